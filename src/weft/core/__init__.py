@@ -1,0 +1,1 @@
+"""What a tensor program is: dtypes, types, ops and their kinds, the graph, the loop language."""

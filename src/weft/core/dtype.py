@@ -1,0 +1,141 @@
+"""Element types: torch's names over NumPy's storage, and torch's promotion rules.
+
+`result_type` follows torch: operands fall into three classes (tensors with dims, 0-dim tensors,
+Python numbers); a class decides the dtype only when its category (bool < int < float) is higher
+than that of the classes before it.  Source: torch.result_type's documentation.
+"""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+BOOL, INT, FLOAT = 0, 1, 2  # categories, in promotion order
+
+
+class dtype:
+    """One element type.  Singletons: compare with `is`."""
+
+    __slots__ = ("name", "np", "itemsize", "category", "is_signed", "short")
+
+    def __init__(self, name: str, np_dtype: object, category: int, short: str) -> None:
+        self.name = name
+        self.np = np.dtype(np_dtype)  # type: ignore[call-overload]
+        self.itemsize = self.np.itemsize
+        self.category = category
+        self.is_signed = name not in ("uint8", "bool")
+        self.short = short  # as the graph's text prints it: f32, i64, b1
+
+    @property
+    def is_floating_point(self) -> bool:
+        return self.category == FLOAT
+
+    @property
+    def is_complex(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"weft.{self.name}"
+
+    def __reduce__(self) -> tuple:
+        return _by_name, (self.name,)
+
+    def __deepcopy__(self, memo: dict) -> dtype:
+        return self
+
+    def __copy__(self) -> dtype:
+        return self
+
+
+float64 = double = dtype("float64", np.float64, FLOAT, "f64")
+float32 = float = dtype("float32", np.float32, FLOAT, "f32")
+float16 = half = dtype("float16", np.float16, FLOAT, "f16")
+bfloat16 = dtype("bfloat16", ml_dtypes.bfloat16, FLOAT, "bf16")
+int64 = long = dtype("int64", np.int64, INT, "i64")
+int32 = int = dtype("int32", np.int32, INT, "i32")
+int16 = short = dtype("int16", np.int16, INT, "i16")
+int8 = dtype("int8", np.int8, INT, "i8")
+uint8 = dtype("uint8", np.uint8, INT, "u8")
+bool = dtype("bool", np.bool_, BOOL, "b1")
+
+ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool)
+FLOATS = (float64, float32, float16, bfloat16)
+BY_NAME = {d.name: d for d in ALL}
+BY_SHORT = {d.short: d for d in ALL}
+_BY_NP = {d.np: d for d in ALL}
+
+
+def _by_name(name: str) -> dtype:
+    return BY_NAME[name]
+
+
+def from_np(np_dtype: np.dtype) -> dtype:
+    """The Weft dtype of a NumPy dtype; TypeError for one Weft lacks."""
+    d = _BY_NP.get(np_dtype)
+    if d is None:
+        native = np_dtype.newbyteorder("=") if np_dtype.byteorder == ">" else np_dtype
+        d = _BY_NP.get(native)
+    if d is None:
+        raise TypeError(
+            f"can't convert a NumPy array of dtype {np_dtype}: Weft has "
+            + ", ".join(x.name for x in ALL)
+        )
+    return d
+
+
+def _promote_pair(a: dtype, b: dtype) -> dtype:
+    if a is b:
+        return a
+    if a.category != b.category:
+        return a if a.category > b.category else b
+    if a.category == FLOAT:
+        if {a.name, b.name} == {"float16", "bfloat16"}:
+            return float32
+        return a if a.itemsize >= b.itemsize else b
+    if a.is_signed == b.is_signed:
+        return a if a.itemsize >= b.itemsize else b
+    signed, unsigned = (a, b) if a.is_signed else (b, a)
+    return signed if signed.itemsize > unsigned.itemsize else int16
+
+
+_PROMOTED = {(a, b): _promote_pair(a, b) for a in ALL for b in ALL}
+
+
+def promote_types(a: dtype, b: dtype) -> dtype:
+    """The smallest dtype to which both can be cast, as torch.promote_types."""
+    return _PROMOTED[a, b]
+
+
+class _Default:
+    dtype = float32
+
+
+def get_default_dtype() -> dtype:
+    return _Default.dtype
+
+
+def set_default_dtype(d: dtype) -> None:
+    if not isinstance(d, dtype) or d.category != FLOAT:
+        raise TypeError(f"set_default_dtype: only floating-point types are supported, got {d}")
+    _Default.dtype = d
+
+
+def of_number(x: object) -> dtype:
+    """The dtype a Python number has when it becomes a tensor: bool, int64 or the default float."""
+    if isinstance(x, (np.bool_, type(True))):
+        return bool
+    if isinstance(x, (type(1), np.integer)):
+        return int64
+    return _Default.dtype
+
+
+def result_type_of(dims: dtype | None, zero: dtype | None, number: dtype | None) -> dtype:
+    """Promotion over the three operand classes (dtype of each class, None where absent)."""
+    out = dims
+    for d in (zero, number):
+        if d is None:
+            continue
+        if out is None or d.category > out.category:
+            out = d if d is not number or d.category != FLOAT else _Default.dtype
+    assert out is not None
+    return out
