@@ -1,0 +1,72 @@
+# Bare `make` lists the commands. Needs nothing but python3 (3.11 or newer) with pip.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+# One stamp an extra: made anew when pyproject.toml changes, otherwise nothing is run.
+STAMP = $(VENV)/.weft-$(1)-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check laws golden bench conformance docs clean format
+
+help: ## list the commands
+	@echo "Weft: make COMMAND (PYTHON=python3.13 chooses the interpreter, ARGS='...' is passed on)"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(call STAMP,test) ## make .venv with Weft (editable) and its test extras
+
+demo: $(call STAMP,demo) ## train, save, export, verify and serve a digit classifier
+	$(PY) -m weft.cli demo $(ARGS)
+
+test: $(call STAMP,test) ## run the tests (ARGS='-k conv' and the like are passed to pytest)
+	$(PY) -m pytest -q --durations=15 $(ARGS)
+
+check: $(call STAMP,dev) ## format, lint, types, import law, size table
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m basedpyright
+	$(PY) tools/import_law.py
+	$(PY) tools/sizes.py
+
+format: $(call STAMP,dev) ## let ruff format the code and mend what it can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+laws: $(call STAMP,test) ## every law on every op of the registry
+	$(PY) -m pytest -q tests/laws $(ARGS)
+
+golden: $(call STAMP,test) ## rewrite the golden texts; review them as a diff
+	$(PY) -m pytest -q tests/golden --update-golden $(ARGS)
+	git --no-pager diff --stat -- tests/golden
+
+bench: bench/.venv/.weft-bench-installed ## compare with torch in one run (own environment, bench/.venv)
+	bench/.venv/bin/python bench/eager.py $(ARGS)
+	bench/.venv/bin/python bench/startup.py
+
+conformance: bench/.venv/.weft-bench-installed ## which of torch's names and arguments Weft has (own environment)
+	bench/.venv/bin/python bench/conformance.py $(ARGS)
+
+docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
+	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
+
+clean: ## remove environments, caches, runs and build products
+	rm -rf .venv bench/.venv build dist runs .pytest_cache .ruff_cache .hypothesis
+	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Debian's python3 may come without ensurepip: then the system's pip fills the environment.
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Weft needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	else $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install -q pip; fi
+
+$(VENV)/.weft-%-installed: pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "installing Weft with the extra '$*' into $(VENV) (some minutes the first time)"
+	@$(PY) -m pip install --disable-pip-version-check -q -e '.[$*]'
+	@touch $@
+
+bench/.venv/.weft-bench-installed: pyproject.toml
+	@test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0
+	@touch $@
