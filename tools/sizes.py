@@ -1,0 +1,89 @@
+"""The size table: lines of each part of src/weft against its budget, and files that grew too long.
+
+A file past 600 lines must say why in its module docstring, on a line that starts with `Long because`;
+past 1,000 it is split. Budgets are for comparison: crossing one is printed, not an error. Raise one
+here by a commit that says why.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from pathlib import Path
+
+NEEDS_A_REASON = 600
+LIMIT = 1000
+BUDGETS = {
+    "core": 2400, "runtime": 1500, "kernels": 4000, "ops": 4500, "tensor": 600, "autograd": 1000,
+    "compile": 3000, "nn": 3500, "optim": 1200, "data": 1000, "io": 2000, "train": 900,
+    "serve": 1500, "ship": 1500,
+}  # fmt: skip
+
+
+def lines_of(path: Path) -> int:
+    """Physical lines, as an editor counts them."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def part_of(path: Path, package: Path) -> str:
+    """`src/weft/ops/conv.py` -> `ops`, `src/weft/tensor.py` -> `tensor`."""
+    return path.relative_to(package).with_suffix("").parts[0]
+
+
+def violations(package: Path) -> list[str]:
+    """`path:line: what is wrong` for every file that is too long or does not say why."""
+    bad = []
+    for path in sorted(package.rglob("*.py")):
+        count = lines_of(path)
+        if count > LIMIT:
+            bad.append(f"{path}:{LIMIT + 1}: {count} lines; past {LIMIT:,} a file is split")
+        elif count > NEEDS_A_REASON:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            if not any(line.startswith("Long because") for line in docstring.splitlines()):
+                bad.append(
+                    f"{path}:1: {count} lines; past {NEEDS_A_REASON} the module docstring needs a "
+                    "line that starts with 'Long because'"
+                )
+    return bad
+
+
+def table(package: Path) -> str:
+    """One row a part: files, lines, budget, share used, longest file."""
+    files = sorted(package.rglob("*.py"))
+    lines: Counter[str] = Counter()
+    number: Counter[str] = Counter()
+    longest: dict[str, tuple[int, str]] = {}
+    for path in files:
+        part, count = part_of(path, package), lines_of(path)
+        lines[part] += count
+        number[part] += 1
+        longest[part] = max(longest.get(part, (0, "")), (count, path.name))
+    rows = [f"{'part':<12} {'files':>5} {'lines':>7} {'budget':>7} {'used':>5}  longest file"]
+    order = [*(p for p in BUDGETS if p in lines), *sorted(lines.keys() - BUDGETS.keys())]
+    for part in order:
+        budget = BUDGETS.get(part)
+        used = f"{lines[part] / budget:>5.0%}" if budget else "    -"
+        over = "  over budget" if budget and lines[part] > budget else ""
+        shown = f"{budget:,}" if budget else "-"
+        count, name = longest[part]
+        rows.append(
+            f"{part:<12} {number[part]:>5} {lines[part]:>7,} {shown:>7} {used}  {count:>4} "
+            f"{name}{over}"
+        )
+    rows.append(f"{'all':<12} {len(files):>5} {lines.total():>7,} {sum(BUDGETS.values()):>7,}")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parent.parent
+    package = root / "src" / "weft"
+    print(table(package))
+    bad = violations(package)
+    for line in bad:
+        print(line.replace(str(root) + "/", ""))
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
