@@ -1,0 +1,687 @@
+"""The scalar table: what one element of every pointwise operation means, and expressions over it.
+
+    y = S.mul(x, S.div(1.0, S.add(1.0, S.exp(S.neg(x)))))        # or  x * S.sigmoid(x)
+
+A row names a scalar primitive: its arity, result dtype, meaning in NumPy, text in C, and the name
+of its LLVM emitter (kernels/target/math.py has one function a name).  Adding a scalar op adds a
+row; adding a target adds a column.
+
+Expressions are interned: structure is identity, so they compare and hash at pointer speed and a
+repeated subexpression is computed once.  Each scalar rounds once to its own dtype; float16 and
+bfloat16 compute in float32 and round once.  Operands of a row have one dtype: casts are written.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import math
+import struct
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as D
+
+Number = builtins.int | builtins.float | builtins.bool
+
+# ---------------------------------------------------------------------------------- the table
+
+SAME, BOOL = "same", "bool"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One scalar primitive.  `kinds`: which of f(loat) i(nt) b(ool) operands it takes."""
+
+    name: str
+    arity: int
+    numpy: Callable[..., Any]
+    c: str  # C text; {f} is the suffix of the float's libm name, {0} {1} {2} the operands
+    kinds: str = "f"
+    result: str = SAME
+    llvm: str = ""  # emitter name; the row's own by default
+
+
+TABLE: dict[str, Row] = {}
+
+
+def row(name: str, arity: int, numpy: Callable[..., Any], c: str, kinds: str = "f",
+        result: str = SAME) -> None:  # fmt: skip
+    TABLE[name] = Row(name, arity, numpy, c, kinds, result, name)
+
+
+def _each(fn: Callable[..., builtins.float]) -> Callable[..., Any]:
+    """A math-module function over arrays, NaN where it raises."""
+
+    def one(*xs: builtins.float) -> builtins.float:
+        try:
+            return fn(*xs)
+        except (ValueError, OverflowError):
+            return math.nan
+
+    vector = np.frompyfunc(one, fn.__code__.co_argcount if hasattr(fn, "__code__") else 1, 1)
+
+    def many(*xs: Any) -> Any:
+        return np.asarray(vector(*(np.asarray(x, np.float64) for x in xs)), np.float64)
+
+    return many
+
+
+def _lgamma(x: builtins.float) -> builtins.float:
+    if math.isinf(x) or (x <= 0 and x == math.floor(x)):
+        return math.inf
+    return math.lgamma(x)
+
+
+def _digamma(x: builtins.float) -> builtins.float:
+    """psi(x): reflection below 0, recurrence to x >= 10, then the asymptotic series."""
+    if x == 0:
+        return math.copysign(math.inf, -x)
+    if math.isinf(x):
+        return x if x > 0 else math.nan
+    if x < 0:
+        if x == math.floor(x):
+            return math.nan
+        return _digamma(1 - x) - math.pi / math.tan(math.pi * (x - math.floor(x)))
+    y = 0.0
+    while x < 10:
+        y, x = y - 1 / x, x + 1
+    z = 1 / (x * x)
+    tail = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z * (1 / 132 - z * (691 / 32760 - z / 12))))))  # fmt: skip  # noqa: E501
+    return y + math.log(x) - 0.5 / x - tail
+
+
+def _erfinv(y: builtins.float) -> builtins.float:
+    """Newton's method on erf, on erfc where y is near 1."""
+    if math.isnan(y) or abs_(y) > 1:
+        return math.nan
+    if abs_(y) == 1:
+        return math.copysign(math.inf, y)
+    a = abs_(y)
+    w = -math.log1p(-a * a)
+    k = 2 / (math.pi * 0.147) + -w / 2
+    x = math.sqrt(builtins.max(0.0, math.sqrt(k * k + w / 0.147) - k))
+    for _ in range(8):
+        err = math.erf(x) - a if a < 0.5 else (1 - a) - math.erfc(x)
+        x -= err * math.sqrt(math.pi) / 2 * math.exp(x * x)
+    return math.copysign(x, y)
+
+
+abs_ = builtins.abs
+
+
+def _np_sign(x: Any) -> Any:
+    return np.sign(x)
+
+
+def _np_rsqrt(x: Any) -> Any:
+    return np.asarray(1, np.asarray(x).dtype) / np.sqrt(x)
+
+
+def _np_int_div(x: Any, y: Any) -> Any:
+    """Truncating division of ints, IEEE division of floats."""
+    if np.issubdtype(np.asarray(x).dtype, np.integer):
+        q = np.abs(x) // np.abs(y)
+        return np.where((np.asarray(x) < 0) != (np.asarray(y) < 0), -q, q)
+    return np.divide(x, y)
+
+
+def _np_shift(left: builtins.bool) -> Callable[[Any, Any], Any]:
+    def shift(x: Any, y: Any) -> Any:
+        bits = np.asarray(x).dtype.itemsize * 8
+        inside = (np.asarray(y) >= 0) & (np.asarray(y) < bits)
+        safe = np.where(inside, y, 0)
+        if left:
+            return np.where(inside, np.left_shift(x, safe), 0)
+        return np.where(inside, np.right_shift(x, safe), np.where(np.asarray(x) < 0, -1, 0))
+
+    return shift
+
+
+def _np_pow(x: Any, y: Any) -> Any:
+    if not np.issubdtype(np.asarray(x).dtype, np.integer):
+        return np.power(x, y)
+    x, y = np.broadcast_arrays(x, y)
+    out = np.power(x, np.where(y < 0, 0, y))  # a negative power of an int is 0 but for 1 and -1
+    odd = np.where(y % 2 == 0, 1, x)
+    return np.where(y < 0, np.where(np.abs(x) == 1, odd, 0), out).astype(x.dtype)
+
+
+def _np_fma(a: Any, b: Any, c: Any) -> Any:
+    """One rounding for float32 (exact product in float64, rounded twice only when halfway)."""
+    if np.asarray(a).dtype == np.float32:
+        wide = np.longdouble
+        return (np.asarray(a, wide) * np.asarray(b, wide) + np.asarray(c, wide)).astype(np.float32)
+    return np.asarray(a, np.longdouble) * b + c
+
+
+row("neg", 1, np.negative, "-{0}", "fi")
+row("abs", 1, np.abs, "fabs{f}({0})|({0} < 0 ? -{0} : {0})", "fi")
+row("sign", 1, _np_sign, "weft_sign{f}({0})|(({0} > 0) - ({0} < 0))", "fi")
+row("floor", 1, np.floor, "floor{f}({0})")
+row("ceil", 1, np.ceil, "ceil{f}({0})")
+row("trunc", 1, np.trunc, "trunc{f}({0})")
+row("round", 1, np.round, "rint{f}({0})")
+row("sqrt", 1, np.sqrt, "sqrt{f}({0})")
+row("rsqrt", 1, _np_rsqrt, "(1 / sqrt{f}({0}))")
+row("exp", 1, np.exp, "exp{f}({0})")
+row("exp2", 1, np.exp2, "exp2{f}({0})")
+row("expm1", 1, np.expm1, "expm1{f}({0})")
+row("log", 1, np.log, "log{f}({0})")
+row("log1p", 1, np.log1p, "log1p{f}({0})")
+row("log2", 1, np.log2, "log2{f}({0})")
+row("log10", 1, np.log10, "log10{f}({0})")
+row("sin", 1, np.sin, "sin{f}({0})")
+row("cos", 1, np.cos, "cos{f}({0})")
+row("tan", 1, np.tan, "tan{f}({0})")
+row("tanh", 1, np.tanh, "tanh{f}({0})")
+row("asin", 1, np.arcsin, "asin{f}({0})")
+row("acos", 1, np.arccos, "acos{f}({0})")
+row("atan", 1, np.arctan, "atan{f}({0})")
+row("sinh", 1, np.sinh, "sinh{f}({0})")
+row("cosh", 1, np.cosh, "cosh{f}({0})")
+row("asinh", 1, np.arcsinh, "asinh{f}({0})")
+row("acosh", 1, np.arccosh, "acosh{f}({0})")
+row("atanh", 1, np.arctanh, "atanh{f}({0})")
+row("erf", 1, _each(math.erf), "erf{f}({0})")
+row("erfc", 1, _each(math.erfc), "erfc{f}({0})")
+row("erfinv", 1, _each(_erfinv), "weft_erfinv{f}({0})")
+row("lgamma", 1, _each(_lgamma), "lgamma{f}({0})")
+row("digamma", 1, _each(_digamma), "weft_digamma{f}({0})")
+row("not", 1, np.invert, "~{0}|!{0}", "ib")
+
+row("add", 2, np.add, "({0} + {1})", "fi")
+row("sub", 2, np.subtract, "({0} - {1})", "fi")
+row("mul", 2, np.multiply, "({0} * {1})", "fi")
+row("div", 2, _np_int_div, "({0} / {1})", "fi")
+row("pow", 2, _np_pow, "pow{f}({0}, {1})|weft_ipow({0}, {1})", "fi")
+row("min", 2, np.minimum, "weft_min{f}({0}, {1})|({0} < {1} ? {0} : {1})", "fi")
+row("max", 2, np.maximum, "weft_max{f}({0}, {1})|({0} > {1} ? {0} : {1})", "fi")
+row("rem", 2, np.remainder, "weft_rem{f}({0}, {1})|weft_irem({0}, {1})", "fi")
+row("fmod", 2, np.fmod, "fmod{f}({0}, {1})|({0} % {1})", "fi")
+row("floordiv", 2, np.floor_divide, "weft_floordiv{f}({0}, {1})|weft_ifloordiv({0}, {1})", "fi")
+row("atan2", 2, np.arctan2, "atan2{f}({0}, {1})")
+row("nextafter", 2, np.nextafter, "nextafter{f}({0}, {1})")
+row("and", 2, np.bitwise_and, "({0} & {1})", "ib")
+row("or", 2, np.bitwise_or, "({0} | {1})", "ib")
+row("xor", 2, np.bitwise_xor, "({0} ^ {1})", "ib")
+row("shl", 2, _np_shift(left=True), "weft_shl({0}, {1})", "i")
+row("shr", 2, _np_shift(left=False), "weft_shr({0}, {1})", "i")
+row("eq", 2, np.equal, "({0} == {1})", "fib", BOOL)
+row("ne", 2, np.not_equal, "({0} != {1})", "fib", BOOL)
+row("lt", 2, np.less, "({0} < {1})", "fib", BOOL)
+row("le", 2, np.less_equal, "({0} <= {1})", "fib", BOOL)
+row("gt", 2, np.greater, "({0} > {1})", "fib", BOOL)
+row("ge", 2, np.greater_equal, "({0} >= {1})", "fib", BOOL)
+
+row("fma", 3, _np_fma, "fma{f}({0}, {1}, {2})")
+
+# ---------------------------------------------------------------------------------- expressions
+
+_TABLE_OF_EXPRS: weakref.WeakValueDictionary[tuple, Any] = weakref.WeakValueDictionary()
+
+
+class _Interned(type):
+    """`Scalar("exp", (x,)) is Scalar("exp", (x,))`: one object a structure."""
+
+    def __call__(cls, *args: Any, **kw: Any) -> Any:
+        made = super().__call__(*args, **kw)
+        return _TABLE_OF_EXPRS.setdefault((cls, *made.key()), made)
+
+
+class Expr(metaclass=_Interned):
+    """Base of the expression nodes; arithmetic operators build `Scalar` nodes."""
+
+    __slots__ = ("__weakref__",)
+    dtype: D.dtype
+
+    def key(self) -> tuple:
+        raise NotImplementedError
+
+    @property
+    def args(self) -> tuple[Expr, ...]:
+        return ()
+
+    def __add__(self, o: Any) -> Expr:
+        return add(self, o)
+
+    def __radd__(self, o: Any) -> Expr:
+        return add(o, self)
+
+    def __sub__(self, o: Any) -> Expr:
+        return sub(self, o)
+
+    def __rsub__(self, o: Any) -> Expr:
+        return sub(o, self)
+
+    def __mul__(self, o: Any) -> Expr:
+        return mul(self, o)
+
+    def __rmul__(self, o: Any) -> Expr:
+        return mul(o, self)
+
+    def __truediv__(self, o: Any) -> Expr:
+        return div(self, o)
+
+    def __rtruediv__(self, o: Any) -> Expr:
+        return div(o, self)
+
+    def __floordiv__(self, o: Any) -> Expr:
+        return floordiv(self, o)
+
+    def __mod__(self, o: Any) -> Expr:
+        return rem(self, o)
+
+    def __neg__(self) -> Expr:
+        return neg(self)
+
+    def __lt__(self, o: Any) -> Expr:
+        return lt(self, o)
+
+    def __le__(self, o: Any) -> Expr:
+        return le(self, o)
+
+    def __gt__(self, o: Any) -> Expr:
+        return gt(self, o)
+
+    def __ge__(self, o: Any) -> Expr:
+        return ge(self, o)
+
+    def __and__(self, o: Any) -> Expr:
+        return and_(self, o)
+
+    def __or__(self, o: Any) -> Expr:
+        return or_(self, o)
+
+    def __repr__(self) -> str:
+        return show(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Const(Expr):
+    """A literal."""
+
+    value: Number
+    dtype: D.dtype
+
+    def __post_init__(self) -> None:
+        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]
+        object.__setattr__(self, "value", kind(self.value))
+
+    def key(self) -> tuple:
+        v = self.value
+        return (struct.pack("<d", v) if type(v) is builtins.float else v, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Arg(Expr):
+    """Operand `index` at this point of the iteration space."""
+
+    index: builtins.int
+    dtype: D.dtype
+
+    def key(self) -> tuple:
+        return (self.index, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Param(Expr):
+    """Run-time scalar `index` (a Python number that may differ from call to call)."""
+
+    index: builtins.int
+    dtype: D.dtype
+
+    def key(self) -> tuple:
+        return (self.index, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Coord(Expr):
+    """The coordinate of this point along dim `dim` of the iteration space, as int64."""
+
+    dim: builtins.int
+
+    @property
+    def dtype(self) -> D.dtype:  # type: ignore[override]
+        return D.int64
+
+    def key(self) -> tuple:
+        return (self.dim,)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Scalar(Expr):
+    """A row of the table applied to operands of one dtype."""
+
+    name: str
+    operands: tuple[Expr, ...]
+
+    def __post_init__(self) -> None:
+        r = TABLE.get(self.name)
+        if r is None:
+            raise KeyError(f"no scalar named {self.name!r} in the table")
+        if len(self.operands) != r.arity:
+            raise TypeError(f"{self.name}: {r.arity} operands wanted, got {len(self.operands)}")
+        d = self.operands[0].dtype
+        if any(a.dtype is not d for a in self.operands):
+            names = ", ".join(a.dtype.name for a in self.operands)
+            raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
+        if "bif"[d.category] not in r.kinds:
+            raise TypeError(f"{self.name}: no meaning for {d.name}")
+
+    @property
+    def args(self) -> tuple[Expr, ...]:
+        return self.operands
+
+    @property
+    def dtype(self) -> D.dtype:  # type: ignore[override]
+        return D.bool if TABLE[self.name].result == BOOL else self.operands[0].dtype
+
+    def key(self) -> tuple:
+        return (self.name, *map(id, self.operands))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Select(Expr):
+    """`yes` where cond, else `no`; both are computed."""
+
+    cond: Expr
+    yes: Expr
+    no: Expr
+
+    def __post_init__(self) -> None:
+        if self.cond.dtype is not D.bool:
+            raise TypeError(f"where: the condition is {self.cond.dtype.name}, not bool")
+        if self.yes.dtype is not self.no.dtype:
+            raise TypeError(f"where: {self.yes.dtype.name} and {self.no.dtype.name} differ")
+
+    @property
+    def args(self) -> tuple[Expr, ...]:
+        return (self.cond, self.yes, self.no)
+
+    @property
+    def dtype(self) -> D.dtype:  # type: ignore[override]
+        return self.yes.dtype
+
+    def key(self) -> tuple:
+        return (id(self.cond), id(self.yes), id(self.no))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Cast(Expr):
+    """Conversion as torch: float to int truncates, to bool is `!= 0`, NaN to int does not trap."""
+
+    operand: Expr
+    dtype: D.dtype
+
+    @property
+    def args(self) -> tuple[Expr, ...]:
+        return (self.operand,)
+
+    def key(self) -> tuple:
+        return (id(self.operand), self.dtype)
+
+
+def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
+    """`e` with other operands."""
+    if isinstance(e, Scalar):
+        return Scalar(e.name, args)
+    if isinstance(e, Select):
+        return Select(*args)
+    if isinstance(e, Cast):
+        return cast(args[0], e.dtype)
+    return e
+
+
+def postorder(roots: tuple[Expr, ...]) -> list[Expr]:
+    """Every node once, operands first."""
+    out: list[Expr] = []
+    seen: set[builtins.int] = set()
+    stack: list[tuple[Expr, builtins.bool]] = [(r, False) for r in reversed(roots)]
+    while stack:
+        e, ready = stack.pop()
+        if ready:
+            out.append(e)
+        elif id(e) not in seen:
+            seen.add(id(e))
+            stack.append((e, True))
+            stack.extend((a, False) for a in reversed(e.args) if id(a) not in seen)
+    return out
+
+
+def substitute(e: Expr, leaf: Callable[[Expr], Expr]) -> Expr:
+    """`e` with every leaf replaced by `leaf(it)`."""
+    new: dict[builtins.int, Expr] = {}
+    for n in postorder((e,)):
+        new[id(n)] = rebuild(n, tuple(new[id(a)] for a in n.args)) if n.args else leaf(n)
+    return new[id(e)]
+
+
+def show(e: Expr) -> str:
+    """Python-looking text of an expression, as the Loop IR prints it."""
+    if isinstance(e, Const):
+        return f"{e.dtype.short}({e.value!r})"
+    if isinstance(e, Arg):
+        return f"arg({e.index}, {e.dtype.short})"
+    if isinstance(e, Param):
+        return f"param({e.index}, {e.dtype.short})"
+    if isinstance(e, Coord):
+        return f"coord({e.dim})"
+    if isinstance(e, Cast):
+        return f"{e.dtype.short}({show(e.operand)})"
+    name = e.name if isinstance(e, Scalar) else "where"
+    return f"{name}({', '.join(map(show, e.args))})"
+
+
+_IN_FLOAT32 = (D.float16, D.bfloat16)
+
+
+def round_to(v: Any, d: D.dtype) -> Any:
+    """An array rounded to `d` once (casts as torch: see Cast)."""
+    v = np.asarray(v)
+    if v.dtype == d.np:
+        return v
+    if d is D.bool:
+        return v != 0
+    with np.errstate(all="ignore"):
+        if d.category == D.INT and v.dtype.kind not in "iub":
+            wide = np.int64 if d.itemsize == 8 or d is D.uint8 else np.int32
+            return v.astype(np.float64).astype(wide).astype(d.np)
+        return v.astype(d.np)
+
+
+def evaluate(e: Expr, args: tuple[Any, ...], params: tuple[Any, ...] = (),
+             coords: tuple[Any, ...] = ()) -> Any:  # fmt: skip
+    """The expression's value over NumPy arrays: what every target must compute."""
+    val: dict[builtins.int, Any] = {}
+    with np.errstate(all="ignore"):
+        for n in postorder((e,)):
+            xs = [val[id(a)] for a in n.args]
+            if isinstance(n, Const):
+                v: Any = np.asarray(n.value).astype(n.dtype.np)
+            elif isinstance(n, Arg):
+                v = np.asarray(args[n.index])
+                if v.dtype != n.dtype.np:
+                    raise TypeError(f"operand {n.index} is {v.dtype}, not {n.dtype.name}")
+            elif isinstance(n, Param):
+                v = np.asarray(params[n.index]).astype(n.dtype.np)
+            elif isinstance(n, Coord):
+                v = np.asarray(coords[n.dim], np.int64)
+            elif isinstance(n, Select):
+                v = np.where(xs[0], xs[1], xs[2])
+            elif isinstance(n, Cast):
+                v = round_to(xs[0], n.dtype)
+            else:
+                assert isinstance(n, Scalar)
+                if n.operands[0].dtype in _IN_FLOAT32:
+                    xs = [x.astype(np.float32) for x in xs]
+                v = round_to(TABLE[n.name].numpy(*xs), n.dtype)
+            val[id(n)] = v
+    return val[id(e)]
+
+
+# ---------------------------------------------------------------------------------- building
+
+
+def const(v: Number, d: D.dtype) -> Expr:
+    return Const(v, d)
+
+
+def cast(x: Expr, d: D.dtype) -> Expr:
+    """x as dtype d; nothing when it already is."""
+    if x.dtype is d:
+        return x
+    if isinstance(x, Const) and not (x.dtype.is_floating_point and not d.is_floating_point):
+        return Const(x.value, d)
+    return Cast(x, d)
+
+
+def apply(name: str, *xs: Any) -> Expr:
+    """Row `name` on expressions; Python numbers take the dtype of the expressions beside them."""
+    d = next((x.dtype for x in xs if isinstance(x, Expr)), None)
+    if d is None:
+        raise TypeError(f"{name}: at least one operand must be an expression")
+    return Scalar(name, tuple(x if isinstance(x, Expr) else Const(x, d) for x in xs))
+
+
+def where(c: Expr, a: Any, b: Any) -> Expr:
+    d = a.dtype if isinstance(a, Expr) else b.dtype
+    yes, no = (x if isinstance(x, Expr) else Const(x, d) for x in (a, b))
+    return Select(c, yes, no)
+
+
+def clamp(x: Expr, low: Any, high: Any) -> Expr:
+    """min(max(x, low), high); NaN stays NaN."""
+    return min(max(x, low), high)
+
+
+def _unary(name: str) -> Callable[[Expr], Expr]:
+    def build(x: Expr) -> Expr:
+        return Scalar(name, (x,))
+
+    build.__name__ = build.__qualname__ = name
+    return build
+
+
+def _binary(name: str) -> Callable[[Any, Any], Expr]:
+    def build(x: Any, y: Any) -> Expr:
+        return apply(name, x, y)
+
+    build.__name__ = build.__qualname__ = name
+    return build
+
+
+def fma(a: Any, b: Any, c: Any) -> Expr:
+    return apply("fma", a, b, c)
+
+
+neg, abs, sign, floor, ceil = map(_unary, ("neg", "abs", "sign", "floor", "ceil"))
+trunc, round, sqrt, rsqrt, exp = map(_unary, ("trunc", "round", "sqrt", "rsqrt", "exp"))
+exp2, expm1, log, log1p, log2 = map(_unary, ("exp2", "expm1", "log", "log1p", "log2"))
+log10, sin, cos, tan, tanh = map(_unary, ("log10", "sin", "cos", "tan", "tanh"))
+asin, acos, atan, sinh, cosh = map(_unary, ("asin", "acos", "atan", "sinh", "cosh"))
+asinh, acosh, atanh, erf, erfc = map(_unary, ("asinh", "acosh", "atanh", "erf", "erfc"))
+erfinv, lgamma, digamma, not_ = map(_unary, ("erfinv", "lgamma", "digamma", "not"))
+add, sub, mul, div, pow = map(_binary, ("add", "sub", "mul", "div", "pow"))
+min, max, rem, fmod, floordiv = map(_binary, ("min", "max", "rem", "fmod", "floordiv"))
+atan2, nextafter, and_, or_, xor = map(_binary, ("atan2", "nextafter", "and", "or", "xor"))
+shl, shr, eq, ne, lt = map(_binary, ("shl", "shr", "eq", "ne", "lt"))
+le, gt, ge = map(_binary, ("le", "gt", "ge"))
+
+
+# ---------------------------------------------------------------------------------- composites
+
+
+def composite(fn: Callable[..., Expr]) -> Callable[..., Expr]:
+    """A scalar made of several rows: float16 and bfloat16 go through float32 and round once."""
+
+    @functools.wraps(fn)
+    def build(x: Expr, *rest: Any) -> Expr:
+        d = x.dtype
+        if d not in _IN_FLOAT32:
+            return fn(x, *rest)
+        wide = [cast(r, D.float32) if isinstance(r, Expr) else r for r in rest]
+        return cast(fn(cast(x, D.float32), *wide), d)
+
+    return build
+
+
+@composite
+def reciprocal(x: Expr) -> Expr:
+    return div(1.0, x)
+
+
+@composite
+def square(x: Expr) -> Expr:
+    return mul(x, x)
+
+
+@composite
+def relu(x: Expr) -> Expr:
+    """max(x, 0)"""
+    return max(x, 0)
+
+
+@composite
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + exp(-x))"""
+    return div(1.0, add(1.0, exp(neg(x))))
+
+
+@composite
+def silu(x: Expr) -> Expr:
+    """x / (1 + exp(-x))"""
+    return div(x, add(1.0, exp(neg(x))))
+
+
+@composite
+def gelu(x: Expr) -> Expr:
+    """x/2 (1 + erf(x / sqrt 2))"""
+    return mul(mul(x, 0.5), add(1.0, erf(mul(x, math.sqrt(0.5)))))
+
+
+@composite
+def gelu_tanh(x: Expr) -> Expr:
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))"""
+    inner = mul(math.sqrt(2 / math.pi), add(x, mul(0.044715, mul(mul(x, x), x))))
+    return mul(mul(x, 0.5), add(1.0, tanh(inner)))
+
+
+@composite
+def softplus(x: Expr, beta: Any = 1.0, threshold: Any = 20.0) -> Expr:
+    """log(1 + exp(beta x)) / beta, and x itself where beta x > threshold."""
+    z = mul(x, beta)
+    return where(gt(z, threshold), x, div(log1p(exp(z)), beta))
+
+
+@composite
+def log_sigmoid(x: Expr) -> Expr:
+    """min(x, 0) - log(1 + exp(-|x|))"""
+    return sub(min(x, 0.0), log1p(exp(neg(abs(x)))))
+
+
+@composite
+def mish(x: Expr) -> Expr:
+    """x tanh(log(1 + exp(x)))"""
+    return mul(x, tanh(softplus(x)))
+
+
+@composite
+def elu(x: Expr, alpha: Any = 1.0) -> Expr:
+    """x where x > 0, else alpha (exp(x) - 1)"""
+    return where(gt(x, 0.0), x, mul(alpha, expm1(x)))
+
+
+@composite
+def leaky_relu(x: Expr, slope: Any = 0.01) -> Expr:
+    """x where x > 0, else slope x"""
+    return where(gt(x, 0.0), x, mul(x, slope))
+
+
+@composite
+def isnan(x: Expr) -> Expr:
+    return ne(x, x)
