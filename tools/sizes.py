@@ -1,8 +1,8 @@
-"""The size table: lines of each part of src/weft against its budget, and files that grew too long.
+"""The size table: lines of each part of src/weft against its budget, and files that are too long.
 
-A file past 600 lines must say why in its module docstring, on a line that starts with `Long because`;
-past 1,000 it is split. Budgets are for comparison: crossing one is printed, not an error. Raise one
-here by a commit that says why.
+A file past 600 lines must say why in its module docstring, on a line that starts with `Long
+because`; past 1,000 it is split. Budgets are for comparison: crossing one is printed, not an error.
+Raise one here by a commit that says why.
 """
 
 from __future__ import annotations
