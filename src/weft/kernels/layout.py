@@ -1,0 +1,49 @@
+"""Where an operand lies: all that a planner may know of an array, so that its plan serves every array of the same layout."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """shape, strides in ELEMENTS (0 and negative allowed), NumPy dtype."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    @staticmethod
+    def of(array: np.ndarray) -> "Layout":
+        """The layout of an array. Its byte strides must be whole elements (a field of a structured array is not)."""
+        size = array.itemsize
+        if any(stride % size for stride in array.strides):
+            raise ValueError(f"layout: byte strides {array.strides} are not whole elements of {size} bytes")
+        return Layout(array.shape, tuple(stride // size for stride in array.strides), array.dtype)
+
+    @staticmethod
+    def contiguous(shape: tuple[int, ...], dtype: np.dtype) -> "Layout":
+        """The layout of a fresh C-contiguous array."""
+        strides, step = [], 1
+        for size in reversed(shape):
+            strides.append(step)
+            step *= max(size, 1)
+        return Layout(tuple(shape), tuple(reversed(strides)), np.dtype(dtype))
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether the elements lie in C order without gaps (strides of dims of size 1 do not matter)."""
+        step = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != step:
+                return self.size == 0
+            step *= size
+        return True

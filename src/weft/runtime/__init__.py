@@ -1,0 +1,1 @@
+"""Memory, threads, random generators and calling native code."""

@@ -1,0 +1,237 @@
+"""From LLVM IR to addresses of native code: the host's description, the compiler, the cache of objects.
+
+llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s that many programs (a `--help`) never need.
+"""
+
+import hashlib
+import importlib
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+CACHE_VERSION = 1  # raise when objects of an older Weft must not be used again
+_DIGEST = 32
+_AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine that kernels are made for.
+
+    `vector_bits` is 512, 256 or 128; `registers` the number of vector registers; `features` LLVM's feature string.
+    """
+
+    arch: str
+    cpu: str
+    features: str
+    vector_bits: int
+    registers: int
+    has_fma: bool
+    has_avx512: bool
+
+    def lanes(self, bytes_per_lane: int) -> int:
+        """How many lanes of that size one vector register holds."""
+        return self.vector_bits // 8 // bytes_per_lane
+
+    def has(self, feature: str) -> bool:
+        """Whether LLVM may use the feature (`f16c`, `avx512bf16`, `avx512vnni`...)."""
+        return f"+{feature}" in self.features.split(",")
+
+
+@cache
+def host() -> Host:
+    """The host, or the part of it that WEFT_TARGET=avx512|avx2|sse asks for (so that one machine can test all)."""
+    llvm = _llvm()
+    cpu = llvm.get_host_cpu_name()
+    triple = llvm.get_process_triple()
+    arch = triple.split("-")[0]
+    have = dict(llvm.get_host_cpu_features())
+    wanted = os.environ.get("WEFT_TARGET", "")
+    if wanted not in ("", "avx512", "avx2", "sse"):
+        raise ValueError(f"WEFT_TARGET must be avx512, avx2 or sse, not {wanted!r}")
+    if arch not in ("x86_64", "amd64"):
+        return Host(arch, cpu, _flat(have), 128, 32, has_fma=True, has_avx512=False)
+    wide = all(have.get(f) for f in _AVX512)
+    middle = bool(have.get("avx2") and have.get("fma"))
+    best = "avx512" if wide else "avx2" if middle else "sse"
+    order = ("sse", "avx2", "avx512")
+    if wanted and order.index(wanted) > order.index(best):
+        raise ValueError(f"WEFT_TARGET={wanted}: this machine has {best} at most")
+    kind = wanted or best
+    if kind == "avx512":
+        return Host("x86_64", cpu, _flat(have), 512, 32, has_fma=True, has_avx512=True)
+    if kind == "avx2":
+        names = ("sse4.2", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "popcnt")
+        features = {f: True for f in names if have.get(f)}
+        return Host("x86_64", "x86-64-v3", _flat(features), 256, 16, has_fma=True, has_avx512=False)
+    features = {f: True for f in ("sse4.1", "sse4.2", "popcnt") if have.get(f)}
+    return Host("x86_64", "x86-64", _flat(features), 128, 16, has_fma=False, has_avx512=False)
+
+
+def _flat(features: Mapping[str, bool]) -> str:
+    return ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
+
+
+@cache
+def _llvm() -> Any:
+    """llvmlite.binding, initialised."""
+    llvm = importlib.import_module("llvmlite.binding")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@cache
+def _target_machine() -> Any:
+    llvm, machine = _llvm(), host()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small", jit=True
+    )
+
+
+@cache
+def _linker() -> Any:
+    return _llvm().create_lljit_compiler(_target_machine(), use_jit_link=True)
+
+
+_lock = threading.RLock()
+_loaded: dict[str, dict[str, int]] = {}
+_trackers: list[Any] = []  # native code lives as long as its tracker: to the end of the process
+_counts = {"memory": 0, "disk": 0, "compiled": 0}
+
+
+def load(ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Compile LLVM IR (or take it from a cache) and return the address of each exported function.
+
+    `imports` are addresses of outside symbols; symbols of the process (libc, CPython) need none. No pass pipeline is run.
+    The same text is compiled once a machine (disk) and linked once a process (memory). Raises RuntimeError when the IR is
+    not valid.
+    """
+    key = _key(ir_text)
+    with _lock:
+        found = _loaded.get(key)
+        if found is None or any(name not in found for name in exports):
+            found = _link(key, _object(key, ir_text), exports, imports or {})
+            _loaded[key] = found
+        else:
+            _counts["memory"] += 1
+        return {name: found[name] for name in exports}
+
+
+def cache_stats() -> dict[str, int]:
+    """How many loads were served by this process (`memory`), by the disk, and by the compiler since the start."""
+    return dict(_counts)
+
+
+def _key(ir_text: str) -> str:
+    machine = host()
+    version = ".".join(map(str, _llvm().llvm_version_info))
+    parts = (str(CACHE_VERSION), version, machine.arch, sys.platform, machine.cpu, machine.features, ir_text)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _object(key: str, ir_text: str) -> bytes:
+    directory = cache_dir()
+    path = directory / key[:2] / f"{key}.o" if directory else None
+    if path is not None:
+        image = _read(path)
+        if image is not None:
+            _counts["disk"] += 1
+            return image
+    image = emit_object(ir_text)
+    _counts["compiled"] += 1
+    if path is not None:
+        _write(path, image)
+    return image
+
+
+def emit_object(ir_text: str) -> bytes:
+    """The relocatable object file of the IR for the host."""
+    return _target_machine().emit_object(_parse(ir_text))
+
+
+def emit_assembly(ir_text: str) -> str:
+    """The host's assembly of the IR, to read."""
+    return _target_machine().emit_assembly(_parse(ir_text))
+
+
+def _parse(ir_text: str) -> Any:
+    module = _llvm().parse_assembly(ir_text)
+    module.verify()
+    return module
+
+
+def _link(key: str, image: bytes, exports: Sequence[str], imports: Mapping[str, int]) -> dict[str, int]:
+    builder = _llvm().JITLibraryBuilder().add_object_img(image).add_current_process()
+    for name, address in imports.items():
+        builder.import_symbol(name, address)
+    for name in exports:
+        builder.export_symbol(name)
+    tracker = builder.link(_linker(), f"weft{len(_trackers)}_{key[:12]}")
+    _trackers.append(tracker)
+    return {name: tracker[name] for name in exports}
+
+
+# -- the disk cache: code that we will execute, so only from a directory that nobody else can write
+
+
+@cache
+def cache_dir() -> Path | None:
+    """The per-user directory of compiled objects, made with mode 0700; None when it cannot be trusted or written.
+
+    WEFT_CACHE_DIR names another place.
+    """
+    chosen = os.environ.get("WEFT_CACHE_DIR")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    path = Path(chosen).expanduser() if chosen else base / "weft"
+    path = path / "objects"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "geteuid"):
+            state = path.stat()
+            if state.st_uid != os.geteuid():
+                _distrust(path, f"it belongs to user {state.st_uid}")
+                return None
+            if state.st_mode & 0o077:
+                path.chmod(0o700)
+    except OSError as error:
+        _distrust(path, str(error))
+        return None
+    return path
+
+
+def _distrust(path: Path, reason: str) -> None:
+    warnings.warn(f"kernels are not kept on disk: {path}: {reason}", RuntimeWarning, stacklevel=2)
+
+
+def _read(path: Path) -> bytes | None:
+    """The object at the path, or None when it is missing or damaged."""
+    try:
+        with path.open("rb") as file:
+            if hasattr(os, "geteuid") and os.fstat(file.fileno()).st_uid != os.geteuid():
+                return None
+            content = file.read()
+    except OSError:
+        return None
+    image = content[_DIGEST:]
+    return image if image and hashlib.sha256(image).digest() == content[:_DIGEST] else None
+
+
+def _write(path: Path, image: bytes) -> None:
+    """Write beside and rename, so that no reader ever sees half a file; a full or read-only disk is no error."""
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(image).digest() + image)
+        os.replace(temporary, path)
+    except OSError:
+        return

@@ -1,0 +1,201 @@
+"""From raw generator words to distributions: pure functions, no state.
+
+Each function repeats the arithmetic of torch's CPU kernels step by step, because the bits of a seeded
+model depend on it. Where torch's compiler fused a multiply and an add, so do we: a float32 fma is computed
+in float64 (the product is exact there), a float64 fma with Dekker's exact product.
+Source of the float32 log and sincos: Julien Pommier's and Giovanni Garberoglio's vector versions of the
+Cephes functions, with which torch fills float32 normals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+f32 = np.float32
+MASK24 = np.uint32((1 << 24) - 1)
+MASK53 = np.uint64((1 << 53) - 1)
+_CHUNK = 1 << 15  # elements of one Box-Muller pass: keeps the twenty temporaries in the L2 cache
+
+_LOG_COEFFICIENTS = tuple(
+    f32(v)
+    for v in (
+        7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
+        -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+    )
+)  # fmt: skip
+_PI_4_PARTS = tuple(
+    f32(v) for v in (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)
+)
+_COS_COEFFICIENTS = tuple(
+    f32(v) for v in (2.443315711809948e-005, -1.388731625493765e-003, 4.166664568298827e-002)
+)
+_SIN_COEFFICIENTS = tuple(f32(v) for v in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
+
+
+def fma32(a: np.ndarray, b, c) -> np.ndarray:
+    """a * b + c in float32 with one rounding (through float64, where the product is exact)."""
+    wide = a.astype(np.float64)
+    wide *= b
+    wide += c
+    return wide.astype(f32)
+
+
+def fma64(a: np.ndarray, b: float, c: float) -> np.ndarray:
+    """a * b + c in float64 with one rounding: Dekker's exact product, Knuth's exact sum."""
+    product = a * b
+    if c == 0.0:
+        return product + 0.0
+    total = product + c
+    if b == 1.0:
+        return total
+    split = 134217729.0  # 2^27 + 1
+    a_high = a * split
+    a_high = a_high - (a_high - a)
+    a_low = a - a_high
+    b_high = b * split
+    b_high = b_high - (b_high - b)
+    b_low = b - b_high
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    back = total - product
+    return total + (((product - (total - back)) + (c - back)) + error)
+
+
+def libm(function: Callable[[float], float], x: np.ndarray) -> np.ndarray:
+    """The C library's function on every float64: NumPy's own vector versions round differently."""
+    return np.fromiter(map(function, x.tolist()), np.float64, x.size)
+
+
+def uniform24(raw: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1): the low 24 bits of a 32-bit word."""
+    return (raw & MASK24).astype(f32) * f32(2.0**-24)
+
+
+def uniform53(raw: np.ndarray) -> np.ndarray:
+    """float64 in [0, 1): the low 53 bits of a 64-bit word."""
+    return (raw & MASK53).astype(np.float64) * 2.0**-53
+
+
+def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """float64 or float32 to `dtype`; 16-bit floats go through float32, as in torch."""
+    if dtype.itemsize == 2 and dtype.kind not in "iu":
+        x = x.astype(f32, copy=False)
+    return x.astype(dtype, copy=False)
+
+
+def log32(x: np.ndarray) -> np.ndarray:
+    """ln x for positive float32, Cephes polynomial."""
+    x = np.maximum(x, f32(1.17549435e-38))
+    bits = x.view(np.int32)
+    exponent = ((bits >> 23) - 0x7E).astype(f32)
+    x = ((bits & 0x7FFFFF) | 0x3F000000).view(f32)
+    small = x < f32(0.707106781186547524)
+    x = (x - f32(1)) + np.where(small, x, f32(0))
+    exponent -= small
+    z = x * x
+    y = fma32(x, _LOG_COEFFICIENTS[0], _LOG_COEFFICIENTS[1])
+    for c in _LOG_COEFFICIENTS[2:]:
+        y = fma32(y, x, c)
+    y *= x
+    y = fma32(y, z, exponent * f32(-2.12194440e-4))
+    y -= z * f32(0.5)
+    return fma32(exponent, f32(0.693359375), x + y)
+
+
+def sincos32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(sin x, cos x) for float32 0 <= x < 8192, Cephes polynomials."""
+    octant = ((x * f32(1.27323954473516)).astype(np.int32) + 1) & ~1
+    y = octant.astype(f32)
+    sin_sign = (octant & 4) << 29
+    cos_sign = (~(octant - 2) & 4) << 29
+    swap = (octant & 2) != 0
+    for part in _PI_4_PARTS:
+        x = fma32(y, part, x)
+    z = x * x
+    c = fma32(z, _COS_COEFFICIENTS[0], _COS_COEFFICIENTS[1])
+    c = fma32(c, z, _COS_COEFFICIENTS[2])
+    c *= z
+    c = fma32(c, z, z * f32(-0.5))
+    c += f32(1)
+    s = fma32(z, _SIN_COEFFICIENTS[0], _SIN_COEFFICIENTS[1])
+    s = fma32(s, z, _SIN_COEFFICIENTS[2])
+    s *= z
+    s = fma32(s, x, x)
+    sin, cos = np.where(swap, c, s), np.where(swap, s, c)
+    return (sin.view(np.int32) ^ sin_sign).view(f32), (cos.view(np.int32) ^ cos_sign).view(f32)
+
+
+def box_muller32(data: np.ndarray, mean: float, std: float) -> None:
+    """Uniforms to normals in place, float32, in blocks of 16: u1 = 1 - d[j], u2 = d[j + 8],
+    d[j] = r cos t, d[j + 8] = r sin t with r = sqrt(-2 ln u1), t = 2 pi u2. `data.size` % 16 == 0.
+    """
+    mean32, std32 = f32(mean), f32(std)
+    for start in range(0, data.size, _CHUNK):
+        block = data[start : start + _CHUNK].reshape(-1, 2, 8)
+        radius = np.sqrt(f32(-2) * log32(f32(1) - block[:, 0]))
+        sin, cos = sincos32(f32(2 * math.pi) * block[:, 1])
+        block[:, 0] = fma32(radius * cos, std32, mean32)
+        block[:, 1] = fma32(radius * sin, std32, mean32)
+
+
+def box_muller64(data: np.ndarray, mean: float, std: float) -> None:
+    """As `box_muller32` for float64, with the C library's log, sin and cos."""
+    block = data.reshape(-1, 2, 8)
+    u1, u2 = (1.0 - block[:, 0]).reshape(-1), block[:, 1].reshape(-1)
+    radius = np.sqrt(-2.0 * libm(math.log, u1))
+    theta = 2.0 * math.pi * u2
+    block[:, 0] = fma64(radius * libm(math.cos, theta), std, mean).reshape(-1, 8)
+    block[:, 1] = fma64(radius * libm(math.sin, theta), std, mean).reshape(-1, 8)
+
+
+def normal_pairs(u: np.ndarray) -> np.ndarray:
+    """Box-Muller on consecutive float64 pairs (u1, u2): r cos t, r sin t with r = sqrt(-2 log1p(-u2)),
+    t = 2 pi u1. Same shape as `u`, even size.
+    """
+    pairs = u.reshape(-1, 2)
+    radius = np.sqrt(-2.0 * libm(math.log1p, -pairs[:, 1]))
+    theta = 2.0 * math.pi * pairs[:, 0]
+    out = np.empty_like(pairs)
+    out[:, 0] = radius * libm(math.cos, theta)
+    out[:, 1] = radius * libm(math.sin, theta)
+    return out.reshape(-1)
+
+
+def poisson(rates: list[float], draw: Callable[[], float]) -> list[int]:
+    """Poisson counts, one a rate; `draw()` gives the next uniform double. Rates below 10 multiply
+    uniforms until exp(-rate); larger ones use transformed rejection (PTRS, Hörmann 1993).
+    """
+    return [_poisson_small(r, draw) if r < 10 else _poisson_ptrs(r, draw) for r in rates]
+
+
+def _poisson_small(rate: float, draw: Callable[[], float]) -> int:
+    if rate == 0:
+        return 0
+    limit, product, count = math.exp(-rate), draw(), 0
+    while product > limit:
+        product *= draw()
+        count += 1
+    return count
+
+
+def _poisson_ptrs(rate: float, draw: Callable[[], float]) -> int:
+    log_rate = math.log(rate)
+    b = 0.931 + 2.53 * math.sqrt(rate)
+    a = -0.059 + 0.02483 * b
+    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
+    v_limit = 0.9277 - 3.6224 / (b - 2)
+    while True:
+        u = draw() - 0.5
+        v = draw()
+        us = 0.5 - abs(u)
+        k = math.floor((2 * a / us + b) * u + rate + 0.43) if us else -1
+        if us >= 0.07 and v <= v_limit:
+            return k
+        if k < 0 or (us < 0.013 and v > us):
+            continue
+        left = (math.log(v) if v else -math.inf) + math.log(inverse_alpha)
+        left -= math.log(a / (us * us) + b)
+        if left <= -rate + k * log_rate - math.lgamma(k + 1):
+            return k
