@@ -4,8 +4,249 @@ A kernel stage is `void k(ptr args, i32 tid, i32 nth)`; `args` is a block of 64-
 
     args[0] status (a kernel stores nonzero on a data error)   args[1] its detail, e.g. the offending index
     args[2] out pointer   args[3..3+n_in) input pointers   args[3+n_in] scratch pointer   then the launch's ints
+
+`launch` runs one plan on arrays (eager). `make_table` fixes many launches with their pointers, run by one call (compiled
+programs).
 """
 
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from weft.runtime import builtin_code, threads
 from weft.runtime.machine import Host, cache_dir, cache_stats, emit_assembly, emit_object, host, load
 
-__all__ = ["Host", "cache_dir", "cache_stats", "emit_assembly", "emit_object", "host", "load"]
+__all__ = [
+    "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats", "detail", "double_bits", "emit_assembly",
+    "emit_object", "host", "launch", "load", "make_table",
+]  # fmt: skip
+
+OUT_OF_MEMORY = -1  # the status when scratch memory could not be had; the detail is its size in bytes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kernel: its address, and whether threads share it (else it runs once, with tid 0 of 1)."""
+
+    function: int
+    parallel: bool = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Stages with a barrier between them; a stage that reports a status is the last to run.
+
+    `ints` follow the pointers in the block (`double_bits` makes an int of a float). The block's scratch pointer has
+    `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned, not cleared. `quick` says that the work takes
+    less than some microseconds: Python's global lock is then kept.
+    """
+
+    stages: tuple[Stage, ...]
+    ints: tuple[int, ...] = ()
+    scratch: int = 0
+    scratch_per_thread: int = 0
+    quick: bool = False
+
+    @cached_property
+    def plan_(self) -> int:
+        """The address of the native form of this launch; it lives as long as the launch."""
+        ints = _words(self.ints)
+        pairs = [w for s in self.stages for w in (s.function, int(s.parallel))]
+        head = [len(self.stages), len(self.ints), self.scratch, self.scratch_per_thread, ctypes.addressof(ints)]
+        block = _words([*head, int(self.quick), int(any(s.parallel for s in self.stages)), 0, *pairs])
+        object.__setattr__(self, "_kept", (ints, block))
+        return ctypes.addressof(block)
+
+
+def double_bits(value: float) -> int:
+    """A float64 as the int that holds its bits, for `Launch.ints`."""
+    return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+def _words(values: Sequence[int]) -> Any:
+    return (ctypes.c_int64 * max(len(values), 1))(*values)
+
+
+_detail = ctypes.c_int64(0)
+
+
+def detail() -> int:
+    """The detail (args[1]) of the last launch that returned a nonzero status."""
+    return _detail.value
+
+
+def launch(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
+    """Run a launch on arrays: 0, or the status of the stage that failed (then `detail()` says more).
+
+    The arrays must have the layouts that the launch was planned for: nothing is checked but that they are ndarrays
+    (TypeError). Threads may launch at the same time.
+    """
+    return _launcher()(launch, out, ins)
+
+
+def address(array: np.ndarray) -> int:
+    """The address of an array's first element, ten times faster than `array.ctypes.data`."""
+    return _addresser()(array)
+
+
+# The first call of `launch` or `address` replaces the module's function by the builtin: callers that look the name up in
+# this module (`native.launch(...)`) then have no Python frame in between.
+
+
+@cache
+def _launcher() -> Callable[..., int]:
+    function = _builtins()[0] if _builtins_fit() else _launch_by_ctypes
+    globals()["launch"] = function
+    return function
+
+
+@cache
+def _addresser() -> Callable[[np.ndarray], int]:
+    function = _builtins()[1] if _builtins_fit() else _address_by_ctypes
+    globals()["address"] = function
+    return function
+
+
+def _builtins_fit() -> bool:
+    """The builtins read structs of CPython 3.11 to 3.14 with the global lock; WEFT_NO_BUILTIN=1 turns them off."""
+    if os.environ.get("WEFT_NO_BUILTIN", "0") not in ("", "0"):
+        return False
+    locked = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 14) and locked
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)
+    )  # fmt: skip
+
+
+_METH_FASTCALL, _METH_O = 0x80, 0x08
+_kept: list[Any] = []  # method definitions and names, which the builtins point to
+
+
+@cache
+def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
+    api = ctypes.pythonapi
+    imports = {name: _function_address(getattr(api, name)) for name in builtin_code.FUNCTIONS}
+    imports["weft_run_block"] = threads.functions()["weft_run_block"]
+    found = load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
+    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 5)(found["weft_builtin_init"])
+    name = sys.intern("plan_")
+    _kept.append(name)
+    init(id(np.ndarray), id(name), id(TypeError), id(MemoryError), ctypes.addressof(_detail))
+    return (
+        _builtin("launch", found["weft_builtin_launch"], _METH_FASTCALL, launch.__doc__),
+        _builtin("address", found["weft_builtin_address"], _METH_O, address.__doc__),
+    )
+
+
+def _function_address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _builtin(name: str, function: int, flags: int, doc: str | None) -> Callable[..., int]:
+    definition = _MethodDef(name.encode(), function, flags, (doc or "").encode())
+    _kept.append(definition)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
+        ("PyCFunction_NewEx", ctypes.pythonapi)
+    )
+    return make(ctypes.addressof(definition), None, None)
+
+
+@cache
+def _runner() -> Any:
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    return ctypes.CFUNCTYPE(None, pointer, pointer, integer, pointer)(threads.functions()["weft_run"])
+
+
+def _launch_by_ctypes(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
+    pointers = _words([_address_by_ctypes(array) for array in (out, *ins)])
+    result = (ctypes.c_int64 * 2)()
+    _runner()(launch.plan_, ctypes.addressof(pointers), len(ins), ctypes.addressof(result))
+    if result[0]:
+        _detail.value = result[1]
+    return result[0]
+
+
+def _address_by_ctypes(array: np.ndarray) -> int:
+    if not isinstance(array, np.ndarray):
+        raise TypeError("launch: expected a numpy.ndarray")
+    return array.__array_interface__["data"][0]
+
+
+class Table:
+    """Launches with their pointers, run in order by one native call. Made by `make_table`.
+
+    Pointers are plain ints: whoever makes the table keeps the memory alive. One run at a time (RuntimeError otherwise);
+    pointers may change between runs.
+    """
+
+    def __init__(self, entries: Sequence[tuple[Launch, int, Sequence[int]]]):
+        self._launches = [launch for launch, _, _ in entries]  # their plans must live
+        self._blocks = [_words([0, 0, out, *ins, 0, *launch.ints]) for launch, out, ins in entries]
+        self._slots = [1 + len(ins) for _, _, ins in entries]
+        triples = [
+            (launch.plan_, ctypes.addressof(block), len(ins))
+            for (launch, _, ins), block in zip(entries, self._blocks, strict=True)
+        ]
+        self._entries = _words([word for triple in triples for word in triple])
+        shared = max((launch.scratch for launch in self._launches), default=0)
+        each = max((launch.scratch_per_thread for launch in self._launches), default=0)
+        parallel = any(stage.parallel for launch in self._launches for stage in launch.stages)
+        self._head = _words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
+        self._result = (ctypes.c_int64 * 3)()
+        self._call = _table_runner()
+        self._places = (ctypes.addressof(self._head), ctypes.addressof(self._result))
+
+    def __len__(self) -> int:
+        return len(self._launches)
+
+    def set_pointer(self, entry: int, slot: int, pointer: int) -> None:
+        """Give an entry another pointer: slot 0 is out, slot 1 + k is input k."""
+        if not 0 <= slot < self._slots[entry]:
+            raise IndexError(f"set_pointer: entry {entry} has slots 0 to {self._slots[entry] - 1}, not {slot}")
+        self._blocks[entry][2 + slot] = pointer
+
+    def set_int(self, entry: int, index: int, value: int) -> None:
+        """Give an entry another int (a size, or `double_bits` of a scalar) than its launch was planned with."""
+        if not 0 <= index < len(self._launches[entry].ints):
+            raise IndexError(f"set_int: entry {entry} has {len(self._launches[entry].ints)} ints, index {index}")
+        self._blocks[entry][3 + self._slots[entry] + index] = value
+
+    def place(self, entry: int, slot: int) -> int:
+        """The address of a pointer's word, for native code or NumPy writes that set many pointers at once."""
+        return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)
+
+    def run(self, start: int = 0, stop: int | None = None) -> tuple[int, int, int]:
+        """Run entries start to stop (all): (index of the first failing entry or -1, its status, its detail).
+
+        The global lock is released meanwhile.
+        """
+        stop = len(self._launches) if stop is None else stop
+        if not 0 <= start <= stop <= len(self._launches):
+            raise IndexError(f"run: entries {start} to {stop} of a table of {len(self._launches)}")
+        head, place = self._places
+        self._call(head, start, stop, place)
+        index, status, more = self._result
+        if index == -2:
+            raise RuntimeError("this table is running in another thread")
+        return index, status, more
+
+
+@cache
+def _table_runner() -> Any:
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    return ctypes.CFUNCTYPE(None, pointer, integer, integer, pointer)(threads.functions()["weft_run_table"])
+
+
+def make_table(entries: Sequence[tuple[Launch, int, Sequence[int]]]) -> Table:
+    """A `Table` of (launch, out pointer, input pointers)."""
+    return Table(entries)

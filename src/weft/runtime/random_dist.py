@@ -1,10 +1,10 @@
 """From raw generator words to distributions: pure functions, no state.
 
-Each function repeats the arithmetic of torch's CPU kernels step by step, because the bits of a seeded
-model depend on it. Where torch's compiler fused a multiply and an add, so do we: a float32 fma is computed
-in float64 (the product is exact there), a float64 fma with Dekker's exact product.
-Source of the float32 log and sincos: Julien Pommier's and Giovanni Garberoglio's vector versions of the
-Cephes functions, with which torch fills float32 normals.
+Each function repeats the arithmetic of torch's CPU kernels step by step, because the bits of a
+seeded model depend on it. Where torch's compiler fused a multiply and an add, so do we: a float32
+fma is computed in float64 (the product is exact there), a float64 fma with Dekker's exact product.
+Source of the float32 log and sincos: the Cephes library's polynomials, in the order of operations
+of Julien Pommier's and Giovanni Garberoglio's vector versions, with which torch fills normals.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def box_muller64(data: np.ndarray, mean: float, std: float) -> None:
 
 
 def normal_pairs(u: np.ndarray) -> np.ndarray:
-    """Box-Muller on consecutive float64 pairs (u1, u2): r cos t, r sin t with r = sqrt(-2 log1p(-u2)),
-    t = 2 pi u1. Same shape as `u`, even size.
+    """Box-Muller on consecutive float64 pairs (u1, u2): r cos t, r sin t with
+    r = sqrt(-2 log1p(-u2)), t = 2 pi u1. Same shape as `u`, even size.
     """
     pairs = u.reshape(-1, 2)
     radius = np.sqrt(-2.0 * libm(math.log1p, -pairs[:, 1]))
@@ -199,3 +199,85 @@ def _poisson_ptrs(rate: float, draw: Callable[[], float]) -> int:
         left -= math.log(a / (us * us) + b)
         if left <= -rate + k * log_rate - math.lgamma(k + 1):
             return k
+
+
+# --- the ranges that dtypes can hold ----------------------------------------
+
+
+def digits(dtype: np.dtype) -> int:
+    """Bits of the largest run of whole numbers that `dtype` holds exactly."""
+    if dtype.kind in "iu":
+        return dtype.itemsize * 8 - (dtype.kind == "i")
+    return {8: 53, 4: 24, 2: 11 if dtype == np.float16 else 8, 1: 1}[dtype.itemsize]
+
+
+def largest(dtype: np.dtype) -> float:
+    if dtype == np.bool_:
+        return 1
+    if dtype.kind in "iu":
+        return np.iinfo(dtype).max
+    known = {8: np.finfo(np.float64).max, 4: np.finfo(np.float32).max}
+    return float(known.get(dtype.itemsize, 65504.0 if dtype == np.float16 else 2.0**128 - 2.0**120))
+
+
+def integer_bounds(low: int, high: int | None, dtype: np.dtype) -> tuple[int, int]:
+    """(low, last), moved inwards to numbers that a float dtype can hold, and checked."""
+    real = dtype.kind not in "iub"
+    if high is not None:
+        if not low < high:
+            raise RuntimeError(
+                f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}"
+            )
+        if real:
+            low, high = _raise_low(low, dtype), _lower_high(high, dtype)
+        last = high - 1
+    else:
+        last = 2 ** digits(dtype) if real else int(largest(dtype))
+        low = _raise_low(low, dtype) if real else low
+    if low > last:
+        raise RuntimeError(f"random_: no {dtype} lies in the range from={low} to={last + 1}")
+    most = int(largest(dtype))
+    least = -most - 1 if dtype.kind == "i" else -most if real else 0
+    for name, value in (("from", low), ("to - 1", last)):
+        if not least <= value <= most:
+            raise RuntimeError(f"{name} is out of bounds for {dtype}")
+    return low, last
+
+
+def _raise_low(low: int, dtype: np.dtype) -> int:
+    next_up = _through(low + 1, dtype)
+    if next_up < low:
+        low = next_up + 2 ** (abs(low + 1).bit_length() - digits(dtype))
+    return low
+
+
+def _lower_high(high: int, dtype: np.dtype) -> int:
+    below = _through(high - 1, dtype)
+    if high <= below < 2**63:
+        high = below - 2 ** (abs(high - 1).bit_length() - digits(dtype))
+    return high
+
+
+def _through(value: int, dtype: np.dtype) -> int:
+    """`value` as `dtype` rounds it; unchanged where it overflows, which the bounds check reports."""
+    with np.errstate(over="ignore"):
+        rounded = float(cast(np.float64(value), dtype))
+    return int(rounded) if math.isfinite(rounded) else value
+
+
+def check_weights(weights: np.ndarray, num_samples: int, replacement: bool) -> None:
+    if weights.ndim not in (1, 2):
+        raise RuntimeError("prob_dist must be 1 or 2 dim")
+    if weights.dtype.kind in "iub":
+        raise RuntimeError(f"multinomial only supports floating-point dtypes, got: {weights.dtype}")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > weights.shape[-1]:
+        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) without replacement")
+    if weights.shape[-1] > 2**24:
+        raise RuntimeError("number of categories cannot exceed 2^24")
+    wide = weights.astype(np.float64)
+    if not ((wide >= 0) & (wide < np.inf)).all():
+        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+    if weights.size and not (wide.sum(-1) > 0).all():
+        raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")

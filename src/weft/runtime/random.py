@@ -1,0 +1,527 @@
+"""Random generators: torch's CPU generator (mt19937) draw for draw, so seeds carry over.
+
+A `Generator` hands out NumPy arrays; the tensor layer wraps them. Every element consumes the 32-bit
+words that torch's CPU kernels consume, in the same order, and one draw method is one locked step.
+All draws equal torch's bit for bit (arithmetic in `random_dist`); float64 log, sin and the like
+come from the C library, as torch's do, so there the C library must be the same.
+
+torch built with MKL fills Bernoulli draws of one probability on Intel processors from a second
+generator; Weft always follows the path that torch takes everywhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from weft.runtime import random_dist as dist
+
+DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
+STATE_BYTES = 5056
+_N = 624  # words in the mt19937 state
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_LARGE_PERMUTATION = (2**32 - 1) // 20  # from here torch draws 64-bit words
+_SMALL_DRAW = 1024  # below: NumPy's raw call is cheaper than its filled uint32 array
+
+_STATE = np.dtype(
+    {
+        "names": ["seed", "left", "seeded", "next", "key", "normal", "has_normal"],
+        "formats": ["<u8", "<i4", "<i4", "<u8", ("<u8", (_N,)), "<f8", "<i4"],
+        "offsets": [0, 8, 12, 16, 24, 24 + 8 * _N + 8, 24 + 8 * _N + 24],
+        "itemsize": STATE_BYTES,
+    }
+)
+
+Shape = int | Sequence[int]
+
+
+class Generator:
+    """A stream of random numbers, as `torch.Generator(device="cpu")`."""
+
+    __slots__ = ("_bits", "_fill", "_lock", "_seed", "_normal", "__weakref__")
+
+    def __init__(self, device: object = "cpu") -> None:
+        if str(device) != "cpu":
+            raise RuntimeError(f"Generator: device {device} has no generator; only 'cpu' has")
+        self._bits = np.random.MT19937(0)
+        self._fill = np.random.Generator(self._bits)
+        self._lock = threading.RLock()
+        self.manual_seed(DEFAULT_SEED)
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    # --- seeds and state ---------------------------------------------------------------------
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Restart the stream; `seed` in [-2^63, 2^64), of which mt19937 uses the low 32 bits."""
+        if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+            raise RuntimeError(f"manual_seed expected a long, but got {type(seed).__name__}")
+        seed = operator.index(seed)
+        if not _INT64_MIN <= seed < 2**64:
+            raise ValueError(f"manual_seed: {seed} is outside [-2^63, 2^64)")
+        with self._lock:
+            self._seed = seed % 2**64
+            self._bits._legacy_seeding(self._seed & 0xFFFFFFFF)
+            self._normal: float | None = None
+        return self
+
+    def seed(self) -> int:
+        """Seed from the operating system's entropy; returns the seed."""
+        value = int.from_bytes(os.urandom(8), "little")
+        self.manual_seed(value)
+        return value
+
+    def initial_seed(self) -> int:
+        return self._seed
+
+    def get_state(self) -> np.ndarray:
+        """The state as 5,056 bytes, laid out as `torch.get_rng_state()` lays it out."""
+        with self._lock:
+            key, position = self._key()
+            record = np.zeros((), _STATE)
+            record["seed"], record["seeded"], record["key"] = self._seed, 1, key
+            if position == _N:  # used up: the next draw makes a new block of words
+                record["left"] = 1
+                record["next"] = 0 if self._is_fresh(key) else _N
+            else:
+                record["left"], record["next"] = _N + 1 - position, position
+            if self._normal is not None:
+                record["normal"], record["has_normal"] = self._normal, 1
+        return np.frombuffer(record.tobytes(), np.uint8).copy()
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Continue from bytes that `get_state` (or torch) made. RuntimeError for other bytes."""
+        state = np.asarray(state)
+        if state.dtype != np.uint8:
+            raise TypeError(f"RNG state must be uint8, but got {state.dtype}")
+        if state.size != STATE_BYTES:
+            raise RuntimeError(f"RNG state must have {STATE_BYTES} bytes, but got {state.size}")
+        record = np.frombuffer(state.tobytes(), _STATE)[0]
+        left, position = int(record["left"]), int(record["next"])
+        used_up = left == 1 and position in (0, _N)
+        inside = 0 < position < _N and left + position == _N + 1
+        if not record["seeded"] or not (used_up or inside):
+            raise RuntimeError("Invalid mt19937 state")
+        with self._lock:
+            self._seed = int(record["seed"])
+            self._set_key(record["key"].astype(np.uint32), _N if used_up else position)
+            self._normal = float(record["normal"]) if record["has_normal"] else None
+
+    def clone_state(self) -> Generator:
+        """A new generator that continues from this one's state."""
+        other = Generator()
+        other.set_state(self.get_state())
+        return other
+
+    def __reduce__(self) -> tuple:
+        return _restore, (self.get_state().tobytes(),)
+
+    def __repr__(self) -> str:
+        return f"<weft.Generator device=cpu seed={self._seed}>"
+
+    def _key(self) -> tuple[np.ndarray, int]:
+        state = self._bits.state["state"]
+        return state["key"], int(state["pos"])
+
+    def _set_key(self, key: np.ndarray, position: int) -> None:
+        self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": position}}
+
+    def _is_fresh(self, key: np.ndarray) -> bool:
+        untouched = np.random.MT19937(0)
+        untouched._legacy_seeding(self._seed & 0xFFFFFFFF)
+        return np.array_equal(key, untouched.state["state"]["key"])
+
+    # --- words ---------------------------------------------------------------------------------
+
+    def random_raw32(self, n: int) -> np.ndarray:
+        """The next `n` words, uint32 (n,)."""
+        with self._lock:
+            if n < _SMALL_DRAW:
+                return self._bits.random_raw(n).astype(np.uint32)
+            return self._fill.integers(0, 0xFFFFFFFF, n, np.uint32, endpoint=True)
+
+    def random_raw64(self, n: int) -> np.ndarray:
+        """`n` numbers of two words each, the first one high; uint64 (n,)."""
+        words = self.random_raw32(2 * n).reshape(n, 2).astype(np.uint64)
+        return (words[:, 0] << np.uint64(32)) | words[:, 1]
+
+    def _uniform53(self, n: int) -> np.ndarray:
+        return dist.uniform53(self.random_raw64(n))
+
+    # --- real numbers --------------------------------------------------------------------------
+
+    def uniform(
+        self, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: object = np.float32
+    ) -> np.ndarray:
+        """u (high - low) + low, u in [0, 1): 53 random bits for float64, else 24."""
+        dtype = _floating(dtype, "check_uniform_bounds")
+        limit = float(dist.largest(dtype))
+        for name, value in (("from", low), ("to", high)):
+            if not -limit <= value <= limit:
+                raise RuntimeError(f"{name} is out of bounds for {dtype}")
+        if not low <= high:
+            raise RuntimeError(
+                "uniform_ expects to return a [from, to) range, "
+                f"but found from={low:g} > to={high:g}"
+            )
+        if high - low > limit:
+            raise RuntimeError(f"uniform_ expects to-from <= {limit:g}: from={low:g}, to={high:g}")
+        shape, n = _shape(shape)
+        if dtype.itemsize == 8:
+            value = dist.fma64(self._uniform53(n), high - low, low)
+        else:
+            low32, high32 = np.float32(low), np.float32(high)
+            value = dist.uniform24(self.random_raw32(n))
+            if low32 != 0 or high32 != 1:
+                value = dist.fma32(value, high32 - low32, low32)
+            value = value.astype(dtype, copy=False)
+        low_cast, high_cast = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
+        if low or high != 1 or dtype.itemsize == 2:
+            value[value == high_cast] = low_cast  # rounding may reach the open end
+        return value.reshape(shape)
+
+    def normal(
+        self,
+        shape: Shape,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: object = np.float32,
+        contiguous: bool = True,
+    ) -> np.ndarray:
+        """std z + mean. Contiguous arrays of 16 and more elements are made in blocks of 16, the
+        last 16 anew when the size is no multiple; the others one by one in float64, where every
+        second number waits in the generator for the next call. `contiguous=False` forces that.
+        """
+        dtype = _floating(dtype, "normal_kernel_cpu")
+        if not std >= 0:
+            raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
+        shape, n = _shape(shape)
+        if n < 16 or not contiguous:
+            return dist.cast(self._normal_serial(n, mean, std), dtype).reshape(shape)
+        whole = n - n % 16
+        with self._lock:
+            if dtype.itemsize == 8:
+                value = self._uniform53(n)
+                tail = self._uniform53(16 if n % 16 else 0)
+            else:  # 16-bit types skip the words of the partial block
+                value = dist.uniform24(self.random_raw32(n if dtype.itemsize == 4 else whole))
+                tail = dist.uniform24(self.random_raw32(16 if n % 16 else 0))
+        transform = dist.box_muller64 if dtype.itemsize == 8 else dist.box_muller32
+        transform(value[:whole], mean, std)
+        if tail.size:
+            transform(tail, mean, std)
+            value = np.concatenate([value[: n - 16], tail])
+        return dist.cast(value, dtype).reshape(shape)
+
+    def _normal_serial(self, n: int, mean: float, std: float) -> np.ndarray:
+        """float64 (n,): Box-Muller pairs; an odd one stays for the next call."""
+        with self._lock:
+            if n == 0:
+                return np.empty(0)
+            waiting = [] if self._normal is None else [self._normal]
+            missing = n - len(waiting)
+            z = dist.normal_pairs(self._uniform53(missing + missing % 2))
+            self._normal = float(z[-1]) if missing % 2 else None
+        z = np.concatenate([waiting, z])[:n]
+        return dist.fma64(z, std, mean)
+
+    def log_normal(
+        self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: object = np.float32
+    ) -> np.ndarray:
+        """exp(std z + mean), z as in the one-by-one path of `normal`."""
+        dtype = _floating(dtype, "log_normal_cpu")
+        if not std > 0:
+            raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+        shape, n = _shape(shape)
+        z = self._normal_serial(n, mean, std)
+        return dist.cast(dist.libm(_exp, z), dtype).reshape(shape)
+
+    def exponential(
+        self, shape: Shape, lambd: float = 1.0, dtype: object = np.float32
+    ) -> np.ndarray:
+        """-log1p(-u) / lambd."""
+        dtype = _floating(dtype, "exponential_cpu")
+        if not lambd > 0:
+            raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
+        shape, n = _shape(shape)
+        value = (-1.0 / lambd) * dist.libm(math.log1p, -self._uniform53(n))
+        return dist.cast(value, dtype).reshape(shape)
+
+    def cauchy(
+        self, shape: Shape, median: float = 0.0, sigma: float = 1.0, dtype: object = np.float32
+    ) -> np.ndarray:
+        """median + sigma tan(pi (u - 1/2))."""
+        dtype = _floating(dtype, "cauchy_cpu")
+        if not sigma > 0:
+            raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
+        shape, n = _shape(shape)
+        tangent = dist.libm(math.tan, math.pi * (self._uniform53(n) - 0.5))
+        return dist.cast(dist.fma64(tangent, sigma, median), dtype).reshape(shape)
+
+    def geometric(self, shape: Shape, p: float, dtype: object = np.float32) -> np.ndarray:
+        """ceil(log u / log1p(-p)): trials up to the first success."""
+        if not 0 < p < 1:
+            raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+        shape, n = _shape(shape)
+        value = np.ceil(dist.libm(_log, self._uniform53(n)) / math.log1p(-p))
+        return dist.cast(value, _numpy_dtype(dtype)).reshape(shape)
+
+    def trunc_normal(
+        self,
+        shape: Shape,
+        mean: float = 0.0,
+        std: float = 1.0,
+        a: float = -2.0,
+        b: float = 2.0,
+        dtype: object = np.float32,
+        contiguous: bool = True,
+    ) -> np.ndarray:
+        """Normal numbers in [a, b], by rejection as `torch.nn.init.trunc_normal_` does it: normals
+        where [a, b] holds more than 0.3 of the mass, else uniforms under the density.
+        """
+        dtype = _floating(dtype, "normal_kernel_cpu")
+        with self._lock:
+            if _normal_cdf((b - mean) / std) - _normal_cdf((a - mean) / std) > 0.3:
+                low, high = dtype.type(a), dtype.type(b)
+                value = self.normal(shape, mean, std, dtype, contiguous)
+                while (outside := (value < low) | (value > high)).any():
+                    # the copies in which torch redraws are contiguous
+                    value = np.where(outside, self.normal(shape, mean, std, dtype), value)
+                return value
+            return self._trunc_normal_tail(shape, mean, std, a, b, dtype)
+
+    def _trunc_normal_tail(self, shape, mean, std, a, b, dtype) -> np.ndarray:
+        peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+        number = dtype.type
+
+        def reject(candidates: np.ndarray) -> np.ndarray:
+            scaled = (candidates - number(mean)) / number(std)
+            log_density = scaled * scaled * number(-0.5) - number(peak)
+            with np.errstate(divide="ignore"):
+                return np.log(self.uniform(shape, dtype=dtype)) > log_density
+
+        value = self.uniform(shape, a, b, dtype)
+        pending = reject(value)
+        while pending.any():
+            candidates = self.uniform(shape, a, b, dtype)
+            value = np.where(pending, candidates, value)
+            pending = np.where(pending, reject(candidates), pending)
+        return value
+
+    # --- whole numbers and choices ---------------------------------------------------------------
+
+    def randint(self, low: int, high: int, shape: Shape, dtype: object = np.int64) -> np.ndarray:
+        """word % (high - low) + low; two words a number from a range of 2^28 on."""
+        return self.random_(shape, dtype, low, high)
+
+    def random_(
+        self, shape: Shape, dtype: object, low: int | None = None, high: int | None = None
+    ) -> np.ndarray:
+        """`Tensor.random_`: whole numbers in [low, high). Without bounds: [0, largest] for
+        integers, [0, 2^mantissa] for floats; with `low` alone: [low, largest].
+        """
+        dtype = _numpy_dtype(dtype)
+        shape, n = _shape(shape)
+        if low is None and high is None:
+            return self._random_full(n, dtype).reshape(shape)
+        low = 0 if low is None else low
+        if high is None and low == _INT64_MIN:
+            if dtype not in (np.int64, np.float64, np.float32) and dist.digits(dtype) != 8:
+                raise RuntimeError(f"random_: the full 64-bit range does not fit {dtype}")
+            return dist.cast(self.random_raw64(n).view(np.int64), dtype).reshape(shape)
+        low, last = dist.integer_bounds(low, high, dtype)
+        span = last - low + 1
+        raw = self.random_raw32(n) if span < 2**28 else self.random_raw64(n)
+        value = (raw % raw.dtype.type(span)).astype(np.uint64) + np.uint64(low % 2**64)
+        return dist.cast(value.view(np.int64), dtype).reshape(shape)
+
+    def _random_full(self, n: int, dtype: np.dtype) -> np.ndarray:
+        if dtype == np.bool_:
+            return (self.random_raw32(n) & np.uint32(1)).astype(np.bool_)
+        raw = self.random_raw64(n) if dtype in (np.int64, np.float64) else self.random_raw32(n)
+        count = 2 ** dist.digits(dtype) + (0 if dtype.kind in "iu" else 1)
+        return dist.cast(raw % raw.dtype.type(count), dtype)
+
+    def randperm(self, n: int, dtype: object = np.int64) -> np.ndarray:
+        """A permutation of 0..n-1: for i from 0, swap places i and i + word % (n - i)."""
+        dtype = _numpy_dtype(dtype)
+        if n < 0:
+            raise RuntimeError(f"randperm: n must be non-negative, but got {n}")
+        if n > 1 and n > 2 ** dist.digits(dtype) and dtype != np.bool_:
+            raise RuntimeError(f"randperm: {dtype} cannot hold the numbers below n = {n}")
+        if n < 2:
+            return np.arange(n).astype(dtype)
+        order = list(range(n))
+        if n < _LARGE_PERMUTATION:
+            places = np.arange(n - 1, dtype=np.uint32)
+            jumps = self.random_raw32(n - 1) % (np.uint32(n) - places)
+            for i, j in enumerate((jumps + places).tolist()):
+                order[i], order[j] = order[j], order[i]
+        else:
+            places = self.random_raw64(n) % np.arange(1, n + 1, dtype=np.uint64)
+            for i, j in enumerate(places.tolist()):
+                order[i] = order[j]
+                order[j] = i
+        return np.array(order, dtype)
+
+    def bernoulli(
+        self, shape: Shape | None, p: float | np.ndarray, dtype: object = np.float32
+    ) -> np.ndarray:
+        """1 where u < p, else 0. `p` a number or a float64 array: 53-bit u; another float array
+        (broadcast to `shape`; None takes p's own): 24-bit u.
+        """
+        if isinstance(p, np.ndarray):
+            shape, n = _shape(p.shape if shape is None else shape)
+            if not ((p >= 0) & (p <= 1)).all():
+                raise RuntimeError("bernoulli_ expects every p to be in [0, 1]")
+            p = np.broadcast_to(p, shape).reshape(-1)
+            if p.dtype != np.float64:
+                hit = dist.uniform24(self.random_raw32(n)) < p.astype(np.float32)
+                return hit.astype(_numpy_dtype(dtype)).reshape(shape)
+        else:
+            shape, n = _shape(() if shape is None else shape)
+            if not 0 <= p <= 1:
+                raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+        return (self._uniform53(n) < p).astype(_numpy_dtype(dtype)).reshape(shape)
+
+    def dropout_mask(self, shape: Shape, p: float, dtype: object = np.bool_) -> np.ndarray:
+        """True where dropout keeps: Bernoulli(1 - p). torch draws nothing for p = 0 and p = 1,
+        nor in evaluation mode, and then multiplies by mask / (1 - p).
+        """
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        if p in (0, 1):
+            return np.full(_shape(shape)[0], p == 0, _numpy_dtype(dtype))
+        return self.bernoulli(shape, 1.0 - p, dtype)
+
+    def multinomial(
+        self, weights: np.ndarray, num_samples: int, replacement: bool = False
+    ) -> np.ndarray:
+        """Indices (..., num_samples), int64, drawn in proportion to `weights` (k,) or (m, k).
+
+        With replacement: the first place whose cumulative weight reaches u. Without: the places of
+        the largest w / e, e exponential, largest first; equal quotients in order of place.
+        """
+        dist.check_weights(weights, num_samples, replacement)
+        rows = weights.reshape(-1, weights.shape[-1])
+        if not replacement or num_samples == 1:
+            e = self.exponential(rows.shape, 1.0, rows.dtype)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                score = -(rows / e).astype(rows.dtype)
+            picked = np.argsort(score, axis=-1, kind="stable")[:, :num_samples]
+        else:
+            wide = rows if rows.dtype.itemsize > 2 else rows.astype(np.float32)
+            total = np.add.accumulate(wide, axis=-1)
+            total /= total[:, -1:].copy()
+            total[:, -1] = 1
+            u = self._uniform53(len(rows) * num_samples).reshape(len(rows), num_samples)
+            picked = np.empty(u.shape, np.int64)
+            for i, row in enumerate(total):
+                picked[i] = np.searchsorted(row.astype(np.float64), u[i], side="left")
+        return picked.astype(np.int64).reshape(*weights.shape[:-1], num_samples)
+
+    def poisson(self, rates: np.ndarray) -> np.ndarray:
+        """Counts with mean `rates`, in rates' shape and dtype. Rejection draws as many words as it
+        happens to need, so this runs element by element.
+        """
+        if not (rates >= 0).all():
+            raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
+        with self._lock:
+            counts = dist.poisson(rates.astype(np.float64).reshape(-1).tolist(), self._stream53())
+        return dist.cast(np.array(counts, np.float64), rates.dtype).reshape(rates.shape)
+
+    def _stream53(self) -> Callable[[], float]:
+        raw = self._bits.random_raw
+
+        def draw() -> float:
+            high, low = raw(), raw()
+            return float(((high << 32) | low) & 0x1FFFFFFFFFFFFF) * 2.0**-53
+
+        return draw
+
+
+def store(out: np.ndarray, values: np.ndarray) -> None:
+    """Write flat `values` into `out` in the order in which torch fills a tensor in place: memory
+    order, that is the dim with the largest stride outermost.
+    """
+    dims = sorted(range(out.ndim), key=lambda d: -abs(out.strides[d]))
+    view = out.transpose(dims)
+    view[...] = values.reshape(view.shape)
+
+
+def _restore(state: bytes) -> Generator:
+    generator = Generator()
+    generator.set_state(np.frombuffer(state, np.uint8))
+    return generator
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype:
+    return np.dtype(getattr(dtype, "np", dtype))
+
+
+def _floating(dtype: object, kernel: str) -> np.dtype:
+    dtype = _numpy_dtype(dtype)
+    if dtype.kind in "iub":
+        raise NotImplementedError(f'"{kernel}" not implemented for {dtype}')
+    return dtype
+
+
+def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:
+    shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
+    return shape, math.prod(shape)
+
+
+def _normal_cdf(x: float) -> float:
+    return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
+
+
+def _exp(x: float) -> float:
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x else -math.inf
+
+
+# --- the default generator --------------------------------------------------------------------
+
+default_generator = Generator()
+default_generator.seed()
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator, as `torch.manual_seed`; returns it."""
+    return default_generator.manual_seed(int(seed))
+
+
+def seed() -> int:
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    return default_generator.initial_seed()
+
+
+@contextmanager
+def fork_rng(enabled: bool = True) -> Iterator[None]:
+    """Draws inside leave the default generator as it was before."""
+    if not enabled:
+        yield
+        return
+    state = default_generator.get_state()
+    try:
+        yield
+    finally:
+        default_generator.set_state(state)

@@ -1,0 +1,86 @@
+"""The number of threads that kernels run on, and the pool's life: start, resize, fork, exit.
+
+The workers are pthreads made by native code at the first parallel stage; they never touch Python. See `pool_code`.
+"""
+
+import atexit
+import ctypes
+import os
+import time
+from functools import cache
+
+from weft.runtime import pool_code
+from weft.runtime.machine import load
+
+_wanted: int | None = None
+
+
+def default_num_threads() -> int:
+    """WEFT_NUM_THREADS, or the number of physical cores that this process may run on."""
+    text = os.environ.get("WEFT_NUM_THREADS")
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"WEFT_NUM_THREADS must be a positive integer, not {text!r}")
+        return int(text)
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return max(len({_core(cpu) for cpu in os.sched_getaffinity(0)}), 1)
+
+
+def _core(cpu: int) -> str:
+    """The CPUs that share a core with this one: two hyper-threads give one answer."""
+    try:
+        with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return str(cpu)
+
+
+def get_num_threads() -> int:
+    """The number of threads that a parallel stage runs on, the caller's included."""
+    global _wanted
+    if _wanted is None:
+        _wanted = default_num_threads()
+    return _wanted
+
+
+def set_num_threads(threads: int) -> None:
+    """Use this many threads from the next launch on. Results do not change by a bit.
+
+    Raises ValueError for a number below 1.
+    """
+    global _wanted
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"set_num_threads: expected a positive integer, got {threads!r}")
+    _wanted = threads
+    if functions.cache_info().currsize:
+        _resize(threads)
+
+
+@cache
+def functions() -> dict[str, int]:
+    """The addresses of the native functions of `pool_code`; the pool is set to `get_num_threads()`."""
+    # WEFT_POOL=condition tests the way of systems without futexes.
+    code = pool_code.text(portable=os.environ.get("WEFT_POOL") == "condition")
+    found = load(code, pool_code.EXPORTS)
+    _reset(found)
+    _resize(get_num_threads(), found)
+    atexit.register(_resize, 1)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _reset(found))
+    return found
+
+
+def _reset(found: dict[str, int]) -> None:
+    ctypes.CFUNCTYPE(None)(found["weft_pool_reset"])()
+
+
+def _resize(threads: int, found: dict[str, int] | None = None) -> None:
+    resize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)((found or functions())["weft_pool_resize"])
+    while not resize(threads):
+        time.sleep(0.0002)  # another thread's launch holds the pool
+
+
+def started_workers() -> int:
+    """How many worker threads exist now (they are made at the first parallel stage)."""
+    return ctypes.c_int32.from_address(functions()["weft_pool"] + 200).value
