@@ -23,11 +23,13 @@ test: $(call STAMP,test) ## run the tests (ARGS='-k conv' and the like are passe
 	$(PY) -m pytest -q --durations=15 $(ARGS)
 
 check: $(call STAMP,dev) ## format, lint, types, import law, size table
-	$(PY) -m ruff format --check .
-	$(PY) -m ruff check .
-	$(PY) -m basedpyright
-	$(PY) tools/import_law.py
-	$(PY) tools/sizes.py
+	@bad=; run() { echo "-- $$*"; "$$@" || bad=1; }; \
+	run $(PY) -m ruff format --check --output-format concise .; \
+	run $(PY) -m ruff check --output-format concise .; \
+	run $(PY) -m basedpyright; \
+	run $(PY) tools/import_law.py; \
+	run $(PY) tools/sizes.py; \
+	test -z "$$bad" && echo "check: clean" || { echo "check: not clean"; exit 1; }
 
 format: $(call STAMP,dev) ## let ruff format the code and mend what it can
 	$(PY) -m ruff format .
@@ -44,8 +46,9 @@ bench: bench/.venv/.weft-bench-installed ## compare with torch in one run (own e
 	bench/.venv/bin/python bench/eager.py $(ARGS)
 	bench/.venv/bin/python bench/startup.py
 
-conformance: bench/.venv/.weft-bench-installed ## which of torch's names and arguments Weft has (own environment)
-	bench/.venv/bin/python bench/conformance.py $(ARGS)
+conformance: $(call STAMP,test) ## torch's names that Weft has, and whether their arguments agree
+	$(PY) tools/conformance.py $(ARGS)
+	$(PY) -m pytest -q tests/conformance
 
 docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
