@@ -259,7 +259,7 @@ def _lower_high(high: int, dtype: np.dtype) -> int:
 
 
 def _through(value: int, dtype: np.dtype) -> int:
-    """`value` as `dtype` rounds it; unchanged where it overflows, which the bounds check reports."""
+    """`value` as `dtype` rounds it; unchanged where it overflows: the bounds check reports that."""
     with np.errstate(over="ignore"):
         rounded = float(cast(np.float64(value), dtype))
     return int(rounded) if math.isfinite(rounded) else value
