@@ -20,7 +20,7 @@ demo: $(call STAMP,demo) ## train, save, export, verify and serve a digit classi
 	$(PY) -m weft.cli demo $(ARGS)
 
 test: $(call STAMP,test) ## run the tests (ARGS='-k conv' and the like are passed to pytest)
-	$(PY) -m pytest -q --durations=15 $(ARGS)
+	$(PY) -m pytest -q --durations=15 --durations-min=0.5 $(ARGS)
 
 check: $(call STAMP,dev) ## format, lint, types, import law, size table
 	@bad=; run() { echo "-- $$*"; "$$@" || bad=1; }; \
