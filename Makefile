@@ -17,7 +17,7 @@ help: ## list the commands
 setup: $(call STAMP,test) ## make .venv with Weft (editable) and its test extras
 
 demo: $(call STAMP,demo) ## train, save, export, verify and serve a digit classifier
-	$(PY) -m weft.cli demo $(ARGS)
+	$(VENV)/bin/weft demo $(ARGS)
 
 test: $(call STAMP,test) ## run the tests (ARGS='-k conv' and the like are passed to pytest)
 	$(PY) -m pytest -q --durations=15 --durations-min=0.5 $(ARGS)
