@@ -50,10 +50,8 @@ OPTIONAL = {
 }  # fmt: skip
 # Importable inside a function although always installed: module -> why
 LATE = {
-    "llvmlite": "takes 60 ms; a process whose kernels are all cached never needs it",
-    "click": "only the command line needs it",
-    "tqdm": "only the progress bar needs it",
-    "safetensors": "only files need it",
+    "llvmlite": "takes 35 ms; a process whose kernels are all cached never needs it",
+    "tqdm": "takes 30 ms; only a progress bar needs it",
 }
 
 
