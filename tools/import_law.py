@@ -12,7 +12,8 @@
 5. `import weft` reaches no optional dependency, and nothing is imported that pyproject.toml does
    not declare.
 
-Imports under `if TYPE_CHECKING:` are annotations and free.
+Imports under `if TYPE_CHECKING:` are annotations and free; `importlib.import_module("a.b")` counts
+as an import.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ class Import:
 def imports_of(tree: ast.Module, dotted: str, is_package: bool) -> Iterator[Import]:
     """Every import statement of a file, relative ones resolved, TYPE_CHECKING ones left out."""
 
+    def absolute(module: str) -> str:
+        name = module.lstrip(".")
+        level = len(module) - len(name)
+        if not level:
+            return name
+        base = dotted.split(".")
+        return ".".join([*base[: len(base) - level + is_package], *([name] if name else [])])
+
     def walk(node: ast.AST, local: bool, lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
@@ -79,20 +88,29 @@ def imports_of(tree: ast.Module, dotted: str, is_package: bool) -> Iterator[Impo
                 for alias in child.names:
                     yield Import(dotted, child.lineno, alias.name, None, local, lazy)
             elif isinstance(child, ast.ImportFrom):
-                module = child.module or ""
-                if child.level:
-                    base = dotted.split(".")
-                    base = base[: len(base) - child.level + is_package]
-                    module = ".".join([*base, *([child.module] if child.module else [])])
+                module = absolute("." * child.level + (child.module or ""))
                 for alias in child.names:
                     yield Import(dotted, child.lineno, module, alias.name, local, lazy)
             elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 getattr_ = is_package and getattr(child, "name", "") == "__getattr__" and not local
                 yield from walk(child, True, lazy or getattr_)
             else:
+                if (module := _imported_by_call(child)) is not None:
+                    yield Import(dotted, child.lineno, absolute(module), None, local, lazy)
                 yield from walk(child, local, lazy)
 
     yield from walk(tree, False, False)
+
+
+def _imported_by_call(node: ast.AST) -> str | None:
+    """`a.b` for `import_module("a.b")` and `__import__("a.b")`, None for any other node."""
+    match node:
+        case ast.Call(
+            func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(module)), *_],
+        ):
+            return module
+    return None
 
 
 class House:
