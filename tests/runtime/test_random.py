@@ -265,6 +265,27 @@ def test_threads_share_one_stream():
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.sort(alone))
 
 
+def test_a_thread_may_have_its_own_default_generator():
+    state = rng.default_generator.get_state()
+    drawn = {}
+
+    def work(name: str, seed: int) -> None:
+        with rng.default_generator.bound(Generator().manual_seed(seed)):
+            drawn[name] = [rng.default_generator.normal(3) for _ in range(3)]
+            assert rng.initial_seed() == seed
+
+    threads = [threading.Thread(target=work, args=(str(seed), seed)) for seed in (21, 22)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for seed in (21, 22):
+        alone = Generator().manual_seed(seed)
+        for z in drawn[str(seed)]:
+            np.testing.assert_array_equal(z, alone.normal(3))
+    np.testing.assert_array_equal(rng.default_generator.get_state(), state)
+
+
 def test_default_generator_and_fork():
     state = rng.default_generator.get_state()
     try:

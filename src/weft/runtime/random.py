@@ -71,7 +71,7 @@ class Generator:
         with self._lock:
             self._seed = seed % 2**64
             self._bits._legacy_seeding(self._seed & 0xFFFFFFFF)
-            self._normal: float | None = None
+            self._normal = None
         return self
 
     def seed(self) -> int:
@@ -497,8 +497,43 @@ def _log(x: float) -> float:
 
 # --- the default generator --------------------------------------------------------------------
 
-default_generator = Generator()
-default_generator.seed()
+
+class _Current(threading.local):
+    generator = Generator()
+
+
+def _forward(name: str) -> property:
+    return property(
+        lambda self: getattr(self._current.generator, name),
+        lambda self, value: setattr(self._current.generator, name, value),
+    )
+
+
+class DefaultGenerator(Generator):
+    """One stream for all threads, except those that `bound` gives one of their own."""
+
+    __slots__ = ("_current",)
+    _bits, _fill, _lock = _forward("_bits"), _forward("_fill"), _forward("_lock")
+    _seed, _normal = _forward("_seed"), _forward("_normal")
+
+    def __init__(self) -> None:
+        self._current = _Current()
+        self.seed()
+
+    @contextmanager
+    def bound(self, generator: Generator) -> Iterator[None]:
+        """Inside, and in this thread only, the default generator is `generator`: a data loader's
+        worker draws its own numbers, whatever the others do.
+        """
+        before = self._current.generator
+        self._current.generator = generator
+        try:
+            yield
+        finally:
+            self._current.generator = before
+
+
+default_generator = DefaultGenerator()
 
 
 def manual_seed(seed: int) -> Generator:
