@@ -1,0 +1,151 @@
+"""Moving images for the convolutions: image -> slab -> packed panel, and computed panel -> image.
+
+A *slab* is a copy of a few channels of an image with its zero border: [channel][row][phase][position], where a column c of
+the padded image lies at phase c % stride, position c // stride. So whatever the stride, padding and dilation, the values
+that one tap of the kernel needs for one row of outputs are consecutive, and a panel is packed by plain vector copies.
+Outputs are columns of a grid [image][row][column]; a *run* is the part of one grid row inside a panel.
+"""
+
+from collections.abc import Iterator
+
+from weft.kernels.schedule.micro import Tile
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+
+_PLANE = ("row_count", "top", "height", "stride_h", "stride_w", "row_pitch", "phase_pitch")
+_PLANE += ("phases", "left", "width")
+_PACK = ("kc", "column", "columns", "grid_h", "grid_w", "image_pitch", "row_step")
+_UNPACK = ("rows", "column", "columns", "grid_h", "grid_w")
+_UNPACK += ("stride_n", "stride_h", "stride_w", "stride_m")
+
+
+def emit_plane(m: Module, tile: Tile) -> None:
+    """`plane(dst, src, ...)`: one channel of an image into its slab; row r is image row r - top, zero outside the image."""
+    f = m.function(
+        "plane", [("ptr noalias", "dst"), ("ptr noalias", "src"), *(("i64", n) for n in _PLANE)],
+        internal=True,
+    )  # fmt: skip
+    dst, src = f.arg("dst"), f.arg("src")
+    count, top, height, stride_h, stride_w, pitch, length, phases, left, width = (
+        f.arg(n) for n in _PLANE
+    )
+    step = f.mul(phases, stride_w)
+    dense = f.icmp("eq", step, 1)
+    with f.loop(0, count) as R:
+        y = f.sub(R.i, top)
+        inside = f.icmp("ult", y, height)
+        source = f.gep(src, f.mul(y, stride_h), tile.element)
+        row = f.gep(dst, f.mul(R.i, pitch), tile.element)
+        with f.loop(0, phases) as P:
+            # position p holds image column p * phases + phase - left
+            low = f.div(f.sub(f.add(f.add(left, phases), -1), P.i), phases)
+            high = f.div(f.sub(f.add(f.add(f.add(left, width), phases), -1), P.i), phases)
+            high = f.min(high, length)
+            low = f.min(low, high)
+            low, high = f.select(inside, low, length), f.select(inside, high, length)
+            to = f.gep(row, f.mul(P.i, length), tile.element)
+            _fill_zero(f, tile, to, 0, low)
+            _fill_zero(f, tile, to, high, length)
+            origin = f.gep(source, f.mul(f.sub(P.i, left), stride_w), tile.element)
+            with f.if_else(dense) as b:
+                with f.loop(low, high, tile.lanes) as L:
+                    mask = f.lane_mask(f.sub(high, L.i), tile.lanes)
+                    v = f.masked_load(tile.type, f.gep(origin, L.i, tile.element), mask)
+                    f.masked_store(v, f.gep(to, L.i, tile.element), mask)
+                b.otherwise()
+                with f.loop(low, high) as L:
+                    v = f.load(tile.element, f.gep(origin, f.mul(L.i, step), tile.element))
+                    f.store(v, f.gep(to, L.i, tile.element))
+    f.ret()
+
+
+def _fill_zero(f: Function, tile: Tile, to: Value, low: Operand, high: Operand) -> None:
+    with f.loop(low, high, tile.lanes) as L:
+        mask = f.lane_mask(f.sub(high, L.i), tile.lanes)
+        f.masked_store(zero(tile.type), f.gep(to, L.i, tile.element), mask)
+
+
+def runs(
+    f: Function, column: Operand, columns: Operand, grid_h: Operand, grid_w: Operand
+) -> Iterator[tuple[Operand, Operand, Operand, Operand, Operand]]:
+    """The runs of grid columns [column, column + columns): (image, row, column in the row, place in the panel, length).
+
+    A generator of one loop: use it as `for image, y, x, at, length in runs(...)`.
+    """
+    end = f.add(column, columns)
+    with f.loop(f.div(column, grid_w), f.div(f.add(end, f.sub(grid_w, 1)), grid_w)) as R:
+        begin = f.mul(R.i, grid_w)
+        low = f.max(column, begin)
+        high = f.min(end, f.add(begin, grid_w))
+        yield (
+            f.div(R.i, grid_h), f.rem(R.i, grid_h),
+            f.sub(low, begin), f.sub(low, column), f.sub(high, low),
+        )  # fmt: skip
+
+
+def emit_pack(m: Module, tile: Tile) -> None:
+    """`pack(panel, slab, offsets, ...)`: panel[k][j] = slab[place of column j + offsets[k]]."""
+    f = m.function(
+        "pack",
+        [("ptr noalias", "panel"), ("ptr noalias readonly", "slab"), ("ptr noalias readonly", "offsets"),
+         *(("i64", n) for n in _PACK)],
+        internal=True,
+    )  # fmt: skip
+    panel, slab, offsets = (f.arg(n) for n in ("panel", "slab", "offsets"))
+    kc, column, columns, grid_h, grid_w, image_pitch, row_step = (f.arg(n) for n in _PACK)
+    element, lanes = tile.element, tile.lanes
+    for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
+        place = f.add(f.add(f.mul(image, image_pitch), f.mul(y, row_step)), x)
+        source = f.gep(slab, place, element)
+        target = f.gep(panel, at, element)
+        vectors = f.div(f.add(length, lanes - 1), lanes)
+        for n in f.switch(vectors, range(1, tile.vectors), tile.vectors):
+            mask = f.lane_mask(f.sub(length, (n - 1) * lanes), lanes)
+            with f.loop(0, kc) as K:
+                s = f.gep(source, f.load("i64", f.gep(offsets, K.i, "i64")), element)
+                t = f.gep(target, f.mul(K.i, tile.columns), element)
+                for j in range(n):
+                    s1, t1 = f.gep(s, j * lanes, element), f.gep(t, j * lanes, element)
+                    if j < n - 1:
+                        f.store(f.load(tile.type, s1), t1)
+                    else:
+                        f.masked_store(f.masked_load(tile.type, s1, mask), t1, mask)
+    f.ret()
+
+
+def emit_unpack(m: Module, tile: Tile) -> None:
+    """`unpack(out, c, bias, ...)`: out[image, row m, y, x] = c[m][j] (+ bias[m] unless bias is null)."""
+    f = m.function(
+        "unpack",
+        [("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias"),
+         *(("i64", n) for n in _UNPACK)],
+        internal=True,
+    )  # fmt: skip
+    out, c, bias = (f.arg(n) for n in ("out", "c", "bias"))
+    rows, column, columns, grid_h, grid_w, stride_n, stride_h, stride_w, stride_m = (
+        f.arg(n) for n in _UNPACK
+    )
+    element, lanes = tile.element, tile.lanes
+    biased = f.icmp("ne", bias, Value("null", "ptr"))
+    dense = f.icmp("eq", stride_w, 1)
+    for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
+        place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
+        target, source = f.gep(out, place, element), f.gep(c, at, element)
+        with f.loop(0, rows) as M:
+            s = f.gep(source, f.mul(M.i, tile.columns), element)
+            t = f.gep(target, f.mul(M.i, stride_m), element)
+            with f.if_else(biased) as b:
+                loaded = f.load(element, f.gep(bias, M.i, element))
+                b.otherwise()
+            # -0.0 is what leaves every sum as it is, a zero's sign included
+            shift = b.merge(element, loaded, const(element, -0.0))
+            with f.if_else(dense) as b:
+                wide = f.splat(shift, tile.type)
+                with f.loop(0, length, lanes) as L:
+                    mask = f.lane_mask(f.sub(length, L.i), lanes)
+                    v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
+                    f.masked_store(f.op("fadd", v, wide), f.gep(t, L.i, element), mask)
+                b.otherwise()
+                with f.loop(0, length) as L:
+                    v = f.op("fadd", f.load(element, f.gep(s, L.i, element)), shift)
+                    f.store(v, f.gep(t, f.mul(L.i, stride_w), element))
+    f.ret()

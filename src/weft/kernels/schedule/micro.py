@@ -1,0 +1,156 @@
+"""The register tile of the convolutions: C[rows, columns] (+)= A[rows, k] B[k, columns].
+
+B is a packed panel of `Tile.columns` columns, one row a k. A is read where it lies: row i starts at `a + rows[i]`, and its k
+runs through *segments* (offset, length) of consecutive elements. One segment is a plain matrix; the weight gradient walks
+the rows of an image as segments, so no copy of the image is made. Each element of C has one accumulator, fma in increasing k;
+a block that is not the first is added to what C holds. So bits depend on the blocks of k alone.
+"""
+
+from dataclasses import dataclass
+
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
+from weft.runtime import native
+
+KC = 384  # the block of k, part of the numbers' definition: never tune it
+UNROLL = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: `rows` rows of `vectors` vectors of `lanes` elements."""
+
+    element: str
+    lanes: int
+    rows: int
+    vectors: int
+
+    @property
+    def columns(self) -> int:
+        return self.lanes * self.vectors
+
+    @property
+    def type(self) -> str:
+        return vector(self.lanes, self.element)
+
+    @property
+    def itemsize(self) -> int:
+        return BYTES[self.element]
+
+    @property
+    def align(self) -> int:
+        return self.lanes * self.itemsize
+
+
+def tile_for(element: str) -> Tile:
+    """The tile that fills the host's vector registers."""
+    host = native.host()
+    return Tile(element, host.lanes(BYTES[element]), 6, 4 if host.registers >= 32 else 2)
+
+
+def emit_multiply(m: Module, tile: Tile) -> None:
+    """`multiply(a, rows, count, segments, nseg, b, c, columns, first)`: all row tiles of one packed panel.
+
+    `rows` has `count` i64 offsets, `segments` has `nseg` pairs of i64; c has `count` rows of `tile.columns` elements; only the
+    vectors that `columns` needs are computed. `first` nonzero overwrites c.
+    """
+    widths = sorted({1, 2, tile.vectors})
+    for vectors in widths:
+        for rows in range(1, tile.rows + 1):
+            _emit_micro(m, tile, rows, vectors)
+    f = m.function("multiply", _MULTIPLY, internal=True)
+    a, rows, count, segments, nseg, b, c, columns, first = (f.arg(n) for _, n in _MULTIPLY)
+    need = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
+    for w in reversed(widths[:-1]):
+        need = f.select(f.icmp("sle", need, w), w, need)
+    full = f.mul(f.div(count, tile.rows), tile.rows)
+    for w in f.switch(need, widths[:-1], widths[-1]):
+
+        def call(height: int, row: Operand, w: int = w) -> None:
+            at = f.gep(c, f.mul(row, tile.columns), tile.element)
+            f.call(
+                f"micro{height}x{w}",
+                "void",
+                a,
+                f.gep(rows, row, "i64"),
+                segments,
+                nseg,
+                b,
+                at,
+                first,
+            )
+
+        with f.loop(0, full, tile.rows) as L:
+            call(tile.rows, L.i)
+        for rest in f.switch(f.sub(count, full), range(1, tile.rows), 0):
+            if rest:
+                call(rest, full)
+    f.ret()
+
+
+_MICRO = [
+    ("ptr noalias readonly", "a"),
+    ("ptr noalias readonly", "rows"),
+    ("ptr noalias readonly", "segments"),
+    ("i64", "nseg"),
+    ("ptr noalias readonly", "b"),
+    ("ptr noalias", "c"),
+    ("i64", "first"),
+]
+_MULTIPLY = [
+    *_MICRO[:2],
+    ("i64", "count"),
+    *_MICRO[2:6],
+    ("i64", "columns"),
+    ("i64", "first"),
+]
+
+
+def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int) -> None:
+    f = m.function(f"micro{rows}x{vectors}", _MICRO, internal=True)
+    a, offsets, segments, nseg, b, c, first = (f.arg(n) for _, n in _MICRO)
+    type, element = tile.type, tile.element
+    base = [f.gep(a, f.load("i64", f.gep(offsets, i, "i64")), element) for i in range(rows)]
+    types = ["ptr", *[type] * (rows * vectors)]
+
+    def step(state: list[Value], at: Operand, u: int) -> list[Value]:
+        panel = f.gep(state[0], u * tile.columns, element)
+        right = [
+            f.load(type, f.gep(panel, j * tile.lanes, element), tile.align) for j in range(vectors)
+        ]
+        out = [state[0]]
+        for i in range(rows):
+            left = f.splat(f.load(element, f.gep(f.gep(base[i], at, element), u, element)), type)
+            for j in range(vectors):
+                out.append(f.fma(left, right[j], state[1 + i * vectors + j]))
+        return out
+
+    with f.loop(0, nseg, carry=[("ptr", b), *[(t, zero(t)) for t in types[1:]]]) as S:
+        start, length = f.words(f.gep(segments, f.mul(S.i, 2), "i64"), 0, ("i64", "i64"))
+        middle = f.add(start, f.op("and", length, -UNROLL))
+        state = S.carry
+        for low, high, unroll in (
+            (start, middle, UNROLL),
+            (middle, f.add(start, length), 1),
+        ):
+            with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
+                state = L.carry
+                for u in range(unroll):
+                    state = step(state, L.i, u)
+                L.next = [f.gep(L.carry[0], unroll * tile.columns, element), *state[1:]]
+            state = L.carry
+        S.next = list(state)
+    _store(f, tile, c, S.carry[1:], vectors, first)
+    f.ret()
+
+
+def _store(f: Function, tile: Tile, c: Value, acc: list[Value], vectors: int, first: Value) -> None:
+    places = [
+        f.gep(c, (k // vectors) * tile.columns + (k % vectors) * tile.lanes, tile.element)
+        for k in range(len(acc))
+    ]
+    with f.if_else(f.icmp("ne", first, 0)) as branches:
+        for value, place in zip(acc, places, strict=True):
+            f.store(value, place, tile.align)
+        branches.otherwise()
+        for value, place in zip(acc, places, strict=True):
+            f.store(f.op("fadd", f.load(tile.type, place, tile.align), value), place, tile.align)

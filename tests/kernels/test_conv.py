@@ -1,0 +1,314 @@
+"""Convolution kernels against float64 NumPy: values, the strict order, threads, batches, targets."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
+from weft.kernels.schedule.conv_weight import plan_conv2d_dw
+from weft.runtime import native, threads
+
+
+def out_size(size, kernel, stride, padding, dilation):
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def taps(x, p, q, oh, ow, stride, dilation):
+    """x[..., oy*s + p*d, ox*s + q*d] of a padded image."""
+    y0, x0 = p * dilation[0], q * dilation[1]
+    return x[
+        ...,
+        y0 : y0 + (oh - 1) * stride[0] + 1 : stride[0],
+        x0 : x0 + (ow - 1) * stride[1] + 1 : stride[1],
+    ]
+
+
+def ref_conv2d(x, w, stride, padding, dilation, groups):
+    n, ci, h, wd = x.shape
+    co, cig, kh, kw = w.shape
+    oh = out_size(h, kh, stride[0], padding[0], dilation[0])
+    ow = out_size(wd, kw, stride[1], padding[1], dilation[1])
+    pads = ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2)
+    xp = np.pad(x.astype(np.float64), pads).reshape(n, groups, cig, h + 2 * padding[0], -1)
+    w64 = w.astype(np.float64).reshape(groups, co // groups, cig, kh, kw)
+    out = np.zeros((n, groups, co // groups, oh, ow))
+    for p in range(kh):
+        for q in range(kw):
+            piece = taps(xp, p, q, oh, ow, stride, dilation)
+            out += np.einsum("goc,ngcyx->ngoyx", w64[:, :, :, p, q], piece)
+    return out.reshape(n, co, oh, ow)
+
+
+def ref_dx(g, w, x_shape, stride, padding, dilation, groups):
+    n, ci, h, wd = x_shape
+    co, cig, kh, kw = w.shape
+    oh, ow = g.shape[2:]
+    g64 = g.astype(np.float64).reshape(n, groups, co // groups, oh, ow)
+    w64 = w.astype(np.float64).reshape(groups, co // groups, cig, kh, kw)
+    # room for outputs whose windows reach past the padded input (output_padding of a transpose)
+    room = (h + 2 * padding[0] + dilation[0] * kh, wd + 2 * padding[1] + dilation[1] * kw)
+    dxp = np.zeros((n, groups, cig, *room))
+    for p in range(kh):
+        for q in range(kw):
+            taps(dxp, p, q, oh, ow, stride, dilation)[...] += np.einsum(
+                "goc,ngoyx->ngcyx", w64[:, :, :, p, q], g64
+            )
+    dx = dxp[..., padding[0] : padding[0] + h, padding[1] : padding[1] + wd]
+    return dx.reshape(n, ci, h, wd)
+
+
+def ref_dw(g, x, w_shape, stride, padding, dilation, groups):
+    n, ci, h, wd = x.shape
+    co, cig, kh, kw = w_shape
+    oh, ow = g.shape[2:]
+    pads = ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2)
+    xp = np.pad(x.astype(np.float64), pads).reshape(n, groups, cig, h + 2 * padding[0], -1)
+    g64 = g.astype(np.float64).reshape(n, groups, co // groups, oh, ow)
+    dw = np.zeros((groups, co // groups, cig, kh, kw))
+    for p in range(kh):
+        for q in range(kw):
+            piece = taps(xp, p, q, oh, ow, stride, dilation)
+            dw[:, :, :, p, q] = np.einsum("ngoyx,ngcyx->goc", g64, piece)
+    return dw.reshape(co, cig, kh, kw)
+
+
+def run(plan, shape, dtype, ins):
+    out = np.full(shape, np.nan, dtype)
+    assert native.launch(plan, out, ins) == 0
+    return out
+
+
+def conv(x, w, args, bias=None):
+    stride, padding, dilation, groups = args
+    oh = out_size(x.shape[2], w.shape[2], stride[0], padding[0], dilation[0])
+    ow = out_size(x.shape[3], w.shape[3], stride[1], padding[1], dilation[1])
+    shape = (x.shape[0], w.shape[0], oh, ow)
+    out = Layout.contiguous(shape, x.dtype)
+    blay = None if bias is None else Layout.of(bias)
+    plan = plan_conv2d(
+        Layout.of(x), Layout.of(w), out, stride, padding, dilation, groups, bias=blay
+    )
+    return run(plan, shape, x.dtype, (x, w) if bias is None else (x, w, bias))
+
+
+def conv_dx(g, w, x_shape, args):
+    plan = plan_conv2d_dx(Layout.of(g), Layout.of(w), Layout.contiguous(x_shape, g.dtype), *args)
+    return run(plan, x_shape, g.dtype, (g, w))
+
+
+def conv_dw(g, x, w_shape, args):
+    plan = plan_conv2d_dw(Layout.of(g), Layout.of(x), Layout.contiguous(w_shape, g.dtype), *args)
+    return run(plan, w_shape, g.dtype, (g, x))
+
+
+def close(got, want, terms):
+    eps = np.finfo(got.dtype).eps
+    np.testing.assert_allclose(got, want, rtol=4 * eps, atol=4 * eps * (8 + terms))
+
+
+# n, ci, h, w, co, kh, kw, stride, padding, dilation, groups
+CASES = [
+    (2, 3, 9, 11, 5, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+    (1, 1, 1, 1, 1, 1, 1, (1, 1), (0, 0), (1, 1), 1),
+    (1, 64, 14, 14, 64, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+    (3, 45, 7, 7, 13, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+    (2, 4, 17, 19, 6, 3, 2, (2, 3), (1, 0), (1, 1), 2),
+    (2, 4, 17, 19, 6, 3, 3, (2, 2), (2, 2), (2, 3), 1),
+    (2, 6, 8, 70, 12, 1, 1, (1, 1), (0, 0), (1, 1), 3),
+    (2, 8, 9, 9, 7, 1, 1, (2, 2), (0, 0), (1, 1), 1),
+    (5, 8, 6, 5, 8, 3, 3, (1, 1), (1, 1), (1, 1), 8),
+    (2, 8, 33, 40, 16, 5, 3, (2, 1), (2, 1), (1, 1), 8),
+    (9, 3, 4, 4, 10, 4, 4, (1, 1), (0, 0), (1, 1), 1),
+    (2, 3, 1, 130, 4, 1, 5, (1, 2), (0, 2), (1, 2), 1),
+    (1, 3, 20, 21, 9, 7, 7, (2, 2), (3, 3), (1, 1), 1),
+    (2, 3, 7, 8, 4, 2, 2, (3, 3), (0, 0), (1, 1), 1),
+    (1, 2, 5, 5, 3, 3, 3, (1, 1), (4, 3), (1, 1), 1),
+    (33, 5, 3, 2, 70, 3, 2, (1, 1), (1, 1), (1, 1), 1),
+]
+
+
+def sample(case, dtype, seed=0):
+    n, ci, h, w, co, kh, kw, stride, padding, dilation, groups = case
+    rng = np.random.default_rng(seed)
+    oh = out_size(h, kh, stride[0], padding[0], dilation[0])
+    ow = out_size(w, kw, stride[1], padding[1], dilation[1])
+    x = rng.standard_normal((n, ci, h, w)).astype(dtype)
+    k = rng.standard_normal((co, ci // groups, kh, kw)).astype(dtype)
+    g = rng.standard_normal((n, co, oh, ow)).astype(dtype)
+    return x, k, g, (stride, padding, dilation, groups)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_forward_and_gradients(case, dtype):
+    x, w, g, args = sample(case, dtype)
+    close(conv(x, w, args), ref_conv2d(x, w, *args), w[0].size)
+    close(conv_dx(g, w, x.shape, args), ref_dx(g, w, x.shape, *args), w.size)
+    close(conv_dw(g, x, w.shape, args), ref_dw(g, x, w.shape, *args), g[:, 0].size)
+
+
+def test_random_geometry():
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        groups = int(rng.integers(1, 4))
+        kh, kw, sh, sw, dh, dw = (int(v) for v in rng.integers(1, 4, 6))
+        padding = (int(rng.integers(0, 4)), int(rng.integers(0, 4)))
+        h = int(rng.integers(max(1, dh * (kh - 1) + 1 - 2 * padding[0]), 24))
+        w = int(rng.integers(max(1, dw * (kw - 1) + 1 - 2 * padding[1]), 40))
+        cig, cog, n = (int(v) for v in rng.integers(1, 9, 3))
+        case = (n, groups * cig, h, w, groups * cog, kh, kw, (sh, sw), padding, (dh, dw), groups)
+        x, k, g, args = sample(case, np.float32, seed=int(rng.integers(1 << 30)))
+        close(conv(x, k, args), ref_conv2d(x, k, *args), k[0].size)
+        close(conv_dx(g, k, x.shape, args), ref_dx(g, k, x.shape, *args), k.size)
+        close(conv_dw(g, x, k.shape, args), ref_dw(g, x, k.shape, *args), g[:, 0].size)
+
+
+def test_transpose_with_output_padding():
+    rng = np.random.default_rng(1)
+    g = rng.standard_normal((2, 4, 5, 6)).astype(np.float32)
+    w = rng.standard_normal((4, 3, 3, 3)).astype(np.float32)
+    args = ((3, 3), (1, 1), (1, 1), 1)
+    shape = (2, 3, 4 * 3 - 2 + 3 + 2, 5 * 3 - 2 + 3 + 1)  # output_padding (2, 1)
+    close(conv_dx(g, w, shape, args), ref_dx(g, w, shape, *args), w.size)
+
+
+def strict_dot(a, b):
+    """The definition: fma in increasing k inside blocks of 384, blocks added in order."""
+    total = None
+    for start in range(0, len(a), 384):
+        acc = np.float32(0)
+        for u, v in zip(a[start : start + 384], b[start : start + 384], strict=True):
+            acc = np.float32(np.longdouble(u) * np.longdouble(v) + np.longdouble(acc))
+        total = acc if total is None else np.float32(total + acc)
+    return total
+
+
+def test_strict_order():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((3, 50, 12, 13)).astype(np.float32)
+    w = rng.standard_normal((7, 50, 3, 3)).astype(np.float32)
+    args = ((2, 1), (1, 1), (1, 1), 1)
+    y = conv(x, w, args)
+    xp = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for n, co, oy, ox in ((0, 0, 0, 0), (2, 6, 5, 12), (1, 3, 2, 7)):
+        want = strict_dot(w[co].ravel(), xp[n, :, 2 * oy : 2 * oy + 3, ox : ox + 3].ravel())
+        assert y[n, co, oy, ox] == want
+    g = rng.standard_normal(y.shape).astype(np.float32)
+    gw = conv_dw(g, x, w.shape, args)
+    for co, ci, p, q in ((0, 0, 0, 0), (6, 49, 2, 1), (3, 20, 1, 2)):
+        piece = taps(xp, p, q, *y.shape[2:], (2, 1), (1, 1))[:, ci]
+        assert gw[co, ci, p, q] == strict_dot(g[:, co].ravel(), piece.ravel())
+
+
+def test_strict_order_of_the_input_gradient():
+    rng = np.random.default_rng(4)
+    g = rng.standard_normal((2, 60, 6, 7)).astype(np.float32)
+    w = rng.standard_normal((60, 5, 3, 3)).astype(np.float32)
+    dx = conv_dx(g, w, (2, 5, 6, 7), ((1, 1), (1, 1), (1, 1), 1))
+    gp = np.pad(g, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    for n, ci, y, x in ((0, 0, 0, 0), (1, 4, 5, 6), (1, 2, 3, 1)):
+        window = gp[n, :, y : y + 3, x : x + 3][:, ::-1, ::-1]
+        assert dx[n, ci, y, x] == strict_dot(w[:, ci].ravel(), window.ravel())
+
+
+def test_bias_is_one_add_after_the_sum():
+    x, w, _, args = sample(CASES[3], np.float32)
+    bias = np.random.default_rng(2).standard_normal(w.shape[0]).astype(np.float32)
+    np.testing.assert_array_equal(conv(x, w, args, bias), conv(x, w, args) + bias[:, None, None])
+
+
+@pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[5], CASES[8]], ids=str)
+def test_threads_and_batch_do_not_change_bits(case):
+    x, w, g, args = sample(case, np.float32)
+    x, g = np.concatenate([x] * 3 + [x + 1]), np.concatenate([g] * 3 + [g + 1])
+    results = []
+    before = threads.get_num_threads()
+    for count in (1, 2, 5):
+        threads.set_num_threads(count)
+        results.append(
+            (conv(x, w, args), conv_dx(g, w, x.shape, args), conv_dw(g, x, w.shape, args))
+        )
+    threads.set_num_threads(before)
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, two)
+    y, dx, _ = results[0]
+    for i in (0, len(x) - 1):
+        np.testing.assert_array_equal(conv(x[i : i + 1], w, args), y[i : i + 1])
+        np.testing.assert_array_equal(
+            conv_dx(g[i : i + 1], w, (1, *x.shape[1:]), args), dx[i : i + 1]
+        )
+
+
+def test_empty_sizes():
+    args = ((1, 1), (1, 1), (1, 1), 1)
+    z = np.zeros
+    assert conv(z((0, 3, 5, 5), "f4"), z((4, 3, 3, 3), "f4"), args).shape == (0, 4, 5, 5)
+    np.testing.assert_array_equal(conv(z((2, 0, 5, 5), "f4"), z((4, 0, 3, 3), "f4"), args), 0)
+    g = z((0, 4, 5, 5), "f4")
+    np.testing.assert_array_equal(conv_dw(g, z((0, 3, 5, 5), "f4"), (4, 3, 3, 3), args), 0)
+    assert conv_dx(g, z((4, 3, 3, 3), "f4"), (0, 3, 5, 5), args).size == 0
+
+
+def test_strided_inputs_are_read_in_place():
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2, 9, 11, 6)).astype(np.float32).transpose(0, 3, 1, 2)
+    w = rng.standard_normal((5, 6, 3, 3)).astype(np.float32)
+    g = rng.standard_normal((2, 18, 11, 5)).astype(np.float32).transpose(0, 3, 1, 2)[:, :, ::2]
+    args = ((1, 1), (1, 1), (1, 1), 1)
+    c = np.ascontiguousarray
+    np.testing.assert_array_equal(conv(x, w, args), conv(c(x), w, args))
+    np.testing.assert_array_equal(conv_dx(g, w, x.shape, args), conv_dx(c(g), w, x.shape, args))
+    np.testing.assert_array_equal(conv_dw(g, x, w.shape, args), conv_dw(c(g), c(x), w.shape, args))
+    one = ((1, 1), (0, 0), (1, 1), 1)
+    np.testing.assert_array_equal(conv(x[..., ::2], w, one), conv(c(x[..., ::2]), w, one))
+
+
+def test_layouts_are_checked():
+    x, w, _, args = sample(CASES[0], np.float32)
+    out = Layout.contiguous((2, 5, 9, 11), np.dtype(np.float32))
+    with pytest.raises(ValueError, match="conv2d"):
+        plan_conv2d(Layout.of(x), Layout.of(w.astype(np.float64)), out, *args)
+    with pytest.raises(ValueError, match="conv2d"):
+        plan_conv2d(Layout.of(x), Layout.of(w[:, :2]), out, *args)
+    with pytest.raises(ValueError, match="conv2d"):
+        plan_conv2d(
+            Layout.of(x),
+            Layout.of(w),
+            Layout.contiguous((2, 5, 12, 11), np.dtype(np.float32)),
+            *args,
+        )
+
+
+_DIGEST = """
+import hashlib, sys
+import numpy as np
+sys.path.insert(0, {folder!r})
+from test_conv import CASES, conv, conv_dw, conv_dx, sample
+h = hashlib.sha256()
+for case in CASES[3:9]:
+    x, w, g, args = sample(case, np.float32)
+    for r in (conv(x, w, args), conv_dx(g, w, x.shape, args), conv_dw(g, x, w.shape, args)):
+        h.update(r.tobytes())
+print(h.hexdigest())
+"""
+
+
+def test_targets_give_the_same_bits():
+    """fma in one order has one answer, whatever the vector width."""
+    code = _DIGEST.format(folder=os.path.dirname(__file__))
+
+    def digest(target):
+        env = os.environ | {"WEFT_TARGET": target}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kinds = ["sse"]
+    if native.host().arch == "x86_64":
+        kinds += {256: ["avx2"], 512: ["avx2", "avx512"]}.get(native.host().vector_bits, [])
+    assert len({digest(kind) for kind in kinds}) == 1
