@@ -1,0 +1,446 @@
+"""One loop nest for every fused pointwise program.
+
+    out_j[i] = expr_j(in_0[i], in_1[i], ..., params)        for every i of the iteration space
+
+`plan_nest` folds the space to as few dims as the strides allow, makes (or finds) the kernel of that
+structure, and returns a launch whose sizes and strides are run-time ints.  A kernel is made once a
+structure: expressions, number of dims, and per operand whether its innermost stride is 0 (splat), 1
+(vector) or other (gather).  Every element goes through the same vector instructions, in the tail
+under a mask, so a result depends neither on its position nor on the thread.
+
+Pointer order: out is the first output; the launch's inputs are the further outputs, then the
+operands.  An output may be an operand's own memory when both lie the same way.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from weft.core import dtype as D
+from weft.core.dtype import dtype
+from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
+from weft.kernels.layout import Layout
+from weft.kernels.target.element import Element, memory, register, width
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
+from weft.runtime.native import Launch, Stage, host, load
+
+STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
+PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
+CHUNK = 16384  # elements of one row that a thread takes at once
+EMPTY = Launch((), (), 0)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A launch, and the places in its ints where the run-time scalars go (one a Param index)."""
+
+    launch: Launch
+    params: tuple[int, ...]
+
+    def with_scalars(self, values: tuple[float | int, ...], dtypes: tuple[dtype, ...]) -> Launch:
+        ints = list(self.launch.ints)
+        for place, value, d in zip(self.params, values, dtypes, strict=True):
+            ints[place] = encode(value, d)
+        return replace(self.launch, ints=tuple(ints))
+
+
+def encode(value: float | int, d: dtype) -> int:
+    """A run-time scalar as its 64-bit word: a float's double bits, or the int."""
+    if d.category == D.FLOAT:
+        return struct.unpack("<q", struct.pack("<d", float(value)))[0]
+    value = int(value) & ((1 << 64) - 1)
+    return value - (1 << 64) if value >> 63 else value
+
+
+# ---------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class Space:
+    """A folded iteration space: sizes outermost first, and each operand's strides over it."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        total = 1
+        for n in self.sizes:
+            total *= n
+        return total
+
+
+def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The layout's strides over `shape`: 0 along dims where it repeats."""
+    lead = len(shape) - len(layout.shape)
+    if lead < 0:
+        raise ValueError(f"an operand of shape {layout.shape} does not fit in {shape}")
+    out = [0] * lead
+    for size, stride, want in zip(layout.shape, layout.strides, shape[lead:], strict=True):
+        if size not in (1, want):
+            raise ValueError(f"an operand of shape {layout.shape} does not broadcast to {shape}")
+        out.append(0 if size == 1 else stride)
+    return tuple(out)
+
+
+def fold(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Space:
+    """Drop dims of size 1, order by the first operand's strides, merge what is adjacent for all."""
+    dims = [d for d, n in enumerate(shape) if n != 1]
+    dims.sort(key=lambda d: -abs(strides[0][d]))
+    sizes: list[int] = []
+    steps: list[tuple[int, ...]] = []
+    for d in dims:
+        step = tuple(s[d] for s in strides)
+        n = shape[d]
+        if sizes and all(a == b * n for a, b in zip(steps[-1], step, strict=True)):
+            sizes[-1] *= n
+            steps[-1] = step
+        else:
+            sizes.append(n)
+            steps.append(step)
+    if not sizes:
+        sizes, steps = [1], [tuple(1 for _ in strides)]
+        steps = [tuple(1 for _ in strides)]
+    return Space(tuple(sizes), tuple(zip(*steps, strict=True)))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a kernel is made from; sizes, outer strides and scalars are not part of it."""
+
+    exprs: tuple[Expr, ...]
+    out_dtypes: tuple[dtype, ...]
+    in_dtypes: tuple[dtype, ...]
+    rank: int
+    classes: tuple[int, ...]  # innermost stride of outputs then operands: 0, 1, or 2 for other
+    stream: bool
+    params: tuple[dtype, ...]
+
+
+def stride_class(stride: int) -> int:
+    return stride if stride in (0, 1) else 2
+
+
+def used_params(exprs: tuple[Expr, ...]) -> tuple[dtype, ...]:
+    """The dtype of each Param index (float64 for an index that no expression uses)."""
+    found = {n.index: n.dtype for n in postorder(exprs) if isinstance(n, Param)}
+    return tuple(found.get(i, D.float64) for i in range(max(found, default=-1) + 1))
+
+
+def work(exprs: tuple[Expr, ...]) -> int:
+    """Scalar operations an element, a library function counted as ten."""
+    total = len(exprs) + 1
+    for n in postorder(exprs):
+        if isinstance(n, Scalar):
+            total += 1 if n.name in _CHEAP else 10
+    return total
+
+
+_CHEAP = frozenset(
+    "neg abs sign floor ceil trunc round add sub mul min max and or xor not eq ne lt le gt ge "
+    "shl shr fma sqrt div rsqrt".split()
+)
+
+
+@lru_cache(maxsize=8192)
+def plan_nest(
+    exprs: tuple[Expr, ...], in_layouts: tuple[Layout, ...], out_layouts: tuple[Layout, ...]
+) -> Planned:
+    """The launch of `out_j = exprs[j](in_0, ...)` over the first output's shape.
+
+    Operands broadcast.  Outputs must not overlap operands but at equal index.
+    """
+    shape = out_layouts[0].shape
+    if any(o.shape != shape for o in out_layouts):
+        raise ValueError(f"outputs of one nest have one shape, got {[o.shape for o in out_layouts]}")
+    params = used_params(exprs)
+    if 0 in shape:
+        return Planned(EMPTY, ())
+    layouts = (*out_layouts, *in_layouts)
+    strides = tuple(broadcast_strides(x, shape) for x in layouts)
+    if any(isinstance(n, Coord) for n in postorder(exprs)):
+        space = Space(shape or (1,), strides if shape else tuple((1,) for _ in layouts))
+    else:
+        space = fold(shape, strides)
+    rank, size = len(space.sizes), space.size
+    inner = space.sizes[-1]
+    classes = tuple(stride_class(s[-1]) for s in space.strides)
+    stream = (
+        rank == 1
+        and all(c == 1 for c in classes[: len(out_layouts)])
+        and size * min(o.dtype.itemsize for o in out_layouts) >= STREAM_BYTES
+    )
+    structure = Structure(
+        exprs,
+        tuple(D.from_np(o.dtype) for o in out_layouts),
+        tuple(D.from_np(x.dtype) for x in in_layouts),
+        rank,
+        classes,
+        stream,
+        params,
+    )
+    address = _kernel(structure)
+    chunks = -(-inner // CHUNK)
+    ints = [*space.sizes, chunks, size // inner * chunks if inner else 0]
+    for s in space.strides:
+        ints.extend(s)
+    first = len(ints)
+    ints.extend([0] * len(params))
+    parallel = size * work(exprs) >= PARALLEL_WORK
+    launch = Launch((Stage(address, parallel),), tuple(ints), 0)
+    return Planned(launch, tuple(range(first, first + len(params))))
+
+
+# ---------------------------------------------------------------------------------- code
+
+
+@lru_cache(maxsize=8192)
+def _kernel(s: Structure) -> int:
+    return load(source(s), ["nest"])["nest"]
+
+
+def source(s: Structure) -> str:
+    """The LLVM IR of a structure's kernel."""
+    module = Module(vector_bits=host().vector_bits)
+    _Nest(module, s).emit()
+    return module.text()
+
+
+def lanes_for(dtypes: tuple[dtype, ...], strided: bool) -> int:
+    """Elements a vector: one register of the widest type met, fewer when lanes are gathered."""
+    lanes = host().lanes(max(width(d) for d in dtypes))
+    return min(lanes, 16 if strided else 32)
+
+
+class _Nest:
+    def __init__(self, module: Module, s: Structure) -> None:
+        self.s = s
+        self.f = f = module.kernel("nest")
+        self.n_out = len(s.exprs)
+        self.dtypes = (*s.out_dtypes, *s.in_dtypes)
+        every = (*self.dtypes, *(n.dtype for n in postorder(s.exprs)))
+        self.lanes = lanes_for(every, strided=2 in s.classes)
+        heavy = work(s.exprs)
+        self.unroll = 4 if heavy <= 6 else 2 if heavy <= 12 else 1
+        n = len(self.dtypes)
+        pointers = f.words("%args", 2, ["ptr"] * n)
+        self.pointers = pointers
+        at = 2 + n + 1
+        self.sizes = f.words("%args", at, ["i64"] * s.rank)
+        at += s.rank
+        self.chunks, self.units = f.words("%args", at, ["i64", "i64"])
+        at += 2
+        self.strides = []
+        for _ in range(n):
+            self.strides.append(f.words("%args", at, ["i64"] * s.rank))
+            at += s.rank
+        self.params: dict[int, Value] = {}
+        for i, d in enumerate(s.params):
+            self.params[i] = self._param(at + i, d)
+        self.used = {x.index for x in postorder(s.exprs) if isinstance(x, Arg)}
+
+    def _param(self, at: int, d: dtype) -> Value:
+        f = self.f
+        e = Element(f, 1)
+        if d.category == D.FLOAT:
+            v = f.words("%args", at, ["double"])[0]
+            v = e.cast(v, D.float64, d)
+        else:
+            v = e.cast(f.words("%args", at, ["i64"])[0], D.int64, d)
+        return f.splat(v, vector(self.lanes, register(d)))
+
+    def emit(self) -> None:
+        f, s = self.f, self.s
+        if s.rank == 1:
+            lo, hi = f.split(self.sizes[0], self.lanes * self.unroll)
+            self._row(self.pointers, [], lo, hi)
+        else:
+            lo, hi = f.split(self.units)
+            with f.loop(lo, hi) as units:
+                outer, chunk = f.div(units.i, self.chunks), f.rem(units.i, self.chunks)
+                coords: list[Operand] = []
+                for n in reversed(self.sizes[1:-1]):
+                    coords.append(f.rem(outer, n))
+                    outer = f.div(outer, n)
+                coords.append(outer)
+                coords.reverse()
+                rows = [self._at(k, coords) for k in range(len(self.dtypes))]
+                start = f.mul(chunk, CHUNK)
+                self._row(rows, coords, start, f.min(f.add(start, CHUNK), self.sizes[-1]))
+        if s.stream and host().arch in ("x86_64", "amd64"):
+            f.intrinsic("x86.sse.sfence", "void")
+        f.ret()
+
+    def _at(self, k: int, coords: list[Operand]) -> Value:
+        """Operand k's address at the outer coordinates."""
+        f = self.f
+        offset: Operand = 0
+        for c, stride in zip(coords, self.strides[k][:-1], strict=True):
+            offset = f.add(offset, f.mul(c, stride))
+        return f.gep(self.pointers[k], offset, memory(self.dtypes[k]))
+
+    def _row(self, rows: list[Value], coords: list[Operand], lo: Operand, hi: Operand) -> None:
+        f, lanes = self.f, self.lanes
+        row = _Row(self, rows, coords, hi)
+        step = lanes * self.unroll
+        span = f.sub(hi, lo)
+        whole = f.add(lo, f.mul(f.div(span, step), step))
+        if self.s.stream:
+            low: Operand = 0
+            for k in range(self.n_out):
+                vec = lanes * self.dtypes[k].itemsize
+                address = f.cast("ptrtoint", rows[k], "i64")
+                low = f.op("or", low, f.op("and", address, vec - 1))
+            with f.if_else(f.icmp("eq", low, 0)) as sides:
+                row.loop(lo, whole, self.unroll, stream=True)
+                sides.otherwise()
+                row.loop(lo, whole, self.unroll)
+        else:
+            row.loop(lo, whole, self.unroll)
+        if self.unroll > 1:
+            vectors = f.add(lo, f.mul(f.div(span, lanes), lanes))
+            row.loop(whole, vectors, 1)
+            whole = vectors
+        with f.iff(f.icmp("slt", whole, hi)):
+            row.point(whole, tail=True)
+
+
+class _Row:
+    """The innermost loop: `rows` are the operands' addresses at its start."""
+
+    def __init__(
+        self, nest: _Nest, rows: list[Value], coords: list[Operand], stop: Operand
+    ) -> None:
+        self.nest, self.f, self.rows, self.coords, self.stop = nest, nest.f, rows, coords, stop
+        self.splats: dict[int, Value] = {}
+        element = Element(nest.f, 1)
+        for k in range(nest.n_out, len(rows)):
+            if nest.s.classes[k] == 0 and k - nest.n_out in nest.used:
+                d = nest.dtypes[k]
+                one = element.load(rows[k], d)
+                self.splats[k] = nest.f.splat(one, vector(nest.lanes, register(d)))
+
+    def loop(self, lo: Operand, hi: Operand, unroll: int, *, stream: bool = False) -> None:
+        with self.f.loop(lo, hi, self.nest.lanes * unroll) as loop:
+            points = [self.f.add(loop.i, u * self.nest.lanes) for u in range(unroll)]
+            found = [self.values(i, None) for i in points]
+            for i, values in zip(points, found, strict=True):
+                self.write(i, values, None, stream=stream)
+
+    def point(self, i: Operand, *, tail: bool) -> None:
+        mask = self.f.lane_mask(self.f.sub(self.stop, i), self.nest.lanes) if tail else None
+        self.write(i, self.values(i, mask), mask)
+
+    def values(self, i: Operand, mask: Value | None) -> list[Value]:
+        nest = self.nest
+        element = Element(self.f, nest.lanes, lambda bad: self._fail(bad, mask))
+
+        def leaf(n: Expr) -> Value:
+            if isinstance(n, Arg):
+                return self.read(n.index + nest.n_out, i, mask)
+            if isinstance(n, Param):
+                return nest.params[n.index]
+            assert isinstance(n, Coord)
+            type = vector(nest.lanes, "i64")
+            if n.dim == nest.s.rank - 1:
+                start = self.f.splat(self.f.typed(i, "i64"), type)
+                return self.f.op("add", start, lane_numbers(type))
+            return self.f.splat(self.f.typed(self.coords[n.dim], "i64"), type)
+
+        return element.expressions(nest.s.exprs, leaf)
+
+    def read(self, k: int, i: Operand, mask: Value | None) -> Value:
+        nest, f = self.nest, self.f
+        if k in self.splats:
+            return self.splats[k]
+        d = nest.dtypes[k]
+        element = Element(f, nest.lanes)
+        type = element.memory_type(d)
+        if nest.s.classes[k] == 2:
+            last = f.sub(self.stop, 1) if mask is not None else None
+            v = gather(f, type, self.rows[k], i, nest.strides[k][-1], last)
+        else:
+            pointer = f.gep(self.rows[k], i, memory(d))
+            v = f.load(type, pointer) if mask is None else load_part(
+                f, type, pointer, mask, f.sub(self.stop, i))  # fmt: skip
+        return element.from_memory(v, d)
+
+    def write(self, i: Operand, values: list[Value], mask: Value | None, *,
+              stream: bool = False) -> None:  # fmt: skip
+        nest, f = self.nest, self.f
+        element = Element(f, nest.lanes)
+        for k, v in enumerate(values):
+            d = nest.dtypes[k]
+            out = element.to_memory(v, d)
+            count: Operand = nest.lanes if mask is None else f.sub(self.stop, i)
+            if nest.s.classes[k] != 1:
+                scatter(f, out, self.rows[k], i, nest.strides[k][-1], count)
+                continue
+            pointer = f.gep(self.rows[k], i, memory(d))
+            if mask is not None:
+                store_part(f, out, pointer, mask, count)
+            else:
+                align = nest.lanes * d.itemsize if stream else None
+                f.store(out, pointer, align, stream=stream)
+
+    def _fail(self, bad: Value, mask: Value | None) -> None:
+        f = self.f
+        bad = bad if mask is None else f.op("and", bad, mask)
+        with f.iff(Element(f, self.nest.lanes).math.any(bad)):
+            f.store(const("i64", 1), Value("%args", "ptr"))
+
+
+# ---------------------------------------------------------------------------------- memory
+
+
+def _maskable(type: str) -> bool:
+    """Whether the host loads and stores such a vector under a mask in one instruction."""
+    if host().has_avx512:
+        return True
+    return host().vector_bits == 256 and type.split()[-1][:-1] in ("float", "double", "i32", "i64")
+
+
+def load_part(f: Function, type: str, pointer: Value, mask: Value, count: Operand) -> Value:
+    """The first `count` lanes from memory, the rest zero."""
+    if _maskable(type):
+        return f.masked_load(type, pointer, mask)
+    element = type.split()[-1][:-1]
+    room = f.alloca(type)
+    f.store(Value("zeroinitializer", type), room)
+    with f.loop(0, count) as loop:
+        f.store(f.load(element, f.gep(pointer, loop.i, element)), f.gep(room, loop.i, element))
+    return f.load(type, room)
+
+
+def store_part(f: Function, v: Value, pointer: Value, mask: Value, count: Operand) -> None:
+    """The first `count` lanes to memory."""
+    if _maskable(v.type):
+        f.masked_store(v, pointer, mask)
+    else:
+        scatter(f, v, pointer, 0, 1, count)
+
+
+def gather(f: Function, type: str, row: Value, i: Operand, stride: Operand,
+           last: Operand | None) -> Value:  # fmt: skip
+    """Lanes at row[(i + lane) * stride]; indices past `last` read `last` again."""
+    element = type.split()[-1][:-1]
+    lanes = int(type[1:].split()[0])
+    v = Value("poison", type)
+    for lane in range(lanes):
+        at = f.add(i, lane)
+        at = at if last is None else f.min(at, last)
+        v = f.insert(v, f.load(element, f.gep(row, f.mul(at, stride), element)), lane)
+    return v
+
+
+def scatter(f: Function, v: Value, row: Value, i: Operand, stride: Operand,
+            count: Operand) -> None:  # fmt: skip
+    """The first `count` lanes to row[(i + lane) * stride], one by one."""
+    element = v.type.split()[-1][:-1]
+    room = f.alloca(v.type)
+    f.store(v, room)
+    with f.loop(0, count) as loop:
+        at = f.mul(f.add(i, loop.i), stride)
+        f.store(f.load(element, f.gep(room, loop.i, element)), f.gep(row, at, element))
