@@ -1,0 +1,627 @@
+"""Reductions in one fixed order, with their pointwise producers fused.
+
+    y[k] = post( op over r of pre(in_0[k, r], in_1[k, r], ...) )
+
+The order (core law: eager, compiled, one or many threads give the same bits).  Let the reduced dims
+be taken in the logical order of the shape; the last maximal run of adjacent reduced dims is the
+inner group, of R elements.  There are 16 virtual lanes, started at the identity; element r of the
+inner group goes to lane r mod 16, outer reduced indices slowest; at the end the lanes are combined
+by halving: l with l + 8, then + 4, + 2, + 1.  When R > 8192 the group is cut into chunks of 8192,
+each reduced so from the identity, and the chunks' results are combined one after the other (outer
+reduced index slowest).  float16 and bfloat16 accumulate in float32; bool any/all as bytes.
+
+NaN: sum, prod, max, min give NaN; argmax and argmin give the first NaN's index.  Ties: the first.
+
+Two loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are one
+vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in memory;
+with one-element vectors it serves every other layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from weft.core import dtype as D
+from weft.core.dtype import dtype
+from weft.core.scalar import Arg, Const, Expr, Param, cast, postorder
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.nest import (
+    EMPTY,
+    PARALLEL_WORK,
+    Planned,
+    broadcast_strides,
+    fold,
+    gather,
+    load_part,
+    scatter,
+    store_part,
+    stride_class,
+    used_params,
+    work,
+)
+from weft.kernels.target.element import Element, memory, register, width
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
+from weft.runtime.native import Launch, Stage, host, load
+
+LANES = 16
+CHUNK = 8192
+KINDS = ("sum", "prod", "max", "min", "argmax", "argmin", "any", "all")
+
+
+def accumulator(kind: str, d: dtype) -> dtype:
+    """The dtype in which `kind` of elements of dtype `d` is accumulated."""
+    if kind in ("any", "all"):
+        return D.uint8
+    if d in (D.float16, D.bfloat16):
+        return D.float32
+    if d.category == D.FLOAT:
+        return d
+    if kind in ("sum", "prod"):
+        return D.int64
+    return D.uint8 if d is D.bool else d
+
+
+def identity(kind: str, d: dtype) -> int | float:
+    """What a lane starts from."""
+    if kind in ("sum", "any"):
+        return 0
+    if kind in ("prod", "all"):
+        return 1
+    low = kind in ("max", "argmax")
+    if d.category == D.FLOAT:
+        return -math.inf if low else math.inf
+    bits = d.itemsize * 8
+    if not d.is_signed:
+        return 0 if low else (1 << bits) - 1
+    return -(1 << (bits - 1)) if low else (1 << (bits - 1)) - 1
+
+
+_ROW = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
+
+
+# ---------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a reduction kernel is made from."""
+
+    kind: str
+    pre: Expr  # of the accumulator's dtype
+    post: Expr  # of Arg(0, accumulator's or index's dtype), of the output's dtype
+    acc: dtype
+    in_dtypes: tuple[dtype, ...]
+    out_dtype: dtype
+    ranks: tuple[int, int, int]  # kept, outer reduced, inner group
+    classes: tuple[int, ...]  # operands' stride along the vectorised dim
+    columns: bool
+    vectors: bool  # columns only: whether a vector of outputs is taken
+    chunked: bool
+    params: tuple[dtype, ...]
+
+
+@lru_cache(maxsize=8192)
+def plan_reduction(
+    kind: str,
+    pre: Expr,
+    dims: tuple[int, ...] | None,
+    keepdim: bool,
+    in_layouts: tuple[Layout, ...],
+    out_layout: Layout,
+    shape: tuple[int, ...],
+    post: Expr | None = None,
+) -> Planned:
+    """The launch of `out = post(kind of pre over dims)`; operands broadcast to `shape`.
+
+    `dims` None reduces all.  `post` reads the result as Arg(0) of the accumulator's dtype (int64 for
+    argmax and argmin); by default it is cast to the output's dtype.
+    """
+    acc = accumulator(kind, pre.dtype)
+    out_dtype = D.from_np(out_layout.dtype)
+    result = D.int64 if kind in ("argmax", "argmin") else acc
+    if kind in ("any", "all"):
+        pre = cast(pre, D.bool)
+    pre = cast(pre, acc)
+    post = cast(Arg(0, result) if post is None else post, out_dtype)
+    strides = tuple(broadcast_strides(x, shape) for x in in_layouts)
+    if not shape:
+        shape, strides, dims = (1,), tuple((1,) for _ in strides), (0,)
+        out_layout = Layout((1,), (1,), out_layout.dtype)
+        keepdim = True
+    rank = len(shape)
+    reduced = sorted(range(rank) if dims is None else {d % rank for d in dims})
+    if not reduced:
+        raise ValueError("a reduction needs at least one dim")
+    kept = [d for d in range(rank) if d not in reduced]
+    if keepdim:
+        out_strides = [out_layout.strides[d] for d in kept]
+    else:
+        out_strides = list(out_layout.strides)
+    if any(shape[d] == 0 for d in kept):
+        return Planned(EMPTY, ())
+    group = [reduced[-1]]
+    while group[0] - 1 in reduced:
+        group.insert(0, group[0] - 1)
+    outer = [d for d in reduced if d < group[0]]
+
+    def pick(ds: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        return tuple(shape[d] for d in ds), tuple(tuple(s[d] for d in ds) for s in strides)
+
+    k_sizes, k_strides = pick(kept)
+    kept_space = fold(k_sizes, (tuple(out_strides), *k_strides))
+    o_sizes, o_strides = _merged(*pick(outer))
+    i_sizes, i_strides = _merged(*pick(group))
+    count, total = math.prod(i_sizes), math.prod(o_sizes)
+    outputs = kept_space.size
+    used = {n.index for n in postorder((pre,)) if isinstance(n, Arg)}
+    columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
+    chunked = count > CHUNK
+    params = used_params((pre, post))
+    structure = Structure(
+        kind, pre, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
+        (len(kept_space.sizes), len(o_sizes), len(i_sizes)), classes, columns, vectors, chunked,
+        params,
+    )  # fmt: skip
+    names = ["reduce", "finish"] if chunked else ["reduce"]
+    address = _kernels(structure)
+    chunks = -(-count // CHUNK)
+    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks]
+    ints.extend(kept_space.strides[0])
+    for k in range(len(in_layouts)):
+        ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
+    first = len(ints)
+    ints.extend([0] * len(params))
+    parallel = outputs * total * count * work((pre,)) >= PARALLEL_WORK
+    stages = tuple(Stage(address[n], parallel) for n in names)
+    scratch = outputs * total * chunks * 16 if chunked else 0
+    quick = not parallel
+    launch = Launch(stages, tuple(ints), scratch, quick=quick)
+    return Planned(launch, tuple(range(first, first + len(params))))
+
+
+def _merged(
+    sizes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """Adjacent dims merged where all operands allow it; the order is kept, at least one dim stays."""
+    out: list[int] = []
+    steps: list[tuple[int, ...]] = []
+    for d, n in enumerate(sizes):
+        step = tuple(s[d] for s in strides)
+        if n == 1:
+            continue
+        if out and all(a == b * n for a, b in zip(steps[-1], step, strict=True)):
+            out[-1] *= n
+            steps[-1] = step
+        else:
+            out.append(n)
+            steps.append(step)
+    if not out:
+        return (1,), tuple((1,) for _ in strides)
+    return tuple(out), tuple(zip(*steps, strict=True)) if strides else ()
+
+
+def _choose(
+    kept: tuple[tuple[int, ...], ...], group: tuple[tuple[int, ...], ...], used: set[int]
+) -> tuple[bool, bool, tuple[int, ...]]:
+    """(columns, vectors of outputs, stride classes along the vector dim)."""
+    along = tuple(stride_class(s[-1]) for s in group)
+    across = tuple(stride_class(s[-1]) for s in kept[1:])
+    one = all(len(s) == 1 for s in group)
+    if one and all(along[k] in (0, 1) for k in used):
+        return False, False, along
+    if all(across[k] in (0, 1) for k in used) and any(across[k] == 1 for k in used):
+        return True, True, across
+    if one:
+        return False, False, along
+    return True, False, across
+
+
+# ---------------------------------------------------------------------------------- code
+
+
+@lru_cache(maxsize=8192)
+def _kernels(s: Structure) -> dict[str, int]:
+    return load(source(s), ["reduce", "finish"] if s.chunked else ["reduce"])
+
+
+def source(s: Structure) -> str:
+    """The LLVM IR of a structure's kernels."""
+    module = Module(vector_bits=host().vector_bits)
+    _Reduce(module, s, "reduce").emit()
+    if s.chunked:
+        _Reduce(module, s, "finish").finish()
+    return module.text()
+
+
+Acc = list[Value]
+
+
+class Combine:
+    """The operation: one accumulator register, or (value, index) for argmax and argmin."""
+
+    def __init__(self, f: Function, kind: str, acc: dtype) -> None:
+        self.f, self.kind, self.acc = f, kind, acc
+        self.arg = kind in ("argmax", "argmin")
+
+    def types(self, lanes: int) -> list[str]:
+        one = [vector(lanes, register(self.acc))]
+        return [*one, vector(lanes, "i64")] if self.arg else one
+
+    def start(self, lanes: int) -> Acc:
+        first = Element(self.f, lanes).const(self.acc, identity(self.kind, self.acc))
+        if not self.arg:
+            return [first]
+        return [first, const(vector(lanes, "i64"), (1 << 63) - 1)]
+
+    def step(self, a: Acc, b: Acc, lanes: int) -> Acc:
+        """a combined with b, a being the earlier one."""
+        if not self.arg:
+            return [Element(self.f, lanes).scalar(_ROW[self.kind], self.acc, a[0], b[0])]
+        f = self.f
+        (v, i), (w, j) = a, b
+        more = "gt" if self.kind == "argmax" else "lt"
+        element = Element(f, lanes)
+        better = element.scalar(more, self.acc, w, v)
+        same = element.scalar("eq", self.acc, w, v)
+        if self.acc.category == D.FLOAT:
+            v_nan, w_nan = f.fcmp("uno", v, v), f.fcmp("uno", w, w)
+            not_v = f.op("xor", v_nan, const(v_nan.type, True))
+            better = f.op("or", f.op("and", better, not_v), f.op("and", w_nan, not_v))
+            same = f.op("or", same, f.op("and", v_nan, w_nan))
+        better = f.op("or", better, f.op("and", same, f.icmp("slt", j, i)))
+        return [f.select(better, w, v), f.select(better, j, i)]
+
+    def result(self, a: Acc) -> Value:
+        return a[1] if self.arg else a[0]
+
+
+class _Reduce:
+    def __init__(self, module: Module, s: Structure, name: str) -> None:
+        self.s = s
+        self.f = f = module.kernel(name)
+        self.op = Combine(f, s.kind, s.acc)
+        n = len(s.in_dtypes)
+        self.out = f.words("%args", 2, ["ptr"])[0]
+        self.ins = f.words("%args", 3, ["ptr"] * n)
+        self.scratch = f.words("%args", 3 + n, ["ptr"])[0]
+        at = 4 + n
+        kept, outer, inner = s.ranks
+
+        def take(count: int) -> list[Value]:
+            nonlocal at
+            at += count
+            return f.words("%args", at - count, ["i64"] * count)
+
+        self.kept, self.outer, self.inner = take(kept), take(outer), take(inner)
+        self.outputs, self.total, self.count, self.chunks = take(4)
+        self.out_strides = take(kept)
+        self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
+        self.first_param = at
+        self.lanes = LANES
+        if s.columns:
+            every = (*s.in_dtypes, *(x.dtype for x in postorder((s.pre,))))
+            self.lanes = min(host().lanes(max(width(d) for d in every)), 32) if s.vectors else 1
+        self.params = {i: self._param(at + i, d) for i, d in enumerate(s.params)}
+
+    def _param(self, at: int, d: dtype) -> Value:
+        e = Element(self.f, 1)
+        if d.category == D.FLOAT:
+            return e.cast(self.f.words("%args", at, ["double"])[0], D.float64, d)
+        return e.cast(self.f.words("%args", at, ["i64"])[0], D.int64, d)
+
+    # -- addresses
+
+    def decode(self, flat: Operand, sizes: list[Value]) -> list[Operand]:
+        coords: list[Operand] = []
+        for n in reversed(sizes[1:]):
+            coords.append(self.f.rem(flat, n))
+            flat = self.f.div(flat, n)
+        return [flat, *reversed(coords)]
+
+    def dot(self, coords: list[Operand], strides: list[Value]) -> Operand:
+        total: Operand = 0
+        for c, s in zip(coords, strides, strict=True):
+            total = self.f.add(total, self.f.mul(c, s))
+        return total
+
+    def shifted(self, rows: list[Value], coords: list[Operand], part: int) -> list[Value]:
+        """The operands' addresses moved by coordinates of part 0 kept, 1 outer, 2 inner."""
+        return [
+            self.f.gep(p, self.dot(coords, self.strides[k][part]), memory(self.s.in_dtypes[k]))
+            for k, p in enumerate(rows)
+        ]
+
+    # -- values
+
+    def values(
+        self, rows: list[Value], i: Operand, mask: Value | None, stop: Operand, stride_of: int
+    ) -> Value:
+        """pre at `lanes` places from i along the vector dim (`stride_of` part's last stride)."""
+        f, s = self.f, self.s
+        element = Element(f, self.lanes, lambda bad: self._fail(bad, mask))
+
+        def leaf(n: Expr) -> Value:
+            if isinstance(n, Param):
+                return f.splat(self.params[n.index], element.type(n.dtype))
+            assert isinstance(n, Arg)
+            d, k = s.in_dtypes[n.index], n.index
+            type, row = element.memory_type(d), rows[k]
+            if self.lanes == 1 or s.classes[k] == 0:
+                return f.splat(Element(f, 1).load(row, d), element.type(d))
+            if s.classes[k] == 1:
+                pointer = f.gep(row, i, memory(d))
+                v = f.load(type, pointer) if mask is None else load_part(
+                    f, type, pointer, mask, f.sub(stop, i))  # fmt: skip
+            else:
+                last = f.sub(stop, 1) if mask is not None else None
+                v = gather(f, type, row, i, self.strides[k][stride_of][-1], last)
+            return element.from_memory(v, d)
+
+        return element.expressions((s.pre,), leaf)[0]
+
+    def _fail(self, bad: Value, mask: Value | None) -> None:
+        f = self.f
+        bad = bad if mask is None else f.op("and", bad, mask)
+        with f.iff(Element(f, self.lanes).math.any(bad)):
+            f.store(const("i64", 1), Value("%args", "ptr"))
+
+    def write(self, acc: Acc, pointer: Value, mask: Value | None, count: Operand,
+              stride: Operand = 1) -> None:  # fmt: skip
+        """post(result) to the output."""
+        f, s = self.f, self.s
+        result = self.op.result(acc)
+        lanes = 1 if not result.type.startswith("<") else int(result.type[1:].split()[0])
+        element = Element(f, lanes)
+
+        def leaf(n: Expr) -> Value:
+            if isinstance(n, Param):
+                return f.splat(self.params[n.index], element.type(n.dtype))
+            return result
+
+        v = element.to_memory(element.expressions((s.post,), leaf)[0], s.out_dtype)
+        if lanes == 1:
+            f.store(v, pointer)
+        elif stride == 1 and mask is None:
+            f.store(v, pointer)
+        elif stride == 1:
+            store_part(f, v, pointer, mask, count)  # type: ignore[arg-type]
+        else:
+            scatter(f, v, pointer, 0, stride, count)
+
+    # -- the two loops
+
+    def emit(self) -> None:
+        if self.s.columns:
+            self._columns()
+        else:
+            self._rows()
+        self.f.ret()
+
+    def _units(self) -> Operand:
+        """What threads share: outputs, or chunks of them."""
+        f = self.f
+        return f.mul(f.mul(self.outputs, self.total), self.chunks) if self.s.chunked else self.outputs
+
+    def _rows(self) -> None:
+        f, s = self.f, self.s
+        lo, hi = f.split(self._units())
+        with f.loop(lo, hi) as units:
+            start, stop = 0, self.count
+            index: Operand = units.i
+            if s.chunked:
+                per = f.mul(self.total, self.chunks)
+                index, part = f.div(units.i, per), f.rem(units.i, per)
+                o, c = f.div(part, self.chunks), f.rem(part, self.chunks)
+                start = f.mul(c, CHUNK)
+                stop = f.min(f.add(start, CHUNK), self.count)
+            coords = self.decode(index, self.kept)
+            rows = self.shifted(self.ins, coords, 0)
+            first = self.op.start(LANES)
+            if s.chunked:
+                acc = self._run(self.shifted(rows, self.decode(o, self.outer), 1), start, stop, first)
+            else:
+                carry = list(zip(self.op.types(LANES), first, strict=True))
+                with f.loop(0, self.total, 1, carry) as outer:
+                    here = self.shifted(rows, self.decode(outer.i, self.outer), 1)
+                    outer.next = list(self._run(here, start, stop, list(outer.carry)))
+                acc = outer.carry
+            acc = self._halved(acc)
+            if s.chunked:
+                self._keep(acc, units.i)
+            else:
+                offset = self.dot(coords, self.out_strides)
+                self.write(acc, f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
+
+    def _run(self, rows: list[Value], start: Operand, stop: Operand, acc: Acc) -> Acc:
+        """All of one inner group (or chunk) into the 16 lanes."""
+        f, op = self.f, self.op
+        whole = f.add(start, f.mul(f.div(f.sub(stop, start), LANES), LANES))
+        with f.loop(start, whole, LANES, list(zip(op.types(LANES), acc, strict=True))) as loop:
+            v = self.values(rows, loop.i, None, stop, 2)
+            loop.next = list(op.step(list(loop.carry), self._item(v, loop.i), LANES))
+        acc = loop.carry
+        with f.if_else(f.icmp("slt", whole, stop)) as sides:
+            mask = f.lane_mask(f.sub(stop, whole), LANES)
+            v = self.values(rows, whole, mask, stop, 2)
+            new = op.step(acc, self._item(v, whole), LANES)
+            new = [f.select(mask, a, b) for a, b in zip(new, acc, strict=True)]
+            sides.otherwise()
+        return [sides.merge(t, a, b) for t, a, b in zip(op.types(LANES), new, acc, strict=True)]
+
+    def _item(self, v: Value, i: Operand) -> Acc:
+        """An element as an accumulator: with its index for argmax and argmin."""
+        if not self.op.arg:
+            return [v]
+        f = self.f
+        type = vector(LANES, "i64")
+        return [v, f.op("add", f.splat(f.typed(i, "i64"), type), lane_numbers(type))]
+
+    def _halved(self, acc: Acc) -> Acc:
+        """16 lanes to one: l with l + 8, + 4, + 2, + 1."""
+        f, half = self.f, LANES // 2
+        while half > 1:
+            low = [f.shuffle(a, a, range(half)) for a in acc]
+            high = [f.shuffle(a, a, range(half, 2 * half)) for a in acc]
+            acc = self.op.step(low, high, half)
+            half //= 2
+        return self.op.step([f.extract(a, 0) for a in acc], [f.extract(a, 1) for a in acc], 1)
+
+    def _keep(self, acc: Acc, unit: Operand) -> None:
+        """A chunk's result to scratch: 16 bytes a unit."""
+        cell = self.f.gep(self.scratch, self.f.mul(unit, 16))
+        for k, a in enumerate(acc):
+            self.f.store(a, self.f.gep(cell, 8 * k))
+
+    def finish(self) -> None:
+        """The second stage of a chunked reduction: each output's chunks in order."""
+        f, s = self.f, self.s
+        lo, hi = f.split(self.outputs)
+        per = f.mul(self.total, self.chunks)
+        with f.loop(lo, hi) as outputs:
+            base = f.gep(self.scratch, f.mul(f.mul(outputs.i, per), 16))
+            carry = list(zip(self.op.types(1), self.op.start(1), strict=True))
+            with f.loop(0, per, 1, carry) as parts:
+                cell = f.gep(base, f.mul(parts.i, 16))
+                item = [f.load(t, f.gep(cell, 8 * k)) for k, t in enumerate(self.op.types(1))]
+                parts.next = list(self.op.step(list(parts.carry), item, 1))
+            coords = self.decode(outputs.i, self.kept)
+            offset = self.dot(coords, self.out_strides)
+            self.write(list(parts.carry), f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
+        f.ret()
+
+    def _columns(self) -> None:
+        """Threads take blocks of neighbouring outputs (times chunks)."""
+        f, s, lanes = self.f, self.s, self.lanes
+        tile = 4 if s.vectors and not self.op.arg and work((s.pre,)) <= 8 else 1
+        width = self.kept[-1] if lanes > 1 else 1
+        step = lanes * tile
+        blocks = f.div(f.add(width, step - 1), step) if lanes > 1 else 1
+        rest = f.div(self.outputs, width) if lanes > 1 else self.outputs
+        parts = f.mul(self.total, self.chunks) if s.chunked else 1
+        room = [f.alloca(t, LANES * tile) for t in self.op.types(lanes)]
+        lo, hi = f.split(f.mul(f.mul(rest, parts), blocks))
+        with f.loop(lo, hi) as units:
+            line, block = f.div(units.i, blocks), f.rem(units.i, blocks)
+            line, part = f.div(line, parts), f.rem(line, parts)
+            coords = self.decode(line, self.kept[:-1] if lanes > 1 else self.kept) \
+                if lanes == 1 or s.ranks[0] > 1 else []  # fmt: skip
+            if lanes > 1:
+                first = f.mul(block, step)
+                coords = [*coords, first]
+                left = f.min(f.sub(width, first), step)
+            else:
+                left = 1
+            rows = self.shifted(self.ins, coords, 0)
+            out = f.gep(self.out, self.dot(coords, self.out_strides), memory(s.out_dtype))
+            index = f.add(f.mul(line, width), first) if lanes > 1 else line
+            place = (part, parts, index, out, rows, room)
+            if lanes == 1:
+                self._column(place, 1, None, left)
+            else:
+                self._block(place, tile, left)
+
+    def _block(self, place: tuple, tile: int, left: Operand) -> None:
+        """A full block at once, else vector by vector and a masked rest."""
+        f, lanes = self.f, self.lanes
+        with f.if_else(f.icmp("eq", left, lanes * tile)) as sides:
+            self._column(place, tile, None, left)
+            sides.otherwise()
+            done = f.mul(f.div(left, lanes), lanes)
+            if tile > 1:
+                with f.loop(0, done, lanes) as each:
+                    self._column(self._moved(place, each.i), 1, None, lanes)
+            with f.iff(f.icmp("slt", done, left)):
+                few = f.sub(left, done)
+                self._column(self._moved(place, done), 1, f.lane_mask(few, lanes), few)
+
+    def _moved(self, place: tuple, by: Operand) -> tuple:
+        part, parts, index, out, rows, room = place
+        f, s = self.f, self.s
+        moved = [
+            f.gep(p, f.mul(by, self.strides[k][0][-1]), memory(s.in_dtypes[k]))
+            for k, p in enumerate(rows)
+        ]
+        out = f.gep(out, f.mul(by, self.out_strides[-1]), memory(s.out_dtype))
+        return part, parts, f.add(index, by), out, moved, room
+
+    def _column(self, place: tuple, tile: int, mask: Value | None, count: Operand) -> None:
+        """`tile` vectors of neighbouring outputs, 16 accumulators each, kept in memory."""
+        part, parts, index, out, rows, room = place
+        f, s, lanes, op = self.f, self.s, self.lanes, self.op
+        types = op.types(lanes)
+        start, stop = 0, self.count
+        if s.chunked:
+            start = f.mul(f.rem(part, self.chunks), CHUNK)
+            stop = f.min(f.add(start, CHUNK), self.count)
+        used = f.min(f.sub(stop, start), LANES)  # further lanes stay at the identity: left out
+        used = f.max(used, 1)
+
+        def cells(lane: Operand, u: int) -> list[Value]:
+            at = f.add(f.mul(lane, tile), u)
+            return [f.gep(r, at, t) for r, t in zip(room, types, strict=True)]
+
+        def get(at: list[Value]) -> Acc:
+            return [f.load(t, p) for t, p in zip(types, at, strict=True)]
+
+        def put(at: list[Value], acc: Acc) -> None:
+            for p, a in zip(at, acc, strict=True):
+                f.store(a, p)
+
+        with f.loop(0, used) as loop:
+            for u in range(tile):
+                put(cells(loop.i, u), op.start(lanes))
+
+        def group(here: list[Value]) -> None:
+            with f.loop(start, stop) as loop:
+                at = self.shifted(here, self.decode(loop.i, self.inner), 2)
+                lane = f.op("and", loop.i, LANES - 1)
+                for u in range(tile):
+                    v = self.values(at, u * lanes, mask, count, 0)
+                    item = [v]
+                    if op.arg:
+                        item.append(f.splat(f.typed(loop.i, "i64"), types[1]))
+                    cell = cells(lane, u)
+                    put(cell, op.step(get(cell), item, lanes))
+
+        if s.chunked:
+            group(self.shifted(rows, self.decode(f.div(part, self.chunks), self.outer), 1))
+        else:
+            with f.loop(0, self.total) as outer:
+                group(self.shifted(rows, self.decode(outer.i, self.outer), 1))
+        half = LANES // 2
+        while half:
+            with f.loop(0, f.min(f.sub(used, half), half)) as loop:
+                for u in range(tile):
+                    low = cells(loop.i, u)
+                    put(low, op.step(get(low), get(cells(f.add(loop.i, half), u)), lanes))
+            half //= 2
+        for u in range(tile):
+            acc = get(cells(0, u))
+            if s.chunked:
+                self._keep_columns(acc, part, parts, f.add(index, u * lanes), count)
+            else:
+                stride = self.out_strides[-1] if lanes > 1 else 1
+                pointer = f.gep(out, f.mul(u * lanes, stride), memory(s.out_dtype))
+                limit = lanes if mask is None else count
+                self.write(acc, pointer, mask, limit, stride if lanes > 1 else 1)
+
+    def _keep_columns(
+        self, acc: Acc, part: Operand, parts: Operand, index: Operand, count: Operand
+    ) -> None:
+        f, lanes = self.f, self.lanes
+        stride = f.mul(parts, 2)
+        base = f.gep(self.scratch, f.mul(f.add(f.mul(index, parts), part), 16))
+        many: Callable[..., None] = scatter
+        for k, a in enumerate(acc):
+            cell = f.gep(base, 8 * k)
+            if lanes == 1:
+                f.store(a, cell)
+            else:
+                size = {"float": 2, "i32": 2, "double": 1, "i64": 1, "i16": 4, "i8": 8}
+                element = a.type.split()[-1][:-1]
+                many(f, a, cell, 0, f.mul(stride, size[element]), f.min(count, lanes))
+
+
