@@ -517,7 +517,7 @@ def evaluate(e: Expr, args: tuple[Any, ...], params: tuple[Any, ...] = (),
                 v = round_to(xs[0], n.dtype)
             else:
                 assert isinstance(n, Scalar)
-                if n.operands[0].dtype in _IN_FLOAT32:
+                if n.operands[0].dtype in _IN_FLOAT32 and n.name != "nextafter":
                     xs = [x.astype(np.float32) for x in xs]
                 v = round_to(TABLE[n.name].numpy(*xs), n.dtype)
             val[id(n)] = v

@@ -29,7 +29,7 @@ from weft.runtime.native import Launch, Stage, host, load
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
 PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
 CHUNK = 16384  # elements of one row that a thread takes at once
-EMPTY = Launch((), (), 0)
+EMPTY = Launch(())
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,14 @@ class Planned:
 
     launch: Launch
     params: tuple[int, ...]
+    dtypes: tuple[dtype, ...] = ()
 
-    def with_scalars(self, values: tuple[float | int, ...], dtypes: tuple[dtype, ...]) -> Launch:
+    def with_scalars(self, values: tuple[float | int, ...]) -> Launch:
+        """The launch with the run-time scalars' values in place."""
+        if len(values) != len(self.params):
+            raise ValueError(f"{len(self.params)} run-time scalars wanted, got {len(values)}")
         ints = list(self.launch.ints)
-        for place, value, d in zip(self.params, values, dtypes, strict=True):
+        for place, value, d in zip(self.params, values, self.dtypes, strict=True):
             ints[place] = encode(value, d)
         return replace(self.launch, ints=tuple(ints))
 
@@ -189,8 +193,8 @@ def plan_nest(
     first = len(ints)
     ints.extend([0] * len(params))
     parallel = size * work(exprs) >= PARALLEL_WORK
-    launch = Launch((Stage(address, parallel),), tuple(ints), 0)
-    return Planned(launch, tuple(range(first, first + len(params))))
+    launch = Launch((Stage(address, parallel),), tuple(ints), quick=not parallel)
+    return Planned(launch, tuple(range(first, first + len(params))), params)
 
 
 # ---------------------------------------------------------------------------------- code

@@ -179,7 +179,7 @@ def plan_reduction(
     scratch = outputs * total * chunks * 16 if chunked else 0
     quick = not parallel
     launch = Launch(stages, tuple(ints), scratch, quick=quick)
-    return Planned(launch, tuple(range(first, first + len(params))))
+    return Planned(launch, tuple(range(first, first + len(params))), params)
 
 
 def _merged(

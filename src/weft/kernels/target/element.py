@@ -194,6 +194,9 @@ class Element:
 
     def scalar(self, name: str, d: dtype, *xs: Value) -> Value:
         """Row `name` on operands of dtype `d`, in registers."""
+        if name == "nextafter" and d in _HALF:
+            moved = self._next_bits(*(self.to_memory(x, d) for x in xs), d=d)
+            return self.from_memory(moved, d)
         if d.category == D.FLOAT:
             out = self._float(name, xs)
             return out if d not in _HALF or name in _EXACT else self._keep(name, out, d)
@@ -260,6 +263,19 @@ class Element:
         moved = m.sel(m.cmp("oeq", x, 0.0), first, moved)
         moved = m.sel(m.cmp("oeq", x, y), y, moved)
         return m.sel(f.op("or", m.isnan(x), m.isnan(y)), m.add(x, y), moved)
+
+    def _next_bits(self, x: Value, y: Value, *, d: dtype) -> Value:
+        """nextafter of halves as their 16 bits: magnitudes count like integers."""
+        f, m = self.f, self.math
+        k = lambda n: const(x.type, n)  # noqa: E731
+        fx, fy = self.from_memory(x, d), self.from_memory(y, d)
+        grow = f.op("xor", m.cmp("olt", fx, fy), m.cmp("olt", fx, 0.0))
+        moved = f.op("add", x, f.select(grow, k(1), k(-1)))
+        first = f.op("or", f.op("and", y, k(-32768)), k(1))
+        moved = f.select(m.cmp("oeq", fx, 0.0), first, moved)
+        moved = f.select(m.cmp("oeq", fx, fy), y, moved)
+        nan = k(0x7FC0 if d is D.bfloat16 else 0x7E00)
+        return f.select(f.op("or", m.isnan(fx), m.isnan(fy)), nan, moved)
 
     def _int(self, name: str, d: dtype, xs: tuple[Value, ...]) -> Value:
         f, x = self.f, xs[0]

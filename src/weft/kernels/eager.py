@@ -1,0 +1,98 @@
+"""One launch for one op: the planners that op rooms and the executor call.
+
+Every function depends on layouts only, never on values; equal arguments give the same `Launch`.
+Operands broadcast as in NumPy.  No launch is returned for outputs without elements: it has no
+stages.  Reductions: see schedule/reduce.py for the order of their sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from weft.core import dtype as D
+from weft.core.scalar import Arg, Expr, cast
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.nest import Planned, plan_nest
+from weft.kernels.schedule.reduce import plan_reduction
+from weft.runtime.native import Launch
+
+__all__ = ["plan_cast", "plan_copy", "plan_elementwise", "plan_fused", "plan_reduce"]
+
+
+def plan_elementwise(
+    expr: Expr,
+    in_layouts: Sequence[Layout],
+    out_layout: Layout,
+    scalars: Sequence[float | int] = (),
+) -> Launch:
+    """out = expr(in_0, in_1, ...); `scalars` are the values of its Param nodes."""
+    planned = plan_nest((expr,), tuple(in_layouts), (out_layout,))
+    return _given(planned, (expr,), scalars)
+
+
+def plan_fused(
+    exprs: Sequence[Expr], in_layouts: Sequence[Layout], out_layouts: Sequence[Layout]
+) -> Planned:
+    """out_j = exprs[j](in_0, ...) in one loop (an optimizer's step, several siblings).
+
+    Run it with `native.launch(planned.launch, out_0, (*further outputs, *operands))`; patch the
+    run-time scalars with `planned.with_scalars`.  An output may be an operand's own memory.
+    """
+    return plan_nest(tuple(exprs), tuple(in_layouts), tuple(out_layouts))
+
+
+def plan_reduce(
+    kind: str,
+    pre: Expr,
+    dims: Sequence[int] | None,
+    keepdim: bool,
+    in_layouts: Sequence[Layout],
+    out_layout: Layout,
+    *,
+    post: Expr | None = None,
+    scalars: Sequence[float | int] = (),
+) -> Launch:
+    """out = post(kind of pre(in_0, ...) over dims); kinds: sum prod max min argmax argmin any all.
+
+    `dims` None (or none at all) reduces every dim.  `post` reads the result as Arg(0) in the
+    accumulator's dtype.
+    """
+    shape: tuple[int, ...] = ()
+    for x in in_layouts:
+        shape = _broadcast(shape, x.shape)
+    wanted = None if dims is None or not len(dims) else tuple(dims)
+    planned = plan_reduction(
+        kind, pre, wanted, keepdim, tuple(in_layouts), out_layout, shape, post
+    )  # fmt: skip
+    return _given(planned, (pre,) if post is None else (pre, post), scalars)
+
+
+def plan_copy(in_layout: Layout, out_layout: Layout) -> Launch:
+    """out = in, cast to out's dtype, broadcast to its shape."""
+    return plan_cast(in_layout, out_layout)
+
+
+def plan_cast(in_layout: Layout, out_layout: Layout) -> Launch:
+    """out = in as out's dtype: float to int truncates, to bool is `!= 0`."""
+    expr = cast(Arg(0, D.from_np(in_layout.dtype)), D.from_np(out_layout.dtype))
+    return plan_nest((expr,), (in_layout,), (out_layout,)).launch
+
+
+def _given(planned: Planned, exprs: tuple[Expr, ...], scalars: Sequence[float | int]) -> Launch:
+    if not planned.params:
+        return planned.launch
+    return _with_scalars(planned, exprs, tuple(scalars))
+
+
+@lru_cache(maxsize=4096)
+def _with_scalars(
+    planned: Planned, exprs: tuple[Expr, ...], scalars: tuple[float | int, ...]
+) -> Launch:
+    return planned.with_scalars(scalars)
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    rank = max(len(a), len(b))
+    a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
+    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
