@@ -21,6 +21,7 @@ input position modulo s (a *part*); its weights are gathered once, transposed, i
 from dataclasses import dataclass
 from functools import cache
 
+from weft.core.dtype import BY_NAME
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_pack, emit_plane, emit_unpack
 from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
@@ -310,7 +311,7 @@ def conv_ir(dtype: str) -> str:
     tile = tile_for(ELEMENTS[dtype])
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
-    emit_plane(m, tile)
+    emit_plane(m, tile, BY_NAME[dtype])
     emit_pack(m, tile)
     emit_unpack(m, tile)
     for biased in (False, True):

@@ -8,8 +8,10 @@ Outputs are columns of a grid [image][row][column]; a *run* is the part of one g
 
 from collections.abc import Iterator
 
+from weft.core.dtype import dtype
 from weft.kernels.schedule.micro import Tile
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.kernels.target.element import Element, memory
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 
 _PLANE = ("row_count", "top", "height", "stride_h", "stride_w", "row_pitch", "phase_pitch")
 _PLANE += ("phases", "left", "width")
@@ -18,22 +20,28 @@ _UNPACK = ("rows", "column", "columns", "grid_h", "grid_w")
 _UNPACK += ("stride_n", "stride_h", "stride_w", "stride_m")
 
 
-def emit_plane(m: Module, tile: Tile) -> None:
-    """`plane(dst, src, ...)`: one channel of an image into its slab; row r is image row r - top, zero outside the image."""
+def emit_plane(m: Module, tile: Tile, source: dtype, fill: float = 0.0) -> None:
+    """`plane(dst, src, ...)`: one channel of an image into its slab.
+
+    Slab row r is image row r - top; `fill` outside the image. `source` is the image's dtype; the
+    slab holds `tile.element`.
+    """
     f = m.function(
-        "plane", [("ptr noalias", "dst"), ("ptr noalias", "src"), *(("i64", n) for n in _PLANE)],
+        "plane",
+        [("ptr noalias", "dst"), ("ptr noalias", "src"), *(("i64", n) for n in _PLANE)],
         internal=True,
-    )  # fmt: skip
+    )
     dst, src = f.arg("dst"), f.arg("src")
     count, top, height, stride_h, stride_w, pitch, length, phases, left, width = (
         f.arg(n) for n in _PLANE
     )
     step = f.mul(phases, stride_w)
-    dense = f.icmp("eq", step, 1)
+    memory_type = memory(source)
+    wide, one = Element(f, tile.lanes), Element(f, 1)
     with f.loop(0, count) as R:
         y = f.sub(R.i, top)
         inside = f.icmp("ult", y, height)
-        source = f.gep(src, f.mul(y, stride_h), tile.element)
+        row_source = f.gep(src, f.mul(y, stride_h), memory_type)
         row = f.gep(dst, f.mul(R.i, pitch), tile.element)
         with f.loop(0, phases) as P:
             # position p holds image column p * phases + phase - left
@@ -43,25 +51,43 @@ def emit_plane(m: Module, tile: Tile) -> None:
             low = f.min(low, high)
             low, high = f.select(inside, low, length), f.select(inside, high, length)
             to = f.gep(row, f.mul(P.i, length), tile.element)
-            _fill_zero(f, tile, to, 0, low)
-            _fill_zero(f, tile, to, high, length)
-            origin = f.gep(source, f.mul(f.sub(P.i, left), stride_w), tile.element)
-            with f.if_else(dense) as b:
+            _fill(f, tile, to, 0, low, fill)
+            _fill(f, tile, to, high, length, fill)
+            origin = f.gep(row_source, f.mul(f.sub(P.i, left), stride_w), memory_type)
+            for case in f.switch(step, (1, 2), 0):
+                if case == 0:
+                    with f.loop(low, high) as L:
+                        v = one.load(f.gep(origin, f.mul(L.i, step), memory_type), source)
+                        f.store(v, f.gep(to, L.i, tile.element))
+                    continue
                 with f.loop(low, high, tile.lanes) as L:
-                    mask = f.lane_mask(f.sub(high, L.i), tile.lanes)
-                    v = f.masked_load(tile.type, f.gep(origin, L.i, tile.element), mask)
+                    left_over = f.sub(high, L.i)
+                    at = f.gep(origin, f.mul(L.i, case), memory_type)
+                    v = wide.from_memory(_load_step(f, wide, at, source, left_over, case), source)
+                    mask = f.lane_mask(left_over, tile.lanes)
                     f.masked_store(v, f.gep(to, L.i, tile.element), mask)
-                b.otherwise()
-                with f.loop(low, high) as L:
-                    v = f.load(tile.element, f.gep(origin, f.mul(L.i, step), tile.element))
-                    f.store(v, f.gep(to, L.i, tile.element))
     f.ret()
 
 
-def _fill_zero(f: Function, tile: Tile, to: Value, low: Operand, high: Operand) -> None:
+def _load_step(
+    f: Function, wide: Element, at: Value, source: dtype, count: Operand, step: int
+) -> Value:
+    """`count` (at most the lanes) elements, every one or every second; memory past them is not read."""
+    type, lanes = wide.memory_type(source), wide.lanes
+    if step == 1:
+        return f.masked_load(type, at, f.lane_mask(count, lanes))
+    span = f.sub(f.mul(count, 2), 1)
+    a = f.masked_load(type, at, f.lane_mask(span, lanes))
+    b = f.masked_load(
+        type, f.gep(at, lanes, memory(source)), f.lane_mask(f.sub(span, lanes), lanes)
+    )
+    return f.shuffle(a, b, range(0, 2 * lanes, 2))
+
+
+def _fill(f: Function, tile: Tile, to: Value, low: Operand, high: Operand, fill: float) -> None:
     with f.loop(low, high, tile.lanes) as L:
         mask = f.lane_mask(f.sub(high, L.i), tile.lanes)
-        f.masked_store(zero(tile.type), f.gep(to, L.i, tile.element), mask)
+        f.masked_store(const(tile.type, fill), f.gep(to, L.i, tile.element), mask)
 
 
 def runs(

@@ -12,6 +12,7 @@ Threads take (group, panel, chunk of rows); each has the whole sum over k.
 
 from functools import cache
 
+from weft.core.dtype import BY_NAME
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import (
     ELEMENTS,
@@ -105,7 +106,7 @@ def conv_dw_ir(dtype: str) -> str:
     tile = tile_for(ELEMENTS[dtype])
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
-    emit_plane(m, tile)
+    emit_plane(m, tile, BY_NAME[dtype])
     _emit_pack(m, tile)
     _emit_kernel(m, tile)
     return m.text()

@@ -1,0 +1,99 @@
+"""Plans of matrix products; `gemm_code` makes the code and says what the numbers are."""
+
+from functools import cache
+
+import numpy as np
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule import gemm_code
+from weft.kernels.schedule.gemm_plain import plan_plain
+from weft.kernels.target.llvm import FLOAT_TYPES, Module
+from weft.runtime import native
+from weft.runtime.native import Launch, Stage
+
+PARALLEL_FROM = 1 << 19  # multiplications (about 10 us of one core); below, waking workers costs more than it saves
+_QUICK_BELOW = 1 << 15
+_PACKERS = {"rows": gemm_code.pack_rows, "columns": gemm_code.pack_columns, "any": gemm_code.pack_any}
+
+
+def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
+    """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], for `native.launch(plan, out, (a, b))`.
+
+    Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand them: stride 0), any
+    strides of a and b; out's columns adjacent. One dtype: float32 and float64 are fast; float16 and bfloat16 accumulate
+    in float32; integers wrap; bool is not a number here. K = 0 gives zeros. Raises ValueError when shapes or dtypes differ.
+    """
+    _check(a, b, out)
+    if a.dtype.name not in ("float32", "float64"):
+        return plan_plain(a, b, out)
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    if out.size == 0:
+        return Launch(())
+    batch = _merged(list(zip(a.shape[:-2], a.strides[:-2], b.strides[:-2], out.strides[:-2], strict=True)))
+    a_rs, a_cs = _matrix_strides(a)
+    b_rs, b_cs = _matrix_strides(b)
+    ldc = out.strides[-2] if m > 1 else n
+    # One B for a whole batch: its rows are more rows of one product.
+    while batch and batch[-1][2] == 0 and (m == 1 or batch[-1][1] == m * a_rs) and batch[-1][3] == m * ldc:
+        size, a_stride, _, c_stride = batch.pop()
+        if m == 1:
+            a_rs, ldc = a_stride, c_stride
+        m *= size
+    work = m * n * max(k, 1)
+    for size, *_ in batch:
+        work *= size
+    element = FLOAT_TYPES[a.dtype.name]
+    b_class = "rows" if b_cs == 1 else "columns" if b_rs == 1 else "any"
+    address, tile = _kernel(element, a_cs == 1, b_class)
+    direct = b_class == "rows" and m <= 2 * tile.rows
+    ints = gemm_code.gemm_ints((m, n, k), (a_rs, a_cs), (b_rs, b_cs), ldc, batch, direct=direct)
+    return Launch(
+        (Stage(address, work >= PARALLEL_FROM),),
+        ints,
+        scratch_per_thread=tile.scratch_per_thread,
+        quick=work < _QUICK_BELOW,
+    )
+
+
+@cache
+def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, gemm_code.Tile]:
+    host = native.host()
+    tile = gemm_code.tile_for(element, host)
+    module = Module(host.vector_bits)
+    gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
+    return native.load(module.text(), ["gemm"])["gemm"], tile
+
+
+def _matrix_strides(x: Layout) -> tuple[int, int]:
+    """The strides of the last two dims; a dim of size 1 gets whatever makes the other one's neighbours adjacent."""
+    (rows, columns), (row, column) = x.shape[-2:], x.strides[-2:]
+    if columns <= 1 and column != 1:
+        column = 1 if row != 1 or rows <= 1 else max(rows, 1)
+    if rows <= 1 and row != 1:
+        row = 1 if column != 1 else max(columns, 1)
+    return row, column
+
+
+def _merged(dims: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Batch dims (size, strides of a, b, out) without those of size 1, neighbours joined where every stride allows."""
+    joined: list[tuple[int, int, int, int]] = []
+    for size, *strides in dims:
+        if size == 1:
+            continue
+        if joined and all(outer == size * inner for outer, inner in zip(joined[-1][1:], strides, strict=True)):
+            joined[-1] = (joined[-1][0] * size, *strides)
+        else:
+            joined.append((size, *strides))
+    return joined
+
+
+def _check(a: Layout, b: Layout, out: Layout) -> None:
+    if not a.dtype == b.dtype == out.dtype:
+        raise ValueError(f"matmul: dtypes differ: {a.dtype}, {b.dtype}, out {out.dtype}")
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        raise ValueError(f"matmul: expected matrices, got shapes {a.shape} and {b.shape}")
+    expected = (*a.shape[:-1], b.shape[-1])
+    if a.shape[:-2] != b.shape[:-2] or a.shape[-1] != b.shape[-2] or out.shape != expected:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not give {out.shape}")
+    if out.size and out.shape[-1] > 1 and out.strides[-1] != 1:
+        raise ValueError(f"matmul: out's columns must be adjacent, its strides are {out.strides}")

@@ -1,0 +1,439 @@
+"""The matrix product as LLVM IR: a register tile, packers of B, and the loops around them.
+
+    out[g, m, n] = sum over k of a[g, m, k] * b[g, k, n]
+
+The numbers (strict): each out element is one accumulator, fma in increasing k inside blocks of KC, blocks added in order. Tile
+shape, threads, packing and the row's neighbours change nothing.
+
+The loops: for each panel of NR columns, for each block of KC rows of B: pack that piece of B as [kc][NR] (it then lies in L2),
+then for each tile of MR rows run the micro-kernel, which reads A in place. A piece of A is read once a panel: 4 bytes for
+2 * NR operations, which L3 and even memory deliver.
+
+Plug in a packer to compute products whose B is never stored (convolution: B is the im2col matrix). A packer is a Python
+function that emits the body of
+
+    void pack(ptr panel, ptr b, ptr args, i64 batch, i64 k0, i64 kc, i64 n0, i64 n)
+
+It must store B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n rounded up to whole vectors.
+`b` is the pointer of input `b_input`, moved by the batch's stride (0 if the plan says so); `args` is the launch's block, so
+that a packer can read ints of its own: those given as `extra` to `gemm_ints`, from word `extra_word(n_in)` on. `batch` is the
+flat batch index. `panel` is 64-byte aligned and so is each of its vectors. The packer must end with `f.ret()`.
+
+    def pack(f, tile): ...emit...; f.ret()
+    module = Module(host.vector_bits)
+    gemm_kernel(module, "conv", tile_for(np.float32), pack=pack, a_unit=True, n_in=2, a_input=1, b_input=0)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
+from weft.runtime.machine import Host
+
+KC = 384  # part of the definition of the numbers: never change it
+_UNROLL = 4
+_HEAD = ("M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "batches", "dims")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of `lanes` elements."""
+
+    element: str
+    lanes: int
+    rows: int
+    vectors: int
+    fma: bool
+
+    @property
+    def columns(self) -> int:
+        """NR, the width of a panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def type(self) -> str:
+        return vector(self.lanes, self.element)
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers of vectors for which there are micro-kernels, widest first."""
+        return [self.vectors >> i for i in range(self.vectors.bit_length())]
+
+    @property
+    def scratch_per_thread(self) -> int:
+        """Bytes of a packed panel and of one tile for the ragged last panel."""
+        return (KC + self.rows) * self.columns * BYTES[self.element]
+
+
+def tile_for(element: str, host: Host) -> Tile:
+    """The tile that fits the host's registers: accumulators, one row of B, one broadcast element of A."""
+    lanes = host.lanes(BYTES[element])
+    if host.vector_bits == 512:
+        return Tile(element, lanes, 6, 4, host.has_fma)
+    if host.registers == 32:
+        return Tile(element, lanes, 4, 4, host.has_fma)
+    return Tile(element, lanes, 6 if host.has_fma else 4, 2, host.has_fma)
+
+
+Packer = Callable[[Function, Tile], None]
+
+
+def extra_word(n_in: int) -> int:
+    """The word of the block at which a packer's own ints start."""
+    return 4 + n_in + len(_HEAD)
+
+
+def gemm_ints(
+    sizes: tuple[int, int, int],
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    ldc: int,
+    batch: Sequence[tuple[int, int, int, int]],
+    extra: Sequence[int] = (),
+    *,
+    direct: bool = False,
+) -> tuple[int, ...]:
+    """The ints of a launch of `gemm_kernel`, strides in elements.
+
+    `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads B in place where a panel is
+    whole (its columns must be adjacent).
+    """
+    batches = 1
+    for size, *_ in batch:
+        batches *= size
+    head = (*sizes, *a_strides, *b_strides, ldc, int(direct), batches, len(batch))
+    return (*head, *extra, *(word for dim in batch for word in dim))
+
+
+# -- the register tile
+
+
+def _multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
+    return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
+
+
+def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool) -> str:
+    """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's name.
+
+    `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
+    """
+    name = f"tile_{rows}x{vectors}"
+    pointer = "ptr noalias readonly"
+    signature = [("i64", "kc"), (pointer, "a"), ("i64", "rs"), ("i64", "cs"), (pointer, "b"), ("i64", "bs")]
+    f = module.function(name, [*signature, ("ptr noalias", "c"), ("i64", "ldc"), ("i64", "first")], internal=True)
+    element, lanes, type = tile.element, tile.lanes, tile.type
+    a_step: Operand = 1 if a_unit else f.arg("cs")
+    row_offset = [f.mul(f.arg("rs"), i) for i in range(rows)]
+    c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
+    for pointer_ in c_row:
+        f.intrinsic("prefetch", "void", pointer_, *(Value(t, "i32") for t in ("0", "3", "1")))
+
+    def step(sums: list[Operand], a: Operand, b: Operand) -> list[Operand]:
+        b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
+        for i in range(rows):
+            one = f.splat(f.load(element, f.gep(a, row_offset[i], element)), type)
+            for v in range(vectors):
+                sums[i * vectors + v] = _multiply_add(f, tile, one, b_row[v], sums[i * vectors + v])
+        return sums
+
+    start = [("ptr", "%a"), ("ptr", "%b"), *[(type, zero(type))] * (rows * vectors)]
+    whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
+    with f.loop(0, whole, _UNROLL, start) as main:
+        a, b, sums = main.carry[0], main.carry[1], list(main.carry[2:])
+        for u in range(_UNROLL):
+            if a_unit:
+                sums = step(sums, f.gep(a, u, element), f.gep(b, f.mul(f.arg("bs"), u), element))
+            else:
+                sums = step(sums, f.gep(a, f.mul(a_step, u), element), f.gep(b, f.mul(f.arg("bs"), u), element))
+        main.next = [
+            f.gep(a, f.mul(a_step, _UNROLL), element), f.gep(b, f.mul(f.arg("bs"), _UNROLL), element), *sums
+        ]  # fmt: skip
+    rest_start = [(t, v) for (t, _), v in zip(start, main.carry, strict=True)]
+    with f.loop(whole, f.arg("kc"), 1, rest_start) as rest:
+        a, b = rest.carry[0], rest.carry[1]
+        rest.next = [f.gep(a, a_step, element), f.gep(b, f.arg("bs"), element), *step(list(rest.carry[2:]), a, b)]
+    sums = list(rest.carry[2:])
+    places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
+    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
+        for value, place in zip(sums, places, strict=True):
+            f.store(f.typed(value, type), place)
+        way.otherwise()
+        for value, place in zip(sums, places, strict=True):
+            f.store(f.op("fadd", f.load(type, place), value), place)
+    f.ret()
+    return name
+
+
+def _merge(module: Module, tile: Tile) -> None:
+    """c[rows, n] = (first ? 0 : c) + tile[rows, NR], for a panel that ends inside a vector."""
+    args = [("ptr", "tile"), ("ptr", "c"), ("i64", "ldc"), ("i64", "rows"), ("i64", "n"), ("i64", "first")]
+    f = module.function("merge", args, internal=True)
+    first = f.icmp("ne", f.arg("first"), 0)
+    with f.loop(0, f.arg("n"), tile.lanes) as column:
+        mask = f.lane_mask(f.sub(f.arg("n"), column.i), tile.lanes)
+        with f.loop(0, f.arg("rows")) as row:
+            source = f.gep("%tile", f.add(f.mul(row.i, tile.columns), column.i), tile.element)
+            target = f.gep("%c", f.add(f.mul(row.i, f.arg("ldc")), column.i), tile.element)
+            value = f.load(tile.type, source)
+            old = f.masked_load(tile.type, target, mask)
+            f.masked_store(f.select(first, value, f.op("fadd", old, value)), target, mask)
+    f.ret()
+
+
+# -- packers of a stored B
+
+
+def _whole_or_masked(f: Function, tile: Tile, emit: Callable[[Operand, Value | None], None]) -> None:
+    """`emit(column, mask)` for each vector of the panel; no mask where the vector is whole."""
+    n = f.arg("n")
+    whole = f.mul(f.div(n, tile.lanes), tile.lanes)
+    with f.loop(0, whole, tile.lanes) as column:
+        emit(column.i, None)
+    with f.iff(f.icmp("slt", whole, n)):
+        emit(whole, f.lane_mask(f.sub(n, whole), tile.lanes))
+
+
+def pack_rows(f: Function, tile: Tile) -> None:
+    """B whose columns are adjacent (stride b_rs between rows): copy vectors."""
+    ldb = _head(f, 2)["b_rs"]
+    source = f.gep("%b", f.add(f.mul(f.arg("k0"), ldb), f.arg("n0")), tile.element)
+    full = f.icmp("eq", f.arg("n"), tile.columns)
+
+    def copy(column: Operand, mask: Value | None) -> None:
+        start = [("ptr", f.gep(source, column, tile.element)), ("ptr", f.gep("%panel", column, tile.element))]
+        with f.loop(0, f.arg("kc"), 1, start) as k:
+            at, to = k.carry
+            value = f.load(tile.type, at) if mask is None else f.masked_load(tile.type, at, mask)
+            f.store(value, to)
+            k.next = [f.gep(at, ldb, tile.element), f.gep(to, tile.columns, tile.element)]
+
+    with f.if_else(full) as way:
+        with f.loop(0, f.arg("kc"), 1, [("ptr", source), ("ptr", "%panel")]) as k:
+            at, to = k.carry
+            row = [f.load(tile.type, f.gep(at, v * tile.lanes, tile.element)) for v in range(tile.vectors)]
+            for v, value in enumerate(row):
+                f.store(value, f.gep(to, v * tile.lanes, tile.element))
+            k.next = [f.gep(at, ldb, tile.element), f.gep(to, tile.columns, tile.element)]
+        way.otherwise()
+        _whole_or_masked(f, tile, copy)
+    f.ret()
+
+
+def pack_columns(f: Function, tile: Tile) -> None:
+    """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares in registers."""
+    element, lanes = tile.element, tile.lanes
+    ldb = _head(f, 2)["b_cs"]
+    source = f.gep("%b", f.add(f.mul(f.arg("n0"), ldb), f.arg("k0")), element)
+    whole = f.mul(f.div(f.arg("kc"), lanes), lanes)
+
+    def square(column: Operand, k: Operand, columns: Operand | None, rows: Operand | None) -> None:
+        """lanes x lanes elements at (k, column), of which `columns` columns and `rows` rows of B exist."""
+        first = f.gep(source, f.add(f.mul(column, ldb), k), element)
+        mask = None if rows is None else f.lane_mask(rows, lanes)
+        read: list[Value] = []
+        for j in range(lanes):
+            at = f.gep(first, f.mul(ldb, j), element)
+            if columns is None and mask is None:
+                read.append(f.load(tile.type, at))
+                continue
+            all_rows = mask if mask is not None else f.lane_mask(lanes, lanes)
+            if columns is None:
+                read.append(f.masked_load(tile.type, at, all_rows))
+                continue
+            none = zero(all_rows.type)
+            exists = f.splat(f.icmp("slt", j, columns), all_rows.type)
+            read.append(f.masked_load(tile.type, at, f.select(exists, all_rows, none)))
+        turned = transpose(f, read)
+        to = f.gep("%panel", f.add(f.mul(k, tile.columns), column), element)
+        for i, value in enumerate(turned):
+            place = f.gep(to, i * tile.columns, element)
+            if rows is None:
+                f.store(value, place)
+            else:
+                with f.iff(f.icmp("slt", i, rows)):
+                    f.store(value, place)
+
+    whole_columns = f.mul(f.div(f.arg("n"), lanes), lanes)
+    with f.loop(0, whole_columns, lanes) as column:
+        with f.loop(0, whole, lanes) as k:
+            square(column.i, k.i, None, None)
+    with f.loop(0, f.arg("n"), lanes) as column:
+        columns = f.sub(f.arg("n"), column.i)
+        # ragged squares: the last columns over all k, the last k over all columns
+        from_k = f.select(f.icmp("slt", columns, lanes), 0, whole)
+        with f.loop(from_k, f.arg("kc"), lanes) as k:
+            square(column.i, k.i, columns, f.sub(f.arg("kc"), k.i))
+    f.ret()
+
+
+def pack_any(f: Function, tile: Tile) -> None:
+    """B of any strides: element by element."""
+    head = _head(f, 2)
+    n = f.arg("n")
+    padded = f.mul(f.div(f.add(n, tile.lanes - 1), tile.lanes), tile.lanes)
+    with f.loop(0, f.arg("kc")) as k:
+        row = f.gep("%b", f.mul(f.add(f.arg("k0"), k.i), head["b_rs"]), tile.element)
+        to = f.gep("%panel", f.mul(k.i, tile.columns), tile.element)
+        with f.loop(0, n) as j:
+            value = f.load(tile.element, f.gep(row, f.mul(f.add(f.arg("n0"), j.i), head["b_cs"]), tile.element))
+            f.store(value, f.gep(to, j.i, tile.element))
+        with f.loop(n, padded) as j:
+            f.store(zero(tile.element), f.gep(to, j.i, tile.element))
+    f.ret()
+
+
+def transpose(f: Function, rows: list[Value]) -> list[Value]:
+    """The columns of a square of vectors, in log2(lanes) rounds of shuffles."""
+    lanes = len(rows)
+    half = 1
+    while half < lanes:
+        out: list[Value] = list(rows)
+        for i in range(lanes):
+            if not i & half:
+                a, b = rows[i], rows[i | half]
+                out[i] = f.shuffle(a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)])
+                out[i | half] = f.shuffle(a, b, [(q | half) if not q & half else lanes + q for q in range(lanes)])
+        rows = out
+        half *= 2
+    return rows
+
+
+# -- the loops
+
+
+def _head(f: Function, n_in: int) -> dict[str, Value]:
+    words = f.words("%args", 4 + n_in, ["i64"] * len(_HEAD))
+    return dict(zip(_HEAD, words, strict=True))
+
+
+def gemm_kernel(
+    module: Module,
+    name: str,
+    tile: Tile,
+    *,
+    pack: Packer,
+    a_unit: bool,
+    n_in: int = 2,
+    a_input: int = 0,
+    b_input: int = 1,
+    n_extra: int = 0,
+) -> None:
+    """Emit the kernel `name` and all it calls. Launch it with `gemm_ints` and `tile.scratch_per_thread`.
+
+    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `n_extra` is the number of a packer's own ints.
+    """
+    element, size = tile.element, BYTES[tile.element]
+    kernels = {
+        (rows, vectors): micro_kernel(module, tile, rows, vectors, a_unit=a_unit)
+        for vectors in tile.widths
+        for rows in range(1, tile.rows + 1)
+    }
+    _merge(module, tile)
+    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "args")]
+    places = [("i64", n) for n in ("batch", "k0", "kc", "n0", "n")]
+    pack(module.function("pack", [*pointers, *places], internal=True), tile)
+
+    f = module.kernel(name)
+    out = f.load("ptr", f.gep("%args", 2, "i64"))
+    a = f.load("ptr", f.gep("%args", 3 + a_input, "i64"))
+    b = f.load("ptr", f.gep("%args", 3 + b_input, "i64"))
+    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
+    h = _head(f, n_in)
+    tid, nth = (f.cast("sext", f.arg(n), "i64") for n in ("tid", "nth"))
+    panel = f.gep(scratch, f.mul(tid, tile.scratch_per_thread))
+    corner = f.gep(panel, KC * tile.columns * size)
+    dims = f.gep("%args", extra_word(n_in) + n_extra, "i64")
+
+    panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
+    units = f.mul(h["batches"], panels)
+    # Threads share panels when these come out even, else rows (then each packs B for itself).
+    even = f.icmp("eq", f.rem(units, nth), 0)
+    many = f.icmp("sge", units, f.mul(nth, 4))
+    short = f.icmp("slt", h["M"], f.mul(nth, tile.rows))
+    by_panels = f.op("or", f.op("or", even, many), short)
+    row_from, row_to = f.split(h["M"], tile.rows)
+    unit_from, unit_to = f.split(units)
+    m_from, m_to = f.select(by_panels, 0, row_from), f.select(by_panels, h["M"], row_to)
+    u_from, u_to = f.select(by_panels, unit_from, 0), f.select(by_panels, unit_to, units)
+    k_end = f.max(h["K"], 1)  # K = 0 stores zeros
+
+    with f.loop(u_from, u_to) as unit:
+        batch, n0 = f.div(unit.i, panels), f.mul(f.rem(unit.i, panels), tile.columns)
+        n = f.min(f.sub(h["N"], n0), tile.columns)
+        a_batch, b_batch, c_batch = _batch_offsets(f, dims, h["dims"], batch)
+        a_base = f.gep(a, a_batch, element)
+        b_base = f.gep(b, b_batch, element)
+        c_base = f.gep(out, f.add(c_batch, n0), element)
+        full = f.icmp("eq", n, tile.columns)
+        direct = f.op("and", full, f.icmp("ne", h["direct"], 0))
+        width = _width_index(f, tile, n)
+        aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
+        exact = f.op("and", aligned, _is_width(f, tile, n))
+        with f.loop(0, k_end, KC) as block:
+            kc = f.min(f.sub(h["K"], block.i), KC)
+            first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
+            with f.if_else(direct) as way:
+                in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), n0), element)
+                way.otherwise()
+                f.call("pack", "void", panel, b_base, f.arg("args"), batch, block.i, kc, n0, n)
+            b_panel = way.merge("ptr", in_place, panel)
+            b_step = f.select(direct, h["b_rs"], tile.columns)
+            a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
+            with f.loop(m_from, m_to, tile.rows) as row:
+                rows = f.min(f.sub(m_to, row.i), tile.rows)
+                a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
+                c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
+                target = f.select(exact, c_rows, corner)
+                step = f.select(exact, h["ldc"], tile.columns)
+                fresh = f.select(exact, first, 1)
+                for rows_, vectors in _cases(f, tile, width, rows):
+                    f.call(
+                        kernels[rows_, vectors], "void", kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step, target, step, fresh
+                    )  # fmt: skip
+                with f.iff(f.op("xor", exact, True)):
+                    f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
+    f.ret()
+
+
+def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
+    """Which of `tile.widths` holds n columns: 0 is the widest."""
+    index: Operand = 0
+    for i, vectors in enumerate(tile.widths[1:], start=1):
+        index = f.select(f.icmp("sle", n, vectors * tile.lanes), i, index)
+    return f.typed(index, "i64")
+
+
+def _is_width(f: Function, tile: Tile, n: Operand) -> Value:
+    """Whether some micro-kernel is exactly n columns wide."""
+    found: Operand = Value("false", "i1")
+    for vectors in tile.widths:
+        found = f.op("or", found, f.icmp("eq", n, vectors * tile.lanes))
+    return f.typed(found, "i1")
+
+
+def _cases(f: Function, tile: Tile, width: Operand, rows: Operand):
+    """Emit a switch over (width, rows); yields (rows, vectors) of each case."""
+    pitch = tile.rows + 1
+    key = f.add(f.mul(width, pitch), rows)
+    table = {i * pitch + r: (r, vectors) for i, vectors in enumerate(tile.widths) for r in range(1, tile.rows + 1)}
+    for case in f.switch(key, table, default=tile.rows):
+        yield table[case]
+
+
+def _batch_offsets(f: Function, dims: Value, count: Value, batch: Operand) -> tuple[Value, Value, Value]:
+    """The element offsets of a, b and out of the flat batch index; dims are (size, a, b, out), outermost first."""
+    start = [("i64", batch), ("i64", 0), ("i64", 0), ("i64", 0)]
+    with f.loop(0, count, 1, start) as d:
+        last = f.sub(f.sub(count, 1), d.i)
+        dim = f.gep(dims, f.mul(last, 4), "i64")
+        size, *strides = f.words(dim, 0, ["i64"] * 4)
+        rest, *offsets = d.carry
+        at = f.rem(rest, size)
+        d.next = [f.div(rest, size), *(f.add(o, f.mul(at, s)) for o, s in zip(offsets, strides, strict=True))]
+    return d.carry[1], d.carry[2], d.carry[3]
+
+
+__all__ = [
+    "KC", "Packer", "Tile", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
+    "pack_columns", "pack_rows", "tile_for", "transpose",
+]  # fmt: skip
