@@ -1,0 +1,47 @@
+"""Weft: write it as you write PyTorch, ship it as TensorFlow ships.  The public names."""
+
+from weft import autograd
+from weft._version import __version__
+from weft.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from weft.core.device import device
+from weft.core.dtype import (
+    bfloat16,
+    bool,
+    double,
+    dtype,
+    float,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    int,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    promote_types,
+    set_default_dtype,
+    short,
+    uint8,
+)
+from weft.ops.arithmetic import *
+from weft.ops.compare import *
+from weft.ops.contract import *
+from weft.ops.creation import *
+from weft.ops.join import *
+from weft.ops.promote import result_type
+from weft.ops.reduce import *
+from weft.ops.trig import *
+from weft.ops.unary import *
+from weft.ops.view import *
+from weft.runtime.threads import get_num_threads, set_num_threads
+from weft.tensor import Parameter, Size, Tensor, as_tensor, from_numpy, tensor
+from weft import methods as _methods

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.runtime import random_code
 from weft.runtime import random_dist as dist
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
@@ -215,7 +216,7 @@ class Generator:
             else:  # 16-bit types skip the words of the partial block
                 value = dist.uniform24(self.random_raw32(n if dtype.itemsize == 4 else whole))
                 tail = dist.uniform24(self.random_raw32(16 if n % 16 else 0))
-        transform = dist.box_muller64 if dtype.itemsize == 8 else dist.box_muller32
+        transform = dist.box_muller64 if dtype.itemsize == 8 else random_code.box_muller32
         transform(value[:whole], mean, std)
         if tail.size:
             transform(tail, mean, std)

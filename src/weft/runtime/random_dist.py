@@ -19,20 +19,22 @@ MASK24 = np.uint32((1 << 24) - 1)
 MASK53 = np.uint64((1 << 53) - 1)
 _CHUNK = 1 << 15  # elements of one Box-Muller pass: keeps the twenty temporaries in the L2 cache
 
-_LOG_COEFFICIENTS = tuple(
+SQRT_HALF, FOUR_OVER_PI, TWO_PI = f32(0.5**0.5), f32(4 / math.pi), f32(2 * math.pi)
+LOG_LOW, LOG_HIGH = f32(-2.12194440e-4), f32(0.693359375)  # ln 2 in two parts
+LOG_COEFFICIENTS = tuple(
     f32(v)
     for v in (
         7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
         -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
     )
 )  # fmt: skip
-_PI_4_PARTS = tuple(
+PI_4_PARTS = tuple(
     f32(v) for v in (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)
 )
-_COS_COEFFICIENTS = tuple(
+COS_COEFFICIENTS = tuple(
     f32(v) for v in (2.443315711809948e-005, -1.388731625493765e-003, 4.166664568298827e-002)
 )
-_SIN_COEFFICIENTS = tuple(f32(v) for v in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
+SIN_COEFFICIENTS = tuple(f32(v) for v in (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1))
 
 
 def fma32(a: np.ndarray, b, c) -> np.ndarray:
@@ -91,36 +93,36 @@ def log32(x: np.ndarray) -> np.ndarray:
     bits = x.view(np.int32)
     exponent = ((bits >> 23) - 0x7E).astype(f32)
     x = ((bits & 0x7FFFFF) | 0x3F000000).view(f32)
-    small = x < f32(0.707106781186547524)
+    small = x < SQRT_HALF
     x = (x - f32(1)) + np.where(small, x, f32(0))
     exponent -= small
     z = x * x
-    y = fma32(x, _LOG_COEFFICIENTS[0], _LOG_COEFFICIENTS[1])
-    for c in _LOG_COEFFICIENTS[2:]:
+    y = fma32(x, LOG_COEFFICIENTS[0], LOG_COEFFICIENTS[1])
+    for c in LOG_COEFFICIENTS[2:]:
         y = fma32(y, x, c)
     y *= x
-    y = fma32(y, z, exponent * f32(-2.12194440e-4))
+    y = fma32(y, z, exponent * LOG_LOW)
     y -= z * f32(0.5)
-    return fma32(exponent, f32(0.693359375), x + y)
+    return fma32(exponent, LOG_HIGH, x + y)
 
 
 def sincos32(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(sin x, cos x) for float32 0 <= x < 8192, Cephes polynomials."""
-    octant = ((x * f32(1.27323954473516)).astype(np.int32) + 1) & ~1
+    octant = ((x * FOUR_OVER_PI).astype(np.int32) + 1) & ~1
     y = octant.astype(f32)
     sin_sign = (octant & 4) << 29
     cos_sign = (~(octant - 2) & 4) << 29
     swap = (octant & 2) != 0
-    for part in _PI_4_PARTS:
+    for part in PI_4_PARTS:
         x = fma32(y, part, x)
     z = x * x
-    c = fma32(z, _COS_COEFFICIENTS[0], _COS_COEFFICIENTS[1])
-    c = fma32(c, z, _COS_COEFFICIENTS[2])
+    c = fma32(z, COS_COEFFICIENTS[0], COS_COEFFICIENTS[1])
+    c = fma32(c, z, COS_COEFFICIENTS[2])
     c *= z
     c = fma32(c, z, z * f32(-0.5))
     c += f32(1)
-    s = fma32(z, _SIN_COEFFICIENTS[0], _SIN_COEFFICIENTS[1])
-    s = fma32(s, z, _SIN_COEFFICIENTS[2])
+    s = fma32(z, SIN_COEFFICIENTS[0], SIN_COEFFICIENTS[1])
+    s = fma32(s, z, SIN_COEFFICIENTS[2])
     s *= z
     s = fma32(s, x, x)
     sin, cos = np.where(swap, c, s), np.where(swap, s, c)
@@ -135,7 +137,7 @@ def box_muller32(data: np.ndarray, mean: float, std: float) -> None:
     for start in range(0, data.size, _CHUNK):
         block = data[start : start + _CHUNK].reshape(-1, 2, 8)
         radius = np.sqrt(f32(-2) * log32(f32(1) - block[:, 0]))
-        sin, cos = sincos32(f32(2 * math.pi) * block[:, 1])
+        sin, cos = sincos32(TWO_PI * block[:, 1])
         block[:, 0] = fma32(radius * cos, std32, mean32)
         block[:, 1] = fma32(radius * sin, std32, mean32)
 
@@ -261,7 +263,7 @@ def _lower_high(high: int, dtype: np.dtype) -> int:
 def _through(value: int, dtype: np.dtype) -> int:
     """`value` as `dtype` rounds it; unchanged where it overflows: the bounds check reports that."""
     with np.errstate(over="ignore"):
-        rounded = float(cast(np.float64(value), dtype))
+        rounded = float(cast(np.array(float(value)), dtype))
     return int(rounded) if math.isfinite(rounded) else value
 
 

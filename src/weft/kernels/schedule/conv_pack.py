@@ -20,14 +20,16 @@ _UNPACK = ("rows", "column", "columns", "grid_h", "grid_w")
 _UNPACK += ("stride_n", "stride_h", "stride_w", "stride_m")
 
 
-def emit_plane(m: Module, tile: Tile, source: dtype, fill: float = 0.0) -> None:
-    """`plane(dst, src, ...)`: one channel of an image into its slab.
+def emit_plane(
+    m: Module, tile: Tile, source: dtype, fill: float = 0.0, name: str = "plane"
+) -> None:
+    """`name(dst, src, ...)`: one channel of an image into its slab.
 
     Slab row r is image row r - top; `fill` outside the image. `source` is the image's dtype; the
     slab holds `tile.element`.
     """
     f = m.function(
-        "plane",
+        name,
         [("ptr noalias", "dst"), ("ptr noalias", "src"), *(("i64", n) for n in _PLANE)],
         internal=True,
     )

@@ -1,12 +1,14 @@
 """Plans of matrix products; `gemm_code` makes the code and says what the numbers are."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import gemm_code
-from weft.kernels.schedule.gemm_plain import plan_plain
+from weft.kernels.schedule import gemm_code, gemm_plain
+from weft.kernels.schedule.gemm_code import Tile
 from weft.kernels.target.llvm import FLOAT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -24,35 +26,84 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
     in float32; integers wrap; bool is not a number here. K = 0 gives zeros. Raises ValueError when shapes or dtypes differ.
     """
     _check(a, b, out)
-    if a.dtype.name not in ("float32", "float64"):
-        return plan_plain(a, b, out)
-    (m, k), n = a.shape[-2:], b.shape[-1]
     if out.size == 0:
         return Launch(())
-    batch = _merged(list(zip(a.shape[:-2], a.strides[:-2], b.strides[:-2], out.strides[:-2], strict=True)))
-    a_rs, a_cs = _matrix_strides(a)
-    b_rs, b_cs = _matrix_strides(b)
-    ldc = out.strides[-2] if m > 1 else n
-    # One B for a whole batch: its rows are more rows of one product.
-    while batch and batch[-1][2] == 0 and (m == 1 or batch[-1][1] == m * a_rs) and batch[-1][3] == m * ldc:
-        size, a_stride, _, c_stride = batch.pop()
-        if m == 1:
-            a_rs, ldc = a_stride, c_stride
-        m *= size
-    work = m * n * max(k, 1)
-    for size, *_ in batch:
-        work *= size
-    element = FLOAT_TYPES[a.dtype.name]
-    b_class = "rows" if b_cs == 1 else "columns" if b_rs == 1 else "any"
-    address, tile = _kernel(element, a_cs == 1, b_class)
-    direct = b_class == "rows" and m <= 2 * tile.rows
-    ints = gemm_code.gemm_ints((m, n, k), (a_rs, a_cs), (b_rs, b_cs), ldc, batch, direct=direct)
+    work = out.size * max(a.shape[-1], 1)
+    parallel = work >= PARALLEL_FROM
+    name = a.dtype.name
+    if name in gemm_plain.HALVES:
+        return _plan_halves(a, b, out, parallel)
+    if name not in FLOAT_TYPES:
+        return gemm_plain.plan_integers(a, b, out, parallel=parallel)
+    problem = _normalise(a, b, out)
+    address, tile = _kernel(FLOAT_TYPES[name], problem.a_unit, problem.b_class)
     return Launch(
-        (Stage(address, work >= PARALLEL_FROM),),
-        ints,
+        (Stage(address, parallel),),
+        problem.ints(tile),
         scratch_per_thread=tile.scratch_per_thread,
         quick=work < _QUICK_BELOW,
     )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """A product in the form that the kernel takes: sizes (M, N, K), strides, batch dims (size, a, b, out)."""
+
+    sizes: tuple[int, int, int]
+    a_strides: tuple[int, int]
+    b_strides: tuple[int, int]
+    ldc: int
+    batch: list[tuple[int, int, int, int]]
+
+    @property
+    def a_unit(self) -> bool:
+        return self.a_strides[1] == 1
+
+    @property
+    def b_class(self) -> str:
+        row, column = self.b_strides
+        return "rows" if column == 1 else "columns" if row == 1 else "any"
+
+    def ints(self, tile: Tile, extra: Sequence[int] = ()) -> tuple[int, ...]:
+        """Few rows read B in place: packing it would cost more than it saves."""
+        direct = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
+        return gemm_code.gemm_ints(
+            self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct
+        )
+
+
+def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    strides = zip(a.shape[:-2], a.strides[:-2], b.strides[:-2], out.strides[:-2], strict=True)
+    batch = _merged(list(strides))
+    a_rs, a_cs = _matrix_strides(a)
+    ldc = out.strides[-2] if m > 1 else n
+    # One B for a whole batch: its rows are more rows of one product.
+    while batch and batch[-1][2] == 0:
+        size, a_stride, _, c_stride = batch[-1]
+        if m == 1:
+            a_rs, ldc = a_stride, c_stride
+        elif a_stride != m * a_rs or c_stride != m * ldc:
+            break
+        batch.pop()
+        m *= size
+    return _Problem((m, n, k), (a_rs, a_cs), _matrix_strides(b), ldc, batch)
+
+
+def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
+    wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
+    problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, np.dtype(np.float32)))
+    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
+    tables, shared = [], 0
+    for operand in (a, b, out):
+        table = gemm_plain.descriptor(operand, shared)
+        shared += -(-table[1] * table[2] * 4 // 64) * 64
+        tables.append(table)
+    word = 4 + 2 + len(problem.ints(tile, [0] * gemm_plain.N_EXTRA))
+    words = [word, word + len(tables[0]), word + len(tables[0]) + len(tables[1])]
+    ints = (*problem.ints(tile, [*words, shared]), *tables[0], *tables[1], *tables[2])
+    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm", "narrow"))
+    return Launch(stages, ints, shared, tile.scratch_per_thread)
 
 
 @cache

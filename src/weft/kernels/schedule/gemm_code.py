@@ -317,10 +317,13 @@ def gemm_kernel(
     a_input: int = 0,
     b_input: int = 1,
     n_extra: int = 0,
+    in_scratch: bool = False,
 ) -> None:
     """Emit the kernel `name` and all it calls. Launch it with `gemm_ints` and `tile.scratch_per_thread`.
 
     `a_unit`: rows of A are adjacent in memory (a_cs = 1). `n_extra` is the number of a packer's own ints.
+    `in_scratch`: a, b and out are in scratch memory; the first three extra ints are the words of the block that hold their byte
+    offsets, the fourth the bytes of scratch before the threads' panels.
     """
     element, size = tile.element, BYTES[tile.element]
     kernels = {
@@ -340,7 +343,12 @@ def gemm_kernel(
     scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
     h = _head(f, n_in)
     tid, nth = (f.cast("sext", f.arg(n), "i64") for n in ("tid", "nth"))
-    panel = f.gep(scratch, f.mul(tid, tile.scratch_per_thread))
+    own = scratch
+    if in_scratch:
+        *words, shared = f.words("%args", extra_word(n_in), ["i64"] * 4)
+        a, b, out = (f.gep(scratch, f.load("i64", f.gep("%args", w, "i64"))) for w in words)
+        own = f.gep(scratch, shared)
+    panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
     dims = f.gep("%args", extra_word(n_in) + n_extra, "i64")
 

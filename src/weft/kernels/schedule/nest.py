@@ -121,6 +121,8 @@ class Structure:
     classes: tuple[int, ...]  # innermost stride of outputs then operands: 0, 1, or 2 for other
     stream: bool
     params: tuple[dtype, ...]
+    slots: tuple[int, ...] = ()  # the block's word of each pointer: 2, 3, ... by default
+    base: int = 0  # the block's word of the first int: behind the scratch pointer by default
 
 
 def stride_class(stride: int) -> int:
@@ -150,11 +152,16 @@ _CHEAP = frozenset(
 
 @lru_cache(maxsize=8192)
 def plan_nest(
-    exprs: tuple[Expr, ...], in_layouts: tuple[Layout, ...], out_layouts: tuple[Layout, ...]
+    exprs: tuple[Expr, ...],
+    in_layouts: tuple[Layout, ...],
+    out_layouts: tuple[Layout, ...],
+    slots: tuple[int, ...] = (),
+    base: int = 0,
 ) -> Planned:
     """The launch of `out_j = exprs[j](in_0, ...)` over the first output's shape.
 
-    Operands broadcast.  Outputs must not overlap operands but at equal index.
+    Operands broadcast.  Outputs must not overlap operands but at equal index.  `slots` and `base`
+    place the operands when the launch is a stage of a larger one (see `Structure`).
     """
     shape = out_layouts[0].shape
     if any(o.shape != shape for o in out_layouts):
@@ -184,6 +191,8 @@ def plan_nest(
         classes,
         stream,
         params,
+        slots,
+        base,
     )
     address = _kernel(structure)
     chunks = -(-inner // CHUNK)
@@ -229,9 +238,9 @@ class _Nest:
         heavy = work(s.exprs)
         self.unroll = 4 if heavy <= 6 else 2 if heavy <= 12 else 1
         n = len(self.dtypes)
-        pointers = f.words("%args", 2, ["ptr"] * n)
-        self.pointers = pointers
-        at = 2 + n + 1
+        slots = s.slots or tuple(range(2, 2 + n))
+        self.pointers = [f.words("%args", slot, ["ptr"])[0] for slot in slots]
+        at = s.base or 2 + n + 1
         self.sizes = f.words("%args", at, ["i64"] * s.rank)
         at += s.rank
         self.chunks, self.units = f.words("%args", at, ["i64", "i64"])

@@ -1,0 +1,211 @@
+"""Op: one class holds every rule an op has.
+
+    class Exp(Elementwise):                  # the KIND gives type, vmap, lowering, fusion class
+        scalar = S.exp                       # one row of the scalar table
+        def vjp(self, g, y, x): return g * y,
+
+Rules (all methods; static attributes of the op are its dataclass fields):
+
+type(*types) -> Type          shape and dtype of the result; raises for operands that do not fit
+oracle(*arrays) -> ndarray    what the op means, in NumPy; the tests' reference (float64)
+execution, one of             plan(layouts, out) -> Launch   native code
+                              host(*arrays) -> ndarray       NumPy, only where IEEE fixes the answer
+                              body(*tensors)                 a composition of other ops
+vjp(g, y, *xs)                cotangents, one an operand (None: no gradient; a function: computed
+                              only when wanted); or `nondiff = "why"`
+vmap(size, dims, *xs)         (result, dim of the batch in it); derived by the kind, from the body,
+                              or written as `vmap = by_loop`
+onnx, samples                 the ONNX node; inputs that drive laws, goldens, benchmarks, docs
+
+A rule that is neither written nor derivable makes importing the room fail.
+Ops are interned: two calls with equal attributes give the same object, so identity is equality
+on the hot path, and a program can be matched by comparing objects.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, dataclass_transform
+
+from weft.core.dtype import dtype, from_np
+from weft.core.types import Type
+
+REGISTRY: dict[str, type[Op]] = {}
+_INTERNED_CAP = 100_000  # an unbounded stream of attributes (slice positions) must not leak
+
+
+@dataclass_transform(frozen_default=True)
+class OpMeta(type):
+    """Interns instances: `Softmax(dim=1) is Softmax(dim=1)`."""
+
+    _interned: dict[tuple, Any]
+
+    def __call__(cls, *args: Any, **kw: Any) -> Any:
+        key = (args, tuple(kw.items())) if kw else args
+        try:
+            return cls._interned[key]
+        except KeyError:
+            pass
+        except TypeError:
+            raise TypeError(
+                f"{cls.__name__}: attributes must be hashable, got {args} {kw}"
+            ) from None
+        made = super().__call__(*args, **kw)
+        if kw:  # the same op reached by position and by keyword is one object
+            values = tuple(getattr(made, f.name) for f in fields(made))
+            made = cls._interned.setdefault(values, made)
+        if len(cls._interned) > _INTERNED_CAP:
+            cls._interned.clear()
+        cls._interned[key] = made
+        return made
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """The ONNX node an op becomes: name, first opset, attribute renames, or a builder function."""
+
+    name: str
+    since: int = 13
+    rename: tuple[tuple[str, str], ...] = ()
+    build: Callable | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Operands for one use of an op: shapes (or numbers), attributes, and how to draw values."""
+
+    args: tuple
+    attrs: dict
+    of: str | tuple[str, ...] = "float32"  # the operands' dtype, or one an operand
+    low: float = -2.0  # values are drawn from [low, high)
+    high: float = 2.0
+
+
+def sample(
+    *args: Any,
+    of: str | tuple[str, ...] = "float32",
+    low: float = -2.0,
+    high: float = 2.0,
+    **attrs: Any,
+) -> Sample:
+    """`sample((3, 4), (4,), dim=1)`: operand shapes (or Python numbers), then attributes."""
+    return Sample(args, attrs, of, low, high)
+
+
+class Op(metaclass=OpMeta):
+    """Base of all ops.  `class Name(Op)` registers; `class Kind(Op, abstract=True)` does not."""
+
+    name: ClassVar[str] = "Op"
+    onnx: ClassVar[Onnx | None] = None
+    samples: ClassVar[tuple[Sample, ...]] = ()
+    nondiff: ClassVar[str | None] = None
+    is_view: ClassVar[bool] = False  # the result shares its first operand's storage
+    broadcasts: ClassVar[bool] = False  # cotangents are summed to the operands' shapes
+    effect: ClassVar[bool] = False  # draws random numbers: never merged, moved or dropped
+    saves: ClassVar[frozenset[str]] = frozenset()  # the operands whose VALUES vjp reads
+    saved_args: ClassVar[tuple[int, ...] | None] = ()  # their positions; None: all of them
+    saves_result: ClassVar[bool] = False
+    oracle: ClassVar[Any] = None
+    plan: ClassVar[Any] = None
+    host: ClassVar[Any] = None
+    body: ClassVar[Any] = None
+    vjp: ClassVar[Any] = None
+    vmap: ClassVar[Any] = None
+
+    def __init_subclass__(cls, abstract: bool = False, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        dataclass(frozen=True)(cls)
+        cls._interned = {}
+        cls.__hash__ = object.__hash__  # type: ignore[method-assign]  interned: identity is equality
+        cls.__eq__ = object.__eq__  # type: ignore[method-assign]
+        if cls.vjp is not None:
+            _note_saved(cls)
+        if abstract:
+            return
+        cls.name = cls.__name__
+        missing = _missing_rules(cls)
+        if missing:
+            raise TypeError(f"op {cls.name}: no rule for {', '.join(missing)}, nor one to derive it")
+        if cls.name in REGISTRY:
+            raise TypeError(f"op {cls.name} is already declared in {REGISTRY[cls.name].__module__}")
+        REGISTRY[cls.name] = cls
+
+    def type(self, *types: Type) -> Type:
+        return types[0]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{f.name}={_show(getattr(self, f.name))}' for f in fields(self))})"  # type: ignore[arg-type]  # noqa: E501
+
+    __repr__ = __str__
+
+
+def _show(v: Any) -> str:
+    return repr(v) if not hasattr(v, "short") else v.short
+
+
+def _missing_rules(cls: type[Op]) -> list[str]:
+    missing = []
+    if cls.oracle is None and cls.body is None:
+        missing.append("oracle")
+    if cls.plan is None and cls.host is None and cls.body is None:
+        missing.append("execution (plan, host or body)")
+    if cls.vjp is None and cls.nondiff is None and cls.body is None:
+        missing.append("vjp (or nondiff = 'why')")
+    if cls.vmap is None and cls.body is None:
+        missing.append("vmap")
+    if not cls.samples:
+        missing.append("samples")
+    return missing
+
+
+def _note_saved(cls: type[Op]) -> None:
+    """Which operands' values the vjp rule reads (not only their shape): those the tape keeps.
+
+    Read off the rule's byte code: a parameter counts unless each load of it is followed by an
+    attribute that every `Meta` has.
+    """
+    code = cls.vjp.__code__
+    params = code.co_varnames[1 : code.co_argcount]  # without self
+    used: set[str] = set()
+    if code.co_flags & 0x04:  # *xs: the rule may read any operand
+        star = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
+        params = (*params, star)
+    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "NOP")]
+    for i, ins in enumerate(instructions):
+        if not ins.opname.startswith(("LOAD_FAST", "LOAD_CLOSURE", "LOAD_DEREF")):
+            if ins.opname.startswith("STORE_FAST_LOAD_FAST"):
+                used.add(ins.argval[1])
+            continue
+        names = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
+        following = instructions[i + 1] if i + 1 < len(instructions) else None
+        meta = (
+            following is not None
+            and following.opname == "LOAD_ATTR"
+            and following.argval in ("shape", "dtype", "ndim")
+        )
+        used.update(names[:-1] if meta else names)
+    operands = params[2:]
+    star_used = bool(code.co_flags & 0x04) and params[-1] in used
+    cls.saves = frozenset(p for p in params[1:] if p in used)
+    cls.saves_result = len(params) > 1 and params[1] in used
+    cls.saved_args = None if star_used else tuple(i for i, p in enumerate(operands) if p in used)
+
+
+class Meta:
+    """Stands for an operand whose value the tape did not keep: shape and dtype only."""
+
+    __slots__ = ("np_dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], np_dtype: Any) -> None:
+        self.shape = shape
+        self.np_dtype = np_dtype
+
+    @property
+    def dtype(self) -> dtype:
+        return from_np(self.np_dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)

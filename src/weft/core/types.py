@@ -1,0 +1,106 @@
+"""Type: what is known of a tensor before it has a value, and the shape rules ops share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from weft.core.dtype import dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """Shape and dtype of a value; a dim is an int, or a `Dim` where it is symbolic."""
+
+    shape: tuple
+    dtype: dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype.short}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A symbolic dim, `scale * name + shift`: a batch of `b` rows, the `2*b` rows of its pairs."""
+
+    name: str
+    scale: int = 1
+    shift: int = 0
+
+    def at(self, value: int) -> int:
+        return self.scale * value + self.shift
+
+    def __add__(self, other: int) -> Dim:
+        return Dim(self.name, self.scale, self.shift + other)
+
+    __radd__ = __add__
+
+    def __mul__(self, other: int) -> Dim:
+        return Dim(self.name, self.scale * other, self.shift * other)
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        head = self.name if self.scale == 1 else f"{self.scale}*{self.name}"
+        return head if not self.shift else f"{head}{self.shift:+d}"
+
+
+def wrap_dim(dim: int, ndim: int, op: str) -> int:
+    """`dim` counted from 0; IndexError outside [-ndim, ndim) as torch words it."""
+    n = max(ndim, 1)
+    if not -n <= dim < n:
+        raise IndexError(
+            f"{op}: Dimension out of range (expected to be in range of [{-n}, {n - 1}], "
+            f"but got {dim})"
+        )
+    return dim + n if dim < 0 else dim
+
+
+def wrap_dims(dims: int | Iterable[int] | None, ndim: int, op: str) -> tuple[int, ...]:
+    """Sorted distinct dims counted from 0; None and () mean all of them."""
+    if dims is None:
+        return tuple(range(ndim))
+    if isinstance(dims, int):
+        dims = (dims,)
+    out = [wrap_dim(int(d), ndim, op) for d in dims]
+    if not out:
+        return tuple(range(ndim))
+    if len(set(out)) != len(out):
+        raise RuntimeError(f"{op}: dim {tuple(dims)} appears multiple times in the list of dims")
+    return tuple(sorted(out)) if ndim else ()
+
+
+def broadcast_shapes(*shapes: Sequence[int], op: str = "broadcast") -> tuple[int, ...]:
+    """The common shape; RuntimeError with torch's words when two sizes differ and none is 1."""
+    if not shapes:
+        return ()
+    out = tuple(shapes[0])
+    for s in shapes[1:]:
+        s = tuple(s)
+        if s == out:
+            continue
+        n = max(len(out), len(s))
+        a = (1,) * (n - len(out)) + out
+        b = (1,) * (n - len(s)) + s
+        merged = []
+        for d, (x, y) in enumerate(zip(a, b, strict=True)):
+            if x == y or y == 1:
+                merged.append(x)
+            elif x == 1:
+                merged.append(y)
+            else:
+                raise RuntimeError(
+                    f"{op}: The size of tensor a ({x}) must match the size of tensor b ({y}) "
+                    f"at non-singleton dimension {d}"
+                )
+        out = tuple(merged)
+    return out
+
+
+def numel(shape: Iterable[int]) -> int:
+    return math.prod(shape)

@@ -1,0 +1,485 @@
+"""Pooling windows: maximum (values or indices), average, and their gradients.
+
+    max:    out[n, c, oy, ox] = max of x[n, c, oy*sh - ph + p*dh, ox*sw - pw + q*dw] over p, q
+    argmax: the flat index y * W + x of that element, int64, as torch's return_indices
+    avg:    the sum over the window (rows, then columns) / its size
+
+x (N, C, H, W) and g may have any strides; dtypes float64, float32, float16, bfloat16, the halves
+computed in float32. Outputs are C-contiguous, index arrays too; a 1-d pool is one with H = 1 and
+kernel 1. Layouts are checked (ValueError); out's size says ceil_mode. As torch: a NaN wins, the
+last of several; of equal elements the first wins. The type rule has checked that padding is at
+most half the kernel and that every window starts inside the image or its padding.
+
+`adaptive` windows are [oy*H // OH, -(-(oy+1)*H // OH)), likewise columns.
+
+How: a plane is copied into a slab with its border (see `conv_pack`), so that one vector holds the
+same tap of adjacent windows. Gradients go plane by plane over the windows in order: deterministic,
+a plane has one thread.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from weft.core import dtype as D
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv_pack import emit_plane
+from weft.kernels.schedule.micro import Tile
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, const, lane_numbers
+from weft.kernels.target.llvm import vector
+from weft.runtime import native
+from weft.runtime.native import Launch, Stage
+
+Pair = tuple[int, int]
+_HEAD = (
+    "planes", "channels", "stride_n", "stride_c", "stride_h", "stride_w", "height", "width",
+    "out_h", "out_w", "step_h", "step_w", "kernel_h", "kernel_w", "gap_h", "gap_w",
+    "pad_h", "pad_w", "divisor", "with_pad",
+    "slab_rows", "row_pitch", "phase_pitch", "table_at", "work_size",
+)  # fmt: skip
+_INDEX_OUT_OF_RANGE = 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """kernel, stride, padding (top and left) and dilation, each (rows, columns)."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+
+def plan_max_pool2d(x: Layout, out: Layout, window: Window) -> Launch:
+    """out = the maximum of each window; ins = (x,)."""
+    return _plan_windows("max_pool2d", "max", x, out, window)
+
+
+def plan_max_pool2d_indices(x: Layout, out: Layout, window: Window) -> Launch:
+    """out (int64) = where each window's maximum lies in its plane; ins = (x,)."""
+    return _plan_windows("max_pool2d_indices", "argmax", x, out, window)
+
+
+def plan_avg_pool2d(
+    x: Layout,
+    out: Layout,
+    window: Window,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Launch:
+    """out = the average of each window; ins = (x,). Padding counts as elements unless told."""
+    flags = (divisor_override or 0, int(count_include_pad))
+    return _plan_windows("avg_pool2d", "avg", x, out, window, flags)
+
+
+def plan_adaptive_avg_pool2d(x: Layout, out: Layout) -> Launch:
+    """out = the average of each adaptive window; ins = (x,)."""
+    return _plan_planes("adaptive_avg_pool2d", "adaptive_avg", x, x, out, None, out.shape[2:])
+
+
+def plan_adaptive_max_pool2d(x: Layout, out: Layout) -> Launch:
+    """out = the maximum of each adaptive window; ins = (x,)."""
+    return _plan_planes("adaptive_max_pool2d", "adaptive_max", x, x, out, None, out.shape[2:])
+
+
+def plan_adaptive_max_pool2d_indices(x: Layout, out: Layout) -> Launch:
+    """out (int64) = where the maximum of each adaptive window lies in its plane; ins = (x,)."""
+    name = "adaptive_max_pool2d_indices"
+    return _plan_planes(name, "adaptive_argmax", x, x, out, None, out.shape[2:])
+
+
+def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
+    """out[plane, i] = sum of g where indices = i, in order; ins = (g, indices).
+
+    Serves every maximum pool, the adaptive ones too. An index outside the plane gives status 1
+    with the index as detail.
+    """
+    name = "max_pool2d_dx"
+    if indices.shape != g.shape or indices.dtype != D.int64.np or not indices.is_contiguous:
+        raise ValueError(f"{name}: indices {indices} must be contiguous int64 like g {g.shape}")
+    return _plan_planes(name, "max_dx", g, out, out, None, g.shape[2:])
+
+
+def plan_avg_pool2d_dx(
+    g: Layout,
+    out: Layout,
+    window: Window,
+    *,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Launch:
+    """The gradient of `plan_avg_pool2d` for x; ins = (g,)."""
+    flags = (divisor_override or 0, int(count_include_pad))
+    return _plan_planes("avg_pool2d_dx", "avg_dx", g, out, out, window, g.shape[2:], flags)
+
+
+def plan_adaptive_avg_pool2d_dx(g: Layout, out: Layout) -> Launch:
+    """The gradient of `plan_adaptive_avg_pool2d` for x; ins = (g,)."""
+    name = "adaptive_avg_pool2d_dx"
+    return _plan_planes(name, "adaptive_avg_dx", g, out, out, None, g.shape[2:])
+
+
+def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
+    if len(read.shape) != 4 or len(out.shape) != 4 or read.shape[:2] != out.shape[:2]:
+        raise ValueError(f"{name}: {read.shape} and {out.shape} do not fit")
+    want = D.int64.np if kernel.endswith("argmax") else read.dtype
+    if D.from_np(read.dtype) not in D.FLOATS or out.dtype != want:
+        raise ValueError(f"{name}: does not take {read.dtype} to {out.dtype}")
+    if not out.is_contiguous:
+        raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")
+
+
+def _head(
+    read: Layout, image: Pair, grid: Pair, window: Window | None, flags: Pair
+) -> dict[str, int]:
+    """The ints all kernels share; `read` is the input, `image` the pooled plane's size."""
+    w = window or Window((1, 1), (1, 1))
+    if min(*w.kernel, *w.stride, *w.dilation) < 1 or min(w.padding) < 0 or flags[0] < 0:
+        raise ValueError(f"pool: {w}, divisor_override {flags[0]}: sizes must be positive")
+    if image[0] * image[1] >= 1 << 31:
+        raise ValueError(f"pool: a plane of {image} has more elements than an int32 can number")
+    values = (
+        read.shape[0] * read.shape[1], read.shape[1], *read.strides, *image,
+        *grid, *w.stride, *w.kernel, *w.dilation, *w.padding, *flags, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    return dict(zip(_HEAD, values, strict=True))
+
+
+def _plan_windows(
+    name: str, kernel: str, x: Layout, out: Layout, window: Window, flags: Pair = (0, 0)
+) -> Launch:
+    _check(name, x, out, kernel)
+    if out.size == 0:
+        return Launch(())
+    head = _head(x, x.shape[2:], out.shape[2:], window, flags)
+    tile = _tile(D.from_np(x.dtype))
+    oh, ow = out.shape[2:]
+    reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
+    step = window.stride[1]
+    # whole vectors are read at every tap: leave room after the last window
+    length = -(-((ow - 1) * step + reach[1] + 1) // step) + tile.lanes
+    head["slab_rows"] = (oh - 1) * window.stride[0] + reach[0] + 1
+    head["phase_pitch"], head["row_pitch"] = length, length * step
+    head["table_at"] = _up(head["slab_rows"] * head["row_pitch"] * tile.itemsize)
+    head["work_size"] = head["table_at"] + _up((ow + tile.lanes) * 8)
+    columns = [q * window.dilation[1] for q in range(window.kernel[1])]
+    offsets = [c % step * length + c // step for c in columns]
+    stage = Stage(_kernels(D.from_np(x.dtype).name)[kernel], parallel=True)
+    ints = (*(head[n] for n in _HEAD), *offsets)
+    return Launch((stage,), ints, 0, head["work_size"])
+
+
+def _plan_planes(
+    name: str,
+    kernel: str,
+    read: Layout,
+    image: Layout,
+    out: Layout,
+    window: Window | None,
+    grid: Pair,
+    flags: Pair = (0, 0),
+) -> Launch:
+    _check(name, read, out, kernel)
+    if out.size == 0:
+        return Launch(())
+    if image is not out and 0 in image.shape[2:]:
+        raise ValueError(f"{name}: an image of {image.shape} has no element to pool")
+    head = _head(read, image.shape[2:], grid, window, flags)
+    d = D.from_np(read.dtype)
+    # halves are summed in a float32 plane
+    wide = image is out and d in (D.float16, D.bfloat16)
+    head["work_size"] = _up(4 * image.shape[2] * image.shape[3]) if wide else 0
+    stage = Stage(_kernels(d.name)[kernel], parallel=True)
+    return Launch((stage,), tuple(head[n] for n in _HEAD), 0, head["work_size"])
+
+
+def _up(value: int) -> int:
+    return -(-value // 64) * 64
+
+
+_KERNELS = (
+    "max", "argmax", "avg", "adaptive_max", "adaptive_argmax", "adaptive_avg",
+    "max_dx", "avg_dx", "adaptive_avg_dx",
+)  # fmt: skip
+
+
+@cache
+def _kernels(name: str) -> dict[str, int]:
+    return native.load(pool_ir(name), _KERNELS)
+
+
+def _tile(d: D.dtype) -> Tile:
+    element = register(d)
+    return Tile(element, native.host().lanes(BYTES[element]), 1, 1)
+
+
+def pool_ir(name: str) -> str:
+    """The LLVM IR of the kernels of one dtype, for the host."""
+    d = D.BY_NAME[name]
+    tile = _tile(d)
+    m = Module(native.host().vector_bits)
+    for kind in ("max", "argmax", "avg"):
+        _emit_windows(m, tile, d, kind)
+        _emit_adaptive(m, d, kind)
+    emit_plane(m, tile, d, float("-inf"), "plane_low")
+    emit_plane(m, tile, d, 0.0, "plane_zero")
+    _emit_max_dx(m, tile, d)
+    _emit_avg_dx(m, tile, d, adaptive=False)
+    _emit_avg_dx(m, tile, d, adaptive=True)
+    return m.text()
+
+
+class _Kernel:
+    """A kernel under construction: its function, pointers and named ints."""
+
+    def __init__(self, m: Module, name: str, inputs: int) -> None:
+        self.f = f = m.kernel(name)
+        pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + inputs))
+        self.out, self.ins, self.scratch = pointers[0], pointers[1:-1], pointers[-1]
+        ints = f.gep(f.arg("args"), 4 + inputs, "i64")
+        self.h = dict(zip(_HEAD, f.words(ints, 0, ["i64"] * len(_HEAD)), strict=True))
+        self.more = f.gep(ints, len(_HEAD), "i64")
+        self.tid = f.cast("sext", f.arg("tid"), "i64")
+        self.area = f.mul(self.h["out_h"], self.h["out_w"])
+
+    def source(self, plane: Operand) -> Operand:
+        """The offset of a plane of the input with strides."""
+        f, h = self.f, self.h
+        n, c = f.div(plane, h["channels"]), f.rem(plane, h["channels"])
+        return f.add(f.mul(n, h["stride_n"]), f.mul(c, h["stride_c"]))
+
+    def span(self, i: Operand, dim: str, *, adaptive: bool) -> tuple[Operand, Operand, Operand]:
+        """Window i of a dim (h or w): its first and end position inside the image, its count."""
+        f, h = self.f, self.h
+        size = h["height" if dim == "h" else "width"]
+        if adaptive:
+            grid = h["out_" + dim]
+            start = f.div(f.mul(i, size), grid)
+            end = f.div(f.add(f.mul(f.add(i, 1), size), f.sub(grid, 1)), grid)
+            return start, end, f.sub(end, start)
+        start = f.sub(f.mul(i, h["step_" + dim]), h["pad_" + dim])
+        end = f.min(f.add(start, h["kernel_" + dim]), f.add(size, h["pad_" + dim]))
+        low, high = f.max(start, 0), f.min(end, size)
+        with_pad = f.icmp("ne", h["with_pad"], 0)
+        count = f.select(with_pad, f.sub(end, start), f.sub(high, low))
+        return low, high, f.max(count, 1)
+
+    def first_inside(self, i: Operand, dim: str) -> Operand:
+        """The first tap of window i of a dim that lies in the image."""
+        f, h = self.f, self.h
+        start = f.sub(f.mul(i, h["step_" + dim]), h["pad_" + dim])
+        gap = h["gap_" + dim]
+        missing = f.max(f.sub(0, start), 0)
+        return f.add(start, f.mul(f.div(f.add(missing, f.sub(gap, 1)), gap), gap))
+
+
+def _better(f: Function, v: Value, best: Value) -> Value:
+    """Whether v replaces the best so far: greater, or NaN (torch's rule)."""
+    return f.op("or", f.fcmp("ogt", v, best), f.fcmp("uno", v, v))
+
+
+def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
+    k = _Kernel(m, kind, 1)
+    f, h, type, lanes = k.f, k.h, tile.type, tile.lanes
+    index_type = vector(lanes, "i32")
+    element = Element(f, lanes)
+    slab = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
+    table = f.gep(slab, h["table_at"])
+    with f.loop(0, h["out_w"]) as X:
+        if kind == "argmax":
+            start = f.cast("trunc", f.typed(k.first_inside(X.i, "w"), "i64"), "i32")
+            f.store(start, f.gep(table, X.i, "i32"))
+        elif kind == "avg":
+            _, _, count = k.span(X.i, "w", adaptive=False)
+            f.store(f.cast("sitofp", count, tile.element), f.gep(table, X.i, tile.element))
+    low, high = f.split(h["planes"])
+    with f.loop(low, high) as P:
+        source = f.gep(k.ins[0], k.source(P.i), memory(d))
+        f.call(
+            "plane_zero" if kind == "avg" else "plane_low", "void", slab, source,
+            h["slab_rows"], h["pad_h"], h["height"], h["stride_h"], h["stride_w"], h["row_pitch"],
+            h["phase_pitch"], h["step_w"], h["pad_w"], h["width"],
+        )  # fmt: skip
+        with f.loop(0, h["out_h"]) as Y:
+            corner = f.gep(slab, f.mul(f.mul(Y.i, h["step_h"]), h["row_pitch"]), tile.element)
+            place = f.add(f.mul(P.i, k.area), f.mul(Y.i, h["out_w"]))
+            top = f.sub(f.mul(Y.i, h["step_h"]), h["pad_h"])
+            _, _, rows = k.span(Y.i, "h", adaptive=False)
+            first_row = f.mul(k.first_inside(Y.i, "h"), h["width"])
+            with f.loop(0, h["out_w"], lanes) as X:
+                here = f.gep(corner, X.i, tile.element)
+                mask = f.lane_mask(f.sub(h["out_w"], X.i), lanes)
+                carry: list[tuple[str, Operand]] = [
+                    (type, const(type, 0.0 if kind == "avg" else float("-inf")))
+                ]
+                if kind == "argmax":
+                    start = f.load(index_type, f.gep(table, X.i, "i32"))
+                    carry.append((index_type, f.op("add", start, _splat32(f, first_row, lanes))))
+                    # the flat index of the tap (0, 0) of each lane's window
+                    column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
+                    origin = f.op(
+                        "add",
+                        _splat32(f, f.add(f.mul(top, h["width"]), column), lanes),
+                        f.op("mul", lane_numbers(index_type), _splat32(f, h["step_w"], lanes)),
+                    )
+                with f.loop(0, h["kernel_h"], carry=carry) as R:
+                    down = f.mul(R.i, h["gap_h"])
+                    row = f.gep(here, f.mul(down, h["row_pitch"]), tile.element)
+                    inner = [(t, v) for (t, _), v in zip(carry, R.carry, strict=True)]
+                    with f.loop(0, h["kernel_w"], carry=inner) as C:
+                        at = f.load("i64", f.gep(k.more, C.i, "i64"))
+                        v = f.load(type, f.gep(row, at, tile.element))
+                        if kind == "avg":
+                            C.next = [f.op("fadd", C.carry[0], v)]
+                            continue
+                        better = _better(f, v, C.carry[0])
+                        C.next = [f.select(better, v, C.carry[0])]
+                        if kind == "argmax":
+                            step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
+                            index = f.op("add", origin, _splat32(f, step, lanes))
+                            C.next.append(f.select(better, index, C.carry[1]))
+                    R.next = list(C.carry)
+                at = f.add(place, X.i)
+                if kind == "argmax":
+                    wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
+                    f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
+                    continue
+                result = R.carry[0]
+                if kind == "avg":
+                    columns = f.load(type, f.gep(table, X.i, tile.element))
+                    count = f.op("fmul", columns, _splat_count(f, rows, tile))
+                    given = _splat_count(f, h["divisor"], tile)
+                    count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
+                    result = element.rounded(f.op("fdiv", result, count), d)
+                f.masked_store(element.to_memory(result, d), f.gep(k.out, at, memory(d)), mask)
+    f.ret()
+
+
+def _splat32(f: Function, value: Operand, lanes: int) -> Value:
+    return f.splat(f.cast("trunc", f.typed(value, "i64"), "i32"), vector(lanes, "i32"))
+
+
+def _splat_count(f: Function, value: Operand, tile: Tile) -> Value:
+    return f.splat(f.cast("sitofp", f.typed(value, "i64"), tile.element), tile.type)
+
+
+def _emit_adaptive(m: Module, d: D.dtype, kind: str) -> None:
+    k = _Kernel(m, "adaptive_" + kind, 1)
+    f, h, type = k.f, k.h, register(d)
+    one = Element(f, 1)
+    low, high = f.split(h["planes"])
+    with f.loop(low, high) as P:
+        source = f.gep(k.ins[0], k.source(P.i), memory(d))
+        with f.loop(0, h["out_h"]) as Y:
+            top, bottom, rows = k.span(Y.i, "h", adaptive=True)
+            with f.loop(0, h["out_w"]) as X:
+                left, right, columns = k.span(X.i, "w", adaptive=True)
+                corner = f.add(f.mul(top, h["width"]), left)
+                start = const(type, 0.0 if kind == "avg" else float("-inf"))
+                carry: list[tuple[str, Operand]] = [(type, start), ("i64", corner)]
+                with f.loop(top, bottom, carry=carry) as R:
+                    row = f.gep(source, f.mul(R.i, h["stride_h"]), memory(d))
+                    inner = [(type, R.carry[0]), ("i64", R.carry[1])]
+                    with f.loop(left, right, carry=inner) as C:
+                        v = one.load(f.gep(row, f.mul(C.i, h["stride_w"]), memory(d)), d)
+                        if kind == "avg":
+                            C.next[0] = f.op("fadd", C.carry[0], v)
+                            continue
+                        better = _better(f, v, C.carry[0])
+                        index = f.add(f.mul(R.i, h["width"]), C.i)
+                        C.next = [
+                            f.select(better, v, C.carry[0]),
+                            f.select(better, index, C.carry[1]),
+                        ]
+                    R.next = list(C.carry)
+                at = f.add(f.add(f.mul(P.i, k.area), f.mul(Y.i, h["out_w"])), X.i)
+                if kind == "argmax":
+                    f.store(R.carry[1], f.gep(k.out, at, "i64"))
+                    continue
+                result = R.carry[0]
+                if kind == "avg":
+                    for count in (rows, columns):  # as torch: / rows / columns
+                        result = f.op("fdiv", result, f.cast("sitofp", count, type))
+                    result = one.rounded(result, d)
+                one.store(result, f.gep(k.out, at, memory(d)), d)
+    f.ret()
+
+
+def _gradient_plane(k: _Kernel, tile: Tile, d: D.dtype, plane: Operand) -> tuple[Value, Value]:
+    """(where the plane's sums are made, the plane's output): zeroed, of register elements."""
+    f, h = k.f, k.h
+    size = f.mul(h["height"], h["width"])
+    out = f.gep(k.out, f.mul(plane, size), memory(d))
+    sums = out
+    if d in (D.float16, D.bfloat16):
+        sums = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
+    bytes = f.mul(size, tile.itemsize)
+    f.intrinsic("memset", "void", sums, Value("0", "i8"), bytes, Value("false", "i1"))
+    return sums, out
+
+
+def _narrow_plane(k: _Kernel, d: D.dtype, sums: Value, out: Value) -> None:
+    if sums is out:
+        return
+    f, one = k.f, Element(k.f, 1)
+    with f.loop(0, f.mul(k.h["height"], k.h["width"])) as L:
+        v = one.rounded(f.load(register(d), f.gep(sums, L.i, register(d))), d)
+        one.store(v, f.gep(out, L.i, memory(d)), d)
+
+
+def _emit_max_dx(m: Module, tile: Tile, d: D.dtype) -> None:
+    k = _Kernel(m, "max_dx", 2)
+    f, h, type = k.f, k.h, register(d)
+    one = Element(f, 1)
+    size = f.mul(h["height"], h["width"])
+    low, high = f.split(h["planes"])
+    with f.loop(low, high) as P:
+        sums, out = _gradient_plane(k, tile, d, P.i)
+        source = f.gep(k.ins[0], k.source(P.i), memory(d))
+        indices = f.gep(k.ins[1], f.mul(P.i, k.area), "i64")
+        with f.loop(0, h["out_h"]) as Y, f.loop(0, h["out_w"]) as X:
+            at = f.add(f.mul(Y.i, h["stride_h"]), f.mul(X.i, h["stride_w"]))
+            g = one.load(f.gep(source, at, memory(d)), d)
+            index = f.load("i64", f.gep(indices, f.add(f.mul(Y.i, h["out_w"]), X.i), "i64"))
+            with f.if_else(f.icmp("ult", index, size)) as b:
+                place = f.gep(sums, index, type)
+                f.store(f.op("fadd", f.load(type, place), g), place)
+                b.otherwise()
+                f.store(index, f.gep(f.arg("args"), 1, "i64"))
+                f.store(const("i64", _INDEX_OUT_OF_RANGE), f.arg("args"))
+        _narrow_plane(k, d, sums, out)
+    f.ret()
+
+
+def _emit_avg_dx(m: Module, tile: Tile, d: D.dtype, *, adaptive: bool) -> None:
+    k = _Kernel(m, "adaptive_avg_dx" if adaptive else "avg_dx", 1)
+    f, h, type, lanes = k.f, k.h, register(d), tile.lanes
+    one = Element(f, 1)
+    low, high = f.split(h["planes"])
+    with f.loop(low, high) as P:
+        sums, out = _gradient_plane(k, tile, d, P.i)
+        source = f.gep(k.ins[0], k.source(P.i), memory(d))
+        with f.loop(0, h["out_h"]) as Y:
+            top, bottom, rows = k.span(Y.i, "h", adaptive=adaptive)
+            with f.loop(0, h["out_w"]) as X:
+                left, right, columns = k.span(X.i, "w", adaptive=adaptive)
+                at = f.add(f.mul(Y.i, h["stride_h"]), f.mul(X.i, h["stride_w"]))
+                g = one.load(f.gep(source, at, memory(d)), d)
+                if adaptive:
+                    for count in (rows, columns):
+                        g = f.op("fdiv", g, f.cast("sitofp", count, type))
+                else:
+                    count = f.mul(rows, columns)
+                    count = f.select(f.icmp("ne", h["divisor"], 0), h["divisor"], count)
+                    g = f.op("fdiv", g, f.cast("sitofp", count, type))
+                share = f.splat(g, tile.type)
+                with f.loop(top, bottom) as R:
+                    row = f.gep(sums, f.mul(R.i, h["width"]), type)
+                    with f.loop(left, right, lanes) as C:
+                        mask = f.lane_mask(f.sub(right, C.i), lanes)
+                        place = f.gep(row, C.i, type)
+                        old = f.masked_load(tile.type, place, mask)
+                        f.masked_store(f.op("fadd", old, share), place, mask)
+        _narrow_plane(k, d, sums, out)
+    f.ret()

@@ -1,0 +1,335 @@
+"""Arithmetic of two operands: add sub mul div pow, remainders, minimum and maximum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.core.handle import Handle
+from weft.core.op import Onnx, sample
+from weft.ops.dispatch import NUMBERS, apply, dtype_of
+from weft.ops.kinds import Elementwise
+from weft.ops.cast import cast
+from weft.ops.promote import operands, unary
+
+PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
+BESIDE_NUMBER = (*PAIRS, sample((3, 4), 2.5))
+
+
+class Add(Elementwise):
+    """y = a + b"""
+
+    host = staticmethod(np.add)
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        return S.or_(a, b) if a.dtype is dt.bool else S.add(a, b)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return g, g
+
+    onnx = Onnx("Add", 14)
+    samples = BESIDE_NUMBER
+
+
+class Sub(Elementwise):
+    """y = a - b"""
+
+    scalar = staticmethod(S.sub)
+    host = staticmethod(np.subtract)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return g, lambda: -g
+
+    onnx = Onnx("Sub", 14)
+    samples = BESIDE_NUMBER
+
+
+class Mul(Elementwise):
+    """y = a * b"""
+
+    host = staticmethod(np.multiply)
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        return S.and_(a, b) if a.dtype is dt.bool else S.mul(a, b)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g * b, lambda: g * a
+
+    onnx = Onnx("Mul", 14)
+    samples = BESIDE_NUMBER
+
+
+class Div(Elementwise):
+    """y = a / b"""
+
+    scalar = staticmethod(S.div)
+    host = staticmethod(np.true_divide)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        # d(a/b) = da/b - (a/b) db/b, with the quotient formed anew: keeps a and b, not y
+        return lambda: g / b, lambda: -(g * (a / b) / b)
+
+    onnx = Onnx("Div", 14)
+    samples = (sample((3, 4), (3, 4), low=0.5), sample((2, 3), (1, 3), low=0.5), sample((3,), 2.5))
+
+
+class Neg(Elementwise):
+    """y = -x"""
+
+    scalar = staticmethod(S.neg)
+    host = staticmethod(np.negative)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (-g,)
+
+    onnx = Onnx("Neg", 13)
+    samples = (sample((3, 4)),)
+
+
+class Pow(Elementwise):
+    """y = a ** b"""
+
+    scalar = staticmethod(S.pow)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        # d a**b = b a**(b-1) da + a**b log(a) db; where a == 0 the second term is 0 for b >= 0
+        def base() -> Any:
+            if b.__class__ in NUMBERS:
+                return g * (pow(a, b - 1) * b) if b != 0 else g * 0.0
+            return g * (b * pow(a, b - 1)).where(b != 0, 0.0)
+
+        def exponent() -> Any:
+            at_zero = (a == 0) & (b >= 0)
+            return g * (pow(a, b) * a.log()).where(~at_zero, 0.0)
+
+        return base, exponent
+
+    onnx = Onnx("Pow", 15)
+    samples = (
+        sample((3, 4), (3, 4), low=0.5),
+        sample((2, 3), 2.0),
+        sample((2, 3), 3, of="int64"),
+        sample((3,), -1.5, low=0.5),
+    )
+
+
+class Minimum(Elementwise):
+    """y = min(a, b); NaN if either is"""
+
+    scalar = staticmethod(S.min)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return _picked(g, a < b, a == b)
+
+    onnx = Onnx("Min", 13)
+    samples = PAIRS
+
+
+class Maximum(Elementwise):
+    """y = max(a, b); NaN if either is"""
+
+    scalar = staticmethod(S.max)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return _picked(g, a > b, a == b)
+
+    onnx = Onnx("Max", 13)
+    samples = PAIRS
+
+
+def _picked(g: Any, first: Any, tie: Any) -> tuple:
+    """Cotangents of a choice between two: all to the chosen one, halves on a tie (as torch)."""
+    half = g * 0.5
+    return (
+        lambda: half.where(tie, g.where(first, 0.0)),
+        lambda: half.where(tie, g.where(~first, 0.0)),
+    )
+
+
+class Remainder(Elementwise):
+    """y = a - b * floor(a / b): the sign is b's (Python's %)"""
+
+    scalar = staticmethod(S.rem)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return g, lambda: -(g * (a // b))
+
+    samples = (sample((3, 4), (3, 4), low=0.5), sample((5,), 3, of="int64", low=-9, high=9))
+
+
+class Fmod(Elementwise):
+    """y = a - b * trunc(a / b): the sign is a's (C's %)"""
+
+    scalar = staticmethod(S.fmod)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return g, lambda: -(g * (a / b).trunc())
+
+    samples = (sample((3, 4), (3, 4), low=0.5), sample((5,), 3, of="int64", low=-9, high=9))
+
+
+class FloorDivide(Elementwise):
+    """y = floor(a / b)"""
+
+    scalar = staticmethod(S.floordiv)
+    nondiff = "it is constant almost everywhere"
+    samples = (sample((3, 4), (3, 4), low=0.5), sample((5,), 3, of="int64", low=-9, high=9))
+
+
+class Atan2(Elementwise):
+    """y = the angle of the point (b, a)"""
+
+    scalar = staticmethod(S.atan2)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        def over_square(x: Any) -> Any:
+            return g * x / (a * a + b * b)
+
+        return lambda: over_square(b), lambda: -over_square(a)
+
+    samples = (sample((3, 4), (3, 4)),)
+
+
+def _binary(op: Any, name: str, a: Any, b: Any, *, floating: bool = False) -> Any:
+    if (
+        a.__class__ is b.__class__
+        and a._ghost is None
+        and b._ghost is None
+        and a._a.dtype is b._a.dtype
+        and (not floating or a._a.dtype.kind == "f")
+    ):
+        return apply(op, a, b)
+    return apply(op, *operands(name, a, b, floating=floating))
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
+    """y = input + alpha * other, broadcast and promoted; bool + bool is `or`."""
+    if alpha != 1:
+        other = mul(other, alpha)
+    y = _binary(_ADD, "add", input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
+    """y = input - alpha * other; RuntimeError on two bools (use ^ or logical_xor)."""
+    if alpha != 1:
+        other = mul(other, alpha)
+    if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
+            "trying to invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+    y = _binary(_SUB, "sub", input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def mul(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = input * other, broadcast and promoted; bool * bool is `and`."""
+    y = _binary(_MUL, "mul", input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
+    """y = input / other; integers divide as floats.  rounding_mode: None, "trunc" or "floor"."""
+    if rounding_mode is None:
+        y = _binary(_DIV, "div", input, other, floating=True)
+    elif rounding_mode == "floor":
+        y = floor_divide(input, other)
+    elif rounding_mode == "trunc":
+        y = trunc_divide(input, other)
+    else:
+        raise RuntimeError(
+            "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
+            f"but found '{rounding_mode}'"
+        )
+    return y if out is None else out.copy_result(y)
+
+
+def trunc_divide(a: Any, b: Any) -> Any:
+    """y = trunc(a / b), exact for integers."""
+    a, b = operands("div", a, b)
+    d = dtype_of(a if isinstance(a, Handle) else b)
+    if d.category == dt.FLOAT:
+        return div(a, b).trunc()
+    q, r = floor_divide(a, b), remainder(a, b)
+    opposite = (a < 0) != (b < 0)
+    return q + cast((r != 0) & opposite, d)
+
+
+def floor_divide(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = floor(input / other); ZeroDivisionError becomes RuntimeError for integers."""
+    a, b = operands("floor_divide", input, other)
+    _refuse_zero(b, "floor_divide")
+    y = apply(_FLOORDIV, a, b)
+    return y if out is None else out.copy_result(y)
+
+
+def remainder(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = input - other * floor(input / other): the sign is `other`'s."""
+    a, b = operands("remainder", input, other)
+    _refuse_zero(b, "remainder")
+    y = apply(_REM, a, b)
+    return y if out is None else out.copy_result(y)
+
+
+def fmod(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = input - other * trunc(input / other): the sign is `input`'s."""
+    a, b = operands("fmod", input, other)
+    _refuse_zero(b, "fmod")
+    y = apply(_FMOD, a, b)
+    return y if out is None else out.copy_result(y)
+
+
+def _refuse_zero(b: Any, name: str) -> None:
+    if b.__class__ is int and b == 0:
+        raise RuntimeError(f"{name}: ZeroDivisionError")
+
+
+def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
+    """y = input ** exponent; integers to a negative power raise RuntimeError."""
+    if exponent.__class__ is int and isinstance(input, Handle) and exponent == 2:
+        y = mul(input, input) if dtype_of(input) is not dt.bool else input
+        return y if out is None else out.copy_result(y)
+    a, b = operands("pow", input, exponent)
+    if b.__class__ is int and b < 0 and dtype_of(a).category != dt.FLOAT:
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
+    y = apply(_POW, a, b)
+    return y if out is None else out.copy_result(y)
+
+
+def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = min(input, other) elementwise; NaN wins; a tie shares the gradient."""
+    y = _binary(_MIN, "minimum", input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = max(input, other) elementwise; NaN wins; a tie shares the gradient."""
+    y = _binary(_MAX, "maximum", input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def atan2(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the angle, in radians, of the point (other, input)."""
+    y = _binary(_ATAN2, "atan2", input, other, floating=True)
+    return y if out is None else out.copy_result(y)
+
+
+def neg(input: Any, *, out: Any = None) -> Any:
+    """y = -input; RuntimeError on bool."""
+    if isinstance(input, Handle) and dtype_of(input) is dt.bool:
+        raise RuntimeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying "
+            "to invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+    y = unary(_NEG, input, "neg", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+_ADD, _SUB, _MUL, _DIV, _NEG, _POW = Add(), Sub(), Mul(), Div(), Neg(), Pow()
+_MIN, _MAX, _REM, _FMOD = Minimum(), Maximum(), Remainder(), Fmod()
+_FLOORDIV, _ATAN2 = FloorDivide(), Atan2()
+multiply, subtract, divide, true_divide, negative = mul, sub, div, div, neg

@@ -1,0 +1,198 @@
+"""Contractions: MatMul and what is built on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, broadcast_shapes, numel
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.gemm import plan_matmul
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.reduce import sum_to
+from weft.ops.view import reshape, transpose, unsqueeze
+from weft.runtime.native import Launch
+
+
+class MatMul(Op):
+    """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], k in increasing order"""
+
+    def type(self, a: Type, b: Type) -> Type:
+        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+            raise RuntimeError(
+                f"matmul: mat1 and mat2 shapes cannot be multiplied ({_matrix(a)} and {_matrix(b)})"
+            )
+        if a.dtype is not b.dtype:
+            raise RuntimeError(
+                f"expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != "
+                f"{b.dtype.name}"
+            )
+        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2], op="matmul")
+        return Type((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+
+    def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.matmul(a, b)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        a, b = ins
+        batch = out.shape[:-2]
+        return plan_matmul(_spread(a, batch), _spread(b, batch), out)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return (
+            lambda: sum_to(apply(_MATMUL, g, transpose(b, -2, -1)), a.shape),
+            lambda: sum_to(apply(_MATMUL, transpose(a, -2, -1), g), b.shape),
+        )
+
+    def vmap(self, size: int, dims: tuple, a: Any, b: Any) -> tuple[Any, int]:
+        rank = max(x.ndim - (d is not None) for x, d in zip((a, b), dims, strict=True))
+        out = []
+        for x, d in zip((a, b), dims, strict=True):
+            if d is not None:
+                x = x.movedim(d, 0)
+                x = x.reshape(size, *(1,) * (rank + 1 - x.ndim), *x.shape[1:])
+            out.append(x)
+        return apply(self, *out), 0
+
+    onnx = Onnx("MatMul", 13)
+    samples = (
+        sample((3, 4), (4, 5)),
+        sample((2, 3, 4), (2, 4, 5)),
+        sample((2, 1, 3, 4), (5, 4, 2)),
+        sample((3, 0), (0, 2)),
+    )
+
+
+def _matrix(t: Type) -> str:
+    return "x".join(map(str, t.shape[-2:])) if t.ndim < 3 else str(list(t.shape))
+
+
+def _spread(x: Layout, batch: tuple[int, ...]) -> Layout:
+    """The operand under the common batch dims: stride 0 where it repeats."""
+    lead = len(batch) - (len(x.shape) - 2)
+    shape = (*batch, *x.shape[-2:])
+    strides = (
+        *(0 for _ in range(lead)),
+        *(s if n != 1 else 0 for n, s in zip(x.shape[:-2], x.strides[:-2], strict=True)),
+        *x.strides[-2:],
+    )
+    return Layout(shape, strides, x.dtype)
+
+
+_MATMUL = MatMul()
+
+
+def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
+    """The matrix product, batched over leading dims; vectors as in torch.matmul.
+
+    Shapes (n,)@(n,) -> (); (m,k)@(k,) -> (m,); (k,)@(k,n) -> (n,); (...,m,k)@(...,k,n) -> (...,m,n).
+    RuntimeError: inner sizes or dtypes differ, a 0-dim operand.
+    """
+    a, b = shape_of(input), shape_of(other)
+    if not a or not b:
+        raise RuntimeError(
+            f"both arguments to matmul need to be at least 1D, but they are {len(a)}D and {len(b)}D"
+        )
+    if len(a) == len(b) == 2:
+        y = apply(_MATMUL, input, other)
+    elif len(a) == 1 and len(b) == 1:
+        if a != b:
+            raise RuntimeError(
+                f"inconsistent tensor size, expected tensor [{a[0]}] and src [{b[0]}] to have the "
+                f"same number of elements, but got {a[0]} and {b[0]} elements respectively"
+            )
+        y = reshape(apply(_MATMUL, unsqueeze(input, 0), unsqueeze(other, 1)), ())
+    elif len(a) == 1:
+        y = apply(_MATMUL, unsqueeze(input, 0), other).squeeze(-2)
+    elif len(b) == 1:
+        y = apply(_MATMUL, input, unsqueeze(other, 1)).squeeze(-1)
+    elif len(b) == 2:  # one tall product: the weight is read once, its cotangent needs no sum
+        y = apply(_MATMUL, reshape(input, (numel(a[:-1]), a[-1])), other)
+        y = reshape(y, (*a[:-1], b[-1]))
+    else:
+        y = apply(_MATMUL, input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def _need_rank(op: str, want: int, **operands: Any) -> None:
+    for name, x in operands.items():
+        if len(shape_of(x)) != want:
+            raise RuntimeError(f"{op}: {name} must be a {want}D tensor, got {len(shape_of(x))}D")
+
+
+def mm(input: Any, mat2: Any, *, out: Any = None) -> Any:
+    """The product of two matrices."""
+    _need_rank("mm", 2, self=input, mat2=mat2)
+    y = apply(_MATMUL, input, mat2)
+    return y if out is None else out.copy_result(y)
+
+
+def bmm(input: Any, mat2: Any, *, out: Any = None) -> Any:
+    """The products of two batches of matrices."""
+    _need_rank("bmm", 3, batch1=input, batch2=mat2)
+    a, b = shape_of(input), shape_of(mat2)
+    if a[0] != b[0] or a[2] != b[1]:
+        raise RuntimeError(
+            f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but "
+            f"got: [{b[0]}, {b[1]}]."
+        )
+    y = apply(_MATMUL, input, mat2)
+    return y if out is None else out.copy_result(y)
+
+
+def mv(input: Any, vec: Any) -> Any:
+    """A matrix times a vector."""
+    _need_rank("mv", 2, input=input)
+    _need_rank("mv", 1, vec=vec)
+    return matmul(input, vec)
+
+
+def dot(input: Any, tensor: Any) -> Any:
+    """The inner product of two vectors."""
+    _need_rank("dot", 1, input=input, tensor=tensor)
+    return matmul(input, tensor)
+
+
+def outer(input: Any, vec2: Any) -> Any:
+    """y[i, j] = input[i] * vec2[j]"""
+    _need_rank("outer", 1, input=input, vec2=vec2)
+    return unsqueeze(input, 1) * vec2
+
+
+def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    """beta * input + alpha * (mat1 @ mat2)"""
+    _need_rank("addmm", 2, mat1=mat1, mat2=mat2)
+    y = apply(_MATMUL, mat1, mat2)
+    y = y if alpha == 1 else y * alpha
+    return y + input if beta == 1 else (y + input * beta if beta != 0 else y)
+
+
+def linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    """y = input @ weight.T + bias.   input (..., in), weight (out, in), bias (out,)."""
+    x, w = shape_of(input), shape_of(weight)
+    if not x or x[-1] != w[-1]:
+        rows = numel(x[:-1])
+        raise RuntimeError(
+            f"linear: mat1 and mat2 shapes cannot be multiplied ({rows}x{x[-1] if x else 0} and "
+            f"{w[-1]}x{w[0]})"
+        )
+    if dtype_of(input) is not dtype_of(weight):
+        raise RuntimeError(
+            f"mat1 and mat2 must have the same dtype, but got {_spell(input)} and {_spell(weight)}"
+        )
+    y = matmul(input, transpose(weight, 0, 1) if len(w) == 2 else weight)
+    return y if bias is None else y + bias
+
+
+_SPELL = {dt.float32: "Float", dt.float64: "Double", dt.float16: "Half", dt.int64: "Long"}
+
+
+def _spell(x: Any) -> str:
+    d = dtype_of(x)
+    return _SPELL.get(d, d.name)
+
+
+

@@ -1,0 +1,251 @@
+"""Tensors from attributes alone: full, arange, and what is built on them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.core.device import require_cpu
+from weft.core.op import Onnx, sample
+from weft.core.types import Type
+from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.kinds import Create, Elementwise
+from weft.ops.view import shape_args
+from weft.runtime import memory
+
+
+class Full(Create):
+    """y[i] = value"""
+
+    shape: tuple[int, ...] = ()
+    value: float | int | bool = 0
+    dtype: dt.dtype = dt.float32
+
+    def type(self) -> Type:
+        return Type(self.shape, self.dtype)
+
+    def host(self) -> np.ndarray:
+        y = memory.empty(self.shape, self.dtype.np)
+        y.fill(self.value)
+        return y
+
+    def oracle(self) -> np.ndarray:
+        return np.full(self.shape, self.value, self.dtype.np)
+
+    onnx = Onnx("ConstantOfShape", 9)
+    samples = (sample(shape=(2, 3), value=1.5), sample(shape=(0,), value=1, dtype=dt.int64))
+
+
+class Arange(Create):
+    """y[i] = start + i * step, `length` elements"""
+
+    start: float | int = 0
+    step: float | int = 1
+    length: int = 0
+    dtype: dt.dtype = dt.int64
+
+    def type(self) -> Type:
+        return Type((self.length,), self.dtype)
+
+    def host(self) -> np.ndarray:
+        if self.dtype.category == dt.INT:
+            return (np.arange(self.length) * self.step + self.start).astype(self.dtype.np)
+        y = np.arange(self.length, dtype=np.float64) * self.step + self.start
+        return y.astype(self.dtype.np)
+
+    oracle = host
+    onnx = Onnx("Range", 11)
+    samples = (sample(length=5), sample(start=0.5, step=0.25, length=3, dtype=dt.float32))
+
+
+class Eye(Create):
+    """y[i, j] = 1 where i == j"""
+
+    n: int = 0
+    m: int = 0
+    dtype: dt.dtype = dt.float32
+
+    def type(self) -> Type:
+        return Type((self.n, self.m), self.dtype)
+
+    def host(self) -> np.ndarray:
+        return np.eye(self.n, self.m, dtype=self.dtype.np)
+
+    oracle = host
+    onnx = Onnx("EyeLike", 9)
+    samples = (sample(n=3, m=2), sample(n=0, m=0))
+
+
+class Clone(Elementwise):
+    """y = x, in memory of its own"""
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return x
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return np.array(x, order="C")
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g,)
+
+    onnx = Onnx("Identity", 13)
+    samples = (sample((3, 4)), sample((0,), of="int64"))
+
+
+def clone(input: Any, *, memory_format: Any = None) -> Any:
+    """The same values in memory of their own."""
+    return apply(Clone(), input)
+
+
+def finish(y: Any, requires_grad: bool, device: Any, op: str) -> Any:
+    """A new leaf: device checked, requires_grad set."""
+    require_cpu(device, op)
+    return y.requires_grad_() if requires_grad else y
+
+
+def _sizes(size: tuple, op: str) -> tuple[int, ...]:
+    shape = shape_args(size, op)
+    if any(n < 0 for n in shape):
+        raise RuntimeError(
+            f"{op}: Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
+        )
+    return shape
+
+
+def full(
+    size: Any,
+    fill_value: Any,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    out: Any = None,
+    layout: Any = None,
+    pin_memory: bool = False,
+    memory_format: Any = None,
+) -> Any:
+    """y[i] = fill_value; the dtype is the value's own unless given."""
+    value = fill_value.item() if hasattr(fill_value, "item") else fill_value
+    d = dtype or dt.of_number(value)
+    y = apply(Full(_sizes((size,), "full"), _as(value, d), d))
+    if out is not None:
+        return out.copy_result(y)
+    return finish(y, requires_grad, device, "full")
+
+
+def _as(value: Any, d: dt.dtype) -> Any:
+    if d.category == dt.FLOAT:
+        return float(value)
+    return int(value) if d.category == dt.INT else bool(value)
+
+
+def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """y[i] = 0"""
+    if "size" in kw:
+        size = (kw.pop("size"),)
+    return full(_sizes(size, "zeros"), 0, dtype=dtype or dt.get_default_dtype(), **kw)
+
+
+def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """y[i] = 1"""
+    if "size" in kw:
+        size = (kw.pop("size"),)
+    return full(_sizes(size, "ones"), 1, dtype=dtype or dt.get_default_dtype(), **kw)
+
+
+def empty(
+    *size: Any,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **kw: Any,
+) -> Any:
+    """Memory that nobody has written yet."""
+    if "size" in kw:
+        size = (kw.pop("size"),)
+    shape = _sizes(size, "empty")
+    y = wrap(memory.empty(shape, (dtype or dt.get_default_dtype()).np))
+    return finish(y, requires_grad, device, "empty")
+
+
+def full_like(input: Any, fill_value: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """`full` with input's shape and, unless given, dtype."""
+    return full(shape_of(input), fill_value, dtype=dtype or dtype_of(input), **kw)
+
+
+def zeros_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """`zeros` with input's shape and, unless given, dtype."""
+    return full(shape_of(input), 0, dtype=dtype or dtype_of(input), **kw)
+
+
+def ones_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """`ones` with input's shape and, unless given, dtype."""
+    return full(shape_of(input), 1, dtype=dtype or dtype_of(input), **kw)
+
+
+def empty_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+    """`empty` with input's shape and, unless given, dtype."""
+    kw.pop("memory_format", None)
+    return empty(shape_of(input), dtype=dtype or dtype_of(input), **kw)
+
+
+def arange(
+    start: Any = 0,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    out: Any = None,
+) -> Any:
+    """start, start + step, ... while below end; int64 when all three are ints."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if (end - start) * step < 0:
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    d = dtype or (
+        dt.get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else dt.int64
+    )
+    length = math.ceil((end - start) / step)
+    y = apply(Arange(start, step, length, d))
+    return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "arange")
+
+
+def linspace(
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+    d = dtype or dt.get_default_dtype()
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    i = np.arange(steps, dtype=np.float64)
+    wide = np.where(i < steps // 2, start + step * i, end - step * (steps - 1 - i))
+    return finish(wrap(wide.astype(d.np)), requires_grad, device, "linspace")
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Any:
+    """The identity matrix, n by m."""
+    y = apply(Eye(n, n if m is None else m, dtype or dt.get_default_dtype()))
+    return finish(y, requires_grad, device, "eye")

@@ -1,0 +1,206 @@
+"""apply: run an op on tensors.  The one door through which every tensor operation goes.
+
+    infer type -> find the kernel -> call native code -> record a tape node if a gradient is wanted
+
+While a `weft.compile`d function runs, the recorder of this thread takes the call instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy._core.umath import _extobj_contextvar as _errors  # type: ignore[attr-defined]
+from numpy._core.umath import _make_extobj  # type: ignore[attr-defined]
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle, TapeNode, state, storage_of
+from weft.core.op import Meta, Op
+from weft.core.types import Type
+from weft.kernels.layout import Layout
+from weft.runtime import memory, native
+
+# np.errstate costs more than a small add; this is the context variable that it sets.
+_quiet = _make_extobj(all="ignore")
+NUMBERS = (float, int, bool)
+_new = object.__new__
+_tensor_class: Any = Handle  # weft.Tensor once tensor.py has named it
+_launches: dict[tuple, tuple] = {}
+_LAUNCH_CAP = 50_000
+
+
+def install(tensor_class: type[Handle]) -> None:
+    """tensor.py names the class of results (ops may not import it: the import law)."""
+    global _tensor_class
+    _tensor_class = tensor_class
+
+
+def wrap(a: np.ndarray) -> Any:
+    """A fresh tensor over an array."""
+    y = _new(_tensor_class)
+    y._a = a
+    return y
+
+
+def apply(op: Op, *args: Any) -> Any:
+    """The result of `op` on `args` (tensors; Python numbers where the op takes them)."""
+    if state.recorder is not None:
+        y = state.recorder.apply(op, args)
+    else:
+        y = _new(_tensor_class)
+        y._a = execute(op, args)
+        if op.is_view:
+            link_view(y, args[0])
+    if state.grad and op.nondiff is None:
+        for a in args:
+            if a.__class__ not in NUMBERS and a._rg:
+                record(op, args, y)
+                break
+    return y
+
+
+def link_view(y: Handle, x: Handle) -> None:
+    """Make `y` a view of `x`'s memory, unless the op had to copy."""
+    y._st = storage_of(x)
+    y._base = x._base if x._base is not None else x
+
+
+def record(op: Op, args: tuple, y: Any) -> None:
+    """Put a node on the tape: `y = op(*args)`."""
+    keep = op.saved_args
+    edges = []
+    saved = []
+    versions = []
+    for i, a in enumerate(args):
+        if a.__class__ in NUMBERS:
+            edges.append(None)
+            saved.append(a)
+            continue
+        edges.append((a._fn or a) if a._rg else None)
+        if keep is None or i in keep:
+            saved.append(a)
+            st = a._st
+            versions.append(0 if st is None else st.version)
+        elif a._ghost is None:
+            saved.append(Meta(a._a.shape, a._a.dtype))
+        else:
+            saved.append(Meta(a._ghost.shape, a._ghost.dtype.np))
+    if op.saves_result:
+        result = alias(y)
+        versions.append(0 if y._st is None else y._st.version)
+    else:
+        result = None
+    y._fn = TapeNode(op, tuple(edges), tuple(saved), tuple(versions), result)
+    y._rg = True
+
+
+def alias(t: Handle) -> Any:
+    """Another handle of the same value, off the tape (so the tape makes no reference cycle)."""
+    y = _new(_tensor_class)
+    if t._ghost is None:
+        y._a = t._a
+    else:
+        y._ghost = t._ghost
+        t._ghost.adopt(y)
+    y._st = storage_of(t)
+    if t._base is not None:
+        y._base = t._base
+    return y
+
+
+SMALL = 16_384  # elements up to which NumPy beats a native launch where IEEE fixes the answer
+
+
+def execute(op: Op, args: tuple) -> np.ndarray:
+    """The value of `op` on the operands' values."""
+    host = op.host
+    if host is not None and (op.plan is None or _small(args)):
+        token = _errors.set(_quiet)
+        try:
+            return host(*[a if a.__class__ in NUMBERS else a._a for a in args])
+        except (ValueError, TypeError, IndexError):
+            op.type(*types_of(args))  # says what is wrong in the op's own words
+            raise
+        finally:
+            _errors.reset(token)
+    if op.plan is not None:
+        return _run_native(op, args)
+    return _run_body(op, args)._a
+
+
+def _small(args: tuple) -> bool:
+    for a in args:
+        if a.__class__ not in NUMBERS and a._a.size > SMALL:
+            return False
+    return True
+
+
+def types_of(args: tuple) -> list[Type]:
+    return [type_of(a) for a in args]
+
+
+def dtype_of(t: Handle) -> dt.dtype:
+    return dt.from_np(t._a.dtype) if t._ghost is None else t._ghost.dtype
+
+
+def shape_of(t: Handle) -> tuple[int, ...]:
+    return t._a.shape if t._ghost is None else t._ghost.shape
+
+
+def type_of(a: Any) -> Type:
+    """A tensor's Type; a Python number counts as a 0-dim value of its own dtype."""
+    if a.__class__ in NUMBERS:
+        return Type((), dt.of_number(a))
+    return Type(shape_of(a), dtype_of(a))
+
+
+def _run_body(op: Op, args: tuple) -> Any:
+    grad, state.grad = state.grad, False
+    try:
+        return op.body(*args)
+    finally:
+        state.grad = grad
+
+
+def _run_native(op: Op, args: tuple) -> np.ndarray:
+    arrays = _arrays(args)
+    key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
+    found = _launches.get(key)
+    if found is None:
+        t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
+        out_layout = Layout.contiguous(t.shape, t.dtype.np)
+        launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
+        if len(_launches) > _LAUNCH_CAP:
+            _launches.clear()
+        found = _launches[key] = (launch, t.shape, t.dtype.np)
+    launch, shape, np_dtype = found
+    out = memory.empty(shape, np_dtype)
+    if launch is None:  # nothing to compute: no elements
+        return out
+    status = native.launch(launch, out, arrays)
+    if status:
+        raise op.fail(status, arrays)  # type: ignore[attr-defined]  ops whose kernels check data
+    return out
+
+
+def _arrays(args: tuple) -> list[np.ndarray]:
+    """The operands' arrays; Python numbers become 0-dim arrays of the tensors' dtype."""
+    for a in args:
+        if a.__class__ not in NUMBERS:
+            np_dtype = a._a.dtype
+            break
+    else:
+        raise TypeError("at least one operand must be a tensor")
+    return [number_array(a, np_dtype) if a.__class__ in NUMBERS else a._a for a in args]
+
+
+def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
+    """A Python number as a 0-dim array; integers wrap as in C, as torch's do."""
+    if np_dtype.kind in "iu" and x.__class__ is int:
+        return np.array(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(np_dtype)
+    return np.asarray(x).astype(np_dtype)
+
+
+def plan_of(op: Op, ins: list[Layout], out: Layout) -> native.Launch | None:
+    """The native code of one op call: the kind's generator, or the op's own planner."""
+    return op.plan(ins, out)

@@ -1,0 +1,150 @@
+"""Tensors joined along a dim: Concat, and stack, split, chunk built beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, wrap_dim
+from weft.ops.cast import cast
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.view import Slice, expand, select, unsqueeze
+
+
+class Concat(Op):
+    """y = the operands one after the other along dim"""
+
+    dim: int = 0
+
+    def type(self, *xs: Type) -> Type:
+        first = xs[0]
+        for i, x in enumerate(xs):
+            if x.ndim != first.ndim:
+                raise RuntimeError(
+                    f"Tensors must have same number of dimensions: got {first.ndim} and {x.ndim}"
+                )
+            for d, (m, n) in enumerate(zip(first.shape, x.shape, strict=True)):
+                if d != self.dim and m != n:
+                    raise RuntimeError(
+                        f"Sizes of tensors must match except in dimension {self.dim}. Expected "
+                        f"size {m} but got size {n} for tensor number {i} in the list."
+                    )
+        total = sum(x.shape[self.dim] for x in xs)
+        return Type((*first.shape[: self.dim], total, *first.shape[self.dim + 1 :]), first.dtype)
+
+    def host(self, *xs: np.ndarray) -> np.ndarray:
+        return np.concatenate(xs, axis=self.dim)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, *xs: Any) -> tuple:
+        out = []
+        at = 0
+        for x in xs:
+            n = x.shape[self.dim]
+            out.append(_part(g, self.dim, at, at + n))
+            at += n
+        return tuple(out)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        rows = [
+            expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
+            for x, d in zip(xs, dims, strict=True)
+        ]
+        return apply(Concat(self.dim + 1), *rows), 0
+
+    onnx = Onnx("Concat", 13, (("dim", "axis"),))
+    samples = (sample((2, 3), (4, 3)), sample((2, 3), (2, 0), (2, 1), dim=1))
+
+
+def _part(g: Any, dim: int, start: int, stop: int) -> Any:
+    return lambda: apply(Slice(dim, start, stop, 1), g)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | None = None) -> Any:
+    """The tensors one after the other along dim; dtypes promoted; empty 1-D tensors are skipped."""
+    dim = dim if axis is None else axis
+    xs = list(tensors)
+    if not xs:
+        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+    for i, x in enumerate(xs):
+        if not hasattr(x, "_ghost"):
+            raise TypeError(
+                f"expected Tensor as element {i} in argument 0, but got {type(x).__name__}"
+            )
+        if not shape_of(x):
+            raise RuntimeError(
+                f"zero-dimensional tensor (at position {i}) cannot be concatenated"
+            )
+    d = dtype_of(xs[0])
+    for x in xs[1:]:
+        d = dt.promote_types(d, dtype_of(x))
+    kept = [x for x in xs if shape_of(x) != (0,)] or xs[:1]
+    axis_ = wrap_dim(dim, len(shape_of(kept[0])), "cat")
+    y = apply(Concat(axis_), *(cast(x, d) for x in kept))
+    return y if out is None else out.copy_result(y)
+
+
+def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
+    """The tensors, all of one shape, along a new dim."""
+    xs = list(tensors)
+    if not xs:
+        raise RuntimeError("stack expects a non-empty TensorList")
+    shape = shape_of(xs[0])
+    for i, x in enumerate(xs):
+        if shape_of(x) != shape:
+            raise RuntimeError(
+                f"stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
+                f"{list(shape_of(x))} at entry {i}"
+            )
+    d = wrap_dim(dim, len(shape) + 1, "stack")
+    return cat([unsqueeze(x, d) for x in xs], d, out=out)
+
+
+def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
+    """Views of consecutive parts along dim: of one size (the last may be smaller), or as listed."""
+    shape = shape_of(tensor)
+    d = wrap_dim(dim, len(shape), "split")
+    n = shape[d]
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 0 or (size == 0 and n != 0):
+            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
+        parts = [size] * (n // size) + ([n % size] if n % size else []) if size else [0]
+        parts = parts or [0]
+    else:
+        parts = list(split_size_or_sections)
+        if sum(parts) != n or any(p < 0 for p in parts):
+            raise RuntimeError(
+                f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size "
+                f"at dimension {d}), but got split_sizes={parts}"
+            )
+    out = []
+    at = 0
+    for p in parts:
+        out.append(apply(Slice(d, at, at + p, 1), tensor))
+        at += p
+    return tuple(out)
+
+
+def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
+    """At most `chunks` views of equal size (the last may be smaller) along dim."""
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    n = shape_of(input)[wrap_dim(dim, len(shape_of(input)), "chunk")]
+    size = -(-n // chunks)
+    return split(input, size if size else [0] * chunks, dim)
+
+
+def unbind(input: Any, dim: int = 0) -> tuple:
+    """The slices along dim, which is dropped, as views."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape), "unbind")
+    return tuple(select(input, d, i) for i in range(shape[d]))
+
+
+concat = concatenate = cat

@@ -1,0 +1,121 @@
+"""The kinds: what families of ops have in common.  "Is it pointwise?" is answered here only.
+
+Elementwise   one scalar expression, broadcast over the operands
+Reduce        combine the elements along some dims
+View          the same memory seen with another shape, strides or offset
+Create        a value from attributes alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.core.op import REGISTRY, Op
+from weft.core.types import Type, broadcast_shapes
+from weft.kernels.eager import plan_elementwise, plan_reduce
+from weft.kernels.layout import Layout
+from weft.ops.dispatch import NUMBERS, apply
+from weft.runtime.native import Launch
+
+
+class Elementwise(Op, abstract=True):
+    """y[i] = scalar(a[i], b[i], ...), operands broadcast against each other.
+
+    `scalar(*exprs) -> Expr` is the whole meaning (a method when it reads the op's attributes).
+    Operands have one dtype (rooms cast before); a Python number counts as a 0-dim operand.
+    `host` may be a NumPy ufunc where IEEE fixes every bit of the answer: it serves small tensors.
+    """
+
+    broadcasts: ClassVar[bool] = True
+    scalar: ClassVar[Callable[..., S.Expr]]
+
+    def expr(self, *dtypes: dt.dtype) -> S.Expr:
+        """The scalar expression on operands of these dtypes."""
+        return self.scalar(*(S.Arg(i, d) for i, d in enumerate(dtypes)))
+
+    def type(self, *types: Type) -> Type:
+        shape = broadcast_shapes(*(t.shape for t in types), op=self.name.lower())
+        return Type(shape, self.expr(*(t.dtype for t in types)).dtype)
+
+    def oracle(self, *xs: np.ndarray) -> np.ndarray:
+        expr = self.expr(*(dt.from_np(np.asarray(x).dtype) for x in xs))
+        shape = np.broadcast_shapes(*(np.shape(x) for x in xs))
+        return np.broadcast_to(S.evaluate(expr, xs), shape)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_elementwise(self.expr(*(dt.from_np(x.dtype) for x in ins)), ins, out)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        ranks = [0 if d is None and x.__class__ in NUMBERS else x.ndim - (d is not None)
+                 for x, d in zip(xs, dims, strict=True)]  # fmt: skip
+        aligned = []
+        for x, d in zip(xs, dims, strict=True):
+            if d is not None:
+                x = x.movedim(d, 0)
+                x = x.reshape(x.shape[0], *(1,) * (max(ranks) - x.ndim + 1), *x.shape[1:])
+            aligned.append(x)
+        return apply(self, *aligned), 0
+
+
+class Reduce(Op, abstract=True):
+    """y = the combination of x's elements along `dims`, in the strict order (kernels/reduce).
+
+    `dims` are sorted and counted from 0; with `keepdim` they stay as size 1.
+    """
+
+    dims: tuple[int, ...] = ()
+    keepdim: bool = False
+    combine: ClassVar[str]  # sum prod max min argmax argmin any all
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return d
+
+    def type(self, x: Type) -> Type:
+        dims = self.dims
+        if self.keepdim:
+            shape = tuple(1 if i in dims else n for i, n in enumerate(x.shape))
+        else:
+            shape = tuple(n for i, n in enumerate(x.shape) if i not in dims)
+        return Type(shape, self.result_dtype(x.dtype))
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        expr = S.Arg(0, dt.from_np(ins[0].dtype))
+        return plan_reduce(self.combine, expr, self.dims, self.keepdim, ins, out)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        return apply(type(self)(tuple(d + 1 for d in self.dims), self.keepdim), moved), 0
+
+
+class View(Op, abstract=True):
+    """The same elements in the same memory under another shape, strides and offset."""
+
+    is_view: ClassVar[bool] = True
+
+
+class Create(Op, abstract=True):
+    """A value made from attributes alone: no operands, no gradient."""
+
+    nondiff: ClassVar[str | None] = "it has no operands"
+
+    def vmap(self, size: int, dims: tuple) -> tuple[Any, None]:
+        return apply(self), None
+
+
+def by_loop(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+    """The vmap rule of last resort: one call a row, stacked.  Written, never assumed."""
+    rows = []
+    for i in range(size):
+        rows.append(apply(self, *(x if d is None else x.select(d, i) for x, d in zip(xs, dims, strict=True))))  # fmt: skip  # noqa: E501
+    return apply(_join(), *(r.unsqueeze(0) for r in rows)), 0
+
+
+
+
+def _join() -> Op:
+    return REGISTRY["Concat"](0)  # the room of Concat builds on this module

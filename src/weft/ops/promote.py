@@ -1,0 +1,78 @@
+"""Operands brought to one dtype by torch's promotion rules, before an op sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle
+from weft.core.op import Op
+from weft.ops.cast import cast
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, wrap
+
+
+def result_type(*args: Any) -> dt.dtype:
+    """The dtype that an operation on these tensors and Python numbers computes in."""
+    dims = zero = number = None
+    for a in args:
+        if isinstance(a, Handle):
+            d = dtype_of(a)
+            if a.ndim:  # type: ignore[attr-defined]
+                dims = d if dims is None else dt.promote_types(dims, d)
+            else:
+                zero = d if zero is None else dt.promote_types(zero, d)
+        else:
+            d = dt.of_number(a)
+            number = d if number is None else dt.promote_types(number, d)
+    return dt.result_type_of(dims, zero, number)
+
+
+def number_of(x: Any, op: str) -> Any:
+    """A Python number, also from NumPy scalars; TypeError for anything else."""
+    if x.__class__ in NUMBERS:
+        return x
+    if isinstance(x, np.generic):
+        return x.item()
+    if isinstance(x, (float, int)):
+        return float(x) if isinstance(x, float) else int(x)
+    raise TypeError(f"{op}(): argument 'other' must be Tensor or Number, not {type(x).__name__}")
+
+
+def operands(op: str, *args: Any, floating: bool = False) -> list:
+    """The operands cast to their result type; numbers stay numbers (one tensor at least).
+
+    `floating`: integer operands become the default float dtype (true division, exp, ...).
+    """
+    first = args[0]
+    if len(args) == 2 and isinstance(first, Handle) and isinstance(args[1], Handle):
+        d = dtype_of(first)
+        if d is dtype_of(args[1]) and (d.category == dt.FLOAT or not floating):
+            return [first, args[1]]
+    args = tuple(a if isinstance(a, Handle) else number_of(a, op) for a in args)
+    d = result_type(*args)
+    if floating and d.category != dt.FLOAT:
+        d = dt.get_default_dtype()
+    out = [cast(a, d) if isinstance(a, Handle) else as_number(a, d) for a in args]
+    if not any(isinstance(a, Handle) for a in args):
+        out[0] = wrap(np.asarray(out[0], d.np))
+    return out
+
+
+def as_number(x: Any, d: dt.dtype) -> Any:
+    """The number in the category of dtype `d` (an int beside float tensors is a float)."""
+    if d.category == dt.FLOAT:
+        return float(x)
+    if d.category == dt.INT:
+        return int(x)
+    return bool(x)
+
+
+def unary(op: Op, x: Any, name: str, *, floating: bool = True) -> Any:
+    """`op` on one tensor; integer operands become the default float when `floating`."""
+    if not isinstance(x, Handle):
+        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
+    if floating and dtype_of(x).category != dt.FLOAT:
+        x = cast(x, dt.get_default_dtype())
+    return apply(op, x)

@@ -1,0 +1,304 @@
+"""Reductions: sum prod amax amin argmax argmin any all, and what is built on them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, sample
+from weft.core.types import numel, wrap_dim, wrap_dims
+from weft.ops.cast import cast
+from weft.ops.creation import full
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import Reduce
+from weft.ops.view import expand, reshape
+
+SAMPLES = (
+    sample((3, 4), dims=(0, 1)),
+    sample((2, 3, 5), dims=(1,), keepdim=True),
+    sample((2, 3, 5), dims=(0, 2)),
+)
+
+
+def _back(g: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+    """g with the reduced dims put back as size 1."""
+    if keepdim:
+        return g
+    return reshape(g, tuple(1 if i in dims else n for i, n in enumerate(x.shape)))
+
+
+class Sum(Reduce):
+    """y = the sum of x along dims, in the strict order"""
+
+    combine = "sum"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return d if d.category == dt.FLOAT else dt.int64
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sum(x, axis=self.dims, keepdims=self.keepdim))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (expand(_back(g, x, self.dims, self.keepdim), tuple(x.shape)),)
+
+    onnx = Onnx("ReduceSum", 13)
+    samples = (*SAMPLES, sample((0, 3), dims=(0,)))
+
+
+class Prod(Reduce):
+    """y = the product of x along dims"""
+
+    combine = "prod"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return d if d.category == dt.FLOAT else dt.int64
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.prod(x, axis=self.dims, keepdims=self.keepdim))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # the product of the others, exclusive from both ends, so that zeros are no exception
+        return (_back(g, x, self.dims, self.keepdim) * product_of_others(x, self.dims),)
+
+    onnx = Onnx("ReduceProd", 18)
+    samples = (*SAMPLES, sample((0, 3), dims=(0,)))
+
+
+def product_of_others(x: Any, dims: tuple[int, ...]) -> Any:
+    """z[i] = the product over j != i of x[j] along dims (flattened)."""
+    keep = tuple(d for d in range(x.ndim) if d not in dims)
+    order = (*keep, *dims)
+    moved = x.permute(order)
+    rows = moved.reshape(*(moved.shape[: len(keep)]), -1)
+    n = rows.shape[-1]
+    columns = [rows.narrow(-1, i, 1) for i in range(n)]
+    before = [full((1,), 1.0, dtype=x.dtype).expand(columns[0].shape)] if n else []
+    for c in columns[:-1]:
+        before.append(before[-1] * c)
+    after = before[:1]
+    for c in reversed(columns[1:]):
+        after.append(after[-1] * c)
+    after.reverse()
+    if not n:
+        return x
+    joined = type(x).concat_columns([b * a for b, a in zip(before, after, strict=True)])
+    back = [0] * len(order)
+    for k, d in enumerate(order):
+        back[d] = k
+    return joined.reshape(moved.shape).permute(tuple(back))
+
+
+class AMax(Reduce):
+    """y = the largest of x along dims; NaN if any is"""
+
+    combine = "max"
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.max(x, axis=self.dims, keepdims=self.keepdim))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (_shared(g, y, x, self.dims, self.keepdim),)
+
+    onnx = Onnx("ReduceMax", 18)
+    samples = SAMPLES
+
+
+class AMin(Reduce):
+    """y = the smallest of x along dims; NaN if any is"""
+
+    combine = "min"
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.min(x, axis=self.dims, keepdims=self.keepdim))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (_shared(g, y, x, self.dims, self.keepdim),)
+
+    onnx = Onnx("ReduceMin", 18)
+    samples = SAMPLES
+
+
+def _shared(g: Any, y: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+    """The cotangent shared evenly by all elements that attain the extreme (as torch.amax)."""
+    mine = cast(x == _back(y, x, dims, keepdim), dtype_of(g))
+    return mine * (_back(g, x, dims, keepdim) / apply(Sum(dims, True), mine))
+
+
+class ArgMax(Reduce):
+    """y = the flat index along dims of the first largest element"""
+
+    combine = "argmax"
+    nondiff = "its result is an index"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return dt.int64
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return _arg(np.argmax, x, self.dims, self.keepdim)
+
+    onnx = Onnx("ArgMax", 13)
+    samples = (sample((2, 3, 5), dims=(1,), keepdim=True), sample((3, 4), dims=(0, 1)))
+
+
+class ArgMin(Reduce):
+    """y = the flat index along dims of the first smallest element"""
+
+    combine = "argmin"
+    nondiff = "its result is an index"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return dt.int64
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return _arg(np.argmin, x, self.dims, self.keepdim)
+
+    onnx = Onnx("ArgMin", 13)
+    samples = (sample((2, 3, 5), dims=(1,), keepdim=True), sample((3, 4), dims=(0, 1)))
+
+
+def _arg(fn: Any, x: np.ndarray, dims: tuple[int, ...], keepdim: bool) -> np.ndarray:
+    if len(dims) == 1:
+        return np.asarray(fn(x, axis=dims[0], keepdims=keepdim))
+    return np.asarray(fn(x)).reshape((1,) * x.ndim if keepdim else ())
+
+
+class Any_(Reduce):
+    """y = whether any element along dims is true"""
+
+    combine = "any"
+    nondiff = "its result is bool"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return dt.bool
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.any(x, axis=self.dims, keepdims=self.keepdim))
+
+    samples = (sample((2, 3, 5), of="bool", dims=(1,)), sample((0,), of="bool", dims=(0,)))
+
+
+class All_(Reduce):
+    """y = whether all elements along dims are true"""
+
+    combine = "all"
+    nondiff = "its result is bool"
+
+    def result_dtype(self, d: dt.dtype) -> dt.dtype:
+        return dt.bool
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.all(x, axis=self.dims, keepdims=self.keepdim))
+
+    samples = (sample((2, 3, 5), of="bool", dims=(1,)), sample((0,), of="bool", dims=(0,)))
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def sum(
+    input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Any:
+    """y = the sum along dim (all dims when None); integers and bools sum as int64."""
+    if dtype is not None:
+        input = cast(input, dtype)
+    elif dtype_of(input) is dt.bool:
+        input = cast(input, dt.int64)
+    y = apply(Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim), input)
+    if dtype is not None:
+        y = cast(y, dtype)
+    return y if out is None else out.copy_result(y)
+
+
+def sum_to(x: Any, shape: Any) -> Any:
+    """x summed to `shape`: the adjoint of broadcasting `shape` to x's shape."""
+    have = shape_of(x)
+    shape = tuple(shape)
+    if have == shape:
+        return x
+    lead = len(have) - len(shape)
+    dims = tuple(range(lead)) + tuple(
+        lead + i for i, n in enumerate(shape) if n == 1 and have[lead + i] != 1
+    )
+    return reshape(apply(Sum(dims, False), x), shape) if dims else reshape(x, shape)
+
+
+def mean(
+    input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Any:
+    """y = sum / count; RuntimeError for integer tensors unless dtype is given."""
+    if dtype is not None:
+        input = cast(input, dtype)
+    d = dtype_of(input)
+    if d.category != dt.FLOAT:
+        raise RuntimeError(
+            "mean(): could not infer output dtype. Input dtype must be either a floating point or "
+            f"complex dtype. Got: {d.name}"
+        )
+    shape = shape_of(input)
+    dims = wrap_dims(dim, len(shape), "mean")
+    count = numel(shape[i] for i in dims)
+    y = apply(Sum(dims, keepdim), input) / (float(count) if count else math.nan)
+    return y if out is None else out.copy_result(y)
+
+
+def amax(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
+    """y = the largest along dim; ties share the gradient."""
+    y = apply(AMax(_extreme_dims(input, dim, "amax"), keepdim), input)
+    return y if out is None else out.copy_result(y)
+
+
+def amin(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
+    """y = the smallest along dim; ties share the gradient."""
+    y = apply(AMin(_extreme_dims(input, dim, "amin"), keepdim), input)
+    return y if out is None else out.copy_result(y)
+
+
+def _extreme_dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
+    shape = shape_of(x)
+    dims = wrap_dims(dim, len(shape), op)
+    if any(shape[d] == 0 for d in dims):
+        raise IndexError(
+            f"{op}(): Expected reduction dim {dims[0]} to have non-zero size (shape {list(shape)})"
+        )
+    return dims
+
+
+def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """y = the index of the first largest element along dim (of the flattened input when None)."""
+    return _arg_extreme(ArgMax, input, dim, keepdim, "argmax")
+
+
+def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """y = the index of the first smallest element along dim (of the flattened input when None)."""
+    return _arg_extreme(ArgMin, input, dim, keepdim, "argmin")
+
+
+def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> Any:
+    shape = shape_of(x)
+    dims = _extreme_dims(x, () if dim is None else wrap_dim(dim, len(shape), op), op)
+    return apply(kind(dims, keepdim), x)
+
+
+def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """y = whether any element along dim is nonzero."""
+    dims = wrap_dims(dim, len(shape_of(input)), "any")
+    return apply(Any_(dims, keepdim), cast(input, dt.bool))
+
+
+def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """y = whether all elements along dim are nonzero."""
+    dims = wrap_dims(dim, len(shape_of(input)), "all")
+    return apply(All_(dims, keepdim), cast(input, dt.bool))
+
+
+def prod(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """y = the product along dim (all dims when None); integers and bools as int64."""
+    if dtype is not None:
+        input = cast(input, dtype)
+    elif dtype_of(input) is dt.bool:
+        input = cast(input, dt.int64)
+    dims = wrap_dims(dim, len(shape_of(input)), "prod")
+    return apply(Prod(dims, keepdim), input)

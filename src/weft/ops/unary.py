@@ -1,0 +1,376 @@
+"""Functions of one element: signs, rounding, roots, exponentials, logarithms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import scalar as S
+from weft.core.op import Onnx, sample
+from weft.ops.kinds import Elementwise
+from weft.ops.promote import unary
+
+
+class Abs(Elementwise):
+    """y = |x|"""
+
+    scalar = staticmethod(S.abs)
+    host = staticmethod(np.absolute)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * x.sign(),)
+
+    onnx = Onnx("Abs", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Sign(Elementwise):
+    """y = -1, 0 or 1"""
+
+    scalar = staticmethod(S.sign)
+    host = staticmethod(np.sign)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * 0.0,)
+
+    onnx = Onnx("Sign", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Floor(Elementwise):
+    """y = the largest integer <= x"""
+
+    scalar = staticmethod(S.floor)
+    host = staticmethod(np.floor)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * 0.0,)
+
+    onnx = Onnx("Floor", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Ceil(Elementwise):
+    """y = the smallest integer >= x"""
+
+    scalar = staticmethod(S.ceil)
+    host = staticmethod(np.ceil)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * 0.0,)
+
+    onnx = Onnx("Ceil", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Trunc(Elementwise):
+    """y = x without its fraction"""
+
+    scalar = staticmethod(S.trunc)
+    host = staticmethod(np.trunc)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * 0.0,)
+
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Round(Elementwise):
+    """y = the nearest integer, halves to even"""
+
+    scalar = staticmethod(S.round)
+    host = staticmethod(np.rint)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * 0.0,)
+
+    onnx = Onnx("Round", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Sqrt(Elementwise):
+    """y = sqrt(x)"""
+
+    scalar = staticmethod(S.sqrt)
+    host = staticmethod(np.sqrt)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g / (y * 2.0),)
+
+    onnx = Onnx("Sqrt", 13)
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Rsqrt(Elementwise):
+    """y = 1 / sqrt(x)"""
+
+    scalar = staticmethod(S.rsqrt)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * -0.5 * (y * y * y),)
+
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Reciprocal(Elementwise):
+    """y = 1 / x"""
+
+    scalar = staticmethod(S.reciprocal)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (-(g * (y * y)),)
+
+    onnx = Onnx("Reciprocal", 13)
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Square(Elementwise):
+    """y = x * x"""
+
+    scalar = staticmethod(S.square)
+    host = staticmethod(np.square)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * (x * 2.0),)
+
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Exp(Elementwise):
+    """y = e**x"""
+
+    scalar = staticmethod(S.exp)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * y,)
+
+    onnx = Onnx("Exp", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Exp2(Elementwise):
+    """y = 2**x"""
+
+    scalar = staticmethod(S.exp2)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * (y * 0.6931471805599453),)
+
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Expm1(Elementwise):
+    """y = e**x - 1"""
+
+    scalar = staticmethod(S.expm1)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * (y + 1.0),)
+
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Log(Elementwise):
+    """y = the natural logarithm of x"""
+
+    scalar = staticmethod(S.log)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g / x,)
+
+    onnx = Onnx("Log", 13)
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Log1p(Elementwise):
+    """y = log(1 + x)"""
+
+    scalar = staticmethod(S.log1p)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g / (x + 1.0),)
+
+    samples = (sample((3, 4), low=-0.5), sample((2, 0), low=-0.5))
+
+
+class Log2(Elementwise):
+    """y = the logarithm of x to base 2"""
+
+    scalar = staticmethod(S.log2)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g / (x * 0.6931471805599453),)
+
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Log10(Elementwise):
+    """y = the logarithm of x to base 10"""
+
+    scalar = staticmethod(S.log10)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g / (x * 2.302585092994046),)
+
+    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+
+
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + e**-x)"""
+
+    scalar = staticmethod(S.sigmoid)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * (y * (1.0 - y)),)
+
+    onnx = Onnx("Sigmoid", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+class Relu(Elementwise):
+    """y = max(x, 0)"""
+
+    scalar = staticmethod(S.relu)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g.where(y > 0, 0.0),)
+
+    onnx = Onnx("Relu", 13)
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
+def abs(input: Any, *, out: Any = None) -> Any:
+    """y = |x|; elementwise."""
+    y = unary(_ABS, input, "abs", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def sign(input: Any, *, out: Any = None) -> Any:
+    """y = -1, 0 or 1; elementwise."""
+    y = unary(_SIGN, input, "sign", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def floor(input: Any, *, out: Any = None) -> Any:
+    """y = the largest integer <= x; elementwise."""
+    y = unary(_FLOOR, input, "floor", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def ceil(input: Any, *, out: Any = None) -> Any:
+    """y = the smallest integer >= x; elementwise."""
+    y = unary(_CEIL, input, "ceil", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def trunc(input: Any, *, out: Any = None) -> Any:
+    """y = x without its fraction; elementwise."""
+    y = unary(_TRUNC, input, "trunc", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def round(input: Any, *, out: Any = None) -> Any:
+    """y = the nearest integer, halves to even; elementwise."""
+    y = unary(_ROUND, input, "round", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def sqrt(input: Any, *, out: Any = None) -> Any:
+    """y = sqrt(x); elementwise."""
+    y = unary(_SQRT, input, "sqrt")
+    return y if out is None else out.copy_result(y)
+
+
+def rsqrt(input: Any, *, out: Any = None) -> Any:
+    """y = 1 / sqrt(x); elementwise."""
+    y = unary(_RSQRT, input, "rsqrt")
+    return y if out is None else out.copy_result(y)
+
+
+def reciprocal(input: Any, *, out: Any = None) -> Any:
+    """y = 1 / x; elementwise."""
+    y = unary(_RECIPROCAL, input, "reciprocal")
+    return y if out is None else out.copy_result(y)
+
+
+def square(input: Any, *, out: Any = None) -> Any:
+    """y = x * x; elementwise."""
+    y = unary(_SQUARE, input, "square", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+def exp(input: Any, *, out: Any = None) -> Any:
+    """y = e**x; elementwise."""
+    y = unary(_EXP, input, "exp")
+    return y if out is None else out.copy_result(y)
+
+
+def exp2(input: Any, *, out: Any = None) -> Any:
+    """y = 2**x; elementwise."""
+    y = unary(_EXP2, input, "exp2")
+    return y if out is None else out.copy_result(y)
+
+
+def expm1(input: Any, *, out: Any = None) -> Any:
+    """y = e**x - 1; elementwise."""
+    y = unary(_EXPM1, input, "expm1")
+    return y if out is None else out.copy_result(y)
+
+
+def log(input: Any, *, out: Any = None) -> Any:
+    """y = the natural logarithm of x; elementwise."""
+    y = unary(_LOG, input, "log")
+    return y if out is None else out.copy_result(y)
+
+
+def log1p(input: Any, *, out: Any = None) -> Any:
+    """y = log(1 + x); elementwise."""
+    y = unary(_LOG1P, input, "log1p")
+    return y if out is None else out.copy_result(y)
+
+
+def log2(input: Any, *, out: Any = None) -> Any:
+    """y = the logarithm of x to base 2; elementwise."""
+    y = unary(_LOG2, input, "log2")
+    return y if out is None else out.copy_result(y)
+
+
+def log10(input: Any, *, out: Any = None) -> Any:
+    """y = the logarithm of x to base 10; elementwise."""
+    y = unary(_LOG10, input, "log10")
+    return y if out is None else out.copy_result(y)
+
+
+def sigmoid(input: Any, *, out: Any = None) -> Any:
+    """y = 1 / (1 + e**-x); elementwise."""
+    y = unary(_SIGMOID, input, "sigmoid")
+    return y if out is None else out.copy_result(y)
+
+
+def relu(input: Any, *, out: Any = None) -> Any:
+    """y = max(x, 0); elementwise."""
+    y = unary(_RELU, input, "relu", floating=False)
+    return y if out is None else out.copy_result(y)
+
+
+_ABS = Abs()
+_SIGN = Sign()
+_FLOOR = Floor()
+_CEIL = Ceil()
+_TRUNC = Trunc()
+_ROUND = Round()
+_SQRT = Sqrt()
+_RSQRT = Rsqrt()
+_RECIPROCAL = Reciprocal()
+_SQUARE = Square()
+_EXP = Exp()
+_EXP2 = Exp2()
+_EXPM1 = Expm1()
+_LOG = Log()
+_LOG1P = Log1p()
+_LOG2 = Log2()
+_LOG10 = Log10()
+_SIGMOID = Sigmoid()
+_RELU = Relu()
+absolute, fix = abs, trunc

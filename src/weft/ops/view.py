@@ -1,0 +1,509 @@
+"""Views: reshape permute expand slice squeeze ... the same memory under another shape.
+
+A view op's `host` returns a NumPy view; where NumPy had to copy (a reshape that no strides can
+express) the result is a tensor of its own, as in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from weft.core.op import Onnx, sample
+from weft.core.types import Type, numel, wrap_dim
+from weft.ops.dispatch import apply, shape_of
+from weft.ops.kinds import View
+
+Dims = int | Sequence[int]
+
+
+def shape_args(args: tuple, op: str) -> tuple[int, ...]:
+    """`f(2, 3)` and `f((2, 3))` alike."""
+    if len(args) == 1 and not isinstance(args[0], (int, np.integer)):
+        got = args[0]
+        args = tuple(got) if isinstance(got, (tuple, list)) else (got.__index__(),)
+    try:
+        return tuple(int(a.__index__()) for a in args)
+    except AttributeError:
+        raise TypeError(f"{op}(): sizes must be ints, got {args}") from None
+
+
+def infer_shape(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
+    """`shape` with its -1 filled in; RuntimeError where the element counts differ."""
+    unknown = [i for i, n in enumerate(shape) if n == -1]
+    if len(unknown) > 1:
+        raise RuntimeError("only one dimension can be inferred")
+    if any(n < -1 for n in shape):
+        raise RuntimeError(f"invalid shape dimension {min(shape)}")
+    if unknown:
+        known = numel(n for n in shape if n != -1)
+        if known == 0 and total == 0:
+            raise RuntimeError(
+                f"cannot reshape tensor of 0 elements into shape {list(shape)} because the "
+                "unspecified dimension size -1 can be any value and is ambiguous"
+            )
+        if known == 0 or total % known:
+            raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
+        i = unknown[0]
+        return (*shape[:i], total // known, *shape[i + 1 :])
+    if numel(shape) != total:
+        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
+    return shape
+
+
+class Reshape(View):
+    """y has x's elements, in order, under `shape`"""
+
+    shape: tuple[int, ...] = ()
+
+    def type(self, x: Type) -> Type:
+        return Type(infer_shape(self.shape, numel(x.shape)), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return x.reshape(self.shape)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(Reshape(tuple(x.shape)), g),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return reshape(x.movedim(dims[0], 0), (size, *self.shape)), 0
+
+    onnx = Onnx("Reshape", 14)
+    samples = (sample((2, 6), shape=(3, 4)), sample((0, 3), shape=(3, 0)), sample((), shape=(1,)))
+
+
+class Permute(View):
+    """y[i[dims[0]], i[dims[1]], ...] = x[i]: dim k of y is dim dims[k] of x"""
+
+    dims: tuple[int, ...] = ()
+
+    def type(self, x: Type) -> Type:
+        return Type(tuple(x.shape[d] for d in self.dims), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return x.transpose(self.dims)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        back = [0] * len(self.dims)
+        for k, d in enumerate(self.dims):
+            back[d] = k
+        return (apply(Permute(tuple(back)), g),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        return apply(Permute((0, *(d + 1 for d in self.dims))), moved), 0
+
+    onnx = Onnx("Transpose", 13, (("dims", "perm"),))
+    samples = (sample((2, 3, 4), dims=(2, 0, 1)), sample((0, 3), dims=(1, 0)))
+
+
+class Expand(View):
+    """y[..., i, ...] = x[..., 0 where x has size 1, ...]"""
+
+    shape: tuple[int, ...] = ()
+
+    def type(self, x: Type) -> Type:
+        lead = len(self.shape) - len(x.shape)
+        for d, n in enumerate(x.shape):
+            if n not in (1, self.shape[lead + d]):
+                raise RuntimeError(
+                    f"expand: The expanded size of the tensor ({self.shape[lead + d]}) must match "
+                    f"the existing size ({n}) at non-singleton dimension {lead + d}.  Target "
+                    f"sizes: {list(self.shape)}.  Tensor sizes: {list(x.shape)}"
+                )
+        return Type(self.shape, x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        y = np.broadcast_to(x, self.shape)
+        # torch lets one write through an expanded tensor of one element a place; NumPy's flag
+        # would refuse even the reads that take a writable buffer
+        if x.flags.writeable and not y.flags.writeable:
+            y = np.lib.stride_tricks.as_strided(x, y.shape, y.strides)
+        return y
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(x, self.shape)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g.sum_to_size(tuple(x.shape)),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        pad = (1,) * (len(self.shape) + 1 - moved.ndim)
+        moved = moved.reshape(size, *pad, *moved.shape[1:])
+        return apply(Expand((size, *self.shape)), moved), 0
+
+    onnx = Onnx("Expand", 13)
+    samples = (sample((3, 1), shape=(2, 3, 4)), sample((1,), shape=(0,)), sample((), shape=(2,)))
+
+
+class Slice(View):
+    """y[..., i, ...] = x[..., start + i * step, ...] along `dim`, up to `stop`; step >= 1"""
+
+    dim: int = 0
+    start: int = 0
+    stop: int = 0
+    step: int = 1
+
+    def type(self, x: Type) -> Type:
+        n = max(0, -(-(self.stop - self.start) // self.step))
+        return Type((*x.shape[: self.dim], n, *x.shape[self.dim + 1 :]), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return x[(slice(None),) * self.dim + (slice(self.start, self.stop, self.step),)]
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(SliceBack(self.dim, self.start, self.step, x.shape[self.dim]), g),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        return apply(Slice(self.dim + 1, self.start, self.stop, self.step), moved), 0
+
+    onnx = Onnx("Slice", 13)
+    samples = (sample((5, 4), dim=0, start=1, stop=4, step=2), sample((3, 6), dim=1, stop=0))
+
+
+class Select(View):
+    """y = x[..., index, ...] along `dim`, which is dropped"""
+
+    dim: int = 0
+    index: int = 0
+
+    def type(self, x: Type) -> Type:
+        return Type(x.shape[: self.dim] + x.shape[self.dim + 1 :], x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return x[(slice(None),) * self.dim + (self.index, ...)]
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        back = SliceBack(self.dim, self.index, 1, x.shape[self.dim])
+        return (apply(back, unsqueeze(g, self.dim)),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(Select(self.dim + 1, self.index), x.movedim(dims[0], 0)), 0
+
+    onnx = Onnx("Gather", 13)
+    samples = (sample((5, 4), dim=0, index=3), sample((3, 6), dim=1, index=0))
+
+
+class SliceBack(View):
+    """The adjoint of Slice: zeros of `size` along `dim`, with x at start, start + step, ..."""
+
+    is_view = False
+    dim: int = 0
+    start: int = 0
+    step: int = 1
+    size: int = 0
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        y = np.zeros((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
+        stop = self.start + self.step * x.shape[self.dim]
+        y[(slice(None),) * self.dim + (slice(self.start, stop, self.step),)] = x
+        return y
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        stop = self.start + self.step * (x.shape[self.dim] - 1) + 1
+        return (apply(Slice(self.dim, self.start, stop if x.shape[self.dim] else self.start, self.step), g),)  # fmt: skip  # noqa: E501
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        return apply(SliceBack(self.dim + 1, self.start, self.step, self.size), moved), 0
+
+    samples = (sample((2, 4), dim=0, start=1, step=2, size=5), sample((3, 0), dim=1, size=6))
+
+
+class AsStrided(View):
+    """y[i, j, ...] = memory[offset + i * strides[0] + j * strides[1] + ...], in elements"""
+
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+
+    def type(self, x: Type) -> Type:
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        if numel(self.shape) and (last >= numel(x.shape) or self.offset < 0):
+            raise RuntimeError(
+                f"as_strided: sizes {list(self.shape)}, strides {list(self.strides)}, storage "
+                f"offset {self.offset} need {last + 1} elements, out of bounds for storage of "
+                f"size {numel(x.shape)}"
+            )
+        return Type(self.shape, x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        self.type(Type(x.shape, None))  # type: ignore[arg-type]  bounds only
+        flat = np.ascontiguousarray(x).reshape(-1) if not x.flags.c_contiguous else x.reshape(-1)
+        flat = flat[self.offset :] if flat.size else flat
+        byte_strides = tuple(s * x.itemsize for s in self.strides)
+        return np.lib.stride_tricks.as_strided(flat, self.shape, byte_strides)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(AsStridedBack(self.strides, self.offset, tuple(x.shape)), g),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0).contiguous()
+        step = numel(moved.shape[1:])
+        op = AsStrided((size, *self.shape), (step, *self.strides), self.offset)
+        return apply(op, moved), 0
+
+    samples = (
+        sample((12,), shape=(3, 2), strides=(3, 1), offset=1),
+        sample((3, 4), shape=(2, 2, 2), strides=(1, 2, 1)),
+    )
+
+
+class AsStridedBack(View):
+    """The adjoint of AsStrided: x's elements added into zeros of `shape` where they came from"""
+
+    is_view = False
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+    shape: tuple[int, ...] = ()
+
+    def type(self, x: Type) -> Type:
+        return Type(self.shape, x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        y = np.zeros(numel(self.shape), x.dtype)
+        np.add.at(y, self._places(x.shape), x.reshape(-1))
+        return y.reshape(self.shape)
+
+    oracle = host
+
+    def _places(self, shape: tuple[int, ...]) -> np.ndarray:
+        at = np.full((), self.offset, np.int64)
+        for n, s in zip(shape, self.strides, strict=True):
+            at = at[..., None] + np.arange(n) * s
+        return at.reshape(-1)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(AsStrided(tuple(x.shape), self.strides, self.offset), g.contiguous()),)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        step = numel(self.shape)
+        op = AsStridedBack((step, *self.strides), self.offset, (size, *self.shape))
+        return apply(op, x.movedim(dims[0], 0)), 0
+
+    samples = (sample((3, 2), strides=(3, 1), offset=1, shape=(12,)),)
+
+
+class WriteStrided(View):
+    """base with `src` written at the places that AsStrided would read; what an in-place write is"""
+
+    is_view = False
+    strides: tuple[int, ...] = ()
+    offset: int = 0
+
+    def type(self, base: Type, src: Type) -> Type:
+        return base
+
+    def host(self, base: np.ndarray, src: np.ndarray) -> np.ndarray:
+        y = np.array(base, order="C")
+        AsStrided(src.shape, self.strides, self.offset).host(y)[...] = src
+        return y
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, base: Any, src: Any) -> tuple:
+        def kept() -> Any:
+            zeros = src_zeros(g, tuple(src.shape))
+            return apply(WriteStrided(self.strides, self.offset), g, zeros)
+
+        read = AsStrided(tuple(src.shape), self.strides, self.offset)
+        return kept, lambda: apply(read, g.contiguous())
+
+    def vmap(self, size: int, dims: tuple, base: Any, src: Any) -> tuple[Any, int]:
+        base = _batched(base, dims[0], size).contiguous()
+        op = WriteStrided((numel(base.shape[1:]), *self.strides), self.offset)
+        return apply(op, base, _batched(src, dims[1], size)), 0
+
+    samples = (sample((12,), (3, 2), strides=(3, 1), offset=1),)
+
+
+def src_zeros(g: Any, shape: tuple[int, ...]) -> Any:
+    return g.new_zeros(shape)
+
+
+def _batched(x: Any, dim: int | None, size: int) -> Any:
+    return expand(x, (size, *x.shape)) if dim is None else x.movedim(dim, 0)
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def reshape(input: Any, *shape: Any) -> Any:
+    """The same elements, in order, under `shape` (one -1 is inferred); a view where possible."""
+    old = shape_of(input)
+    new = infer_shape(shape_args(shape, "reshape"), numel(old))
+    return apply(Reshape(new), input)
+
+
+def view(input: Any, *shape: Any) -> Any:
+    """reshape that never copies; RuntimeError where the strides do not allow it."""
+    if len(shape) == 1 and hasattr(shape[0], "itemsize"):
+        return input.view_dtype(shape[0])
+    old = shape_of(input)
+    new = infer_shape(shape_args(shape, "view"), numel(old))
+    y = apply(Reshape(new), input)
+    if y._base is None:
+        raise RuntimeError(
+            "view size is not compatible with input tensor's size and stride (at least one "
+            "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+        )
+    return y
+
+
+def permute(input: Any, *dims: Any) -> Any:
+    """Dims in another order: dim k of the result is dim dims[k] of the input."""
+    n = len(shape_of(input))
+    wanted = shape_args(dims, "permute")
+    if len(wanted) != n:
+        raise RuntimeError(
+            f"permute(sparse_coo): number of dimensions in the tensor input does not match the "
+            f"length of the desired ordering of dimensions i.e. input.dim() = {n} is not equal to "
+            f"len(dims) = {len(wanted)}"
+        )
+    order = tuple(wrap_dim(d, n, "permute") for d in wanted)
+    if len(set(order)) != n:
+        raise RuntimeError("permute(): duplicate dims are not allowed.")
+    return apply(Permute(order), input)
+
+
+def transpose(input: Any, dim0: int, dim1: int) -> Any:
+    """Dims dim0 and dim1 exchanged."""
+    n = len(shape_of(input))
+    a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
+    order = list(range(n))
+    if n:
+        order[a], order[b] = order[b], order[a]
+    return apply(Permute(tuple(order)), input)
+
+
+def t(input: Any) -> Any:
+    """The transpose of a matrix; vectors and scalars as they are."""
+    n = len(shape_of(input))
+    if n > 2:
+        raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {n}D")
+    return apply(Permute(tuple(reversed(range(n)))), input)
+
+
+def movedim(input: Any, source: Dims, destination: Dims) -> Any:
+    """Dims `source` moved to places `destination`, the others in order."""
+    n = len(shape_of(input))
+    sources = (source,) if isinstance(source, int) else tuple(source)
+    targets = (destination,) if isinstance(destination, int) else tuple(destination)
+    if len(sources) != len(targets):
+        raise RuntimeError("movedim: Invalid source or destination dims: they differ in length")
+    src = [wrap_dim(d, n, "movedim") for d in sources]
+    dst = [wrap_dim(d, n, "movedim") for d in targets]
+    rest = iter(d for d in range(n) if d not in src)
+    place = dict(zip(dst, src, strict=True))
+    return apply(Permute(tuple(place[k] if k in place else next(rest) for k in range(n))), input)
+
+
+def expand(input: Any, *sizes: Any) -> Any:
+    """Size-1 dims repeated without copying; -1 keeps a size."""
+    want = shape_args(sizes, "expand")
+    have = shape_of(input)
+    lead = len(want) - len(have)
+    if lead < 0:
+        raise RuntimeError(
+            f"expand: the number of sizes provided ({len(want)}) must be greater or equal to the "
+            f"number of dimensions in the tensor ({len(have)})"
+        )
+    shape = tuple(have[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(want))
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"expand: invalid sizes {list(want)}")
+    return apply(Expand(shape), input)
+
+
+def squeeze(input: Any, dim: Any = None) -> Any:
+    """Dims of size 1 dropped: all, or only those named."""
+    shape = shape_of(input)
+    if dim is None:
+        return apply(Reshape(tuple(n for n in shape if n != 1)), input)
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    drop = {wrap_dim(d, len(shape), "squeeze") for d in dims}
+    kept = tuple(n for i, n in enumerate(shape) if not (i in drop and n == 1))
+    return apply(Reshape(kept), input)
+
+
+def unsqueeze(input: Any, dim: int) -> Any:
+    """A new dim of size 1 at place `dim`."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape) + 1, "unsqueeze")
+    return apply(Reshape((*shape[:d], 1, *shape[d:])), input)
+
+
+def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dims start_dim..end_dim joined into one."""
+    shape = shape_of(input)
+    if not shape:
+        return apply(Reshape((1,)), input)
+    a, b = wrap_dim(start_dim, len(shape), "flatten"), wrap_dim(end_dim, len(shape), "flatten")
+    if a > b:
+        raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
+    return apply(Reshape((*shape[:a], numel(shape[a : b + 1]), *shape[b + 1 :])), input)
+
+
+def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
+    """Dim `dim` split into `sizes`."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape), "unflatten")
+    inner = infer_shape(tuple(sizes), shape[d])
+    return apply(Reshape((*shape[:d], *inner, *shape[d + 1 :])), input)
+
+
+def narrow(input: Any, dim: int, start: int, length: int) -> Any:
+    """`length` places of `dim` from `start` on, as a view."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape), "narrow")
+    if hasattr(start, "item"):
+        start = start.item()  # type: ignore[attr-defined]
+    if start < 0:
+        start += shape[d]
+    if length < 0:
+        raise RuntimeError("narrow(): length must be non-negative.")
+    if not 0 <= start <= shape[d] or start + length > shape[d]:
+        raise RuntimeError(
+            f"start ({start}) + length ({length}) exceeds dimension size ({shape[d]})."
+        )
+    return apply(Slice(d, start, start + length, 1), input)
+
+
+def select(input: Any, dim: int, index: int) -> Any:
+    """The slice `index` of `dim`, which is dropped, as a view."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape), "select")
+    if not shape:
+        raise IndexError("select() cannot be applied to a 0-dim tensor.")
+    n = shape[d]
+    if not -n <= index < n:
+        raise IndexError(
+            f"select(): index {index} out of range for tensor of size {list(shape)} at dimension "
+            f"{d}"
+        )
+    return apply(Select(d, index % n), input)
+
+
+def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
+    """A view of the whole memory behind `input`, in elements; bounds are checked."""
+    base = input._base if input._base is not None else input
+    offset = input.storage_offset() if storage_offset is None else storage_offset
+    return apply(AsStrided(tuple(size), tuple(stride), offset), base)

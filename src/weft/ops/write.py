@@ -1,0 +1,126 @@
+"""In-place: a tensor's memory gets a new value.
+
+An in-place op is the op, then a write: `x.add_(y)` is `write(x, x + y)`.  The tape sees the
+functional form: x's new value is the sum; and if x is a view, its base's new value is the base
+with that region replaced (WriteStrided), of which x is then a view again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core.handle import Handle, state, storage_of
+from weft.core.op import Op
+from weft.ops.cast import cast
+from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of
+from weft.ops.view import AsStrided, WriteStrided, expand
+
+
+def check_writable(t: Handle) -> None:
+    """Raise as torch does for a write that the tape or the memory forbids."""
+    if state.grad and t._rg:
+        if t._fn is None:
+            raise RuntimeError(
+                "a leaf Variable that requires grad is being used in an in-place operation."
+            )
+        if t._base is not None and t._base._rg and t._base._fn is None:
+            raise RuntimeError(
+                "a view of a leaf Variable that requires grad is being used in an in-place "
+                "operation."
+            )
+    if t._ghost is None:
+        a = t._a
+        if any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to "
+                "a single memory location. Please clone() the tensor before performing the "
+                "operation."
+            )
+        if not a.flags.writeable:
+            raise RuntimeError("the tensor's memory is read-only (it came from a read-only array)")
+
+
+def inplace(op: Op, t: Any, *rest: Any) -> Any:
+    """t's memory gets op(t, *rest).  Returns t."""
+    check_writable(t)
+    host = op.host
+    if (
+        isinstance(host, np.ufunc)
+        and state.recorder is None
+        and not t._rg
+        and all(r.__class__ in NUMBERS or not (r._rg and state.grad) for r in rest)
+        and all(r.__class__ in NUMBERS or _fits(t, r) for r in rest)
+    ):
+        with np.errstate(all="ignore"):
+            host(t._a, *(r if r.__class__ in NUMBERS else r._a for r in rest), out=t._a)
+        storage_of(t).version += 1
+        return t
+    return write(t, apply(op, t, *rest))
+
+
+def _fits(t: Handle, r: Handle) -> bool:
+    if r._ghost is not None or r._a.dtype is not t._a.dtype:
+        return False
+    a, b = t._a.shape, r._a.shape
+    return a == b or np.broadcast_shapes(a, b) == a
+
+
+def write(t: Any, value: Any) -> Any:
+    """t's memory gets `value`, cast to t's dtype and broadcast to t's shape.  Returns t."""
+    check_writable(t)
+    shape, d = shape_of(t), dtype_of(t)
+    if dtype_of(value) is not d:
+        if dtype_of(value).category > d.category:
+            raise RuntimeError(
+                f"result type {_torch_name(dtype_of(value))} can't be cast to the desired output "
+                f"type {_torch_name(d)}"
+            )
+        value = cast(value, d)
+    if shape_of(value) != shape:
+        try:
+            value = expand(value, shape)
+        except RuntimeError:
+            raise RuntimeError(
+                f"output with shape {list(shape)} doesn't match the broadcast shape "
+                f"{list(shape_of(value))}"
+            ) from None
+    return store(t, value)
+
+
+def _torch_name(d: Any) -> str:
+    return {"float32": "Float", "float64": "Double", "int64": "Long", "bool": "Bool"}.get(
+        d.name, d.name
+    )
+
+
+def store(t: Any, value: Any) -> Any:
+    """The write itself; value has t's shape and dtype already (a cast to t's dtype is done)."""
+    track = state.grad and (t._rg or value._rg)
+    before = alias(t._base if t._base is not None else t) if track else None
+    if track and t._base is not None and before is not None:
+        before._rg, before._fn = t._base._rg, t._base._fn
+    if state.recorder is not None:
+        state.recorder.write(t, value)
+    else:
+        np.copyto(t._a, value._a)
+    storage_of(t).version += 1
+    if track:
+        _rebase(t, value, before)
+    return t
+
+
+def _rebase(t: Any, value: Any, before: Any) -> None:
+    """Tell the tape: t is `value` now; so is that region of the memory t is a view of."""
+    base = t._base
+    if base is None:
+        t._fn = value._fn
+        t._rg = value._rg
+        if value._fn is None and value._rg:  # a leaf copied in: put a node between
+            record(AsStrided(shape_of(t), t.stride(), 0), (value,), t)
+        return
+    shape, strides, offset = shape_of(t), t.stride(), t.storage_offset()
+    base._fn, base._rg = None, False
+    record(WriteStrided(strides, offset), (before, value), base)
+    record(AsStrided(shape, strides, offset), (base,), t)

@@ -1,0 +1,165 @@
+"""Native code for `random_dist.box_muller32`: the same arithmetic, eight lanes at a time.
+
+    void weft_box_muller(float *data, i64 blocks, float mean, float std)
+
+The operations and their order are those of the NumPy version, which stays the oracle in tests and
+serves machines without fused multiply-add.
+"""
+
+import ctypes
+import struct
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from weft.runtime import machine, random_dist
+
+EXPORT = "weft_box_muller"
+
+
+class _Code:
+    """Lines of IR; each method appends one and returns its value."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def emit(self, text: str) -> str:
+        name = f"%v{len(self.lines)}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def real(self, op: str, a: str, b: str) -> str:
+        return self.emit(f"{op} <8 x float> {a}, {b}")
+
+    def whole(self, op: str, a: str, value: int) -> str:
+        return self.emit(f"{op} <8 x i32> {a}, {_whole(value)}")
+
+    def fma(self, a: str, b: str, c: str) -> str:
+        operands = ", ".join(f"<8 x float> {x}" for x in (a, b, c))
+        return self.emit(f"call <8 x float> @llvm.fma.v8f32({operands})")
+
+    def bits(self, x: str) -> str:
+        return self.emit(f"bitcast <8 x float> {x} to <8 x i32>")
+
+    def floats(self, x: str) -> str:
+        return self.emit(f"bitcast <8 x i32> {x} to <8 x float>")
+
+    def select(self, condition: str, a: str, b: str) -> str:
+        return self.emit(f"select <8 x i1> {condition}, <8 x float> {a}, <8 x float> {b}")
+
+
+def _const(value: float | np.floating) -> str:
+    """A float32 in every lane; LLVM writes floats as the bits of a double."""
+    bits = struct.unpack("<Q", struct.pack("<d", float(value)))[0]
+    return "<" + ", ".join([f"float 0x{bits:016X}"] * 8) + ">"
+
+
+def _whole(value: int) -> str:
+    return "<" + ", ".join([f"i32 {value}"] * 8) + ">"
+
+
+def _log(c: _Code, x: str) -> str:
+    bits = c.bits(x)
+    exponent = c.whole("sub", c.whole("lshr", bits, 23), 0x7E)
+    e = c.emit(f"sitofp <8 x i32> {exponent} to <8 x float>")
+    x = c.floats(c.whole("or", c.whole("and", bits, 0x7FFFFF), 0x3F000000))
+    small = c.emit(f"fcmp olt <8 x float> {x}, {_const(random_dist.SQRT_HALF)}")
+    zero, one = _const(0.0), _const(1.0)
+    x = c.real("fadd", c.real("fsub", x, one), c.select(small, x, zero))
+    e = c.real("fsub", e, c.select(small, one, zero))
+    z = c.real("fmul", x, x)
+    first, *rest = random_dist.LOG_COEFFICIENTS
+    y = _const(first)
+    for coefficient in rest:
+        y = c.fma(y, x, _const(coefficient))
+    y = c.real("fmul", y, x)
+    y = c.fma(y, z, c.real("fmul", e, _const(random_dist.LOG_LOW)))
+    y = c.real("fsub", y, c.real("fmul", z, _const(0.5)))
+    return c.fma(e, _const(random_dist.LOG_HIGH), c.real("fadd", x, y))
+
+
+def _sincos(c: _Code, x: str) -> tuple[str, str]:
+    scaled = c.real("fmul", x, _const(random_dist.FOUR_OVER_PI))
+    octant = c.emit(f"fptosi <8 x float> {scaled} to <8 x i32>")
+    octant = c.whole("and", c.whole("add", octant, 1), -2)
+    y = c.emit(f"sitofp <8 x i32> {octant} to <8 x float>")
+    sin_sign = c.whole("shl", c.whole("and", octant, 4), 29)
+    turned = c.whole("xor", c.whole("sub", octant, 2), -1)
+    cos_sign = c.whole("shl", c.whole("and", turned, 4), 29)
+    swap = c.emit(f"icmp ne <8 x i32> {c.whole('and', octant, 2)}, {_whole(0)}")
+    for part in random_dist.PI_4_PARTS:
+        x = c.fma(y, _const(part), x)
+    z = c.real("fmul", x, x)
+    c0, c1, c2 = (_const(v) for v in random_dist.COS_COEFFICIENTS)
+    cos = c.real("fmul", c.fma(c.fma(z, c0, c1), z, c2), z)
+    cos = c.fma(cos, z, c.real("fmul", z, _const(-0.5)))
+    cos = c.real("fadd", cos, _const(1.0))
+    s0, s1, s2 = (_const(v) for v in random_dist.SIN_COEFFICIENTS)
+    sin = c.real("fmul", c.fma(c.fma(z, s0, s1), z, s2), z)
+    sin = c.fma(sin, x, x)
+
+    def signed(value: str, sign: str) -> str:
+        return c.floats(c.emit(f"xor <8 x i32> {c.bits(value)}, {sign}"))
+
+    return signed(c.select(swap, cos, sin), sin_sign), signed(c.select(swap, sin, cos), cos_sign)
+
+
+def text() -> str:
+    """The module's IR."""
+    c = _Code()
+    low = c.emit("getelementptr float, ptr %data, i64 %offset")
+    high = c.emit(f"getelementptr float, ptr {low}, i64 8")
+    u1 = c.emit(f"load <8 x float>, ptr {low}, align 4")
+    u2 = c.emit(f"load <8 x float>, ptr {high}, align 4")
+    log = _log(c, c.real("fsub", _const(1.0), u1))
+    minus_two_log = c.real("fmul", _const(-2.0), log)
+    radius = c.emit(f"call <8 x float> @llvm.sqrt.v8f32(<8 x float> {minus_two_log})")
+    sin, cos = _sincos(c, c.real("fmul", _const(random_dist.TWO_PI), u2))
+    for place, value in ((low, cos), (high, sin)):
+        scaled = c.fma(c.real("fmul", radius, value), "%std8", "%mean8")
+        c.lines.append(f"  store <8 x float> {scaled}, ptr {place}, align 4")
+    spread = "shufflevector <8 x float> {0}, <8 x float> poison, <8 x i32> zeroinitializer"
+    return "\n".join(
+        [
+            "declare <8 x float> @llvm.fma.v8f32(<8 x float>, <8 x float>, <8 x float>)",
+            "declare <8 x float> @llvm.sqrt.v8f32(<8 x float>)",
+            f"define void @{EXPORT}(ptr %data, i64 %blocks, float %mean, float %std) {{",
+            "entry:",
+            "  %mean1 = insertelement <8 x float> poison, float %mean, i64 0",
+            "  %mean8 = " + spread.format("%mean1"),
+            "  %std1 = insertelement <8 x float> poison, float %std, i64 0",
+            "  %std8 = " + spread.format("%std1"),
+            "  %any = icmp sgt i64 %blocks, 0",
+            "  br i1 %any, label %loop, label %done",
+            "loop:",
+            "  %i = phi i64 [0, %entry], [%next, %loop]",
+            "  %offset = shl i64 %i, 4",
+            *c.lines,
+            "  %next = add i64 %i, 1",
+            "  %more = icmp slt i64 %next, %blocks",
+            "  br i1 %more, label %loop, label %done",
+            "done:",
+            "  ret void",
+            "}",
+            "",
+        ]
+    )
+
+
+def box_muller32(data: np.ndarray, mean: float, std: float) -> None:
+    """`random_dist.box_muller32`, to the same bits, on a contiguous float32 array."""
+    native = function()
+    if native is None:
+        random_dist.box_muller32(data, mean, std)
+    else:
+        native(data.ctypes.data, data.size // 16, mean, std)
+
+
+@cache
+def function() -> Callable[[int, int, float, float], None] | None:
+    """The compiled function; None where the machine cannot fuse multiply and add."""
+    if not machine.host().has_fma:
+        return None
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_float)
+    return kind(machine.load(text(), [EXPORT])[EXPORT])

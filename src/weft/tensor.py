@@ -1,0 +1,690 @@
+"""Tensor: the handle that users hold.  Its methods are the rooms' functions.
+
+Methods that are an op's function with the tensor first are bound at the end of this file, from
+one list a room; what is written out here is what makes it a Python object: attributes,
+operators, conversion, printing, in-place operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.device import cpu, device, require_cpu
+from weft.core.handle import Handle, state, storage_of
+from weft.core.types import numel
+from weft.ops import (
+    arithmetic,
+    cast,
+    compare,
+    contract,
+    creation,
+    dispatch,
+    join,
+    unary,
+    view,
+    write,
+)
+from weft.ops.dispatch import NUMBERS, apply, wrap
+
+_ADD, _SUB, _MUL = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul()
+
+
+class Size(tuple):
+    """A shape: a tuple of ints with `numel()`."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        return numel(self)
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
+
+    def __getitem__(self, i: Any) -> Any:
+        got = tuple.__getitem__(self, i)
+        return Size(got) if isinstance(i, slice) else got
+
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple(self) + tuple(other))
+
+
+class Tensor(Handle):
+    """An n-dimensional array of one dtype that can remember how it was computed."""
+
+    def __init__(self, data: Any = None) -> None:
+        made = tensor(data if data is not None else [], dtype=dt.get_default_dtype())
+        self._a = made._a
+
+    # ------------------------------------------------------------------ attributes
+
+    @property
+    def shape(self) -> Size:
+        g = self._ghost
+        return Size(self._a.shape if g is None else g.shape)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or its entry `dim`."""
+        shape = self.shape
+        if dim is None:
+            return shape
+        try:
+            return shape[dim]
+        except IndexError:
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-len(shape)}, "
+                f"{len(shape) - 1}], but got {dim})"
+            ) from None
+
+    @property
+    def ndim(self) -> int:
+        g = self._ghost
+        return self._a.ndim if g is None else len(g.shape)
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        g = self._ghost
+        return self._a.size if g is None else numel(g.shape)
+
+    nelement = numel
+
+    @property
+    def dtype(self) -> dt.dtype:
+        g = self._ghost
+        return dt.from_np(self._a.dtype) if g is None else g.dtype
+
+    @property
+    def device(self) -> device:
+        return cpu
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize
+
+    def element_size(self) -> int:
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel() * self.dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        return self.dtype.category == dt.FLOAT
+
+    def is_complex(self) -> bool:
+        return False
+
+    def is_signed(self) -> bool:
+        return self.dtype.is_signed
+
+    @property
+    def is_cuda(self) -> bool:
+        return False
+
+    @property
+    def is_sparse(self) -> bool:
+        return False
+
+    @property
+    def is_quantized(self) -> bool:
+        return False
+
+    @property
+    def T(self) -> Tensor:
+        return view.permute(self, tuple(reversed(range(self.ndim))))
+
+    @property
+    def mT(self) -> Tensor:
+        return view.transpose(self, -2, -1)
+
+    def stride(self, dim: int | None = None) -> Any:
+        """Steps in elements from one place to the next along each dim (or along `dim`)."""
+        g = self._ghost
+        if g is None:
+            size = self._a.itemsize
+            strides = tuple(s // size for s in self._a.strides)
+        else:
+            strides = g.strides
+        return strides if dim is None else strides[dim]
+
+    def storage_offset(self) -> int:
+        """Where this view begins in its memory, in elements."""
+        base = self._base
+        if base is None:
+            return 0
+        if self._ghost is not None:
+            return self._ghost.offset
+        return (_address(self._a) - _address(base._a)) // self._a.itemsize
+
+    def data_ptr(self) -> int:
+        return _address(self._a)
+
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        g = self._ghost
+        if g is None:
+            return self._a.flags.c_contiguous
+        return tuple(g.strides) == dispatch.contiguous_strides(g.shape)
+
+    def contiguous(self, memory_format: Any = None) -> Tensor:
+        """The tensor itself when contiguous, else a contiguous copy."""
+        return self if self.is_contiguous() else creation.clone(self)
+
+    @property
+    def _version(self) -> int:
+        return 0 if self._st is None else self._st.version
+
+    def _is_view(self) -> bool:
+        return self._base is not None
+
+    # ------------------------------------------------------------------ autograd
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._rg
+
+    @requires_grad.setter
+    def requires_grad(self, flag: bool) -> None:
+        self.requires_grad_(flag)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for gradients (floating dtypes only); RuntimeError when a non-leaf is told not to."""
+        if requires_grad and not self.is_floating_point():
+            raise RuntimeError(
+                "only Tensors of floating point and complex dtype can require gradients"
+            )
+        if not requires_grad and self._fn is not None:
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a "
+                "computed variable in a subgraph that doesn't require differentiation use "
+                "var_no_grad = var.detach()."
+            )
+        self._rg = bool(requires_grad)
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._fn is None
+
+    @property
+    def grad_fn(self) -> Any:
+        return self._fn
+
+    @property
+    def grad(self) -> Any:
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got {type(value).__name__}"
+                )
+            if value.shape != self.shape:
+                raise RuntimeError(
+                    "assigned grad has data of a different size: "
+                    f"{list(value.shape)} for a tensor of {list(self.shape)}"
+                )
+        self._grad = value
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        """Give the tensor another value (and memory), unseen by the tape."""
+        if state.recorder is not None:
+            state.recorder.flush()
+        self._a = value._a
+        self._ghost = None
+        self._st = storage_of(value)
+        self._base = value._base
+
+    def detach(self) -> Tensor:
+        """The same memory, off the tape."""
+        y = dispatch.alias(self)
+        if y._base is None:
+            y._base = self
+        return y
+
+    def detach_(self) -> Tensor:
+        self._fn = None
+        self._rg = False
+        return self
+
+    # ------------------------------------------------------------------ values
+
+    def item(self) -> Any:
+        """The one element as a Python number; RuntimeError when there are more."""
+        if self.numel() != 1:
+            raise RuntimeError(
+                f"a Tensor with {self.numel()} elements cannot be converted to Scalar"
+            )
+        a = self._a
+        return a.item() if a.dtype.kind != "V" and a.dtype.kind in "fiub" else float(a.reshape(())[()])
+
+    def tolist(self) -> Any:
+        a = self._a
+        return a.astype(np.float32).tolist() if a.dtype == dt.bfloat16.np else a.tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The value as a NumPy array over the same memory."""
+        if self._rg and not force:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
+                "instead."
+            )
+        return self._a
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        a = self.numpy()
+        a = a if dtype is None else a.astype(dtype, copy=False)
+        return a.copy() if copy else a
+
+    def __dlpack__(self, **kw: Any) -> Any:
+        return self.detach()._a.__dlpack__(**kw)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __bool__(self) -> bool:
+        n = self.numel()
+        if n != 1:
+            raise RuntimeError(
+                "Boolean value of Tensor with "
+                + ("no values" if n == 0 else "more than one value")
+                + " is ambiguous"
+            )
+        return bool(self._a.reshape(())[()])
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.category == dt.FLOAT or self.numel() != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 and spec else format(str(self), spec)
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(join.unbind(self, 0))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __contains__(self, x: Any) -> bool:
+        return bool((self == x).any())
+
+    # ------------------------------------------------------------------ operators
+
+    def __add__(self, other: Any) -> Any:
+        if (
+            self._ghost is None
+            and other.__class__ in _PLAIN
+            and other._ghost is None
+            and self._a.dtype is other._a.dtype
+        ):
+            return apply(_ADD, self, other)
+        return arithmetic.add(self, other) if _operand(other) else NotImplemented
+
+    def __radd__(self, other: Any) -> Any:
+        return arithmetic.add(other, self) if _operand(other) else NotImplemented
+
+    def __sub__(self, other: Any) -> Any:
+        return arithmetic.sub(self, other) if _operand(other) else NotImplemented
+
+    def __rsub__(self, other: Any) -> Any:
+        return arithmetic.sub(other, self) if _operand(other) else NotImplemented
+
+    def __mul__(self, other: Any) -> Any:
+        if (
+            self._ghost is None
+            and other.__class__ in _PLAIN
+            and other._ghost is None
+            and self._a.dtype is other._a.dtype
+        ):
+            return apply(_MUL, self, other)
+        return arithmetic.mul(self, other) if _operand(other) else NotImplemented
+
+    def __rmul__(self, other: Any) -> Any:
+        return arithmetic.mul(other, self) if _operand(other) else NotImplemented
+
+    def __truediv__(self, other: Any) -> Any:
+        return arithmetic.div(self, other) if _operand(other) else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return arithmetic.div(other, self) if _operand(other) else NotImplemented
+
+    def __floordiv__(self, other: Any) -> Any:
+        return arithmetic.floor_divide(self, other) if _operand(other) else NotImplemented
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return arithmetic.floor_divide(other, self) if _operand(other) else NotImplemented
+
+    def __mod__(self, other: Any) -> Any:
+        return arithmetic.remainder(self, other) if _operand(other) else NotImplemented
+
+    def __rmod__(self, other: Any) -> Any:
+        return arithmetic.remainder(other, self) if _operand(other) else NotImplemented
+
+    def __pow__(self, other: Any) -> Any:
+        return arithmetic.pow(self, other) if _operand(other) else NotImplemented
+
+    def __rpow__(self, other: Any) -> Any:
+        return arithmetic.pow(other, self) if _operand(other) else NotImplemented
+
+    def __matmul__(self, other: Any) -> Any:
+        return contract.matmul(self, other) if isinstance(other, Handle) else NotImplemented
+
+    def __neg__(self) -> Any:
+        return arithmetic.neg(self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return unary.abs(self)
+
+    def __invert__(self) -> Any:
+        return compare.bitwise_not(self)
+
+    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
+        return compare.eq(self, other) if _operand(other) else NotImplemented
+
+    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
+        return compare.ne(self, other) if _operand(other) else NotImplemented
+
+    def __lt__(self, other: Any) -> Any:
+        return compare.lt(self, other) if _operand(other) else NotImplemented
+
+    def __le__(self, other: Any) -> Any:
+        return compare.le(self, other) if _operand(other) else NotImplemented
+
+    def __gt__(self, other: Any) -> Any:
+        return compare.gt(self, other) if _operand(other) else NotImplemented
+
+    def __ge__(self, other: Any) -> Any:
+        return compare.ge(self, other) if _operand(other) else NotImplemented
+
+    def __and__(self, other: Any) -> Any:
+        return compare.bitwise_and(self, other) if _operand(other) else NotImplemented
+
+    def __or__(self, other: Any) -> Any:
+        return compare.bitwise_or(self, other) if _operand(other) else NotImplemented
+
+    def __xor__(self, other: Any) -> Any:
+        return compare.bitwise_xor(self, other) if _operand(other) else NotImplemented
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __lshift__(self, other: Any) -> Any:
+        return compare.bitwise_left_shift(self, other)
+
+    def __rshift__(self, other: Any) -> Any:
+        return compare.bitwise_right_shift(self, other)
+
+    def where(self, condition: Any, other: Any) -> Any:
+        """self where condition, else other."""
+        return compare.where(condition, self, other)
+
+    # ------------------------------------------------------------------ dtype and device
+
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False,
+           non_blocking: bool = False, memory_format: Any = None) -> Any:  # fmt: skip
+        """Another dtype (or the same tensor): `to(dtype)`, `to(device)`, `to(other)`."""
+        for a in args:
+            if isinstance(a, dt.dtype):
+                dtype = a
+            elif isinstance(a, Tensor):
+                dtype = a.dtype
+            elif isinstance(a, bool):
+                pass  # non_blocking, copy by position
+            elif a is not None:
+                device = a
+        require_cpu(device, "to")
+        y = self if dtype is None else cast.cast(self, dtype)
+        return creation.clone(y) if copy and y is self else y
+
+    def type(self, dtype: Any = None) -> Any:
+        """The name of the tensor's type, or the tensor in another dtype."""
+        if dtype is None:
+            return f"torch.{_TYPE_NAMES[self.dtype.name]}"
+        if isinstance(dtype, str):
+            dtype = _BY_TYPE_NAME[dtype.rpartition(".")[2]]
+        return cast.cast(self, dtype)
+
+    def type_as(self, other: Tensor) -> Tensor:
+        return cast.cast(self, other.dtype)
+
+    def cpu(self) -> Tensor:
+        return self
+
+    def cuda(self, *args: Any, **kw: Any) -> Tensor:
+        require_cpu("cuda", "cuda")
+        return self
+
+    # ------------------------------------------------------------------ in place
+
+    def copy_result(self, value: Tensor) -> Tensor:
+        """What `out=` does: this tensor gets the value, resized if it was empty."""
+        if self.shape != value.shape:
+            if self.numel():
+                raise RuntimeError(
+                    f"out= has shape {list(self.shape)}, the result {list(value.shape)}"
+                )
+            self._a = dispatch.memory.empty(tuple(value.shape), self._a.dtype)
+        with_grad, state.grad = state.grad, False
+        try:
+            return write.write(self, value)
+        finally:
+            state.grad = with_grad
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if self._fn is not None:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+                "protocol at the moment."
+            )
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made._a = self._a.copy()
+        made._rg = self._rg
+        if self._grad is not None:
+            made._grad = self._grad.__deepcopy__(memo)
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        if self._fn is not None:
+            raise RuntimeError("only leaf tensors can be pickled; call detach() first")
+        return _rebuild, (type(self), np.ascontiguousarray(self._a), self._rg)
+
+    def __repr__(self, **kw: Any) -> str:
+        from_fn = f", grad_fn=<{self._fn.name()}>" if self._fn is not None else ""
+        suffix = from_fn or (", requires_grad=True" if self._rg else "")
+        return show(self, suffix)
+
+    __str__ = __repr__
+    __array_priority__ = 1000  # so that ndarray + Tensor asks the tensor
+
+
+class Parameter(Tensor):
+    """A tensor that a Module registers as a parameter when assigned as an attribute."""
+
+    def __new__(cls, data: Any = None, requires_grad: bool = True) -> Any:
+        made = object.__new__(cls)
+        if data is None:
+            made._a = np.empty((0,), np.float32)
+        else:
+            made._a = data._a
+            made._st = storage_of(data)
+        made._rg = requires_grad
+        return made
+
+    def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
+        pass
+
+    def __repr__(self, **kw: Any) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+_PLAIN = {Tensor, Parameter}
+
+
+def _operand(x: Any) -> bool:
+    return x.__class__ in NUMBERS or isinstance(x, (Handle, int, float, np.number, np.bool_))
+
+
+def _address(a: np.ndarray) -> int:
+    return a.__array_interface__["data"][0]
+
+
+def _rebuild(cls: type, a: np.ndarray, requires_grad: bool) -> Tensor:
+    made = object.__new__(cls)
+    made._a = a
+    made._rg = requires_grad
+    return made
+
+
+_TYPE_NAMES = {
+    "float64": "DoubleTensor", "float32": "FloatTensor", "float16": "HalfTensor",
+    "bfloat16": "BFloat16Tensor", "int64": "LongTensor", "int32": "IntTensor",
+    "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor", "bool": "BoolTensor",
+}  # fmt: skip
+_BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
+
+dispatch.install(Tensor)
+
+
+# ---------------------------------------------------------------------------- construction
+
+
+def tensor(
+    data: Any,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
+    if isinstance(data, Tensor):
+        y = wrap(np.array(data._a, order="C"))
+        y = y if dtype is None else wrap(cast.cast(y, dtype)._a)
+    else:
+        y = wrap(_array_of(data, dtype))
+    return creation.finish(y, requires_grad, device, "tensor")
+
+
+def _array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
+    if isinstance(data, np.ndarray):
+        d = dtype or dt.from_np(data.dtype)
+        return np.array(data, d.np, order="C")
+    if isinstance(data, np.generic):
+        return np.array(data, (dtype or dt.from_np(data.dtype)).np)
+    if isinstance(data, (list, tuple)) and _holds_tensor(data):
+        data = _unwrap(data)
+    try:
+        a = np.array(data)
+    except ValueError as e:
+        raise ValueError(f"tensor(): the nested lists do not have one shape ({e})") from None
+    if a.dtype == object or a.dtype.kind in "USV":
+        raise TypeError(f"tensor(): can't make a tensor of {type(data).__name__}: {str(data)[:60]}")
+    if dtype is None:
+        if a.dtype.kind == "f":
+            numpy_inside = isinstance(data, (list, tuple)) and _first(data).__class__ is not float
+            dtype = dt.from_np(a.dtype) if numpy_inside and isinstance(_first(data), (np.generic, np.ndarray)) else dt.get_default_dtype()  # noqa: E501
+            if a.size == 0:
+                dtype = dt.get_default_dtype()
+        elif a.dtype.kind == "b":
+            dtype = dt.bool
+        elif a.dtype.kind in "iu":
+            dtype = dt.int64
+        else:
+            raise TypeError(f"tensor(): no dtype for {a.dtype}")
+    if a.dtype.kind == "f" and dtype.category == dt.INT:
+        return a.astype(np.int64).astype(dtype.np)
+    return np.ascontiguousarray(a.astype(dtype.np)).reshape(a.shape)
+
+
+def _first(x: Any) -> Any:
+    while isinstance(x, (list, tuple)) and x:
+        x = x[0]
+    return x
+
+
+def _holds_tensor(x: Any) -> bool:
+    return any(isinstance(i, Handle) or (isinstance(i, (list, tuple)) and _holds_tensor(i)) for i in x)
+
+
+def _unwrap(x: Any) -> Any:
+    return [i._a.tolist() if isinstance(i, Handle) else _unwrap(i) if isinstance(i, (list, tuple)) else i for i in x]  # fmt: skip  # noqa: E501
+
+
+def from_numpy(a: np.ndarray) -> Tensor:
+    """A tensor over the array's own memory."""
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(a).__name__})")
+    dt.from_np(a.dtype)
+    if a.dtype.byteorder == ">":
+        raise ValueError("from_numpy: the array's byte order is not this machine's")
+    if any(s % a.itemsize for s in a.strides):
+        raise ValueError("from_numpy: the array's strides are not multiples of its item size")
+    if a.ctypes.data % a.itemsize:
+        raise ValueError("from_numpy: the array's memory is not aligned to its item size")
+    return wrap(a)
+
+
+def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Tensor:
+    """The tensor itself, a tensor over an array's memory, or a copy of lists and numbers."""
+    require_cpu(device, "as_tensor")
+    if isinstance(data, Tensor):
+        return data if dtype is None else cast.cast(data, dtype)
+    if isinstance(data, np.ndarray):
+        y = from_numpy(data)
+        return y if dtype is None else cast.cast(y, dtype)
+    return tensor(data, dtype=dtype)
+
+
+# ---------------------------------------------------------------------------- printing
+
+
+def show(t: Tensor, suffix: str = "") -> str:
+    """The text of a tensor, as torch prints it: 4 digits, summarised past 1,000 elements."""
+    a = t._a
+    shown = a.astype(np.float32) if a.dtype in (dt.bfloat16.np, dt.float16.np) else a
+    text = _digits(shown)
+    d = t.dtype
+    if d not in (dt.float32, dt.int64, dt.bool):
+        suffix = f", dtype=torch.{d.name}" + suffix
+    if a.size == 0 and a.shape != (0,):
+        suffix = f", size={tuple(a.shape)}" + suffix
+    return f"tensor({text}{suffix})".replace("\n", "\n       ")
+
+
+def _digits(a: np.ndarray) -> str:
+    if a.ndim == 0 and a.dtype.kind == "f":
+        value = float(a)
+        return f"{value:.0f}." if value == int(value) and abs(value) < 1e8 else f"{value:.4f}" if 1e-4 <= abs(value) < 1e8 else f"{value:.4e}"  # fmt: skip  # noqa: E501
+    with np.printoptions(precision=4, threshold=1000, edgeitems=3, linewidth=80, floatmode="maxprec_equal"):  # noqa: E501
+        return np.array2string(a, separator=", ")
