@@ -13,11 +13,15 @@ from functools import lru_cache
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Expr, cast
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.index import plan_gather, plan_index, plan_index_put, plan_scatter
 from weft.kernels.schedule.nest import Planned, plan_nest
 from weft.kernels.schedule.reduce import plan_reduction
 from weft.runtime.native import Launch
 
-__all__ = ["plan_cast", "plan_copy", "plan_elementwise", "plan_fused", "plan_reduce"]
+__all__ = [
+    "plan_cast", "plan_copy", "plan_elementwise", "plan_fused", "plan_gather", "plan_index",
+    "plan_index_put", "plan_reduce", "plan_scatter",
+]  # fmt: skip
 
 
 def plan_elementwise(
