@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from weft.runtime import random as rng
+from weft.runtime import random_code
 from weft.runtime import random_dist as dist
 from weft.runtime.random import Generator
 
@@ -236,6 +237,19 @@ def test_float32_polynomials_against_float64():
     sin, cos = dist.sincos32(t)
     np.testing.assert_allclose(sin, np.sin(t.astype(np.float64)), atol=2e-7)
     np.testing.assert_allclose(cos, np.cos(t.astype(np.float64)), atol=2e-7)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 0.02), (-3.0, 2.5), (1e30, 1e38)])
+def test_native_normals_equal_numpys(mean, std):
+    if random_code.function() is None:
+        pytest.skip("this machine has no fused multiply-add")
+    u = Generator().manual_seed(2).uniform(16 * 4001)
+    u[:16], u[16:32] = 0, np.float32(1 - 2**-24)
+    numpys, native = u.copy(), u.copy()
+    with np.errstate(over="ignore"):
+        dist.box_muller32(numpys, mean, std)
+    random_code.box_muller32(native, mean, std)
+    np.testing.assert_array_equal(numpys.view(np.int32), native.view(np.int32))
 
 
 def test_fma64_rounds_once():
