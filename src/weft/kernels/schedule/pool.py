@@ -332,19 +332,15 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                         v = f.load(type, f.gep(row, at, tile.element))
                         if kind == "avg":
                             C.next = [f.op("fadd", C.carry[0], v)]
-                            continue
-                        better = _better(f, v, C.carry[0])
-                        C.next = [f.select(better, v, C.carry[0])]
+                        else:
+                            better = _better(f, v, C.carry[0])
+                            C.next[0] = f.select(better, v, C.carry[0])
                         if kind == "argmax":
                             step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
                             index = f.op("add", origin, _splat32(f, step, lanes))
-                            C.next.append(f.select(better, index, C.carry[1]))
+                            C.next[1] = f.select(better, index, C.carry[1])
                     R.next = list(C.carry)
                 at = f.add(place, X.i)
-                if kind == "argmax":
-                    wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
-                    f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
-                    continue
                 result = R.carry[0]
                 if kind == "avg":
                     columns = f.load(type, f.gep(table, X.i, tile.element))
@@ -352,7 +348,12 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                     given = _splat_count(f, h["divisor"], tile)
                     count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
                     result = element.rounded(f.op("fdiv", result, count), d)
-                f.masked_store(element.to_memory(result, d), f.gep(k.out, at, memory(d)), mask)
+                if kind == "argmax":
+                    wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
+                    f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
+                else:
+                    memory_value = element.to_memory(result, d)
+                    f.masked_store(memory_value, f.gep(k.out, at, memory(d)), mask)
     f.ret()
 
 
@@ -385,24 +386,22 @@ def _emit_adaptive(m: Module, d: D.dtype, kind: str) -> None:
                         v = one.load(f.gep(row, f.mul(C.i, h["stride_w"]), memory(d)), d)
                         if kind == "avg":
                             C.next[0] = f.op("fadd", C.carry[0], v)
-                            continue
-                        better = _better(f, v, C.carry[0])
-                        index = f.add(f.mul(R.i, h["width"]), C.i)
-                        C.next = [
-                            f.select(better, v, C.carry[0]),
-                            f.select(better, index, C.carry[1]),
-                        ]
+                        else:
+                            better = _better(f, v, C.carry[0])
+                            index = f.add(f.mul(R.i, h["width"]), C.i)
+                            C.next[0] = f.select(better, v, C.carry[0])
+                            C.next[1] = f.select(better, index, C.carry[1])
                     R.next = list(C.carry)
                 at = f.add(f.add(f.mul(P.i, k.area), f.mul(Y.i, h["out_w"])), X.i)
-                if kind == "argmax":
-                    f.store(R.carry[1], f.gep(k.out, at, "i64"))
-                    continue
                 result = R.carry[0]
                 if kind == "avg":
                     for count in (rows, columns):  # as torch: / rows / columns
                         result = f.op("fdiv", result, f.cast("sitofp", count, type))
                     result = one.rounded(result, d)
-                one.store(result, f.gep(k.out, at, memory(d)), d)
+                if kind == "argmax":
+                    f.store(R.carry[1], f.gep(k.out, at, "i64"))
+                else:
+                    one.store(result, f.gep(k.out, at, memory(d)), d)
     f.ret()
 
 

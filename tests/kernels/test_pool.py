@@ -1,0 +1,222 @@
+"""Pooling kernels against plain loops in NumPy."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule import pool
+from weft.kernels.schedule.pool import Window
+from weft.runtime import native, threads
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def run(plan, shape, dtype, *ins):
+    out = np.full(shape, 77, dtype)
+    assert native.launch(plan, out, ins) == 0
+    return out
+
+
+def same(got, want):
+    np.testing.assert_array_equal(got.astype(np.float64), want.astype(np.float64))
+
+
+def windows(size, count, i, w):
+    """The rows (or columns) of window i inside the image, and its size with padding."""
+    kernel, stride, padding, dilation = w
+    start = i * stride - padding
+    inside = [start + p * dilation for p in range(kernel) if 0 <= start + p * dilation < size]
+    return inside, min(start + kernel, size + padding) - start
+
+
+def per_dim(window):
+    w = (window.kernel, window.stride, window.padding, window.dilation)
+    return [tuple(v[i] for v in w) for i in (0, 1)]
+
+
+def adaptive(size, count, i):
+    return list(range(i * size // count, -(-(i + 1) * size // count)))
+
+
+def ref_max(x, grid, rows_of, columns_of):
+    """Values and flat indices: the first greatest, or the last NaN."""
+    n, c, _, width = x.shape
+    values, indices = np.empty((n, c, *grid), x.dtype), np.empty((n, c, *grid), np.int64)
+    for at in np.ndindex(n, c, *grid):
+        rows, columns = rows_of(at[2]), columns_of(at[3])
+        best, where = -np.inf, rows[0] * width + columns[0]
+        for y in rows:
+            for xx in columns:
+                v = x[at[0], at[1], y, xx]
+                if v > best or np.isnan(v):
+                    best, where = v, y * width + xx
+        values[at], indices[at] = best, where
+    return values, indices
+
+
+def ref_avg(x, grid, window, include, override):
+    n, c, h, w = x.shape
+    out = np.empty((n, c, *grid))
+    share = np.zeros((*grid, h, w))  # how much of each element an output takes
+    for oy, ox in np.ndindex(*grid):
+        rows, full_h = windows(h, grid[0], oy, per_dim(window)[0])
+        columns, full_w = windows(w, grid[1], ox, per_dim(window)[1])
+        count = full_h * full_w if include else len(rows) * len(columns)
+        share[oy, ox][np.ix_(rows, columns)] = 1 / (override or count)
+        out[:, :, oy, ox] = (x.astype(np.float64) * share[oy, ox]).sum((2, 3))
+    return out, share
+
+
+def grid_of(shape, window, ceil=False):
+    out = []
+    for size, (k, s, p, d) in zip(shape, per_dim(window), strict=True):
+        full = size + 2 * p - d * (k - 1) - 1
+        o = (-(-full // s) if ceil else full // s) + 1
+        if ceil and (o - 1) * s >= size + p:
+            o -= 1
+        out.append(o)
+    return tuple(out)
+
+
+WINDOWS = [
+    ((2, 3, 8, 10), Window((2, 2), (2, 2)), False),
+    ((1, 1, 1, 1), Window((1, 1), (1, 1)), False),
+    ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), False),
+    ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), True),
+    ((1, 2, 11, 40), Window((3, 2), (1, 1), (1, 0)), False),
+    ((1, 2, 11, 13), Window((2, 3), (3, 4), (1, 1), (2, 3)), False),
+    ((3, 1, 1, 50), Window((1, 4), (1, 3), (0, 2)), True),
+    ((1, 2, 7, 7), Window((7, 7), (1, 1)), False),
+    ((0, 2, 7, 7), Window((2, 2), (2, 2)), False),
+]
+
+
+def sample(shape, dtype, seed=0):
+    x = np.random.default_rng(seed).integers(-9, 9, shape).astype(np.float32) / 4  # ties on purpose
+    flat = x.reshape(-1)
+    flat[::11] = -np.inf
+    flat[5::37] = np.nan
+    return x.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
+@pytest.mark.parametrize("shape, window, ceil", WINDOWS, ids=str)
+def test_max(shape, window, ceil, dtype):
+    x = sample(shape, dtype)
+    grid = grid_of(shape[2:], window, ceil)
+    values, indices = ref_max(
+        x, grid,
+        lambda i: windows(shape[2], grid[0], i, per_dim(window)[0])[0],
+        lambda i: windows(shape[3], grid[1], i, per_dim(window)[1])[0],
+    )  # fmt: skip
+    full = (*shape[:2], *grid)
+    plan = pool.plan_max_pool2d(Layout.of(x), Layout.contiguous(full, x.dtype), window)
+    same(run(plan, full, dtype, x), values)
+    out = Layout.contiguous(full, np.dtype(np.int64))
+    plan = pool.plan_max_pool2d_indices(Layout.of(x), out, window)
+    np.testing.assert_array_equal(run(plan, full, np.int64, x), indices)
+
+    g = np.random.default_rng(1).integers(-8, 8, full).astype(dtype)
+    want = np.zeros(shape)
+    for at in np.ndindex(*full):
+        want[at[0], at[1]].reshape(-1)[indices[at]] += float(g[at])
+    out = Layout.contiguous(shape, x.dtype)
+    plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(indices), out)
+    same(run(plan, shape, dtype, g, indices), want.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
+@pytest.mark.parametrize("include, override", [(True, None), (False, None), (True, 3)])
+@pytest.mark.parametrize("shape, window, ceil", WINDOWS, ids=str)
+def test_avg(shape, window, ceil, include, override, dtype):
+    if window.dilation != (1, 1):
+        return
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape).astype(dtype)
+    grid = grid_of(shape[2:], window, ceil)
+    full = (*shape[:2], *grid)
+    want, share = ref_avg(x, grid, window, include, override)
+    tolerance = {"float64": 1e-14, "float32": 2e-6, "float16": 2e-3, "bfloat16": 2e-2}[x.dtype.name]
+    options = {"count_include_pad": include, "divisor_override": override}
+    plan = pool.plan_avg_pool2d(Layout.of(x), Layout.contiguous(full, x.dtype), window, **options)
+    got = run(plan, full, dtype, x)
+    np.testing.assert_allclose(got.astype(float), want, rtol=tolerance, atol=tolerance)
+    g = rng.standard_normal(full).astype(dtype)
+    want = np.einsum("ncyx,yxhw->nchw", g.astype(float), share)
+    out = Layout.contiguous(shape, x.dtype)
+    plan = pool.plan_avg_pool2d_dx(Layout.of(g), out, window, **options)
+    got = run(plan, shape, dtype, g)
+    np.testing.assert_allclose(got.astype(float), want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (7, 4), (10, 12)], ids=str)
+def test_adaptive(grid):
+    shape = (2, 3, 7, 9)
+    rng = np.random.default_rng(3)
+    x = sample(shape, np.float32)
+    full = (*shape[:2], *grid)
+    layouts = Layout.of(x), Layout.contiguous(full, x.dtype)
+    values, indices = ref_max(
+        x, grid, lambda i: adaptive(7, grid[0], i), lambda i: adaptive(9, grid[1], i)
+    )
+    got = run(pool.plan_adaptive_max_pool2d(*layouts), full, np.float32, x)
+    np.testing.assert_array_equal(got, values)
+    out = Layout.contiguous(full, np.dtype(np.int64))
+    got = run(pool.plan_adaptive_max_pool2d_indices(layouts[0], out), full, np.int64, x)
+    np.testing.assert_array_equal(got, indices)
+
+    x, g = (rng.standard_normal(s).astype(np.float32) for s in (shape, full))
+    want, dx = np.empty(full), np.zeros(shape)
+    for oy, ox in np.ndindex(*grid):
+        at = np.ix_(range(2), range(3), adaptive(7, grid[0], oy), adaptive(9, grid[1], ox))
+        want[:, :, oy, ox] = x[at].astype(float).mean((2, 3))
+        dx[at] += g[:, :, oy, ox, None, None].astype(float) / x[at][0, 0].size
+    got = run(pool.plan_adaptive_avg_pool2d(*layouts), full, np.float32, x)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    plan = pool.plan_adaptive_avg_pool2d_dx(Layout.of(g), Layout.contiguous(shape, g.dtype))
+    np.testing.assert_allclose(run(plan, shape, np.float32, g), dx, rtol=1e-5, atol=1e-6)
+
+
+def test_an_index_outside_the_plane_is_reported():
+    g, out = np.ones((1, 2, 2, 2), np.float32), np.zeros((1, 2, 3, 3), np.float32)
+    for bad in (9, -1):
+        indices = np.zeros(g.shape, np.int64)
+        indices[0, 1, 0, 1] = bad
+        plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(indices), Layout.of(out))
+        assert native.launch(plan, out, (g, indices)) == 1
+        assert native.detail() == bad
+
+
+def test_strides_threads_and_batches_do_not_change_bits():
+    rng = np.random.default_rng(4)
+    base = rng.standard_normal((4, 12, 20, 5)).astype(np.float32)
+    x = base.transpose(0, 3, 1, 2)[:, ::-1, ::2]
+    window = Window((3, 3), (2, 2), (1, 1))
+    grid = grid_of(x.shape[2:], window)
+    full = (*x.shape[:2], *grid)
+    out = Layout.contiguous(full, x.dtype)
+    before = threads.get_num_threads()
+    for plan in (pool.plan_max_pool2d, pool.plan_avg_pool2d):
+        c = np.ascontiguousarray(x)
+        want = run(plan(Layout.of(c), out, window), full, np.float32, c)
+        for count in (1, 2, 5):
+            threads.set_num_threads(count)
+            got = run(plan(Layout.of(x), out, window), full, np.float32, x)
+            np.testing.assert_array_equal(got, want)
+        threads.set_num_threads(before)
+        one = (1, *full[1:])
+        alone = run(
+            plan(Layout.of(x[2:3]), Layout.contiguous(one, x.dtype), window), one, "f4", x[2:3]
+        )
+        np.testing.assert_array_equal(alone[0], want[2])
+
+
+def test_layouts_are_checked():
+    x = Layout.contiguous((1, 2, 4, 4), np.dtype(np.float32))
+    with pytest.raises(ValueError, match="max_pool2d"):
+        pool.plan_max_pool2d(x, Layout.contiguous((1, 3, 2, 2), x.dtype), Window((2, 2), (2, 2)))
+    with pytest.raises(ValueError, match="max_pool2d"):
+        pool.plan_max_pool2d(x, Layout((1, 2, 2, 2), (8, 4, 1, 2), x.dtype), Window((2, 2), (2, 2)))
+    with pytest.raises(ValueError, match="indices"):
+        pool.plan_max_pool2d_dx(x, x, x)
