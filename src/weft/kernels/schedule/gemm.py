@@ -76,7 +76,7 @@ def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
     (m, k), n = a.shape[-2:], b.shape[-1]
     strides = zip(a.shape[:-2], a.strides[:-2], b.strides[:-2], out.strides[:-2], strict=True)
     batch = _merged(list(strides))
-    a_rs, a_cs = _matrix_strides(a)
+    a_rs, a_cs = _matrix_strides(a) if k > 1 else (a.strides[-2], 1)
     ldc = out.strides[-2] if m > 1 else n
     # One B for a whole batch: its rows are more rows of one product.
     while batch and batch[-1][2] == 0:
@@ -116,12 +116,12 @@ def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, gemm_code.Ti
 
 
 def _matrix_strides(x: Layout) -> tuple[int, int]:
-    """The strides of the last two dims; a dim of size 1 gets whatever makes the other one's neighbours adjacent."""
+    """The strides of the last two dims. That of a dim of size 1 is free: it is chosen so that one of the two is 1."""
     (rows, columns), (row, column) = x.shape[-2:], x.strides[-2:]
-    if columns <= 1 and column != 1:
-        column = 1 if row != 1 or rows <= 1 else max(rows, 1)
-    if rows <= 1 and row != 1:
-        row = 1 if column != 1 else max(columns, 1)
+    if columns == 1:
+        column = 1 if row != 1 or rows == 1 else rows
+    elif rows == 1:
+        row = 1 if column != 1 else columns
     return row, column
 
 

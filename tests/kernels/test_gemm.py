@@ -1,0 +1,195 @@
+"""Matrix products against NumPy's float64, and the law that a result's bits depend on nothing but its row and column."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.gemm import plan_matmul
+from weft.runtime import native, threads
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+EDGES = [
+    (1, 1, 1), (0, 4, 3), (3, 4, 0), (5, 0, 3), (7, 5, 3), (6, 384, 64), (13, 400, 70), (1, 769, 130),
+    (30, 17, 16), (40, 800, 48), (64, 64, 65), (100, 3, 1), (2, 385, 257),
+]  # fmt: skip
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    out = np.full((*a.shape[:-1], b.shape[-1]), 77, a.dtype)
+    plan = plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out))
+    assert native.launch(plan, out, (a, b)) == 0
+    return out
+
+
+def strided(rng, rows: int, columns: int, order: str, dtype) -> np.ndarray:
+    if order == "C":
+        return rng.standard_normal((rows, columns)).astype(dtype)
+    if order == "F":
+        return rng.standard_normal((columns, rows)).astype(dtype).T
+    return rng.standard_normal((rows, 3 * columns, 2)).astype(dtype)[:, ::-3, 1]
+
+
+def bound(a: np.ndarray, b: np.ndarray, eps: float) -> np.ndarray:
+    """The classic error bound of an inner product: k * eps * |a| @ |b|."""
+    return (a.shape[-1] + 2) * eps * (np.abs(a) @ np.abs(b)) + 1e-300
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m,k,n", EDGES)
+def test_any_shape_and_strides(rng, dtype, m, k, n):
+    for order_a, order_b in itertools.product("CFS", repeat=2):
+        a, b = strided(rng, m, k, order_a, dtype), strided(rng, k, n, order_b, dtype)
+        wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
+        error = np.abs(matmul(a, b) - wide_a @ wide_b)
+        assert (error <= bound(wide_a, wide_b, np.finfo(dtype).eps)).all(), (order_a, order_b)
+
+
+def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The definition of the numbers: fma in increasing k inside blocks of 384, blocks added in order (float32).
+
+    A float32 product is exact in float64; its sum with a float32 is rounded twice here, which can differ from fma in the
+    last bit only when float64's rounding lands on a tie, so inputs are small integers over 64.
+    """
+    out = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for start in range(0, a.shape[1], 384):
+        total = np.zeros_like(out)
+        for k in range(start, min(start + 384, a.shape[1])):
+            exact = np.outer(a[:, k].astype(np.float64), b[k].astype(np.float64))
+            total = (total.astype(np.float64) + exact).astype(np.float32)
+        out = total if start == 0 else out + total
+    return out
+
+
+@pytest.mark.skipif(not native.host().has_fma, reason="the definition needs fma")
+def test_the_order_of_sums_is_the_defined_one(rng):
+    a = (rng.integers(-9999, 9999, (5, 900)) / 64).astype(np.float32)
+    b = (rng.integers(-9999, 9999, (900, 37)) / 64).astype(np.float32)
+    assert matmul(a, b).tobytes() == reference(a, b).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bits_do_not_depend_on_neighbours(rng, dtype):
+    a, b = strided(rng, 37, 901, "C", dtype), strided(rng, 901, 150, "C", dtype)
+    whole = matmul(a, b)
+    for rows in (slice(0, 1), slice(5, 6), slice(3, 10), slice(20, 37)):
+        assert (matmul(a[rows], b) == whole[rows]).all()
+    for columns in (slice(0, 1), slice(149, 150), slice(60, 77), slice(10, 138)):
+        assert (matmul(a, b[:, columns]) == whole[:, columns]).all()
+        assert (matmul(a[7:8], b[:, columns]) == whole[7:8, columns]).all()
+    assert (matmul(np.asfortranarray(a), b) == whole).all()
+    assert (matmul(a, np.asfortranarray(b)) == whole).all()
+    assert (matmul(a, np.repeat(b, 2, axis=1)[:, ::2]) == whole).all()
+
+
+@pytest.mark.parametrize("m,k,n", [(200, 100, 64), (300, 500, 130), (1, 900, 3000), (3, 200, 2000), (900, 700, 1)])
+def test_bits_do_not_depend_on_threads(rng, m, k, n):
+    before = threads.get_num_threads()
+    a, b = strided(rng, m, k, "C", "float32"), strided(rng, k, n, "F", "float32")
+    try:
+        results = []
+        for count in (1, 2, 3, 7):
+            threads.set_num_threads(count)
+            results.append(matmul(a, b).tobytes())
+    finally:
+        threads.set_num_threads(before)
+    assert len(set(results)) == 1
+
+
+def test_batches_and_broadcasts(rng):
+    for shape_a, shape_b in [
+        ((4, 5, 6), (4, 6, 7)), ((2, 3, 5, 6), (1, 3, 6, 7)), ((4, 1, 6), (1, 6, 7)), ((3, 1, 2, 5, 6), (1, 4, 1, 6, 2)),
+        ((7, 1, 1), (7, 1, 9)), ((0, 2, 3), (0, 3, 4)), ((2, 2, 33, 70), (2, 2, 70, 40)),
+    ]:  # fmt: skip
+        a = rng.standard_normal(shape_a).astype(np.float32)
+        b = rng.standard_normal(shape_b).astype(np.float32)
+        batch = np.broadcast_shapes(shape_a[:-2], shape_b[:-2])
+        a = np.broadcast_to(a, (*batch, *a.shape[-2:]))
+        b = np.broadcast_to(b, (*batch, *b.shape[-2:]))
+        result = matmul(a, b)
+        for at in np.ndindex(batch):
+            assert (result[at] == matmul(a[at], b[at])).all(), (shape_a, shape_b, at)
+
+
+def test_batch_of_heads_is_read_in_place(rng):
+    heads = rng.standard_normal((2, 9, 3, 8)).astype(np.float32).transpose(0, 2, 1, 3)
+    scores = matmul(heads, heads.swapaxes(-1, -2))
+    np.testing.assert_allclose(scores, heads @ heads.swapaxes(-1, -2), rtol=1e-4, atol=1e-5)
+
+
+def test_neighbours_in_memory_are_not_touched(rng):
+    for m, n in [(5, 3), (6, 64), (7, 65), (1, 17), (13, 100)]:
+        a, b = strided(rng, m, 20, "C", "float32"), strided(rng, 20, n, "C", "float32")
+        room = np.full((m + 2, n + 9), 5.0, np.float32)
+        out = room[1:-1, 4:-5]
+        assert native.launch(plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out)), out, (a, b)) == 0
+        assert (out == matmul(a, b)).all()
+        out[...] = 5.0
+        assert (room == 5.0).all()
+
+
+def test_nan_and_infinity_reach_their_rows_only(rng):
+    a, b = strided(rng, 9, 30, "C", "float32"), strided(rng, 30, 70, "C", "float32")
+    clean = matmul(a, b)
+    a[4, 7], a[6, 2] = np.nan, np.inf
+    result = matmul(a, b)
+    assert np.isnan(result[4]).all()
+    assert np.isinf(result[6]).all()
+    rest = [0, 1, 2, 3, 5, 7, 8]
+    assert (result[rest] == clean[rest]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
+def test_halves_accumulate_in_float32_and_round_once(rng, dtype):
+    for shape_a, shape_b in [((3, 5), (5, 7)), ((2, 4, 400), (1, 400, 70)), ((2, 0), (0, 3)), ((9, 1), (1, 9))]:
+        batch = shape_a[:-2]
+        a = rng.standard_normal(shape_a).astype(dtype)
+        b = np.broadcast_to(rng.standard_normal(shape_b).astype(dtype), (*batch, *shape_b[-2:]))
+        expected = matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype)
+        assert (matmul(a, b) == expected).all()
+        turned = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+        assert (matmul(np.asfortranarray(a), turned) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
+def test_integers_wrap(rng, dtype):
+    info = np.iinfo(dtype)
+    a = rng.integers(info.min, info.max, (2, 5, 40), dtype, endpoint=True)
+    b = rng.integers(info.min, info.max, (2, 40, 9), dtype, endpoint=True)
+    assert (matmul(a, b) == np.matmul(a, b)).all()
+    assert (matmul(a[:, ::2, ::-1], b[:, ::-1, ::3]) == np.matmul(a[:, ::2, ::-1], b[:, ::-1, ::3])).all()
+
+
+def test_mistakes_are_named():
+    def layout(*shape, dtype="float32"):
+        return Layout.contiguous(shape, np.dtype(dtype))
+
+    with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(4, 5\)"):
+        plan_matmul(layout(2, 3), layout(4, 5), layout(2, 5))
+    with pytest.raises(ValueError, match="dtypes differ"):
+        plan_matmul(layout(2, 3), layout(3, 5, dtype="float64"), layout(2, 5))
+    with pytest.raises(ValueError, match="adjacent"):
+        plan_matmul(layout(2, 3), layout(3, 5), Layout((2, 5), (1, 2), np.dtype("float32")))
+    with pytest.raises(ValueError, match="matrices"):
+        plan_matmul(layout(3), layout(3, 5), layout(5))
+
+
+@pytest.mark.parametrize("target", ["avx2", "sse"])
+def test_other_vector_widths(target):
+    """The whole file again, with the code that narrower machines get."""
+    if "WEFT_TARGET" in os.environ:
+        pytest.skip("already inside such a run")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "not widths"],
+        env={**os.environ, "WEFT_TARGET": target},
+        capture_output=True,
+        text=True,
+    )
+    if "this machine has" in run.stdout + run.stderr:
+        pytest.skip(f"this machine has no {target}")
+    assert run.returncode == 0, run.stdout + run.stderr
