@@ -16,7 +16,7 @@ NEEDS_A_REASON = 600
 LIMIT = 1000
 BUDGETS = {
     "core": 2400, "runtime": 1500, "kernels": 4000, "ops": 4500, "tensor": 600, "autograd": 1000,
-    "compile": 3000, "nn": 3500, "optim": 1200, "data": 1000, "io": 2000, "train": 900,
+    "compile": 3000, "nn": 3500, "optim": 1200, "data": 1250, "io": 2000, "train": 900,
     "serve": 1500, "ship": 1500,
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ class Dataset(Generic[T]):
     def __getitem__(self, index: Any) -> T:
         raise NotImplementedError(f"{type(self).__name__} must implement __getitem__")
 
-    def __add__(self, other: Dataset) -> ConcatDataset:
+    def __add__(self, other: Dataset) -> Dataset:
         return ConcatDataset([self, other])
 
 
@@ -30,7 +30,7 @@ class IterableDataset(Dataset[T]):
     def __iter__(self) -> Iterator[T]:
         raise NotImplementedError(f"{type(self).__name__} must implement __iter__")
 
-    def __add__(self, other: Dataset) -> ChainDataset:
+    def __add__(self, other: Dataset) -> Dataset:
         return ChainDataset([self, other])
 
 
@@ -70,10 +70,10 @@ class StackDataset(Dataset):
         return tuple(dataset[index] for dataset in self.datasets)
 
     def __getitems__(self, indices: list) -> list:
-        named = isinstance(self.datasets, dict)
-        parts = [_fetch(d, indices) for d in (self.datasets.values() if named else self.datasets)]
-        rows = zip(*parts)
-        return [dict(zip(self.datasets, row)) for row in rows] if named else list(rows)
+        if isinstance(self.datasets, dict):
+            columns = [_fetch(dataset, indices) for dataset in self.datasets.values()]
+            return [dict(zip(self.datasets, row)) for row in zip(*columns)]
+        return list(zip(*[_fetch(dataset, indices) for dataset in self.datasets]))
 
     def __len__(self) -> int:
         return self._length

@@ -521,6 +521,12 @@ class DefaultGenerator(Generator):
         self._current = _Current()
         self.seed()
 
+    def random_raw32(self, n: int) -> np.ndarray:
+        return self._current.generator.random_raw32(n)
+
+    def _stream53(self) -> Callable[[], float]:
+        return self._current.generator._stream53()
+
     @contextmanager
     def bound(self, generator: Generator) -> Iterator[None]:
         """Inside, and in this thread only, the default generator is `generator`: a data loader's
