@@ -1,4 +1,6 @@
-"""Matrix products against NumPy's float64, and the law that a result's bits depend on nothing but its row and column."""
+"""Matrix products against NumPy's float64, and the law that a result's bits depend on nothing but
+its row and column.
+"""
 
 import itertools
 import os
@@ -15,8 +17,8 @@ from weft.runtime import native, threads
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 EDGES = [
-    (1, 1, 1), (0, 4, 3), (3, 4, 0), (5, 0, 3), (7, 5, 3), (6, 384, 64), (13, 400, 70), (1, 769, 130),
-    (30, 17, 16), (40, 800, 48), (64, 64, 65), (100, 3, 1), (2, 385, 257),
+    (1, 1, 1), (0, 4, 3), (3, 4, 0), (5, 0, 3), (7, 5, 3), (6, 384, 64), (13, 400, 70),
+    (1, 769, 130), (30, 17, 16), (40, 800, 48), (64, 64, 65), (100, 3, 1), (2, 385, 257),
 ]  # fmt: skip
 
 
@@ -51,10 +53,12 @@ def test_any_shape_and_strides(rng, dtype, m, k, n):
 
 
 def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The definition of the numbers: fma in increasing k inside blocks of 384, blocks added in order (float32).
+    """The definition of the numbers: fma in increasing k inside blocks of 384, blocks added in
+    order (float32).
 
-    A float32 product is exact in float64; its sum with a float32 is rounded twice here, which can differ from fma in the
-    last bit only when float64's rounding lands on a tie, so inputs are small integers over 64.
+    A float32 product is exact in float64; its sum with a float32 is rounded twice here, which can
+    differ from fma in the last bit only when float64's rounding lands on a tie, so inputs are small
+    integers over 64.
     """
     out = np.zeros((a.shape[0], b.shape[1]), np.float32)
     for start in range(0, a.shape[1], 384):
@@ -87,7 +91,9 @@ def test_bits_do_not_depend_on_neighbours(rng, dtype):
     assert (matmul(a, np.repeat(b, 2, axis=1)[:, ::2]) == whole).all()
 
 
-@pytest.mark.parametrize("m,k,n", [(200, 100, 64), (300, 500, 130), (1, 900, 3000), (3, 200, 2000), (900, 700, 1)])
+@pytest.mark.parametrize(
+    "m,k,n", [(200, 100, 64), (300, 500, 130), (1, 900, 3000), (3, 200, 2000), (900, 700, 1)]
+)
 def test_bits_do_not_depend_on_threads(rng, m, k, n):
     before = threads.get_num_threads()
     a, b = strided(rng, m, k, "C", "float32"), strided(rng, k, n, "F", "float32")
@@ -103,7 +109,8 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
 
 def test_batches_and_broadcasts(rng):
     for shape_a, shape_b in [
-        ((4, 5, 6), (4, 6, 7)), ((2, 3, 5, 6), (1, 3, 6, 7)), ((4, 1, 6), (1, 6, 7)), ((3, 1, 2, 5, 6), (1, 4, 1, 6, 2)),
+        ((4, 5, 6), (4, 6, 7)), ((2, 3, 5, 6), (1, 3, 6, 7)), ((4, 1, 6), (1, 6, 7)),
+        ((3, 1, 2, 5, 6), (1, 4, 1, 6, 2)),
         ((7, 1, 1), (7, 1, 9)), ((0, 2, 3), (0, 3, 4)), ((2, 2, 33, 70), (2, 2, 70, 40)),
     ]:  # fmt: skip
         a = rng.standard_normal(shape_a).astype(np.float32)
@@ -127,7 +134,9 @@ def test_neighbours_in_memory_are_not_touched(rng):
         a, b = strided(rng, m, 20, "C", "float32"), strided(rng, 20, n, "C", "float32")
         room = np.full((m + 2, n + 9), 5.0, np.float32)
         out = room[1:-1, 4:-5]
-        assert native.launch(plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out)), out, (a, b)) == 0
+        assert (
+            native.launch(plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out)), out, (a, b)) == 0
+        )
         assert (out == matmul(a, b)).all()
         out[...] = 5.0
         assert (room == 5.0).all()
@@ -146,7 +155,12 @@ def test_nan_and_infinity_reach_their_rows_only(rng):
 
 @pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
 def test_halves_accumulate_in_float32_and_round_once(rng, dtype):
-    for shape_a, shape_b in [((3, 5), (5, 7)), ((2, 4, 400), (1, 400, 70)), ((2, 0), (0, 3)), ((9, 1), (1, 9))]:
+    for shape_a, shape_b in [
+        ((3, 5), (5, 7)),
+        ((2, 4, 400), (1, 400, 70)),
+        ((2, 0), (0, 3)),
+        ((9, 1), (1, 9)),
+    ]:
         batch = shape_a[:-2]
         a = rng.standard_normal(shape_a).astype(dtype)
         b = np.broadcast_to(rng.standard_normal(shape_b).astype(dtype), (*batch, *shape_b[-2:]))
@@ -162,7 +176,9 @@ def test_integers_wrap(rng, dtype):
     a = rng.integers(info.min, info.max, (2, 5, 40), dtype, endpoint=True)
     b = rng.integers(info.min, info.max, (2, 40, 9), dtype, endpoint=True)
     assert (matmul(a, b) == np.matmul(a, b)).all()
-    assert (matmul(a[:, ::2, ::-1], b[:, ::-1, ::3]) == np.matmul(a[:, ::2, ::-1], b[:, ::-1, ::3])).all()
+    assert (
+        matmul(a[:, ::2, ::-1], b[:, ::-1, ::3]) == np.matmul(a[:, ::2, ::-1], b[:, ::-1, ::3])
+    ).all()
 
 
 def test_mistakes_are_named():
@@ -185,7 +201,18 @@ def test_other_vector_widths(target):
     if "WEFT_TARGET" in os.environ:
         pytest.skip("already inside such a run")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", "not widths"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            __file__,
+            "-k",
+            "not widths",
+        ],
         env={**os.environ, "WEFT_TARGET": target},
         capture_output=True,
         text=True,

@@ -22,7 +22,9 @@ print(ctypes.CFUNCTYPE(ctypes.c_int)(address)(), machine.cache_stats())
 
 
 def answer(n: int) -> int:
-    return ctypes.CFUNCTYPE(ctypes.c_int)(machine.load(IR.format(n=n), [f"answer_{n}"])[f"answer_{n}"])()
+    return ctypes.CFUNCTYPE(ctypes.c_int)(
+        machine.load(IR.format(n=n), [f"answer_{n}"])[f"answer_{n}"]
+    )()
 
 
 def run(directory: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -109,6 +111,9 @@ def test_bad_code_raises():
 
 
 def test_llvmlite_waits_for_the_first_kernel():
-    code = "import sys; import weft.runtime.native, weft.kernels.schedule.gemm; print('llvmlite' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True)
+    modules = "weft.runtime.native, weft.kernels.schedule.gemm"
+    code = f"import sys; import {modules}; print('llvmlite' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "False", done.stderr

@@ -114,6 +114,11 @@ def test_threads_never_share_a_block():
 
 
 def test_arrays_may_outlive_the_interpreter():
-    code = "import numpy, builtins; from weft.runtime import memory; builtins.kept = memory.empty((99, 99), numpy.dtype('f8'))"
-    run = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True)
+    code = (
+        "import numpy, builtins; from weft.runtime import memory; "
+        "builtins.kept = memory.empty((99, 99), numpy.dtype('f8'))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (0, "")

@@ -19,7 +19,9 @@ LANES = 16
 
 @cache
 def kernels() -> dict[str, int]:
-    """scale: out = x * ints[1]; stash, fetch: through scratch; check: status when an index is out of range; nth: who ran."""
+    """scale: out = x * ints[1]; stash, fetch: through scratch; check: status when an index is out
+    of range; nth: who ran.
+    """
     m = Module(native.host().vector_bits)
     f = m.kernel("scale")
     out, x, _, n, factor = f.words("%args", 2, ["ptr", "ptr", "ptr", "i64", "double"])
@@ -187,7 +189,10 @@ def test_table_runs_its_entries_in_order(rng):
     x, y, z = (rng.standard_normal(n).astype(np.float32) for _ in range(3))
     first, second = scale(n, 2.0), scale(n, 3.0)
     table = native.make_table(
-        [(first, native.address(y), [native.address(x)]), (second, native.address(z), [native.address(y)])]
+        [
+            (first, native.address(y), [native.address(x)]),
+            (second, native.address(z), [native.address(y)]),
+        ]
     )
     assert len(table) == 2
     assert table.run() == (-1, 0, 0)
@@ -200,7 +205,11 @@ def test_table_runs_its_entries_in_order(rng):
     z[:] = 0
     assert table.run(0, 1) == (-1, 0, 0)
     assert (z == 0).all()
-    for call in (lambda: table.set_pointer(0, 2, 0), lambda: table.set_int(0, 2, 0), lambda: table.run(1, 3)):
+    for call in (
+        lambda: table.set_pointer(0, 2, 0),
+        lambda: table.set_int(0, 2, 0),
+        lambda: table.run(1, 3),
+    ):
         with pytest.raises(IndexError):
             call()
 
@@ -209,7 +218,9 @@ def test_table_names_the_entry_that_fails():
     out, good, bad = np.zeros(1, np.int64), np.array([1], np.int64), np.array([-1], np.int64)
     check = native.Launch((stage("check"),), (10,))
     where = native.address
-    table = native.make_table([(check, where(out), [where(good)]), (check, where(out), [where(bad)])])
+    table = native.make_table(
+        [(check, where(out), [where(good)]), (check, where(out), [where(bad)])]
+    )
     assert table.run() == (1, 3, -1)
     bad[0] = 5
     assert table.run() == (-1, 0, 0)
@@ -247,6 +258,10 @@ def test_without_builtins_all_is_equal():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
     env = {**os.environ, "WEFT_NO_BUILTIN": "1", "WEFT_POOL": "condition"}
     run = subprocess.run(
-        [*command, "-k", "not without_builtins"], env=env, capture_output=True, text=True, cwd=Path.cwd()
+        [*command, "-k", "not without_builtins"],
+        env=env,
+        capture_output=True,
+        text=True,
+        cwd=Path.cwd(),
     )
     assert run.returncode == 0, run.stdout + run.stderr

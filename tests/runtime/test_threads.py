@@ -83,7 +83,8 @@ kept = memory.empty((100, 100), np.dtype("float64"))
 for _ in range(3):
     child = os.fork()
     if child == 0:
-        ok = threads.started_workers() == 0 and (product() == expected).all() and threads.started_workers() == 2
+        ok = threads.started_workers() == 0 and (product() == expected).all()
+        ok = ok and threads.started_workers() == 2
         del kept
         os._exit(0 if ok else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -1,4 +1,6 @@
-"""Where an operand lies: all that a planner may know of an array, so that its plan serves every array of the same layout."""
+"""Where an operand lies: all that a planner may know of an array, so that its plan serves every
+array of the same layout.
+"""
 
 from dataclasses import dataclass
 
@@ -15,10 +17,14 @@ class Layout:
 
     @staticmethod
     def of(array: np.ndarray) -> "Layout":
-        """The layout of an array. Its byte strides must be whole elements (a field of a structured array is not)."""
+        """The layout of an array. Its byte strides must be whole elements (a field of a structured
+        array is not).
+        """
         size = array.itemsize
         if any(stride % size for stride in array.strides):
-            raise ValueError(f"layout: byte strides {array.strides} are not whole elements of {size} bytes")
+            raise ValueError(
+                f"layout: byte strides {array.strides} are not whole elements of {size} bytes"
+            )
         return Layout(array.shape, tuple(stride // size for stride in array.strides), array.dtype)
 
     @staticmethod
@@ -40,7 +46,9 @@ class Layout:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the elements lie in C order without gaps (strides of dims of size 1 do not matter)."""
+        """Whether the elements lie in C order without gaps (strides of dims of size 1 do not
+        matter).
+        """
         step = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if size != 1 and stride != step:

@@ -1,15 +1,16 @@
 """LLVM IR of two Python builtins: `launch(launch, out, ins) -> status` and `address(array) -> int`.
 
-A call through them costs about 0.1 us, through ctypes 2 us. They read an ndarray's data pointer from its struct
-(`PyArrayObject.data`, the first field after the object header: NumPy's stable ABI), after checking the object's type.
+A call through them costs about 0.1 us, through ctypes 2 us. They read an ndarray's data pointer
+from its struct (`PyArrayObject.data`, the first field after the object header: NumPy's stable ABI),
+after checking the object's type.
 """
 
 EXPORTS = ("weft_builtin_launch", "weft_builtin_address", "weft_builtin_init")
 
 FUNCTIONS = (
-    "PyObject_GetAttr", "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyLong_FromVoidPtr", "Py_DecRef", "PyErr_Occurred",
-    "PyErr_SetString", "PySequence_Tuple", "PyTuple_Size", "PyTuple_GetItem", "PyType_IsSubtype", "PyEval_SaveThread",
-    "PyEval_RestoreThread",
+    "PyObject_GetAttr", "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyLong_FromVoidPtr",
+    "Py_DecRef", "PyErr_SetString", "PySequence_Tuple", "PyTuple_Size",
+    "PyTuple_GetItem", "PyType_IsSubtype", "PyEval_SaveThread", "PyEval_RestoreThread",
 )  # fmt: skip
 
 _MESSAGES = {
@@ -24,7 +25,6 @@ declare ptr @PyLong_AsVoidPtr(ptr)
 declare ptr @PyLong_FromLongLong(i64)
 declare ptr @PyLong_FromVoidPtr(ptr)
 declare void @Py_DecRef(ptr)
-declare ptr @PyErr_Occurred()
 declare void @PyErr_SetString(ptr, ptr)
 declare ptr @PySequence_Tuple(ptr)
 declare i64 @PyTuple_Size(ptr)
@@ -199,5 +199,7 @@ end:
 }
 """
 
-_STRINGS = "\n".join(f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items())
+_STRINGS = "\n".join(
+    f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items()
+)
 TEXT = _TEXT.replace("MESSAGES", _STRINGS)

@@ -1,6 +1,8 @@
-"""From LLVM IR to addresses of native code: the host's description, the compiler, the cache of objects.
+"""From LLVM IR to addresses of native code: the host's description, the compiler, the cache of
+objects.
 
-llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s that many programs (a `--help`) never need.
+llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s that many programs
+(a `--help`) never need.
 """
 
 import hashlib
@@ -25,7 +27,8 @@ _AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
 class Host:
     """The machine that kernels are made for.
 
-    `vector_bits` is 512, 256 or 128; `registers` the number of vector registers; `features` LLVM's feature string.
+    `vector_bits` is 512, 256 or 128; `registers` the number of vector registers; `features` LLVM's
+    feature string.
     """
 
     arch: str
@@ -47,7 +50,9 @@ class Host:
 
 @cache
 def host() -> Host:
-    """The host, or the part of it that WEFT_TARGET=avx512|avx2|sse asks for (so that one machine can test all)."""
+    """The host, or the part of it that WEFT_TARGET=avx512|avx2|sse asks for (so that one machine
+    can test all).
+    """
     llvm = _llvm()
     cpu = llvm.get_host_cpu_name()
     triple = llvm.get_process_triple()
@@ -108,12 +113,14 @@ _trackers: list[Any] = []  # native code lives as long as its tracker: to the en
 _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 
-def load(ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None) -> dict[str, int]:
+def load(
+    ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Compile LLVM IR (or take it from a cache) and return the address of each exported function.
 
-    `imports` are addresses of outside symbols; symbols of the process (libc, CPython) need none. No pass pipeline is run.
-    The same text is compiled once a machine (disk) and linked once a process (memory). Raises RuntimeError when the IR is
-    not valid.
+    `imports` are addresses of outside symbols; symbols of the process (libc, CPython) need none. No
+    pass pipeline is run. The same text is compiled once a machine (disk) and linked once a process
+    (memory). Raises RuntimeError when the IR is not valid.
     """
     key = _key(ir_text)
     with _lock:
@@ -127,14 +134,24 @@ def load(ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None
 
 
 def cache_stats() -> dict[str, int]:
-    """How many loads were served by this process (`memory`), by the disk, and by the compiler since the start."""
+    """How many loads were served by this process (`memory`), by the disk, and by the compiler since
+    the start.
+    """
     return dict(_counts)
 
 
 def _key(ir_text: str) -> str:
     machine = host()
     version = ".".join(map(str, _llvm().llvm_version_info))
-    parts = (str(CACHE_VERSION), version, machine.arch, sys.platform, machine.cpu, machine.features, ir_text)
+    parts = (
+        str(CACHE_VERSION),
+        version,
+        machine.arch,
+        sys.platform,
+        machine.cpu,
+        machine.features,
+        ir_text,
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -169,7 +186,9 @@ def _parse(ir_text: str) -> Any:
     return module
 
 
-def _link(key: str, image: bytes, exports: Sequence[str], imports: Mapping[str, int]) -> dict[str, int]:
+def _link(
+    key: str, image: bytes, exports: Sequence[str], imports: Mapping[str, int]
+) -> dict[str, int]:
     builder = _llvm().JITLibraryBuilder().add_object_img(image).add_current_process()
     for name, address in imports.items():
         builder.import_symbol(name, address)
@@ -185,7 +204,8 @@ def _link(key: str, image: bytes, exports: Sequence[str], imports: Mapping[str, 
 
 @cache
 def cache_dir() -> Path | None:
-    """The per-user directory of compiled objects, made with mode 0700; None when it cannot be trusted or written.
+    """The per-user directory of compiled objects, made with mode 0700; None when it cannot be
+    trusted or written.
 
     WEFT_CACHE_DIR names another place.
     """
@@ -226,7 +246,9 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, image: bytes) -> None:
-    """Write beside and rename, so that no reader ever sees half a file; a full or read-only disk is no error."""
+    """Write beside and rename, so that no reader ever sees half a file; a full or read-only disk is
+    no error.
+    """
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")

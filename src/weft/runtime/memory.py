@@ -1,7 +1,9 @@
-"""Memory of arrays: 64-byte aligned blocks that are used again instead of being returned to the system.
+"""Memory of arrays: 64-byte aligned blocks that are used again instead of being returned to the
+system.
 
-A fresh 32 MB array costs two to three times a used one in page faults. A block is lent to a ctypes array that every view
-holds by its `base`; when the last view dies, so does that object, and its finaliser puts the block back.
+A fresh 32 MB array costs two to three times a used one in page faults. A block is lent to a ctypes
+array that every view holds by its `base`; when the last view dies, so does that object, and its
+finaliser puts the block back.
 """
 
 import ctypes
@@ -21,7 +23,9 @@ _HUGE_FROM = 4 * 1024 * 1024
 
 
 def _default_cap() -> int:
-    """WEFT_CACHE_BYTES, or a quarter of the machine's memory: how much freed memory may wait for its next use."""
+    """WEFT_CACHE_BYTES, or a quarter of the machine's memory: how much freed memory may wait for
+    its next use.
+    """
     text = os.environ.get("WEFT_CACHE_BYTES")
     if text:
         return int(text)
@@ -32,7 +36,9 @@ def _default_cap() -> int:
 
 
 def size_class(size: int) -> int:
-    """The block size that serves `size` bytes: 8 classes from one power of two to the next, so at most 1/8 is lost."""
+    """The block size that serves `size` bytes: 8 classes from one power of two to the next, so at
+    most 1/8 is lost.
+    """
     if size <= SMALL:
         return SMALL
     step = max(1 << (size.bit_length() - 4), _PAGE)
@@ -99,14 +105,17 @@ class Allocator:
                     self.cached_bytes -= block_size
 
     def after_fork(self) -> None:
-        """The child's only thread does not hold the lock that another thread of the parent may have held."""
+        """The child's only thread does not hold the lock that another thread of the parent may have
+        held.
+        """
         self._lock = threading.RLock()
 
 
 def _system_block(size: int) -> tuple[Any, int]:
     """A new block: (its owner, the address of `size` aligned bytes).
 
-    NumPy asks Linux for huge pages from 4 MB on; they help only where the block starts on such a page.
+    NumPy asks Linux for huge pages from 4 MB on; they help only where the block starts on such a
+    page.
     """
     align = _HUGE_PAGE if size >= _HUGE_FROM else ALIGNMENT
     owner = np.empty(size + align, np.uint8)
@@ -116,8 +125,14 @@ def _system_block(size: int) -> tuple[Any, int]:
 
 @cache
 def _lease_type(size: int) -> Any:
-    """The class of leases of one block size: a ctypes array, since NumPy takes its memory without a copy or a parse."""
-    return type("Lease", (ctypes.c_char * size,), {"__del__": _end_lease, "__slots__": ("allocator", "block", "size")})
+    """The class of leases of one block size: a ctypes array, since NumPy takes its memory without a
+    copy or a parse.
+    """
+    return type(
+        "Lease",
+        (ctypes.c_char * size,),
+        {"__del__": _end_lease, "__slots__": ("allocator", "block", "size")},
+    )
 
 
 def _end_lease(lease: Any) -> None:
@@ -130,7 +145,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A C-contiguous array that is not initialised; 64-byte aligned from 16 KB on. Raises MemoryError."""
+    """A C-contiguous array that is not initialised; 64-byte aligned from 16 KB on. Raises
+    MemoryError.
+    """
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL:
         return np.empty(shape, dtype)
@@ -143,7 +160,9 @@ def trim(keep: int = 0) -> None:
 
 
 def memory_stats() -> dict[str, int]:
-    """Bytes in use by arrays of 16 KB and more, their peak, bytes that wait for use; counts of new and reused blocks."""
+    """Bytes in use by arrays of 16 KB and more, their peak, bytes that wait for use; counts of new
+    and reused blocks.
+    """
     return {
         "used_bytes": _allocator.used_bytes,
         "peak_bytes": _allocator.peak_bytes,

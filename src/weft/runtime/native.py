@@ -2,11 +2,12 @@
 
 A kernel stage is `void k(ptr args, i32 tid, i32 nth)`; `args` is a block of 64-bit words:
 
-    args[0] status (a kernel stores nonzero on a data error)   args[1] its detail, e.g. the offending index
-    args[2] out pointer   args[3..3+n_in) input pointers   args[3+n_in] scratch pointer   then the launch's ints
+    args[0] status (a kernel stores nonzero on a data error)   args[1] its detail, e.g. the
+    offending index args[2] out pointer   args[3..3+n_in) input pointers   args[3+n_in] scratch
+    pointer   then the launch's ints
 
-`launch` runs one plan on arrays (eager). `make_table` fixes many launches with their pointers, run by one call (compiled
-programs).
+`launch` runs one plan on arrays (eager). `make_table` fixes many launches with their pointers, run
+by one call (compiled programs).
 """
 
 import ctypes
@@ -21,19 +22,31 @@ from typing import Any
 import numpy as np
 
 from weft.runtime import builtin_code, threads
-from weft.runtime.machine import Host, cache_dir, cache_stats, emit_assembly, emit_object, host, load
+from weft.runtime.machine import (
+    Host,
+    cache_dir,
+    cache_stats,
+    emit_assembly,
+    emit_object,
+    host,
+    load,
+)
 
 __all__ = [
-    "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats", "detail", "double_bits", "emit_assembly",
-    "emit_object", "host", "launch", "load", "make_table",
+    "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
+    "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch", "load", "make_table",
 ]  # fmt: skip
 
-OUT_OF_MEMORY = -1  # the status when scratch memory could not be had; the detail is its size in bytes
+OUT_OF_MEMORY = (
+    -1
+)  # the status when scratch memory could not be had; the detail is its size in bytes
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kernel: its address, and whether threads share it (else it runs once, with tid 0 of 1)."""
+    """One kernel: its address, and whether threads share it (else it runs once, with tid 0 of
+    1).
+    """
 
     function: int
     parallel: bool = False
@@ -43,9 +56,10 @@ class Stage:
 class Launch:
     """Stages with a barrier between them; a stage that reports a status is the last to run.
 
-    `ints` follow the pointers in the block (`double_bits` makes an int of a float). The block's scratch pointer has
-    `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned, not cleared. `quick` says that the work takes
-    less than some microseconds: Python's global lock is then kept.
+    `ints` follow the pointers in the block (`double_bits` makes an int of a float). The block's
+    scratch pointer has
+    `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned, not cleared. `quick`
+    says that the work takes less than some microseconds: Python's global lock is then kept.
     """
 
     stages: tuple[Stage, ...]
@@ -59,8 +73,16 @@ class Launch:
         """The address of the native form of this launch; it lives as long as the launch."""
         ints = _words(self.ints)
         pairs = [w for s in self.stages for w in (s.function, int(s.parallel))]
-        head = [len(self.stages), len(self.ints), self.scratch, self.scratch_per_thread, ctypes.addressof(ints)]
-        block = _words([*head, int(self.quick), int(any(s.parallel for s in self.stages)), 0, *pairs])
+        head = [
+            len(self.stages),
+            len(self.ints),
+            self.scratch,
+            self.scratch_per_thread,
+            ctypes.addressof(ints),
+        ]
+        block = _words(
+            [*head, int(self.quick), int(any(s.parallel for s in self.stages)), 0, *pairs]
+        )
         object.__setattr__(self, "_kept", (ints, block))
         return ctypes.addressof(block)
 
@@ -83,10 +105,11 @@ def detail() -> int:
 
 
 def launch(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
-    """Run a launch on arrays: 0, or the status of the stage that failed (then `detail()` says more).
+    """Run a launch on arrays: 0, or the status of the stage that failed (then `detail()` says
+    more).
 
-    The arrays must have the layouts that the launch was planned for: nothing is checked but that they are ndarrays
-    (TypeError). Threads may launch at the same time.
+    The arrays must have the layouts that the launch was planned for: nothing is checked but that
+    they are ndarrays (TypeError). Threads may launch at the same time.
     """
     return _launcher()(launch, out, ins)
 
@@ -96,8 +119,8 @@ def address(array: np.ndarray) -> int:
     return _addresser()(array)
 
 
-# The first call of `launch` or `address` replaces the module's function by the builtin: callers that look the name up in
-# this module (`native.launch(...)`) then have no Python frame in between.
+# The first call of `launch` or `address` replaces the module's function by the builtin: callers
+# that look the name up in this module (`native.launch(...)`) then have no Python frame in between.
 
 
 @cache
@@ -115,17 +138,26 @@ def _addresser() -> Callable[[np.ndarray], int]:
 
 
 def _builtins_fit() -> bool:
-    """The builtins read structs of CPython 3.11 to 3.14 with the global lock; WEFT_NO_BUILTIN=1 turns them off."""
+    """The builtins read structs of CPython 3.11 to 3.14 with the global lock; WEFT_NO_BUILTIN=1
+    turns them off.
+    """
     if os.environ.get("WEFT_NO_BUILTIN", "0") not in ("", "0"):
         return False
     locked = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 14) and locked
+    return (
+        sys.implementation.name == "cpython"
+        and (3, 11) <= sys.version_info[:2] <= (3, 14)
+        and locked
+    )
 
 
 class _MethodDef(ctypes.Structure):
     _fields_ = (
-        ("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p)
-    )  # fmt: skip
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
 
 
 _METH_FASTCALL, _METH_O = 0x80, 0x08
@@ -164,7 +196,9 @@ def _builtin(name: str, function: int, flags: int, doc: str | None) -> Callable[
 @cache
 def _runner() -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    return ctypes.CFUNCTYPE(None, pointer, pointer, integer, pointer)(threads.functions()["weft_run"])
+    return ctypes.CFUNCTYPE(None, pointer, pointer, integer, pointer)(
+        threads.functions()["weft_run"]
+    )
 
 
 def _launch_by_ctypes(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
@@ -185,8 +219,8 @@ def _address_by_ctypes(array: np.ndarray) -> int:
 class Table:
     """Launches with their pointers, run in order by one native call. Made by `make_table`.
 
-    Pointers are plain ints: whoever makes the table keeps the memory alive. One run at a time (RuntimeError otherwise);
-    pointers may change between runs.
+    Pointers are plain ints: whoever makes the table keeps the memory alive. One run at a time
+    (RuntimeError otherwise); pointers may change between runs.
     """
 
     def __init__(self, entries: Sequence[tuple[Launch, int, Sequence[int]]]):
@@ -212,21 +246,30 @@ class Table:
     def set_pointer(self, entry: int, slot: int, pointer: int) -> None:
         """Give an entry another pointer: slot 0 is out, slot 1 + k is input k."""
         if not 0 <= slot < self._slots[entry]:
-            raise IndexError(f"set_pointer: entry {entry} has slots 0 to {self._slots[entry] - 1}, not {slot}")
+            raise IndexError(
+                f"set_pointer: entry {entry} has slots 0 to {self._slots[entry] - 1}, not {slot}"
+            )
         self._blocks[entry][2 + slot] = pointer
 
     def set_int(self, entry: int, index: int, value: int) -> None:
-        """Give an entry another int (a size, or `double_bits` of a scalar) than its launch was planned with."""
+        """Give an entry another int (a size, or `double_bits` of a scalar) than its launch was
+        planned with.
+        """
         if not 0 <= index < len(self._launches[entry].ints):
-            raise IndexError(f"set_int: entry {entry} has {len(self._launches[entry].ints)} ints, index {index}")
+            raise IndexError(
+                f"set_int: entry {entry} has {len(self._launches[entry].ints)} ints, index {index}"
+            )
         self._blocks[entry][3 + self._slots[entry] + index] = value
 
     def place(self, entry: int, slot: int) -> int:
-        """The address of a pointer's word, for native code or NumPy writes that set many pointers at once."""
+        """The address of a pointer's word, for native code or NumPy writes that set many pointers
+        at once.
+        """
         return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)
 
     def run(self, start: int = 0, stop: int | None = None) -> tuple[int, int, int]:
-        """Run entries start to stop (all): (index of the first failing entry or -1, its status, its detail).
+        """Run entries start to stop (all): (index of the first failing entry or -1, its status, its
+        detail).
 
         The global lock is released meanwhile.
         """
@@ -244,7 +287,9 @@ class Table:
 @cache
 def _table_runner() -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
-    return ctypes.CFUNCTYPE(None, pointer, integer, integer, pointer)(threads.functions()["weft_run_table"])
+    return ctypes.CFUNCTYPE(None, pointer, integer, integer, pointer)(
+        threads.functions()["weft_run_table"]
+    )
 
 
 def make_table(entries: Sequence[tuple[Launch, int, Sequence[int]]]) -> Table:

@@ -1,6 +1,7 @@
 """The number of threads that kernels run on, and the pool's life: start, resize, fork, exit.
 
-The workers are pthreads made by native code at the first parallel stage; they never touch Python. See `pool_code`.
+The workers are pthreads made by native code at the first parallel stage; they never touch Python.
+See `pool_code`.
 """
 
 import atexit
@@ -30,7 +31,9 @@ def default_num_threads() -> int:
 def _core(cpu: int) -> str:
     """The CPUs that share a core with this one: two hyper-threads give one answer."""
     try:
-        with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as file:
+        with open(
+            f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii"
+        ) as file:
             return file.read().strip()
     except OSError:
         return str(cpu)
@@ -59,7 +62,9 @@ def set_num_threads(threads: int) -> None:
 
 @cache
 def functions() -> dict[str, int]:
-    """The addresses of the native functions of `pool_code`; the pool is set to `get_num_threads()`."""
+    """The addresses of the native functions of `pool_code`; the pool is set to
+    `get_num_threads()`.
+    """
     # WEFT_POOL=condition tests the way of systems without futexes.
     code = pool_code.text(portable=os.environ.get("WEFT_POOL") == "condition")
     found = load(code, pool_code.EXPORTS)
@@ -76,7 +81,9 @@ def _reset(found: dict[str, int]) -> None:
 
 
 def _resize(threads: int, found: dict[str, int] | None = None) -> None:
-    resize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)((found or functions())["weft_pool_resize"])
+    resize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(
+        (found or functions())["weft_pool_resize"]
+    )
     while not resize(threads):
         time.sleep(0.0002)  # another thread's launch holds the pool
 

@@ -13,17 +13,25 @@ from weft.kernels.target.llvm import FLOAT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-PARALLEL_FROM = 1 << 19  # multiplications (about 10 us of one core); below, waking workers costs more than it saves
+PARALLEL_FROM = (
+    1 << 19
+)  # multiplications (about 10 us of one core); below, waking workers costs more than it saves
 _QUICK_BELOW = 1 << 15
-_PACKERS = {"rows": gemm_code.pack_rows, "columns": gemm_code.pack_columns, "any": gemm_code.pack_any}
+_PACKERS = {
+    "rows": gemm_code.pack_rows,
+    "columns": gemm_code.pack_columns,
+    "any": gemm_code.pack_any,
+}
 
 
 def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
-    """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], for `native.launch(plan, out, (a, b))`.
+    """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], for `native.launch(plan, out, (a,
+    b))`.
 
-    Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand them: stride 0), any
-    strides of a and b; out's columns adjacent. One dtype: float32 and float64 are fast; float16 and bfloat16 accumulate
-    in float32; integers wrap; bool is not a number here. K = 0 gives zeros. Raises ValueError when shapes or dtypes differ.
+    Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand
+    them: stride 0), any strides of a and b; out's columns adjacent. One dtype: float32 and float64
+    are fast; float16 and bfloat16 accumulate in float32; integers wrap; bool is not a number here.
+    K = 0 gives zeros. Raises ValueError when shapes or dtypes differ.
     """
     _check(a, b, out)
     if out.size == 0:
@@ -47,7 +55,9 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A product in the form that the kernel takes: sizes (M, N, K), strides, batch dims (size, a, b, out)."""
+    """A product in the form that the kernel takes: sizes (M, N, K), strides, batch dims (size, a,
+    b, out).
+    """
 
     sizes: tuple[int, int, int]
     a_strides: tuple[int, int]
@@ -116,7 +126,9 @@ def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, gemm_code.Ti
 
 
 def _matrix_strides(x: Layout) -> tuple[int, int]:
-    """The strides of the last two dims. That of a dim of size 1 is free: it is chosen so that one of the two is 1."""
+    """The strides of the last two dims. That of a dim of size 1 is free: it is chosen so that one
+    of the two is 1.
+    """
     (rows, columns), (row, column) = x.shape[-2:], x.strides[-2:]
     if columns == 1:
         column = 1 if row != 1 or rows == 1 else rows
@@ -126,12 +138,16 @@ def _matrix_strides(x: Layout) -> tuple[int, int]:
 
 
 def _merged(dims: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Batch dims (size, strides of a, b, out) without those of size 1, neighbours joined where every stride allows."""
+    """Batch dims (size, strides of a, b, out) without those of size 1, neighbours joined where
+    every stride allows.
+    """
     joined: list[tuple[int, int, int, int]] = []
     for size, *strides in dims:
         if size == 1:
             continue
-        if joined and all(outer == size * inner for outer, inner in zip(joined[-1][1:], strides, strict=True)):
+        if joined and all(
+            outer == size * inner for outer, inner in zip(joined[-1][1:], strides, strict=True)
+        ):
             joined[-1] = (joined[-1][0] * size, *strides)
         else:
             joined.append((size, *strides))

@@ -2,26 +2,30 @@
 
     out[g, m, n] = sum over k of a[g, m, k] * b[g, k, n]
 
-The numbers (strict): each out element is one accumulator, fma in increasing k inside blocks of KC, blocks added in order. Tile
-shape, threads, packing and the row's neighbours change nothing.
+The numbers (strict): each out element is one accumulator, fma in increasing k inside blocks of KC,
+blocks added in order. Tile shape, threads, packing and the row's neighbours change nothing.
 
-The loops: for each panel of NR columns, for each block of KC rows of B: pack that piece of B as [kc][NR] (it then lies in L2),
-then for each tile of MR rows run the micro-kernel, which reads A in place. A piece of A is read once a panel: 4 bytes for
-2 * NR operations, which L3 and even memory deliver.
+The loops: for each panel of NR columns, for each block of KC rows of B: pack that piece of B as
+[kc][NR] (it then lies in L2), then for each tile of MR rows run the micro-kernel, which reads A in
+place. A piece of A is read once a panel: 4 bytes for 2 * NR operations, which L3 and even memory
+deliver.
 
-Plug in a packer to compute products whose B is never stored (convolution: B is the im2col matrix). A packer is a Python
-function that emits the body of
+Plug in a packer to compute products whose B is never stored (convolution: B is the im2col matrix).
+A packer is a Python function that emits the body of
 
     void pack(ptr panel, ptr b, ptr args, i64 batch, i64 k0, i64 kc, i64 n0, i64 n)
 
-It must store B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n rounded up to whole vectors.
-`b` is the pointer of input `b_input`, moved by the batch's stride (0 if the plan says so); `args` is the launch's block, so
-that a packer can read ints of its own: those given as `extra` to `gemm_ints`, from word `extra_word(n_in)` on. `batch` is the
-flat batch index. `panel` is 64-byte aligned and so is each of its vectors. The packer must end with `f.ret()`.
+It must store B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n
+rounded up to whole vectors.
+`b` is the pointer of input `b_input`, moved by the batch's stride (0 if the plan says so); `args`
+is the launch's block, so that a packer can read ints of its own: those given as `extra` to
+`gemm_ints`, from word `extra_word(n_in)` on. `batch` is the flat batch index. `panel` is 64-byte
+aligned and so is each of its vectors. The packer must end with `f.ret()`.
 
     def pack(f, tile): ...emit...; f.ret()
     module = Module(host.vector_bits)
-    gemm_kernel(module, "conv", tile_for(np.float32), pack=pack, a_unit=True, n_in=2, a_input=1, b_input=0)
+    tile = tile_for("float", host)
+    gemm_kernel(module, "conv", tile, pack=pack, a_unit=True, n_in=2, a_input=1, b_input=0)
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +41,9 @@ _HEAD = ("M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "batche
 
 @dataclass(frozen=True)
 class Tile:
-    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of `lanes` elements."""
+    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of `lanes`
+    elements.
+    """
 
     element: str
     lanes: int
@@ -66,7 +72,9 @@ class Tile:
 
 
 def tile_for(element: str, host: Host) -> Tile:
-    """The tile that fits the host's registers: accumulators, one row of B, one broadcast element of A."""
+    """The tile that fits the host's registers: accumulators, one row of B, one broadcast element of
+    A.
+    """
     lanes = host.lanes(BYTES[element])
     if host.vector_bits == 512:
         return Tile(element, lanes, 6, 4, host.has_fma)
@@ -95,8 +103,8 @@ def gemm_ints(
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
-    `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads B in place where a panel is
-    whole (its columns must be adjacent).
+    `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
+    B in place where a panel is whole (its columns must be adjacent).
     """
     batches = 1
     for size, *_ in batch:
@@ -113,14 +121,24 @@ def _multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -
 
 
 def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool) -> str:
-    """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's name.
+    """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
+    name.
 
     `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
     """
     name = f"tile_{rows}x{vectors}"
     pointer = "ptr noalias readonly"
-    signature = [("i64", "kc"), (pointer, "a"), ("i64", "rs"), ("i64", "cs"), (pointer, "b"), ("i64", "bs")]
-    f = module.function(name, [*signature, ("ptr noalias", "c"), ("i64", "ldc"), ("i64", "first")], internal=True)
+    signature = [
+        ("i64", "kc"),
+        (pointer, "a"),
+        ("i64", "rs"),
+        ("i64", "cs"),
+        (pointer, "b"),
+        ("i64", "bs"),
+    ]
+    f = module.function(
+        name, [*signature, ("ptr noalias", "c"), ("i64", "ldc"), ("i64", "first")], internal=True
+    )
     element, lanes, type = tile.element, tile.lanes, tile.type
     a_step: Operand = 1 if a_unit else f.arg("cs")
     row_offset = [f.mul(f.arg("rs"), i) for i in range(rows)]
@@ -144,14 +162,24 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
             if a_unit:
                 sums = step(sums, f.gep(a, u, element), f.gep(b, f.mul(f.arg("bs"), u), element))
             else:
-                sums = step(sums, f.gep(a, f.mul(a_step, u), element), f.gep(b, f.mul(f.arg("bs"), u), element))
+                sums = step(
+                    sums,
+                    f.gep(a, f.mul(a_step, u), element),
+                    f.gep(b, f.mul(f.arg("bs"), u), element),
+                )
         main.next = [
-            f.gep(a, f.mul(a_step, _UNROLL), element), f.gep(b, f.mul(f.arg("bs"), _UNROLL), element), *sums
-        ]  # fmt: skip
+            f.gep(a, f.mul(a_step, _UNROLL), element),
+            f.gep(b, f.mul(f.arg("bs"), _UNROLL), element),
+            *sums,
+        ]
     rest_start = [(t, v) for (t, _), v in zip(start, main.carry, strict=True)]
     with f.loop(whole, f.arg("kc"), 1, rest_start) as rest:
         a, b = rest.carry[0], rest.carry[1]
-        rest.next = [f.gep(a, a_step, element), f.gep(b, f.arg("bs"), element), *step(list(rest.carry[2:]), a, b)]
+        rest.next = [
+            f.gep(a, a_step, element),
+            f.gep(b, f.arg("bs"), element),
+            *step(list(rest.carry[2:]), a, b),
+        ]
     sums = list(rest.carry[2:])
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
@@ -166,7 +194,14 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
 
 def _merge(module: Module, tile: Tile) -> None:
     """c[rows, n] = (first ? 0 : c) + tile[rows, NR], for a panel that ends inside a vector."""
-    args = [("ptr", "tile"), ("ptr", "c"), ("i64", "ldc"), ("i64", "rows"), ("i64", "n"), ("i64", "first")]
+    args = [
+        ("ptr", "tile"),
+        ("ptr", "c"),
+        ("i64", "ldc"),
+        ("i64", "rows"),
+        ("i64", "n"),
+        ("i64", "first"),
+    ]
     f = module.function("merge", args, internal=True)
     first = f.icmp("ne", f.arg("first"), 0)
     with f.loop(0, f.arg("n"), tile.lanes) as column:
@@ -183,7 +218,9 @@ def _merge(module: Module, tile: Tile) -> None:
 # -- packers of a stored B
 
 
-def _whole_or_masked(f: Function, tile: Tile, emit: Callable[[Operand, Value | None], None]) -> None:
+def _whole_or_masked(
+    f: Function, tile: Tile, emit: Callable[[Operand, Value | None], None]
+) -> None:
     """`emit(column, mask)` for each vector of the panel; no mask where the vector is whole."""
     n = f.arg("n")
     whole = f.mul(f.div(n, tile.lanes), tile.lanes)
@@ -200,7 +237,10 @@ def pack_rows(f: Function, tile: Tile) -> None:
     full = f.icmp("eq", f.arg("n"), tile.columns)
 
     def copy(column: Operand, mask: Value | None) -> None:
-        start = [("ptr", f.gep(source, column, tile.element)), ("ptr", f.gep("%panel", column, tile.element))]
+        start = [
+            ("ptr", f.gep(source, column, tile.element)),
+            ("ptr", f.gep("%panel", column, tile.element)),
+        ]
         with f.loop(0, f.arg("kc"), 1, start) as k:
             at, to = k.carry
             value = f.load(tile.type, at) if mask is None else f.masked_load(tile.type, at, mask)
@@ -210,7 +250,10 @@ def pack_rows(f: Function, tile: Tile) -> None:
     with f.if_else(full) as way:
         with f.loop(0, f.arg("kc"), 1, [("ptr", source), ("ptr", "%panel")]) as k:
             at, to = k.carry
-            row = [f.load(tile.type, f.gep(at, v * tile.lanes, tile.element)) for v in range(tile.vectors)]
+            row = [
+                f.load(tile.type, f.gep(at, v * tile.lanes, tile.element))
+                for v in range(tile.vectors)
+            ]
             for v, value in enumerate(row):
                 f.store(value, f.gep(to, v * tile.lanes, tile.element))
             k.next = [f.gep(at, ldb, tile.element), f.gep(to, tile.columns, tile.element)]
@@ -220,14 +263,18 @@ def pack_rows(f: Function, tile: Tile) -> None:
 
 
 def pack_columns(f: Function, tile: Tile) -> None:
-    """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares in registers."""
+    """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares in
+    registers.
+    """
     element, lanes = tile.element, tile.lanes
     ldb = _head(f, 2)["b_cs"]
     source = f.gep("%b", f.add(f.mul(f.arg("n0"), ldb), f.arg("k0")), element)
     whole = f.mul(f.div(f.arg("kc"), lanes), lanes)
 
     def square(column: Operand, k: Operand, columns: Operand | None, rows: Operand | None) -> None:
-        """lanes x lanes elements at (k, column), of which `columns` columns and `rows` rows of B exist."""
+        """lanes x lanes elements at (k, column), of which `columns` columns and `rows` rows of B
+        exist.
+        """
         first = f.gep(source, f.add(f.mul(column, ldb), k), element)
         mask = None if rows is None else f.lane_mask(rows, lanes)
         read: list[Value] = []
@@ -254,9 +301,8 @@ def pack_columns(f: Function, tile: Tile) -> None:
                     f.store(value, place)
 
     whole_columns = f.mul(f.div(f.arg("n"), lanes), lanes)
-    with f.loop(0, whole_columns, lanes) as column:
-        with f.loop(0, whole, lanes) as k:
-            square(column.i, k.i, None, None)
+    with f.loop(0, whole_columns, lanes) as column, f.loop(0, whole, lanes) as k:
+        square(column.i, k.i, None, None)
     with f.loop(0, f.arg("n"), lanes) as column:
         columns = f.sub(f.arg("n"), column.i)
         # ragged squares: the last columns over all k, the last k over all columns
@@ -275,7 +321,9 @@ def pack_any(f: Function, tile: Tile) -> None:
         row = f.gep("%b", f.mul(f.add(f.arg("k0"), k.i), head["b_rs"]), tile.element)
         to = f.gep("%panel", f.mul(k.i, tile.columns), tile.element)
         with f.loop(0, n) as j:
-            value = f.load(tile.element, f.gep(row, f.mul(f.add(f.arg("n0"), j.i), head["b_cs"]), tile.element))
+            value = f.load(
+                tile.element, f.gep(row, f.mul(f.add(f.arg("n0"), j.i), head["b_cs"]), tile.element)
+            )
             f.store(value, f.gep(to, j.i, tile.element))
         with f.loop(n, padded) as j:
             f.store(zero(tile.element), f.gep(to, j.i, tile.element))
@@ -291,8 +339,12 @@ def transpose(f: Function, rows: list[Value]) -> list[Value]:
         for i in range(lanes):
             if not i & half:
                 a, b = rows[i], rows[i | half]
-                out[i] = f.shuffle(a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)])
-                out[i | half] = f.shuffle(a, b, [(q | half) if not q & half else lanes + q for q in range(lanes)])
+                out[i] = f.shuffle(
+                    a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
+                )
+                out[i | half] = f.shuffle(
+                    a, b, [(q | half) if not q & half else lanes + q for q in range(lanes)]
+                )
         rows = out
         half *= 2
     return rows
@@ -319,11 +371,14 @@ def gemm_kernel(
     n_extra: int = 0,
     in_scratch: bool = False,
 ) -> None:
-    """Emit the kernel `name` and all it calls. Launch it with `gemm_ints` and `tile.scratch_per_thread`.
+    """Emit the kernel `name` and all it calls. Launch it with `gemm_ints` and
+    `tile.scratch_per_thread`.
 
-    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `n_extra` is the number of a packer's own ints.
-    `in_scratch`: a, b and out are in scratch memory; the first three extra ints are the words of the block that hold their byte
-    offsets, the fourth the bytes of scratch before the threads' panels.
+    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `n_extra` is the number of a packer's own
+    ints.
+    `in_scratch`: a, b and out are in scratch memory; the first three extra ints are the words of
+    the block that hold their byte offsets, the fourth the bytes of scratch before the threads'
+    panels.
     """
     element, size = tile.element, BYTES[tile.element]
     kernels = {
@@ -395,9 +450,9 @@ def gemm_kernel(
                 step = f.select(exact, h["ldc"], tile.columns)
                 fresh = f.select(exact, first, 1)
                 for rows_, vectors in _cases(f, tile, width, rows):
-                    f.call(
-                        kernels[rows_, vectors], "void", kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step, target, step, fresh
-                    )  # fmt: skip
+                    micro = kernels[rows_, vectors]
+                    of_a, of_b = (a_rows, h["a_rs"], h["a_cs"]), (b_panel, b_step)
+                    f.call(micro, "void", kc, *of_a, *of_b, target, step, fresh)
                 with f.iff(f.op("xor", exact, True)):
                     f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
     f.ret()
@@ -423,13 +478,21 @@ def _cases(f: Function, tile: Tile, width: Operand, rows: Operand):
     """Emit a switch over (width, rows); yields (rows, vectors) of each case."""
     pitch = tile.rows + 1
     key = f.add(f.mul(width, pitch), rows)
-    table = {i * pitch + r: (r, vectors) for i, vectors in enumerate(tile.widths) for r in range(1, tile.rows + 1)}
+    table = {
+        i * pitch + r: (r, vectors)
+        for i, vectors in enumerate(tile.widths)
+        for r in range(1, tile.rows + 1)
+    }
     for case in f.switch(key, table, default=tile.rows):
         yield table[case]
 
 
-def _batch_offsets(f: Function, dims: Value, count: Value, batch: Operand) -> tuple[Value, Value, Value]:
-    """The element offsets of a, b and out of the flat batch index; dims are (size, a, b, out), outermost first."""
+def _batch_offsets(
+    f: Function, dims: Value, count: Value, batch: Operand
+) -> tuple[Value, Value, Value]:
+    """The element offsets of a, b and out of the flat batch index; dims are (size, a, b, out),
+    outermost first.
+    """
     start = [("i64", batch), ("i64", 0), ("i64", 0), ("i64", 0)]
     with f.loop(0, count, 1, start) as d:
         last = f.sub(f.sub(count, 1), d.i)
@@ -437,7 +500,10 @@ def _batch_offsets(f: Function, dims: Value, count: Value, batch: Operand) -> tu
         size, *strides = f.words(dim, 0, ["i64"] * 4)
         rest, *offsets = d.carry
         at = f.rem(rest, size)
-        d.next = [f.div(rest, size), *(f.add(o, f.mul(at, s)) for o, s in zip(offsets, strides, strict=True))]
+        d.next = [
+            f.div(rest, size),
+            *(f.add(o, f.mul(at, s)) for o, s in zip(offsets, strides, strict=True)),
+        ]
     return d.carry[1], d.carry[2], d.carry[3]
 
 

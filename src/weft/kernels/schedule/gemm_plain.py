@@ -1,7 +1,7 @@
 """Matrix products of the other dtypes.
 
-float16 and bfloat16: widen both operands to float32 in scratch memory, multiply there, round the result once. Integers: element
-by element, wrapping in their own width.
+float16 and bfloat16: widen both operands to float32 in scratch memory, multiply there, round the
+result once. Integers: element by element, wrapping in their own width.
 """
 
 from functools import cache
@@ -10,7 +10,14 @@ import numpy as np
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import Tile, extra_word, gemm_kernel, pack_columns, pack_rows, tile_for
+from weft.kernels.schedule.gemm_code import (
+    Tile,
+    extra_word,
+    gemm_kernel,
+    pack_columns,
+    pack_rows,
+    tile_for,
+)
 from weft.kernels.target.element import Element
 from weft.kernels.target.llvm import INT_TYPES, Function, Module, Operand, Value
 from weft.runtime import native
@@ -20,13 +27,19 @@ HALVES = {"float16": D.float16, "bfloat16": D.bfloat16}
 N_EXTRA = 4  # words of the three descriptors below, bytes of scratch before the threads' parts
 _N_IN = 2
 
-# A descriptor says where the rows of one operand lie in memory, and where its float32 copy starts in scratch:
-#   byte offset in scratch, rows, columns, stride of columns, count of dims, then (size, stride) of each, outermost first.
+# A descriptor says where the rows of one operand lie in memory, and where its float32 copy starts
+# in scratch:
+#   byte offset in scratch, rows, columns, stride of columns, count of dims, then (size, stride) of
+# each, outermost first.
 
 
 def descriptor(layout: Layout, offset: int) -> list[int]:
     """The descriptor of an operand whose float32 copy is `dense(layout)`."""
-    kept = [(n, s) for n, s in zip(layout.shape[:-1], layout.strides[:-1], strict=True) if s != 0 and n != 1]
+    kept = [
+        (n, s)
+        for n, s in zip(layout.shape[:-1], layout.strides[:-1], strict=True)
+        if s != 0 and n != 1
+    ]
     rows = 1
     for size, _ in kept:
         rows *= size
@@ -35,9 +48,13 @@ def descriptor(layout: Layout, offset: int) -> list[int]:
 
 
 def dense(layout: Layout) -> Layout:
-    """The layout of an operand's float32 copy: rows one after another, dims of stride 0 not repeated."""
+    """The layout of an operand's float32 copy: rows one after another, dims of stride 0 not
+    repeated.
+    """
     strides, step = [1], layout.shape[-1]
-    for size, stride in zip(reversed(layout.shape[:-1]), reversed(layout.strides[:-1]), strict=True):
+    for size, stride in zip(
+        reversed(layout.shape[:-1]), reversed(layout.strides[:-1]), strict=True
+    ):
         repeated = stride == 0 or size == 1
         strides.append(0 if repeated else step)
         step *= 1 if repeated else size
@@ -117,7 +134,9 @@ def plan_integers(a: Layout, b: Layout, out: Layout, *, parallel: bool) -> Launc
 
 @cache
 def _integer_kernel(element: str) -> int:
-    """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; the order does not matter, integers wrap."""
+    """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; the order does not matter, integers
+    wrap.
+    """
     module = Module(native.host().vector_bits)
     f = module.kernel("integers")
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
@@ -144,5 +163,3 @@ def _integer_kernel(element: str) -> int:
             f.store(inner.carry[0], f.gep(out_row, column.i, element))
     f.ret()
     return native.load(module.text(), ["integers"])["integers"]
-
-

@@ -9,118 +9,49 @@
     f.ret()
     address = native.load(m.text(), ["scale"])["scale"]
 
-Values are `Value`s: strings (`"%t7"`, `"zeroinitializer"`) that know their LLVM type. Wherever a value is wanted a Python
-number may stand: an int is an i64 unless the other operand says otherwise, a float takes the other operand's type.
-i64 arithmetic (`add sub mul div rem min max`) on Python ints is done at once, so one generator serves sizes that are known
-and sizes that come at run time.
+Values are `Value`s: strings (`"%t7"`, `"zeroinitializer"`) that know their LLVM type. Wherever a
+value is wanted a Python number may stand: an int is an i64 unless the other operand says otherwise,
+a float takes the other operand's type. i64 arithmetic (`add sub mul div rem min max`) on Python
+ints is done at once, so one generator serves sizes that are known and sizes that come at run time.
 
-Loops are rotated (guard, then do-while): LLVM's code generator without its pass pipeline then gives the same speed as
-with it, in a fifth of the compile time. Nothing runs LLVM's optimiser after this builder, so: keep values in loop carries
-rather than in memory, hoist what does not change, and do not emit what is not used.
+Loops are rotated (guard, then do-while): LLVM's code generator without its pass pipeline then gives
+the same speed as with it, in a fifth of the compile time. Nothing runs LLVM's optimiser after this
+builder, so: keep values in loop carries rather than in memory, hoist what does not change, and do
+not emit what is not used.
 """
 
-import re
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-INT_TYPES = {"int8": "i8", "uint8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "bool": "i8"}
-FLOAT_TYPES = {"float16": "half", "bfloat16": "bfloat", "float32": "float", "float64": "double"}
-BYTES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "bfloat": 2, "float": 4, "double": 8, "ptr": 8}
-_SUFFIX = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
-_VECTOR = re.compile(r"<(\d+) x (\w+)>")
+from weft.kernels.target.llvm_types import (
+    BYTES,
+    FLOAT_TYPES,
+    INT_TYPES,
+    Operand,
+    Value,
+    const,
+    element_of,
+    lane_numbers,
+    lanes_of,
+    mangle,
+    vector,
+    with_element,
+    zero,
+)
 
-
-class Value(str):
-    """The text of an LLVM value, with its type."""
-
-    type: str
-
-    def __new__(cls, text: str, type: str) -> "Value":
-        value = super().__new__(cls, text)
-        value.type = type
-        return value
-
-
-Operand = Value | str | int | float
-
-
-def vector(lanes: int, element: str) -> str:
-    """`vector(16, "float")` is `"<16 x float>"`; one lane is the element itself."""
-    return element if lanes == 1 else f"<{lanes} x {element}>"
-
-
-def lanes_of(type: str) -> int:
-    """The number of lanes of a type; 1 for a scalar."""
-    match = _VECTOR.fullmatch(type)
-    return int(match[1]) if match else 1
-
-
-def element_of(type: str) -> str:
-    """The lane type of a vector type; the type itself for a scalar."""
-    match = _VECTOR.fullmatch(type)
-    return match[2] if match else type
-
-
-def with_element(type: str, element: str) -> str:
-    """The same number of lanes of another element: `with_element("<8 x float>", "i32")` is `"<8 x i32>"`."""
-    return vector(lanes_of(type), element)
-
-
-def mangle(type: str) -> str:
-    """How LLVM spells a type in an intrinsic's name: `<16 x float>` is `v16f32`."""
-    element = element_of(type)
-    name = _SUFFIX.get(element, element)
-    return name if lanes_of(type) == 1 else f"v{lanes_of(type)}{name}"
-
-
-def const(type: str, value: int | float | bool) -> Value:
-    """A constant of any scalar or vector type; a float's exact bits are kept (nan and inf included)."""
-    element, lanes = element_of(type), lanes_of(type)
-    if element in ("float", "double"):
-        double = float(value)
-        if element == "float":
-            double = _round_to_float32(double)
-        text = f"0x{struct.unpack('<Q', struct.pack('<d', double))[0]:016X}"
-    elif element == "half":
-        text = f"0xH{struct.unpack('<H', struct.pack('<e', float(value)))[0]:04X}"
-    elif element == "bfloat":
-        bits = struct.unpack("<I", struct.pack("<f", _round_to_float32(float(value))))[0]
-        text = f"0xR{bits + 0x7FFF + (bits >> 16 & 1) >> 16 & 0xFFFF:04X}"
-    elif element == "i1":
-        text = "true" if value else "false"
-    elif element == "ptr":
-        text = "null"
-    else:
-        text = str(int(value))
-    if lanes == 1:
-        return Value(text, type)
-    return Value("<" + ", ".join([f"{element} {text}"] * lanes) + ">", type)
-
-
-def lane_numbers(type: str, start: int = 0) -> Value:
-    """The integer vector constant start, start+1, ... of the given vector type."""
-    element = element_of(type)
-    return Value("<" + ", ".join(f"{element} {start + i}" for i in range(lanes_of(type))) + ">", type)
-
-
-def zero(type: str) -> Value:
-    """All bits zero, of any type."""
-    return Value("null" if type == "ptr" else "zeroinitializer" if lanes_of(type) > 1 else const(type, 0), type)
-
-
-def _round_to_float32(value: float) -> float:
-    try:
-        return struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
+__all__ = [
+    "BYTES", "FLOAT_TYPES", "INT_TYPES", "Branches", "Function", "Loop", "Module", "Operand",
+    "Value", "const", "element_of", "lane_numbers", "lanes_of", "mangle", "vector", "with_element",
+    "zero",
+]  # fmt: skip
 
 
 class Loop:
-    """What `Function.loop` yields: the counter, the carried values, and where to put their next values.
+    """What `Function.loop` yields: the counter, the carried values, and where to put their next
+    values.
 
-    Inside the loop `carry[k]` is the value at the start of an iteration; assign `next[k]`. After the loop `carry[k]` is the
-    final value (the initial one when the loop ran zero times).
+    Inside the loop `carry[k]` is the value at the start of an iteration; assign `next[k]`. After
+    the loop `carry[k]` is the final value (the initial one when the loop ran zero times).
     """
 
     def __init__(self, i: Value, carry: list[Value]):
@@ -132,7 +63,14 @@ class Loop:
 class Function:
     """One function under construction; made by `Module.function`."""
 
-    def __init__(self, module: "Module", name: str, args: Sequence[tuple[str, str]], returns: str, internal: bool):
+    def __init__(
+        self,
+        module: "Module",
+        name: str,
+        args: Sequence[tuple[str, str]],
+        returns: str,
+        internal: bool,
+    ):
         self.module = module
         self.name = name
         self.signature = list(args)
@@ -142,7 +80,9 @@ class Function:
         self.block = "entry"
         self._allocas: list[str] = []
         self._count = 0
-        self._args = {n: Value("%" + n, t.split()[0] if not t.startswith("<") else t) for t, n in args}
+        self._args = {
+            n: Value("%" + n, t.split()[0] if not t.startswith("<") else t) for t, n in args
+        }
 
     def arg(self, name: str) -> Value:
         """The argument of that name."""
@@ -178,7 +118,9 @@ class Function:
         self.line(f"br i1 {condition}, label %{then}, label %{otherwise}")
 
     def ret(self, value: Operand | None = None) -> None:
-        self.line("ret void" if value is None else f"ret {self.returns} {self.typed(value, self.returns)}")
+        self.line(
+            "ret void" if value is None else f"ret {self.returns} {self.typed(value, self.returns)}"
+        )
 
     # -- values
 
@@ -197,7 +139,9 @@ class Function:
         return "i64" if all(isinstance(v, int) for v in values) else "double"
 
     def op(self, name: str, a: Operand, b: Operand, flags: str = "") -> Value:
-        """A two-operand instruction on equal types: `fadd fsub fmul fdiv frem add sub mul and or xor shl lshr ashr ...`."""
+        """A two-operand instruction on equal types: `fadd fsub fmul fdiv frem add sub mul and or
+        xor shl lshr ashr ...`.
+        """
         type = self._type(a, b)
         return self.emit(type, f"{name}{flags} {type} {self.typed(a, type)}, {self.typed(b, type)}")
 
@@ -206,25 +150,43 @@ class Function:
         return self.emit(self._type(a), f"fneg {self._type(a)} {a}")
 
     def icmp(self, predicate: str, a: Operand, b: Operand) -> Value:
-        """Integer or pointer comparison: `eq ne slt sle sgt sge ult ule ugt uge`; gives i1 lanes."""
+        """Integer or pointer comparison: `eq ne slt sle sgt sge ult ule ugt uge`; gives i1
+        lanes.
+        """
         type = self._type(a, b)
-        return self.emit(with_element(type, "i1"), f"icmp {predicate} {type} {self.typed(a, type)}, {self.typed(b, type)}")
+        return self.emit(
+            with_element(type, "i1"),
+            f"icmp {predicate} {type} {self.typed(a, type)}, {self.typed(b, type)}",
+        )
 
     def fcmp(self, predicate: str, a: Operand, b: Operand) -> Value:
         """Float comparison: `oeq une olt ole ogt oge uno ord ...`; gives i1 lanes."""
         type = self._type(a, b)
-        return self.emit(with_element(type, "i1"), f"fcmp {predicate} {type} {self.typed(a, type)}, {self.typed(b, type)}")
+        return self.emit(
+            with_element(type, "i1"),
+            f"fcmp {predicate} {type} {self.typed(a, type)}, {self.typed(b, type)}",
+        )
 
     def select(self, condition: Operand, a: Operand, b: Operand) -> Value:
         """a where the condition holds, else b; the condition is i1 or one i1 a lane."""
         type = self._type(a, b)
         test = self._type(condition)
-        return self.emit(type, f"select {test} {condition}, {type} {self.typed(a, type)}, {type} {self.typed(b, type)}")
+        return self.emit(
+            type,
+            f"select {test} {condition}, {type} {self.typed(a, type)}, "
+            f"{type} {self.typed(b, type)}",
+        )
 
     def cast(self, name: str, value: Operand, to: str) -> Value:
-        """A conversion: `sext zext trunc fpext fptrunc sitofp uitofp fptosi fptoui bitcast ptrtoint inttoptr`."""
+        """A conversion: `sext zext trunc fpext fptrunc sitofp uitofp fptosi fptoui bitcast ptrtoint
+        inttoptr`.
+        """
         source = self._type(value)
-        return self.typed(value, to) if source == to else self.emit(to, f"{name} {source} {value} to {to}")
+        return (
+            self.typed(value, to)
+            if source == to
+            else self.emit(to, f"{name} {source} {value} to {to}")
+        )
 
     def splat(self, value: Operand, type: str) -> Value:
         """The scalar in every lane of the vector type."""
@@ -232,7 +194,9 @@ class Function:
             return self.typed(value, type)
         lanes, element = lanes_of(type), element_of(type)
         one = self.emit(type, f"insertelement {type} poison, {element} {value}, i32 0")
-        return self.emit(type, f"shufflevector {type} {one}, {type} poison, <{lanes} x i32> zeroinitializer")
+        return self.emit(
+            type, f"shufflevector {type} {one}, {type} poison, <{lanes} x i32> zeroinitializer"
+        )
 
     def extract(self, value: Value, lane: int) -> Value:
         """One lane of a vector."""
@@ -241,13 +205,19 @@ class Function:
     def insert(self, value: Value, scalar: Operand, lane: int) -> Value:
         """The vector with one lane replaced."""
         element = element_of(value.type)
-        return self.emit(value.type, f"insertelement {value.type} {value}, {element} {self.typed(scalar, element)}, i32 {lane}")
+        return self.emit(
+            value.type,
+            f"insertelement {value.type} {value}, "
+            f"{element} {self.typed(scalar, element)}, i32 {lane}",
+        )
 
     def shuffle(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
         """Lanes picked from a then b (indices from 0 to twice the width)."""
         type = vector(len(lanes), element_of(a.type))
         picks = ", ".join(f"i32 {i}" for i in lanes)
-        return self.emit(type, f"shufflevector {a.type} {a}, {a.type} {b}, <{len(lanes)} x i32> <{picks}>")
+        return self.emit(
+            type, f"shufflevector {a.type} {a}, {a.type} {b}, <{len(lanes)} x i32> <{picks}>"
+        )
 
     # -- i64 arithmetic, folded when the operands are known
 
@@ -262,7 +232,9 @@ class Function:
             return b
         if (name == "mul" and (a == 0 or b == 0)) or (name == "urem" and b == 1):
             return 0
-        return self.emit("i64", f"{name}{' nsw' if name in ('add', 'sub', 'mul') else ''} i64 {a}, {b}")
+        return self.emit(
+            "i64", f"{name}{' nsw' if name in ('add', 'sub', 'mul') else ''} i64 {a}, {b}"
+        )
 
     def add(self, a: Operand, b: Operand) -> Operand:
         return self._fold("add", a, b)
@@ -302,14 +274,22 @@ class Function:
         align = BYTES[element_of(type)] if align is None else align
         return self.emit(type, f"load {type}, ptr {pointer}, align {align}{meta}")
 
-    def store(self, value: Value, pointer: Operand, align: int | None = None, *, stream: bool = False) -> None:
-        """A store; `stream` bypasses the caches (the address must then be aligned to the vector, and `align` say so)."""
+    def store(
+        self, value: Value, pointer: Operand, align: int | None = None, *, stream: bool = False
+    ) -> None:
+        """A store; `stream` bypasses the caches (the address must then be aligned to the vector,
+        and `align` say so).
+        """
         align = BYTES[element_of(value.type)] if align is None else align
         meta = f", !nontemporal !{self.module.nontemporal()}" if stream else ""
         self.line(f"store {value.type} {value}, ptr {pointer}, align {align}{meta}")
 
-    def masked_load(self, type: str, pointer: Operand, mask: Value, otherwise: Operand | None = None) -> Value:
-        """Lanes whose mask is set are loaded, others are `otherwise` (zero) and their memory is not touched."""
+    def masked_load(
+        self, type: str, pointer: Operand, mask: Value, otherwise: Operand | None = None
+    ) -> Value:
+        """Lanes whose mask is set are loaded, others are `otherwise` (zero) and their memory is not
+        touched.
+        """
         align = Value(str(BYTES[element_of(type)]), "i32")
         rest = zero(type) if otherwise is None else self.typed(otherwise, type)
         return self.intrinsic("masked.load", type, self.typed(pointer, "ptr"), align, mask, rest)
@@ -320,10 +300,16 @@ class Function:
         self.intrinsic("masked.store", "void", value, self.typed(pointer, "ptr"), align, mask)
 
     def lane_mask(self, count: Operand, lanes: int) -> Value:
-        """`<lanes x i1>` whose first `count` lanes are set; any count (below 0 is none, above `lanes` is all)."""
+        """`<lanes x i1>` whose first `count` lanes are set; any count (below 0 is none, above
+        `lanes` is all).
+        """
         type = vector(lanes, "i32")
         few = self.min(self.max(count, 0), lanes)
-        width = self.cast("trunc", self.typed(few, "i64"), "i32") if isinstance(few, str) else Value(str(few), "i32")
+        width = (
+            self.cast("trunc", self.typed(few, "i64"), "i32")
+            if isinstance(few, str)
+            else Value(str(few), "i32")
+        )
         return self.icmp("slt", lane_numbers(type), self.splat(width, type))
 
     def alloca(self, type: str, count: int = 1, align: int = 64) -> Value:
@@ -334,7 +320,9 @@ class Function:
         return value
 
     def words(self, pointer: Operand, start: int, types: Iterable[str]) -> list[Value]:
-        """Consecutive 8-byte words of a block, from word `start`, each loaded as its type (`i64 ptr double i32 ...`)."""
+        """Consecutive 8-byte words of a block, from word `start`, each loaded as its type (`i64 ptr
+        double i32 ...`).
+        """
         return [self.load(t, self.gep(pointer, start + i, "i64"), 8) for i, t in enumerate(types)]
 
     # -- calls
@@ -348,11 +336,14 @@ class Function:
             return Value("", "void")
         return self.emit(returns, text)
 
-    def intrinsic(self, name: str, returns: str, *args: Operand, overload: Sequence[str] | None = None) -> Value:
+    def intrinsic(
+        self, name: str, returns: str, *args: Operand, overload: Sequence[str] | None = None
+    ) -> Value:
         """Call `@llvm.<name>.<overload>`, declaring it once.
 
-        `f.intrinsic("fma", type, a, b, c)`. The overload types are derived for the common families; give them otherwise.
-        Python numbers become constants of the result type (i64 when the result is void).
+        `f.intrinsic("fma", type, a, b, c)`. The overload types are derived for the common families;
+        give them otherwise. Python numbers become constants of the result type (i64 when the result
+        is void).
         """
         scalar = returns if returns != "void" else "i64"
         typed = [self.typed(a, scalar) for a in args]
@@ -362,7 +353,9 @@ class Function:
         return self.call(full, returns, *typed)
 
     def fma(self, a: Operand, b: Operand, c: Operand) -> Value:
-        """a * b + c with one rounding. Slow (a library call) on hosts without fma: ask `native.host().has_fma`."""
+        """a * b + c with one rounding. Slow (a library call) on hosts without fma: ask
+        `native.host().has_fma`.
+        """
         type = self._type(a, b, c)
         return self.intrinsic("fma", type, a, b, c)
 
@@ -370,9 +363,15 @@ class Function:
 
     @contextmanager
     def loop(
-        self, start: Operand, stop: Operand, step: Operand = 1, carry: Sequence[tuple[str, Operand]] = ()
+        self,
+        start: Operand,
+        stop: Operand,
+        step: Operand = 1,
+        carry: Sequence[tuple[str, Operand]] = (),
     ) -> Iterator[Loop]:
-        """for i in range(start, stop, step), step > 0; `carry` is a list of (type, initial value). See `Loop`."""
+        """for i in range(start, stop, step), step > 0; `carry` is a list of (type, initial value).
+        See `Loop`.
+        """
         before, body, last, after = (self.label(h) for h in ("pre", "loop", "latch", "done"))
         self.branch(before)
         self.at(before)
@@ -380,7 +379,10 @@ class Function:
         self.branch_if(self.emit("i1", f"icmp slt i64 {start}, {stop}"), body, after)
         self.at(body)
         place = len(self.lines)
-        values = [Value(f"%t{self._count + 1 + k}", t) for k, t in enumerate(["i64", *(t for t, _ in carry)])]
+        values = [
+            Value(f"%t{self._count + 1 + k}", t)
+            for k, t in enumerate(["i64", *(t for t, _ in carry)])
+        ]
         self._count += len(values)
         self.lines += [""] * len(values)
         loop = Loop(values[0], values[1:])
@@ -392,7 +394,10 @@ class Function:
         after_values = [self.typed(v, t) for v, (t, _) in zip(loop.next, carry, strict=True)]
         self.lines[place] = f"  {loop.i} = phi i64 [{start}, %{before}], [{following}, %{last}]"
         for k, (type, _) in enumerate(carry):
-            self.lines[place + 1 + k] = f"  {values[1 + k]} = phi {type} [{first[k]}, %{before}], [{after_values[k]}, %{last}]"
+            self.lines[place + 1 + k] = (
+                f"  {values[1 + k]} = phi {type} "
+                f"[{first[k]}, %{before}], [{after_values[k]}, %{last}]"
+            )
         self.at(after)
         loop.carry = [
             self.emit(type, f"phi {type} [{first[k]}, %{before}], [{after_values[k]}, %{last}]")
@@ -411,7 +416,9 @@ class Function:
 
     @contextmanager
     def if_else(self, condition: Operand) -> Iterator["Branches"]:
-        """Two ways: `with f.if_else(c) as b: ...; b.otherwise(); ...`; see `Branches` for values that leave it."""
+        """Two ways: `with f.if_else(c) as b: ...; b.otherwise(); ...`; see `Branches` for values
+        that leave it.
+        """
         branches = Branches(self)
         self.branch_if(condition, branches.labels[0], branches.labels[1])
         self.at(branches.labels[0])
@@ -419,7 +426,9 @@ class Function:
         branches.close()
 
     def switch(self, value: Operand, cases: Iterable[int], default: int) -> "Iterator[int]":
-        """`for case in f.switch(v, [1, 2], default=3): emit the code of that case`; the default may be a further case."""
+        """`for case in f.switch(v, [1, 2], default=3): emit the code of that case`; the default may
+        be a further case.
+        """
         every = list(dict.fromkeys([*cases, default]))
         labels = {c: self.label("case") for c in every}
         after = self.label("end")
@@ -432,11 +441,17 @@ class Function:
         self.at(after)
 
     def phi(self, type: str, sources: Sequence[tuple[Operand, str]]) -> Value:
-        """A value that depends on the block we came from: [(value, label)]. Must be first in its block."""
-        return self.emit(type, f"phi {type} " + ", ".join(f"[{self.typed(v, type)}, %{b}]" for v, b in sources))
+        """A value that depends on the block we came from: [(value, label)]. Must be first in its
+        block.
+        """
+        return self.emit(
+            type, f"phi {type} " + ", ".join(f"[{self.typed(v, type)}, %{b}]" for v, b in sources)
+        )
 
     def split(self, total: Operand, unit: int = 1) -> tuple[Operand, Operand]:
-        """This thread's part [from, to) of `range(total)`, cut at multiples of `unit`; reads arguments `tid` and `nth`."""
+        """This thread's part [from, to) of `range(total)`, cut at multiples of `unit`; reads
+        arguments `tid` and `nth`.
+        """
         tid, nth = (self.cast("sext", self.arg(n), "i64") for n in ("tid", "nth"))
         units = self.div(self.add(total, unit - 1), unit)
         first = self.mul(self.div(self.mul(units, tid), nth), unit)
@@ -448,7 +463,8 @@ class Function:
         args = ", ".join(f"{t} %{n}" for t, n in self.signature)
         linkage = "internal " if self.internal else ""
         body = "\n".join([*self._allocas, *self.lines])
-        return f"define {linkage}{self.returns} @{self.name}({args}) {self.module.attributes} {{\nentry:\n{body}\n}}\n"
+        head = f"define {linkage}{self.returns} @{self.name}({args}) {self.module.attributes}"
+        return f"{head} {{\nentry:\n{body}\n}}\n"
 
 
 class Branches:
@@ -473,7 +489,9 @@ class Branches:
         self.function.at(self.labels[2])
 
     def merge(self, type: str, then: Operand, otherwise: Operand) -> Value:
-        """`then` if the first side ran, `otherwise` if the second did. Call it right after the `with`."""
+        """`then` if the first side ran, `otherwise` if the second did. Call it right after the
+        `with`.
+        """
         return self.function.phi(type, [(then, self.ends[0]), (otherwise, self.ends[1])])
 
 
@@ -484,16 +502,24 @@ class Module:
     """
 
     def __init__(self, vector_bits: int = 512):
-        self.attributes = f'nounwind "min-legal-vector-width"="{vector_bits}" "prefer-vector-width"="{vector_bits}"'
+        widths = (f'"{rule}-vector-width"="{vector_bits}"' for rule in ("min-legal", "prefer"))
+        self.attributes = " ".join(["nounwind", *widths])
         self.functions: list[Function] = []
         self.globals: list[str] = []
         self._declared: dict[str, str] = {}
         self._nontemporal = False
 
     def function(
-        self, name: str, args: Sequence[tuple[str, str]], returns: str = "void", *, internal: bool = False
+        self,
+        name: str,
+        args: Sequence[tuple[str, str]],
+        returns: str = "void",
+        *,
+        internal: bool = False,
     ) -> Function:
-        """A new function; args are (type with attributes, name): `("ptr noalias readonly", "a")`."""
+        """A new function; args are (type with attributes, name): `("ptr noalias readonly",
+        "a")`.
+        """
         function = Function(self, name, args, returns, internal)
         self.functions.append(function)
         return function
@@ -509,7 +535,9 @@ class Module:
     def constant(self, name: str, element: str, values: Sequence[int | float]) -> Value:
         """A constant table in memory; returns its address."""
         cells = ", ".join(f"{element} {const(element, v)}" for v in values)
-        self.globals.append(f"@{name} = internal constant [{len(values)} x {element}] [{cells}], align 64")
+        self.globals.append(
+            f"@{name} = internal constant [{len(values)} x {element}] [{cells}], align 64"
+        )
         return Value("@" + name, "ptr")
 
     def nontemporal(self) -> int:
@@ -519,7 +547,12 @@ class Module:
     def text(self) -> str:
         """The whole module; equal generators give equal text, which is the key of the cache."""
         meta = ["!0 = !{i32 1}"] if self._nontemporal else []
-        parts = [*sorted(self._declared.values()), *self.globals, *(f.text() for f in self.functions), *meta]
+        parts = [
+            *sorted(self._declared.values()),
+            *self.globals,
+            *(f.text() for f in self.functions),
+            *meta,
+        ]
         return "\n".join(parts) + "\n"
 
 
