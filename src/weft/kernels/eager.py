@@ -16,11 +16,14 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.index import plan_gather, plan_index, plan_index_put, plan_scatter
 from weft.kernels.schedule.nest import Planned, plan_nest
 from weft.kernels.schedule.reduce import plan_reduction
+from weft.kernels.schedule.rows import plan_layer_norm, plan_rms_norm, plan_softmax
+from weft.kernels.schedule.scan import plan_cumulative
 from weft.runtime.native import Launch
 
 __all__ = [
-    "plan_cast", "plan_copy", "plan_elementwise", "plan_fused", "plan_gather", "plan_index",
-    "plan_index_put", "plan_reduce", "plan_scatter",
+    "plan_cast", "plan_copy", "plan_cumulative", "plan_elementwise", "plan_fused", "plan_gather",
+    "plan_index", "plan_index_put", "plan_layer_norm", "plan_reduce", "plan_rms_norm",
+    "plan_scatter", "plan_softmax",
 ]  # fmt: skip
 
 

@@ -1,0 +1,372 @@
+"""Row kernels: softmax and the normalisations, a row read once from memory.
+
+    softmax      m = max x,  e = exp(x - m),  s = sum e,  y = e / s
+    log_softmax  y = (x - m) - log s
+    layer_norm   mu = sum x / n,  d = x - mu,  r = 1 / sqrt(sum d d / n + eps),  y = d r w + b
+    rms_norm     r = 1 / sqrt(sum x x / n + eps),  y = x r w
+
+Each arrow is one rounding and the sums have the strict order of schedule/reduce.py, so the bits are
+those of the same formulas composed of elementwise ops and reductions.  float16 and bfloat16 compute
+in float32 and round once, at the store.  Threads share rows.
+
+Pointer order: out; then inputs: saved statistics (mean, then rstd, float32 for halves) if wanted,
+x, weight, bias, those that are given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from weft.core import dtype as D
+from weft.core.dtype import dtype
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.nest import (
+    EMPTY,
+    PARALLEL_WORK,
+    fold,
+    gather,
+    load_part,
+    scatter,
+    store_part,
+    stride_class,
+)
+from weft.kernels.schedule.reduce import CHUNK, LANES, Combine, accumulator
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import Module, Operand, Value, vector
+from weft.runtime.native import Launch, Stage, double_bits, host, load
+
+# ---------------------------------------------------------------------------------- planning
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a row kernel is made from.  Operands: out, mean, rstd, x, weight, bias, those present."""
+
+    kind: str
+    dtypes: tuple[tuple[str, dtype], ...]  # (operand, dtype) in pointer order
+    classes: tuple[int, ...]  # stride along the row
+    rank: int
+    chunked: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.dtypes)
+
+
+def plan_softmax(x: Layout, dim: int, out: Layout, *, log: bool = False) -> Launch:
+    """out = softmax (or log_softmax) of x along dim; inputs (x,)."""
+    shape = x.shape or (1,)
+    dim %= len(shape)
+    kept = [d for d in range(len(shape)) if d != dim]
+    arrays = {"out": out, "x": x}
+    strides = {k: v.strides or (1,) for k, v in arrays.items()}
+    per_row = {k: tuple(s[d] for d in kept) for k, s in strides.items()}
+    along = {k: s[dim] for k, s in strides.items()}
+    kind = "log_softmax" if log else "softmax"
+    rows = tuple(shape[d] for d in kept)
+    return _plan(kind, arrays, rows, shape[dim], per_row, along, 0.0)
+
+
+def plan_layer_norm(
+    x: Layout, dims: int, out: Layout, eps: float, *, weight: Layout | None = None,
+    bias: Layout | None = None, mean: Layout | None = None, rstd: Layout | None = None,
+) -> Launch:  # fmt: skip
+    """out = layer_norm of x over its last `dims` dims; inputs ([mean, rstd], x, [weight], [bias]).
+
+    Raises ValueError when the normalised dims of an operand do not lie at one stride.
+    """
+    return _plan_norm("layer_norm", x, dims, out, eps, weight, bias, mean, rstd)
+
+
+def plan_rms_norm(
+    x: Layout, dims: int, out: Layout, eps: float, *, weight: Layout | None = None,
+    rstd: Layout | None = None,
+) -> Launch:  # fmt: skip
+    """out = rms_norm of x over its last `dims` dims; inputs ([rstd], x, [weight])."""
+    return _plan_norm("rms_norm", x, dims, out, eps, weight, None, None, rstd)
+
+
+def _plan_norm(
+    kind: str, x: Layout, dims: int, out: Layout, eps: float, weight: Layout | None,
+    bias: Layout | None, mean: Layout | None, rstd: Layout | None,
+) -> Launch:  # fmt: skip
+    named = {"out": out, "mean": mean, "rstd": rstd, "x": x, "weight": weight, "bias": bias}
+    arrays = {k: v for k, v in named.items() if v is not None}
+    lead = len(x.shape) - dims
+    rows, row = x.shape[:lead], x.shape[lead:]
+    per_row: dict[str, tuple[int, ...]] = {}
+    along: dict[str, int] = {}
+    for k, v in arrays.items():
+        if k in ("weight", "bias"):
+            per_row[k], along[k] = (0,) * lead, _one_stride(k, row, v.strides)
+        elif k in ("mean", "rstd"):
+            per_row[k], along[k] = tuple(v.strides[:lead]), 0
+        else:
+            per_row[k], along[k] = v.strides[:lead], _one_stride(k, row, v.strides[lead:])
+    return _plan(kind, arrays, rows, math.prod(row), per_row, along, eps)
+
+
+def _one_stride(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    stride, span = 1, None
+    for n, s in zip(reversed(shape), reversed(strides), strict=True):
+        if n == 1:
+            continue
+        if span is None:
+            stride, span = s, s * n
+        elif s != span:
+            raise ValueError(f"normalised dims {shape} of {name} have strides {strides}: not one run")
+        else:
+            span *= n
+    return stride
+
+
+def _plan(
+    kind: str, arrays: dict[str, Layout], rows: tuple[int, ...], count: int,
+    per_row: dict[str, tuple[int, ...]], along: dict[str, int], eps: float,
+) -> Launch:  # fmt: skip
+    if count == 0 or 0 in rows:
+        return EMPTY
+    names = list(arrays)
+    space = fold(rows, tuple(per_row[k] for k in names))
+    s = Structure(
+        kind,
+        tuple((k, D.from_np(arrays[k].dtype)) for k in names),
+        tuple(stride_class(along[k]) for k in names),
+        len(space.sizes),
+        count > CHUNK,
+    )
+    width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
+    own = -(-count * width // 64) * 64 if kind == "softmax" and not _in_place(s) else 0
+    ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
+    for v in space.strides:
+        ints.extend(v)
+    parallel = space.size * count * 8 >= PARALLEL_WORK
+    return Launch(
+        (Stage(_kernel(s), parallel),), tuple(ints), scratch_per_thread=own, quick=not parallel
+    )
+
+
+def _in_place(s: Structure) -> bool:
+    """Whether the row of exponentials may wait in the output itself."""
+    d = dict(s.dtypes)
+    return d["out"] is accumulator("sum", d["x"]) and s.classes[0] == 1
+
+
+# ---------------------------------------------------------------------------------- code
+
+
+@lru_cache(maxsize=1024)
+def _kernel(s: Structure) -> int:
+    return load(source(s), ["rows"])["rows"]
+
+
+def source(s: Structure) -> str:
+    """The LLVM IR of a structure's kernel."""
+    module = Module(vector_bits=host().vector_bits)
+    _Rows(module, s).emit()
+    return module.text()
+
+
+Body = Callable[[Operand, Value | None], Value]
+
+
+class _Rows:
+    def __init__(self, module: Module, s: Structure) -> None:
+        self.s = s
+        self.f = f = module.kernel("rows")
+        n = len(s.dtypes)
+        self.acc = accumulator("sum", dict(s.dtypes)["x"])
+        self.type = vector(LANES, register(self.acc))
+        pointers = f.words("%args", 2, ["ptr"] * n)
+        self.scratch = f.words("%args", 2 + n, ["ptr"])[0]
+        at = 3 + n
+
+        def take(count: int) -> list[Value]:
+            nonlocal at
+            at += count
+            return f.words("%args", at - count, ["i64"] * count)
+
+        self.sizes = take(s.rank)
+        self.rows, self.count = take(2)
+        self.eps = f.words("%args", at, ["double"])[0]
+        at += 1
+        self.own = take(1)[0]
+        along = take(n)
+        self.operands = {
+            name: (pointers[k], d, s.classes[k], along[k], take(s.rank))
+            for k, (name, d) in enumerate(s.dtypes)
+        }
+        self.element = Element(f, LANES)
+        self.one = Element(f, 1)
+
+    def emit(self) -> None:
+        f = self.f
+        lo, hi = f.split(self.rows)
+        n = self.one.cast(self.count, D.int64, self.acc)
+        eps = self.one.cast(self.eps, D.float64, self.acc)
+        with f.loop(lo, hi) as rows:
+            at: dict[str, Value] = {}
+            flat: Operand = rows.i
+            coords: list[Operand] = []
+            for size in reversed(self.sizes[1:]):
+                coords.append(f.rem(flat, size))
+                flat = f.div(flat, size)
+            coords = [flat, *reversed(coords)]
+            for name, (pointer, d, _, _, strides) in self.operands.items():
+                offset: Operand = 0
+                for c, stride in zip(coords, strides, strict=True):
+                    offset = f.add(offset, f.mul(c, stride))
+                at[name] = f.gep(pointer, offset, memory(d))
+            if self.s.kind in ("softmax", "log_softmax"):
+                self._softmax(at)
+            else:
+                self._norm(at, n, eps)
+        f.ret()
+
+    # -- a row's elements
+
+    def read(self, at: dict[str, Value], name: str, i: Operand, mask: Value | None) -> Value:
+        """Operand `name` at i of its row, in the accumulator's dtype."""
+        f = self.f
+        _, d, kind, stride, _ = self.operands[name]
+        type = self.element.memory_type(d)
+        if kind == 1:
+            pointer = f.gep(at[name], i, memory(d))
+            v = f.load(type, pointer) if mask is None else load_part(
+                f, type, pointer, mask, f.sub(self.count, i))  # fmt: skip
+        else:
+            last = f.sub(self.count, 1) if mask is not None else None
+            v = gather(f, type, at[name], i, stride, last)
+        return self.element.cast(self.element.from_memory(v, d), d, self.acc)
+
+    def write(self, at: dict[str, Value], i: Operand, v: Value, mask: Value | None) -> None:
+        f = self.f
+        _, d, kind, stride, _ = self.operands["out"]
+        v = self.element.to_memory(self.element.cast(v, self.acc, d), d)
+        count = LANES if mask is None else f.sub(self.count, i)
+        if kind != 1:
+            scatter(f, v, at["out"], i, stride, count)
+        elif mask is None:
+            f.store(v, f.gep(at["out"], i, memory(d)))
+        else:
+            store_part(f, v, f.gep(at["out"], i, memory(d)), mask, count)
+
+    def each(self, body: Callable[[Operand, Value | None], None]) -> None:
+        """body at every vector of the row, the rest under a mask."""
+        f = self.f
+        whole = f.mul(f.div(self.count, LANES), LANES)
+        with f.loop(0, whole, LANES) as loop:
+            body(loop.i, None)
+        with f.iff(f.icmp("slt", whole, self.count)):
+            body(whole, f.lane_mask(f.sub(self.count, whole), LANES))
+
+    def reduced(self, kind: str, body: Body) -> Value:
+        """The strict reduction of body over the row: a scalar."""
+        f = self.f
+        op = Combine(f, kind, self.acc)
+        if not self.s.chunked:
+            return self._run(op, 0, self.count, body)
+        first = op.start(1)[0]
+        with f.loop(0, self.count, CHUNK, [(first.type, first)]) as chunks:
+            stop = f.min(f.add(chunks.i, CHUNK), self.count)
+            part = self._run(op, chunks.i, stop, body)
+            chunks.next[0] = op.step([chunks.carry[0]], [part], 1)[0]
+        return chunks.carry[0]
+
+    def _run(self, op: Combine, start: Operand, stop: Operand, body: Body) -> Value:
+        f = self.f
+        whole = f.add(start, f.mul(f.div(f.sub(stop, start), LANES), LANES))
+        with f.loop(start, whole, LANES, [(self.type, op.start(LANES)[0])]) as loop:
+            loop.next[0] = op.step([loop.carry[0]], [body(loop.i, None)], LANES)[0]
+        acc = loop.carry[0]
+        with f.if_else(f.icmp("slt", whole, stop)) as sides:
+            mask = f.lane_mask(f.sub(stop, whole), LANES)
+            more = f.select(mask, op.step([acc], [body(whole, mask)], LANES)[0], acc)
+            sides.otherwise()
+        acc = sides.merge(self.type, more, acc)
+        half = LANES // 2
+        while half > 1:
+            low, high = (f.shuffle(acc, acc, range(b, b + half)) for b in (0, half))
+            acc = op.step([low], [high], half)[0]
+            half //= 2
+        return op.step([f.extract(acc, 0)], [f.extract(acc, 1)], 1)[0]
+
+    # -- the kernels
+
+    def _softmax(self, at: dict[str, Value]) -> None:
+        f, m, log = self.f, self.element.math, self.s.kind == "log_softmax"
+        top = f.splat(self.reduced("max", lambda i, mask: self.read(at, "x", i, mask)), self.type)
+        word = register(self.acc)
+        if log:
+            buffer = None
+        elif _in_place(self.s):
+            buffer = at["out"]
+        else:
+            tid = f.cast("sext", f.arg("tid"), "i64")
+            buffer = f.gep(self.scratch, f.mul(tid, self.own))
+
+        def exponential(i: Operand, mask: Value | None) -> Value:
+            e = self.element.scalar("exp", self.acc, m.sub(self.read(at, "x", i, mask), top))
+            if buffer is not None and mask is None:
+                f.store(e, f.gep(buffer, i, word))
+            elif buffer is not None and mask is not None:
+                store_part(f, e, f.gep(buffer, i, word), mask, f.sub(self.count, i))
+            return e
+
+        total = self.reduced("sum", exponential)
+        if log:
+            total = self.one.scalar("log", self.acc, total)
+        total = f.splat(total, self.type)
+
+        def finish(i: Operand, mask: Value | None) -> None:
+            if buffer is None:
+                y = m.sub(m.sub(self.read(at, "x", i, mask), top), total)
+            else:
+                p = f.gep(buffer, i, word)
+                e = f.load(self.type, p) if mask is None else load_part(
+                    f, self.type, p, mask, f.sub(self.count, i))  # fmt: skip
+                y = m.div(e, total)
+            self.write(at, i, y, mask)
+
+        self.each(finish)
+
+    def _norm(self, at: dict[str, Value], n: Value, eps: Value) -> None:
+        f, m, one = self.f, self.element.math, self.one.math
+        centre = None
+        if self.s.kind == "layer_norm":
+            mean = one.div(self.reduced("sum", lambda i, mask: self.read(at, "x", i, mask)), n)
+            self._stat(at, "mean", mean)
+            centre = f.splat(mean, self.type)
+
+        def centred(i: Operand, mask: Value | None) -> Value:
+            x = self.read(at, "x", i, mask)
+            return x if centre is None else m.sub(x, centre)
+
+        def squared(i: Operand, mask: Value | None) -> Value:
+            d = centred(i, mask)
+            return m.mul(d, d)
+
+        variance = one.div(self.reduced("sum", squared), n)
+        rstd = self.one.scalar("rsqrt", self.acc, one.add(variance, eps))
+        self._stat(at, "rstd", rstd)
+        scale = f.splat(rstd, self.type)
+
+        def finish(i: Operand, mask: Value | None) -> None:
+            y = m.mul(centred(i, mask), scale)
+            if "weight" in at:
+                y = m.mul(y, self.read(at, "weight", i, mask))
+            if "bias" in at:
+                y = m.add(y, self.read(at, "bias", i, mask))
+            self.write(at, i, y, mask)
+
+        self.each(finish)
+
+    def _stat(self, at: dict[str, Value], name: str, v: Value) -> None:
+        if name in at:
+            d = self.operands[name][1]
+            self.one.store(self.one.cast(v, self.acc, d), at[name], d)
+
+
