@@ -1,0 +1,146 @@
+"""The attention kernels against softmax(q k^T) v in float64."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule import attention
+from weft.runtime import native, threads
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+TOLERANCE = {"float64": 1e-13, "float32": 3e-6, "float16": 2e-3, "bfloat16": 2e-2}
+
+
+def reference(q, k, v, mask, causal, scale):
+    """(out, lse, weights) in float64; rows that see nothing give 0."""
+    q, k, v = (a.astype(np.float64) for a in (q, k, v))
+    s = np.einsum("nhle,nhse->nhls", q, k) * scale
+    if mask is not None:
+        s = np.where(mask, s, -np.inf) if mask.dtype == bool else s + mask.astype(np.float64)
+    if causal:
+        s = np.where(np.tril(np.ones(s.shape[2:], bool)), s, -np.inf)
+    top = s.max(-1, keepdims=True, initial=-np.inf)
+    p = np.exp(s - np.where(np.isinf(top), 0, top))
+    total = p.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + np.where(np.isinf(top), 0, top))[..., 0]
+    w = p / np.where(total == 0, 1, total)
+    return np.einsum("nhls,nhse->nhle", w, v), lse, w
+
+
+def forward(q, k, v, mask=None, causal=False, scale=None):
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    shape = (*q.shape[:3], v.shape[3])
+    layouts = Layout.of(q), Layout.of(k)
+    masks = None if mask is None else Layout.of(mask)
+    ins = (q, k, v) if mask is None else (q, k, v, mask)
+    out = np.full(shape, 7, q.dtype)
+    plan = attention.plan_attention(
+        *layouts, Layout.of(v), Layout.of(out), masks, causal=causal, scale=scale
+    )
+    assert native.launch(plan, out, ins) == 0
+    lse = np.full(shape[:3], 7, attention.sums_dtype(layouts[0]).np)
+    plan = attention.plan_attention_lse(*layouts, Layout.of(lse), masks, causal=causal, scale=scale)
+    assert native.launch(plan, lse, ins[:2] + ins[3:]) == 0
+    return out, lse
+
+
+def sample(n, h, length, s, e, ev, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = (n, h, length, e), (n, h, s, e), (n, h, s, ev), (n, h, length, ev)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def close(got, want, dtype=None):
+    t = TOLERANCE[(dtype or got.dtype).name]
+    np.testing.assert_allclose(got.astype(np.float64), want, rtol=t, atol=t)
+
+
+SHAPES = [
+    (2, 3, 10, 10, 8, 8),
+    (1, 1, 1, 1, 1, 1),
+    (1, 2, 1, 200, 64, 64),
+    (2, 1, 65, 64, 17, 70),
+    (1, 2, 130, 129, 64, 33),
+    (1, 1, 48, 300, 5, 3),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values(shape, causal, dtype):
+    q, k, v, _ = sample(*shape, dtype)
+    out, lse = forward(q, k, v, causal=causal)
+    want, sums, _ = reference(q, k, v, None, causal, shape[4] ** -0.5)
+    close(out, want)
+    close(lse, sums)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks(causal):
+    shape = (2, 3, 50, 71, 16, 20)
+    q, k, v, _ = sample(*shape, np.float32)
+    rng = np.random.default_rng(1)
+    full = (2, 3, 50, 71)
+    hidden = rng.random((2, 1, 50, 71)) < 0.6
+    hidden[1, :, 7] = False
+    added = rng.standard_normal((3, 50, 71)).astype(np.float32)
+    added[1, 4, 10:] = -np.inf
+    keys = rng.random((2, 1, 1, 71)) < 0.5
+    for mask in (hidden, added, keys):
+        mask = np.broadcast_to(mask, full)
+        out, lse = forward(q, k, v, mask, causal, scale=0.3)
+        want, sums, _ = reference(q, k, v, mask, causal, 0.3)
+        close(out, want)
+        close(lse, sums)
+
+
+def test_large_scores_and_nan():
+    q, k, v, _ = sample(1, 1, 4, 100, 8, 8, np.float32)
+    out, lse = forward(q * 100, k * 100, v)
+    want, sums, _ = reference(q * 100, k * 100, v, None, False, 8**-0.5)
+    np.testing.assert_allclose(out, want, rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(lse, sums, rtol=1e-5)
+    k[0, 0, 70, 3] = np.nan
+    assert np.isnan(forward(q, k, v)[0]).all()
+
+
+def test_strides_threads_and_batches_do_not_change_bits():
+    rng = np.random.default_rng(3)
+    qkv = rng.standard_normal((4, 100, 3, 2, 24)).astype(np.float32)  # as a fused projection gives
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    c = np.ascontiguousarray
+    want = forward(c(q), c(k), c(v), causal=True)[0]
+    before = threads.get_num_threads()
+    for count in (1, 2, 5):
+        threads.set_num_threads(count)
+        np.testing.assert_array_equal(forward(q, k, v, causal=True)[0], want)
+    threads.set_num_threads(before)
+    alone = forward(q[2:3, :1], k[2:3, :1], v[2:3, :1], causal=True)[0]
+    np.testing.assert_array_equal(alone[0, 0], want[2, 0])
+    shared = np.broadcast_to(k[:, :1], k.shape)  # one head of keys for all
+    np.testing.assert_array_equal(forward(q, shared, v)[0], forward(q, c(shared), v)[0])
+
+
+def test_empty_sizes():
+    q, k, v, _ = sample(2, 2, 5, 0, 4, 3, np.float32)
+    out, lse = forward(q, k, v)
+    np.testing.assert_array_equal(out, 0)
+    np.testing.assert_array_equal(lse, -np.inf)
+    q, k, v, _ = sample(2, 2, 5, 4, 0, 3, np.float32)
+    close(forward(q, k, v, scale=1.0)[0], np.broadcast_to(v.mean(2, keepdims=True), (2, 2, 5, 3)))
+    q, k, v, _ = sample(0, 2, 5, 4, 3, 3, np.float32)
+    assert forward(q, k, v)[0].size == 0
+
+
+def test_layouts_are_checked():
+    q, k, v, out = (Layout.of(a) for a in sample(1, 2, 5, 6, 4, 3, np.float32))
+    plan = attention.plan_attention
+    with pytest.raises(ValueError, match="do not fit"):
+        plan(q, v, v, out, None, causal=False, scale=1.0)
+    with pytest.raises(ValueError, match="last stride"):
+        plan(q, Layout(k.shape, (48, 24, 1, 6), k.dtype), v, out, None, causal=False, scale=1.0)
+    with pytest.raises(ValueError, match="mask"):
+        plan(q, k, v, out, Layout.contiguous((1, 2, 5, 5), k.dtype), causal=False, scale=1.0)
