@@ -239,6 +239,35 @@ def test_float32_polynomials_against_float64():
     np.testing.assert_allclose(cos, np.cos(t.astype(np.float64)), atol=2e-7)
 
 
+def numpys_words(seed: int) -> np.random.MT19937:
+    bits = np.random.MT19937()
+    bits._legacy_seeding(seed)
+    return bits
+
+
+def test_words_equal_numpys_twister():
+    g, bits = Generator().manual_seed(5), numpys_words(5)
+    for n in (0, 1, 3, 227, 396, 397, 623, 624, 625, 10, 100_000, 7):
+        np.testing.assert_array_equal(g.random_raw32(n), bits.random_raw(n))
+        key, used = g._engine.key()
+        expected = bits.state["state"]
+        np.testing.assert_array_equal(key, expected["key"])
+        assert used == expected["pos"]
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1023, 1024, 1025, 5000])
+def test_uniforms_equal_the_words(n):
+    g, bits = Generator().manual_seed(6), numpys_words(6)
+    g.random_raw32(1), bits.random_raw(1)  # pairs of words straddle the blocks
+    words = bits.random_raw(n) & np.uint64(2**24 - 1)
+    np.testing.assert_array_equal(g.uniform(n), (words * 2.0**-24).astype(np.float32))
+    for p in (None, 0.0, 0.3, 2.0**-53, 1 - 2.0**-53, 1.0):
+        pairs = bits.random_raw(2 * n).reshape(n, 2)
+        u = (((pairs[:, 0] << np.uint64(32)) | pairs[:, 1]) & np.uint64(2**53 - 1)) * 2.0**-53
+        ours = g.uniform(n, dtype=np.float64) if p is None else g.bernoulli(n, p, np.bool_)
+        np.testing.assert_array_equal(ours, u if p is None else u < p)
+
+
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.5, 0.02), (-3.0, 2.5), (1e30, 1e38)])
 def test_native_normals_equal_numpys(mean, std):
     if random_code.function() is None:
@@ -298,6 +327,15 @@ def test_a_thread_may_have_its_own_default_generator():
         for z in drawn[str(seed)]:
             np.testing.assert_array_equal(z, alone.normal(3))
     np.testing.assert_array_equal(rng.default_generator.get_state(), state)
+
+
+def test_the_fingerprint_changes_with_every_draw():
+    g = Generator().manual_seed(1)
+    seen = {g.fingerprint()}
+    for draw in (lambda: g.normal(1), lambda: g.normal(1), lambda: g.random_raw32(624)):
+        draw()
+        seen.add(g.fingerprint())
+    assert len(seen) == 4
 
 
 def test_default_generator_and_fork():

@@ -33,20 +33,6 @@ def get_worker_info() -> WorkerInfo | None:
     return getattr(_local, "info", None)
 
 
-class WorkerGenerator(rng.Generator):
-    """A generator that knows whether it has drawn, so that an unused one need not be recorded."""
-
-    __slots__ = ("drew",)
-
-    def random_raw32(self, n: int) -> np.ndarray:
-        self.drew = True
-        return super().random_raw32(n)
-
-    def _stream53(self) -> Callable[[], float]:
-        self.drew = True
-        return super()._stream53()
-
-
 @dataclass
 class Result:
     """A batch, a failure, or the end of a worker's stream; and the worker's generator after it."""
@@ -73,7 +59,7 @@ class Worker:
         self.init = init
         self.tasks: queue.SimpleQueue = queue.SimpleQueue()
         self.results: queue.SimpleQueue = queue.SimpleQueue()
-        self.generator = WorkerGenerator()
+        self.generator = rng.Generator()
         self.generator.manual_seed(info.seed)
         self.state: np.ndarray | None = generator_state
         if generator_state is not None:
@@ -104,7 +90,7 @@ class Worker:
             return None, Result(error=error, trace=traceback.format_exc())
 
     def _fetch(self, fetch: Callable[[Any], Any], indices: Any) -> Result:
-        self.generator.drew = False
+        before = self.generator.fingerprint()
         try:
             result = Result(fetch(indices))
         except Exception as error:
@@ -112,7 +98,7 @@ class Worker:
                 result = Result(ended=True)
             else:
                 result = Result(error=error, trace=traceback.format_exc())
-        if self.generator.drew:
+        if self.generator.fingerprint() != before:  # an unused one need not be recorded
             self.state = self.generator.get_state()
         result.generator = self.state
         return result

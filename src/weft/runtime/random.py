@@ -15,7 +15,7 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,19 +23,18 @@ import numpy as np
 
 from weft.runtime import random_code
 from weft.runtime import random_dist as dist
+from weft.runtime.twister import N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
 STATE_BYTES = 5056
-_N = 624  # words in the mt19937 state
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _LARGE_PERMUTATION = (2**32 - 1) // 20  # from here torch draws 64-bit words
-_SMALL_DRAW = 1024  # below: NumPy's raw call is cheaper than its filled uint32 array
 
 _STATE = np.dtype(
     {
         "names": ["seed", "left", "seeded", "next", "key", "normal", "has_normal"],
-        "formats": ["<u8", "<i4", "<i4", "<u8", ("<u8", (_N,)), "<f8", "<i4"],
-        "offsets": [0, 8, 12, 16, 24, 24 + 8 * _N + 8, 24 + 8 * _N + 24],
+        "formats": ["<u8", "<i4", "<i4", "<u8", ("<u8", (N,)), "<f8", "<i4"],
+        "offsets": [0, 8, 12, 16, 24, 24 + 8 * N + 8, 24 + 8 * N + 24],
         "itemsize": STATE_BYTES,
     }
 )
@@ -46,13 +45,12 @@ Shape = int | Sequence[int]
 class Generator:
     """A stream of random numbers, as `torch.Generator(device="cpu")`."""
 
-    __slots__ = ("_bits", "_fill", "_lock", "_seed", "_normal", "__weakref__")
+    __slots__ = ("_engine", "_lock", "_seed", "_normal", "__weakref__")
 
     def __init__(self, device: object = "cpu") -> None:
         if str(device) != "cpu":
             raise RuntimeError(f"Generator: device {device} has no generator; only 'cpu' has")
-        self._bits = np.random.MT19937(0)
-        self._fill = np.random.Generator(self._bits)
+        self._engine = Twister()
         self._lock = threading.RLock()
         self.manual_seed(DEFAULT_SEED)
 
@@ -71,7 +69,7 @@ class Generator:
             raise ValueError(f"manual_seed: {seed} is outside [-2^63, 2^64)")
         with self._lock:
             self._seed = seed % 2**64
-            self._bits._legacy_seeding(self._seed & 0xFFFFFFFF)
+            self._engine.seed(self._seed)
             self._normal = None
         return self
 
@@ -87,14 +85,14 @@ class Generator:
     def get_state(self) -> np.ndarray:
         """The state as 5,056 bytes, laid out as `torch.get_rng_state()` lays it out."""
         with self._lock:
-            key, position = self._key()
+            key, position = self._engine.key()
             record = np.zeros((), _STATE)
             record["seed"], record["seeded"], record["key"] = self._seed, 1, key
-            if position == _N:  # used up: the next draw makes a new block of words
+            if position == N:  # used up: the next draw makes a new block of words
                 record["left"] = 1
-                record["next"] = 0 if self._is_fresh(key) else _N
+                record["next"] = 0 if np.array_equal(key, first_key(self._seed)) else N
             else:
-                record["left"], record["next"] = _N + 1 - position, position
+                record["left"], record["next"] = N + 1 - position, position
             if self._normal is not None:
                 record["normal"], record["has_normal"] = self._normal, 1
         return np.frombuffer(record.tobytes(), np.uint8).copy()
@@ -108,13 +106,13 @@ class Generator:
             raise RuntimeError(f"RNG state must have {STATE_BYTES} bytes, but got {state.size}")
         record = np.frombuffer(state.tobytes(), _STATE)[0]
         left, position = int(record["left"]), int(record["next"])
-        used_up = left == 1 and position in (0, _N)
-        inside = 0 < position < _N and left + position == _N + 1
+        used_up = left == 1 and position in (0, N)
+        inside = 0 < position < N and left + position == N + 1
         if not record["seeded"] or not (used_up or inside):
             raise RuntimeError("Invalid mt19937 state")
         with self._lock:
             self._seed = int(record["seed"])
-            self._set_key(record["key"].astype(np.uint32), _N if used_up else position)
+            self._engine.load(record["key"].astype(np.uint32), N if used_up else position)
             self._normal = float(record["normal"]) if record["has_normal"] else None
 
     def clone_state(self) -> Generator:
@@ -129,34 +127,30 @@ class Generator:
     def __repr__(self) -> str:
         return f"<weft.Generator device=cpu seed={self._seed}>"
 
-    def _key(self) -> tuple[np.ndarray, int]:
-        state = self._bits.state["state"]
-        return state["key"], int(state["pos"])
-
-    def _set_key(self, key: np.ndarray, position: int) -> None:
-        self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": position}}
-
-    def _is_fresh(self, key: np.ndarray) -> bool:
-        untouched = np.random.MT19937(0)
-        untouched._legacy_seeding(self._seed & 0xFFFFFFFF)
-        return np.array_equal(key, untouched.state["state"]["key"])
+    def fingerprint(self) -> tuple[int, int, float | None]:
+        """Something that changes with every draw, for less than `get_state` costs."""
+        state = self._engine.state
+        return int(state[0]), int(state[-1]), self._normal
 
     # --- words ---------------------------------------------------------------------------------
 
     def random_raw32(self, n: int) -> np.ndarray:
         """The next `n` words, uint32 (n,)."""
         with self._lock:
-            if n < _SMALL_DRAW:
-                return self._bits.random_raw(n).astype(np.uint32)
-            return self._fill.integers(0, 0xFFFFFFFF, n, np.uint32, endpoint=True)
+            return self._engine.words(n)
 
     def random_raw64(self, n: int) -> np.ndarray:
         """`n` numbers of two words each, the first one high; uint64 (n,)."""
         words = self.random_raw32(2 * n).reshape(n, 2).astype(np.uint64)
         return (words[:, 0] << np.uint64(32)) | words[:, 1]
 
+    def _uniform24(self, n: int) -> np.ndarray:
+        with self._lock:
+            return self._engine.uniform24(n)
+
     def _uniform53(self, n: int) -> np.ndarray:
-        return dist.uniform53(self.random_raw64(n))
+        with self._lock:
+            return self._engine.uniform53(n)
 
     # --- real numbers --------------------------------------------------------------------------
 
@@ -181,13 +175,12 @@ class Generator:
             value = dist.fma64(self._uniform53(n), high - low, low)
         else:
             low32, high32 = np.float32(low), np.float32(high)
-            value = dist.uniform24(self.random_raw32(n))
+            value = self._uniform24(n)
             if low32 != 0 or high32 != 1:
                 value = dist.fma32(value, high32 - low32, low32)
             value = value.astype(dtype, copy=False)
-        low_cast, high_cast = np.asarray(low).astype(dtype), np.asarray(high).astype(dtype)
-        if low or high != 1 or dtype.itemsize == 2:
-            value[value == high_cast] = low_cast  # rounding may reach the open end
+        if low or high != 1 or dtype.itemsize == 2:  # rounding may reach the open end
+            value[value == np.asarray(high).astype(dtype)] = np.asarray(low).astype(dtype)
         return value.reshape(shape)
 
     def normal(
@@ -214,8 +207,8 @@ class Generator:
                 value = self._uniform53(n)
                 tail = self._uniform53(16 if n % 16 else 0)
             else:  # 16-bit types skip the words of the partial block
-                value = dist.uniform24(self.random_raw32(n if dtype.itemsize == 4 else whole))
-                tail = dist.uniform24(self.random_raw32(16 if n % 16 else 0))
+                value = self._uniform24(n if dtype.itemsize == 4 else whole)
+                tail = self._uniform24(16 if n % 16 else 0)
         transform = dist.box_muller64 if dtype.itemsize == 8 else random_code.box_muller32
         transform(value[:whole], mean, std)
         if tail.size:
@@ -386,12 +379,15 @@ class Generator:
                 raise RuntimeError("bernoulli_ expects every p to be in [0, 1]")
             p = np.broadcast_to(p, shape).reshape(-1)
             if p.dtype != np.float64:
-                hit = dist.uniform24(self.random_raw32(n)) < p.astype(np.float32)
+                hit = self._uniform24(n) < p.astype(np.float32)
                 return hit.astype(_numpy_dtype(dtype)).reshape(shape)
         else:
             shape, n = _shape(() if shape is None else shape)
             if not 0 <= p <= 1:
                 raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+            with self._lock:
+                hit = self._engine.below(n, p)
+            return hit.astype(_numpy_dtype(dtype), copy=False).reshape(shape)
         return (self._uniform53(n) < p).astype(_numpy_dtype(dtype)).reshape(shape)
 
     def dropout_mask(self, shape: Shape, p: float, dtype: object = np.bool_) -> np.ndarray:
@@ -436,18 +432,24 @@ class Generator:
         """
         if not (rates >= 0).all():
             raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
-        with self._lock:
-            counts = dist.poisson(rates.astype(np.float64).reshape(-1).tolist(), self._stream53())
-        return dist.cast(np.array(counts, np.float64), rates.dtype).reshape(rates.shape)
+        used = 0
 
-    def _stream53(self) -> Callable[[], float]:
-        raw = self._bits.random_raw
+        def uniforms() -> Iterator[float]:
+            while True:
+                yield from self._uniform53(256).tolist()
 
         def draw() -> float:
-            high, low = raw(), raw()
-            return float(((high << 32) | low) & 0x1FFFFFFFFFFFFF) * 2.0**-53
+            nonlocal used
+            used += 1
+            return next(stream)
 
-        return draw
+        stream = uniforms()
+        with self._lock:
+            key, position = self._engine.key()
+            counts = dist.poisson(rates.astype(np.float64).reshape(-1).tolist(), draw)
+            self._engine.load(key, position)  # give back what was drawn ahead
+            self._engine.words(2 * used)
+        return dist.cast(np.array(counts, np.float64), rates.dtype).reshape(rates.shape)
 
 
 def store(out: np.ndarray, values: np.ndarray) -> None:
@@ -514,18 +516,12 @@ class DefaultGenerator(Generator):
     """One stream for all threads, except those that `bound` gives one of their own."""
 
     __slots__ = ("_current",)
-    _bits, _fill, _lock = _forward("_bits"), _forward("_fill"), _forward("_lock")
+    _engine, _lock = _forward("_engine"), _forward("_lock")
     _seed, _normal = _forward("_seed"), _forward("_normal")
 
     def __init__(self) -> None:
         self._current = _Current()
         self.seed()
-
-    def random_raw32(self, n: int) -> np.ndarray:
-        return self._current.generator.random_raw32(n)
-
-    def _stream53(self) -> Callable[[], float]:
-        return self._current.generator._stream53()
 
     @contextmanager
     def bound(self, generator: Generator) -> Iterator[None]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
 f32 = np.float32
-MASK24 = np.uint32((1 << 24) - 1)
-MASK53 = np.uint64((1 << 53) - 1)
 _CHUNK = 1 << 15  # elements of one Box-Muller pass: keeps the twenty temporaries in the L2 cache
 
 SQRT_HALF, FOUR_OVER_PI, TWO_PI = f32(0.5**0.5), f32(4 / math.pi), f32(2 * math.pi)
@@ -68,16 +67,6 @@ def fma64(a: np.ndarray, b: float, c: float) -> np.ndarray:
 def libm(function: Callable[[float], float], x: np.ndarray) -> np.ndarray:
     """The C library's function on every float64: NumPy's own vector versions round differently."""
     return np.fromiter(map(function, x.tolist()), np.float64, x.size)
-
-
-def uniform24(raw: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1): the low 24 bits of a 32-bit word."""
-    return (raw & MASK24).astype(f32) * f32(2.0**-24)
-
-
-def uniform53(raw: np.ndarray) -> np.ndarray:
-    """float64 in [0, 1): the low 53 bits of a 64-bit word."""
-    return (raw & MASK53).astype(np.float64) * 2.0**-53
 
 
 def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -206,6 +195,7 @@ def _poisson_ptrs(rate: float, draw: Callable[[], float]) -> int:
 # --- the ranges that dtypes can hold ----------------------------------------
 
 
+@cache
 def digits(dtype: np.dtype) -> int:
     """Bits of the largest run of whole numbers that `dtype` holds exactly."""
     if dtype.kind in "iu":
@@ -213,6 +203,7 @@ def digits(dtype: np.dtype) -> int:
     return {8: 53, 4: 24, 2: 11 if dtype == np.float16 else 8, 1: 1}[dtype.itemsize]
 
 
+@cache
 def largest(dtype: np.dtype) -> float:
     if dtype == np.bool_:
         return 1
