@@ -12,7 +12,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 from weft.runtime import native
 
 KC = 384  # the block of k, part of the numbers' definition: never tune it
-UNROLL = 4
+UNROLL = 2
 
 
 @dataclass(frozen=True)
@@ -48,42 +48,35 @@ def tile_for(element: str) -> Tile:
 
 
 def emit_multiply(m: Module, tile: Tile) -> None:
-    """`multiply(a, rows, count, segments, nseg, b, c, columns, first)`: all row tiles of one packed panel.
+    """`multiply(a, rows, count, segments, nseg, b, c, columns, first)`: the row tiles of a panel.
 
-    `rows` has `count` i64 offsets, `segments` has `nseg` pairs of i64; c has `count` rows of `tile.columns` elements; only the
-    vectors that `columns` needs are computed. `first` nonzero overwrites c.
+    `rows` has `count` i64 offsets, `segments` has `nseg` pairs of i64; c has `count` rows of
+    `tile.columns` elements; only the vectors that `columns` needs are computed. `first` nonzero
+    overwrites c.
     """
     widths = sorted({1, 2, tile.vectors})
+    rest_heights = (4, 2, 1)  # of the rows past the last whole tile: half the code of all heights
     for vectors in widths:
-        for rows in range(1, tile.rows + 1):
-            _emit_micro(m, tile, rows, vectors)
+        for height in (tile.rows, *rest_heights):
+            _emit_micro(m, tile, height, vectors)
     f = m.function("multiply", _MULTIPLY, internal=True)
     a, rows, count, segments, nseg, b, c, columns, first = (f.arg(n) for _, n in _MULTIPLY)
-    need = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
-    for w in reversed(widths[:-1]):
-        need = f.select(f.icmp("sle", need, w), w, need)
+    vectors = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
     full = f.mul(f.div(count, tile.rows), tile.rows)
-    for w in f.switch(need, widths[:-1], widths[-1]):
+    for width in f.switch(vectors, widths[:-1], widths[-1]):
 
-        def call(height: int, row: Operand, w: int = w) -> None:
+        def call(height: int, row: Operand, width: int = width) -> None:
             at = f.gep(c, f.mul(row, tile.columns), tile.element)
-            f.call(
-                f"micro{height}x{w}",
-                "void",
-                a,
-                f.gep(rows, row, "i64"),
-                segments,
-                nseg,
-                b,
-                at,
-                first,
-            )
+            row_offsets = f.gep(rows, row, "i64")
+            name = f"micro{height}x{width}"
+            f.call(name, "void", a, row_offsets, segments, nseg, b, at, first)
 
         with f.loop(0, full, tile.rows) as L:
             call(tile.rows, L.i)
-        for rest in f.switch(f.sub(count, full), range(1, tile.rows), 0):
-            if rest:
-                call(rest, full)
+        for height in rest_heights:
+            done = f.op("and", f.sub(count, full), -2 * height)
+            with f.iff(f.icmp("ne", f.op("and", f.sub(count, full), height), 0)):
+                call(height, f.add(full, done))
     f.ret()
 
 
