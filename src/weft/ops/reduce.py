@@ -13,6 +13,7 @@ from weft.core.types import numel, wrap_dim, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.join import cat
 from weft.ops.kinds import Reduce
 from weft.ops.view import expand, reshape
 
@@ -84,7 +85,7 @@ def product_of_others(x: Any, dims: tuple[int, ...]) -> Any:
     after.reverse()
     if not n:
         return x
-    joined = type(x).concat_columns([b * a for b, a in zip(before, after, strict=True)])
+    joined = cat([b * a for b, a in zip(before, after, strict=True)], -1)
     back = [0] * len(order)
     for k, d in enumerate(order):
         back[d] = k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from weft.core import scalar as S
@@ -203,8 +204,30 @@ class Digamma(Elementwise):
     """y = d log gamma(x) / dx"""
 
     scalar = staticmethod(S.digamma)
-    nondiff = "its derivative, trigamma, has no kernel yet"
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * trigamma(x),)
+
     samples = (sample((3, 4), low=0.5, high=4.0), sample((2, 0), low=0.5, high=4.0))
+
+
+def trigamma(x: Any) -> Any:
+    """y = d digamma(x) / dx = the sum over k >= 0 of 1 / (x + k)**2; poles at 0, -1, -2, ...
+
+    Below 1/2 by reflection, t(x) = pi**2 / sin(pi x)**2 - t(1 - x); then eight steps of the sum
+    and the asymptotic series (Abramowitz and Stegun 6.4.7, 6.4.12).
+    """
+    mirrored = x < 0.5
+    z = (1.0 - x).where(mirrored, x)
+    total = z.square().reciprocal()
+    for k in range(1, 8):
+        total = total + (z + float(k)).square().reciprocal()
+    r = (z + 8.0).reciprocal()
+    w = r.square()
+    tail = 1 / 6 + w * (-1 / 30 + w * (1 / 42 + w * (-1 / 30 + w * (5 / 66 - w * (691 / 2730)))))
+    total = total + r + w * (0.5 + r * tail)
+    reflected = (x * math.pi).sin().square().reciprocal() * (math.pi * math.pi) - total
+    return reflected.where(mirrored, total)
 
 
 def sin(input: Any, *, out: Any = None) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
+from weft.kernels.layout import Layout
 from weft.ops.dispatch import apply, shape_of
 from weft.ops.kinds import View
 
@@ -53,6 +54,39 @@ def infer_shape(shape: tuple[int, ...], total: int) -> tuple[int, ...]:
     return shape
 
 
+def reshaped_strides(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The strides under which x's memory has `shape`; None where a copy is needed.
+
+    Runs of x's dims that lie one within the other (stride = inner stride * inner size) can be
+    regrouped freely; a dim of the new shape may not span two runs.
+    """
+    if numel(x.shape) == 0 or x.is_contiguous:
+        return Layout.contiguous(shape, x.dtype).strides
+    old = [(n, s) for n, s in zip(x.shape, x.strides, strict=True) if n != 1]
+    out = [0] * len(shape)
+    at = len(shape) - 1
+    i = len(old) - 1
+    while i >= 0:
+        size, stride = old[i]  # grow a run leftwards
+        while i > 0 and old[i - 1][1] == stride * size:
+            i -= 1
+            size *= old[i][0]
+        i -= 1
+        taken = 1
+        while at >= 0 and taken < size:
+            out[at] = stride * taken
+            taken *= shape[at]
+            at -= 1
+        if taken != size:
+            return None
+    while at >= 0:  # leading ones
+        if shape[at] != 1:
+            return None
+        out[at] = 0
+        at -= 1
+    return tuple(out)
+
+
 class Reshape(View):
     """y has x's elements, in order, under `shape`"""
 
@@ -65,6 +99,10 @@ class Reshape(View):
         return x.reshape(self.shape)
 
     oracle = host
+
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        strides = reshaped_strides(x, self.shape)
+        return None if strides is None else (Layout(self.shape, strides, x.dtype), 0)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Reshape(tuple(x.shape)), g),)
@@ -88,6 +126,10 @@ class Permute(View):
         return x.transpose(self.dims)
 
     oracle = host
+
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        shape = tuple(x.shape[d] for d in self.dims)
+        return Layout(shape, tuple(x.strides[d] for d in self.dims), x.dtype), 0
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         back = [0] * len(self.dims)
@@ -130,6 +172,14 @@ class Expand(View):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.broadcast_to(x, self.shape)
 
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        lead = len(self.shape) - len(x.shape)
+        kept = (
+            0 if n == 1 and m != 1 else s
+            for n, m, s in zip(x.shape, self.shape[lead:], x.strides, strict=True)
+        )
+        return Layout(self.shape, (*(0,) * lead, *kept), x.dtype), 0
+
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g.sum_to_size(tuple(x.shape)),)
 
@@ -152,13 +202,20 @@ class Slice(View):
     step: int = 1
 
     def type(self, x: Type) -> Type:
-        n = max(0, -(-(self.stop - self.start) // self.step))
+        n = len(range(*slice(self.start, self.stop, self.step).indices(x.shape[self.dim])))
         return Type((*x.shape[: self.dim], n, *x.shape[self.dim + 1 :]), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
         return x[(slice(None),) * self.dim + (slice(self.start, self.stop, self.step),)]
 
     oracle = host
+
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        d = self.dim
+        n = max(0, -(-(self.stop - self.start) // self.step))
+        shape = (*x.shape[:d], n, *x.shape[d + 1 :])
+        strides = (*x.strides[:d], x.strides[d] * self.step, *x.strides[d + 1 :])
+        return Layout(shape, strides, x.dtype), self.start * x.strides[d]
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(SliceBack(self.dim, self.start, self.step, x.shape[self.dim]), g),)
@@ -178,12 +235,22 @@ class Select(View):
     index: int = 0
 
     def type(self, x: Type) -> Type:
+        if not 0 <= self.index < x.shape[self.dim]:
+            raise IndexError(
+                f"select(): index {self.index} out of range for tensor of size {list(x.shape)} at "
+                f"dimension {self.dim}"
+            )
         return Type(x.shape[: self.dim] + x.shape[self.dim + 1 :], x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
         return x[(slice(None),) * self.dim + (self.index, ...)]
 
     oracle = host
+
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        d = self.dim
+        kept = Layout(x.shape[:d] + x.shape[d + 1 :], x.strides[:d] + x.strides[d + 1 :], x.dtype)
+        return kept, self.index * x.strides[d]
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         back = SliceBack(self.dim, self.index, 1, x.shape[self.dim])
@@ -253,6 +320,11 @@ class AsStrided(View):
 
     oracle = host
 
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        if not x.is_contiguous:
+            return None
+        return Layout(self.shape, self.strides, x.dtype), self.offset
+
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(AsStridedBack(self.strides, self.offset, tuple(x.shape)), g),)
 
@@ -311,6 +383,7 @@ class WriteStrided(View):
     offset: int = 0
 
     def type(self, base: Type, src: Type) -> Type:
+        AsStrided(src.shape, self.strides, self.offset).type(base)  # refuses what lies outside
         return base
 
     def host(self, base: np.ndarray, src: np.ndarray) -> np.ndarray:

@@ -1,0 +1,73 @@
+"""Op from its printed form: `parse_op("Softmax(dim=1)")` is `Softmax(dim=1)`.
+
+Grammar: NAME(attr=value, ...), a value being a Python literal (number, string, bool, None, tuple),
+`inf`, `nan`, or a dtype's short name (f32, i64).  The text is data: nothing of it is executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import fields
+from typing import Any
+
+from weft.core.dtype import BY_NAME, BY_SHORT
+from weft.core.op import REGISTRY, Op
+from weft.core.types import Dim
+
+_LONGEST = 100_000  # characters; past it a text is no op's
+_NAMES = {"inf": math.inf, "nan": math.nan, **BY_SHORT}
+
+
+def parse_op(text: str) -> Op:
+    """The op that prints as `text`.  ValueError: bad grammar, an unknown op or attribute."""
+    if len(text) > _LONGEST:
+        raise ValueError(f"op text of {len(text)} characters: more than {_LONGEST}")
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError, ValueError) as e:
+        raise ValueError(f"not an op: {text[:80]!r} ({e.__class__.__name__})") from None
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
+        raise ValueError(f"not an op, which reads Name(attribute=value, ...): {text[:80]!r}")
+    cls = REGISTRY.get(call.func.id)
+    if cls is None:
+        raise ValueError(f"unknown op {call.func.id!r}")
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  Op makes each class a dataclass
+    attrs: dict[str, Any] = {}
+    for k in call.keywords:
+        if k.arg is None or k.arg not in known:
+            raise ValueError(f"{cls.name} has no attribute {k.arg!r}: it has {sorted(known)}")
+        attrs[k.arg] = _value(k.value, text)
+    return cls(**{name: attrs[name] for name in (f.name for f in fields(cls)) if name in attrs})  # type: ignore[arg-type]
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Constant) and not isinstance(node.value, (bytes, complex)):
+        return node.value
+    if isinstance(node, ast.Tuple):
+        return tuple(_value(e, text) for e in node.elts)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _value(node.operand, text)
+        if isinstance(value, (int, float)):
+            return -value
+    if isinstance(node, ast.Name) and node.id in _NAMES:
+        return _NAMES[node.id]
+    if (  # a dtype inside a tuple prints as weft.float32
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "weft"
+        and node.attr in BY_NAME
+    ):
+        return BY_NAME[node.attr]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Dim":
+        return _dim(node, text)
+    raise ValueError(f"not a value in an op's text: {ast.unparse(node)[:60]} in {text[:80]!r}")
+
+
+def _dim(node: ast.Call, text: str) -> Dim:
+    got = {k.arg: _value(k.value, text) for k in node.keywords}
+    name, scale, shift = got.get("name"), got.get("scale", 1), got.get("shift", 0)
+    whole = isinstance(scale, int) and isinstance(shift, int)
+    if node.args or not isinstance(name, str) or not whole or set(got) - {"name", "scale", "shift"}:
+        raise ValueError(f"not a dim: {ast.unparse(node)[:60]}")
+    return Dim(name, scale, shift)

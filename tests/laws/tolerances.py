@@ -1,0 +1,42 @@
+"""The one table of tolerances: how far an op's value may be from its oracle in float64.
+
+(relative, absolute); the absolute one covers sums that cancel, at values of order 1.
+"""
+
+import numpy as np
+
+from weft.core import dtype as dt
+
+VALUE = {
+    dt.float64: (1e-11, 1e-12),
+    dt.float32: (4e-6, 2e-6),
+    dt.float16: (4e-3, 4e-3),
+    dt.bfloat16: (3e-2, 3e-2),
+}
+# Finite differences in float64 with a central step of 1e-6 have errors near 1e-10.
+DIFFERENCE = (3e-6, 3e-8)
+
+
+def close(got: np.ndarray, want: np.ndarray, d: dt.dtype) -> str | None:
+    """None when `got` is `want` within dtype d's tolerance (exact for integers and bools)."""
+    if got.shape != want.shape:
+        return f"shape {got.shape}, wanted {want.shape}"
+    if d.category != dt.FLOAT:
+        if np.array_equal(got, want):
+            return None
+        return f"{int(np.sum(got != want))} of {got.size} elements differ: {worst(got, want)}"
+    rtol, atol = VALUE[d]
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    if np.allclose(got, want, rtol, atol, equal_nan=True):
+        return None
+    return f"beyond rtol {rtol} atol {atol}: {worst(got, want)}"
+
+
+def worst(got: np.ndarray, want: np.ndarray) -> str:
+    """The place where two arrays differ most."""
+    g, w = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    with np.errstate(all="ignore"):
+        gap = np.nan_to_num(np.abs(g - w), nan=np.inf)
+    gap[(g == w) | (np.isnan(g) & np.isnan(w))] = 0
+    at = np.unravel_index(int(np.argmax(gap)), g.shape) if g.ndim else ()
+    return f"at {tuple(map(int, at))} got {g[at]!r}, wanted {w[at]!r}"
