@@ -204,6 +204,19 @@ def test_permutations_hold_every_number():
         np.testing.assert_array_equal(np.sort(g.randperm(n)), np.arange(n))
 
 
+def test_large_permutations_by_the_other_algorithm():
+    n = 1000
+    engine, bits = Generator().manual_seed(3)._engine, numpys_words(3)
+    expected = [0] * n
+    for i in range(n):
+        high, low = (int(w) for w in bits.random_raw(2))
+        z = ((high << 32) | low) % (i + 1)
+        expected[i] = expected[z]
+        expected[z] = i
+    assert engine.shuffle64(n).tolist() == expected
+    assert sorted(expected) == list(range(n))
+
+
 def test_moments():
     g = Generator().manual_seed(4)
     n = 200_000

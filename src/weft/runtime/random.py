@@ -354,18 +354,10 @@ class Generator:
             raise RuntimeError(f"randperm: {dtype} cannot hold the numbers below n = {n}")
         if n < 2:
             return np.arange(n).astype(dtype)
-        order = list(range(n))
-        if n < _LARGE_PERMUTATION:
-            places = np.arange(n - 1, dtype=np.uint32)
-            jumps = self.random_raw32(n - 1) % (np.uint32(n) - places)
-            for i, j in enumerate((jumps + places).tolist()):
-                order[i], order[j] = order[j], order[i]
-        else:
-            places = self.random_raw64(n) % np.arange(1, n + 1, dtype=np.uint64)
-            for i, j in enumerate(places.tolist()):
-                order[i] = order[j]
-                order[j] = i
-        return np.array(order, dtype)
+        with self._lock:
+            small = n < _LARGE_PERMUTATION
+            order = self._engine.shuffle(n) if small else self._engine.shuffle64(n)
+        return order.astype(dtype, copy=False)
 
     def bernoulli(
         self, shape: Shape | None, p: float | np.ndarray, dtype: object = np.float32

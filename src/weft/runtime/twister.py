@@ -4,6 +4,8 @@
     void weft_mt_uniform24(ptr state, ptr out, i64 n)              f32 out[n], (w & 2^24-1) 2^-24
     void weft_mt_uniform53(ptr state, ptr out, i64 n)              f64 out[n], (v & 2^53-1) 2^-53
     void weft_mt_below(ptr state, ptr out, i64 n, i64 limit)       u8 out[n], (v & 2^53-1) < limit
+    void weft_mt_shuffle(ptr order, ptr w, i64 n)                  swap i and i + w[i] % (n - i)
+    void weft_mt_shuffle64(ptr order, ptr v, i64 n)                insert i at v[i] % (i + 1)
 
 w is a word, v two words, the first one high. `state` is 1,249 words: the key, the key tempered, and
 the number of its words that are used up. Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
@@ -85,6 +87,57 @@ draw:
   call void @NAME_piece(ptr %buffer, ptr %target, i64 %countPASS)
   %done_next = add i64 %done, %count
   br label %check
+end:
+  ret void
+}
+"""
+
+
+_SHUFFLE = """
+define void @weft_mt_shuffle(ptr %order, ptr %words, i64 %n) {
+entry:
+  %last = sub i64 %n, 1
+  %any = icmp sgt i64 %last, 0
+  br i1 %any, label %loop, label %end
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+  %pw = getelementptr i32, ptr %words, i64 %i
+  %w = load i32, ptr %pw
+  %left = sub i64 %n, %i
+  %left32 = trunc i64 %left to i32
+  %r = urem i32 %w, %left32
+  %r64 = zext i32 %r to i64
+  %j = add i64 %i, %r64
+  %pi = getelementptr i64, ptr %order, i64 %i
+  %pj = getelementptr i64, ptr %order, i64 %j
+  %a = load i64, ptr %pi
+  %b = load i64, ptr %pj
+  store i64 %b, ptr %pi
+  store i64 %a, ptr %pj
+  %next = add i64 %i, 1
+  %again = icmp slt i64 %next, %last
+  br i1 %again, label %loop, label %end
+end:
+  ret void
+}
+define void @weft_mt_shuffle64(ptr %order, ptr %values, i64 %n) {
+entry:
+  %any = icmp sgt i64 %n, 0
+  br i1 %any, label %loop, label %end
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+  %pv = getelementptr i64, ptr %values, i64 %i
+  %v = load i64, ptr %pv
+  %next = add i64 %i, 1
+  %z = urem i64 %v, %next
+  %pi = getelementptr i64, ptr %order, i64 %i
+  %pz = getelementptr i64, ptr %order, i64 %z
+  store i64 %i, ptr %pi
+  %b = load i64, ptr %pz
+  store i64 %b, ptr %pi
+  store i64 %i, ptr %pz
+  %again = icmp slt i64 %next, %n
+  br i1 %again, label %loop, label %end
 end:
   ret void
 }
@@ -268,6 +321,7 @@ def text() -> str:
             *(loop.text() for loop in loops),
             _REFILL,
             _WORDS,
+            _SHUFFLE,
             _pieces("uniform24", "float", 1),
             _pieces("uniform53", "double", 2),
             _pieces("below", "i8", 2, "i64 %limit"),
@@ -275,7 +329,14 @@ def text() -> str:
     )
 
 
-EXPORTS = ("weft_mt_words", "weft_mt_uniform24", "weft_mt_uniform53", "weft_mt_below")
+EXPORTS = (
+    "weft_mt_words",
+    "weft_mt_uniform24",
+    "weft_mt_uniform53",
+    "weft_mt_below",
+    "weft_mt_shuffle",
+    "weft_mt_shuffle64",
+)
 
 
 @cache
@@ -285,7 +346,7 @@ def functions() -> tuple[Callable[..., Any], ...]:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     plain = ctypes.CFUNCTYPE(None, pointer, pointer, number)
     below = ctypes.CFUNCTYPE(None, pointer, pointer, number, number)
-    kinds = (plain, plain, plain, below)
+    kinds = (plain, plain, plain, below, plain, plain)
     return tuple(kind(found[name]) for kind, name in zip(kinds, EXPORTS))
 
 
@@ -332,6 +393,19 @@ class Twister:
     def below(self, n: int, p: float) -> np.ndarray:
         """bool (n,): `uniform53` < p, for p in [0, 1]."""
         return self._draw(3, n, np.bool_, math.ceil(p * 2.0**53))
+
+    def shuffle(self, n: int) -> np.ndarray:
+        """int64 (n,): 0..n-1 with each i swapped with a later place, one word each; n < 2^32."""
+        order, words = np.arange(n), self.words(max(n - 1, 0))
+        functions()[4](order.ctypes.data, words.ctypes.data, n)
+        return order
+
+    def shuffle64(self, n: int) -> np.ndarray:
+        """int64 (n,): each i put at an earlier place, two words each."""
+        words = self.words(2 * n).reshape(n, 2)[:, ::-1].copy()  # little-endian pairs
+        order = np.empty(n, np.int64)
+        functions()[5](order.ctypes.data, words.ctypes.data, n)
+        return order
 
     def _draw(self, which: int, n: int, dtype: type, *limit: int) -> np.ndarray:
         out = np.empty(n, dtype)
