@@ -236,7 +236,7 @@ class _Iterator:
         )
         self._begin(resume)
 
-    def _begin(self, resume: dict | None, draw: bool = True) -> None:
+    def _begin(self, resume: dict | None) -> None:
         """Draw the base seed as torch does. To resume: from the states that the epoch began with,
         then take what was handed out, and give the default generator its state back.
         """
@@ -244,19 +244,20 @@ class _Iterator:
         now = [_state_of(g) for g in generators]
         self.start = now if resume is None else [np.asarray(s) for s in resume["generators"]]
         self.finished, self.position = False, 0
-        if resume is not None:
-            draw = bool(resume["drew_seed"])
-            for generator, state in zip(generators, self.start):
-                generator.set_state(state)
-        self.indices = iter(self.loader._index_sampler)
-        self.drew_seed = draw
-        if draw:
-            self.base_seed = draw_seed(self.loader.generator)
-        if resume is not None:
-            self.base_seed = int(resume["base_seed"])
-        self._open(resume)
-        if resume is not None:
-            generators[0].set_state(now[0])
+        try:
+            if resume is not None:
+                for generator, state in zip(generators, self.start):
+                    generator.set_state(state)
+            self.indices = iter(self.loader._index_sampler)
+            self.drew_seed = resume is None or bool(resume["drew_seed"])
+            if self.drew_seed:
+                self.base_seed = draw_seed(self.loader.generator)
+            if resume is not None:
+                self.base_seed = int(resume["base_seed"])
+            self._open(resume)
+        finally:
+            if resume is not None:
+                generators[0].set_state(now[0])
 
     def _open(self, resume: dict | None) -> None:
         self.fetch = self.make_fetch()
@@ -266,10 +267,13 @@ class _Iterator:
     def _skip(self, count: int) -> None:
         """Take `count` batches' indices; a stream has none, so read it."""
         for _ in range(count):
-            if self.streams:
-                self._next()
-            else:
-                next(self.indices, None)
+            try:
+                if self.streams:
+                    self._next()
+                else:
+                    next(self.indices)
+            except StopIteration:  # the data shrank: nothing is left of the epoch
+                break
         self.position = count
 
     def __iter__(self) -> _Iterator:
