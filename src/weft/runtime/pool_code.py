@@ -19,10 +19,14 @@ from weft.runtime import run_code
 
 SPIN = 2000
 SLOTS = 8
+WORKERS = 256
 
-_FUTEX = """
+_LINUX = """
 declare i64 @syscall(i64, ...)
-define internal void @wait(ptr %word, i32 %value) nounwind {
+declare i32 @madvise(ptr, i64, i32)
+"""
+
+_FUTEX = """define internal void @wait(ptr %word, i32 %value) nounwind {
   %v = zext i32 %value to i64
   %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 128, i64 %v, i64 0, i64 0, i64 0)
   ret void
@@ -71,6 +75,89 @@ define internal void @init_wait() nounwind {
 }
 """
 
+# Linux likes to wake a worker on the caller's CPU, where it waits until the caller sleeps, for ever:
+# each run would take both parts after one another. Who is found there is sent to the other CPUs.
+_SPREAD = """
+@weft_cpus = global [128 x i8] zeroinitializer, align 64
+@places = internal global [WORKERS x { i32, i32 }] zeroinitializer, align 64
+declare i32 @sched_getcpu()
+define internal void @arrive_thread(i32 %tid) nounwind {
+entry:
+  %known = icmp ult i32 %tid, WORKERS
+  br i1 %known, label %note, label %done
+note:
+  %id = call i64 (i64, ...) @syscall(i64 GETTID)
+  %id32 = trunc i64 %id to i32
+  %at = getelementptr { i32, i32 }, ptr @places, i32 %tid
+  store i32 %id32, ptr %at
+  br label %done
+done:
+  ret void
+}
+define internal i32 @here() nounwind {
+  %cpu = call i32 @sched_getcpu()
+  ret i32 %cpu
+}
+define internal void @note_cpu(i32 %tid) nounwind {
+entry:
+  %known = icmp ult i32 %tid, WORKERS
+  br i1 %known, label %note, label %done
+note:
+  %cpu = call i32 @sched_getcpu()
+  %at = getelementptr { i32, i32 }, ptr @places, i32 %tid, i32 1
+  store i32 %cpu, ptr %at
+  br label %done
+done:
+  ret void
+}
+define internal void @spread(i32 %nth, i32 %cpu) nounwind {
+entry:
+  %mask = alloca [128 x i8], align 8
+  %byte = lshr i32 %cpu, 3
+  %fits = icmp ult i32 %byte, 128
+  br i1 %fits, label %next, label %done
+next:
+  %t = phi i32 [ 1, %entry ], [ %t1, %skip ]
+  %less = icmp slt i32 %t, %nth
+  %known = icmp ult i32 %t, WORKERS
+  %more = and i1 %less, %known
+  br i1 %more, label %look, label %done
+look:
+  %at = getelementptr { i32, i32 }, ptr @places, i32 %t, i32 1
+  %its = load i32, ptr %at
+  %same = icmp eq i32 %its, %cpu
+  br i1 %same, label %send, label %skip
+send:
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @weft_cpus, i64 128, i1 false)
+  %place = getelementptr i8, ptr %mask, i32 %byte
+  %old = load i8, ptr %place
+  %low = and i32 %cpu, 7
+  %low8 = trunc i32 %low to i8
+  %bit = shl i8 1, %low8
+  %clear = xor i8 %bit, -1
+  %new = and i8 %old, %clear
+  store i8 %new, ptr %place
+  %id_at = getelementptr { i32, i32 }, ptr @places, i32 %t
+  %id = load i32, ptr %id_at
+  %id64 = zext i32 %id to i64
+  %r = call i64 (i64, ...) @syscall(i64 SETAFFINITY, i64 %id64, i64 128, ptr %mask)
+  br label %skip
+skip:
+  %t1 = add i32 %t, 1
+  br label %next
+done:
+  ret void
+}
+"""
+
+_NO_SPREAD = """
+@weft_cpus = global [128 x i8] zeroinitializer, align 64
+define internal void @arrive_thread(i32 %tid) nounwind { ret void }
+define internal i32 @here() nounwind { ret i32 0 }
+define internal void @note_cpu(i32 %tid) nounwind { ret void }
+define internal void @spread(i32 %nth, i32 %cpu) nounwind { ret void }
+"""
+
 _POOL = """
 @weft_pool = global [512 x i8] zeroinitializer, align 64
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -82,6 +169,7 @@ entry:
   %tid = trunc i64 %bits to i32
   %high = lshr i64 %bits, 32
   %gen0 = trunc i64 %high to i32
+  call void @arrive_thread(i32 %tid)
   br label %outer
 outer:
   %g = phi i32 [ %gen0, %entry ], [ %ng, %finish ]
@@ -118,6 +206,7 @@ run:
   %fn = load ptr, ptr getelementptr (i8, ptr @weft_pool, i64 256)
   %arg = load ptr, ptr getelementptr (i8, ptr @weft_pool, i64 264)
   %nth = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 272)
+  call void @note_cpu(i32 %tid)
   call void %fn(ptr %arg, i32 %tid, i32 %nth)
   call void @arrive()
   br label %finish
@@ -226,9 +315,11 @@ define internal void @parallel(ptr %fn, ptr %arg, i32 %nth) nounwind {
   store ptr %arg, ptr getelementptr (i8, ptr @weft_pool, i64 264)
   store i32 %nth, ptr getelementptr (i8, ptr @weft_pool, i64 272)
   %workers = sub i32 %nth, 1
+  %cpu = call i32 @here()
   call void @announce(i32 %workers)
   call void %fn(ptr %arg, i32 0, i32 %nth)
   call void @await()
+  call void @spread(i32 %nth, i32 %cpu)
   ret void
 }
 
@@ -309,10 +400,15 @@ _PAUSE = {
     "x86_64": ("call void @llvm.x86.sse2.pause()", "declare void @llvm.x86.sse2.pause()"),
     "aarch64": ("call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"),
 }
+_SYSCALLS = {
+    "x86_64": {"FUTEX": "202", "GETTID": "186", "SETAFFINITY": "203"},
+    "aarch64": {"FUTEX": "98", "GETTID": "178", "SETAFFINITY": "122"},
+}
 _HUGE = "%advice = call i32 @madvise(ptr %base, i64 %bytes, i32 14)"
 
 EXPORTS = (
     "weft_pool",
+    "weft_cpus",
     "weft_pool_resize",
     "weft_pool_reset",
     "weft_run_block",
@@ -327,20 +423,27 @@ def text(*, portable: bool = False) -> str:
         platform.machine().lower(), platform.machine().lower()
     )
     linux = sys.platform == "linux"
-    futex = {"x86_64": "202", "aarch64": "98"}.get(machine)
+    calls = _SYSCALLS.get(machine) if linux else None
     pause, declaration = _PAUSE.get(machine, ("", ""))
-    wait = _FUTEX.replace("FUTEX", futex) if linux and futex and not portable else _CONDITION
+    words = {
+        "PAUSE": pause,
+        "HUGE": _HUGE if linux else "",
+        "SLOT_BYTES": str(64 * SLOTS),
+        "SLOTS": str(SLOTS),
+        "SPIN": str(SPIN),
+        "WORKERS": str(WORKERS),
+        **(calls or {}),
+    }
     parts = [
         declaration,
-        "declare i32 @madvise(ptr, i64, i32)" if linux else "",
-        wait,
+        _LINUX if linux else "",
+        _FUTEX if calls and not portable else _CONDITION,
+        _SPREAD if calls else _NO_SPREAD,
         _POOL,
         run_code.SCRATCH,
         run_code.RUN,
     ]
-    filled = "\n".join(parts).replace("PAUSE", pause).replace("HUGE", _HUGE if linux else "")
-    return (
-        filled.replace("SLOT_BYTES", str(64 * SLOTS))
-        .replace("SLOTS", str(SLOTS))
-        .replace("SPIN", str(SPIN))
-    )
+    filled = "\n".join(parts)
+    for word, meaning in words.items():
+        filled = filled.replace(word, meaning)
+    return filled

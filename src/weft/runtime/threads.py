@@ -81,9 +81,12 @@ def _reset(found: dict[str, int]) -> None:
 
 
 def _resize(threads: int, found: dict[str, int] | None = None) -> None:
-    resize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(
-        (found or functions())["weft_pool_resize"]
-    )
+    found = found or functions()
+    if hasattr(os, "sched_getaffinity"):
+        mask = (ctypes.c_uint8 * 128).from_address(found["weft_cpus"])
+        bits = sum(1 << cpu for cpu in os.sched_getaffinity(0) if cpu < 8 * len(mask))
+        mask[:] = bits.to_bytes(len(mask), "little")
+    resize = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(found["weft_pool_resize"])
     while not resize(threads):
         time.sleep(0.0002)  # another thread's launch holds the pool
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import gemm_code, gemm_plain
+from weft.kernels.schedule import gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.gemm_code import Tile
 from weft.kernels.target.llvm import FLOAT_TYPES, Module
 from weft.runtime import native
@@ -44,12 +44,20 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
     if name not in FLOAT_TYPES:
         return gemm_plain.plan_integers(a, b, out, parallel=parallel)
     problem = _normalise(a, b, out)
-    address, tile = _kernel(FLOAT_TYPES[name], problem.a_unit, problem.b_class)
+    element, quick = FLOAT_TYPES[name], work < _QUICK_BELOW
+    rows, n, k = problem.sizes
+    if rows == 1 and gemv.gemv_fits(n, problem.b_class, element):
+        b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
+        return gemv.plan_gemv(
+            (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
+            parallel=parallel, quick=quick,
+        )  # fmt: skip
+    address, tile = _kernel(element, problem.a_unit, problem.b_class)
     return Launch(
         (Stage(address, parallel),),
         problem.ints(tile),
         scratch_per_thread=tile.scratch_per_thread,
-        quick=work < _QUICK_BELOW,
+        quick=quick,
     )
 
 

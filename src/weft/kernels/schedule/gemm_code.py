@@ -116,7 +116,8 @@ def gemm_ints(
 # -- the register tile
 
 
-def _multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
+def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
+    """a * b + c: one rounding, or two on hosts without fma."""
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 
@@ -151,7 +152,7 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
         for i in range(rows):
             one = f.splat(f.load(element, f.gep(a, row_offset[i], element)), type)
             for v in range(vectors):
-                sums[i * vectors + v] = _multiply_add(f, tile, one, b_row[v], sums[i * vectors + v])
+                sums[i * vectors + v] = multiply_add(f, tile, one, b_row[v], sums[i * vectors + v])
         return sums
 
     start = [("ptr", "%a"), ("ptr", "%b"), *[(type, zero(type))] * (rows * vectors)]
@@ -330,11 +331,13 @@ def pack_any(f: Function, tile: Tile) -> None:
     f.ret()
 
 
-def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """The columns of a square of vectors, in log2(lanes) rounds of shuffles."""
+def transpose(f: Function, rows: list[Value], rounds_to: int | None = None) -> list[Value]:
+    """The columns of a square of vectors, in log2(lanes) rounds of shuffles; round h swaps bit h of
+    row and lane, and `rounds_to` leaves out the rounds from that bit on.
+    """
     lanes = len(rows)
     half = 1
-    while half < lanes:
+    while half < (rounds_to or lanes):
         out: list[Value] = list(rows)
         for i in range(lanes):
             if not i & half:
@@ -423,7 +426,7 @@ def gemm_kernel(
     with f.loop(u_from, u_to) as unit:
         batch, n0 = f.div(unit.i, panels), f.mul(f.rem(unit.i, panels), tile.columns)
         n = f.min(f.sub(h["N"], n0), tile.columns)
-        a_batch, b_batch, c_batch = _batch_offsets(f, dims, h["dims"], batch)
+        a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, a_batch, element)
         b_base = f.gep(b, b_batch, element)
         c_base = f.gep(out, f.add(c_batch, n0), element)
@@ -487,7 +490,7 @@ def _cases(f: Function, tile: Tile, width: Operand, rows: Operand):
         yield table[case]
 
 
-def _batch_offsets(
+def batch_offsets(
     f: Function, dims: Value, count: Value, batch: Operand
 ) -> tuple[Value, Value, Value]:
     """The element offsets of a, b and out of the flat batch index; dims are (size, a, b, out),
