@@ -14,6 +14,8 @@ Gimelshein 2018; Dao et al. 2022): after a block out = out * exp(m_old - m_new) 
 chain over the block; sums of p by lanes, then halving. A query's bits depend on its own row, k, v
 and the mask alone: not on threads or the batch.
 
+`with_lse` of `plan_attention` serves training: lse beside out in one pass.
+
 How: a thread packs the keys (transposed) and values of a head once, then takes blocks of 48
 queries. Scores and sums stay in L1.
 """
@@ -22,31 +24,48 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_weight import transpose
+from weft.kernels.schedule.attention_tiles import (
+    BLOCK,
+    MASKS,
+    ROWS,
+    Scores,
+    combine,
+    emit_copy,
+    emit_transpose,
+    hide,
+    pack_values,
+)
 from weft.kernels.schedule.micro import Tile, emit_multiply, tile_for
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, const, zero
-from weft.kernels.target.llvm import lane_numbers, vector
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
 
-BLOCK = 64  # keys (columns) a step, part of the numbers' definition
-ROWS = 48  # rows a block
-MASKS = ("none", "bool", "float")
 _HEAD = (
-    "batch", "heads", "queries", "keys", "width", "value_width", "causal",
+    "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
     "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
     "blocks", "x_at", "scores_at", "sums_at", "stats_at", "table_at", "values_at", "work_size",
 )  # fmt: skip
 
 
 def plan_attention(
-    q: Layout, k: Layout, v: Layout, out: Layout, mask: Layout | None, *, causal: bool, scale: float
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    out: Layout,
+    mask: Layout | None,
+    *,
+    causal: bool,
+    scale: float,
+    with_lse: bool = False,
 ) -> Launch:
-    """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts."""
-    check(q, k, v, mask, values=out)
+    """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts.
+
+    `with_lse` makes out (N, H, L, Ev + 1): the last column is lse, for free. float32 and float64.
+    """
+    check(q, k, v, mask, values=out, with_lse=with_lse)
     return _plan("attention", q, k, v, out, mask, causal, scale)
 
 
@@ -66,6 +85,7 @@ def check(
     *,
     values: Layout | None = None,
     sums: Layout | None = None,
+    with_lse: bool = False,
 ) -> None:
     """Raise ValueError unless the layouts are those of one attention."""
     if any(len(a.shape) != 4 for a in (q, k, v)):
@@ -84,11 +104,14 @@ def check(
         raise ValueError(
             f"attention: mask {mask.shape} {mask.dtype} does not fit {(n, h, length, s)} {q.dtype}"
         )
-    if values is not None and (
-        values.shape != (n, h, length, ev) or values.dtype != q.dtype or not values.is_contiguous
-    ):
-        raise ValueError(f"attention: out {values} must be a contiguous {(n, h, length, ev)}")
     wide = sums_dtype(q)
+    full = (n, h, length, ev + int(with_lse))
+    if values is not None and (
+        values.shape != full or values.dtype != q.dtype or not values.is_contiguous
+    ):
+        raise ValueError(f"attention: out {values} must be a contiguous {full}")
+    if with_lse and wide.np != q.dtype:
+        raise ValueError(f"attention: lse has dtype {wide} and cannot share out with {q.dtype}")
     if sums is not None and (
         sums.shape != (n, h, length) or sums.dtype != wide.np or not sums.is_contiguous
     ):
@@ -139,220 +162,38 @@ def _plan(
     stats_at = sums_at + (up(ev, columns) * ROWS * size if kind != "lse" else 0)
     table_at = stats_at + up(2 * ROWS * size)
     values = (
-        n, h, length, s, width, ev, int(causal),
+        n, h, length, s, width, ev, out.shape[3] if kind == "attention" else 0, int(causal),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
         -(-length // ROWS), x_at, scores_at, sums_at, stats_at, table_at, values_at,
         table_at + up(8 * (2 * ROWS + 2 * BLOCK + 2)),
     )  # fmt: skip
-    masks = mask_kind(q, mask)
-    function = kernels(d.name)[f"{kind}_{masks}"]
+    function = kernels(d.name, mask_kind(q, mask))[kind]
     return Launch((Stage(function, parallel=True),), (*values, double_bits(scale)), 0, values[-1])
 
 
 @cache
-def kernels(name: str) -> dict[str, int]:
-    """The addresses of the forward kernels of one dtype."""
-    names = [f"{kind}_{mask}" for kind in ("attention", "lse") for mask in MASKS]
-    return native.load(attention_ir(name), names)
+def kernels(name: str, mask: str) -> dict[str, int]:
+    """The addresses of the forward kernels of one dtype and kind of mask."""
+    return native.load(attention_ir(name, mask), ["attention", "lse"])
 
 
-def attention_ir(name: str) -> str:
-    """The LLVM IR of the forward kernels of one dtype, for the host."""
+def attention_ir(name: str, mask: str) -> str:
+    """The LLVM IR of the forward kernels of one dtype and kind of mask, for the host."""
+    if mask not in MASKS:
+        raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
     tile = tile_for(register(d))
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)
-    for mask in MASKS:
-        _emit_forward(m, tile, d, "attention", mask)
-        _emit_forward(m, tile, d, "lse", mask)
+    _emit_forward(m, tile, d, "attention", mask)
+    _emit_forward(m, tile, d, "lse", mask)
     return m.text()
 
 
-# -- moving rows
-
-
-def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`copy(dst, dst_step, src, src_step, rows, columns)`: rows of the dtype as register elements."""
-    names = ("dst_step", "src_step", "rows", "columns")
-    f = m.function(
-        "copy",
-        [("ptr noalias", "dst"), ("ptr noalias readonly", "src"), *(("i64", n) for n in names)],
-        internal=True,
-    )
-    dst_step, src_step, rows, columns = (f.arg(n) for n in names)
-    e = Element(f, tile.lanes)
-    with f.loop(0, rows) as R, f.loop(0, columns, tile.lanes) as C:
-        mask = f.lane_mask(f.sub(columns, C.i), tile.lanes)
-        at = f.gep(f.arg("src"), f.add(f.mul(R.i, src_step), C.i), memory(d))
-        v = e.from_memory(f.masked_load(e.memory_type(d), at, mask), d)
-        to = f.gep(f.arg("dst"), f.add(f.mul(R.i, dst_step), C.i), tile.element)
-        f.masked_store(v, to, mask)
-    f.ret()
-
-
-def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns].
-
-    A panel has width + lanes rows: whole squares are written.
-    """
-    names = ("src_step", "rows", "width")
-    f = m.function(
-        "transpose",
-        [("ptr noalias", "dst"), ("ptr noalias readonly", "src"), *(("i64", n) for n in names)],
-        internal=True,
-    )
-    src_step, rows, width = (f.arg(n) for n in names)
-    e, lanes = Element(f, tile.lanes), tile.lanes
-    panel_size = f.mul(f.add(width, lanes), tile.columns)
-    with f.loop(0, rows, lanes) as J:
-        # a missing row repeats the last one: its scores are hidden
-        starts = [
-            f.gep(
-                f.arg("src"),
-                f.mul(f.min(f.add(J.i, j), f.sub(rows, 1)), src_step),
-                memory(d),
-            )
-            for j in range(lanes)
-        ]
-        panel = f.mul(f.div(J.i, tile.columns), panel_size)
-        to = f.gep(f.arg("dst"), f.add(panel, f.rem(J.i, tile.columns)), tile.element)
-        with f.loop(0, width, lanes) as L:
-            mask = f.lane_mask(f.sub(width, L.i), lanes)
-            v = [
-                e.from_memory(f.masked_load(e.memory_type(d), f.gep(s, L.i, memory(d)), mask), d)
-                for s in starts
-            ]
-            for i, row in enumerate(transpose(f, v)):
-                place = f.mul(f.add(L.i, i), tile.columns)
-                f.store(row, f.gep(to, place, tile.element), tile.align)
-    f.ret()
-
-
-def pack_values(
-    f: Function,
-    tile: Tile,
-    d: D.dtype,
-    dst: Value,
-    src: Value,
-    step: Value,
-    rows: Operand,
-    width: Operand,
-) -> None:
-    """Panels of columns: dst[c / columns][row][c % columns]."""
-    with f.loop(0, width, tile.columns) as C:
-        columns = f.min(f.sub(width, C.i), tile.columns)
-        to = f.gep(dst, f.mul(C.i, rows), tile.element)
-        f.call(
-            "copy", "void", to, f.gep(src, C.i, memory(d)), f.typed(tile.columns, "i64"), step,
-            rows, columns,
-        )  # fmt: skip
-
-
-class Scores:
-    """Tables that `multiply` needs, and the scores' place: [panel][ROWS][columns]."""
-
-    def __init__(self, f: Function, tile: Tile, table: Value, scores: Value, width: Operand):
-        self.f, self.tile, self.scores = f, tile, scores
-        self.operand = table  # rows of x: one segment of `width`
-        self.rows = f.gep(table, 2, "i64")
-        self.score_rows = f.gep(self.rows, ROWS, "i64")
-        self.segments = f.gep(self.score_rows, ROWS, "i64")
-        self.store_rows(self.rows, width)
-        self.store_rows(self.score_rows, tile.columns)
-        f.store(const("i64", 0), table)
-        f.store(f.typed(width, "i64"), f.gep(table, 1, "i64"))
-
-    def store_rows(self, to: Value, step: Operand) -> None:
-        with self.f.loop(0, ROWS) as R:
-            self.f.store(self.f.typed(self.f.mul(R.i, step), "i64"), self.f.gep(to, R.i, "i64"))
-
-    def product(
-        self, x: Value, count: Operand, panels: Value, first: Operand, columns: Operand,
-        width: Operand, to: Value,
-    ) -> None:  # fmt: skip
-        """to = x[count rows, width] times columns [first, first + columns) of transposed panels."""
-        f, tile = self.f, self.tile
-        with f.loop(0, columns, tile.columns) as P:
-            panel = f.mul(f.add(first, P.i), f.add(width, tile.lanes))
-            f.call(
-                "multiply", "void", x, self.rows, count, self.operand, f.typed(1, "i64"),
-                f.gep(panels, panel, tile.element), f.gep(to, f.mul(P.i, ROWS), tile.element),
-                f.min(f.sub(columns, P.i), tile.columns), f.typed(1, "i64"),
-            )  # fmt: skip
-
-    def spread(
-        self, count: Operand, values: Value, total: Operand, first: Operand, columns: Operand,
-        width: Operand, sums: Value, fresh: Operand,
-    ) -> None:  # fmt: skip
-        """sums (+)= scores[count, columns] times rows [first, first + columns) of value panels."""
-        f, tile = self.f, self.tile
-        with f.loop(0, columns, tile.columns) as P:
-            pair = f.gep(self.segments, f.mul(f.div(P.i, tile.columns), 2), "i64")
-            f.store(f.typed(f.mul(P.i, ROWS), "i64"), pair)
-            f.store(f.typed(f.min(f.sub(columns, P.i), tile.columns), "i64"), f.gep(pair, 1, "i64"))
-        nseg = f.div(f.add(columns, tile.columns - 1), tile.columns)
-        with f.loop(0, width, tile.columns) as C:
-            place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
-            f.call(
-                "multiply", "void", self.scores, self.score_rows, count, self.segments, nseg,
-                f.gep(values, place, tile.element), f.gep(sums, f.mul(C.i, ROWS), tile.element),
-                f.min(f.sub(width, C.i), tile.columns), fresh,
-            )  # fmt: skip
-
-    def vectors(self, base: Value, row: Operand) -> list[Value]:
-        """Where the vectors of one row of a BLOCK of scores lie."""
-        f, tile = self.f, self.tile
-        start = f.gep(base, f.mul(row, tile.columns), tile.element)
-        return [
-            f.gep(
-                start,
-                column // tile.columns * ROWS * tile.columns + column % tile.columns,
-                tile.element,
-            )
-            for column in range(0, BLOCK, tile.lanes)
-        ]
-
-
-def hide(
-    f: Function, e: Element, d: D.dtype, kind: str, score: Value, mask_at: Value, seen: Value
-) -> Value:
-    """The score with the mask, -inf where not seen; the mask's vector starts at `mask_at`."""
-    if kind == "float":
-        add = e.from_memory(f.masked_load(e.memory_type(d), mask_at, seen), d)
-        score = f.op("fadd", score, add)
-    elif kind == "bool":
-        byte = f.masked_load(vector(e.lanes, "i8"), mask_at, seen)
-        seen = f.op("and", seen, f.icmp("ne", byte, zero(byte.type)))
-    return f.select(seen, score, const(score.type, float("-inf")))
-
-
-def combine(f: Function, values: list[Value], join: str) -> Value:
-    """One scalar of all lanes of all vectors: vectors in order, then lanes by halving."""
-    total = values[0]
-    for v in values[1:]:
-        total = _join(f, total, v, join)
-    lanes = len(values) and _lanes(total)
-    half = lanes // 2
-    while half:
-        total = _join(
-            f, total, f.shuffle(total, total, [*range(half, 2 * half)] * (lanes // half)), join
-        )
-        half //= 2
-    return f.extract(total, 0)
-
-
-def _lanes(v: Value) -> int:
-    return int(v.type[1:].split(" ")[0])
-
-
-def _join(f: Function, a: Value, b: Value, join: str) -> Value:
-    return f.op("fadd", a, b) if join == "sum" else f.select(f.fcmp("ogt", a, b), a, b)
-
-
 def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> None:
-    f = m.kernel(f"{kind}_{masks}")
+    f = m.kernel(kind)
     el, type, lanes = tile.element, tile.type, tile.lanes
     names = ["q", "k", *(["v"] if kind == "attention" else []), *(["m"] if masks != "none" else [])]
     pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
@@ -371,7 +212,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
     s = Scores(f, tile, table, scores, h["width"])
     wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     mask_type = "i8" if masks == "bool" else memory(d)
-    exp = lambda v: vmath.call(math, "exp", v)  # noqa: E731
+    exp = lambda v: vmath.call(math, "exp", v)
     low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
     heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
     with f.loop(f.div(low, h["blocks"]), heads) as U:
@@ -391,16 +232,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
         with f.loop(first, last) as B:
             query = f.mul(B.i, ROWS)
             count = f.min(f.sub(h["queries"], query), ROWS)
-            f.call(
-                "copy",
-                "void",
-                x,
-                at("q", query, memory(d)),
-                h["width"],
-                h["q_l"],
-                count,
-                h["width"],
-            )
+            q_rows = at("q", query, memory(d))
+            f.call("copy", "void", x, q_rows, h["width"], h["q_l"], count, h["width"])
             with f.loop(0, count) as R:
                 f.store(const(el, float("-inf")), f.gep(stats, R.i, el))
                 f.store(const(el, 0.0), f.gep(total, R.i, el))
@@ -438,35 +271,41 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                     faded = f.op("fmul", f.load(el, here), f.extract(fade, 0))
                     f.store(f.op("fadd", faded, combine(f, ps, "sum")), here)
                     if kind == "attention":
-                        with f.iff(f.icmp("sgt", K.i, 0)):
-                            with f.loop(0, h["value_width"], tile.columns) as C:
-                                place = f.add(f.mul(C.i, ROWS), f.mul(R.i, tile.columns))
-                                for j in range(0, tile.columns, lanes):
-                                    to = f.gep(sums, f.add(place, j), el)
-                                    v = f.load(type, to, tile.align)
-                                    f.store(f.op("fmul", v, fade), to, tile.align)
+                        later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
+                        with f.loop(0, later, tile.columns) as C:
+                            place = f.add(f.mul(C.i, ROWS), f.mul(R.i, tile.columns))
+                            for j in range(0, tile.columns, lanes):
+                                to = f.gep(sums, f.add(place, j), el)
+                                v = f.load(type, to, tile.align)
+                                f.store(f.op("fmul", v, fade), to, tile.align)
                 if kind == "attention":
                     fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                     s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
             with f.loop(0, count) as R:
                 row = f.add(f.mul(U.i, h["queries"]), f.add(query, R.i))
                 here = f.load(el, f.gep(total, R.i, el))
+                best = f.load(el, f.gep(stats, R.i, el))
+
+                def store_lse(to: Value, best: Value = best, here: Value = here) -> None:
+                    log = vmath.call(math, "log", f.splat(here, type))
+                    f.store(f.op("fadd", best, f.extract(log, 0)), to)
+
                 if kind == "lse":
-                    one = vmath.call(math, "log", f.splat(here, type))
-                    best = f.load(el, f.gep(stats, R.i, el))
-                    f.store(f.op("fadd", best, f.extract(one, 0)), f.gep(pointers[0], row, el))
+                    store_lse(f.gep(pointers[0], row, el))
                 else:
-                    _store_row(
-                        f, tile, wide, d, h["value_width"], sums, R.i, here, pointers[0], row
-                    )
+                    to = f.gep(pointers[0], f.mul(row, h["out_width"]), memory(d))
+                    _store_row(f, tile, wide, d, h["value_width"], sums, R.i, here, to)
+                    if memory(d) == el:
+                        with f.iff(f.icmp("sgt", h["out_width"], h["value_width"])):
+                            store_lse(f.gep(to, h["value_width"], el))
     f.ret()
 
 
 def _store_row(
     f: Function, tile: Tile, wide: Element, d: D.dtype, width: Value, sums: Value, r: Operand,
-    total: Value, out: Value, row: Operand,
+    total: Value, out: Value,
 ) -> None:  # fmt: skip
-    """out[row] = sums[r] / total, 0 when the total is 0."""
+    """out = sums[r] / total, 0 when the total is 0."""
     empty = f.fcmp("oeq", total, 0.0)
     divisor = f.splat(f.select(empty, const(tile.element, 1.0), total), tile.type)
     with f.loop(0, width, tile.lanes) as C:
@@ -474,5 +313,4 @@ def _store_row(
         place = f.add(f.mul(f.add(f.mul(panel, ROWS), r), tile.columns), f.rem(C.i, tile.columns))
         v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
         v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
-        to = f.gep(out, f.add(f.mul(row, width), C.i), memory(d))
-        f.masked_store(v, to, f.lane_mask(f.sub(width, C.i), tile.lanes))
+        f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))

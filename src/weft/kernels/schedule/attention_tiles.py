@@ -1,0 +1,183 @@
+"""Pieces of the attention kernels: packing rows, products with a block of scores, masks.
+
+A block is ROWS rows by BLOCK columns of scores, kept as panels [column / columns][row][columns] so
+that `multiply` writes them and reads them again as its left operand.
+"""
+
+from weft.core import dtype as D
+from weft.kernels.schedule.conv_weight import transpose
+from weft.kernels.schedule.micro import Tile
+from weft.kernels.target.element import Element, memory
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
+
+BLOCK = 64  # columns a step, part of the numbers' definition
+ROWS = 48  # rows a block
+MASKS = ("none", "bool", "float")
+
+
+def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`copy(dst, src, dst_step, src_step, rows, columns)`: rows as register elements."""
+    names = ("dst_step", "src_step", "rows", "columns")
+    f = m.function(
+        "copy",
+        [("ptr noalias", "dst"), ("ptr noalias readonly", "src"), *(("i64", n) for n in names)],
+        internal=True,
+    )
+    dst_step, src_step, rows, columns = (f.arg(n) for n in names)
+    e = Element(f, tile.lanes)
+    with f.loop(0, rows) as R, f.loop(0, columns, tile.lanes) as C:
+        mask = f.lane_mask(f.sub(columns, C.i), tile.lanes)
+        at = f.gep(f.arg("src"), f.add(f.mul(R.i, src_step), C.i), memory(d))
+        v = e.from_memory(f.masked_load(e.memory_type(d), at, mask), d)
+        to = f.gep(f.arg("dst"), f.add(f.mul(R.i, dst_step), C.i), tile.element)
+        f.masked_store(v, to, mask)
+    f.ret()
+
+
+def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns].
+
+    A panel has width + lanes rows: whole squares are written.
+    """
+    names = ("src_step", "rows", "width")
+    f = m.function(
+        "transpose",
+        [("ptr noalias", "dst"), ("ptr noalias readonly", "src"), *(("i64", n) for n in names)],
+        internal=True,
+    )
+    src_step, rows, width = (f.arg(n) for n in names)
+    e, lanes = Element(f, tile.lanes), tile.lanes
+    panel_size = f.mul(f.add(width, lanes), tile.columns)
+    with f.loop(0, rows, lanes) as J:
+        # a missing row repeats the last one: its scores are hidden
+        starts = [
+            f.gep(
+                f.arg("src"),
+                f.mul(f.min(f.add(J.i, j), f.sub(rows, 1)), src_step),
+                memory(d),
+            )
+            for j in range(lanes)
+        ]
+        panel = f.mul(f.div(J.i, tile.columns), panel_size)
+        to = f.gep(f.arg("dst"), f.add(panel, f.rem(J.i, tile.columns)), tile.element)
+        with f.loop(0, width, lanes) as L:
+            mask = f.lane_mask(f.sub(width, L.i), lanes)
+            v = [
+                e.from_memory(f.masked_load(e.memory_type(d), f.gep(s, L.i, memory(d)), mask), d)
+                for s in starts
+            ]
+            for i, row in enumerate(transpose(f, v)):
+                place = f.mul(f.add(L.i, i), tile.columns)
+                f.store(row, f.gep(to, place, tile.element), tile.align)
+    f.ret()
+
+
+def pack_values(
+    f: Function, tile: Tile, d: D.dtype, dst: Value, src: Value, step: Value,
+    rows: Operand, width: Operand,
+) -> None:  # fmt: skip
+    """Panels of columns: dst[c / columns][row][c % columns]."""
+    with f.loop(0, width, tile.columns) as C:
+        columns = f.min(f.sub(width, C.i), tile.columns)
+        to = f.gep(dst, f.mul(C.i, rows), tile.element)
+        f.call(
+            "copy", "void", to, f.gep(src, C.i, memory(d)), f.typed(tile.columns, "i64"), step,
+            rows, columns,
+        )  # fmt: skip
+
+
+class Scores:
+    """Tables that `multiply` needs, and the scores' place: [panel][ROWS][columns]."""
+
+    def __init__(self, f: Function, tile: Tile, table: Value, scores: Value, width: Operand):
+        self.f, self.tile, self.scores = f, tile, scores
+        self.operand = table  # rows of x: one segment of `width`
+        self.rows = f.gep(table, 2, "i64")
+        self.score_rows = f.gep(self.rows, ROWS, "i64")
+        self.segments = f.gep(self.score_rows, ROWS, "i64")
+        self.store_rows(self.rows, width)
+        self.store_rows(self.score_rows, tile.columns)
+        f.store(const("i64", 0), table)
+        f.store(f.typed(width, "i64"), f.gep(table, 1, "i64"))
+
+    def store_rows(self, to: Value, step: Operand) -> None:
+        with self.f.loop(0, ROWS) as R:
+            self.f.store(self.f.typed(self.f.mul(R.i, step), "i64"), self.f.gep(to, R.i, "i64"))
+
+    def product(
+        self, x: Value, count: Operand, panels: Value, first: Operand, columns: Operand,
+        width: Operand, to: Value,
+    ) -> None:  # fmt: skip
+        """to = x[count rows, width] times columns [first, first + columns) of transposed panels."""
+        f, tile = self.f, self.tile
+        with f.loop(0, columns, tile.columns) as P:
+            panel = f.mul(f.add(first, P.i), f.add(width, tile.lanes))
+            f.call(
+                "multiply", "void", x, self.rows, count, self.operand, f.typed(1, "i64"),
+                f.gep(panels, panel, tile.element), f.gep(to, f.mul(P.i, ROWS), tile.element),
+                f.min(f.sub(columns, P.i), tile.columns), f.typed(1, "i64"),
+            )  # fmt: skip
+
+    def spread(
+        self, count: Operand, values: Value, total: Operand, first: Operand, columns: Operand,
+        width: Operand, sums: Value, fresh: Operand,
+    ) -> None:  # fmt: skip
+        """sums (+)= scores[count, columns] times rows [first, first + columns) of value panels."""
+        f, tile = self.f, self.tile
+        with f.loop(0, columns, tile.columns) as P:
+            pair = f.gep(self.segments, f.mul(f.div(P.i, tile.columns), 2), "i64")
+            f.store(f.typed(f.mul(P.i, ROWS), "i64"), pair)
+            f.store(f.typed(f.min(f.sub(columns, P.i), tile.columns), "i64"), f.gep(pair, 1, "i64"))
+        nseg = f.div(f.add(columns, tile.columns - 1), tile.columns)
+        with f.loop(0, width, tile.columns) as C:
+            place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
+            f.call(
+                "multiply", "void", self.scores, self.score_rows, count, self.segments, nseg,
+                f.gep(values, place, tile.element), f.gep(sums, f.mul(C.i, ROWS), tile.element),
+                f.min(f.sub(width, C.i), tile.columns), fresh,
+            )  # fmt: skip
+
+    def vectors(self, base: Value, row: Operand) -> list[Value]:
+        """Where the vectors of one row of a BLOCK of scores lie."""
+        f, tile = self.f, self.tile
+        start = f.gep(base, f.mul(row, tile.columns), tile.element)
+        return [
+            f.gep(
+                start,
+                column // tile.columns * ROWS * tile.columns + column % tile.columns,
+                tile.element,
+            )
+            for column in range(0, BLOCK, tile.lanes)
+        ]
+
+
+def hide(
+    f: Function, e: Element, d: D.dtype, kind: str, score: Value, mask_at: Value, seen: Value
+) -> Value:
+    """The score with the mask, -inf where not seen; the mask's vector starts at `mask_at`."""
+    if kind == "float":
+        add = e.from_memory(f.masked_load(e.memory_type(d), mask_at, seen), d)
+        score = f.op("fadd", score, add)
+    elif kind == "bool":
+        byte = f.masked_load(vector(e.lanes, "i8"), mask_at, seen)
+        seen = f.op("and", seen, f.icmp("ne", byte, zero(byte.type)))
+    return f.select(seen, score, const(score.type, float("-inf")))
+
+
+def combine(f: Function, values: list[Value], join: str) -> Value:
+    """One scalar of all lanes of all vectors: vectors in order, then lanes by halving."""
+    total = values[0]
+    for v in values[1:]:
+        total = _join(f, total, v, join)
+    lanes = lanes_of(total.type)
+    half = lanes // 2
+    while half:
+        total = _join(
+            f, total, f.shuffle(total, total, [*range(half, 2 * half)] * (lanes // half)), join
+        )
+        half //= 2
+    return f.extract(total, 0)
+
+
+def _join(f: Function, a: Value, b: Value, join: str) -> Value:
+    return f.op("fadd", a, b) if join == "sum" else f.select(f.fcmp("ogt", a, b), a, b)
