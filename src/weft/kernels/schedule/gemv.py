@@ -1,8 +1,8 @@
 """One row times a matrix, without packing: out[g, n] = sum over k of a[g, k] * b[g, k, n].
 
-The numbers are those of `gemm_code`: lanes are columns of out, k runs in order inside blocks of KC. A
-unit of columns that would end beyond the last column starts earlier instead: some columns are then
-computed twice, to the same bits.
+The numbers are those of `gemm_code`: lanes are columns of out, k runs in order inside blocks of KC.
+A unit of columns that would end beyond the last column starts earlier instead: some columns are
+then computed twice, to the same bits.
 """
 
 from functools import cache
@@ -146,13 +146,16 @@ def _columns(
             at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
             for place in at:
                 _prefetch(f, f.gep(place, _LINES * 64 // BYTES[element], element))
-            # The round that swaps halves is done by loads of halves.
-            rows = [
-                f.shuffle(f.load(part, f.gep(at[i], s, element)),
-                          f.load(part, f.gep(at[i + half], s, element)), range(lanes))
-                for s in (0, half) for i in range(half)
-            ]  # fmt: skip
-            for i, value in enumerate(transpose(f, rows, rounds_to=half)):
+            if half == 1:
+                turned = transpose(f, [f.load(tile.type, place) for place in at])
+            else:  # the round that swaps halves is done by loads of halves
+                rows = [
+                    f.shuffle(f.load(part, f.gep(at[i], s, element)),
+                              f.load(part, f.gep(at[i + half], s, element)), range(lanes))
+                    for s in (0, half) for i in range(half)
+                ]  # fmt: skip
+                turned = transpose(f, rows, rounds_to=half)
+            for i, value in enumerate(turned):
                 sums[v] = multiply_add(f, tile, scalar(f.add(L.i, i)), value, sums[v])
         L.next = list(sums)
     # The last columns of a block that is not whole: one lane at a time.
