@@ -23,6 +23,7 @@ import numpy as np
 
 from weft.runtime import random_code
 from weft.runtime import random_dist as dist
+from weft.runtime.libm import libm
 from weft.runtime.twister import N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
@@ -237,7 +238,7 @@ class Generator:
             raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
         shape, n = _shape(shape)
         z = self._normal_serial(n, mean, std)
-        return dist.cast(dist.libm(_exp, z), dtype).reshape(shape)
+        return dist.cast(libm("exp", z), dtype).reshape(shape)
 
     def exponential(
         self, shape: Shape, lambd: float = 1.0, dtype: object = np.float32
@@ -247,7 +248,7 @@ class Generator:
         if not lambd > 0:
             raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
         shape, n = _shape(shape)
-        value = (-1.0 / lambd) * dist.libm(math.log1p, -self._uniform53(n))
+        value = (-1.0 / lambd) * libm("log1p", -self._uniform53(n))
         return dist.cast(value, dtype).reshape(shape)
 
     def cauchy(
@@ -258,7 +259,7 @@ class Generator:
         if not sigma > 0:
             raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
         shape, n = _shape(shape)
-        tangent = dist.libm(math.tan, math.pi * (self._uniform53(n) - 0.5))
+        tangent = libm("tan", math.pi * (self._uniform53(n) - 0.5))
         return dist.cast(dist.fma64(tangent, sigma, median), dtype).reshape(shape)
 
     def geometric(self, shape: Shape, p: float, dtype: object = np.float32) -> np.ndarray:
@@ -266,7 +267,7 @@ class Generator:
         if not 0 < p < 1:
             raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
         shape, n = _shape(shape)
-        value = np.ceil(dist.libm(_log, self._uniform53(n)) / math.log1p(-p))
+        value = np.ceil(libm("log", self._uniform53(n)) / math.log1p(-p))
         return dist.cast(value, _numpy_dtype(dtype)).reshape(shape)
 
     def trunc_normal(
@@ -477,17 +478,6 @@ def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:
 
 def _normal_cdf(x: float) -> float:
     return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
-
-
-def _exp(x: float) -> float:
-    try:
-        return math.exp(x)
-    except OverflowError:
-        return math.inf
-
-
-def _log(x: float) -> float:
-    return math.log(x) if x else -math.inf
 
 
 # --- the default generator --------------------------------------------------------------------

@@ -15,6 +15,8 @@ from functools import cache
 
 import numpy as np
 
+from weft.runtime.libm import libm
+
 f32 = np.float32
 _CHUNK = 1 << 15  # elements of one Box-Muller pass: keeps the twenty temporaries in the L2 cache
 
@@ -62,11 +64,6 @@ def fma64(a: np.ndarray, b: float, c: float) -> np.ndarray:
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     back = total - product
     return total + (((product - (total - back)) + (c - back)) + error)
-
-
-def libm(function: Callable[[float], float], x: np.ndarray) -> np.ndarray:
-    """The C library's function on every float64: NumPy's own vector versions round differently."""
-    return np.fromiter(map(function, x.tolist()), np.float64, x.size)
 
 
 def cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -135,10 +132,10 @@ def box_muller64(data: np.ndarray, mean: float, std: float) -> None:
     """As `box_muller32` for float64, with the C library's log, sin and cos."""
     block = data.reshape(-1, 2, 8)
     u1, u2 = (1.0 - block[:, 0]).reshape(-1), block[:, 1].reshape(-1)
-    radius = np.sqrt(-2.0 * libm(math.log, u1))
+    radius = np.sqrt(-2.0 * libm("log", u1))
     theta = 2.0 * math.pi * u2
-    block[:, 0] = fma64(radius * libm(math.cos, theta), std, mean).reshape(-1, 8)
-    block[:, 1] = fma64(radius * libm(math.sin, theta), std, mean).reshape(-1, 8)
+    block[:, 0] = fma64(radius * libm("cos", theta), std, mean).reshape(-1, 8)
+    block[:, 1] = fma64(radius * libm("sin", theta), std, mean).reshape(-1, 8)
 
 
 def normal_pairs(u: np.ndarray) -> np.ndarray:
@@ -146,11 +143,11 @@ def normal_pairs(u: np.ndarray) -> np.ndarray:
     r = sqrt(-2 log1p(-u2)), t = 2 pi u1. Same shape as `u`, even size.
     """
     pairs = u.reshape(-1, 2)
-    radius = np.sqrt(-2.0 * libm(math.log1p, -pairs[:, 1]))
+    radius = np.sqrt(-2.0 * libm("log1p", -pairs[:, 1]))
     theta = 2.0 * math.pi * pairs[:, 0]
     out = np.empty_like(pairs)
-    out[:, 0] = radius * libm(math.cos, theta)
-    out[:, 1] = radius * libm(math.sin, theta)
+    out[:, 0] = radius * libm("cos", theta)
+    out[:, 1] = radius * libm("sin", theta)
     return out.reshape(-1)
 
 
