@@ -270,48 +270,6 @@ class Generator:
         value = np.ceil(libm("log", self._uniform53(n)) / math.log1p(-p))
         return dist.cast(value, _numpy_dtype(dtype)).reshape(shape)
 
-    def trunc_normal(
-        self,
-        shape: Shape,
-        mean: float = 0.0,
-        std: float = 1.0,
-        a: float = -2.0,
-        b: float = 2.0,
-        dtype: object = np.float32,
-        contiguous: bool = True,
-    ) -> np.ndarray:
-        """Normal numbers in [a, b], by rejection as `torch.nn.init.trunc_normal_` does it: normals
-        where [a, b] holds more than 0.3 of the mass, else uniforms under the density.
-        """
-        dtype = _floating(dtype, "normal_kernel_cpu")
-        with self._lock:
-            if _normal_cdf((b - mean) / std) - _normal_cdf((a - mean) / std) > 0.3:
-                low, high = dtype.type(a), dtype.type(b)
-                value = self.normal(shape, mean, std, dtype, contiguous)
-                while (outside := (value < low) | (value > high)).any():
-                    # the copies in which torch redraws are contiguous
-                    value = np.where(outside, self.normal(shape, mean, std, dtype), value)
-                return value
-            return self._trunc_normal_tail(shape, mean, std, a, b, dtype)
-
-    def _trunc_normal_tail(self, shape, mean, std, a, b, dtype) -> np.ndarray:
-        peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
-        number = dtype.type
-
-        def reject(candidates: np.ndarray) -> np.ndarray:
-            scaled = (candidates - number(mean)) / number(std)
-            log_density = scaled * scaled * number(-0.5) - number(peak)
-            with np.errstate(divide="ignore"):
-                return np.log(self.uniform(shape, dtype=dtype)) > log_density
-
-        value = self.uniform(shape, a, b, dtype)
-        pending = reject(value)
-        while pending.any():
-            candidates = self.uniform(shape, a, b, dtype)
-            value = np.where(pending, candidates, value)
-            pending = np.where(pending, reject(candidates), pending)
-        return value
-
     # --- whole numbers and choices ---------------------------------------------------------------
 
     def randint(self, low: int, high: int, shape: Shape, dtype: object = np.int64) -> np.ndarray:
@@ -474,10 +432,6 @@ def _floating(dtype: object, kernel: str) -> np.dtype:
 def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:
     shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
     return shape, math.prod(shape)
-
-
-def _normal_cdf(x: float) -> float:
-    return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
 
 
 # --- the default generator --------------------------------------------------------------------
