@@ -29,6 +29,7 @@ from weft.ops import (
     write,
 )
 from weft.ops.dispatch import NUMBERS, apply, wrap
+from weft.runtime import native
 
 _ADD, _SUB, _MUL = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul()
 
@@ -556,7 +557,7 @@ def _operand(x: Any) -> bool:
 
 
 def _address(a: np.ndarray) -> int:
-    return a.__array_interface__["data"][0]
+    return native.address(a)
 
 
 def _rebuild(cls: type, a: np.ndarray, requires_grad: bool) -> Tensor:

@@ -49,7 +49,7 @@ def apply(op: Op, *args: Any) -> Any:
     else:
         y = _new(_tensor_class)
         y._a = execute(op, args)
-        if op.is_view:
+        if op.is_view and shares_memory(y._a, args[0]._a):
             link_view(y, args[0])
     if state.grad and op.nondiff is None:
         for a in args:
@@ -59,8 +59,13 @@ def apply(op: Op, *args: Any) -> Any:
     return y
 
 
+def shares_memory(y: np.ndarray, x: np.ndarray) -> bool:
+    """Whether a view op gave a view; a reshape that no strides can express copies."""
+    return y.base is x or (y.base is not None and y.base is x.base) or np.may_share_memory(x, y)
+
+
 def link_view(y: Handle, x: Handle) -> None:
-    """Make `y` a view of `x`'s memory, unless the op had to copy."""
+    """Make `y` a view of `x`'s memory."""
     y._st = storage_of(x)
     y._base = x._base if x._base is not None else x
 
@@ -99,9 +104,8 @@ def alias(t: Handle) -> Any:
     y = _new(_tensor_class)
     if t._ghost is None:
         y._a = t._a
-    else:
+    else:  # same promise, same value when it comes
         y._ghost = t._ghost
-        t._ghost.adopt(y)
     y._st = storage_of(t)
     if t._base is not None:
         y._base = t._base
@@ -117,7 +121,8 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     if host is not None and (op.plan is None or _small(args)):
         token = _errors.set(_quiet)
         try:
-            return host(*[a if a.__class__ in NUMBERS else a._a for a in args])
+            y = host(*[a if a.__class__ in NUMBERS else a._a for a in args])
+            return y if y.__class__ is np.ndarray else np.asarray(y)  # ufuncs give 0-dim scalars
         except (ValueError, TypeError, IndexError):
             op.type(*types_of(args))  # says what is wrong in the op's own words
             raise

@@ -97,6 +97,10 @@ class View(Op, abstract=True):
 
     is_view: ClassVar[bool] = True
 
+    def layout(self, x: Layout) -> tuple[Layout, int] | None:
+        """Where the view lies: its layout and offset in x's memory; None when it must copy."""
+        return None
+
 
 class Create(Op, abstract=True):
     """A value made from attributes alone: no operands, no gradient."""

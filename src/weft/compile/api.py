@@ -1,0 +1,206 @@
+"""weft.compile(f): f, whose ops run as fused native programs after the first call."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weft.compile.expand import expand_bodies
+from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
+from weft.compile.program import Program, number_array
+from weft.compile.record import Session, TrieNode, run_eagerly
+from weft.core.handle import state
+from weft.kernels.layout import Layout
+from weft.ops.view import AsStrided
+
+_MAX_PATHS = 2_000  # recorded ops kept a function; beyond it the trie starts anew
+
+
+class SegmentProgram:
+    """A segment of a recorded path, compiled for one set of live results."""
+
+    def __init__(self, session: Session, live: tuple[int, ...]) -> None:
+        cursor = session.cursor
+        path = cursor.path(session.start)
+        before = cursor.path(0)[: session.start]
+        outside = [Layout.of(t._a) for t in session.outside]
+        self.segment: Segment = functionalize(
+            path, before, outside, _shared(session), session.number_starts, live
+        )
+        s = self.segment
+        s.graph = expand_bodies(s.graph)
+        named = {n.name: n for n in s.graph.inputs}
+        layouts = {}
+        self.names: list[tuple[str, int]] = []
+        for j, n in s.outside.items():
+            layouts[n.name] = outside[j]
+            self.names.append((n.name, ~j))
+        for k, n in s.earlier.items():
+            layouts[n.name] = Layout.of(session.array(k, k))
+            self.names.append((n.name, k))
+        self.numbers = []
+        for at, n in s.numbers:
+            layouts[n.name] = Layout((), (), n.type.dtype.np)
+            self.numbers.append((n.name, at, named[n.name].type))
+        into = {}
+        for name, ref in s.written.items():
+            into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
+        self.program = Program(s.graph, layouts, into)
+        self.views = [(k, _owner(cursor, k), cursor) for k in s.views]
+
+    def run(self, session: Session) -> None:
+        inputs = {name: session.array(ref, 0) for name, ref in self.names}
+        for name, at, t in self.numbers:
+            inputs[name] = number_array(session.numbers[at], t)
+        outs = self.program.run(inputs)
+        ghosts = session.ghosts
+        for k, name in self.segment.results.items():
+            ghosts[k].array = outs[name]  # type: ignore[union-attr]
+        for k, owner, _ in self.views:
+            g = ghosts[k]
+            assert g is not None
+            base = session.array(owner, k)
+            if g.array is None:
+                g.array = _view(base, g)
+
+
+def _view(base: np.ndarray, g: Any) -> np.ndarray:
+    """The view of `base`'s memory that a ghost promised."""
+    if base.flags.c_contiguous:
+        return AsStrided(tuple(g.shape), tuple(g.strides), g.offset).host(base)
+    size = base.itemsize
+    first = np.lib.stride_tricks.as_strided(base, (1,), (size,))
+    return np.lib.stride_tricks.as_strided(first, g.shape, tuple(n * size for n in g.strides))
+
+
+def _owner(cursor: TrieNode, k: int) -> int:
+    calls = {n.depth: n for n in cursor.path(0)}
+    ref = k
+    while ref >= 0 and calls[ref].meta is not None and calls[ref].meta.view:  # type: ignore[union-attr]
+        ref = calls[ref].args[0]
+    return ref
+
+
+def _shared(session: Session) -> set[int]:
+    """Outside tensors whose storage another outside tensor shares."""
+    by_storage: dict[int, list[int]] = {}
+    for j, t in enumerate(session.outside):
+        by_storage.setdefault(id(t._st), []).append(j)
+    return {j for group in by_storage.values() if len(group) > 1 for j in group}
+
+
+class OpByOp:
+    """A segment that runs as recorded: its writes are beyond what a graph can say."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def run(self, session: Session) -> None:
+        run_eagerly(session, session.cursor.path(session.start))
+
+
+class CompiledFunction:
+    """What `weft.compile` returns: call it as the function it wraps."""
+
+    def __init__(self, fn: Callable) -> None:
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._root = TrieNode(None, None, (), None)
+        self._recorded = 0
+        self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0}
+
+    def __call__(self, *args: Any, **kw: Any) -> Any:
+        if state.recorder is not None:  # inside another compiled function: part of it
+            return self._fn(*args, **kw)
+        session = Session(self._root, self._program_of)
+        self.stats["calls"] += 1
+        state.recorder = session
+        try:
+            result = self._fn(*args, **kw)
+        finally:
+            state.recorder = None
+            session.finish()
+            self.stats["recorded_ops"] += session.recorded
+            self._recorded += session.recorded
+            if self._recorded > _MAX_PATHS * 100:
+                self._root = TrieNode(None, None, (), None)
+                self._recorded = 0
+        return result
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def _program_of(self, session: Session) -> Any:
+        live = session.live()
+        key = (session.start, live)
+        programs = session.cursor.programs
+        found = programs.get(key)
+        if found is None:
+            found = programs[key] = self._make(session, live)
+        return found
+
+    def _make(self, session: Session, live: tuple[int, ...]) -> Any:
+        recorder, state.recorder = state.recorder, None
+        start = time.perf_counter()
+        try:
+            made: Any = SegmentProgram(session, live)
+            self.stats["programs"] += 1
+        except CannotFunctionalize as e:
+            made = OpByOp(str(e))
+            self.stats["op_by_op"] += 1
+        finally:
+            state.recorder = recorder
+        _report(self._fn, session, made, time.perf_counter() - start)
+        return made
+
+
+def _report(fn: Callable, session: Session, made: Any, seconds: float) -> None:
+    level = int(os.environ.get("WEFT_DEBUG", "0") or 0)
+    if level < 1:
+        return
+    name = getattr(fn, "__qualname__", repr(fn))
+    ops = session.cursor.depth + 1 - session.start
+    if isinstance(made, OpByOp):
+        print(f"weft.compile {name}: {ops} ops run one by one: {made.why}", file=sys.stderr)
+        return
+    p = made.program
+    print(
+        f"weft.compile {name}: {ops} ops, {len(p.graph.nodes())} nodes, {len(p.steps)} steps, "
+        f"arena {p.arena_bytes / 1e6:.2f} MB, {1e3 * seconds:.1f} ms",
+        file=sys.stderr,
+    )
+    if level >= 2:
+        print(p.graph, file=sys.stderr)
+    if level >= 4:
+        print(p.describe(), file=sys.stderr)
+
+
+def compile(
+    model: Callable | None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = "weft",
+    mode: str | None = None,
+    options: dict | None = None,
+    disable: bool = False,
+) -> Any:
+    """A function (or Module) whose ops run as native programs: same results, to the bit.
+
+    The first call runs eagerly and records; later calls match the recording and run programs.
+    Branches, prints and other side effects happen on every call, as written.  The keywords after
+    `model` are torch's and accepted for its scripts; none is needed.
+    """
+    if model is None:
+        return functools.partial(compile, disable=disable)
+    if disable:
+        return model
+    if hasattr(model, "_compile_as_module"):
+        return model._compile_as_module(CompiledFunction)  # type: ignore[union-attr]
+    return CompiledFunction(model)

@@ -1,0 +1,178 @@
+"""Which nodes run as one kernel.
+
+    elementwise nodes of one shape      one loop, with several outputs where several are wanted
+    a reduction of such a loop's only result, used nowhere else: the loop runs inside it
+    anything else                       a kernel of its own
+
+A node joins the loop of one of its operands unless another operand depends on that loop through
+something outside it (that would close a cycle) or the loop would grow past what registers hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from weft.core import scalar as S
+from weft.core.graph import Graph, Node
+from weft.core.types import numel
+from weft.ops.kinds import Elementwise, Reduce
+
+MAX_NODES, MAX_READS, MAX_WRITES = 48, 14, 8
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that run as one kernel."""
+
+    nodes: list[Node]
+    wanted: list[Node] = field(default_factory=list)  # those that others read
+    reduce: Node | None = None  # the reduction at the end, if any
+    before: set[int] = field(default_factory=set)  # indices of the groups it reads from
+
+    @property
+    def is_loop(self) -> bool:
+        return isinstance(self.nodes[0].op, Elementwise)
+
+
+def fuse(g: Graph) -> list[Group]:
+    """The graph's nodes in groups, each after the groups it reads from."""
+    groups, group_of = _loops(g)
+    _mark_wanted(g, groups, group_of)
+    _absorb_into_reductions(g, groups, group_of)
+    return _ordered(groups, group_of)
+
+
+def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
+    groups: list[Group] = []
+    group_of: dict[int, int] = {}
+    for n in g.nodes():
+        place = _join(n, groups, group_of) if isinstance(n.op, Elementwise) else None
+        if place is None:
+            place = len(groups)
+            groups.append(Group([]))
+        groups[place].nodes.append(n)
+        group_of[id(n)] = place
+        for a in n.args:
+            source = group_of.get(id(a), place)
+            if source != place:
+                groups[place].before.add(source)
+    return groups, group_of
+
+
+def _join(n: Node, groups: list[Group], group_of: dict[int, int]) -> int | None:
+    sources = [group_of[id(a)] for a in n.args if id(a) in group_of]
+    for place in sorted(set(sources), reverse=True):
+        group = groups[place]
+        if (
+            group.is_loop
+            and group.nodes[0].type.shape == n.type.shape
+            and len(group.nodes) < MAX_NODES
+            and len(_reads([*group.nodes, n])) <= MAX_READS
+            and not any(s != place and _depends(s, place, groups) for s in sources)
+        ):
+            return place
+    return None
+
+
+def _reads(nodes: list[Node]) -> set[int]:
+    inside = {id(n) for n in nodes}
+    return {id(a) for n in nodes for a in n.args if isinstance(a, Node) and id(a) not in inside}
+
+
+def _depends(start: int, target: int, groups: list[Group]) -> bool:
+    stack, seen = [start], {start}
+    while stack:
+        for b in groups[stack.pop()].before:
+            if b == target:
+                return True
+            if b not in seen:
+                seen.add(b)
+                stack.append(b)
+    return False
+
+
+def _mark_wanted(g: Graph, groups: list[Group], group_of: dict[int, int]) -> None:
+    outputs = {id(n) for n in g.outputs.values()}
+    wanted = set(outputs)
+    for n in g.nodes():
+        for a in n.args:
+            if id(a) in group_of and group_of[id(a)] != group_of[id(n)]:
+                wanted.add(id(a))
+    for group in groups:
+        group.wanted = [n for n in group.nodes if id(n) in wanted] or group.nodes[-1:]
+
+
+def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, int]) -> None:
+    users: dict[int, int] = {}
+    for n in g.nodes():
+        for a in n.args:
+            users[id(a)] = users.get(id(a), 0) + 1
+    for n in g.outputs.values():
+        users[id(n)] = users.get(id(n), 0) + 1
+    for n in g.nodes():
+        if not isinstance(n.op, Reduce) or n.type.shape == () and numel(n.args[0].type.shape) < 2:  # type: ignore[union-attr]
+            continue
+        x = n.args[0]
+        source = group_of.get(id(x))
+        if source is None or users[id(x)] != 1:
+            continue
+        group = groups[source]
+        if group.is_loop and group.reduce is None and group.wanted == [x]:
+            mine = group_of[id(n)]
+            group.reduce = n
+            group.nodes.append(n)
+            group.wanted = [n]
+            group_of[id(n)] = source
+            group.before |= groups[mine].before - {source}
+            groups[mine].nodes = []
+            for other in groups:
+                if mine in other.before:
+                    other.before.discard(mine)
+                    other.before.add(source)
+
+
+def _ordered(groups: list[Group], group_of: dict[int, int]) -> list[Group]:
+    """Groups after those they read from; among the ready ones, program order."""
+    out: list[Group] = []
+    state: dict[int, int] = {}
+    for start in sorted((i for i, x in enumerate(groups) if x.nodes), key=lambda i: groups[i].nodes[-1].serial):  # noqa: E501
+        stack = [(start, False)]
+        while stack:
+            i, leaving = stack.pop()
+            if leaving:
+                if state[i] != 2:
+                    state[i] = 2
+                    out.append(groups[i])
+                continue
+            if state.get(i):
+                continue
+            state[i] = 1
+            stack.append((i, True))
+            stack.extend((b, False) for b in sorted(groups[i].before) if state.get(b) != 2)
+    return out
+
+
+def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
+    """One expression a wanted result (or the reduction's operand), over the loop's reads."""
+    inside: dict[int, S.Expr] = {}
+    reads: list[Node] = []
+    for n in group.nodes:
+        if n is group.reduce:
+            continue
+        assert isinstance(n.op, Elementwise)
+        args: list[S.Expr] = []
+        first = next(a.type.dtype for a in n.args if isinstance(a, Node))
+        for a in n.args:
+            if not isinstance(a, Node):
+                args.append(S.Const(a, first))
+            elif id(a) in inside:
+                args.append(inside[id(a)])
+            else:
+                if all(a is not r for r in reads):
+                    reads.append(a)
+                place = next(i for i, r in enumerate(reads) if r is a)
+                args.append(S.Arg(place, a.type.dtype))
+        own = n.op.expr(*(a.dtype for a in args))
+        inside[id(n)] = S.substitute(own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf)  # type: ignore[misc]  # noqa: E501
+    ends = [group.reduce.args[0]] if group.reduce is not None else group.wanted
+    return [inside[id(n)] for n in ends], reads

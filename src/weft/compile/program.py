@@ -1,0 +1,383 @@
+"""Program: a graph as native launches over planned memory.
+
+Groups (compile/fuse.py) become entries of one native table, run by one call; ops that NumPy
+computes stand between ranges of it.  Every value has a place: an outside tensor's memory, an
+output made anew on each run, a slot of the arena shared by values whose lives do not overlap, a
+number, a constant.  Views are places, not work.  A value that is written back to memory nobody
+reads any more is computed straight into it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weft.compile.fuse import Group, fuse, loop_exprs
+from weft.core.graph import Graph, Node
+from weft.core.op import Op
+from weft.core.types import Type
+from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
+from weft.kernels.layout import Layout
+from weft.ops.kinds import Create, Reduce
+from weft.runtime import memory, native
+
+ALIGN = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: a base (kind, index), an element offset in it, a layout."""
+
+    base: tuple[str, Any]  # ("in", name) ("out", name) ("arena", slot) ("const", i)
+    offset: int
+    layout: Layout
+
+
+@dataclass
+class HostCall:
+    """An op that NumPy computes."""
+
+    op: Op
+    ins: list[Place]
+    out: Place
+
+
+@dataclass
+class Entry:
+    """A native launch: its operands' places (further outputs first)."""
+
+    launch: native.Launch
+    out: Place
+    ins: list[Place]
+    op: Op
+    label: str
+
+
+class Arena:
+    """Memory for values that live within one run; one for the process, grown on demand."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.memory = np.empty(0, np.uint8)
+
+    def ensure(self, nbytes: int) -> None:
+        if self.memory.size < nbytes:
+            self.memory = memory.empty((nbytes,), np.dtype(np.uint8))
+
+
+ARENA = Arena()
+
+
+class Program:
+    """A graph made ready to run, any number of times, on inputs of one set of layouts."""
+
+    def __init__(
+        self, graph: Graph, layouts: Mapping[str, Layout], into: Mapping[str, str] | None = None
+    ) -> None:
+        """`into`: outputs that are written to an input's memory (output name -> input name)."""
+        self.graph = graph
+        self.into = dict(into or {})
+        self.layouts = dict(layouts)
+        self.groups = fuse(graph)
+        self.places: dict[int, Place] = {}
+        self.steps: list[Entry | HostCall] = []
+        self.consts: list[np.ndarray] = []
+        self.direct: set[str] = set()  # outputs computed straight into an input's memory
+        self.out_types = {k: v.type for k, v in graph.outputs.items()}
+        self._plan()
+        self._assemble()
+
+    # ------------------------------------------------------------------ planning
+
+    def _plan(self) -> None:
+        for n in self.graph.inputs:
+            self.places[id(n)] = Place(("in", n.name), 0, self.layouts[n.name])
+        self._name_outputs()
+        slots = _Slots()
+        order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
+        last = self._last_uses(order)
+        for i, group in enumerate(self.groups):
+            for n in group.wanted:
+                if n.op.is_view and self._as_view(n):  # type: ignore[union-attr]
+                    continue
+                if isinstance(n.op, Create):
+                    self._constant(n)
+                    continue
+                self._give_place(n, i, last, slots)
+            if group.wanted and id(group.wanted[0]) in self._pending:
+                self._emit(group)
+            slots.release(i)
+        self.arena_bytes = slots.total
+        for name, source in self.into.items():
+            if name not in self.direct:
+                n = self.graph.outputs[name]
+                at = Place(("in", source), 0, self.layouts[source])
+                launch = plan_copy(self.places[id(n)].layout, at.layout)
+                self.steps.append(Entry(launch, at, [self.places[id(n)]], n.op, f"write {name}"))  # type: ignore[arg-type]  # noqa: E501
+
+    def _name_outputs(self) -> None:
+        self._pending: set[int] = set()
+        self._output_of = {}
+        readers = self._readers()
+        order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
+        for name, n in self.graph.outputs.items():
+            source = self.into.get(name)
+            if source is None:
+                self._output_of[id(n)] = ("out", name)
+            elif self._can_write_directly(n, source, readers, order):
+                self._output_of[id(n)] = ("in", source)
+                self.direct.add(name)
+
+    def _readers(self) -> dict[str, list[tuple[Node, Node]]]:
+        """Input name -> (reader, the node it reads: the input or a view of it)."""
+        root: dict[int, str] = {id(n): n.name for n in self.graph.inputs}
+        readers: dict[str, list[tuple[Node, Node]]] = {n.name: [] for n in self.graph.inputs}
+        for n in self.graph.nodes():
+            for a in n.args:
+                if isinstance(a, Node) and id(a) in root:
+                    readers[root[id(a)]].append((n, a))
+                    if n.op.is_view:  # type: ignore[union-attr]
+                        root[id(n)] = root[id(a)]
+        return readers
+
+    def _can_write_directly(
+        self,
+        n: Node,
+        source: str,
+        readers: dict[str, list[tuple[Node, Node]]],
+        order: dict[int, int],
+    ) -> bool:
+        layout = self.layouts[source]
+        if not layout.is_contiguous or layout.shape != n.type.shape or id(n) in self._output_of:
+            return False
+        mine = order[id(n)]
+        group = self.groups[mine]
+        if not group.is_loop or group.reduce is not None:
+            return False
+        for reader, read in readers[source]:
+            if order[id(reader)] > mine:
+                return False
+            if order[id(reader)] == mine and (read.op is not None or reader.type.shape != n.type.shape):  # noqa: E501
+                return False
+        return all(self.graph.outputs[k] is not n for k in self.graph.outputs if self.into.get(k) != source)  # noqa: E501
+
+    def _last_uses(self, order: dict[int, int]) -> dict[int, int]:
+        """Node -> index of the last group that reads it, itself or through views."""
+        last: dict[int, int] = {}
+        end = len(self.groups)
+        for n in self.graph.outputs.values():
+            last[id(n)] = end
+        for n in reversed(self.graph.nodes()):
+            mine = max(order.get(id(n), 0), last.get(id(n), 0) if n.op.is_view else 0)  # type: ignore[union-attr]
+            for a in n.args:
+                if isinstance(a, Node):
+                    last[id(a)] = max(last.get(id(a), -1), mine)
+        return last
+
+    def _as_view(self, n: Node) -> bool:
+        """Give a view node its place in its operand's memory; False where it must copy."""
+        x = n.args[0]
+        assert isinstance(x, Node)
+        source = self.places[id(x)]
+        found = n.op.layout(source.layout)  # type: ignore[union-attr]
+        if found is None:
+            return False
+        layout, offset = found
+        self.places[id(n)] = Place(source.base, source.offset + offset, layout)
+        return True
+
+    def _constant(self, n: Node) -> None:
+        value = n.op.host()  # type: ignore[union-attr]
+        self.consts.append(np.ascontiguousarray(value))
+        layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
+        self.places[id(n)] = Place(("const", len(self.consts) - 1), 0, layout)
+
+    def _give_place(self, n: Node, i: int, last: dict[int, int], slots: _Slots) -> None:
+        layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
+        base = self._output_of.get(id(n))
+        if base is None:
+            base = ("arena", slots.take(layout.size * n.type.dtype.itemsize, last.get(id(n), i)))
+        self.places[id(n)] = Place(base, 0, layout)
+        self._pending.add(id(n))
+
+    def _emit(self, group: Group) -> None:
+        n = group.wanted[0]
+        op = n.op
+        assert op is not None
+        out = self.places[id(n)]
+        if group.is_loop:
+            exprs, reads = loop_exprs(group)
+            ins = [self.places[id(r)] for r in reads]
+            if group.reduce is not None:
+                r = group.reduce.op
+                assert isinstance(r, Reduce)
+                launch = plan_reduce(r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout)  # noqa: E501
+                self.steps.append(Entry(launch, out, ins, r, _label(group)))
+                return
+            outs = [self.places[id(w)] for w in group.wanted]
+            planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
+            self.steps.append(Entry(planned.launch, out, [*outs[1:], *ins], op, _label(group)))
+            return
+        ins = [self.places[id(a)] for a in n.args if isinstance(a, Node)]
+        if op.is_view:  # a reshape that no strides can express
+            source = ins[0].layout
+            flat = Layout.contiguous(source.shape, source.dtype)
+            self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))
+        elif op.plan is not None:
+            launch = op.plan([p.layout for p in ins], out.layout)
+            self.steps.append(Entry(launch, out, ins, op, str(op)))
+        else:
+            self.steps.append(HostCall(op, ins, out))
+
+    # ------------------------------------------------------------------ running
+
+    def _assemble(self) -> None:
+        """Make the table, the ranges between host calls, and the list of pointers to set."""
+        entries = [s for s in self.steps if isinstance(s, Entry) and s.launch.stages]
+        self.entries = entries
+        self.table = native.make_table([(e.launch, 0, [0] * len(e.ins)) for e in entries])
+        self.ranges: list[tuple[int, int] | HostCall] = []
+        at = 0
+        for s in self.steps:
+            if isinstance(s, HostCall):
+                self.ranges.append(s)
+            elif s.launch.stages:
+                if self.ranges and not isinstance(self.ranges[-1], HostCall):
+                    self.ranges[-1] = (self.ranges[-1][0], at + 1)
+                else:
+                    self.ranges.append((at, at + 1))
+                at += 1
+        self.slots: dict[tuple, list[tuple[int, int, int]]] = {}
+        for i, e in enumerate(entries):
+            for slot, p in enumerate([e.out, *e.ins]):
+                base = ("arena", None) if p.base[0] == "arena" else p.base
+                extra = p.base[1] if p.base[0] == "arena" else 0
+                offset = extra + p.offset * p.layout.dtype.itemsize
+                self.slots.setdefault(base, []).append((i, slot, offset))
+        self._set: dict[tuple, int] = {}
+        for i, c in enumerate(self.consts):
+            self._point(("const", i), native.address(c))
+
+    def _point(self, base: tuple, address: int) -> None:
+        if self._set.get(base) != address:
+            self._set[base] = address
+            put = self.table.set_pointer
+            for entry, slot, offset in self.slots.get(base, ()):
+                put(entry, slot, address + offset)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs; those in `into` are written to their input's memory instead."""
+        outs = {
+            k: memory.empty(t.shape, t.dtype.np)
+            for k, t in self.out_types.items()
+            if k not in self.direct
+        }
+        with ARENA.lock:
+            ARENA.ensure(self.arena_bytes)
+            address = native.address
+            self._point(("arena", None), address(ARENA.memory))
+            for name, a in inputs.items():
+                self._point(("in", name), address(a))
+            for name, a in outs.items():
+                self._point(("out", name), address(a))
+            for r in self.ranges:
+                if isinstance(r, HostCall):
+                    self._host(r)
+                else:
+                    failed, status, detail = self.table.run(*r)
+                    if failed >= 0:
+                        self._raise(self.entries[failed], status, detail)
+        return {k: a for k, a in outs.items() if k not in self.into}
+
+    def _array(self, p: Place) -> np.ndarray:
+        """The array at a place."""
+        base = ("arena", None) if p.base[0] == "arena" else p.base
+        start = self._base_address(base) + (p.base[1] if p.base[0] == "arena" else 0)
+        size = p.layout.dtype.itemsize
+        if not p.layout.size:
+            return np.empty(p.layout.shape, p.layout.dtype)
+        raw = (ctypes.c_char * size).from_address(start + p.offset * size)
+        one = np.frombuffer(raw, p.layout.dtype, 1)
+        return np.lib.stride_tricks.as_strided(
+            one, p.layout.shape, tuple(s * size for s in p.layout.strides)
+        )
+
+    def _base_address(self, base: tuple) -> int:
+        return self._set[base]
+
+    def _host(self, call: HostCall) -> None:
+        with np.errstate(all="ignore"):
+            value = call.op.host(*(self._array(p) for p in call.ins))
+        np.copyto(self._array(call.out), value)
+
+    def _raise(self, e: Entry, status: int, detail: int) -> None:
+        if status == native.OUT_OF_MEMORY:
+            raise MemoryError(f"{e.op}: no memory for {detail} bytes of scratch")
+        native._detail.value = detail
+        raise e.op.fail(status, [self._array(p) for p in e.ins])  # type: ignore[attr-defined]
+
+    def describe(self) -> str:
+        """The schedule, one line a step."""
+        lines = []
+        for i, s in enumerate(self.steps):
+            what = s.label if isinstance(s, Entry) else f"host {s.op}"
+            out = s.out
+            lines.append(f"{i:4d} {what} -> {out.base[0]}:{out.base[1]} {list(out.layout.shape)}")
+        return "\n".join([*lines, f"arena {self.arena_bytes} bytes"])
+
+
+def _label(group: Group) -> str:
+    names = [n.op.name for n in group.nodes]  # type: ignore[union-attr]
+    return " ".join(names) if len(names) <= 6 else f"{' '.join(names[:5])} ... {len(names)} ops"
+
+
+class _Slots:
+    """Places in the arena, reused once their value has been read for the last time."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.free: list[tuple[int, int]] = []  # (offset, size), by offset
+        self.until: list[tuple[int, int, int]] = []  # (last use, offset, size)
+
+    def take(self, nbytes: int, until: int) -> int:
+        size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
+        best = min((f for f in self.free if f[1] >= size), key=lambda f: f[1], default=None)
+        if best is None:
+            offset = self.total
+            if self.free and sum(self.free[-1]) == self.total:  # grow the last hole
+                offset = self.free.pop()[0]
+            self.total = offset + size
+        else:
+            self.free.remove(best)
+            offset = best[0]
+            if best[1] > size:
+                self.free.append((offset + size, best[1] - size))
+                self.free.sort()
+        self.until.append((until, offset, size))
+        return offset
+
+    def release(self, i: int) -> None:
+        """Group i has run: what was last read by it is free."""
+        done = [u for u in self.until if u[0] <= i]
+        self.until = [u for u in self.until if u[0] > i]
+        self.free.extend((offset, size) for _, offset, size in done)
+        self.free.sort()
+        merged: list[tuple[int, int]] = []
+        for offset, size in self.free:
+            if merged and sum(merged[-1]) == offset:
+                merged[-1] = (merged[-1][0], merged[-1][1] + size)
+            else:
+                merged.append((offset, size))
+        self.free = merged
+
+
+def number_array(x: Any, t: Type) -> np.ndarray:
+    """A run-time number as the 0-dim array its launches read."""
+    from_int = t.dtype.np.kind in "iu" and x.__class__ is int
+    return np.asarray(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(t.dtype.np) if from_int else np.asarray(x).astype(t.dtype.np)  # noqa: E501
+

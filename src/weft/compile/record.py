@@ -1,0 +1,281 @@
+"""Record and match: what the ops of a compiled function do when they are called.
+
+A compiled function's Python runs on every call, but its ops only *match*: a cursor walks a trie
+of recorded ops.
+
+    match   the op is the one recorded here: return a ghost (a tensor promised, not computed)
+    differ  nothing of this segment ran yet: run it op by op, fork the trie, go on recording
+    demand  Python asks for a value (bool, item, numpy): run the segment so far, go on matching
+
+A key in the trie is the op and where its operands come from: the k-th result of this call (k >= 0),
+the j-th outside tensor in order of first use (~j, with its layout at the first use), or the class
+of a Python number.  Numbers themselves are run-time operands, so a changing learning rate does
+not fork.  Recording runs eager kernels, so the first call has eager's results by definition.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle, state, storage_of
+from weft.core.op import Op
+from weft.ops import dispatch
+from weft.ops.dispatch import NUMBERS
+
+WRITE = "write"
+
+
+class Meta:
+    """What is known of a result: layout, and the operand it is a view of (or None)."""
+
+    __slots__ = ("dtype", "offset", "shape", "strides", "view")
+
+    def __init__(self, a: np.ndarray, *, view: bool, offset: int) -> None:
+        self.shape = a.shape
+        self.strides = tuple(s // a.itemsize for s in a.strides)
+        self.dtype = dt.from_np(a.dtype)
+        self.view = view
+        self.offset = offset  # from the start of the memory's owner, in elements
+
+
+class TrieNode:
+    """A recorded call: an op (or a write), its operands, what it gave, and what came next."""
+
+    __slots__ = ("args", "children", "depth", "line", "meta", "op", "parent", "programs")
+
+    def __init__(self, parent: TrieNode | None, op: Any, args: tuple, meta: Meta | None) -> None:
+        self.parent = parent
+        self.depth = -1 if parent is None else parent.depth + 1
+        self.op = op
+        self.args = args
+        self.meta = meta
+        self.line: str | None = None
+        self.children: dict[tuple, TrieNode] = {}
+        self.programs: dict[tuple, Any] = {}
+
+    def path(self, start: int) -> list[TrieNode]:
+        """The nodes from depth `start` to this one."""
+        out = []
+        node: TrieNode | None = self
+        while node is not None and node.depth >= start:
+            out.append(node)
+            node = node.parent
+        out.reverse()
+        return out
+
+
+class Ghost:
+    """A promised value: result k of the call, with its layout."""
+
+    __slots__ = ("array", "dtype", "k", "offset", "session", "shape", "strides")
+
+    def __init__(self, session: Session, k: int, meta: Meta) -> None:
+        self.session: Session | None = session
+        self.k = k
+        self.shape = meta.shape
+        self.strides = meta.strides
+        self.dtype = meta.dtype
+        self.offset = meta.offset
+        self.array: np.ndarray | None = None
+
+    def demand(self, handle: Handle) -> np.ndarray:
+        """The value, computed now if need be; the handle becomes an ordinary tensor's."""
+        if self.array is None:
+            assert self.session is not None
+            self.session.flush()
+        a = self.array
+        assert a is not None
+        handle._a = a
+        if self.session is None:  # the call is over: nothing needs the promise any more
+            handle._ghost = None
+        return a
+
+
+class Session:
+    """One call of a compiled function."""
+
+    def __init__(self, root: TrieNode, program_of: Any) -> None:
+        self.cursor = root
+        self.matching = True
+        self.start = 0  # depth of the segment's first op
+        self.ghosts: list[Ghost | None] = []  # by depth; None for writes
+        self.outside: list[Handle] = []  # tensors from outside, by order of first use
+        self._kept: list[Handle] = []
+        self._places: dict[int, int] = {}  # id of an outside handle -> place
+        self._by_memory: dict[tuple, int] = {}
+        self.numbers: list[Any] = []  # Python numbers met, in order
+        self.number_starts: list[int] = []  # how many numbers had been met before each op
+        self._program_of = program_of
+        self.recorded = 0
+
+    # -------------------------------------------------------------- the recorder's interface
+
+    def apply(self, op: Op, args: tuple) -> Any:
+        """Called by dispatch.apply in place of running the op."""
+        self.number_starts.append(len(self.numbers))
+        key = (op, *[self._ref(a) for a in args])
+        if self.matching:
+            found = self.cursor.children.get(key)
+            if found is not None:
+                self.cursor = found
+                meta = found.meta
+                assert meta is not None
+                y = dispatch._new(dispatch._tensor_class)
+                y._ghost = ghost = Ghost(self, found.depth, meta)
+                self.ghosts.append(ghost)
+                if meta.view:
+                    dispatch.link_view(y, args[0])
+                return y
+            self._leave_trie()
+        y = dispatch._new(dispatch._tensor_class)
+        x = args[0] if args else None
+        y._a = dispatch.execute(op, args)
+        is_view = op.is_view and dispatch.shares_memory(y._a, x._a)  # type: ignore[union-attr]
+        if is_view:
+            dispatch.link_view(y, x)  # type: ignore[arg-type]
+        meta = Meta(y._a, view=is_view, offset=y.storage_offset())
+        node = self._append(key, op, meta)
+        y._ghost = ghost = Ghost(self, node.depth, meta)
+        ghost.array = y._a
+        self.ghosts.append(ghost)
+        return y
+
+    def write(self, t: Handle, value: Handle) -> None:
+        """t's memory gets value: matched or recorded like an op."""
+        self.number_starts.append(len(self.numbers))
+        key = (WRITE, self._ref(t), self._ref(value))
+        self.ghosts.append(None)
+        if self.matching:
+            found = self.cursor.children.get(key)
+            if found is not None:
+                self.cursor = found
+                return
+            self.ghosts.pop()
+            self._leave_trie()
+            self.ghosts.append(None)
+        np.copyto(t._a, value._a)
+        self._append(key, WRITE, None)
+
+    def flush(self) -> None:
+        """Compute everything promised so far."""
+        if self.matching and self.cursor.depth >= self.start:
+            self._program_of(self).run(self)
+        self.start = self.cursor.depth + 1
+
+    # -------------------------------------------------------------- inside
+
+    def _ref(self, a: Any) -> Any:
+        if a.__class__ in NUMBERS:
+            self.numbers.append(a)
+            return a.__class__
+        ghost = a._ghost
+        if ghost is not None and ghost.session is self:
+            return ghost.k
+        place = self._places.get(id(a))
+        if place is not None:
+            return ~place
+        return self._first_use(a)
+
+    def _first_use(self, t: Handle) -> Any:
+        """An outside tensor met for the first time: its layout becomes part of the key."""
+        a = t._a
+        memory = (id(storage_of(t)), a.shape, a.strides, native_address(a))
+        self._kept.append(t)  # its id is in use
+        place = self._by_memory.get(memory)
+        if place is not None:  # another handle of the same view (p and p.data)
+            self._places[id(t)] = place
+            return ~place
+        place = self._by_memory[memory] = self._places[id(t)] = len(self.outside)
+        self.outside.append(t)
+        return (~place, a.shape, a.strides, a.dtype, self._shares(t, place))
+
+    def _shares(self, t: Handle, place: int) -> int:
+        """The first outside tensor over the same storage, or -1."""
+        st = id(t._st)
+        for (other, *_), j in self._by_memory.items():
+            if other == st and j != place:
+                return j
+        return -1
+
+    def _leave_trie(self) -> None:
+        """The path forks here: run what was matched op by op, then record."""
+        self.matching = False
+        run_eagerly(self, self.cursor.path(self.start))
+        self.start = self.cursor.depth + 1
+
+    def _append(self, key: tuple, op: Any, meta: Meta | None) -> TrieNode:
+        args = tuple(r[0] if isinstance(r, tuple) else r for r in key[1:])
+        node = TrieNode(self.cursor, op, args, meta)
+        node.line = user_line()
+        self.cursor.children[key] = node
+        self.cursor = node
+        self.recorded += 1
+        return node
+
+    def finish(self) -> None:
+        """The call is over: compute what is still wanted, and let the promises go."""
+        if self.matching and self.cursor.depth >= self.start:
+            self.flush()
+        for g in self.ghosts:
+            if g is not None:
+                g.session = None
+        self.ghosts = []
+
+    def live(self) -> tuple[int, ...]:
+        """Depths of this segment's results that somebody still holds."""
+        ghosts = self.ghosts
+        count = sys.getrefcount
+        return tuple(
+            k
+            for k in range(len(ghosts))
+            if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > 2  # type: ignore[union-attr]
+        )
+
+    def array(self, ref: Any, depth: int) -> np.ndarray:
+        """The value behind an operand reference."""
+        if ref < 0:
+            return self.outside[~ref]._a
+        ghost = self.ghosts[ref]
+        assert ghost is not None and ghost.array is not None, (ref, depth)
+        return ghost.array
+
+
+def run_eagerly(session: Session, path: list[TrieNode]) -> None:
+    """Run matched calls one by one, as eager would have."""
+    for node in path:
+        numbers = iter(session.numbers[session.number_starts[node.depth] :])
+        args = tuple(
+            next(numbers) if r in NUMBERS else dispatch.wrap(session.array(r, node.depth))
+            for r in node.args
+        )
+        if node.op is WRITE:
+            np.copyto(args[0]._a, args[1]._a)
+            continue
+        ghost = session.ghosts[node.depth]
+        assert ghost is not None
+        recorder, state.recorder = state.recorder, None
+        try:
+            ghost.array = dispatch.execute(node.op, args)
+        finally:
+            state.recorder = recorder
+
+
+def native_address(a: np.ndarray) -> int:
+    return dispatch.native.address(a)
+
+
+_OWN = __file__.rpartition("/compile/")[0]
+
+
+def user_line() -> str | None:
+    """file:line of the innermost frame outside Weft."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
