@@ -247,7 +247,7 @@ class _Iterator:
         try:
             if resume is not None:
                 for generator, state in zip(generators, self.start):
-                    generator.set_state(state)
+                    generator.set_state(weft.from_numpy(state.copy()))
             self.indices = iter(self.loader._index_sampler)
             self.drew_seed = resume is None or bool(resume["drew_seed"])
             if self.drew_seed:
@@ -257,7 +257,7 @@ class _Iterator:
             self._open(resume)
         finally:
             if resume is not None:
-                generators[0].set_state(now[0])
+                rng.default_generator.set_state(now[0])
 
     def _open(self, resume: dict | None) -> None:
         self.fetch = self.make_fetch()
