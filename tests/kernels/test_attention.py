@@ -6,6 +6,7 @@ import pytest
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import attention
+from weft.kernels.schedule import attention_grad as grad
 from weft.runtime import native, threads
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -153,3 +154,82 @@ def test_layouts_are_checked():
         plan(q, Layout(k.shape, (48, 24, 1, 6), k.dtype), v, out, None, causal=False, scale=1.0)
     with pytest.raises(ValueError, match="mask"):
         plan(q, k, v, out, Layout.contiguous((1, 2, 5, 5), k.dtype), causal=False, scale=1.0)
+
+
+def gradients(g, q, k, v, out, lse, mask=None, causal=False, scale=None):
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    ins = (g, q, k, v, out, lse) if mask is None else (g, q, k, v, out, lse, mask)
+    layouts = [Layout.of(a) for a in ins[:6]]
+    results = []
+    for plan, like in ((grad.plan_attention_dq, q), (grad.plan_attention_dk, k),
+                       (grad.plan_attention_dv, v)):  # fmt: skip
+        result = np.full(like.shape, 7, like.dtype)
+        masks = None if mask is None else Layout.of(mask)
+        launch = plan(*layouts, Layout.of(result), masks, causal=causal, scale=scale)
+        assert native.launch(launch, result, ins) == 0
+        results.append(result)
+    return results
+
+
+def ref_gradients(g, q, k, v, mask, causal, scale):
+    out, _, w = reference(q, k, v, mask, causal, scale)
+    g, q, k, v = (a.astype(np.float64) for a in (g, q, k, v))
+    dp = np.einsum("nhle,nhse->nhls", g, v)
+    ds = w * (dp - (g * out).sum(-1, keepdims=True)) * scale
+    return (
+        np.einsum("nhls,nhse->nhle", ds, k),
+        np.einsum("nhls,nhle->nhse", ds, q),
+        np.einsum("nhls,nhle->nhse", w, g),
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, BF16], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 2, 5, 200, 9, 8), (1, 1, 200, 70, 8, 8)], ids=str)
+def test_gradients(shape, causal, dtype):
+    q, k, v, g = sample(*shape, dtype)
+    out, lse = forward(q, k, v, causal=causal)
+    want = ref_gradients(g, q, k, v, None, causal, shape[4] ** -0.5)
+    for got, right in zip(gradients(g, q, k, v, out, lse, causal=causal), want, strict=True):
+        t = TOLERANCE[got.dtype.name] * 4
+        np.testing.assert_allclose(got.astype(float), right, rtol=t, atol=t)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_with_masks(causal):
+    q, k, v, g = sample(2, 2, 50, 71, 16, 20, np.float32)
+    rng = np.random.default_rng(1)
+    hidden = rng.random((2, 1, 50, 71)) < 0.6
+    hidden[1, :, 7] = False
+    added = rng.standard_normal((2, 50, 71)).astype(np.float32)
+    added[1, 4, 10:] = -np.inf
+    for mask in (hidden, added, rng.random((2, 1, 1, 71)) < 0.5):
+        mask = np.broadcast_to(mask, (2, 2, 50, 71))
+        out, lse = forward(q, k, v, mask, causal, scale=0.3)
+        want = ref_gradients(g, q, k, v, mask, causal, 0.3)
+        for got, right in zip(gradients(g, q, k, v, out, lse, mask, causal, 0.3), want):
+            np.testing.assert_allclose(got, right, rtol=2e-5, atol=2e-5)
+
+
+def test_gradients_strides_threads_and_batches():
+    rng = np.random.default_rng(5)
+    qkv = rng.standard_normal((3, 100, 3, 2, 24)).astype(np.float32)
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    g = rng.standard_normal((3, 100, 2, 24)).astype(np.float32).transpose(0, 2, 1, 3)
+    both = np.empty((3, 2, 100, 25), np.float32)
+    plan = attention.plan_attention(
+        *(Layout.of(a) for a in (q, k, v, both)), None, causal=True, scale=0.2, with_lse=True
+    )
+    native.launch(plan, both, (q, k, v))
+    out, lse = both[..., :-1], both[..., -1]
+    c = np.ascontiguousarray
+    want = gradients(c(g), c(q), c(k), c(v), c(out), c(lse), causal=True, scale=0.2)
+    before = threads.get_num_threads()
+    for count in (1, 2, 5):
+        threads.set_num_threads(count)
+        for a, b in zip(gradients(g, q, k, v, out, lse, causal=True, scale=0.2), want):
+            np.testing.assert_array_equal(a, b)
+    threads.set_num_threads(before)
+    alone = (a[1:2, 1:] for a in (g, q, k, v, out, lse))
+    for a, b in zip(gradients(*alone, causal=True, scale=0.2), want):
+        np.testing.assert_array_equal(a[0, 0], b[1, 1])
