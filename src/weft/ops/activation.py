@@ -333,8 +333,9 @@ def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:
 
 
 def gelu(input: Any, *, approximate: str = "none") -> Any:
-    """y = x/2 (1 + erf(x / sqrt 2)); approximate="tanh": x/2 (1 + tanh(sqrt(2/pi)(x + 0.044715 x^3))).
+    """y = x/2 (1 + erf(x / sqrt 2)).
 
+    approximate="tanh": x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
     Source: Hendrycks & Gimpel 2016.
     """
     if approximate not in ("none", "tanh"):

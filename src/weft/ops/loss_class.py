@@ -1,0 +1,319 @@
+"""Losses over classes, rankings and distances: cross entropy, margins, triplets, divergences."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from weft.core import dtype as dt
+from weft.ops.arithmetic import minimum
+from weft.ops.cast import cast
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.distance import pairwise_distance
+from weft.ops.loss import PickClass, Xlogx, legacy_reduction, reduced
+from weft.ops.reduce import mean, sum
+from weft.ops.softmax import log_softmax
+from weft.ops.unary import exp, relu, sqrt
+from weft.ops.view import expand, reshape, unsqueeze
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l[n] = -w[t] x[n, t], t = target[n]; the mean divides by the sum of the w[t].
+
+    input (N, C), (C,) or (N, C, d1, ...); target int64 (N,), () or (N, d1, ...) in [0, C) or
+    ignore_index.  IndexError "Target 7 is out of bounds."; ValueError where batch sizes differ.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return _nll(input, target, weight, ignore_index, reduction, 0.0)
+
+
+def _nll(
+    x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothing: float
+) -> Any:
+    """nll_loss of log-probabilities x, with `smoothing` of it spread over all classes."""
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    shape = _check_classes(x, target, weight)
+    if len(shape_of(x)) == 1:
+        x, target = unsqueeze(x, 0), unsqueeze(target, 0)
+    target = cast(target, dt.int64)
+    picked = -apply(PickClass(ignore), x, target)
+    if weight is None:
+        counted = None
+    else:
+        full = reshape(weight, (1, -1, *(1,) * (len(shape_of(x)) - 2)))
+        counted = apply(PickClass(ignore), expand(full, shape_of(x)), target)
+        picked = picked * counted
+    if reduction == "mean" and counted is None:
+        counted = cast(target != ignore, dtype_of(x))
+    loss = _reduce_classes(picked, counted, reduction)
+    if smoothing > 0:
+        spread = -sum(x if weight is None else x * full, 1)
+        spread = spread.where(target != ignore, 0.0)
+        rest = _reduce_classes(spread, counted, reduction)
+        loss = (1 - smoothing) * loss + (smoothing / shape_of(x)[1]) * rest
+    return reshape(loss, shape) if reduction == "none" else loss
+
+
+def _reduce_classes(loss: Any, counted: Any, reduction: str) -> Any:
+    return sum(loss) / sum(counted) if reduction == "mean" else reduced(loss, reduction)
+
+
+def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
+    """The shape of the targets; errors in torch's words."""
+    a, t = shape_of(x), shape_of(target)
+    if not a:
+        raise ValueError(f"Expected 1 or more dimensions (got {len(a)})")
+    if len(a) > 1 and (a[0] != (t[0] if t else 1)):
+        raise ValueError(
+            f"Expected input batch_size ({a[0]}) to match target batch_size ({t[0] if t else 1})."
+        )
+    if len(a) <= 2 and len(t) != len(a) - 1:
+        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+    if len(a) > 2 and len(t) != len(a) - 1:
+        raise RuntimeError(
+            f"only batches of spatial targets supported ({len(a) - 1}D tensors) but got targets "
+            f"of dimension: {len(t)}"
+        )
+    if a[2:] != t[1:]:
+        raise RuntimeError(f"size mismatch (got input: {list(a)} , target: {list(t)}")
+    if dtype_of(target) not in (dt.int64, dt.uint8):
+        raise RuntimeError(
+            f"expected target dtype to be Long or Byte, but got {dtype_of(target).name}"
+        )
+    classes = a[1] if len(a) > 1 else a[0]
+    if weight is not None and shape_of(weight) != (classes,):
+        raise RuntimeError(
+            f"weight tensor should be defined either for all {classes} classes or no classes but "
+            f"got weight tensor of shape: {list(shape_of(weight))}"
+        )
+    return t
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """l[n] = -w[t] log softmax(x[n])[t], or -sum_c w[c] p[n, c] log softmax(x[n])[c].
+
+    input (N, C), (C,) or (N, C, d1, ...), unnormalised.  target: class indices (int64, the shape
+    without C), or class probabilities (the input's shape and a floating dtype).  The mean divides
+    by the sum of w[t] over targets that are not ignore_index; for probabilities by the row count.
+    IndexError "Target 7 is out of bounds."
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(
+            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}"
+        )
+    shape = shape_of(input)
+    dim = 0 if len(shape) == 1 else 1
+    if shape != shape_of(target):
+        if shape:
+            _check_classes(input, target, weight)
+        x = log_softmax(input, dim)
+        return _nll(x, target, weight, ignore_index, reduction, label_smoothing)
+    if dtype_of(target).category != dt.FLOAT:
+        raise RuntimeError(
+            "Expected floating point type for target with class probabilities, got "
+            f"{dtype_of(target).name}"
+        )
+    if ignore_index >= 0:
+        raise RuntimeError("ignore_index is not supported for floating point target")
+    x = log_softmax(input, dim)
+    classes = shape[dim]
+    if label_smoothing > 0:
+        target = target * (1 - label_smoothing) + label_smoothing / classes
+    loss = x * target
+    if weight is not None:
+        loss = loss * reshape(weight, (-1, *(1,) * (len(shape) - 1 - dim)))
+    if reduction == "none":
+        return -sum(loss, dim)
+    rows = 1
+    for d, n in enumerate(shape):
+        rows *= 1 if d == dim else n
+    total = -sum(loss)
+    return total / float(rows) if reduction == "mean" else reduced(total, reduction)
+
+
+def kl_div(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Any:
+    """l = t (log t - x) of log-probabilities x; log_target: l = e**t (t - x).
+
+    reduction "batchmean" divides the sum by the first size, which is the divergence a row.
+    """
+    legacy = size_average is not None or reduce is not None
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if reduction == "mean" and not legacy:
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size."
+            "'batchmean' divides only by the batch size, and aligns with the KL div math "
+            "definition.'mean' will be changed to behave the same as 'batchmean' in the next major "
+            "release.",
+            stacklevel=2,
+        )
+    loss = exp(target) * (target - input) if log_target else apply(Xlogx(), target) - target * input
+    if reduction == "batchmean":
+        rows = shape_of(input)[0] if shape_of(input) else 1
+        return sum(loss) / float(rows)
+    return reduced(loss, reduction)
+
+
+def margin_ranking_loss(
+    input1: Any,
+    input2: Any,
+    target: Any,
+    margin: float = 0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l = max(0, margin - t (x1 - x2)), t = 1 or -1."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    shapes = [shape_of(x) for x in (input1, input2, target)]
+    if len({len(s) for s in shapes}) != 1:
+        a, b, t = (f"torch.Size({list(s)})" for s in shapes)
+        raise RuntimeError(
+            "margin_ranking_loss : All input tensors should have same dimension but got sizes: "
+            f"input1: {a}, input2: {b}, target: {t} "
+        )
+    return reduced(relu(-target * (input1 - input2) + margin), reduction)
+
+
+def cosine_embedding_loss(
+    input1: Any,
+    input2: Any,
+    target: Any,
+    margin: float = 0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l = 1 - cos(x1, x2) where t = 1, max(0, cos(x1, x2) - margin) where t = -1.
+
+    inputs (N, D) and target (N,), or (D,) and ().
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    t, a, b = shape_of(target), shape_of(input1), shape_of(input2)
+    if len(t) > 1:
+        raise RuntimeError("0D or 1D target tensor expected, multi-target not supported")
+    if len(a) != len(t) + 1 or len(b) != len(t) + 1:
+        what = "0D target tensor expects 1D" if not t else "1D target tensor expects 2D"
+        raise RuntimeError(
+            f"{what} input tensors, but found inputs with sizes {list(a)} and {list(b)}."
+        )
+    small = 1e-12
+    lengths = sqrt((sum(input1 * input1, -1) + small) * (sum(input2 * input2, -1) + small))
+    cos = sum(input1 * input2, -1) / lengths
+    together = (1 - cos).where(target == 1, 0.0)
+    return reduced(together + relu(cos - margin).where(target == -1, 0.0), reduction)
+
+
+def _triplet(positive: Any, negative: Any, across: Any, margin: float, reduction: str) -> Any:
+    """max(0, margin + d(a, p) - min(d(a, n), d(p, n)))"""
+    if across is not None:
+        negative = minimum(negative, across)
+    return reduced(relu(margin + positive - negative), reduction)
+
+
+def _check_triplet(anchor: Any, positive: Any, negative: Any, margin: float) -> None:
+    if margin <= 0:
+        raise ValueError(f"margin must be greater than 0, got {margin}")
+    a, p, n = (len(shape_of(x)) for x in (anchor, positive, negative))
+    if not a == p == n:
+        raise RuntimeError(
+            "The anchor, positive, and negative tensors are expected to have the same number of "
+            f"dimensions, but got: anchor {a}D, positive {p}D, and negative {n}D inputs"
+        )
+
+
+def triplet_margin_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l = max(0, margin + d(a, p) - d(a, n)), d the p-norm.
+
+    swap: the smaller of d(a, n) and d(p, n) takes the place of d(a, n).
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    _check_triplet(anchor, positive, negative, margin)
+    across = pairwise_distance(positive, negative, p, eps) if swap else None
+    near = pairwise_distance(anchor, positive, p, eps)
+    far = pairwise_distance(anchor, negative, p, eps)
+    return _triplet(near, far, across, margin, reduction)
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    *,
+    distance_function: Any = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Any:
+    """triplet_margin_loss with a distance of the caller's (pairwise_distance by default)."""
+    _check_triplet(anchor, positive, negative, margin)
+    distance = distance_function or pairwise_distance
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    return _triplet(near, far, distance(positive, negative) if swap else None, margin, reduction)
+
+
+def multi_margin_loss(
+    input: Any,
+    target: Any,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l[n] = mean over c != t of w[t] max(0, margin - x[t] + x[c])^p (divided by C); p = 1 or 2."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if p not in (1, 2):
+        raise ValueError("only p == 1 and p == 2 supported")
+    single = len(shape_of(input)) == 1
+    x = unsqueeze(input, 0) if single else input
+    t = unsqueeze(target, 0) if not shape_of(target) else target
+    mine = unsqueeze(apply(PickClass(), x, t), 1)
+    gap = relu(x - mine + margin)
+    gap = gap if p == 1 else gap * gap
+    gap = gap.where(unsqueeze(t, 1) != _classes(t, shape_of(x)[1]), 0.0)
+    if weight is not None:
+        gap = gap * unsqueeze(apply(PickClass(), expand(weight, shape_of(x)), t), 1)
+    loss = mean(gap, 1)
+    return reduced(reshape(loss, ()) if single and reduction == "none" else loss, reduction)
+
+
+def _classes(like: Any, n: int) -> Any:
+    return like.new_tensor(list(range(n)))

@@ -1,0 +1,155 @@
+"""Softmax along a dim, its logarithm, and a differentiable choice drawn from it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import wrap_dim
+from weft.ops.arithmetic import neg
+from weft.ops.cast import cast
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.reduce import AMax, Sum, argmax
+from weft.ops.unary import exp, log
+
+SAMPLES = (
+    sample((3, 4)),
+    sample((2, 3, 5), dim=1),
+    sample((4, 0), dim=0),
+    sample((5, 1), dim=1),
+)
+
+
+class RowOp(Op, abstract=True):
+    """An op on lines along `dim`, each line for itself; halves compute in float32."""
+
+    dim: int = -1
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        moved = x.movedim(dims[0], 0)
+        own = wrap_dim(self.dim, moved.ndim - 1, self.name) + 1 if moved.ndim > 1 else -1
+        if moved.ndim == 1:  # lines of a single element
+            return apply(type(self)(1), moved.unsqueeze(1)).squeeze(1), 0
+        return apply(type(self)(own), moved), 0
+
+    def place(self, ndim: int) -> tuple[int, ...]:
+        return (wrap_dim(self.dim, ndim, self.name),) if ndim else ()
+
+
+class Softmax(RowOp):
+    """y = exp(x - max x) / sum exp(x - max x) along `dim`"""
+
+    def body(self, x: Any) -> Any:
+        d = dtype_of(x)
+        if d in (dt.float16, dt.bfloat16):
+            return cast(self.body(cast(x, dt.float32)), d)
+        along = self.place(len(shape_of(x)))
+        z = exp(x - apply(AMax(along, True), x))
+        return z / apply(Sum(along, True), z)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        if x.size == 0:
+            return x.copy()
+        axis = self.dim if x.ndim else None
+        z = np.exp(x - x.max(axis, keepdims=True))
+        return z / z.sum(axis, keepdims=True)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # dx = y (g - <g, y>)
+        along = self.place(x.ndim)
+        return (y * (g - apply(Sum(along, True), g * y)),)
+
+    onnx = Onnx("Softmax", 13, (("dim", "axis"),))
+    samples = SAMPLES
+
+
+class LogSoftmax(RowOp):
+    """y = x - max x - log(sum exp(x - max x)) along `dim`"""
+
+    def body(self, x: Any) -> Any:
+        d = dtype_of(x)
+        if d in (dt.float16, dt.bfloat16):
+            return cast(self.body(cast(x, dt.float32)), d)
+        along = self.place(len(shape_of(x)))
+        z = x - apply(AMax(along, True), x)
+        return z - log(apply(Sum(along, True), exp(z)))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        if x.size == 0:
+            return x.copy()
+        axis = self.dim if x.ndim else None
+        z = x - x.max(axis, keepdims=True)
+        return z - np.log(np.exp(z).sum(axis, keepdims=True))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # dx = g - exp(y) <g, 1>
+        along = self.place(x.ndim)
+        return (g - exp(y) * apply(Sum(along, True), g),)
+
+    onnx = Onnx("LogSoftmax", 13, (("dim", "axis"),))
+    samples = SAMPLES
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _along(name: str, x: Any, dim: int | None, dtype: Any) -> tuple[Any, int]:
+    """The operand as it is computed on, and the dim."""
+    if dtype is not None:
+        x = cast(x, dtype)
+    if dtype_of(x).category != dt.FLOAT:
+        raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
+    ndim = len(shape_of(x))
+    if dim is None:
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
+            "dim=X as an argument.",
+            stacklevel=3,
+        )
+        dim = 0 if ndim in (0, 1, 3) else 1
+    return x, wrap_dim(int(dim), ndim, name)
+
+
+def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """y = exp(x) / sum exp(x) along dim; any shape; `dtype`: cast to it first.
+
+    IndexError: no such dim.  NotImplementedError: an integer dtype.
+    """
+    x, d = _along("softmax", input, dim, dtype)
+    return apply(Softmax(d), x)
+
+
+def log_softmax(
+    input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Any:
+    """y = x - log(sum exp(x)) along dim; any shape; `dtype`: cast to it first."""
+    x, d = _along("log_softmax", input, dim, dtype)
+    return apply(LogSoftmax(d), x)
+
+
+def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """y = exp(-x) / sum exp(-x) along dim."""
+    x, d = _along("softmin", input, dim, dtype)
+    return apply(Softmax(d), neg(x))
+
+
+def gumbel_softmax(
+    logits: Any, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Any:
+    """y = softmax((logits + G) / tau), G Gumbel noise; `hard`: one-hot, with y's gradient.
+
+    Source: Jang et al. 2017.
+    """
+    noise = -logits.detach().new_empty(tuple(shape_of(logits))).exponential_().log()
+    y = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return y
+    picked = argmax(y.detach(), dim, keepdim=True)
+    d = wrap_dim(dim, len(shape_of(y)), "gumbel_softmax")
+    places = type(y).new_tensor(picked, list(range(shape_of(y)[d])))
+    one_hot = cast(places.reshape(-1, *(1,) * (len(shape_of(y)) - 1 - d)) == picked, dtype_of(y))
+    return one_hot - y.detach() + y
