@@ -36,7 +36,19 @@ from weft.ops.arithmetic import *
 from weft.ops.compare import *
 from weft.ops.contract import *
 from weft.ops.creation import *
+from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_along_dim
+from weft.ops.getitem import index_put
+from weft.ops.index import index_add, index_copy, index_fill, index_select, take
 from weft.ops.join import *
+from weft.ops.masked import (
+    argwhere,
+    bincount,
+    count_nonzero,
+    masked_fill,
+    masked_scatter,
+    masked_select,
+    nonzero,
+)
 from weft.ops.promote import result_type
 from weft.ops.reduce import *
 from weft.ops.trig import *

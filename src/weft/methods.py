@@ -18,7 +18,11 @@ from weft.ops import (
     compare,
     contract,
     creation,
+    gather,
+    getitem,
+    index,
     join,
+    masked,
     reduce,
     trig,
     unary,
@@ -43,12 +47,17 @@ METHODS: dict[ModuleType, str] = {
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
     creation: "clone",
+    getitem: "index_put index_put_",
+    index: "index_select index_add index_copy index_fill take",
+    gather: "gather scatter scatter_add scatter_reduce take_along_dim",
+    masked: "masked_fill masked_select masked_scatter nonzero argwhere count_nonzero bincount",
 }
 INPLACE = (
     "add sub mul div pow fmod remainder floor_divide atan2 neg bitwise_and bitwise_or bitwise_xor "
     "logical_and logical_or logical_not abs sign floor ceil trunc round sqrt rsqrt reciprocal "
     "square exp exp2 expm1 log log1p log2 log10 sigmoid relu sin cos tan asin acos atan sinh cosh "
-    "tanh erf erfinv eq ne lt le gt ge addmm"
+    "tanh erf erfinv eq ne lt le gt ge addmm "
+    "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
@@ -89,6 +98,8 @@ def _same(t: Any, other: Any) -> bool:
 
 
 bind(METHODS)
+Tensor.__getitem__ = getitem.getitem  # type: ignore[attr-defined]
+Tensor.__setitem__ = getitem.setitem  # type: ignore[attr-defined]
 bind_inplace(INPLACE)
 
 

@@ -190,7 +190,10 @@ def _note_saved(cls: type[Op]) -> None:
     star_used = bool(code.co_flags & 0x04) and params[-1] in used
     cls.saves = frozenset(p for p in params[1:] if p in used)
     cls.saves_result = len(params) > 1 and params[1] in used
-    cls.saved_args = None if star_used else tuple(i for i, p in enumerate(operands) if p in used)
+    kept = tuple(i for i, p in enumerate(operands) if p in used)
+    if star_used:  # those behind the star as well: more than a call can have
+        kept = (*kept, *range(len(operands) - 1, 64)) if len(operands) > 1 else None
+    cls.saved_args = kept
 
 
 class Meta:

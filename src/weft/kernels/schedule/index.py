@@ -3,8 +3,8 @@
     take      y[i] = x[base(i) + sum_k index_k[i] * step_k]
     put       y[base(i) + sum_k index_k[i] * step_k]  op=  src[i]      op: set add mul min max
 
-Every index is checked against [-n, n) and wraps once; one outside stores status 1 and its value as
-the detail, and neither reads nor writes.  `put` goes through the source in its logical order for
+Every index is checked against [-n, n) and wraps once (against [0, n) without `wrap`); one outside
+stores status 1 and its value as the detail, and neither reads nor writes.  `put` goes through the source in its logical order for
 each destination: several writes to one place happen in that order whatever the threads (they share
 only dims along which places differ).
 
@@ -41,15 +41,20 @@ Strides = tuple[int, ...]
 # ---------------------------------------------------------------------------------- planning
 
 
-def plan_gather(x: Layout, dim: int, index: Layout, out: Layout) -> Launch:
+def plan_gather(
+    x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True
+) -> Launch:
     """out[i, j, k] = x[i, index[i, j, k], k] for dim 1 (torch.gather); inputs (x, index)."""
     strides = tuple(0 if d == dim else s for d, s in enumerate(x.strides))
-    return _plan_take(out, strides, (index,), (index.strides,), (x.shape[dim],), (x.strides[dim],))
+    return _plan_take(
+        out, strides, (index,), (index.strides,), (x.shape[dim],), (x.strides[dim],), wrap
+    )
 
 
 def plan_index(
-    x: Layout, dims: tuple[int, ...], at: int, indices: tuple[Layout, ...], out: Layout
-) -> Launch:
+    x: Layout, dims: tuple[int, ...], at: int, indices: tuple[Layout, ...], out: Layout,
+    wrap: bool = True,
+) -> Launch:  # fmt: skip
     """x indexed along `dims` by index tensors; inputs (x, *indices).
 
     The indices broadcast to one shape, which stands at position `at` among x's other dims in the
@@ -57,12 +62,13 @@ def plan_index(
     """
     strides, per_index = _spread(x, dims, at, indices)
     sizes, steps = tuple(x.shape[d] for d in dims), tuple(x.strides[d] for d in dims)
-    return _plan_take(out, strides, indices, per_index, sizes, steps)
+    return _plan_take(out, strides, indices, per_index, sizes, steps, wrap)
 
 
 def plan_scatter(
-    mode: str, dim: int, x: Layout | None, index: Layout, src: Layout, out: Layout
-) -> Launch:
+    mode: str, dim: int, x: Layout | None, index: Layout, src: Layout, out: Layout,
+    wrap: bool = True,
+) -> Launch:  # fmt: skip
     """out = x; out[i, index[i, j, k], k] op= src[i, j, k] for dim 1, over the index's shape.
 
     Inputs (x, src, index); without x (None) out starts from zero and the inputs are (src, index).
@@ -71,13 +77,13 @@ def plan_scatter(
     shared = tuple(d != dim for d in range(len(index.shape)))
     return _plan_put(
         mode, x, out, src.dtype, index.shape, strides, src.strides, (index,), (index.strides,),
-        (out.shape[dim],), (out.strides[dim],), shared,
+        (out.shape[dim],), (out.strides[dim],), shared, wrap,
     )  # fmt: skip
 
 
 def plan_index_put(
     mode: str, dims: tuple[int, ...], at: int, x: Layout | None, indices: tuple[Layout, ...],
-    src: Layout, out: Layout,
+    src: Layout, out: Layout, wrap: bool = True,
 ) -> Launch:  # fmt: skip
     """out = x; out[indices] op= src, src laid out as plan_index's result (it may broadcast).
 
@@ -91,7 +97,7 @@ def plan_index_put(
     sizes, steps = tuple(out.shape[d] for d in dims), tuple(out.strides[d] for d in dims)
     return _plan_put(
         mode, x, out, src.dtype, shape, strides, broadcast_strides(src, shape), indices, per_index,
-        sizes, steps, shared,
+        sizes, steps, shared, wrap,
     )  # fmt: skip
 
 
@@ -129,18 +135,19 @@ class Structure:
     outer: int  # put: dims shared by threads; the rest is gone through in order
     first: int  # the block's word of the first pointer behind out (1 more when x comes first)
     along: bool  # put: threads share the innermost dim, all else is in order
+    wrap: bool  # a negative index counts from the end
 
 
 def _plan_take(
     out: Layout, strides: Strides, indices: tuple[Layout, ...], per_index: tuple[Strides, ...],
-    sizes: tuple[int, ...], steps: tuple[int, ...],
+    sizes: tuple[int, ...], steps: tuple[int, ...], wrap: bool,
 ) -> Launch:  # fmt: skip
     if 0 in out.shape:
         return EMPTY
     space = fold(out.shape, (out.strides, strides, *per_index))
     s = Structure(
         "take", D.from_np(out.dtype), tuple(D.from_np(i.dtype) for i in indices),
-        len(space.sizes), tuple(stride_class(x[-1]) for x in space.strides), 0, 3, False,
+        len(space.sizes), tuple(stride_class(x[-1]) for x in space.strides), 0, 3, False, wrap,
     )  # fmt: skip
     ints = [*space.sizes, space.size // space.sizes[-1], *sizes, *steps]
     for x in space.strides:
@@ -153,7 +160,7 @@ def _plan_put(
     mode: str, x: Layout | None, out: Layout, src_dtype: object, shape: tuple[int, ...],
     out_strides: Strides, src_strides: Strides, indices: tuple[Layout, ...],
     per_index: tuple[Strides, ...], sizes: tuple[int, ...], steps: tuple[int, ...],
-    shared: tuple[bool, ...],
+    shared: tuple[bool, ...], wrap: bool,
 ) -> Launch:  # fmt: skip
     if mode not in MODES:
         raise ValueError(f"scatter: mode must be one of {MODES}, not {mode!r}")
@@ -186,7 +193,7 @@ def _plan_put(
         outer = len(share)
         s = Structure(
             mode, d, tuple(D.from_np(i.dtype) for i in indices), len(sizes_of),
-            tuple(stride_class(p[-1]) for p in picked), outer, 3 + (x is not None), along,
+            tuple(stride_class(p[-1]) for p in picked), outer, 3 + (x is not None), along, wrap,
         )  # fmt: skip
         size = math.prod(sizes_of)
         ints = [*ints, *sizes_of, math.prod(sizes_of[:-1]) if along else math.prod(sizes_of[:outer]),
@@ -278,7 +285,9 @@ class _Index:
                 f.load(memory(d), f.gep(rows[2 + k], at, memory(d))), d, D.int64
             )  # fmt: skip
             n = self.limits[k]
-            wrapped = f.select(f.icmp("slt", index, 0), f.op("add", index, n), index)
+            wrapped = index
+            if s.wrap:
+                wrapped = f.select(f.icmp("slt", index, 0), f.op("add", index, n), index)
             inside = f.icmp("ult", wrapped, n)
             ok = inside if ok is None else f.op("and", ok, inside)
             with f.iff(f.op("xor", inside, const("i1", True))):
