@@ -12,7 +12,7 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.view import Slice, expand, select, unsqueeze
+from weft.ops.view import Slice, expand, select, unflatten, unsqueeze
 
 
 class Concat(Op):
@@ -102,6 +102,8 @@ def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
                 f"{list(shape_of(x))} at entry {i}"
             )
     d = wrap_dim(dim, len(shape) + 1, "stack")
+    if out is None and d < len(shape):  # one view of the whole instead of one of each tensor
+        return unflatten(cat(xs, d), d, (len(xs), shape[d]))
     return cat([unsqueeze(x, d) for x in xs], d, out=out)
 
 
