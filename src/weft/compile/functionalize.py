@@ -45,13 +45,20 @@ def functionalize(
     shared: set[int],
     number_starts: list[int],
     live: tuple[int, ...],
+    *,
+    numbers: list | None = None,
+    named: dict[str, int] | None = None,
 ) -> Segment:
     """The graph of `path`, of which the results `live` are wanted.
+
+    `numbers`: write these values into the graph instead of making them inputs.
+    `named`: results wanted under names of their own (any, views too).
 
     `before`: the calls of earlier segments (for the layout and owner of their results).
     `shared`: outside tensors whose memory another outside tensor also sees.
     """
-    return _Functionalizer(path, before, outside, shared, number_starts).run(live)
+    f = _Functionalizer(path, before, outside, shared, number_starts, numbers)
+    return f.run(live, named or {})
 
 
 class _Functionalizer:
@@ -62,7 +69,9 @@ class _Functionalizer:
         outside: list[Layout],
         shared: set[int],
         number_starts: list[int],
+        literals: list | None,
     ) -> None:
+        self.literals = literals
         self.b = Builder()
         self.path = path
         self.calls = {n.depth: n for n in (*before, *path)}
@@ -79,7 +88,7 @@ class _Functionalizer:
         self.effects: list[Node] = []
         self.written: list[int] = []
 
-    def run(self, live: tuple[int, ...]) -> Segment:
+    def run(self, live: tuple[int, ...], named: dict[str, int]) -> Segment:
         for call in self.path:
             if call.op is WRITE:
                 self._write(*call.args)
@@ -95,6 +104,7 @@ class _Functionalizer:
             else:
                 results[k] = f"r{k}"
                 outputs[f"r{k}"] = self._own(self.current[k], taken)
+        outputs.update((name, self.value(k)) for name, k in named.items())
         written = {}
         for ref in self.written:
             if ref < 0 or ref < self.first:
@@ -178,7 +188,10 @@ class _Functionalizer:
         at = self.number_starts[call.depth]
         first = next((self.value(r) for r in call.args if r not in NUMBERS), None)
         for r in call.args:
-            if r in NUMBERS:
+            if r in NUMBERS and self.literals is not None:
+                args.append(self.literals[at])
+                at += 1
+            elif r in NUMBERS:
                 d = first.type.dtype if first is not None else dt.float32
                 node = self.b.input(f"n{at}", Type((), d))
                 self.inputs.append(node)

@@ -1,0 +1,103 @@
+"""trace: a function's ops on example inputs, as one Graph that needs no Python to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from weft.compile.expand import expand_bodies
+from weft.compile.functionalize import functionalize
+from weft.compile.record import Session, TrieNode
+from weft.core.graph import Graph
+from weft.core.handle import Handle, state
+from weft.kernels.layout import Layout
+
+
+class TraceError(RuntimeError):
+    """The function cannot become one graph; the message says which line, and why."""
+
+
+@dataclass
+class Traced:
+    """A graph, the tensors it captured (weights, constants) by input name, and the results."""
+
+    graph: Graph
+    captured: dict[str, Handle]
+    results: Any
+
+
+def trace(
+    fn: Callable,
+    inputs: Mapping[str, Handle],
+    names: Mapping[int, str] | None = None,
+) -> Traced:
+    """Run fn(*inputs.values()) once, without gradients, and return what it did as a graph.
+
+    `names`: id(tensor) -> input name for captured tensors (a state_dict turned round); others are
+    called const0, const1, ...  The result may be a tensor, a tuple or list, or a dict of tensors.
+    TraceError: a write to memory that outlives the call, a random draw, a result that is no tensor.
+    Only the branches taken with these inputs are in the graph.
+    """
+    session = Session(TrieNode(None, None, (), None), None)
+    session.matching = False
+    before = (state.recorder, state.grad)
+    state.recorder, state.grad = session, False
+    try:
+        results = fn(*inputs.values())
+    finally:
+        state.recorder, state.grad = before
+    named = _named(results)
+    graph, outside = _graph(session, named)
+    labels = {id(t): k for k, t in inputs.items()}
+    captured: dict[str, Handle] = {}
+    for j, node in outside.items():
+        t = session.outside[j]
+        name = labels.get(id(t))
+        if name is None:
+            name = (names or {}).get(id(t)) or f"const{len(captured)}"
+            captured[name] = t
+        node.name = name
+    used = {n.name: n for n in graph.inputs}
+    graph.inputs = [used[k] for k in (*inputs, *captured) if k in used]
+    session.finish()
+    return Traced(expand_bodies(graph), captured, results)
+
+
+def _named(results: Any) -> dict[str, Handle]:
+    if isinstance(results, Handle):
+        results = {"output": results}
+    elif isinstance(results, (tuple, list)):
+        results = {f"output{i}": r for i, r in enumerate(results)}
+    if not isinstance(results, dict) or not results:
+        raise TraceError(f"trace: the function returned {type(results).__name__}, not tensors")
+    for k, v in results.items():
+        if not isinstance(v, Handle):
+            raise TraceError(f"trace: result {k!r} is {type(v).__name__}, not a tensor")
+    return results
+
+
+def _graph(session: Session, results: Mapping[str, Handle]) -> tuple[Graph, dict[int, Any]]:
+    path = session.cursor.path(0)
+    refs = {}
+    for name, t in results.items():
+        ghost = t._ghost
+        if ghost is None or ghost.session is not session:
+            raise TraceError(f"trace: result {name!r} does not depend on any op of the function")
+        refs[name] = ghost.k
+    outside = [Layout.of(t._a) for t in session.outside]
+    segment = functionalize(
+        path, [], outside, set(), session.number_starts, (), numbers=session.numbers, named=refs
+    )
+    for name, ref in segment.written.items():
+        shape = list(outside[~ref].shape)
+        raise TraceError(
+            f"trace: the function writes to a tensor of shape {shape} that outlives it ({name}); "
+            "a model with running statistics must be in eval mode"
+        )
+    for n in segment.graph.effects:
+        raise TraceError(
+            f"trace: {n.op} at {segment.graph.lines.get(n.serial, '?')} draws random numbers; "
+            "a model with dropout must be in eval mode"
+        )
+    return segment.graph, segment.outside
