@@ -42,6 +42,7 @@ def run(p: Program, values: Mapping[str, Any]) -> None:
     for x in p.params:
         if x.name not in state:
             raise ValueError(f"{p.name}: no value for {x.name}")
+    for x in p.params:
         if isinstance(x, Buffer):
             a = state[x.name]
             shape = tuple(state[n] if isinstance(n, str) else n for n in x.shape)
