@@ -76,7 +76,10 @@ def test_trim_and_cap():
 def test_memory_that_does_not_exist():
     used = memory.memory_stats()["used_bytes"]
     with pytest.raises(MemoryError):
-        memory.empty((1 << 46,), FLOAT)
+        memory.empty((1 << 44,), FLOAT)
+    for shape in [(1 << 62,), (1 << 40, 1 << 40), (-3,), (-200, -200)]:
+        with pytest.raises((ValueError, MemoryError)):
+            memory.empty(shape, FLOAT)
     assert memory.memory_stats()["used_bytes"] == used
 
 

@@ -9,8 +9,6 @@ finaliser puts the block back.
 import ctypes
 import math
 import os
-import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,8 @@ import numpy as np
 SMALL = 16 * 1024  # below this NumPy's own cache is faster than ours
 ALIGNMENT = 64
 _PAGE = 4096
+_ADDRESSABLE = 1 << 47
+_MAX_SIZES = 4096  # exact sizes whose class is remembered
 _HUGE_PAGE = 2 * 1024 * 1024
 _HUGE_FROM = 4 * 1024 * 1024
 
@@ -45,14 +45,44 @@ def size_class(size: int) -> int:
     return -(-size // step) * step
 
 
+class _Class:
+    """The blocks of one size: those that wait for use, and the type of their leases."""
+
+    __slots__ = ("free", "lease", "size")
+
+    def __init__(self, size: int):
+        self.size = size
+        self.free: list[_Block] = []
+        # A ctypes array, since NumPy takes its memory without a copy or a parse.
+        body = {"__del__": _end_lease, "__slots__": ("block",)}
+        self.lease: Any = type("Lease", (ctypes.c_char * size,), body)
+
+
+class _Block:
+    __slots__ = ("address", "allocator", "owner", "size_class")
+
+    def __init__(self, allocator: "Allocator", size_class: _Class):
+        self.allocator = allocator
+        self.size_class = size_class
+        self.owner, self.address = _system_block(size_class.size)
+
+
+def _end_lease(lease: Any) -> None:
+    block = lease.block
+    block.allocator.give(block)
+
+
 class Allocator:
-    """Size classes with a list of free blocks each; `cap` bounds the bytes that lie free."""
+    """Size classes with a list of free blocks each; `cap` bounds the bytes that lie free.
+
+    No lock: a list's `pop` and `append` are atomic, and the interpreter does not switch threads
+    inside the additions to the counters. A finaliser may run `give` anywhere, inside `take` too.
+    """
 
     def __init__(self, cap: int):
         self.cap = cap
-        # Reentrant: the garbage collector may run a finaliser while the same thread is in here.
-        self._lock = threading.RLock()
-        self._free: dict[int, list[tuple[Any, int]]] = {}
+        self._classes: dict[int, _Class] = {}
+        self._by_size: dict[int, _Class] = {}
         self.cached_bytes = 0
         self.used_bytes = 0
         self.peak_bytes = 0
@@ -61,54 +91,54 @@ class Allocator:
 
     def take(self, size: int) -> Any:
         """A lease on a block of at least `size` bytes."""
-        block_size = size_class(size)
-        block = None
-        with self._lock:
-            waiting = self._free.get(block_size)
-            if waiting:
-                block = waiting.pop()
-                self.cached_bytes -= block_size
-                self.reuses += 1
-        if block is None:
-            block = self._grow(block_size)
-        lease = _lease_type(block_size).from_address(block[1])
-        lease.allocator, lease.block, lease.size = self, block, block_size
-        with self._lock:
-            self.used_bytes += block_size
-            self.peak_bytes = max(self.peak_bytes, self.used_bytes)
+        size_class = self._by_size.get(size) or self._class(size)
+        try:
+            block = size_class.free.pop()
+        except IndexError:
+            block = self._grow(size_class)
+        else:
+            self.cached_bytes -= size_class.size
+            self.reuses += 1
+        lease = size_class.lease.from_address(block.address)
+        lease.block = block
+        self.used_bytes += size_class.size
+        if self.used_bytes > self.peak_bytes:
+            self.peak_bytes = self.used_bytes
         return lease
 
-    def _grow(self, block_size: int) -> tuple[Any, int]:
-        self.system_allocations += 1
-        try:
-            return _system_block(block_size)
-        except MemoryError:
-            self.trim(0)
-            return _system_block(block_size)
-
-    def give(self, block: tuple[Any, int], block_size: int) -> None:
+    def give(self, block: _Block) -> None:
         """Take a block back; beyond the cap it goes to the system."""
-        with self._lock:
-            self.used_bytes -= block_size
-            if self.cached_bytes + block_size > self.cap:
-                return
-            self._free.setdefault(block_size, []).append(block)
-            self.cached_bytes += block_size
+        size = block.size_class.size
+        self.used_bytes -= size
+        if self.cached_bytes + size <= self.cap:
+            self.cached_bytes += size
+            block.size_class.free.append(block)
 
     def trim(self, keep: int = 0) -> None:
         """Return free blocks to the system, largest first, until at most `keep` bytes lie free."""
-        with self._lock:
-            for block_size in sorted(self._free, reverse=True):
-                waiting = self._free[block_size]
-                while waiting and self.cached_bytes > keep:
-                    waiting.pop()
-                    self.cached_bytes -= block_size
+        for size in sorted(self._classes, reverse=True):
+            free = self._classes[size].free
+            while self.cached_bytes > keep:
+                try:
+                    free.pop()
+                except IndexError:
+                    break
+                self.cached_bytes -= size
 
-    def after_fork(self) -> None:
-        """The child's only thread does not hold the lock that another thread of the parent may have
-        held.
-        """
-        self._lock = threading.RLock()
+    def _class(self, size: int) -> _Class:
+        if len(self._by_size) > _MAX_SIZES:
+            self._by_size.clear()
+        block_size = size_class(size)
+        found = self._classes.setdefault(block_size, _Class(block_size))
+        return self._by_size.setdefault(size, found)
+
+    def _grow(self, size_class: _Class) -> _Block:
+        self.system_allocations += 1
+        try:
+            return _Block(self, size_class)
+        except MemoryError:
+            self.trim(0)
+            return _Block(self, size_class)
 
 
 def _system_block(size: int) -> tuple[Any, int]:
@@ -123,25 +153,7 @@ def _system_block(size: int) -> tuple[Any, int]:
     return owner, -(-start // align) * align
 
 
-@cache
-def _lease_type(size: int) -> Any:
-    """The class of leases of one block size: a ctypes array, since NumPy takes its memory without a
-    copy or a parse.
-    """
-    return type(
-        "Lease",
-        (ctypes.c_char * size,),
-        {"__del__": _end_lease, "__slots__": ("allocator", "block", "size")},
-    )
-
-
-def _end_lease(lease: Any) -> None:
-    lease.allocator.give(lease.block, lease.size)
-
-
 _allocator = Allocator(_default_cap())
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_allocator.after_fork)
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -149,7 +161,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     MemoryError.
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < SMALL:
+    if size < SMALL or size > _ADDRESSABLE:  # NumPy has the right error for what cannot be
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, _allocator.take(size))
 

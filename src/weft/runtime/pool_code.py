@@ -75,8 +75,8 @@ define internal void @init_wait() nounwind {
 }
 """
 
-# Linux likes to wake a worker on the caller's CPU, where it waits until the caller sleeps, run after
-# run: both parts then go one after another. Who is found there is sent to the other CPUs.
+# Linux likes to wake a worker on the caller's CPU, where it waits until the caller sleeps, each
+# time: both parts then go one after another. Who is found there is sent to the other CPUs.
 _SPREAD = """
 @weft_cpus = global [128 x i8] zeroinitializer, align 64
 @places = internal global [WORKERS x { i32, i32 }] zeroinitializer, align 64

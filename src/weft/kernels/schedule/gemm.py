@@ -153,12 +153,10 @@ def _merged(dims: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, 
     for size, *strides in dims:
         if size == 1:
             continue
-        if joined and all(
-            outer == size * inner for outer, inner in zip(joined[-1][1:], strides, strict=True)
-        ):
-            joined[-1] = (joined[-1][0] * size, *strides)
-        else:
-            joined.append((size, *strides))
+        whole = [size * stride for stride in strides]
+        outer = joined.pop() if joined and [*joined[-1][1:]] == whole else (1,)
+        a, b, c = strides
+        joined.append((outer[0] * size, a, b, c))
     return joined
 
 

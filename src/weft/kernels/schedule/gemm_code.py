@@ -147,41 +147,33 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     for pointer_ in c_row:
         f.intrinsic("prefetch", "void", pointer_, *(Value(t, "i32") for t in ("0", "3", "1")))
 
-    def step(sums: list[Operand], a: Operand, b: Operand) -> list[Operand]:
+    def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
+        new: list[Operand] = []
         for i in range(rows):
             one = f.splat(f.load(element, f.gep(a, row_offset[i], element)), type)
-            for v in range(vectors):
-                sums[i * vectors + v] = multiply_add(f, tile, one, b_row[v], sums[i * vectors + v])
-        return sums
+            old = sums[i * vectors : (i + 1) * vectors]
+            new += [multiply_add(f, tile, one, b, c) for b, c in zip(b_row, old, strict=True)]
+        return new
 
-    start = [("ptr", "%a"), ("ptr", "%b"), *[(type, zero(type))] * (rows * vectors)]
-    whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
-    with f.loop(0, whole, _UNROLL, start) as main:
-        a, b, sums = main.carry[0], main.carry[1], list(main.carry[2:])
-        for u in range(_UNROLL):
-            if a_unit:
-                sums = step(sums, f.gep(a, u, element), f.gep(b, f.mul(f.arg("bs"), u), element))
-            else:
-                sums = step(
-                    sums,
-                    f.gep(a, f.mul(a_step, u), element),
-                    f.gep(b, f.mul(f.arg("bs"), u), element),
-                )
-        main.next = [
-            f.gep(a, f.mul(a_step, _UNROLL), element),
-            f.gep(b, f.mul(f.arg("bs"), _UNROLL), element),
-            *sums,
-        ]
-    rest_start = [(t, v) for (t, _), v in zip(start, main.carry, strict=True)]
-    with f.loop(whole, f.arg("kc"), 1, rest_start) as rest:
-        a, b = rest.carry[0], rest.carry[1]
-        rest.next = [
-            f.gep(a, a_step, element),
-            f.gep(b, f.arg("bs"), element),
-            *step(list(rest.carry[2:]), a, b),
-        ]
-    sums = list(rest.carry[2:])
+    def steps(start: Operand, stop: Operand, count: int, values: Sequence[Operand]) -> list[Value]:
+        """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
+        carry = list(zip(["ptr", "ptr", *[type] * (rows * vectors)], values, strict=True))
+        with f.loop(start, stop, count, carry) as L:
+            a, b, *sums = L.carry
+            for u in range(count):
+                a_at = f.gep(a, f.mul(a_step, u), element)
+                sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
+            a_next = f.gep(a, f.mul(a_step, count), element)
+            L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), *sums]
+        return L.carry
+
+    values: Sequence[Operand] = ["%a", "%b", *[zero(type)] * (rows * vectors)]
+    whole: Operand = 0
+    if rows == tile.rows:  # tiles of fewer rows are rare: not worth the time to compile more code
+        whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
+        values = steps(0, whole, _UNROLL, values)
+    sums = steps(whole, f.arg("kc"), 1, values)[2:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
         for value, place in zip(sums, places, strict=True):
