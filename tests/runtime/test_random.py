@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
+import signal
 import threading
 from pathlib import Path
 
@@ -349,6 +351,28 @@ def test_the_fingerprint_changes_with_every_draw():
         draw()
         seen.add(g.fingerprint())
     assert len(seen) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_may_draw_whoever_held_the_lock():
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with rng.default_generator._lock:
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # a deadlock ends the child, not the test run
+        os._exit(0 if rng.default_generator.uniform(3).shape == (3,) else 1)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_default_generator_and_fork():

@@ -475,6 +475,14 @@ class DefaultGenerator(Generator):
 default_generator = DefaultGenerator()
 
 
+def _new_lock() -> None:
+    _Current.generator._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may have held the lock at the fork
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator, as `torch.manual_seed`; returns it."""
     return default_generator.manual_seed(int(seed))
