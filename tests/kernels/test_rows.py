@@ -1,0 +1,108 @@
+"""Row kernels have the bits of the formulas composed of single ops."""
+
+import numpy as np
+import pytest
+
+from tests.kernels.run import elementwise, launched, of, thread_count
+from weft.core import dtype as D
+from weft.core import scalar as S
+from weft.kernels.eager import plan_layer_norm, plan_reduce, plan_rms_norm, plan_softmax
+
+X, Y, Z = (S.Arg(i, D.float32) for i in range(3))
+SHAPES = [((5, 7), 1), ((3, 1000), 1), ((2, 20000), 1), ((4, 9, 33), 1), ((4, 9, 33), 0),
+          ((1, 1), 1), ((17,), 0)]  # fmt: skip
+
+
+def reduced(kind: str, x: np.ndarray, dim: int) -> np.ndarray:
+    out = np.empty([1 if d == dim % x.ndim else n for d, n in enumerate(x.shape)], np.float32)
+    return launched(plan_reduce(kind, X, (dim,), True, [of(x)], of(out)), out, x)
+
+
+def softmax(x: np.ndarray, dim: int, *, log: bool = False) -> np.ndarray:
+    out = np.empty(x.shape, x.dtype)
+    return launched(plan_softmax(of(x), dim, of(out), log=log), out, x)
+
+
+@pytest.mark.parametrize(("shape", "dim"), SHAPES, ids=str)
+def test_softmax_is_its_composition(shape: tuple[int, ...], dim: int) -> None:
+    base = (np.random.default_rng(0).standard_normal(shape) * 4).astype(np.float32)
+    for x in (base, base[..., ::-1]):
+        top = reduced("max", x, dim)
+        e = elementwise(S.exp(X - Y), x, top)
+        total = reduced("sum", e, dim)
+        assert softmax(x, dim).tobytes() == elementwise(X / Y, e, total).tobytes()
+        want = elementwise((X - Y) - S.log(Z), x, top, total)
+        assert softmax(x, dim, log=True).tobytes() == want.tobytes()
+
+
+def test_softmax_edges() -> None:
+    big = np.float32([[1000, 1000, -1000], [-np.inf, 0, -np.inf], [np.nan, 1, 2]])
+    np.testing.assert_array_equal(softmax(big, 1)[:2], [[0.5, 0.5, 0], [0, 1, 0]])
+    assert np.isnan(softmax(big, 1)[2]).all()
+    assert np.isnan(softmax(np.full((1, 3), -np.inf, np.float32), 1)).all()
+    assert softmax(np.empty((0, 3), np.float32), 1).shape == (0, 3)
+
+
+@pytest.mark.parametrize("d", [D.bfloat16, D.float16], ids=str)
+def test_halves_are_float32_rounded_once(d: D.dtype) -> None:
+    x = np.random.default_rng(1).standard_normal((5, 70)).astype(d.np)
+    wide = x.astype(np.float32)
+    for log in (False, True):
+        assert (softmax(x, 1, log=log) == softmax(wide, 1, log=log).astype(d.np)).all()
+    out, want = np.empty_like(x), np.empty_like(wide)
+    launched(plan_layer_norm(of(x), 1, of(out), 1e-5), out, x)
+    launched(plan_layer_norm(of(wide), 1, of(want), 1e-5), want, wide)
+    assert (out == want.astype(d.np)).all()
+
+
+@pytest.mark.parametrize(("shape", "dims"), [((5, 7), 1), ((3, 1000), 1), ((2, 3, 40), 2), ((2, 9000), 1)])
+def test_layer_norm_is_its_composition(shape: tuple[int, ...], dims: int) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape).astype(np.float32)
+    w, b = (rng.standard_normal(shape[-dims:]).astype(np.float32) for _ in range(2))
+    lead = shape[: len(shape) - dims]
+    mean, rstd, out = np.empty(lead, np.float32), np.empty(lead, np.float32), np.empty_like(x)
+    launch = plan_layer_norm(
+        of(x), dims, of(out), 1e-5, weight=of(w), bias=of(b), mean=of(mean), rstd=of(rstd)
+    )
+    launched(launch, out, mean, rstd, x, w, b)
+    flat = x.reshape(*lead, -1)
+    n = np.float32(flat.shape[-1])
+    mu = reduced("sum", flat, -1) / n
+    d = flat - mu
+    r = elementwise(S.rsqrt(X + 1e-5), reduced("sum", d * d, -1) / n)
+    want = (d * r) * w.reshape(-1) + b.reshape(-1)
+    assert out.tobytes() == want.tobytes()
+    assert (mean == mu[..., 0]).all()
+    assert (rstd == r[..., 0]).all()
+    exact = x.astype(np.float64).reshape(*lead, -1)
+    exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(out.reshape(exact.shape), exact * w.reshape(-1) + b.reshape(-1), atol=1e-4)
+
+
+def test_rms_norm() -> None:
+    x = np.random.default_rng(3).standard_normal((6, 37))
+    out, rstd = np.empty_like(x), np.empty(6)
+    launched(plan_rms_norm(of(x), 1, of(out), 1e-6, rstd=of(rstd)), out, rstd, x)
+    want = 1 / np.sqrt((x * x).mean(1) + 1e-6)
+    np.testing.assert_allclose(rstd, want, rtol=1e-14)
+    np.testing.assert_allclose(out, x * want[:, None], rtol=1e-14)
+
+
+def test_threads_and_batch_do_not_matter() -> None:
+    x = np.random.default_rng(4).standard_normal((200, 501)).astype(np.float32)
+    got = set()
+    for n in (1, 2):
+        with thread_count(n):
+            got.add(softmax(x, 1).tobytes())
+    assert len(got) == 1
+    assert softmax(x[77:78], 1).tobytes() == softmax(x, 1)[77].tobytes()
+
+
+def test_normalised_dims_must_be_one_run() -> None:
+    x = np.zeros((2, 3, 8), np.float32)[..., ::2]
+    out = np.zeros((2, 3, 4), np.float32)
+    launched(plan_layer_norm(of(x), 1, of(out), 1e-5), out, x)
+    x = np.zeros((2, 6, 8), np.float32)[:, ::2, :3]
+    with pytest.raises(ValueError, match="not one run"):
+        plan_layer_norm(of(x), 2, of(np.zeros((2, 3, 3), np.float32)), 1e-5)
