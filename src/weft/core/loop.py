@@ -54,6 +54,9 @@ class Index(Expr):
     def key(self) -> tuple:
         return (self.name, self.dtype)
 
+    def label(self) -> str:
+        return self.name
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Load(Expr):
@@ -69,6 +72,9 @@ class Load(Expr):
 
     def key(self) -> tuple:
         return (self.buffer, self.dtype, *map(id, self.indices))
+
+    def label(self) -> str:
+        return show(self)
 
 
 @dataclass(frozen=True)

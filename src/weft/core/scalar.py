@@ -246,6 +246,10 @@ class Expr(metaclass=_Interned):
     def args(self) -> tuple[Expr, ...]:
         return ()
 
+    def label(self) -> str:
+        """The text of a kind of node that another module adds."""
+        raise NotImplementedError
+
     def __add__(self, o: Any) -> Expr:
         return add(self, o)
 
@@ -473,8 +477,10 @@ def show(e: Expr) -> str:
         return f"coord({e.dim})"
     if isinstance(e, Cast):
         return f"{e.dtype.short}({show(e.operand)})"
-    name = e.name if isinstance(e, Scalar) else "where"
-    return f"{name}({', '.join(map(show, e.args))})"
+    if isinstance(e, Scalar | Select):
+        name = e.name if isinstance(e, Scalar) else "where"
+        return f"{name}({', '.join(map(show, e.args))})"
+    return e.label()
 
 
 _IN_FLOAT32 = (D.float16, D.bfloat16)

@@ -195,12 +195,22 @@ def scalar(name: str, d: dtype, xs: list[str]) -> str:
     pick = kinds[0] if d.category == D.FLOAT or len(kinds) == 1 else kinds[-1]
     if name == "not":
         pick = kinds[0]
-    text = pick.format(*(f"({x})" if " " in x else x for x in xs), f="" if d is D.float64 else "f")
+    text = pick.format(*map(_wrapped, xs), f="" if d is D.float64 else "f")
     if d.category == D.INT and TABLE[name].result != "bool":
         return f"({_VALUE[d.name]})({text})"
     if d.name in _HALF and TABLE[name].result != "bool":
         return f"weft_from_{_HALF[d.name]}(weft_to_{_HALF[d.name]}({text}))"
     return text
+
+
+def _wrapped(x: str) -> str:
+    """x in parentheses unless it is one word, call, cell or group already."""
+    depth = 0
+    for i, c in enumerate(x):
+        depth += (c in "([") - (c in ")]")
+        if depth == 0 and (c in " -<>=!~?" or (c in ")]" and i < len(x) - 1)):
+            return f"({x})"
+    return x
 
 
 def _per_float(text: str) -> str:

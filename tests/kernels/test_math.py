@@ -1,0 +1,147 @@
+"""Errors of the elementary functions in ulp, special values, and the same on narrower vectors.
+
+Run as a script it prints the table (WEFT_TARGET=avx2 or sse for the others):
+    python -m tests.kernels.test_math
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.kernels.run import elementwise
+from weft.core import dtype as D
+from weft.core import scalar as S
+from weft.kernels.target import math as vmath
+from weft.runtime.native import host
+
+# bounds in ulp: float32, float64; and where the operands are drawn from
+BOUNDS = {
+    "exp": (1.0, 1.0, -104, 89), "expm1": (0.51, 2, -20, 89), "exp2": (0.51, 1, -140, 127),
+    "log": (1.0, 1.0, None, None), "log1p": (0.51, 1.5, None, None), "log2": (0.51, 1, None, None),
+    "log10": (0.51, 2, None, None), "sin": (1.5, 1.6, -1000, 1000), "cos": (1.5, 1.6, -1000, 1000),
+    "tan": (0.51, 4, -1000, 1000), "tanh": (1.5, 3, -10, 10), "sinh": (0.51, 3, -88, 88),
+    "cosh": (0.51, 3, -88, 88), "asin": (0.51, 1, -1, 1), "acos": (0.51, 1, -1, 1),
+    "atan": (0.51, 1, -20, 20), "asinh": (0.51, 2, -20, 20), "acosh": (0.51, 2, 1, 50),
+    "atanh": (0.51, 2, -1, 1), "rsqrt": (1.5, 1.5, None, None), "sqrt": (0.5, 0.5, None, None),
+}  # fmt: skip
+# NumPy has no longdouble of these: the reference is Python's, in double
+SPECIAL = {"erf": (1.5, -6, 6), "erfc": (0.6, -6, 9), "lgamma": (1, 0.1, 50),
+           "digamma": (1, 2, 50), "erfinv": (0.6, -0.999, 0.999)}  # fmt: skip
+
+
+def operands(low: float | None, high: float | None, dtype: str, count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if low is None or high is None:
+        x = 10.0 ** rng.uniform(-44 if dtype == "float32" else -320, 38, count)
+        return np.concatenate([x, 1 + rng.standard_normal(count) / 10]).astype(dtype)
+    small = 10.0 ** rng.uniform(-30, 0, count) * rng.choice([-1, 1], count)
+    x = np.concatenate([rng.uniform(low, high, count), small]).astype(dtype)
+    return x[(x >= low) & (x <= high)]
+
+
+def worst(got: np.ndarray, exact: np.ndarray) -> float:
+    """The largest error in units of the last place of the exact value."""
+    info = np.finfo(got.dtype)
+    with np.errstate(all="ignore"):
+        place = np.maximum(np.floor(np.log2(np.abs(exact))), info.minexp)
+        error = np.abs(got.astype(np.longdouble) - exact) / np.exp2(place - info.nmant)
+        error[(got == exact.astype(got.dtype)) | (np.isnan(got) & np.isnan(exact))] = 0
+    return float(np.max(error))
+
+
+def error_of(name: str, d: D.dtype, low: float | None, high: float | None, count: int) -> float:
+    x = operands(low, high, d.name, count)
+    got = elementwise(S.Scalar(name, (S.Arg(0, d),)), x)
+    with np.errstate(all="ignore"):
+        wide = x.astype(np.longdouble if name not in SPECIAL else np.float64)
+        exact = 1 / np.sqrt(wide) if name == "rsqrt" else S.TABLE[name].numpy(wide)
+    return worst(got, exact.astype(np.longdouble))
+
+
+def check_all(count: int) -> list[str]:
+    """What exceeds its bound, in words."""
+    out = []
+    long = np.finfo(np.longdouble).nmant > 60
+    for name, (b32, b64, low, high) in BOUNDS.items():
+        for d, bound in ((D.float32, b32), (D.float64, b64)):
+            if d is D.float64 and not long:
+                continue
+            e = error_of(name, d, low, high, count)
+            if not e <= bound:
+                out.append(f"{name} {d.name}: {e:.2f} ulp > {bound}")
+    for name, (bound, low, high) in SPECIAL.items():
+        e = error_of(name, D.float32, low, high, count // 4)
+        if not e <= bound:
+            out.append(f"{name} float32: {e:.2f} ulp > {bound}")
+    return out
+
+
+def test_errors_in_ulp() -> None:
+    assert check_all(4000) == []
+
+
+def test_pow() -> None:
+    rng = np.random.default_rng(1)
+    x, y = np.abs(rng.standard_normal(20000) * 5), rng.standard_normal(20000) * 10
+    args = S.Arg(0, D.float32), S.Arg(1, D.float32)
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    with np.errstate(all="ignore"):
+        assert worst(elementwise(S.pow(*args), x, y), np.power(x.astype(np.longdouble), y)) <= 0.51
+    special = np.float32([0, -0.0, 1, -1, 2, -2, 0.5, -0.5, 3, -3, np.inf, -np.inf, np.nan, 1e30])
+    x, y = (a.ravel() for a in np.meshgrid(special, special))
+    with np.errstate(all="ignore"):
+        want = np.power(x.astype(np.float64), y.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(elementwise(S.pow(*args), x, y), want)
+
+
+@pytest.mark.parametrize("d", [D.float32, D.float64], ids=str)
+@pytest.mark.parametrize("name", sorted(vmath.NAMES - {"pow", "atan2"}))
+def test_special_values(name: str, d: D.dtype) -> None:
+    """inf, NaN, zeros with their signs, denormals and the ends of the domain."""
+    info = np.finfo(d.np)
+    x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, info.tiny, info.smallest_subnormal,
+                  -info.smallest_subnormal, info.max, -info.max, 2, -2, 1e-20, 1e5, 1e9, 1e18]).astype(d.np)  # fmt: skip
+    if name in ("lgamma", "digamma"):
+        x = x[(abs(x) < 1e15) & (abs(x) > 1e-19) | (x == 0) | ~np.isfinite(x)]
+    got = elementwise(S.Scalar(name, (S.Arg(0, d),)), x)
+    with np.errstate(all="ignore"):
+        want = S.TABLE[name].numpy(x.astype(np.float64)).astype(d.np)
+    np.testing.assert_allclose(got, want, rtol=8 * info.eps, atol=0)
+    exact = ~np.isnan(want) & (name not in ("lgamma", "erfc"))
+    assert (np.signbit(got) == np.signbit(want))[exact].all()
+
+
+@pytest.mark.parametrize("target", ["avx2", "sse"])
+def test_narrower_vectors(target: str) -> None:
+    """The whole table of rows and the bounds hold on machines with 256 and 128 bit vectors."""
+    if host().arch not in ("x86_64", "amd64"):
+        pytest.skip(f"{target} needs an x86-64 machine")
+    if target == "avx2" and host().vector_bits < 256:
+        pytest.skip("this machine has no avx2")
+    code = (
+        "from tests.kernels import test_math, test_nest, test_reduce\n"
+        "assert test_math.check_all(1000) == []\n"
+        "test_nest.test_every_row_on_every_dtype()\n"
+        "test_nest.test_casts_between_all_dtypes()\n"
+        "test_nest.test_nothing_is_written_outside()\n"
+        "test_reduce.test_bits_of_the_strict_order((5, 7, 33))\n"
+        "print('fine')\n"
+    )
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "WEFT_TARGET": target, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "fine\n", done.stderr
+
+
+if __name__ == "__main__":
+    for name, (_, _, low, high) in BOUNDS.items():
+        errors = [error_of(name, d, low, high, 200_000) for d in (D.float32, D.float64)]
+        print(f"{name:8} float32 {errors[0]:.2f}  float64 {errors[1]:.2f}")
+    for name, (_, low, high) in SPECIAL.items():
+        print(f"{name:8} float32 {error_of(name, D.float32, low, high, 20_000):.2f}")
