@@ -209,11 +209,12 @@ def gather(
     shape, places = shape_of(x), shape_of(index)
     if len(shape) != len(places):
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
-    if any(m > n for k, (n, m) in enumerate(zip(shape, places, strict=True)) if k != d):
-        raise RuntimeError(
-            f"Size does not match at dimension {d} expected index {list(places)} to be no larger "
-            f"than self {list(shape)} apart from dimension {d}"
-        )
+    for k, (n, m) in enumerate(zip(shape, places, strict=True)):
+        if m > n and k != d:
+            raise RuntimeError(
+                f"Size does not match at dimension {k} expected index {list(places)} to be no "
+                f"larger than self {list(shape)} apart from dimension {d}"
+            )
     y = apply(Gather(d), x, index)
     y = reshape(y, wanted) if not rank or not wanted else y
     return y if out is None else out.copy_result(y)
