@@ -1,5 +1,7 @@
 """Launches, tables, statuses; the builtin and the ctypes path must agree."""
 
+import copy
+import dataclasses
 import gc
 import os
 import subprocess
@@ -158,6 +160,18 @@ def test_arguments_are_not_leaked():
     assert (sys.getrefcount(x), sys.getrefcount(out)) == before
 
 
+def test_copies_outlive_the_original(rng):
+    plan, x = scale(9, 2.0), rng.standard_normal(9).astype(np.float32)
+    copies = [copy.copy(plan), copy.deepcopy(plan), dataclasses.replace(plan, quick=True)]
+    assert copies[0] == plan and hash(copies[0]) == hash(plan) and copies[2] != plan
+    del plan
+    gc.collect()
+    for other in copies:
+        out = np.zeros(9, np.float32)
+        assert native.launch(other, out, [x]) == 0
+        assert (out == 2 * x).all()
+
+
 def test_address():
     x = np.zeros((4, 5))
     assert native.address(x[2:, 1:]) == x.ctypes.data + 8 * 11
@@ -237,6 +251,8 @@ def test_table_shares_threads_and_scratch(rng):
 
 
 def test_parallel_stage_sees_every_thread():
+    if os.environ.get("WEFT_POOL") == "alone":
+        pytest.skip("no workers here")
     before = threads.get_num_threads()
     out = np.zeros(8, np.int32)
     try:
@@ -251,12 +267,13 @@ def test_parallel_stage_sees_every_thread():
         threads.set_num_threads(before)
 
 
-def test_without_builtins_all_is_equal():
+@pytest.mark.parametrize("pool", ["condition", "alone"])
+def test_without_builtins_all_is_equal(pool):
     """The whole file again through ctypes, and with the waits of systems without futexes."""
     if "WEFT_NO_BUILTIN" in os.environ:
         pytest.skip("already inside such a run")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
-    env = {**os.environ, "WEFT_NO_BUILTIN": "1", "WEFT_POOL": "condition"}
+    env = {**os.environ, "WEFT_NO_BUILTIN": "1", "WEFT_POOL": pool}
     run = subprocess.run(
         [*command, "-k", "not without_builtins"],
         env=env,

@@ -113,6 +113,16 @@ _trackers: list[Any] = []  # native code lives as long as its tracker: to the en
 _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 
+def _after_fork() -> None:
+    """The child's only thread does not hold the lock that another of the parent's may have held."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def load(
     ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None
 ) -> dict[str, int]:

@@ -15,8 +15,8 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,24 +67,21 @@ class Launch:
     scratch: int = 0
     scratch_per_thread: int = 0
     quick: bool = False
+    plan_: int = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def plan_(self) -> int:
-        """The address of the native form of this launch; it lives as long as the launch."""
+    def __post_init__(self) -> None:
+        # The native form, made at once: two threads may make their first call at the same time.
         ints = _words(self.ints)
         pairs = [w for s in self.stages for w in (s.function, int(s.parallel))]
-        head = [
-            len(self.stages),
-            len(self.ints),
-            self.scratch,
-            self.scratch_per_thread,
-            ctypes.addressof(ints),
-        ]
-        block = _words(
-            [*head, int(self.quick), int(any(s.parallel for s in self.stages)), 0, *pairs]
-        )
+        sizes = [len(self.stages), len(self.ints), self.scratch, self.scratch_per_thread]
+        flags = [int(self.quick), int(any(s.parallel for s in self.stages)), 0]
+        block = _words([*sizes, ctypes.addressof(ints), *flags, *pairs])
         object.__setattr__(self, "_kept", (ints, block))
-        return ctypes.addressof(block)
+        object.__setattr__(self, "plan_", ctypes.addressof(block))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy gets a native form of its own."""
+        return Launch, (self.stages, self.ints, self.scratch, self.scratch_per_thread, self.quick)
 
 
 def double_bits(value: float) -> int:
@@ -125,16 +122,22 @@ def address(array: np.ndarray) -> int:
 
 @cache
 def _launcher() -> Callable[..., int]:
-    function = _builtins()[0] if _builtins_fit() else _launch_by_ctypes
+    function = _builtins()[0] if _builtins_fit() and _builtins_work() else _launch_by_ctypes
     globals()["launch"] = function
     return function
 
 
 @cache
 def _addresser() -> Callable[[np.ndarray], int]:
-    function = _builtins()[1] if _builtins_fit() else _address_by_ctypes
+    function = _builtins()[1] if _builtins_fit() and _builtins_work() else _address_by_ctypes
     globals()["address"] = function
     return function
+
+
+def _builtins_work() -> bool:
+    """Whether arrays have the struct that we read (a build of Python may differ)."""
+    probe = np.zeros((3, 4))[1:, 2:]
+    return _builtins()[1](probe) == _address_by_ctypes(probe)
 
 
 def _builtins_fit() -> bool:

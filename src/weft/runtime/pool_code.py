@@ -38,6 +38,20 @@ define internal void @wake(ptr %word) nounwind {
 define internal void @init_wait() nounwind { ret void }
 """
 
+_CREATE = """
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @pthread_detach(ptr)
+"""
+
+# No pthreads (Windows): no worker can be made, the caller runs every stage alone.
+_ALONE = """
+define internal i32 @pthread_create(ptr %a, ptr %b, ptr %c, ptr %d) nounwind { ret i32 1 }
+define internal i32 @pthread_detach(ptr %a) nounwind { ret i32 1 }
+define internal void @wait(ptr %word, i32 %value) nounwind { ret void }
+define internal void @wake(ptr %word) nounwind { ret void }
+define internal void @init_wait() nounwind { ret void }
+"""
+
 _CONDITION = """
 declare i32 @pthread_mutex_init(ptr, ptr)
 declare i32 @pthread_mutex_lock(ptr)
@@ -160,8 +174,6 @@ define internal void @spread(i32 %nth, i32 %cpu) nounwind { ret void }
 
 _POOL = """
 @weft_pool = global [512 x i8] zeroinitializer, align 64
-declare i32 @pthread_create(ptr, ptr, ptr, ptr)
-declare i32 @pthread_detach(ptr)
 
 define internal ptr @worker(ptr %packed) nounwind {
 entry:
@@ -417,13 +429,15 @@ EXPORTS = (
 )
 
 
-def text(*, portable: bool = False) -> str:
-    """The module. `portable` waits on a condition variable even where there are futexes."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
-        platform.machine().lower(), platform.machine().lower()
-    )
+def text(waits: str = "") -> str:
+    """The module. `waits` names a way to wait that is not this system's, for tests: `condition`
+    (variables, for systems without futexes) or `alone` (no workers).
+    """
+    machine = platform.machine().lower()
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
     linux = sys.platform == "linux"
     calls = _SYSCALLS.get(machine) if linux else None
+    way = waits or ("futex" if calls else "alone" if sys.platform == "win32" else "condition")
     pause, declaration = _PAUSE.get(machine, ("", ""))
     words = {
         "PAUSE": pause,
@@ -437,7 +451,7 @@ def text(*, portable: bool = False) -> str:
     parts = [
         declaration,
         _LINUX if linux else "",
-        _FUTEX if calls and not portable else _CONDITION,
+        {"futex": _CREATE + _FUTEX, "condition": _CREATE + _CONDITION, "alone": _ALONE}[way],
         _SPREAD if calls else _NO_SPREAD,
         _POOL,
         run_code.SCRATCH,

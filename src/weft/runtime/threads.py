@@ -7,13 +7,15 @@ See `pool_code`.
 import atexit
 import ctypes
 import os
+import threading
 import time
-from functools import cache
 
 from weft.runtime import pool_code
 from weft.runtime.machine import load
 
 _wanted: int | None = None
+_found: dict[str, int] | None = None
+_starting = threading.Lock()
 
 
 def default_num_threads() -> int:
@@ -56,18 +58,23 @@ def set_num_threads(threads: int) -> None:
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"set_num_threads: expected a positive integer, got {threads!r}")
     _wanted = threads
-    if functions.cache_info().currsize:
+    if _found is not None:
         _resize(threads)
 
 
-@cache
 def functions() -> dict[str, int]:
-    """The addresses of the native functions of `pool_code`; the pool is set to
-    `get_num_threads()`.
-    """
-    # WEFT_POOL=condition tests the way of systems without futexes.
-    code = pool_code.text(portable=os.environ.get("WEFT_POOL") == "condition")
-    found = load(code, pool_code.EXPORTS)
+    """The addresses of the native functions of `pool_code`; at first the pool gets its size."""
+    global _found
+    if _found is None:
+        with _starting:  # a second start would reset a pool that runs already
+            if _found is None:
+                _found = _start()
+    return _found
+
+
+def _start() -> dict[str, int]:
+    # WEFT_POOL=condition|alone tests the ways of other systems.
+    found = load(pool_code.text(os.environ.get("WEFT_POOL", "")), pool_code.EXPORTS)
     _reset(found)
     _resize(get_num_threads(), found)
     atexit.register(_resize, 1)
