@@ -518,7 +518,7 @@ class Tensor(Handle):
     def __reduce_ex__(self, protocol: Any) -> tuple:
         if self._fn is not None:
             raise RuntimeError("only leaf tensors can be pickled; call detach() first")
-        return _rebuild, (type(self), np.ascontiguousarray(self._a), self._rg)
+        return _rebuild, (type(self), np.array(self._a, order="C"), self._rg)
 
     def __repr__(self, **kw: Any) -> str:
         from_fn = f", grad_fn=<{self._fn.name()}>" if self._fn is not None else ""

@@ -260,7 +260,7 @@ def amin(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -
 def _extreme_dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
     shape = shape_of(x)
     dims = wrap_dims(dim, len(shape), op)
-    if any(shape[d] == 0 for d in dims):
+    if 0 in [shape[d] for d in dims]:
         raise IndexError(
             f"{op}(): Expected reduction dim {dims[0]} to have non-zero size (shape {list(shape)})"
         )

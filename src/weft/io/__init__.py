@@ -1,0 +1,20 @@
+"""Files: `.weft` models, `.safetensors`, ONNX.  Loading any of them executes nothing."""
+
+from weft.io.container import BadFile
+from weft.io.model_file import ModelFile, load, save
+from weft.io.report import Report, verify
+from weft.io.safetensors import load_file, save_file
+from weft.io.state_file import load_state, save_state
+
+__all__ = [
+    "BadFile",
+    "ModelFile",
+    "Report",
+    "load",
+    "load_file",
+    "load_state",
+    "save",
+    "save_file",
+    "save_state",
+    "verify",
+]

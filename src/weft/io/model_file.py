@@ -1,0 +1,273 @@
+"""`.weft`: one file that resumes training, serves, and proves itself.
+
+It is a `.safetensors` file.  Tensors: the state_dict under its own names; recorded inputs and
+outputs, optimizer and other state under `weft/...`.  Metadata: the graph's text a signature, the
+records, the report of the last verification, labels, preprocessing, lineage, a card.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import weft
+from weft.compile.program import Program
+from weft.compile.symbolic import NotUniform, bind, generalise, sizes_of
+from weft.compile.trace import trace
+from weft.core.graph import Graph, to_text
+from weft.core.graph_text import parse
+from weft.io import container, report, tree
+from weft.kernels.layout import Layout
+
+FORMAT = "1"
+RESERVED = "weft/"
+
+
+def save(
+    path: str | os.PathLike,
+    model: Any,
+    example: Any = None,
+    *,
+    input_names: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    card: str = "",
+    training: Mapping[str, Any] | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    dynamic_batch: bool = True,
+) -> ModelFile:
+    """Write `model` (a Module) to a `.weft` file and verify it.
+
+    example        a tensor or tuple of tensors: the graph is traced on them in eval mode, and the
+                   inputs and outputs are recorded, so that every later copy can be proved
+    training       state to go on from: optimizer.state_dict(), epoch, RNG state, ...
+    dynamic_batch  the first dim of every input is one symbol `b` (needs a model that allows it)
+    Errors: trace errors name the user's line; nothing is written when anything fails.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    state = model.state_dict()
+    for name, t in state.items():
+        if name.startswith(RESERVED):
+            raise ValueError(f"save: the parameter name {name!r} begins with {RESERVED!r}")
+        arrays[name] = t.detach().numpy()
+    metadata = {
+        "weft.format": FORMAT,
+        "weft.card": card,
+        "weft.preprocessing": json.dumps(dict(preprocessing or {})),
+        "weft.lineage": json.dumps({**_lineage(), **dict(lineage or {})}),
+    }
+    if labels is not None:
+        metadata["weft.labels"] = json.dumps(list(labels))
+    if training is not None:
+        metadata["weft.training"] = json.dumps(
+            tree.flatten(dict(training), RESERVED + "training", arrays)
+        )
+    if example is not None:
+        inputs = _inputs(example, input_names)
+        graph, captured = _traced(model, inputs, dynamic_batch)
+        for name, t in captured.items():
+            if name not in arrays:
+                arrays[f"{RESERVED}const/{name}"] = t.detach().numpy()
+        metadata["weft.graph.forward"] = to_text(graph)
+        metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
+    if metadata.get("weft.graph.forward"):
+        made = ModelFile(str(path), arrays, metadata)
+        found = report.verify(made)
+        metadata["weft.report"] = json.dumps(found.as_dict())
+        if not found.ok:
+            raise RuntimeError(f"save: the graph does not reproduce the model:\n{found}")
+    container.write(path, arrays, metadata)
+    return ModelFile(str(path), arrays, metadata)
+
+
+def _lineage() -> dict[str, Any]:
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {"weft": weft.__version__, "python": platform.python_version(), "saved": now}
+
+
+def _inputs(example: Any, names: Sequence[str] | None) -> dict[str, weft.Tensor]:
+    given = example if isinstance(example, (tuple, list)) else (example,)
+    if not all(isinstance(t, weft.Tensor) for t in given):
+        raise TypeError("save: the example must be a tensor or a tuple of tensors")
+    names = names or (["input"] if len(given) == 1 else [f"input{i}" for i in range(len(given))])
+    if len(names) != len(given):
+        raise ValueError(f"save: {len(given)} example tensors, {len(names)} names")
+    return dict(zip(names, given, strict=True))
+
+
+def _in_eval(model: Any, run: Callable[[], Any]) -> Any:
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        return run()
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def _traced(model: Any, inputs: Mapping[str, weft.Tensor], dynamic: bool) -> tuple[Graph, dict]:
+    """The model's graph in eval mode and what it captured; symbolic in the batch when asked."""
+    names = {id(t): k for k, t in model.state_dict(keep_vars=True).items()}
+
+    def at(size: int | None) -> Any:
+        chosen = {k: t if size is None else _resized(t, size) for k, t in inputs.items()}
+        return _in_eval(model, lambda: trace(model, chosen, names))
+
+    if not dynamic:
+        made = at(None)
+        return made.graph, made.captured
+    two, three, five = at(2), at(3), at(5)
+    graph = generalise(two.graph, three.graph, 2, 3)
+    if to_text(_plain(bind(graph, {"b": 5}))) != to_text(_plain(five.graph)):
+        raise NotUniform("save: the traces at batch 2, 3 and 5 do not follow one formula")
+    return graph, two.captured
+
+
+def _plain(g: Graph) -> Graph:
+    return Graph(g.inputs, g.outputs)
+
+
+def _resized(t: weft.Tensor, size: int) -> weft.Tensor:
+    if not t.ndim:
+        return t
+    rows = [t[i % t.shape[0]] for i in range(size)]
+    return weft.stack(rows)
+
+
+def _record(model: Any, inputs: Mapping[str, weft.Tensor], arrays: dict) -> dict:
+    """Run the model on the example and keep both sides."""
+
+    def run() -> Any:
+        with weft.no_grad():
+            return model(*inputs.values())
+
+    result = _in_eval(model, run)
+    outputs = (
+        {"output": result}
+        if isinstance(result, weft.Tensor)
+        else dict(result)
+        if isinstance(result, Mapping)
+        else {f"output{i}": r for i, r in enumerate(result)}
+    )
+    record: dict[str, Any] = {"signature": "forward", "inputs": {}, "outputs": {}}
+    for side, tensors in (("inputs", inputs), ("outputs", outputs)):
+        for name, t in tensors.items():
+            key = f"{RESERVED}record/0/{side}/{name}"
+            arrays[key] = np.array(t.detach().numpy())
+            record[side][name] = key
+    return record
+
+
+@dataclass
+class ModelFile:
+    """An open `.weft` file: tensors, graphs, records, state."""
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    _programs: dict[tuple, Program] = field(default_factory=dict, repr=False)
+
+    def state_dict(self) -> dict[str, weft.Tensor]:
+        """The model's parameters and buffers, for load_state_dict."""
+        return {
+            k: weft.from_numpy(a) for k, a in self.arrays.items() if not k.startswith(RESERVED)
+        }
+
+    def graph(self, signature: str = "forward") -> Graph:
+        """The graph of a signature.  KeyError when the file was saved without an example."""
+        text = self.metadata.get(f"weft.graph.{signature}")
+        if text is None:
+            raise KeyError(f"{self.path}: no graph {signature!r} (saved without an example?)")
+        return parse(text)
+
+    @property
+    def labels(self) -> list[str] | None:
+        text = self.metadata.get("weft.labels")
+        return None if text is None else json.loads(text)
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """The training state that was saved, or None."""
+        text = self.metadata.get("weft.training")
+        return None if text is None else tree.unflatten(json.loads(text), self.arrays)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return json.loads(self.metadata.get("weft.preprocessing", "{}"))
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        return json.loads(self.metadata.get("weft.lineage", "{}"))
+
+    def records(self) -> list[dict]:
+        """Recorded calls: signature, inputs and outputs by name, as arrays."""
+        out = []
+        for r in json.loads(self.metadata.get("weft.records", "[]")):
+            sides = {
+                side: {name: self.arrays[key] for name, key in r[side].items()}
+                for side in ("inputs", "outputs")
+            }
+            out.append({"signature": r["signature"], **sides})
+        return out
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], signature: str = "forward"
+    ) -> dict[str, np.ndarray]:
+        """Run the compiled graph on arrays: no Python of the model is involved.
+
+        ValueError: a missing or unknown input, a shape or dtype that does not fit.
+        """
+        return self.program(inputs, signature)(inputs)
+
+    def program(self, inputs: Mapping[str, np.ndarray], signature: str = "forward") -> Callable:
+        """The function that runs the graph on inputs of these shapes (made once a set of shapes)."""
+        graph = self.graph(signature)
+        named = {n.name: n for n in graph.inputs}
+        weights = {k: self._weight(k) for k in named if self._has_weight(k)}
+        wanted = [k for k in named if k not in weights]
+        if set(inputs) != set(wanted):
+            raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(wanted)}")
+        for k in wanted:
+            have, want = inputs[k].dtype, named[k].type.dtype
+            if have != want.np:
+                raise ValueError(f"input {k!r} is {have}, the model takes {want.name}")
+        sizes = sizes_of(graph, {k: inputs[k].shape for k in wanted})
+        key = (signature, tuple(sorted(sizes.items())))
+        program = self._programs.get(key)
+        if program is None:
+            bound = bind(graph, sizes)
+            layouts = {
+                n.name: Layout.contiguous(n.type.shape, n.type.dtype.np) for n in bound.inputs
+            }
+            program = self._programs[key] = Program(bound, layouts)
+
+        def call(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            ready = {k: np.ascontiguousarray(given[k]) for k in wanted}
+            return program.run({**weights, **ready})
+
+        return call
+
+    def _has_weight(self, name: str) -> bool:
+        return name in self.arrays or f"{RESERVED}const/{name}" in self.arrays
+
+    def _weight(self, name: str) -> np.ndarray:
+        a = self.arrays.get(name)
+        return self.arrays[f"{RESERVED}const/{name}"] if a is None else a
+
+
+def load(path: str | os.PathLike) -> ModelFile:
+    """Open a `.weft` file.  FileNotFoundError; container.BadFile for a cut or changed one."""
+    arrays, metadata = container.read(path)
+    if metadata.get("weft.format") != FORMAT:
+        found = metadata.get("weft.format")
+        raise container.BadFile(
+            f"{path}: not a .weft file (format {found!r}, this version reads {FORMAT!r})"
+        )
+    return ModelFile(str(path), arrays, metadata)

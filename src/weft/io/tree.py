@@ -1,0 +1,92 @@
+"""Nested Python state as JSON and tensors: what `state_dict`s are made of, and nothing that runs.
+
+dict (str or int keys), list, tuple, None, bool, int, float, str, bytes, tensors and NumPy arrays.
+A tensor becomes a reference to a named array; everything else JSON with a tag where JSON lacks it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import weft
+from weft.io.container import BadFile
+
+
+def flatten(value: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The JSON form of `value`; its tensors go into `arrays` under prefix/..."""
+    if isinstance(value, weft.Tensor):
+        return _store(value.detach().numpy(), prefix, arrays, "tensor")
+    if isinstance(value, np.ndarray):
+        return _store(value, prefix, arrays, "array")
+    if isinstance(value, np.generic):
+        return flatten(value.item(), prefix, arrays)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, weft.dtype):
+        return {"$dtype": value.name}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, tuple):
+        return {"$tuple": [flatten(v, f"{prefix}/{i}", arrays) for i, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [flatten(v, f"{prefix}/{i}", arrays) for i, v in enumerate(value)]
+    if isinstance(value, Mapping):
+        pairs = []
+        for k, v in value.items():
+            if not isinstance(k, (str, int)):
+                raise TypeError(f"{prefix}: a key of type {type(k).__name__} cannot be stored")
+            pairs.append([k, flatten(v, f"{prefix}/{k}", arrays)])
+        return {"$dict": pairs}
+    raise TypeError(
+        f"{prefix}: cannot store a {type(value).__name__}: state is numbers, text, tensors, lists, "
+        "tuples and dicts of them"
+    )
+
+
+def _store(a: np.ndarray, name: str, arrays: dict[str, np.ndarray], kind: str) -> dict:
+    if name in arrays:
+        raise ValueError(f"two tensors are called {name!r}")
+    arrays[name] = a
+    return {f"${kind}": name}
+
+
+def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """What `flatten` was given.  BadFile: a reference to a tensor that is not there."""
+    if isinstance(value, list):
+        return [unflatten(v, arrays) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise BadFile(f"state: an object with keys {sorted(value)}")
+    (tag, inner), = value.items()
+    if tag in ("$tensor", "$array"):
+        if inner not in arrays:
+            raise BadFile(f"state: tensor {inner!r} is missing")
+        return weft.from_numpy(arrays[inner]) if tag == "$tensor" else arrays[inner]
+    if tag == "$float":
+        return float(inner)
+    if tag == "$dtype":
+        return getattr(weft, inner) if inner in _DTYPES else _bad(tag)
+    if tag == "$bytes":
+        return base64.b64decode(inner)
+    if tag == "$tuple":
+        return tuple(unflatten(v, arrays) for v in inner)
+    if tag == "$dict":
+        return {k: unflatten(v, arrays) for k, v in inner}
+    return _bad(tag)
+
+
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+)  # fmt: skip
+
+
+def _bad(tag: str) -> Any:
+    raise BadFile(f"state: unknown tag {tag!r}")
