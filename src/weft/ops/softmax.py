@@ -10,11 +10,14 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.rows import plan_softmax
 from weft.ops.arithmetic import neg
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.reduce import AMax, Sum, argmax
 from weft.ops.unary import exp, log
+from weft.runtime.native import Launch
 
 SAMPLES = (
     sample((3, 4)),
@@ -51,6 +54,9 @@ class Softmax(RowOp):
         z = exp(x - apply(AMax(along, True), x))
         return z / apply(Sum(along, True), z)
 
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_softmax(ins[0], self.dim, out)
+
     def oracle(self, x: np.ndarray) -> np.ndarray:
         if x.size == 0:
             return x.copy()
@@ -77,6 +83,9 @@ class LogSoftmax(RowOp):
         along = self.place(len(shape_of(x)))
         z = x - apply(AMax(along, True), x)
         return z - log(apply(Sum(along, True), exp(z)))
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_softmax(ins[0], self.dim, out, log=True)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         if x.size == 0:

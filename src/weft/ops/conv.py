@@ -1,0 +1,506 @@
+"""Convolution: one bilinear form and its three faces, each the others' gradient.
+
+    Conv2d        y[n, o, i, j] = sum over c, p, q of w[o, c, p, q] x[n, c, i s - top + p d, j s - left + q d]
+    Conv2dInput   dx from (dy, w); also the transposed convolution
+    Conv2dWeight  dw from (dy, x)
+
+1-d convolutions are 2-d ones of height 1; 3-d ones a sum over depth taps.  Weights (out, in/groups,
+kh, kw); sums in the order of kernels/schedule/conv.py.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
+from weft.kernels.schedule.conv_weight import plan_conv2d_dw
+from weft.ops.cast import cast
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.join import cat
+from weft.ops.kinds import by_loop
+from weft.ops.reduce import sum
+from weft.ops.view import expand, narrow, reshape, unsqueeze
+from weft.runtime.native import Launch
+
+Pair = tuple[int, int]
+_RENAMES = (
+    ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations"), ("groups", "group"),
+)  # fmt: skip
+
+
+class ConvOp(Op, abstract=True):
+    """What the three share: the geometry."""
+
+    stride: Pair = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    @property
+    def geometry(self) -> tuple:
+        return self.stride, self.padding, self.dilation, self.groups
+
+    @property
+    def planned(self) -> tuple:
+        return self.stride, self.padding[:2], self.dilation, self.groups
+
+    def out_size(self, size: tuple, kernel: tuple) -> tuple[int, int]:
+        """Windows that fit: (size + padding - reach) // stride + 1."""
+        pads = (self.padding[0] + self.padding[2], self.padding[1] + self.padding[3])
+        return tuple(
+            (n + p - d * (k - 1) - 1) // s + 1
+            for n, k, p, d, s in zip(size, kernel, pads, self.dilation, self.stride, strict=True)
+        )  # type: ignore[return-value]
+
+
+class Conv2d(ConvOp):
+    """y = the windows of x times w, plus bias"""
+
+    def type(self, x: Type, w: Type, *bias: Type) -> Type:
+        return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_conv2d(ins[0], ins[1], out, *self.planned, bias=ins[2] if ins[2:] else None)
+
+    def oracle(self, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+        t, l, b, r = self.padding
+        x = np.pad(x, ((0, 0), (0, 0), (t, b), (l, r)))
+        groups, (oh, ow) = self.groups, ConvOp.out_size(_bare(self), x.shape[2:], w.shape[2:])
+        x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+        w5 = w.reshape(groups, -1, *w.shape[1:])
+        y = np.zeros((x.shape[0], groups, w5.shape[1], oh, ow), x.dtype)
+        for p, q, tap in _taps(self, x, w.shape[2:], (oh, ow)):
+            y += np.einsum("goc,ngcyx->ngoyx", w5[..., p, q], x[tap])
+        y = y.reshape(x.shape[0], w.shape[0], oh, ow)
+        return y + bias[0].reshape(-1, 1, 1) if bias else y
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, bias: Any = None) -> tuple:
+        return (
+            lambda: apply(Conv2dInput(*self.geometry, tuple(x.shape[2:])), g, w),
+            lambda: apply(Conv2dWeight(*self.geometry, tuple(w.shape[2:])), g, x),
+            lambda: sum(g, (0, 2, 3)),
+        )
+
+    def vmap(self, size: int, dims: tuple, x: Any, w: Any, *bias: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, x, w, *bias)
+
+    onnx = Onnx("Conv", 11, _RENAMES)
+    samples = (
+        sample((2, 4, 5, 6), (6, 4, 3, 3), (6,), padding=(1, 1, 1, 1)),
+        sample((1, 4, 7, 5), (6, 2, 2, 3), stride=(2, 1), groups=2, padding=(0, 1, 1, 2)),
+        sample((2, 3, 7, 7), (3, 1, 3, 2), dilation=(2, 3), groups=3),
+    )
+
+
+class Conv2dInput(ConvOp):
+    """y = the adjoint of Conv2d in its input, of `size`, on g (N, O, h, w); plus bias (C,)"""
+
+    size: Pair = (0, 0)
+
+    def type(self, g: Type, w: Type, *bias: Type) -> Type:
+        return Type((g.shape[0], w.shape[1] * self.groups, *self.size), g.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        bias = ins[2] if ins[2:] else None
+        return plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias)
+
+    def oracle(self, g: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+        t, l, _, _ = self.padding
+        kh, kw = w.shape[2:]
+        room = [  # windows of a larger output_padding reach past the padded input
+            max(n + p, (o - 1) * s + d * (k - 1) + 1)
+            for n, p, o, s, d, k in zip(
+                self.size, (t, l), g.shape[2:], self.stride, self.dilation, (kh, kw), strict=True
+            )
+        ]
+        groups = self.groups
+        g5 = g.reshape(g.shape[0], groups, -1, *g.shape[2:])
+        w5 = w.reshape(groups, -1, *w.shape[1:])
+        y = np.zeros((g.shape[0], groups, w.shape[1], *room), g.dtype)
+        for p, q, tap in _taps(self, y, (kh, kw), g.shape[2:]):
+            y[tap] += np.einsum("goc,ngoyx->ngcyx", w5[..., p, q], g5)
+        y = y.reshape(g.shape[0], -1, *room)
+        y = y[..., t : t + self.size[0], l : l + self.size[1]]
+        return y + bias[0].reshape(-1, 1, 1) if bias else y
+
+    def vjp(self, gx: Any, y: Any, g: Any, w: Any, bias: Any = None) -> tuple:
+        return (
+            lambda: _fit(apply(Conv2d(*self.geometry), gx, w.contiguous()), g.shape),
+            lambda: apply(Conv2dWeight(*self.geometry, tuple(w.shape[2:])), g, gx),
+            lambda: sum(gx, (0, 2, 3)),
+        )
+
+    def vmap(self, size: int, dims: tuple, g: Any, w: Any, *bias: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, g, w, *bias)
+
+    onnx = Onnx("ConvTranspose", 11, _RENAMES)
+    samples = (
+        sample((2, 6, 5, 6), (6, 4, 3, 3), (4,), padding=(1, 1, 1, 1), size=(5, 6)),
+        sample((1, 6, 3, 4), (6, 2, 2, 3), stride=(2, 1), groups=2, size=(7, 6)),
+    )
+
+
+class Conv2dWeight(ConvOp):
+    """y = the gradient of Conv2d in its weight, of `kernel` size, from g (N, O, h, w) and x"""
+
+    kernel: Pair = (1, 1)
+
+    def type(self, g: Type, x: Type) -> Type:
+        return Type((g.shape[1], x.shape[1] // self.groups, *self.kernel), g.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_conv2d_dw(ins[0], ins[1], out, *self.planned)
+
+    def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
+        t, l, b, r = self.padding
+        x = np.pad(x, ((0, 0), (0, 0), (t, b), (l, r)))
+        x = x.reshape(x.shape[0], self.groups, -1, *x.shape[2:])
+        g5 = g.reshape(g.shape[0], self.groups, -1, *g.shape[2:])
+        y = np.zeros((self.groups, g5.shape[2], x.shape[2], *self.kernel), g.dtype)
+        for p, q, tap in _taps(self, x, self.kernel, g.shape[2:]):
+            y[..., p, q] = np.einsum("ngoyx,ngcyx->goc", g5, x[tap])
+        return y.reshape(g.shape[1], -1, *self.kernel)
+
+    def vjp(self, gw: Any, y: Any, g: Any, x: Any) -> tuple:
+        return (
+            lambda: _fit(apply(Conv2d(*self.geometry), x, gw.contiguous()), g.shape),
+            lambda: apply(Conv2dInput(*self.geometry, tuple(x.shape[2:])), g, gw),
+        )
+
+    vmap = by_loop
+    samples = (
+        sample((2, 6, 5, 6), (2, 4, 5, 6), padding=(1, 1, 1, 1), kernel=(3, 3)),
+        sample((1, 6, 3, 4), (1, 4, 7, 6), stride=(2, 1), groups=2, kernel=(2, 3)),
+    )
+
+
+def _bare(op: ConvOp) -> ConvOp:
+    """The geometry without padding, for an input already padded."""
+    return Conv2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
+
+
+def _taps(op: ConvOp, x: np.ndarray, kernel: tuple, out: tuple) -> Any:
+    """For each kernel position: (p, q, the index of what it meets in a padded x)."""
+    for p in range(kernel[0]):
+        for q in range(kernel[1]):
+            rows, columns = (
+                slice(at, at + (n - 1) * s + 1 if n else at, s)
+                for at, n, s in (
+                    (p * op.dilation[0], out[0], op.stride[0]),
+                    (q * op.dilation[1], out[1], op.stride[1]),
+                )
+            )
+            yield p, q, (..., rows, columns)
+
+
+def _fit(y: Any, shape: tuple) -> Any:
+    """y cut to `shape`: a large output_padding leaves room for windows that did not exist."""
+    for d in (2, 3):
+        if y.shape[d] != shape[d]:
+            y = narrow(y, d, 0, shape[d])
+    return y
+
+
+def _fold_batch(op: Op, size: int, dims: tuple, x: Any, *rest: Any) -> tuple[Any, int]:
+    """A batch of inputs under one weight is one larger batch."""
+    if any(d is not None for d in dims[1:]):
+        return by_loop(op, size, dims, x, *rest)
+    moved = x.movedim(dims[0], 0)
+    y = apply(op, reshape(moved, (size * moved.shape[1], *moved.shape[2:])), *rest)
+    return reshape(y, (size, moved.shape[1], *y.shape[1:])), 0
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, ...]:
+    """An int or a sequence of n ints (or one) as n ints."""
+    if not isinstance(value, (tuple, list)):
+        return (int(value),) * n
+    out = tuple(int(v) for v in value)
+    if len(out) == 1:
+        return out * n
+    if len(out) != n:
+        raise RuntimeError(
+            f"expected {name} to be a single integer value or a list of {n} values to match the "
+            f"{op} dimensions, but got {name}={list(out)}"
+        )
+    return out
+
+
+def _paddings(
+    padding: Any, n: int, kernel: tuple, stride: tuple, dilation: tuple
+) -> list[tuple[int, int]]:
+    """(before, after) a spatial dim."""
+    if isinstance(padding, str):
+        if padding == "valid":
+            return [(0, 0)] * n
+        if padding != "same":
+            raise RuntimeError(f"Invalid padding string: '{padding}'")
+        if any(s != 1 for s in stride):
+            raise RuntimeError("padding='same' is not supported for strided convolutions")
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [(total // 2, total - total // 2) for total in totals]
+    return [(p, p) for p in sizes("padding", padding, n)]
+
+
+def _spell(x: Any) -> str:
+    return x.type() if hasattr(x, "type") else str(dtype_of(x))
+
+
+def _check(
+    n: int, x: Any, w: Any, bias: Any, stride: tuple, dilation: tuple, groups: int,
+    transposed: bool = False,
+) -> None:  # fmt: skip
+    """torch's complaints about operands that do not fit."""
+    name = f"conv{'_transpose' if transposed else ''}{n}d"
+    xs, ws = shape_of(x), shape_of(w)
+    if len(xs) not in (n + 1, n + 2):
+        raise RuntimeError(
+            f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to {name}, but got input "
+            f"of size: {list(xs)}"
+        )
+    if len(ws) != n + 2:
+        raise RuntimeError(
+            f"weight should have at least {n + 2} dimensions for {name}, but got {list(ws)}"
+        )
+    for what, values in (("stride", stride), ("dilation", dilation), ("groups", (groups,))):
+        if min(values) <= 0:
+            raise RuntimeError(f"non-positive {what} is not supported")
+    if dtype_of(x) is not dtype_of(w):
+        raise RuntimeError(
+            f"Input type ({_spell(x)}) and weight type ({_spell(w)}) should be the same or input "
+            "should be a MKLDNN tensor and weight is a dense tensor"
+        )
+    if ws[0] % groups or ws[0] < groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "
+            f"but got weight of size [{list(ws)}] instead"
+        )
+    channels = xs[-n - 1]
+    want = ws[0] if transposed else ws[1] * groups
+    given = "transposed=1" if transposed else f"groups={groups}"
+    if channels != want:
+        raise RuntimeError(
+            f"Given {given}, weight of size {list(ws)}, expected input{list(xs)} to have {want} "
+            f"channels, but got {channels} channels instead"
+        )
+    out = ws[1] * groups if transposed else ws[0]
+    if bias is not None and shape_of(bias) != (out,):
+        raise RuntimeError(
+            f"Given {'transposed=1, ' if transposed else ''}weight of size {list(ws)}, expected "
+            f"bias to be 1-dimensional with {out} elements, but got bias of size "
+            f"{list(shape_of(bias))} instead"
+        )
+
+
+def _check_reach(xs: tuple, kernel: tuple, pads: list, dilation: tuple) -> None:
+    n = len(kernel)
+    if any(p < 0 for pair in pads for p in pair):
+        raise RuntimeError("negative padding is not supported")
+    padded = [s + a + b for s, (a, b) in zip(xs[-n:], pads, strict=True)]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    if any(r > p for r, p in zip(reach, padded, strict=True)):
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({' x '.join(map(str, padded))}). Kernel "
+            f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
+            "input size"
+        )
+
+
+def _wide(*xs: Any) -> tuple[tuple, Any]:
+    """The operands in a dtype that the kernels compute in, and the dtype to come back to."""
+    d = dtype_of(xs[0])
+    if d in (dt.float32, dt.float64):
+        return xs, None
+    wide = dt.float32 if d.category == dt.FLOAT else dt.float64
+    return tuple(None if x is None else cast(x, wide) for x in xs), d
+
+
+def _run(op: Op, x: Any, w: Any, bias: Any) -> Any:
+    (x, w, bias), back = _wide(x, w, bias)
+    w = w.contiguous()
+    y = apply(op, x, w) if bias is None else apply(op, x, w, bias.contiguous())
+    return y if back is None else cast(y, back)
+
+
+def conv1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """y[n, o, i] = bias[o] + sum over c, p of w[o, c, p] x[n, c, i stride - padding + p dilation].
+
+    input (N, C, L) or (C, L), weight (O, C/groups, k).  padding: an int, "valid" or "same".
+    """
+    stride, dilation = sizes("stride", stride, 1), sizes("dilation", dilation, 1)
+    _check(1, input, weight, bias, stride, dilation, groups)
+    ((left, right),) = pads = _paddings(padding, 1, shape_of(weight)[2:], stride, dilation)
+    _check_reach(shape_of(input), shape_of(weight)[2:], pads, dilation)
+    op = Conv2d((1, *stride), (0, left, 0, right), (1, *dilation), groups)
+    x = unsqueeze(input, -2)
+    single = len(shape_of(x)) == 3
+    y = _run(op, unsqueeze(x, 0) if single else x, unsqueeze(weight, 2), bias)
+    return reshape(y, (*shape_of(y)[single:2], shape_of(y)[3]))
+
+
+def conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """y[n, o, i, j] = bias[o] + sum over c, p, q of w[o, c, p, q] x[n, c, i s - P + p d, j s - P + q d].
+
+    input (N, C, H, W) or (C, H, W), weight (O, C/groups, kh, kw).  padding: ints, "valid", "same".
+    RuntimeError: channels, bias or dtypes do not fit; the kernel is larger than the padded input.
+    """  # noqa: E501
+    stride, dilation = sizes("stride", stride, 2), sizes("dilation", dilation, 2)
+    _check(2, input, weight, bias, stride, dilation, groups)
+    kernel = shape_of(weight)[2:]
+    (top, bottom), (left, right) = pads = _paddings(padding, 2, kernel, stride, dilation)
+    _check_reach(shape_of(input), kernel, pads, dilation)
+    op = Conv2d(stride, (top, left, bottom, right), dilation, groups)
+    if len(shape_of(input)) == 4:
+        return _run(op, input, weight, bias)
+    y = _run(op, unsqueeze(input, 0), weight, bias)
+    return reshape(y, shape_of(y)[1:])
+
+
+def conv3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """conv2d with a depth: input (N, C, D, H, W) or (C, D, H, W), weight (O, C/groups, kd, kh, kw).
+
+    Computed as a sum over the depth taps, first tap first.
+    """
+    stride, dilation = sizes("stride", stride, 3), sizes("dilation", dilation, 3)
+    _check(3, input, weight, bias, stride, dilation, groups)
+    kernel = shape_of(weight)[2:]
+    pads = _paddings(padding, 3, kernel, stride, dilation)
+    _check_reach(shape_of(input), kernel, pads, dilation)
+    x = unsqueeze(input, 0) if len(shape_of(input)) == 4 else input
+    n, c, depth, h, w = shape_of(x)
+    before, after = pads[0]
+    if before or after:
+        shape = (n, c, before + depth + after, h, w)
+        x = _pad_depth(x, shape, before)
+    out_depth = (before + depth + after - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
+    (top, bottom), (left, right) = pads[1:]
+    op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups)
+    y = None
+    for p in range(kernel[0]):
+        at = p * dilation[0]
+        frames = x[:, :, at : at + (out_depth - 1) * stride[0] + 1 : stride[0]]
+        frames = reshape(frames.permute(0, 2, 1, 3, 4), (n * out_depth, c, h, w))
+        part = _run(op, frames, weight[:, :, p], bias if p == 0 else None)
+        y = part if y is None else y + part
+    y = reshape(y, (n, out_depth, *shape_of(y)[1:])).permute(0, 2, 1, 3, 4).contiguous()
+    return y if len(shape_of(input)) == 5 else reshape(y, shape_of(y)[1:])
+
+
+def _pad_depth(x: Any, shape: tuple, before: int) -> Any:
+    zeros = x.new_zeros(())
+    n, c, depth, h, w = shape_of(x)
+    parts = [(before, None), (depth, x), (shape[2] - before - depth, None)]
+    blocks = [
+        expand(zeros, (n, c, k, h, w)) if part is None else part for k, part in parts if k
+    ]
+    return cat(blocks, 2)
+
+
+def _transposed(
+    n: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
+    groups: int, dilation: Any,
+) -> Any:  # fmt: skip
+    """conv_transpose of n = 1 or 2 dims."""
+    stride, dilation = sizes("stride", stride, n), sizes("dilation", dilation, n)
+    pads, extra = sizes("padding", padding, n), sizes("output_padding", output_padding, n)
+    _check(n, input, weight, bias, stride, dilation, groups, transposed=True)
+    if min(pads) < 0:
+        raise RuntimeError("negative padding is not supported")
+    if min(extra) < 0:
+        raise RuntimeError("negative output_padding is not supported")
+    if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation, strict=True)):
+        both = [(1, *v) if n == 1 else v for v in ((extra), (stride), (dilation))]
+        (eh, ew), (sh, sw), (dh, dw) = both
+        raise RuntimeError(
+            "output padding must be smaller than either stride or dilation, but got "
+            f"output_padding_height: {eh} output_padding_width: {ew} stride_height: {sh} "
+            f"stride_width: {sw} dilation_height: {dh} dilation_width: {dw}"
+        )
+    xs, kernel = shape_of(input), shape_of(weight)[2:]
+    size = tuple(
+        (m - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for m, s, p, d, k, e in zip(xs[-n:], stride, pads, dilation, kernel, extra, strict=True)
+    )
+    if min(size) < 1:
+        raise RuntimeError(
+            f"Given input size per channel: {list(xs[-n:])}. Calculated output size per channel: "
+            f"{list(size)}. Output size is too small"
+        )
+    x = unsqueeze(input, 0) if len(xs) == n + 1 else input
+    if n == 1:
+        x, weight = unsqueeze(x, 2), unsqueeze(weight, 2)
+        stride, dilation, pads, size = (1, *stride), (1, *dilation), (0, *pads), (1, *size)
+    op = Conv2dInput(stride, (*pads, *pads), dilation, groups, size)
+    y = _run(op, x, weight, bias)
+    shape = shape_of(y) if n == 2 else (*shape_of(y)[:2], shape_of(y)[3])
+    return reshape(y, shape if len(xs) == n + 2 else shape[1:])
+
+
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """The adjoint of conv1d: input (N, O, L), weight (O, C/groups, k), result (N, C, L').
+
+    L' = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1
+    """
+    return _transposed(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """The adjoint of conv2d: input (N, O, h, w), weight (O, C/groups, kh, kw), result (N, C, H, W).
+
+    H = (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1, W likewise.
+    """
+    return _transposed(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )

@@ -1,0 +1,589 @@
+"""Pooling: the maximum or the average of each window of an image, fixed or adaptive.
+
+    max:      y[n, c, i, j] = max over p, q of x[n, c, i s - P + p d, j s - P + q d]
+    average:  the sum over the window / its size
+    adaptive: window i of OH is [i H // OH, -(-(i + 1) H // OH))
+
+1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements; its
+places are found again in the backward step, so the forward keeps no indices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type
+from weft.kernels.layout import Layout
+from weft.kernels.schedule import pool as kernels
+from weft.ops.conv import sizes
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import by_loop
+from weft.ops.view import reshape
+from weft.runtime.native import Launch
+
+Pair = tuple[int, int]
+
+
+class PoolOp(Op, abstract=True):
+    """Windows over the planes of x (N, C, H, W)."""
+
+    kernel: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    @property
+    def window(self) -> kernels.Window:
+        return kernels.Window(self.kernel, self.stride, self.padding, self.dilation)
+
+    @property
+    def geometry(self) -> tuple:
+        return self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+
+    def out_size(self, size: tuple) -> Pair:
+        return tuple(
+            windows(n, k, s, p, d, self.ceil_mode)
+            for n, k, s, p, d in zip(
+                size, self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )  # type: ignore[return-value]
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[:2], *self.out_size(x.shape[2:])), x.dtype)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, *xs)
+
+
+def windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
+    """How many windows fit; with ceil_mode one more that begins inside."""
+    room = n + 2 * p - d * (k - 1) - 1
+    if not ceil_mode:
+        return room // s + 1
+    count = -(-room // s) + 1
+    return count - 1 if (count - 1) * s >= n + p else count
+
+
+def _fold_batch(op: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+    """The batch folded into N; every operand is batched or it is done row by row."""
+    if any(d is None for d in dims):
+        return by_loop(op, size, dims, *xs)
+    moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
+    rows = moved[0].shape[1]
+    y = apply(op, *(reshape(x, (size * rows, *x.shape[2:])) for x in moved))
+    return reshape(y, (size, rows, *y.shape[1:])), 0
+
+
+class MaxPool2d(PoolOp):
+    """y = the largest of each window; NaN wins"""
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_max_pool2d(ins[0], out, self.window)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return _reference(self, x, lambda w, at: np.max(w))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        places = apply(MaxPool2dPlaces(*self.geometry), x)
+        return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
+
+    onnx = Onnx(
+        "MaxPool", 12,
+        (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"),
+         ("dilation", "dilations")),
+    )  # fmt: skip
+    samples = (
+        sample((2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
+        sample((1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1), ceil_mode=True),
+        sample((1, 1, 7, 7), kernel=(3, 2), stride=(1, 2), dilation=(2, 2)),
+    )
+
+
+class MaxPool2dPlaces(PoolOp):
+    """y = where in its plane each window's maximum lies, counted row by row"""
+
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        return Type(PoolOp.type(self, x).shape, dt.int64)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_max_pool2d_indices(ins[0], out, self.window)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return _reference(self, x, lambda w, at: at.flat[np.argmax(w)]).astype(np.int64)
+
+    samples = MaxPool2d.samples
+
+
+class PlanePut(Op):
+    """y[n, c] = zeros of `size` with g added at its flat places, in order"""
+
+    size: Pair = (0, 0)
+
+    def type(self, g: Type, places: Type) -> Type:
+        return Type((*g.shape[:2], *self.size), g.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_max_pool2d_dx(ins[0], ins[1], out)
+
+    def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
+        limit = self.size[0] * self.size[1]
+        bad = arrays[1][(arrays[1] < 0) | (arrays[1] >= limit)]
+        return RuntimeError(
+            f"Found an invalid max index: {bad.flat[0] if bad.size else '?'} (output volumes are "
+            f"of size {self.size[0]}x{self.size[1]}"
+        )
+
+    def oracle(self, g: np.ndarray, places: np.ndarray) -> np.ndarray:
+        y = np.zeros((*g.shape[:2], self.size[0] * self.size[1]), g.dtype)
+        flat, at = g.reshape(*g.shape[:2], -1), places.reshape(*g.shape[:2], -1)
+        for n, c, k in np.ndindex(flat.shape):
+            y[n, c, at[n, c, k]] += flat[n, c, k]
+        return y.reshape(*g.shape[:2], *self.size)
+
+    def vjp(self, gy: Any, y: Any, g: Any, places: Any) -> tuple:
+        return (apply(PlaneTake(), gy, places), None)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, *xs)
+
+    samples = (
+        sample((2, 2, 2, 3), (2, 2, 2, 3), of=("float32", "int64"), low=0, high=20, size=(4, 5)),
+    )
+
+
+class PlaneTake(Op):
+    """y[n, c, i, j] = x[n, c] at flat place places[n, c, i, j]"""
+
+    def type(self, x: Type, places: Type) -> Type:
+        return Type(places.shape, x.dtype)
+
+    def host(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+        lead = places.shape[:2]
+        flat = np.take_along_axis(x.reshape(*lead, -1), places.reshape(*lead, -1), 2)
+        return flat.reshape(places.shape)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any, places: Any) -> tuple:
+        return (apply(PlanePut(tuple(x.shape[2:])), g, places), None)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, *xs)
+
+    samples = (sample((2, 2, 4, 5), (2, 2, 2, 3), of=("float32", "int64"), low=0, high=20),)
+
+
+class AvgPool2d(PoolOp):
+    """y = the sum of each window / its size (padding counted or not), or / divisor"""
+
+    count_include_pad: bool = True
+    divisor: int | None = None
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_avg_pool2d(
+            ins[0], out, self.window,
+            count_include_pad=self.count_include_pad, divisor_override=self.divisor,
+        )  # fmt: skip
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        size = x.shape[2:]
+
+        def one(w: np.ndarray, at: np.ndarray) -> Any:
+            return np.sum(w)
+
+        y = _reference(self, x, one)
+        for i, j in np.ndindex(y.shape[2:]):
+            y[:, :, i, j] /= self.divisor or self._count(size, i, j)
+        return y
+
+    def _count(self, size: tuple, i: int, j: int) -> int:
+        n = 1
+        for o, m, k, s, p in zip((i, j), size, self.kernel, self.stride, self.padding, strict=True):
+            low, high = o * s - p, min(o * s - p + k, m + p)
+            if not self.count_include_pad:
+                low, high = max(low, 0), min(high, m)
+            n *= high - low
+        return n
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        back = AvgPool2dInput(
+            *self.geometry, self.count_include_pad, self.divisor, tuple(x.shape[2:])
+        )
+        return (apply(back, g),)
+
+    onnx = Onnx(
+        "AveragePool", 11,
+        (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads")),
+    )  # fmt: skip
+    samples = (
+        sample((2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
+        sample((1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1), count_include_pad=False),
+        sample((1, 2, 6, 5), kernel=(3, 3), stride=(2, 2), ceil_mode=True, divisor=4),
+    )
+
+
+class AvgPool2dInput(PoolOp):
+    """y = the adjoint of AvgPool2d: each window's value spread over its elements, of `size`"""
+
+    count_include_pad: bool = True
+    divisor: int | None = None
+    size: Pair = (0, 0)
+
+    def type(self, g: Type) -> Type:
+        return Type((*g.shape[:2], *self.size), g.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_avg_pool2d_dx(
+            ins[0], out, self.window,
+            count_include_pad=self.count_include_pad, divisor_override=self.divisor,
+        )  # fmt: skip
+
+    def oracle(self, g: np.ndarray) -> np.ndarray:
+        forward = AvgPool2d(*self.geometry, self.count_include_pad, self.divisor)
+        y = np.zeros((*g.shape[:2], *self.size), g.dtype)
+        for i, j in np.ndindex(g.shape[2:]):
+            rows, columns = _inside(self, self.size, i, j)
+            n = self.divisor or forward._count(self.size, i, j)
+            y[:, :, rows[:, None], columns] += g[:, :, i, j, None, None] / n
+        return y
+
+    def vjp(self, gy: Any, y: Any, g: Any) -> tuple:
+        return (apply(AvgPool2d(*self.geometry, self.count_include_pad, self.divisor), gy),)
+
+    samples = (
+        sample((2, 3, 3, 3), kernel=(2, 2), stride=(2, 2), size=(6, 7)),
+        sample((1, 2, 4, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 0),
+               count_include_pad=False, size=(7, 6)),
+    )  # fmt: skip
+
+
+class AdaptivePool(Op, abstract=True):
+    """Windows that divide the plane into `size` parts, overlapping where it does not divide."""
+
+    size: Pair = (1, 1)
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[:2], *self.size), x.dtype)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        return _fold_batch(self, size, dims, *xs)
+
+    samples = (sample((2, 3, 6, 7), size=(2, 3)), sample((1, 2, 3, 4), size=(1, 1)),
+               sample((1, 1, 2, 3), size=(3, 5)))  # fmt: skip
+
+
+def _parts(x: np.ndarray, size: Pair) -> Any:
+    h, w = x.shape[2:]
+    at = np.arange(h * w).reshape(h, w)
+    for i, j in np.ndindex(size):
+        part = (
+            slice(i * h // size[0], -(-(i + 1) * h // size[0])),
+            slice(j * w // size[1], -(-(j + 1) * w // size[1])),
+        )
+        yield i, j, x[(..., *part)].reshape(*x.shape[:2], -1), at[part].reshape(-1)
+
+
+class AdaptiveAvgPool2d(AdaptivePool):
+    """y = the average of each part"""
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_adaptive_avg_pool2d(ins[0], out)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        y = np.empty((*x.shape[:2], *self.size), x.dtype)
+        for i, j, part, _ in _parts(x, self.size):
+            y[..., i, j] = part.mean(-1)
+        return y
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(AdaptiveAvgPool2dInput(self.size, tuple(x.shape[2:])), g),)
+
+
+class AdaptiveAvgPool2dInput(AdaptivePool):
+    """y = the adjoint of AdaptiveAvgPool2d, of `full` size"""
+
+    full: Pair = (1, 1)
+
+    def type(self, g: Type) -> Type:
+        return Type((*g.shape[:2], *self.full), g.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_adaptive_avg_pool2d_dx(ins[0], out)
+
+    def oracle(self, g: np.ndarray) -> np.ndarray:
+        y = np.zeros((*g.shape[:2], *self.full), g.dtype)
+        flat = y.reshape(*g.shape[:2], -1)
+        for i, j, _, at in _parts(y, self.size):
+            flat[..., at] += g[..., i, j, None] / at.size
+        return y
+
+    def vjp(self, gy: Any, y: Any, g: Any) -> tuple:
+        return (apply(AdaptiveAvgPool2d(self.size), gy),)
+
+    samples = (sample((2, 3, 2, 3), size=(2, 3), full=(5, 7)),)
+
+
+class AdaptiveMaxPool2d(AdaptivePool):
+    """y = the largest of each part; NaN wins"""
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_adaptive_max_pool2d(ins[0], out)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        y = np.empty((*x.shape[:2], *self.size), x.dtype)
+        for i, j, part, _ in _parts(x, self.size):
+            y[..., i, j] = part.max(-1)
+        return y
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        places = apply(AdaptiveMaxPool2dPlaces(self.size), x)
+        return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
+
+
+class AdaptiveMaxPool2dPlaces(AdaptivePool):
+    """y = where in its plane the largest of each part lies"""
+
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[:2], *self.size), dt.int64)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_adaptive_max_pool2d_indices(ins[0], out)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        y = np.empty((*x.shape[:2], *self.size), np.int64)
+        for i, j, part, at in _parts(x, self.size):
+            y[..., i, j] = at[part.argmax(-1)]
+        return y
+
+
+def _inside(op: PoolOp, size: tuple, i: int, j: int) -> list[np.ndarray]:
+    """The rows and columns of window (i, j) that lie in the image."""
+    out = []
+    for o, n, k, s, p, d in zip(
+        (i, j), size, op.kernel, op.stride, op.padding, op.dilation, strict=True
+    ):
+        at = o * s - p + d * np.arange(k)
+        out.append(at[(at >= 0) & (at < n)])
+    return out
+
+
+def _reference(op: PoolOp, x: np.ndarray, fn: Any) -> np.ndarray:
+    """fn(values, flat places) of every window, one by one."""
+    n, c, h, w = x.shape
+    y = np.empty((n, c, *op.out_size((h, w))), x.dtype)
+    at = np.arange(h * w).reshape(h, w)
+    for i, j in np.ndindex(y.shape[2:]):
+        rows, columns = _inside(op, (h, w), i, j)
+        part = x[:, :, rows[:, None], columns]
+        for a, b in np.ndindex(n, c):
+            y[a, b, i, j] = fn(part[a, b], at[rows[:, None], columns])
+    return y
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _images(name: str, n: int, x: Any) -> tuple[Any, bool]:
+    """x as (N, C, H, W), and whether it had no batch."""
+    shape = shape_of(x)
+    if len(shape) not in (n + 1, n + 2):
+        if n == 1:
+            raise RuntimeError(
+                f"{name}: Expected 2D or 3D (batch mode) tensor with optional 0 dim batch size for "
+                f"input, but got:{list(shape)}"
+            )
+        raise RuntimeError("non-empty 3D or 4D (batch mode) tensor expected for input")
+    single = len(shape) == n + 1
+    lead = ((1,) if single else ()) + shape[:-n]
+    return reshape(x, (*lead, *(1,) * (2 - n), *shape[-n:])), single
+
+
+def _shaped(y: Any, n: int, single: bool) -> Any:
+    """The inverse of `_images` on a result."""
+    shape = shape_of(y)
+    return reshape(y, (*shape[1 if single else 0 : 2], *shape[4 - n :]))
+
+
+def _geometry(
+    name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+    ceil_mode: bool,
+) -> tuple:  # fmt: skip
+    """The windows as a PoolOp's fields; RuntimeError in torch's words."""
+    kernel = sizes("kernel_size", kernel_size, n, name)
+    step = kernel if stride is None or stride == [] else sizes("stride", stride, n, name)
+    pad, gap = sizes("padding", padding, n, name), sizes("dilation", dilation, n, name)
+    if 0 in step:
+        raise RuntimeError("stride should not be zero")
+    if min(kernel) < 1 or min(step) < 1 or min(gap) < 1:
+        raise RuntimeError(
+            f"{name}: kernel size, stride and dilation should be greater than zero, but got "
+            f"kernel_size={kernel}, stride={step}, dilation={gap}"
+        )
+    for k, p, d in zip(kernel, pad, gap, strict=True):
+        if p < 0:
+            raise RuntimeError(f"pad must be non-negative, but got pad: {p}")
+        if p > (d * (k - 1) + 1) // 2:
+            raise RuntimeError(
+                "pad should be at most half of effective kernel size, but got "
+                f"pad={p}, kernel_size={k} and dilation={d}"
+            )
+    if n == 1:
+        kernel, step, pad, gap = (1, *kernel), (1, *step), (0, *pad), (1, *gap)
+    geometry = (kernel, step, pad, gap, bool(ceil_mode))
+    size = shape_of(x)[2:]
+    out = tuple(windows(m, k, s, p, d, ceil_mode)
+                for m, k, s, p, d in zip(size, *geometry[:4], strict=True))  # fmt: skip
+    if min(out) < 1:
+        c, show = shape_of(x)[1], slice(2 - n, None)
+        raise RuntimeError(
+            f"Given input size: ({c}x{'x'.join(map(str, size[show]))}). Calculated output size: "
+            f"({c}x{'x'.join(str(max(o, 0)) for o in out[show])}). Output size is too small"
+        )
+    return geometry
+
+
+def _max_pool(
+    n: int, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+    ceil_mode: bool, return_indices: bool,
+) -> Any:  # fmt: skip
+    name = f"max_pool{n}d"
+    x, single = _images(name, n, input)
+    back = None
+    if dtype_of(x).category != dt.FLOAT:  # whole numbers up to 2^53 are exact in float64
+        back, x = dtype_of(x), x.to(dt.float64)
+    geometry = _geometry(name, n, x, kernel_size, stride, padding, dilation, ceil_mode)
+    y = apply(MaxPool2d(*geometry), x)
+    y = _shaped(y if back is None else y.to(back), n, single)
+    if not return_indices:
+        return y
+    return y, _shaped(apply(MaxPool2dPlaces(*geometry), x), n, single)
+
+
+def max_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest of each window of (N, C, L) or (C, L); with return_indices also its place."""
+    return _max_pool(
+        1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+
+
+def max_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest of each window of (N, C, H, W) or (C, H, W); also its place row W + column.
+
+    stride: kernel_size when None.  RuntimeError: padding over half the window, no window fits.
+    """
+    return _max_pool(
+        2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+
+
+def _avg_pool(
+    n: int, input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool,
+    count_include_pad: bool, divisor: int | None,
+) -> Any:  # fmt: skip
+    name = f"avg_pool{n}d"
+    if divisor == 0:
+        raise RuntimeError("divisor must be not zero")
+    x, single = _images(name, n, input)
+    if dtype_of(x).category != dt.FLOAT:
+        raise NotImplementedError(f'"{name}_out" not implemented for \'{dtype_of(x).name}\'')
+    geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
+    return _shaped(apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x), n, single)
+
+
+def avg_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """The average of each window of (N, C, L) or (C, L)."""
+    return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
+
+
+def avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The average of each window of (N, C, H, W) or (C, H, W).
+
+    count_include_pad: padding counts as zeros; divisor_override: divide by this instead.
+    """
+    return _avg_pool(
+        2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
+
+
+def _adaptive(name: str, n: int, op: Any, input: Any, output_size: Any) -> Any:
+    shape = shape_of(input)
+    if n == 2 and len(shape) < 3:
+        raise ValueError("Input dimension should be at least 3")
+    x, single = _images(name, n, input)
+    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    if len(given) != n:
+        raise RuntimeError(f"{name}: output_size must be {n}")
+    wanted = tuple(m if o is None else int(o) for o, m in zip(given, shape[-n:], strict=True))
+    if min(wanted) < 0:
+        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0")
+    if 0 in shape[-n:]:
+        raise RuntimeError(
+            f"{name}(): Expected input to have non-zero size for non-batch dimensions, but input "
+            f"has sizes {list(shape)} with dimension {shape.index(0)} being empty"
+        )
+    size = (1, *wanted) if n == 1 else wanted
+    return [_shaped(apply(kind(size), x), n, single) for kind in op]
+
+
+def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
+    """The averages of output_size parts of (N, C, L) or (C, L)."""
+    return _adaptive("adaptive_avg_pool1d", 1, (AdaptiveAvgPool2d,), input, output_size)[0]
+
+
+def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
+    """The averages of (OH, OW) parts of (N, C, H, W) or (C, H, W); None keeps a size."""
+    return _adaptive("adaptive_avg_pool2d", 2, (AdaptiveAvgPool2d,), input, output_size)[0]
+
+
+def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of output_size parts of (N, C, L) or (C, L); with return_indices their places."""
+    kinds = (AdaptiveMaxPool2d, AdaptiveMaxPool2dPlaces)[: 1 + bool(return_indices)]
+    found = _adaptive("adaptive_max_pool1d", 1, kinds, input, output_size)
+    return tuple(found) if return_indices else found[0]
+
+
+def adaptive_max_pool2d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of (OH, OW) parts of (N, C, H, W) or (C, H, W); on demand with their places."""
+    kinds = (AdaptiveMaxPool2d, AdaptiveMaxPool2dPlaces)[: 1 + bool(return_indices)]
+    found = _adaptive("adaptive_max_pool2d", 2, kinds, input, output_size)
+    return tuple(found) if return_indices else found[0]
