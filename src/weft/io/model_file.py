@@ -230,7 +230,7 @@ class ModelFile:
         """The function that runs the graph on inputs of these shapes (made once a set of shapes)."""
         graph = self.graph(signature)
         named = {n.name: n for n in graph.inputs}
-        weights = {k: self._weight(k) for k in named if self._has_weight(k)}
+        weights = {k: self._weight(k) for k in named if self.is_weight(k)}
         wanted = [k for k in named if k not in weights]
         if set(inputs) != set(wanted):
             raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(wanted)}")
@@ -254,7 +254,8 @@ class ModelFile:
 
         return call
 
-    def _has_weight(self, name: str) -> bool:
+    def is_weight(self, name: str) -> bool:
+        """Whether an input of the graph is a tensor of this file (else a caller gives it)."""
         return name in self.arrays or f"{RESERVED}const/{name}" in self.arrays
 
     def _weight(self, name: str) -> np.ndarray:

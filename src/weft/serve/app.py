@@ -1,0 +1,166 @@
+"""The HTTP application: v2 (Open Inference Protocol), v1 (TensorFlow Serving's REST), a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from weft.serve.model import BadRequest, ServedModel
+
+MAX_BODY = 64 << 20
+
+
+def _starlette() -> Any:
+    try:
+        import starlette.applications as applications
+        import starlette.concurrency as concurrency
+        import starlette.responses as responses
+        import starlette.routing as routing
+    except ImportError:
+        raise ImportError(
+            'the server needs starlette and uvicorn: pip install "weft[serve]"'
+        ) from None
+    return applications, concurrency, responses, routing
+
+
+def make_app(models: Sequence[ServedModel]) -> Any:
+    """An ASGI application that answers for these models.
+
+    GET  /v2/health/live  /v2/health/ready  /v2  /v2/models/NAME[/ready]
+    POST /v2/models/NAME/infer
+    GET  /v1/models/NAME            POST /v1/models/NAME:predict
+    GET  /                          a page to try the first model
+    Errors are {"error": "..."} with 400, 404, 413 or 503.
+    """
+    applications, concurrency, responses, routing = _starlette()
+    by_name = {m.name: m for m in models}
+
+    def error(status: int, text: str) -> Any:
+        return responses.JSONResponse({"error": text}, status_code=status)
+
+    def find(request: Any) -> ServedModel:
+        name = request.path_params["name"]
+        if name not in by_name:
+            raise LookupError(f"no model {name!r}: this server has {sorted(by_name)}")
+        return by_name[name]
+
+    async def body_of(request: Any) -> Any:
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise OverflowError(f"the request is larger than {MAX_BODY} bytes")
+        try:
+            return json.loads(bytes(data))
+        except ValueError as e:
+            raise BadRequest(f"the request is not JSON: {e}") from None
+        except RecursionError:
+            raise BadRequest("the request is nested too deeply") from None
+
+    def guarded(handler: Any) -> Any:
+        async def run(request: Any) -> Any:
+            try:
+                return await handler(request)
+            except LookupError as e:
+                return error(404, str(e.args[0]))
+            except OverflowError as e:
+                return error(413, str(e))
+            except BadRequest as e:
+                return error(400, str(e))
+
+        return run
+
+    def answering(model: ServedModel) -> Any:
+        return None if model.ready else error(503, f"model {model.name!r} failed its verification")
+
+    @guarded
+    async def infer(request: Any) -> Any:
+        model = find(request)
+        refusal = answering(model)
+        if refusal is not None:
+            return refusal
+        body = await body_of(request)
+        outputs = await concurrency.run_in_threadpool(model.infer, model.from_v2(body))
+        return responses.JSONResponse(_finite(model.to_v2(outputs, body.get("id"))))
+
+    @guarded
+    async def predict(request: Any) -> Any:
+        model = find(request)
+        refusal = answering(model)
+        if refusal is not None:
+            return refusal
+        arrays, by_row = model.from_v1(await body_of(request))
+        outputs = await concurrency.run_in_threadpool(model.infer, arrays)
+        return responses.JSONResponse(_finite(model.to_v1(outputs, by_row=by_row)))
+
+    @guarded
+    async def describe(request: Any) -> Any:
+        return responses.JSONResponse(find(request).metadata())
+
+    @guarded
+    async def model_ready(request: Any) -> Any:
+        model = find(request)
+        return responses.JSONResponse(
+            {"name": model.name, "ready": model.ready}, status_code=200 if model.ready else 503
+        )
+
+    @guarded
+    async def status(request: Any) -> Any:
+        model = find(request)
+        state = "AVAILABLE" if model.ready else "END"
+        return responses.JSONResponse(
+            {"model_version_status": [{"version": "1", "state": state, "status": {}}]}
+        )
+
+    async def live(request: Any) -> Any:
+        return responses.JSONResponse({"live": True})
+
+    async def ready(request: Any) -> Any:
+        good = all(m.ready for m in models)
+        return responses.JSONResponse({"ready": good}, status_code=200 if good else 503)
+
+    async def server(request: Any) -> Any:
+        return responses.JSONResponse({"name": "weft", "version": "1", "extensions": []})
+
+    async def page(request: Any) -> Any:
+        return responses.HTMLResponse(page_of(models[0]))
+
+    route = routing.Route
+    return applications.Starlette(
+        routes=[
+            route("/", page),
+            route("/v2", server),
+            route("/v2/health/live", live),
+            route("/v2/health/ready", ready),
+            route("/v2/models/{name}", describe),
+            route("/v2/models/{name}/ready", model_ready),
+            route("/v2/models/{name}/infer", infer, methods=["POST"]),
+            route("/v1/models/{name}:predict", predict, methods=["POST"]),
+            route("/v1/models/{name}", status),
+        ]
+    )
+
+
+def _finite(answer: dict) -> dict:
+    """JSON has no NaN: a model that answers one is reported as such."""
+    try:
+        json.dumps(answer, allow_nan=False)
+    except ValueError:
+        raise BadRequest("the model's answer holds NaN or infinity, which JSON cannot carry") from None  # noqa: E501
+    return answer
+
+
+def page_of(model: ServedModel) -> str:
+    """The page: a drawing field for a model of drawn digits, else the signature to try."""
+    drawn = model.file.preprocessing.get("page") == "digits"
+    text = resources.files("weft.serve").joinpath("digits.html" if drawn else "model.html")
+    facts = {
+        "name": model.name,
+        "metadata": model.metadata(),
+        "labels": model.file.labels,
+        "preprocessing": model.file.preprocessing,
+    }
+    safe = json.dumps(facts).replace("<", "\\u003c")
+    return text.read_text(encoding="utf-8").replace("/*FACTS*/null", safe)
