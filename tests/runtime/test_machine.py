@@ -94,6 +94,18 @@ def test_a_directory_open_to_others_is_closed(tmp_path, monkeypatch):
         machine.cache_dir.cache_clear()
 
 
+def test_the_oldest_objects_go(tmp_path):
+    for i in range(70):
+        file = tmp_path / f"{i}.o"
+        file.write_text("")
+        os.utime(file, (i, i))
+    machine._prune(tmp_path)
+    left = {int(file.stem) for file in tmp_path.iterdir()}
+    assert left == set(range(32, 70))
+    machine._prune(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 38
+
+
 def test_a_place_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path / "file"))

@@ -20,6 +20,7 @@ from typing import Any
 
 CACHE_VERSION = 1  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
+_MAX_FILES = 64  # of about 15 KB, in each of 256 folders
 _AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
 
 
@@ -265,5 +266,15 @@ def _write(path: Path, image: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(image).digest() + image)
         os.replace(temporary, path)
+        _prune(path.parent)
     except OSError:
         return
+
+
+def _prune(folder: Path) -> None:
+    """Remove the oldest half of a folder that has grown too full; there are 256 such folders."""
+    files = list(folder.iterdir())
+    if len(files) > _MAX_FILES:
+        files.sort(key=lambda file: file.stat().st_mtime)
+        for file in files[: _MAX_FILES // 2]:
+            file.unlink(missing_ok=True)
