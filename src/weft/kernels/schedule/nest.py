@@ -29,6 +29,7 @@ from weft.runtime.native import Launch, Stage, host, load
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
 PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
 CHUNK = 16384  # elements of one row that a thread takes at once
+TILE = 64  # columns of a tile, where an operand lies across: its cache lines serve many rows
 EMPTY = Launch(())
 
 
@@ -110,6 +111,22 @@ def fold(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Space:
     return Space(tuple(sizes), tuple(zip(*steps, strict=True)))
 
 
+def _tiles(space: Space, outs: int) -> tuple[Space, bool]:
+    """Whether to walk in tiles, and the space with the dim along which an operand is dense last
+    but one.  Only where outputs are dense along the last dim and an operand is not."""
+    last = len(space.sizes) - 1
+    if last < 1 or space.sizes[-1] < 8 or any(s[-1] != 1 for s in space.strides[:outs]):
+        return space, False
+    for s in space.strides[outs:]:
+        if abs(s[-1]) > 1:
+            near = min(range(last), key=lambda d: abs(s[d]) or 1 << 62)
+            if 0 < abs(s[near]) < abs(s[-1]) and space.sizes[near] > 1:
+                order = [*(d for d in range(last) if d != near), near, last]
+                sizes = tuple(space.sizes[d] for d in order)
+                return Space(sizes, tuple(tuple(t[d] for d in order) for t in space.strides)), True
+    return space, False
+
+
 @dataclass(frozen=True)
 class Structure:
     """What a kernel is made from; sizes, outer strides and scalars are not part of it."""
@@ -123,6 +140,16 @@ class Structure:
     params: tuple[dtype, ...]
     slots: tuple[int, ...] = ()  # the block's word of each pointer: 2, 3, ... by default
     base: int = 0  # the block's word of the first int: behind the scratch pointer by default
+    tiled: bool = False  # the last two dims are walked in tiles of `lanes` rows
+    across: tuple[int, ...] = ()  # operands with stride 1 along the last dim but one: transposed
+
+
+    @property
+    def lanes(self) -> int:
+        """Elements a vector: one register of the widest type met, fewer when lanes are gathered."""
+        every = (*self.out_dtypes, *self.in_dtypes, *(n.dtype for n in postorder(self.exprs)))
+        lanes = host().lanes(max(width(d) for d in every))
+        return min(lanes, 16 if 2 in self.classes else 32)
 
 
 def stride_class(stride: int) -> int:
@@ -173,8 +200,9 @@ def plan_nest(
     strides = tuple(broadcast_strides(x, shape) for x in layouts)
     if any(isinstance(n, Coord) for n in postorder(exprs)):
         space = Space(shape or (1,), strides if shape else tuple((1,) for _ in layouts))
+        tiled = False
     else:
-        space = fold(shape, strides)
+        space, tiled = _tiles(fold(shape, strides), len(out_layouts))
     rank, size = len(space.sizes), space.size
     inner = space.sizes[-1]
     classes = tuple(stride_class(s[-1]) for s in space.strides)
@@ -193,10 +221,17 @@ def plan_nest(
         params,
         slots,
         base,
+        tiled,
+        tuple(k for k, c in enumerate(classes) if tiled and c == 2 and space.strides[k][-2] == 1),
     )
     address = _kernel(structure)
-    chunks = -(-inner // CHUNK)
-    ints = [*space.sizes, chunks, size // inner * chunks if inner else 0]
+    if tiled:
+        chunks, blocks = -(-inner // TILE), -(-space.sizes[-2] // structure.lanes)
+        units = size // inner // space.sizes[-2] * blocks * chunks
+    else:
+        chunks, blocks = -(-inner // CHUNK), 1
+        units = size // inner * chunks
+    ints = [*space.sizes, chunks, blocks, units]
     for s in space.strides:
         ints.extend(s)
     first = len(ints)
@@ -221,20 +256,13 @@ def source(s: Structure) -> str:
     return module.text()
 
 
-def lanes_for(dtypes: tuple[dtype, ...], strided: bool) -> int:
-    """Elements a vector: one register of the widest type met, fewer when lanes are gathered."""
-    lanes = host().lanes(max(width(d) for d in dtypes))
-    return min(lanes, 16 if strided else 32)
-
-
 class _Nest:
     def __init__(self, module: Module, s: Structure) -> None:
         self.s = s
         self.f = f = module.kernel("nest")
         self.n_out = len(s.exprs)
         self.dtypes = (*s.out_dtypes, *s.in_dtypes)
-        every = (*self.dtypes, *(n.dtype for n in postorder(s.exprs)))
-        self.lanes = lanes_for(every, strided=2 in s.classes)
+        self.lanes = s.lanes
         heavy = work(s.exprs)
         self.unroll = 4 if heavy <= 6 else 2 if heavy <= 12 else 1
         n = len(self.dtypes)
@@ -243,8 +271,8 @@ class _Nest:
         at = s.base or 2 + n + 1
         self.sizes = f.words("%args", at, ["i64"] * s.rank)
         at += s.rank
-        self.chunks, self.units = f.words("%args", at, ["i64", "i64"])
-        at += 2
+        self.chunks, self.blocks, self.units = f.words("%args", at, ["i64"] * 3)
+        at += 3
         self.strides = []
         for _ in range(n):
             self.strides.append(f.words("%args", at, ["i64"] * s.rank))
@@ -273,18 +301,73 @@ class _Nest:
             lo, hi = f.split(self.units)
             with f.loop(lo, hi) as units:
                 outer, chunk = f.div(units.i, self.chunks), f.rem(units.i, self.chunks)
-                coords: list[Operand] = []
-                for n in reversed(self.sizes[1:-1]):
-                    coords.append(f.rem(outer, n))
-                    outer = f.div(outer, n)
-                coords.append(outer)
-                coords.reverse()
-                rows = [self._at(k, coords) for k in range(len(self.dtypes))]
-                start = f.mul(chunk, CHUNK)
-                self._row(rows, coords, start, f.min(f.add(start, CHUNK), self.sizes[-1]))
+                width = TILE if s.tiled else CHUNK
+                start = f.mul(chunk, width)
+                stop = f.min(f.add(start, width), self.sizes[-1])
+                if s.tiled:
+                    outer, block = f.div(outer, self.blocks), f.rem(outer, self.blocks)
+                    coords = self._decode(outer, self.sizes[:-2])
+                    first = f.mul(block, self.lanes)
+                    last = f.min(f.add(first, self.lanes), self.sizes[-2])
+                    self._tile(coords, first, last, start, stop)
+                else:
+                    self._line(self._decode(outer, self.sizes[:-1]), start, stop)
         if s.stream and host().arch in ("x86_64", "amd64"):
             f.intrinsic("x86.sse.sfence", "void")
         f.ret()
+
+    def _decode(self, flat: Operand, sizes: list[Value]) -> list[Operand]:
+        """The coordinates of a flat index over the sizes."""
+        f = self.f
+        coords: list[Operand] = []
+        for n in reversed(sizes[1:]):
+            coords.append(f.rem(flat, n))
+            flat = f.div(flat, n)
+        return [flat, *reversed(coords)] if sizes else []
+
+    def _tile(
+        self, coords: list[Operand], first: Operand, last: Operand, start: Operand, stop: Operand
+    ) -> None:
+        """Rows first to last of columns start to stop; operands that lie across are turned first
+        when the tile is full."""
+        f = self.f
+        if not self.s.across:
+            with f.loop(first, last) as rows:
+                self._line([*coords, rows.i], start, stop)
+            return
+        full_rows = f.icmp("eq", f.sub(last, first), self.lanes)
+        full = f.op("and", full_rows, f.icmp("eq", f.sub(stop, start), TILE))
+        with f.if_else(full) as sides:
+            rooms = {k: self._turned(k, [*coords, first], start) for k in self.s.across}
+            with f.loop(0, self.lanes) as rows:
+                here = [*coords, f.add(first, rows.i)]
+                at = [self._at(k, here) for k in range(len(self.dtypes))]
+                for k, room in rooms.items():
+                    shift = f.sub(f.mul(rows.i, TILE), start)
+                    at[k] = f.gep(room, shift, memory(self.dtypes[k]))
+                row = _Row(self, at, here, stop, self.s.across)
+                row.loop(start, stop, 1)
+            sides.otherwise()
+            with f.loop(first, last) as rows:
+                self._line([*coords, rows.i], start, stop)
+
+    def _turned(self, k: int, coords: list[Operand], start: Operand) -> Value:
+        """Operand k's tile with its rows and columns exchanged, in a stack buffer of TILE columns."""
+        f, n, cell = self.f, self.lanes, memory(self.dtypes[k])
+        type, stride = vector(n, cell), self.strides[k][-1]
+        room = f.alloca(cell, n * TILE)
+        corner = f.gep(self._at(k, coords), f.mul(start, stride), cell)
+        with f.loop(0, TILE, n) as columns:
+            v = []
+            for j in range(n):
+                at = f.mul(f.add(columns.i, j), stride)
+                v.append(f.load(type, f.gep(corner, at, cell)))
+            for j, row in enumerate(transposed(f, v)):
+                f.store(row, f.gep(room, f.add(columns.i, j * TILE), cell))
+        return room
+
+    def _line(self, coords: list[Operand], lo: Operand, hi: Operand) -> None:
+        self._row([self._at(k, coords) for k in range(len(self.dtypes))], coords, lo, hi)
 
     def _at(self, k: int, coords: list[Operand]) -> Value:
         """Operand k's address at the outer coordinates."""
@@ -324,8 +407,10 @@ class _Row:
     """The innermost loop: `rows` are the operands' addresses at its start."""
 
     def __init__(
-        self, nest: _Nest, rows: list[Value], coords: list[Operand], stop: Operand
-    ) -> None:
+        self, nest: _Nest, rows: list[Value], coords: list[Operand], stop: Operand,
+        dense: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        self.dense = dense  # operands that lie densely here although their stride is another
         self.nest, self.f, self.rows, self.coords, self.stop = nest, nest.f, rows, coords, stop
         self.splats: dict[int, Value] = {}
         element = Element(nest.f, 1)
@@ -371,7 +456,7 @@ class _Row:
         d = nest.dtypes[k]
         element = Element(f, nest.lanes)
         type = element.memory_type(d)
-        if nest.s.classes[k] == 2:
+        if nest.s.classes[k] == 2 and k not in self.dense:
             last = f.sub(self.stop, 1) if mask is not None else None
             v = gather(f, type, self.rows[k], i, nest.strides[k][-1], last)
         else:
@@ -406,6 +491,22 @@ class _Row:
 
 
 # ---------------------------------------------------------------------------------- memory
+
+
+def transposed(f: Function, v: list[Value]) -> list[Value]:
+    """n vectors of n lanes, rows and columns exchanged: blocks of 1, 2, 4, ... are swapped."""
+    n, step = len(v), 1
+    v = list(v)
+    while step < n:
+        for i in range(n):
+            if not i & step:
+                low = [j if not j & step else n + j - step for j in range(n)]
+                high = [j + step if not j & step else n + j for j in range(n)]
+                v[i], v[i + step] = (
+                    f.shuffle(v[i], v[i + step], low), f.shuffle(v[i], v[i + step], high)
+                )  # fmt: skip
+        step *= 2
+    return v
 
 
 def _maskable(type: str) -> bool:
