@@ -54,6 +54,7 @@ from weft.ops.reduce import *
 from weft.ops.trig import *
 from weft.ops.unary import *
 from weft.ops.view import *
+from weft.ops.weighted import addcdiv, addcmul, lerp
 from weft.runtime.threads import get_num_threads, set_num_threads
 from weft.tensor import Parameter, Size, Tensor, as_tensor, from_numpy, tensor
 from weft import methods as _methods

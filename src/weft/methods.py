@@ -27,6 +27,7 @@ from weft.ops import (
     trig,
     unary,
     view,
+    weighted,
     write,
 )
 from weft.tensor import Tensor, tensor
@@ -47,6 +48,7 @@ METHODS: dict[ModuleType, str] = {
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
     creation: "clone",
+    weighted: "addcmul addcdiv lerp",
     getitem: "index_put index_put_",
     index: "index_select index_add index_copy index_fill take",
     gather: "gather scatter scatter_add scatter_reduce take_along_dim",
@@ -56,7 +58,7 @@ INPLACE = (
     "add sub mul div pow fmod remainder floor_divide atan2 neg bitwise_and bitwise_or bitwise_xor "
     "logical_and logical_or logical_not abs sign floor ceil trunc round sqrt rsqrt reciprocal "
     "square exp exp2 expm1 log log1p log2 log10 sigmoid relu sin cos tan asin acos atan sinh cosh "
-    "tanh erf erfinv eq ne lt le gt ge addmm "
+    "tanh erf erfinv eq ne lt le gt ge addmm addcmul addcdiv lerp "
     "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter"
 )
 _DIRECT = {

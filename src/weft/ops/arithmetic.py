@@ -13,7 +13,7 @@ from weft.core.op import Onnx, sample
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.cast import cast
-from weft.ops.promote import operands, unary
+from weft.ops.promote import as_number, operands, unary
 
 PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
 BESIDE_NUMBER = (*PAIRS, sample((3, 4), 2.5))
@@ -32,6 +32,18 @@ class Add(Elementwise):
 
     onnx = Onnx("Add", 14)
     samples = BESIDE_NUMBER
+
+
+class AddScaled(Elementwise):
+    """y = a + alpha b, floats rounded once, as torch's kernel does"""
+
+    def scalar(self, a: S.Expr, b: S.Expr, alpha: S.Expr) -> S.Expr:
+        return S.fma(b, alpha, a) if a.dtype.category == dt.FLOAT else S.add(a, S.mul(b, alpha))
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any, alpha: Any) -> tuple:
+        return g, lambda: g * alpha, None
+
+    samples = (sample((3, 4), (3, 4), 0.5), sample((2, 3), (1, 3), -1.5), sample((0, 3), (3,), 2.0))
 
 
 class Sub(Elementwise):
@@ -207,22 +219,36 @@ def _binary(op: Any, name: str, a: Any, b: Any, *, floating: bool = False) -> An
 
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     """y = input + alpha * other, broadcast and promoted; bool + bool is `or`."""
-    if alpha != 1:
-        other = mul(other, alpha)
-    y = _binary(_ADD, "add", input, other)
+    if alpha.__class__ is int and alpha == 1:
+        y = _binary(_ADD, "add", input, other)
+    else:
+        y = _add_scaled("add", input, other, alpha)
     return y if out is None else out.copy_result(y)
+
+
+def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
+    a, b = operands(name, a, b)
+    d = dtype_of(a if isinstance(a, Handle) else b)
+    if alpha.__class__ in NUMBERS:
+        if d.category != dt.FLOAT and alpha.__class__ is float:
+            raise RuntimeError(
+                "For integral input tensors, argument alpha must not be a floating point number."
+            )
+        alpha = as_number(alpha, d)
+    return apply(_ADD_SCALED, a, b, cast(alpha, d) if isinstance(alpha, Handle) else alpha)
 
 
 def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     """y = input - alpha * other; RuntimeError on two bools (use ^ or logical_xor)."""
-    if alpha != 1:
-        other = mul(other, alpha)
     if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
         raise RuntimeError(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
             "trying to invert a mask, use the `~` or `logical_not()` operator instead."
         )
-    y = _binary(_SUB, "sub", input, other)
+    if alpha.__class__ is int and alpha == 1:
+        y = _binary(_SUB, "sub", input, other)
+    else:
+        y = _add_scaled("sub", input, other, -alpha)
     return y if out is None else out.copy_result(y)
 
 
@@ -331,5 +357,5 @@ def neg(input: Any, *, out: Any = None) -> Any:
 
 _ADD, _SUB, _MUL, _DIV, _NEG, _POW = Add(), Sub(), Mul(), Div(), Neg(), Pow()
 _MIN, _MAX, _REM, _FMOD = Minimum(), Maximum(), Remainder(), Fmod()
-_FLOORDIV, _ATAN2 = FloorDivide(), Atan2()
+_FLOORDIV, _ATAN2, _ADD_SCALED = FloorDivide(), Atan2(), AddScaled()
 multiply, subtract, divide, true_divide, negative = mul, sub, div, div, neg
