@@ -46,9 +46,7 @@ class Layout:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the elements lie in C order without gaps (strides of dims of size 1 do not
-        matter).
-        """
+        """Whether the elements lie in C order without gaps (dims of size 1 do not matter)."""
         step = 1
         for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
             if size != 1 and stride != step:

@@ -2,9 +2,10 @@
 
 A kernel stage is `void k(ptr args, i32 tid, i32 nth)`; `args` is a block of 64-bit words:
 
-    args[0] status (a kernel stores nonzero on a data error)   args[1] its detail, e.g. the
-    offending index args[2] out pointer   args[3..3+n_in) input pointers   args[3+n_in] scratch
-    pointer   then the launch's ints
+    args[0] status (a kernel stores nonzero on a data error)
+    args[1] its detail, e.g. the offending index
+    args[2] out pointer      args[3..3+n_in) input pointers
+    args[3+n_in] scratch pointer, then the launch's ints
 
 `launch` runs one plan on arrays (eager). `make_table` fixes many launches with their pointers, run
 by one call (compiled programs).
@@ -37,16 +38,13 @@ __all__ = [
     "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch", "load", "make_table",
 ]  # fmt: skip
 
-OUT_OF_MEMORY = (
-    -1
-)  # the status when scratch memory could not be had; the detail is its size in bytes
+# The status when scratch memory could not be had; the detail is its size in bytes.
+OUT_OF_MEMORY = -1
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One kernel: its address, and whether threads share it (else it runs once, with tid 0 of
-    1).
-    """
+    """One kernel: its address, and whether threads share it (else one runs all of it)."""
 
     function: int
     parallel: bool = False
@@ -57,9 +55,9 @@ class Launch:
     """Stages with a barrier between them; a stage that reports a status is the last to run.
 
     `ints` follow the pointers in the block (`double_bits` makes an int of a float). The block's
-    scratch pointer has
-    `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned, not cleared. `quick`
-    says that the work takes less than some microseconds: Python's global lock is then kept.
+    scratch pointer has `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned,
+    not cleared. `quick` says that the work takes less than some microseconds: Python's global lock
+    is then kept.
     """
 
     stages: tuple[Stage, ...]
@@ -102,8 +100,7 @@ def detail() -> int:
 
 
 def launch(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
-    """Run a launch on arrays: 0, or the status of the stage that failed (then `detail()` says
-    more).
+    """Run a launch on arrays: 0, or the status of the stage that failed (see `detail`).
 
     The arrays must have the layouts that the launch was planned for: nothing is checked but that
     they are ndarrays (TypeError). Threads may launch at the same time.
@@ -265,14 +262,11 @@ class Table:
         self._blocks[entry][3 + self._slots[entry] + index] = value
 
     def place(self, entry: int, slot: int) -> int:
-        """The address of a pointer's word, for native code or NumPy writes that set many pointers
-        at once.
-        """
+        """The address of a pointer's word, for native code or NumPy writes that set many."""
         return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)
 
     def run(self, start: int = 0, stop: int | None = None) -> tuple[int, int, int]:
-        """Run entries start to stop (all): (index of the first failing entry or -1, its status, its
-        detail).
+        """Run entries start to stop (all): (first failing entry or -1, its status, its detail).
 
         The global lock is released meanwhile.
         """

@@ -13,9 +13,8 @@ from weft.kernels.target.llvm import FLOAT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-PARALLEL_FROM = (
-    1 << 19
-)  # multiplications (about 10 us of one core); below, waking workers costs more than it saves
+# In multiplications. Below about 10 us of one core, waking workers costs more than it saves.
+PARALLEL_FROM = 1 << 19
 _QUICK_BELOW = 1 << 15
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -25,8 +24,7 @@ _PACKERS = {
 
 
 def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
-    """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], for `native.launch(plan, out, (a,
-    b))`.
+    """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]; launch it with ins (a, b).
 
     Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand
     them: stride 0), any strides of a and b; out's columns adjacent. One dtype: float32 and float64
@@ -63,9 +61,7 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A product in the form that the kernel takes: sizes (M, N, K), strides, batch dims (size, a,
-    b, out).
-    """
+    """A product in the kernel's form: sizes (M, N, K), batch dims (size, strides of a, b, out)."""
 
     sizes: tuple[int, int, int]
     a_strides: tuple[int, int]

@@ -41,9 +41,7 @@ _HEAD = ("M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "batche
 
 @dataclass(frozen=True)
 class Tile:
-    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of `lanes`
-    elements.
-    """
+    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of lanes."""
 
     element: str
     lanes: int
@@ -72,9 +70,7 @@ class Tile:
 
 
 def tile_for(element: str, host: Host) -> Tile:
-    """The tile that fits the host's registers: accumulators, one row of B, one broadcast element of
-    A.
-    """
+    """The tile that fits the host's registers: accumulators, one row of B, one element of A."""
     lanes = host.lanes(BYTES[element])
     if host.vector_bits == 512:
         return Tile(element, lanes, 6, 4, host.has_fma)
@@ -256,9 +252,7 @@ def pack_rows(f: Function, tile: Tile) -> None:
 
 
 def pack_columns(f: Function, tile: Tile) -> None:
-    """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares in
-    registers.
-    """
+    """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares."""
     element, lanes = tile.element, tile.lanes
     ldb = _head(f, 2)["b_cs"]
     source = f.gep("%b", f.add(f.mul(f.arg("n0"), ldb), f.arg("k0")), element)

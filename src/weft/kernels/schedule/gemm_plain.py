@@ -48,9 +48,7 @@ def descriptor(layout: Layout, offset: int) -> list[int]:
 
 
 def dense(layout: Layout) -> Layout:
-    """The layout of an operand's float32 copy: rows one after another, dims of stride 0 not
-    repeated.
-    """
+    """The layout of an operand's float32 copy: rows one after another, dims of stride 0 once."""
     strides, step = [1], layout.shape[-1]
     for size, stride in zip(
         reversed(layout.shape[:-1]), reversed(layout.strides[:-1]), strict=True
@@ -134,9 +132,7 @@ def plan_integers(a: Layout, b: Layout, out: Layout, *, parallel: bool) -> Launc
 
 @cache
 def _integer_kernel(element: str) -> int:
-    """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; the order does not matter, integers
-    wrap.
-    """
+    """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; in any order, integers wrap."""
     module = Module(native.host().vector_bits)
     f = module.kernel("integers")
     out, a, b = f.words("%args", 2, ["ptr"] * 3)

@@ -47,8 +47,7 @@ __all__ = [
 
 
 class Loop:
-    """What `Function.loop` yields: the counter, the carried values, and where to put their next
-    values.
+    """What `Function.loop` yields: the counter, the carried values, and where the next ones go.
 
     Inside the loop `carry[k]` is the value at the start of an iteration; assign `next[k]`. After
     the loop `carry[k]` is the final value (the initial one when the loop ran zero times).
@@ -150,9 +149,7 @@ class Function:
         return self.emit(self._type(a), f"fneg {self._type(a)} {a}")
 
     def icmp(self, predicate: str, a: Operand, b: Operand) -> Value:
-        """Integer or pointer comparison: `eq ne slt sle sgt sge ult ule ugt uge`; gives i1
-        lanes.
-        """
+        """Integer or pointer comparison: `eq ne slt sle sgt sge ult ule ugt uge`; gives i1."""
         type = self._type(a, b)
         return self.emit(
             with_element(type, "i1"),
@@ -287,9 +284,7 @@ class Function:
     def masked_load(
         self, type: str, pointer: Operand, mask: Value, otherwise: Operand | None = None
     ) -> Value:
-        """Lanes whose mask is set are loaded, others are `otherwise` (zero) and their memory is not
-        touched.
-        """
+        """Lanes whose mask is set are loaded, others are `otherwise` (zero) and not touched."""
         align = Value(str(BYTES[element_of(type)]), "i32")
         rest = zero(type) if otherwise is None else self.typed(otherwise, type)
         return self.intrinsic("masked.load", type, self.typed(pointer, "ptr"), align, mask, rest)
@@ -441,9 +436,7 @@ class Function:
         self.at(after)
 
     def phi(self, type: str, sources: Sequence[tuple[Operand, str]]) -> Value:
-        """A value that depends on the block we came from: [(value, label)]. Must be first in its
-        block.
-        """
+        """A value by the block we came from: [(value, label)]. Must be first in its block."""
         return self.emit(
             type, f"phi {type} " + ", ".join(f"[{self.typed(v, type)}, %{b}]" for v, b in sources)
         )
@@ -489,9 +482,7 @@ class Branches:
         self.function.at(self.labels[2])
 
     def merge(self, type: str, then: Operand, otherwise: Operand) -> Value:
-        """`then` if the first side ran, `otherwise` if the second did. Call it right after the
-        `with`.
-        """
+        """`then` if the first side ran, `otherwise` if the second did. Call it after the `with`."""
         return self.function.phi(type, [(then, self.ends[0]), (otherwise, self.ends[1])])
 
 
@@ -517,9 +508,7 @@ class Module:
         *,
         internal: bool = False,
     ) -> Function:
-        """A new function; args are (type with attributes, name): `("ptr noalias readonly",
-        "a")`.
-        """
+        """A new function; args are (type and attributes, name): `("ptr noalias", "a")`."""
         function = Function(self, name, args, returns, internal)
         self.functions.append(function)
         return function

@@ -60,9 +60,7 @@ def element_of(type: str) -> str:
 
 
 def with_element(type: str, element: str) -> str:
-    """The same number of lanes of another element: `with_element("<8 x float>", "i32")` is `"<8 x
-    i32>"`.
-    """
+    """As many lanes of another element: `with_element("<8 x float>", "i32")` is `"<8 x i32>"`."""
     return vector(lanes_of(type), element)
 
 
@@ -74,9 +72,7 @@ def mangle(type: str) -> str:
 
 
 def const(type: str, value: int | float | bool) -> Value:
-    """A constant of any scalar or vector type; a float's exact bits are kept (nan and inf
-    included).
-    """
+    """A constant of any scalar or vector type; a float's exact bits are kept (nan, inf)."""
     element, lanes = element_of(type), lanes_of(type)
     if element in ("float", "double"):
         double = float(value)
