@@ -1,9 +1,10 @@
-"""Convolution kernels against float64 NumPy: values, the strict order, threads, batches, targets."""
+"""Convolution kernels against float64 NumPy: values, strict order, threads, batches, targets."""
 
 import os
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.runtime import native, threads
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def out_size(size, kernel, stride, padding, dilation):
@@ -106,7 +109,8 @@ def conv_dw(g, x, w_shape, args):
 
 
 def close(got, want, terms):
-    eps = np.finfo(got.dtype).eps
+    eps = {"float16": 2**-10, "bfloat16": 2**-7}.get(got.dtype.name) or np.finfo(got.dtype).eps
+    got = got.astype(np.float64)
     np.testing.assert_allclose(got, want, rtol=4 * eps, atol=4 * eps * (8 + terms))
 
 
@@ -142,7 +146,7 @@ def sample(case, dtype, seed=0):
     return x, k, g, (stride, padding, dilation, groups)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_forward_and_gradients(case, dtype):
     x, w, g, args = sample(case, dtype)
@@ -215,6 +219,27 @@ def test_strict_order_of_the_input_gradient():
         assert dx[n, ci, y, x] == strict_dot(w[:, ci].ravel(), window.ravel())
 
 
+@pytest.mark.parametrize("dtype", [np.float16, BF16], ids=str)
+def test_halves_are_the_float32_result_rounded_once(dtype):
+    x, w, g, args = sample(CASES[4], dtype)
+    x32, w32, g32 = (a.astype(np.float32) for a in (x, w, g))
+    same = np.testing.assert_array_equal
+    same(conv(x, w, args), conv(x32, w32, args).astype(dtype))
+    same(conv_dx(g, w, x.shape, args), conv_dx(g32, w32, x.shape, args).astype(dtype))
+    same(conv_dw(g, x, w.shape, args), conv_dw(g32, x32, w.shape, args).astype(dtype))
+
+
+def test_few_rows_give_the_bits_of_many():
+    """One or two output channels are computed without packing: the numbers must not show it."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((2, 50, 9, 30)).astype(np.float32)
+    w = rng.standard_normal((7, 50, 3, 3)).astype(np.float32)
+    args = ((1, 1), (1, 1), (1, 1), 1)
+    every = conv(x, w, args)
+    for count in (1, 2):
+        np.testing.assert_array_equal(conv(x, w[:count].copy(), args), every[:, :count])
+
+
 def test_bias_is_one_add_after_the_sum():
     x, w, _, args = sample(CASES[3], np.float32)
     bias = np.random.default_rng(2).standard_normal(w.shape[0]).astype(np.float32)
@@ -264,6 +289,8 @@ def test_strided_inputs_are_read_in_place():
     np.testing.assert_array_equal(conv(x, w, args), conv(c(x), w, args))
     np.testing.assert_array_equal(conv_dx(g, w, x.shape, args), conv_dx(c(g), w, x.shape, args))
     np.testing.assert_array_equal(conv_dw(g, x, w.shape, args), conv_dw(c(g), c(x), w.shape, args))
+    flipped = w[::-1, :, ::-1]
+    np.testing.assert_array_equal(conv(x, flipped, args), conv(x, c(flipped), args))
     one = ((1, 1), (0, 0), (1, 1), 1)
     np.testing.assert_array_equal(conv(x[..., ::2], w, one), conv(c(x[..., ::2]), w, one))
 

@@ -1,9 +1,11 @@
 """Moving images for the convolutions: image -> slab -> packed panel, and computed panel -> image.
 
-A *slab* is a copy of a few channels of an image with its zero border: [channel][row][phase][position], where a column c of
-the padded image lies at phase c % stride, position c // stride. So whatever the stride, padding and dilation, the values
-that one tap of the kernel needs for one row of outputs are consecutive, and a panel is packed by plain vector copies.
-Outputs are columns of a grid [image][row][column]; a *run* is the part of one grid row inside a panel.
+A *slab* is a copy of a few channels of an image with its zero border:
+[channel][row][phase][position], where a column c of the padded image lies at phase c % stride,
+position c // stride. So whatever the stride, padding and dilation, the values that one tap of the
+kernel needs for one row of outputs are consecutive, and a panel is packed by plain vector copies.
+Outputs are columns of a grid [image][row][column]; a *run* is the part of one grid row inside a
+panel.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,11 @@ from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 
 _PLANE = ("row_count", "top", "height", "stride_h", "stride_w", "row_pitch", "phase_pitch")
 _PLANE += ("phases", "left", "width")
-_PACK = ("kc", "column", "columns", "grid_h", "grid_w", "image_pitch", "row_step")
+_WINDOW = [
+    ("ptr noalias readonly", "offsets"),
+    *(("i64", n) for n in ("kc", "column", "columns", "grid_h", "grid_w")),
+    *(("i64", n) for n in ("image_pitch", "row_step")),
+]
 _UNPACK = ("rows", "column", "columns", "grid_h", "grid_w")
 _UNPACK += ("stride_n", "stride_h", "stride_w", "stride_m")
 
@@ -40,18 +46,18 @@ def emit_plane(
     step = f.mul(phases, stride_w)
     memory_type = memory(source)
     wide, one = Element(f, tile.lanes), Element(f, 1)
-    with f.loop(0, count) as R:
-        y = f.sub(R.i, top)
-        inside = f.icmp("ult", y, height)
-        row_source = f.gep(src, f.mul(y, stride_h), memory_type)
-        row = f.gep(dst, f.mul(R.i, pitch), tile.element)
-        with f.loop(0, phases) as P:
-            # position p holds image column p * phases + phase - left
-            low = f.div(f.sub(f.add(f.add(left, phases), -1), P.i), phases)
-            high = f.div(f.sub(f.add(f.add(f.add(left, width), phases), -1), P.i), phases)
-            high = f.min(high, length)
-            low = f.min(low, high)
-            low, high = f.select(inside, low, length), f.select(inside, high, length)
+    with f.loop(0, phases) as P:
+        # position p holds image column p * phases + phase - left
+        first = f.div(f.sub(f.add(f.add(left, phases), -1), P.i), phases)
+        end = f.div(f.sub(f.add(f.add(f.add(left, width), phases), -1), P.i), phases)
+        end = f.min(end, length)
+        first = f.min(first, end)
+        with f.loop(0, count) as R:
+            y = f.sub(R.i, top)
+            inside = f.icmp("ult", y, height)
+            row_source = f.gep(src, f.mul(y, stride_h), memory_type)
+            row = f.gep(dst, f.mul(R.i, pitch), tile.element)
+            low, high = f.select(inside, first, length), f.select(inside, end, length)
             to = f.gep(row, f.mul(P.i, length), tile.element)
             _fill(f, tile, to, 0, low, fill)
             _fill(f, tile, to, high, length, fill)
@@ -74,7 +80,7 @@ def emit_plane(
 def _load_step(
     f: Function, wide: Element, at: Value, source: dtype, count: Operand, step: int
 ) -> Value:
-    """`count` (at most the lanes) elements, every one or every second; memory past them is not read."""
+    """`count` (at most the lanes) elements, every one or second; nothing past them is read."""
     type, lanes = wide.memory_type(source), wide.lanes
     if step == 1:
         return f.masked_load(type, at, f.lane_mask(count, lanes))
@@ -95,41 +101,41 @@ def _fill(f: Function, tile: Tile, to: Value, low: Operand, high: Operand, fill:
 def runs(
     f: Function, column: Operand, columns: Operand, grid_h: Operand, grid_w: Operand
 ) -> Iterator[tuple[Operand, Operand, Operand, Operand, Operand]]:
-    """The runs of grid columns [column, column + columns): (image, row, column in the row, place in the panel, length).
+    """The runs of grid columns [column, column + columns).
 
-    A generator of one loop: use it as `for image, y, x, at, length in runs(...)`.
+    Gives (image, row, column in the row, place in the panel, length). A generator of one loop: use
+    it as `for image, y, x, at, length in runs(...)`.
     """
     end = f.add(column, columns)
-    with f.loop(f.div(column, grid_w), f.div(f.add(end, f.sub(grid_w, 1)), grid_w)) as R:
-        begin = f.mul(R.i, grid_w)
-        low = f.max(column, begin)
-        high = f.min(end, f.add(begin, grid_w))
-        yield (
-            f.div(R.i, grid_h), f.rem(R.i, grid_h),
-            f.sub(low, begin), f.sub(low, column), f.sub(high, low),
-        )  # fmt: skip
+    first = f.div(column, grid_w)
+    # the first run's image and row are divided out, the next ones counted: a division is slow
+    start = [("i64", f.div(first, grid_h)), ("i64", f.rem(first, grid_h))]
+    origin = f.mul(first, grid_w)
+    with f.loop(origin, end, grid_w, carry=start) as R:
+        image, y = R.carry
+        low = f.max(column, R.i)
+        high = f.min(end, f.add(R.i, grid_w))
+        yield image, y, f.sub(low, R.i), f.sub(low, column), f.sub(high, low)
+        below = f.add(y, 1)
+        wrap = f.icmp("eq", below, grid_h)
+        R.next = [
+            f.add(image, f.cast("zext", wrap, "i64")),
+            f.select(wrap, f.typed(0, "i64"), below),
+        ]
 
 
 def emit_pack(m: Module, tile: Tile) -> None:
     """`pack(panel, slab, offsets, ...)`: panel[k][j] = slab[place of column j + offsets[k]]."""
-    f = m.function(
-        "pack",
-        [("ptr noalias", "panel"), ("ptr noalias readonly", "slab"), ("ptr noalias readonly", "offsets"),
-         *(("i64", n) for n in _PACK)],
-        internal=True,
-    )  # fmt: skip
-    panel, slab, offsets = (f.arg(n) for n in ("panel", "slab", "offsets"))
-    kc, column, columns, grid_h, grid_w, image_pitch, row_step = (f.arg(n) for n in _PACK)
-    element, lanes = tile.element, tile.lanes
-    for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
-        place = f.add(f.add(f.mul(image, image_pitch), f.mul(y, row_step)), x)
-        source = f.gep(slab, place, element)
+    pointers = [("ptr noalias", "panel"), ("ptr noalias readonly", "slab")]
+    f = m.function("pack", [*pointers, *_WINDOW], internal=True)
+    panel, element, lanes = f.arg("panel"), tile.element, tile.lanes
+    for source, at, length in _sources(f, tile):
         target = f.gep(panel, at, element)
         vectors = f.div(f.add(length, lanes - 1), lanes)
         for n in f.switch(vectors, range(1, tile.vectors), tile.vectors):
             mask = f.lane_mask(f.sub(length, (n - 1) * lanes), lanes)
-            with f.loop(0, kc) as K:
-                s = f.gep(source, f.load("i64", f.gep(offsets, K.i, "i64")), element)
+            with f.loop(0, f.arg("kc")) as K:
+                s = f.gep(source, f.load("i64", f.gep(f.arg("offsets"), K.i, "i64")), element)
                 t = f.gep(target, f.mul(K.i, tile.columns), element)
                 for j in range(n):
                     s1, t1 = f.gep(s, j * lanes, element), f.gep(t, j * lanes, element)
@@ -140,40 +146,85 @@ def emit_pack(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def emit_unpack(m: Module, tile: Tile) -> None:
-    """`unpack(out, c, bias, ...)`: out[image, row m, y, x] = c[m][j] (+ bias[m] unless bias is null)."""
+def emit_thin(m: Module, tile: Tile) -> None:
+    """`thin(c, a, rows, a_step, first, slab, ...)`: pack and multiply for few rows, in place.
+
+    c[m][j] (+)= sum over k of a[m * a_step + k] * slab[place of column j + offsets[k]].
+    """
+    names = [("i64", "rows"), ("i64", "a_step"), ("i64", "first")]
+    pointers = [("ptr noalias", "c"), ("ptr noalias readonly", "a")]
     f = m.function(
-        "unpack",
-        [("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias"),
-         *(("i64", n) for n in _UNPACK)],
-        internal=True,
-    )  # fmt: skip
-    out, c, bias = (f.arg(n) for n in ("out", "c", "bias"))
+        "thin", [*pointers, *names, ("ptr noalias readonly", "slab"), *_WINDOW], internal=True
+    )
+    c, a, rows, a_step, first = (f.arg(n) for n in ("c", "a", "rows", "a_step", "first"))
+    type, element, lanes = tile.type, tile.element, tile.lanes
+    later = f.icmp("eq", first, 0)
+    for source, at, length in _sources(f, tile):
+        vectors = f.div(f.add(length, lanes - 1), lanes)
+        with f.loop(0, rows) as M:
+            left = f.gep(a, f.mul(M.i, a_step), element)
+            target = f.gep(c, f.add(f.mul(M.i, tile.columns), at), element)
+            for n in f.switch(vectors, range(1, tile.vectors), tile.vectors):
+                mask = f.lane_mask(f.sub(length, (n - 1) * lanes), lanes)
+                with f.loop(0, f.arg("kc"), carry=[(type, const(type, 0.0))] * n) as K:
+                    s = f.gep(source, f.load("i64", f.gep(f.arg("offsets"), K.i, "i64")), element)
+                    weight = f.splat(f.load(element, f.gep(left, K.i, element)), type)
+                    for j in range(n):
+                        s1 = f.gep(s, j * lanes, element)
+                        v = f.masked_load(type, s1, mask) if j == n - 1 else f.load(type, s1)
+                        K.next[j] = f.fma(weight, v, K.carry[j])
+                for j, value in enumerate(K.carry):
+                    t1 = f.gep(target, j * lanes, element)
+                    every = const(mask.type, True)
+                    where = mask if j == n - 1 else every
+                    old = f.masked_load(type, t1, f.select(later, where, const(mask.type, False)))
+                    value = f.select(later, f.op("fadd", old, value), value)
+                    f.masked_store(value, t1, where)
+    f.ret()
+
+
+def _sources(f: Function, tile: Tile) -> Iterator[tuple[Value, Operand, Operand]]:
+    """For each run of the window: (where it lies in the slab, its place in the panel, length)."""
+    column, columns, grid_h, grid_w, image_pitch, row_step = (f.arg(n) for _, n in _WINDOW[2:])
+    for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
+        place = f.add(f.add(f.mul(image, image_pitch), f.mul(y, row_step)), x)
+        yield f.gep(f.arg("slab"), place, tile.element), at, length
+
+
+def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
+    """`unpack(out, c, bias, ...)`: out[image, m, y, x] = c[m][j] (+ bias[m] unless it is null)."""
+    pointers = [
+        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
+    ]  # fmt: skip
+    f = m.function("unpack", [*pointers, *(("i64", n) for n in _UNPACK)], internal=True)
+    out, c, bias = (f.arg(n) for _, n in pointers)
     rows, column, columns, grid_h, grid_w, stride_n, stride_h, stride_w, stride_m = (
         f.arg(n) for n in _UNPACK
     )
     element, lanes = tile.element, tile.lanes
+    one, wide = Element(f, 1), Element(f, lanes)
     biased = f.icmp("ne", bias, Value("null", "ptr"))
     dense = f.icmp("eq", stride_w, 1)
     for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
         place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
-        target, source = f.gep(out, place, element), f.gep(c, at, element)
+        target, source = f.gep(out, place, memory(d)), f.gep(c, at, element)
         with f.loop(0, rows) as M:
             s = f.gep(source, f.mul(M.i, tile.columns), element)
-            t = f.gep(target, f.mul(M.i, stride_m), element)
+            t = f.gep(target, f.mul(M.i, stride_m), memory(d))
             with f.if_else(biased) as b:
-                loaded = f.load(element, f.gep(bias, M.i, element))
+                loaded = one.load(f.gep(bias, M.i, memory(d)), d)
                 b.otherwise()
             # -0.0 is what leaves every sum as it is, a zero's sign included
             shift = b.merge(element, loaded, const(element, -0.0))
             with f.if_else(dense) as b:
-                wide = f.splat(shift, tile.type)
+                shifts = f.splat(shift, tile.type)
                 with f.loop(0, length, lanes) as L:
                     mask = f.lane_mask(f.sub(length, L.i), lanes)
                     v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
-                    f.masked_store(f.op("fadd", v, wide), f.gep(t, L.i, element), mask)
+                    v = wide.to_memory(wide.rounded(f.op("fadd", v, shifts), d), d)
+                    f.masked_store(v, f.gep(t, L.i, memory(d)), mask)
                 b.otherwise()
                 with f.loop(0, length) as L:
                     v = f.op("fadd", f.load(element, f.gep(s, L.i, element)), shift)
-                    f.store(v, f.gep(t, f.mul(L.i, stride_w), element))
+                    one.store(one.rounded(v, d), f.gep(t, f.mul(L.i, stride_w), memory(d)), d)
     f.ret()

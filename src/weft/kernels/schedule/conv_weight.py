@@ -1,30 +1,27 @@
 """The weight gradient of a convolution.
 
-    out[co, ci, p, q] = sum over n, oy, ox of g[n, co, oy, ox] * x[n, ci, oy*sh - ph + p*dh, ox*sw - pw + q*dw]
+    out[co, ci, p, q] = sum over n, oy, ox of
+                        g[n, co, oy, ox] * x[n, ci, oy*sh - ph + p*dh, ox*sw - pw + q*dw]
 
-Shapes and dtypes as in `conv`; g and x may have any strides. Numbers: one accumulator an output, fma in increasing
-k = (n, oy, ox) in blocks of 384 (a block may go on in the next image), blocks added in order.
+Shapes and dtypes as in `conv`; g and x may have any strides. Numbers: one accumulator an output,
+fma in increasing k = (n, oy, ox) in blocks of 384 (a block may go on in the next image), blocks
+added in order.
 
-How: transposed, rows (ci, p, q) times columns co. A block of g is packed into a panel of co columns; the rows are read in the
-slab, or in x itself, as segments that follow the rows of outputs, so x is never unrolled. Images pass through a ring of slabs.
-Threads take (group, panel, chunk of rows); each has the whole sum over k.
+How: transposed, rows (ci, p, q) times columns co. A block of g is packed into a panel of co
+columns; the rows are read in the slab, or in x itself, as segments that follow the rows of
+outputs, so x is never unrolled. Images pass through a ring of slabs. Threads take (group, panel,
+chunk of rows); each has the whole sum over k.
 """
 
 from functools import cache
 
-from weft.core.dtype import BY_NAME
+from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv import (
-    ELEMENTS,
-    Pair,
-    check,
-    image_slab,
-    need,
-    open_block,
-    tap_offsets,
-)
+from weft.kernels.schedule.conv import Pair, check, image_slab, need, tap_offsets
+from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs
 from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
+from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Value
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
@@ -35,8 +32,9 @@ _HEAD = (
     "groups", "rows", "row_chunk", "row_chunks", "part_taps", "columns", "panels", "channels",
     "k", "area", "grid_h", "grid_w", "run_h", "run_w", "ring",
     "source_n", "source_c", "source_h", "source_w", "direct", "height", "width",
-    "plane", "row_pitch", "phase_pitch", "phases", "slab_rows", "top", "left", "image_pitch", "row_step",
-    "g_n", "g_c", "g_h", "g_w", "panel_at", "c_at", "table_at", "work_size",
+    "plane", "row_pitch", "phase_pitch", "phases", "slab_rows", "top", "left",
+    "image_pitch", "row_step", "g_n", "g_c", "g_h", "g_w",
+    "panel_at", "c_at", "table_at", "work_size",
 )  # fmt: skip
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 
@@ -44,12 +42,13 @@ _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stri
 def plan_conv2d_dw(
     g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Launch:
-    """out = gradient of conv2d for its weight, given g for its output; ins = (g, x). Raises ValueError as `plan_conv2d`."""
+    """out = the gradient of conv2d for its weight, g that for its output; ins = (g, x)."""
     check("conv2d_dw", x, out, g, stride, padding, dilation, groups)
     need("conv2d_dw", out=out)
     if out.size == 0:
         return Launch(())
-    tile = tile_for(ELEMENTS[out.dtype.name])
+    d = D.from_np(out.dtype)
+    tile = tile_for(register(d))
     size = tile.itemsize
     images, co, oh, ow = g.shape
     kernel = out.shape[2:]
@@ -79,7 +78,8 @@ def plan_conv2d_dw(
         "k": images * oh * ow, "area": area, "grid_h": max(grid[0], 1), "grid_w": max(grid[1], 1),
         "run_h": max(run[0], 1), "run_w": max(run[1], 1), "ring": ring,
         "source_n": x.strides[0], "source_c": x.strides[1], "source_h": x.strides[2],
-        "source_w": x.strides[3], "direct": int(slab.direct), "height": x.shape[2], "width": x.shape[3],
+        "source_w": x.strides[3], "direct": int(slab.direct),
+        "height": x.shape[2], "width": x.shape[3],
         "plane": slab.plane, "row_pitch": slab.row_pitch, "phase_pitch": slab.phase_pitch,
         "phases": slab.phases, "slab_rows": slab.rows, "top": slab.top, "left": slab.left,
         "image_pitch": image_pitch, "row_step": row_step,
@@ -87,7 +87,7 @@ def plan_conv2d_dw(
         "panel_at": panel_at, "c_at": c_at, "table_at": table_at,
         "work_size": _up(table_at + 8 * (2 * KC + row_chunk)),
     }  # fmt: skip
-    code = _kernels(out.dtype.name)
+    code = _kernels(d.name)
     ints = (*(head[n] for n in _HEAD), *offsets)
     return Launch((Stage(code["conv_dw"], parallel=True),), ints, 0, head["work_size"])
 
@@ -101,20 +101,21 @@ def _kernels(dtype: str) -> dict[str, int]:
     return native.load(conv_dw_ir(dtype), ["conv_dw"])
 
 
-def conv_dw_ir(dtype: str) -> str:
+def conv_dw_ir(name: str) -> str:
     """The LLVM IR of the kernel of one dtype, for the host."""
-    tile = tile_for(ELEMENTS[dtype])
+    d = D.BY_NAME[name]
+    tile = tile_for(register(d))
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
-    emit_plane(m, tile, BY_NAME[dtype])
-    _emit_pack(m, tile)
-    _emit_kernel(m, tile)
+    emit_plane(m, tile, d)
+    _emit_pack(m, tile, d)
+    _emit_kernel(m, tile, d)
     return m.text()
 
 
-def _emit_kernel(m: Module, tile: Tile) -> None:
+def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("conv_dw")
-    el = tile.element
+    el, one = tile.element, Element(f, 1)
     (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
     work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     panel, c, segments = (f.gep(work, h[n]) for n in ("panel_at", "c_at", "table_at"))
@@ -136,7 +137,7 @@ def _emit_kernel(m: Module, tile: Tile) -> None:
             at = f.add(at, f.load("i64", f.gep(taps, f.rem(r, h["part_taps"]), "i64")))
             f.store(at, f.gep(rows, R.i, "i64"))
         first_channel = f.add(f.mul(group, h["channels"]), channel)
-        origin = f.gep(x, f.mul(first_channel, h["source_c"]), el)
+        origin = f.gep(x, f.mul(first_channel, h["source_c"]), memory(d))
         base = f.select(direct, origin, work)
         co = f.add(f.mul(group, h["columns"]), column)
         # a sum without terms still runs once, and gives zeros
@@ -153,12 +154,13 @@ def _emit_kernel(m: Module, tile: Tile) -> None:
                 )
                 at = f.add(f.mul(N.i, h["source_n"]), f.mul(C.i, h["source_c"]))
                 f.call(
-                    "plane", "void", f.gep(work, place, el), f.gep(origin, at, el), h["slab_rows"],
-                    h["top"], h["height"], h["source_h"], h["source_w"], h["row_pitch"],
+                    "plane", "void", f.gep(work, place, el), f.gep(origin, at, memory(d)),
+                    h["slab_rows"], h["top"], h["height"], h["source_h"], h["source_w"],
+                    h["row_pitch"],
                     h["phase_pitch"], h["phases"], h["left"], h["width"],
                 )  # fmt: skip
             f.call(
-                "pack", "void", panel, f.gep(g, f.mul(co, h["g_c"]), el), K.i, kc, columns,
+                "pack", "void", panel, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
                 h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
             )  # fmt: skip
             start = f.div(K.i, h["grid_w"])
@@ -176,12 +178,12 @@ def _emit_kernel(m: Module, tile: Tile) -> None:
         with f.loop(0, columns) as J, f.loop(0, count) as R:
             value = f.load(el, f.gep(c, f.add(f.mul(R.i, tile.columns), J.i), el))
             at = f.add(f.mul(f.add(co, J.i), h["rows"]), f.add(row, R.i))
-            f.store(value, f.gep(out, at, el))
+            one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)
     f.ret()
 
 
-def _emit_pack(m: Module, tile: Tile) -> None:
-    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x], (image, y, x) the grid's element k + i.
+def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x] of the grid's element k + i.
 
     Writes up to `lanes` rows past the block, which later rows or nobody use.
     """
@@ -195,34 +197,37 @@ def _emit_pack(m: Module, tile: Tile) -> None:
         f.arg(n) for n in _PACK
     )
     el, lanes = tile.element, tile.lanes
+    one, wide = Element(f, 1), Element(f, lanes)
     dense = f.icmp("eq", stride_w, 1)
     for image, y, x, at, length in runs(f, k, kc, grid_h, grid_w):
         place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
-        source = f.gep(g, place, el)
+        source = f.gep(g, place, memory(d))
         target = f.gep(panel, f.mul(at, tile.columns), el)
         with f.if_else(dense) as b:
             with f.loop(0, columns, lanes) as J:
                 # a missing column repeats the last one: its sums are thrown away
-                starts = [
-                    f.gep(source, f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c), el)
-                    for j in range(lanes)
+                places = [
+                    f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c) for j in range(lanes)
                 ]
+                starts = [f.gep(source, p, memory(d)) for p in places]
                 with f.loop(0, length, lanes) as L:
                     mask = f.lane_mask(f.sub(length, L.i), lanes)
-                    v = [f.masked_load(tile.type, f.gep(s, L.i, el), mask) for s in starts]
+                    ats = [f.gep(s, L.i, memory(d)) for s in starts]
+                    v = [f.masked_load(wide.memory_type(d), at, mask) for at in ats]
+                    v = [wide.from_memory(x, d) for x in v]
                     to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
                     for i, row in enumerate(transpose(f, v)):
                         f.store(row, f.gep(to, i * tile.columns, el), tile.align)
             b.otherwise()
             with f.loop(0, columns) as J, f.loop(0, length) as L:
                 at = f.add(f.mul(J.i, stride_c), f.mul(L.i, stride_w))
-                value = f.load(el, f.gep(source, at, el))
+                value = one.load(f.gep(source, at, memory(d)), d)
                 f.store(value, f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el))
     f.ret()
 
 
 def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """The columns of a square of as many vectors as lanes, by log2(lanes) rounds of two-vector shuffles."""
+    """The columns of a square of as many vectors as lanes, by log2(lanes) rounds of shuffles."""
     lanes, half = len(rows), 1
     rows = list(rows)
     while half < lanes:

@@ -1,9 +1,10 @@
 """The register tile of the convolutions: C[rows, columns] (+)= A[rows, k] B[k, columns].
 
-B is a packed panel of `Tile.columns` columns, one row a k. A is read where it lies: row i starts at `a + rows[i]`, and its k
-runs through *segments* (offset, length) of consecutive elements. One segment is a plain matrix; the weight gradient walks
-the rows of an image as segments, so no copy of the image is made. Each element of C has one accumulator, fma in increasing k;
-a block that is not the first is added to what C holds. So bits depend on the blocks of k alone.
+B is a packed panel of `Tile.columns` columns, one row a k. A is read where it lies: row i starts at
+`a + rows[i]`, and its k runs through *segments* (offset, length) of consecutive elements. One
+segment is a plain matrix; the weight gradient walks the rows of an image as segments, so no copy of
+the image is made. Each element of C has one accumulator, fma in increasing k; a block that is not
+the first is added to what C holds. So bits depend on the blocks of k alone.
 """
 
 from dataclasses import dataclass

@@ -25,8 +25,16 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.micro import Tile
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, const, lane_numbers
-from weft.kernels.target.llvm import vector
+from weft.kernels.target.llvm import (
+    BYTES,
+    Function,
+    Module,
+    Operand,
+    Value,
+    const,
+    lane_numbers,
+    vector,
+)
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
