@@ -189,6 +189,10 @@ def test_mistakes_are_named():
         plan_matmul(layout(2, 3), layout(4, 5), layout(2, 5))
     with pytest.raises(ValueError, match="dtypes differ"):
         plan_matmul(layout(2, 3), layout(3, 5, dtype="float64"), layout(2, 5))
+    for dtype in ("bool", "complex64", "uint32"):
+        wrong = layout(2, 2, dtype=dtype)
+        with pytest.raises(ValueError, match=f"no product of {dtype}"):
+            plan_matmul(wrong, wrong, wrong)
     with pytest.raises(ValueError, match="adjacent"):
         plan_matmul(layout(2, 3), layout(3, 5), Layout((2, 5), (1, 2), np.dtype("float32")))
     with pytest.raises(ValueError, match="matrices"):

@@ -9,7 +9,7 @@ import numpy as np
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.gemm_code import Tile
-from weft.kernels.target.llvm import FLOAT_TYPES, Module
+from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
@@ -159,6 +159,8 @@ def _merged(dims: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, 
 def _check(a: Layout, b: Layout, out: Layout) -> None:
     if not a.dtype == b.dtype == out.dtype:
         raise ValueError(f"matmul: dtypes differ: {a.dtype}, {b.dtype}, out {out.dtype}")
+    if a.dtype.name not in (FLOAT_TYPES | INT_TYPES) or a.dtype.name == "bool":
+        raise ValueError(f"matmul: no product of {a.dtype}")
     if len(a.shape) < 2 or len(b.shape) < 2:
         raise ValueError(f"matmul: expected matrices, got shapes {a.shape} and {b.shape}")
     expected = (*a.shape[:-1], b.shape[-1])
