@@ -1,0 +1,29 @@
+"""Training: a Trainer whose loop one can read, callbacks, metrics, loggers, exact resume."""
+
+from weft.train.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    LearningRateMonitor,
+    Progress,
+)
+from weft.train.loggers import CSVLogger, Logger, TensorBoardLogger
+from weft.train.metrics import Accuracy, Mean, MeanAbsoluteError, MeanSquaredError, Metric
+from weft.train.trainer import Trainer
+
+__all__ = [
+    "Accuracy",
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "LearningRateMonitor",
+    "Logger",
+    "Mean",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "Metric",
+    "Progress",
+    "TensorBoardLogger",
+    "Trainer",
+]
