@@ -120,6 +120,7 @@ def test_state_restores_exactly_anywhere(used):
     again = copies[2]
     again.set_state(state)
     np.testing.assert_array_equal(again.get_state(), state)
+    assert type(pickle.loads(pickle.dumps(rng.default_generator))) is Generator
     for a, b in zip(expected, (again.normal(5), again.uniform(700), again.normal(33)), strict=True):
         assert a.tobytes() == b.tobytes()
 

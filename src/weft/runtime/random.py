@@ -123,7 +123,7 @@ class Generator:
         return other
 
     def __reduce__(self) -> tuple:
-        return _restore, (self.get_state().tobytes(),)
+        return _restore, (type(self), Generator.get_state(self).tobytes())
 
     def __repr__(self) -> str:
         return f"<weft.Generator device=cpu seed={self._seed}>"
@@ -412,9 +412,9 @@ def store(out: np.ndarray, values: np.ndarray) -> None:
     view[...] = values.reshape(view.shape)
 
 
-def _restore(state: bytes) -> Generator:
-    generator = Generator()
-    generator.set_state(np.frombuffer(state, np.uint8))
+def _restore(kind: type[Generator], state: bytes) -> Generator:
+    generator = Generator() if kind is DefaultGenerator else kind()
+    Generator.set_state(generator, np.frombuffer(state, np.uint8))
     return generator
 
 
