@@ -92,7 +92,9 @@ def test_interpreter() -> None:
 
 
 def test_interpreter_checks_arrays_and_bounds() -> None:
-    p = parse("def f(out: f32[n], n: i64):\n    for i in range(n + 1):\n        out[i] = f32(1.0)\n")
+    p = parse(
+        "def f(out: f32[n], n: i64):\n    for i in range(n + 1):\n        out[i] = f32(1.0)\n"
+    )
     with pytest.raises(IndexError, match=r"out\[3\] is outside shape \[3\]"):
         run(p, {"out": np.zeros(3, np.float32), "n": 3})
     with pytest.raises(ValueError, match="out is float64"):

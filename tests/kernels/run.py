@@ -28,7 +28,9 @@ def elementwise(expr: Expr, *xs: np.ndarray, scalars: tuple = ()) -> np.ndarray:
     return launched(eager.plan_elementwise(expr, [of(x) for x in xs], of(out), scalars), out, *xs)
 
 
-def values(rng: np.random.Generator, d: D.dtype, size: int, name: str = "", k: int = 0) -> np.ndarray:
+def values(
+    rng: np.random.Generator, d: D.dtype, size: int, name: str = "", k: int = 0
+) -> np.ndarray:
     """Operand k of row `name`: random, with every special value of the dtype in front."""
     if d.category == D.FLOAT:
         x = rng.standard_normal(size) * 3

@@ -51,7 +51,9 @@ def test_every_row_on_every_dtype(tmp_path: Path) -> None:
     wrong = []
     for p, (name, d, e, xs, out) in zip(programs, cases, strict=True):
         call(lib, p, out, *xs)
-        if not close(out, S.evaluate(e, tuple(xs)), 1000 if name in ("lgamma", "digamma") else 4).all():
+        if not close(
+            out, S.evaluate(e, tuple(xs)), 1000 if name in ("lgamma", "digamma") else 4
+        ).all():
             wrong.append((name, d.name))
     assert wrong == []
 

@@ -69,7 +69,8 @@ def test_index_put() -> None:
                 np.add.at(want, (slice(None),) * dim + (index,), src)
                 out = np.empty(x.shape, np.float32)
                 launch = plan_index_put(
-                    "add", (dim,), dim, None if old is None else of(x), (of(index),), of(src), of(out)
+                    "add", (dim,), dim, old if old is None else of(x), (of(index),), of(src),
+                    of(out),
                 )  # fmt: skip
                 launched(launch, out, *(() if old is None else (x,)), src, index)
                 assert (out == want).all()
@@ -130,7 +131,9 @@ def test_nothing_to_do() -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     out = np.empty_like(x)
     src = np.empty((0, 3), np.float32)
-    launched(plan_index_put("add", (0,), 0, of(x), (of(index),), of(src), of(out)), out, x, src, index)
+    launched(
+        plan_index_put("add", (0,), 0, of(x), (of(index),), of(src), of(out)), out, x, src, index
+    )
     assert (out == x).all()
     one = np.zeros(1, np.int64)
     empty = np.empty((0, 3), np.float32)

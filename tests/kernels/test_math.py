@@ -104,7 +104,8 @@ def test_special_values(name: str, d: D.dtype) -> None:
     """inf, NaN, zeros with their signs, denormals and the ends of the domain."""
     info = np.finfo(d.np)
     x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1, -1, info.tiny, info.smallest_subnormal,
-                  -info.smallest_subnormal, info.max, -info.max, 2, -2, 1e-20, 1e5, 1e9, 1e18]).astype(d.np)  # fmt: skip
+                  -info.smallest_subnormal, info.max, -info.max, 2, -2, 1e-20, 1e5, 1e9, 1e18],
+                 dtype=d.np)  # fmt: skip
     if name in ("lgamma", "digamma"):
         x = x[(abs(x) < 1e15) & (abs(x) > 1e-19) | (x == 0) | ~np.isfinite(x)]
     got = elementwise(S.Scalar(name, (S.Arg(0, d),)), x)

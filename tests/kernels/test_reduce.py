@@ -10,8 +10,9 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.loop_interp import run as interpret
 from weft.kernels import eager
+from weft.kernels.schedule.combine import accumulator
 from weft.kernels.schedule.lower import lower_reduction
-from weft.kernels.schedule.reduce import CHUNK, accumulator
+from weft.kernels.schedule.reduce import CHUNK
 
 X, Y = S.Arg(0, D.float32), S.Arg(1, D.float32)
 
@@ -53,8 +54,10 @@ def strict(op: np.ufunc, start: float, x: np.ndarray, dims: tuple[int, ...]) -> 
     return total
 
 
-def reduced(kind: str, *xs: np.ndarray, dims: tuple[int, ...] | None, keepdim: bool = False,
-            pre: S.Expr | None = None, dtype: object = None, **more: object) -> np.ndarray:  # fmt: skip
+def reduced(
+    kind: str, *xs: np.ndarray, dims: tuple[int, ...] | None, keepdim: bool = False,
+    pre: S.Expr | None = None, dtype: object = None, **more: object,
+) -> np.ndarray:  # fmt: skip
     pre = S.Arg(0, D.from_np(xs[0].dtype)) if pre is None else pre
     shape = np.broadcast_shapes(*(x.shape for x in xs))
     axes = tuple(range(len(shape))) if dims is None else dims
@@ -89,7 +92,12 @@ def test_bits_of_the_strict_order(shape: tuple[int, ...]) -> None:
 
 def test_order_is_the_interpreters() -> None:
     rng = np.random.default_rng(1)
-    for shape, dims in (((3, 5, 20), (0, 2)), ((2, 8200), (1,)), ((2, 8200), (0, 1)), ((4, 6), (0,))):
+    for shape, dims in (
+        ((3, 5, 20), (0, 2)),
+        ((2, 8200), (1,)),
+        ((2, 8200), (0, 1)),
+        ((4, 6), (0,)),
+    ):
         x = rng.standard_normal(shape).astype(np.float32)
         got = reduced("sum", x, dims=dims, pre=S.relu(X) * 0.3)
         out = np.empty(got.shape or (1,), np.float32)
@@ -105,7 +113,9 @@ def test_dtypes() -> None:
         for dims in ((0,), (1,), (0, 1)):
             acc = accumulator("sum", d).np
             want = strict(np.add, 0, x.astype(acc), dims)
-            assert (reduced("sum", x, dims=dims) == want.astype(d.np if d.is_floating_point else acc)).all()
+            assert (
+                reduced("sum", x, dims=dims) == want.astype(d.np if d.is_floating_point else acc)
+            ).all()
             assert (reduced("max", x, dims=dims) == x.max(axis=dims)).all()
             assert (reduced("min", x, dims=dims) == x.min(axis=dims)).all()
             b = x != 0
@@ -143,7 +153,12 @@ def test_nan_reaches_the_result_from_anywhere() -> None:
 
 def test_threads_do_not_matter() -> None:
     rng = np.random.default_rng(5)
-    for shape, dims in (((70000,), (0,)), ((300, 900), (0,)), ((300, 900), (1,)), ((9000, 33), (0,))):
+    for shape, dims in (
+        ((70000,), (0,)),
+        ((300, 900), (0,)),
+        ((300, 900), (1,)),
+        ((9000, 33), (0,)),
+    ):
         x = rng.standard_normal(shape).astype(np.float32)
         got = set()
         for n in (1, 2, 3):
@@ -163,9 +178,12 @@ def test_batch_does_not_matter() -> None:
 
 def test_fused_producers_and_results() -> None:
     rng = np.random.default_rng(7)
-    x, y = rng.standard_normal((9, 50)).astype(np.float32), rng.standard_normal(50).astype(np.float32)
-    got = reduced("sum", x, y, dims=(1,), pre=X * Y, post=S.Arg(0, D.float32) / S.Param(0, D.float32),
-                  scalars=(50,))  # fmt: skip
+    x, y = (
+        rng.standard_normal((9, 50)).astype(np.float32),
+        rng.standard_normal(50).astype(np.float32),
+    )
+    mean = X / S.Param(0, D.float32)
+    got = reduced("sum", x, y, dims=(1,), pre=X * Y, post=mean, scalars=(50,))
     assert (got == strict(np.add, 0, x * y, (1,)) / np.float32(50)).all()
 
 

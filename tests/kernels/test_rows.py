@@ -55,7 +55,9 @@ def test_halves_are_float32_rounded_once(d: D.dtype) -> None:
     assert (out == want.astype(d.np)).all()
 
 
-@pytest.mark.parametrize(("shape", "dims"), [((5, 7), 1), ((3, 1000), 1), ((2, 3, 40), 2), ((2, 9000), 1)])
+@pytest.mark.parametrize(
+    ("shape", "dims"), [((5, 7), 1), ((3, 1000), 1), ((2, 3, 40), 2), ((2, 9000), 1)]
+)
 def test_layer_norm_is_its_composition(shape: tuple[int, ...], dims: int) -> None:
     rng = np.random.default_rng(2)
     x = rng.standard_normal(shape).astype(np.float32)
@@ -77,7 +79,9 @@ def test_layer_norm_is_its_composition(shape: tuple[int, ...], dims: int) -> Non
     assert (rstd == r[..., 0]).all()
     exact = x.astype(np.float64).reshape(*lead, -1)
     exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(out.reshape(exact.shape), exact * w.reshape(-1) + b.reshape(-1), atol=1e-4)
+    np.testing.assert_allclose(
+        out.reshape(exact.shape), exact * w.reshape(-1) + b.reshape(-1), atol=1e-4
+    )
 
 
 def test_rms_norm() -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.kernels.run import launched, of, thread_count
 from weft.core import dtype as D
 from weft.kernels.eager import plan_cumulative
-from weft.kernels.schedule.reduce import accumulator
+from weft.kernels.schedule.combine import accumulator
 
 UFUNC = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 

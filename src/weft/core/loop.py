@@ -186,7 +186,9 @@ def _show(e: Expr) -> tuple[str, builtins.int]:
     if isinstance(e, Select):
         return (f"where({', '.join(map(show, e.args))})", 9)
     if not isinstance(e, Scalar):
-        raise TypeError(f"{type(e).__name__} has no place in the Loop IR: replace it by a Load or Index")
+        raise TypeError(
+            f"{type(e).__name__} has no place in the Loop IR: replace it by a Load or Index"
+        )
     sign = INFIX.get(e.name)
     if sign is None:
         return (f"{e.name}({', '.join(map(show, e.args))})", 9)
@@ -334,7 +336,9 @@ def _verify_expr(e: Expr, scope: _Scope) -> None:
         elif isinstance(n, Load):
             d, rank = scope.buffers.get(n.buffer, (None, 0))
             if d is not n.dtype or rank != len(n.indices):
-                raise LoopError(f"no buffer {n.buffer} of {n.dtype.name} with {len(n.indices)} dims")
+                raise LoopError(
+                    f"no buffer {n.buffer} of {n.dtype.name} with {len(n.indices)} dims"
+                )
             for i in n.indices:
                 if i.dtype is not D.int64:
                     raise LoopError(f"{n.buffer}: index {show(i)} is {i.dtype.name}, not int64")

@@ -48,8 +48,7 @@ def run(p: Program, values: Mapping[str, Any]) -> None:
             shape = tuple(state[n] if isinstance(n, str) else n for n in x.shape)
             if a.shape != shape or a.dtype != x.dtype.np:
                 raise ValueError(
-                    f"{p.name}: {x.name} is {a.dtype}{list(a.shape)}, "
-                    f"not {x.dtype.np}{list(shape)}"
+                    f"{p.name}: {x.name} is {a.dtype}{list(a.shape)}, not {x.dtype.np}{list(shape)}"
                 )
     with np.errstate(all="ignore"):
         _block(p.body, state)

@@ -176,7 +176,7 @@ class _Parser:
             return self.scalar(node, name, (node.left, node.comparators[0]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             return self.call(node, node.func.id)
-        self.fail(node, f"not an expression of the Loop IR: {ast.unparse(node)}")
+        return self.fail(node, f"not an expression of the Loop IR: {ast.unparse(node)}")
 
     def scalar(self, node: ast.AST, name: str, args: tuple[ast.expr, ...]) -> Expr:
         try:

@@ -4,11 +4,11 @@
     put       y[base(i) + sum_k index_k[i] * step_k]  op=  src[i]      op: set add mul min max
 
 Every index is checked against [-n, n) and wraps once (against [0, n) without `wrap`); one outside
-stores status 1 and its value as the detail, and neither reads nor writes.  `put` goes through the source in its logical order for
-each destination: several writes to one place happen in that order whatever the threads (they share
-only dims along which places differ).
+stores status 1 and its value as the detail, and neither reads nor writes.  `put` goes through the
+source in its logical order for each destination: several writes to one place happen in that order
+whatever the threads (they share only dims along which places differ).
 
-Launch inputs: take (x, index_0, ...); put (src, index_0, ...), preceded by the old value x if given.
+Launch inputs: take (x, index_0, ...); put (src, index_0, ...), behind the old value x if given.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ Strides = tuple[int, ...]
 # ---------------------------------------------------------------------------------- planning
 
 
-def plan_gather(
-    x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True
-) -> Launch:
+def plan_gather(x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True) -> Launch:
     """out[i, j, k] = x[i, index[i, j, k], k] for dim 1 (torch.gather); inputs (x, index)."""
     strides = tuple(0 if d == dim else s for d, s in enumerate(x.strides))
     return _plan_take(
@@ -196,8 +194,8 @@ def _plan_put(
             tuple(stride_class(p[-1]) for p in picked), outer, 3 + (x is not None), along, wrap,
         )  # fmt: skip
         size = math.prod(sizes_of)
-        ints = [*ints, *sizes_of, math.prod(sizes_of[:-1]) if along else math.prod(sizes_of[:outer]),
-                *sizes, *steps]  # fmt: skip
+        lines = math.prod(sizes_of[:-1] if along else sizes_of[:outer])
+        ints = [*ints, *sizes_of, lines, *sizes, *steps]
         for p in picked:
             ints.extend(p)
         start = base + len(fill.launch.ints)
@@ -384,9 +382,7 @@ class _Index:
             return element.scalar(both, D.bool, old, new)
         return element.scalar(self.s.mode, self.s.dtype, old, new)
 
-    def _add_row(
-        self, source: Value, at: Value, first: Operand, last: Operand, lanes: int
-    ) -> None:
+    def _add_row(self, source: Value, at: Value, first: Operand, last: Operand, lanes: int) -> None:
         f, s = self.f, self.s
         type = self.types[0]
         if s.classes[0] in (0, 1) and s.classes[1] == 1:

@@ -26,10 +26,9 @@ from weft.core.loop import (
 )
 from weft.core.scalar import Arg, Const, Coord, Expr, Param, Scalar, cast, postorder, substitute
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.combine import ROW, accumulator, identity
 from weft.kernels.schedule.nest import used_params
-from weft.kernels.schedule.reduce import CHUNK, LANES, accumulator, identity
-
-_ROW = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
+from weft.kernels.schedule.reduce import CHUNK, LANES
 
 
 def lower_nest(
@@ -80,7 +79,7 @@ def lower_reduction(
         if start is not None:
             place = Scalar("add", (start, r))
             body = _renamed(value, place)
-        step = Accumulate("acc", (Scalar("rem", (lane, i64(LANES))),), _ROW[kind], body)
+        step = Accumulate("acc", (Scalar("rem", (lane, i64(LANES))),), ROW[kind], body)
         out_stmts: list[Stmt] = [
             Alloc("acc", acc, LANES),
             For("l", i64(LANES), (Store("acc", (l,), first),)),
@@ -89,7 +88,7 @@ def lower_reduction(
         half = LANES // 2
         while half:
             high = Load("acc", acc, (Scalar("add", (l, i64(half))),))
-            out_stmts.append(For("l", i64(half), (Accumulate("acc", (l,), _ROW[kind], high),)))
+            out_stmts.append(For("l", i64(half), (Accumulate("acc", (l,), ROW[kind], high),)))
             half //= 2
         out_stmts.append(to(Load("acc", acc, (i64(0),))))
         return tuple(out_stmts)
@@ -115,7 +114,7 @@ def lower_reduction(
     else:
         start = Scalar("mul", (Index("c"), i64(CHUNK)))
         size = Scalar("min", (i64(CHUNK), Scalar("sub", (i64(count), start))))
-        part = lanes(lambda b: b, size, start, lambda v: Accumulate("sum", (i64(0),), _ROW[kind], v))
+        part = lanes(lambda b: b, size, start, lambda v: Accumulate("sum", (i64(0),), ROW[kind], v))
         chunks = (For("c", i64(-(-count // CHUNK)), part),)
         body = (
             Alloc("sum", acc, 1),

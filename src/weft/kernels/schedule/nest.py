@@ -143,7 +143,6 @@ class Structure:
     tiled: bool = False  # the last two dims are walked in tiles of `lanes` rows
     across: tuple[int, ...] = ()  # operands with stride 1 along the last dim but one: transposed
 
-
     @property
     def lanes(self) -> int:
         """Elements a vector: one register of the widest type met, fewer when lanes are gathered."""
@@ -172,8 +171,36 @@ def work(exprs: tuple[Expr, ...]) -> int:
 
 
 _CHEAP = frozenset(
-    "neg abs sign floor ceil trunc round add sub mul min max and or xor not eq ne lt le gt ge "
-    "shl shr fma sqrt div rsqrt".split()
+    [
+        "neg",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "trunc",
+        "round",
+        "add",
+        "sub",
+        "mul",
+        "min",
+        "max",
+        "and",
+        "or",
+        "xor",
+        "not",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "shl",
+        "shr",
+        "fma",
+        "sqrt",
+        "div",
+        "rsqrt",
+    ]
 )
 
 
@@ -192,7 +219,9 @@ def plan_nest(
     """
     shape = out_layouts[0].shape
     if any(o.shape != shape for o in out_layouts):
-        raise ValueError(f"outputs of one nest have one shape, got {[o.shape for o in out_layouts]}")
+        raise ValueError(
+            f"outputs of one nest have one shape, got {[o.shape for o in out_layouts]}"
+        )
     params = used_params(exprs)
     if 0 in shape:
         return Planned(EMPTY, ())
@@ -352,7 +381,7 @@ class _Nest:
                 self._line([*coords, rows.i], start, stop)
 
     def _turned(self, k: int, coords: list[Operand], start: Operand) -> Value:
-        """Operand k's tile with its rows and columns exchanged, in a stack buffer of TILE columns."""
+        """Operand k's tile, rows and columns exchanged, in a stack buffer of TILE columns."""
         f, n, cell = self.f, self.lanes, memory(self.dtypes[k])
         type, stride = vector(n, cell), self.strides[k][-1]
         room = f.alloca(cell, n * TILE)

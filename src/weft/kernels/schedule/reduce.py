@@ -12,22 +12,22 @@ reduced index slowest).  float16 and bfloat16 accumulate in float32; bool any/al
 
 NaN: sum, prod, max, min give NaN; argmax and argmin give the first NaN's index.  Ties: the first.
 
-Two loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are one
-vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in memory;
-with one-element vectors it serves every other layout.
+Two loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are
+one vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in
+memory; with one-element vectors it serves every other layout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
-from weft.core.scalar import Arg, Const, Expr, Param, cast, postorder
+from weft.core.scalar import Arg, Expr, Param, cast, postorder
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.combine import Acc, Combine, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
@@ -42,44 +42,21 @@ from weft.kernels.schedule.nest import (
     used_params,
     work,
 )
-from weft.kernels.target.element import Element, memory, register, width
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
+from weft.kernels.target.element import Element, memory, width
+from weft.kernels.target.llvm import (
+    BYTES,
+    Module,
+    Operand,
+    Value,
+    const,
+    lane_numbers,
+    vector,
+)
 from weft.runtime.native import Launch, Stage, host, load
 
 LANES = 16
 CHUNK = 8192
-KINDS = ("sum", "prod", "max", "min", "argmax", "argmin", "any", "all")
-
-
-def accumulator(kind: str, d: dtype) -> dtype:
-    """The dtype in which `kind` of elements of dtype `d` is accumulated."""
-    if kind in ("any", "all"):
-        return D.uint8
-    if d in (D.float16, D.bfloat16):
-        return D.float32
-    if d.category == D.FLOAT:
-        return d
-    if kind in ("sum", "prod"):
-        return D.int64
-    return D.uint8 if d is D.bool else d
-
-
-def identity(kind: str, d: dtype) -> int | float:
-    """What a lane starts from."""
-    if kind in ("sum", "any"):
-        return 0
-    if kind in ("prod", "all"):
-        return 1
-    low = kind in ("max", "argmax")
-    if d.category == D.FLOAT:
-        return -math.inf if low else math.inf
-    bits = d.itemsize * 8
-    if not d.is_signed:
-        return 0 if low else (1 << bits) - 1
-    return -(1 << (bits - 1)) if low else (1 << (bits - 1)) - 1
-
-
-_ROW = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "max", "all": "min"}
+BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
 
 
 # ---------------------------------------------------------------------------------- planning
@@ -102,6 +79,14 @@ class Structure:
     chunked: bool
     params: tuple[dtype, ...]
 
+    @property
+    def lanes(self) -> int:
+        """Elements a vector: 16 of a row, a register's worth of neighbouring outputs, or one."""
+        if not self.columns:
+            return LANES
+        every = (*self.in_dtypes, *(x.dtype for x in postorder((self.pre,))))
+        return min(host().lanes(max(width(d) for d in every)), 32) if self.vectors else 1
+
 
 @lru_cache(maxsize=8192)
 def plan_reduction(
@@ -116,8 +101,8 @@ def plan_reduction(
 ) -> Planned:
     """The launch of `out = post(kind of pre over dims)`; operands broadcast to `shape`.
 
-    `dims` None reduces all.  `post` reads the result as Arg(0) of the accumulator's dtype (int64 for
-    argmax and argmin); by default it is cast to the output's dtype.
+    `dims` None reduces all.  `post` reads the result as Arg(0) of the accumulator's dtype (int64
+    for argmax and argmin); by default it is cast to the output's dtype.
     """
     acc = accumulator(kind, pre.dtype)
     out_dtype = D.from_np(out_layout.dtype)
@@ -168,7 +153,12 @@ def plan_reduction(
     names = ["reduce", "finish"] if chunked else ["reduce"]
     address = _kernels(structure)
     chunks = -(-count // CHUNK)
-    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks]
+    block = BLOCK
+    if vectors:  # enough blocks for some threads, else as wide as memory likes
+        lines = outputs // kept_space.sizes[-1] * (total * chunks if chunked else 1)
+        across = -(-kept_space.sizes[-1] // structure.lanes)
+        block = min(BLOCK, max(2, across * lines // 8))
+    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks, block]
     ints.extend(kept_space.strides[0])
     for k in range(len(in_layouts)):
         ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
@@ -185,7 +175,7 @@ def plan_reduction(
 def _merged(
     sizes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Adjacent dims merged where all operands allow it; the order is kept, at least one dim stays."""
+    """Adjacent dims merged where all operands allow it, in order; at least one dim stays."""
     out: list[int] = []
     steps: list[tuple[int, ...]] = []
     for d, n in enumerate(sizes):
@@ -236,48 +226,6 @@ def source(s: Structure) -> str:
     return module.text()
 
 
-Acc = list[Value]
-
-
-class Combine:
-    """The operation: one accumulator register, or (value, index) for argmax and argmin."""
-
-    def __init__(self, f: Function, kind: str, acc: dtype) -> None:
-        self.f, self.kind, self.acc = f, kind, acc
-        self.arg = kind in ("argmax", "argmin")
-
-    def types(self, lanes: int) -> list[str]:
-        one = [vector(lanes, register(self.acc))]
-        return [*one, vector(lanes, "i64")] if self.arg else one
-
-    def start(self, lanes: int) -> Acc:
-        first = Element(self.f, lanes).const(self.acc, identity(self.kind, self.acc))
-        if not self.arg:
-            return [first]
-        return [first, const(vector(lanes, "i64"), (1 << 63) - 1)]
-
-    def step(self, a: Acc, b: Acc, lanes: int) -> Acc:
-        """a combined with b, a being the earlier one."""
-        if not self.arg:
-            return [Element(self.f, lanes).scalar(_ROW[self.kind], self.acc, a[0], b[0])]
-        f = self.f
-        (v, i), (w, j) = a, b
-        more = "gt" if self.kind == "argmax" else "lt"
-        element = Element(f, lanes)
-        better = element.scalar(more, self.acc, w, v)
-        same = element.scalar("eq", self.acc, w, v)
-        if self.acc.category == D.FLOAT:
-            v_nan, w_nan = f.fcmp("uno", v, v), f.fcmp("uno", w, w)
-            not_v = f.op("xor", v_nan, const(v_nan.type, True))
-            better = f.op("or", f.op("and", better, not_v), f.op("and", w_nan, not_v))
-            same = f.op("or", same, f.op("and", v_nan, w_nan))
-        better = f.op("or", better, f.op("and", same, f.icmp("slt", j, i)))
-        return [f.select(better, w, v), f.select(better, j, i)]
-
-    def result(self, a: Acc) -> Value:
-        return a[1] if self.arg else a[0]
-
-
 class _Reduce:
     def __init__(self, module: Module, s: Structure, name: str) -> None:
         self.s = s
@@ -296,14 +244,11 @@ class _Reduce:
             return f.words("%args", at - count, ["i64"] * count)
 
         self.kept, self.outer, self.inner = take(kept), take(outer), take(inner)
-        self.outputs, self.total, self.count, self.chunks = take(4)
+        self.outputs, self.total, self.count, self.chunks, self.block = take(5)
         self.out_strides = take(kept)
         self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
         self.first_param = at
-        self.lanes = LANES
-        if s.columns:
-            every = (*s.in_dtypes, *(x.dtype for x in postorder((s.pre,))))
-            self.lanes = min(host().lanes(max(width(d) for d in every)), 32) if s.vectors else 1
+        self.lanes = s.lanes
         self.params = {i: self._param(at + i, d) for i, d in enumerate(s.params)}
 
     def _param(self, at: int, d: dtype) -> Value:
@@ -382,9 +327,7 @@ class _Reduce:
             return result
 
         v = element.to_memory(element.expressions((s.post,), leaf)[0], s.out_dtype)
-        if lanes == 1:
-            f.store(v, pointer)
-        elif stride == 1 and mask is None:
+        if lanes == 1 or (stride == 1 and mask is None):
             f.store(v, pointer)
         elif stride == 1:
             store_part(f, v, pointer, mask, count)  # type: ignore[arg-type]
@@ -403,7 +346,9 @@ class _Reduce:
     def _units(self) -> Operand:
         """What threads share: outputs, or chunks of them."""
         f = self.f
-        return f.mul(f.mul(self.outputs, self.total), self.chunks) if self.s.chunked else self.outputs
+        return (
+            f.mul(f.mul(self.outputs, self.total), self.chunks) if self.s.chunked else self.outputs
+        )
 
     def _rows(self) -> None:
         f, s = self.f, self.s
@@ -421,7 +366,9 @@ class _Reduce:
             rows = self.shifted(self.ins, coords, 0)
             first = self.op.start(LANES)
             if s.chunked:
-                acc = self._run(self.shifted(rows, self.decode(o, self.outer), 1), start, stop, first)
+                acc = self._run(
+                    self.shifted(rows, self.decode(o, self.outer), 1), start, stop, first
+                )
             else:
                 carry = list(zip(self.op.types(LANES), first, strict=True))
                 with f.loop(0, self.total, 1, carry) as outer:
@@ -495,73 +442,53 @@ class _Reduce:
     def _columns(self) -> None:
         """Threads take blocks of neighbouring outputs (times chunks)."""
         f, s, lanes = self.f, self.s, self.lanes
-        tile = 4 if s.vectors and not self.op.arg and work((s.pre,)) <= 8 else 1
-        width = self.kept[-1] if lanes > 1 else 1
-        step = lanes * tile
-        blocks = f.div(f.add(width, step - 1), step) if lanes > 1 else 1
-        rest = f.div(self.outputs, width) if lanes > 1 else self.outputs
         parts = f.mul(self.total, self.chunks) if s.chunked else 1
-        room = [f.alloca(t, LANES * tile) for t in self.op.types(lanes)]
-        lo, hi = f.split(f.mul(f.mul(rest, parts), blocks))
+        room = [f.alloca(t, LANES * BLOCK) for t in self.op.types(lanes)]
+        if not s.vectors:
+            lo, hi = f.split(f.mul(self.outputs, parts))
+            with f.loop(lo, hi) as units:
+                line, part = f.div(units.i, parts), f.rem(units.i, parts)
+                self._column(_Place(self, self.decode(line, self.kept), line, part, parts, room), 1)
+            return
+        width = self.kept[-1]
+        step = f.mul(self.block, lanes)
+        blocks = f.div(f.add(width, f.sub(step, 1)), step)
+        lo, hi = f.split(f.mul(f.mul(f.div(self.outputs, width), parts), blocks))
         with f.loop(lo, hi) as units:
             line, block = f.div(units.i, blocks), f.rem(units.i, blocks)
             line, part = f.div(line, parts), f.rem(line, parts)
-            coords = self.decode(line, self.kept[:-1] if lanes > 1 else self.kept) \
-                if lanes == 1 or s.ranks[0] > 1 else []  # fmt: skip
-            if lanes > 1:
-                first = f.mul(block, step)
-                coords = [*coords, first]
-                left = f.min(f.sub(width, first), step)
-            else:
-                left = 1
-            rows = self.shifted(self.ins, coords, 0)
-            out = f.gep(self.out, self.dot(coords, self.out_strides), memory(s.out_dtype))
-            index = f.add(f.mul(line, width), first) if lanes > 1 else line
-            place = (part, parts, index, out, rows, room)
-            if lanes == 1:
-                self._column(place, 1, None, left)
-            else:
-                self._block(place, tile, left)
-
-    def _block(self, place: tuple, tile: int, left: Operand) -> None:
-        """A full block at once, else vector by vector and a masked rest."""
-        f, lanes = self.f, self.lanes
-        with f.if_else(f.icmp("eq", left, lanes * tile)) as sides:
-            self._column(place, tile, None, left)
-            sides.otherwise()
-            done = f.mul(f.div(left, lanes), lanes)
-            if tile > 1:
-                with f.loop(0, done, lanes) as each:
-                    self._column(self._moved(place, each.i), 1, None, lanes)
+            coords = self.decode(line, self.kept[:-1]) if s.ranks[0] > 1 else []
+            first = f.mul(block, step)
+            left = f.min(f.sub(width, first), step)
+            vectors = f.div(left, lanes)
+            index = f.add(f.mul(line, width), first)
+            place = _Place(self, [*coords, first], index, part, parts, room)
+            with f.iff(f.icmp("sgt", vectors, 0)):
+                self._column(place, vectors)
+            done = f.mul(vectors, lanes)
             with f.iff(f.icmp("slt", done, left)):
                 few = f.sub(left, done)
-                self._column(self._moved(place, done), 1, f.lane_mask(few, lanes), few)
+                rest = [*coords, f.add(first, done)]
+                place = _Place(self, rest, f.add(index, done), part, parts, room)
+                self._column(place, 1, f.lane_mask(few, lanes), few)
 
-    def _moved(self, place: tuple, by: Operand) -> tuple:
-        part, parts, index, out, rows, room = place
-        f, s = self.f, self.s
-        moved = [
-            f.gep(p, f.mul(by, self.strides[k][0][-1]), memory(s.in_dtypes[k]))
-            for k, p in enumerate(rows)
-        ]
-        out = f.gep(out, f.mul(by, self.out_strides[-1]), memory(s.out_dtype))
-        return part, parts, f.add(index, by), out, moved, room
-
-    def _column(self, place: tuple, tile: int, mask: Value | None, count: Operand) -> None:
-        """`tile` vectors of neighbouring outputs, 16 accumulators each, kept in memory."""
-        part, parts, index, out, rows, room = place
+    def _column(
+        self, place: _Place, vectors: Operand, mask: Value | None = None, few: Operand = 0
+    ) -> None:
+        """`vectors` vectors of neighbouring outputs, 16 accumulators each, kept in memory."""
         f, s, lanes, op = self.f, self.s, self.lanes, self.op
         types = op.types(lanes)
+        count = lanes if mask is None else few
         start, stop = 0, self.count
         if s.chunked:
-            start = f.mul(f.rem(part, self.chunks), CHUNK)
+            start = f.mul(f.rem(place.part, self.chunks), CHUNK)
             stop = f.min(f.add(start, CHUNK), self.count)
         used = f.min(f.sub(stop, start), LANES)  # further lanes stay at the identity: left out
         used = f.max(used, 1)
 
-        def cells(lane: Operand, u: int) -> list[Value]:
-            at = f.add(f.mul(lane, tile), u)
-            return [f.gep(r, at, t) for r, t in zip(room, types, strict=True)]
+        def cells(lane: Operand, u: Operand) -> list[Value]:
+            at = f.add(f.mul(lane, BLOCK), u)
+            return [f.gep(r, at, t) for r, t in zip(place.room, types, strict=True)]
 
         def get(at: list[Value]) -> Acc:
             return [f.load(t, p) for t, p in zip(types, at, strict=True)]
@@ -570,58 +497,65 @@ class _Reduce:
             for p, a in zip(at, acc, strict=True):
                 f.store(a, p)
 
-        with f.loop(0, used) as loop:
-            for u in range(tile):
-                put(cells(loop.i, u), op.start(lanes))
+        with f.loop(0, used) as loop, f.loop(0, vectors) as u:
+            put(cells(loop.i, u.i), op.start(lanes))
 
         def group(here: list[Value]) -> None:
             with f.loop(start, stop) as loop:
                 at = self.shifted(here, self.decode(loop.i, self.inner), 2)
                 lane = f.op("and", loop.i, LANES - 1)
-                for u in range(tile):
-                    v = self.values(at, u * lanes, mask, count, 0)
-                    item = [v]
+                with f.loop(0, vectors) as u:
+                    item = [self.values(at, f.mul(u.i, lanes), mask, count, 0)]
                     if op.arg:
                         item.append(f.splat(f.typed(loop.i, "i64"), types[1]))
-                    cell = cells(lane, u)
+                    cell = cells(lane, u.i)
                     put(cell, op.step(get(cell), item, lanes))
 
         if s.chunked:
-            group(self.shifted(rows, self.decode(f.div(part, self.chunks), self.outer), 1))
+            outer = self.decode(f.div(place.part, self.chunks), self.outer)
+            group(self.shifted(place.rows, outer, 1))
         else:
-            with f.loop(0, self.total) as outer:
-                group(self.shifted(rows, self.decode(outer.i, self.outer), 1))
+            with f.loop(0, self.total) as outside:
+                group(self.shifted(place.rows, self.decode(outside.i, self.outer), 1))
         half = LANES // 2
         while half:
-            with f.loop(0, f.min(f.sub(used, half), half)) as loop:
-                for u in range(tile):
-                    low = cells(loop.i, u)
-                    put(low, op.step(get(low), get(cells(f.add(loop.i, half), u)), lanes))
+            with f.loop(0, f.min(f.sub(used, half), half)) as loop, f.loop(0, vectors) as u:
+                low = cells(loop.i, u.i)
+                put(low, op.step(get(low), get(cells(f.add(loop.i, half), u.i)), lanes))
             half //= 2
-        for u in range(tile):
-            acc = get(cells(0, u))
+        with f.loop(0, vectors) as u:
+            acc = get(cells(0, u.i))
+            by = f.mul(u.i, lanes)
             if s.chunked:
-                self._keep_columns(acc, part, parts, f.add(index, u * lanes), count)
+                self._keep_columns(acc, place, f.add(place.index, by), count)
+            elif lanes == 1:
+                self.write(acc, place.out, None, 1)
             else:
-                stride = self.out_strides[-1] if lanes > 1 else 1
-                pointer = f.gep(out, f.mul(u * lanes, stride), memory(s.out_dtype))
-                limit = lanes if mask is None else count
-                self.write(acc, pointer, mask, limit, stride if lanes > 1 else 1)
+                stride = self.out_strides[-1]
+                pointer = f.gep(place.out, f.mul(by, stride), memory(s.out_dtype))
+                self.write(acc, pointer, mask, count, stride)
 
-    def _keep_columns(
-        self, acc: Acc, part: Operand, parts: Operand, index: Operand, count: Operand
-    ) -> None:
+    def _keep_columns(self, acc: Acc, place: _Place, index: Operand, count: Operand) -> None:
+        """Chunk results of neighbouring outputs to scratch."""
         f, lanes = self.f, self.lanes
-        stride = f.mul(parts, 2)
-        base = f.gep(self.scratch, f.mul(f.add(f.mul(index, parts), part), 16))
-        many: Callable[..., None] = scatter
+        unit = f.add(f.mul(index, place.parts), place.part)
+        if lanes == 1:
+            self._keep(acc, unit)
+            return
         for k, a in enumerate(acc):
-            cell = f.gep(base, 8 * k)
-            if lanes == 1:
-                f.store(a, cell)
-            else:
-                size = {"float": 2, "i32": 2, "double": 1, "i64": 1, "i16": 4, "i8": 8}
-                element = a.type.split()[-1][:-1]
-                many(f, a, cell, 0, f.mul(stride, size[element]), f.min(count, lanes))
+            cell = f.gep(self.scratch, f.add(f.mul(unit, 16), 8 * k))
+            element = a.type.split()[-1][:-1]
+            scatter(f, a, cell, 0, f.mul(place.parts, 16 // BYTES[element]), count)
 
 
+class _Place:
+    """Where a block of neighbouring outputs begins: operands, output, chunk, accumulators."""
+
+    def __init__(
+        self, made: _Reduce, coords: list[Operand], index: Operand, part: Operand,
+        parts: Operand, room: list[Value],
+    ) -> None:  # fmt: skip
+        self.index, self.part, self.parts, self.room = index, part, parts, room
+        self.rows = made.shifted(made.ins, coords, 0)
+        offset = made.dot(coords, made.out_strides)
+        self.out = made.f.gep(made.out, offset, memory(made.s.out_dtype))

@@ -23,6 +23,7 @@ from functools import lru_cache
 from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
@@ -33,7 +34,7 @@ from weft.kernels.schedule.nest import (
     store_part,
     stride_class,
 )
-from weft.kernels.schedule.reduce import CHUNK, LANES, Combine, accumulator
+from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module, Operand, Value, vector
 from weft.runtime.native import Launch, Stage, double_bits, host, load
@@ -43,7 +44,7 @@ from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 @dataclass(frozen=True)
 class Structure:
-    """What a row kernel is made from.  Operands: out, mean, rstd, x, weight, bias, those present."""
+    """What a row kernel is made from; operands are out, mean, rstd, x, weight, bias if present."""
 
     kind: str
     dtypes: tuple[tuple[str, dtype], ...]  # (operand, dtype) in pointer order
@@ -117,7 +118,9 @@ def _one_stride(name: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> 
         if span is None:
             stride, span = s, s * n
         elif s != span:
-            raise ValueError(f"normalised dims {shape} of {name} have strides {strides}: not one run")
+            raise ValueError(
+                f"normalised dims {shape} of {name} have strides {strides}: not one run"
+            )
         else:
             span *= n
     return stride
@@ -368,5 +371,3 @@ class _Rows:
         if name in at:
             d = self.operands[name][1]
             self.one.store(self.one.cast(v, self.acc, d), at[name], d)
-
-

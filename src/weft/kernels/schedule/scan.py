@@ -16,6 +16,7 @@ from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.core.scalar import Arg, cast
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.combine import ROW, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
@@ -24,13 +25,11 @@ from weft.kernels.schedule.nest import (
     store_part,
     stride_class,
 )
-from weft.kernels.schedule.reduce import accumulator
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Value, const, vector
 from weft.runtime.native import Launch, Stage, host, load
 
 KINDS = ("sum", "prod", "max", "min")
-_ROW = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Structure:
 def plan_cumulative(
     kind: str, dim: int, x: Layout, out: Layout, indices: Layout | None = None
 ) -> Launch:
-    """out = the running `kind` of x along `dim`; inputs (x,), or (indices, x) with int64 indices."""
+    """out = the running `kind` of x along `dim`; inputs (x,), or (indices, x), indices int64."""
     if kind not in KINDS:
         raise ValueError(f"cumulative: kind must be one of {KINDS}, not {kind!r}")
     if 0 in out.shape:
@@ -174,7 +173,7 @@ class _Scan:
             carry.append((wide, zero))
         with f.loop(1, self.count, 1, carry) as loop:
             v, old = read(loop.i), loop.carry[0]
-            new = element.scalar(_ROW[s.kind], s.acc, old, v)
+            new = element.scalar(ROW[s.kind], s.acc, old, v)
             index = None
             if s.indices:
                 later = element.scalar("ge" if s.kind == "max" else "le", s.acc, v, old)

@@ -3,9 +3,9 @@
     void nest(float *restrict out0, const float *restrict in0, int64_t n) { ... }
 
 Each scalar is one C operation, so results follow the Loop IR's rounding where the compiler does not
-contract or reorder: compile with -ffp-contract=off, without -ffast-math.  exp, tanh and the like are
-libm's, and may differ from the native kernels in the last bits.  float16 and bfloat16 are uint16_t
-in memory and float in between; bool is uint8_t; integers wrap.
+contract or reorder: compile with -ffp-contract=off, without -ffast-math.  exp, tanh and the like
+are libm's, and may differ from the native kernels in the last bits.  float16 and bfloat16 are
+uint16_t in memory and float in between; bool is uint8_t; integers wrap.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ _MEMORY = {
 _REGISTER = _MEMORY | {"float16": "float", "bfloat16": "float", "bool": "i1"}
 _HALF = (D.float16, D.bfloat16)
 # Rows whose result is exact for halves: no rounding is needed.
-_EXACT = frozenset("neg abs sign floor ceil trunc round min max fmod nextafter".split())
+_EXACT = frozenset(
+    ["neg", "abs", "sign", "floor", "ceil", "trunc", "round", "min", "max", "fmod", "nextafter"]
+)
 
 
 def memory(d: dtype) -> str:
@@ -103,7 +105,7 @@ class Element:
             h = f.cast("bitcast", v, with_element(v.type, "half"))
             return f.cast("fpext", h, with_element(v.type, "float"))
         w = f.cast("zext", v, with_element(v.type, "i32"))
-        k = lambda n: const(w.type, n)  # noqa: E731
+        k = lambda n: const(w.type, n)
         em = f.op("shl", f.op("and", w, k(0x7FFF)), k(13))
         value = f.op("fmul", f.cast("bitcast", em, with_element(w.type, "float")), 2.0**112)
         special = f.icmp("uge", em, k(0x7C00 << 13))
@@ -120,7 +122,7 @@ class Element:
             return f.cast("bitcast", h, with_element(v.type, "i16"))
         m = self.math
         bits = m.bits(v)
-        k = lambda n: const(bits.type, n)  # noqa: E731
+        k = lambda n: const(bits.type, n)
         a = m.abs(v)
         normal = f.op("lshr", f.op("sub", m.bits(a), k(112 << 23)), k(13))
         low = f.cast("fptosi", m.sel(m.cmp("olt", a, 1.0), m.mul(a, 2.0**24), 0.0), bits.type)
@@ -135,7 +137,7 @@ class Element:
         f, m = self.f, self.math
         if d is D.bfloat16:
             u = m.bits(v)
-            k = lambda n: const(u.type, n)  # noqa: E731
+            k = lambda n: const(u.type, n)
             odd = f.op("and", f.op("lshr", u, k(16)), k(1))
             up = f.op("add", f.op("add", u, k(0x7FFF)), odd)
             kept = f.op("and", f.select(m.isnan(v), f.op("or", u, k(0x400000)), up), k(-65536))
@@ -145,7 +147,7 @@ class Element:
                 h = f.cast("fptrunc", v, with_element(v.type, "half"))
                 return f.cast("fpext", h, v.type)
             u = m.bits(m.abs(v))
-            k = lambda n: const(u.type, n)  # noqa: E731
+            k = lambda n: const(u.type, n)
             odd = f.op("and", f.op("lshr", u, k(13)), k(1))
             up = f.op("and", f.op("add", f.op("add", u, k(0xFFF)), odd), k(-8192))
             big = m.floats(up)
@@ -256,7 +258,7 @@ class Element:
     def _nextafter(self, x: Value, y: Value) -> Value:
         f, m = self.f, self.math
         bits = m.bits(x)
-        k = lambda n: const(bits.type, n)  # noqa: E731
+        k = lambda n: const(bits.type, n)
         grow = f.op("xor", m.cmp("olt", x, y), m.cmp("olt", x, 0.0))
         moved = m.floats(f.op("add", bits, f.select(grow, k(1), k(-1))))
         first = m.copysign(m.floats(k(1)), y)
@@ -267,7 +269,7 @@ class Element:
     def _next_bits(self, x: Value, y: Value, *, d: dtype) -> Value:
         """nextafter of halves as their 16 bits: magnitudes count like integers."""
         f, m = self.f, self.math
-        k = lambda n: const(x.type, n)  # noqa: E731
+        k = lambda n: const(x.type, n)
         fx, fy = self.from_memory(x, d), self.from_memory(y, d)
         grow = f.op("xor", m.cmp("olt", fx, fy), m.cmp("olt", fx, 0.0))
         moved = f.op("add", x, f.select(grow, k(1), k(-1)))

@@ -4,8 +4,9 @@ Every function works lane by lane with the same instructions, so a result depend
 alone, never on the lane, the width or the neighbours.  Errors stay at or below 2 ulp in float32 and
 4 ulp in float64 (tests/kernels/test_math.py measures them); inf, NaN, -0 and denormals are exact.
 
-float32 has polynomials of its own for exp log tanh erf sin cos; the others go through float64, where
-they are right to the last bit but one.  float64's rarer functions call the C library lane by lane.
+float32 has polynomials of its own for exp log tanh erf sin cos; the others go through float64,
+where they are right to the last bit but one.  float64's rarer functions call the C library lane by
+lane.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
 (single precision coefficients); Giles, "Approximating the erfinv function" (2010).
 """
@@ -499,7 +500,22 @@ _FLOAT64 = {
     "erfinv": erfinv64,
 }  # fmt: skip
 _LIBM = frozenset(
-    "exp2 log2 log10 asin acos atan asinh acosh atanh erf erfc lgamma pow atan2".split()
+    [
+        "exp2",
+        "log2",
+        "log10",
+        "asin",
+        "acos",
+        "atan",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "erfc",
+        "lgamma",
+        "pow",
+        "atan2",
+    ]
 )
 _INLINE = frozenset({"exp", "log", "tanh", "erf"})  # short enough to spare the call
 NAMES = frozenset(_FLOAT32) | frozenset(_FLOAT64) | _LIBM
