@@ -119,7 +119,7 @@ class Const(Expr):
     dtype: D.dtype
 
     def __post_init__(self) -> None:
-        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]
+        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]  # type: ignore[call-overload]
         object.__setattr__(self, "value", kind(self.value))
 
     def key(self) -> tuple:
@@ -180,7 +180,7 @@ class Scalar(Expr):
         if any(a.dtype is not d for a in self.operands):
             names = ", ".join(a.dtype.name for a in self.operands)
             raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
-        if "bif"[d.category] not in r.kinds:
+        if "bif"[d.category] not in r.kinds:  # type: ignore[call-overload]
             raise TypeError(f"{self.name}: no meaning for {d.name}")
 
     @property

@@ -24,6 +24,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
+    QUICK_WORK,
     broadcast_strides,
     fold,
     plan_nest,
@@ -151,7 +152,7 @@ def _plan_take(
     for x in space.strides:
         ints.extend(x)
     parallel = space.size * 8 >= PARALLEL_WORK
-    return Launch((Stage(_kernel(s), parallel),), tuple(ints), quick=not parallel)
+    return Launch((Stage(_kernel(s), parallel),), tuple(ints), quick=space.size * 8 < QUICK_WORK)
 
 
 def _plan_put(
@@ -201,7 +202,8 @@ def _plan_put(
         start = base + len(fill.launch.ints)
         parallel = bool(share) and size * 8 >= PARALLEL_WORK
         stages.append(Stage(_put_kernel(s, start), parallel))
-    return Launch(tuple(stages), tuple(ints), quick=not any(p.parallel for p in stages))
+    quick = (math.prod(out.shape) + math.prod(shape)) * 8 < QUICK_WORK
+    return Launch(tuple(stages), tuple(ints), quick=quick)
 
 
 # ---------------------------------------------------------------------------------- code

@@ -28,6 +28,7 @@ from weft.runtime.native import Launch, Stage, host, load
 
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
 PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
+QUICK_WORK = 1 << 15  # below it a launch takes some microseconds and keeps Python's lock
 CHUNK = 16384  # elements of one row that a thread takes at once
 TILE = 64  # columns of a tile, where an operand lies across: its cache lines serve many rows
 EMPTY = Launch(())
@@ -265,8 +266,9 @@ def plan_nest(
         ints.extend(s)
     first = len(ints)
     ints.extend([0] * len(params))
-    parallel = size * work(exprs) >= PARALLEL_WORK
-    launch = Launch((Stage(address, parallel),), tuple(ints), quick=not parallel)
+    amount = size * work(exprs)
+    stage = Stage(address, amount >= PARALLEL_WORK)
+    launch = Launch((stage,), tuple(ints), quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
 

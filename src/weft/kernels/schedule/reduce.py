@@ -31,6 +31,7 @@ from weft.kernels.schedule.combine import Acc, Combine, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
+    QUICK_WORK,
     Planned,
     broadcast_strides,
     fold,
@@ -164,11 +165,11 @@ def plan_reduction(
         ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
     first = len(ints)
     ints.extend([0] * len(params))
-    parallel = outputs * total * count * work((pre,)) >= PARALLEL_WORK
+    amount = outputs * total * count * work((pre,))
+    parallel = amount >= PARALLEL_WORK
     stages = tuple(Stage(address[n], parallel) for n in names)
     scratch = outputs * total * chunks * 16 if chunked else 0
-    quick = not parallel
-    launch = Launch(stages, tuple(ints), scratch, quick=quick)
+    launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
 
@@ -356,6 +357,7 @@ class _Reduce:
         with f.loop(lo, hi) as units:
             start, stop = 0, self.count
             index: Operand = units.i
+            o: Operand = 0
             if s.chunked:
                 per = f.mul(self.total, self.chunks)
                 index, part = f.div(units.i, per), f.rem(units.i, per)

@@ -27,6 +27,7 @@ from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
+    QUICK_WORK,
     fold,
     gather,
     load_part,
@@ -146,10 +147,9 @@ def _plan(
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
     for v in space.strides:
         ints.extend(v)
-    parallel = space.size * count * 8 >= PARALLEL_WORK
-    return Launch(
-        (Stage(_kernel(s), parallel),), tuple(ints), scratch_per_thread=own, quick=not parallel
-    )
+    amount = space.size * count * 16
+    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
+    return Launch((stage,), tuple(ints), scratch_per_thread=own, quick=amount < QUICK_WORK)
 
 
 def _in_place(s: Structure) -> bool:

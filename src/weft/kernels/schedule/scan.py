@@ -20,6 +20,7 @@ from weft.kernels.schedule.combine import ROW, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
+    QUICK_WORK,
     fold,
     load_part,
     store_part,
@@ -69,8 +70,9 @@ def plan_cumulative(
     ints = [*space.sizes, space.size, shape[dim], *(v[dim] for v in strides)]
     for v in space.strides:
         ints.extend(v)
-    parallel = space.size * shape[dim] * 4 >= PARALLEL_WORK
-    return Launch((Stage(_kernel(s), parallel),), tuple(ints), quick=not parallel)
+    amount = space.size * shape[dim] * 4
+    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
+    return Launch((stage,), tuple(ints), quick=amount < QUICK_WORK)
 
 
 @lru_cache(maxsize=1024)

@@ -120,7 +120,7 @@ class Math:
         n = self.bits(shifted)
         return self.sub(shifted, magic), self.f.op("sub", n, const(n.type, bits))
 
-    def outlined(self, name: str, body: Callable[[Math, Value], Value], *xs: Value) -> Value:
+    def outlined(self, name: str, body: Callable[..., Value], *xs: Value) -> Value:
         """Call a function made once per module: for long bodies, used more than once or rarely."""
         f = self.f
         type = xs[0].type
