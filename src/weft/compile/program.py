@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -320,6 +321,27 @@ class Program:
             raise MemoryError(f"{e.op}: no memory for {detail} bytes of scratch")
         native._detail.value = detail
         raise e.op.fail(status, [self._array(p) for p in e.ins])  # type: ignore[attr-defined]
+
+    def time_steps(self, runs: int) -> list[tuple[str, float]]:
+        """(step, median seconds), of a program that has run: each step alone, again and again."""
+        rows = []
+        with ARENA.lock:
+            at = 0
+            for s in self.steps:
+                if isinstance(s, Entry) and not s.launch.stages:
+                    continue
+                times = []
+                for _ in range(runs):
+                    start = time.perf_counter()
+                    if isinstance(s, HostCall):
+                        self._host(s)
+                    else:
+                        self.table.run(at, at + 1)
+                    times.append(time.perf_counter() - start)
+                at += isinstance(s, Entry)
+                label = s.label if isinstance(s, Entry) else f"host {s.op}"
+                rows.append((f"{label} -> {list(s.out.layout.shape)}", sorted(times)[runs // 2]))
+        return rows
 
     def describe(self) -> str:
         """The schedule, one line a step."""

@@ -1,0 +1,204 @@
+"""weft demo: train, save, verify, export, plot and serve a digit reader, stage by stage."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import weft
+from weft import io, nn, optim, serve, train
+from weft.cli import digits
+
+GOAL = 0.975  # held-out accuracy
+TIME_GOAL = 40.0  # seconds of training on 2 cores
+
+
+@dataclass
+class Stages:
+    """What has been shown, and what fell short."""
+
+    short: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def begin(self, title: str) -> None:
+        self.count += 1
+        click.secho(f"\n{self.count}. {title}", bold=True)
+
+    def need(self, holds: bool, what: str) -> None:
+        click.echo(f"   {'ok' if holds else 'SHORT'}: {what}")
+        if not holds:
+            self.short.append(what)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Do not wait; exit status 1 when a stage falls short.")
+@click.option("--folder", default="runs/digits", show_default=True, type=click.Path())
+@click.option("--epochs", default=8, show_default=True)
+@click.option("--port", default=0, help="The page's port (0: any free one).")
+def demo(check: bool, folder: str, epochs: int, port: int) -> None:
+    """Train a digit reader, prove its file, and put it on a page to draw on."""
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    stages = Stages()
+    try:
+        made = _train(stages, out, epochs)
+        path = _save(stages, out, made)
+        _export(stages, path, out / "digits.onnx")
+        _plot(stages, out, made)
+        _serve(stages, path, made, port, wait=not check and sys.stdin.isatty())
+    except digits.MissingExtra as e:
+        raise click.ClickException(str(e)) from None
+    if stages.short:
+        click.secho("\nfell short: " + "; ".join(stages.short), fg="red")
+        raise SystemExit(1)
+    click.secho("\nall stages passed", fg="green")
+
+
+@dataclass
+class Made:
+    """What training made."""
+
+    model: nn.Module
+    trainer: train.Trainer
+    held_out: Any
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def _train(stages: Stages, out: Path, epochs: int) -> Made:
+    stages.begin("Data: 5,000 MNIST digits, a fifth held out")
+    training, held_out, pixels, labels = digits.split(*digits.load_digits())
+    click.echo(f"   {len(training)} to train on, {len(held_out)} held out")
+
+    stages.begin("Training a convolutional network, the whole step compiled")
+    weft.manual_seed(0)
+    model = digits.make_model()
+    loader = weft.data.DataLoader(training, batch_size=64, shuffle=True, drop_last=True)
+    val_loader = weft.data.DataLoader(held_out, batch_size=250)
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    trainer = train.Trainer(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        metrics={"accuracy": train.Accuracy()},
+        scheduler=optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=4e-3, total_steps=epochs * len(loader)
+        ),
+        schedule="step",
+        callbacks=[train.LearningRateMonitor(), train.Progress("image"), train.Checkpoint()],
+        loggers=[train.TensorBoardLogger(out / "events")],
+        folder=out,
+    )
+    start = time.perf_counter()
+    history = trainer.fit(loader, val_loader, epochs)
+    seconds = time.perf_counter() - start
+    for logger in trainer.loggers:
+        logger.close()
+    best = history[-1]["val_accuracy"]
+    stages.need(best >= GOAL, f"held-out accuracy {100 * best:.1f} % (goal {100 * GOAL:.1f} %)")
+    stages.need(seconds < TIME_GOAL, f"trained in {seconds:.1f} s (goal {TIME_GOAL:.0f} s)")
+    click.echo(f"   TensorBoard: tensorboard --logdir {out / 'events'}")
+    return Made(model, trainer, held_out, pixels, labels)
+
+
+def _save(stages: Stages, out: Path, made: Made) -> Path:
+    stages.begin("One file: weights, graph, recorded inputs, training state")
+    path = out / "digits.weft"
+    example = weft.stack([made.held_out[i][0] for i in range(4)])
+    io.save(
+        path,
+        made.model,
+        example,
+        input_names=["image"],
+        labels=digits.CLASSES,
+        preprocessing={"page": "digits", "mean": digits.MEAN, "std": digits.STD},
+        training={"optimizer": made.trainer.optimizer.state_dict(), "epoch": made.trainer.epoch},
+        card="Reads handwritten digits, 28x28, white on black.  Trained on 4,000 MNIST images.",
+    )
+    report = io.verify(io.load(path))
+    click.echo(f"   wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    stages.need(report.ok, f"the file's graph replays its records: {_words(report)}")
+    return path
+
+
+def _words(report: io.Report) -> str:
+    if report.checks and all(c.bitwise for c in report.checks):
+        return "same bits"
+    return f"largest difference {report.largest:.2g}"
+
+
+def _export(stages: Stages, path: Path, target: Path) -> None:
+    stages.begin("ONNX, proved on the recorded inputs")
+    try:
+        from weft.io import onnx as weft_onnx  # needs the optional package
+    except ImportError as e:
+        click.echo(f"   skipped: {e}")
+        return
+    file = io.load(path)
+    weft_onnx.export(file, target)
+    report = weft_onnx.verify(file, target)
+    click.echo(f"   wrote {target} ({target.stat().st_size / 1e6:.2f} MB)")
+    stages.need(report.ok, f"{report.target}: {_words(report)}")
+
+
+def _plot(stages: Stages, out: Path, made: Made) -> None:
+    stages.begin("Pictures")
+    logits = made.trainer.predict(weft.data.DataLoader(made.held_out, batch_size=250))
+    share, predicted = logits.softmax(1).max(1)
+    digits.plot_history(made.trainer.history, out / "loss.png")
+    wrong = digits.plot_wrong(
+        made.pixels, made.labels, predicted.numpy(), share.numpy(), out / "wrong.png"
+    )
+    click.echo(f"   {out / 'loss.png'}, {out / 'wrong.png'} ({wrong} wrong predictions)")
+
+
+def _serve(stages: Stages, path: Path, made: Made, port: int, *, wait: bool) -> None:
+    stages.begin("The server: the file's compiled graph behind HTTP")
+    with serve.BackgroundServer({"digits": path}, port=port) as server:
+        images = weft.stack([made.held_out[i][0] for i in range(16)])
+        made.model.eval()
+        with weft.no_grad():
+            eager = made.model(images).numpy()
+        served = _ask(server.url, images.numpy())
+        same = eager.tobytes() == served.tobytes()
+        stages.need(same, "16 images over HTTP: the answers equal eager to the bit")
+        one = _ask(server.url, images.numpy()[:1])
+        stages.need(one.tobytes() == eager[:1].tobytes(), "an image alone: the same bits again")
+        click.echo(f"   draw a digit: {server.url}/")
+        if wait:
+            click.echo("   Ctrl-C ends")
+            try:
+                while True:
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                click.echo()
+
+
+def _ask(url: str, images: np.ndarray) -> np.ndarray:
+    """The served logits of some images."""
+    body = {
+        "inputs": [
+            {
+                "name": "image",
+                "datatype": "FP32",
+                "shape": list(images.shape),
+                "data": images.astype(np.float64).reshape(-1).tolist(),
+            }
+        ]
+    }
+    request = urllib.request.Request(
+        f"{url}/v2/models/digits/infer",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        answer = json.loads(reply.read())["outputs"][0]
+    return np.array(answer["data"], np.float32).reshape(answer["shape"])

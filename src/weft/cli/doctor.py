@@ -1,0 +1,102 @@
+"""weft doctor: is this machine fit, and does Weft compute correctly on it?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import time
+
+import click
+import numpy as np
+
+import weft
+from weft.core import dtype as dt
+from weft.runtime import native
+
+
+@click.command()
+def doctor() -> None:
+    """Print versions, CPU, threads, kernel cache; run a self-test of about 5 seconds."""
+    click.echo(f"weft {weft.__version__}, Python {platform.python_version()}, {sys.platform}")
+    for name in ("numpy", "llvmlite", "safetensors", "ml_dtypes", "onnx", "onnxruntime",
+                 "starlette", "uvicorn", "tensorboard", "mlxtend", "matplotlib"):  # fmt: skip
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        click.echo(f"  {name:12s} {version}")
+    host = native.host()
+    click.echo(f"CPU {host.cpu}: vectors of {host.vector_bits} bits, fma {host.has_fma}")
+    click.echo(f"threads {weft.get_num_threads()}")
+    click.echo(f"kernel cache {native.cache_dir()}")
+    failed = [name for name, ok in self_test() if not ok]
+    if failed:
+        click.echo(f"FAILED: {', '.join(failed)}")
+        raise SystemExit(1)
+    click.echo("all well")
+
+
+def self_test() -> list[tuple[str, bool]]:
+    """(check, whether it holds), printed as they run."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((257, 131)).astype(np.float32)
+    w = rng.standard_normal((131, 67)).astype(np.float32)
+    wide = x.astype(np.float64)
+    exact = wide @ w
+    results = []
+
+    def check(name: str, ok: bool, start: float) -> None:
+        click.echo(f"  {'ok  ' if ok else 'FAIL'} {name} ({1e3 * (time.perf_counter() - start):.0f} ms)")  # noqa: E501
+        results.append((name, bool(ok)))
+
+    start = time.perf_counter()
+    got = (weft.from_numpy(x) @ weft.from_numpy(w)).numpy()
+    check("matmul against NumPy in float64", np.abs(got - exact).max() < 1e-4, start)
+    start = time.perf_counter()
+    got = weft.from_numpy(x).exp().numpy()
+    check("exp against NumPy in float64", np.allclose(got, np.exp(wide), rtol=3e-7, atol=0), start)
+    start = time.perf_counter()
+    got = weft.from_numpy(x).sum().item()
+    check("sum against NumPy in float64", abs(got - wide.sum()) < 1e-2, start)
+    start = time.perf_counter()
+    check("1 and all threads give the same bits", _threads_agree(x, w), start)
+    start = time.perf_counter()
+    check("compiled equals eager to the bit", _compiled_agrees(x, w), start)
+    start = time.perf_counter()
+    check("gradient against finite differences", _gradient_agrees(), start)
+    return results
+
+
+def _step(x: weft.Tensor, w: weft.Tensor) -> weft.Tensor:
+    w.grad = None
+    ((x @ w).tanh() ** 2).mean().backward()
+    assert w.grad is not None
+    return w.grad
+
+
+def _threads_agree(x: np.ndarray, w: np.ndarray) -> bool:
+    before = weft.get_num_threads()
+    try:
+        weft.set_num_threads(1)
+        one = _step(weft.from_numpy(x), weft.tensor(w, requires_grad=True)).numpy().tobytes()
+    finally:
+        weft.set_num_threads(before)
+    return one == _step(weft.from_numpy(x), weft.tensor(w, requires_grad=True)).numpy().tobytes()
+
+
+def _compiled_agrees(x: np.ndarray, w: np.ndarray) -> bool:
+    compiled = weft.compile(_step)
+    given, weight = weft.from_numpy(x), weft.tensor(w, requires_grad=True)
+    eager = _step(given, weight).numpy().tobytes()
+    return all(compiled(given, weight).numpy().tobytes() == eager for _ in range(3))
+
+
+def _gradient_agrees() -> bool:
+    x = weft.tensor([0.3, -1.2, 2.0], dtype=dt.float64, requires_grad=True)
+    (x.sin() * x.exp()).sum().backward()
+    v = x.detach().numpy()
+    step = 1e-6
+    numeric = (np.sin(v + step) * np.exp(v + step) - np.sin(v - step) * np.exp(v - step)) / (2 * step)  # noqa: E501
+    assert x.grad is not None
+    return np.allclose(x.grad.numpy(), numeric, rtol=1e-6)
