@@ -234,11 +234,10 @@ class Element:
         return vmath.call(m, name, *xs)
 
     def _fmod(self, x: Value, y: Value) -> Value:
-        """Exact; the C library's double fmod is exact on floats too."""
+        """Exact, in every dtype."""
         m = self.math
-        if x.type.endswith(("double", "double>")):
-            return m.outlined("weft.fmod", lambda g, a, b: g.libm("fmod", a, b), x, y)
-        return m.to32(self._fmod(m.to64(x), m.to64(y)))
+        body = vmath.fmod64 if x.type.endswith(("double", "double>")) else vmath.fmod32
+        return m.outlined("weft.fmod", body, x, y)
 
     def _float_rem(self, name: str, x: Value, y: Value) -> Value:
         f, m = self.f, self.math

@@ -491,6 +491,23 @@ def pow32(m: Math, x: Value, y: Value) -> Value:
     return m.sel(f.op("or", m.cmp("oeq", y, 0.0), m.cmp("oeq", x, 1.0)), 1.0, r)
 
 
+def fmod32(m: Math, x: Value, y: Value) -> Value:
+    """|x| - q |y| in float64, exact for a quotient below 2**28; the C library's beyond."""
+    f = m.f
+    a, b = m.to64(m.abs(x)), m.to64(m.abs(y))
+    q = m.div(a, b)
+    r = m.sub(a, m.mul(f.intrinsic("trunc", q.type, q), b))
+    r = m.sel(m.cmp("olt", r, 0.0), m.add(r, b), r)  # the quotient was rounded up to an integer
+    r = m.sel(m.cmp("olt", a, b), a, r)
+    y32 = m.copysign(m.to32(r), x)
+    odd = f.op("and", m.cmp("uge", q, 2.0**28), m.cmp("ord", x, y))
+    return m.repaired(odd, m.sel(f.fcmp("uno", x, y), m.add(x, y), y32), "fmod", x, y)
+
+
+def fmod64(m: Math, x: Value, y: Value) -> Value:
+    return m.libm("fmod", x, y)
+
+
 # ------------------------------------------------------------------------------ dispatch
 
 _FLOAT32 = {"exp": exp32, "log": log32, "tanh": tanh32, "erf": erf32, "sin": sin32, "cos": cos32}
