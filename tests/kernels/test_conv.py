@@ -240,6 +240,28 @@ def test_few_rows_give_the_bits_of_many():
         np.testing.assert_array_equal(conv(x, w[:count].copy(), args), every[:, :count])
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)], ids=str)
+def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride):
+    """Products with zero weights change no sum, so both orders of k are one."""
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((3, 21, 17, 37)).astype(np.float32)
+    w = rng.standard_normal((21, 1, 3, 4)).astype(np.float32)
+    dense = np.zeros((21, 21, 3, 4), np.float32)
+    dense[range(21), range(21)] = w[:, 0]
+    geometry = (stride, (1, 2), (1, 1))
+    bias = rng.standard_normal(21).astype(np.float32)
+    y = conv(x, w, (*geometry, 21), bias)
+    np.testing.assert_array_equal(y, conv(x, dense, (*geometry, 1), bias))
+    g = rng.standard_normal(y.shape).astype(np.float32)
+    np.testing.assert_array_equal(
+        conv_dx(g, w, x.shape, (*geometry, 21)), conv_dx(g, dense, x.shape, (*geometry, 1))
+    )
+    every = conv_dw(g, x, dense.shape, (*geometry, 1))
+    np.testing.assert_array_equal(
+        conv_dw(g, x, w.shape, (*geometry, 21))[:, 0], every[range(21), range(21)]
+    )
+
+
 def test_bias_is_one_add_after_the_sum():
     x, w, _, args = sample(CASES[3], np.float32)
     bias = np.random.default_rng(2).standard_normal(w.shape[0]).astype(np.float32)
@@ -277,6 +299,11 @@ def test_empty_sizes():
     g = z((0, 4, 5, 5), "f4")
     np.testing.assert_array_equal(conv_dw(g, z((0, 3, 5, 5), "f4"), (4, 3, 3, 3), args), 0)
     assert conv_dx(g, z((4, 3, 3, 3), "f4"), (0, 3, 5, 5), args).size == 0
+    narrow = z((2, 4, 0, 3), "f4")  # no output row at all
+    np.testing.assert_array_equal(conv_dw(narrow, z((2, 3, 1, 3), "f4"), (4, 3, 3, 3), args), 0)
+    np.testing.assert_array_equal(conv_dx(narrow, z((4, 3, 3, 3), "f4"), (2, 3, 1, 3), args), 0)
+    one = ((1, 1), (1, 1), (1, 1), 4)
+    np.testing.assert_array_equal(conv_dw(narrow, z((2, 4, 1, 3), "f4"), (4, 1, 3, 3), one), 0)
 
 
 def test_strided_inputs_are_read_in_place():

@@ -18,7 +18,8 @@ tiles, or the width of vectors.
 How: C[m, column] of a grid [image][y][x], cut in panels of columns. A thread copies what a *unit*
 (a band of rows of an image, or a few small images, of one group) needs into its slab (see
 `conv_pack`), packs panel after panel from it, multiplies by the weight rows, and stores. With one
-or two rows (depthwise) packing would cost more than it saves: the slab is read in place. The
+or two rows packing would cost more than it saves: the slab is read in place, and a depthwise
+convolution has a kernel of its own. The
 gradient with stride s is s*s dense convolutions, one for each residue of the input position modulo
 s (a *part*). Weights that are transposed, strided or halves are gathered into scratch first.
 """
@@ -210,18 +211,21 @@ def _check_bias(name: str, bias: Layout | None, size: int, like: Layout) -> None
 
 
 def image_slab(
-    x: Layout, kernel: Pair, out: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[Slab, int, int, int]:
-    """The slab of an image for the windows of a convolution.
+    x: Layout, kernel: Pair, out: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    *, in_place: bool = True,
+) -> tuple[Slab, int, int, int]:  # fmt: skip
+    """The slab of an image for the windows of a convolution; x itself if that serves and may.
 
     Returns (slab, offset of the next output row in it, slab rows an output row, top).
     """
     inside = all(o + d * (k - 1) <= s for o, d, k, s in zip(out, dilation, kernel, x.shape[2:]))
     plain = stride == (1, 1) and padding == (0, 0) and x.strides[3] == 1
-    if inside and plain and not _is_half(x):
+    if in_place and inside and plain and not _is_half(x):
         return Slab(True, x.strides[1], x.strides[2], 0, 1, 0, 0, 0), x.strides[2], 1, 0
-    length = -(-((out[1] - 1) * stride[1] + (kernel[1] - 1) * dilation[1] + 1) // stride[1])
-    rows = (out[0] - 1) * stride[0] + (kernel[0] - 1) * dilation[0] + 1
+    span = [
+        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(out, stride, kernel, dilation)
+    ]
+    rows, length = span[0], -(-span[1] // stride[1])
     pitch = length * stride[1]
     slab = Slab(False, rows * pitch, pitch, length, stride[1], rows, *padding)
     return slab, stride[0] * pitch, stride[0], padding[0]
@@ -253,6 +257,9 @@ def _plan(
     size = tile.itemsize
     images, rows, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
     unit_images, band, halo = _unit(parts, slab, channels, images, step_h, tile.columns, size)
+    depthwise = rows == channels == 1 and max(len(p.taps) for p in parts) <= KC
+    if depthwise:
+        unit_images, band = 1, max(p.grid[0] for p in parts)
     bands = -(-max(p.grid[0] for p in parts) // band)
     slab_rows = (band - 1) * step_h + halo
     plane = slab.plane if slab.direct else slab_rows * slab.row_pitch
@@ -306,7 +313,8 @@ def _plan(
     code = _kernels(d.name)
     suffix = "_bias" if biased else ""
     stages = [Stage(code["gather" + suffix], parallel=True)] if weights.gather else []
-    stages.append(Stage(code["conv" + suffix], parallel=True))
+    kernel = "depthwise" if depthwise else "conv"
+    stages.append(Stage(code[kernel + suffix], parallel=True))
     return Launch(tuple(stages), tuple(ints), gathered, work_size)
 
 
@@ -334,4 +342,5 @@ def _unit(
 
 @cache
 def _kernels(dtype: str) -> dict[str, int]:
-    return native.load(conv_ir(dtype), ("conv", "conv_bias", "gather", "gather_bias"))
+    names = ("conv", "depthwise", "gather")
+    return native.load(conv_ir(dtype), [n + s for n in names for s in ("", "_bias")])

@@ -7,7 +7,7 @@ from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_pack import emit_pack, emit_plane, emit_thin, emit_unpack
 from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.runtime import native
 
 HEAD = (
@@ -23,6 +23,7 @@ PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
     "flat", "a_at", "first_item", "end_item",
 )  # fmt: skip
+_DEPTH_ROWS = 4  # rows of a depthwise convolution that are computed together
 
 
 def conv_ir(name: str) -> str:
@@ -37,6 +38,7 @@ def conv_ir(name: str) -> str:
     emit_unpack(m, tile, d)
     for biased in (False, True):
         _emit_conv(m, tile, d, biased)
+        _emit_depthwise(m, tile, d, biased)
         _emit_gather(m, tile, d, biased)
     return m.text()
 
@@ -134,6 +136,82 @@ def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             f.gep(bias, row, memory(d)) if biased else bias, count, column, columns,
                             *out_grid, h["out_n"], part["out_h"], part["out_w"], h["out_m"],
                         )  # fmt: skip
+    f.ret()
+
+
+def _emit_depthwise(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
+    """One channel a group: a plane at a time, sums kept in registers, no panels.
+
+    Needs parts of at most KC taps, units of one image and one band.
+    """
+    f = m.kernel("depthwise_bias" if biased else "depthwise")
+    el, type, lanes = tile.element, tile.type, tile.lanes
+    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
+    weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, pointers[2])
+    taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+    tid = f.cast("sext", f.arg("tid"), "i64")
+    slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
+    room = f.alloca(type)
+    one, wide = Element(f, 1), Element(f, lanes)
+
+    def store(value: Value, at: Value, count: Operand, part: dict[str, Value]) -> None:
+        value = wide.rounded(value, d)
+        with f.if_else(f.icmp("eq", part["out_w"], 1)) as b:
+            f.masked_store(wide.to_memory(value, d), at, f.lane_mask(count, lanes))
+            b.otherwise()
+            f.store(value, room)
+            with f.loop(0, f.min(count, lanes)) as L:
+                to = f.gep(at, f.mul(L.i, part["out_w"]), memory(d))
+                one.store(f.load(el, f.gep(room, L.i, el)), to, d)
+
+    low, high = f.split(f.mul(h["images"], h["groups"]))
+    with f.loop(low, high) as U:
+        image, group = f.div(U.i, h["groups"]), f.rem(U.i, h["groups"])
+        at = f.add(f.mul(image, h["source_n"]), f.mul(group, h["source_c"]))
+        origin = f.gep(pointers[1], at, memory(d))
+        direct = f.icmp("ne", h["direct"], 0)
+        with f.iff(f.icmp("eq", h["direct"], 0)):
+            _fill_slab(f, tile, d, h, slab, origin, 1, h["top"])
+        base = f.select(direct, origin, slab)
+        out_at = f.add(f.mul(image, h["out_n"]), f.mul(group, h["out_m"]))
+        # -0.0 leaves every sum as it is
+        shift = const(el, -0.0)
+        if biased:
+            shift = one.load(f.gep(pointers[3], group, memory(d)), d)
+        shift = f.splat(shift, type)
+        with f.loop(0, h["parts"]) as P:
+            part = _part(f, ints, P.i)
+            first_tap = f.gep(taps, part["first_tap"], "i64")
+            w = f.gep(weights, f.add(f.mul(group, h["a_group"]), part["a_at"]), el)
+            whole = f.op("and", part["grid_h"], -_DEPTH_ROWS)
+            for first, end, rows in ((0, whole, _DEPTH_ROWS), (whole, part["grid_h"], 1)):
+                with f.loop(first, end, rows) as Y, f.loop(0, part["grid_w"], 2 * lanes) as X:
+                    length = f.sub(part["grid_w"], X.i)
+                    place = f.add(part["source_at"], f.add(f.mul(Y.i, h["row_step"]), X.i))
+                    start = f.gep(base, place, el)
+                    to = f.add(f.mul(Y.i, part["out_h"]), f.mul(X.i, part["out_w"]))
+                    to = f.gep(pointers[0], f.add(f.add(out_at, part["out_at"]), to), memory(d))
+                    many = f.cast("zext", f.icmp("sgt", length, lanes), "i64")
+                    for more in f.switch(many, (0,), 1):
+                        n = more + 1
+                        mask = f.lane_mask(f.sub(length, more * lanes), lanes)
+                        zeros = [(type, const(type, 0.0))] * (rows * n)
+                        with f.loop(0, part["part_taps"], carry=zeros) as T:
+                            weight = f.splat(f.load(el, f.gep(w, T.i, el)), type)
+                            tap = f.gep(start, f.load("i64", f.gep(first_tap, T.i, "i64")), el)
+                            for i in range(rows * n):
+                                v = f.gep(tap, f.mul(h["row_step"], i // n), el)
+                                v = f.gep(v, i % n * lanes, el)
+                                last = i % n == n - 1
+                                v = f.masked_load(type, v, mask) if last else f.load(type, v)
+                                T.next[i] = f.fma(weight, v, T.carry[i])
+                        for i, value in enumerate(T.carry):
+                            at = f.add(
+                                f.mul(part["out_h"], i // n), f.mul(part["out_w"], i % n * lanes)
+                            )
+                            at = f.gep(to, at, memory(d))
+                            left = f.sub(length, i % n * lanes)
+                            store(f.op("fadd", value, shift), at, left, part)
     f.ret()
 
 

@@ -228,3 +228,21 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
                     v = f.op("fadd", f.load(element, f.gep(s, L.i, element)), shift)
                     one.store(one.rounded(v, d), f.gep(t, f.mul(L.i, stride_w), memory(d)), d)
     f.ret()
+
+
+def transpose(f: Function, rows: list[Value]) -> list[Value]:
+    """The columns of a square of as many vectors as lanes, by log2(lanes) rounds of shuffles."""
+    lanes, half = len(rows), 1
+    rows = list(rows)
+    while half < lanes:
+        for i in range(lanes):
+            if not i & half:
+                a, b = rows[i], rows[i | half]
+                rows[i] = f.shuffle(
+                    a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
+                )
+                rows[i | half] = f.shuffle(
+                    a, b, [q | half if not q & half else lanes + q for q in range(lanes)]
+                )
+        half *= 2
+    return rows

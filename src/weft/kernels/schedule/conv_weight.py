@@ -19,10 +19,11 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, check, image_slab, need, tap_offsets
 from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.conv_pack import emit_plane, runs
+from weft.kernels.schedule.conv_depth import plan_depthwise_dw
+from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Value
+from weft.kernels.target.llvm import Module
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
@@ -52,6 +53,8 @@ def plan_conv2d_dw(
     size = tile.itemsize
     images, co, oh, ow = g.shape
     kernel = out.shape[2:]
+    if groups == co == x.shape[1] and groups > 1 and g.size:
+        return plan_depthwise_dw(g, x, out, stride, padding, dilation)
     taps, channels, columns = kernel[0] * kernel[1], out.shape[1], co // groups
     slab, row_step, _, _ = image_slab(x, kernel, (oh, ow), stride, padding, dilation)
     offsets = tap_offsets(slab, kernel, stride, dilation)
@@ -224,21 +227,3 @@ def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
                 value = one.load(f.gep(source, at, memory(d)), d)
                 f.store(value, f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el))
     f.ret()
-
-
-def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """The columns of a square of as many vectors as lanes, by log2(lanes) rounds of shuffles."""
-    lanes, half = len(rows), 1
-    rows = list(rows)
-    while half < lanes:
-        for i in range(lanes):
-            if not i & half:
-                a, b = rows[i], rows[i | half]
-                rows[i] = f.shuffle(
-                    a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
-                )
-                rows[i | half] = f.shuffle(
-                    a, b, [q | half if not q & half else lanes + q for q in range(lanes)]
-                )
-        half *= 2
-    return rows

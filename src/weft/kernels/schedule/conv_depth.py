@@ -1,0 +1,183 @@
+"""The weight gradient of a depthwise convolution: the sums of `conv_weight`, bit for bit.
+
+One vector holds the same tap of adjacent channels, so x and g are turned to [position][channel]
+first. An output is one chain over k = (n, oy, ox): the only independent sums are taps and channels.
+Threads take (block of channels, chunk of taps).
+"""
+
+from functools import cache
+
+from weft.core import dtype as D
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv import Pair, image_slab, tap_offsets
+from weft.kernels.schedule.conv_code import open_block
+from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
+from weft.kernels.schedule.micro import KC, Tile, tile_for
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const
+from weft.runtime import native
+from weft.runtime.native import Launch, Stage
+
+_TAPS = 9  # taps a chunk: as many sums as sixteen registers hold
+_HEAD = (
+    "channels", "blocks", "taps", "chunks", "images", "area", "grid_h", "grid_w",
+    "x_n", "x_c", "x_h", "x_w", "height", "width", "g_n", "g_c", "g_h", "g_w",
+    "slab_rows", "top", "left", "row_pitch", "phase_pitch", "phases", "row_step",
+    "x_pitch", "g_pitch", "xt_at", "g_at", "gt_at", "sums_at", "work_size",
+)  # fmt: skip
+
+
+def plan_depthwise_dw(
+    g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair
+) -> Launch:
+    """As `plan_conv2d_dw`, which has checked the layouts, for groups = channels; nothing empty."""
+    d = D.from_np(out.dtype)
+    tile = tile_for(register(d))
+    size, lanes = tile.itemsize, tile.lanes
+    images, channels, oh, ow = g.shape
+    kernel = out.shape[2:]
+    slab, row_step, _, _ = image_slab(
+        x, kernel, (oh, ow), stride, padding, dilation, in_place=False
+    )
+    offsets = tap_offsets(slab, kernel, stride, dilation)
+    x_pitch, g_pitch = slab.plane + lanes, oh * ow + lanes
+    xt_at = _up(lanes * x_pitch * size)
+    g_at = xt_at * 2
+    gt_at = g_at + _up(lanes * g_pitch * size)
+    sums_at = 2 * gt_at - g_at
+    blocks, chunks = -(-channels // lanes), -(-len(offsets) // _TAPS)
+    values = (
+        channels, blocks, len(offsets), chunks, images, oh * ow, oh, ow,
+        *x.strides, *x.shape[2:], *g.strides, slab.rows, slab.top, slab.left,
+        slab.row_pitch, slab.phase_pitch, slab.phases, row_step,
+        x_pitch, g_pitch, xt_at, g_at, gt_at, sums_at,
+        sums_at + _up(2 * _TAPS * lanes * size),
+    )  # fmt: skip
+    # a last chunk repeats the last tap
+    offsets += [offsets[-1]] * (chunks * _TAPS - len(offsets))
+    stage = Stage(_kernels(d.name)["depthwise_dw"], parallel=True)
+    return Launch((stage,), (*values, *offsets), 0, values[-1])
+
+
+def _up(value: int) -> int:
+    return -(-value // 64) * 64
+
+
+@cache
+def _kernels(name: str) -> dict[str, int]:
+    return native.load(depthwise_dw_ir(name), ["depthwise_dw"])
+
+
+def depthwise_dw_ir(name: str) -> str:
+    """The LLVM IR of the kernel of one dtype, for the host."""
+    d = D.BY_NAME[name]
+    tile = tile_for(register(d))
+    m = Module(native.host().vector_bits)
+    emit_plane(m, tile, d)
+    _emit_turn(m, tile)
+    _emit_kernel(m, tile, d)
+    return m.text()
+
+
+def _emit_turn(m: Module, tile: Tile) -> None:
+    """`turn(to, from, pitch)`: to[position][lane] = from[lane][position], pitch positions."""
+    f = m.function(
+        "turn",
+        [("ptr noalias", "to"), ("ptr noalias readonly", "from"), ("i64", "pitch")],
+        internal=True,
+    )
+    el, pitch = tile.element, f.arg("pitch")
+    starts = [f.gep(f.arg("from"), f.mul(pitch, i), el) for i in range(tile.lanes)]
+    # a pitch has room for one vector more than there are positions
+    with f.loop(0, f.sub(pitch, tile.lanes), tile.lanes) as P:
+        rows = transpose(f, [f.load(tile.type, f.gep(s, P.i, el)) for s in starts])
+        to = f.gep(f.arg("to"), f.mul(P.i, tile.lanes), el)
+        for i, row in enumerate(rows):
+            f.store(row, f.gep(to, i * tile.lanes, el), tile.align)
+    f.ret()
+
+
+def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
+    f = m.kernel("depthwise_dw")
+    el, type, lanes, one = tile.element, tile.type, tile.lanes, Element(f, 1)
+    (out, g, x), scratch, h, offsets = open_block(f, 2, _HEAD)
+    planes = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    turned, g_planes, g_turned, block_sums = (
+        f.gep(planes, h[n]) for n in ("xt_at", "g_at", "gt_at", "sums_at")
+    )
+    sums = f.gep(block_sums, _TAPS * lanes, el)
+    low, high = f.split(f.mul(h["blocks"], h["chunks"]))
+    with f.loop(low, high) as I:
+        channel = f.mul(f.div(I.i, h["chunks"]), lanes)
+        tap = f.mul(f.rem(I.i, h["chunks"]), _TAPS)
+        places = f.words(f.gep(offsets, tap, "i64"), 0, ["i64"] * _TAPS)
+        places = [f.mul(p, lanes) for p in places]
+        total = f.mul(h["images"], h["area"])
+        with f.loop(0, h["images"]) as N:
+            with f.loop(0, lanes) as L:
+                # a missing channel repeats the last one: its sums are thrown away
+                c = f.min(f.add(channel, L.i), f.sub(h["channels"], 1))
+                at = f.add(f.mul(N.i, h["x_n"]), f.mul(c, h["x_c"]))
+                f.call(
+                    "plane", "void", f.gep(planes, f.mul(L.i, h["x_pitch"]), el),
+                    f.gep(x, at, memory(d)), h["slab_rows"], h["top"], h["height"], h["x_h"],
+                    h["x_w"], h["row_pitch"], h["phase_pitch"], h["phases"], h["left"], h["width"],
+                )  # fmt: skip
+                at = f.add(f.mul(N.i, h["g_n"]), f.mul(c, h["g_c"]))
+                f.call(
+                    "plane", "void", f.gep(g_planes, f.mul(L.i, h["g_pitch"]), el),
+                    f.gep(g, at, memory(d)), h["grid_h"], 0, h["grid_h"], h["g_h"], h["g_w"],
+                    h["grid_w"], h["grid_w"], 1, 0, h["grid_w"],
+                )  # fmt: skip
+            f.call("turn", "void", turned, planes, h["x_pitch"])
+            f.call("turn", "void", g_turned, g_planes, h["g_pitch"])
+            # the blocks of k that this image has a part in
+            begin = f.mul(N.i, h["area"])
+            end = f.add(begin, h["area"])
+            with f.loop(f.mul(f.div(begin, KC), KC), end, KC) as B:
+                start, stop = f.max(B.i, begin), f.min(f.add(B.i, KC), end)
+                with f.iff(f.icmp("eq", start, B.i)):
+                    for t in range(_TAPS):
+                        f.store(const(type, 0.0), f.gep(block_sums, t * lanes, el), tile.align)
+                _block(
+                    f, tile, h, f.sub(start, begin), f.sub(stop, start), turned, g_turned,
+                    places, block_sums,
+                )  # fmt: skip
+                whole = f.icmp("eq", stop, f.min(f.add(B.i, KC), total))
+                with f.iff(whole):
+                    first = f.icmp("eq", B.i, 0)
+                    for t in range(_TAPS):
+                        block = f.load(type, f.gep(block_sums, t * lanes, el), tile.align)
+                        place = f.gep(sums, t * lanes, el)
+                        added = f.op("fadd", f.load(type, place, tile.align), block)
+                        f.store(f.select(first, block, added), place, tile.align)
+        lanes_left = f.min(f.sub(h["channels"], channel), lanes)
+        taps_left = f.min(f.sub(h["taps"], tap), _TAPS)
+        with f.loop(0, lanes_left) as L, f.loop(0, taps_left) as T:
+            value = f.load(el, f.gep(sums, f.add(f.mul(T.i, lanes), L.i), el))
+            at = f.add(f.mul(f.add(channel, L.i), h["taps"]), f.add(tap, T.i))
+            one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)
+    f.ret()
+
+
+def _block(
+    f: Function, tile: Tile, h: dict[str, Value], start: Operand, count: Operand, turned: Value,
+    g_turned: Value, places: list[Operand], sums: Value,
+) -> None:  # fmt: skip
+    """sums[tap] += g * x over `count` positions of the grid from `start`, in order."""
+    el, type, lanes = tile.element, tile.type, tile.lanes
+    for _, y, x, at, length in runs(f, start, count, h["grid_h"], h["grid_w"]):
+        source = f.add(f.mul(y, h["row_step"]), x)
+        source = f.gep(turned, f.mul(source, lanes), el)
+        factor = f.gep(g_turned, f.mul(f.add(start, at), lanes), el)
+        rooms = [f.gep(sums, t * lanes, el) for t in range(_TAPS)]
+        taps = [f.gep(source, p, el) for p in places]
+        old = [(type, f.load(type, room, tile.align)) for room in rooms]
+        with f.loop(0, length, carry=old) as L:
+            step = f.mul(L.i, lanes)
+            v = f.load(type, f.gep(factor, step, el), tile.align)
+            for t, tap in enumerate(taps):
+                u = f.load(type, f.gep(tap, step, el), tile.align)
+                L.next[t] = f.fma(v, u, L.carry[t])
+        for room, value in zip(rooms, L.carry, strict=True):
+            f.store(value, room, tile.align)
