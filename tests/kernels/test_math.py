@@ -98,6 +98,34 @@ def test_pow() -> None:
     np.testing.assert_array_equal(elementwise(S.pow(*args), x, y), want)
 
 
+@pytest.mark.parametrize("name", ["fmod", "rem", "floordiv"])
+def test_remainders_are_exact(name: str) -> None:
+    """Near multiples, far quotients, denormals, every pair of special values: NumPy's bits."""
+    rng = np.random.default_rng(2)
+    special = np.float32([0, -0.0, 1, -1, 2, 0.5, np.inf, -np.inf, np.nan, 1e-40, 3e38, 7, 0.1])
+    x, y = (a.ravel() for a in np.meshgrid(special, special))
+    wide = [rng.standard_normal(9000) * 10.0 ** rng.uniform(-10, 10, 9000) for _ in range(2)]
+    tenths = np.repeat(np.arange(1000, dtype=np.float32), 9) * np.float32(0.1)
+    x = np.concatenate([x, wide[0].astype(np.float32), tenths])
+    y = np.concatenate([y, wide[1].astype(np.float32), np.full(9000, 0.1, np.float32)])
+    with np.errstate(all="ignore"):
+        want = S.TABLE[name].numpy(x, y)
+    got = elementwise(S.apply(name, S.Arg(0, D.float32), S.Arg(1, D.float32)), x, y)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_atan2() -> None:
+    rng = np.random.default_rng(3)
+    special = np.float32([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-40, -3e38, 3e38, 0.3])
+    y, x = (a.ravel() for a in np.meshgrid(special, special))
+    y, x = (np.concatenate([a, rng.standard_normal(9000).astype(np.float32)]) for a in (y, x))
+    got = elementwise(S.atan2(S.Arg(0, D.float32), S.Arg(1, D.float32)), y, x)
+    want = np.arctan2(y.astype(np.longdouble), x.astype(np.longdouble))
+    assert worst(got, want) <= 0.51
+    number = ~np.isnan(want)
+    assert (np.signbit(got) == np.signbit(want))[number].all()
+
+
 @pytest.mark.parametrize("d", [D.float32, D.float64], ids=str)
 @pytest.mark.parametrize("name", sorted(vmath.NAMES - {"pow", "atan2"}))
 def test_special_values(name: str, d: D.dtype) -> None:

@@ -15,6 +15,7 @@ from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, Scalar, Select, postorder
 from weft.kernels.target import math as vmath
 from weft.kernels.target.llvm import Function, Value, const, vector, with_element, zero
+from weft.kernels.target.vector import Math
 from weft.runtime.native import host
 
 _MEMORY = {
@@ -55,7 +56,7 @@ class Element:
     ) -> None:
         self.f = f
         self.lanes = lanes
-        self.math = vmath.Math(f, has_fma=host().has_fma)
+        self.math = Math(f, has_fma=host().has_fma)
         self.fail = fail
 
     def type(self, d: dtype) -> str:

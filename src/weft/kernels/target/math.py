@@ -14,163 +14,11 @@ Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Sequence
 
-from weft.kernels.target.llvm import Function, Module, Value, const, lanes_of, with_element
+from weft.kernels.target.llvm import Value, const, with_element
+from weft.kernels.target.vector import Math, is64
 
 LN2 = math.log(2)
-
-
-class Math:
-    """Vector arithmetic and functions inside one LLVM function under construction."""
-
-    def __init__(self, f: Function, *, has_fma: bool) -> None:
-        self.f = f
-        self.has_fma = has_fma
-
-    # -- small words, so that formulas below read as formulas
-
-    def k(self, like: Value, value: float) -> Value:
-        """The number as a constant of `like`'s type."""
-        return const(like.type, value)
-
-    def _two(self, name: str, a: Value | float, b: Value | float) -> Value:
-        like = a if isinstance(a, Value) else b
-        assert isinstance(like, Value)
-        return self.f.op(name, self._is(a, like), self._is(b, like))
-
-    def _is(self, a: Value | float, like: Value) -> Value:
-        return a if isinstance(a, Value) else const(like.type, a)
-
-    def add(self, a: Value | float, b: Value | float) -> Value:
-        return self._two("fadd", a, b)
-
-    def sub(self, a: Value | float, b: Value | float) -> Value:
-        return self._two("fsub", a, b)
-
-    def mul(self, a: Value | float, b: Value | float) -> Value:
-        return self._two("fmul", a, b)
-
-    def div(self, a: Value | float, b: Value | float) -> Value:
-        return self._two("fdiv", a, b)
-
-    def mad(self, a: Value, b: Value | float, c: Value | float) -> Value:
-        """a * b + c, fused where the host can: for polynomials, whose bits may differ by host."""
-        b, c = self._is(b, a), self._is(c, a)
-        if self.has_fma:
-            return self.f.intrinsic("fma", a.type, a, b, c)
-        return self.f.op("fadd", self.f.op("fmul", a, b), c)
-
-    def poly(self, x: Value, coefficients: Sequence[float]) -> Value:
-        """Horner's rule, highest power first."""
-        p = self.k(x, coefficients[0])
-        for c in coefficients[1:]:
-            p = self.mad(p, x, c)
-        return p
-
-    def abs(self, x: Value) -> Value:
-        return self.f.intrinsic("fabs", x.type, x)
-
-    def copysign(self, x: Value | float, sign: Value) -> Value:
-        return self.f.intrinsic("copysign", sign.type, self._is(x, sign), sign)
-
-    def cmp(self, predicate: str, a: Value, b: Value | float) -> Value:
-        return self.f.fcmp(predicate, a, self._is(b, a))
-
-    def sel(self, c: Value, a: Value | float, b: Value | float) -> Value:
-        like = a if isinstance(a, Value) else b
-        assert isinstance(like, Value)
-        return self.f.select(c, self._is(a, like), self._is(b, like))
-
-    def bits(self, x: Value) -> Value:
-        wide = x.type.endswith(("double", "double>"))
-        return self.f.cast("bitcast", x, with_element(x.type, "i64" if wide else "i32"))
-
-    def floats(self, i: Value) -> Value:
-        wide = i.type.endswith(("i64", "i64>"))
-        return self.f.cast("bitcast", i, with_element(i.type, "double" if wide else "float"))
-
-    def isnan(self, x: Value) -> Value:
-        return self.f.fcmp("uno", x, x)
-
-    def to64(self, x: Value) -> Value:
-        return self.f.cast("fpext", x, with_element(x.type, "double"))
-
-    def to32(self, x: Value) -> Value:
-        return self.f.cast("fptrunc", x, with_element(x.type, "float"))
-
-    def scale(self, x: Value, n: Value) -> Value:
-        """x * 2**n for an integer vector n, |n| < 2 * largest exponent: two exact factors."""
-        wide = n.type.endswith(("i64", "i64>"))
-        mantissa, bias = (52, 1023) if wide else (23, 127)
-        half = self.f.op("ashr", n, const(n.type, 1))
-        rest = self.f.op("sub", n, half)
-        for e in (half, rest):
-            biased = self.f.op("add", e, const(n.type, bias))
-            x = self.mul(x, self.floats(self.f.op("shl", biased, const(n.type, mantissa))))
-        return x
-
-    def nearest(self, x: Value) -> tuple[Value, Value]:
-        """(round to nearest as a float, the same as an integer vector); |x| < 2**22 or 2**51."""
-        wide = x.type.endswith(("double", "double>"))
-        magic = 1.5 * 2.0 ** (52 if wide else 23)
-        shifted = self.add(x, magic)
-        bits = struct.unpack("<q" if wide else "<i", struct.pack("<d" if wide else "<f", magic))[0]
-        n = self.bits(shifted)
-        return self.sub(shifted, magic), self.f.op("sub", n, const(n.type, bits))
-
-    def outlined(self, name: str, body: Callable[..., Value], *xs: Value) -> Value:
-        """Call a function made once per module: for long bodies, used more than once or rarely."""
-        f = self.f
-        type = xs[0].type
-        full = f"{name}.{lanes_of(type)}.{type.split()[-1].rstrip('>')}"
-        module: Module = f.module
-        if not any(g.name == full for g in module.functions):
-            g = Function(module, full, [(type, f"x{i}") for i in range(len(xs))], type, True)
-            g.ret(body(Math(g, has_fma=self.has_fma), *(g.arg(f"x{i}") for i in range(len(xs)))))
-            module.functions.append(g)
-        return f.call(full, type, *xs)
-
-    def libm(self, name: str, *xs: Value) -> Value:
-        """The C library's double function, lane by lane (a loop over a stack buffer)."""
-        f = self.f
-        f.module.declare(name, "double", ["double"] * len(xs))
-        return self.each(lambda *one: f.call(name, "double", *one), *xs)
-
-    def each(self, fn: Callable[..., Value], *xs: Value) -> Value:
-        """fn of each lane's scalars, gathered to a vector again."""
-        f = self.f
-        type = xs[0].type
-        lanes, element = lanes_of(type), type.split()[-1].rstrip(">")
-        if lanes == 1:
-            return fn(*xs)
-        rooms = [f.alloca(type) for _ in xs]
-        for x, room in zip(xs, rooms, strict=True):
-            f.store(x, room)
-        with f.loop(0, lanes) as loop:
-            one = [f.load(element, f.gep(room, loop.i, element)) for room in rooms]
-            f.store(fn(*one), f.gep(rooms[0], loop.i, element))
-        return f.load(type, rooms[0])
-
-    def any(self, c: Value) -> Value:
-        """Does any lane hold?"""
-        return c if c.type == "i1" else self.f.intrinsic("vector.reduce.or", "i1", c)
-
-    def repaired(self, bad: Value, good: Value, name: str, *xs: Value) -> Value:
-        """`good`, and the C library's value in lanes where `bad` holds (rare)."""
-        f = self.f
-        with f.if_else(self.any(bad)) as sides:
-            wide = [self.to64(x) if not _is64(x) else x for x in xs]
-            exact = self.libm(name, *wide)
-            fixed = f.select(bad, exact if _is64(good) else self.to32(exact), good)
-            sides.otherwise()
-        return sides.merge(good.type, fixed, good)
-
-
-def _is64(x: Value) -> bool:
-    return x.type.endswith(("double", "double>"))
-
 
 # ------------------------------------------------------------------------------ float32
 
@@ -281,7 +129,7 @@ def _by_quadrant(m: Math, q: Value, s: Value, c: Value) -> Value:
     f = m.f
     odd = f.icmp("ne", f.op("and", q, const(q.type, 1)), const(q.type, 0))
     y = f.select(odd, c, s)
-    sign = f.op("shl", f.op("and", q, const(q.type, 2)), const(q.type, 62 if _is64(s) else 30))
+    sign = f.op("shl", f.op("and", q, const(q.type, 2)), const(q.type, 62 if is64(s) else 30))
     return m.floats(f.op("xor", m.bits(y), sign))
 
 
@@ -491,6 +339,104 @@ def pow32(m: Math, x: Value, y: Value) -> Value:
     return m.sel(f.op("or", m.cmp("oeq", y, 0.0), m.cmp("oeq", x, 1.0)), 1.0, r)
 
 
+# ------------------------------------------------------------------------------ float32 by float64
+# Bodies in float64 that are exact enough for float32: 1e-12 or better, then one rounding.
+
+_ATAN = (0.03295604615970532, -0.06027265565380101, 0.07604790893047794, -0.09084100910061657,
+         0.11110819662708163, -0.14285708108961764, 0.19999999949841366,
+         -0.3333333333326618)  # fmt: skip
+_ASIN = (0.0279070314326661, -0.0029397929067241963, 0.015675662527070935, 0.01318791613675373,
+         0.017441495685492855, 0.02236606593888501, 0.030382182776212484, 0.04464285243793872,
+         0.07500000003584559, 0.1666666666666218)  # fmt: skip
+_TAN_EIGHTH = 0.41421356237309503  # tan(pi / 8)
+
+
+def _atan_unit(m: Math, z: Value) -> Value:
+    """atan on [0, 1]: above tan(pi/8), pi/4 + atan((z - 1) / (z + 1))."""
+    high = m.cmp("ogt", z, _TAN_EIGHTH)
+    t = m.sel(high, m.div(m.sub(z, 1.0), m.add(z, 1.0)), z)
+    u = m.mul(t, t)
+    r = m.mad(m.mul(m.poly(u, _ATAN), u), t, t)
+    return m.sel(high, m.add(r, math.pi / 4), r)
+
+
+def atan_wide(m: Math, x: Value) -> Value:
+    a = m.abs(x)
+    far = m.cmp("ogt", a, 1.0)
+    r = _atan_unit(m, m.sel(far, m.div(1.0, a), a))
+    return m.sel(m.isnan(x), x, m.copysign(m.sel(far, m.sub(math.pi / 2, r), r), x))
+
+
+def atan2_wide(m: Math, y: Value, x: Value) -> Value:
+    """The angle of (x, y): atan of the smaller over the larger, moved to its octant."""
+    f, a, b = m.f, m.abs(x), m.abs(y)
+    steep = m.cmp("ogt", b, a)
+    top, low = m.sel(steep, b, a), m.sel(steep, a, b)
+    z = m.sel(m.cmp("oeq", a, b), 1.0, m.div(low, top))  # inf by inf
+    z = m.sel(m.cmp("oeq", top, 0.0), 0.0, z)
+    r = _atan_unit(m, z)
+    r = m.sel(steep, m.sub(math.pi / 2, r), r)
+    left = f.icmp("slt", m.bits(x), const(m.bits(x).type, 0))
+    r = m.copysign(m.sel(left, m.sub(math.pi, r), r), y)
+    return m.sel(f.fcmp("uno", x, y), m.add(x, y), r)
+
+
+def _asin_half(m: Math, a: Value) -> tuple[Value, Value]:
+    """(a > 1/2, asin a up to 1/2; beyond, asin sqrt((1 - a) / 2))."""
+    big = m.cmp("ogt", a, 0.5)
+    u = m.sel(big, m.mul(m.sub(1.0, a), 0.5), m.mul(a, a))
+    t = m.sel(big, m.f.intrinsic("sqrt", a.type, u), a)
+    return big, m.mad(m.mul(m.poly(u, _ASIN), u), t, t)
+
+
+def asin_wide(m: Math, x: Value) -> Value:
+    big, r = _asin_half(m, m.abs(x))
+    return m.copysign(m.sel(big, m.sub(math.pi / 2, m.add(r, r)), r), x)
+
+
+def acos_wide(m: Math, x: Value) -> Value:
+    big, r = _asin_half(m, m.abs(x))
+    twice = m.add(r, r)
+    left = m.cmp("olt", x, 0.0)
+    far = m.sel(left, m.sub(math.pi, twice), twice)
+    return m.sel(big, far, m.sub(math.pi / 2, m.sel(left, m.f.neg(r), r)))
+
+
+def asinh_wide(m: Math, x: Value) -> Value:
+    """log1p(a + a^2 / (1 + sqrt(a^2 + 1)))"""
+    a = m.abs(x)
+    s = m.mul(a, a)
+    root = m.f.intrinsic("sqrt", x.type, m.add(s, 1.0))
+    y = log1p64(m, m.add(a, m.div(s, m.add(root, 1.0))))
+    return m.copysign(m.sel(m.cmp("oeq", a, math.inf), a, y), x)
+
+
+def acosh_wide(m: Math, x: Value) -> Value:
+    """log1p(t + sqrt(2 t + t^2)), t = x - 1"""
+    t = m.sub(x, 1.0)
+    root = m.f.intrinsic("sqrt", x.type, m.mul(t, m.add(t, 2.0)))
+    y = log1p64(m, m.add(t, root))
+    return m.sel(m.cmp("olt", x, 1.0), math.nan, y)
+
+
+def atanh_wide(m: Math, x: Value) -> Value:
+    """log1p(2 a / (1 - a)) / 2"""
+    a = m.abs(x)
+    return m.copysign(m.mul(log1p64(m, m.div(m.add(a, a), m.sub(1.0, a))), 0.5), x)
+
+
+def log2_wide(m: Math, x: Value) -> Value:
+    return m.mul(log64(m, x), 1 / LN2)
+
+
+def log10_wide(m: Math, x: Value) -> Value:
+    return m.mul(log64(m, x), 1 / math.log(10))
+
+
+def exp2_wide(m: Math, x: Value) -> Value:
+    return exp64(m, m.mul(x, LN2))
+
+
 def fmod32(m: Math, x: Value, y: Value) -> Value:
     """|x| - q |y| in float64, exact for a quotient below 2**28; the C library's beyond."""
     f = m.f
@@ -516,6 +462,11 @@ _FLOAT64 = {
     "tan": tan64, "tanh": tanh64, "sinh": sinh64, "cosh": cosh64, "digamma": digamma64,
     "erfinv": erfinv64,
 }  # fmt: skip
+_WIDE = {
+    "atan": atan_wide, "atan2": atan2_wide, "asin": asin_wide, "acos": acos_wide,
+    "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log2": log2_wide,
+    "log10": log10_wide, "exp2": exp2_wide,
+}  # fmt: skip
 _LIBM = frozenset(
     [
         "exp2",
@@ -540,14 +491,17 @@ NAMES = frozenset(_FLOAT32) | frozenset(_FLOAT64) | _LIBM
 
 def call(m: Math, name: str, *xs: Value) -> Value:
     """The function `name` of float or double vectors."""
-    wide = _is64(xs[0])
+    wide = is64(xs[0])
     if not wide and name in _FLOAT32:
         body = _FLOAT32[name]
         return body(m, *xs) if name in _INLINE else m.outlined("weft." + name, body, *xs)
     if name == "pow" and not wide:
         return m.outlined("weft.pow", pow32, *xs)
     if not wide:
-        return m.to32(call(m, name, *(m.to64(x) for x in xs)))
+        wide_xs = [m.to64(x) for x in xs]
+        if name in _WIDE:
+            return m.to32(m.outlined(f"weft.{name}.wide", _WIDE[name], *wide_xs))
+        return m.to32(call(m, name, *wide_xs))
     if name in _FLOAT64:
         return m.outlined("weft." + name, _FLOAT64[name], *xs)
     return m.outlined("weft." + name, lambda g, *ys: g.libm(name, *ys), *xs)

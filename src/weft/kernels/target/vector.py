@@ -1,0 +1,159 @@
+"""Words for vector formulas: arithmetic, selection, polynomials, calls lane by lane."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+
+from weft.kernels.target.llvm import Function, Module, Value, const, lanes_of, with_element
+
+
+class Math:
+    """Vector arithmetic and functions inside one LLVM function under construction."""
+
+    def __init__(self, f: Function, *, has_fma: bool) -> None:
+        self.f = f
+        self.has_fma = has_fma
+
+    # -- small words, so that formulas below read as formulas
+
+    def k(self, like: Value, value: float) -> Value:
+        """The number as a constant of `like`'s type."""
+        return const(like.type, value)
+
+    def _two(self, name: str, a: Value | float, b: Value | float) -> Value:
+        like = a if isinstance(a, Value) else b
+        assert isinstance(like, Value)
+        return self.f.op(name, self._is(a, like), self._is(b, like))
+
+    def _is(self, a: Value | float, like: Value) -> Value:
+        return a if isinstance(a, Value) else const(like.type, a)
+
+    def add(self, a: Value | float, b: Value | float) -> Value:
+        return self._two("fadd", a, b)
+
+    def sub(self, a: Value | float, b: Value | float) -> Value:
+        return self._two("fsub", a, b)
+
+    def mul(self, a: Value | float, b: Value | float) -> Value:
+        return self._two("fmul", a, b)
+
+    def div(self, a: Value | float, b: Value | float) -> Value:
+        return self._two("fdiv", a, b)
+
+    def mad(self, a: Value, b: Value | float, c: Value | float) -> Value:
+        """a * b + c, fused where the host can: for polynomials, whose bits may differ by host."""
+        b, c = self._is(b, a), self._is(c, a)
+        if self.has_fma:
+            return self.f.intrinsic("fma", a.type, a, b, c)
+        return self.f.op("fadd", self.f.op("fmul", a, b), c)
+
+    def poly(self, x: Value, coefficients: Sequence[float]) -> Value:
+        """Horner's rule, highest power first."""
+        p = self.k(x, coefficients[0])
+        for c in coefficients[1:]:
+            p = self.mad(p, x, c)
+        return p
+
+    def abs(self, x: Value) -> Value:
+        return self.f.intrinsic("fabs", x.type, x)
+
+    def copysign(self, x: Value | float, sign: Value) -> Value:
+        return self.f.intrinsic("copysign", sign.type, self._is(x, sign), sign)
+
+    def cmp(self, predicate: str, a: Value, b: Value | float) -> Value:
+        return self.f.fcmp(predicate, a, self._is(b, a))
+
+    def sel(self, c: Value, a: Value | float, b: Value | float) -> Value:
+        like = a if isinstance(a, Value) else b
+        assert isinstance(like, Value)
+        return self.f.select(c, self._is(a, like), self._is(b, like))
+
+    def bits(self, x: Value) -> Value:
+        wide = x.type.endswith(("double", "double>"))
+        return self.f.cast("bitcast", x, with_element(x.type, "i64" if wide else "i32"))
+
+    def floats(self, i: Value) -> Value:
+        wide = i.type.endswith(("i64", "i64>"))
+        return self.f.cast("bitcast", i, with_element(i.type, "double" if wide else "float"))
+
+    def isnan(self, x: Value) -> Value:
+        return self.f.fcmp("uno", x, x)
+
+    def to64(self, x: Value) -> Value:
+        return self.f.cast("fpext", x, with_element(x.type, "double"))
+
+    def to32(self, x: Value) -> Value:
+        return self.f.cast("fptrunc", x, with_element(x.type, "float"))
+
+    def scale(self, x: Value, n: Value) -> Value:
+        """x * 2**n for an integer vector n, |n| < 2 * largest exponent: two exact factors."""
+        wide = n.type.endswith(("i64", "i64>"))
+        mantissa, bias = (52, 1023) if wide else (23, 127)
+        half = self.f.op("ashr", n, const(n.type, 1))
+        rest = self.f.op("sub", n, half)
+        for e in (half, rest):
+            biased = self.f.op("add", e, const(n.type, bias))
+            x = self.mul(x, self.floats(self.f.op("shl", biased, const(n.type, mantissa))))
+        return x
+
+    def nearest(self, x: Value) -> tuple[Value, Value]:
+        """(round to nearest as a float, the same as an integer vector); |x| < 2**22 or 2**51."""
+        wide = x.type.endswith(("double", "double>"))
+        magic = 1.5 * 2.0 ** (52 if wide else 23)
+        shifted = self.add(x, magic)
+        bits = struct.unpack("<q" if wide else "<i", struct.pack("<d" if wide else "<f", magic))[0]
+        n = self.bits(shifted)
+        return self.sub(shifted, magic), self.f.op("sub", n, const(n.type, bits))
+
+    def outlined(self, name: str, body: Callable[..., Value], *xs: Value) -> Value:
+        """Call a function made once per module: for long bodies, used more than once or rarely."""
+        f = self.f
+        type = xs[0].type
+        full = f"{name}.{lanes_of(type)}.{type.split()[-1].rstrip('>')}"
+        module: Module = f.module
+        if not any(g.name == full for g in module.functions):
+            g = Function(module, full, [(type, f"x{i}") for i in range(len(xs))], type, True)
+            g.ret(body(Math(g, has_fma=self.has_fma), *(g.arg(f"x{i}") for i in range(len(xs)))))
+            module.functions.append(g)
+        return f.call(full, type, *xs)
+
+    def libm(self, name: str, *xs: Value) -> Value:
+        """The C library's double function, lane by lane (a loop over a stack buffer)."""
+        f = self.f
+        f.module.declare(name, "double", ["double"] * len(xs))
+        return self.each(lambda *one: f.call(name, "double", *one), *xs)
+
+    def each(self, fn: Callable[..., Value], *xs: Value) -> Value:
+        """fn of each lane's scalars, gathered to a vector again."""
+        f = self.f
+        type = xs[0].type
+        lanes, element = lanes_of(type), type.split()[-1].rstrip(">")
+        if lanes == 1:
+            return fn(*xs)
+        rooms = [f.alloca(type) for _ in xs]
+        for x, room in zip(xs, rooms, strict=True):
+            f.store(x, room)
+        with f.loop(0, lanes) as loop:
+            one = [f.load(element, f.gep(room, loop.i, element)) for room in rooms]
+            f.store(fn(*one), f.gep(rooms[0], loop.i, element))
+        return f.load(type, rooms[0])
+
+    def any(self, c: Value) -> Value:
+        """Does any lane hold?"""
+        return c if c.type == "i1" else self.f.intrinsic("vector.reduce.or", "i1", c)
+
+    def repaired(self, bad: Value, good: Value, name: str, *xs: Value) -> Value:
+        """`good`, and the C library's value in lanes where `bad` holds (rare)."""
+        f = self.f
+        with f.if_else(self.any(bad)) as sides:
+            wide = [self.to64(x) if not is64(x) else x for x in xs]
+            exact = self.libm(name, *wide)
+            fixed = f.select(bad, exact if is64(good) else self.to32(exact), good)
+            sides.otherwise()
+        return sides.merge(good.type, fixed, good)
+
+
+def is64(x: Value) -> bool:
+    """Whether x is of doubles."""
+    return x.type.endswith(("double", "double>"))
