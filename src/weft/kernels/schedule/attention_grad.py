@@ -32,6 +32,7 @@ from weft.kernels.schedule.attention_tiles import (
     pack_values,
 )
 from weft.kernels.schedule.micro import Tile, emit_multiply, tile_for
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
@@ -123,7 +124,10 @@ def _plan(
         -(-own // ROWS), *list(places.values())[1:], at, at + up(8 * table_words),
     )  # fmt: skip
     function = kernels(d.name, mask_kind(q, mask))[kind]
-    return Launch((Stage(function, parallel=True),), (*values, double_bits(scale)), 0, values[-1])
+    work = 4 * n * h * length * s * (width + ev)
+    stage = Stage(function, work >= PARALLEL_WORK)
+    ints = (*values, double_bits(scale))
+    return Launch((stage,), ints, 0, values[-1], work + v.size < QUICK_WORK)
 
 
 @cache

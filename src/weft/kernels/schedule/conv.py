@@ -31,6 +31,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.micro import KC, tile_for
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
@@ -266,8 +267,11 @@ def _plan(
     image_pitch = source.strides[0] if slab.direct else channels * plane
     panels = [-(-min(p.grid[0], band) * p.grid[1] * unit_images // tile.columns) for p in parts]
     units = groups * -(-images // unit_images) * bands
+    taps = [t for part in parts for t in part.taps]
+    work = 2 * out.size * channels * len(taps) // len(parts) + source.size
+    parallel = work >= PARALLEL_WORK
     # too few panels for the threads: cut the rows too
-    wanted = -(-2 * threads.get_num_threads() // (units * sum(panels)))
+    wanted = -(-2 * (threads.get_num_threads() if parallel else 1) // (units * sum(panels)))
     row_chunk = min(rows, _up(-(-rows // wanted), tile.rows))
     row_chunks = -(-rows // row_chunk)
     unit_items = sum(panels) * row_chunks
@@ -277,7 +281,6 @@ def _plan(
     table_at = c_at + _up(row_chunk * tile.columns * size)
     work_size = _up(table_at + 8 * (deepest + row_chunk + 2))
     gathered = _up(w.size * size) if weights.gather else 0
-    taps = [t for part in parts for t in part.taps]
     head = {
         "groups": groups, "rows": rows, "row_chunk": row_chunk, "row_chunks": row_chunks,
         "channels": channels, "images": images, "unit_images": unit_images,
@@ -312,10 +315,11 @@ def _plan(
     ints += [t[0] for t in taps] + [t[1] for t in taps]
     code = _kernels(d.name)
     suffix = "_bias" if biased else ""
-    stages = [Stage(code["gather" + suffix], parallel=True)] if weights.gather else []
+    stages = [Stage(code["gather" + suffix], parallel)] if weights.gather else []
     kernel = "depthwise" if depthwise else "conv"
-    stages.append(Stage(code[kernel + suffix], parallel=True))
-    return Launch(tuple(stages), tuple(ints), gathered, work_size)
+    stages.append(Stage(code[kernel + suffix], parallel))
+    quick = work + w.size < QUICK_WORK
+    return Launch(tuple(stages), tuple(ints), gathered, work_size, quick)
 
 
 def _unit(

@@ -13,6 +13,7 @@ from weft.kernels.schedule.conv import Pair, image_slab, tap_offsets
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.micro import KC, Tile, tile_for
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.runtime import native
@@ -55,8 +56,9 @@ def plan_depthwise_dw(
     )  # fmt: skip
     # a last chunk repeats the last tap
     offsets += [offsets[-1]] * (chunks * _TAPS - len(offsets))
-    stage = Stage(_kernels(d.name)["depthwise_dw"], parallel=True)
-    return Launch((stage,), (*values, *offsets), 0, values[-1])
+    work = 2 * g.size * len(offsets)
+    stage = Stage(_kernels(d.name)["depthwise_dw"], work >= PARALLEL_WORK)
+    return Launch((stage,), (*values, *offsets), 0, values[-1], work < QUICK_WORK)
 
 
 def _up(value: int) -> int:

@@ -22,6 +22,7 @@ from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import plan_depthwise_dw
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module
 from weft.runtime import native, threads
@@ -66,7 +67,10 @@ def plan_conv2d_dw(
     ring = KC // area + 2
     rows, panels = channels * taps, -(-columns // tile.columns)
     fit = max(_SLAB // max(ring * slab.plane * size, 1), 1) * taps
-    share = -(-rows // -(-2 * threads.get_num_threads() // (groups * panels)))
+    work = 2 * g.size * rows + x.size + out.size
+    parallel = work >= PARALLEL_WORK
+    workers = threads.get_num_threads() if parallel else 1
+    share = -(-rows // -(-2 * workers // (groups * panels)))
     row_chunk = min(_ROWS, rows if slab.direct else fit, share)
     row_chunk = min(-(-row_chunk // tile.rows) * tile.rows, rows)
     image_pitch = (
@@ -92,7 +96,8 @@ def plan_conv2d_dw(
     }  # fmt: skip
     code = _kernels(d.name)
     ints = (*(head[n] for n in _HEAD), *offsets)
-    return Launch((Stage(code["conv_dw"], parallel=True),), ints, 0, head["work_size"])
+    stage = Stage(code["conv_dw"], parallel)
+    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
 
 def _up(value: int) -> int:

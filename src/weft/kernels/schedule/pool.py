@@ -24,6 +24,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.micro import Tile
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
     BYTES,
@@ -173,9 +174,10 @@ def _plan_windows(
     head["work_size"] = head["table_at"] + _up((ow + tile.lanes) * 8)
     columns = [q * window.dilation[1] for q in range(window.kernel[1])]
     offsets = [c % step * length + c // step for c in columns]
-    stage = Stage(_kernels(D.from_np(x.dtype).name)[kernel], parallel=True)
+    work = out.size * window.kernel[0] * window.kernel[1] + x.size
+    stage = Stage(_kernels(D.from_np(x.dtype).name)[kernel], work >= PARALLEL_WORK)
     ints = (*(head[n] for n in _HEAD), *offsets)
-    return Launch((stage,), ints, 0, head["work_size"])
+    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
 
 def _plan_planes(
@@ -198,8 +200,10 @@ def _plan_planes(
     # halves are summed in a float32 plane
     wide = image is out and d in (D.float16, D.bfloat16)
     head["work_size"] = _up(4 * image.shape[2] * image.shape[3]) if wide else 0
-    stage = Stage(_kernels(d.name)[kernel], parallel=True)
-    return Launch((stage,), tuple(head[n] for n in _HEAD), 0, head["work_size"])
+    work = 4 * (read.size + image.size)
+    stage = Stage(_kernels(d.name)[kernel], work >= PARALLEL_WORK)
+    ints = tuple(head[n] for n in _HEAD)
+    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
 
 def _up(value: int) -> int:
