@@ -1,0 +1,582 @@
+"""Normalisation: x made to have mean 0 and variance 1 over some dims, then scaled and shifted.
+
+    y = (x - m) r w + b,   m = mean of x over dims,   r = 1 / sqrt(mean of (x - m)^2 + eps)
+    dx = r (h - mean h - (x - m) r^2 mean(h (x - m))),   h = g w
+
+Batch, instance, group and layer norm differ in their dims only.  Sums are in the strict order; the
+gradient's sums are taken of products formed on the fly (`Moment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.core.handle import state
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, broadcast_shapes, numel
+from weft.kernels.eager import plan_reduce
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.rows import plan_layer_norm, plan_rms_norm
+from weft.ops.arithmetic import mul
+from weft.ops.cast import cast
+from weft.ops.creation import full
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import Elementwise, by_loop
+from weft.ops.pool import avg_pool2d
+from weft.ops.reduce import Sum, sum, sum_to
+from weft.ops.unary import rsqrt
+from weft.ops.view import narrow, reshape
+from weft.ops.write import write
+from weft.runtime.native import Launch
+
+_INSIDE = "double backward goes through the composition instead (see the norms' vjp)"
+
+_MOMENTS: dict[str, Callable[..., S.Expr]] = {
+    "squares": lambda x, m: S.mul(S.sub(x, m), S.sub(x, m)),
+    "product": S.mul,
+    "centred": lambda g, x, m: S.mul(g, S.sub(x, m)),
+    "weighted": lambda g, w, x, m: S.mul(S.mul(g, w), S.sub(x, m)),
+    "scaled": lambda g, x, m, r: S.mul(g, S.mul(S.sub(x, m), r)),
+}
+
+
+class Moment(Op):
+    """y = the sum over dims of a product of the operands, broadcast; dims stay as size 1.
+
+    squares (x - m)^2 · product g w · centred g (x - m) · weighted g w (x - m) · scaled g (x - m) r
+    """
+
+    kind: str = "squares"
+    dims: tuple[int, ...] = ()
+    nondiff = _INSIDE
+
+    def type(self, *xs: Type) -> Type:
+        shape = broadcast_shapes(*(x.shape for x in xs), op="moment")
+        kept = tuple(1 if d in self.dims else n for d, n in enumerate(shape))
+        return Type(kept, xs[0].dtype)
+
+    def expr(self, *dtypes: dt.dtype) -> S.Expr:
+        """The product that is summed, as a scalar expression."""
+        return _MOMENTS[self.kind](*(S.Arg(i, d) for i, d in enumerate(dtypes)))
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        expr = self.expr(*(dt.from_np(x.dtype) for x in ins))
+        return plan_reduce("sum", expr, self.dims, True, ins, out)
+
+    def oracle(self, *xs: np.ndarray) -> np.ndarray:
+        terms = S.evaluate(self.expr(*(dt.from_np(x.dtype) for x in xs)), xs)
+        return np.sum(terms, axis=self.dims, keepdims=True)
+
+    vmap = by_loop
+    samples = (
+        sample((2, 3, 4), (1, 3, 1), kind="squares", dims=(0, 2)),
+        sample((3, 5), (5,), kind="product", dims=(1,)),
+        sample((3, 5), (5,), (3, 5), (3, 1), kind="weighted", dims=(1,)),
+        sample((3, 5), (3, 5), (3, 1), (3, 1), kind="scaled", dims=(0,)),
+    )
+
+
+class ScaleShift(Elementwise):
+    """y = (x - m) r w + b"""
+
+    def scalar(self, x: S.Expr, m: S.Expr, r: S.Expr, w: S.Expr, b: S.Expr) -> S.Expr:
+        return S.add(S.mul(S.mul(S.sub(x, m), r), w), b)
+
+    def vjp(self, g: Any, y: Any, x: Any, m: Any, r: Any, w: Any, b: Any) -> tuple:
+        return (
+            lambda: g * (r * w),
+            lambda: -(g * (r * w)),
+            lambda: g * (x - m) * w,
+            lambda: g * ((x - m) * r),
+            g,
+        )
+
+    samples = (sample((2, 3, 4), (3, 1), (3, 1), (3, 1), (3, 1)),)
+
+
+class NormInput(Elementwise):
+    """y = r (g w - (s + (x - m) r^2 t) / count): the gradient of a norm in its input"""
+
+    count: int = 1
+    nondiff = _INSIDE
+
+    def scalar(self, g: S.Expr, w: S.Expr, x: S.Expr, m: S.Expr, r: S.Expr, s: S.Expr,
+               t: S.Expr) -> S.Expr:  # fmt: skip
+        part = 1.0 / max(self.count, 1)
+        slope = S.mul(S.mul(t, S.mul(r, r)), part)
+        inner = S.sub(S.mul(g, w), S.mul(s, part))
+        return S.mul(r, S.sub(inner, S.mul(S.sub(x, m), slope)))
+
+    samples = (sample((3, 5), (5,), (3, 5), (3, 1), (3, 1), (3, 1), (3, 1), count=5),)
+
+
+@contextmanager
+def _off_tape() -> Iterator[None]:
+    before, state.grad = state.grad, False
+    try:
+        yield
+    finally:
+        state.grad = before
+
+
+def _mean(x: Any, dims: tuple[int, ...], count: int) -> Any:
+    return apply(Sum(dims, True), x) / float(count)
+
+
+def _statistics(x: Any, dims: tuple[int, ...], count: int) -> tuple[Any, Any]:
+    """Mean and variance (biased) of x over dims, which stay as size 1."""
+    m = _mean(x, dims, count)
+    if state.grad:
+        centred = x - m
+        return m, _mean(centred * centred, dims, count)
+    return m, apply(Moment("squares", dims), x, m) / float(count)
+
+
+def _count(shape: tuple, dims: tuple[int, ...]) -> int:
+    return numel(shape[d] for d in dims)
+
+
+def _norm_vjp(
+    g: Any, x: Any, w: Any, dims: tuple[int, ...], eps: float, m: Any = None, r: Any = None
+) -> tuple:
+    """Cotangents of x, w and b; m and r are found anew where not given or where the tape runs."""
+    d = x.dtype
+    if d in (dt.float16, dt.bfloat16):
+        wide = [cast(a, dt.float32) for a in (g, x, w)]
+        kept = [None if a is None else cast(a, dt.float32) for a in (m, r)]
+        out = _norm_vjp(*wide, dims, eps, *kept)
+        return tuple(cast(c() if callable(c) else c, d) for c in out)
+    count = _count(x.shape, dims)
+    if m is None or state.grad:
+        m, v = _statistics(x, dims, count)
+        r = rsqrt(v + eps)
+    w_shape = tuple(w.shape)
+    lead = x.ndim - len(w_shape)
+    inner = any(i >= lead and w_shape[i - lead] != 1 for i in dims)
+    outside = tuple(i for i in range(x.ndim) if i < lead or w_shape[i - lead] == 1)
+
+    def shift() -> Any:
+        return reshape(apply(Sum(outside, True), g), w_shape) if outside else g
+
+    if state.grad:
+        h, xhat = g * w, (x - m) * r
+        dx = r * (h - _mean(h, dims, count) - xhat * _mean(h * xhat, dims, count))
+        return dx, lambda: sum_to(g * xhat, w_shape), shift
+    if inner:
+        s = apply(Moment("product", dims), g, w)
+        t = apply(Moment("weighted", dims), g, w, x, m)
+        scaled = Moment("scaled", outside)
+        return (
+            lambda: apply(NormInput(count), g, w, x, m, r, s, t),
+            lambda: reshape(apply(scaled, g, x, m, r), w_shape) if outside else g * (x - m) * r,
+            shift,
+        )
+    total = apply(Sum(dims, True), g)
+    t = apply(Moment("centred", dims), g, x, m)
+    return (
+        lambda: apply(NormInput(count), g, w, x, m, r, total * w, t * w),
+        lambda: sum_to(t * r, w_shape),
+        lambda: sum_to(total, w_shape),
+    )
+
+
+class Norm(Op):
+    """y = (x - m) r w + b over dims; w and b broadcast.
+
+    With two more operands (m and r of this very x) they are not computed again.
+    """
+
+    dims: tuple[int, ...] = ()
+    eps: float = 1e-5
+
+    def type(self, x: Type, *rest: Type) -> Type:
+        return x
+
+    def body(self, x: Any, w: Any, b: Any, m: Any = None, r: Any = None) -> Any:
+        if m is None:
+            m, v = _statistics(x, self.dims, _count(shape_of(x), self.dims))
+            r = rsqrt(v + self.eps)
+        return apply(ScaleShift(), x, m, r, w, b)
+
+    def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray, *known: np.ndarray) -> np.ndarray:
+        m = x.mean(self.dims, keepdims=True)
+        v = ((x - m) ** 2).mean(self.dims, keepdims=True)
+        return (x - m) / np.sqrt(v + self.eps) * w + b
+
+    def vjp(
+        self, g: Any, y: Any, x: Any, w: Any, b: Any, m: Any = None, r: Any = None
+    ) -> tuple:
+        return (*_norm_vjp(g, x, w, self.dims, self.eps, m, r), None, None)
+
+    vmap = by_loop
+    samples = (
+        sample((4, 3, 5), (3, 1), (3, 1), dims=(0, 2)),
+        sample((2, 3, 5), (1, 3, 1), (1, 3, 1), dims=(2,)),
+        sample((2, 3, 2, 4), (3, 2, 1), (3, 2, 1), dims=(2, 3)),
+    )
+
+
+class LayerNorm(Op):
+    """y = (x - m) r w + b over the last `ndims` dims; w and b have their shape"""
+
+    ndims: int = 1
+    eps: float = 1e-5
+
+    def dims(self, ndim: int) -> tuple[int, ...]:
+        return tuple(range(ndim - self.ndims, ndim))
+
+    def type(self, x: Type, w: Type, b: Type) -> Type:
+        return x
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_layer_norm(ins[0], self.ndims, out, self.eps, weight=ins[1], bias=ins[2])
+
+    def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return Norm(self.dims(x.ndim), self.eps).oracle(x, w, b)
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, b: Any) -> tuple:
+        return _norm_vjp(g, x, w, self.dims(x.ndim), self.eps)
+
+    def vmap(self, size: int, dims: tuple, x: Any, w: Any, b: Any) -> tuple[Any, int]:
+        if dims[1:] != (None, None):
+            return by_loop(self, size, dims, x, w, b)
+        return apply(self, x.movedim(dims[0], 0), w, b), 0
+
+    onnx = Onnx("LayerNormalization", 17)
+    samples = (
+        sample((2, 3, 8), (8,), (8,)),
+        sample((4, 3, 5), (3, 5), (3, 5), ndims=2),
+        sample((0, 5), (5,), (5,)),
+    )
+
+
+class RmsNorm(Op):
+    """y = x r w over the last `ndims` dims, r = 1 / sqrt(mean x^2 + eps)"""
+
+    ndims: int = 1
+    eps: float = 1e-5
+
+    def dims(self, ndim: int) -> tuple[int, ...]:
+        return tuple(range(ndim - self.ndims, ndim))
+
+    def type(self, x: Type, w: Type) -> Type:
+        return x
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return plan_rms_norm(ins[0], self.ndims, out, self.eps, weight=ins[1])
+
+    def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        square = (x**2).mean(self.dims(x.ndim), keepdims=True)
+        return x / np.sqrt(square + self.eps) * w
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any) -> tuple:
+        # dx = r (h - x r^2 mean(h x)), h = g w
+        d = x.dtype
+        if d in (dt.float16, dt.bfloat16):
+            wide = self.vjp(*(cast(a, dt.float32) for a in (g, g, x, w)))
+            return tuple(cast(c() if callable(c) else c, d) for c in wide)
+        dims = self.dims(x.ndim)
+        rows = tuple(range(x.ndim - self.ndims))
+        r = rsqrt(_mean(x * x, dims, _count(x.shape, dims)) + self.eps)
+        h, xhat = g * w, x * r
+        return (
+            lambda: r * (h - xhat * _mean(h * xhat, dims, _count(x.shape, dims))),
+            lambda: reshape(apply(Sum(rows, False), g * xhat), w.shape) if rows else g * xhat,
+        )
+
+    def vmap(self, size: int, dims: tuple, x: Any, w: Any) -> tuple[Any, int]:
+        if dims[1] is not None:
+            return by_loop(self, size, dims, x, w)
+        return apply(self, x.movedim(dims[0], 0), w), 0
+
+    onnx = Onnx("RMSNormalization", 23)
+    samples = (sample((2, 3, 8), (8,)), sample((4, 3, 5), (3, 5), ndims=2))
+
+
+class BatchNormEval(Op):
+    """y = (x - mean) w / sqrt(var + eps) + b, one number a channel (dim 1)"""
+
+    eps: float = 1e-5
+
+    def type(self, x: Type, *rest: Type) -> Type:
+        return x
+
+    def body(self, x: Any, w: Any, b: Any, mean: Any, var: Any) -> Any:
+        r = rsqrt(var + self.eps)
+        ndim = len(shape_of(x))
+        return apply(ScaleShift(), x, *(_per_channel(a, ndim) for a in (mean, r, w, b)))
+
+    def oracle(self, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
+        w, b, m, v = (a.reshape(-1, *(1,) * (x.ndim - 2)) for a in rest)
+        return (x - m) / np.sqrt(v + self.eps) * w + b
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, b: Any, mean: Any, var: Any) -> tuple:
+        r = rsqrt(var + self.eps)
+        others = tuple(d for d in range(x.ndim) if d != 1)
+
+        def centred() -> Any:
+            return sum(g * (x - _per_channel(mean, x.ndim)), others)
+
+        return (
+            lambda: g * _per_channel(w * r, x.ndim),
+            lambda: centred() * r,
+            lambda: sum(g, others),
+            lambda: -sum(g, others) * (w * r),
+            lambda: centred() * w * (r * r * r) * -0.5,
+        )
+
+    onnx = Onnx("BatchNormalization", 15, (("eps", "epsilon"),))
+    vmap = by_loop
+    samples = (
+        sample((2, 3, 4), (3,), (3,), (3,), (3,), low=0.1, high=2.0),
+        sample((2, 3), (3,), (3,), (3,), (3,), low=0.1, high=2.0),
+    )
+
+
+def _per_channel(a: Any, ndim: int) -> Any:
+    """(C,) as (C, 1, 1): a number a channel beside (N, C, H, W)."""
+    return reshape(a, (-1, *(1,) * (ndim - 2))) if ndim > 2 else a
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _affine(x: Any, shape: tuple, weight: Any, bias: Any) -> tuple[Any, Any]:
+    """Weight and bias, ones and zeros where there are none."""
+    d = dtype_of(x)
+    w = full(shape, 1.0, dtype=d) if weight is None else weight
+    return w, full(shape, 0.0, dtype=d) if bias is None else bias
+
+
+def _check_channels(channels: int, **named: Any) -> None:
+    for name, a in named.items():
+        if a is not None and shape_of(a) != (channels,):
+            raise RuntimeError(
+                f"{name} should contain {channels} elements not {numel(shape_of(a))}"
+            )
+
+
+def _check_batch(shape: tuple) -> None:
+    if numel(shape[:1] + shape[2:]) == 1:
+        raise ValueError(
+            "Expected more than 1 value per channel when training, got input size "
+            f"torch.Size({list(shape)})"
+        )
+
+
+def _move_statistics(
+    running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float, count: int
+) -> None:
+    """running = (1 - momentum) running + momentum batch; the variance is the unbiased one."""
+    var = var * (count / (count - 1)) if count > 1 else var
+    for running, batch in ((running_mean, mean), (running_var, var)):
+        if running is not None:
+            batch = cast(reshape(batch, shape_of(running)), dtype_of(running))
+            write(running, batch * momentum + running * (1 - momentum))
+
+
+def batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """y = (x - mean) / sqrt(var + eps) w + b, a channel (dim 1) at a time.
+
+    Training: mean and (biased) var are the batch's, and the running ones move toward them by
+    `momentum` (toward the unbiased variance).  Else they are the running ones.
+    input (N, C, ...); the others (C,) or None.  ValueError: one value a channel in training.
+    Source: Ioffe & Szegedy 2015.
+    """
+    shape = shape_of(input)
+    if len(shape) < 2:
+        raise RuntimeError(f"batch_norm: expected at least 2 dims, got input of size {list(shape)}")
+    if training:
+        _check_batch(shape)
+    elif running_mean is None or running_var is None:
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise RuntimeError(f"{missing} must be defined in evaluation mode")
+    _check_channels(
+        shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    if dtype_of(input) in (dt.float16, dt.bfloat16):
+        wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
+        y = batch_norm(wide[0], running_mean, running_var, *wide[1:], training, momentum, eps)
+        return cast(y, dtype_of(input))
+    if not training:
+        w, b = _affine(input, (shape[1],), weight, bias)
+        return apply(BatchNormEval(float(eps)), input, w, b, running_mean, running_var)
+    dims = tuple(d for d in range(len(shape)) if d != 1)
+    return _from_batch(
+        input, dims, running_mean, running_var, weight, bias, float(momentum), float(eps)
+    )
+
+
+def _from_batch(
+    x: Any, dims: tuple, running_mean: Any, running_var: Any, weight: Any, bias: Any,
+    momentum: float, eps: float,
+) -> Any:  # fmt: skip
+    """Norm of x over dims, with the running statistics moved."""
+    shape = shape_of(x)
+    count = _count(shape, dims)
+    with _off_tape():
+        m, v = _statistics(x, dims, count)
+        r = rsqrt(v + eps)
+        if running_mean is not None or running_var is not None:
+            batch = [a if 0 in dims else _mean(a, (0,), shape[0]) for a in (m, v)]
+            _move_statistics(running_mean, running_var, *batch, momentum, count)
+    w, b = (_per_channel(a, len(shape)) for a in _affine(x, (shape[1],), weight, bias))
+    return apply(Norm(dims, eps), x, w, b, m, r)
+
+
+def instance_norm(
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """batch_norm of each row's channels by themselves; running statistics average over the rows.
+
+    ValueError: one element a channel.   Source: Ulyanov et al. 2016.
+    """
+    shape = shape_of(input)
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if numel(shape[2:]) == 1:
+        raise ValueError(
+            "Expected more than 1 spatial element when training, got input size "
+            f"torch.Size({list(shape)})"
+        )
+    _check_channels(
+        shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    dims = tuple(range(2, len(shape)))
+    return _from_batch(
+        input, dims, running_mean, running_var, weight, bias, float(momentum), float(eps)
+    )
+
+
+def _normalized(name: str, input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
+    listed = isinstance(normalized_shape, (tuple, list))
+    wanted = tuple(map(int, normalized_shape if listed else (normalized_shape,)))
+    shape = shape_of(input)
+    if not wanted:
+        raise RuntimeError(
+            "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one "
+            "element, but got normalized_shape = []"
+        )
+    for what, p in zip(("weight", "bias"), params, strict=False):
+        if p is not None and shape_of(p) != wanted:
+            raise RuntimeError(
+                f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape "
+                f"{list(shape_of(p))} and normalized_shape = {list(wanted)}"
+            )
+    if shape[-len(wanted) :] != wanted:
+        raise RuntimeError(
+            f"Given normalized_shape={list(wanted)}, expected input with shape "
+            f"[*, {', '.join(map(str, wanted))}], but got input of size{list(shape)}"
+        )
+    return wanted
+
+
+def _one_run(x: Any, ndims: int) -> Any:
+    """x, contiguous where its last dims do not lie at one stride."""
+    if ndims == 1 or x.is_contiguous():
+        return x
+    return x.contiguous()
+
+
+def layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """y = (x - mean) / sqrt(var + eps) w + b over the last dims, which have normalized_shape.
+
+    Source: Ba et al. 2016.
+    """
+    wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)
+    w, b = (a.contiguous() for a in _affine(input, wanted, weight, bias))
+    return apply(LayerNorm(len(wanted), float(eps)), _one_run(input, len(wanted)), w, b)
+
+
+def rms_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> Any:
+    """y = x / sqrt(mean x^2 + eps) w over the last dims; eps: the dtype's epsilon when None.
+
+    Source: Zhang & Sennrich 2019.
+    """
+    wanted = _normalized("rms_norm", input, normalized_shape, weight)
+    w, _ = _affine(input, wanted, weight, None)
+    if eps is None:
+        # float16 and bfloat16 compute in float32, whose epsilon torch takes for them
+        wide = np.float64 if dtype_of(input) is dt.float64 else np.float32
+        eps = float(np.finfo(wide).eps)
+    op = RmsNorm(len(wanted), float(eps))
+    return apply(op, _one_run(input, len(wanted)), w.contiguous())
+
+
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """layer_norm of each group of C / num_groups channels; w and b a channel.
+
+    RuntimeError: groups do not divide C.   Source: Wu & He 2018.
+    """
+    shape = shape_of(input)
+    if len(shape) < 2:
+        raise RuntimeError(
+            f"Expected at least 2 dimensions for input tensor but received {len(shape)}"
+        )
+    if num_groups <= 0 or shape[1] % num_groups:
+        raise RuntimeError(
+            "Expected number of channels in input to be divisible by num_groups, but got input of "
+            f"shape {list(shape)} and num_groups={num_groups}"
+        )
+    for what, p in (("weight", weight), ("bias", bias)):
+        if p is not None and shape_of(p) != (shape[1],):
+            raise RuntimeError(
+                f"Expected {what} to be a vector of size equal to the number of channels in input, "
+                f"but got {what} of shape {list(shape_of(p))} and input of shape {list(shape)}"
+            )
+    if dtype_of(input) in (dt.float16, dt.bfloat16):
+        wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
+        return cast(group_norm(wide[0], num_groups, *wide[1:], eps), dtype_of(input))
+    inner = (num_groups, shape[1] // num_groups)
+    x = reshape(input, (shape[0], *inner, numel(shape[2:])))
+    w, b = (reshape(a, (*inner, 1)) for a in _affine(input, (shape[1],), weight, bias))
+    return reshape(apply(Norm((2, 3), float(eps)), x, w, b), shape)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """y = x / (k + alpha a)^beta, a the mean of x^2 over `size` neighbouring channels.
+
+    Channels beyond the ends count as zeros.   Source: Krizhevsky et al. 2012.
+    """
+    shape = shape_of(input)
+    if len(shape) < 3:
+        raise ValueError(
+            f"Expected 3D or higher dimensionality                          input (got {len(shape)}"
+            " dimensions)"
+        )
+    if numel(shape) == 0:
+        return input
+    square = reshape(mul(input, input), (shape[0], 1, shape[1], numel(shape[2:])))
+    near = avg_pool2d(square, (size, 1), 1, (size // 2, 0))
+    near = reshape(narrow(near, 2, 0, shape[1]), shape)
+    return input / (near * alpha + k) ** beta

@@ -1,0 +1,403 @@
+"""Random numbers as ops: torch's draws, number for number, from torch's CPU generator.
+
+An op with `effect = True` is never merged, moved or dropped.  Fills of tensors that are not
+contiguous go in memory order, as torch's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle
+from weft.core.op import Op, sample
+from weft.core.types import Type
+from weft.ops.cast import cast
+from weft.ops.creation import finish
+from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.kinds import Create, by_loop
+from weft.ops.view import permute, shape_args
+from weft.ops.write import check_writable, write
+from weft.runtime import random as rng
+
+
+class Generator(rng.Generator):
+    """A stream of random numbers, as `torch.Generator`; its state is a uint8 tensor."""
+
+    __slots__ = ()
+
+    def get_state(self) -> Any:
+        """The state as a tensor of 5,056 bytes, laid out as torch's."""
+        return wrap(super().get_state())
+
+    def set_state(self, new_state: Any) -> Generator:
+        """Continue from a state that `get_state` (or torch) made."""
+        super().set_state(new_state.numpy() if isinstance(new_state, Handle) else new_state)
+        return self
+
+    def clone_state(self) -> Generator:
+        """A new generator that continues from this one's state."""
+        return Generator().set_state(self.get_state())
+
+
+_KINDS: dict[str, Callable[..., np.ndarray]] = {
+    "uniform": lambda g, shape, d, low, high: g.uniform(shape, low, high, d),
+    "normal": lambda g, shape, d, mean, std: g.normal(shape, mean, std, d),
+    "normal_serial": lambda g, shape, d, mean, std: g.normal(shape, mean, std, d, False),
+    "log_normal": lambda g, shape, d, mean, std: g.log_normal(shape, mean, std, d),
+    "exponential": lambda g, shape, d, rate: g.exponential(shape, rate, d),
+    "cauchy": lambda g, shape, d, median, sigma: g.cauchy(shape, median, sigma, d),
+    "geometric": lambda g, shape, d, p: g.geometric(shape, p, d),
+    "whole": lambda g, shape, d, low, high: g.random_(shape, d, low, high),
+    "bernoulli": lambda g, shape, d, p: g.bernoulli(shape, p, d),
+    "permutation": lambda g, shape, d: g.randperm(shape[0], d),
+}
+
+
+class Draw(Create):
+    """y = numbers of the distribution `kind` with `params`, from `generator` (None: the default)"""
+
+    effect = True
+    kind: str = "uniform"
+    shape: tuple[int, ...] = ()
+    params: tuple = (0.0, 1.0)
+    dtype: dt.dtype = dt.float32
+    generator: Any = None
+
+    def type(self) -> Type:
+        return Type(self.shape, self.dtype)
+
+    def host(self) -> np.ndarray:
+        g = rng.default_generator if self.generator is None else self.generator
+        return np.asarray(_KINDS[self.kind](g, self.shape, self.dtype.np, *self.params))
+
+    oracle = host
+    samples = (
+        sample(kind="uniform", shape=(3, 4)),
+        sample(kind="normal", shape=(20,)),
+        sample(kind="whole", shape=(5,), params=(0, 10), dtype=dt.int64),
+        sample(kind="permutation", shape=(7,), params=(), dtype=dt.int64),
+    )
+
+
+class DrawFrom(Op, abstract=True):
+    """Random numbers whose distribution is an operand."""
+
+    effect = True
+    nondiff = "its result is random"
+    generator: Any = None
+
+    def source(self) -> Any:
+        return rng.default_generator if self.generator is None else self.generator
+
+    vmap = by_loop
+
+
+class BernoulliOf(DrawFrom):
+    """y = 1 with probability p, else 0"""
+
+    dtype: dt.dtype = dt.float32
+
+    def type(self, p: Type) -> Type:
+        return Type(p.shape, self.dtype)
+
+    def host(self, p: np.ndarray) -> np.ndarray:
+        return np.asarray(self.source().bernoulli(None, p, self.dtype.np)).reshape(p.shape)
+
+    oracle = host
+    samples = (sample((3, 4), low=0.0, high=1.0),)
+
+
+class Multinomial(DrawFrom):
+    """y = `count` indices a row, drawn in proportion to the weights"""
+
+    count: int = 1
+    replacement: bool = False
+
+    def type(self, weights: Type) -> Type:
+        return Type((*weights.shape[:-1], self.count), dt.int64)
+
+    def host(self, weights: np.ndarray) -> np.ndarray:
+        return self.source().multinomial(weights, self.count, self.replacement)
+
+    oracle = host
+    samples = (sample((3, 4), low=0.1, high=1.0, count=2),)
+
+
+class PoissonOf(DrawFrom):
+    """y = a count whose mean is the operand"""
+
+    def host(self, rates: np.ndarray) -> np.ndarray:
+        return self.source().poisson(rates)
+
+    oracle = host
+    samples = (sample((3, 4), low=0.0, high=20.0),)
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _made(
+    name: str, kind: str, size: tuple, params: tuple, dtype: Any, generator: Any, out: Any,
+    device: Any, requires_grad: bool,
+) -> Any:  # fmt: skip
+    shape = shape_args(size, name)
+    if any(n < 0 for n in shape):
+        raise RuntimeError(
+            f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
+        )
+    y = apply(Draw(kind, shape, params, dtype or dt.get_default_dtype(), generator))
+    return finish(y, requires_grad, device, name) if out is None else out.copy_result(y)
+
+
+def rand(
+    *size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """Numbers of [0, 1): 24 random bits each, 53 for float64."""
+    return _made(
+        "rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad
+    )
+
+
+def randn(
+    *size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """Numbers of the standard normal distribution."""
+    return _made(
+        "randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad
+    )
+
+
+def randint(
+    low: int, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
+    dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """Whole numbers of [low, high): `randint(high, size)` or `randint(low, high, size)`.
+
+    RuntimeError: high <= low, or bounds that the dtype (int64 by default) does not hold.
+    """
+    if size is None:
+        low, high, size = 0, low, high
+    elif high is None:
+        low, high = 0, low
+    return _made(
+        "randint", "whole", (size,), (int(low), int(high)), dtype or dt.int64, generator, out,
+        device, requires_grad,
+    )  # fmt: skip
+
+
+def randperm(
+    n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """A permutation of 0 .. n - 1, int64 by default."""
+    return _made(
+        "randperm", "permutation", ((n,),), (), dtype or dt.int64, generator, out, device,
+        requires_grad,
+    )  # fmt: skip
+
+
+def normal(
+    mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None,
+    dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """y = mean + std z, z standard normal; mean and std numbers (with size) or tensors.
+
+    RuntimeError: a negative std.
+    """
+    if size is not None:
+        return _made("normal", "normal", (size,), (float(mean), float(std)), dtype, generator,
+                     out, device, requires_grad)  # fmt: skip
+    if isinstance(std, Handle):
+        if bool((std < 0).any()):  # type: ignore[attr-defined]
+            raise RuntimeError("normal expects all elements of std >= 0.0")
+        shape = shape_of(mean * std) if isinstance(mean, Handle) else shape_of(std)
+        y = _drawn("normal", shape, (0.0, 1.0), dtype_of(std), generator) * std + mean
+    else:
+        y = _drawn("normal", shape_of(mean), (0.0, float(std)), dtype_of(mean), generator) + mean
+    y = y.detach()
+    return y if out is None else out.copy_result(y)
+
+
+def _drawn(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) -> Any:
+    return apply(Draw(kind, shape, params, d, generator))
+
+
+def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = None) -> Any:
+    """y = 1 with probability input (or the number p), else 0; RuntimeError outside [0, 1]."""
+    if p is not None:
+        y = _drawn("bernoulli", shape_of(input), (float(p),), dtype_of(input), generator)
+    else:
+        if dtype_of(input).category != dt.FLOAT:
+            raise NotImplementedError(
+                f'"bernoulli_tensor_cpu" not implemented for \'{dtype_of(input).name}\''
+            )
+        y = apply(BernoulliOf(generator, dtype_of(input)), input)
+    return y if out is None else out.copy_result(y)
+
+
+def multinomial(
+    input: Any, num_samples: int, replacement: bool = False, *, generator: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """num_samples indices a row of weights (k,) or (m, k), drawn in proportion to them."""
+    y = apply(Multinomial(generator, num_samples, replacement), input)
+    return y if out is None else out.copy_result(y)
+
+
+def poisson(input: Any, generator: Any = None) -> Any:
+    """Counts whose means are the input's elements."""
+    return apply(PoissonOf(generator), input)
+
+
+def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: bool) -> Any:
+    """A draw in input's shape and memory order."""
+    d = dtype or dtype_of(input)
+    y = _in_memory_order(kind, input, params, d, None)
+    return finish(y, grad, device, "rand_like")
+
+
+def rand_like(
+    input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Any:  # fmt: skip
+    """rand of input's shape and dtype."""
+    return _like("uniform", input, (0.0, 1.0), dtype, device, requires_grad)
+
+
+def randn_like(
+    input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Any:  # fmt: skip
+    """randn of input's shape and dtype."""
+    return _like("normal", input, (0.0, 1.0), dtype, device, requires_grad)
+
+
+def randint_like(
+    input: Any, low: int, high: int | None = None, *, dtype: Any = None, layout: Any = None,
+    device: Any = None, requires_grad: bool = False, memory_format: Any = None,
+) -> Any:  # fmt: skip
+    """randint of input's shape and dtype: `(x, high)` or `(x, low, high)`."""
+    low, high = (0, low) if high is None else (low, high)
+    return _like("whole", input, (int(low), int(high)), dtype, device, requires_grad)
+
+
+# ------------------------------------------------------------------------------- fills
+
+
+def _in_memory_order(kind: str, t: Any, params: tuple, d: dt.dtype, generator: Any) -> Any:
+    """A draw of t's shape whose numbers follow t's memory: largest stride outermost."""
+    shape, strides = shape_of(t), t.stride()
+    order = sorted(range(len(shape)), key=lambda k: -strides[k])
+    if t.is_contiguous() or order == list(range(len(shape))):
+        order = list(range(len(shape)))
+    if kind == "normal" and not t.is_contiguous() and t._base is not None:
+        kind = "normal_serial"
+    y = _drawn(kind, tuple(shape[k] for k in order), params, d, generator)
+    if order == list(range(len(shape))):
+        return y
+    back = [0] * len(order)
+    for place, k in enumerate(order):
+        back[k] = place
+    return permute(y, back)
+
+
+def _fill(t: Any, kind: str, params: tuple, generator: Any) -> Any:
+    check_writable(t)
+    return write(t, _in_memory_order(kind, t, params, dtype_of(t), generator).detach())
+
+
+def uniform_(
+    self: Any, from_: float = 0, to: float = 1, *, generator: Any = None, **kw: Any
+) -> Any:
+    """self's elements become numbers of [from, to)."""
+    low = kw.pop("from", from_)
+    _no_more("uniform_", kw)
+    return _fill(self, "uniform", (float(low), float(to)), generator)
+
+
+def _no_more(name: str, kw: dict) -> None:
+    if kw:
+        raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(kw))}'")
+
+
+def normal_(self: Any, mean: float = 0, std: float = 1, *, generator: Any = None) -> Any:
+    """self's elements become normal numbers."""
+    return _fill(self, "normal", (float(mean), float(std)), generator)
+
+
+def log_normal_(self: Any, mean: float = 1, std: float = 2, *, generator: Any = None) -> Any:
+    """self's elements become e**z, z normal."""
+    return _fill(self, "log_normal", (float(mean), float(std)), generator)
+
+
+def exponential_(self: Any, lambd: float = 1, *, generator: Any = None) -> Any:
+    """self's elements become exponential numbers of rate lambd."""
+    return _fill(self, "exponential", (float(lambd),), generator)
+
+
+def cauchy_(self: Any, median: float = 0, sigma: float = 1, *, generator: Any = None) -> Any:
+    """self's elements become Cauchy numbers."""
+    return _fill(self, "cauchy", (float(median), float(sigma)), generator)
+
+
+def geometric_(self: Any, p: float, *, generator: Any = None) -> Any:
+    """self's elements become numbers of trials up to the first success."""
+    return _fill(self, "geometric", (float(p),), generator)
+
+
+def random_(self: Any, *bounds: Any, generator: Any = None, **kw: Any) -> Any:
+    """Whole numbers: `random_()` of the dtype's range, `random_(to)`, `random_(from, to)`."""
+    if "from" in kw or "to" in kw:
+        bounds = (kw.pop("from", 0), kw.pop("to", None))
+    _no_more("random_", kw)
+    low, high = {0: (None, None), 1: (0, *bounds[:1])}.get(len(bounds), bounds[:2])
+    return _fill(self, "whole", (low, high), generator)
+
+
+def bernoulli_(self: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
+    """self's elements become 1 with probability p (a number or a tensor), else 0."""
+    if not isinstance(p, Handle):
+        return _fill(self, "bernoulli", (float(p),), generator)
+    check_writable(self)
+    spread = p.expand(shape_of(self))  # type: ignore[attr-defined]
+    order = dtype_of(self)
+    return write(self, cast(apply(BernoulliOf(generator, dtype_of(p)), spread), order).detach())
+
+
+# ------------------------------------------------------------------------------- the default
+
+
+def manual_seed(seed: int) -> Any:
+    """Seed the default generator; returns it."""
+    return rng.manual_seed(seed)
+
+
+def seed() -> int:
+    """Seed the default generator from the operating system's entropy; returns the seed."""
+    return rng.seed()
+
+
+def initial_seed() -> int:
+    """The seed that the default generator was last given."""
+    return rng.initial_seed()
+
+
+def get_rng_state() -> Any:
+    """The default generator's state, a uint8 tensor."""
+    return wrap(rng.default_generator.get_state())
+
+
+def set_rng_state(new_state: Any) -> None:
+    """Continue the default generator from a state that `get_rng_state` (or torch) made."""
+    rng.default_generator.set_state(new_state.numpy())
+
+
+default_generator, fork_rng = rng.default_generator, rng.fork_rng
