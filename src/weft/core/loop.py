@@ -71,7 +71,7 @@ class Load(Expr):
         return self.indices
 
     def key(self) -> tuple:
-        return (self.buffer, self.dtype, *map(id, self.indices))
+        return (self.buffer, self.dtype, self.indices)
 
     def label(self) -> str:
         return show(self)

@@ -35,6 +35,10 @@ class _Interned(type):
     """`Scalar("exp", (x,)) is Scalar("exp", (x,))`: one object a structure."""
 
     def __call__(cls, *args: Any, **kw: Any) -> Any:
+        if cls is not Const and not kw:  # a Const's value is normalised first
+            found = _TABLE_OF_EXPRS.get((cls, *args))
+            if found is not None:
+                return found
         made = super().__call__(*args, **kw)
         return _TABLE_OF_EXPRS.setdefault((cls, *made.key()), made)
 
@@ -192,7 +196,7 @@ class Scalar(Expr):
         return D.bool if TABLE[self.name].result == BOOL else self.operands[0].dtype
 
     def key(self) -> tuple:
-        return (self.name, *map(id, self.operands))
+        return (self.name, self.operands)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -218,7 +222,7 @@ class Select(Expr):
         return self.yes.dtype
 
     def key(self) -> tuple:
-        return (id(self.cond), id(self.yes), id(self.no))
+        return (self.cond, self.yes, self.no)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -233,7 +237,7 @@ class Cast(Expr):
         return (self.operand,)
 
     def key(self) -> tuple:
-        return (id(self.operand), self.dtype)
+        return (self.operand, self.dtype)
 
 
 def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
