@@ -161,14 +161,15 @@ def gradients(g, q, k, v, out, lse, mask=None, causal=False, scale=None):
     ins = (g, q, k, v, out, lse) if mask is None else (g, q, k, v, out, lse, mask)
     layouts = [Layout.of(a) for a in ins[:6]]
     results = []
-    for plan, like in ((grad.plan_attention_dq, q), (grad.plan_attention_dk, k),
-                       (grad.plan_attention_dv, v)):  # fmt: skip
-        result = np.full(like.shape, 7, like.dtype)
+    wide = (*k.shape[:3], k.shape[3] + v.shape[3])
+    for plan, shape in ((grad.plan_attention_dq, q.shape), (grad.plan_attention_dkv, wide)):
+        result = np.full(shape, 7, q.dtype)
         masks = None if mask is None else Layout.of(mask)
         launch = plan(*layouts, Layout.of(result), masks, causal=causal, scale=scale)
         assert native.launch(launch, result, ins) == 0
         results.append(result)
-    return results
+    dq, dkv = results
+    return dq, dkv[..., : k.shape[3]], dkv[..., k.shape[3] :]
 
 
 def ref_gradients(g, q, k, v, mask, causal, scale):

@@ -3,7 +3,7 @@
     p = exp(scale * q k^T + mask - lse);  ds = p * (g v^T - delta), delta = sum over e of g * out
     dv = p^T g;  dq = scale * ds k;  dk = scale * ds^T q
 
-One kernel a gradient; all take ins = (g, q, k, v, out, lse) or (..., mask). g and out are
+Both kernels take ins = (g, q, k, v, out, lse) or (..., mask). g and out are
 (N, H, L, Ev), lse (N, H, L); shapes, dtypes and masks as in `attention`. All but lse may have any
 strides with a last one of 1, so out and lse may be views of `plan_attention`'s `with_lse` output;
 lse may have any strides.
@@ -11,8 +11,8 @@ lse may have any strides.
 Numbers: chains of fma over e and over blocks of 64 of the other side, blocks in order; delta by
 lanes, then halving. The gradient of a row does not depend on threads or the batch.
 
-How: dq goes over blocks of 48 queries, dk and dv over blocks of 48 keys with the transposed scores;
-the other side is packed once a head.
+How: dq goes over blocks of 48 queries, dk and dv (one kernel, side by side) over blocks of 48 keys
+with the transposed scores; the other side is packed once a head.
 """
 
 from functools import cache
@@ -44,13 +44,14 @@ _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
 _HEAD = (
     "batch", "heads", "own", "other", "width", "value_width", "result_width", "causal", "queries",
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
-    "blocks", "panels_y_at", "values_at", "x_at", "y_at", "scores_at", "products_at", "sums_at",
-    "lse_at", "delta_at", "table_at", "work_size",
+    "blocks", "panels_y_at", "ds_values_at", "p_values_at", "x_at", "y_at", "scores_at",
+    "products_at", "ds_sums_at", "p_sums_at", "lse_at", "delta_at", "table_at", "work_size",
 )  # fmt: skip
-_SIDES = {  # own operands of the two products, those of the other side, what is summed
-    "dq": ("q", "g", "k", "v", "k"),
-    "dk": ("k", "v", "q", "g", "q"),
-    "dv": ("k", None, "q", None, "g"),
+# The rows x and y that are blocked, those of the other side, and what the products ds and the
+# weights p are multiplied with.
+_SIDES = {
+    "dq": {"x": "q", "y": "g", "other_x": "k", "other_y": "v", "ds": "k"},
+    "dkv": {"x": "k", "y": "v", "other_x": "q", "other_y": "g", "ds": "q", "p": "g"},
 }
 
 
@@ -62,20 +63,12 @@ def plan_attention_dq(
     return _plan("dq", g, q, k, v, out, lse, dq, mask, causal, scale)
 
 
-def plan_attention_dk(
-    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, dk: Layout,
+def plan_attention_dkv(
+    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, dkv: Layout,
     mask: Layout | None, *, causal: bool, scale: float,
 ) -> Launch:  # fmt: skip
-    """dk (N, H, S, E), contiguous."""
-    return _plan("dk", g, q, k, v, out, lse, dk, mask, causal, scale)
-
-
-def plan_attention_dv(
-    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, dv: Layout,
-    mask: Layout | None, *, causal: bool, scale: float,
-) -> Launch:  # fmt: skip
-    """dv (N, H, S, Ev), contiguous."""
-    return _plan("dv", g, q, k, v, out, lse, dv, mask, causal, scale)
+    """dkv (N, H, S, E + Ev), contiguous: dk is dkv[..., :E], dv is dkv[..., E:]."""
+    return _plan("dkv", g, q, k, v, out, lse, dkv, mask, causal, scale)
 
 
 def _plan(
@@ -92,24 +85,27 @@ def _plan(
             raise ValueError(f"attention_{kind}: the last stride of {name} must be 1")
     if lse.shape != (n, h, length) or lse.dtype != sums_dtype(q).np:
         raise ValueError(f"attention_{kind}: lse {lse} is not a {(n, h, length)}")
-    want = {"dq": q, "dk": k, "dv": v}[kind]
-    if result.shape != want.shape or result.dtype != q.dtype or not result.is_contiguous:
-        raise ValueError(f"attention_{kind}: the result {result} must be a contiguous {want.shape}")
+    own, other = (length, s) if kind == "dq" else (s, length)
+    want = (n, h, own, width + ev * (kind == "dkv"))
+    if result.shape != want or result.dtype != q.dtype or not result.is_contiguous:
+        raise ValueError(f"attention_{kind}: the result {result} must be a contiguous {want}")
     if result.size == 0:
         return Launch(())
     d = D.from_np(q.dtype)
     tile = tile_for(register(d))
     size, columns = tile.itemsize, tile.columns
-    own, other = (length, s) if kind == "dq" else (s, length)
+    p_width = ev if kind == "dkv" else 0
     sizes = {
         "panels_x": -(-other // columns) * (width + tile.lanes) * columns,
-        "panels_y": 0 if kind == "dv" else -(-other // columns) * (ev + tile.lanes) * columns,
-        "values": -(-result.shape[3] // columns) * other * columns,
+        "panels_y": -(-other // columns) * (ev + tile.lanes) * columns,
+        "ds_values": -(-width // columns) * other * columns,
+        "p_values": -(-p_width // columns) * other * columns,
         "x": ROWS * width,
         "y": ROWS * ev,
         "scores": ROWS * BLOCK,
         "products": ROWS * BLOCK,
-        "sums": up(result.shape[3], columns) * ROWS,
+        "ds_sums": up(width, columns) * ROWS,
+        "p_sums": up(p_width, columns) * ROWS,
         "lse": length + BLOCK,
         "delta": length + BLOCK,
     }
@@ -192,10 +188,13 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
     work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     at_names = [n for n in _HEAD if n.endswith("_at")]
     place = {n[:-3]: f.gep(work, h[n]) for n in at_names}
-    own_x, own_y, other_x, other_y, summed = _SIDES[kind]
+    side = _SIDES[kind]
     s = Scores(f, tile, place["table"], place["scores"], h["width"])
     table = f.gep(place["table"], 2 * ROWS + 2 * BLOCK + 2, "i64")
-    t = Scores(f, tile, table, place["products"], h["value_width"]) if own_y else s
+    t = Scores(f, tile, table, place["products"], h["value_width"])
+    # (name, scores that weigh the sums, width, first column of the result)
+    results = [("ds", t, h["width"], 0), ("p", s, h["value_width"], h["width"])]
+    results = [r for r in results if r[0] in side]
     wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     causal = f.icmp("ne", h["causal"], 0)
     low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
@@ -210,11 +209,12 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
         def head_of(name: str) -> tuple[Value, Value]:
             return at(name, 0, memory(d)), h[name + "_l"]
 
-        f.call("transpose", "void", work, *head_of(other_x), h["other"], h["width"])
-        if other_y:
-            panels = place["panels_y"]
-            f.call("transpose", "void", panels, *head_of(other_y), h["other"], h["value_width"])
-        pack_values(f, tile, d, place["values"], *head_of(summed), h["other"], h["result_width"])
+        f.call("transpose", "void", work, *head_of(side["other_x"]), h["other"], h["width"])
+        panels, rows = place["panels_y"], head_of(side["other_y"])
+        f.call("transpose", "void", panels, *rows, h["other"], h["value_width"])
+        for name, _, width, _ in results:
+            values = place[name + "_values"]
+            pack_values(f, tile, d, values, *head_of(side[name]), h["other"], width)
         f.call(
             "sums", "void", place["lse"], place["delta"], at("lse", 0, el), at("g", 0, memory(d)),
             at("out", 0, memory(d)), h["queries"], h["value_width"], h["lse_l"], h["g_l"],
@@ -225,10 +225,9 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
         with f.loop(first, last) as B:
             begin = f.mul(B.i, ROWS)
             count = f.min(f.sub(h["own"], begin), ROWS)
-            for name, to, width in ((own_x, "x", h["width"]), (own_y, "y", h["value_width"])):
-                if name:
-                    rows, step = at(name, begin, memory(d)), h[name + "_l"]
-                    f.call("copy", "void", place[to], rows, width, step, count, width)
+            for to, width in (("x", h["width"]), ("y", h["value_width"])):
+                rows, step = at(side[to], begin, memory(d)), h[side[to] + "_l"]
+                f.call("copy", "void", place[to], rows, width, step, count, width)
             # causal: the blocks of the other side that any of these rows can see
             start, end = f.typed(0, "i64"), h["other"]
             if kind == "dq":
@@ -239,11 +238,10 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
             with f.loop(start, f.max(end, f.add(start, 1)), BLOCK) as K:
                 columns = f.max(f.min(f.sub(h["other"], K.i), BLOCK), 0)
                 s.product(place["x"], count, work, K.i, columns, h["width"], place["scores"])
-                if own_y:
-                    t.product(
-                        place["y"], count, place["panels_y"], K.i, columns, h["value_width"],
-                        place["products"],
-                    )  # fmt: skip
+                t.product(
+                    place["y"], count, place["panels_y"], K.i, columns, h["value_width"],
+                    place["products"],
+                )  # fmt: skip
                 with f.loop(0, count) as R:
                     row = f.add(begin, R.i)
                     vectors = zip(
@@ -276,26 +274,30 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
                             for p in (place["lse"], place["delta"])
                         )
                         p = vmath.call(math, "exp", f.op("fsub", score, lse))
-                        if kind != "dv":
-                            product = f.load(type, product_at, tile.align)
-                            p = f.op("fmul", p, f.op("fsub", product, delta))
-                        f.store(p, score_at, tile.align)
+                        if kind == "dkv":
+                            f.store(p, score_at, tile.align)
+                        product = f.load(type, product_at, tile.align)
+                        ds = f.op("fmul", p, f.op("fsub", product, delta))
+                        f.store(ds, product_at, tile.align)
                 fresh = f.cast("zext", f.icmp("eq", K.i, start), "i64")
-                s.spread(
-                    count, place["values"], h["other"], K.i, columns, h["result_width"],
-                    place["sums"], fresh,
-                )  # fmt: skip
-            with f.loop(0, count) as R, f.loop(0, h["result_width"], lanes) as C:
-                panel = f.mul(f.div(C.i, tile.columns), ROWS * tile.columns)
-                inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
-                v = f.load(type, f.gep(place["sums"], f.add(panel, inside), el), tile.align)
-                if kind != "dv":
-                    v = f.op("fmul", v, scale)
-                v = wide.to_memory(wide.rounded(v, d), d)
-                row = f.add(f.mul(U.i, h["own"]), f.add(begin, R.i))
-                to = f.add(f.mul(row, h["result_width"]), C.i)
-                mask = f.lane_mask(f.sub(h["result_width"], C.i), lanes)
-                f.masked_store(v, f.gep(pointers[0], to, memory(d)), mask)
+                for name, weights, width, _ in results:
+                    weights.spread(
+                        count, place[name + "_values"], h["other"], K.i, columns, width,
+                        place[name + "_sums"], fresh,
+                    )  # fmt: skip
+            for name, _, width, first_column in results:
+                with f.loop(0, count) as R, f.loop(0, width, lanes) as C:
+                    panel = f.mul(f.div(C.i, tile.columns), ROWS * tile.columns)
+                    inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
+                    at_sum = f.gep(place[name + "_sums"], f.add(panel, inside), el)
+                    v = f.load(type, at_sum, tile.align)
+                    if name == "ds":
+                        v = f.op("fmul", v, scale)
+                    v = wide.to_memory(wide.rounded(v, d), d)
+                    row = f.add(f.mul(U.i, h["own"]), f.add(begin, R.i))
+                    to = f.add(f.mul(row, h["result_width"]), f.add(first_column, C.i))
+                    mask = f.lane_mask(f.sub(width, C.i), lanes)
+                    f.masked_store(v, f.gep(pointers[0], to, memory(d)), mask)
     f.ret()
 
 
