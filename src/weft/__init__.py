@@ -9,6 +9,7 @@ from weft.autograd import (
     no_grad,
     set_grad_enabled,
 )
+from weft.compile import compile
 from weft.core.device import device
 from weft.core.dtype import (
     bfloat16,
@@ -33,13 +34,42 @@ from weft.core.dtype import (
     uint8,
 )
 from weft.ops.arithmetic import *
+from weft.ops.arrange import (
+    adjoint,
+    atleast_1d,
+    atleast_2d,
+    atleast_3d,
+    block_diag,
+    broadcast_tensors,
+    broadcast_to,
+    cartesian_prod,
+    column_stack,
+    combinations,
+    dsplit,
+    dstack,
+    hsplit,
+    hstack,
+    meshgrid,
+    moveaxis,
+    ravel,
+    row_stack,
+    swapaxes,
+    swapdims,
+    tensor_split,
+    tril_indices,
+    triu_indices,
+    vsplit,
+    vstack,
+)
 from weft.ops.compare import *
 from weft.ops.contract import *
 from weft.ops.creation import *
+from weft.ops.extreme import aminmax, max, min
 from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_along_dim
 from weft.ops.getitem import index_put
 from weft.ops.index import index_add, index_copy, index_fill, index_select, take
 from weft.ops.join import *
+from weft.ops.lookup import bucketize, searchsorted, unique, unique_consecutive
 from weft.ops.masked import (
     argwhere,
     bincount,
@@ -49,8 +79,81 @@ from weft.ops.masked import (
     masked_select,
     nonzero,
 )
+from weft.ops.pointwise import (
+    allclose,
+    clamp,
+    clamp_max,
+    clamp_min,
+    clip,
+    copysign,
+    deg2rad,
+    equal,
+    fmax,
+    fmin,
+    frac,
+    heaviside,
+    hypot,
+    isclose,
+    isfinite,
+    isinf,
+    isnan,
+    isneginf,
+    isposinf,
+    logaddexp,
+    logit,
+    nan_to_num,
+    nextafter,
+    positive,
+    rad2deg,
+    signbit,
+    sinc,
+    xlogy,
+)
 from weft.ops.promote import result_type
 from weft.ops.reduce import *
+from weft.ops.scan import cummax, cummin, cumprod, cumsum, diff, logcumsumexp
+from weft.ops.shape import (
+    diag,
+    diag_embed,
+    diagonal,
+    flip,
+    fliplr,
+    flipud,
+    repeat_interleave,
+    roll,
+    rot90,
+    tile,
+    trace,
+    tril,
+    triu,
+)
+from weft.ops.sort import (
+    argsort,
+    kthvalue,
+    median,
+    mode,
+    msort,
+    nanmedian,
+    nanquantile,
+    quantile,
+    sort,
+    topk,
+)
+from weft.ops.stat import (
+    corrcoef,
+    cov,
+    dist,
+    histc,
+    logsumexp,
+    nanmean,
+    nansum,
+    norm,
+    renorm,
+    std,
+    std_mean,
+    var,
+    var_mean,
+)
 from weft.ops.trig import *
 from weft.ops.unary import *
 from weft.ops.view import *

@@ -14,16 +14,24 @@ from weft import autograd
 from weft.core import dtype as dt
 from weft.ops import (
     arithmetic,
+    arrange,
     cast,
     compare,
     contract,
     creation,
+    extreme,
     gather,
     getitem,
     index,
     join,
+    lookup,
     masked,
+    pointwise,
     reduce,
+    scan,
+    shape,
+    sort,
+    stat,
     trig,
     unary,
     view,
@@ -53,13 +61,27 @@ METHODS: dict[ModuleType, str] = {
     index: "index_select index_add index_copy index_fill take",
     gather: "gather scatter scatter_add scatter_reduce take_along_dim",
     masked: "masked_fill masked_select masked_scatter nonzero argwhere count_nonzero bincount",
+    sort: "sort argsort msort topk kthvalue median nanmedian mode quantile nanquantile",
+    extreme: "max min aminmax",
+    lookup: "unique unique_consecutive",
+    scan: "cumsum cumprod cummax cummin logcumsumexp diff",
+    stat: "logsumexp var std norm dist renorm nansum nanmean histc cov corrcoef",
+    pointwise: "clamp clip clamp_min clamp_max isnan isinf isfinite isposinf isneginf signbit "
+    "isclose allclose equal nan_to_num frac copysign hypot xlogy heaviside logaddexp nextafter "
+    "fmax fmin logit deg2rad rad2deg positive sinc",
+    shape: "flip fliplr flipud roll rot90 repeat tile repeat_interleave tril triu diagonal diag "
+    "diag_embed trace unfold",
+    arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
+    "dsplit",
 }
 INPLACE = (
     "add sub mul div pow fmod remainder floor_divide atan2 neg bitwise_and bitwise_or bitwise_xor "
     "logical_and logical_or logical_not abs sign floor ceil trunc round sqrt rsqrt reciprocal "
     "square exp exp2 expm1 log log1p log2 log10 sigmoid relu sin cos tan asin acos atan sinh cosh "
     "tanh erf erfinv eq ne lt le gt ge addmm addcmul addcdiv lerp "
-    "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter"
+    "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter "
+    "cumsum cumprod clamp clip clamp_min clamp_max nan_to_num frac copysign hypot xlogy heaviside "
+    "nextafter logit deg2rad rad2deg sinc tril triu renorm"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),

@@ -1,0 +1,444 @@
+"""More functions of one element: clamp, tests for NaN and infinity, rarer arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.core.handle import Handle
+from weft.core.op import Onnx, sample
+from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
+from weft.ops.cast import cast
+from weft.ops.compare import Compare, where
+from weft.ops.creation import full
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
+from weft.ops.kinds import Elementwise
+from weft.ops.promote import as_number, number_of, operands, result_type
+
+
+class Clamp(Elementwise):
+    """y = min(max(x, self.min), self.max); NaN stays"""
+
+    min: float | int | None = None
+    max: float | int | None = None
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        if self.min is not None:
+            x = S.max(x, S.Const(self.min, x.dtype))
+        return x if self.max is None else S.min(x, S.Const(self.max, x.dtype))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        if self.min is None:
+            inside = x <= self.max
+        else:
+            inside = x >= self.min
+            inside = inside if self.max is None else inside & (x <= self.max)
+        return (g.where(inside, 0.0),)
+
+    onnx = Onnx("Clip", 13)
+    samples = (sample((3, 4), min=-1.0, max=0.5), sample((5,), min=0.25), sample((0, 2), max=1.0))
+
+
+class IsNan(Compare):
+    """y = x is not a number"""
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return S.ne(x, x)
+
+    host = staticmethod(np.isnan)
+    onnx, samples = Onnx("IsNaN", 13), (sample((3, 4)), sample((0,)))
+
+
+class IsInf(Compare):
+    """y = x is infinite"""
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return S.eq(S.abs(x), S.Const(math.inf, x.dtype))
+
+    host = staticmethod(np.isinf)
+    onnx, samples = Onnx("IsInf", 10), (sample((3, 4)), sample((0,)))
+
+
+class IsFinite(Compare):
+    """y = x is neither infinite nor NaN"""
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return S.lt(S.abs(x), S.Const(math.inf, x.dtype))
+
+    host = staticmethod(np.isfinite)
+    samples = (sample((3, 4)), sample((0,)))
+
+
+def _minus(x: S.Expr) -> S.Expr:
+    """Whether the sign of a float is minus: -0 as well."""
+    zero = S.Const(0.0, x.dtype)
+    return S.or_(S.lt(x, zero), S.lt(S.div(S.Const(1.0, x.dtype), x), zero))
+
+
+class SignBit(Compare):
+    """y = the sign of x is minus (of -0 too)"""
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return _minus(x)
+
+    host = staticmethod(np.signbit)
+    samples = (sample((3, 4)), sample((0,)))
+
+
+class CopySign(Elementwise):
+    """y = |a| with b's sign"""
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        return S.Select(_minus(b), S.neg(S.abs(a)), S.abs(a))
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        def to_a() -> Any:
+            return g.where(apply(SignBit(), y) == apply(SignBit(), a), -g).where(a != 0, 0.0)
+
+        return to_a, lambda: g * 0.0
+
+    samples = BESIDE_NUMBER
+
+
+class Hypot(Elementwise):
+    """y = sqrt(a^2 + b^2), without overflow on the way"""
+
+    @staticmethod
+    @S.composite
+    def scalar(a: S.Expr, b: S.Expr) -> S.Expr:
+        a, b = S.abs(a), S.abs(b)
+        m, n = S.max(a, b), S.min(a, b)
+        one, zero = S.Const(1.0, m.dtype), S.Const(0.0, m.dtype)
+        inf = S.Const(math.inf, m.dtype)
+        ratio = S.div(n, m)
+        y = S.mul(m, S.sqrt(S.add(one, S.mul(ratio, ratio))))
+        y = S.Select(S.eq(m, zero), m, y)
+        return S.Select(S.or_(S.eq(a, inf), S.eq(b, inf)), inf, y)
+
+    def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.hypot(a, b)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g * (a / y), lambda: g * (b / y)
+
+    samples = PAIRS
+
+
+class Xlogy(Elementwise):
+    """y = a log b; 0 where a is 0 (unless b is NaN)"""
+
+    @staticmethod
+    @S.composite
+    def scalar(a: S.Expr, b: S.Expr) -> S.Expr:
+        zero = S.Const(0.0, a.dtype)
+        y = S.Select(S.eq(a, zero), zero, S.mul(a, S.log(b)))
+        return S.Select(S.ne(b, b), b, y)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        def to_a() -> Any:
+            rest = number_beside(b, a)
+            return (g * rest.log()).where((a != 0) | (rest > 0), 0.0)
+
+        return to_a, lambda: g * a / b
+
+    samples = (sample((3, 4), (3, 4), low=0.5), sample((2, 3), (3,), low=0.5))
+
+
+def number_beside(x: Any, like: Any) -> Any:
+    """A tensor: x itself, or the number x in the other operand's dtype."""
+    return full((), x, dtype=dtype_of(like)) if x.__class__ in NUMBERS else x
+
+
+class Heaviside(Elementwise):
+    """y = 0 for a < 0, b for a == 0, 1 for a > 0"""
+
+    nondiff = "it is constant almost everywhere"
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        zero, one = S.Const(0, a.dtype), S.Const(1, a.dtype)
+        return S.Select(S.eq(a, zero), b, S.Select(S.gt(a, zero), one, zero))
+
+    samples = (sample((3, 4), (3, 4)), sample((5,), (1,), of="int64"))
+
+
+class LogAddExp(Elementwise):
+    """y = log(e^a + e^b)"""
+
+    @staticmethod
+    @S.composite
+    def scalar(a: S.Expr, b: S.Expr) -> S.Expr:
+        m, apart = S.max(a, b), S.neg(S.abs(S.sub(a, b)))
+        equal = S.add(a, S.Const(math.log(2.0), a.dtype))  # also where both are infinite
+        return S.Select(S.eq(a, b), equal, S.add(m, S.log1p(S.exp(apart))))
+
+    def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.logaddexp(a, b)
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        # d/da = sigmoid(a - b), a half where they are equal (also where both are infinite)
+        same = a == b
+        return (
+            lambda: g * (a - b).sigmoid().where(~same, 0.5),
+            lambda: g * (b - a).sigmoid().where(~same, 0.5),
+        )
+
+    samples = PAIRS
+
+
+class NanToNum(Elementwise):
+    """y = x with NaN, inf and -inf replaced (by the dtype's ends where None)"""
+
+    nan: float = 0.0
+    posinf: float | None = None
+    neginf: float | None = None
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        top = _largest(x.dtype)
+        high = top if self.posinf is None else self.posinf
+        low = -top if self.neginf is None else self.neginf
+        inf = S.Const(math.inf, x.dtype)
+        y = S.Select(S.eq(x, inf), S.Const(high, x.dtype), x)
+        y = S.Select(S.eq(x, S.Const(-math.inf, x.dtype)), S.Const(low, x.dtype), y)
+        return S.Select(S.ne(x, x), S.Const(self.nan, x.dtype), y)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g.where(apply(IsFinite(), x), 0.0),)
+
+    samples = (sample((3, 4)), sample((0,), nan=1.0, posinf=2.0))
+
+
+def _largest(d: dt.dtype) -> float:
+    if d is dt.bfloat16:
+        return 3.3895313892515355e38
+    return float(np.finfo(d.np).max)
+
+
+class Nextafter(Elementwise):
+    """y = the next number from a towards b"""
+
+    scalar = staticmethod(S.nextafter)
+    nondiff = "it is a step of rounding"
+    samples = (sample((3, 4), (3, 4)),)
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
+    """y = min(max(input, min), max), bounds numbers or tensors; NaN stays; max wins over min."""
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    bounds = [b for b in (min, max) if b is not None]
+    if not any(isinstance(b, Handle) for b in bounds):
+        bounds = [number_of(b, "clamp") for b in bounds]
+        d = result_type(input, *bounds)
+        if d is dt.bool:
+            raise RuntimeError("clamp is not implemented for bool tensors")
+        low, high = (None if b is None else as_number(number_of(b, "clamp"), d) for b in (min, max))
+        y = apply(Clamp(low, high), cast(input, d))
+    else:
+        d = result_type(input, *bounds)
+        y = cast(input, d)
+        if min is not None:
+            low = cast(min, d) if isinstance(min, Handle) else full((), min, dtype=d)
+            y = where(y < low, low, y)
+        if max is not None:
+            high = cast(max, d) if isinstance(max, Handle) else full((), max, dtype=d)
+            y = where(y > high, high, y)
+    return y if out is None else out.copy_result(y)
+
+
+def clamp_min(input: Any, min: Any, *, out: Any = None) -> Any:
+    """y = max(input, min)"""
+    return clamp(input, min=min, out=out)
+
+
+def clamp_max(input: Any, max: Any, *, out: Any = None) -> Any:
+    """y = min(input, max)"""
+    return clamp(input, max=max, out=out)
+
+
+def _test(op: Any, input: Any, *, otherwise: bool) -> Any:
+    """A test of floats; integers all give `otherwise`."""
+    if dtype_of(input).category != dt.FLOAT:
+        return full(shape_of(input), otherwise, dtype=dt.bool)
+    return apply(op, input)
+
+
+def isnan(input: Any) -> Any:
+    """y = input is not a number, as bool."""
+    return _test(IsNan(), input, otherwise=False)
+
+
+def isinf(input: Any) -> Any:
+    """y = input is infinite, as bool."""
+    return _test(IsInf(), input, otherwise=False)
+
+
+def isfinite(input: Any) -> Any:
+    """y = input is neither infinite nor NaN, as bool."""
+    return _test(IsFinite(), input, otherwise=True)
+
+
+def isposinf(input: Any, *, out: Any = None) -> Any:
+    """y = input is +infinity, as bool."""
+    y = isinf(input) & (input > 0)
+    return y if out is None else out.copy_result(y)
+
+
+def isneginf(input: Any, *, out: Any = None) -> Any:
+    """y = input is -infinity, as bool."""
+    y = isinf(input) & (input < 0)
+    return y if out is None else out.copy_result(y)
+
+
+def signbit(input: Any, *, out: Any = None) -> Any:
+    """y = the sign of input is minus (of -0.0 too), as bool."""
+    y = apply(SignBit(), input) if dtype_of(input).category == dt.FLOAT else input < 0
+    return y if out is None else out.copy_result(y)
+
+
+def isclose(
+    input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> Any:
+    """y = |input - other| <= atol + rtol * |other|, as bool; infinities only equal themselves."""
+    if dtype_of(input) is not dtype_of(other):
+        raise RuntimeError(f"{dtype_of(input).name} did not match {dtype_of(other).name}")
+    if rtol < 0 or atol < 0:
+        raise RuntimeError(f"rtol and atol must not be negative, but found {rtol} and {atol}")
+    same = input == other
+    if dtype_of(input) is dt.bool:
+        return same
+    if dtype_of(input).category == dt.FLOAT:
+        if equal_nan:
+            same = same | (isnan(input) & isnan(other))
+    else:
+        input, other = cast(input, dt.float64), cast(other, dt.float64)
+    apart = (input - other).abs()
+    return same | (isfinite(apart) & (apart <= other.abs() * rtol + atol))
+
+
+def allclose(
+    input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
+) -> bool:
+    """Whether all elements are close (isclose)."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+def equal(input: Any, other: Any) -> bool:
+    """Whether shapes and all elements are equal."""
+    return shape_of(input) == shape_of(other) and bool((input == other).all())
+
+
+def nan_to_num(
+    input: Any, nan: float | None = None, posinf: float | None = None,
+    neginf: float | None = None, *, out: Any = None,
+) -> Any:  # fmt: skip
+    """y = input with NaN (by 0), inf and -inf (by the dtype's ends) replaced."""
+    if dtype_of(input).category != dt.FLOAT:
+        y = input.clone()
+    else:
+        y = apply(NanToNum(0.0 if nan is None else nan, posinf, neginf), input)
+    return y if out is None else out.copy_result(y)
+
+
+def frac(input: Any, *, out: Any = None) -> Any:
+    """y = input without its whole part; the sign is input's."""
+    y = input - input.trunc()
+    return y if out is None else out.copy_result(y)
+
+
+def _two(op: Any, name: str, a: Any, b: Any, out: Any, *, floating: bool = True) -> Any:
+    y = apply(op, *operands(name, a, b, floating=floating))
+    return y if out is None else out.copy_result(y)
+
+
+def copysign(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = |input| with other's sign (of -0.0 too)."""
+    return _two(CopySign(), "copysign", input, other, out)
+
+
+def hypot(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = sqrt(input^2 + other^2)"""
+    return _two(Hypot(), "hypot", input, other, out)
+
+
+def xlogy(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = input * log(other); 0 where input is 0, NaN where other is."""
+    return _two(Xlogy(), "xlogy", input, other, out)
+
+
+def heaviside(input: Any, values: Any, *, out: Any = None) -> Any:
+    """y = 0 for input < 0, values for input == 0, 1 for input > 0."""
+    if dtype_of(input) is not dtype_of(values):
+        raise RuntimeError("heaviside is not yet implemented for tensors with different dtypes.")
+    y = apply(Heaviside(), input, values)
+    return y if out is None else out.copy_result(y)
+
+
+def logaddexp(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = log(exp input + exp other)"""
+    return _two(LogAddExp(), "logaddexp", input, other, out)
+
+
+def nextafter(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the next floating-point number from input towards other."""
+    return _two(Nextafter(), "nextafter", input, other, out)
+
+
+def fmax(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the larger; the number where only one is NaN."""
+    y = where(isnan(other) | (input >= other), input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def fmin(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the smaller; the number where only one is NaN."""
+    y = where(isnan(other) | (input <= other), input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def logit(input: Any, eps: float | None = None, *, out: Any = None) -> Any:
+    """y = log(z / (1 - z)), z = input clamped to [eps, 1 - eps]"""
+    z = input if eps is None else clamp(input, eps, 1 - eps)
+    y = (z / (1 - z)).log()
+    return y if out is None else out.copy_result(y)
+
+
+def deg2rad(input: Any, *, out: Any = None) -> Any:
+    """y = input * pi / 180"""
+    y = in_float(input) * (math.pi / 180.0)
+    return y if out is None else out.copy_result(y)
+
+
+def rad2deg(input: Any, *, out: Any = None) -> Any:
+    """y = input * 180 / pi"""
+    y = in_float(input) * (180.0 / math.pi)
+    return y if out is None else out.copy_result(y)
+
+
+def in_float(input: Any) -> Any:
+    """input itself when floating, else in the default float dtype."""
+    return input if dtype_of(input).category == dt.FLOAT else cast(input, dt.get_default_dtype())
+
+
+def positive(input: Any) -> Any:
+    """y = input; RuntimeError on bool."""
+    if dtype_of(input) is dt.bool:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input
+
+
+def sinc(input: Any, *, out: Any = None) -> Any:
+    """y = sin(pi input) / (pi input), 1 at 0"""
+    z = in_float(input) * math.pi
+    one = full((), 1.0, dtype=dtype_of(z))
+    y = where(z == 0, one, where(z == 0, one, z).sin() / where(z == 0, one, z))
+    return y if out is None else out.copy_result(y)
+
+
+clip = clamp

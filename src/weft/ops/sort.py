@@ -1,0 +1,285 @@
+"""Order: sort, topk, kthvalue, median, quantile, mode.
+
+The ops give places (ArgSort, ModeIndex); values are gathered from them, so a gradient flows to the
+chosen elements.  Sorting is stable and NaN counts as the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, numel, wrap_dim
+from weft.ops.creation import full
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.gather import gather
+from weft.ops.kinds import by_loop
+from weft.ops.returns import KthValue, Median, Mode, NanMedian, Sort, TopK
+from weft.ops.view import narrow, reshape, squeeze, unsqueeze
+
+
+def comparable(x: np.ndarray) -> np.ndarray:
+    """The same order in a dtype that NumPy sorts."""
+    return x.astype(np.float32) if x.dtype == dt.bfloat16.np else x
+
+
+class ArgSort(Op):
+    """y = the places of x's elements along dim in ascending (or descending) order, stable"""
+
+    dim: int = 0
+    descending: bool = False
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        return Type(x.shape, dt.int64)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        x = comparable(x)
+        if not self.descending:
+            return np.ascontiguousarray(np.argsort(x, axis=self.dim, kind="stable"))
+        # backwards twice, so that equal elements keep their order
+        back = np.argsort(np.flip(x, self.dim), axis=self.dim, kind="stable")
+        return np.ascontiguousarray(x.shape[self.dim] - 1 - np.flip(back, self.dim))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        def key(v: Any) -> tuple:
+            return (math.isnan(v), 0 if math.isnan(v) else v)
+
+        rows = np.moveaxis(x, self.dim, -1)
+        out = np.zeros(rows.shape, np.int64)
+        for at in np.ndindex(*rows.shape[:-1]):
+            row = rows[at]
+            out[at] = sorted(
+                range(len(row)), key=lambda i, row=row: key(row[i]), reverse=self.descending
+            )
+        return np.moveaxis(out, -1, self.dim)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(ArgSort(self.dim + 1, self.descending), x.movedim(dims[0], 0)), 0
+
+    onnx = Onnx("TopK", 11)
+    samples = (
+        sample((3, 4), dim=1),
+        sample((5, 2), dim=0, descending=True),
+        sample((6,), of="int64", descending=True),
+        sample((0, 3), dim=0),
+    )
+
+
+class ModeIndex(Op):
+    """y = the last place along dim of the most frequent value (the smallest of several)"""
+
+    dim: int = 0
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[: self.dim], *x.shape[self.dim + 1 :]), dt.int64)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        rows = np.moveaxis(comparable(x), self.dim, -1)
+        out = np.zeros(rows.shape[:-1], np.int64)
+        for at in np.ndindex(*out.shape):
+            values, counts = np.unique(rows[at], return_counts=True)
+            out[at] = np.flatnonzero(rows[at] == values[counts.argmax()])[-1]
+        return out
+
+    oracle = host
+    vmap = by_loop
+    samples = (sample((3, 5), of="int64", dim=1), sample((4,), dim=0))
+
+
+def _line(input: Any, dim: int, op: str) -> tuple[Any, int, bool]:
+    """(input with at least one dim, the dim counted from 0, whether it had none)."""
+    shape = shape_of(input)
+    d = wrap_dim(dim, len(shape), op)
+    return (input, d, False) if shape else (reshape(input, (1,)), 0, True)
+
+
+def sort(
+    input: Any, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
+) -> Any:
+    """(values, indices) along dim in ascending order; always stable; NaN is the largest."""
+    x, d, scalar = _line(input, dim, "sort")
+    indices = apply(ArgSort(d, bool(descending)), x)
+    values = gather(x, d, indices)
+    if scalar:
+        values, indices = reshape(values, ()), reshape(indices, ())
+    return _given(Sort(values, indices), out)
+
+
+def _given(result: Any, out: Any) -> Any:
+    if out is None:
+        return result
+    return type(result)(*(o.copy_result(y) for o, y in zip(out, result, strict=True)))
+
+
+def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
+    """The places of the elements along dim in ascending order."""
+    return sort(input, dim, descending, stable).indices
+
+
+def msort(input: Any) -> Any:
+    """input sorted along its first dim."""
+    return sort(input, 0).values
+
+
+def topk(
+    input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """(values, indices) of the k largest (or smallest) along dim, in order."""
+    x, d, scalar = _line(input, dim, "topk")
+    if not 0 <= k <= shape_of(x)[d]:
+        raise RuntimeError("selected index k out of range")
+    indices = narrow(apply(ArgSort(d, bool(largest)), x), d, 0, k).contiguous()
+    values = gather(x, d, indices)
+    if scalar and k == 1:
+        values, indices = reshape(values, ()), reshape(indices, ())
+    return _given(TopK(values, indices), out)
+
+
+def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> Any:
+    """(values, indices) where `at` has size 1 along d."""
+    values = gather(x, d, at)
+    if scalar:
+        return kind(reshape(values, ()), reshape(at, ()))
+    return kind(values, at) if keepdim else kind(squeeze(values, d), squeeze(at, d))
+
+
+def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+    """(values, indices) of the k-th smallest along dim, k counted from 1."""
+    x, d, scalar = _line(input, dim, "kthvalue")
+    if not 1 <= k <= shape_of(x)[d]:
+        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
+    at = narrow(apply(ArgSort(d), x), d, k - 1, 1)
+    return _picked(KthValue, x, d, at, keepdim, scalar)
+
+
+def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower of the middle elements: (values, indices) along dim, or one value of all.
+
+    NaN where there is any.
+    """
+    if dim is None:
+        n = numel(shape_of(input))
+        if not n:
+            return full((), math.nan, dtype=dtype_of(input))
+        return median(reshape(input, (n,)), 0).values
+    x, d, scalar = _line(input, dim, "median")
+    n = _nonempty(x, d, "median")
+    at = narrow(apply(ArgSort(d), x), d, (n - 1) // 2, 1)
+    if dtype_of(x).category == dt.FLOAT:
+        nan = x != x
+        at = nan.long().argmax(d, keepdim=True).where(nan.any(d, keepdim=True), at)
+    return _picked(Median, x, d, at, keepdim, scalar)
+
+
+def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """median of the elements that are not NaN."""
+    if dim is None:
+        n = numel(shape_of(input))
+        if not n:
+            return full((), math.nan, dtype=dtype_of(input))
+        return nanmedian(reshape(input, (n,)), 0).values
+    x, d, scalar = _line(input, dim, "nanmedian")
+    _nonempty(x, d, "nanmedian")
+    count = (x == x).sum(d, keepdim=True)
+    middle = ((count - 1) // 2).clamp(min=0)
+    at = gather(apply(ArgSort(d), x), d, middle)
+    return _picked(NanMedian, x, d, at, keepdim, scalar)
+
+
+def _nonempty(x: Any, d: int, op: str) -> int:
+    n = shape_of(x)[d]
+    if n == 0:
+        raise IndexError(f"{op}(): Expected reduction dim {d} to have non-zero size.")
+    return n
+
+
+def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
+    """(values, indices) of the most frequent value along dim (the smallest of several)."""
+    x, d, scalar = _line(input, dim, "mode")
+    _nonempty(x, d, "mode")
+    at = unsqueeze(apply(ModeIndex(d), x), d)
+    return _picked(Mode, x, d, at, keepdim, scalar)
+
+
+_BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def quantile(
+    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
+    interpolation: str = "linear",
+) -> Any:  # fmt: skip
+    """y = the q-th quantile along dim (of all elements when None); NaN where there is any.
+
+    q in [0, 1], a number or a vector (whose size comes first in the result).  Between two elements
+    at rank q (n - 1): linear, lower, higher, midpoint or nearest.
+    """
+    return _quantile("quantile", input, q, dim, keepdim, interpolation)
+
+
+def nanquantile(
+    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
+    interpolation: str = "linear",
+) -> Any:  # fmt: skip
+    """quantile of the elements that are not NaN."""
+    return _quantile("nanquantile", input, q, dim, keepdim, interpolation)
+
+
+def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: str) -> Any:
+    d = dtype_of(x)
+    rank = len(shape_of(x))
+    if d not in (dt.float32, dt.float64):
+        raise RuntimeError(f"{op}() input tensor must be either float or double dtype")
+    if between not in _BETWEEN:
+        raise RuntimeError(
+            f"{op}() interpolation must be one of linear, lower, higher, midpoint or nearest, but "
+            f"got {between}"
+        )
+    if not isinstance(q, Handle):
+        if not 0 <= q <= 1:
+            raise RuntimeError(f"{op}() q must be in the range [0, 1] but got {q}")
+        q = full((), q, dtype=d)
+    elif dtype_of(q) is not d:
+        raise RuntimeError(f"{op}() q tensor must be same dtype as the input tensor")
+    if numel(shape_of(x)) == 0:
+        raise RuntimeError(f"{op}() input tensor must be non-empty")
+    at = rank - 1 if dim is None else wrap_dim(dim, rank, op)
+    rows = reshape(x, (-1,)) if dim is None else (x.movedim(at, -1) if rank else reshape(x, (1,)))
+    places = reshape(q, (-1,))
+    ordered = sort(rows, -1).values
+    n = shape_of(rows)[-1]
+    nan = rows != rows
+    if op == "quantile":  # NaN is the last in order: where there is any, all ranks point there
+        top = full((1,), float(n - 1), dtype=d)
+        ranks = (places * (n - 1)).where(~nan.any(-1, keepdim=True), top)
+    else:
+        count = (~nan).sum(-1, keepdim=True).to(d) - 1
+        ranks = (places * count).clamp(min=0)
+    y = _interpolated(ordered, ranks, between, shape_of(rows)[:-1])
+    y = y.movedim(-1, 0)
+    if keepdim:
+        y = reshape(y, (-1, *(1,) * rank)) if dim is None else (y.unsqueeze(at + 1) if rank else y)
+    return y if len(shape_of(q)) else y.squeeze(0)
+
+
+def _interpolated(ordered: Any, ranks: Any, between: str, lead: tuple[int, ...]) -> Any:
+    if between == "nearest":
+        ranks = ranks.round()
+    below = ranks.floor() if between != "higher" else ranks.ceil()
+    spread = (*lead, shape_of(ranks)[-1])
+    low = gather(ordered, -1, below.long().expand(spread))
+    if between in ("lower", "higher", "nearest"):
+        return low
+    weight = ranks - below if between == "linear" else full((), 0.5, dtype=dtype_of(ranks))
+    high = gather(ordered, -1, ranks.ceil().long().expand(spread))
+    step = high - low
+    return (low + weight * step).where(weight < 0.5, high - step * (1 - weight))
+
+

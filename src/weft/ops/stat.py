@@ -1,0 +1,299 @@
+"""What is built on sums: logsumexp, variance, norms, sums that skip NaN, covariance."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, numel, wrap_dims
+from weft.ops.cast import cast
+from weft.ops.creation import full
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.pointwise import in_float, isfinite, isnan
+from weft.ops.reduce import AMax, AMin, Sum
+from weft.ops.view import reshape
+
+
+def _dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
+    return wrap_dims(dim, len(shape_of(x)), op)
+
+
+def _without(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for d, n in enumerate(shape) if d not in dims)
+
+
+def logsumexp(input: Any, dim: Any, keepdim: bool = False, *, out: Any = None) -> Any:
+    """y = log sum exp input along dim, with the largest taken out first; -inf of nothing."""
+    x = in_float(input)
+    dims = _dims(x, dim, "logsumexp")
+    shape = shape_of(x)
+    if 0 in (shape[d] for d in dims):
+        y = apply(Sum(dims, True), x).log()
+    else:
+        top = apply(AMax(dims, True), x.detach())
+        top = top.where(isfinite(top), full((), 0.0, dtype=dtype_of(x)))
+        y = apply(Sum(dims, True), (x - top).exp()).log() + top
+    y = y if keepdim else reshape(y, _without(shape, dims))
+    return y if out is None else out.copy_result(y)
+
+
+# ---------------------------------------------------------------------------------- variance
+
+
+def _spread(
+    op: str, input: Any, dim: Any, unbiased: Any, correction: Any, keepdim: bool
+) -> tuple[Any, Any]:
+    """(variance, mean) along dim."""
+    if isinstance(dim, bool):  # var(x, False): the second place is `unbiased`
+        dim, unbiased = None, dim
+    if dtype_of(input).category != dt.FLOAT:
+        raise RuntimeError(f"{op}: std and var only support floating point and complex dtypes")
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    shape = shape_of(input)
+    dims = _dims(input, dim, op)
+    n = numel(shape[d] for d in dims)
+    free = n - correction
+    if free <= 0:
+        warnings.warn(
+            f"{op}(): degrees of freedom is <= 0. Correction should be strictly less than the "
+            "reduction factor (input numel divided by output numel).",
+            UserWarning,
+            stacklevel=3,
+        )
+    half = dtype_of(input) in (dt.float16, dt.bfloat16)
+    x = cast(input, dt.float32) if half else input
+    mean = apply(Sum(dims, True), x) / (float(n) if n else math.nan)
+    apart = x - mean
+    total = apply(Sum(dims, True), apart * apart)
+    variance = total / float(free) if free > 0 else total / 0.0
+    if not keepdim:
+        rest = _without(shape, dims)
+        variance, mean = reshape(variance, rest), reshape(mean, rest)
+    return cast(variance, dtype_of(input)), cast(mean, dtype_of(input))
+
+
+def _root(v: Any) -> Any:
+    """sqrt with gradient 0 at 0 (as torch.std)."""
+    zero, one = (full((), c, dtype=dtype_of(v)) for c in (0.0, 1.0))
+    return v.where(v != 0, one).sqrt().where(v != 0, zero)
+
+
+def var(
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+    correction: Any = None, out: Any = None,
+) -> Any:  # fmt: skip
+    """y = sum (x - mean)^2 / (n - correction) along dim; correction is 1 unless given."""
+    y = _spread("var", input, dim, unbiased, correction, keepdim)[0]
+    return y if out is None else out.copy_result(y)
+
+
+def std(
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+    correction: Any = None, out: Any = None,
+) -> Any:  # fmt: skip
+    """y = the square root of var."""
+    y = _root(_spread("std", input, dim, unbiased, correction, keepdim)[0])
+    return y if out is None else out.copy_result(y)
+
+
+def var_mean(
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+    correction: Any = None,
+) -> tuple:  # fmt: skip
+    """(var, mean) along dim."""
+    return _spread("var_mean", input, dim, unbiased, correction, keepdim)
+
+
+def std_mean(
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
+    correction: Any = None,
+) -> tuple:  # fmt: skip
+    """(std, mean) along dim."""
+    v, m = _spread("std_mean", input, dim, unbiased, correction, keepdim)
+    return _root(v), m
+
+
+def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Any:
+    """The covariances of the rows of a matrix (variables) over its columns (observations)."""
+    if fweights is not None or aweights is not None:
+        raise NotImplementedError("cov: weights are not supported")
+    x = input if len(shape_of(input)) == 2 else reshape(input, (1, numel(shape_of(input))))
+    n = shape_of(x)[1]
+    x = x - x.mean(1, keepdim=True)
+    y = x @ x.t() / float(n - correction) if n > correction else x @ x.t() / 0.0
+    return y if len(shape_of(input)) == 2 else reshape(y, ())
+
+
+def corrcoef(input: Any) -> Any:
+    """The correlations of the rows of a matrix (variables) over its columns (observations)."""
+    c = cov(input)
+    if not shape_of(c):
+        return c / c
+    d = c.diagonal().sqrt()
+    return (c / d.unsqueeze(1) / d.unsqueeze(0)).clamp(-1, 1)
+
+
+# ---------------------------------------------------------------------------------- norms
+
+
+class VectorNorm(Op):
+    """y = (sum |x|^p)^(1/p) along dims; p = inf: max |x|, -inf: min |x|, 0: how many x != 0"""
+
+    p: float = 2.0
+    dims: tuple[int, ...] = ()
+    keepdim: bool = False
+
+    def type(self, x: Type) -> Type:
+        shape = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
+        return Type(shape if self.keepdim else _without(x.shape, self.dims), x.dtype)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        a = np.abs(x)
+        kw: Any = {"axis": self.dims, "keepdims": self.keepdim}
+        if math.isinf(self.p):
+            return np.asarray(a.max(**kw) if self.p > 0 else a.min(**kw))
+        if self.p == 0:
+            return np.asarray((a != 0).sum(**kw).astype(x.dtype))
+        return np.asarray((a**self.p).sum(**kw) ** (1 / self.p))
+
+    def body(self, x: Any) -> Any:
+        p, dims, keep = self.p, self.dims, self.keepdim
+        if p == 2:
+            return apply(Sum(dims, keep), x * x).sqrt()
+        if p == 1:
+            return apply(Sum(dims, keep), x.abs())
+        if p == 0:
+            return apply(Sum(dims, keep), cast(x != 0, x.dtype))
+        if math.isinf(p):
+            return apply((AMax if p > 0 else AMin)(dims, keep), x.abs())
+        return apply(Sum(dims, keep), x.abs() ** p) ** (1 / p)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        p = self.p
+        if not self.keepdim:
+            shape = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
+            g, y = reshape(g, shape), reshape(y, shape)
+        if p == 0:
+            return (x * 0.0 * g,)
+        if p == 1:
+            return (g * x.sign(),)
+        if p == 2:  # x / y, 0 where y is 0
+            return ((g * (x / y)).where(y != 0, 0.0),)
+        if math.isinf(p):  # those that equal the extreme share the cotangent
+            mine = cast(x.abs() == y, x.dtype)
+            return (x.sign() * mine * (g / apply(Sum(self.dims, True), mine)),)
+        power = x * x.abs() ** (p - 2) if p >= 2 else x.sign() * x.abs() ** (p - 1)
+        power = power if p >= 2 else power.where(x != 0, 0.0)
+        return ((power * (g * y ** (1 - p))).where(y != 0, 0.0),)
+
+    onnx = Onnx("ReduceL2", 18)
+    samples = (
+        sample((3, 4), dims=(1,)),
+        sample((2, 3, 4), dims=(0, 2), keepdim=True),
+        sample((3, 4), p=1.0, dims=(0, 1)),
+        sample((3, 4), p=math.inf, dims=(1,)),
+        sample((3, 4), p=-math.inf, dims=(1,)),
+        sample((3, 4), p=3.0, dims=(1,)),
+        sample((3, 4), p=0.5, dims=(0,), low=0.5),
+        sample((3, 0), dims=(1,)),
+    )
+
+
+def vector_norm(
+    x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
+    if dtype is not None:
+        x = cast(x, dtype)
+    if dtype_of(x).category != dt.FLOAT:
+        raise RuntimeError(
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+            f"{dtype_of(x).name}"
+        )
+    shape = shape_of(x)
+    dims = _dims(x, dim, "linalg.vector_norm")
+    if math.isinf(ord) and 0 in (shape[d] for d in dims):
+        raise RuntimeError(
+            "linalg.vector_norm cannot compute the infinity norm on an empty dimension because the "
+            "operation does not have an identity"
+        )
+    y = apply(VectorNorm(float(ord), dims, keepdim), x)
+    return y if out is None else out.copy_result(y)
+
+
+def norm(
+    input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None,
+    dtype: Any = None,
+) -> Any:  # fmt: skip
+    """The vector norm of the elements along dim; p a number or "fro" (which is 2)."""
+    if p == "fro" or p is None:
+        p = 2
+    if isinstance(p, str):
+        raise RuntimeError(f"norm: order {p!r} is not supported, use linalg.matrix_norm")
+    return vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
+
+
+def dist(input: Any, other: Any, p: float = 2) -> Any:
+    """The norm of input - other."""
+    return norm(input - other, p)
+
+
+def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
+    """input with its slices along dim scaled down to norm maxnorm where they are longer."""
+    rank = len(shape_of(input))
+    d = dim + rank if dim < 0 else dim
+    others = tuple(k for k in range(rank) if k != d)
+    size = apply(VectorNorm(float(p), others, True), input)
+    one = full((), 1.0, dtype=dtype_of(input))
+    return input * (maxnorm / (size + 1e-7)).where(size > maxnorm, one)
+
+
+# ---------------------------------------------------------------------------------- without NaN
+
+
+def nansum(
+    input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Any:
+    """y = the sum along dim of what is not NaN."""
+    if dtype_of(input).category == dt.FLOAT:
+        input = input.where(~isnan(input), full((), 0.0, dtype=dtype_of(input)))
+    return input.sum(dim, keepdim, dtype=dtype, out=out)
+
+
+def nanmean(
+    input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Any:
+    """y = the mean along dim of what is not NaN."""
+    if dtype_of(input).category != dt.FLOAT:
+        raise RuntimeError(f"nanmean(): expected a floating-point input, got {dtype_of(input)}")
+    total = nansum(input, dim, keepdim, dtype=dtype)
+    y = total / cast((~isnan(input)).sum(dim, keepdim), dtype_of(total))
+    return y if out is None else out.copy_result(y)
+
+
+def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0, *, out: Any = None) -> Any:
+    """How many elements fall in each of `bins` equal bins of [min, max]; both 0: of the data."""
+    if bins <= 0:
+        raise RuntimeError("bins must be > 0")
+    a = np.asarray(input._a, np.float64).reshape(-1)
+    low, high = float(min), float(max)
+    if low == high and a.size:
+        low, high = float(a.min()), float(a.max())
+    if low == high:
+        low, high = low - 1, high + 1
+    if low > high:
+        raise RuntimeError("max must be larger than min")
+    inside = a[(a >= low) & (a <= high)]
+    places = np.minimum(((inside - low) / (high - low) * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    y = full((bins,), 0.0, dtype=dtype_of(input)).new_tensor(counts)
+    return y if out is None else out.copy_result(y)
+
+
