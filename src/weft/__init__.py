@@ -33,6 +33,7 @@ from weft.core.dtype import (
     short,
     uint8,
 )
+from weft.ops.activation import celu, hardshrink, prelu, selu, threshold
 from weft.ops.arithmetic import *
 from weft.ops.arrange import (
     adjoint,
@@ -63,7 +64,10 @@ from weft.ops.arrange import (
 )
 from weft.ops.compare import *
 from weft.ops.contract import *
+from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from weft.ops.creation import *
+from weft.ops.distance import cosine_similarity, pairwise_distance
+from weft.ops.dropout import alpha_dropout, dropout, feature_alpha_dropout, feature_dropout
 from weft.ops.extreme import aminmax, max, min
 from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_along_dim
 from weft.ops.getitem import index_put
@@ -79,6 +83,7 @@ from weft.ops.masked import (
     masked_select,
     nonzero,
 )
+from weft.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from weft.ops.pointwise import (
     allclose,
     clamp,
@@ -109,7 +114,34 @@ from weft.ops.pointwise import (
     sinc,
     xlogy,
 )
+from weft.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_max_pool1d,
+    avg_pool1d,
+    max_pool1d,
+    max_pool2d,
+)
 from weft.ops.promote import result_type
+from weft.ops.random import (
+    Generator,
+    bernoulli,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    multinomial,
+    normal,
+    poisson,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    seed,
+    set_rng_state,
+)
 from weft.ops.reduce import *
 from weft.ops.scan import cummax, cummin, cumprod, cumsum, diff, logcumsumexp
 from weft.ops.shape import (
@@ -127,6 +159,7 @@ from weft.ops.shape import (
     tril,
     triu,
 )
+from weft.ops.softmax import log_softmax, softmax
 from weft.ops.sort import (
     argsort,
     kthvalue,

@@ -13,6 +13,7 @@ from typing import Any
 from weft import autograd
 from weft.core import dtype as dt
 from weft.ops import (
+    activation,
     arithmetic,
     arrange,
     cast,
@@ -27,9 +28,11 @@ from weft.ops import (
     lookup,
     masked,
     pointwise,
+    random,
     reduce,
     scan,
     shape,
+    softmax,
     sort,
     stat,
     trig,
@@ -73,6 +76,10 @@ METHODS: dict[ModuleType, str] = {
     "diag_embed trace unfold",
     arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
     "dsplit",
+    softmax: "softmax log_softmax",
+    activation: "prelu hardshrink",
+    random: "bernoulli multinomial uniform_ normal_ log_normal_ exponential_ cauchy_ geometric_ "
+    "random_ bernoulli_",
 }
 INPLACE = (
     "add sub mul div pow fmod remainder floor_divide atan2 neg bitwise_and bitwise_or bitwise_xor "

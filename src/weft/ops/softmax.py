@@ -12,8 +12,8 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.rows import plan_softmax
-from weft.ops.arithmetic import neg
 from weft.ops.cast import cast
+from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.reduce import AMax, Sum, argmax
 from weft.ops.unary import exp, log
@@ -106,44 +106,42 @@ class LogSoftmax(RowOp):
 # ------------------------------------------------------------------------------- functions
 
 
-def _along(name: str, x: Any, dim: int | None, dtype: Any) -> tuple[Any, int]:
+def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
     """The operand as it is computed on, and the dim."""
     if dtype is not None:
         x = cast(x, dtype)
     if dtype_of(x).category != dt.FLOAT:
         raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
-    ndim = len(shape_of(x))
-    if dim is None:
-        warnings.warn(
-            f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
-            "dim=X as an argument.",
-            stacklevel=3,
-        )
-        dim = 0 if ndim in (0, 1, 3) else 1
-    return x, wrap_dim(int(dim), ndim, name)
+    return x, wrap_dim(int(dim), len(shape_of(x)), name)
 
 
-def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+def softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     """y = exp(x) / sum exp(x) along dim; any shape; `dtype`: cast to it first.
 
     IndexError: no such dim.  NotImplementedError: an integer dtype.
     """
     x, d = _along("softmax", input, dim, dtype)
-    return apply(Softmax(d), x)
+    y = apply(Softmax(d), x)
+    return y if out is None else out.copy_result(y)
 
 
-def log_softmax(
-    input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
-) -> Any:
+def log_softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     """y = x - log(sum exp(x)) along dim; any shape; `dtype`: cast to it first."""
     x, d = _along("log_softmax", input, dim, dtype)
-    return apply(LogSoftmax(d), x)
+    y = apply(LogSoftmax(d), x)
+    return y if out is None else out.copy_result(y)
 
 
-def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
-    """y = exp(-x) / sum exp(-x) along dim."""
-    x, d = _along("softmin", input, dim, dtype)
-    return apply(Softmax(d), neg(x))
+def implicit_dim(name: str, x: Any, dim: int | None) -> int:
+    """`dim`, or with a warning the one that torch takes when none is given."""
+    if dim is not None:
+        return dim
+    warnings.warn(
+        f"Implicit dimension choice for {name} has been deprecated. Change the call to include "
+        "dim=X as an argument.",
+        stacklevel=3,
+    )
+    return 0 if len(shape_of(x)) in (0, 1, 3) else 1
 
 
 def gumbel_softmax(
@@ -159,6 +157,6 @@ def gumbel_softmax(
         return y
     picked = argmax(y.detach(), dim, keepdim=True)
     d = wrap_dim(dim, len(shape_of(y)), "gumbel_softmax")
-    places = type(y).new_tensor(picked, list(range(shape_of(y)[d])))
-    one_hot = cast(places.reshape(-1, *(1,) * (len(shape_of(y)) - 1 - d)) == picked, dtype_of(y))
+    places = arange(shape_of(y)[d]).reshape(-1, *(1,) * (len(shape_of(y)) - 1 - d))
+    one_hot = cast(places == picked, dtype_of(y))
     return one_hot - y.detach() + y

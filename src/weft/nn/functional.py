@@ -1,0 +1,166 @@
+"""The functions behind the layers, under torch's names.  The mathematics is in the rooms (ops/)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.ops import softmax as rows
+from weft.ops.activation import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    silu,
+    softplus,
+    softshrink,
+    softsign,
+    tanhshrink,
+    threshold,
+)
+from weft.ops.activation import relu_or_into as relu
+from weft.ops.contract import linear
+from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
+from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
+from weft.ops.dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
+)
+from weft.ops.index import embedding
+from weft.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    gaussian_nll_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    l1_loss,
+    mse_loss,
+    multilabel_soft_margin_loss,
+    poisson_nll_loss,
+    smooth_l1_loss,
+    soft_margin_loss,
+)
+from weft.ops.loss_class import (
+    cosine_embedding_loss,
+    cross_entropy,
+    kl_div,
+    margin_ranking_loss,
+    multi_margin_loss,
+    nll_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
+from weft.ops.masked import one_hot
+from weft.ops.norm import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
+from weft.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
+from weft.ops.shape import pad
+from weft.ops.softmax import gumbel_softmax
+from weft.ops.trig import tanh
+from weft.ops.unary import sigmoid
+
+
+def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """y = exp(x) / sum exp(x) along dim; `dtype`: cast to it first."""
+    return rows.softmax(input, rows.implicit_dim("softmax", input, dim), dtype)
+
+
+def log_softmax(
+    input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
+) -> Any:
+    """y = x - log(sum exp(x)) along dim; `dtype`: cast to it first."""
+    return rows.log_softmax(input, rows.implicit_dim("log_softmax", input, dim), dtype)
+
+
+def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """y = exp(-x) / sum exp(-x) along dim."""
+    return rows.softmax(-input, rows.implicit_dim("softmin", input, dim), dtype)
+
+
+def relu_(input: Any) -> Any:
+    """relu, written into the input."""
+    return relu(input, inplace=True)
+
+
+def elu_(input: Any, alpha: float = 1.0) -> Any:
+    """elu, written into the input."""
+    return elu(input, alpha, inplace=True)
+
+
+def selu_(input: Any) -> Any:
+    """selu, written into the input."""
+    return selu(input, inplace=True)
+
+
+def celu_(input: Any, alpha: float = 1.0) -> Any:
+    """celu, written into the input."""
+    return celu(input, alpha, inplace=True)
+
+
+def leaky_relu_(input: Any, negative_slope: float = 0.01) -> Any:
+    """leaky_relu, written into the input."""
+    return leaky_relu(input, negative_slope, inplace=True)
+
+
+def hardtanh_(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """hardtanh, written into the input."""
+    return hardtanh(input, min_val, max_val, inplace=True)
+
+
+def threshold_(input: Any, threshold_value: float, value: float) -> Any:
+    """threshold, written into the input."""
+    return threshold(input, threshold_value, value, inplace=True)
+
+
+def max_pool1d_with_indices(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple:
+    """max_pool1d and the places of the maxima."""
+    return max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+
+
+def max_pool2d_with_indices(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple:
+    """max_pool2d and the places of the maxima."""
+    return max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
