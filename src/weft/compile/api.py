@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from weft.compile.expand import expand_bodies
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.program import Program, number_array
 from weft.compile.record import Session, TrieNode, run_eagerly
+from weft.core import config
 from weft.core.handle import state
 from weft.kernels.layout import Layout
 from weft.ops.view import AsStrided
@@ -34,7 +32,6 @@ class SegmentProgram:
             path, before, outside, _shared(session), session.number_starts, live
         )
         s = self.segment
-        s.graph = expand_bodies(s.graph)
         named = {n.name: n for n in s.graph.inputs}
         layouts = {}
         self.names: list[tuple[str, int]] = []
@@ -161,24 +158,21 @@ class CompiledFunction:
 
 
 def _report(fn: Callable, session: Session, made: Any, seconds: float) -> None:
-    level = int(os.environ.get("WEFT_DEBUG", "0") or 0)
-    if level < 1:
+    if not config.wants(1):
         return
     name = getattr(fn, "__qualname__", repr(fn))
     ops = session.cursor.depth + 1 - session.start
     if isinstance(made, OpByOp):
-        print(f"weft.compile {name}: {ops} ops run one by one: {made.why}", file=sys.stderr)
+        config.show(1, "compile", f"weft.compile {name}: {ops} ops run one by one: {made.why}")
         return
     p = made.program
-    print(
-        f"weft.compile {name}: {ops} ops, {len(p.graph.nodes())} nodes, {len(p.steps)} steps, "
+    nodes = len(p.graph.nodes())
+    config.show(
+        1,
+        "compile",
+        f"weft.compile {name}: {ops} ops, {nodes} nodes, {len(p.steps)} steps, "
         f"arena {p.arena_bytes / 1e6:.2f} MB, {1e3 * seconds:.1f} ms",
-        file=sys.stderr,
     )
-    if level >= 2:
-        print(p.graph, file=sys.stderr)
-    if level >= 4:
-        print(p.describe(), file=sys.stderr)
 
 
 def compile(

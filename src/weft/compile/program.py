@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 
 from weft.compile.fuse import Group, fuse, loop_exprs
+from weft.compile.passes import run_passes
+from weft.core import config
+from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.core.types import Type
@@ -57,6 +60,7 @@ class Entry:
     ins: list[Place]
     op: Op
     label: str
+    loops: tuple[str, ...] = ()  # what the loop computes, for people
 
 
 class Arena:
@@ -81,7 +85,7 @@ class Program:
         self, graph: Graph, layouts: Mapping[str, Layout], into: Mapping[str, str] | None = None
     ) -> None:
         """`into`: outputs that are written to an input's memory (output name -> input name)."""
-        self.graph = graph
+        self.graph = graph = run_passes(graph)
         self.into = dict(into or {})
         self.layouts = dict(layouts)
         self.groups = fuse(graph)
@@ -92,6 +96,8 @@ class Program:
         self.out_types = {k: v.type for k, v in graph.outputs.items()}
         self._plan()
         self._assemble()
+        if config.wants(4):
+            config.show(4, "schedule", self.describe())
 
     # ------------------------------------------------------------------ planning
 
@@ -218,11 +224,13 @@ class Program:
                 r = group.reduce.op
                 assert isinstance(r, Reduce)
                 launch = plan_reduce(r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout)  # noqa: E501
-                self.steps.append(Entry(launch, out, ins, r, _label(group)))
+                self.steps.append(Entry(launch, out, ins, r, _label(group), _loops(exprs)))
                 return
             outs = [self.places[id(w)] for w in group.wanted]
             planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
-            self.steps.append(Entry(planned.launch, out, [*outs[1:], *ins], op, _label(group)))
+            self.steps.append(
+                Entry(planned.launch, out, [*outs[1:], *ins], op, _label(group), _loops(exprs))
+            )
             return
         ins = [self.places[id(a)] for a in n.args if isinstance(a, Node)]
         if op.is_view:  # a reshape that no strides can express
@@ -350,12 +358,18 @@ class Program:
             what = s.label if isinstance(s, Entry) else f"host {s.op}"
             out = s.out
             lines.append(f"{i:4d} {what} -> {out.base[0]}:{out.base[1]} {list(out.layout.shape)}")
+            if isinstance(s, Entry):
+                lines.extend(f"       {text}" for text in s.loops)
         return "\n".join([*lines, f"arena {self.arena_bytes} bytes"])
 
 
 def _label(group: Group) -> str:
     names = [n.op.name for n in group.nodes]  # type: ignore[union-attr]
     return " ".join(names) if len(names) <= 6 else f"{' '.join(names[:5])} ... {len(names)} ops"
+
+
+def _loops(exprs: list[S.Expr]) -> tuple[str, ...]:
+    return tuple(f"out{i} = {S.show(e)}" for i, e in enumerate(exprs)) if config.wants(4) else ()
 
 
 class _Slots:

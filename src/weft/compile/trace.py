@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weft.compile.expand import expand_bodies
 from weft.compile.functionalize import functionalize
 from weft.compile.record import Session, TrieNode
 from weft.core.graph import Graph
@@ -61,7 +60,7 @@ def trace(
     used = {n.name: n for n in graph.inputs}
     graph.inputs = [used[k] for k in (*inputs, *captured) if k in used]
     session.finish()
-    return Traced(expand_bodies(graph), captured, results)
+    return Traced(graph, captured, results)
 
 
 def _named(results: Any) -> dict[str, Handle]:

@@ -66,8 +66,10 @@ def shares_memory(y: np.ndarray, x: np.ndarray) -> bool:
 
 def link_view(y: Handle, x: Handle) -> None:
     """Make `y` a view of `x`'s memory."""
-    y._st = storage_of(x)
-    y._base = x._base if x._base is not None else x
+    y._st = st = storage_of(x)
+    y._base = base = x._base if x._base is not None else x
+    if state.grad and (base._fn is not None or not base._rg):
+        st.add_view(y)  # a tracked write to the memory gives the view a new place on the tape
 
 
 def record(op: Op, args: tuple, y: Any) -> None:
@@ -121,8 +123,11 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     if host is not None and (op.plan is None or _small(args)):
         token = _errors.set(_quiet)
         try:
-            y = host(*[a if a.__class__ in NUMBERS else a._a for a in args])
-            return y if y.__class__ is np.ndarray else np.asarray(y)  # ufuncs give 0-dim scalars
+            y = host(*[a if a.__class__ in NUMBERS else a._a for a in _wide(args)])
+            if y.__class__ is not np.ndarray:
+                return np.asarray(y)  # ufuncs give scalars for 0-dim operands
+            # ufuncs keep the operands' order of dims; ours are C-contiguous, compiled and eager
+            return y if y.flags.c_contiguous or op.is_view else np.array(y, order="C")
         except (ValueError, TypeError, IndexError):
             op.type(*types_of(args))  # says what is wrong in the op's own words
             raise
@@ -131,6 +136,19 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     if op.plan is not None:
         return _run_native(op, args)
     return _run_body(op, args)._a
+
+
+def _wide(args: tuple) -> tuple:
+    """Beside bfloat16 a Python number makes NumPy promote, beside uint8 it may not fit: there, the
+    number becomes a 0-dim tensor of that dtype."""
+    if len(args) != 2:
+        return args
+    a, b = args
+    if b.__class__ in NUMBERS:
+        return args if a._a.dtype.char in "fd" else (a, wrap(number_array(b, a._a.dtype)))
+    if a.__class__ in NUMBERS:
+        return args if b._a.dtype.char in "fd" else (wrap(number_array(a, b._a.dtype)), b)
+    return args
 
 
 def _small(args: tuple) -> bool:

@@ -1,4 +1,4 @@
-"""Ops that are compositions, replaced by their bodies where no kernel of their own exists."""
+"""decompose: ops that are compositions, replaced by their bodies where they have no kernel."""
 
 from __future__ import annotations
 
@@ -62,15 +62,19 @@ def wrap_node(node: Node) -> Any:
     return y
 
 
-def expand_bodies(g: Graph) -> Graph:
+def decompose(g: Graph) -> Graph:
     """The graph with every op that has neither kernel nor host code replaced by its body."""
-    if not any(_is_composite(n.op) for n in g.nodes()):
+    if has_no_composites(g):
         return g
 
     def rule(b: Builder, n: Node, args: tuple) -> Any:
         return _expanded(b, n.op, args) if _is_composite(n.op) else b.node(n.op, *args)  # type: ignore[arg-type]
 
     return transform(g, rule)
+
+
+def has_no_composites(g: Graph) -> bool:
+    return not any(_is_composite(n.op) for n in g.nodes())
 
 
 def _is_composite(op: Op | None) -> bool:

@@ -1,0 +1,70 @@
+"""canonicalize: views of views become one view, views that change nothing disappear.
+
+    Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
+    Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.core.graph import Builder, Graph, Node, transform
+from weft.ops.cast import Cast
+from weft.ops.view import Expand, Permute, Reshape
+
+
+def canonicalize(g: Graph) -> Graph:
+    """The graph with chains of views shortened; the same values."""
+    if is_canonical(g):
+        return g
+    kept = {id(n) for n in g.outputs.values()}
+
+    def rule(b: Builder, n: Node, args: tuple) -> Any:
+        made = _simpler(b, n, args)
+        if made is None or (id(n) in kept and made.op is None):
+            assert n.op is not None
+            return b.node(n.op, *args)
+        return made
+
+    return transform(g, rule)
+
+
+def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
+    op = n.op
+    x = args[0] if args else None
+    if not isinstance(x, Node):
+        return None
+    if _changes_nothing(op, x):
+        return x
+    if isinstance(op, Reshape) and isinstance(x.op, Reshape):
+        return _or_inner(b, op, x.args[0])
+    if isinstance(op, Permute) and isinstance(x.op, Permute):
+        return _or_inner(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
+    return None
+
+
+def _or_inner(b: Builder, op: Any, x: Any) -> Node:
+    return x if _changes_nothing(op, x) else b.node(op, x)
+
+
+def _changes_nothing(op: Any, x: Node) -> bool:
+    shape = tuple(x.type.shape)
+    if isinstance(op, (Reshape, Expand)):
+        return tuple(op.shape) == shape
+    if isinstance(op, Permute):
+        return op.dims == tuple(range(len(shape)))
+    return isinstance(op, Cast) and op.dtype is x.type.dtype
+
+
+def is_canonical(g: Graph) -> bool:
+    """Whether no rule of this pass applies (outputs that are bare inputs aside)."""
+    kept = {id(n) for n in g.outputs.values()}
+    for n in g.nodes():
+        x = n.args[0] if n.args else None
+        if not isinstance(x, Node):
+            continue
+        if _changes_nothing(n.op, x) and not (id(n) in kept and x.op is None):
+            return False
+        if isinstance(n.op, (Reshape, Permute)) and type(n.op) is type(x.op):
+            return False
+    return True

@@ -1,0 +1,402 @@
+"""weft.compile: the same bits as eager, whatever Python does between the ops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import weft
+
+
+def bits(x):
+    """A nested result as comparable bytes."""
+    if isinstance(x, weft.Tensor):
+        return (x.dtype.name, tuple(x.shape), x.detach().numpy().tobytes())
+    if isinstance(x, (tuple, list)):
+        return [bits(i) for i in x]
+    return x
+
+
+def same(make, calls=4):
+    """make() -> (function, next_arguments, state); eager and compiled runs must agree to the bit."""
+    runs = []
+    for wrap in (lambda f: f, weft.compile):
+        fn, arguments, state = make()
+        fn = wrap(fn)
+        seen = []
+        for i in range(calls):
+            seen.append(bits(fn(*arguments(i))))
+            seen.append([bits(s) for s in state()])
+        runs.append(seen)
+    for i, (a, b) in enumerate(zip(*runs, strict=True)):
+        assert a == b, f"call {i // 2} differs"
+    return fn
+
+
+def tensor(*shape, seed=0, **kw):
+    rng = np.random.default_rng(seed)
+    return weft.tensor(rng.standard_normal(shape).astype(np.float32), **kw)
+
+
+def test_training_step_with_changing_rate_and_shapes():
+    def make():
+        w = tensor(5, 4, requires_grad=True)
+        m = weft.zeros(5, 4)
+
+        def step(x, lr):
+            w.grad = None
+            loss = ((x @ w.t()).tanh() ** 2).mean()
+            loss.backward()
+            with weft.no_grad():
+                m.mul_(0.9).add_(w.grad)
+                w.sub_(m * lr)
+            return loss
+
+        return step, lambda i: (tensor(3 + i % 2, 4, seed=i), 0.1 / (i + 1)), lambda: (w, m, w.grad)
+
+    fn = same(make, 8)
+    assert fn.stats["programs"] == 2  # one a batch size; the rate is an operand
+    assert fn.stats["op_by_op"] == 0
+
+
+def test_value_demand_takes_the_branch_of_each_call():
+    def make():
+        taken = []
+
+        def f(x):
+            y = x.exp().sum()
+            if y.item() > 20:
+                taken.append("big")
+                return y * 2
+            taken.append("small")
+            return y - 1, x + y
+
+        return f, lambda i: (tensor(6, seed=i) * (2.0 if i % 2 else 0.1),), lambda: tuple(taken)
+
+    same(make, 8)
+
+
+def test_python_side_effects_happen_on_every_call():
+    seen = []
+
+    def f(x):
+        seen.append(1)
+        return x * 2
+
+    c = weft.compile(f)
+    for _ in range(5):
+        c(tensor(3))
+    assert len(seen) == 5
+
+
+def test_loop_of_varying_length():
+    def make():
+        w = tensor(4, 4)
+
+        def f(x, n):
+            for _ in range(n):
+                x = (x @ w).tanh()
+            return x
+
+        return f, lambda i: (tensor(2, 4, seed=i), 1 + i % 3), lambda: ()
+
+    same(make, 9)
+
+
+def test_writes_through_views_show_in_the_base_and_other_views():
+    def make():
+        base = tensor(4, 5)
+        outer = base[1]
+
+        def f(x):
+            row = base[2]
+            row.mul_(2.0)
+            base[:, 1].add_(x)
+            y = base.sum() + row.sum()
+            base.t()[0].zero_()
+            return y, row, base[0] + 1
+
+        return f, lambda i: (tensor(4, seed=i),), lambda: (base, outer)
+
+    same(make)
+
+
+def test_write_then_read_before_and_after():
+    def make():
+        a, b = tensor(3, seed=1), tensor(3, seed=2)
+
+        def swap():
+            old = a.clone()
+            before = a + 0.5
+            a.copy_(b)
+            b.copy_(old)
+            return before, a * 1.0, b * 1.0
+
+        return swap, lambda i: (), lambda: (a, b)
+
+    same(make)
+
+
+def test_results_that_are_views_inputs_or_the_same_twice():
+    def make():
+        x = tensor(4, 3)
+
+        def f():
+            y = x * 2
+            return x, x.t(), y, y, y.t(), y[1:3], y.reshape(-1)
+
+        return f, lambda i: (), lambda: (x,)
+
+    same(make)
+
+
+def test_a_view_result_shares_memory_with_its_base():
+    def f(x):
+        y = x * 2
+        return y, y[0]
+
+    c = weft.compile(f)
+    for _ in range(3):
+        y, row = c(tensor(3, 2))
+        row.fill_(7.0)
+        assert y[0].tolist() == [7.0, 7.0]
+
+
+def test_two_handles_of_one_memory():
+    def make():
+        p = tensor(4, requires_grad=True)
+
+        def f(x):
+            y = (p * x).sum()
+            p.data.add_(x)
+            return y, p.detach() * 2
+
+        return f, lambda i: (tensor(4, seed=i),), lambda: (p,)
+
+    same(make)
+
+
+def test_overlapping_outside_views_fall_back_and_stay_right():
+    def make():
+        base = tensor(6)
+        left, right = base[:4], base[2:]
+
+        def f():
+            left.add_(1.0)
+            right.mul_(2.0)
+            return left + right
+
+        return f, lambda i: (), lambda: (base,)
+
+    same(make)
+
+
+def test_strided_outside_tensors():
+    def make():
+        x = tensor(4, 6).t()
+        y = tensor(6, 8)[:, ::2]
+
+        def f(k):
+            return x + y * k, (x * y).sum(0), x.t() @ y
+
+        return f, lambda i: (float(i),), lambda: ()
+
+    same(make)
+
+
+def test_second_derivative_inside():
+    def make():
+        x = tensor(5, requires_grad=True)
+
+        def f():
+            y = (x * x * x).sum()
+            (g,) = weft.autograd.grad(y, x, create_graph=True)
+            (h,) = weft.autograd.grad(g.sum(), x)
+            return g.detach(), h
+
+        return f, lambda i: (), lambda: ()
+
+    same(make)
+
+
+def test_gradients_accumulate_over_calls():
+    def make():
+        w = tensor(3, requires_grad=True)
+
+        def f(x):
+            (w * x).sum().backward()
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w.grad,)
+
+    same(make)
+
+
+def test_tensor_hook_runs_on_each_call():
+    def make():
+        w = tensor(3, requires_grad=True)
+        norms = []
+
+        def f(x):
+            y = w * x
+            y.register_hook(lambda g: g * 2)
+            w.grad = None
+            y.sum().backward()
+            norms.append(w.grad.sum().item())
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: tuple(norms)
+
+    same(make)
+
+
+def test_random_draws_follow_the_generator():
+    def make():
+        weft.manual_seed(3)
+
+        def f(x):
+            return x + weft.rand(4), weft.randn(20).sum()
+
+        return f, lambda i: (tensor(4),), lambda: (weft.get_rng_state(),)
+
+    same(make)
+
+
+def test_seeding_inside_takes_effect_in_order():
+    def make():
+        def f(x):
+            a = x + weft.rand(4)
+            weft.manual_seed(7)
+            return a, weft.rand(4)
+
+        weft.manual_seed(1)
+        return f, lambda i: (tensor(4),), lambda: ()
+
+    same(make)
+
+
+def test_exception_inside_leaves_eager_state():
+    def make():
+        b = tensor(3)
+
+        def f(x):
+            b.add_(x)
+            if len(x) != 3:
+                raise AssertionError
+            try:
+                return b @ weft.ones(4)
+            except RuntimeError as e:
+                return str(e)
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (b,)
+
+    same(make)
+
+
+def test_exception_leaves_no_recorder_behind():
+    def f(x):
+        y = x + 1
+        raise KeyError("out")
+
+    c = weft.compile(f)
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            c(tensor(2))
+    assert (tensor(2) + 1).tolist() is not None
+
+
+def test_nested_compiled_functions_are_one():
+    inner = weft.compile(lambda x: x * 2)
+    outer = weft.compile(lambda x: inner(x) + 1)
+    for _ in range(3):
+        assert outer(weft.ones(2)).tolist() == [3.0, 3.0]
+
+
+def test_index_out_of_range_raises_from_a_program():
+    table = tensor(4, 3)
+    c = weft.compile(lambda i: table.index_select(0, i) * 2)
+    good = weft.tensor([0, 3])
+    for _ in range(3):
+        c(good)
+    with pytest.raises(IndexError):
+        c(weft.tensor([0, 9]))
+    assert bits(c(good)) == bits(table.index_select(0, good) * 2)
+
+
+def test_zero_size_and_one_element():
+    def make():
+        def f(x):
+            return x * 2 + 1, x.sum(), x.sum(0), x.t()
+
+        return f, lambda i: (tensor(i % 3, 4, seed=i),), lambda: ()
+
+    same(make, 6)
+
+
+def test_dtypes_and_casts():
+    def make():
+        def f(x):
+            y = x.to(weft.bfloat16) * 1.5
+            return y, y.float() + x, (x > 0).sum(), x.long() // 2, x.double().exp().float()
+
+        return f, lambda i: (tensor(33, seed=i) * 5,), lambda: ()
+
+    same(make)
+
+
+def test_nan_and_infinity():
+    def make():
+        def f(x):
+            return x / 0.0, (x - x) / (x - x), x.amax(), x.sum(), weft.maximum(x, -x)
+
+        x = weft.tensor([1.0, -1.0, float("nan"), float("inf"), -0.0])
+        return f, lambda i: (x,), lambda: ()
+
+    same(make)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_programs(seed):
+    """Random straight-line programs with views, writes, reductions and value demands."""
+
+    def make():
+        state = [tensor(4, 4, seed=100), tensor(4, 4, seed=101)]
+
+        def f(x, scale):
+            rng = np.random.default_rng(seed)
+            values = [x, *state]
+            total = 0.0
+            for _ in range(rng.integers(3, 14)):
+                kind = rng.integers(0, 12)
+                a = values[rng.integers(len(values))]
+                b = values[rng.integers(len(values))]
+                if kind == 0:
+                    values.append((a + b) * scale)
+                elif kind == 1:
+                    values.append(a.tanh())
+                elif kind == 2:
+                    values.append(a @ b)
+                elif kind == 3:
+                    values.append(a.t())
+                elif kind == 4:
+                    values.append(a - a.sum(0, keepdim=True))
+                elif kind == 5:
+                    values.append(a[int(rng.integers(4))].expand(4, 4))
+                elif kind == 6:
+                    values[1 + rng.integers(2)].mul_(0.5).add_(b.detach() * 0.1)
+                elif kind == 7:
+                    target = values[1 + rng.integers(2)]
+                    target[int(rng.integers(4))] = b[0]
+                elif kind == 8:
+                    total += a.amax().item()
+                    if total > 1.5:
+                        values.append(a * 0.5)
+                elif kind == 9:
+                    values.append(weft.cat([a[:2], b[2:]]))
+                elif kind == 10:
+                    values.append(a.reshape(2, 8).t().reshape(4, 4))
+                else:
+                    values.append(weft.where(a > b, a, b.exp().minimum(a + 3.0)))
+            return (*values[-3:], total)
+
+        return f, lambda i: (tensor(4, 4, seed=i), 0.5 + 0.1 * i), lambda: state
+
+    same(make, 4)
