@@ -44,7 +44,7 @@ from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
 
-_HEAD = (
+_HEAD: tuple[str, ...] = (
     "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
     "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
     "blocks", "x_at", "scores_at", "sums_at", "stats_at", "table_at", "values_at", "work_size",

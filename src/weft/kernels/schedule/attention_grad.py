@@ -15,6 +15,7 @@ How: dq goes over blocks of 48 queries, dk and dv (one kernel, side by side) ove
 with the transposed scores; the other side is packed once a head.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 from weft.core import dtype as D
@@ -41,7 +42,7 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
 
 _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
-_HEAD = (
+_HEAD: tuple[str, ...] = (
     "batch", "heads", "own", "other", "width", "value_width", "result_width", "causal", "queries",
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
     "blocks", "panels_y_at", "ds_values_at", "p_values_at", "x_at", "y_at", "scores_at",
@@ -302,8 +303,8 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
 
 
 def _mask(
-    f: Function, wide: Element, d: D.dtype, masks: str, kind: str, score: Value, at: object,
-    row: Operand, column: Operand, left: Operand, seen: Value,
+    f: Function, wide: Element, d: D.dtype, masks: str, kind: str, score: Value,
+    at: Callable[..., Value], row: Operand, column: Operand, left: Operand, seen: Value,
 ) -> Value:  # fmt: skip
     """The score with the mask; of the transposed scores, the mask is read lane by lane."""
     element = "i8" if masks == "bool" else memory(d)

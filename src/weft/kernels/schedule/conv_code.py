@@ -238,9 +238,9 @@ def _fill_tables(
     with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
         value = f.add(f.mul(C.i, h["plane"]), f.load("i64", f.gep(first_tap, T.i, "i64")))
         place = f.add(f.mul(C.i, part["part_taps"]), T.i)
-        f.store(value, f.gep(offsets, place, "i64"))
+        f.store(f.typed(value, "i64"), f.gep(offsets, place, "i64"))
     with f.loop(0, h["row_chunk"]) as R:
-        f.store(f.mul(R.i, part["k"]), f.gep(rows, R.i, "i64"))
+        f.store(f.typed(f.mul(R.i, part["k"]), "i64"), f.gep(rows, R.i, "i64"))
 
 
 def _part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:

@@ -36,7 +36,7 @@ def plan_depthwise_dw(
     tile = tile_for(register(d))
     size, lanes = tile.itemsize, tile.lanes
     images, channels, oh, ow = g.shape
-    kernel = out.shape[2:]
+    kernel = (out.shape[2], out.shape[3])
     slab, row_step, _, _ = image_slab(
         x, kernel, (oh, ow), stride, padding, dilation, in_place=False
     )

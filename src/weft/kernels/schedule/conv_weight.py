@@ -53,7 +53,7 @@ def plan_conv2d_dw(
     tile = tile_for(register(d))
     size = tile.itemsize
     images, co, oh, ow = g.shape
-    kernel = out.shape[2:]
+    kernel = (out.shape[2], out.shape[3])
     if groups == co == x.shape[1] and groups > 1 and g.size:
         return plan_depthwise_dw(g, x, out, stride, padding, dilation)
     taps, channels, columns = kernel[0] * kernel[1], out.shape[1], co // groups
@@ -143,7 +143,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             r = f.add(row, R.i)
             at = f.mul(f.sub(f.div(r, h["part_taps"]), channel), h["plane"])
             at = f.add(at, f.load("i64", f.gep(taps, f.rem(r, h["part_taps"]), "i64")))
-            f.store(at, f.gep(rows, R.i, "i64"))
+            f.store(f.typed(at, "i64"), f.gep(rows, R.i, "i64"))
         first_channel = f.add(f.mul(group, h["channels"]), channel)
         origin = f.gep(x, f.mul(first_channel, h["source_c"]), memory(d))
         base = f.select(direct, origin, work)
@@ -177,8 +177,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 at = f.add(f.add(f.mul(slot, h["image_pitch"]), f.mul(y, h["row_step"])), across)
                 number = f.sub(f.add(f.mul(image, h["grid_h"]), y), start)
                 segment = f.gep(segments, f.mul(number, 2), "i64")
-                f.store(at, segment)
-                f.store(length, f.gep(segment, 1, "i64"))
+                f.store(f.typed(at, "i64"), segment)
+                f.store(f.typed(length, "i64"), f.gep(segment, 1, "i64"))
             nseg = f.sub(f.div(f.add(f.add(K.i, kc), f.sub(h["grid_w"], 1)), h["grid_w"]), start)
             first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
             f.call("multiply", "void", base, rows, count, segments, nseg, panel, c, columns, first)

@@ -35,12 +35,13 @@ from weft.kernels.target.llvm import (
     const,
     lane_numbers,
     vector,
+    zero,
 )
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 Pair = tuple[int, int]
-_HEAD = (
+_HEAD: tuple[str, ...] = (
     "planes", "channels", "stride_n", "stride_c", "stride_h", "stride_w", "height", "width",
     "out_h", "out_w", "step_h", "step_w", "kernel_h", "kernel_w", "gap_h", "gap_w",
     "pad_h", "pad_w", "divisor", "with_pad",
@@ -84,18 +85,18 @@ def plan_avg_pool2d(
 
 def plan_adaptive_avg_pool2d(x: Layout, out: Layout) -> Launch:
     """out = the average of each adaptive window; ins = (x,)."""
-    return _plan_planes("adaptive_avg_pool2d", "adaptive_avg", x, x, out, None, out.shape[2:])
+    return _plan_planes("adaptive_avg_pool2d", "adaptive_avg", x, x, out, None, _plane(out))
 
 
 def plan_adaptive_max_pool2d(x: Layout, out: Layout) -> Launch:
     """out = the maximum of each adaptive window; ins = (x,)."""
-    return _plan_planes("adaptive_max_pool2d", "adaptive_max", x, x, out, None, out.shape[2:])
+    return _plan_planes("adaptive_max_pool2d", "adaptive_max", x, x, out, None, _plane(out))
 
 
 def plan_adaptive_max_pool2d_indices(x: Layout, out: Layout) -> Launch:
     """out (int64) = where the maximum of each adaptive window lies in its plane; ins = (x,)."""
     name = "adaptive_max_pool2d_indices"
-    return _plan_planes(name, "adaptive_argmax", x, x, out, None, out.shape[2:])
+    return _plan_planes(name, "adaptive_argmax", x, x, out, None, _plane(out))
 
 
 def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
@@ -107,7 +108,7 @@ def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
     name = "max_pool2d_dx"
     if indices.shape != g.shape or indices.dtype != D.int64.np or not indices.is_contiguous:
         raise ValueError(f"{name}: indices {indices} must be contiguous int64 like g {g.shape}")
-    return _plan_planes(name, "max_dx", g, out, out, None, g.shape[2:])
+    return _plan_planes(name, "max_dx", g, out, out, None, _plane(g))
 
 
 def plan_avg_pool2d_dx(
@@ -120,13 +121,13 @@ def plan_avg_pool2d_dx(
 ) -> Launch:
     """The gradient of `plan_avg_pool2d` for x; ins = (g,)."""
     flags = (divisor_override or 0, int(count_include_pad))
-    return _plan_planes("avg_pool2d_dx", "avg_dx", g, out, out, window, g.shape[2:], flags)
+    return _plan_planes("avg_pool2d_dx", "avg_dx", g, out, out, window, _plane(g), flags)
 
 
 def plan_adaptive_avg_pool2d_dx(g: Layout, out: Layout) -> Launch:
     """The gradient of `plan_adaptive_avg_pool2d` for x; ins = (g,)."""
     name = "adaptive_avg_pool2d_dx"
-    return _plan_planes(name, "adaptive_avg_dx", g, out, out, None, g.shape[2:])
+    return _plan_planes(name, "adaptive_avg_dx", g, out, out, None, _plane(g))
 
 
 def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
@@ -161,7 +162,7 @@ def _plan_windows(
     _check(name, x, out, kernel)
     if out.size == 0:
         return Launch(())
-    head = _head(x, x.shape[2:], out.shape[2:], window, flags)
+    head = _head(x, _plane(x), _plane(out), window, flags)
     tile = _tile(D.from_np(x.dtype))
     oh, ow = out.shape[2:]
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
@@ -195,7 +196,7 @@ def _plan_planes(
         return Launch(())
     if image is not out and 0 in image.shape[2:]:
         raise ValueError(f"{name}: an image of {image.shape} has no element to pool")
-    head = _head(read, image.shape[2:], grid, window, flags)
+    head = _head(read, _plane(image), grid, window, flags)
     d = D.from_np(read.dtype)
     # halves are summed in a float32 plane
     wide = image is out and d in (D.float16, D.bfloat16)
@@ -204,6 +205,10 @@ def _plan_planes(
     stage = Stage(_kernels(d.name)[kernel], work >= PARALLEL_WORK)
     ints = tuple(head[n] for n in _HEAD)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+
+
+def _plane(a: Layout) -> Pair:
+    return a.shape[2], a.shape[3]
 
 
 def _up(value: int) -> int:
@@ -325,6 +330,7 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                 carry: list[tuple[str, Operand]] = [
                     (type, const(type, 0.0 if kind == "avg" else float("-inf")))
                 ]
+                origin = zero(index_type)
                 if kind == "argmax":
                     start = f.load(index_type, f.gep(table, X.i, "i32"))
                     carry.append((index_type, f.op("add", start, _splat32(f, first_row, lanes))))
@@ -347,10 +353,10 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                         else:
                             better = _better(f, v, C.carry[0])
                             C.next[0] = f.select(better, v, C.carry[0])
-                        if kind == "argmax":
-                            step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
-                            index = f.op("add", origin, _splat32(f, step, lanes))
-                            C.next[1] = f.select(better, index, C.carry[1])
+                            if kind == "argmax":
+                                step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
+                                index = f.op("add", origin, _splat32(f, step, lanes))
+                                C.next[1] = f.select(better, index, C.carry[1])
                     R.next = list(C.carry)
                 at = f.add(place, X.i)
                 result = R.carry[0]
