@@ -313,11 +313,10 @@ def _plan(
         ints += [record[n] for n in PART]
         a_at, tap, item = a_at + rows * k, tap + len(part.taps), record["end_item"]
     ints += [t[0] for t in taps] + [t[1] for t in taps]
-    code = _kernels(d.name)
-    suffix = "_bias" if biased else ""
-    stages = [Stage(code["gather" + suffix], parallel)] if weights.gather else []
     kernel = "depthwise" if depthwise else "conv"
-    stages.append(Stage(code[kernel + suffix], parallel))
+    code = _kernels(d.name, kernel, biased)
+    stages = [Stage(code["gather"], parallel)] if weights.gather else []
+    stages.append(Stage(code[kernel], parallel))
     quick = work + w.size < QUICK_WORK
     return Launch(tuple(stages), tuple(ints), gathered, work_size, quick)
 
@@ -345,6 +344,5 @@ def _unit(
 
 
 @cache
-def _kernels(dtype: str) -> dict[str, int]:
-    names = ("conv", "depthwise", "gather")
-    return native.load(conv_ir(dtype), [n + s for n in names for s in ("", "_bias")])
+def _kernels(dtype: str, kernel: str, biased: bool) -> dict[str, int]:
+    return native.load(conv_ir(dtype, kernel, biased=biased), (kernel, "gather"))

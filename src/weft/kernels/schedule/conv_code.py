@@ -26,20 +26,21 @@ PART = (
 _DEPTH_ROWS = 4  # rows of a depthwise convolution that are computed together
 
 
-def conv_ir(name: str) -> str:
-    """The LLVM IR of the kernels of one dtype, for the host."""
+def conv_ir(name: str, kernel: str, *, biased: bool) -> str:
+    """The LLVM IR of `kernel` (conv or depthwise) and of `gather` for one dtype, for the host."""
     d = BY_NAME[name]
     tile = tile_for(register(d))
     m = Module(native.host().vector_bits)
-    emit_multiply(m, tile)
     emit_plane(m, tile, d)
+    _emit_gather(m, tile, d, biased)
+    if kernel == "depthwise":
+        _emit_depthwise(m, tile, d, biased)
+        return m.text()
+    emit_multiply(m, tile)
     emit_pack(m, tile)
     emit_thin(m, tile)
     emit_unpack(m, tile, d)
-    for biased in (False, True):
-        _emit_conv(m, tile, d, biased)
-        _emit_depthwise(m, tile, d, biased)
-        _emit_gather(m, tile, d, biased)
+    _emit_conv(m, tile, d, biased)
     return m.text()
 
 
@@ -54,7 +55,7 @@ def open_block(
 
 
 def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
-    f = m.kernel("conv_bias" if biased else "conv")
+    f = m.kernel("conv")
     el = tile.element
     pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     out, source, w = pointers[:3]
@@ -144,7 +145,7 @@ def _emit_depthwise(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
 
     Needs parts of at most KC taps, units of one image and one band.
     """
-    f = m.kernel("depthwise_bias" if biased else "depthwise")
+    f = m.kernel("depthwise")
     el, type, lanes = tile.element, tile.type, tile.lanes
     pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, pointers[2])
@@ -250,7 +251,7 @@ def _part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
 
 def _emit_gather(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     """A[group][part][row][channel][tap] from w, into scratch: the stage before."""
-    f = m.kernel("gather_bias" if biased else "gather")
+    f = m.kernel("gather")
     el, one = tile.element, Element(f, 1)
     pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     taps = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
