@@ -307,6 +307,8 @@ def round_to(v: Any, d: D.dtype) -> Any:
         if d.category == D.INT and v.dtype.kind not in "iub":
             wide = np.int64 if d.itemsize == 8 or d is D.uint8 else np.int32
             return v.astype(np.float64).astype(wide).astype(d.np)
+        if d in _IN_FLOAT32:  # by way of float32, as torch: two roundings from float64
+            v = v.astype(np.float32)
         return v.astype(d.np)
 
 
