@@ -12,7 +12,8 @@ from weft.core.op import sample
 from weft.core.types import Type, numel
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Create
-from weft.ops.random import Draw
+from weft.ops.random import Draw, memory_order, undo
+from weft.ops.view import permute
 from weft.ops.write import check_writable, write
 from weft.runtime import random as rng
 
@@ -60,8 +61,11 @@ def _drop(input: Any, p: float, training: bool, inplace: bool, whole_channels: b
     if p == 1:
         y = input * 0.0
     else:
-        mask = DropoutMask(_noise_shape(shape, whole_channels), float(p), dtype_of(input))
-        y = input * apply(mask)
+        # torch's noise is empty_like(input), filled in memory order; a channel's noise is not
+        order = list(range(len(shape))) if whole_channels else memory_order(input)
+        noise = _noise_shape(shape, whole_channels)
+        mask = apply(DropoutMask(tuple(noise[k] for k in order), float(p), dtype_of(input)))
+        y = input * (mask if order == sorted(order) else permute(mask, undo(order)))
     return _into(input, y) if inplace else y
 
 
@@ -83,9 +87,7 @@ def feature_dropout(input: Any, p: float, train: bool) -> Any:
     return _drop(input, p, train, False, True)
 
 
-def _channels(
-    name: str, n: int, input: Any, p: float, training: bool, inplace: bool
-) -> Any:
+def _channels(name: str, n: int, input: Any, p: float, training: bool, inplace: bool) -> Any:
     _check(p)
     rank = len(shape_of(input))
     if n == 1 and rank not in (2, 3):
@@ -135,9 +137,7 @@ def _alpha(input: Any, p: float, training: bool, inplace: bool, whole_channels: 
     return _into(input, y) if inplace else y
 
 
-def alpha_dropout(
-    input: Any, p: float = 0.5, training: bool = False, inplace: bool = False
-) -> Any:
+def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False) -> Any:
     """Dropout to selu's lower limit, scaled to keep mean and variance.  Klambauer et al. 2017."""
     return _alpha(input, p, training, inplace, False)
 

@@ -158,9 +158,7 @@ def rand(
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Numbers of [0, 1): 24 random bits each, 53 for float64."""
-    return _made(
-        "rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad
-    )
+    return _made("rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
 
 
 def randn(
@@ -168,13 +166,11 @@ def randn(
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Numbers of the standard normal distribution."""
-    return _made(
-        "randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad
-    )
+    return _made("randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
+    low: Any = 0, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
     dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
     pin_memory: bool = False,
 ) -> Any:  # fmt: skip
@@ -237,7 +233,7 @@ def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = No
     else:
         if dtype_of(input).category != dt.FLOAT:
             raise NotImplementedError(
-                f'"bernoulli_tensor_cpu" not implemented for \'{dtype_of(input).name}\''
+                f"\"bernoulli_tensor_cpu\" not implemented for '{dtype_of(input).name}'"
             )
         y = apply(BernoulliOf(generator, dtype_of(input)), input)
     return y if out is None else out.copy_result(y)
@@ -260,7 +256,8 @@ def poisson(input: Any, generator: Any = None) -> Any:
 def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: bool) -> Any:
     """A draw in input's shape and memory order."""
     d = dtype or dtype_of(input)
-    y = _in_memory_order(kind, input, params, d, None)
+    order = memory_order(input)  # empty_like keeps it, but closes gaps
+    y = _in_memory_order(kind, input, params, d, None, contiguous=order == sorted(order))
     return finish(y, grad, device, "rand_like")
 
 
@@ -292,26 +289,38 @@ def randint_like(
 # ------------------------------------------------------------------------------- fills
 
 
-def _in_memory_order(kind: str, t: Any, params: tuple, d: dt.dtype, generator: Any) -> Any:
-    """A draw of t's shape whose numbers follow t's memory: largest stride outermost."""
-    shape, strides = shape_of(t), t.stride()
-    order = sorted(range(len(shape)), key=lambda k: -strides[k])
-    if t.is_contiguous() or order == list(range(len(shape))):
-        order = list(range(len(shape)))
-    if kind == "normal" and not t.is_contiguous() and t._base is not None:
-        kind = "normal_serial"
-    y = _drawn(kind, tuple(shape[k] for k in order), params, d, generator)
-    if order == list(range(len(shape))):
-        return y
+def memory_order(t: Any) -> list[int]:
+    """t's dims, the one with the largest stride first."""
+    strides = t.stride()
+    return list(range(len(strides))) if t.is_contiguous() else sorted(
+        range(len(strides)), key=lambda k: -strides[k]
+    )  # fmt: skip
+
+
+def undo(order: list[int]) -> list[int]:
+    """The permutation that undoes `order`."""
     back = [0] * len(order)
     for place, k in enumerate(order):
         back[k] = place
-    return permute(y, back)
+    return back
+
+
+def _in_memory_order(
+    kind: str, t: Any, params: tuple, d: dt.dtype, generator: Any, contiguous: bool
+) -> Any:
+    """A draw of t's shape whose numbers follow t's memory; `contiguous`: so is what torch fills."""
+    shape, order = shape_of(t), memory_order(t)
+    if kind == "normal" and not contiguous:
+        kind = "normal_serial"
+    y = _drawn(kind, tuple(shape[k] for k in order), params, d, generator)
+    return y if order == sorted(order) else permute(y, undo(order))
 
 
 def _fill(t: Any, kind: str, params: tuple, generator: Any) -> Any:
     check_writable(t)
-    return write(t, _in_memory_order(kind, t, params, dtype_of(t), generator).detach())
+    whole = t.is_contiguous()
+    y = _in_memory_order(kind, t, params, dtype_of(t), generator, contiguous=whole)
+    return write(t, y.detach())
 
 
 def uniform_(
@@ -367,9 +376,10 @@ def bernoulli_(self: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
     if not isinstance(p, Handle):
         return _fill(self, "bernoulli", (float(p),), generator)
     check_writable(self)
-    spread = p.expand(shape_of(self))  # type: ignore[attr-defined]
-    order = dtype_of(self)
-    return write(self, cast(apply(BernoulliOf(generator, dtype_of(p)), spread), order).detach())
+    order = memory_order(self)
+    spread = permute(p.expand(shape_of(self)), order)  # type: ignore[attr-defined]
+    hit = permute(apply(BernoulliOf(generator, dtype_of(p)), spread), undo(order))
+    return write(self, cast(hit, dtype_of(self)).detach())
 
 
 # ------------------------------------------------------------------------------- the default
