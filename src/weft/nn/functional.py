@@ -72,6 +72,7 @@ from weft.ops.norm import (
     local_response_norm,
     rms_norm,
 )
+from weft.ops.pad import pad
 from weft.ops.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -82,7 +83,6 @@ from weft.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
-from weft.ops.shape import pad
 from weft.ops.softmax import gumbel_softmax
 from weft.ops.trig import tanh
 from weft.ops.unary import sigmoid

@@ -118,13 +118,17 @@ class Multinomial(DrawFrom):
     replacement: bool = False
 
     def type(self, weights: Type) -> Type:
+        if weights.ndim not in (1, 2):
+            raise RuntimeError("prob_dist must be 1 or 2 dim")
+        if weights.shape[-1] == 0 and weights.shape[0] != 0 or weights.shape == (0,):
+            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
         return Type((*weights.shape[:-1], self.count), dt.int64)
 
     def host(self, weights: np.ndarray) -> np.ndarray:
         return self.source().multinomial(weights, self.count, self.replacement)
 
     oracle = host
-    samples = (sample((3, 4), low=0.1, high=1.0, count=2),)
+    samples = (sample((3, 4), low=0.1, high=1.0, count=2, replacement=True),)
 
 
 class PoissonOf(DrawFrom):
