@@ -175,6 +175,7 @@ def test_bad_states_and_seeds_are_refused():
         (lambda g: g.cauchy(3, 0, -1), RuntimeError, "sigma > 0.0"),
         (lambda g: g.poisson(np.array([-1.0])), RuntimeError, "non-negative"),
         (lambda g: g.multinomial(np.zeros(3), 1), RuntimeError, "sum of probabilities"),
+        (lambda g: g.multinomial(np.ones((3, 0)), 1, True), RuntimeError, "sum of probabilities"),
         (lambda g: g.multinomial(np.array([1.0, np.nan]), 1), RuntimeError, "nan"),
         (lambda g: g.multinomial(np.array([1.0, -1.0]), 1, True), RuntimeError, "< 0"),
         (lambda g: g.multinomial(np.ones(2), 3), RuntimeError, "without replacement"),

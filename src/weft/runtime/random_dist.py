@@ -269,5 +269,5 @@ def check_weights(weights: np.ndarray, num_samples: int, replacement: bool) -> N
     wide = weights.astype(np.float64)
     if not ((wide >= 0) & (wide < np.inf)).all():
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    if weights.size and not (wide.sum(-1) > 0).all():
+    if not (wide.sum(-1) > 0).all():
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
