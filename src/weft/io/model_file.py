@@ -254,6 +254,10 @@ class ModelFile:
 
         return call
 
+    def programs(self) -> list[Program]:
+        """The programs made so far, one a set of input sizes."""
+        return list(self._programs.values())
+
     def is_weight(self, name: str) -> bool:
         """Whether an input of the graph is a tensor of this file (else a caller gives it)."""
         return name in self.arrays or f"{RESERVED}const/{name}" in self.arrays

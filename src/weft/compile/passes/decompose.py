@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.core.handle import Handle, state
 from weft.core.op import Op
+from weft.core.types import contiguous_strides
 from weft.ops import dispatch
 from weft.ops.creation import Full
 from weft.ops.dispatch import NUMBERS
@@ -23,7 +25,7 @@ class SymbolicGhost:
         self.session = None
         self.shape = node.type.shape
         self.dtype = node.type.dtype
-        self.strides = dispatch.contiguous_strides(node.type.shape)
+        self.strides = contiguous_strides(node.type.shape)
         self.offset = 0
 
     def demand(self, handle: Handle) -> Any:
@@ -62,29 +64,30 @@ def wrap_node(node: Node) -> Any:
     return y
 
 
-def decompose(g: Graph) -> Graph:
-    """The graph with every op that has neither kernel nor host code replaced by its body."""
-    if has_no_composites(g):
+def is_composite(op: Op) -> bool:
+    """Whether the op has neither kernel nor host code."""
+    return op.plan is None and op.host is None
+
+
+def decompose(g: Graph, wanted: Callable[[Op], bool] = is_composite) -> Graph:
+    """The graph with every op that is `wanted` replaced by its body, to the bottom."""
+    if not any(wanted(n.op) for n in g.nodes()):  # type: ignore[arg-type]
         return g
 
     def rule(b: Builder, n: Node, args: tuple) -> Any:
-        return _expanded(b, n.op, args) if _is_composite(n.op) else b.node(n.op, *args)  # type: ignore[arg-type]
+        return _expanded(b, n.op, args, wanted) if wanted(n.op) else b.node(n.op, *args)  # type: ignore[arg-type]
 
     return transform(g, rule)
 
 
 def has_no_composites(g: Graph) -> bool:
-    return not any(_is_composite(n.op) for n in g.nodes())
+    return not any(is_composite(n.op) for n in g.nodes())  # type: ignore[arg-type]
 
 
-def _is_composite(op: Op | None) -> bool:
-    return op is not None and op.plan is None and op.host is None
-
-
-def _expanded(b: Builder, op: Op, args: tuple) -> Node:
+def _expanded(b: Builder, op: Op, args: tuple, wanted: Callable[[Op], bool]) -> Node:
     before = (state.recorder, state.grad)
     expander = Expander(b)
-    state.recorder, state.grad = _Deep(expander), False
+    state.recorder, state.grad = _Deep(expander, wanted), False
     try:
         y = op.body(*(wrap_node(a) if isinstance(a, Node) else a for a in args))
     finally:
@@ -95,14 +98,15 @@ def _expanded(b: Builder, op: Op, args: tuple) -> Node:
 class _Deep:
     """Expands bodies within bodies."""
 
-    def __init__(self, expander: Expander) -> None:
+    def __init__(self, expander: Expander, wanted: Callable[[Op], bool]) -> None:
         self.expander = expander
+        self.wanted = wanted
         self.write = expander.write
         self.flush = expander.flush
 
     def apply(self, op: Op, args: tuple) -> Any:
-        if _is_composite(op):
+        if self.wanted(op):
             nodes = tuple(a if a.__class__ in NUMBERS else self.expander._node(a) for a in args)
-            return wrap_node(_expanded(self.expander.builder, op, nodes))
+            return wrap_node(_expanded(self.expander.builder, op, nodes, self.wanted))
         return self.expander.apply(op, args)
 
