@@ -120,7 +120,7 @@ class Multinomial(DrawFrom):
     def type(self, weights: Type) -> Type:
         if weights.ndim not in (1, 2):
             raise RuntimeError("prob_dist must be 1 or 2 dim")
-        if weights.shape[-1] == 0 and weights.shape[0] != 0 or weights.shape == (0,):
+        if (weights.shape[-1] == 0 and weights.shape[0] != 0) or weights.shape == (0,):
             raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
         return Type((*weights.shape[:-1], self.count), dt.int64)
 
