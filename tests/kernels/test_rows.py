@@ -10,6 +10,7 @@ from weft.kernels.eager import plan_layer_norm, plan_reduce, plan_rms_norm, plan
 
 X, Y, Z = (S.Arg(i, D.float32) for i in range(3))
 SHAPES = [((5, 7), 1), ((3, 1000), 1), ((2, 20000), 1), ((4, 9, 33), 1), ((4, 9, 33), 0),
+          ((2, 21, 5, 19), 1), ((9000, 5), 0), ((3, 40), 0),
           ((1, 1), 1), ((17,), 0)]  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def test_halves_are_float32_rounded_once(d: D.dtype) -> None:
     launched(plan_layer_norm(of(x), 1, of(out), 1e-5), out, x)
     launched(plan_layer_norm(of(wide), 1, of(want), 1e-5), want, wide)
     assert (out == want.astype(d.np)).all()
+    for log in (False, True):  # lines side by side
+        assert (softmax(x, 0, log=log) == softmax(wide, 0, log=log).astype(d.np)).all()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from functools import lru_cache
 from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.columns import plan_columns
 from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
@@ -69,6 +70,11 @@ def plan_softmax(x: Layout, dim: int, out: Layout, *, log: bool = False) -> Laun
     along = {k: s[dim] for k, s in strides.items()}
     kind = "log_softmax" if log else "softmax"
     rows = tuple(shape[d] for d in kept)
+    if shape[dim] and 0 not in rows and along["x"] != 1:
+        space = fold(rows, (per_row["out"], per_row["x"]))
+        if space.sizes[-1] > 1 and all(v[-1] == 1 for v in space.strides):
+            types = D.from_np(x.dtype), D.from_np(out.dtype)
+            return plan_columns(*types, space, shape[dim], (along["out"], along["x"]), log=log)
     return _plan(kind, arrays, rows, shape[dim], per_row, along, 0.0)
 
 
