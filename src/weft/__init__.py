@@ -194,3 +194,14 @@ from weft.ops.weighted import addcdiv, addcmul, lerp
 from weft.runtime.threads import get_num_threads, set_num_threads
 from weft.tensor import Parameter, Size, Tensor, as_tensor, from_numpy, tensor
 from weft import methods as _methods
+
+# Rooms that `import weft` does not load: they come with their first use.
+_LAZY = ("data", "io", "nn", "optim", "serve", "train", "utils")
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        import importlib
+
+        return importlib.import_module(f"weft.{name}")
+    raise AttributeError(f"module 'weft' has no attribute {name!r}")

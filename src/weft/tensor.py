@@ -15,7 +15,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
-from weft.core.types import numel
+from weft.core.types import is_contiguous, numel
 from weft.ops import (
     arithmetic,
     cast,
@@ -169,7 +169,7 @@ class Tensor(Handle):
         g = self._ghost
         if g is None:
             return self._a.flags.c_contiguous
-        return tuple(g.strides) == dispatch.contiguous_strides(g.shape)
+        return is_contiguous(g.shape, g.strides)
 
     def contiguous(self, memory_format: Any = None) -> Tensor:
         """The tensor itself when contiguous, else a contiguous copy."""

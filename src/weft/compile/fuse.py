@@ -10,6 +10,7 @@ something outside it (that would close a cycle) or the loop would grow past what
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from weft.core import scalar as S
@@ -39,6 +40,8 @@ def fuse(g: Graph) -> list[Group]:
     groups, group_of = _loops(g)
     _mark_wanted(g, groups, group_of)
     _absorb_into_reductions(g, groups, group_of)
+    for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
+        groups[group_of[id(later)]].before.add(group_of[id(earlier)])
     return _ordered(groups, group_of)
 
 

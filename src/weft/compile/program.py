@@ -112,7 +112,7 @@ class Program:
             for n in group.wanted:
                 if n.op.is_view and self._as_view(n):  # type: ignore[union-attr]
                     continue
-                if isinstance(n.op, Create):
+                if isinstance(n.op, Create) and not n.op.effect:
                     self._constant(n)
                     continue
                 self._give_place(n, i, last, slots)

@@ -133,7 +133,7 @@ class Session:
             self._leave_trie()
         y = dispatch._new(dispatch._tensor_class)
         x = args[0] if args else None
-        y._a = dispatch.execute(op, args)
+        y._a = execute_unseen(op, args)
         is_view = op.is_view and dispatch.shares_memory(y._a, x._a)  # type: ignore[union-attr]
         if is_view:
             dispatch.link_view(y, x)  # type: ignore[arg-type]
@@ -257,11 +257,16 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
             continue
         ghost = session.ghosts[node.depth]
         assert ghost is not None
-        recorder, state.recorder = state.recorder, None
-        try:
-            ghost.array = dispatch.execute(node.op, args)
-        finally:
-            state.recorder = recorder
+        ghost.array = execute_unseen(node.op, args)
+
+
+def execute_unseen(op: Op, args: tuple) -> np.ndarray:
+    """Run an op as eager does, a composite's own ops unrecorded."""
+    recorder, state.recorder = state.recorder, None
+    try:
+        return dispatch.execute(op, args)
+    finally:
+        state.recorder = recorder
 
 
 def native_address(a: np.ndarray) -> int:

@@ -104,3 +104,22 @@ def broadcast_shapes(*shapes: Sequence[int], op: str = "broadcast") -> tuple[int
 
 def numel(shape: Iterable[int]) -> int:
     return math.prod(shape)
+
+
+def contiguous_strides(shape: Iterable[int]) -> tuple[int, ...]:
+    """Strides, in elements, of a fresh C-contiguous memory."""
+    out = []
+    step = 1
+    for n in reversed(tuple(shape)):
+        out.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(out))
+
+
+def is_contiguous(shape: Iterable[int], strides: Iterable[int]) -> bool:
+    """Whether elements lie in C order without gaps (strides of dims of size 1 do not matter)."""
+    shape = tuple(shape)
+    if 0 in shape:
+        return True
+    wanted = contiguous_strides(shape)
+    return all(n == 1 or s == w for n, s, w in zip(shape, strides, wanted, strict=True))

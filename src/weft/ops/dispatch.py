@@ -64,6 +64,12 @@ def shares_memory(y: np.ndarray, x: np.ndarray) -> bool:
     return y.base is x or (y.base is not None and y.base is x.base) or np.may_share_memory(x, y)
 
 
+def settle() -> None:
+    """Inside a compiled function: let the ops called so far happen, before state is looked at."""
+    if state.recorder is not None:
+        state.recorder.flush()
+
+
 def link_view(y: Handle, x: Handle) -> None:
     """Make `y` a view of `x`'s memory."""
     y._st = st = storage_of(x)

@@ -17,7 +17,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.cast import cast
 from weft.ops.creation import finish
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, settle, shape_of, wrap
 from weft.ops.kinds import Create, by_loop
 from weft.ops.view import permute, shape_args
 from weft.ops.write import check_writable, write
@@ -391,26 +391,31 @@ def bernoulli_(self: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
 
 def manual_seed(seed: int) -> Any:
     """Seed the default generator; returns it."""
+    settle()
     return rng.manual_seed(seed)
 
 
 def seed() -> int:
     """Seed the default generator from the operating system's entropy; returns the seed."""
+    settle()
     return rng.seed()
 
 
 def initial_seed() -> int:
     """The seed that the default generator was last given."""
+    settle()
     return rng.initial_seed()
 
 
 def get_rng_state() -> Any:
     """The default generator's state, a uint8 tensor."""
+    settle()
     return wrap(rng.default_generator.get_state())
 
 
 def set_rng_state(new_state: Any) -> None:
     """Continue the default generator from a state that `get_rng_state` (or torch) made."""
+    settle()
     rng.default_generator.set_state(new_state.numpy())
 
 
