@@ -61,7 +61,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple:
         for d, x in enumerate(xs)
     ]
     if swapped:
-        grids = [transpose(g, 0, 1) for g in grids]
         grids[:2] = grids[1::-1]
     return tuple(grids)
 

@@ -245,10 +245,10 @@ def clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> A
         y = cast(input, d)
         if min is not None:
             low = cast(min, d) if isinstance(min, Handle) else full((), min, dtype=d)
-            y = where(y < low, low, y)
+            y = where((y < low) | (low != low), low, y)
         if max is not None:
             high = cast(max, d) if isinstance(max, Handle) else full((), max, dtype=d)
-            y = where(y > high, high, y)
+            y = where((y > high) | (high != high), high, y)
     return y if out is None else out.copy_result(y)
 
 
