@@ -1,0 +1,25 @@
+"""Optimizers and learning-rate schedules, as `torch.optim`."""
+
+from weft.optim import lr_scheduler
+from weft.optim.adam import Adam, AdamW
+from weft.optim.adam_variants import Adamax, NAdam, RAdam
+from weft.optim.adaptive import Adadelta, Adagrad, RMSprop
+from weft.optim.optimizer import Optimizer
+from weft.optim.sgd import SGD
+from weft.optim.sign import ASGD, Rprop
+
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "lr_scheduler",
+]

@@ -1,0 +1,35 @@
+"""Learning-rate schedules, as `torch.optim.lr_scheduler`."""
+
+from weft.optim.schedule import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiplicativeLR,
+    MultiStepLR,
+    PolynomialLR,
+    StepLR,
+)
+from weft.optim.schedule_chains import ChainedScheduler, ReduceLROnPlateau, SequentialLR
+from weft.optim.schedule_cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+]

@@ -1,0 +1,361 @@
+"""LRScheduler and the schedules that follow one formula.
+
+A schedule sets `lr` of every parameter group: once when it is made (epoch 0) and at each `step()`.
+Most compute the next value from the present one, as torch's do, so the values agree to the last
+bit and several schedules can be chained.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import warnings
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from weft import Tensor
+from weft.optim.optimizer import Optimizer
+
+EPOCH_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where "
+    "possible. Please use `scheduler.step()` to step the scheduler."
+)
+ORDER_WARNING = (
+    "Detected call of `lr_scheduler.step()` before `optimizer.step()`. You should call them in the "
+    "opposite order: `optimizer.step()` before `lr_scheduler.step()`.  Failure to do this will "
+    "result in skipping the first value of the learning rate schedule."
+)
+
+
+def lrs_of(optimizer: Optimizer, name: str = "lr") -> list[Any]:
+    """A setting of every group; tensors are copied."""
+    values = [group[name] for group in optimizer.param_groups]
+    return [v.clone() if isinstance(v, Tensor) else v for v in values]
+
+
+def put(group: dict[str, Any], name: str, value: Any) -> None:
+    """Set a setting; a tensor's value changes in place."""
+    if isinstance(group[name], Tensor):
+        group[name].fill_(float(value))
+    else:
+        group[name] = value
+
+
+class LRScheduler:
+    """Base of schedules: subclasses write `get_lr`, one value a group, for `self.last_epoch`."""
+
+    _get_lr_called_within_step: bool = False
+    _is_initial: bool = False
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+        self.optimizer = optimizer
+        if last_epoch == -1:
+            for group, lr in zip(optimizer.param_groups, lrs_of(optimizer), strict=True):
+                group.setdefault("initial_lr", lr)
+        else:
+            for i, group in enumerate(optimizer.param_groups):
+                if "initial_lr" not in group:
+                    raise KeyError(
+                        f"param 'initial_lr' is not specified in param_groups[{i}] when resuming "
+                        "scheduler with last_epoch >= 0"
+                    )
+        self.base_lrs = lrs_of(optimizer, "initial_lr")
+        self.last_epoch = last_epoch
+        self._initial_step()
+
+    def _initial_step(self) -> None:
+        self._step_count = 0
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
+
+    def get_lr(self) -> list[Any]:
+        """The values for `self.last_epoch`; called within `step`."""
+        raise NotImplementedError
+
+    def get_last_lr(self) -> list[Any]:
+        """The values last set."""
+        return self._last_lr
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go on by one epoch (or to `epoch`) and set the learning rates."""
+        if self._step_count == 1 and not getattr(self.optimizer, "_opt_called", False):
+            warnings.warn(ORDER_WARNING, UserWarning, stacklevel=2)
+        self._step_count += 1
+        if epoch is not None:
+            warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
+        self._update_lr(epoch)
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self._get_lr_called_within_step = True
+        try:
+            if epoch is not None and hasattr(self, "_get_closed_form_lr"):
+                values = self._get_closed_form_lr()
+            else:
+                values = self.get_lr()
+        finally:
+            self._get_lr_called_within_step = False
+        self._set(values)
+
+    def _set(self, values: list[Any]) -> None:
+        for group, value in zip(self.optimizer.param_groups, values, strict=True):
+            put(group, "lr", value)
+        self._last_lr = lrs_of(self.optimizer)
+
+    def _present(self) -> list[Any]:
+        """The groups' learning rates as they are; a warning outside `step`."""
+        if not self._get_lr_called_within_step:
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use "
+                "`get_last_lr()`.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return lrs_of(self.optimizer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimizer."""
+        return {k: v for k, v in self.__dict__.items() if k != "optimizer"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.__dict__.update(state_dict)
+
+
+class _ByFunction(LRScheduler):
+    """A schedule by user functions; their code is not in the state, callable objects' fields are"""
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
+        groups = len(optimizer.param_groups)
+        if isinstance(lr_lambda, (list, tuple)):
+            if len(lr_lambda) != groups:
+                raise ValueError(f"Expected {groups} lr_lambdas, but got {len(lr_lambda)}")
+            self.lr_lambdas: list[Callable] = list(lr_lambda)
+        else:
+            self.lr_lambdas = [lr_lambda] * groups
+        for fn in self.lr_lambdas:
+            if not callable(fn):
+                raise TypeError(f"lr_lambda should be a function, but got {type(fn).__name__}")
+        super().__init__(optimizer, last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {k: v for k, v in self.__dict__.items() if k not in ("optimizer", "lr_lambdas")}
+        state["lr_lambdas"] = [
+            None if isinstance(fn, types.FunctionType) else fn.__dict__.copy()
+            for fn in self.lr_lambdas
+        ]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update({k: v for k, v in state_dict.items() if k != "lr_lambdas"})
+        for fn, fields in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
+            if fields is not None:
+                fn.__dict__.update(fields)
+
+
+class LambdaLR(_ByFunction):
+    """lr = initial lr * lr_lambda(epoch)"""
+
+    def get_lr(self) -> list[Any]:
+        self._present()
+        pairs = zip(self.base_lrs, self.lr_lambdas, strict=True)
+        return [base * fn(self.last_epoch) for base, fn in pairs]
+
+
+class MultiplicativeLR(_ByFunction):
+    """lr *= lr_lambda(epoch)"""
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self._is_initial:
+            return lrs
+        return [lr * fn(self.last_epoch) for lr, fn in zip(lrs, self.lr_lambdas, strict=True)]
+
+
+class StepLR(LRScheduler):
+    """lr *= gamma every `step_size` epochs"""
+
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self.last_epoch == 0 or self.last_epoch % self.step_size != 0:
+            return lrs
+        return [lr * self.gamma for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        return [lr * self.gamma ** (self.last_epoch // self.step_size) for lr in self.base_lrs]
+
+
+class MultiStepLR(LRScheduler):
+    """lr *= gamma at each of `milestones`"""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Iterable[int],
+        gamma: float = 0.1,
+        last_epoch: int = -1,
+    ) -> None:
+        self.milestones, self.gamma = Counter(milestones), gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self.last_epoch not in self.milestones:
+            return lrs
+        return [lr * self.gamma ** self.milestones[self.last_epoch] for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
+        return [lr * self.gamma**passed for lr in self.base_lrs]
+
+
+class ConstantLR(LRScheduler):
+    """lr = initial lr * factor until epoch `total_iters`, then the initial lr"""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: float = 1.0 / 3,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= factor <= 1.0:
+            raise ValueError("Constant multiplicative factor expected to be between 0 and 1.")
+        self.factor, self.total_iters = factor, total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self.last_epoch == 0:
+            return [lr * self.factor for lr in lrs]
+        if self.last_epoch != self.total_iters:
+            return lrs
+        return [lr * (1.0 / self.factor) for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        scale = self.factor + (self.last_epoch >= self.total_iters) * (1 - self.factor)
+        return [lr * scale for lr in self.base_lrs]
+
+
+class LinearLR(LRScheduler):
+    """lr = initial lr * a factor that goes from start_factor to end_factor in `total_iters` epochs"""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 < start_factor <= 1.0:
+            raise ValueError(
+                "Starting multiplicative factor expected to be greater than 0 and less or equal "
+                "to 1."
+            )
+        if not 0 <= end_factor <= 1.0:
+            raise ValueError("Ending multiplicative factor expected to be between 0 and 1.")
+        self.start_factor, self.end_factor = start_factor, end_factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self.last_epoch == 0:
+            return [lr * self.start_factor for lr in lrs]
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return lrs
+        rise = self.end_factor - self.start_factor
+        before = self.total_iters * self.start_factor + (self.last_epoch - 1) * rise
+        return [lr * (1.0 + rise / before) for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        passed = min(self.total_iters, self.last_epoch)
+        rise = self.end_factor - self.start_factor
+        return [
+            lr * (self.start_factor + rise * passed / self.total_iters) for lr in self.base_lrs
+        ]
+
+
+class ExponentialLR(LRScheduler):
+    """lr *= gamma every epoch"""
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        return lrs if self._is_initial else [lr * self.gamma for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        return [lr * self.gamma**self.last_epoch for lr in self.base_lrs]
+
+
+class PolynomialLR(LRScheduler):
+    """lr = initial lr * (1 - min(epoch, T) / T)^power, T = total_iters"""
+
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return lrs
+        left = 1.0 - self.last_epoch / self.total_iters
+        before = 1.0 - (self.last_epoch - 1) / self.total_iters
+        return [lr * (left / before) ** self.power for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        passed = min(self.total_iters, self.last_epoch)
+        scale = (1.0 - passed / self.total_iters) ** self.power
+        return [lr * scale for lr in self.base_lrs]
+
+
+class CosineAnnealingLR(LRScheduler):
+    """lr = eta_min + (initial lr - eta_min) (1 + cos(pi epoch / T_max)) / 2
+
+    (Loshchilov and Hutter 2017, without the restarts)
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1
+    ) -> None:
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[Any]:
+        lrs = self._present()
+        t, period, low = self.last_epoch, self.T_max, self.eta_min
+        if self._is_initial:
+            return lrs
+        if self._step_count == 1 and t > 0:
+            height = 1 + math.cos(t * math.pi / period)
+            return [low + (base - low) * height / 2 for base in self.base_lrs]
+        if (t - 1 - period) % (2 * period) == 0:  # the formula below would divide by zero
+            rise = 1 - math.cos(math.pi / period)
+            pairs = zip(self.base_lrs, lrs, strict=True)
+            return [lr + (base - low) * rise / 2 for base, lr in pairs]
+        height = 1 + math.cos(math.pi * t / period)
+        before = 1 + math.cos(math.pi * (t - 1) / period)
+        return [height / before * (lr - low) + low for lr in lrs]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        low, height = self.eta_min, 1 + math.cos(math.pi * self.last_epoch / self.T_max)
+        return [low + (base - low) * height / 2 for base in self.base_lrs]
