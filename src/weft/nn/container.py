@@ -1,0 +1,281 @@
+"""Containers: Sequential, ModuleList, ModuleDict; modules that hold modules."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
+from typing import Any, Self
+
+from weft.nn.module import Module, indented
+
+
+class Sequential(Module):
+    """y = m[-1](... m[1](m[0](x)))"""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            for name, module in args[0].items():
+                self.add_module(name, module)
+        else:
+            for i, module in enumerate(args):
+                self.add_module(str(i), module)
+
+    def forward(self, input: Any) -> Any:
+        for module in self._modules.values():
+            input = module(input)
+        return input
+
+    def _name_at(self, index: Any) -> str:
+        names = list(self._modules)
+        i = operator.index(index)
+        if not -len(names) <= i < len(names):
+            raise IndexError(f"index {i} is out of range")
+        return names[i]
+
+    def __getitem__(self, idx: Any) -> Any:
+        if isinstance(idx, slice):
+            return type(self)(OrderedDict(list(self._modules.items())[idx]))
+        return self._modules[self._name_at(idx)]
+
+    def __setitem__(self, idx: int, module: Module) -> None:
+        setattr(self, self._name_at(idx), module)
+
+    def __delitem__(self, idx: Any) -> None:
+        _delete(self, list(self._modules)[idx] if isinstance(idx, slice) else [self._name_at(idx)])
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __add__(self, other: Any) -> Sequential:
+        self._check_other(other)
+        return Sequential(*self, *other)
+
+    def __iadd__(self, other: Any) -> Self:
+        self._check_other(other)
+        return self.extend(list(other))
+
+    @staticmethod
+    def _check_other(other: Any) -> None:
+        if not isinstance(other, Sequential):
+            raise ValueError(
+                "add operator supports only objects of Sequential class, but "
+                f"{type(other)} is given."
+            )
+
+    def __mul__(self, other: int) -> Sequential:
+        self._check_factor(other)
+        return Sequential(*list(self) * other)
+
+    __rmul__ = __mul__
+
+    def __imul__(self, other: int) -> Self:
+        self._check_factor(other)
+        return self.extend(list(self) * (other - 1))
+
+    def _check_factor(self, other: Any) -> None:
+        if not isinstance(other, int):
+            raise TypeError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
+        if other <= 0:
+            raise ValueError(f"Non-positive multiplication factor {other} for {type(self)}")
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Add a module before `index`."""
+        if not isinstance(module, Module):
+            raise AssertionError(f"module should be of type: {Module}")
+        n = len(self)
+        if not -n <= index <= n:
+            raise IndexError(f"Index out of range: {index}")
+        _insert(self, index + n if index < 0 else index, module)
+        return self
+
+    def extend(self, sequential: Iterable[Module]) -> Self:
+        """Add modules at the end."""
+        for module in sequential:
+            self.append(module)
+        return self
+
+    def pop(self, key: Any) -> Any:
+        """Remove and return the module at `key`."""
+        found = self[key]
+        del self[key]
+        return found
+
+
+class ModuleList(Module):
+    """A list of modules that the parent knows about."""
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    def _name_at(self, index: Any) -> str:
+        return _place(index, len(self))
+
+    def __getitem__(self, idx: Any) -> Any:
+        if isinstance(idx, slice):
+            return type(self)(list(self._modules.values())[idx])
+        return self._modules[self._name_at(idx)]
+
+    def __setitem__(self, idx: int, module: Module) -> None:
+        setattr(self, self._name_at(idx), module)
+
+    def __delitem__(self, idx: Any) -> None:
+        _delete(self, list(self._modules)[idx] if isinstance(idx, slice) else [self._name_at(idx)])
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
+        return self.extend(modules)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Add a module before `index`."""
+        _insert(self, index, module)
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add modules at the end."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(
+                "ModuleList.extend should be called with an iterable, but got "
+                + type(modules).__name__
+            )
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def pop(self, key: Any) -> Any:
+        """Remove and return the module at `key`."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return f"{self._get_name()}()"
+        runs: list[list] = []  # [first index, last index, text] of equal neighbours
+        for i, text in enumerate(map(repr, self)):
+            if runs and runs[-1][2] == text:
+                runs[-1][1] = i
+            else:
+                runs.append([i, i, text])
+        lines = [
+            indented(f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}")
+            for a, b, text in runs
+        ]
+        return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+class ModuleDict(Module):
+    """A dict of modules that the parent knows about."""
+
+    def __init__(self, modules: Any = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.update(modules)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._modules[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.add_module(key, module)
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._modules
+
+    def keys(self) -> KeysView[str]:
+        return self._modules.keys()
+
+    def items(self) -> ItemsView[str, Module]:
+        return self._modules.items()
+
+    def values(self) -> ValuesView[Module]:
+        return self._modules.values()
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._modules.clear()
+
+    def pop(self, key: str) -> Any:
+        """Remove and return the module at `key`."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def update(self, modules: Any) -> None:
+        """Add the entries of a mapping, or pairs."""
+        for key, module in pairs(modules, "ModuleDict"):
+            self[key] = module
+
+
+def pairs(given: Any, name: str) -> Any:
+    """The (key, value) pairs of a mapping or of an iterable of pairs."""
+    if not isinstance(given, Iterable):
+        raise TypeError(
+            f"{name}.update should be called with an iterable of key/value pairs, but got "
+            + type(given).__name__
+        )
+    if hasattr(given, "items"):
+        return list(given.items())
+    made = []
+    for j, pair in enumerate(given):
+        if not isinstance(pair, Iterable):
+            raise TypeError(
+                f"{name} update sequence element #{j} should be Iterable; is{type(pair).__name__}"
+            )
+        pair = tuple(pair)
+        if len(pair) != 2:
+            raise ValueError(
+                f"{name} update sequence element #{j} has length {len(pair)}; 2 is required"
+            )
+        made.append(pair)
+    return made
+
+
+def _place(index: Any, n: int) -> str:
+    i = operator.index(index)
+    if not -n <= i < n:
+        raise IndexError(f"index {i} is out of range")
+    return str(i % n)
+
+
+def _delete(module: Any, names: list[str]) -> None:
+    for name in names:
+        delattr(module, name)
+    module._modules = {str(i): m for i, m in enumerate(module._modules.values())}
+
+
+def _insert(module: Any, index: int, new: Module) -> None:
+    for i in range(len(module._modules), index, -1):
+        module._modules[str(i)] = module._modules[str(i - 1)]
+    module._modules[str(index)] = new

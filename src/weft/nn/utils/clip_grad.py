@@ -1,0 +1,95 @@
+"""Gradients kept small, in place."""
+
+from __future__ import annotations
+
+import math
+import types
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import weft
+from weft import Tensor
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    return [given] if isinstance(given, Tensor) else list(given)
+
+
+def _norm(x: Tensor, p: float) -> Tensor:
+    """(sum |x|^p)^(1/p); the largest |x| for p = inf, the smallest for -inf, nonzeros for 0"""
+    if p == 2.0:
+        return x.square().sum().sqrt()
+    a = x.abs()
+    if p == 0.0:
+        return (x != 0).sum().to(x.dtype)
+    if math.isinf(p):
+        return a.amax() if p > 0 else a.amin()
+    return a.sum() if p == 1.0 else a.pow(p).sum().pow(1.0 / p)
+
+
+@weft.no_grad()
+def get_total_norm(
+    tensors: Any,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of all tensors together, as if they were one vector."""
+    found = _tensors(tensors)
+    if not found:
+        return weft.tensor(0.0)
+    p = float(norm_type)
+    total = _norm(weft.stack([_norm(t, p) for t in found]), p)
+    if error_if_nonfinite and not math.isfinite(total.item()):
+        raise RuntimeError(
+            f"The total norm of order {p} for gradients from `parameters` is non-finite, so it "
+            "cannot be clipped. To disable this error and scale the gradients by the non-finite "
+            "norm anyway, set `error_if_nonfinite=False`"
+        )
+    return total
+
+
+@weft.no_grad()
+def clip_grads_with_norm_(
+    parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """grad *= min(1, max_norm / (total_norm + 1e-6))"""
+    grads = [p.grad for p in _tensors(parameters) if p.grad is not None]
+    if not grads:
+        return
+    scale = float(max_norm) / (total_norm + 1e-6)
+    scale = weft.where(scale > 1.0, weft.ones_like(scale), scale)  # NaN stays NaN
+    for g in grads:
+        g.mul_(scale)
+
+
+@weft.no_grad()
+def clip_grad_norm_(
+    parameters: Any,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale all gradients so that their common norm is at most `max_norm`; returns that norm."""
+    found = _tensors(parameters)
+    if not found and isinstance(parameters, types.GeneratorType):
+        warnings.warn(
+            "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3
+        )
+    grads = [p.grad for p in found if p.grad is not None]
+    total = get_total_norm(grads, norm_type, error_if_nonfinite, foreach)
+    clip_grads_with_norm_(found, max_norm, total, foreach)
+    return total
+
+
+@weft.no_grad()
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """grad = clip(grad, -clip_value, clip_value)"""
+    bound = float(clip_value)
+    for p in _tensors(parameters):
+        if p.grad is not None:
+            p.grad.clamp_(min=-bound, max=bound)
