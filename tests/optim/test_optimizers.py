@@ -200,7 +200,7 @@ def test_groups_are_checked():
         optim.SGD([{"params": [p]}, {"params": [p, q]}])
     with pytest.raises(ValueError, match="Invalid learning rate: -1"):
         optim.Adam([p], lr=-1)
-    with pytest.raises(ValueError, match="Invalid beta parameter at index 1: 1.0"):
+    with pytest.raises(ValueError, match=r"Invalid beta parameter at index 1: 1\.0"):
         optim.Adam([p], betas=(0.9, 1.0))
     with pytest.raises(ValueError, match="Nesterov momentum requires"):
         optim.SGD([p], nesterov=True)

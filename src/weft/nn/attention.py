@@ -224,8 +224,7 @@ def _is_batched(
     n = query.dim()
     if n not in (2, 3):
         raise AssertionError(
-            "query should be unbatched 2D or batched 3D tensor but received "
-            f"{n}-D query tensor"
+            f"query should be unbatched 2D or batched 3D tensor but received {n}-D query tensor"
         )
     kind = f"For {'batched (3-D)' if n == 3 else 'unbatched (2-D)'} `query`, expected"
     if key.dim() != n or value.dim() != n:

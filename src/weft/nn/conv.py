@@ -72,8 +72,7 @@ class _Conv(Module):
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(
-                    f"Invalid padding string {self.padding!r}, should be one of "
-                    "{'same', 'valid'}"
+                    f"Invalid padding string {self.padding!r}, should be one of {{'same', 'valid'}}"
                 )
             if self.padding == "same" and any(s != 1 for s in self.stride):
                 raise ValueError("padding='same' is not supported for strided convolutions")
@@ -148,9 +147,7 @@ class _Convolution(_Conv):
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0,) * self.dims
-        return self.convolve(
-            input, weight, bias, self.stride, padding, self.dilation, self.groups
-        )
+        return self.convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.weight, self.bias)

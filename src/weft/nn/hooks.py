@@ -119,7 +119,12 @@ class _Call:
         for key, hook in (*Everywhere.forward_pre.items(), *m._forward_pre_hooks.items()):
             self._before(key, hook)
         backward = None
-        if m._backward_hooks or m._backward_pre_hooks or Everywhere.backward or Everywhere.backward_pre:  # noqa: E501
+        if (
+            m._backward_hooks
+            or m._backward_pre_hooks
+            or Everywhere.backward
+            or Everywhere.backward_pre
+        ):
             backward = _Backward(m)
             self.args = backward.on_inputs(self.args)
         self.result = m.forward(*self.args, **self.kw)

@@ -232,9 +232,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         return tensor.mul_(gain)
 
 
-def sparse_(
-    tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None
-) -> Tensor:
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """N(0, std^2) with a fraction `sparsity` of each column set to zero  (Martens 2010)"""
     if tensor.ndim != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")

@@ -1,6 +1,6 @@
 """Losses as modules; the formulas are in nn/functional.py.
 
-`reduction` is "mean", "sum" or "none".  `size_average` and `reduce` are torch's older way to say it.
+`reduction` is "mean", "sum" or "none"; `size_average` and `reduce` are torch's older words for it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,6 @@ class _WeightedLoss(_Loss):
     ) -> None:
         super().__init__(size_average, reduce, reduction)
         self.register_buffer("weight", weight)
-
-
 
 
 class L1Loss(_Loss):
@@ -112,9 +110,7 @@ class BCELoss(_WeightedLoss):
     """-weight (y log x + (1 - y) log(1 - x)), each log at least -100"""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy(
-            input, target, weight=self.weight, reduction=self.reduction
-        )
+        return F.binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -241,9 +237,7 @@ class HingeEmbeddingLoss(_Loss):
         self.margin = margin
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.hinge_embedding_loss(
-            input, target, margin=self.margin, reduction=self.reduction
-        )
+        return F.hinge_embedding_loss(input, target, margin=self.margin, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(_Loss):

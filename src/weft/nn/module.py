@@ -296,7 +296,9 @@ class Module(Tree):
 
     def type(self, dst_type: Any) -> Self:
         """Every parameter and buffer in another dtype."""
-        return self._apply(lambda t: t.type(dst_type) if isinstance(dst_type, str) else t.to(dst_type))
+        return self._apply(
+            lambda t: t.type(dst_type) if isinstance(dst_type, str) else t.to(dst_type)
+        )
 
     def float(self) -> Self:
         """Floating parameters and buffers as float32."""

@@ -1,7 +1,8 @@
 """Recurrent layers: RNN, LSTM, GRU over sequences, and their single steps (cells).
 
 Weights are named `weight_ih_l0`, `bias_hh_l1_reverse`, ... as torch's, the gates stacked in its
-order (LSTM: input, forget, cell, output; GRU: reset, update, new), all from U(-1/sqrt(hidden), ...).
+order (LSTM: input, forget, cell, output; GRU: reset, update, new), all drawn from U(-b, b),
+b = 1 / sqrt(hidden).
 """
 
 from __future__ import annotations

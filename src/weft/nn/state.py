@@ -61,7 +61,7 @@ def load_own(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """Copy (or assign) a module's own entries of `state_dict`; what is wrong goes into the lists."""
+    """Copy (or assign) a module's own entries of `state_dict`; the lists get what is wrong."""
     own = {k: v for k, v in module._parameters.items() if v is not None}
     for k, v in module._buffers.items():
         if v is not None and k not in module._non_persistent_buffers_set:

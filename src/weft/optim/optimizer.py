@@ -145,8 +145,13 @@ class Optimizer:
         param_group["params"] = params
         for p in params:
             if not isinstance(p, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")  # noqa: E501
-            if not self.defaults.get("differentiable") and not (p.is_leaf or getattr(p, "retains_grad", False)):
+                raise TypeError(
+                    "optimizer can only optimize Tensors, but one of the params is "
+                    f"{type(p).__name__}"
+                )
+            if not self.defaults.get("differentiable") and not (
+                p.is_leaf or getattr(p, "retains_grad", False)
+            ):
                 raise ValueError("can't optimize a non-leaf Tensor")
         for name, value in self.defaults.items():
             if value is required and name not in param_group:
@@ -299,8 +304,7 @@ def _shown(state: Any) -> Any:
     if not isinstance(state, dict):
         return state
     return {
-        k: weft.tensor(v) if k in COUNTERS and isinstance(v, float) else v
-        for k, v in state.items()
+        k: weft.tensor(v) if k in COUNTERS and isinstance(v, float) else v for k, v in state.items()
     }
 
 

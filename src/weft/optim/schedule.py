@@ -251,7 +251,7 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """lr = initial lr * a factor that goes from start_factor to end_factor in `total_iters` epochs"""
+    """lr = initial lr * a factor going from start_factor to end_factor in `total_iters` epochs"""
 
     def __init__(
         self,
@@ -285,9 +285,7 @@ class LinearLR(LRScheduler):
     def _get_closed_form_lr(self) -> list[Any]:
         passed = min(self.total_iters, self.last_epoch)
         rise = self.end_factor - self.start_factor
-        return [
-            lr * (self.start_factor + rise * passed / self.total_iters) for lr in self.base_lrs
-        ]
+        return [lr * (self.start_factor + rise * passed / self.total_iters) for lr in self.base_lrs]
 
 
 class ExponentialLR(LRScheduler):

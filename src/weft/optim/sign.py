@@ -10,7 +10,7 @@ from weft.optim.optimizer import ByParameter, check, number, zeros
 
 
 class Rprop(ByParameter):
-    """p -= sign(g) s;  s *= eta+ where g kept its sign, eta- where it turned (and then g counts as 0)
+    """p -= sign(g) s;  s *= eta+ where g kept its sign, eta- where it turned (there g counts as 0)
 
     s stays within `step_sizes`.  (Riedmiller and Braun 1993)
     """
@@ -57,7 +57,7 @@ class Rprop(ByParameter):
 
 
 class ASGD(ByParameter):
-    """p = (1 - lambd eta) p - eta g;  eta = lr / (1 + lambd lr t)^alpha;  ax is the mean of p since t0
+    """p = (1 - lambd eta) p - eta g;  eta = lr / (1 + lambd lr t)^alpha;  ax = mean of p since t0
 
     (Polyak and Juditsky 1992)
     """
