@@ -1,0 +1,313 @@
+"""Attention: softmax(scale q k^T + mask) v, in one kernel where no probability is dropped.
+
+Gradients compute the scores again from q and k (kernels/schedule/attention_grad.py), so nothing of
+size L x S is kept.  The composition of products and softmax serves dropout, masks that want a
+gradient, and gradients of gradients.   Source: Vaswani et al. 2017; Dao et al. 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle, state
+from weft.core.op import Op, sample
+from weft.core.types import Type, broadcast_shapes, numel
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
+from weft.kernels.schedule.attention_grad import plan_attention_dkv, plan_attention_dq
+from weft.ops.cast import cast
+from weft.ops.contract import matmul
+from weft.ops.creation import arange
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dropout import dropout
+from weft.ops.kinds import by_loop
+from weft.ops.reduce import amax, sum
+from weft.ops.softmax import softmax
+from weft.ops.view import expand, narrow, reshape, select, transpose, unsqueeze
+from weft.runtime.native import Launch
+
+WITH_MASK = {"of": ("float32", "float32", "float32", "bool")}
+
+
+class AttentionOp(Op, abstract=True):
+    """q (N, H, L, E), k (N, H, S, E), v (N, H, S, Ev), mask (N, H, L, S): added, or False hides."""
+
+    causal: bool = False
+    scale: float = 1.0
+
+    def scores(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
+        """scale q k^T + mask in NumPy, -inf where hidden."""
+        s = self.scale * (q @ np.swapaxes(k, -1, -2))
+        if mask:
+            s = np.where(mask[0], s, -np.inf) if mask[0].dtype == bool else s + mask[0]
+        if self.causal:
+            s = np.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf)
+        return s
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        if any(d is None for d in dims):
+            return by_loop(self, size, dims, *xs)
+        moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
+        n = moved[0].shape[1]
+        y = apply(self, *(reshape(x, (size * n, *x.shape[2:])) for x in moved))
+        return reshape(y, (size, n, *y.shape[1:])), 0
+
+
+class Attention(AttentionOp):
+    """y = softmax(scale q k^T + mask over the keys) v; 0 where a query sees nothing
+
+    `with_sums`: one more column, log(sum exp) of the row's scores, which saves the gradient a pass.
+    It is for the gradient alone: no cotangent may come in through it.
+    """
+
+    with_sums: bool = False
+
+    def type(self, q: Type, k: Type, v: Type, *mask: Type) -> Type:
+        return Type((*q.shape[:3], v.shape[3] + self.with_sums), q.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        mask = ins[3] if ins[3:] else None
+        return plan_attention(
+            *ins[:3], out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
+        )
+
+    def oracle(
+        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray
+    ) -> np.ndarray:
+        s = self.scores(q, k, *mask)
+        top = np.max(s, -1, keepdims=True, initial=-np.inf)
+        p = np.exp(s - np.where(np.isinf(top), 0, top))
+        total = p.sum(-1, keepdims=True)
+        y = (p / np.where(total == 0, 1, total)) @ v
+        if not self.with_sums:
+            return y
+        with np.errstate(divide="ignore"):
+            return np.concatenate([y, np.where(np.isinf(top), 0, top) + np.log(total)], -1)
+
+    def vjp(self, g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None) -> tuple:
+        width, value_width = q.shape[3], v.shape[3]
+        extra = () if mask is None else (mask,)
+        if self.with_sums:
+            sums = select(y, 3, value_width)
+            g, y = narrow(g, 3, 0, value_width), narrow(y, 3, 0, value_width)
+        if state.grad:
+            return (*_composed_vjp(self, g, q, k, v, mask), None)
+        if not self.with_sums:
+            sums = apply(AttentionSums(self.causal, self.scale), q, k, *extra)
+        operands = (_rows(g), q, k, v, y, sums, *extra)
+        both: list = []
+
+        def keys_and_values() -> Any:  # one kernel gives both, side by side
+            if not both:
+                both.append(apply(AttentionGrad(self.causal, self.scale, "kv"), *operands))
+            return both[0]
+
+        return (
+            lambda: apply(AttentionGrad(self.causal, self.scale, "q"), *operands),
+            lambda: narrow(keys_and_values(), 3, 0, width),
+            lambda: narrow(keys_and_values(), 3, width, value_width),
+            None,
+        )
+
+    samples = (
+        sample((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3), scale=0.5),
+        sample((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4), causal=True, scale=0.5),
+        sample((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 5), scale=0.5, **WITH_MASK),
+    )
+
+
+class AttentionSums(AttentionOp):
+    """y = log(sum over the keys of exp(scale q k^T + mask)), (N, H, L), float32 for halves"""
+
+    nondiff = "it serves the gradient of Attention, whose own gradient is composed"
+
+    def type(self, q: Type, k: Type, *mask: Type) -> Type:
+        return Type(q.shape[:3], q.dtype if q.dtype is dt.float64 else dt.float32)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        mask = ins[2] if ins[2:] else None
+        return plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)
+
+    def oracle(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
+        s = self.scores(q, k, *mask)
+        with np.errstate(divide="ignore"):
+            return np.log(np.exp(s).sum(-1))
+
+    samples = (sample((2, 2, 3, 4), (2, 2, 5, 4), scale=0.5),)
+
+
+class AttentionGrad(AttentionOp):
+    """y = the cotangent of q, or those of k and v side by side: `wanted` is "q" or "kv""""
+
+    wanted: str = "q"
+    nondiff = "it serves the gradient of Attention, whose own gradient is composed"
+
+    def type(
+        self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type
+    ) -> Type:
+        if self.wanted == "q":
+            return q
+        return Type((*k.shape[:3], k.shape[3] + v.shape[3]), k.dtype)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        planner = plan_attention_dq if self.wanted == "q" else plan_attention_dkv
+        mask = ins[6] if ins[6:] else None
+        return planner(*ins[:6], out, mask, causal=self.causal, scale=self.scale)
+
+    def oracle(self, *xs: np.ndarray) -> np.ndarray:
+        g, q, k, v, out, lse, *mask = xs
+        p = np.exp(self.scores(q, k, *mask) - lse[..., None])
+        ds = p * (g @ np.swapaxes(v, -1, -2) - (g * out).sum(-1, keepdims=True))
+        if self.wanted == "q":
+            return self.scale * (ds @ k)
+        dk, dv = self.scale * (np.swapaxes(ds, -1, -2) @ q), np.swapaxes(p, -1, -2) @ g
+        return np.concatenate([dk, dv], -1)
+
+    samples = (
+        sample((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 4), (1, 2, 3)),
+        sample(
+            (1, 2, 3, 3), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3), (1, 2, 3, 3), (1, 2, 3),
+            wanted="kv",
+        ),
+    )  # fmt: skip
+
+
+def _rows(x: Any) -> Any:
+    """x with its last dim at stride 1, as the kernels read it."""
+    return x if x.stride()[-1] == 1 or x.shape[-1] <= 1 else x.contiguous()
+
+
+def _hidden(op: AttentionOp, s: Any, mask: Any) -> Any:
+    """Scores with the mask added, -inf where a key is hidden."""
+    if mask is not None:
+        s = s.where(mask, -math.inf) if dtype_of(mask) is dt.bool else s + mask
+    if op.causal:
+        queries, keys = shape_of(s)[-2:]
+        s = s.where(unsqueeze(arange(queries), 1) >= arange(keys), -math.inf)
+    return s
+
+
+def _probabilities(op: AttentionOp, q: Any, k: Any, mask: Any) -> Any:
+    """softmax(scale q k^T + mask); 0 in a row that sees nothing."""
+    s = _hidden(op, matmul(q, transpose(k, -2, -1)) * op.scale, mask)
+    p = softmax(s, -1)
+    if mask is None:
+        return p
+    return p.where(amax(s.detach(), -1, keepdim=True) != -math.inf, 0.0)
+
+
+def _composed_vjp(op: AttentionOp, g: Any, q: Any, k: Any, v: Any, mask: Any) -> tuple:
+    p = _probabilities(op, q, k, mask)
+    dp = matmul(g, transpose(v, -2, -1))
+    ds = p * (dp - sum(dp * p, -1, keepdim=True)) * op.scale
+    return (
+        lambda: matmul(ds, k),
+        lambda: matmul(transpose(ds, -2, -1), q),
+        lambda: matmul(transpose(p, -2, -1), g),
+    )
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _check(q: Any, k: Any, v: Any, mask: Any, is_causal: bool) -> None:
+    if not dtype_of(q) is dtype_of(k) is dtype_of(v):
+        raise RuntimeError(
+            "Expected query, key, and value to have the same dtype, but got query.dtype: "
+            f"{dtype_of(q).name} key.dtype: {dtype_of(k).name} and value.dtype: "
+            f"{dtype_of(v).name} instead."
+        )
+    if min(len(shape_of(x)) for x in (q, k, v)) < 2:
+        raise RuntimeError(
+            "Expected query, key, and value to all be at least 2 dimensional, but got query.dim: "
+            f"{len(shape_of(q))}, key.dim: {len(shape_of(k))} and value.dim: "
+            f"{len(shape_of(v))} instead."
+        )
+    if mask is not None and is_causal:
+        raise RuntimeError(
+            "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
+            "is_causal=True"
+        )
+    if mask is not None and dtype_of(mask) not in (dt.bool, dtype_of(q)):
+        raise RuntimeError(
+            "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
+            f"attn_mask.dtype: {dtype_of(mask).name} and query.dtype: {dtype_of(q).name} instead."
+        )
+    if shape_of(q)[-1] != shape_of(k)[-1] or shape_of(k)[-2] != shape_of(v)[-2]:
+        raise RuntimeError(
+            f"scaled_dot_product_attention: query {list(shape_of(q))}, key {list(shape_of(k))} and "
+            f"value {list(shape_of(v))} do not fit"
+        )
+
+
+def _repeat_heads(q: Any, kv: Any) -> Any:
+    """Each key head beside the query heads that share it."""
+    heads, own = shape_of(q)[-3], shape_of(kv)[-3]
+    if heads == own:
+        return kv
+    if heads % own:
+        raise RuntimeError(
+            "Number of heads in key and value must divide the number of heads in query, got "
+            f"{own} and {heads}"
+        )
+    shape = shape_of(kv)
+    wide = expand(unsqueeze(kv, -3), (*shape[:-2], heads // own, *shape[-2:]))
+    return reshape(wide, (*shape[:-3], heads, *shape[-2:]))
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """y = dropout(softmax(scale q k^T + mask)) v.
+
+    query (..., L, E), key (..., S, E), value (..., S, Ev), result (..., L, Ev); leading dims
+    broadcast.  attn_mask (..., L, S): a bool one hides keys where False, a float one is added.
+    is_causal hides keys after the query.  scale: 1 / sqrt(E) by default.  enable_gqa: dim -3 of key
+    and value divides the query's.  RuntimeError: shapes or dtypes that do not fit.
+    """
+    if dtype_of(query).category != dt.FLOAT:
+        raise RuntimeError("Expected query, key, and value to have a floating dtype")
+    if attn_mask is not None and dtype_of(attn_mask) is dt.float32:
+        attn_mask = cast(attn_mask, dtype_of(query))
+    _check(query, key, value, attn_mask, is_causal)
+    if enable_gqa:
+        key, value = _repeat_heads(query, key), _repeat_heads(query, value)
+    qs, ks, vs = shape_of(query), shape_of(key), shape_of(value)
+    batch = broadcast_shapes(qs[:-2], ks[:-2], vs[:-2], op="scaled_dot_product_attention")
+    lead = (1,) * (2 - len(batch)) + batch if len(batch) < 3 else (numel(batch[:-1]), batch[-1])
+
+    def spread(x: Any) -> Any:
+        shape = shape_of(x)
+        x = x if shape[:-2] == batch else expand(x, (*batch, *shape[-2:]))
+        return x if len(shape) == 4 and shape[:-2] == batch else reshape(x, (*lead, *shape[-2:]))
+
+    q, k, v = spread(query), spread(key), spread(value)
+    mask = None
+    if attn_mask is not None:
+        full = (*batch, qs[-2], ks[-2])
+        mask = expand(attn_mask, full)
+        mask = mask if len(batch) == 2 else reshape(mask, (*lead, *full[-2:]))
+    factor = 1.0 / math.sqrt(qs[-1]) if scale is None and qs[-1] else scale
+    op = Attention(bool(is_causal), float(1.0 if factor is None else factor))
+    if dropout_p > 0.0 or (isinstance(mask, Handle) and mask._rg and state.grad):
+        p = dropout(_probabilities(op, q, k, mask), dropout_p, True)
+        y = matmul(p, v)
+    else:
+        operands = (q, k, v) if mask is None else (q, k, v, mask)
+        tracked = state.grad and (query._rg or key._rg or value._rg)
+        if tracked and dtype_of(q) in (dt.float32, dt.float64):
+            op = Attention(op.causal, op.scale, True)
+        y = apply(op, *map(_rows, operands))
+        y = narrow(y, 3, 0, vs[-1]) if op.with_sums else y
+    return y if len(batch) == 2 else reshape(y, (*batch, qs[-2], vs[-1]))
