@@ -141,7 +141,7 @@ class AttentionSums(AttentionOp):
 
 
 class AttentionGrad(AttentionOp):
-    """y = the cotangent of q, or those of k and v side by side: `wanted` is "q" or "kv""""
+    """y = the cotangent of q, or those of k and v side by side (`wanted` is "q" or "kv")"""
 
     wanted: str = "q"
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
