@@ -11,7 +11,7 @@ from weft.core.graph import Graph, Node
 from weft.core.op_text import parse_op
 from weft.core.types import Dim, Type
 
-_NAME = r"[A-Za-z_][\w.\-/]*"
+_NAME = r"(?![\d.]+$)\w[\w.\-/]*"  # a module's "0.weight" too, but no number
 _TYPE = re.compile(r"([a-z]+\d+)\[([^\]]*)\]$")
 _DIM = re.compile(r"(?:(-?\d+)\*)?([A-Za-z_]\w*)([+-]\d+)?$")
 _LINE = re.compile(r"%(\d+): (\S+) = (\w+)(\(.*\))\((.*)\)(?:  # (.*))?$")
