@@ -98,6 +98,14 @@ def test_pow() -> None:
     np.testing.assert_array_equal(elementwise(S.pow(*args), x, y), want)
 
 
+def test_erf_is_one_far_out() -> None:
+    """Its polynomial in |x| must go down to -inf without a turn."""
+    x = np.concatenate([np.linspace(4, 200, 20001), np.logspace(2, 38.5, 2001)]).astype(np.float32)
+    e = S.erf(S.Arg(0, D.float32))
+    assert (elementwise(e, x) == 1).all()
+    assert (elementwise(e, -x) == -1).all()
+
+
 @pytest.mark.parametrize("name", ["fmod", "rem", "floordiv"])
 def test_remainders_are_exact(name: str) -> None:
     """Near multiples, far quotients, denormals, every pair of special values: NumPy's bits."""

@@ -83,7 +83,6 @@ def erf32(m: Math, x: Value) -> Value:
         r = m.mad(r, t, c)
     r = m.mad(r, t, m.f.neg(t))
     far = m.sub(1.0, exp32(m, r))
-    far = m.sel(m.cmp("ogt", t, 4.0), 1.0, far)
     q = m.poly(s, (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1,
                    1.28379166e-1))  # fmt: skip
     near = m.mad(q, x, x)
