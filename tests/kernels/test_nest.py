@@ -62,6 +62,20 @@ def test_layouts(shape: tuple[int, ...]) -> None:
                 == x.T + (y.T if y.shape == x.shape else x.T)).all()  # fmt: skip
 
 
+@pytest.mark.parametrize("d", [D.float32, D.float64, D.bfloat16, D.int8], ids=str)
+def test_operands_that_lie_across_are_turned_in_tiles(d: D.dtype) -> None:
+    """Full tiles, partial ones on either side, gaps, and reversed dims, in every order of dims."""
+    rng = np.random.default_rng(8)
+    a = S.Arg(0, d)
+    for shape in ((70, 130), (64, 64), (17, 63), (3, 70, 65)):
+        x = (rng.standard_normal(shape) * 50).astype(d.np)
+        for order in itertools.permutations(range(len(shape))):
+            for y in (x, x[::-1], x[..., ::2]):
+                z = y.transpose(order)
+                assert (elementwise(a, z) == z).all()
+                assert (elementwise(a + S.Arg(1, d), z, z[..., :1]) == z + z[..., :1]).all()
+
+
 def test_random_expressions_against_the_interpreter() -> None:
     rng = np.random.default_rng(3)
     programs = [
