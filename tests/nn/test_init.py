@@ -1,0 +1,65 @@
+"""Initial values beside torch's: the same draws, the same numbers."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import weft
+from weft import nn
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+INITS = json.loads((FIXTURES / "nn.json").read_text())["inits"]
+ARRAYS = np.load(FIXTURES / "nn.npz")
+
+
+@pytest.mark.parametrize("i", range(len(INITS)), ids=[c[0] for c in INITS])
+def test_values_and_draws_are_torchs(i):
+    text, shape, after = INITS[i]
+    weft.manual_seed(i)
+    t = weft.empty(tuple(shape))
+    given = eval("nn.init." + text)
+    assert given is t
+    if "orthogonal" in text:  # LAPACK's rounding
+        np.testing.assert_allclose(t.numpy(), ARRAYS[f"i{i}"], rtol=1e-4, atol=1e-5)
+    else:
+        assert np.array_equal(t.numpy(), ARRAYS[f"i{i}"])
+    assert weft.rand(1).item() == after
+
+
+def test_parameters_stay_leaves():
+    p = nn.Parameter(weft.empty(4, 4))
+    for fn in (nn.init.kaiming_normal_, nn.init.orthogonal_, nn.init.eye_, nn.init.ones_):
+        fn(p)
+        assert p.is_leaf and p.requires_grad
+
+
+def test_gains():
+    assert nn.init.calculate_gain("tanh") == 5 / 3
+    assert nn.init.calculate_gain("leaky_relu", 0.5) == math.sqrt(2 / 1.25)
+    with pytest.raises(ValueError, match="Unsupported nonlinearity"):
+        nn.init.calculate_gain("step")
+    with pytest.raises(ValueError, match="not a valid number"):
+        nn.init.calculate_gain("leaky_relu", "x")
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match="fewer than 2 dimensions"):
+        nn.init.xavier_uniform_(weft.empty(3))
+    with pytest.raises(ValueError, match="Mode fan_sum not supported"):
+        nn.init.kaiming_uniform_(weft.empty(3, 3), mode="fan_sum")
+    with pytest.raises(ValueError, match="2 dimensions"):
+        nn.init.eye_(weft.empty(3))
+    with pytest.raises(ValueError, match="divisible by groups"):
+        nn.init.dirac_(weft.empty(3, 2, 2), groups=2)
+    with pytest.warns(UserWarning, match="zero-element"):
+        nn.init.kaiming_uniform_(weft.empty(0, 3))
+
+
+def test_a_generator_of_ones_own():
+    g = weft.Generator().manual_seed(7)
+    a = nn.init.normal_(weft.empty(20), generator=g)
+    weft.manual_seed(7)
+    assert np.array_equal(a.numpy(), nn.init.normal_(weft.empty(20)).numpy())
