@@ -28,6 +28,7 @@ from weft.ops.activation import (
     threshold,
 )
 from weft.ops.activation import relu_or_into as relu
+from weft.ops.attention import scaled_dot_product_attention
 from weft.ops.contract import linear
 from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
