@@ -400,3 +400,45 @@ def test_random_programs(seed):
         return f, lambda i: (tensor(4, 4, seed=i), 0.5 + 0.1 * i), lambda: state
 
     same(make, 4)
+
+
+def test_a_third_size_is_not_recorded():
+    def make():
+        w = tensor(6, 4, requires_grad=True)
+
+        def f(x):
+            w.grad = None
+            y = (x.reshape(x.shape[0], -1) @ w).tanh()
+            ((y[1:] - y[:-1]) ** 2).mean().backward()
+            return y.sum(0)
+
+        sizes = (8, 3, 5, 12, 1, 8, 7)
+        return f, lambda i: (tensor(sizes[i], 2, 3, seed=i),), lambda: (w.grad,)
+
+    fn = same(make, 7)
+    assert fn.stats["other_sizes"] == 4, fn.stats  # 5, 12, 1 and 7 follow from 8 and 3
+
+
+def test_a_size_at_which_the_program_differs_is_recorded():
+    def make():
+        def f(x):
+            y = x * 2
+            if len(x) > 10:
+                y = y + 1
+            return y.sum()
+
+        sizes = (4, 6, 20, 5, 30)
+        return f, lambda i: (tensor(sizes[i], seed=i),), lambda: ()
+
+    same(make, 5)
+
+
+def test_sizes_of_two_dims_at_once():
+    def make():
+        def f(x):
+            return (x @ x.t()).exp().sum(), x.t().reshape(-1)
+
+        shapes = ((2, 3), (4, 3), (6, 3), (6, 5), (2, 7), (3, 4), (9, 9))
+        return f, lambda i: (tensor(*shapes[i], seed=i),), lambda: ()
+
+    same(make, 7)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.compile.generalise import synthesize
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.program import Program, number_array
 from weft.compile.record import Session, TrieNode, run_eagerly
@@ -110,12 +111,12 @@ class CompiledFunction:
         self._fn = fn
         self._root = TrieNode(None, None, (), None)
         self._recorded = 0
-        self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0}
+        self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
 
     def __call__(self, *args: Any, **kw: Any) -> Any:
         if state.recorder is not None:  # inside another compiled function: part of it
             return self._fn(*args, **kw)
-        session = Session(self._root, self._program_of)
+        session = Session(self._root, self._program_of, synthesize)
         self.stats["calls"] += 1
         state.recorder = session
         try:
@@ -124,6 +125,7 @@ class CompiledFunction:
             state.recorder = None
             session.finish()
             self.stats["recorded_ops"] += session.recorded
+            self.stats["other_sizes"] += session.synthesized
             self._recorded += session.recorded
             if self._recorded > _MAX_PATHS * 100:
                 self._root = TrieNode(None, None, (), None)

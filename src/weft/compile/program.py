@@ -28,6 +28,7 @@ from weft.core.types import Type
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.ops.kinds import Create, Reduce
+from weft.ops.view import Reshape
 from weft.runtime import memory, native
 
 ALIGN = 64
@@ -233,7 +234,7 @@ class Program:
             )
             return
         ins = [self.places[id(a)] for a in n.args if isinstance(a, Node)]
-        if op.is_view:  # a reshape that no strides can express
+        if isinstance(op, Reshape):  # one that no strides can express
             source = ins[0].layout
             flat = Layout.contiguous(source.shape, source.dtype)
             self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))

@@ -23,6 +23,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
+from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
 
@@ -98,7 +99,9 @@ class Ghost:
 class Session:
     """One call of a compiled function."""
 
-    def __init__(self, root: TrieNode, program_of: Any) -> None:
+    def __init__(self, root: TrieNode, program_of: Any, synthesize: Any = None) -> None:
+        self.synthesize = synthesize or (lambda *_: None)
+        self.synthesized = 0
         self.cursor = root
         self.matching = True
         self.start = 0  # depth of the segment's first op
@@ -119,7 +122,7 @@ class Session:
         self.number_starts.append(len(self.numbers))
         key = (op, *[self._ref(a) for a in args])
         if self.matching:
-            found = self.cursor.children.get(key)
+            found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
                 self.cursor = found
                 meta = found.meta
@@ -150,7 +153,7 @@ class Session:
         key = (WRITE, self._ref(t), self._ref(value))
         self.ghosts.append(None)
         if self.matching:
-            found = self.cursor.children.get(key)
+            found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
                 self.cursor = found
                 return
@@ -200,6 +203,17 @@ class Session:
             if other == st and j != place:
                 return j
         return -1
+
+    def _other_size(self, key: tuple) -> TrieNode | None:
+        """The path for a size between two known ones, if this key is one."""
+        if len(self.cursor.children) < 2:
+            return None
+        # the key's own first uses are in `outside` already: the path begins before them
+        new = sum(isinstance(r, tuple) for r in key)
+        known = self.outside[: len(self.outside) - new]
+        found = self.synthesize(self.cursor, key, [Layout.of(t._a) for t in known])
+        self.synthesized += found is not None
+        return found
 
     def _leave_trie(self) -> None:
         """The path forks here: run what was matched op by op, then record."""
