@@ -1,6 +1,7 @@
 """Weft: write it as you write PyTorch, ship it as TensorFlow ships.  The public names."""
 
 from weft import autograd
+from weft import methods as _methods
 from weft._version import __version__
 from weft.autograd import (
     enable_grad,
@@ -33,6 +34,7 @@ from weft.core.dtype import (
     short,
     uint8,
 )
+from weft.ops import linalg
 from weft.ops.activation import celu, hardshrink, prelu, selu, threshold
 from weft.ops.arithmetic import *
 from weft.ops.arrange import (
@@ -68,11 +70,27 @@ from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpo
 from weft.ops.creation import *
 from weft.ops.distance import cosine_similarity, pairwise_distance
 from weft.ops.dropout import alpha_dropout, dropout, feature_alpha_dropout, feature_dropout
+from weft.ops.einsum import (
+    addbmm,
+    addmv,
+    addr,
+    baddbmm,
+    cdist,
+    chain_matmul,
+    cross,
+    einsum,
+    inner,
+    kron,
+    tensordot,
+    vdot,
+)
 from weft.ops.extreme import aminmax, max, min
 from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_along_dim
 from weft.ops.getitem import index_put
 from weft.ops.index import index_add, index_copy, index_fill, index_select, take
 from weft.ops.join import *
+from weft.ops.linalg import cholesky, det, logdet, matrix_power, slogdet
+from weft.ops.linalg import inv as inverse
 from weft.ops.lookup import bucketize, searchsorted, unique, unique_consecutive
 from weft.ops.masked import (
     argwhere,
@@ -193,7 +211,6 @@ from weft.ops.view import *
 from weft.ops.weighted import addcdiv, addcmul, lerp
 from weft.runtime.threads import get_num_threads, set_num_threads
 from weft.tensor import Parameter, Size, Tensor, as_tensor, from_numpy, tensor
-from weft import methods as _methods
 
 # Rooms that `import weft` does not load: they come with their first use.
 _LAZY = ("data", "io", "nn", "optim", "serve", "train", "utils")

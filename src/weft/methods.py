@@ -20,11 +20,13 @@ from weft.ops import (
     compare,
     contract,
     creation,
+    einsum,
     extreme,
     gather,
     getitem,
     index,
     join,
+    linalg,
     lookup,
     masked,
     pointwise,
@@ -76,6 +78,8 @@ METHODS: dict[ModuleType, str] = {
     "diag_embed trace unfold",
     arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
     "dsplit",
+    einsum: "inner kron cross baddbmm addbmm addmv addr vdot",
+    linalg: "det slogdet logdet matrix_power cholesky",
     softmax: "softmax log_softmax",
     activation: "prelu hardshrink",
     random: "bernoulli multinomial uniform_ normal_ log_normal_ exponential_ cauchy_ geometric_ "
@@ -88,7 +92,8 @@ INPLACE = (
     "tanh erf erfinv eq ne lt le gt ge addmm addcmul addcdiv lerp "
     "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter "
     "cumsum cumprod clamp clip clamp_min clamp_max nan_to_num frac copysign hypot xlogy heaviside "
-    "nextafter logit deg2rad rad2deg sinc tril triu renorm"
+    "nextafter logit deg2rad rad2deg sinc tril triu renorm baddbmm "
+    "addbmm addmv addr"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
@@ -188,6 +193,12 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 def zero_(self: Tensor) -> Tensor:
     """Every element becomes 0."""
     return self.fill_(0)
+
+
+@_method
+def inverse(self: Tensor) -> Tensor:
+    """The inverse of each matrix."""
+    return linalg.inv(self)
 
 
 @_method

@@ -1,0 +1,351 @@
+"""Sums of products by named dims: einsum, and its relatives tensordot, kron, inner, cross.
+
+einsum contracts two operands at a time, from the left: dims that neither the result nor a later
+operand names are summed as soon as they can be, the rest is one batched matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from weft.core.types import numel, wrap_dim
+from weft.ops.contract import matmul
+from weft.ops.dispatch import dtype_of, shape_of
+from weft.ops.shape import diagonal, roll
+from weft.ops.view import permute, reshape, squeeze, unsqueeze
+
+Labels = list[str]
+
+
+def einsum(equation: Any, *operands: Any) -> Any:
+    """The sum over all dims not named behind `->` of the product of the operands.
+
+        einsum("bij,bjk->bik", a, b)      einsum("...ii", a)      einsum(a, [0, 1], b, [1], [0])
+
+    Without `->`: the labels that occur once, in alphabetical order, after the ellipsis' dims.
+    RuntimeError: labels and ranks or sizes that do not fit.
+    """
+    if not isinstance(equation, str):
+        equation, operands = _from_lists((equation, *operands))
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+        operands = tuple(operands[0])
+    text = equation.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(operands):
+        raise RuntimeError(
+            f"einsum(): more {'operands' if len(terms) < len(operands) else 'subscripts'} were "
+            f"provided than {'subscripts' if len(terms) < len(operands) else 'operands'} "
+            f"({len(terms)} and {len(operands)})"
+        )
+    wide = max((len(shape_of(x)) - _named(t) for t, x in zip(terms, operands, strict=True)
+                if "..." in t), default=0)  # fmt: skip
+    labels = [
+        _labels(t, len(shape_of(x)), wide, k) for k, (t, x) in enumerate(zip(terms, operands))
+    ]
+    result = _result(labels, wide, right if arrow else None)
+    _sizes(labels, operands)
+    parts = [_without_repeats(x, names) for x, names in zip(operands, labels)]
+    y, names = parts[0]
+    for k in range(1, len(parts)):
+        later = {c for _, rest in parts[k + 1 :] for c in rest} | set(result)
+        y, names = _contract(y, names, *parts[k], later)
+    y, names = _summed(y, names, set(result))
+    return permute(y, tuple(names.index(c) for c in result)) if names != result else y
+
+
+def _from_lists(args: tuple) -> tuple[str, tuple]:
+    """einsum(a, [0, 1], b, [1], [0]) as an equation."""
+    rest = list(args)
+    target = rest.pop() if len(rest) % 2 else None
+
+    def text(labels: Sequence[Any]) -> str:
+        return "".join(
+            "..." if c is Ellipsis else chr(ord("A") + c) if c < 26 else chr(ord("a") + c - 26)
+            for c in labels
+        )
+
+    equation = ",".join(text(rest[k]) for k in range(1, len(rest), 2))
+    if target is not None:
+        equation += "->" + text(target)
+    return equation, tuple(rest[0::2])
+
+
+def _named(term: str) -> int:
+    return len(term.replace("...", ""))
+
+
+def _labels(term: str, rank: int, wide: int, k: int) -> Labels:
+    """One label a dim; the dims of an ellipsis are "0", "1", ... counted from the right."""
+    before, dots, behind = term.partition("...")
+    letters = before + behind
+    bad = [c for c in letters if not c.isalpha()]
+    if bad:
+        raise RuntimeError(
+            f"einsum(): invalid subscript given at index {term.index(bad[0])} in the equation "
+            "string, subscripts must be in [a-zA-Z]"
+        )
+    spare = rank - len(letters)
+    if spare < 0 or (spare and not dots):
+        raise RuntimeError(
+            f"einsum(): the number of subscripts in the equation ({len(letters)}) does not match "
+            f"the number of dimensions ({rank}) for operand {k} and no ellipsis was given"
+        )
+    return [*before, *(str(wide - spare + i) for i in range(spare)), *behind]
+
+
+def _result(labels: list[Labels], wide: int, right: str | None) -> Labels:
+    seen = [c for names in labels for c in names]
+    ellipsis = [str(i) for i in range(wide)]
+    if right is None:
+        return ellipsis + sorted({c for c in seen if c.isalpha() and seen.count(c) == 1})
+    before, dots, behind = right.partition("...")
+    for c in before + behind:
+        if c not in seen:
+            raise RuntimeError(
+                f"einsum(): output subscript {c} does not appear in the equation for any input "
+                "operand"
+            )
+        if (before + behind).count(c) > 1:
+            raise RuntimeError(f"einsum(): output subscript {c} appears more than once")
+    return [*before, *(ellipsis if dots else []), *behind]
+
+
+def _sizes(labels: list[Labels], operands: tuple) -> None:
+    sizes: dict[str, int] = {}
+    for k, (names, x) in enumerate(zip(labels, operands, strict=True)):
+        for c, n in zip(names, shape_of(x), strict=True):
+            have = sizes.setdefault(c, n)
+            if have == 1:
+                sizes[c] = n
+            elif n not in (1, have):
+                raise RuntimeError(
+                    f"einsum(): subscript {c} has size {n} for operand {k} which does not "
+                    f"broadcast with previously seen size {have}"
+                )
+
+
+def _without_repeats(x: Any, names: Labels) -> tuple[Any, Labels]:
+    """A label that stands twice in one operand is the diagonal of its dims."""
+    names = list(names)
+    while len(set(names)) < len(names):
+        c = next(c for c in names if names.count(c) > 1)
+        i = names.index(c)
+        j = names.index(c, i + 1)
+        x = diagonal(x, 0, i, j)
+        names = [*names[:i], *names[i + 1 : j], *names[j + 1 :], c]
+    return x, names
+
+
+def _summed(x: Any, names: Labels, keep: set[str]) -> tuple[Any, Labels]:
+    drop = tuple(d for d, c in enumerate(names) if c not in keep)
+    return (x.sum(drop), [c for c in names if c in keep]) if drop else (x, names)
+
+
+def _contract(
+    a: Any, a_names: Labels, b: Any, b_names: Labels, later: set[str]
+) -> tuple[Any, Labels]:
+    """The product of two operands, summed over what nothing later names."""
+    for c in set(a_names) & set(b_names):  # a size of 1 beside a larger one is broadcast
+        i, j = a_names.index(c), b_names.index(c)
+        m, n = shape_of(a)[i], shape_of(b)[j]
+        if m == 1 and n != 1:
+            a, a_names = squeeze(a, i), [k for k in a_names if k != c]
+        elif n == 1 and m != 1:
+            b, b_names = squeeze(b, j), [k for k in b_names if k != c]
+    both = set(a_names) & set(b_names)
+    a, a_names = _summed(a, a_names, later | both)
+    b, b_names = _summed(b, b_names, later | both)
+    batch = [c for c in a_names if c in both and c in later]
+    inner = [c for c in a_names if c in both and c not in later]
+    rows = [c for c in a_names if c not in both]
+    cols = [c for c in b_names if c not in both]
+    names = [*batch, *rows, *cols]
+    a = permute(a, tuple(a_names.index(c) for c in (*batch, *rows, *inner)))
+    b = permute(b, tuple(b_names.index(c) for c in (*batch, *inner, *cols)))
+    n = len(batch)
+    lead = shape_of(a)[:n]
+    row_sizes, inner_sizes = shape_of(a)[n : n + len(rows)], shape_of(a)[n + len(rows) :]
+    col_sizes = shape_of(b)[n + len(inner) :]
+    if not inner:  # an outer product: no sum, so no matrix product either
+        a = reshape(a, (*lead, *row_sizes, *(1,) * len(cols)))
+        return a * reshape(b, (*lead, *(1,) * len(rows), *col_sizes)), names
+    a = reshape(a, (*lead, numel(row_sizes), numel(inner_sizes)))
+    b = reshape(b, (*lead, numel(inner_sizes), numel(col_sizes)))
+    return reshape(matmul(a, b), (*lead, *row_sizes, *col_sizes)), names
+
+
+# ---------------------------------------------------------------------------------- relatives
+
+
+def tensordot(a: Any, b: Any, dims: Any = 2, out: Any = None) -> Any:
+    """The sum over pairs of dims: the last `dims` of a with the first of b, or two lists."""
+    m, n = len(shape_of(a)), len(shape_of(b))
+    if hasattr(dims, "tolist"):
+        dims = dims.tolist()
+    if isinstance(dims, int):
+        if dims < 0:
+            raise RuntimeError(f"tensordot expects dims >= 0, but got dims={dims}")
+        if dims > min(m, n):
+            raise RuntimeError(
+                f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}"
+            )
+        dims = (list(range(m - dims, m)), list(range(dims)))
+    first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+    if len(first) != len(second):
+        raise RuntimeError("both dimension lists should have same length")
+    first = [wrap_dim(d, m, "tensordot") for d in first]
+    second = [wrap_dim(d, n, "tensordot") for d in second]
+    sizes, others = shape_of(a), shape_of(b)
+    for i, j in zip(first, second, strict=True):
+        if sizes[i] != others[j]:
+            raise RuntimeError(
+                "contracted dimensions need to match, but first has size "
+                f"{sizes[i]} in dim {i} and second has size {others[j]} in dim {j}"
+            )
+    rows = [d for d in range(m) if d not in first]
+    cols = [d for d in range(n) if d not in second]
+    k = numel(sizes[d] for d in first)
+    left = reshape(permute(a, (*rows, *first)), (numel(sizes[d] for d in rows), k))
+    right = reshape(permute(b, (*second, *cols)), (k, numel(others[d] for d in cols)))
+    y = reshape(matmul(left, right), (*(sizes[d] for d in rows), *(others[d] for d in cols)))
+    return y if out is None else out.copy_result(y)
+
+
+def inner(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y[..., ...] = the sum over the last dims; a plain product where one is 0-dim."""
+    if not shape_of(input) or not shape_of(other):
+        y = input * other
+    else:
+        if shape_of(input)[-1] != shape_of(other)[-1]:
+            raise RuntimeError(
+                "inner() the last dimension must match on both input tensors but got shapes "
+                f"{list(shape_of(input))} and {list(shape_of(other))}"
+            )
+        y = tensordot(input, other, ([-1], [-1]))
+    return y if out is None else out.copy_result(y)
+
+
+def kron(input: Any, other: Any, *, out: Any = None) -> Any:
+    """The Kronecker product: each element of input times the whole of other, in its place."""
+    rank = max(len(shape_of(input)), len(shape_of(other)))
+    a = (*(1,) * (rank - len(shape_of(input))), *shape_of(input))
+    b = (*(1,) * (rank - len(shape_of(other))), *shape_of(other))
+    left = reshape(input, tuple(k for n in a for k in (n, 1)))
+    right = reshape(other, tuple(k for n in b for k in (1, n)))
+    y = reshape(left * right, tuple(m * n for m, n in zip(a, b, strict=True)))
+    return y if out is None else out.copy_result(y)
+
+
+def cross(input: Any, other: Any, dim: int | None = None, *, out: Any = None) -> Any:
+    """The vector product along dim (the first dim of size 3 when None)."""
+    if dim is None:
+        found = [d for d, n in enumerate(shape_of(input)) if n == 3]
+        if not found:
+            raise RuntimeError("no dimension of size 3 in input")
+        dim = found[0]
+    rank = max(len(shape_of(input)), len(shape_of(other)))
+    d = wrap_dim(dim, rank, "cross")
+    if shape_of(input)[d] != 3 or shape_of(other)[d] != 3:
+        raise RuntimeError(
+            "linalg.cross: inputs dimension "
+            f"{dim} must have length 3. Got {shape_of(input)[d]} and {shape_of(other)[d]}"
+        )
+    if dtype_of(input) is not dtype_of(other):
+        raise RuntimeError(
+            f"linalg.cross: expected one dtype, got {dtype_of(input)} and {dtype_of(other)}"
+        )
+    y = roll(input * roll(other, -1, d) - roll(input, -1, d) * other, -1, d)
+    return y if out is None else out.copy_result(y)
+
+
+def baddbmm(
+    input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
+) -> Any:
+    """beta * input + alpha * (batch1 @ batch2), for batches of matrices."""
+    y = _scaled_sum(input, matmul(batch1, batch2), beta, alpha)
+    return y if out is None else out.copy_result(y)
+
+
+def addbmm(
+    input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
+) -> Any:
+    """beta * input + alpha * (the sum over the batch of batch1 @ batch2)."""
+    y = _scaled_sum(input, matmul(batch1, batch2).sum(0), beta, alpha)
+    return y if out is None else out.copy_result(y)
+
+
+def addmv(input: Any, mat: Any, vec: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None) -> Any:
+    """beta * input + alpha * (mat @ vec)"""
+    y = _scaled_sum(input, matmul(mat, vec), beta, alpha)
+    return y if out is None else out.copy_result(y)
+
+
+def addr(
+    input: Any, vec1: Any, vec2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
+) -> Any:
+    """beta * input + alpha * (vec1 outer vec2)"""
+    y = _scaled_sum(input, unsqueeze(vec1, 1) * vec2, beta, alpha)
+    return y if out is None else out.copy_result(y)
+
+
+def _scaled_sum(input: Any, product: Any, beta: Any, alpha: Any) -> Any:
+    """beta * input + alpha * product; with beta 0 input's NaNs do not count."""
+    y = product if alpha == 1 else product * alpha
+    if beta == 0:
+        return y
+    return y + (input if beta == 1 else input * beta)
+
+
+def vdot(input: Any, other: Any, *, out: Any = None) -> Any:
+    """The inner product of two vectors."""
+    y = inner(input, other)
+    return y if out is None else out.copy_result(y)
+
+
+def chain_matmul(*matrices: Any, out: Any = None) -> Any:
+    """The product of all matrices, in the order of least work."""
+    return multi_dot(matrices, out=out)
+
+
+def multi_dot(tensors: Sequence[Any], *, out: Any = None) -> Any:
+    """The product of all matrices, in the order of least work; the ends may be vectors."""
+    xs = list(tensors)
+    if len(xs) < 2:
+        raise RuntimeError(
+            f"multi_dot(): expected at least 2 tensors but got {len(xs)}"
+        )
+    first, last = len(shape_of(xs[0])) == 1, len(shape_of(xs[-1])) == 1
+    if first:
+        xs[0] = unsqueeze(xs[0], 0)
+    if last:
+        xs[-1] = unsqueeze(xs[-1], 1)
+    sizes = [shape_of(xs[0])[0], *(shape_of(x)[1] for x in xs)]
+    cost: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(xs))}
+    for length in range(1, len(xs)):
+        for i in range(len(xs) - length):
+            j = i + length
+            cost[i, j] = min(
+                (cost[i, k][0] + cost[k + 1, j][0] + sizes[i] * sizes[k + 1] * sizes[j + 1], k)
+                for k in range(i, j)
+            )
+
+    def product(i: int, j: int) -> Any:
+        if i == j:
+            return xs[i]
+        k = cost[i, j][1]
+        return matmul(product(i, k), product(k + 1, j))
+
+    y = product(0, len(xs) - 1)
+    y = squeeze(y, -1) if last else y
+    y = squeeze(y, 0) if first else y
+    return y if out is None else out.copy_result(y)
+
+
+def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
+    """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :]"""
+    apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
+    return apart.norm(p, -1)
+
+

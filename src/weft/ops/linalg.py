@@ -1,0 +1,530 @@
+"""Linear algebra on batches of matrices, under the names of torch.linalg; LAPACK through NumPy.
+
+A factorisation has several results, an op has one: Qr, Eigh and Svd give their parts stacked in
+one array, of which the functions hand out views.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.op import Op, sample
+from weft.core.types import Type
+from weft.ops.contract import matmul
+from weft.ops.creation import eye, full
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.einsum import cross as _cross
+from weft.ops.einsum import multi_dot
+from weft.ops.join import stack
+from weft.ops.returns import QR, SVD, Eigh, SlogDet
+from weft.ops.shape import diag_embed, tril, triu
+from weft.ops.shape import diagonal as _diagonal
+from weft.ops.stat import vector_norm
+from weft.ops.view import expand, narrow, select, squeeze, unsqueeze
+
+__all__ = [
+    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq",
+    "matmul", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
+    "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
+]  # fmt: skip
+
+
+def _t(x: Any) -> Any:
+    return x.transpose(-2, -1)
+
+
+class _Matrix(Op, abstract=True):
+    """An op on the last two dims: the dims before are a batch."""
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(self, x.movedim(dims[0], 0)), 0
+
+
+def _singular(op: str) -> RuntimeError:
+    return RuntimeError(
+        f"linalg.{op}: The input matrix is singular: the operation could not be completed."
+    )
+
+
+class Inv(_Matrix):
+    """y = x^-1"""
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(np.linalg.inv(x))
+        except np.linalg.LinAlgError:
+            raise _singular("inv") from None
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.linalg.solve(x, np.broadcast_to(np.eye(x.shape[-1]), x.shape))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (-(_t(y) @ g @ _t(y)),)
+
+    samples = (sample((3, 3)), sample((2, 2, 2)), sample((0, 0)))
+
+
+class Det(_Matrix):
+    """y = det x"""
+
+    def type(self, x: Type) -> Type:
+        return Type(x.shape[:-2], x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.linalg.det(x))
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (apply(Cofactor(), x) * g[..., None, None],)
+
+    samples = (sample((3, 3)), sample((2, 2, 2)))
+
+
+class Cofactor(_Matrix):
+    """y = det(x) x^-T, also where x is singular: U cof(S) V^T times det U det V"""
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        u, s, vh = np.linalg.svd(x)
+        n = x.shape[-1]
+        others = np.empty_like(s)
+        for i in range(n):
+            others[..., i] = np.prod(np.delete(s, i, -1), -1)
+        sign = np.linalg.det(u) * np.linalg.det(vh)
+        return np.ascontiguousarray((u * others[..., None, :]) @ vh * sign[..., None, None])
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        y = np.empty_like(x)
+        for i, j in np.ndindex(*x.shape[-2:]):
+            minor = np.delete(np.delete(x, i, -2), j, -1)
+            y[..., i, j] = (-1) ** (i + j) * np.linalg.det(minor)
+        return y
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # c = d A, A = x^-T:  dx = <g, A> c - A g^T c, for x that has an inverse
+        a = _t(apply(Inv(), x))
+        return ((g * a).sum((-2, -1), keepdim=True) * y - a @ _t(g) @ y,)
+
+    samples = (sample((3, 3)), sample((2, 2, 2)))
+
+
+class SlogDetPair(_Matrix):
+    """y = (sign of det x, log |det x|)"""
+
+    def type(self, x: Type) -> Type:
+        return Type((*x.shape[:-2], 2), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        return np.stack(np.linalg.slogdet(x), -1).astype(x.dtype)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (_t(apply(Inv(), x)) * g[..., 1:, None],)
+
+    samples = (sample((3, 3)), sample((2, 2, 2)))
+
+
+class Solve(Op):
+    """y with a y = b, for batches of square a and of columns b"""
+
+    def type(self, a: Type, b: Type) -> Type:
+        return Type((*a.shape[:-1], b.shape[-1]), b.dtype)
+
+    def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(np.linalg.solve(a, b))
+        except np.linalg.LinAlgError:
+            raise _singular("solve") from None
+
+    def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.linalg.inv(a) @ b
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        z = apply(self, _t(a), g)  # db;  da = -db y^T
+        return lambda: -(z @ _t(y)), z
+
+    def vmap(self, size: int, dims: tuple, a: Any, b: Any) -> tuple[Any, int]:
+        a, b = (
+            expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
+            for x, d in zip((a, b), dims, strict=True)
+        )
+        return apply(self, a, b), 0
+
+    samples = (sample((3, 3), (3, 2)), sample((2, 2, 2), (2, 2, 1)))
+
+
+class CholeskyOf(_Matrix):
+    """y lower triangular with y y^T = x; reads the lower triangle, its gradient is symmetric"""
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(np.linalg.cholesky(x))
+        except np.linalg.LinAlgError:
+            raise RuntimeError(
+                "linalg.cholesky: The factorization could not be completed because the input is "
+                "not positive-definite."
+            ) from None
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.linalg.cholesky(x)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # S = y^-T phi(y^T g) y^-1, phi = lower triangle with half the diagonal; dx = (S + S^T) / 2
+        inverse = apply(Inv(), y)
+        z = tril(_t(y) @ g)
+        z = z - diag_embed(_diagonal(z, 0, -2, -1)) * 0.5
+        s = _t(inverse) @ z @ inverse
+        return ((s + _t(s)) * 0.5,)
+
+    samples = (sample((1, 1), low=0.5),)
+
+
+class QrParts(_Matrix):
+    """Q above R^T, (m + n, k): x = Q R, Q^T Q = 1, R upper triangular, k = min(m, n)"""
+
+    def type(self, x: Type) -> Type:
+        m, n = x.shape[-2:]
+        return Type((*x.shape[:-2], m + n, min(m, n)), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        q, r = np.linalg.qr(x)
+        return np.concatenate([q, np.swapaxes(r, -1, -2)], -2)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        m, n = x.shape[-2:]
+        if m < n:
+            raise NotImplementedError("linalg.qr: no gradient for fewer rows than columns")
+        q, r = narrow(y, -2, 0, m), _t(narrow(y, -2, m, n))
+        gq, gr = narrow(g, -2, 0, m), _t(narrow(g, -2, m, n))
+        # M = R gR^T - gQ^T Q;  dx = (gQ + Q copy_lower(M)) R^-T
+        z = r @ _t(triu(gr)) - _t(gq) @ q
+        z = tril(z) + _t(tril(z, -1))
+        return (_t(apply(Solve(), r, _t(gq + q @ z))),)
+
+    samples = (sample((3, 3), low=0.5), sample((4, 2)), sample((2, 3, 2)))
+
+
+class EighParts(_Matrix):
+    """The ascending eigenvalues (one row) above the eigenvectors (columns) of a symmetric x"""
+
+    lower: bool = True
+
+    def type(self, x: Type) -> Type:
+        n = x.shape[-1]
+        return Type((*x.shape[:-2], n + 1, n), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        values, vectors = np.linalg.eigh(x, "L" if self.lower else "U")
+        return np.concatenate([values[..., None, :], vectors], -2)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # dx = V (diag gL + (V^T gV) / (l_j - l_i)) V^T
+        n = x.shape[-1]
+        values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
+        gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
+        gaps = values - _t(values) + eye(n, dtype=x.dtype)
+        inner = _t(v) @ gv / gaps
+        inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
+        return (v @ inner @ _t(v),)
+
+    samples = (sample((1, 1)),)
+
+
+class SvdParts(_Matrix):
+    """U above the singular values (one row) above V, (m + 1 + n, k): x = U diag(S) V^T"""
+
+    def type(self, x: Type) -> Type:
+        m, n = x.shape[-2:]
+        return Type((*x.shape[:-2], m + 1 + n, min(m, n)), x.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        u, s, vh = np.linalg.svd(x, full_matrices=False)
+        return np.concatenate([u, s[..., None, :], np.swapaxes(vh, -1, -2)], -2)
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        m, n = x.shape[-2:]
+        k = min(m, n)
+        u, s, v = _svd_parts(y, m, n)
+        gu, gs, gv = _svd_parts(g, m, n)
+        row, column = unsqueeze(s, -2), unsqueeze(s, -1)
+        gaps = row * row - column * column + eye(k, dtype=x.dtype)
+        skew_u, skew_v = _t(u) @ gu, _t(v) @ gv
+        skew_u, skew_v = skew_u - _t(skew_u), skew_v - _t(skew_v)
+        inner = (skew_u / gaps) * row + column * (skew_v / gaps) + diag_embed(gs)
+        y = u @ inner @ _t(v)
+        if m > k:  # what gU has outside the columns of U
+            outside = (gu - u @ (_t(u) @ gu)) / row
+            y = y + outside @ _t(v)
+        if n > k:
+            outside = (gv - v @ (_t(v) @ gv)) / row
+            y = y + u @ _t(outside)
+        return (y,)
+
+    samples = (sample((1, 1), low=0.5), sample((3, 1)), sample((2, 1, 3)))
+
+
+def _svd_parts(y: Any, m: int, n: int) -> tuple[Any, Any, Any]:
+    return narrow(y, -2, 0, m), select(y, -2, m), narrow(y, -2, m + 1, n)
+
+
+# ------------------------------------------------------------------------------- functions
+
+
+def _need(op: str, x: Any, *, square: bool = False) -> None:
+    shape, d = shape_of(x), dtype_of(x)
+    if len(shape) < 2:
+        raise RuntimeError(
+            f"linalg.{op}: The input tensor A must have at least 2 dimensions."
+        )
+    if square and shape[-1] != shape[-2]:
+        raise RuntimeError(
+            f"linalg.{op}: A must be batches of square matrices, but they are {shape[-2]} by "
+            f"{shape[-1]} matrices"
+        )
+    if d not in (dt.float32, dt.float64):
+        raise RuntimeError(f"linalg.{op}: Expected a float32 or float64 tensor. Got {d.name}")
+
+
+def inv(A: Any, *, out: Any = None) -> Any:
+    """A^-1; RuntimeError for a singular matrix."""
+    _need("inv", A, square=True)
+    y = apply(Inv(), A)
+    return y if out is None else out.copy_result(y)
+
+
+def det(A: Any, *, out: Any = None) -> Any:
+    """The determinant."""
+    _need("det", A, square=True)
+    y = apply(Det(), A)
+    return y if out is None else out.copy_result(y)
+
+
+def slogdet(A: Any) -> Any:
+    """(sign, logabsdet): the determinant is sign * exp(logabsdet)."""
+    _need("slogdet", A, square=True)
+    y = apply(SlogDetPair(), A)
+    return SlogDet(select(y, -1, 0).detach(), select(y, -1, 1))
+
+
+def logdet(input: Any) -> Any:
+    """log det input; NaN where the determinant is negative."""
+    sign, value = slogdet(input)
+    return value.where(sign >= 0, full((), math.nan, dtype=dtype_of(value)))
+
+
+def solve(A: Any, B: Any, *, left: bool = True, out: Any = None) -> Any:
+    """X with A X = B (X A = B without `left`); B a vector, or columns; RuntimeError if singular."""
+    _need("solve", A, square=True)
+    a, b = shape_of(A), shape_of(B)
+    vector = len(b) == 1 or (len(b) == len(a) - 1 and b == a[:-1])
+    if not left:
+        y = _t(solve(_t(A), _t(B)))
+        return y if out is None else out.copy_result(y)
+    x = unsqueeze(B, -1) if vector else B
+    if shape_of(x)[-2] != a[-1]:
+        raise RuntimeError(
+            f"linalg.solve: Incompatible shapes of A and B for the equation AX = B ({a[-2]}x{a[-1]}"
+            f" and {shape_of(x)[-2]}x{shape_of(x)[-1]})"
+        )
+    lead = np.broadcast_shapes(a[:-2], shape_of(x)[:-2])
+    y = apply(Solve(), expand(A, (*lead, *a[-2:])), expand(x, (*lead, *shape_of(x)[-2:])))
+    y = squeeze(y, -1) if vector else y
+    return y if out is None else out.copy_result(y)
+
+
+def solve_triangular(
+    A: Any, B: Any, *, upper: bool, left: bool = True, unitriangular: bool = False,
+    out: Any = None,
+) -> Any:  # fmt: skip
+    """X with A X = B (X A = B without `left`), only one triangle of A being looked at."""
+    _need("solve_triangular", A, square=True)
+    a = triu(A) if upper else tril(A)
+    if unitriangular:
+        a = a - diag_embed(_diagonal(a, 0, -2, -1)) + eye(shape_of(A)[-1], dtype=dtype_of(A))
+    return solve(a, B, left=left, out=out)
+
+
+def cholesky(A: Any, *, upper: bool = False, out: Any = None) -> Any:
+    """L lower triangular with L L^T = A; RuntimeError unless A is positive-definite."""
+    _need("cholesky", A, square=True)
+    y = apply(CholeskyOf(), A)
+    y = _t(y) if upper else y
+    return y if out is None else out.copy_result(y)
+
+
+def qr(A: Any, mode: str = "reduced") -> Any:
+    """(Q, R): A = Q R, Q with orthonormal columns, R upper triangular; mode reduced or r."""
+    _need("qr", A)
+    if mode not in ("reduced", "r"):
+        raise NotImplementedError(f"linalg.qr: mode {mode!r} is not supported, only reduced and r")
+    m, n = shape_of(A)[-2:]
+    y = apply(QrParts(), A)
+    q, r = narrow(y, -2, 0, m), _t(narrow(y, -2, m, n))
+    return QR(full((0,), 0.0, dtype=dtype_of(A)) if mode == "r" else q, r)
+
+
+def eigh(A: Any, UPLO: str = "L") -> Any:
+    """(eigenvalues, eigenvectors) of symmetric A, ascending; only one triangle is looked at."""
+    _need("eigh", A, square=True)
+    y = apply(EighParts(UPLO.upper() == "L"), A)
+    return Eigh(select(y, -2, 0), narrow(y, -2, 1, shape_of(A)[-1]))
+
+
+def eigvalsh(A: Any, UPLO: str = "L", *, out: Any = None) -> Any:
+    """The eigenvalues of symmetric A, ascending."""
+    y = eigh(A, UPLO).eigenvalues
+    return y if out is None else out.copy_result(y)
+
+
+def svd(A: Any, full_matrices: bool = True) -> Any:
+    """(U, S, Vh): A = U diag(S) Vh, S descending; without gradient where U or V is completed."""
+    _need("svd", A)
+    m, n = shape_of(A)[-2:]
+    y = apply(SvdParts(), A)
+    u, s, v = _svd_parts(y, m, n)
+    if full_matrices and m != n:
+        if A.requires_grad:
+            raise NotImplementedError(
+                "linalg.svd: gradients need full_matrices=False for matrices that are not square"
+            )
+        full_u, _, full_vh = np.linalg.svd(A._a)
+        return SVD(u.new_tensor(full_u), s, v.new_tensor(full_vh))
+    return SVD(u, s, _t(v))
+
+
+def svdvals(A: Any, *, out: Any = None) -> Any:
+    """The singular values, descending."""
+    y = svd(A, False).S
+    return y if out is None else out.copy_result(y)
+
+
+def pinv(A: Any, *, rcond: float | None = None) -> Any:
+    """The pseudo-inverse; singular values <= rcond * the largest count as 0."""
+    u, s, vh = svd(A, False)
+    m, n = shape_of(A)[-2:]
+    if rcond is None:
+        rcond = max(m, n) * float(np.finfo(dtype_of(A).np).eps)
+    kept = s > s.amax(-1, keepdim=True) * rcond
+    zero, one = (full((), c, dtype=dtype_of(A)) for c in (0.0, 1.0))
+    inverse = (1.0 / s.where(kept, one)).where(kept, zero)
+    return _t(vh) @ (unsqueeze(inverse, -1) * _t(u))
+
+
+def lstsq(A: Any, B: Any) -> Any:
+    """The X of least norm that makes |A X - B| smallest."""
+    return pinv(A) @ B
+
+
+def matrix_rank(A: Any, *, tol: float | None = None) -> Any:
+    """How many singular values exceed tol (or the rounding error of the largest)."""
+    s = svdvals(A)
+    if tol is None:
+        eps = max(shape_of(A)[-2:]) * float(np.finfo(dtype_of(A).np).eps)
+        return (s > s.amax(-1, keepdim=True) * eps).sum(-1)
+    return (s > tol).sum(-1)
+
+
+def cond(A: Any, p: Any = None) -> Any:
+    """The condition number: the norm of A times that of its inverse (p None: 2)."""
+    if p is None or p == 2:
+        s = svdvals(A)
+        return select(s, -1, 0) / select(s, -1, shape_of(s)[-1] - 1)
+    return matrix_norm(A, p) * matrix_norm(inv(A), p)
+
+
+def matrix_power(A: Any, n: int, *, out: Any = None) -> Any:
+    """A @ A @ ... @ A, n times; the identity for 0, of the inverse for negative n."""
+    shape = shape_of(A)
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        raise RuntimeError(
+            "linalg.matrix_power: A must be batches of square matrices, but they are of shape "
+            f"{list(shape)}"
+        )
+    y = None
+    square, k = (inv(A), -n) if n < 0 else (A, n)
+    while k:
+        if k & 1:
+            y = square if y is None else y @ square
+        k >>= 1
+        square = square @ square if k else square
+    if y is None:
+        y = expand(eye(shape[-1], dtype=dtype_of(A)), shape).clone()
+    y = y.clone() if y is A else y
+    return y if out is None else out.copy_result(y)
+
+
+def matrix_norm(
+    A: Any, ord: Any = "fro", dim: tuple[int, int] = (-2, -1), keepdim: bool = False, *,
+    dtype: Any = None, out: Any = None,
+) -> Any:  # fmt: skip
+    """fro: of all elements; nuc: sum of singular values; 2, -2: largest, smallest of them;
+    1, -1: largest, smallest column sum of |A|; inf, -inf: of the rows."""
+    A = A if dtype is None else A.to(dtype)
+    rank = len(shape_of(A))
+    rows, cols = (d % rank for d in dim)
+    if ord == "fro":
+        y = vector_norm(A, 2, (rows, cols), keepdim)
+    elif ord in ("nuc", 2, -2):
+        s = svdvals(A.movedim((rows, cols), (-2, -1)))
+        y = s.sum(-1) if ord == "nuc" else s.amax(-1) if ord == 2 else s.amin(-1)
+        if keepdim:
+            for d in sorted((rows, cols)):
+                y = unsqueeze(y, d)
+    elif ord in (1, -1, math.inf, -math.inf):
+        summed, other = (rows, cols) if abs(ord) == 1 else (cols, rows)
+        sums = A.abs().sum(summed, keepdim=True)
+        y = sums.amax(other, True) if ord > 0 else sums.amin(other, True)
+        y = y if keepdim else squeeze(y, (rows, cols))
+    else:
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    return y if out is None else out.copy_result(y)
+
+
+def norm(
+    A: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, out: Any = None,
+    dtype: Any = None,
+) -> Any:  # fmt: skip
+    """vector_norm, or matrix_norm where `ord` is given and `dim` names two dims (or A has two)."""
+    rank = len(shape_of(A))
+    pair = dim is not None and not isinstance(dim, int) and len(dim) == 2
+    if ord is not None and (pair or (dim is None and rank == 2)):
+        return matrix_norm(A, ord, tuple(dim) if pair else (-2, -1), keepdim, dtype=dtype, out=out)
+    if isinstance(ord, str):
+        raise RuntimeError(f"linalg.norm: order {ord} is for matrices only")
+    return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
+
+
+def cross(input: Any, other: Any, *, dim: int = -1, out: Any = None) -> Any:
+    """The vector product along dim."""
+    return _cross(input, other, dim, out=out)
+
+
+def diagonal(A: Any, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    """The diagonal of the last two dims, as a view."""
+    return _diagonal(A, offset, dim1, dim2)
+
+
+def vecdot(x: Any, y: Any, *, dim: int = -1, out: Any = None) -> Any:
+    """The sum of x * y along dim."""
+    z = (x * y).sum(dim)
+    return z if out is None else out.copy_result(z)
+
+
+def vander(x: Any, N: int | None = None) -> Any:
+    """y[..., i, j] = x[..., i] ** j, j < N"""
+    n = shape_of(x)[-1] if N is None else N
+    powers = [full(shape_of(x), 1, dtype=dtype_of(x))]
+    for _ in range(n - 1):
+        powers.append(powers[-1] * x)
+    return stack(powers[:n], -1)

@@ -1,0 +1,121 @@
+"""Linear algebra: rules, gradients on matrices of the right kind, NumPy's answers, errors."""
+
+import math
+
+import numpy as np
+import pytest
+
+import weft
+from tests.ops.rules import check, gradients
+from weft.core.op import REGISTRY
+from weft.ops import linalg
+
+OPS = [k for k in REGISTRY.values() if k.__module__ == linalg.__name__]
+L = weft.linalg
+
+
+@pytest.mark.parametrize("kind", OPS, ids=lambda k: k.name)
+def test_every_rule(kind):
+    check(kind)
+
+
+@pytest.fixture
+def square(rng):
+    return rng.normal(size=(2, 3, 3)) + 2 * np.eye(3)
+
+
+def symmetric(t):
+    return t + t.mT + 6 * weft.eye(3, dtype=t.dtype)
+
+
+def test_against_numpy(square, rng):
+    x = weft.from_numpy(square)
+    near = lambda t, w: np.testing.assert_allclose(t.numpy(), w, 1e-9, 1e-10)
+    near(L.inv(x), np.linalg.inv(square))
+    near(weft.det(x), np.linalg.det(square))
+    near(x.slogdet().logabsdet, np.linalg.slogdet(square)[1])
+    near(L.matrix_power(x, 5), np.linalg.matrix_power(square, 5))
+    near(L.matrix_power(x, -2), np.linalg.matrix_power(square, -2))
+    near(L.matrix_power(x, 0), np.broadcast_to(np.eye(3), (2, 3, 3)))
+    near(L.svdvals(x), np.linalg.svd(square, compute_uv=False))
+    near(L.pinv(x[:, :2]), np.linalg.pinv(square[:, :2]))
+    for ord in ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf):
+        near(L.norm(x[0], ord), np.linalg.norm(square[0], ord))
+        near(L.matrix_norm(x, ord, keepdim=True), np.linalg.norm(square, ord, (1, 2), True))
+    near(L.norm(x), np.linalg.norm(square.reshape(-1)))
+    near(L.norm(x, 3, 1), np.linalg.norm(square, 3, 1))
+    near(L.cond(x), np.linalg.cond(square))
+    b = rng.normal(size=(2, 3, 4))
+    near(L.solve(x, weft.from_numpy(b)), np.linalg.solve(square, b))
+    near(L.solve(x, weft.from_numpy(b[..., 0].copy())), np.linalg.inv(square) @ b[..., :1] @ [1])
+    near(L.solve(x, weft.from_numpy(b).mT, left=False), np.swapaxes(b, 1, 2) @ np.linalg.inv(square))
+    near(L.solve_triangular(x, weft.from_numpy(b), upper=True), np.linalg.solve(np.triu(square), b))
+    one = np.tril(square, -1) + np.eye(3)
+    got = L.solve_triangular(x, weft.from_numpy(b), upper=False, unitriangular=True)
+    near(got, np.linalg.solve(one, b))
+    assert L.matrix_rank(weft.ones(3, 3)).item() == 1
+    near(L.vander(weft.tensor([1.0, 2.0, 3.0])), np.vander([1, 2, 3], increasing=True))
+    near(L.lstsq(x[0, :, :2], weft.from_numpy(b[0])), np.linalg.lstsq(square[0, :, :2], b[0])[0])
+
+
+def test_factors_multiply_to_the_matrix(square, rng):
+    tall = weft.from_numpy(rng.normal(size=(2, 4, 3)))
+    for a in (tall, tall.mT, weft.from_numpy(square)):
+        u, s, vh = L.svd(a, full_matrices=False)
+        assert weft.allclose(u @ weft.diag_embed(s) @ vh, a, atol=1e-9)
+        q, r = L.qr(a)
+        assert weft.allclose(q @ r, a, atol=1e-9) and weft.allclose(r, r.triu(), atol=1e-12)
+        u, _, vh = L.svd(a)
+        assert u.shape[-1] == a.shape[-2] and vh.shape[-1] == a.shape[-1]
+    a = symmetric(weft.from_numpy(square))
+    values, v = L.eigh(a)
+    assert weft.allclose(v @ weft.diag_embed(values) @ v.mT, a, atol=1e-9)
+    spd = a @ a
+    low = L.cholesky(spd)
+    assert weft.allclose(low @ low.mT, spd, atol=1e-9) and weft.equal(low, low.tril())
+    assert weft.allclose(L.cholesky(spd, upper=True), low.mT)
+
+
+def test_gradients_of_functions_of_symmetric_matrices(square):
+    spd = lambda t: symmetric(t) @ symmetric(t)
+    gradients(lambda t: L.cholesky(spd(t)), [square], tol=1e-5)
+    gradients(lambda t: L.eigvalsh(symmetric(t)), [square], tol=1e-5)
+    gradients(lambda t: L.eigh(symmetric(t)).eigenvectors ** 2, [square], order=1, tol=1e-5)
+
+
+def test_gradients_of_factors(rng):
+    for shape in ((3, 3), (4, 2), (2, 4)):
+        a = rng.normal(size=shape)
+        gradients(L.svdvals, [a], tol=1e-5)
+        gradients(lambda t: L.svd(t, False).U ** 2, [a], order=1, tol=1e-5)
+        gradients(lambda t: L.svd(t, False).Vh ** 2, [a], order=1, tol=1e-5)
+        gradients(L.pinv, [a], order=1, tol=1e-4)
+        gradients(lambda t: L.matrix_norm(t, "nuc"), [a], order=1, tol=1e-5)
+    a = rng.normal(size=(2, 3, 3))
+    gradients(lambda t: L.qr(t).Q, [a], order=1, tol=1e-5)
+    gradients(lambda t: L.qr(t).R, [a], order=1, tol=1e-5)
+    gradients(weft.logdet, [a[:1] @ a[:1].swapaxes(1, 2)], tol=1e-4)
+
+
+def test_determinant_of_a_singular_matrix_has_a_gradient():
+    x = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]])
+    gradients(weft.det, [x], order=1)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(RuntimeError, match="singular"):
+        L.inv(weft.zeros(2, 2))
+    with pytest.raises(RuntimeError, match="singular"):
+        L.solve(weft.zeros(2, 2), weft.zeros(2))
+    with pytest.raises(RuntimeError, match="not positive-definite"):
+        L.cholesky(-weft.eye(2))
+    with pytest.raises(RuntimeError, match="square matrices, but they are 2 by 3"):
+        L.inv(weft.zeros(2, 3))
+    with pytest.raises(RuntimeError, match="at least 2 dimensions"):
+        L.det(weft.zeros(3))
+    with pytest.raises(RuntimeError, match="float32 or float64"):
+        L.inv(weft.eye(2).half())
+    with pytest.raises(RuntimeError, match="Incompatible shapes"):
+        L.solve(weft.eye(2), weft.zeros(3, 1))
+    with pytest.raises(RuntimeError, match="not supported"):
+        L.matrix_norm(weft.eye(2), 3)
