@@ -1,7 +1,7 @@
 """Op from its printed form: `parse_op("Softmax(dim=1)")` is `Softmax(dim=1)`.
 
 Grammar: NAME(attr=value, ...), a value being a Python literal (number, string, bool, None, tuple),
-`inf`, `nan`, or a dtype's short name (f32, i64).  The text is data: nothing of it is executed.
+`inf`, `nan`, a dtype's short name (f32, i64), or an op.  The text is data: nothing of it is executed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def parse_op(text: str) -> Op:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError, ValueError) as e:
         raise ValueError(f"not an op: {text[:80]!r} ({e.__class__.__name__})") from None
+    return _op(call, text)
+
+
+def _op(call: ast.expr, text: str) -> Op:
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
         raise ValueError(f"not an op, which reads Name(attribute=value, ...): {text[:80]!r}")
     cls = REGISTRY.get(call.func.id)
@@ -61,6 +65,8 @@ def _value(node: ast.expr, text: str) -> Any:
         return BY_NAME[node.attr]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Dim":
         return _dim(node, text)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in REGISTRY:
+        return _op(node, text)  # an op whose attribute is an op: Slope(fn=Gelu(), order=1)
     raise ValueError(f"not a value in an op's text: {ast.unparse(node)[:60]} in {text[:80]!r}")
 
 

@@ -59,10 +59,20 @@ class ConvOp(Op, abstract=True):
         )  # type: ignore[return-value]
 
 
+    def fits(self, x: Type, w: Type, out: tuple | None = None) -> None:
+        """Raise RuntimeError unless w's windows lie in x (and give `out` images)."""
+        size = self.out_size(x.shape[2:], w.shape[2:])
+        if w.shape[1] * self.groups != x.shape[1] or min(w.shape[1:]) < 1 or min(size) < 1:
+            raise RuntimeError(f"{self}: input {x.shape} and weight {w.shape} do not fit")
+        if out is not None and (out[1] != w.shape[0] or out[2] > size[0] or out[3] > size[1]):
+            raise RuntimeError(f"{self}: weight {w.shape} on {x.shape} does not give {out}")
+
+
 class Conv2d(ConvOp):
     """y = the windows of x times w, plus bias"""
 
     def type(self, x: Type, w: Type, *bias: Type) -> Type:
+        self.fits(x, w)
         return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -104,7 +114,9 @@ class Conv2dInput(ConvOp):
     size: Pair = (0, 0)
 
     def type(self, g: Type, w: Type, *bias: Type) -> Type:
-        return Type((g.shape[0], w.shape[1] * self.groups, *self.size), g.dtype)
+        x = Type((g.shape[0], w.shape[1] * self.groups, *self.size), g.dtype)
+        self.fits(x, w, g.shape)
+        return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
@@ -152,7 +164,9 @@ class Conv2dWeight(ConvOp):
     kernel: Pair = (1, 1)
 
     def type(self, g: Type, x: Type) -> Type:
-        return Type((g.shape[1], x.shape[1] // self.groups, *self.kernel), g.dtype)
+        w = Type((g.shape[1], x.shape[1] // self.groups, *self.kernel), g.dtype)
+        self.fits(x, w, g.shape)
+        return w
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return plan_conv2d_dw(ins[0], ins[1], out, *self.planned)

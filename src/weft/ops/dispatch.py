@@ -198,7 +198,12 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
         out_layout = Layout.contiguous(t.shape, t.dtype.np)
-        launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
+        try:
+            launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
+        except ValueError:  # a layout that the kernel does not read
+            if all(a.flags.c_contiguous for a in arrays):
+                raise
+            return _run_native(op, tuple(wrap(np.array(a, order="C")) for a in arrays))
         if len(_launches) > _LAUNCH_CAP:
             _launches.clear()
         found = _launches[key] = (launch, t.shape, t.dtype.np)

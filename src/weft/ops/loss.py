@@ -14,7 +14,7 @@ import numpy as np
 
 from weft.core import scalar as S
 from weft.core.op import Op, sample
-from weft.core.types import Type, broadcast_shapes
+from weft.core.types import Type, broadcast_shapes, numel
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.arithmetic import maximum
 from weft.ops.creation import ones_like
@@ -31,6 +31,8 @@ class PickClass(Op):
     ignore: int = -100
 
     def type(self, x: Type, target: Type) -> Type:
+        if (x.shape[0], *x.shape[2:]) != target.shape or (x.shape[1] == 0 != numel(target.shape)):
+            raise RuntimeError(f"{self}: targets {target.shape} for an input {x.shape}")
         return Type(target.shape, x.dtype)
 
     def host(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -196,6 +196,8 @@ class Norm(Op):
     eps: float = 1e-5
 
     def type(self, x: Type, *rest: Type) -> Type:
+        if broadcast_shapes(x.shape, *(r.shape for r in rest), op="norm") != x.shape:
+            raise RuntimeError(f"norm: operands {[r.shape for r in rest]} exceed input {x.shape}")
         return x
 
     def body(self, x: Any, w: Any, b: Any, m: Any = None, r: Any = None) -> Any:
@@ -222,6 +224,14 @@ class Norm(Op):
     )
 
 
+def _row_type(op: Any, x: Type, *params: Type) -> Type:
+    """x's type; RuntimeError unless the parameters have the shape of its last dims."""
+    for p in params:
+        if p.shape != x.shape[x.ndim - op.ndims :]:
+            raise RuntimeError(f"{op}: a parameter of shape {p.shape} for an input {x.shape}")
+    return x
+
+
 class LayerNorm(Op):
     """y = (x - m) r w + b over the last `ndims` dims; w and b have their shape"""
 
@@ -232,9 +242,11 @@ class LayerNorm(Op):
         return tuple(range(ndim - self.ndims, ndim))
 
     def type(self, x: Type, w: Type, b: Type) -> Type:
-        return x
+        return _row_type(self, x, w, b)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        if out.size == 0:
+            return Launch(())
         return plan_layer_norm(ins[0], self.ndims, out, self.eps, weight=ins[1], bias=ins[2])
 
     def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -266,9 +278,11 @@ class RmsNorm(Op):
         return tuple(range(ndim - self.ndims, ndim))
 
     def type(self, x: Type, w: Type) -> Type:
-        return x
+        return _row_type(self, x, w)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        if out.size == 0:
+            return Launch(())
         return plan_rms_norm(ins[0], self.ndims, out, self.eps, weight=ins[1])
 
     def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:

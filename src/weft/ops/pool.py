@@ -54,7 +54,10 @@ class PoolOp(Op, abstract=True):
         )  # type: ignore[return-value]
 
     def type(self, x: Type) -> Type:
-        return Type((*x.shape[:2], *self.out_size(x.shape[2:])), x.dtype)
+        out = self.out_size(x.shape[2:])
+        if min(out) < 1:
+            raise RuntimeError(f"{self}: no window fits an image of {x.shape[2:]}")
+        return Type((*x.shape[:2], *out), x.dtype)
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
         return _fold_batch(self, size, dims, *xs)
@@ -162,9 +165,13 @@ class PlaneTake(Op):
     """y[n, c, i, j] = x[n, c] at flat place places[n, c, i, j]"""
 
     def type(self, x: Type, places: Type) -> Type:
+        if x.shape[:2] != places.shape[:2] or (0 in x.shape[2:] and 0 not in places.shape):
+            raise RuntimeError(f"{self}: places {places.shape} for planes {x.shape}")
         return Type(places.shape, x.dtype)
 
     def host(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+        if places.size == 0:
+            return np.empty(places.shape, x.dtype)
         lead = places.shape[:2]
         flat = np.take_along_axis(x.reshape(*lead, -1), places.reshape(*lead, -1), 2)
         return flat.reshape(places.shape)
@@ -270,6 +277,8 @@ class AdaptivePool(Op, abstract=True):
     size: Pair = (1, 1)
 
     def type(self, x: Type) -> Type:
+        if 0 in x.shape[2:]:
+            raise RuntimeError(f"{self}: an image of {x.shape[2:]} has no parts")
         return Type((*x.shape[:2], *self.size), x.dtype)
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
@@ -353,7 +362,7 @@ class AdaptiveMaxPool2dPlaces(AdaptivePool):
     nondiff = "its result is an index"
 
     def type(self, x: Type) -> Type:
-        return Type((*x.shape[:2], *self.size), dt.int64)
+        return Type(AdaptivePool.type(self, x).shape, dt.int64)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_adaptive_max_pool2d_indices(ins[0], out)
