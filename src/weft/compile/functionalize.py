@@ -16,7 +16,6 @@ from weft.core import dtype as dt
 from weft.core.graph import Builder, Graph, Node
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.ops.creation import Clone
 from weft.ops.dispatch import NUMBERS
 from weft.ops.view import AsStrided, WriteStrided
 
@@ -97,33 +96,23 @@ class _Functionalizer:
         outputs: dict[str, Node] = {}
         results: dict[int, str] = {}
         views = []
-        taken: set[int] = set()
         for k in live:
             if self.owner(k) != k:
                 views.append(k)
             else:
                 results[k] = f"r{k}"
-                outputs[f"r{k}"] = self._own(self.current[k], taken)
+                outputs[f"r{k}"] = self.current[k]
         outputs.update((name, self.value(k)) for name, k in named.items())
         written = {}
         for ref in self.written:
             if ref < 0 or ref < self.first:
                 name = f"w{len(written)}"
                 written[name] = ref
-                outputs[name] = self._own(self.current[ref], taken)
+                outputs[name] = self.current[ref]
         graph = Graph(self.inputs, outputs, self.lines, self.effects)
         ext = {~r: n for r, n in self._inputs_of.items() if r < 0}
         earlier = {r: n for r, n in self._inputs_of.items() if r >= 0}
         return Segment(graph, ext, earlier, self.numbers, results, views, written)
-
-    def _own(self, n: Node, taken: set[int]) -> Node:
-        """The node as a value with memory of its own."""
-        if n.op is None or n.op.is_view or id(n) in taken:
-            n = self.b.node(Clone(), n)
-        while id(n) in taken:
-            n = self.b.node(Clone(), n)
-        taken.add(id(n))
-        return n
 
     @property
     def _inputs_of(self) -> dict[int, Node]:

@@ -27,6 +27,7 @@ from weft.core.op import Op
 from weft.core.types import Type
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.lower import lower_nest
 from weft.ops.kinds import Create, Reduce
 from weft.ops.view import Reshape
 from weft.runtime import memory, native
@@ -225,12 +226,15 @@ class Program:
                 r = group.reduce.op
                 assert isinstance(r, Reduce)
                 launch = plan_reduce(r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout)  # noqa: E501
-                self.steps.append(Entry(launch, out, ins, r, _label(group), _loops(exprs)))
+                self.steps.append(Entry(launch, out, ins, r, _label(group)))
                 return
             outs = [self.places[id(w)] for w in group.wanted]
             planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
             self.steps.append(
-                Entry(planned.launch, out, [*outs[1:], *ins], op, _label(group), _loops(exprs))
+                Entry(
+                    planned.launch, out, [*outs[1:], *ins], op, _label(group),
+                    _loops(exprs, ins, outs),
+                )
             )
             return
         ins = [self.places[id(a)] for a in n.args if isinstance(a, Node)]
@@ -369,8 +373,14 @@ def _label(group: Group) -> str:
     return " ".join(names) if len(names) <= 6 else f"{' '.join(names[:5])} ... {len(names)} ops"
 
 
-def _loops(exprs: list[S.Expr]) -> tuple[str, ...]:
-    return tuple(f"out{i} = {S.show(e)}" for i, e in enumerate(exprs)) if config.wants(4) else ()
+def _loops(exprs: list[S.Expr], ins: list[Place], outs: list[Place]) -> tuple[str, ...]:
+    """The loop as text, for WEFT_DEBUG=4."""
+    if not config.wants(4):
+        return ()
+    program = lower_nest(
+        tuple(exprs), tuple(p.layout for p in ins), tuple(p.layout for p in outs)
+    )
+    return tuple(str(program).split("\n"))
 
 
 class _Slots:

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from weft.core import config
+
 CACHE_VERSION = 1  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
 _MAX_FILES = 64  # of about 15 KB, in each of 256 folders
@@ -139,9 +141,18 @@ def load(
         if found is None or any(name not in found for name in exports):
             found = _link(key, _object(key, ir_text), exports, imports or {})
             _loaded[key] = found
+            _show(ir_text, exports)
         else:
             _counts["memory"] += 1
         return {name: found[name] for name in exports}
+
+
+def _show(ir_text: str, exports: Sequence[str]) -> None:
+    """The source of what was linked just now, for WEFT_DEBUG=5 (LLVM IR) and 6 (assembly)."""
+    if config.wants(5):
+        config.show(5, f"llvm {exports[0]}", ir_text)
+    if config.wants(6):
+        config.show(6, f"assembly {exports[0]}", emit_assembly(ir_text))
 
 
 def cache_stats() -> dict[str, int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from weft.compile.passes.canonicalize import canonicalize, is_canonical
 from weft.compile.passes.decompose import decompose, has_no_composites
+from weft.compile.passes.own import outputs_are_own, own
 from weft.core import config
 from weft.core.graph import Graph, to_text, verify
 
@@ -31,6 +32,7 @@ class Pass:
 PASSES = (
     Pass("decompose", decompose, "every op has a kernel or host code", has_no_composites),
     Pass("canonicalize", canonicalize, "no view of a view of the same kind", is_canonical),
+    Pass("own", own, "every output has memory of its own", outputs_are_own),
 )
 
 

@@ -1,0 +1,40 @@
+"""own: every output is a value with memory of its own, so that a run can hand it out.
+
+An output that is an input, a view, or an output already under another name becomes a Clone of it.
+"""
+
+from __future__ import annotations
+
+from weft.core.graph import Builder, Graph, Node, transform
+from weft.ops.creation import Clone
+
+
+def own(g: Graph) -> Graph:
+    """The graph with shared and viewed outputs copied."""
+    if outputs_are_own(g):
+        return g
+    builders: list[Builder] = []
+
+    def rule(b: Builder, n: Node, args: tuple) -> Node:
+        builders[:] = [b]
+        assert n.op is not None
+        return b.node(n.op, *args)
+
+    new = transform(g, rule)
+    b = builders[0] if builders else Builder()
+    taken: set[int] = set()
+    for name, n in new.outputs.items():
+        while n.op is None or n.op.is_view or id(n) in taken:
+            n = b.node(Clone(), n)
+        taken.add(id(n))
+        new.outputs[name] = n
+    return new
+
+
+def outputs_are_own(g: Graph) -> bool:
+    taken: set[int] = set()
+    for n in g.outputs.values():
+        if n.op is None or n.op.is_view or id(n) in taken:
+            return False
+        taken.add(id(n))
+    return True
