@@ -94,12 +94,16 @@ def bind(g: Graph, sizes: dict[str, int]) -> Graph:
     lines = {}
     for n in g.nodes():
         assert n.op is not None
-        attrs = [_fill(getattr(n.op, f.name), sizes) for f in fields(n.op)]  # type: ignore[arg-type]
         args = [new[id(a)] if isinstance(a, Node) else a for a in n.args]
-        made = new[id(n)] = b.node(type(n.op)(*attrs), *args)
+        made = new[id(n)] = b.node(with_sizes(n.op, sizes), *args)
         if n.serial in g.lines:
             lines[made.serial] = g.lines[n.serial]
     return Graph(inputs, {k: new[id(v)] for k, v in g.outputs.items()}, lines)
+
+
+def with_sizes(op: Op, sizes: dict[str, int]) -> Op:
+    """The op with sizes put in for its symbols."""
+    return type(op)(*(_fill(getattr(op, f.name), sizes) for f in fields(op)))  # type: ignore[arg-type]
 
 
 def _fill(v: Any, sizes: dict[str, int]) -> Any:

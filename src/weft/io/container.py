@@ -2,7 +2,8 @@
 
 Written to a temporary file beside the target, flushed to the disk, renamed: a reader sees the old
 file or the new one, never a half.  The metadata carries a digest of every tensor and of the other
-metadata, so a changed or cut file is refused.
+metadata, so a changed or cut file is refused.  A file is read in one go (not mapped: a mapped file
+that another program cuts would end this one) and its tensors are views of that memory.
 
 Format: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, raw data).
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,27 @@ import safetensors.numpy
 from weft.core import dtype as dt
 
 DIGEST = "weft.digest"
+_LONGEST_HEADER = 100_000_000  # bytes; as the safetensors library
+_DTYPES = {
+    "F64": dt.float64, "F32": dt.float32, "F16": dt.float16, "BF16": dt.bfloat16, "I64": dt.int64,
+    "I32": dt.int32, "I16": dt.int16, "I8": dt.int8, "U8": dt.uint8, "BOOL": dt.bool,
+}  # fmt: skip
 
 
 class BadFile(ValueError):
     """The file is cut, changed, or not what its name says; the message says which, and where."""
 
 
-def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str],
-          *, digest: bool = True) -> None:  # fmt: skip
+# -------------------------------------------------------------------------------------- writing
+
+
+def write(
+    path: str | os.PathLike,
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    *,
+    digest: bool = True,
+) -> None:
     """Write the container atomically.  TypeError: a dtype that safetensors lacks."""
     metadata = dict(metadata)
     if digest:
@@ -44,14 +58,14 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: M
 
 def replace(path: str | os.PathLike, data: bytes) -> None:
     """Put `data` at `path` in one step, surviving a crash at any moment."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent or ".", prefix=f".{target.name}.")
+    target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
         with os.fdopen(handle, "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
@@ -59,16 +73,13 @@ def replace(path: str | os.PathLike, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+_BINARY = getattr(os, "O_BINARY", 0)  # without it Windows would change line ends
 
 
 def _sync_folder(folder: Path) -> None:
     """The rename itself must reach the disk; systems without folder handles do it on their own."""
     try:
-        fd = os.open(folder or ".", os.O_RDONLY)
+        fd = os.open(folder, os.O_RDONLY)
     except OSError:
         return
     try:
@@ -79,58 +90,133 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def read(path: str | os.PathLike, *, check: bool = True) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata).  The arrays own their memory and may be written.
+# -------------------------------------------------------------------------------------- reading
+
+
+def read(
+    path: str | os.PathLike, *, check: bool = True
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, metadata).  The arrays may be written; they share one piece of memory.
 
     FileNotFoundError; BadFile for anything that is not a whole, unchanged container.
     """
-    with open(path, "rb") as f:
-        data = f.read()
-    header = _header(data, path)
-    try:
-        loaded = safetensors.numpy.load(data)
-    except Exception as e:
-        raise BadFile(f"{path}: not a whole safetensors file: {e}") from None
-    metadata = header.get("__metadata__") or {}
-    arrays = {}
-    for name, a in loaded.items():
-        try:
-            dt.from_np(a.dtype)
-        except TypeError as e:
-            raise BadFile(f"{path}: tensor {name!r}: {e}") from None
-        arrays[name] = a if a.flags.writeable else a.copy()
+    data = _contents(path)
+    header, start = _header(data, path)
+    metadata = _metadata(header.pop("__metadata__", {}), path)
+    arrays = _arrays(header, data[start:], path)
     if check and DIGEST in metadata:
-        told = metadata[DIGEST]
         rest = {k: v for k, v in metadata.items() if k != DIGEST}
-        if _digest(arrays, rest) != told:
+        if _digest(arrays, rest) != metadata[DIGEST]:
             raise BadFile(f"{path}: the contents were changed since the file was written (digest)")
     return arrays, metadata
 
 
-def _header(data: bytes, path: Any) -> dict:
-    if len(data) < 8:
-        raise BadFile(f"{path}: {len(data)} bytes: a container has a header of at least 8")
-    size = int.from_bytes(data[:8], "little")
-    if size > len(data) - 8:
+def _contents(path: str | os.PathLike) -> np.ndarray:
+    with open(path, "rb", buffering=0) as f:
+        data = np.empty(os.fstat(f.fileno()).st_size, np.uint8)
+        view, at = memoryview(data), 0
+        while at < len(view):
+            count = f.readinto(view[at:])
+            if not count:
+                raise BadFile(f"{path}: the file became shorter while it was read")
+            at += count
+    return data
+
+
+def _header(data: np.ndarray, path: Any) -> tuple[dict, int]:
+    if data.size < 8:
+        raise BadFile(f"{path}: {data.size} bytes: a container has a header of at least 8")
+    size = int.from_bytes(data[:8].tobytes(), "little")
+    if size > data.size - 8:
         raise BadFile(
-            f"{path}: the header needs {size} bytes and the file holds {len(data) - 8}: it is cut, "
+            f"{path}: the header needs {size} bytes and the file holds {data.size - 8}: it is cut, "
             "or not a safetensors file"
         )
+    if size > _LONGEST_HEADER:
+        raise BadFile(f"{path}: a header of {size} bytes: more than {_LONGEST_HEADER}")
     try:
-        header = json.loads(data[8 : 8 + size])
-    except ValueError:
-        raise BadFile(f"{path}: the header is not JSON: not a safetensors file") from None
+        header = json.loads(data[8 : 8 + size].tobytes(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as e:
+        what = str(e) if isinstance(e, _Twice) else "not JSON: not a safetensors file"
+        raise BadFile(f"{path}: the header is {what}") from None
     if not isinstance(header, dict):
         raise BadFile(f"{path}: the header is not a JSON object")
-    return header
+    return header, 8 + size
+
+
+class _Twice(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [k for k, _ in pairs]
+        twice = next(k for k in names if names.count(k) > 1)
+        raise _Twice(f"ambiguous: it has {twice[:80]!r} twice")
+    return found
+
+
+def _metadata(found: Any, path: Any) -> dict[str, str]:
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise BadFile(f"{path}: __metadata__ is not an object of strings")
+    return found
+
+
+def _arrays(header: dict, data: np.ndarray, path: Any) -> dict[str, np.ndarray]:
+    """The tensors; together they must fill the data, each byte once."""
+    arrays = {}
+    spans = []
+    for name, entry in header.items():
+        d, shape, begin, end = _entry(entry, f"{path}: tensor {name[:80]!r}")
+        if end > data.size:
+            raise BadFile(
+                f"{path}: tensor {name[:80]!r} ends at byte {end} of {data.size}: the file is cut"
+            )
+        a = data[begin:end]
+        if a.ctypes.data % d.itemsize:
+            a = a.copy()  # kernels read whole elements
+        arrays[name] = a.view(d.np).reshape(shape)
+        spans.append((begin, end, name))
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            raise BadFile(f"{path}: tensor {name[:80]!r} begins at byte {begin}, not at {at}")
+        at = end
+    if at != data.size:
+        raise BadFile(f"{path}: {data.size - at} bytes belong to no tensor")
+    return arrays
+
+
+def _entry(entry: Any, where: str) -> tuple[dt.dtype, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise BadFile(f"{where}: its entry must have dtype, shape and data_offsets")
+    d = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    if d is None:
+        raise BadFile(f"{where}: dtype {str(entry['dtype'])[:40]!r} is none of {', '.join(_DTYPES)}")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _is_sizes(shape) or len(shape) > 64 or not _is_sizes(offsets) or len(offsets) != 2:
+        raise BadFile(f"{where}: shape and data_offsets must be lists of sizes")
+    needed = d.itemsize
+    for n in shape:
+        needed *= n
+    begin, end = offsets
+    if end - begin != needed:
+        raise BadFile(f"{where}: {d.name} {shape} needs {needed} bytes, it has {end - begin}")
+    return d, tuple(shape), begin, end
+
+
+def _is_sizes(v: Any) -> bool:
+    return isinstance(v, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in v)
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in the order of the names, then the metadata."""
     h = hashlib.sha256()
     for name in sorted(arrays):
         a = arrays[name]
-        h.update(f"{name}|{a.dtype}|{a.shape}|".encode())
+        h.update(f"{len(name)}|{name}|{a.dtype}|{a.shape}|".encode())
         h.update(np.ascontiguousarray(a).view(np.uint8).data if a.size else b"")
     for k in sorted(metadata):
-        h.update(f"{k}={metadata[k]}|".encode())
+        h.update(f"{len(k)}|{k}|{len(metadata[k])}|{metadata[k]}|".encode())
     return h.hexdigest()

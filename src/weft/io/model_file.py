@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import platform
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +20,16 @@ import numpy as np
 
 import weft
 from weft.compile.program import Program
-from weft.compile.symbolic import NotUniform, bind, generalise, sizes_of
+from weft.compile.symbolic import NotUniform, bind, generalise
 from weft.compile.trace import trace
 from weft.core.graph import Graph, to_text
 from weft.core.graph_text import parse
-from weft.io import container, report, tree
-from weft.kernels.layout import Layout
+from weft.io import container, report, running, tree
+from weft.io.check import check_text
 
 FORMAT = "1"
 RESERVED = "weft/"
+_PROGRAMS = 64  # sets of input sizes that stay compiled
 
 
 def save(
@@ -56,7 +58,7 @@ def save(
     for name, t in state.items():
         if name.startswith(RESERVED):
             raise ValueError(f"save: the parameter name {name!r} begins with {RESERVED!r}")
-        arrays[name] = t.detach().numpy()
+        arrays[name] = np.ascontiguousarray(t.detach().numpy()).reshape(t.shape)
     metadata = {
         "weft.format": FORMAT,
         "weft.card": card,
@@ -74,21 +76,22 @@ def save(
         graph, captured = _traced(model, inputs, dynamic_batch)
         for name, t in captured.items():
             if name not in arrays:
-                arrays[f"{RESERVED}const/{name}"] = t.detach().numpy()
+                a = t.detach().numpy()
+                arrays[f"{RESERVED}const/{name}"] = np.ascontiguousarray(a).reshape(a.shape)
         metadata["weft.graph.forward"] = to_text(graph)
         metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
-    if metadata.get("weft.graph.forward"):
-        made = ModelFile(str(path), arrays, metadata)
+    made = ModelFile(str(path), arrays, metadata)
+    if example is not None:
         found = report.verify(made)
-        metadata["weft.report"] = json.dumps(found.as_dict())
+        made.keep_report("compiled", found)
         if not found.ok:
             raise RuntimeError(f"save: the graph does not reproduce the model:\n{found}")
-    container.write(path, arrays, metadata)
-    return ModelFile(str(path), arrays, metadata)
+    made.write()
+    return made
 
 
 def _lineage() -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"weft": weft.__version__, "python": platform.python_version(), "saved": now}
 
 
@@ -173,6 +176,12 @@ class ModelFile:
     arrays: dict[str, np.ndarray]
     metadata: dict[str, str]
     _programs: dict[tuple, Program] = field(default_factory=dict, repr=False)
+    _graphs: dict[str, Graph] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def write(self, path: str | os.PathLike | None = None) -> None:
+        """Write the file (to its own path), atomically."""
+        container.write(self.path if path is None else path, self.arrays, self.metadata)
 
     def state_dict(self) -> dict[str, weft.Tensor]:
         """The model's parameters and buffers, for load_state_dict."""
@@ -181,40 +190,90 @@ class ModelFile:
         }
 
     def graph(self, signature: str = "forward") -> Graph:
-        """The graph of a signature.  KeyError when the file was saved without an example."""
-        text = self.metadata.get(f"weft.graph.{signature}")
-        if text is None:
-            raise KeyError(f"{self.path}: no graph {signature!r} (saved without an example?)")
-        return parse(text)
+        """The graph of a signature.
+
+        KeyError when the file was saved without an example; BadFile for a text that is no graph,
+        or one whose weights are not the file's.
+        """
+        made = self._graphs.get(signature)
+        if made is None:
+            text = self.metadata.get(f"weft.graph.{signature}")
+            if text is None:
+                raise KeyError(f"{self.path}: no graph {signature!r} (saved without an example?)")
+            try:
+                made = parse(text)
+                check_text(made)
+                self._check_weights(made)
+            except (ValueError, RecursionError) as e:
+                raise container.BadFile(f"{self.path}: graph {signature!r}: {e}") from None
+            self._graphs[signature] = made
+        return made
+
+    def _check_weights(self, graph: Graph) -> None:
+        for n in graph.inputs:
+            if self.is_weight(n.name):
+                a = self.weight(n.name)
+                if a.shape != tuple(n.type.shape) or a.dtype != n.type.dtype.np:
+                    found = f"{a.dtype} {list(a.shape)}"
+                    raise ValueError(f"weight {n.name!r} is {found}, the graph takes {n.type}")
 
     @property
     def labels(self) -> list[str] | None:
-        text = self.metadata.get("weft.labels")
-        return None if text is None else json.loads(text)
+        found = self._json("labels", None)
+        if found is not None and not (
+            isinstance(found, list) and all(isinstance(v, str) for v in found)
+        ):
+            raise container.BadFile(f"{self.path}: weft.labels is not a list of texts")
+        return found
 
     @property
     def training(self) -> dict[str, Any] | None:
         """The training state that was saved, or None."""
-        text = self.metadata.get("weft.training")
-        return None if text is None else tree.unflatten(json.loads(text), self.arrays)
+        found = self._json("training", None)
+        return None if found is None else tree.unflatten(found, self.arrays)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return json.loads(self.metadata.get("weft.preprocessing", "{}"))
+        return self._json("preprocessing", {}, dict)
 
     @property
     def lineage(self) -> dict[str, Any]:
-        return json.loads(self.metadata.get("weft.lineage", "{}"))
+        return self._json("lineage", {}, dict)
+
+    def report(self, target: str = "compiled") -> dict[str, Any] | None:
+        """What the last verification on a target found ("compiled", "onnx"), or None."""
+        found = self._json("report", {}, dict).get(target)
+        return found if isinstance(found, dict) else None
+
+    def keep_report(self, target: str, found: report.Report) -> None:
+        """Put a report into the metadata; `write` puts it into the file."""
+        kept = {**self._json("report", {}, dict), target: found.as_dict()}
+        self.metadata["weft.report"] = json.dumps(kept)
+
+    def _json(self, key: str, default: Any, kind: type | None = None) -> Any:
+        text = self.metadata.get(f"weft.{key}")
+        if text is None:
+            return default
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            raise container.BadFile(f"{self.path}: weft.{key} is not JSON") from None
+        if kind is not None and not isinstance(found, kind):
+            raise container.BadFile(f"{self.path}: weft.{key} is not a {kind.__name__}")
+        return found
 
     def records(self) -> list[dict]:
         """Recorded calls: signature, inputs and outputs by name, as arrays."""
         out = []
-        for r in json.loads(self.metadata.get("weft.records", "[]")):
-            sides = {
-                side: {name: self.arrays[key] for name, key in r[side].items()}
-                for side in ("inputs", "outputs")
-            }
-            out.append({"signature": r["signature"], **sides})
+        for r in self._json("records", [], list):
+            try:
+                sides = {
+                    side: {name: self.arrays[key] for name, key in r[side].items()}
+                    for side in ("inputs", "outputs")
+                }
+                out.append({"signature": r["signature"], **sides})
+            except (KeyError, TypeError, AttributeError) as e:
+                raise container.BadFile(f"{self.path}: a record is not whole: {e!r}") from None
         return out
 
     def run(
@@ -222,7 +281,8 @@ class ModelFile:
     ) -> dict[str, np.ndarray]:
         """Run the compiled graph on arrays: no Python of the model is involved.
 
-        ValueError: a missing or unknown input, a shape or dtype that does not fit.
+        ValueError: a missing or unknown input, a shape or dtype that does not fit, a graph that
+        is not safe to run.
         """
         return self.program(inputs, signature)(inputs)
 
@@ -230,7 +290,7 @@ class ModelFile:
         """The function that runs the graph on inputs of these shapes (made once a set of shapes)."""
         graph = self.graph(signature)
         named = {n.name: n for n in graph.inputs}
-        weights = {k: self._weight(k) for k in named if self.is_weight(k)}
+        weights = {k: self.weight(k) for k in named if self.is_weight(k)}
         wanted = [k for k in named if k not in weights]
         if set(inputs) != set(wanted):
             raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(wanted)}")
@@ -238,21 +298,27 @@ class ModelFile:
             have, want = inputs[k].dtype, named[k].type.dtype
             if have != want.np:
                 raise ValueError(f"input {k!r} is {have}, the model takes {want.name}")
-        sizes = sizes_of(graph, {k: inputs[k].shape for k in wanted})
-        key = (signature, tuple(sorted(sizes.items())))
-        program = self._programs.get(key)
-        if program is None:
-            bound = bind(graph, sizes)
-            layouts = {
-                n.name: Layout.contiguous(n.type.shape, n.type.dtype.np) for n in bound.inputs
-            }
-            program = self._programs[key] = Program(bound, layouts)
+        sizes = running.sizes_for(graph, {k: inputs[k].shape for k in wanted})
+        program = self._program(graph, (signature, tuple(sorted(sizes.items()))), sizes)
 
         def call(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             ready = {k: np.ascontiguousarray(given[k]) for k in wanted}
+            for k in wanted:
+                if ready[k].shape != inputs[k].shape or ready[k].dtype != inputs[k].dtype:
+                    raise ValueError(f"input {k!r} is not of the shape the program was made for")
             return program.run({**weights, **ready})
 
         return call
+
+    def _program(self, graph: Graph, key: tuple, sizes: dict[str, int]) -> Program:
+        with self._lock:
+            program = self._programs.pop(key, None)
+            if program is None:
+                program = running.compiled(running.sized(graph, sizes))
+            self._programs[key] = program  # the last used stand last
+            while len(self._programs) > _PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            return program
 
     def programs(self) -> list[Program]:
         """The programs made so far, one a set of input sizes."""
@@ -262,7 +328,8 @@ class ModelFile:
         """Whether an input of the graph is a tensor of this file (else a caller gives it)."""
         return name in self.arrays or f"{RESERVED}const/{name}" in self.arrays
 
-    def _weight(self, name: str) -> np.ndarray:
+    def weight(self, name: str) -> np.ndarray:
+        """The file's tensor behind an input of the graph.  KeyError when it has none."""
         a = self.arrays.get(name)
         return self.arrays[f"{RESERVED}const/{name}"] if a is None else a
 
@@ -275,4 +342,6 @@ def load(path: str | os.PathLike) -> ModelFile:
         raise container.BadFile(
             f"{path}: not a .weft file (format {found!r}, this version reads {FORMAT!r})"
         )
+    if "weft.state" in metadata:
+        raise container.BadFile(f"{path}: a training state, not a model: weft.load reads it")
     return ModelFile(str(path), arrays, metadata)

@@ -75,7 +75,7 @@ class Gelu(Activation):
         half = S.mul(0.5, S.add(1.0, t))
         return S.add(half, S.mul(S.mul(S.mul(0.5, x), S.sub(1.0, S.mul(t, t))), inner))
 
-    onnx = Onnx("Gelu", 20)
+    onnx = Onnx("Gelu", 20, (("approximate", "approximate"),))
     samples = (*SAMPLES, sample((3, 4), approximate="tanh"))
 
 
@@ -219,7 +219,6 @@ class Softshrink(Activation):
         inside = S.and_(S.ge(x, -self.lambd), S.le(x, self.lambd))
         return S.where(inside, S.const(0.0, x.dtype), 1.0)
 
-    onnx = Onnx("Shrink", 9)
 
 
 class Mish(Activation):
@@ -279,7 +278,6 @@ class Prelu(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any, w: Any) -> tuple:
         return lambda: g.where(x > 0, g * w), lambda: (g * x).where(x <= 0, 0.0)
 
-    onnx = Onnx("PRelu", 16)
     samples = (sample((2, 3, 4), (3, 1)), sample((5,), (1,)))
 
 

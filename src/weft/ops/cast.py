@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
@@ -32,7 +33,7 @@ class Cast(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (cast(g, x.dtype),)
 
-    onnx = Onnx("Cast", 13)
+    onnx = Onnx("Cast", 13, build=onnx_rules.cast)
     samples = (
         sample((3, 4), dtype=dt.float64),
         sample((5,), dtype=dt.int32, low=-5, high=5),

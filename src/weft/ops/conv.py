@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
@@ -29,9 +30,6 @@ from weft.ops.view import expand, narrow, reshape, unsqueeze
 from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
-_RENAMES = (
-    ("stride", "strides"), ("padding", "pads"), ("dilation", "dilations"), ("groups", "group"),
-)  # fmt: skip
 
 
 class ConvOp(Op, abstract=True):
@@ -100,7 +98,7 @@ class Conv2d(ConvOp):
     def vmap(self, size: int, dims: tuple, x: Any, w: Any, *bias: Any) -> tuple[Any, int]:
         return _fold_batch(self, size, dims, x, w, *bias)
 
-    onnx = Onnx("Conv", 11, _RENAMES)
+    onnx = Onnx("Conv", 11, build=onnx_rules.conv)
     samples = (
         sample((2, 4, 5, 6), (6, 4, 3, 3), (6,), padding=(1, 1, 1, 1)),
         sample((1, 4, 7, 5), (6, 2, 2, 3), stride=(2, 1), groups=2, padding=(0, 1, 1, 2)),
@@ -151,7 +149,7 @@ class Conv2dInput(ConvOp):
     def vmap(self, size: int, dims: tuple, g: Any, w: Any, *bias: Any) -> tuple[Any, int]:
         return _fold_batch(self, size, dims, g, w, *bias)
 
-    onnx = Onnx("ConvTranspose", 11, _RENAMES)
+    onnx = Onnx("ConvTranspose", 11, build=onnx_rules.conv_transpose)
     samples = (
         sample((2, 6, 5, 6), (6, 4, 3, 3), (4,), padding=(1, 1, 1, 1), size=(5, 6)),
         sample((1, 6, 3, 4), (6, 2, 2, 3), stride=(2, 1), groups=2, size=(7, 6)),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.device import require_cpu
 from weft.core.op import Onnx, sample
@@ -36,7 +37,7 @@ class Full(Create):
     def oracle(self) -> np.ndarray:
         return np.full(self.shape, self.value, self.dtype.np)
 
-    onnx = Onnx("ConstantOfShape", 9)
+    onnx = Onnx("Expand", 13, build=onnx_rules.full)
     samples = (sample(shape=(2, 3), value=1.5), sample(shape=(0,), value=1, dtype=dt.int64))
 
 
@@ -58,7 +59,7 @@ class Arange(Create):
         return y.astype(self.dtype.np)
 
     oracle = host
-    onnx = Onnx("Range", 11)
+    onnx = Onnx("Range", 11, build=onnx_rules.arange)
     samples = (sample(length=5), sample(start=0.5, step=0.25, length=3, dtype=dt.float32))
 
 
@@ -76,7 +77,7 @@ class Eye(Create):
         return np.eye(self.n, self.m, dtype=self.dtype.np)
 
     oracle = host
-    onnx = Onnx("EyeLike", 9)
+    onnx = Onnx("Constant", 13, build=onnx_rules.constant)
     samples = (sample(n=3, m=2), sample(n=0, m=0))
 
 
@@ -92,7 +93,7 @@ class Clone(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g,)
 
-    onnx = Onnx("Identity", 13)
+    onnx = Onnx("Identity", 13, build=onnx_rules.identity)
     samples = (sample((3, 4)), sample((0,), of="int64"))
 
 

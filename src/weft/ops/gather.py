@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
@@ -53,7 +54,7 @@ class Gather(Op):
     def vmap(self, size: int, dims: tuple, x: Any, index: Any) -> tuple[Any, int]:
         return apply(Gather(self.dim + 1), *_batch_all(size, dims, x, index)), 0
 
-    onnx = Onnx("GatherElements", 13, (("dim", "axis"),))
+    onnx = Onnx("GatherElements", 13, build=onnx_rules.gather)
     samples = (
         sample((3, 4), (2, 4), dim=0, **WITH_ONE),
         sample((2, 3, 4), (2, 5, 3), dim=1, **WITH_ONE),
@@ -149,7 +150,7 @@ class Scatter(_Scatter):
 
         return g if self.mode == "add" else kept, lambda: apply(Gather(self.dim), g, index), None
 
-    onnx = Onnx("ScatterElements", 18, (("dim", "axis"),))
+    onnx = Onnx("ScatterElements", 16, build=onnx_rules.scatter)
     samples = (
         sample((3, 4), (2, 4), (2, 4), dim=0, mode="add", **TO_ONE),
         sample((3, 4), (3, 1), (3, 1), dim=1, **TO_ONE),
@@ -186,6 +187,7 @@ class ScatterReduce(_Scatter):
 
         return to_x, to_src, None
 
+    onnx = Onnx("ScatterElements", 16, build=onnx_rules.scatter)
     samples = (
         sample((3, 4), (2, 4), (2, 4), dim=0, mode="mul", **TO_ONE),
         sample((3, 4), (3, 2), (3, 2), dim=1, mode="max", **TO_ONE),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
@@ -118,7 +119,7 @@ class Index(_Indexed):
         places = tuple(range(self.at + 1, self.at + 1 + rank))
         return y.movedim(tuple(range(1, rank + 1)), places), 0
 
-    onnx = Onnx("Gather", 13)
+    onnx = Onnx("Gather", 13, build=onnx_rules.index)
     samples = (
         sample((4, 3), (5,), dims=(0,), at=0, **WITH_ONE),
         sample((3, 4), (2, 2), dims=(0,), at=0, wrap=False, **WITH_ONE),
@@ -265,7 +266,7 @@ class Embedding(Op):
     def vmap(self, size: int, dims: tuple, weight: Any, index: Any) -> tuple[Any, int]:
         return Index((0,), 0, False).vmap(size, dims, weight, index)
 
-    onnx = Onnx("Gather", 13)
+    onnx = Onnx("Gather", 13, build=onnx_rules.embedding)
     samples = (  # a padding row that occurs gets no gradient on purpose: tested elsewhere
         sample((4, 3), (2, 5), **WITH_ONE),
         sample((4, 3), (3,), padding_idx=3, **WITH_ONE),

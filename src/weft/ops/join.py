@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.ops.cast import cast
@@ -57,7 +58,7 @@ class Concat(Op):
         ]
         return apply(Concat(self.dim + 1), *rows), 0
 
-    onnx = Onnx("Concat", 13, (("dim", "axis"),))
+    onnx = Onnx("Concat", 13, build=onnx_rules.concat)
     samples = (sample((2, 3), (4, 3)), sample((2, 3), (2, 0), (2, 1), dim=1))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
@@ -260,7 +261,7 @@ class LayerNorm(Op):
             return by_loop(self, size, dims, x, w, b)
         return apply(self, x.movedim(dims[0], 0), w, b), 0
 
-    onnx = Onnx("LayerNormalization", 17)
+    onnx = Onnx("LayerNormalization", 17, build=onnx_rules.layer_norm)
     samples = (
         sample((2, 3, 8), (8,), (8,)),
         sample((4, 3, 5), (3, 5), (3, 5), ndims=2),
@@ -345,7 +346,7 @@ class BatchNormEval(Op):
             lambda: centred() * w * (r * r * r) * -0.5,
         )
 
-    onnx = Onnx("BatchNormalization", 15, (("eps", "epsilon"),))
+    onnx = Onnx("BatchNormalization", 15, build=onnx_rules.batch_norm)
     vmap = by_loop
     samples = (
         sample((2, 3, 4), (3,), (3,), (3,), (3,), low=0.1, high=2.0),

@@ -47,7 +47,7 @@ class Pad(Op):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(Pad(((0, 0), *self.widths), self.value), x.movedim(dims[0], 0)), 0
 
-    onnx = Onnx("Pad", 13)
+    onnx = Onnx("Pad", 13, build=onnx_rules.pad)
     samples = (
         sample((2, 3), widths=((1, 0), (0, 2)), value=1.5),
         sample((0, 3), widths=((1, 1), (0, 0))),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
@@ -39,7 +40,7 @@ class Clamp(Elementwise):
             inside = inside if self.max is None else inside & (x <= self.max)
         return (g.where(inside, 0.0),)
 
-    onnx = Onnx("Clip", 13)
+    onnx = Onnx("Clip", 13, build=onnx_rules.clip)
     samples = (sample((3, 4), min=-1.0, max=0.5), sample((5,), min=0.25), sample((0, 2), max=1.0))
 
 
@@ -442,3 +443,63 @@ def sinc(input: Any, *, out: Any = None) -> Any:
 
 
 clip = clamp
+
+
+def logaddexp2(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = log2(2**input + 2**other)"""
+    y = logaddexp(in_float(input) * _LN2, in_float(other) * _LN2) / _LN2
+    return y if out is None else out.copy_result(y)
+
+
+def ldexp(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = input * 2**other"""
+    y = input * in_float(other).exp2()
+    return y if out is None else out.copy_result(y)
+
+
+def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
+    """y = input ** exponent in float64"""
+    a, b = (cast(x, dt.float64) if isinstance(x, Handle) else x for x in (input, exponent))
+    a = a if isinstance(a, Handle) else full((), float(a), dtype=dt.float64)
+    y = a**b
+    return y if out is None else out.copy_result(y)
+
+
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """y = other - alpha * input"""
+    return other - (input if alpha == 1 else input * alpha)
+
+
+class Gcd(Elementwise):
+    """y = the greatest common divisor of |a| and |b|"""
+
+    host = staticmethod(np.gcd)
+    nondiff = "its result is an integer"
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        return S.abs(S.add(a, b))  # gives the dtype; the loop of Euclid's algorithm is NumPy's
+
+    plan = None
+
+    def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.vectorize(math.gcd)(a, b)
+
+    samples = (sample((3, 4), (3, 4), of="int64", low=-20, high=20),)
+
+
+def gcd(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the greatest common divisor; integers only."""
+    a, b = operands("gcd", input, other)
+    y = apply(Gcd(), a, b)
+    return y if out is None else out.copy_result(y)
+
+
+def lcm(input: Any, other: Any, *, out: Any = None) -> Any:
+    """y = the least common multiple; integers only."""
+    divisor = gcd(input, other)
+    one = full((), 1, dtype=dtype_of(divisor))
+    y = (input // divisor.where(divisor != 0, one) * other).abs()
+    return y if out is None else out.copy_result(y)
+
+
+_LN2 = math.log(2.0)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
@@ -95,11 +96,7 @@ class MaxPool2d(PoolOp):
         places = apply(MaxPool2dPlaces(*self.geometry), x)
         return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
 
-    onnx = Onnx(
-        "MaxPool", 12,
-        (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads"),
-         ("dilation", "dilations")),
-    )  # fmt: skip
+    onnx = Onnx("MaxPool", 12, build=onnx_rules.max_pool)
     samples = (
         sample((2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
         sample((1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1), ceil_mode=True),
@@ -121,6 +118,7 @@ class MaxPool2dPlaces(PoolOp):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _reference(self, x, lambda w, at: at.flat[np.argmax(w)]).astype(np.int64)
 
+    onnx = Onnx("MaxPool", 12, build=onnx_rules.max_pool_places)
     samples = MaxPool2d.samples
 
 
@@ -225,10 +223,7 @@ class AvgPool2d(PoolOp):
         )
         return (apply(back, g),)
 
-    onnx = Onnx(
-        "AveragePool", 11,
-        (("kernel", "kernel_shape"), ("stride", "strides"), ("padding", "pads")),
-    )  # fmt: skip
+    onnx = Onnx("AveragePool", 11, build=onnx_rules.avg_pool)
     samples = (
         sample((2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
         sample((1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1), count_include_pad=False),
@@ -314,6 +309,8 @@ class AdaptiveAvgPool2d(AdaptivePool):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(AdaptiveAvgPool2dInput(self.size, tuple(x.shape[2:])), g),)
 
+    onnx = Onnx("AveragePool", 12, build=onnx_rules.adaptive_avg_pool)
+
 
 class AdaptiveAvgPool2dInput(AdaptivePool):
     """y = the adjoint of AdaptiveAvgPool2d, of `full` size"""
@@ -354,6 +351,8 @@ class AdaptiveMaxPool2d(AdaptivePool):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         places = apply(AdaptiveMaxPool2dPlaces(self.size), x)
         return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
+
+    onnx = Onnx("MaxPool", 12, build=onnx_rules.adaptive_max_pool)
 
 
 class AdaptiveMaxPool2dPlaces(AdaptivePool):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, sample
 from weft.core.types import numel, wrap_dim, wrap_dims
 from weft.ops.cast import cast
@@ -24,11 +25,11 @@ SAMPLES = (
 )
 
 
-def _back(g: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
-    """g with the reduced dims put back as size 1."""
+def _back(g: Any, shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> Any:
+    """g with the reduced dims of `shape` put back as size 1."""
     if keepdim:
         return g
-    return reshape(g, tuple(1 if i in dims else n for i, n in enumerate(x.shape)))
+    return reshape(g, tuple(1 if i in dims else n for i, n in enumerate(shape)))
 
 
 class Sum(Reduce):
@@ -43,9 +44,9 @@ class Sum(Reduce):
         return np.asarray(np.sum(x, axis=self.dims, keepdims=self.keepdim))
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (expand(_back(g, x, self.dims, self.keepdim), tuple(x.shape)),)
+        return (expand(_back(g, x.shape, self.dims, self.keepdim), tuple(x.shape)),)
 
-    onnx = Onnx("ReduceSum", 13)
+    onnx = Onnx("ReduceSum", 13, build=onnx_rules.reduce("ReduceSum"))
     samples = (*SAMPLES, sample((0, 3), dims=(0,)))
 
 
@@ -62,9 +63,9 @@ class Prod(Reduce):
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         # the product of the others, exclusive from both ends, so that zeros are no exception
-        return (_back(g, x, self.dims, self.keepdim) * product_of_others(x, self.dims),)
+        return (_back(g, x.shape, self.dims, self.keepdim) * product_of_others(x, self.dims),)
 
-    onnx = Onnx("ReduceProd", 18)
+    onnx = Onnx("ReduceProd", 13, build=onnx_rules.reduce("ReduceProd"))
     samples = (*SAMPLES, sample((0, 3), dims=(0,)))
 
 
@@ -103,7 +104,7 @@ class AMax(Reduce):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (_shared(g, y, x, self.dims, self.keepdim),)
 
-    onnx = Onnx("ReduceMax", 18)
+    onnx = Onnx("ReduceMax", 13, build=onnx_rules.reduce("ReduceMax"))
     samples = SAMPLES
 
 
@@ -118,14 +119,14 @@ class AMin(Reduce):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (_shared(g, y, x, self.dims, self.keepdim),)
 
-    onnx = Onnx("ReduceMin", 18)
+    onnx = Onnx("ReduceMin", 13, build=onnx_rules.reduce("ReduceMin"))
     samples = SAMPLES
 
 
 def _shared(g: Any, y: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
     """The cotangent shared evenly by all elements that attain the extreme (as torch.amax)."""
-    mine = cast(x == _back(y, x, dims, keepdim), dtype_of(g))
-    return mine * (_back(g, x, dims, keepdim) / apply(Sum(dims, True), mine))
+    mine = cast(x == _back(y, x.shape, dims, keepdim), dtype_of(g))
+    return mine * (_back(g, x.shape, dims, keepdim) / apply(Sum(dims, True), mine))
 
 
 class ArgMax(Reduce):
@@ -140,7 +141,7 @@ class ArgMax(Reduce):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _arg(np.argmax, x, self.dims, self.keepdim)
 
-    onnx = Onnx("ArgMax", 13)
+    onnx = Onnx("ArgMax", 13, build=onnx_rules.arg("ArgMax"))
     samples = (sample((2, 3, 5), dims=(1,), keepdim=True), sample((3, 4), dims=(0, 1)))
 
 
@@ -156,7 +157,7 @@ class ArgMin(Reduce):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _arg(np.argmin, x, self.dims, self.keepdim)
 
-    onnx = Onnx("ArgMin", 13)
+    onnx = Onnx("ArgMin", 13, build=onnx_rules.arg("ArgMin"))
     samples = (sample((2, 3, 5), dims=(1,), keepdim=True), sample((3, 4), dims=(0, 1)))
 
 
@@ -178,6 +179,7 @@ class Any_(Reduce):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.any(x, axis=self.dims, keepdims=self.keepdim))
 
+    onnx = Onnx("ReduceMax", 13, build=onnx_rules.reduce_bool("ReduceMax"))
     samples = (sample((2, 3, 5), of="bool", dims=(1,)), sample((0,), of="bool", dims=(0,)))
 
 
@@ -193,6 +195,7 @@ class All_(Reduce):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.all(x, axis=self.dims, keepdims=self.keepdim))
 
+    onnx = Onnx("ReduceMin", 13, build=onnx_rules.reduce_bool("ReduceMin"))
     samples = (sample((2, 3, 5), of="bool", dims=(1,)), sample((0,), of="bool", dims=(0,)))
 
 

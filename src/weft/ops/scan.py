@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.kernels.layout import Layout
@@ -56,7 +57,7 @@ class CumSum(_Running):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (flip(apply(self, flip(g, (self.dim,))), (self.dim,)),)
 
-    onnx = Onnx("CumSum", 14)
+    onnx = Onnx("CumSum", 14, build=onnx_rules.cumulative_sum)
     samples = SAMPLES
 
 
@@ -265,3 +266,29 @@ def diff(
         y = a ^ b if dtype_of(y) is dt.bool else a - b
     y = y if n else y.clone()
     return y if out is None else out.copy_result(y)
+
+
+def trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
+    """The integral along dim by trapezoids, at the places x or dx apart."""
+    return _trapezoids(y, x, dx, dim).sum(dim)
+
+
+def cumulative_trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
+    """The running integral along dim by trapezoids, at the places x or dx apart."""
+    return cumsum(_trapezoids(y, x, dx, dim), dim)
+
+
+def _trapezoids(y: Any, x: Any, dx: float, dim: int) -> Any:
+    d = wrap_dim(dim, len(shape_of(y)), "trapezoid")
+    n = shape_of(y)[d]
+    sums = narrow(y, d, min(1, n), max(n - 1, 0)) + narrow(y, d, 0, max(n - 1, 0))
+    if x is None:
+        return sums * (dx / 2)
+    if len(shape_of(x)) == 1:
+        widths = diff(x)
+        shape = tuple(-1 if k == d else 1 for k in range(len(shape_of(y))))
+        return sums * reshape(widths, shape) / 2
+    return sums * diff(x, dim=d) / 2
+
+
+trapz = trapezoid

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import Handle
-from weft.core.op import Op, sample
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, wrap_dim, wrap_dims
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
@@ -37,6 +38,7 @@ class Flip(Op):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(Flip(tuple(d + 1 for d in self.dims)), x.movedim(dims[0], 0)), 0
 
+    onnx = Onnx("Slice", 13, build=onnx_rules.flip)
     samples = (sample((3, 4), dims=(1,)), sample((2, 3, 2), dims=(0, 2)), sample((0, 2), dims=(0,)))
 
 
@@ -71,6 +73,7 @@ class Diagonal(View):
         op = Diagonal(self.offset, self.dim1 + 1, self.dim2 + 1)
         return apply(op, x.movedim(dims[0], 0)), 0
 
+    onnx = Onnx("Gather", 13, build=onnx_rules.diagonal)
     samples = (
         sample((3, 4)),
         sample((2, 4, 3), offset=1, dim1=2, dim2=1),
@@ -142,6 +145,7 @@ class Unfold(View):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(Unfold(self.dim + 1, self.size, self.step), x.movedim(dims[0], 0)), 0
 
+    onnx = Onnx("Gather", 13, build=onnx_rules.unfold)
     samples = (sample((7,), size=3, step=2), sample((2, 5, 3), dim=1, size=2), sample((3,), size=3))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
 from weft.kernels.layout import Layout
@@ -69,7 +70,7 @@ class Softmax(RowOp):
         along = self.place(x.ndim)
         return (y * (g - apply(Sum(along, True), g * y)),)
 
-    onnx = Onnx("Softmax", 13, (("dim", "axis"),))
+    onnx = Onnx("Softmax", 13, build=onnx_rules.softmax("Softmax"))
     samples = SAMPLES
 
 
@@ -99,7 +100,7 @@ class LogSoftmax(RowOp):
         along = self.place(x.ndim)
         return (g - exp(y) * apply(Sum(along, True), g),)
 
-    onnx = Onnx("LogSoftmax", 13, (("dim", "axis"),))
+    onnx = Onnx("LogSoftmax", 13, build=onnx_rules.softmax("LogSoftmax"))
     samples = SAMPLES
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, wrap_dim
@@ -62,7 +63,7 @@ class ArgSort(Op):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(ArgSort(self.dim + 1, self.descending), x.movedim(dims[0], 0)), 0
 
-    onnx = Onnx("TopK", 11)
+    onnx = Onnx("TopK", 11, build=onnx_rules.top_k)
     samples = (
         sample((3, 4), dim=1),
         sample((5, 2), dim=0, descending=True),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import onnx_rules
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.kernels.layout import Layout
@@ -110,7 +111,7 @@ class Reshape(View):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return reshape(x.movedim(dims[0], 0), (size, *self.shape)), 0
 
-    onnx = Onnx("Reshape", 14)
+    onnx = Onnx("Reshape", 14, build=onnx_rules.reshape)
     samples = (sample((2, 6), shape=(3, 4)), sample((0, 3), shape=(3, 0)), sample((), shape=(1,)))
 
 
@@ -141,7 +142,7 @@ class Permute(View):
         moved = x.movedim(dims[0], 0)
         return apply(Permute((0, *(d + 1 for d in self.dims))), moved), 0
 
-    onnx = Onnx("Transpose", 13, (("dims", "perm"),))
+    onnx = Onnx("Transpose", 13, build=onnx_rules.permute)
     samples = (sample((2, 3, 4), dims=(2, 0, 1)), sample((0, 3), dims=(1, 0)))
 
 
@@ -189,7 +190,7 @@ class Expand(View):
         moved = moved.reshape(size, *pad, *moved.shape[1:])
         return apply(Expand((size, *self.shape)), moved), 0
 
-    onnx = Onnx("Expand", 13)
+    onnx = Onnx("Expand", 13, build=onnx_rules.expand)
     samples = (sample((3, 1), shape=(2, 3, 4)), sample((1,), shape=(0,)), sample((), shape=(2,)))
 
 
@@ -224,7 +225,7 @@ class Slice(View):
         moved = x.movedim(dims[0], 0)
         return apply(Slice(self.dim + 1, self.start, self.stop, self.step), moved), 0
 
-    onnx = Onnx("Slice", 13)
+    onnx = Onnx("Slice", 13, build=onnx_rules.cut)
     samples = (sample((5, 4), dim=0, start=1, stop=4, step=2), sample((3, 6), dim=1, stop=0))
 
 
@@ -259,7 +260,7 @@ class Select(View):
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(Select(self.dim + 1, self.index), x.movedim(dims[0], 0)), 0
 
-    onnx = Onnx("Gather", 13)
+    onnx = Onnx("Gather", 13, build=onnx_rules.select)
     samples = (sample((5, 4), dim=0, index=3), sample((3, 6), dim=1, index=0))
 
 
@@ -291,6 +292,7 @@ class SliceBack(View):
         moved = x.movedim(dims[0], 0)
         return apply(SliceBack(self.dim + 1, self.start, self.step, self.size), moved), 0
 
+    onnx = Onnx("ScatterElements", 16, build=onnx_rules.slice_back)
     samples = (sample((2, 4), dim=0, start=1, step=2, size=5), sample((3, 0), dim=1, size=6))
 
 
@@ -334,6 +336,7 @@ class AsStrided(View):
         op = AsStrided((size, *self.shape), (step, *self.strides), self.offset)
         return apply(op, moved), 0
 
+    onnx = Onnx("Gather", 13, build=onnx_rules.as_strided)
     samples = (
         sample((12,), shape=(3, 2), strides=(3, 1), offset=1),
         sample((3, 4), shape=(2, 2, 2), strides=(1, 2, 1)),
@@ -406,6 +409,7 @@ class WriteStrided(View):
         op = WriteStrided((numel(base.shape[1:]), *self.strides), self.offset)
         return apply(op, base, _batched(src, dims[1], size)), 0
 
+    onnx = Onnx("ScatterElements", 16, build=onnx_rules.write_strided)
     samples = (sample((12,), (3, 2), strides=(3, 1), offset=1),)
 
 

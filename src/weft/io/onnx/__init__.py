@@ -1,0 +1,6 @@
+"""ONNX: a model file written for other runtimes, and proved there on its recorded inputs."""
+
+from weft.io.onnx.export import export, to_model
+from weft.io.onnx.replay import verify
+
+__all__ = ["export", "to_model", "verify"]
