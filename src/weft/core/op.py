@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, dataclass_transform
 
 from weft.core.dtype import dtype, from_np
@@ -52,14 +52,46 @@ class OpMeta(type):
             raise TypeError(
                 f"{cls.__name__}: attributes must be hashable, got {args} {kw}"
             ) from None
-        made = super().__call__(*args, **kw)
-        if kw:  # the same op reached by position and by keyword is one object
-            values = tuple(getattr(made, f.name) for f in fields(made))
-            made = cls._interned.setdefault(values, made)
+        values = _bind(cls, args, kw)
+        # the same op reached by position, by keyword and by default is one object
+        made = cls._interned.get(tuple(values.values()))
+        if made is None:
+            made = object.__new__(cls)
+            made.__dict__.update(values)  # not by setattr: an op does not change
+            made = cls._interned.setdefault(tuple(values.values()), made)
         if len(cls._interned) > _INTERNED_CAP:
             cls._interned.clear()
         cls._interned[key] = made
         return made
+
+
+def _bind(cls: type[Op], args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
+    """The value of each attribute, in order; TypeError as a call to a function would raise."""
+    names = cls.__match_args__  # type: ignore[attr-defined]  dataclass lists the fields there
+    values = dict(zip(names, args, strict=False))
+    wrong = [name for name in kw if name not in names or name in values]
+    if wrong or len(args) > len(names):
+        raise TypeError(f"{cls.__name__} has the attributes {names}, got {args} {kw}")
+    for field in fields(cls)[len(args) :]:  # type: ignore[arg-type]  every op is a dataclass
+        value = kw.get(field.name, field.default)
+        if value is MISSING:
+            raise TypeError(f"{cls.__name__}: attribute {field.name} is missing")
+        values[field.name] = value
+    return values
+
+
+class _WhatIsSaved:
+    """Reads a class's vjp rule when one of `saves`, `saved_args`, `saves_result` is first looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, op: Op | None, cls: type[Op]) -> Any:
+        _note_saved(cls)  # replaces the three, so that the next look is a plain one
+        return getattr(cls, self.name)
+
+
+_SAVED = {name: _WhatIsSaved(name) for name in ("saves", "saved_args", "saves_result")}
 
 
 @dataclass(frozen=True)
@@ -116,12 +148,13 @@ class Op(metaclass=OpMeta):
 
     def __init_subclass__(cls, abstract: bool = False, **kw: Any) -> None:
         super().__init_subclass__(**kw)
-        dataclass(frozen=True)(cls)
+        # Only the list of fields: the methods that dataclass writes take longer than all the rest
+        # of an import, and interned objects need none of them (identity is equality).
+        dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
-        cls.__hash__ = object.__hash__  # type: ignore[method-assign]  interned: identity is equality
-        cls.__eq__ = object.__eq__  # type: ignore[method-assign]
-        if cls.vjp is not None:
-            _note_saved(cls)
+        if "vjp" in cls.__dict__:
+            for name, unread in _SAVED.items():
+                setattr(cls, name, unread)
         if abstract:
             return
         cls.name = cls.__name__
@@ -134,6 +167,9 @@ class Op(metaclass=OpMeta):
 
     def type(self, *types: Type) -> Type:
         return types[0]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{self}: an op does not change, make another")
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{f.name}={_show(getattr(self, f.name))}' for f in fields(self))})"  # type: ignore[arg-type]  # noqa: E501
@@ -166,6 +202,9 @@ def _note_saved(cls: type[Op]) -> None:
     Read off the rule's byte code: a parameter counts unless each load of it is followed by an
     attribute that every `Meta` has.
     """
+    if cls.vjp is None:
+        cls.saves, cls.saved_args, cls.saves_result = frozenset(), (), False
+        return
     code = cls.vjp.__code__
     params = code.co_varnames[1 : code.co_argcount]  # without self
     used: set[str] = set()
