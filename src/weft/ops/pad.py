@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
