@@ -94,9 +94,12 @@ class Module(Tree):
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
-        for place in ("_parameters", "_modules", "_buffers"):
-            found = own.get(place)
-            if found is not None and name in found:
+        if "_modules" in own:  # not before Module.__init__()
+            if name in (found := own["_parameters"]):
+                return found[name]
+            if name in (found := own["_modules"]):
+                return found[name]
+            if name in (found := own["_buffers"]):
                 return found[name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
