@@ -89,7 +89,16 @@ from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_a
 from weft.ops.getitem import index_put
 from weft.ops.index import index_add, index_copy, index_fill, index_select, take
 from weft.ops.join import *
-from weft.ops.linalg import cholesky, det, logdet, matrix_power, slogdet
+from weft.ops.linalg import (
+    cholesky,
+    cholesky_inverse,
+    cholesky_solve,
+    det,
+    logdet,
+    matrix_exp,
+    matrix_power,
+    slogdet,
+)
 from weft.ops.linalg import inv as inverse
 from weft.ops.lookup import bucketize, searchsorted, unique, unique_consecutive
 from weft.ops.masked import (
@@ -112,8 +121,10 @@ from weft.ops.pointwise import (
     deg2rad,
     equal,
     fmax,
+    float_power,
     fmin,
     frac,
+    gcd,
     heaviside,
     hypot,
     isclose,
@@ -122,12 +133,16 @@ from weft.ops.pointwise import (
     isnan,
     isneginf,
     isposinf,
+    lcm,
+    ldexp,
     logaddexp,
+    logaddexp2,
     logit,
     nan_to_num,
     nextafter,
     positive,
     rad2deg,
+    rsub,
     signbit,
     sinc,
     xlogy,
@@ -161,7 +176,29 @@ from weft.ops.random import (
     set_rng_state,
 )
 from weft.ops.reduce import *
-from weft.ops.scan import cummax, cummin, cumprod, cumsum, diff, logcumsumexp
+from weft.ops.replace import (
+    as_strided_scatter,
+    diagflat,
+    diagonal_scatter,
+    index_reduce,
+    isin,
+    narrow_copy,
+    put,
+    select_scatter,
+    slice_scatter,
+    unravel_index,
+)
+from weft.ops.scan import (
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    cumulative_trapezoid,
+    diff,
+    logcumsumexp,
+    trapezoid,
+    trapz,
+)
 from weft.ops.shape import (
     diag,
     diag_embed,

@@ -6,12 +6,16 @@ A function whose first argument is a tensor is a method under the same name.  An
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from weft import autograd
 from weft.core import dtype as dt
+from weft.core.handle import state
 from weft.ops import (
     activation,
     arithmetic,
@@ -20,6 +24,7 @@ from weft.ops import (
     compare,
     contract,
     creation,
+    dispatch,
     einsum,
     extreme,
     gather,
@@ -32,6 +37,7 @@ from weft.ops import (
     pointwise,
     random,
     reduce,
+    replace,
     scan,
     shape,
     softmax,
@@ -73,13 +79,15 @@ METHODS: dict[ModuleType, str] = {
     stat: "logsumexp var std norm dist renorm nansum nanmean histc cov corrcoef",
     pointwise: "clamp clip clamp_min clamp_max isnan isinf isfinite isposinf isneginf signbit "
     "isclose allclose equal nan_to_num frac copysign hypot xlogy heaviside logaddexp nextafter "
-    "fmax fmin logit deg2rad rad2deg positive sinc",
+    "fmax fmin logit deg2rad rad2deg positive sinc logaddexp2 ldexp float_power gcd lcm",
     shape: "flip fliplr flipud roll rot90 repeat tile repeat_interleave tril triu diagonal diag "
     "diag_embed trace unfold",
     arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
     "dsplit",
     einsum: "inner kron cross baddbmm addbmm addmv addr vdot",
-    linalg: "det slogdet logdet matrix_power cholesky",
+    linalg: "det slogdet logdet matrix_power matrix_exp cholesky cholesky_solve cholesky_inverse",
+    replace: "select_scatter slice_scatter diagonal_scatter as_strided_scatter put index_reduce "
+    "diagflat narrow_copy",
     softmax: "softmax log_softmax",
     activation: "prelu hardshrink",
     random: "bernoulli multinomial uniform_ normal_ log_normal_ exponential_ cauchy_ geometric_ "
@@ -93,7 +101,10 @@ INPLACE = (
     "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter "
     "cumsum cumprod clamp clip clamp_min clamp_max nan_to_num frac copysign hypot xlogy heaviside "
     "nextafter logit deg2rad rad2deg sinc tril triu renorm baddbmm "
-    "addbmm addmv addr"
+    "addbmm addmv addr put index_reduce ldexp float_power gcd lcm bitwise_not bitwise_left_shift "
+    "bitwise_right_shift logical_xor subtract multiply divide true_divide negative absolute fix "
+    "greater greater_equal less less_equal not_equal arcsin arccos arctan arcsinh arccosh arctanh "
+    "asinh acosh atanh erfc digamma lgamma"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
@@ -199,6 +210,133 @@ def zero_(self: Tensor) -> Tensor:
 def inverse(self: Tensor) -> Tensor:
     """The inverse of each matrix."""
     return linalg.inv(self)
+
+
+def _seen_as(self: Tensor, y: Tensor) -> Tensor:
+    """self becomes `y`, a view of all of it: another shape over the same memory."""
+    if state.recorder is not None:
+        state.recorder.flush()
+    if self._rg and self._fn is None and state.grad:
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation."
+        )
+    self._a = y._a
+    self._ghost = None
+    self._fn = y._fn
+    return self
+
+
+@_method
+def t_(self: Tensor) -> Tensor:
+    """t, of the tensor itself."""
+    return _seen_as(self, view.t(self))
+
+
+@_method
+def transpose_(self: Tensor, dim0: int, dim1: int) -> Tensor:
+    """transpose, of the tensor itself."""
+    return _seen_as(self, view.transpose(self, dim0, dim1))
+
+
+@_method
+def squeeze_(self: Tensor, dim: Any = None) -> Tensor:
+    """squeeze, of the tensor itself."""
+    return _seen_as(self, view.squeeze(self, dim))
+
+
+@_method
+def unsqueeze_(self: Tensor, dim: int) -> Tensor:
+    """unsqueeze, of the tensor itself."""
+    return _seen_as(self, view.unsqueeze(self, dim))
+
+
+Tensor.swapaxes_ = Tensor.swapdims_ = transpose_  # type: ignore[attr-defined]
+
+
+@_method
+def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
+    """Another shape; the elements stay, in order, as far as they fit, new ones are unset."""
+    if self._rg:
+        raise RuntimeError("cannot resize variables that require grad")
+    shape = view.shape_args(sizes, "resize_")
+    old = self._a.reshape(-1)
+    new = dispatch.memory.empty(shape, old.dtype)
+    n = min(old.size, new.size)
+    new.reshape(-1)[:n] = old[:n]
+    return _seen_as(self, dispatch.wrap(new))
+
+
+@_method
+def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
+    """The main diagonal becomes fill_value; of tall matrices again below with `wrap`."""
+    if self.ndim < 2:
+        raise RuntimeError("dimensions must larger than 1")
+    if self.ndim > 2 and len(set(self.shape)) > 1:
+        raise RuntimeError("all dimensions of input must be of equal length")
+    n = min(self.shape)
+    step = sum(math.prod(self.shape[d + 1 :]) for d in range(self.ndim))
+    places = np.arange(n) * step
+    if wrap and self.ndim == 2:
+        places = np.arange(0, self.numel(), step)
+    at = np.unravel_index(places, self.shape)
+    self[tuple(dispatch.wrap(np.ascontiguousarray(i)) for i in at)] = fill_value
+    return self
+
+
+@_method
+def split_with_sizes(self: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
+    """Views of parts of the sizes given along dim."""
+    return join.split(self, list(split_sizes), dim)
+
+
+@_method
+def ndimension(self: Tensor) -> int:
+    """The number of dims."""
+    return self.ndim
+
+
+@_method
+def is_same_size(self: Tensor, other: Tensor) -> bool:
+    """Whether the shapes are equal."""
+    return self.shape == other.shape
+
+
+@_method
+def is_nonzero(self: Tensor) -> bool:
+    """Whether the one element is not 0."""
+    return bool(self)
+
+
+@_method
+def is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both look at the same memory in the same way."""
+    return (
+        self.data_ptr() == tensor.data_ptr()
+        and self.shape == tensor.shape
+        and self.stride() == tensor.stride()
+    )
+
+
+@_method
+def get_device(self: Tensor) -> int:
+    """-1: the CPU has no number."""
+    return -1
+
+
+@_method
+def apply_(self: Tensor, callable: Callable) -> Tensor:
+    """Each element replaced by callable(element); slow."""
+    values = [callable(v) for v in self._a.reshape(-1).tolist()]
+    return self.copy_(tensor(values, dtype=self.dtype).reshape(self.shape))
+
+
+@_method
+def map_(self: Tensor, tensor: Tensor, callable: Callable) -> Tensor:
+    """Each element replaced by callable(element, the tensor's element); slow."""
+    other = np.broadcast_to(tensor._a, self._a.shape).reshape(-1).tolist()
+    pairs = zip(self._a.reshape(-1).tolist(), other, strict=True)
+    values = dispatch.wrap(np.array([callable(a, b) for a, b in pairs], self._a.dtype))
+    return self.copy_(values.reshape(self.shape))
 
 
 @_method

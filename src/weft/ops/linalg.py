@@ -27,8 +27,8 @@ from weft.ops.stat import vector_norm
 from weft.ops.view import expand, narrow, select, squeeze, unsqueeze
 
 __all__ = [
-    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq",
-    "matmul", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
+    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq", "matmul",
+    "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
     "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
 
@@ -528,3 +528,33 @@ def vander(x: Any, N: int | None = None) -> Any:
     for _ in range(n - 1):
         powers.append(powers[-1] * x)
     return stack(powers[:n], -1)
+
+
+def cholesky_solve(B: Any, L: Any, upper: bool = False, *, out: Any = None) -> Any:
+    """X with A X = B, given A's Cholesky factor."""
+    low = _t(L) if upper else L
+    y = solve_triangular(
+        _t(low), solve_triangular(low, B, upper=False), upper=True
+    )
+    return y if out is None else out.copy_result(y)
+
+
+def cholesky_inverse(L: Any, upper: bool = False, *, out: Any = None) -> Any:
+    """A^-1, given A's Cholesky factor."""
+    one = eye(shape_of(L)[-1], dtype=dtype_of(L))
+    return cholesky_solve(expand(one, shape_of(L)), L, upper, out=out)
+
+
+def matrix_exp(A: Any) -> Any:
+    """sum of A^k / k!, by scaling, a Taylor polynomial of degree 18, and squaring."""
+    _need("matrix_exp", A, square=True)
+    size = float(matrix_norm(A.detach(), 1).amax().item()) if 0 not in shape_of(A) else 0.0
+    halvings = max(0, math.ceil(math.log2(size)) + 1) if size > 0.5 else 0
+    x = A / 2.0**halvings
+    one = expand(eye(shape_of(A)[-1], dtype=dtype_of(A)), shape_of(A))
+    y = one
+    for k in range(18, 0, -1):
+        y = one + x @ y / float(k)
+    for _ in range(halvings):
+        y = y @ y
+    return y

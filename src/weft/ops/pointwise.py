@@ -11,13 +11,14 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import Handle
-from weft.core.op import Onnx, sample
+from weft.core.op import Onnx, Op, sample
+from weft.core.types import Type, broadcast_shapes
 from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
-from weft.ops.kinds import Elementwise
+from weft.ops.kinds import Elementwise, by_loop
 from weft.ops.promote import as_number, number_of, operands, result_type
 
 
@@ -470,27 +471,27 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     return other - (input if alpha == 1 else input * alpha)
 
 
-class Gcd(Elementwise):
-    """y = the greatest common divisor of |a| and |b|"""
+class Gcd(Op):
+    """y = the greatest common divisor of |a| and |b|, broadcast"""
 
-    host = staticmethod(np.gcd)
     nondiff = "its result is an integer"
 
-    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
-        return S.abs(S.add(a, b))  # gives the dtype; the loop of Euclid's algorithm is NumPy's
+    def type(self, a: Type, b: Type) -> Type:
+        return Type(broadcast_shapes(a.shape, b.shape, op="gcd"), a.dtype)
 
-    plan = None
+    def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.asarray(np.gcd(a, b))
 
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.vectorize(math.gcd)(a, b)
 
-    samples = (sample((3, 4), (3, 4), of="int64", low=-20, high=20),)
+    vmap = by_loop
+    samples = (sample((3, 4), (4,), of="int64", low=-20, high=20),)
 
 
 def gcd(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the greatest common divisor; integers only."""
-    a, b = operands("gcd", input, other)
-    y = apply(Gcd(), a, b)
+    y = apply(Gcd(), *operands("gcd", input, other))
     return y if out is None else out.copy_result(y)
 
 
