@@ -20,7 +20,7 @@ def test_values_and_draws_are_torchs(i):
     text, shape, after = INITS[i]
     weft.manual_seed(i)
     t = weft.empty(tuple(shape))
-    given = eval("nn.init." + text)
+    given = eval("nn.init." + text, {"nn": nn, "t": t})
     assert given is t
     if "orthogonal" in text:  # LAPACK's rounding
         np.testing.assert_allclose(t.numpy(), ARRAYS[f"i{i}"], rtol=1e-4, atol=1e-5)

@@ -14,7 +14,6 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORD = json.loads((FIXTURES / "nn.json").read_text())
 ARRAYS = np.load(FIXTURES / "nn.npz")
 CASES = RECORD["cases"]
-torch = weft  # the cases are torch's text
 
 
 def inputs(shapes):
@@ -38,7 +37,7 @@ def flat(y):
 
 
 def make(text):
-    return eval("nn." + text)
+    return eval("nn." + text, {"nn": nn, "torch": weft})
 
 
 @pytest.mark.parametrize("text", RECORD["reprs"])

@@ -1,0 +1,142 @@
+"""Recurrent layers: layers against cells, packed against single sequences, errors."""
+
+import numpy as np
+import pytest
+
+import weft
+from weft import nn
+from weft.nn.utils import rnn as U
+
+CLASSES = [nn.RNN, nn.LSTM, nn.GRU]
+
+
+def data(*shape, seed=0):
+    return weft.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def close(a, b):
+    np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def states(h):
+    return h if isinstance(h, tuple) else (h,)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_layer_is_its_cell_step_by_step(cls):
+    layer = cls(3, 4)
+    cell = getattr(nn, cls.__name__ + "Cell")(3, 4)
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    cell.load_state_dict({n: getattr(layer, n + "_l0") for n in names})
+    x = data(5, 2, 3)
+    y, h = layer(x)
+    state = None
+    for t in range(5):
+        state = cell(x[t], state)
+        close(y[t], states(state)[0])
+    for mine, theirs in zip(states(h), states(state), strict=True):
+        close(mine[0], theirs)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("enforce_sorted", [True, False])
+def test_packed_sequences_are_the_single_ones(cls, enforce_sorted):
+    lengths = [5, 3, 3, 1] if enforce_sorted else [3, 1, 5, 3]
+    sequences = [data(n, 3, seed=i) for i, n in enumerate(lengths)]
+    layer = cls(3, 4, num_layers=2, bidirectional=True)
+    first = data(4, 4, 4, seed=9) * 0.3
+    h0 = (first, first * 2) if cls is nn.LSTM else first
+    packed = U.pack_sequence(sequences, enforce_sorted=enforce_sorted)
+    y, h = layer(packed, h0)
+    assert isinstance(y, U.PackedSequence)
+    ys, n = U.pad_packed_sequence(y, batch_first=True)
+    assert n.tolist() == lengths and ys.shape == (4, 5, 8)
+    for i, x in enumerate(sequences):
+        own = tuple(s[:, i] for s in states(h0))
+        y1, h1 = layer(x, own if cls is nn.LSTM else own[0])
+        close(ys[i, : lengths[i]], y1)
+        assert not ys[i, lengths[i] :].detach().numpy().any()
+        for a, b in zip(states(h), states(h1), strict=True):
+            close(a[:, i], b)
+
+
+def test_gradients_flow_through_packing():
+    x = data(4, 2, 3).requires_grad_()
+    layer = nn.GRU(3, 2)
+    y, _ = layer(U.pack_padded_sequence(x, [4, 2]))
+    U.pad_packed_sequence(y)[0].sum().backward()
+    assert not x.grad[2:, 1].numpy().any() and x.grad[:2].numpy().all()
+    assert all(p.grad is not None for p in layer.parameters())
+
+
+def test_packing_matches_torchs_layout():
+    x = weft.arange(12).reshape(3, 4, 1).float()
+    p = U.pack_padded_sequence(x, weft.tensor([3, 2, 2, 1]))
+    assert p.data.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert p.batch_sizes.tolist() == [4, 3, 1] and p.sorted_indices is None
+    p = U.pack_padded_sequence(x, [1, 3, 2, 2], enforce_sorted=False)
+    assert p.sorted_indices.tolist() == [1, 2, 3, 0]
+    assert p.unsorted_indices.tolist() == [3, 0, 1, 2]
+    assert p.data.flatten().tolist() == [1, 2, 3, 0, 5, 6, 7, 9]
+    y, n = U.pad_packed_sequence(p, padding_value=-1.0, total_length=4)
+    assert y[:, :, 0].tolist() == [[0, 1, 2, 3], [-1, 5, 6, 7], [-1, 9, -1, -1], [-1] * 4]
+    assert n.tolist() == [1, 3, 2, 2]
+    assert p.double().data.dtype is weft.float64
+
+
+def test_pad_and_unpad():
+    xs = [data(n, 2, seed=n) for n in (2, 4, 1)]
+    right = U.pad_sequence(xs)
+    left = U.pad_sequence(xs, batch_first=True, padding_value=7.0, padding_side="left")
+    assert right.shape == (4, 3, 2) and left.shape == (3, 4, 2)
+    assert (left[0, :2].numpy() == 7).all() and np.array_equal(left[0, 2:].numpy(), xs[0].numpy())
+    for a, b in zip(U.unpad_sequence(right, [2, 4, 1]), xs, strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+    packed = U.pack_sequence(xs, enforce_sorted=False)
+    for a, b in zip(U.unpack_sequence(packed), xs, strict=True):
+        assert np.array_equal(a.numpy(), b.numpy())
+
+
+def test_bad_lengths():
+    x = data(3, 2, 1)
+    with pytest.raises(RuntimeError, match="sorted in decreasing order"):
+        U.pack_padded_sequence(x, [1, 2])
+    with pytest.raises(RuntimeError, match="greater than 0"):
+        U.pack_padded_sequence(x, [2, 0])
+    with pytest.raises(RuntimeError, match="equal to batch_size"):
+        U.pack_padded_sequence(x, [2])
+    with pytest.raises(RuntimeError, match="at most 3"):
+        U.pack_padded_sequence(x, [5, 1])
+    with pytest.raises(ValueError, match="Expected total_length"):
+        U.pad_packed_sequence(U.pack_padded_sequence(x, [3, 1]), total_length=2)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="only supported for LSTM"):
+        nn.GRU(2, 3, proj_size=1)
+    with pytest.raises(ValueError, match="Unknown nonlinearity"):
+        nn.RNN(2, 3, nonlinearity="gelu")
+    with pytest.raises(ValueError, match="hidden_size must be greater than zero"):
+        nn.LSTM(2, 0)
+    with pytest.raises(ValueError, match="smaller than hidden_size"):
+        nn.LSTM(2, 3, proj_size=3)
+    with pytest.warns(UserWarning, match="dropout option adds dropout"):
+        nn.LSTM(2, 3, dropout=0.5)
+    layer = nn.LSTM(2, 3)
+    with pytest.raises(RuntimeError, match="Expected 2, got 5"):
+        layer(data(4, 1, 5))
+    with pytest.raises(
+        RuntimeError, match=r"Expected hidden\[1\] size \(1, 1, 3\), got \[1, 1, 4\]"
+    ):
+        layer(data(4, 1, 2), (data(1, 1, 3), data(1, 1, 4)))
+    with pytest.raises(ValueError, match="Expected input to be 2D or 3D, got 1D"):
+        layer(data(2))
+    with pytest.raises(ValueError, match="does not match weight dtype"):
+        layer(data(4, 1, 2).double())
+
+
+def test_weights_are_listed_by_layer():
+    layer = nn.LSTM(2, 3, 2, bidirectional=True, proj_size=1)
+    assert len(layer.all_weights) == 4 and len(layer.all_weights[0]) == 5
+    assert layer.all_weights[3][0] is layer.weight_ih_l1_reverse
+    layer.flatten_parameters()
