@@ -68,5 +68,5 @@ def test_parameters_and_vectors():
     utils.vector_to_parameters(weft.arange(8).float(), m.parameters())
     assert m.weight.tolist() == [[0, 1, 2], [3, 4, 5]] and m.bias.tolist() == [6, 7]
     assert m.weight.requires_grad and m.weight.is_leaf
-    with pytest.raises(TypeError, match="expected torch.Tensor"):
+    with pytest.raises(TypeError, match=r"expected torch\.Tensor"):
         utils.vector_to_parameters([1], m.parameters())
