@@ -29,6 +29,8 @@ from weft.ops.activation import (
 )
 from weft.ops.activation import relu_or_into as relu
 from weft.ops.attention import scaled_dot_product_attention
+from weft.ops.attention_heads import multi_head_attention_forward
+from weft.ops.bag import bilinear, embedding_bag, rrelu
 from weft.ops.contract import linear
 from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
@@ -60,6 +62,7 @@ from weft.ops.loss_class import (
     kl_div,
     margin_ranking_loss,
     multi_margin_loss,
+    multilabel_margin_loss,
     nll_loss,
     triplet_margin_loss,
     triplet_margin_with_distance_loss,
@@ -84,9 +87,29 @@ from weft.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
+from weft.ops.pool_more import (
+    adaptive_avg_pool3d,
+    adaptive_max_pool3d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    max_pool3d,
+    max_unpool1d,
+    max_unpool2d,
+)
+from weft.ops.resize import (
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)
 from weft.ops.softmax import gumbel_softmax
 from weft.ops.trig import tanh
 from weft.ops.unary import sigmoid
+from weft.ops.window import fold, unfold
 
 
 def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
@@ -124,6 +147,13 @@ def selu_(input: Any) -> Any:
 def celu_(input: Any, alpha: float = 1.0) -> Any:
     """celu, written into the input."""
     return celu(input, alpha, inplace=True)
+
+
+def rrelu_(
+    input: Any, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False
+) -> Any:
+    """rrelu, written into the input."""
+    return rrelu(input, lower, upper, training, inplace=True)
 
 
 def leaky_relu_(input: Any, negative_slope: float = 0.01) -> Any:
@@ -165,3 +195,17 @@ def max_pool2d_with_indices(
 ) -> tuple:
     """max_pool2d and the places of the maxima."""
     return max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
+
+
+def adaptive_max_pool1d_with_indices(
+    input: Any, output_size: Any, return_indices: bool = False
+) -> tuple:
+    """adaptive_max_pool1d and the places of the maxima."""
+    return adaptive_max_pool1d(input, output_size, True)
+
+
+def adaptive_max_pool2d_with_indices(
+    input: Any, output_size: Any, return_indices: bool = False
+) -> tuple:
+    """adaptive_max_pool2d and the places of the maxima."""
+    return adaptive_max_pool2d(input, output_size, True)

@@ -10,8 +10,10 @@ from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.distance import pairwise_distance
+from weft.ops.gather import gather
 from weft.ops.loss import PickClass, Xlogx, legacy_reduction, reduced
-from weft.ops.reduce import mean, sum
+from weft.ops.reduce import any, mean, sum
+from weft.ops.scan import cumprod
 from weft.ops.softmax import log_softmax
 from weft.ops.unary import exp, relu, sqrt
 from weft.ops.view import expand, reshape, unsqueeze
@@ -312,6 +314,35 @@ def multi_margin_loss(
     if weight is not None:
         gap = gap * unsqueeze(apply(PickClass(), expand(weight, shape_of(x)), t), 1)
     loss = mean(gap, 1)
+    return reduced(reshape(loss, ()) if single and reduction == "none" else loss, reduction)
+
+
+def multilabel_margin_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """l = sum over targets t and other classes c of max(0, 1 - x[t] + x[c]) / C.
+
+    input (N, C) or (C,); target of that shape lists classes up to the first -1.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    single = len(shape_of(input)) == 1
+    x = unsqueeze(input, 0) if single else input
+    t = unsqueeze(target, 0) if single else target
+    if shape_of(x) != shape_of(t):
+        raise RuntimeError(
+            f"inconsistent size {list(shape_of(target))} for multi-label targets of an input of "
+            f"size {list(shape_of(input))}"
+        )
+    classes = shape_of(x)[1]
+    listed = cumprod(cast(t >= 0, dt.int64), 1) != 0
+    mine = (unsqueeze(t, 2) == _classes(t, classes)) & unsqueeze(listed, 2)
+    other = ~any(mine, 1)
+    gap = relu(1 - unsqueeze(gather(x, 1, t.where(listed, 0)), 2) + unsqueeze(x, 1))
+    loss = sum(gap.where(unsqueeze(listed, 2) & unsqueeze(other, 1), 0.0), (1, 2)) / float(classes)
     return reduced(reshape(loss, ()) if single and reduction == "none" else loss, reduction)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.op import Op, sample
+from weft.core import onnx_rules
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -116,6 +117,7 @@ class Resize(Op):
         extra = (self.full,) if isinstance(self, ResizeInput) else ()
         return apply(type(self)(*fields, *extra), moved), 0
 
+    onnx = Onnx("MatMul", 13, build=onnx_rules.resize)
     samples = (
         sample((2, 5, 3), dim=1, size=7),
         sample((4, 3), dim=0, size=7, align_corners=True),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from weft.core.op import Op, sample
+from weft.core import onnx_rules
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, shape_of
@@ -76,6 +77,7 @@ class ImageToColumns(WindowOp):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(ColumnsToImage(*self.fields), g),)
 
+    onnx = Onnx("Gather", 13, build=onnx_rules.columns)
     samples = (
         sample((2, 3, 5, 6), size=(5, 6), kernel=(2, 3)),
         sample((1, 2, 5, 6), size=(5, 6), kernel=(2, 2), dilation=(2, 1), padding=(1, 0),
@@ -84,7 +86,7 @@ class ImageToColumns(WindowOp):
 
 
 class ColumnsToImage(WindowOp):
-    """y = the image in which each window of x is added at its place: the adjoint of ImageToColumns"""
+    """y = the image to which each window of x is added: the adjoint of ImageToColumns"""
 
     def type(self, x: Type) -> Type:
         oh, ow = self.grid()

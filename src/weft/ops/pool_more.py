@@ -1,0 +1,206 @@
+"""Pools made of others: three dims (images, then depths), power averages, unpooling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from weft.core import dtype as dt
+from weft.ops.conv import sizes
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.pool import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool2d,
+    PlanePut,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+    windows,
+)
+from weft.ops.unary import abs, relu, sign
+from weft.ops.view import reshape
+
+
+def _volumes(name: str, x: Any) -> tuple[Any, bool]:
+    """x as (N, C, D, H, W), and whether it had no batch."""
+    shape = shape_of(x)
+    if len(shape) not in (4, 5):
+        raise RuntimeError(f"{name}: non-empty 4D or 5D (batch mode) tensor expected for input")
+    if dtype_of(x).category != dt.FLOAT:
+        raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
+    return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
+
+
+def _by_depth(x: Any, images: Any, depths: Any) -> Any:
+    """`images` on every H x W slice, then `depths` along D."""
+    n, c, d, h, w = shape_of(x)
+    y = apply(images, reshape(x, (n, c * d, h, w)))
+    oh, ow = shape_of(y)[2:]
+    y = apply(depths, reshape(y, (n, c, d, oh * ow)))
+    return reshape(y, (n, c, shape_of(y)[2], oh, ow))
+
+
+def _geometry(
+    name: str, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[tuple, tuple]:
+    """The fields of the image pool and of the depth pool; RuntimeError in torch's words."""
+    kernel = sizes("kernel_size", kernel_size, 3, name)
+    step = kernel if stride is None or stride == [] else sizes("stride", stride, 3, name)
+    pad, gap = sizes("padding", padding, 3, name), sizes("dilation", dilation, 3, name)
+    if 0 in step:
+        raise RuntimeError("stride should not be zero")
+    if any(p > (g * (k - 1) + 1) // 2 for p, g, k in zip(pad, gap, kernel, strict=True)):
+        raise RuntimeError(
+            "pad should be at most half of effective kernel size, but got "
+            f"pad={pad}, kernel_size={kernel} and dilation={gap}"
+        )
+    size = shape_of(x)[2:]
+    out = [windows(n, k, s, p, g, ceil_mode)
+           for n, k, s, p, g in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
+    if min(out) < 1:
+        c = shape_of(x)[1]
+        raise RuntimeError(
+            f"Given input size: ({c}x{'x'.join(map(str, size))}). Calculated output size: "
+            f"({c}x{'x'.join(str(max(o, 0)) for o in out)}). Output size is too small"
+        )
+    images = tuple(v[1:] for v in (kernel, step, pad, gap))
+    depths = ((kernel[0], 1), (step[0], 1), (pad[0], 0), (gap[0], 1))
+    return (*images, ceil_mode), (*depths, ceil_mode)
+
+
+def max_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The largest of each window of (N, C, D, H, W) or (C, D, H, W)."""
+    if return_indices:
+        raise NotImplementedError("max_pool3d: return_indices=True is not supported")
+    x, single = _volumes("max_pool3d", input)
+    images, depths = _geometry("max_pool3d", x, kernel_size, stride, padding, dilation, ceil_mode)
+    y = _by_depth(x, MaxPool2d(*images), MaxPool2d(*depths))
+    return reshape(y, shape_of(y)[1:]) if single else y
+
+
+def avg_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """The average of each window of (N, C, D, H, W) or (C, D, H, W)."""
+    if divisor_override == 0:
+        raise RuntimeError("divisor must be not zero")
+    x, single = _volumes("avg_pool3d", input)
+    images, depths = _geometry("avg_pool3d", x, kernel_size, stride, padding, 1, ceil_mode)
+    divisor = None if divisor_override is None else 1
+    rest = (bool(count_include_pad), divisor)
+    y = _by_depth(x, AvgPool2d(*images, *rest), AvgPool2d(*depths, *rest))
+    y = y if divisor is None else y / float(divisor_override or 1)
+    return reshape(y, shape_of(y)[1:]) if single else y
+
+
+def _adaptive(name: str, kind: Any, input: Any, output_size: Any) -> Any:
+    x, single = _volumes(name, input)
+    given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 3
+    size = [n if o is None else int(o) for o, n in zip(given, shape_of(x)[2:], strict=True)]
+    oh, ow = size[1:]
+    y = _by_depth(x, kind((oh, ow)), kind((size[0], oh * ow)))
+    return reshape(y, shape_of(y)[1:]) if single else y
+
+
+def adaptive_avg_pool3d(input: Any, output_size: Any) -> Any:
+    """The averages of (OD, OH, OW) parts of (N, C, D, H, W) or (C, D, H, W); None keeps a size."""
+    return _adaptive("adaptive_avg_pool3d", AdaptiveAvgPool2d, input, output_size)
+
+
+def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of (OD, OH, OW) parts of (N, C, D, H, W) or (C, D, H, W)."""
+    if return_indices:
+        raise NotImplementedError("adaptive_max_pool3d: return_indices=True is not supported")
+    return _adaptive("adaptive_max_pool3d", AdaptiveMaxPool2d, input, output_size)
+
+
+def _power_mean(
+    x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool, n: int
+) -> Any:
+    """(sum of x^p over each window)^(1/p)"""
+    average, largest = ((avg_pool1d, max_pool1d), (avg_pool2d, max_pool2d))[n - 1]
+    if norm_type == math.inf:
+        return largest(abs(x), kernel_size, stride, 0, 1, ceil_mode)
+    if norm_type == -math.inf:
+        return -largest(-abs(x), kernel_size, stride, 0, 1, ceil_mode)
+    count = math.prod(sizes("kernel_size", kernel_size, n, "lp_pool"))
+    out = average(x**norm_type, kernel_size, stride, 0, ceil_mode)
+    return (sign(out) * relu(abs(out)) * count) ** (1.0 / norm_type)
+
+
+def lp_pool1d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """(sum of x^p over each window)^(1/p) of (N, C, L) or (C, L)."""
+    return _power_mean(input, norm_type, kernel_size, stride, ceil_mode, 1)
+
+
+def lp_pool2d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """(sum of x^p over each window)^(1/p) of (N, C, H, W) or (C, H, W)."""
+    return _power_mean(input, norm_type, kernel_size, stride, ceil_mode, 2)
+
+
+def _unpool(
+    n: int, input: Any, indices: Any, kernel_size: Any, stride: Any, padding: Any, output_size: Any
+) -> Any:
+    name = f"max_unpool{n}d"
+    shape = shape_of(input)
+    if len(shape) not in (n + 1, n + 2):
+        raise RuntimeError(f"{name}: expected {n + 1}D or {n + 2}D input, got {list(shape)}")
+    if shape_of(indices) != shape:
+        raise RuntimeError(
+            "Expected shape of indices to be same as that of the input tensor "
+            f"({list(shape)}) but got indices tensor with shape: {list(shape_of(indices))}"
+        )
+    if dtype_of(indices) is not dt.int64:
+        raise RuntimeError(
+            f"elements in indices should be type int64 but got: {dtype_of(indices).name}"
+        )
+    kernel = sizes("kernel_size", kernel_size, n, name)
+    step = kernel if stride is None else sizes("stride", stride, n, name)
+    pad = sizes("padding", padding, n, name)
+    size = tuple(
+        (m - 1) * s + k - 2 * p for m, s, k, p in zip(shape[-n:], step, kernel, pad, strict=True)
+    )
+    if output_size is not None:
+        size = tuple(int(s) for s in tuple(output_size)[-n:])
+    lead = shape[:-n] if len(shape) == n + 2 else (1, *shape[:-n])
+    full = (*lead, *(1,) * (2 - n), *shape[-n:])
+    op = PlanePut((1, *size) if n == 1 else size)
+    y = apply(op, reshape(input, full), reshape(indices, full).contiguous())
+    return reshape(y, (*shape[:-n], *size))
+
+
+def max_unpool1d(
+    input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    output_size: Any = None,
+) -> Any:  # fmt: skip
+    """Zeros with the input's elements where max_pool1d's indices say; several at one place add."""
+    return _unpool(1, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool2d(
+    input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    output_size: Any = None,
+) -> Any:  # fmt: skip
+    """Zeros with the input's elements where max_pool2d's indices say; several at one place add."""
+    return _unpool(2, input, indices, kernel_size, stride, padding, output_size)
