@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core.scalar import Expr
 from weft.core.types import Dim, Type, wrap_dim
 
 _END = 2**63 - 1
@@ -34,6 +35,7 @@ class Emitter(Protocol):
     def nodes(self, name: str, count: int, *ins: str, **attrs: Any) -> list[str]: ...
     def const(self, value: Any, np_dtype: Any = None) -> str: ...
     def dims(self, shape: Sequence[int | Dim]) -> str: ...
+    def scalar(self, expr: Expr, ins: Sequence[str]) -> str: ...
 
 
 def known(sizes: Sequence[Any], what: str) -> tuple[int, ...]:
@@ -126,7 +128,7 @@ def concat(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: 
 
 
 def pad(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
-    ends = [a for a, _ in op.pads] + [b for _, b in op.pads]
+    ends = [a for a, _ in op.widths] + [b for _, b in op.widths]
     return e.node("Pad", ins[0], e.dims(ends), e.const(op.value, out.dtype.np))
 
 
@@ -158,6 +160,18 @@ def unfold(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: 
     got = e.node("Gather", ins[0], e.const(places), axis=op.dim)
     rest = [d for d in range(out.ndim) if d != op.dim + 1]
     return transposed(e, got, [*rest, op.dim + 1])
+
+
+def columns(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    """Each window's places in the padded plane, gathered."""
+    (h, w), (top, left) = op.size, op.padding
+    ends = e.const([0, 0, top, left, 0, 0, top, left], np.int64)
+    padded = e.node("Pad", ins[0], ends, e.const(0, out.dtype.np))
+    shape = types[0].shape[:2]
+    flat = reshaped(e, padded, (*shape, (h + 2 * top) * (w + 2 * left)))
+    plane = np.arange((h + 2 * top) * (w + 2 * left)).reshape(h + 2 * top, w + 2 * left)
+    places = np.stack([plane[at].reshape(-1) for _, _, at in op.taps()])
+    return reshaped(e, e.node("Gather", flat, e.const(places), axis=2), out.shape)
 
 
 # ------------------------------------------------------------------------------------- creation
@@ -192,7 +206,7 @@ def cast(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Ty
 
 
 def clip(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
-    low, high = ("" if v is None else e.const(v, out.dtype.np) for v in (op.low, op.high))
+    low, high = ("" if v is None else e.const(v, out.dtype.np) for v in (op.min, op.max))
     return e.node("Clip", ins[0], low, high) if low or high else ins[0]
 
 
@@ -222,7 +236,7 @@ def reduced(e: Emitter, name: str, x: str, dims: Sequence[int], keepdim: bool) -
 
 
 def reduce_bool(name: str) -> Any:
-    """any and all, of booleans counted as 0 and 1."""
+    """any (a sum) and all (a minimum), of booleans counted as 0 and 1."""
 
     def rule(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
         ones = e.node("Cast", ins[0], to=np.dtype(np.int32))
@@ -443,6 +457,57 @@ def softmax(name: str) -> Any:
 
 def layer_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
     return e.node("LayerNormalization", *ins, axis=-op.ndims, epsilon=float(op.eps))
+
+
+def rms_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    x, w = ins
+    dims = list(range(out.ndim - op.ndims, out.ndim))
+    mean = reduced(e, "ReduceMean", e.node("Mul", x, x), dims, True)
+    root = e.node("Sqrt", e.node("Add", mean, e.const(op.eps, out.dtype.np)))
+    return e.node("Mul", e.node("Div", x, root), w)
+
+
+def moment(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    product = e.scalar(op.expr(*(t.dtype for t in types)), ins)
+    return reduced(e, "ReduceSum", product, op.dims, True)
+
+
+def attention(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    """softmax(scale q k^T + mask) v; a query that sees nothing gives 0 and not NaN."""
+    if op.with_sums:
+        raise NoRule("it is a gradient's")
+    q, k, v, *mask = ins
+    d = out.dtype.np
+    s = e.node("MatMul", q, e.node("Transpose", k, perm=[0, 1, 3, 2]))
+    s = e.node("Mul", s, e.const(op.scale, d))
+    none = e.const(-np.inf, d)
+    if mask and types[3].dtype is dt.bool:
+        s = e.node("Where", mask[0], s, none)
+    elif mask:
+        s = e.node("Add", s, mask[0])
+    if op.causal:
+        size = known((types[0].shape[2], types[1].shape[2]), "the lengths of causal attention")
+        s = e.node("Where", e.const(np.tri(*size, dtype=bool)), s, none)
+    if not mask:
+        return e.node("MatMul", e.node("Softmax", s, axis=-1), v)
+    blind = e.node("Equal", reduced(e, "ReduceMax", s, [3], True), none)
+    zero = e.const(0, d)
+    p = e.node("Softmax", e.node("Where", blind, zero, s), axis=-1)
+    return e.node("MatMul", e.node("Where", blind, zero, p), v)
+
+
+def resize(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    """Places picked, or a matrix of weights along the dim."""
+    (n,) = known([types[0].shape[op.dim]], "interpolation of size")
+    places, weights = op.taps(n, out.dtype.np)
+    if len(places) == 1:
+        return e.node("Gather", ins[0], e.const(np.asarray(places[0], np.int64)), axis=op.dim)
+    dense = np.zeros((op.size, n))
+    for at, w in zip(places, weights, strict=True):
+        np.add.at(dense, (np.arange(op.size), at), w)
+    last = [d for d in range(out.ndim) if d != op.dim] + [op.dim]
+    moved = e.node("MatMul", transposed(e, ins[0], last), e.const(dense.T, out.dtype.np))
+    return transposed(e, moved, [last.index(d) for d in range(out.ndim)])
 
 
 def batch_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import Handle, state
-from weft.core.op import Op, sample
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
-from weft.kernels.schedule.attention_grad import plan_attention_dkv, plan_attention_dq
 from weft.ops.cast import cast
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
@@ -71,7 +71,7 @@ class Attention(AttentionOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         mask = ins[3] if ins[3:] else None
-        return plan_attention(
+        return kernels.plan_attention(
             *ins[:3], out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
         )
 
@@ -113,6 +113,7 @@ class Attention(AttentionOp):
             None,
         )
 
+    onnx = Onnx("Softmax", 13, build=onnx_rules.attention)
     samples = (
         sample((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3), scale=0.5),
         sample((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4), causal=True, scale=0.5),
@@ -130,7 +131,7 @@ class AttentionSums(AttentionOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         mask = ins[2] if ins[2:] else None
-        return plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)
+        return kernels.plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)
 
     def oracle(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
         s = self.scores(q, k, *mask)
@@ -154,7 +155,7 @@ class AttentionGrad(AttentionOp):
         return Type((*k.shape[:3], k.shape[3] + v.shape[3]), k.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        planner = plan_attention_dq if self.wanted == "q" else plan_attention_dkv
+        planner = kernels.plan_attention_dq if self.wanted == "q" else kernels.plan_attention_dkv
         mask = ins[6] if ins[6:] else None
         return planner(*ins[:6], out, mask, causal=self.causal, scale=self.scale)
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
-from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
@@ -74,7 +73,7 @@ class Conv2d(ConvOp):
         return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_conv2d(ins[0], ins[1], out, *self.planned, bias=ins[2] if ins[2:] else None)
+        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=ins[2] if ins[2:] else None)
 
     def oracle(self, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
         t, l, b, r = self.padding
@@ -118,7 +117,7 @@ class Conv2dInput(ConvOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
-        return plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias)
+        return kernels.plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias)
 
     def oracle(self, g: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
         t, l, _, _ = self.padding
@@ -167,7 +166,7 @@ class Conv2dWeight(ConvOp):
         return w
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_conv2d_dw(ins[0], ins[1], out, *self.planned)
+        return kernels.plan_conv2d_dw(ins[0], ins[1], out, *self.planned)
 
     def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
         t, l, b, r = self.padding

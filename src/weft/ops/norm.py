@@ -15,15 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
-from weft.kernels.eager import plan_reduce
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.rows import plan_layer_norm, plan_rms_norm
 from weft.ops.arithmetic import mul
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -68,13 +67,14 @@ class Moment(Op):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         expr = self.expr(*(dt.from_np(x.dtype) for x in ins))
-        return plan_reduce("sum", expr, self.dims, True, ins, out)
+        return kernels.plan_reduce("sum", expr, self.dims, True, ins, out)
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
         terms = S.evaluate(self.expr(*(dt.from_np(x.dtype) for x in xs)), xs)
         return np.sum(terms, axis=self.dims, keepdims=True)
 
     vmap = by_loop
+    onnx = Onnx("ReduceSum", 13, build=onnx_rules.moment)
     samples = (
         sample((2, 3, 4), (1, 3, 1), kind="squares", dims=(0, 2)),
         sample((3, 5), (5,), kind="product", dims=(1,)),
@@ -248,7 +248,7 @@ class LayerNorm(Op):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         if out.size == 0:
             return Launch(())
-        return plan_layer_norm(ins[0], self.ndims, out, self.eps, weight=ins[1], bias=ins[2])
+        return kernels.plan_layer_norm(ins[0], self.ndims, out, self.eps, weight=ins[1], bias=ins[2])
 
     def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
         return Norm(self.dims(x.ndim), self.eps).oracle(x, w, b)
@@ -284,7 +284,7 @@ class RmsNorm(Op):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         if out.size == 0:
             return Launch(())
-        return plan_rms_norm(ins[0], self.ndims, out, self.eps, weight=ins[1])
+        return kernels.plan_rms_norm(ins[0], self.ndims, out, self.eps, weight=ins[1])
 
     def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         square = (x**2).mean(self.dims(x.ndim), keepdims=True)
@@ -310,7 +310,7 @@ class RmsNorm(Op):
             return by_loop(self, size, dims, x, w)
         return apply(self, x.movedim(dims[0], 0), w), 0
 
-    onnx = Onnx("RMSNormalization", 23)
+    onnx = Onnx("ReduceMean", 13, build=onnx_rules.rms_norm)
     samples = (sample((2, 3, 8), (8,)), sample((4, 3, 5), (3, 5), ndims=2))
 
 

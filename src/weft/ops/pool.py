@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import pool as kernels
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_loop

@@ -179,7 +179,7 @@ class Any_(Reduce):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.any(x, axis=self.dims, keepdims=self.keepdim))
 
-    onnx = Onnx("ReduceMax", 13, build=onnx_rules.reduce_bool("ReduceMax"))
+    onnx = Onnx("ReduceSum", 13, build=onnx_rules.reduce_bool("ReduceSum"))
     samples = (sample((2, 3, 5), of="bool", dims=(1,)), sample((0,), of="bool", dims=(0,)))
 
 

@@ -156,6 +156,7 @@ class ResizeInput(Resize):
     def vjp(self, gx: Any, y: Any, g: Any) -> tuple:
         return (apply(Resize(*self.fields()), gx),)
 
+    onnx = None
     samples = (
         sample((2, 7, 3), dim=1, size=7, full=5),
         sample((2, 3), dim=0, size=2, mode="nearest", full=4),

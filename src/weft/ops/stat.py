@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.op import Onnx, Op, sample
+from weft.core.op import Op, sample
 from weft.core.types import Type, numel, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -192,7 +192,6 @@ class VectorNorm(Op):
         power = power if p >= 2 else power.where(x != 0, 0.0)
         return ((power * (g * y ** (1 - p))).where(y != 0, 0.0),)
 
-    onnx = Onnx("ReduceL2", 18)
     samples = (
         sample((3, 4), dims=(1,)),
         sample((2, 3, 4), dims=(0, 2), keepdim=True),

@@ -9,7 +9,9 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.onnx_rules import NoRule
+from weft.core.scalar import Expr
 from weft.core.types import Dim, Type
+from weft.io.onnx import scalars
 from weft.io.onnx.package import onnx_package
 
 # names in onnx.TensorProto
@@ -78,6 +80,10 @@ class Emit:
             )
         )
         return outs
+
+    def scalar(self, expr: Expr, ins: Sequence[str]) -> str:
+        """A scalar expression on operands `ins`, broadcast."""
+        return scalars.emit(self, expr, ins)
 
     def const(self, value: Any, np_dtype: Any = None) -> str:
         """An array or number as an initializer; equal ones are shared."""

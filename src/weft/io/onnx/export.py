@@ -24,7 +24,6 @@ from weft.core.onnx_rules import NoRule
 from weft.core.op import Onnx, Op
 from weft.core.types import Dim, Type
 from weft.io import container
-from weft.io.onnx import scalars
 from weft.io.onnx.emit import Emit, element_type, tensor
 from weft.io.onnx.package import onnx_package
 from weft.ops.kinds import Elementwise
@@ -153,7 +152,7 @@ class _Exporter:
             attrs = {onnx_name: _plain(getattr(op, ours)) for ours, onnx_name in rule.rename}
             return self.e.node(rule.name, *ins, **attrs)
         if isinstance(op, Elementwise):
-            return scalars.emit(self.e, op.expr(*(t.dtype for t in types)), ins)
+            return self.e.scalar(op.expr(*(t.dtype for t in types)), ins)
         raise NoRule("the op has no rule")
 
     def _output(self, key: str, n: Node) -> None:
