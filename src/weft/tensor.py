@@ -155,12 +155,12 @@ class Tensor(Handle):
 
     def storage_offset(self) -> int:
         """Where this view begins in its memory, in elements."""
-        base = self._base
+        base, g = self._base, self._ghost
         if base is None:
             return 0
-        if self._ghost is not None:
-            return self._ghost.offset
-        return (_address(self._a) - _address(base._a)) // self._a.itemsize
+        if g is not None:
+            return g.offset + (0 if g.outer is None else g.outer.storage_offset())
+        return (native.address(self._a) - native.address(base._a)) // self._a.itemsize
 
     def data_ptr(self) -> int:
         return _address(self._a)

@@ -442,3 +442,70 @@ def test_sizes_of_two_dims_at_once():
         return f, lambda i: (tensor(*shapes[i], seed=i),), lambda: ()
 
     same(make, 7)
+
+
+def test_outside_views_at_an_offset():
+    def make():
+        data = tensor(10, 4)
+        leaf = tensor(4, 4, requires_grad=True)
+
+        def f(i):
+            rows = data[i : i + 4]
+            return g(rows)
+
+        def g(rows):
+            inner = rows[1:3]
+            y = (inner @ leaf).sum(0)
+            inner[0].mul_(0.5)
+            rows.t()[2].add_(1.0)
+            return y, inner, rows.t(), inner[:, 1:]
+
+        compiled = []
+
+        def call(i):
+            if not compiled:
+                compiled.append(weft.compile(g) if make.compiling else g)
+            return compiled[0](data[i : i + 4])
+
+        return call, lambda i: (i % 3,), lambda: (data,)
+
+    runs = []
+    for compiling in (False, True):
+        make.compiling = compiling
+        fn, arguments, state = make()
+        runs.append([(bits(fn(*arguments(i))), bits(state())) for i in range(7)])
+    assert runs[0] == runs[1]
+
+
+def test_in_place_on_a_view_of_an_outside_view_has_gradients():
+    def make():
+        base = tensor(6, 3)
+        w = tensor(3, requires_grad=True)
+
+        def f():
+            w.grad = None
+            rows = base.clone()[2:5]
+            rows[1] = w * 3.0
+            rows[:, 0].mul_(2.0)
+            (rows * rows).sum().backward()
+            return rows.detach()
+
+        return f, lambda i: (), lambda: (w.grad,)
+
+    same(make, 5)
+
+
+def test_results_held_differ_from_call_to_call():
+    def make():
+        kept = []
+
+        def f(x, mask):
+            values = [x + i for i in range(4)]
+            kept[:] = [v for v, k in zip(values, mask, strict=True) if k]
+            return values[-1] * 2
+
+        masks = [(i & 1, i & 2, i & 4, i & 8) for i in range(16)]
+        return f, lambda i: (tensor(3, seed=i), masks[i]), lambda: tuple(kept)
+
+    fn = same(make, 16)
+    assert fn.stats["programs"] <= 5

@@ -16,9 +16,9 @@ from weft.compile.record import Session, TrieNode, run_eagerly
 from weft.core import config
 from weft.core.handle import state
 from weft.kernels.layout import Layout
-from weft.ops.view import AsStrided
 
-_MAX_PATHS = 2_000  # recorded ops kept a function; beyond it the trie starts anew
+_MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
+_LIVE_SETS = 3  # programs of one segment for different results held, before one gives them all
 
 
 class SegmentProgram:
@@ -50,7 +50,8 @@ class SegmentProgram:
         for name, ref in s.written.items():
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into)
-        self.views = [(k, _owner(cursor, k), cursor) for k in s.views]
+        self.views = s.views
+        self.calls = {n.depth: n for n in (*before, *path)}
 
     def run(self, session: Session) -> None:
         inputs = {name: session.array(ref, 0) for name, ref in self.names}
@@ -60,29 +61,18 @@ class SegmentProgram:
         ghosts = session.ghosts
         for k, name in self.segment.results.items():
             ghosts[k].array = outs[name]  # type: ignore[union-attr]
-        for k, owner, _ in self.views:
-            g = ghosts[k]
-            assert g is not None
-            base = session.array(owner, k)
-            if g.array is None:
-                g.array = _view(base, g)
+        for k in self.views:
+            self._view(session, k)
 
-
-def _view(base: np.ndarray, g: Any) -> np.ndarray:
-    """The view of `base`'s memory that a ghost promised."""
-    if base.flags.c_contiguous:
-        return AsStrided(tuple(g.shape), tuple(g.strides), g.offset).host(base)
-    size = base.itemsize
-    first = np.lib.stride_tricks.as_strided(base, (1,), (size,))
-    return np.lib.stride_tricks.as_strided(first, g.shape, tuple(n * size for n in g.strides))
-
-
-def _owner(cursor: TrieNode, k: int) -> int:
-    calls = {n.depth: n for n in cursor.path(0)}
-    ref = k
-    while ref >= 0 and calls[ref].meta is not None and calls[ref].meta.view:  # type: ignore[union-attr]
-        ref = calls[ref].args[0]
-    return ref
+    def _view(self, session: Session, k: int) -> np.ndarray:
+        """The array of a result that is a view, taken from what it views."""
+        g = session.ghosts[k]
+        assert g is not None
+        if g.array is None:
+            call = self.calls[k]
+            ref = call.args[0]
+            g.array = call.op.host(session.array(ref, k) if ref < 0 else self._view(session, ref))
+        return g.array
 
 
 def _shared(session: Session) -> set[int]:
@@ -127,7 +117,7 @@ class CompiledFunction:
             self.stats["recorded_ops"] += session.recorded
             self.stats["other_sizes"] += session.synthesized
             self._recorded += session.recorded
-            if self._recorded > _MAX_PATHS * 100:
+            if self._recorded > _MAX_OPS:
                 self._root = TrieNode(None, None, (), None)
                 self._recorded = 0
         return result
@@ -136,13 +126,25 @@ class CompiledFunction:
         return self if instance is None else functools.partial(self, instance)
 
     def _program_of(self, session: Session) -> Any:
+        """The program of the segment that ends here, giving at least the results still held.
+
+        Which results are held is the caller's doing, and may change with the garbage collector's
+        moods: a program that gives more is as good, and after a few, one that gives all is made.
+        """
         live = session.live()
-        key = (session.start, live)
         programs = session.cursor.programs
-        found = programs.get(key)
-        if found is None:
-            found = programs[key] = self._make(session, live)
-        return found
+        found = programs.get((session.start, live))
+        if found is not None:
+            return found
+        others = [held for start, held in programs if start == session.start]
+        wanted = set(live)
+        enough = [held for held in others if wanted <= set(held)]
+        if enough:
+            return programs[session.start, min(enough, key=len)]
+        if len(others) >= _LIVE_SETS:
+            live = tuple(sorted(wanted.union(*others)))
+        made = programs[session.start, live] = self._make(session, live)
+        return made
 
     def _make(self, session: Session, live: tuple[int, ...]) -> Any:
         recorder, state.recorder = state.recorder, None

@@ -40,7 +40,7 @@ class Meta:
         self.strides = tuple(s // a.itemsize for s in a.strides)
         self.dtype = dt.from_np(a.dtype)
         self.view = view
-        self.offset = offset  # from the start of the memory's owner, in elements
+        self.offset = offset  # in elements, from the start of the outside tensor or result it views
 
 
 class TrieNode:
@@ -72,15 +72,16 @@ class TrieNode:
 class Ghost:
     """A promised value: result k of the call, with its layout."""
 
-    __slots__ = ("array", "dtype", "k", "offset", "session", "shape", "strides")
+    __slots__ = ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides")
 
-    def __init__(self, session: Session, k: int, meta: Meta) -> None:
+    def __init__(self, session: Session, k: int, meta: Meta, outer: Handle | None) -> None:
         self.session: Session | None = session
         self.k = k
         self.shape = meta.shape
         self.strides = meta.strides
         self.dtype = meta.dtype
         self.offset = meta.offset
+        self.outer = outer  # the outside tensor it is a view of, if it is
         self.array: np.ndarray | None = None
 
     def demand(self, handle: Handle) -> np.ndarray:
@@ -128,24 +129,38 @@ class Session:
                 meta = found.meta
                 assert meta is not None
                 y = dispatch._new(dispatch._tensor_class)
-                y._ghost = ghost = Ghost(self, found.depth, meta)
-                self.ghosts.append(ghost)
+                outer = None
                 if meta.view:
                     dispatch.link_view(y, args[0])
+                    outer = self._outer(args[0])
+                y._ghost = ghost = Ghost(self, found.depth, meta, outer)
+                self.ghosts.append(ghost)
                 return y
             self._leave_trie()
         y = dispatch._new(dispatch._tensor_class)
         x = args[0] if args else None
         y._a = execute_unseen(op, args)
         is_view = op.is_view and dispatch.shares_memory(y._a, x._a)  # type: ignore[union-attr]
+        outer = None
+        offset = 0
         if is_view:
-            dispatch.link_view(y, x)  # type: ignore[arg-type]
-        meta = Meta(y._a, view=is_view, offset=y.storage_offset())
+            assert x is not None
+            dispatch.link_view(y, x)
+            outer = self._outer(x)
+            offset = (native_address(y._a) - native_address(x._a)) // y._a.itemsize
+            if x._ghost is not None and x._ghost.session is self:
+                offset += x._ghost.offset
+        meta = Meta(y._a, view=is_view, offset=offset)
         node = self._append(key, op, meta)
-        y._ghost = ghost = Ghost(self, node.depth, meta)
+        y._ghost = ghost = Ghost(self, node.depth, meta, outer)
         ghost.array = y._a
         self.ghosts.append(ghost)
         return y
+
+    def _outer(self, x: Handle) -> Handle | None:
+        """The outside tensor whose memory x lies in, or None."""
+        ghost = x._ghost
+        return ghost.outer if ghost is not None and ghost.session is self else x
 
     def write(self, t: Handle, value: Handle) -> None:
         """t's memory gets value: matched or recorded like an op."""

@@ -138,6 +138,7 @@ class Op(metaclass=OpMeta):
     effect: ClassVar[bool] = False  # draws random numbers: never merged, moved or dropped
     saves: ClassVar[frozenset[str]] = frozenset()  # the operands whose VALUES vjp reads
     saved_args: ClassVar[tuple[int, ...] | None] = ()  # their positions; None: all of them
+    saved_for: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # per cotangent, where they differ
     saves_result: ClassVar[bool] = False
     oracle: ClassVar[Any] = None
     plan: ClassVar[Any] = None

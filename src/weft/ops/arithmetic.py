@@ -10,9 +10,9 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
+from weft.ops.cast import cast
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
-from weft.ops.cast import cast
 from weft.ops.promote import as_number, operands, unary
 
 PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
@@ -67,6 +67,8 @@ class Mul(Elementwise):
     def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
         return S.and_(a, b) if a.dtype is dt.bool else S.mul(a, b)
 
+    saved_for = ((1,), (0,))
+
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
         return lambda: g * b, lambda: g * a
 
@@ -79,6 +81,8 @@ class Div(Elementwise):
 
     scalar = staticmethod(S.div)
     host = staticmethod(np.true_divide)
+
+    saved_for = ((1,), (0, 1))
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
         # d(a/b) = da/b - (a/b) db/b, with the quotient formed anew: keeps a and b, not y

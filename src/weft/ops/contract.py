@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm import plan_matmul
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.reduce import sum_to
 from weft.ops.view import reshape, transpose, unsqueeze
@@ -39,7 +39,9 @@ class MatMul(Op):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         a, b = ins
         batch = out.shape[:-2]
-        return plan_matmul(_spread(a, batch), _spread(b, batch), out)
+        return kernels.plan_matmul(_spread(a, batch), _spread(b, batch), out)
+
+    saved_for = ((1,), (0,))
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
         return (

@@ -80,7 +80,12 @@ def link_view(y: Handle, x: Handle) -> None:
 
 def record(op: Op, args: tuple, y: Any) -> None:
     """Put a node on the tape: `y = op(*args)`."""
-    keep = op.saved_args
+    keep: Any = op.saved_args
+    if op.saved_for is not None:  # only what the cotangents that are wanted will read
+        keep = set()
+        for a, reads in zip(args, op.saved_for, strict=False):
+            if a.__class__ not in NUMBERS and a._rg:
+                keep.update(reads)
     edges = []
     saved = []
     versions = []

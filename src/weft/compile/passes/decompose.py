@@ -17,7 +17,7 @@ from weft.ops.dispatch import NUMBERS
 class SymbolicGhost:
     """A value that is only a node: what a body computes with while it is being expanded."""
 
-    __slots__ = ("dtype", "node", "offset", "session", "shape", "strides")
+    __slots__ = ("dtype", "node", "offset", "outer", "session", "shape", "strides")
     array = None
 
     def __init__(self, node: Node) -> None:
@@ -27,6 +27,7 @@ class SymbolicGhost:
         self.dtype = node.type.dtype
         self.strides = contiguous_strides(node.type.shape)
         self.offset = 0
+        self.outer = None
 
     def demand(self, handle: Handle) -> Any:
         raise RuntimeError("an op's body may not ask for a value")
