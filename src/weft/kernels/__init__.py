@@ -1,4 +1,64 @@
 """Loops to native code, for eager and compiled programs alike.
 
-`layout` says where a kernel's operands lie, `schedule` plans launches (tiles, packing, vectors), `target` writes code.
+`layout` says where a kernel's operands lie, `schedule` plans launches (tiles, packing, vectors),
+`target` writes code.  The planners that op rooms call are names of this package (`kernels.plan_x`),
+and their modules are loaded when one is first called: importing them all takes as long as importing
+all the rest.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weft.kernels.eager import (
+        plan_elementwise,
+        plan_gather,
+        plan_index,
+        plan_index_put,
+        plan_reduce,
+        plan_scatter,
+    )
+    from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
+    from weft.kernels.schedule.attention_grad import plan_attention_dkv, plan_attention_dq
+    from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
+    from weft.kernels.schedule.conv_weight import plan_conv2d_dw
+    from weft.kernels.schedule.gemm import plan_matmul
+    from weft.kernels.schedule.pool import (
+        Window,
+        plan_adaptive_avg_pool2d,
+        plan_adaptive_avg_pool2d_dx,
+        plan_adaptive_max_pool2d,
+        plan_adaptive_max_pool2d_indices,
+        plan_avg_pool2d,
+        plan_avg_pool2d_dx,
+        plan_max_pool2d,
+        plan_max_pool2d_dx,
+        plan_max_pool2d_indices,
+    )
+    from weft.kernels.schedule.rows import plan_layer_norm, plan_rms_norm, plan_softmax
+    from weft.kernels.schedule.scan import plan_cumulative
+
+_HOMES = {
+    "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
+    "schedule.attention": "plan_attention plan_attention_lse",
+    "schedule.attention_grad": "plan_attention_dkv plan_attention_dq",
+    "schedule.conv": "plan_conv2d plan_conv2d_dx",
+    "schedule.conv_weight": "plan_conv2d_dw",
+    "schedule.gemm": "plan_matmul",
+    "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
+    "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
+    "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
+    "schedule.rows": "plan_layer_norm plan_rms_norm plan_softmax",
+    "schedule.scan": "plan_cumulative",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'weft.kernels' has no attribute {name!r}")
+    found = getattr(import_module(f"weft.kernels.{_HOME_OF[name]}"), name)
+    globals()[name] = found  # from now on without this detour
+    return found

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
-from weft.kernels.eager import plan_gather, plan_scatter
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -43,7 +43,7 @@ class Gather(Op):
         return np.take_along_axis(x[cut], index.astype(np.int64), self.dim)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_gather(ins[0], self.dim, ins[1], out, False)
+        return kernels.plan_gather(ins[0], self.dim, ins[1], out, False)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[1], arrays[0].shape[self.dim], self.dim)
@@ -85,7 +85,7 @@ class GatherBack(Op):
         return y
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_scatter("add", self.dim, None, ins[1], ins[0], out, False)
+        return kernels.plan_scatter("add", self.dim, None, ins[1], ins[0], out, False)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[1], self.shape[self.dim], self.dim)
@@ -130,7 +130,7 @@ class _Scatter(Op, abstract=True):
         return y
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_scatter(self.mode, self.dim, ins[0], ins[2], ins[1], out, False)
+        return kernels.plan_scatter(self.mode, self.dim, ins[0], ins[2], ins[1], out, False)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[2], arrays[0].shape[self.dim], self.dim)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
-from weft.kernels.eager import plan_index, plan_index_put
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import arange, full
@@ -98,7 +98,7 @@ class Index(_Indexed):
         return np.moveaxis(moved[indices], range(rank), self._places(rank))
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_index(ins[0], self.dims, self.at, tuple(ins[1:]), out, self.wrap)
+        return kernels.plan_index(ins[0], self.dims, self.at, tuple(ins[1:]), out, self.wrap)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return self._error([arrays[0].shape[d] for d in self.dims], arrays[1:])
@@ -155,7 +155,7 @@ class IndexBack(_Indexed):
         return y
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_index_put(
+        return kernels.plan_index_put(
             "add", self.dims, self.at, None, tuple(ins[1:]), ins[0], out, self.wrap
         )
 
@@ -215,7 +215,7 @@ class IndexPut(_Indexed):
         return y
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_index_put(
+        return kernels.plan_index_put(
             self.mode, self.dims, self.at, ins[0], tuple(ins[2:]), ins[1], out, self.wrap
         )
 
@@ -254,7 +254,7 @@ class Embedding(Op):
         return weight[index]
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_index(ins[0], (0,), 0, (ins[1],), out, False)
+        return kernels.plan_index(ins[0], (0,), 0, (ins[1],), out, False)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return Index((0,), 0, False).fail(status, arrays)

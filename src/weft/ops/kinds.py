@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import REGISTRY, Op
 from weft.core.types import Type, broadcast_shapes
-from weft.kernels.eager import plan_elementwise, plan_reduce
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import NUMBERS, apply
 from weft.runtime.native import Launch
@@ -48,7 +48,7 @@ class Elementwise(Op, abstract=True):
         return np.broadcast_to(S.evaluate(expr, xs), shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_elementwise(self.expr(*(dt.from_np(x.dtype) for x in ins)), ins, out)
+        return kernels.plan_elementwise(self.expr(*(dt.from_np(x.dtype) for x in ins)), ins, out)
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
         ranks = [0 if d is None and x.__class__ in NUMBERS else x.ndim - (d is not None)
@@ -85,7 +85,7 @@ class Reduce(Op, abstract=True):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         expr = S.Arg(0, dt.from_np(ins[0].dtype))
-        return plan_reduce(self.combine, expr, self.dims, self.keepdim, ins, out)
+        return kernels.plan_reduce(self.combine, expr, self.dims, self.keepdim, ins, out)
 
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         moved = x.movedim(dims[0], 0)

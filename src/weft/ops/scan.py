@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.scan import plan_cumulative
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -52,7 +52,7 @@ class CumSum(_Running):
         return np.cumsum(x, self.dim)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_cumulative("sum", self.dim, ins[0], out)
+        return kernels.plan_cumulative("sum", self.dim, ins[0], out)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (flip(apply(self, flip(g, (self.dim,))), (self.dim,)),)
@@ -71,7 +71,7 @@ class CumProd(_Running):
         return np.cumprod(x, self.dim)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_cumulative("prod", self.dim, ins[0], out)
+        return kernels.plan_cumulative("prod", self.dim, ins[0], out)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         # dx[k] = (x[0] ... x[k-1]) * s[k],  s[k] = g[k] + x[k+1] s[k+1]: zeros are no exception

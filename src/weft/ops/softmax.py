@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.rows import plan_softmax
 from weft.ops.cast import cast
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -56,7 +56,7 @@ class Softmax(RowOp):
         return z / apply(Sum(along, True), z)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_softmax(ins[0], self.dim, out)
+        return kernels.plan_softmax(ins[0], self.dim, out)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         if x.size == 0:
@@ -86,7 +86,7 @@ class LogSoftmax(RowOp):
         return z - log(apply(Sum(along, True), exp(z)))
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return plan_softmax(ins[0], self.dim, out, log=True)
+        return kernels.plan_softmax(ins[0], self.dim, out, log=True)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         if x.size == 0:
