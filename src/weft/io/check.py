@@ -250,7 +250,7 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 
 @_rule("Pad")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
-    return len(op.pads) == ts[0].ndim and all(min(p) >= 0 for p in op.pads)
+    return len(op.widths) == ts[0].ndim and all(min(w) >= 0 for w in op.widths)
 
 
 @_rule("CumSum", "CumProd", "ArgSort")
@@ -403,6 +403,19 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     widest = max(ts, key=lambda t: t.ndim)
     return _floats(ts) and _distinct(op.dims, widest) and tuple(sorted(op.dims)) == op.dims
+
+
+@_rule("Attention")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    q, k, v, *mask = ts
+    if any(t.ndim != 4 for t in ts) or not _floats((q, k, v)) or len(mask) > 1 or op.with_sums:
+        return False
+    return (
+        q.shape[:2] == k.shape[:2]
+        and v.shape[:3] == k.shape[:3]
+        and q.shape[3] == k.shape[3]
+        and all(m.shape == (*q.shape[:3], k.shape[2]) and m.dtype in (dt.bool, q.dtype) for m in mask)
+    )
 
 
 def has_rule(op: type[Op]) -> bool:

@@ -38,10 +38,15 @@ def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 
 
 def compiled(bound: Graph) -> Program:
-    """A program for contiguous inputs."""
+    """A program for contiguous inputs.  Refused: an op that no kernel serves."""
     own = _with_own_outputs(bound)
     layouts = {n.name: Layout.contiguous(n.type.shape, n.type.dtype.np) for n in own.inputs}
-    return Program(own, layouts)
+    try:
+        return Program(own, layouts)
+    except MemoryError:
+        raise
+    except Exception as e:  # planners meet dtypes and shapes that no function would give them
+        raise Refused(f"the graph cannot be compiled: {type(e).__name__}: {e}") from None
 
 
 def _with_own_outputs(g: Graph) -> Graph:
