@@ -14,10 +14,29 @@ from typing import Any, ClassVar
 
 import weft
 from weft import Parameter, Tensor
+from weft.autograd import Function
 from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 from weft.nn.utils.rnn import PackedSequence
+
+
+class _Split(Function):
+    """x cut into pieces along a dim; their cotangents are joined once, not padded and added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int], dim: int) -> tuple:
+        ctx.dim = dim
+        return tuple(x.split(sizes, dim))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        return weft.cat(list(grads), dim=ctx.dim), None, None
+
+
+def _pieces(x: Tensor, count: int) -> tuple:
+    """x cut into `count` equal pieces along its last dim."""
+    return _Split.apply(x, [x.shape[-1] // count] * count, -1)
 
 
 def _step_plain(activation: Callable) -> Callable:
@@ -33,7 +52,7 @@ def _step_plain(activation: Callable) -> Callable:
 def _step_lstm(gates: Tensor, state: tuple, w: tuple) -> tuple:
     """i, f, o = sigmoid, g = tanh of the gates;  c = f c + i g;  h = o tanh(c), or W_hr of it"""
     h, c = state
-    i, f, g, o = (gates + F.linear(h, w[0], w[1])).chunk(4, -1)
+    i, f, g, o = _pieces(gates + F.linear(h, w[0], w[1]), 4)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return (h if w[2] is None else F.linear(h, w[2])), c
@@ -42,8 +61,8 @@ def _step_lstm(gates: Tensor, state: tuple, w: tuple) -> tuple:
 def _step_gru(gates: Tensor, state: tuple, w: tuple) -> tuple:
     """r, z = sigmoid of the gates;  n = tanh(x_n + r h_n);  h = (h - n) z + n"""
     (h,) = state
-    x_r, x_z, x_n = gates.chunk(3, -1)
-    h_r, h_z, h_n = F.linear(h, w[0], w[1]).chunk(3, -1)
+    x_r, x_z, x_n = _pieces(gates, 3)
+    h_r, h_z, h_n = _pieces(F.linear(h, w[0], w[1]), 3)
     n = (x_n + h_n * (h_r + x_r).sigmoid()).tanh()
     return ((h - n) * (h_z + x_z).sigmoid() + n,)
 
@@ -254,30 +273,32 @@ class RNNBase(Module):
         gates = F.linear(x, own["weight_ih"], own.get("bias_ih"))
         w = (own["weight_hh"], own.get("bias_hh"), own.get("weight_hr"))
         step = _STEPS[self.mode][1]
-        starts = [0]
-        for n in sizes:
-            starts.append(starts[-1] + n)
+        gates_at = _Split.apply(gates, sizes, 0)
         order = range(len(sizes))
         now = sizes[-1] if reverse else sizes[0]
-        initial, state = state, tuple(h.narrow(0, 0, now) for h in state)
+        initial, state = state, tuple(_first(h, now) for h in state)
         outs, ended = [], []
         for t in reversed(order) if reverse else order:
             n = sizes[t]
             if n < now:  # the last rows have ended: put their states aside
                 ended.append(tuple(h.narrow(0, n, now - n) for h in state))
-                state = tuple(h.narrow(0, 0, n) for h in state)
+                state = tuple(_first(h, n) for h in state)
             elif n > now:
                 state = tuple(
                     weft.cat([h, h0.narrow(0, now, n - now)])
                     for h, h0 in zip(state, initial, strict=True)
                 )
             now = n
-            state = step(gates.narrow(0, starts[t], n), state, w)
+            state = step(gates_at[t], state, w)
             outs.append(state[0])
         if ended:
             parts = zip(state, *reversed(ended), strict=True)
             state = tuple(weft.cat(list(hs)) for hs in parts)
         return weft.cat(outs[::-1] if reverse else outs), state
+
+
+def _first(h: Tensor, n: int) -> Tensor:
+    return h if h.shape[0] == n else h.narrow(0, 0, n)
 
 
 class RNN(RNNBase):
