@@ -1,7 +1,7 @@
 """The import law: who may import whom in src/weft. Run as a script it prints what breaks the law.
 
     core < runtime < kernels < ops < tensor < autograd < compile        (the layers)
-    nn optim data train io serve ship hub pipeline distributed compat cli   (the rooms outside)
+    nn optim data train io serve ship hub pipeline distributed compat utils cli  (rooms outside)
 
 1. A layer imports itself and the layers below it, never a room outside and never `weft` itself.
 2. A room outside uses public names: `import weft`, `from weft import nn`, `from weft.autograd
@@ -27,7 +27,7 @@ from pathlib import Path
 LAYERS = ("core", "runtime", "kernels", "ops", "tensor", "autograd", "compile")
 ROOMS = (
     "nn", "optim", "data", "train", "io", "serve", "ship", "hub", "pipeline", "distributed",
-    "compat", "cli",
+    "compat", "utils", "cli",
 )  # fmt: skip
 # Public modules that are torch's names for what the layers make; they may import any layer.
 FACES = {"": "the public names", "_version": "the version", "__main__": "python -m weft"}
@@ -54,6 +54,7 @@ OPTIONAL = {
 LATE = {
     "llvmlite": "takes 35 ms; a process whose kernels are all cached never needs it",
     "tqdm": "takes 30 ms; only a progress bar needs it",
+    "weft.compile.api": "the compiler takes as long to load as all the rest of `import weft`",
 }
 
 
@@ -181,7 +182,7 @@ class House:
             elif imp.local and top not in OPTIONAL and top not in LATE:
                 yield f"import of {imp.module} inside a function"
             return
-        if imp.local and not imp.lazy and target not in self.optional:
+        if imp.local and not imp.lazy and target not in self.optional and target not in LATE:
             yield f"import of {target} inside a function, though it needs no optional dependency"
         here, there = room(imp.file), room(target)
         if here in LAYERS:
