@@ -12,6 +12,7 @@ from weft.autograd import (
 )
 from weft.compile import compile
 from weft.core.device import device
+from weft.core.printing import set_printoptions
 from weft.core.dtype import (
     bfloat16,
     bool,
@@ -64,6 +65,7 @@ from weft.ops.arrange import (
     vsplit,
     vstack,
 )
+from weft.ops.bag import bilinear, rrelu
 from weft.ops.compare import *
 from weft.ops.contract import *
 from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
@@ -188,6 +190,7 @@ from weft.ops.replace import (
     slice_scatter,
     unravel_index,
 )
+from weft.ops.resize import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from weft.ops.scan import (
     cummax,
     cummin,
