@@ -197,6 +197,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Every element becomes `value`."""
     write.check_writable(self)
     value = value if isinstance(value, Tensor) else tensor(value, dtype=self.dtype)
+    if value.ndim:
+        raise RuntimeError(
+            "fill_ only supports 0-dimension value tensor but got tensor with "
+            f"{value.ndim} dimensions."
+        )
     return write.write(self, cast.cast(value, self.dtype))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core import nested, printing
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
 from weft.core.types import is_contiguous, numel
@@ -24,6 +25,7 @@ from weft.ops import (
     creation,
     dispatch,
     join,
+    shape,
     unary,
     view,
     write,
@@ -268,7 +270,7 @@ class Tensor(Handle):
                 f"a Tensor with {self.numel()} elements cannot be converted to Scalar"
             )
         a = self._a
-        return a.item() if a.dtype.kind != "V" and a.dtype.kind in "fiub" else float(a.reshape(())[()])
+        return a.item() if a.dtype.kind in "fiub" else float(a.reshape(())[()])
 
     def tolist(self) -> Any:
         a = self._a
@@ -330,6 +332,9 @@ class Tensor(Handle):
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
         return iter(join.unbind(self, 0))
+
+    def __reversed__(self) -> Tensor:
+        return shape.flip(self, 0) if self.ndim else self
 
     def __hash__(self) -> int:
         return id(self)
@@ -521,9 +526,7 @@ class Tensor(Handle):
         return _rebuild, (type(self), np.array(self._a, order="C"), self._rg)
 
     def __repr__(self, **kw: Any) -> str:
-        from_fn = f", grad_fn=<{self._fn.name()}>" if self._fn is not None else ""
-        suffix = from_fn or (", requires_grad=True" if self._rg else "")
-        return show(self, suffix)
+        return show(self)
 
     __str__ = __repr__
     __array_priority__ = 1000  # so that ndarray + Tensor asks the tensor
@@ -547,6 +550,8 @@ class Parameter(Tensor):
 
     def __repr__(self, **kw: Any) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+    __str__ = __repr__
 
 
 _PLAIN = {Tensor, Parameter}
@@ -593,53 +598,8 @@ def tensor(
         y = wrap(np.array(data._a, order="C"))
         y = y if dtype is None else wrap(cast.cast(y, dtype)._a)
     else:
-        y = wrap(_array_of(data, dtype))
+        y = wrap(nested.array_of(data, dtype))
     return creation.finish(y, requires_grad, device, "tensor")
-
-
-def _array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
-    if isinstance(data, np.ndarray):
-        d = dtype or dt.from_np(data.dtype)
-        return np.array(data, d.np, order="C")
-    if isinstance(data, np.generic):
-        return np.array(data, (dtype or dt.from_np(data.dtype)).np)
-    if isinstance(data, (list, tuple)) and _holds_tensor(data):
-        data = _unwrap(data)
-    try:
-        a = np.array(data)
-    except ValueError as e:
-        raise ValueError(f"tensor(): the nested lists do not have one shape ({e})") from None
-    if a.dtype == object or a.dtype.kind in "USV":
-        raise TypeError(f"tensor(): can't make a tensor of {type(data).__name__}: {str(data)[:60]}")
-    if dtype is None:
-        if a.dtype.kind == "f":
-            numpy_inside = isinstance(data, (list, tuple)) and _first(data).__class__ is not float
-            dtype = dt.from_np(a.dtype) if numpy_inside and isinstance(_first(data), (np.generic, np.ndarray)) else dt.get_default_dtype()  # noqa: E501
-            if a.size == 0:
-                dtype = dt.get_default_dtype()
-        elif a.dtype.kind == "b":
-            dtype = dt.bool
-        elif a.dtype.kind in "iu":
-            dtype = dt.int64
-        else:
-            raise TypeError(f"tensor(): no dtype for {a.dtype}")
-    if a.dtype.kind == "f" and dtype.category == dt.INT:
-        return a.astype(np.int64).astype(dtype.np)
-    return np.ascontiguousarray(a.astype(dtype.np)).reshape(a.shape)
-
-
-def _first(x: Any) -> Any:
-    while isinstance(x, (list, tuple)) and x:
-        x = x[0]
-    return x
-
-
-def _holds_tensor(x: Any) -> bool:
-    return any(isinstance(i, Handle) or (isinstance(i, (list, tuple)) and _holds_tensor(i)) for i in x)
-
-
-def _unwrap(x: Any) -> Any:
-    return [i._a.tolist() if isinstance(i, Handle) else _unwrap(i) if isinstance(i, (list, tuple)) else i for i in x]  # fmt: skip  # noqa: E501
 
 
 def from_numpy(a: np.ndarray) -> Tensor:
@@ -649,6 +609,12 @@ def from_numpy(a: np.ndarray) -> Tensor:
     dt.from_np(a.dtype)
     if a.dtype.byteorder == ">":
         raise ValueError("from_numpy: the array's byte order is not this machine's")
+    if any(s < 0 for s in a.strides):
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative "
+            "strides are not currently supported. (You can probably work around this by making a "
+            "copy of your array  with array.copy().)"
+        )
     if any(s % a.itemsize for s in a.strides):
         raise ValueError("from_numpy: the array's strides are not multiples of its item size")
     if a.ctypes.data % a.itemsize:
@@ -670,22 +636,20 @@ def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> T
 # ---------------------------------------------------------------------------- printing
 
 
-def show(t: Tensor, suffix: str = "") -> str:
-    """The text of a tensor, as torch prints it: 4 digits, summarised past 1,000 elements."""
-    a = t._a
-    shown = a.astype(np.float32) if a.dtype in (dt.bfloat16.np, dt.float16.np) else a
-    text = _digits(shown)
-    d = t.dtype
-    if d not in (dt.float32, dt.int64, dt.bool):
-        suffix = f", dtype=torch.{d.name}" + suffix
-    if a.size == 0 and a.shape != (0,):
-        suffix = f", size={tuple(a.shape)}" + suffix
-    return f"tensor({text}{suffix})".replace("\n", "\n       ")
-
-
-def _digits(a: np.ndarray) -> str:
-    if a.ndim == 0 and a.dtype.kind == "f":
-        value = float(a)
-        return f"{value:.0f}." if value == int(value) and abs(value) < 1e8 else f"{value:.4f}" if 1e-4 <= abs(value) < 1e8 else f"{value:.4e}"  # fmt: skip  # noqa: E501
-    with np.printoptions(precision=4, threshold=1000, edgeitems=3, linewidth=80, floatmode="maxprec_equal"):  # noqa: E501
-        return np.array2string(a, separator=", ")
+def show(t: Tensor) -> str:
+    """The text of a tensor, as torch prints it."""
+    a, d, default = t._a, t.dtype, dt.get_default_dtype()
+    suffixes = []
+    if a.size == 0:
+        if a.ndim != 1:
+            suffixes.append(f"size={tuple(a.shape)}")
+        if d is not default:
+            suffixes.append(f"dtype=torch.{d.name}")
+    elif d not in (default, dt.int64, dt.bool):
+        suffixes.append(f"dtype=torch.{d.name}")
+    if t._fn is not None:
+        suffixes.append(f"grad_fn=<{t._fn.name()}>")
+    elif t._rg:
+        suffixes.append("requires_grad=True")
+    half = d in (dt.bfloat16, dt.float16)
+    return printing.show(a.astype(np.float32) if half else a, suffixes)

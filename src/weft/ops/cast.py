@@ -13,7 +13,7 @@ from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
 from weft.core.types import Type
 from weft.ops.dispatch import apply, dtype_of
-from weft.ops.kinds import Elementwise
+from weft.ops.kinds import Elementwise, View
 
 
 class Cast(Elementwise):
@@ -39,6 +39,51 @@ class Cast(Elementwise):
         sample((5,), dtype=dt.int32, low=-5, high=5),
         sample((2, 3), of="int64", dtype=dt.float32, low=-5, high=5),
         sample((0, 2), dtype=dt.bfloat16),
+    )
+
+
+class Bitcast(View):
+    """The same bytes read as another dtype; the last dim's size changes with the element's"""
+
+    dtype: dt.dtype = dt.int32
+    nondiff = "its result is bits"
+
+    def type(self, x: Type) -> Type:
+        old, new = x.dtype.itemsize, self.dtype.itemsize
+        if old == new:
+            return Type(x.shape, self.dtype)
+        if not x.shape:
+            raise RuntimeError(
+                f"self.dim() cannot be 0 to view {x.dtype.name} as {self.dtype.name} (different "
+                "element sizes)"
+            )
+        if x.shape[-1] * old % new:
+            raise RuntimeError(
+                f"self.size(-1) must be divisible by {new // old} to view {x.dtype.name} as "
+                f"{self.dtype.name} (different element sizes), but got {x.shape[-1]}"
+            )
+        return Type((*x.shape[:-1], x.shape[-1] * old // new), self.dtype)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        self.type(Type(x.shape, dt.from_np(x.dtype)))
+        if x.itemsize != self.dtype.itemsize and x.strides[-1] != x.itemsize:
+            raise RuntimeError(
+                f"self.stride(-1) must be 1 to view {x.dtype} as {self.dtype.name} (different "
+                f"element sizes), but got {x.strides[-1] // x.itemsize}"
+            )
+        return x.view(self.dtype.np)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        t = self.type(Type(x.shape, dt.from_np(x.dtype)))
+        return np.frombuffer(np.ascontiguousarray(x).tobytes(), self.dtype.np).reshape(t.shape)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(self, x.movedim(dims[0], 0)), 0
+
+    samples = (
+        sample((3, 4), dtype=dt.int32),
+        sample((2, 4), of="int64", dtype=dt.int16),
+        sample((2, 4), of="int32", dtype=dt.float64, low=0, high=9),
     )
 
 

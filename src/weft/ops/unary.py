@@ -270,9 +270,13 @@ def trunc(input: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def round(input: Any, *, out: Any = None) -> Any:
-    """y = the nearest integer, halves to even; elementwise."""
-    y = unary(_ROUND, input, "round", floating=False)
+def round(input: Any, *, decimals: int = 0, out: Any = None) -> Any:
+    """y = the nearest integer (or multiple of 10**-decimals), halves to even; elementwise."""
+    if decimals == 0:
+        y = unary(_ROUND, input, "round", floating=False)
+    else:
+        scale = 10.0**decimals
+        y = unary(_ROUND, input * scale, "round") / scale
     return y if out is None else out.copy_result(y)
 
 

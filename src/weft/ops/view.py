@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.kernels.layout import Layout
+from weft.ops.cast import Bitcast
 from weft.ops.dispatch import apply, shape_of
 from weft.ops.kinds import View
 
@@ -433,8 +435,8 @@ def reshape(input: Any, *shape: Any) -> Any:
 
 def view(input: Any, *shape: Any) -> Any:
     """reshape that never copies; RuntimeError where the strides do not allow it."""
-    if len(shape) == 1 and hasattr(shape[0], "itemsize"):
-        return input.view_dtype(shape[0])
+    if len(shape) == 1 and isinstance(shape[0], dt.dtype):
+        return apply(Bitcast(shape[0]), input)
     old = shape_of(input)
     new = infer_shape(shape_args(shape, "view"), numel(old))
     y = apply(Reshape(new), input)
