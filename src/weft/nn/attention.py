@@ -201,7 +201,7 @@ class MultiheadAttention(Module):
         self, k: Tensor, v: Tensor, mask: Tensor | None, batch: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values with the learned bias_k and bias_v behind them."""
-        if self.bias_k is None:
+        if self.bias_k is None or self.bias_v is None:
             return k, v, mask
         shape = (1, batch, self.embed_dim)
         k = weft.cat([k, self.bias_k.expand(shape)])

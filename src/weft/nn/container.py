@@ -246,7 +246,7 @@ def pairs(given: Any, name: str) -> Any:
             + type(given).__name__
         )
     if hasattr(given, "items"):
-        return list(given.items())
+        return list(given.items())  # type: ignore[attr-defined]
     made = []
     for j, pair in enumerate(given):
         if not isinstance(pair, Iterable):

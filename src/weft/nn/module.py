@@ -34,6 +34,13 @@ _HOOK_DICTS = (
 )
 
 
+def _no_forward(self: Any, *input: Any) -> None:
+    """The computation; subclasses write it."""
+    raise NotImplementedError(
+        f'Module [{type(self).__name__}] is missing the required "forward" function'
+    )
+
+
 class Module(Tree):
     """Base of all layers and models: write `__init__` and `forward`."""
 
@@ -65,11 +72,7 @@ class Module(Tree):
         if self.call_super_init:
             super().__init__(*args, **kwargs)
 
-    def forward(self, *input: Any) -> Any:
-        """The computation; subclasses write it."""
-        raise NotImplementedError(
-            f'Module [{type(self).__name__}] is missing the required "forward" function'
-        )
+    forward: Callable[..., Any] = _no_forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooked or Everywhere.active:
@@ -425,7 +428,7 @@ class Module(Tree):
                 FutureWarning,
                 stacklevel=2,
             )
-            given = (*args, *(destination, prefix, keep_vars)[len(args) :])
+            given: tuple = (*args, *(destination, prefix, keep_vars)[len(args) :])
             destination, prefix, keep_vars = given
         if destination is None:
             destination = OrderedDict()

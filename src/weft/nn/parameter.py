@@ -28,7 +28,7 @@ class Buffer(Tensor):
         pass
 
     def __deepcopy__(self, memo: dict) -> Any:
-        made = super().__deepcopy__(memo)
+        made: Any = super().__deepcopy__(memo)
         made.persistent = self.persistent
         return made
 

@@ -89,7 +89,7 @@ def load_own(
 
 
 def _load_one(
-    module: Any, name: str, tensor: Tensor, key: str, given: Any, assign: bool, errors: list[str]
+    module: Any, name: str, tensor: Any, key: str, given: Any, assign: bool, errors: list[str]
 ) -> None:
     if not isinstance(given, Tensor):
         errors.append(
@@ -98,7 +98,7 @@ def _load_one(
         )
         return
     if len(tensor.shape) == 0 and len(given.shape) == 1 and given.shape[0] == 1:
-        given = given[0]  # scalars were once saved as one element
+        given = given.reshape(())  # scalars were once saved as one element
     if given.shape != tensor.shape:
         errors.append(
             f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint, "

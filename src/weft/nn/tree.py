@@ -16,7 +16,7 @@ class Tree:
     _buffers: dict
     _get_name: Callable[[], str]
 
-    def get_submodule(self, target: str) -> Tree:
+    def get_submodule(self, target: str) -> Any:
         """The module at a dotted path; AttributeError names the step that is missing."""
         found: Any = self
         for step in target.split(".") if target else ():
@@ -64,7 +64,7 @@ class Tree:
 
     def named_modules(
         self, memo: set[Tree] | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tree]]:
+    ) -> Iterator[tuple[str, Any]]:
         """This module and all below it, with dotted names."""
         memo = set() if memo is None else memo
         if self in memo:
@@ -77,12 +77,12 @@ class Tree:
                 inner = f"{prefix}.{name}" if prefix else name
                 yield from child.named_modules(memo, inner, remove_duplicate)
 
-    def modules(self, remove_duplicate: bool = True) -> Iterator[Tree]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Any]:
         """This module and all below it."""
         for _, m in self.named_modules(remove_duplicate=remove_duplicate):
             yield m
 
-    def named_children(self) -> Iterator[tuple[str, Tree]]:
+    def named_children(self) -> Iterator[tuple[str, Any]]:
         """The direct children, each once, with names."""
         seen = set()
         for name, child in self._modules.items():
@@ -90,7 +90,7 @@ class Tree:
                 seen.add(child)
                 yield name, child
 
-    def children(self) -> Iterator[Tree]:
+    def children(self) -> Iterator[Any]:
         """The direct children, each once."""
         for _, child in self.named_children():
             yield child

@@ -92,14 +92,15 @@ class LRScheduler:
             warnings.warn(EPOCH_WARNING, UserWarning, stacklevel=2)
         self._update_lr(epoch)
 
+    def _get_closed_form_lr(self) -> list[Any]:
+        """The values for `self.last_epoch` from the base values, where there is a formula."""
+        return self.get_lr()
+
     def _update_lr(self, epoch: int | None = None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._get_lr_called_within_step = True
         try:
-            if epoch is not None and hasattr(self, "_get_closed_form_lr"):
-                values = self._get_closed_form_lr()
-            else:
-                values = self.get_lr()
+            values = self.get_lr() if epoch is None else self._get_closed_form_lr()
         finally:
             self._get_lr_called_within_step = False
         self._set(values)
