@@ -20,7 +20,7 @@ import numpy as np
 
 from weft.compile.fuse import Group, fuse, loop_exprs
 from weft.compile.passes import run_passes
-from weft.core import config
+from weft.core import config, dtype
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
@@ -28,7 +28,9 @@ from weft.core.types import Type
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.lower import lower_nest
+from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce
+from weft.ops.view import Slice, SliceBack
 from weft.ops.view import Reshape
 from weft.runtime import memory, native
 
@@ -242,11 +244,43 @@ class Program:
             source = ins[0].layout
             flat = Layout.contiguous(source.shape, source.dtype)
             self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))
+        elif isinstance(op, (Concat, SliceBack)):
+            self._assemble_pieces(op, ins, out)
         elif op.plan is not None:
             launch = op.plan([p.layout for p in ins], out.layout)
             self.steps.append(Entry(launch, out, ins, op, str(op)))
         else:
             self.steps.append(HostCall(op, ins, out))
+
+    def _assemble_pieces(self, op: Concat | SliceBack, ins: list[Place], out: Place) -> None:
+        """Copies into the parts of a result, and zeros where no operand lies."""
+        pieces: list[tuple[Slice, Place | None]] = []
+        if isinstance(op, Concat):
+            at = 0
+            for p in ins:
+                size = p.layout.shape[op.dim]
+                pieces.append((Slice(op.dim, at, at + size, 1), p))
+                at += size
+        else:
+            stop = op.start + op.step * ins[0].layout.shape[op.dim]
+            if op.step == 1:
+                pieces.append((Slice(op.dim, 0, op.start, 1), None))
+                pieces.append((Slice(op.dim, stop, op.size, 1), None))
+            else:
+                pieces.append((Slice(op.dim, 0, op.size, 1), None))
+            pieces.append((Slice(op.dim, op.start, stop, op.step), ins[0]))
+        for part, source in pieces:
+            found = part.layout(out.layout)
+            assert found is not None
+            layout, offset = found
+            to = Place(out.base, out.offset + offset, layout)
+            if source is None:
+                zero = S.Const(0, dtype.from_np(layout.dtype))
+                launch = plan_fused((zero,), [], [layout]).launch
+                self.steps.append(Entry(launch, to, [], op, f"{op.name} zeros"))
+            else:
+                launch = plan_copy(source.layout, layout)
+                self.steps.append(Entry(launch, to, [source], op, f"{op.name} part"))
 
     # ------------------------------------------------------------------ running
 
