@@ -68,7 +68,7 @@ def test_more_refusals():
         T([300], dtype=weft.uint8)
     with pytest.raises(ValueError, match="negative"):
         weft.from_numpy(np.arange(3)[::-1])
-    with pytest.raises(TypeError, match="expected np.ndarray"):
+    with pytest.raises(TypeError, match="expected np"):
         weft.from_numpy([1])
     with pytest.raises(RuntimeError, match="floating point"):
         T([1]).requires_grad_()
@@ -124,7 +124,7 @@ def test_bits():
     assert x.tolist() == [0, 2]
     with pytest.raises(RuntimeError, match="divisible by 2"):
         T([1, 2, 3], dtype=weft.int16).view(weft.float32)
-    with pytest.raises(RuntimeError, match="dim.. cannot be 0"):
+    with pytest.raises(RuntimeError, match="cannot be 0"):
         T(1.0).view(weft.int64)
 
 
@@ -135,15 +135,17 @@ PRINTED = {
     "weft.zeros(2, 0)": "tensor([], size=(2, 0))", "T([True])": "tensor([True])",
     "T([1.5, 2.])": "tensor([1.5000, 2.0000])", "T([-1.5, 2.25])": "tensor([-1.5000,  2.2500])",
     "T([nan, inf, 1.])": "tensor([nan, inf, 1.])", "T([1, 100, -5])": "tensor([  1, 100,  -5])",
-    "T([1e10, 1.])": "tensor([1.0000e+10, 1.0000e+00])", "T([0.5, 100.25])": "tensor([  0.5000, 100.2500])",
-    "T([12345.678])": "tensor([12345.6777])", "T([1., 2.], requires_grad=True)": "tensor([1., 2.], requires_grad=True)",
+    "T([1e10, 1.])": "tensor([1.0000e+10, 1.0000e+00])", "T([12345.678])": "tensor([12345.6777])",
+    "T([0.5, 100.25])": "tensor([  0.5000, 100.2500])",
+    "T([1., 2.], requires_grad=True)": "tensor([1., 2.], requires_grad=True)",
     "T([1.], dtype=weft.bfloat16)": "tensor([1.], dtype=torch.bfloat16)",
     "T([1., 2.], requires_grad=True) * 2": "tensor([2., 4.], grad_fn=<MulBackward0>)",
     "weft.arange(2000)": "tensor([   0,    1,    2,  ..., 1997, 1998, 1999])",
     "weft.ones(2, 1, 2)": "tensor([[[1., 1.]],\n\n        [[1., 1.]]])",
     "weft.arange(1200.).reshape(2, 600)":
         "tensor([[0.0000e+00, 1.0000e+00, 2.0000e+00,  ..., 5.9700e+02, 5.9800e+02,\n"
-        "         5.9900e+02],\n        [6.0000e+02, 6.0100e+02, 6.0200e+02,  ..., 1.1970e+03, 1.1980e+03,\n"
+        "         5.9900e+02],\n"
+        "        [6.0000e+02, 6.0100e+02, 6.0200e+02,  ..., 1.1970e+03, 1.1980e+03,\n"
         "         1.1990e+03]])",
 }  # fmt: skip
 
@@ -157,7 +159,7 @@ def test_print_options():
     before = copy.copy(printing.OPTIONS)
     try:
         weft.set_printoptions(precision=2, sci_mode=False)
-        assert repr(T([1e10, 1.5])) == "tensor([10000000000.00, 1.50])".replace(", 1.50", ",           1.50")
+        assert repr(T([1e10, 1.5])) == "tensor([10000000000.00,           1.50])"
         weft.set_printoptions(profile="full")
         assert "..." not in repr(weft.arange(2000))
     finally:

@@ -7,14 +7,19 @@ import weft
 from tests.ops.rules import gradients
 
 EQUATIONS = {
-    "ij,jk->ik": [(2, 3), (3, 4)], "ij,jk": [(2, 3), (3, 4)], "bij,bjk->bik": [(2, 3, 4), (2, 4, 5)],
-    "ii": [(3, 3)], "ii->i": [(3, 3)], "ij->ji": [(2, 3)], "ij->": [(2, 3)], "i,j->ij": [(2,), (3,)],
-    "i,i": [(3,), (3,)], "ijk,k->ij": [(2, 3, 4), (4,)], "bhqd,bhkd->bhqk": [(2, 2, 3, 4), (2, 2, 5, 4)],
+    "ij,jk->ik": [(2, 3), (3, 4)], "ij,jk": [(2, 3), (3, 4)],
+    "bij,bjk->bik": [(2, 3, 4), (2, 4, 5)],
+    "ii": [(3, 3)], "ii->i": [(3, 3)], "ij->ji": [(2, 3)], "ij->": [(2, 3)],
+    "i,j->ij": [(2,), (3,)],
+    "i,i": [(3,), (3,)], "ijk,k->ij": [(2, 3, 4), (4,)],
+    "bhqd,bhkd->bhqk": [(2, 2, 3, 4), (2, 2, 5, 4)],
     "...ij,...jk->...ik": [(2, 1, 3, 4), (5, 4, 2)], "i...->...": [(2, 3, 4)], "...": [(2, 3)],
     "a,b,c->abc": [(2,), (3,), (4,)], "ab,bc,cd->ad": [(2, 3), (3, 4), (4, 2)],
     "ijij->ij": [(2, 3, 2, 3)], "iji->j": [(2, 3, 2)], "ab,ac->bc": [(4, 2), (4, 3)],
-    "ij,ij->j": [(2, 3), (1, 3)], "bi,oik,bk->bo": [(2, 3), (4, 3, 5), (2, 5)], "ab, ab -> b": [(2, 3), (2, 3)],
-    "zy,yx": [(2, 3), (3, 4)], "i,j->": [(2,), (3,)], "ij,jk->ki": [(0, 3), (3, 2)], "ik,kj": [(2, 0), (0, 3)],
+    "ij,ij->j": [(2, 3), (1, 3)], "bi,oik,bk->bo": [(2, 3), (4, 3, 5), (2, 5)],
+    "ab, ab -> b": [(2, 3), (2, 3)],
+    "zy,yx": [(2, 3), (3, 4)], "i,j->": [(2,), (3,)], "ij,jk->ki": [(0, 3), (3, 2)],
+    "ik,kj": [(2, 0), (0, 3)],
 }  # fmt: skip
 
 
@@ -32,7 +37,8 @@ def test_einsum_as_numpy(equation, rng):
 def test_einsum_by_lists_and_integers(rng):
     a, b = rng.normal(size=(2, 3)), rng.normal(size=(3, 4))
     ta, tb = weft.from_numpy(a), weft.from_numpy(b)
-    np.testing.assert_allclose(weft.einsum(ta, [0, 1], tb, [1, 2], [2, 0]).numpy(), (a @ b).T, 1e-12)
+    got = weft.einsum(ta, [0, 1], tb, [1, 2], [2, 0])
+    np.testing.assert_allclose(got.numpy(), (a @ b).T, 1e-12)
     np.testing.assert_allclose(weft.einsum("ij,jk", [ta, tb]).numpy(), a @ b, 1e-12)
     i = weft.arange(6).reshape(2, 3)
     assert weft.einsum("ij,kj->ik", i, i).tolist() == [[5, 14], [14, 50]]
@@ -68,9 +74,9 @@ def test_relatives(rng):
     m = [rng.normal(size=s) for s in [(10,), (10, 30), (30, 5), (5, 7)]]
     got = weft.linalg.multi_dot([weft.from_numpy(x) for x in m])
     np.testing.assert_allclose(got.numpy(), np.linalg.multi_dot(m), 1e-10)
-    one = weft.full((2, 2, 5), float("nan"))
-    got = weft.baddbmm(one, ta[:, :2].float(), tb[:2, :, :].reshape(2, 3, 5)[:, [0, 1, 2, 0]].float(), beta=0)
-    assert not got.isnan().any()
+    nan = weft.full((2, 3, 3), float("nan"), dtype=weft.float64)
+    got = weft.baddbmm(nan, ta, ta.mT, beta=0, alpha=2)
+    np.testing.assert_allclose(got.numpy(), 2 * a @ a.swapaxes(1, 2), 1e-12)
     with pytest.raises(RuntimeError, match="contracted dimensions need to match"):
         weft.tensordot(ta, ta, 1)
     with pytest.raises(RuntimeError, match="must have length 3"):

@@ -48,12 +48,19 @@ def test_against_numpy(square, rng):
     b = rng.normal(size=(2, 3, 4))
     near(L.solve(x, weft.from_numpy(b)), np.linalg.solve(square, b))
     near(L.solve(x, weft.from_numpy(b[..., 0].copy())), np.linalg.inv(square) @ b[..., :1] @ [1])
-    near(L.solve(x, weft.from_numpy(b).mT, left=False), np.swapaxes(b, 1, 2) @ np.linalg.inv(square))
+    got = L.solve(x, weft.from_numpy(b).mT, left=False)
+    near(got, np.swapaxes(b, 1, 2) @ np.linalg.inv(square))
     near(L.solve_triangular(x, weft.from_numpy(b), upper=True), np.linalg.solve(np.triu(square), b))
     one = np.tril(square, -1) + np.eye(3)
     got = L.solve_triangular(x, weft.from_numpy(b), upper=False, unitriangular=True)
     near(got, np.linalg.solve(one, b))
     assert L.matrix_rank(weft.ones(3, 3)).item() == 1
+    near(L.matrix_exp(x * 0), np.broadcast_to(np.eye(3), (2, 3, 3)))
+    angle = weft.tensor([[0.0, -2.0], [2.0, 0.0]], dtype=weft.float64)
+    c, s = math.cos(2), math.sin(2)
+    near(L.matrix_exp(angle), [[c, -s], [s, c]])
+    near(weft.cholesky_solve(weft.from_numpy(b), L.cholesky(x @ x.mT)),
+         np.linalg.solve(square @ square.swapaxes(1, 2), b))  # fmt: skip
     near(L.vander(weft.tensor([1.0, 2.0, 3.0])), np.vander([1, 2, 3], increasing=True))
     near(L.lstsq(x[0, :, :2], weft.from_numpy(b[0])), np.linalg.lstsq(square[0, :, :2], b[0])[0])
 

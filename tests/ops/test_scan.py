@@ -45,7 +45,8 @@ def test_cumprod_gradient_past_zeros():
 
 def test_cummax_and_cummin_take_the_latest_and_keep_nan():
     values, indices = T([1.0, 3.0, nan, 3.0, 2.0]).cummax(0)
-    assert indices.tolist() == [0, 1, 2, 2, 2] and values.isnan().tolist() == [False] * 2 + [True] * 3
+    assert indices.tolist() == [0, 1, 2, 2, 2]
+    assert values.isnan().tolist() == [False] * 2 + [True] * 3
     assert T([1.0, 3.0, 3.0, 2.0]).cummax(0).indices.tolist() == [0, 1, 2, 2]
     assert T([3, 1, 1, 2]).cummin(0)[1].tolist() == [0, 1, 2, 2]
     gradients(lambda t: t.cummax(1).values, [np.array([[1.0, 3.0, 2.0], [2.0, 1.0, 4.0]])])

@@ -110,7 +110,8 @@ def test_max_and_min():
     assert x[:1].min(1, keepdim=True).indices.tolist() == [[2]]
     assert weft.max(T([1, 2]), T([2.0, 1.0])).tolist() == [2.0, 2.0]
     assert weft.min(T([1, 2]), other=T([2, 1])).tolist() == [1, 1]
-    assert T([True, False]).max().item() is True and T([[True, False]]).max(1).values.tolist() == [True]
+    assert T([True, False]).max().item() is True
+    assert T([[True, False]]).max(1).values.tolist() == [True]
     assert weft.max(T(1.0), 0) == (1.0, 0)
     assert weft.zeros(0, 3).max(1).values.shape == (0,)
     a = T([2.0, 2.0, 1.0], requires_grad=True)
