@@ -14,7 +14,7 @@ from weft.core.types import Dim, Type
 _NAME = r"(?![\d.]+$)\w[\w.\-/]*"  # a module's "0.weight" too, but no number
 _TYPE = re.compile(r"([a-z]+\d+)\[([^\]]*)\]$")
 _DIM = re.compile(r"(?:(-?\d+)\*)?([A-Za-z_]\w*)([+-]\d+)?$")
-_LINE = re.compile(r"%(\d+): (\S+) = (\w+)(\(.*\))\((.*)\)(?:  # (.*))?$")
+_LONGEST = 64_000_000  # characters; past it a text is no graph
 
 
 def parse(text: str) -> Graph:
@@ -23,17 +23,15 @@ def parse(text: str) -> Graph:
     Types are taken as written; `core.graph.verify` checks those of a graph without symbols.
     ValueError: bad grammar, an unknown op, an operand used before it is defined.
     """
+    if len(text) > _LONGEST:
+        raise ValueError(f"graph text of {len(text)} characters: more than {_LONGEST}")
     lines = text.strip().split("\n")
     names: dict[str, Node] = {}
     inputs = _inputs(lines[0], names)
     serial = len(inputs)
     sides: dict[int, str] = {}
     for at, line in enumerate(lines[1:-2], 2):
-        m = _LINE.match(line.strip())
-        if m is None:
-            raise ValueError(f"graph text, line {at}: cannot read {line.strip()[:80]!r}")
-        number, type_text, op_name, attrs, args, side = m.groups()
-        op_text, operand_text = _split_calls(op_name, attrs, args)
+        number, type_text, op_text, operand_text, side = _parts(line.strip(), at)
         serial += 1
         op = _at(at, parse_op, op_text)
         operands = tuple(_operand(a, names, at) for a in _split(operand_text))
@@ -78,15 +76,46 @@ def _at(line: int, read: Callable[[str], Any], text: str) -> Any:
         raise ValueError(f"graph text, line {line}: {e}") from None
 
 
-def _split_calls(name: str, attrs: str, args: str) -> tuple[str, str]:
-    """`Op(attributes)` and the operands' text, split where the attributes' bracket closes."""
-    whole = f"{attrs}({args})"
-    depth = 0
-    for i, c in enumerate(whole):
-        depth += (c == "(") - (c == ")")
-        if depth == 0:
-            return name + whole[: i + 1], whole[i + 2 : -1]
-    return name + attrs, args
+def _parts(line: str, at: int) -> tuple[str, str, str, str, str]:
+    """Number, type, op, operands and side note of `%0: f32[3] = Op(k=1)(x, %1)  # model.py:41`."""
+    head, _, rest = line.partition(": ")
+    type_text, equals, call = rest.partition(" = ")
+    attrs_end = _closing(call, call.find("("))
+    args_end = _closing(call, attrs_end + 1)
+    side = call[args_end + 1 :]
+    if (
+        not (head.startswith("%") and head[1:].isascii() and head[1:].isdigit() and equals)
+        or min(attrs_end, args_end) < 0
+        or not (side == "" or side.startswith("  # "))
+    ):
+        raise ValueError(f"graph text, line {at}: cannot read {line[:80]!r}")
+    return head[1:], type_text, call[: attrs_end + 1], call[attrs_end + 2 : args_end], side[4:]
+
+
+_BRACKET_OR_QUOTE = re.compile(r"[()'\"\\]")
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket that opens at `start` closes, brackets in strings aside; -1 if nowhere."""
+    if start < 0 or text[start : start + 1] != "(":
+        return -1
+    depth, quote, skip = 0, "", -1
+    for m in _BRACKET_OR_QUOTE.finditer(text, start):
+        c, i = m.group(), m.start()
+        if i == skip:
+            continue
+        if quote:
+            if c == "\\":
+                skip = i + 1
+            elif c == quote:
+                quote = ""
+        elif c in "'\"":
+            quote = c
+        else:
+            depth += 1 if c == "(" else -1 if c == ")" else 0
+            if depth == 0:
+                return i
+    return -1
 
 
 def _split(text: str) -> list[str]:
@@ -128,5 +157,3 @@ def _dim(text: str) -> int | Dim:
     if m is None:
         raise ValueError(f"not a dim: {text!r}")
     return Dim(m.group(2), int(m.group(1) or 1), int(m.group(3) or 0))
-
-

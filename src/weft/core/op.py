@@ -25,7 +25,7 @@ on the hot path, and a program can be matched by comparing objects.
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, dataclass_transform
 
@@ -41,9 +41,12 @@ class OpMeta(type):
     """Interns instances: `Softmax(dim=1) is Softmax(dim=1)`."""
 
     _interned: dict[tuple, Any]
+    _exact: bool  # holds floats, of which 0.0 == -0.0 and 1.0 == 1 == True are different attributes
 
     def __call__(cls, *args: Any, **kw: Any) -> Any:
         key = (args, tuple(kw.items())) if kw else args
+        if cls._exact:
+            key = (_exactly(args), tuple(kw), _exactly(kw.values()))
         try:
             return cls._interned[key]
         except KeyError:
@@ -54,15 +57,23 @@ class OpMeta(type):
             ) from None
         values = _bind(cls, args, kw)
         # the same op reached by position, by keyword and by default is one object
-        made = cls._interned.get(tuple(values.values()))
+        whole = tuple(values.values())
+        if cls._exact:
+            whole = _exactly(whole)
+        made = cls._interned.get(whole)
         if made is None:
             made = object.__new__(cls)
             made.__dict__.update(values)  # not by setattr: an op does not change
-            made = cls._interned.setdefault(tuple(values.values()), made)
+            made = cls._interned.setdefault(whole, made)
         if len(cls._interned) > _INTERNED_CAP:
             cls._interned.clear()
         cls._interned[key] = made
         return made
+
+
+def _exactly(values: Iterable) -> tuple:
+    """Values that are equal only where every bit and the class are."""
+    return tuple([v.hex() if v.__class__ is float else (v.__class__, v) for v in values])
 
 
 def _bind(cls: type[Op], args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +164,7 @@ class Op(metaclass=OpMeta):
         # of an import, and interned objects need none of them (identity is equality).
         dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
+        cls._exact = any("float" in str(f.type) or "Any" in str(f.type) for f in fields(cls))  # type: ignore[arg-type]  # noqa: E501
         if "vjp" in cls.__dict__:
             for name, unread in _SAVED.items():
                 setattr(cls, name, unread)

@@ -11,6 +11,7 @@ import math
 from dataclasses import fields
 from typing import Any
 
+from weft.core.attributes import conforms, declared
 from weft.core.dtype import BY_NAME, BY_SHORT
 from weft.core.op import REGISTRY, Op
 from weft.core.types import Dim
@@ -41,7 +42,9 @@ def _op(call: ast.expr, text: str) -> Op:
     for k in call.keywords:
         if k.arg is None or k.arg not in known:
             raise ValueError(f"{cls.name} has no attribute {k.arg!r}: it has {sorted(known)}")
-        attrs[k.arg] = _value(k.value, text)
+        value = attrs[k.arg] = _value(k.value, text)
+        if not conforms(value, declared(cls)[k.arg]):  # before an op is made: ops are interned
+            raise ValueError(f"{cls.name}: {k.arg}={str(value)[:60]} is not {declared(cls)[k.arg]}")
     return cls(**{name: attrs[name] for name in (f.name for f in fields(cls)) if name in attrs})  # type: ignore[arg-type]
 
 

@@ -9,22 +9,24 @@ are safe by themselves.  ValueError says which op, and why.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import importlib
 import math
 import os
-import types
-import typing
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from weft import ops
 from weft.core import dtype as dt
+from weft.core.attributes import LARGEST, conforms, declared
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.core.types import Dim, Type
 from weft.ops.kinds import Elementwise, Reduce, View
 
-LARGEST = 1 << 40  # no size, stride or index of a real program is larger
+for _room in pkgutil.iter_modules(ops.__path__):  # a file may hold the ops of any room
+    importlib.import_module(f"weft.ops.{_room.name}")
+
 _INDEX = (dt.int64, dt.int32)
 
 
@@ -32,7 +34,7 @@ class Refused(ValueError):
     """What a file asks for does not fit, or would not be safe to run."""
 
 
-# ----------------------------------------------------------------------------------- attributes
+# ------------------------------------------------------------------------------- the text alone
 
 
 def check_text(g: Graph) -> None:
@@ -44,47 +46,16 @@ def check_text(g: Graph) -> None:
         assert op is not None
         if op.effect:
             raise Refused(f"{op.name}: a graph in a file may not draw random numbers")
-        for name, hint in _attributes(type(op)):
-            if not _conforms(getattr(op, name), hint):
+        for name, hint in declared(type(op)).items():
+            if not conforms(getattr(op, name), hint):
                 raise Refused(f"{op.name}: {name}={str(getattr(op, name))[:60]} is not {hint}")
         numbers = [a for a in n.args if not isinstance(a, Node)]
         if numbers and (not isinstance(op, Elementwise) or len(numbers) == len(n.args)):
             raise Refused(f"{op.name}: an operand may not be a number")
 
 
-@functools.cache
-def _attributes(op: type[Op]) -> list[tuple[str, Any]]:
-    """An op's attributes and their declared types."""
-    hints = typing.get_type_hints(op)
-    return [(f.name, hints[f.name]) for f in dataclasses.fields(op)]  # type: ignore[arg-type]
-
-
-def _conforms(v: Any, hint: Any) -> bool:
-    """Whether a value is of a declared type; a symbolic size counts as an int."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(_conforms(v, h) for h in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple or hint is tuple:
-        if not isinstance(v, tuple):
-            return False
-        inner = typing.get_args(hint)
-        if not inner:
-            return all(_conforms(x, int) for x in v)
-        if len(inner) == 2 and inner[1] is ...:
-            return all(_conforms(x, inner[0]) for x in v)
-        return len(v) == len(inner) and all(map(_conforms, v, inner))
-    if hint is int:
-        if isinstance(v, Dim):
-            return v.name.isidentifier() and 1 <= v.scale <= LARGEST and abs(v.shift) <= LARGEST
-        return type(v) is int and abs(v) <= LARGEST
-    if hint is float:
-        return type(v) is float or (type(v) is int and abs(v) <= LARGEST)
-    if hint is type(None) or hint is None:
-        return v is None
-    return hint in (bool, str, dt.dtype) and type(v) is hint
-
-
 def _sizes(shape: Sequence[Any], where: str) -> None:
-    if not all(_conforms(n, int) and (isinstance(n, Dim) or n >= 0) for n in shape):
+    if not all(conforms(n, int) and (isinstance(n, Dim) or n >= 0) for n in shape):
         raise Refused(f"{where}: no shape: {list(shape)}")
 
 
@@ -305,7 +276,9 @@ def _lines(dim: int, x: Type, index: Type) -> bool:
         index.dtype in _INDEX
         and index.ndim == x.ndim
         and _inside(dim, x)
-        and all(m <= n or d == dim for d, (m, n) in enumerate(zip(index.shape, x.shape, strict=True)))
+        and all(
+            m <= n or d == dim for d, (m, n) in enumerate(zip(index.shape, x.shape, strict=True))
+        )
     )
 
 
@@ -320,9 +293,14 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 @_rule("Conv2d")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     x, w, *bias = ts
-    return _conv(op, ts) and x.shape[1] == w.shape[1] * op.groups and _bias(bias, w.shape[0]) and all(
-        n + p - d * (k - 1) - 1 >= 0
-        for n, k, d, p in zip(x.shape[2:], w.shape[2:], op.dilation, _pads(op), strict=True)
+    return (
+        _conv(op, ts)
+        and x.shape[1] == w.shape[1] * op.groups
+        and _bias(bias, w.shape[0])
+        and all(
+            n + p - d * (k - 1) - 1 >= 0
+            for n, k, d, p in zip(x.shape[2:], w.shape[2:], op.dilation, _pads(op), strict=True)
+        )
     )
 
 
@@ -414,7 +392,9 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
         q.shape[:2] == k.shape[:2]
         and v.shape[:3] == k.shape[:3]
         and q.shape[3] == k.shape[3]
-        and all(m.shape == (*q.shape[:3], k.shape[2]) and m.dtype in (dt.bool, q.dtype) for m in mask)
+        and all(
+            m.shape == (*q.shape[:3], k.shape[2]) and m.dtype in (dt.bool, q.dtype) for m in mask
+        )
     )
 
 

@@ -193,7 +193,9 @@ def _entry(entry: Any, where: str) -> tuple[dt.dtype, tuple[int, ...], int, int]
         raise BadFile(f"{where}: its entry must have dtype, shape and data_offsets")
     d = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     if d is None:
-        raise BadFile(f"{where}: dtype {str(entry['dtype'])[:40]!r} is none of {', '.join(_DTYPES)}")
+        raise BadFile(
+            f"{where}: dtype {str(entry['dtype'])[:40]!r} is none of {', '.join(_DTYPES)}"
+        )
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _is_sizes(shape) or len(shape) > 64 or not _is_sizes(offsets) or len(offsets) != 2:
         raise BadFile(f"{where}: shape and data_offsets must be lists of sizes")

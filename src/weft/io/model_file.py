@@ -7,11 +7,11 @@ records, the report of the last verification, labels, preprocessing, lineage, a 
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import platform
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +91,7 @@ def save(
 
 
 def _lineage() -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"weft": weft.__version__, "python": platform.python_version(), "saved": now}
 
 
@@ -185,9 +185,7 @@ class ModelFile:
 
     def state_dict(self) -> dict[str, weft.Tensor]:
         """The model's parameters and buffers, for load_state_dict."""
-        return {
-            k: weft.from_numpy(a) for k, a in self.arrays.items() if not k.startswith(RESERVED)
-        }
+        return {k: weft.from_numpy(a) for k, a in self.arrays.items() if not k.startswith(RESERVED)}
 
     def graph(self, signature: str = "forward") -> Graph:
         """The graph of a signature.
@@ -287,7 +285,7 @@ class ModelFile:
         return self.program(inputs, signature)(inputs)
 
     def program(self, inputs: Mapping[str, np.ndarray], signature: str = "forward") -> Callable:
-        """The function that runs the graph on inputs of these shapes (made once a set of shapes)."""
+        """The function that runs the graph on inputs of these shapes, made once for each set."""
         graph = self.graph(signature)
         named = {n.name: n for n in graph.inputs}
         weights = {k: self.weight(k) for k in named if self.is_weight(k)}

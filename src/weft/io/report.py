@@ -47,7 +47,9 @@ class Report:
         lines = [f"{self.target}: {'ok' if self.ok else 'FAILED'}"]
         for c in self.checks:
             how = "same bits" if c.bitwise else f"largest difference {c.largest:.3g}"
-            lines.append(f"  record {c.record}, {c.output}: {how}{'' if c.ok else '  <- too large'}")
+            lines.append(
+                f"  record {c.record}, {c.output}: {how}{'' if c.ok else '  <- too large'}"
+            )
         lines.extend(f"  {p}" for p in self.problems)
         if not self.checks and not self.problems:
             lines.append("  no recorded inputs to check with")
@@ -86,7 +88,9 @@ def compare(
 ) -> Check:
     """The difference of two answers; NaN equals NaN."""
     if got.shape != want.shape:
-        return Check(i, f"{name} {list(got.shape)} for {list(want.shape)}", float("inf"), False, False)
+        return Check(
+            i, f"{name} {list(got.shape)} for {list(want.shape)}", float("inf"), False, False
+        )
     bitwise = got.dtype == want.dtype and got.tobytes() == want.tobytes()
     a, b = got.astype(np.float64), want.astype(np.float64)
     both = np.isnan(a) & np.isnan(b)
@@ -124,4 +128,6 @@ def _first_difference(model_file: Any, record: dict, rtol: float, atol: float) -
             check = compare(0, op.name, values[n.serial], meant, rtol, atol)
             if not check.ok:
                 return where(n, graph, check)
-    return "none: every op gives what it should, so the weights or the recorded answers were changed"
+    return (
+        "none: every op gives what it should, so the weights or the recorded answers were changed"
+    )

@@ -65,7 +65,7 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         return value
     if len(value) != 1:
         raise BadFile(f"state: an object with keys {sorted(value)}")
-    (tag, inner), = value.items()
+    ((tag, inner),) = value.items()
     if tag in ("$tensor", "$array"):
         if inner not in arrays:
             raise BadFile(f"state: tensor {inner!r} is missing")

@@ -66,7 +66,7 @@ class Emit:
         return self.nodes(name, 1, *ins, **attrs)[0]
 
     def nodes(self, name: str, count: int, *ins: str, **attrs: Any) -> list[str]:
-        """One node; its results' names.  A NumPy dtype among the attributes becomes ONNX's number."""
+        """One node; its results' names.  NumPy dtypes among the attributes become ONNX's."""
         outs = [self.name(f"{self.prefix}/{name}") for _ in range(count)]
         while ins and not ins[-1]:  # optional operands at the end are left out
             ins = ins[:-1]
@@ -112,7 +112,6 @@ class Emit:
         if run:
             parts.append(self.const(run, np.int64))
         return parts[0] if len(parts) == 1 else self.node("Concat", *parts, axis=0)
-
 
     def _size(self, n: Dim) -> str:
         """scale * symbol + shift, as a tensor of one element."""

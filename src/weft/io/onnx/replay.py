@@ -106,4 +106,3 @@ def _first(
         if not check.ok:
             return report.where(n, exported.graph, check)
     return None
-
