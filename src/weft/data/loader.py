@@ -166,13 +166,18 @@ class DataLoader(Generic[T]):
     def state_dict(self) -> dict[str, Any]:
         """Where the current epoch stands: the number of batches handed out, the states of the
         generators from which the epoch began, and of the workers' generators. Between epochs only
-        `position` 0. Whole numbers and uint8 tensors.
+        `position` 0, and what persistent workers keep. Whole numbers and uint8 tensors.
         """
         if self._resume is not None:
             return dict(self._resume)
-        if self._iterator is None or self._iterator.finished:
+        live = self._iterator
+        if live is None:
             return {"position": 0}
-        return self._iterator.state()
+        if not live.finished:
+            return live.state()
+        if self.persistent_workers and isinstance(live, _WorkerIterator):
+            return {"position": 0, **live.lasting()}
+        return {"position": 0}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next `iter` goes on after batch `position` of the recorded epoch: a map dataset is
@@ -186,13 +191,14 @@ class DataLoader(Generic[T]):
             if position:
                 raise ValueError("DataLoader: the state has a position but no generators")
             self._resume = None
-            return
+            if not (self.persistent_workers and "workers" in state):
+                return
         if len(state["workers"]) != self.num_workers:
             raise ValueError(
                 f"DataLoader: the state has {len(state['workers'])} workers, "
                 f"the loader {self.num_workers}"
             )
-        if len(state["generators"]) != len(self._generators()):
+        if "generators" in state and len(state["generators"]) != len(self._generators()):
             raise ValueError(
                 f"DataLoader: the state has {len(state['generators'])} generators, "
                 f"the loader and its samplers {len(self._generators())}"
@@ -242,21 +248,22 @@ class _Iterator:
         """
         generators = self.loader._generators()
         now = [_state_of(g) for g in generators]
-        self.start = now if resume is None else [np.asarray(s) for s in resume["generators"]]
+        within = resume is not None and "generators" in resume  # else between two epochs
+        self.start = [np.asarray(s) for s in resume["generators"]] if within else now
         self.finished, self.position = False, 0
         try:
-            if resume is not None:
+            if within:
                 for generator, state in zip(generators, self.start):
                     generator.set_state(weft.from_numpy(state.copy()))
             self.indices = iter(self.loader._index_sampler)
-            self.drew_seed = resume is None or bool(resume["drew_seed"])
+            self.drew_seed = resume is None or bool(resume.get("drew_seed"))
             if self.drew_seed:
                 self.base_seed = draw_seed(self.loader.generator)
             if resume is not None:
                 self.base_seed = int(resume["base_seed"])
             self._open(resume)
         finally:
-            if resume is not None:
+            if within:
                 rng.default_generator.set_state(now[0])
 
     def _open(self, resume: dict | None) -> None:
@@ -310,7 +317,8 @@ class _WorkerIterator(_Iterator):
     def _open(self, resume: dict | None) -> None:
         loader = self.loader
         count = loader.num_workers
-        recorded = [None] * count if resume is None or self.streams else resume["workers"]
+        reread = self.streams and resume is not None and "generators" in resume
+        recorded = [None] * count if resume is None or reread else resume["workers"]
         self.states = [None if s is None else np.array(s, np.uint8) for s in recorded]
         self.workers = [
             Worker(
@@ -394,8 +402,15 @@ class _WorkerIterator(_Iterator):
         return result
 
     def state(self) -> dict[str, Any]:
-        workers = [None if s is None else weft.from_numpy(s.copy()) for s in self.states]
-        return {**super().state(), "workers": workers}
+        return {**super().state(), "workers": _tensors(self.states)}
+
+    def lasting(self) -> dict[str, Any]:
+        """What the threads carry from one epoch to the next."""
+        return {"base_seed": self.base_seed, "workers": _tensors([w.state for w in self.workers])}
+
+
+def _tensors(states: list[Any]) -> list[Any]:
+    return [None if s is None else weft.from_numpy(s.copy()) for s in states]
 
 
 def _stop_all(workers: list[Worker]) -> None:

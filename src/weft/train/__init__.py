@@ -5,6 +5,7 @@ from weft.train.callbacks import (
     Checkpoint,
     EarlyStopping,
     LearningRateMonitor,
+    LossMonitor,
     Progress,
 )
 from weft.train.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -19,6 +20,7 @@ __all__ = [
     "EarlyStopping",
     "LearningRateMonitor",
     "Logger",
+    "LossMonitor",
     "Mean",
     "MeanAbsoluteError",
     "MeanSquaredError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ class Callback:
         pass
 
     def on_epoch_start(self, trainer: Any) -> None:
+        pass
+
+    def on_step_start(self, trainer: Any) -> None:
         pass
 
     def on_step_end(self, trainer: Any) -> None:
@@ -36,10 +40,10 @@ class Callback:
 
 
 class Checkpoint(Callback):
-    """Writes the whole run's state every `every` steps and at each epoch's end.
+    """Writes the whole run's state every `every` steps and at each epoch's end, to last.weft.
 
-    Put it last in the list, so that the other callbacks' state is of the same moment.  With
-    `monitor`, the parameters of the best epoch are kept in best.weft too (`mode` "min" or "max").
+    With `monitor`, the state of the best epoch is kept in best.weft too (`mode` "min" or "max").
+    The trainer calls checkpoints after all other callbacks, whose states are part of theirs.
     """
 
     LAST = "last.weft"
@@ -106,46 +110,78 @@ class EarlyStopping(Callback):
 
 
 class LearningRateMonitor(Callback):
-    """Logs the learning rate of every parameter group, each step."""
+    """Logs the learning rate that each step used: `lr`, or `lr/0`, `lr/1`, ... by group."""
 
-    def on_step_end(self, trainer: Any) -> None:
+    def on_step_start(self, trainer: Any) -> None:
         groups = trainer.optimizer.param_groups
         names = ["lr"] if len(groups) == 1 else [f"lr/{i}" for i in range(len(groups))]
-        trainer.log({n: float(g["lr"]) for n, g in zip(names, groups, strict=True)})
+        self._rates = {n: float(g["lr"]) for n, g in zip(names, groups, strict=True)}
+
+    def on_step_end(self, trainer: Any) -> None:
+        trainer.log(self._rates)
+
+
+class LossMonitor(Callback):
+    """Logs the loss of single batches as `loss_step`, every `every` steps."""
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"LossMonitor: every is a number of steps >= 1, not {every}")
+        self.every = every
+
+    def on_step_end(self, trainer: Any) -> None:
+        if trainer.step % self.every == 0:
+            trainer.log({"loss_step": trainer.last_loss})
 
 
 class Progress(Callback):
-    """A tqdm bar an epoch: loss, metrics, rows a second."""
+    """A tqdm bar an epoch: loss, metrics, rows a second.  Not on a terminal: a line an epoch."""
 
-    def __init__(self, unit: str = "row") -> None:
+    FORMAT = "{desc} {bar:16} {n_fmt}/{total_fmt}{postfix}"
+    ENDLESS = "{desc} {n_fmt} batches{postfix}"  # a loader without a length
+
+    def __init__(self, unit: str = "row", file: Any = None) -> None:
         self.unit = unit
+        self.file = file
         self._bar: Any = None
-        self._rows, self._start = 0, 0.0
+        self._before, self._start, self._speed = 0, 0.0, ""
 
     def on_epoch_start(self, trainer: Any) -> None:
         loader = trainer.loader
         total = len(loader) if hasattr(loader, "__len__") else None
-        self._bar = tqdm(total=total, initial=trainer.batch, desc=f"epoch {trainer.epoch + 1}", leave=True)  # noqa: E501
-        self._rows, self._start = 0, time.perf_counter()
+        file = self.file or sys.stderr
+        self._bar = tqdm(
+            total=total,
+            initial=trainer.batch,
+            desc=f"epoch {trainer.epoch + 1:{len(str(trainer.epochs))}}/{trainer.epochs}",
+            bar_format=self.ENDLESS if total is None else self.FORMAT,
+            file=file,
+            disable=not file.isatty(),
+        )
+        self._before, self._start = trainer.rows, time.perf_counter()
 
     def on_step_end(self, trainer: Any) -> None:
-        self._rows += getattr(trainer.loader, "batch_size", None) or 1
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        self._speed = f"{(trainer.rows - self._before) / seconds:.0f} {self.unit}s/s"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(self._text(trainer.running()), refresh=False)
         self._bar.update(1)
-        self._bar.set_postfix_str(self._text(trainer.running()), refresh=False)
 
     def on_epoch_end(self, trainer: Any) -> None:
-        self._bar.set_postfix_str(self._text(trainer.results))
+        text = self._text(trainer.results)
+        self._bar.set_postfix_str(text)
         self._bar.close()
+        if self._bar.disable:
+            print(f"{self._bar.desc}: {text}", file=self.file or sys.stderr, flush=True)
         self._bar = None
 
     def on_fit_end(self, trainer: Any) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def _text(self, values: dict[str, float]) -> str:
-        seconds = max(time.perf_counter() - self._start, 1e-9)
-        shown = [f"{k} {v:.4f}" for k, v in values.items()]
-        return ", ".join([*shown, f"{self._rows / seconds:.0f} {self.unit}s/s"])
+        return ", ".join([*(f"{k} {v:.4f}" for k, v in values.items()), self._speed])
 
 
 def _mode(mode: str) -> str:

@@ -6,9 +6,12 @@ backward, clipping, optimizer) is one function, compiled unless told otherwise.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import weft
 from weft import io, nn
@@ -30,8 +33,12 @@ class Trainer:
     max_norm                  clip the gradients' total norm
 
     `fit(..., resume=True)` goes on from the last checkpoint, to the same bits as a run that was
-    never stopped: it restores parameters, optimizer, scheduler, random generators, the loader's
-    place, running metrics and the callbacks' state.
+    never stopped: it restores parameters, optimizer, scheduler, random generators (Weft's,
+    Python's, NumPy's), the loader's place, running metrics and the callbacks' state, and takes
+    back what was logged after the checkpoint.
+
+    During fit: `epoch`, `step`, `batch` count what is done, in all or of the epoch; `rows` are
+    those of the epoch; `last_loss` is the last batch's; `results` and `history` are by epoch.
     """
 
     def __init__(
@@ -55,9 +62,15 @@ class Trainer:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.scheduler, self.schedule, self.monitor = scheduler, schedule, monitor
         self.metrics = dict(metrics or {})
-        self.callbacks, self.loggers = list(callbacks), list(loggers)
+        if "loss" in self.metrics:
+            raise ValueError("Trainer: 'loss' is computed anyway: give the metric another name")
+        # checkpoints come last: they hold the other callbacks' state
+        self.callbacks = sorted(callbacks, key=lambda c: isinstance(c, Checkpoint))
+        self.loggers = list(loggers)
         self.folder, self.max_norm = Path(folder), max_norm
-        self.epoch = self.step = self.batch = 0
+        self.loader: Any = None
+        self.epoch = self.step = self.batch = self.rows = self.epochs = 0
+        self.last_loss = float("nan")
         self.should_stop = False
         self.results: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
@@ -75,21 +88,26 @@ class Trainer:
         *,
         resume: bool = False,
     ) -> list[dict[str, float]]:
-        """Train up to `epochs` epochs; returns one dict of results an epoch."""
-        self.loader = loader
+        """Train until `epochs` epochs are done in all; returns one dict of results an epoch."""
+        self.loader, self.epochs = loader, epochs
         if resume:
             self.load_checkpoint()
+            for logger in self.loggers:
+                logger.resume(self.step)
         self._call("on_fit_start")
-        while self.epoch < epochs and not self.should_stop:
-            self._epoch(loader)
-            if val_loader is not None:
-                self.results.update(self.validate(val_loader))
-            self._step_scheduler("epoch")
-            self.history.append(dict(self.results))
-            self._log(self.results, self.epoch)
-            self.epoch, self.batch = self.epoch + 1, 0
-            self._call("on_epoch_end")
-        self._call("on_fit_end")
+        try:
+            while self.epoch < epochs and not self.should_stop:
+                self._epoch(loader)
+                if val_loader is not None:
+                    self.results.update(self.validate(val_loader))
+                self._step_scheduler("epoch")
+                self.history.append(dict(self.results))
+                self.log(self.results)
+                self.epoch, self.batch = self.epoch + 1, 0
+                self._call("on_epoch_end")
+        finally:
+            self._call("on_fit_end")
+            self._flush()
         return self.history
 
     def _epoch(self, loader: Iterable) -> None:
@@ -98,12 +116,14 @@ class Trainer:
             self._reset()
         self._call("on_epoch_start")
         for inputs, targets in loader:
+            self._call("on_step_start")
             value, output = self._train_step(inputs, targets)
-            self._update(value, output, targets)
+            self.last_loss = _update(self._running, value, output, targets)
+            self.rows += len(targets)
             self.step, self.batch = self.step + 1, self.batch + 1
             self._step_scheduler("step")
             self._call("on_step_end")
-        self.results = {name: m.compute() for name, m in self._running.items()}
+        self.results = self.running()
 
     def _one_step(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
         """Forward, loss, backward, clip, update: one program once compiled."""
@@ -159,55 +179,60 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the rest of the run depends on."""
-        state = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "batch": self.batch,
+        place = self.loader.state_dict() if hasattr(self.loader, "state_dict") else None
+        if self.batch and place is None:
+            raise RuntimeError(
+                f"Trainer: a checkpoint after batch {self.batch} of an epoch needs a loader with a "
+                f"state_dict, and this {type(self.loader).__name__} has none: use "
+                "weft.data.DataLoader, or checkpoint at the epochs' ends only"
+            )
+        return {
+            **{name: getattr(self, name) for name in _COUNTERS},
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "rng": weft.get_rng_state(),
-            "loader": self.loader.state_dict() if hasattr(self.loader, "state_dict") else None,  # type: ignore[attr-defined]
+            "generators": _generators(),
+            "loader": place,
             "running": {name: m.state_dict() for name, m in self._running.items()},
             "callbacks": [c.state_dict() for c in self.callbacks],
             "results": dict(self.results),
             "history": list(self.history),
-            "should_stop": self.should_stop,
         }
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the state was taken."""
-        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
+        """Go on where the state was taken.  ValueError: a state of a Trainer made differently."""
+        _same("metrics", state["running"].keys() - {"loss"}, self.metrics.keys())
+        _same("callbacks", len(state["callbacks"]), len(self.callbacks))
+        _same("scheduler", state["scheduler"] is not None, self.scheduler is not None)
+        _same("resumable loader", state["loader"] is not None, hasattr(self.loader, "state_dict"))
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if state["loader"] is not None:
-            self.loader.load_state_dict(state["loader"])  # type: ignore[attr-defined]
-        elif self.batch:
-            raise RuntimeError(
-                "Trainer: the checkpoint lies within an epoch, and this loader has no state_dict: "
-                "use weft.data.DataLoader, or checkpoint at epoch ends only"
-            )
+            self.loader.load_state_dict(state["loader"])
         for name, m in self._running.items():
             m.load_state_dict(state["running"][name])
         for c, s in zip(self.callbacks, state["callbacks"], strict=True):
             c.load_state_dict(s)
         self.results, self.history = dict(state["results"]), list(state["history"])
-        self.should_stop = state["should_stop"]
-        weft.set_rng_state(state["rng"])
+        _set_generators(state["generators"])
 
     def save_checkpoint(self, path: str | Path | None = None) -> Path:
         """Write the state atomically; the old checkpoint stays whole until the new one is."""
         target = Path(path or self.folder / Checkpoint.LAST)
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._flush()
         io.save_state(target, self.state_dict())
         return target
 
     def load_checkpoint(self, path: str | Path | None = None) -> bool:
         """Go on from a checkpoint; False when there is none yet."""
         source = Path(path or self.folder / Checkpoint.LAST)
+        for unfinished in source.parent.glob(f".{source.name}.*"):  # of a killed run
+            unfinished.unlink(missing_ok=True)
         if not source.exists():
             return False
         self.load_state_dict(io.load_state(source))
@@ -216,11 +241,9 @@ class Trainer:
     # ------------------------------------------------------------------ inside
 
     def _reset(self) -> None:
+        self.rows = 0
         for m in self._running.values():
             m.reset()
-
-    def _update(self, value: Any, output: Any, targets: Any) -> None:
-        _update(self._running, value, output, targets)
 
     def _step_scheduler(self, when: str) -> None:
         if self.scheduler is None or self.schedule != when:
@@ -232,13 +255,14 @@ class Trainer:
         else:
             self.scheduler.step()
 
-    def _log(self, values: Mapping[str, float], step: int) -> None:
-        for logger in self.loggers:
-            logger.log(values, step)
-
     def log(self, values: Mapping[str, float]) -> None:
         """Give values to the loggers under the current step."""
-        self._log(values, self.step)
+        for logger in self.loggers:
+            logger.log(values, self.step)
+
+    def _flush(self) -> None:
+        for logger in self.loggers:
+            logger.flush()
 
     def running(self) -> dict[str, float]:
         """Loss and metrics of the epoch so far."""
@@ -249,10 +273,38 @@ class Trainer:
             getattr(c, event)(self)
 
 
-def _update(running: Mapping[str, Metric], value: Any, output: Any, targets: Any) -> None:
-    count = len(targets)
+_COUNTERS = ("epoch", "step", "batch", "rows", "last_loss", "should_stop")
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the default generators: Weft's, Python's, NumPy's."""
+    kind, words, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "weft": weft.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (kind, words.astype(np.int64), *rest),  # files have no uint32
+    }
+
+
+def _set_generators(state: Mapping[str, Any]) -> None:
+    weft.set_rng_state(state["weft"])
+    random.setstate(state["python"])
+    kind, words, *rest = state["numpy"]
+    np.random.set_state((kind, words.astype(np.uint32), *rest))  # noqa: NPY002
+
+
+def _same(what: str, saved: Any, own: Any) -> None:
+    if saved != own:
+        shown = [sorted(v) if not isinstance(v, (int, bool)) else v for v in (saved, own)]
+        raise ValueError(f"Trainer: {what}: the checkpoint has {shown[0]}, this trainer {shown[1]}")
+
+
+def _update(running: Mapping[str, Metric], value: Any, output: Any, targets: Any) -> float:
+    """Add a batch to the running values; returns its loss, which becomes a mean over the rows."""
+    count, loss = len(targets), value.item()
     for name, m in running.items():
         if name == "loss":
-            m.add(value.item() * count, count)  # type: ignore[attr-defined]
+            m.add(loss * count, count)  # type: ignore[attr-defined]
         else:
             m.update(output, targets)
+    return loss
