@@ -250,7 +250,8 @@ from weft.ops.unary import *
 from weft.ops.view import *
 from weft.ops.weighted import addcdiv, addcmul, lerp
 from weft.runtime.threads import get_num_threads, set_num_threads
-from weft.tensor import Parameter, Size, Tensor, as_tensor, from_numpy, tensor
+from weft.ops.construct import as_tensor, from_numpy, tensor
+from weft.tensor import Parameter, Size, Tensor
 
 # Rooms that `import weft` does not load: they come with their first use.
 _LAZY = ("data", "io", "nn", "optim", "serve", "train", "utils")

@@ -49,7 +49,8 @@ from weft.ops import (
     weighted,
     write,
 )
-from weft.tensor import Tensor, tensor
+from weft.ops.construct import tensor
+from weft.tensor import Tensor
 
 METHODS: dict[ModuleType, str] = {
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core import nested, printing
+from weft.core import printing
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
 from weft.core.types import is_contiguous, numel
@@ -21,6 +21,7 @@ from weft.ops import (
     arithmetic,
     cast,
     compare,
+    construct,
     contract,
     creation,
     dispatch,
@@ -30,7 +31,7 @@ from weft.ops import (
     view,
     write,
 )
-from weft.ops.dispatch import NUMBERS, apply, wrap
+from weft.ops.dispatch import NUMBERS, apply
 from weft.runtime import native
 
 _ADD, _SUB, _MUL = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul()
@@ -59,7 +60,7 @@ class Tensor(Handle):
     """An n-dimensional array of one dtype that can remember how it was computed."""
 
     def __init__(self, data: Any = None) -> None:
-        made = tensor(data if data is not None else [], dtype=dt.get_default_dtype())
+        made = construct.tensor(data if data is not None else [], dtype=dt.get_default_dtype())
         self._a = made._a
 
     # ------------------------------------------------------------------ attributes
@@ -580,60 +581,6 @@ _TYPE_NAMES = {
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
 dispatch.install(Tensor)
-
-
-# ---------------------------------------------------------------------------- construction
-
-
-def tensor(
-    data: Any,
-    *,
-    dtype: dt.dtype | None = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    pin_memory: bool = False,
-) -> Tensor:
-    """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
-    if isinstance(data, Tensor):
-        y = wrap(np.array(data._a, order="C"))
-        y = y if dtype is None else wrap(cast.cast(y, dtype)._a)
-    else:
-        y = wrap(nested.array_of(data, dtype))
-    return creation.finish(y, requires_grad, device, "tensor")
-
-
-def from_numpy(a: np.ndarray) -> Tensor:
-    """A tensor over the array's own memory."""
-    if not isinstance(a, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(a).__name__})")
-    dt.from_np(a.dtype)
-    if a.dtype.byteorder == ">":
-        raise ValueError("from_numpy: the array's byte order is not this machine's")
-    if any(s < 0 for s in a.strides):
-        raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative "
-            "strides are not currently supported. (You can probably work around this by making a "
-            "copy of your array  with array.copy().)"
-        )
-    if any(s % a.itemsize for s in a.strides):
-        raise ValueError("from_numpy: the array's strides are not multiples of its item size")
-    if a.ctypes.data % a.itemsize:
-        raise ValueError("from_numpy: the array's memory is not aligned to its item size")
-    return wrap(a)
-
-
-def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Tensor:
-    """The tensor itself, a tensor over an array's memory, or a copy of lists and numbers."""
-    require_cpu(device, "as_tensor")
-    if isinstance(data, Tensor):
-        return data if dtype is None else cast.cast(data, dtype)
-    if isinstance(data, np.ndarray):
-        y = from_numpy(data)
-        return y if dtype is None else cast.cast(y, dtype)
-    return tensor(data, dtype=dtype)
-
-
-# ---------------------------------------------------------------------------- printing
 
 
 def show(t: Tensor) -> str:

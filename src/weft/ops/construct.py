@@ -1,0 +1,107 @@
+"""Tensors from what others hold: numbers, nested lists, NumPy arrays, other tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core import nested
+from weft.core.device import require_cpu
+from weft.core.handle import Handle
+from weft.ops import creation
+from weft.ops.cast import cast
+from weft.ops.dispatch import wrap
+
+
+def tensor(
+    data: Any,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Any:
+    """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
+    if isinstance(data, Handle):
+        y = wrap(np.array(data._a, order="C"))
+        y = y if dtype is None else wrap(cast(y, dtype)._a)
+    else:
+        y = wrap(nested.array_of(data, dtype))
+    return creation.finish(y, requires_grad, device, "tensor")
+
+
+def from_numpy(a: np.ndarray) -> Any:
+    """A tensor over the array's own memory."""
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(a).__name__})")
+    dt.from_np(a.dtype)
+    if a.dtype.byteorder == ">":
+        raise ValueError("from_numpy: the array's byte order is not this machine's")
+    if any(s < 0 for s in a.strides):
+        raise ValueError(
+            "At least one stride in the given numpy array is negative, and tensors with negative "
+            "strides are not currently supported. (You can probably work around this by making a "
+            "copy of your array  with array.copy().)"
+        )
+    if any(s % a.itemsize for s in a.strides):
+        raise ValueError("from_numpy: the array's strides are not multiples of its item size")
+    if a.ctypes.data % a.itemsize:
+        raise ValueError("from_numpy: the array's memory is not aligned to its item size")
+    return wrap(a)
+
+
+def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Any:
+    """The tensor itself, a tensor over an array's memory, or a copy of lists and numbers."""
+    require_cpu(device, "as_tensor")
+    if isinstance(data, Handle):
+        return data if dtype is None else cast(data, dtype)
+    if isinstance(data, np.ndarray):
+        y = from_numpy(data)
+        return y if dtype is None else cast(y, dtype)
+    return tensor(data, dtype=dtype)
+
+
+def asarray(
+    obj: Any,
+    *,
+    dtype: dt.dtype | None = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Any:
+    """as_tensor, and a copy when `copy` is True; ValueError when False and one is needed."""
+    if copy:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
+    y = as_tensor(obj, dtype, device)
+    shared = y is obj or (isinstance(obj, np.ndarray) and np.may_share_memory(y._a, obj))
+    if copy is False and not shared:
+        raise ValueError("asarray: this object cannot become a tensor without a copy")
+    return creation.finish(y, requires_grad, device, "asarray") if requires_grad else y
+
+
+def scalar_tensor(s: Any, *, dtype: dt.dtype | None = None, device: Any = None,
+                  requires_grad: bool = False) -> Any:  # fmt: skip
+    """A 0-dim tensor of a number, in the default floating dtype."""
+    return tensor(
+        s, dtype=dtype or dt.get_default_dtype(), device=device, requires_grad=requires_grad
+    )
+
+
+def from_dlpack(ext_tensor: Any) -> Any:
+    """A tensor over the memory of an object that speaks DLPack."""
+    return from_numpy(np.from_dlpack(ext_tensor))
+
+
+def frombuffer(
+    buffer: Any,
+    *,
+    dtype: dt.dtype,
+    count: int = -1,
+    offset: int = 0,
+    requires_grad: bool = False,
+) -> Any:
+    """A 1-dim tensor over the memory of a buffer, from byte `offset` on, `count` elements (all)."""
+    a = np.frombuffer(buffer, dtype.np, count, offset)
+    return creation.finish(wrap(a), requires_grad, None, "frombuffer")
