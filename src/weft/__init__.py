@@ -245,6 +245,7 @@ from weft.ops.stat import (
     var,
     var_mean,
 )
+from weft.ops.strided import as_strided
 from weft.ops.trig import *
 from weft.ops.unary import *
 from weft.ops.view import *

@@ -43,6 +43,7 @@ from weft.ops import (
     softmax,
     sort,
     stat,
+    strided,
     trig,
     unary,
     view,
@@ -63,7 +64,8 @@ METHODS: dict[ModuleType, str] = {
     trig: "sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc erfinv lgamma "
     "digamma arcsin arccos arctan arcsinh arccosh arctanh",
     view: "reshape view permute transpose t movedim expand squeeze unsqueeze flatten unflatten "
-    "narrow select as_strided",
+    "narrow select",
+    strided: "as_strided",
     join: "split chunk unbind",
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",

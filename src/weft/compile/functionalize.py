@@ -17,7 +17,7 @@ from weft.core.graph import Builder, Graph, Node
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import NUMBERS
-from weft.ops.view import AsStrided, WriteStrided
+from weft.ops.strided import AsStrided, WriteStrided
 
 
 class CannotFunctionalize(Exception):

@@ -29,7 +29,8 @@ from weft.ops.dispatch import (
     wrap,
 )
 from weft.ops.index import Index, IndexPut, outside, result_shape
-from weft.ops.view import AsStrided, Reshape, Select, Slice, reshape, unsqueeze
+from weft.ops.strided import AsStrided
+from weft.ops.view import Reshape, Select, Slice, reshape, unsqueeze
 from weft.ops.write import check_writable, store, write
 
 

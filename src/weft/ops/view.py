@@ -196,6 +196,20 @@ class Expand(View):
     samples = (sample((3, 1), shape=(2, 3, 4)), sample((1,), shape=(0,)), sample((), shape=(2,)))
 
 
+class Part:
+    """A slice's cotangent before it is put among zeros: the walk may join several (autograd)."""
+
+    __slots__ = ("dim", "g", "size", "start", "step")
+    _base = None
+
+    def __init__(self, g: Any, dim: int, start: int, step: int, size: int) -> None:
+        self.g, self.dim, self.start, self.step, self.size = g, dim, start, step, size
+
+    def __call__(self) -> Any:
+        """The cotangent alone."""
+        return apply(SliceBack(self.dim, self.start, self.step, self.size), self.g)
+
+
 class Slice(View):
     """y[..., i, ...] = x[..., start + i * step, ...] along `dim`, up to `stop`; step >= 1"""
 
@@ -221,7 +235,7 @@ class Slice(View):
         return Layout(shape, strides, x.dtype), self.start * x.strides[d]
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (apply(SliceBack(self.dim, self.start, self.step, x.shape[self.dim]), g),)
+        return (Part(g, self.dim, self.start, self.step, x.shape[self.dim]),)
 
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         moved = x.movedim(dims[0], 0)
@@ -256,8 +270,7 @@ class Select(View):
         return kept, self.index * x.strides[d]
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        back = SliceBack(self.dim, self.index, 1, x.shape[self.dim])
-        return (apply(back, unsqueeze(g, self.dim)),)
+        return (Part(unsqueeze(g, self.dim), self.dim, self.index, 1, x.shape[self.dim]),)
 
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         return apply(Select(self.dim + 1, self.index), x.movedim(dims[0], 0)), 0
@@ -296,131 +309,6 @@ class SliceBack(View):
 
     onnx = Onnx("ScatterElements", 16, build=onnx_rules.slice_back)
     samples = (sample((2, 4), dim=0, start=1, step=2, size=5), sample((3, 0), dim=1, size=6))
-
-
-class AsStrided(View):
-    """y[i, j, ...] = memory[offset + i * strides[0] + j * strides[1] + ...], in elements"""
-
-    shape: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    offset: int = 0
-
-    def type(self, x: Type) -> Type:
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if numel(self.shape) and (last >= numel(x.shape) or self.offset < 0):
-            raise RuntimeError(
-                f"as_strided: sizes {list(self.shape)}, strides {list(self.strides)}, storage "
-                f"offset {self.offset} need {last + 1} elements, out of bounds for storage of "
-                f"size {numel(x.shape)}"
-            )
-        return Type(self.shape, x.dtype)
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        self.type(Type(x.shape, None))  # type: ignore[arg-type]  bounds only
-        flat = np.ascontiguousarray(x).reshape(-1) if not x.flags.c_contiguous else x.reshape(-1)
-        flat = flat[self.offset :] if flat.size else flat
-        byte_strides = tuple(s * x.itemsize for s in self.strides)
-        return np.lib.stride_tricks.as_strided(flat, self.shape, byte_strides)
-
-    oracle = host
-
-    def layout(self, x: Layout) -> tuple[Layout, int] | None:
-        if not x.is_contiguous:
-            return None
-        return Layout(self.shape, self.strides, x.dtype), self.offset
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (apply(AsStridedBack(self.strides, self.offset, tuple(x.shape)), g),)
-
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        moved = x.movedim(dims[0], 0).contiguous()
-        step = numel(moved.shape[1:])
-        op = AsStrided((size, *self.shape), (step, *self.strides), self.offset)
-        return apply(op, moved), 0
-
-    onnx = Onnx("Gather", 13, build=onnx_rules.as_strided)
-    samples = (
-        sample((12,), shape=(3, 2), strides=(3, 1), offset=1),
-        sample((3, 4), shape=(2, 2, 2), strides=(1, 2, 1)),
-    )
-
-
-class AsStridedBack(View):
-    """The adjoint of AsStrided: x's elements added into zeros of `shape` where they came from"""
-
-    is_view = False
-    strides: tuple[int, ...] = ()
-    offset: int = 0
-    shape: tuple[int, ...] = ()
-
-    def type(self, x: Type) -> Type:
-        return Type(self.shape, x.dtype)
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        y = np.zeros(numel(self.shape), x.dtype)
-        np.add.at(y, self._places(x.shape), x.reshape(-1))
-        return y.reshape(self.shape)
-
-    oracle = host
-
-    def _places(self, shape: tuple[int, ...]) -> np.ndarray:
-        at = np.full((), self.offset, np.int64)
-        for n, s in zip(shape, self.strides, strict=True):
-            at = at[..., None] + np.arange(n) * s
-        return at.reshape(-1)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (apply(AsStrided(tuple(x.shape), self.strides, self.offset), g.contiguous()),)
-
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        step = numel(self.shape)
-        op = AsStridedBack((step, *self.strides), self.offset, (size, *self.shape))
-        return apply(op, x.movedim(dims[0], 0)), 0
-
-    samples = (sample((3, 2), strides=(3, 1), offset=1, shape=(12,)),)
-
-
-class WriteStrided(View):
-    """base with `src` written at the places that AsStrided would read; what an in-place write is"""
-
-    is_view = False
-    strides: tuple[int, ...] = ()
-    offset: int = 0
-
-    def type(self, base: Type, src: Type) -> Type:
-        AsStrided(src.shape, self.strides, self.offset).type(base)  # refuses what lies outside
-        return base
-
-    def host(self, base: np.ndarray, src: np.ndarray) -> np.ndarray:
-        y = np.array(base, order="C")
-        AsStrided(src.shape, self.strides, self.offset).host(y)[...] = src
-        return y
-
-    oracle = host
-
-    def vjp(self, g: Any, y: Any, base: Any, src: Any) -> tuple:
-        def kept() -> Any:
-            zeros = src_zeros(g, tuple(src.shape))
-            return apply(WriteStrided(self.strides, self.offset), g, zeros)
-
-        read = AsStrided(tuple(src.shape), self.strides, self.offset)
-        return kept, lambda: apply(read, g.contiguous())
-
-    def vmap(self, size: int, dims: tuple, base: Any, src: Any) -> tuple[Any, int]:
-        base = _batched(base, dims[0], size).contiguous()
-        op = WriteStrided((numel(base.shape[1:]), *self.strides), self.offset)
-        return apply(op, base, _batched(src, dims[1], size)), 0
-
-    onnx = Onnx("ScatterElements", 16, build=onnx_rules.write_strided)
-    samples = (sample((12,), (3, 2), strides=(3, 1), offset=1),)
-
-
-def src_zeros(g: Any, shape: tuple[int, ...]) -> Any:
-    return g.new_zeros(shape)
-
-
-def _batched(x: Any, dim: int | None, size: int) -> Any:
-    return expand(x, (size, *x.shape)) if dim is None else x.movedim(dim, 0)
 
 
 # ------------------------------------------------------------------------------- functions
@@ -579,10 +467,3 @@ def select(input: Any, dim: int, index: int) -> Any:
             f"{d}"
         )
     return apply(Select(d, index % n), input)
-
-
-def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
-    """A view of the whole memory behind `input`, in elements; bounds are checked."""
-    base = input._base if input._base is not None else input
-    offset = input.storage_offset() if storage_offset is None else storage_offset
-    return apply(AsStrided(tuple(size), tuple(stride), offset), base)

@@ -15,7 +15,8 @@ from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
 from weft.ops.cast import cast
 from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of
-from weft.ops.view import AsStrided, WriteStrided, expand
+from weft.ops.strided import AsStrided, WriteStrided
+from weft.ops.view import Reshape, expand
 
 
 def check_writable(t: Handle) -> None:
@@ -32,7 +33,7 @@ def check_writable(t: Handle) -> None:
             )
     if t._ghost is None:
         a = t._a
-        if any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
+        if a.size and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
             raise RuntimeError(
                 "unsupported operation: more than one element of the written-to tensor refers to "
                 "a single memory location. Please clone() the tensor before performing the "
@@ -113,14 +114,29 @@ def store(t: Any, value: Any) -> Any:
 
 def _rebase(t: Any, value: Any, before: Any) -> None:
     """Tell the tape: t is `value` now; so is that region of the memory t is a view of."""
-    base = t._base
+    hooks = t._fn.hooks if t._retain and t._fn is not None else None
+    made = value._fn
+    if made is not None and made.saved is not None:  # t's old value can no longer be used (the
+        made.saved = tuple(alias(s) if s is t else s for s in made.saved)  # engine says so), and
+    base = t._base  # a node that holds its own result would be a cycle
     if base is None:
-        t._fn = value._fn
-        t._rg = value._rg
-        if value._fn is None and value._rg:  # a leaf copied in: put a node between
-            record(AsStrided(shape_of(t), t.stride(), 0), (value,), t)
-        return
-    shape, strides, offset = shape_of(t), t.stride(), t.storage_offset()
-    base._fn, base._rg = None, False
-    record(WriteStrided(strides, offset), (before, value), base)
-    record(AsStrided(shape, strides, offset), (base,), t)
+        t._fn, t._rg = made, value._rg
+        if made is None and value._rg:  # a leaf copied in: put a node between
+            record(Reshape(shape_of(t)), (value,), t)
+        base = t
+    else:
+        strides, offset = t.stride(), t.storage_offset()
+        base._fn, base._rg = None, False
+        record(WriteStrided(strides, offset), (before, value), base)
+        _reread(t, base)
+    if hooks:  # retain_grad goes on with the new value
+        t._fn.hooks = {-1: hooks.pop(-1)}
+    for r in storage_of(t).views or ():
+        v = r()
+        if v is not None and v is not t and v._base is base:
+            _reread(v, base)
+
+
+def _reread(v: Any, base: Any) -> None:
+    """v as a view of what base is now."""
+    record(AsStrided(shape_of(v), v.stride(), v.storage_offset()), (base,), v)
