@@ -1,15 +1,17 @@
 """Optimizers and learning-rate schedules, as `torch.optim`."""
 
-from weft.optim import lr_scheduler
+from weft.optim import lr_scheduler, swa_utils
 from weft.optim.adam import Adam, AdamW
 from weft.optim.adam_variants import Adamax, NAdam, RAdam
 from weft.optim.adaptive import Adadelta, Adagrad, RMSprop
+from weft.optim.lbfgs import LBFGS
 from weft.optim.optimizer import Optimizer
 from weft.optim.sgd import SGD
 from weft.optim.sign import ASGD, Rprop
 
 __all__ = [
     "ASGD",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -22,4 +24,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "lr_scheduler",
+    "swa_utils",
 ]

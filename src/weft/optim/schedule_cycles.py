@@ -12,7 +12,7 @@ from weft.optim.optimizer import Optimizer
 from weft.optim.schedule import LRScheduler, put
 
 
-def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
+def per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     """One value a group."""
     groups = len(optimizer.param_groups)
     if isinstance(value, (list, tuple)):
@@ -38,8 +38,8 @@ class _WithMomentum(LRScheduler):
                 "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
             )
         self.use_beta1 = "betas" in optimizer.defaults
-        bases = _per_group("base_momentum", optimizer, base)
-        largests = _per_group("max_momentum", optimizer, largest)
+        bases = per_group("base_momentum", optimizer, base)
+        largests = per_group("max_momentum", optimizer, largest)
         if last_epoch == -1:
             for low, high, group in zip(bases, largests, optimizer.param_groups, strict=True):
                 self._put_momentum(group, high)
@@ -79,11 +79,11 @@ class CyclicLR(_WithMomentum):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
-        base_lrs = _per_group("base_lr", optimizer, base_lr)
+        base_lrs = per_group("base_lr", optimizer, base_lr)
         if last_epoch == -1:
             for lr, group in zip(base_lrs, optimizer.param_groups, strict=True):
                 put(group, "lr", lr)
-        self.max_lrs = _per_group("max_lr", optimizer, max_lr)
+        self.max_lrs = per_group("max_lr", optimizer, max_lr)
         up = float(step_size_up)
         self.total_size = up + (up if step_size_down is None else float(step_size_down))
         self.step_ratio = up / self.total_size
@@ -247,7 +247,7 @@ class OneCycleLR(_WithMomentum):
                 f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
             )
         self._anneal_func_type = anneal_strategy
-        max_lrs = _per_group("max_lr", optimizer, max_lr)
+        max_lrs = per_group("max_lr", optimizer, max_lr)
         if last_epoch == -1:
             for group, largest in zip(optimizer.param_groups, max_lrs, strict=True):
                 group["initial_lr"] = largest / div_factor
