@@ -317,12 +317,24 @@ class Slope(Elementwise):
 # ------------------------------------------------------------------------------- functions
 
 
+_SPELLED = {
+    dt.float64: "Double", dt.float32: "Float", dt.float16: "Half", dt.bfloat16: "BFloat16",
+    dt.int64: "Long", dt.int32: "Int", dt.int16: "Short", dt.int8: "Char", dt.uint8: "Byte",
+    dt.bool: "Bool",
+}  # fmt: skip
+
+
+def spelled(x: Any) -> str:
+    """A tensor's dtype as torch's messages spell it."""
+    return _SPELLED[dtype_of(x)]
+
+
 def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:
     """op(x) for a floating x; written into x's memory when `inplace`."""
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
+        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
     if not inplace:
         return apply(op, x)
     check_writable(x)
@@ -405,7 +417,11 @@ def hardshrink(input: Any, lambd: float = 0.5) -> Any:
 def softshrink(input: Any, lambd: float = 0.5) -> Any:
     """y = x - lambd above lambd, x + lambd below -lambd, 0 between."""
     if lambd < 0:
-        raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd:g}.")
+        largest = 65504.0 if dtype_of(input) is dt.float16 else 3.40282e38
+        raise RuntimeError(
+            f"lambda must be in range [0, {largest:g}] for input dtype {spelled(input)}, but found "
+            f"{lambd:g}"
+        )
     return _run("softshrink", Softshrink(float(lambd)), input)
 
 
@@ -443,7 +459,7 @@ def prelu(input: Any, weight: Any) -> Any:
     shape = shape_of(input)
     if dtype_of(input) is not dtype_of(weight):
         raise RuntimeError("prelu: Type promoting not supported. Got "
-                           f"{dtype_of(input).name} and {dtype_of(weight).name}")  # fmt: skip
+                           f"{spelled(input)} and {spelled(weight)}")  # fmt: skip
     if n not in ((), (1,)):
         if len(n) != 1:
             raise RuntimeError(

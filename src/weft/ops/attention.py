@@ -215,7 +215,7 @@ def _composed_vjp(op: AttentionOp, g: Any, q: Any, k: Any, v: Any, mask: Any) ->
 # ------------------------------------------------------------------------------- functions
 
 
-def _check(q: Any, k: Any, v: Any, mask: Any, is_causal: bool) -> None:
+def _check(q: Any, k: Any, v: Any, mask: Any) -> None:
     if not dtype_of(q) is dtype_of(k) is dtype_of(v):
         raise RuntimeError(
             "Expected query, key, and value to have the same dtype, but got query.dtype: "
@@ -227,11 +227,6 @@ def _check(q: Any, k: Any, v: Any, mask: Any, is_causal: bool) -> None:
             "Expected query, key, and value to all be at least 2 dimensional, but got query.dim: "
             f"{len(shape_of(q))}, key.dim: {len(shape_of(k))} and value.dim: "
             f"{len(shape_of(v))} instead."
-        )
-    if mask is not None and is_causal:
-        raise RuntimeError(
-            "_scaled_dot_product_attention: Explicit attn_mask should not be set when "
-            "is_causal=True"
         )
     if mask is not None and dtype_of(mask) not in (dt.bool, dtype_of(q)):
         raise RuntimeError(
@@ -274,14 +269,15 @@ def scaled_dot_product_attention(
 
     query (..., L, E), key (..., S, E), value (..., S, Ev), result (..., L, Ev); leading dims
     broadcast.  attn_mask (..., L, S): a bool one hides keys where False, a float one is added.
-    is_causal hides keys after the query.  scale: 1 / sqrt(E) by default.  enable_gqa: dim -3 of key
+    is_causal hides keys after the query, also beside a mask.  scale: 1 / sqrt(E) by default.
+    enable_gqa: dim -3 of key
     and value divides the query's.  RuntimeError: shapes or dtypes that do not fit.
     """
     if dtype_of(query).category != dt.FLOAT:
         raise RuntimeError("Expected query, key, and value to have a floating dtype")
     if attn_mask is not None and dtype_of(attn_mask) is dt.float32:
         attn_mask = cast(attn_mask, dtype_of(query))
-    _check(query, key, value, attn_mask, is_causal)
+    _check(query, key, value, attn_mask)
     if enable_gqa:
         key, value = _repeat_heads(query, key), _repeat_heads(query, value)
     qs, ks, vs = shape_of(query), shape_of(key), shape_of(value)

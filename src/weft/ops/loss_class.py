@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from weft.core import dtype as dt
+from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -89,7 +90,7 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
         raise RuntimeError(f"size mismatch (got input: {list(a)} , target: {list(t)}")
     if dtype_of(target) not in (dt.int64, dt.uint8):
         raise RuntimeError(
-            f"expected target dtype to be Long or Byte, but got {dtype_of(target).name}"
+            f"expected target dtype to be Long or Byte, but got {spelled(target)}"
         )
     classes = a[1] if len(a) > 1 else a[0]
     if weight is not None and shape_of(weight) != (classes,):
@@ -132,7 +133,7 @@ def cross_entropy(
     if dtype_of(target).category != dt.FLOAT:
         raise RuntimeError(
             "Expected floating point type for target with class probabilities, got "
-            f"{dtype_of(target).name}"
+            f"{spelled(target)}"
         )
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")

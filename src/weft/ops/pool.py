@@ -20,6 +20,7 @@ from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
+from weft.ops.activation import spelled
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_loop
@@ -198,14 +199,9 @@ class AvgPool2d(PoolOp):
         )  # fmt: skip
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
-        size = x.shape[2:]
-
-        def one(w: np.ndarray, at: np.ndarray) -> Any:
-            return np.sum(w)
-
-        y = _reference(self, x, one)
+        y = _reference(self, x, lambda w, at: np.sum(w))
         for i, j in np.ndindex(y.shape[2:]):
-            y[:, :, i, j] /= self.divisor or self._count(size, i, j)
+            y[:, :, i, j] /= self.divisor or self._count(x.shape[2:], i, j)
         return y
 
     def _count(self, size: tuple, i: int, j: int) -> int:
@@ -518,7 +514,7 @@ def _avg_pool(
         raise RuntimeError("divisor must be not zero")
     x, single = _images(name, n, input)
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}_out" not implemented for \'{dtype_of(x).name}\'')
+        raise NotImplementedError(f'"{name}_out" not implemented for \'{spelled(x)}\'')
     geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
     return _shaped(apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x), n, single)
 
@@ -555,10 +551,12 @@ def avg_pool2d(
 
 def _adaptive(name: str, n: int, op: Any, input: Any, output_size: Any) -> Any:
     shape = shape_of(input)
-    if n == 2 and len(shape) < 3:
-        raise ValueError("Input dimension should be at least 3")
-    x, single = _images(name, n, input)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * n
+    if n == 2 and len(shape) < 3:
+        if None in given:
+            raise ValueError("Input dimension should be at least 3")
+        raise RuntimeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
+    x, single = _images(name, n, input)
     if len(given) != n:
         raise RuntimeError(f"{name}: output_size must be {n}")
     wanted = tuple(m if o is None else int(o) for o, m in zip(given, shape[-n:], strict=True))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from weft.core import dtype as dt
+from weft.ops.activation import spelled
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.pool import (
@@ -30,7 +31,7 @@ def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     if len(shape) not in (4, 5):
         raise RuntimeError(f"{name}: non-empty 4D or 5D (batch mode) tensor expected for input")
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
+        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
     return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
 
 

@@ -15,6 +15,7 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op, sample
 from weft.core.types import Type
+from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import finish
 from weft.ops.dispatch import apply, dtype_of, settle, shape_of, wrap
@@ -237,7 +238,7 @@ def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = No
     else:
         if dtype_of(input).category != dt.FLOAT:
             raise NotImplementedError(
-                f"\"bernoulli_tensor_cpu\" not implemented for '{dtype_of(input).name}'"
+                f"\"bernoulli_tensor_cpu\" not implemented for '{spelled(input)}'"
             )
         y = apply(BernoulliOf(generator, dtype_of(input)), input)
     return y if out is None else out.copy_result(y)

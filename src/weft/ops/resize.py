@@ -18,6 +18,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
+from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
@@ -213,7 +214,7 @@ def interpolate(
             f"output {list(wanted)}"
         )
     if dtype_of(input).category != dt.FLOAT and mode != "nearest":
-        raise NotImplementedError(f'"interpolate" not implemented for \'{dtype_of(input).name}\'')
+        raise NotImplementedError(f'"interpolate" not implemented for \'{spelled(input)}\'')
     if mode == "area":
         if n == 3:
             raise NotImplementedError("interpolate: mode 'area' of 5-D input is not supported")

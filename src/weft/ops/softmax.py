@@ -13,6 +13,7 @@ from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
 from weft.kernels.layout import Layout
+from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -112,7 +113,7 @@ def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
     if dtype is not None:
         x = cast(x, dtype)
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{dtype_of(x).name}\'')
+        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
     return x, wrap_dim(int(dim), len(shape_of(x)), name)
 
 

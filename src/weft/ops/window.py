@@ -137,7 +137,7 @@ def unfold(
     op = ImageToColumns(shape[-2:], *(sizes(name, v, 2, "unfold") for name, v in given.items()))
     _positive(op)
     if min(op.grid()) < 1:
-        oh, ow = (max(n, 0) for n in op.grid())
+        oh, ow = op.grid()
         raise RuntimeError(
             f"Given input with spatial size {tuple(shape[-2:])}, {_show(op)}, calculated shape of "
             f"the array of sliding blocks as ({oh}, {ow}), but its components must be at least one."
