@@ -39,6 +39,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("io", "weft.ops"): "reads back and exports the ops of a Graph by their classes",
     ("io", "weft.compile"): "records the Graph that it saves, and runs the one that it loaded",
     ("serve", "weft.compile"): "serves the Graph of a file, not the Python code of a model",
+    ("nn", "weft.ops"): "nn.functional is where the rooms' functions get torch's names",
     ("data", "weft.runtime"): "gives each worker a default generator of its own",
     ("cli", "weft.core"): "doctor prints the configuration",
     ("cli", "weft.runtime"): "doctor prints CPU features, threads and the kernel cache",

@@ -270,8 +270,8 @@ def scaled_dot_product_attention(
     query (..., L, E), key (..., S, E), value (..., S, Ev), result (..., L, Ev); leading dims
     broadcast.  attn_mask (..., L, S): a bool one hides keys where False, a float one is added.
     is_causal hides keys after the query, also beside a mask.  scale: 1 / sqrt(E) by default.
-    enable_gqa: dim -3 of key
-    and value divides the query's.  RuntimeError: shapes or dtypes that do not fit.
+    enable_gqa: dim -3 of key and value divides the query's.  RuntimeError: shapes or dtypes that do
+    not fit.
     """
     if dtype_of(query).category != dt.FLOAT:
         raise RuntimeError("Expected query, key, and value to have a floating dtype")
