@@ -30,7 +30,13 @@ ROOMS = (
     "compat", "utils", "cli",
 )  # fmt: skip
 # Public modules that are torch's names for what the layers make; they may import any layer.
-FACES = {"": "the public names", "_version": "the version", "__main__": "python -m weft"}
+FACES = {
+    "": "the public names",
+    "_version": "the version",
+    "__main__": "python -m weft",
+    "linalg": "torch.linalg",
+    "methods": "gives Tensor the rooms' functions and autograd's as methods",
+}
 PUBLIC_LAYERS = {"autograd"}  # torch.autograd is a public name; its submodules are not
 
 # (room, module that it may import from, with everything below it) -> why

@@ -62,6 +62,11 @@ def can_cast(from_: dt.dtype, to: dt.dtype) -> bool:
     return from_.category <= to.category
 
 
+def numel(input: Any) -> int:
+    """How many elements the tensor has."""
+    return _tensor(input, "numel").numel()  # type: ignore[attr-defined]
+
+
 def typename(obj: Any) -> str:
     """`torch.FloatTensor` for a tensor, else the name of the object's type with its module."""
     if isinstance(obj, Handle):
