@@ -9,7 +9,9 @@ are safe by themselves.  ValueError says which op, and why.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import math
 import os
 import pkgutil
@@ -49,9 +51,21 @@ def check_text(g: Graph) -> None:
         for name, hint in declared(type(op)).items():
             if not conforms(getattr(op, name), hint):
                 raise Refused(f"{op.name}: {name}={str(getattr(op, name))[:60]} is not {hint}")
+        least, most = _arity(type(op))
+        if not least <= len(n.args) <= most:
+            raise Refused(f"{op.name}: {len(n.args)} operands, it takes {least} to {most}")
         numbers = [a for a in n.args if not isinstance(a, Node)]
         if numbers and (not isinstance(op, Elementwise) or len(numbers) == len(n.args)):
             raise Refused(f"{op.name}: an operand may not be a number")
+
+
+@functools.cache
+def _arity(op: type[Op]) -> tuple[int, float]:
+    """The least and the most operands an op takes."""
+    meaning = op.scalar if issubclass(op, Elementwise) else op.oracle or op.body
+    kinds = [p for p in inspect.signature(meaning).parameters.values() if p.name != "self"]
+    least = sum(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in kinds)
+    return least, math.inf if any(p.kind is p.VAR_POSITIONAL for p in kinds) else len(kinds)
 
 
 def _sizes(shape: Sequence[Any], where: str) -> None:

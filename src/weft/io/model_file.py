@@ -25,7 +25,7 @@ from weft.compile.trace import trace
 from weft.core.graph import Graph, to_text
 from weft.core.graph_text import parse
 from weft.io import container, report, running, tree
-from weft.io.check import check_text
+from weft.io.check import Refused, check_text
 
 FORMAT = "1"
 RESERVED = "weft/"
@@ -228,7 +228,12 @@ class ModelFile:
     def training(self) -> dict[str, Any] | None:
         """The training state that was saved, or None."""
         found = self._json("training", None)
-        return None if found is None else tree.unflatten(found, self.arrays)
+        try:
+            return None if found is None else tree.unflatten(found, self.arrays)
+        except container.BadFile:
+            raise
+        except (ValueError, TypeError, RecursionError) as e:
+            raise container.BadFile(f"{self.path}: weft.training cannot be read: {e}") from None
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -304,7 +309,10 @@ class ModelFile:
             for k in wanted:
                 if ready[k].shape != inputs[k].shape or ready[k].dtype != inputs[k].dtype:
                     raise ValueError(f"input {k!r} is not of the shape the program was made for")
-            return program.run({**weights, **ready})
+            try:
+                return program.run({**weights, **ready})
+            except (TypeError, AttributeError, KeyError) as e:  # NumPy met what no function gives it
+                raise Refused(f"the graph cannot be run: {type(e).__name__}: {e}") from None
 
         return call
 
@@ -334,7 +342,13 @@ class ModelFile:
 
 def load(path: str | os.PathLike) -> ModelFile:
     """Open a `.weft` file.  FileNotFoundError; container.BadFile for a cut or changed one."""
-    arrays, metadata = container.read(path)
+    return from_container(path, *container.read(path))
+
+
+def from_container(
+    path: str | os.PathLike, arrays: dict[str, np.ndarray], metadata: dict[str, str]
+) -> ModelFile:
+    """The model in an opened container.  BadFile when it holds something else."""
     if metadata.get("weft.format") != FORMAT:
         found = metadata.get("weft.format")
         raise container.BadFile(

@@ -23,7 +23,19 @@ def save_state(path: str | os.PathLike, state: Any) -> None:
 
 def load_state(path: str | os.PathLike) -> Any:
     """What save_state wrote.  container.BadFile for a cut, changed or foreign file."""
-    arrays, metadata = container.read(path)
+    return from_container(path, *container.read(path))
+
+
+def from_container(
+    path: str | os.PathLike, arrays: dict[str, np.ndarray], metadata: dict[str, str]
+) -> Any:
+    """The state in an opened container.  BadFile when it holds none."""
     if "weft.state" not in metadata:
         raise container.BadFile(f"{path}: no training state in this file")
-    return tree.unflatten(json.loads(metadata["weft.state"]), arrays)
+    try:
+        form = json.loads(metadata["weft.state"])
+        return tree.unflatten(form, arrays)
+    except container.BadFile:
+        raise
+    except (ValueError, TypeError, RecursionError) as e:
+        raise container.BadFile(f"{path}: its state cannot be read: {e}") from None

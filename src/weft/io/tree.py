@@ -67,13 +67,13 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         raise BadFile(f"state: an object with keys {sorted(value)}")
     ((tag, inner),) = value.items()
     if tag in ("$tensor", "$array"):
-        if inner not in arrays:
+        if not isinstance(inner, str) or inner not in arrays:
             raise BadFile(f"state: tensor {inner!r} is missing")
         return weft.from_numpy(arrays[inner]) if tag == "$tensor" else arrays[inner]
     if tag == "$float":
         return float(inner)
     if tag == "$dtype":
-        return getattr(weft, inner) if inner in _DTYPES else _bad(tag)
+        return getattr(weft, inner) if inner in _DTYPES else _bad(f"{tag} {str(inner)[:40]}")
     if tag == "$bytes":
         return base64.b64decode(inner)
     if tag == "$tuple":
