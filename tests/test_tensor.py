@@ -216,3 +216,39 @@ def test_in_place_gradients():
     e = np.exp(w)
     wanted = np.array([[6 * e[0, 0] + e[0, 1], 6 * e[0, 1]], [2 * e[1, 0] + e[1, 1], 2 * e[1, 1]]])
     np.testing.assert_allclose(x.grad.numpy(), wanted, 1e-5)
+
+
+def test_augmented_assignment_is_in_place():
+    x = T([1.0, 2.0])
+    y = x
+    x += 1
+    x -= T([0.5, 0.5])
+    x *= 2
+    x /= 4
+    x **= 2
+    assert y is x and x.tolist() == [0.5625, 1.5625]
+    n = T([7, 8])
+    m = n
+    n //= 2
+    n %= 3
+    n |= 4
+    n &= 5
+    n ^= 1
+    n <<= 2
+    n >>= 1
+    assert m is n and n.tolist() == [8, 8]
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        n /= 2
+    w = weft.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf"):
+        w += 1
+    with weft.no_grad():
+        w -= 0.5
+    assert w.tolist() == [0.5, 0.5] and w.is_leaf
+
+
+def test_only_floating_results_are_on_the_tape():
+    x = T([1.5, -1.0], requires_grad=True)
+    for y in (x.long(), x.bool(), x > 0, x.count_nonzero(), x.argmax(), x.sort().indices):
+        assert not y.requires_grad and y.grad_fn is None
+    assert x.double().requires_grad

@@ -128,6 +128,7 @@ def test_max_and_min():
 
 
 def test_unique():
+    assert T(5).unique(return_inverse=True)[1].shape == ()
     values, inverse, counts = T([[3, 1], [3, 2]]).unique(return_inverse=True, return_counts=True)
     assert (values.tolist(), counts.tolist()) == ([1, 2, 3], [1, 1, 2])
     assert inverse.tolist() == [[2, 0], [2, 1]]

@@ -201,8 +201,9 @@ class Atan2(Elementwise):
     scalar = staticmethod(S.atan2)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        def over_square(x: Any) -> Any:
-            return g * x / (a * a + b * b)
+        def over_square(x: Any) -> Any:  # 0 at the origin, as torch
+            square = a * a + b * b
+            return g * x / square.where(square != 0, 1.0)
 
         return lambda: over_square(b), lambda: -over_square(a)
 
@@ -320,8 +321,13 @@ def _refuse_zero(b: Any, name: str) -> None:
 
 def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
     """y = input ** exponent; integers to a negative power raise RuntimeError."""
-    if exponent.__class__ is int and isinstance(input, Handle) and exponent == 2:
-        y = mul(input, input) if dtype_of(input) is not dt.bool else input
+    if (
+        exponent.__class__ is int
+        and exponent == 2
+        and isinstance(input, Handle)
+        and dtype_of(input) is not dt.bool
+    ):
+        y = mul(input, input)
         return y if out is None else out.copy_result(y)
     a, b = operands("pow", input, exponent)
     if b.__class__ is int and b < 0 and dtype_of(a).category != dt.FLOAT:

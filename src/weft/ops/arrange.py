@@ -204,6 +204,9 @@ def dsplit(input: Any, indices_or_sections: Any) -> tuple:
 def cartesian_prod(*tensors: Any) -> Any:
     """All tuples with one element of each vector, (product of sizes, number of vectors)."""
     xs = _list(tensors)
+    for x in xs:
+        if len(shape_of(x)) != 1:
+            raise RuntimeError(f"Expect a 1D vector, but got shape {list(shape_of(x))}")
     if len(xs) == 1:
         return xs[0]
     grids = meshgrid(*xs, indexing="ij")

@@ -79,7 +79,9 @@ def link_view(y: Handle, x: Handle) -> None:
 
 
 def record(op: Op, args: tuple, y: Any) -> None:
-    """Put a node on the tape: `y = op(*args)`."""
+    """Put a node on the tape: `y = op(*args)`; none for results that are not floating."""
+    if dtype_of(y).category != dt.FLOAT:
+        return
     keep: Any = op.saved_args
     if op.saved_for is not None:  # only what the cotangents that are wanted will read
         keep = set()

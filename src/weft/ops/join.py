@@ -111,6 +111,8 @@ def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     """Views of consecutive parts along dim: of one size (the last may be smaller), or as listed."""
     shape = shape_of(tensor)
+    if not shape:
+        raise RuntimeError("split expects at least a 1-dimensional tensor")
     d = wrap_dim(dim, len(shape), "split")
     n = shape[d]
     if isinstance(split_size_or_sections, int):
@@ -138,6 +140,8 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` views of equal size (the last may be smaller) along dim."""
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    if not shape_of(input):
+        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
     n = shape_of(input)[wrap_dim(dim, len(shape_of(input)), "chunk")]
     size = -(-n // chunks)
     return split(input, size if size else [0] * chunks, dim)

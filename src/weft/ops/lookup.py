@@ -140,7 +140,7 @@ def _chosen(
 ) -> Any:  # fmt: skip
     out = [wrap(np.ascontiguousarray(values).astype(dtype_of(x).np))]
     if with_inverse:
-        out.append(wrap(np.ascontiguousarray(inverse, np.int64)))
+        out.append(wrap(np.array(inverse, np.int64, order="C")))
     if with_counts:
         out.append(wrap(np.ascontiguousarray(counts, np.int64)))
     return out[0] if len(out) == 1 else tuple(out)

@@ -491,7 +491,10 @@ class Gcd(Op):
 
 def gcd(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the greatest common divisor; integers only."""
-    y = apply(Gcd(), *operands("gcd", input, other))
+    a, b = operands("gcd", input, other)
+    if dtype_of(a).category != dt.INT:
+        raise NotImplementedError(f"gcd: not implemented for {dtype_of(a).name}, only for integers")
+    y = apply(Gcd(), a, b)
     return y if out is None else out.copy_result(y)
 
 

@@ -74,7 +74,7 @@ def product_of_others(x: Any, dims: tuple[int, ...]) -> Any:
     keep = tuple(d for d in range(x.ndim) if d not in dims)
     order = (*keep, *dims)
     moved = x.permute(order)
-    rows = moved.reshape(*(moved.shape[: len(keep)]), -1)
+    rows = moved.reshape(*moved.shape[: len(keep)], numel(x.shape[d] for d in dims))
     n = rows.shape[-1]
     columns = [rows.narrow(-1, i, 1) for i in range(n)]
     before = [full((1,), 1.0, dtype=x.dtype).expand(columns[0].shape)] if n else []
@@ -263,6 +263,11 @@ def amin(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -
 def _extreme_dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
     shape = shape_of(x)
     dims = wrap_dims(dim, len(shape), op)
+    if 0 in shape and op in ("amax", "amin") and (dim is None or dim == ()):
+        raise RuntimeError(
+            f"{op}(): Expected reduction dim to be specified for input.numel() == 0. Specify the "
+            "reduction dim with the 'dim' argument."
+        )
     if 0 in [shape[d] for d in dims]:
         raise IndexError(
             f"{op}(): Expected reduction dim {dims[0]} to have non-zero size (shape {list(shape)})"
@@ -289,13 +294,15 @@ def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> 
 def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """y = whether any element along dim is nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "any")
-    return apply(Any_(dims, keepdim), cast(input, dt.bool))
+    y = apply(Any_(dims, keepdim), cast(input, dt.bool))
+    return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
 
 
 def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """y = whether all elements along dim are nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "all")
-    return apply(All_(dims, keepdim), cast(input, dt.bool))
+    y = apply(All_(dims, keepdim), cast(input, dt.bool))
+    return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
 
 
 def prod(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:

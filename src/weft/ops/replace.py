@@ -10,6 +10,7 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.types import numel, wrap_dim
+from weft.ops.cast import cast
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import scatter_reduce
@@ -23,6 +24,7 @@ def _replaced(op: str, input: Any, src: Any, view: Any) -> Any:
     shape = shape_of(input)
     places = reshape(arange(numel(shape)), shape)
     at = view(places)
+    src = cast(src, dtype_of(input))
     if shape_of(src) != shape_of(at):
         raise RuntimeError(
             f"{op}: expected src to have a size equal to the slice of self. src size = "

@@ -155,6 +155,7 @@ def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> 
 def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the k-th smallest along dim, k counted from 1."""
     x, d, scalar = _line(input, dim, "kthvalue")
+    _nonempty(x, d, "kthvalue")
     if not 1 <= k <= shape_of(x)[d]:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
     at = narrow(apply(ArgSort(d), x), d, k - 1, 1)
@@ -169,7 +170,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         n = numel(shape_of(input))
         if not n:
-            return full((), math.nan, dtype=dtype_of(input))
+            return full((), _nothing(dtype_of(input)), dtype=dtype_of(input))
         return median(reshape(input, (n,)), 0).values
     x, d, scalar = _line(input, dim, "median")
     n = _nonempty(x, d, "median")
@@ -185,7 +186,7 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         n = numel(shape_of(input))
         if not n:
-            return full((), math.nan, dtype=dtype_of(input))
+            return full((), _nothing(dtype_of(input)), dtype=dtype_of(input))
         return nanmedian(reshape(input, (n,)), 0).values
     x, d, scalar = _line(input, dim, "nanmedian")
     _nonempty(x, d, "nanmedian")
@@ -193,6 +194,11 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     middle = ((count - 1) // 2).clamp(min=0)
     at = gather(apply(ArgSort(d), x), d, middle)
     return _picked(NanMedian, x, d, at, keepdim, scalar)
+
+
+def _nothing(d: dt.dtype) -> Any:
+    """The median of no elements."""
+    return math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min)
 
 
 def _nonempty(x: Any, d: int, op: str) -> int:

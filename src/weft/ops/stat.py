@@ -123,6 +123,12 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
     """The covariances of the rows of a matrix (variables) over its columns (observations)."""
     if fweights is not None or aweights is not None:
         raise NotImplementedError("cov: weights are not supported")
+    if len(shape_of(input)) > 2:
+        raise RuntimeError(
+            "cov(): expected input to have two or fewer dimensions but got an input with "
+            f"{len(shape_of(input))} dimensions"
+        )
+    input = in_float(input)
     x = input if len(shape_of(input)) == 2 else reshape(input, (1, numel(shape_of(input))))
     n = shape_of(x)[1]
     x = x - x.mean(1, keepdim=True)
@@ -247,7 +253,11 @@ def dist(input: Any, other: Any, p: float = 2) -> Any:
 def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
     """input with its slices along dim scaled down to norm maxnorm where they are longer."""
     rank = len(shape_of(input))
-    d = dim + rank if dim < 0 else dim
+    if rank < 2:
+        raise RuntimeError(
+            f"renorm: input needs at least 2 dimensions, got {rank} dimensions"
+        )
+    d = wrap_dims(dim, rank, "renorm")[0]
     others = tuple(k for k in range(rank) if k != d)
     size = apply(VectorNorm(float(p), others, True), input)
     one = full((), 1.0, dtype=dtype_of(input))

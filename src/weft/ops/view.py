@@ -440,6 +440,8 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
 def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     """`length` places of `dim` from `start` on, as a view."""
     shape = shape_of(input)
+    if not shape:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     d = wrap_dim(dim, len(shape), "narrow")
     if hasattr(start, "item"):
         start = start.item()  # type: ignore[attr-defined]
