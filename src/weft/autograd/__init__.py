@@ -1,8 +1,15 @@
 """Automatic differentiation: the tape's engine, grad modes, Function, checkpoint, gradcheck."""
 
-from weft.autograd import hooks
+from weft.autograd import checkpoint, func, function, functional, graph, hooks
+from weft.autograd.anomaly import (
+    detect_anomaly,
+    is_anomaly_check_nan_enabled,
+    is_anomaly_enabled,
+    set_detect_anomaly,
+)
 from weft.autograd.engine import backward, grad
 from weft.autograd.function import Function
+from weft.autograd.gradcheck import gradcheck, gradgradcheck
 from weft.autograd.modes import (
     enable_grad,
     inference_mode,
@@ -14,11 +21,22 @@ from weft.autograd.modes import (
 __all__ = [
     "Function",
     "backward",
+    "checkpoint",
+    "detect_anomaly",
     "enable_grad",
+    "func",
+    "function",
+    "functional",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "graph",
     "hooks",
     "inference_mode",
+    "is_anomaly_check_nan_enabled",
+    "is_anomaly_enabled",
     "is_grad_enabled",
     "no_grad",
+    "set_detect_anomaly",
     "set_grad_enabled",
 ]

@@ -1,23 +1,29 @@
 """The engine: walk the tape backwards, latest call first, and add up cotangents.
 
 Each op's vjp is written in ops, so with `create_graph` the walk itself is recorded and can be
-differentiated again.  A cotangent's shape and dtype are checked against its operand's before it
-is added to anything: an addition broadcasts, and would hide a missing un-broadcast.
+differentiated again.  A cotangent's shape is checked against its operand's before it is added to
+anything: an addition broadcasts, and would hide a missing un-broadcast.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any
 
+from weft.autograd import anomaly, hooks
+from weft.autograd.batching import vmap
+from weft.autograd.parts import Parts
+from weft.autograd.cotangents import Cotangents, CustomOp
+from weft.autograd.graph import saved_values
 from weft.core.handle import Handle, TapeNode, state
-from weft.autograd.cotangents import Cotangents
 from weft.core.op import Meta
-from weft.ops.creation import ones_like, zeros_like
-from weft.ops.dispatch import alias
 from weft.ops.arithmetic import add
+from weft.ops.cast import cast
+from weft.ops.creation import clone, ones_like, zeros_like
+from weft.ops.dispatch import alias, dtype_of, shape_of
 from weft.ops.reduce import sum_to
+from weft.ops.view import Part
 
 
 def backward(
@@ -33,12 +39,16 @@ def backward(
     RuntimeError: no graph, a graph already freed, a saved operand changed in place since.
     """
     roots = _as_tuple(tensors)
-    grads = _root_grads(roots, grad_tensors)
-    only = None if inputs is None else list(_as_tuple(inputs))
+    only = None if inputs is None else _as_tuple(inputs)
     if only is not None and not only:
-        raise RuntimeError("'inputs' argument to backward() cannot be empty.")
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
+    grads = _root_grads(roots, grad_tensors)
     keep = create_graph if retain_graph is None else retain_graph
-    _run(roots, grads, keep, create_graph, only, accumulate=True)
+    if only is None:
+        _walk(roots, grads, keep, create_graph, None, accumulate=True)
+        return
+    _need_grad(only)
+    _walk(roots, grads, keep, create_graph, only, accumulate=True)
 
 
 def grad(
@@ -53,20 +63,24 @@ def grad(
 ) -> tuple:
     """The cotangents of `inputs`, as a tuple; no `.grad` is touched.
 
+    materialize_grads  zeros instead of None for an input that was not used
+    is_grads_batched   dim 0 of each grad_output counts independent cotangents; the results get
+                       the same dim 0
     RuntimeError when an input was not used in the graph, unless `allow_unused` (then None).
     """
+    if materialize_grads and allow_unused is False:
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
+            "allow_unused=False."
+        )
+    outs, ins = _as_tuple(outputs), _as_tuple(inputs)
     if is_grads_batched:
-        raise NotImplementedError("grad: is_grads_batched=True is not supported")
-    outs = _as_tuple(outputs)
-    ins = list(_as_tuple(inputs))
-    for i, t in enumerate(ins):
-        if not t._rg:
-            raise RuntimeError(
-                f"One of the differentiated Tensors does not require grad (input {i})"
-            )
+        return _grad_of_batch(outs, ins, grad_outputs, retain_graph, create_graph, allow_unused,
+                              materialize_grads)  # fmt: skip
+    _need_grad(ins)
     grads = _root_grads(outs, grad_outputs)
     keep = create_graph if retain_graph is None else retain_graph
-    found = _run(outs, grads, keep, create_graph, ins, accumulate=False)
+    found = _walk(outs, grads, keep, create_graph, ins, accumulate=False)
     result = []
     for i, t in enumerate(ins):
         g = found.get(id(t._fn if t._fn is not None else t))
@@ -74,101 +88,259 @@ def grad(
             g = zeros_like(t)
         elif g is None and not allow_unused:
             raise RuntimeError(
-                f"One of the differentiated Tensors (input {i}) appears to not have been used in "
-                "the graph. Set allow_unused=True if this is the desired behavior."
+                f"The differentiated Tensor at index {i} appears to not have been used in the "
+                "graph. Set allow_unused=True if this is the desired behavior."
             )
         result.append(g)
     return tuple(result)
+
+
+def _grad_of_batch(
+    outs: tuple, ins: tuple, grad_outputs: Any, retain_graph: bool | None, create_graph: bool,
+    allow_unused: bool | None, materialize_grads: bool,
+) -> tuple:  # fmt: skip
+    """One walk for all rows of the cotangents: the vjp rules run under the ops' vmap rules."""
+    given = _as_tuple(grad_outputs)
+    unused: list[bool] = []
+
+    def one(*gs: Any) -> tuple:
+        got = grad(outs, ins, gs, retain_graph, create_graph, allow_unused, False, materialize_grads)
+        unused[:] = [g is None for g in got]
+        return tuple(g for g in got if g is not None)
+
+    rows = iter(vmap(one)(*given))
+    return tuple(None if none else next(rows) for none in unused)
 
 
 def _as_tuple(x: Any) -> tuple:
     return tuple(x) if isinstance(x, (tuple, list)) else (x,)
 
 
+def _need_grad(inputs: tuple) -> None:
+    for t in inputs:
+        if not isinstance(t, Handle):
+            raise TypeError(f"expected a Tensor to differentiate by, got {type(t).__name__}")
+        if not t._rg:
+            raise RuntimeError("One of the differentiated Tensors does not require grad")
+
+
 def _root_grads(roots: Sequence[Any], given: Any) -> list:
-    if given is None:
-        given = (None,) * len(roots)
-    given = _as_tuple(given)
+    given = (None,) * len(roots) if given is None else _as_tuple(given)
     if len(given) != len(roots):
         raise RuntimeError(f"got {len(roots)} tensors and {len(given)} gradients")
     out = []
-    for t, g in zip(roots, given, strict=True):
+    for i, (t, g) in enumerate(zip(roots, given, strict=True)):
         if not t._rg:
             raise RuntimeError(
-                "element 0 of tensors does not require grad and does not have a grad_fn"
+                f"element {i} of tensors does not require grad and does not have a grad_fn"
             )
         if g is None:
             if t.numel() != 1:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
             g = ones_like(t)
-        elif tuple(g.shape) != tuple(t.shape):
-            raise RuntimeError(
-                f"Mismatch in shape: grad_output[0] has a shape of {g.shape} and output[0] has a "
-                f"shape of {t.shape}."
-            )
+        elif not isinstance(g, Handle):
+            raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
+        else:
+            if shape_of(g) != shape_of(t):
+                raise RuntimeError(
+                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] "  # type: ignore[attr-defined]
+                    f"has a shape of {t.shape}."
+                )
+            g = cast(g, dtype_of(t))
+            g._held = True  # the caller's own
         out.append(g)
     return out
 
 
-def _run(
+def _walk(
     roots: Sequence[Any],
     grads: Sequence[Any],
     keep: bool,
     create_graph: bool,
-    inputs: list | None,
+    inputs: tuple | None,
     *,
     accumulate: bool,
 ) -> dict[int, Any]:
-    """Propagate; returns the cotangents of `inputs` by id of their tape end."""
-    ends = {} if inputs is None else {id(t._fn if t._fn is not None else t): t for t in inputs}
-    wanted = None if inputs is None else _leading_to(roots, ends) | ends.keys()
-    walk = _Walk()
+    """Propagate; returns the cotangents of `inputs` by id of their tape end.
+
+    One loop, written out: its cost per node is the cost of backward on small models.
+    """
+    ends: dict[int, Any] = {}  # id -> the input whose tape end it is
+    wanted: set[int] | None = None  # ids of the nodes and leaves on the way to an input
+    if inputs is not None:
+        ends = {id(t._fn if t._fn is not None else t): t for t in inputs}
+        wanted = _leading_to(roots, ends)
+        wanted.update(ends)
+    found: dict[int, Any] = {}
+    pending: dict[TapeNode, Any] = {}  # cotangents that wait for their node's turn
+    leaves: dict[int, tuple[Any, Any]] = {}  # id -> the leaf and its cotangent
+    heap: list[tuple[int, TapeNode]] = []  # latest call first
     before, state.grad = state.grad, create_graph
+    watched = anomaly.enabled()
     try:
         for t, g in zip(roots, grads, strict=True):
-            walk.shared[id(g)] = g  # the caller's own
-            walk.send(t._fn if t._fn is not None else t, g)
-        while walk.heap:
-            _, key, node = heapq.heappop(walk.heap)
-            g = walk.pending.pop(key)
-            leaf = isinstance(node, Handle)
-            g = _call_hooks(node._hooks if leaf else node.hooks, g)
-            if key in ends or (leaf and inputs is None):
-                walk.found[key] = g
-                if accumulate:
-                    _accumulate(ends.get(key, node), g, walk.shared)
-            if leaf or (wanted is not None and not _any_wanted(node, wanted)):
-                continue
-            _step(node, g, wanted, walk)
+            _send(t._fn if t._fn is not None else t, g, pending, leaves, heap)
+        while heap:
+            node = heappop(heap)[1]
+            g = pending.pop(node)
+            if g.__class__ is Parts:
+                g = g.whole()
+            if node.hooks:
+                g = hooks.call(node.hooks, g)
+            if wanted is not None:
+                if id(node) in ends:
+                    found[id(node)] = g
+                    if accumulate and not ends[id(node)]._retain:
+                        _accumulate(ends[id(node)], g)
+                if id(node) not in wanted or not _has_wanted(node, wanted):
+                    continue
+            op = node.op
+            saved = node.saved
+            result = node.result
+            if saved is None:
+                raise RuntimeError(_FREED)
+            if node.versions:
+                saved, result = saved_values(node)
+            if result is None:
+                if g.__class__ is not Cotangents:
+                    result = Meta(g._a.shape, g._a.dtype) if g._ghost is None else _meta(g)
+            elif create_graph:
+                result = alias(result)
+                result._fn = node
+                result._rg = True
+            if watched:
+                cotangents = anomaly.run(node, g, result, saved)
+            else:
+                cotangents = op.vjp(g, result, *saved)
+            if node.post:
+                cotangents = _post_hooks(node, cotangents, g)
+            last = g
+            i = -1
+            for edge in node.edges:
+                i += 1
+                if edge is None or (wanted is not None and id(edge) not in wanted):
+                    continue
+                c = cotangents[i]
+                if c is None:
+                    continue
+                if not isinstance(c, Handle):
+                    if c.__class__ is Cotangents:
+                        old = pending.get(edge)
+                        pending[edge] = c if old is None else old.merge(c)
+                        if old is None:
+                            heappush(heap, (-edge.seq, edge))
+                        continue
+                    if c.__class__ is Part:
+                        _send_part(edge, c, pending, leaves, heap)
+                        continue
+                    c = c()  # a thunk: wanted after all
+                s = saved[i]
+                if c._ghost is None and s.__class__ is Meta:
+                    if c._a.shape != s.shape or c._a.dtype is not s.np_dtype:
+                        c = _fit(c, s.shape, s.dtype, node, i)
+                elif shape_of(c) != s.shape or dtype_of(c) is not s.dtype:
+                    c = _fit(c, s.shape, s.dtype, node, i)
+                if c is last or c._base is not None:
+                    c._held = True  # this memory goes to more than one place
+                else:
+                    last = c
+                if edge.__class__ is TapeNode:
+                    old = pending.get(edge)
+                    if old is None:
+                        pending[edge] = c
+                        heappush(heap, (-edge.seq, edge))
+                    else:
+                        pending[edge] = _sum(old, c)
+                else:
+                    old = leaves.get(id(edge))
+                    leaves[id(edge)] = (edge, c if old is None else _sum(old[1], c))
             if not keep:
-                node.saved = None
-                node.result = None
+                if node.versions:
+                    node.saved = None
+                    node.result = None
+                elif op.__class__ is CustomOp:
+                    op.free()
+        for key, (leaf, g) in leaves.items():
+            if g.__class__ is Parts:
+                g = g.whole()
+            if leaf._hooks:
+                g = hooks.call(leaf._hooks, g)
+            if wanted is None:
+                _accumulate(leaf, g)
+            elif key in ends:
+                found[key] = g
+                if accumulate:
+                    _accumulate(leaf, g)
     finally:
         state.grad = before
-    return walk.found
+    return found
 
 
-class _Walk:
-    """The state of one backward walk."""
+_FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after "
+    "they have already been freed). Saved intermediate values of the graph are freed when you call "
+    ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
+    "graph a second time or if you need to access saved tensors after calling backward."
+)
 
-    def __init__(self) -> None:
-        self.pending: dict[int, Any] = {}  # cotangents that wait for their node's turn
-        self.heap: list[tuple[int, int, Any]] = []  # latest call first
-        self.found: dict[int, Any] = {}
-        self.shared: dict[int, Any] = {}  # cotangents that more than one place may hold
 
-    def send(self, target: Any, g: Any) -> None:
-        key = id(target)
-        if key in self.pending:
-            old = self.pending[key]
-            self.pending[key] = old.merge(g) if isinstance(old, Cotangents) else add(old, g)
-        else:
-            self.pending[key] = g
-            heapq.heappush(self.heap, (-target.seq if isinstance(target, TapeNode) else 0, key, target))
+def _send(target: Any, g: Any, pending: dict, leaves: dict, heap: list) -> None:
+    """A root's cotangent to the node (or leaf) it starts from."""
+    if target.__class__ is not TapeNode:
+        old = leaves.get(id(target))
+        leaves[id(target)] = (target, g if old is None else add(old[1], g))
+    elif target in pending:
+        pending[target] = add(pending[target], g)
+    else:
+        pending[target] = g
+        heappush(heap, (-target.seq, target))
+
+
+def _send_part(edge: Any, part: Part, pending: dict, leaves: dict, heap: list) -> None:
+    """A slice's cotangent: kept as a piece until all that comes for the tensor has come."""
+    if edge.__class__ is TapeNode:
+        old = pending.get(edge)
+        if old is None:
+            heappush(heap, (-edge.seq, edge))
+        pending[edge] = _sum(old, part)
+    else:
+        old = leaves.get(id(edge))
+        leaves[id(edge)] = (edge, _sum(None if old is None else old[1], part))
+
+
+def _sum(old: Any, c: Any) -> Any:
+    """What has come so far and one cotangent more; either may be pieces."""
+    if old.__class__ is Parts:
+        old.add(c)
+        return old
+    return Parts(c, old) if c.__class__ is Part else add(old, c)
+
+
+def _meta(g: Any) -> Meta:
+    return Meta(shape_of(g), dtype_of(g).np)
+
+
+def _fit(c: Any, shape: Any, d: Any, node: TapeNode, i: int) -> Any:
+    """The cotangent in its operand's shape (summed over broadcast dims) and dtype."""
+    shape = tuple(shape)
+    if shape_of(c) != shape:
+        if not node.op.broadcasts:
+            raise RuntimeError(
+                f"{node.op}: vjp gave a cotangent of shape {shape_of(c)} for operand {i} of shape "
+                f"{shape}"
+            )
+        try:
+            c = sum_to(c, shape)
+        except RuntimeError:
+            raise RuntimeError(
+                f"Function {node.name()} returned an invalid gradient at index {i} - got "
+                f"{list(shape_of(c))} but expected shape compatible with {list(shape)}"
+            ) from None
+    return cast(c, d)
 
 
 def _leading_to(roots: Sequence[Any], ends: dict[int, Any]) -> set[int]:
-    """Ids of the tape nodes strictly after one of `ends`."""
+    """Ids of the tape nodes from which one of `ends` is reached, `ends` left out."""
     leading: set[int] = set()
     done: set[int] = set()
     stack: list[tuple[Any, bool]] = [(t._fn, False) for t in roots if t._fn is not None]
@@ -182,94 +354,46 @@ def _leading_to(roots: Sequence[Any], ends: dict[int, Any]) -> set[int]:
             continue
         done.add(id(node))
         stack.append((node, True))
-        stack.extend((e, False) for e in node.edges if isinstance(e, TapeNode))
+        stack.extend((e, False) for e in node.edges if e.__class__ is TapeNode)
     return leading
 
 
-def _any_wanted(node: TapeNode, wanted: set[int]) -> bool:
+def _has_wanted(node: TapeNode, wanted: set[int]) -> bool:
     return any(e is not None and id(e) in wanted for e in node.edges)
 
 
-def _step(node: TapeNode, g: Any, wanted: set[int] | None, walk: _Walk) -> None:
-    """Call one vjp and send its cotangents on."""
-    if node.saved is None:
-        raise RuntimeError(
-            "Trying to backward through the graph a second time (or directly access saved tensors "
-            "after they have already been freed). Saved intermediate values of the graph are freed "
-            "when you call .backward() or autograd.grad(). Specify retain_graph=True if you need "
-            "to backward through the graph a second time or if you need to access saved tensors "
-            "after calling backward."
-        )
-    _check_versions(node)
-    op = node.op
-    result = node.result
-    if result is None:
-        result = None if isinstance(g, Cotangents) else Meta(g.shape, g.dtype.np)
-    elif state.grad:
-        result = alias(result)
-        result._fn = node
-        result._rg = True
-    cotangents = op.vjp(g, result, *node.saved)
-    for i, edge in enumerate(node.edges):
-        if edge is None or (wanted is not None and id(edge) not in wanted):
-            continue
-        c = cotangents[i]
-        if c is None:
-            continue
-        if isinstance(c, Cotangents):
-            walk.send(edge, c)
-            continue
-        if not isinstance(c, Handle):
-            c = c()  # a thunk: wanted after all
-        if c is g or c._base is not None:
-            walk.shared[id(c)] = c
-        operand = node.saved[i]
-        if tuple(c.shape) != tuple(operand.shape):
-            if not op.broadcasts:
-                raise RuntimeError(
-                    f"{op}: vjp gave a cotangent of shape {tuple(c.shape)} for operand {i} of "
-                    f"shape {tuple(operand.shape)}"
-                )
-            c = sum_to(c, operand.shape)
-        walk.send(edge, c)
-
-
-def _check_versions(node: TapeNode) -> None:
-    kept = [s for s in node.saved or () if isinstance(s, Handle)]
-    if node.result is not None:
-        kept.append(node.result)
-    for t, then in zip(kept, node.versions, strict=True):
-        now = 0 if t._st is None else t._st.version
-        if now != then:
-            raise RuntimeError(
-                "one of the variables needed for gradient computation has been modified by an "
-                f"inplace operation: [{t.type()} {list(t.shape)}], saved by {node.name()}, is at "  # type: ignore[attr-defined]
-                f"version {now}; expected version {then} instead. Hint: enable anomaly detection "
-                "to find the operation that failed to compute its gradient, with "
-                "torch.autograd.set_detect_anomaly(True)."
-            )
-
-
-def _call_hooks(hooks: Any, g: Any) -> Any:
-    for hook in list((hooks or {}).values()):
-        got = hook(g)
+def _post_hooks(node: TapeNode, cotangents: tuple, g: Any) -> tuple:
+    """The cotangents after the node's own hooks, which see them all computed."""
+    out = tuple(
+        c() if c is not None and not isinstance(c, (Handle, Cotangents)) else c for c in cotangents
+    )
+    assert node.post is not None
+    given = tuple(g.values) if isinstance(g, Cotangents) else (g,)
+    for hook in list(node.post.values()):
+        got = hook(out, given)
         if got is not None:
-            g = got
-    return g
+            out = got if isinstance(got, tuple) else (got,)
+            if len(out) != len(cotangents):
+                raise RuntimeError(
+                    f"hook has returned an incorrect number of values (got {len(out)}, but expected "
+                    f"{len(cotangents)})"
+                )
+    for c in out:
+        if isinstance(c, Handle):
+            c._held = True
+    return out
 
 
-def _accumulate(t: Any, g: Any, shared: dict[int, Any]) -> None:
+def _accumulate(t: Any, g: Any) -> None:
     """t.grad += g.  Without a recorded graph the sum goes into the old memory, as torch's does."""
     old = t._grad
-    if old is not None:
-        if state.grad:
-            t._grad = add(old, g)
-        else:
-            old.add_(g)
+    if old is None:
+        t._grad = clone(g) if g._held else g
     elif state.grad:
-        t._grad = g
+        t._grad = add(old, g)
     else:
-        # Two leaves may have got the very same tensor (both operands of an add): own the memory.
-        t._grad = g.clone() if id(g) in shared else g.detach()
-    for hook in list(t.__dict__.get("_post_accumulate", {}).values()):
-        hook(t)
+        old.add_(g)
+    after = t.__dict__.get("_post_accumulate")
+    if after:
+        for hook in list(after.values()):
+            hook(t)

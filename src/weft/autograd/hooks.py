@@ -1,56 +1,39 @@
-"""Hooks on tensors: called with a gradient when the backward walk knows it."""
+"""Hooks on tensors: called with a gradient when the backward walk knows it.
+
+Order, as in torch: a tensor's hooks in order of registration, then retain_grad; on a leaf, its
+hooks, then `.grad` is added to, then the post-accumulate hooks.
+"""
 
 from __future__ import annotations
 
-import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
-_ids = itertools.count()
+from weft.core.handle import RemovableHandle
 
+__all__ = ["RemovableHandle", "call", "register", "register_post_accumulate", "retain_grad"]
 
-class RemovableHandle:
-    """What a register call returns: `remove()` takes the hook out again."""
-
-    def __init__(self, hooks: dict) -> None:
-        self._hooks = hooks
-        self.id = next(_ids)
-
-    def remove(self) -> None:
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
+RETAIN = -1  # the id of retain_grad's hook, which comes after all others
 
 
 def register(t: Any, hook: Callable) -> RemovableHandle:
     """hook(grad) -> grad or None, when t's gradient is known."""
     if not t._rg:
         raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
-    if t._fn is None:
-        if t._hooks is None:
-            t._hooks = {}
-        hooks = t._hooks
-    else:
-        if t._fn.hooks is None:
-            t._fn.hooks = {}
-        hooks = t._fn.hooks
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    return handle
+    owner, name = (t, "_hooks") if t._fn is None else (t._fn, "hooks")
+    if getattr(owner, name) is None:
+        setattr(owner, name, {})
+    return RemovableHandle(getattr(owner, name), hook)
 
 
 def register_post_accumulate(t: Any, hook: Callable) -> RemovableHandle:
     """hook(t), after t.grad was added to; t is a leaf."""
+    if not t._rg:
+        raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
     if t._fn is not None:
         raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
-    hooks = t.__dict__.setdefault("_post_accumulate", {})
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    return handle
+    return RemovableHandle(t.__dict__.setdefault("_post_accumulate", {}), hook)
 
 
 def retain_grad(t: Any) -> None:
@@ -60,8 +43,28 @@ def retain_grad(t: Any) -> None:
     if t._fn is None or t._retain:
         return
     t._retain = True
+    ref = weakref.ref(t)  # the tape must not keep its own result alive
 
     def keep(g: Any) -> None:
-        t._grad = g if t._grad is None else t._grad + g
+        kept = ref()
+        if kept is not None:
+            kept._grad = g if kept._grad is None else kept._grad + g
 
-    register(t, keep)
+    if t._fn.hooks is None:
+        t._fn.hooks = {}
+    t._fn.hooks[RETAIN] = keep
+
+
+def call(hooks: dict, g: Any) -> Any:
+    """The gradient after all hooks, each of which may replace it."""
+    for key, hook in sorted(hooks.items(), key=lambda item: item[0] == RETAIN):
+        got = hook(g)
+        if got is None:
+            if key == RETAIN:
+                g._held = True
+            continue
+        if got is not g:
+            got._held = True
+            g = got
+    g._held = True  # a hook may have kept it
+    return g

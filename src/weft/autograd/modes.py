@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -22,12 +23,40 @@ class _Mode:
         state.grad = self._before
 
     def __call__(self, fn: F) -> F:
+        if inspect.isgeneratorfunction(fn):
+            return self._around_generator(fn)
+
         @functools.wraps(fn)
         def inside(*args: Any, **kw: Any) -> Any:
             with self.__class__._clone(self):
                 return fn(*args, **kw)
 
         return inside  # type: ignore[return-value]
+
+    def _around_generator(self, fn: Callable) -> Any:
+        """The mode holds while the generator runs, not while its consumer does."""
+
+        @functools.wraps(fn)
+        def inside(*args: Any, **kw: Any) -> Any:
+            made = fn(*args, **kw)
+            step: Callable = functools.partial(next, made)
+            while True:
+                try:
+                    with self._clone():
+                        value = step()
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    sent = yield value
+                    step = functools.partial(made.send, sent)
+                except GeneratorExit:
+                    with self._clone():
+                        made.close()
+                    raise
+                except BaseException as e:
+                    step = functools.partial(made.throw, e)
+
+        return inside
 
     def _clone(self) -> _Mode:
         made = _Mode()

@@ -9,13 +9,15 @@ _ghost  the ghost's description (shape, dtype, place in the program), else None
 _st     the storage: shared by all views of one memory, made when a second handle needs it
 _base   the tensor this one is a view of (the owner of the memory), with `_view` the op of the view
 _rg     requires_grad;  _fn  the tape node that made it;  _grad, _hooks, _retain  as in torch
+_held   a cotangent whose memory someone else may hold: who wants to keep it makes a copy
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import ref
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,9 @@ class State(threading.local):
     """Per-thread modes."""
 
     grad: bool = True
-    recorder: Any = None  # the compile recorder of this thread, or None
+    recorder: Any = None  # who takes ops in place of running them: compile, vmap, or None
+    saved_hooks: tuple = ()  # (pack, unpack) pairs, innermost last
+    autocast: Any = None  # the dtype that products compute in (autograd/autocast.py), or None
 
 
 state = State()
@@ -36,10 +40,22 @@ state = State()
 class Storage:
     """One memory, seen by any number of views; counts its in-place writes."""
 
-    __slots__ = ("__weakref__", "version")
+    __slots__ = ("__weakref__", "room", "version", "views")
 
     def __init__(self) -> None:
         self.version = 0
+        self.views: list | None = None  # weak references to tracked views (see `add_view`)
+        self.room = 8  # length of `views` at which the dead are dropped
+
+    def add_view(self, y: Handle) -> None:
+        """Note a view whose place on the tape changes when the memory is written to."""
+        views = self.views
+        if views is None:
+            views = self.views = []
+        elif len(views) >= self.room:
+            views[:] = [r for r in views if r() is not None]
+            self.room = max(8, 2 * len(views))
+        views.append(ref(y))
 
 
 class Handle:
@@ -52,6 +68,7 @@ class Handle:
     _grad: Any = None
     _hooks: dict | None = None
     _retain: bool = False
+    _held: bool = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "_a":
@@ -75,7 +92,10 @@ _sequence = itertools.count(1)
 class TapeNode:
     """One differentiable call: the op, where its operands came from, and what vjp needs."""
 
-    __slots__ = ("__weakref__", "edges", "hooks", "line", "op", "result", "saved", "seq", "versions")
+    __slots__ = (
+        "__weakref__", "edges", "hooks", "line", "op", "post", "result", "saved", "seq", "versions",
+    )  # fmt: skip
+    watch: ClassVar[Any] = None  # sees each new node while anomaly mode or saved-tensor hooks are on
 
     op: Op
     edges: tuple  # per operand: TapeNode, leaf Handle, or None where no gradient flows
@@ -83,7 +103,8 @@ class TapeNode:
     versions: tuple  # of the kept handles' storages, at the time of the call
     result: Any  # alias of the result where vjp reads it, else Meta
     seq: int
-    hooks: dict | None
+    hooks: dict | None  # of the result's gradient, by id; id -1 (retain_grad) is called last
+    post: dict | None  # of the node: hook(grads of operands, grads of results)
     line: Any
 
     def __init__(self, op: Op, edges: tuple, saved: tuple, versions: tuple, result: Any) -> None:
@@ -94,7 +115,10 @@ class TapeNode:
         self.result = result
         self.seq = next(_sequence)
         self.hooks = None
+        self.post = None
         self.line = None
+        if TapeNode.watch is not None:
+            TapeNode.watch(self)
 
     def name(self) -> str:
         return f"{self.op.name}Backward0"
@@ -103,5 +127,43 @@ class TapeNode:
     def next_functions(self) -> tuple:
         return tuple((e, 0) for e in self.edges)
 
+    def register_hook(self, hook: Any) -> Any:
+        """Call `hook(grad_inputs, grad_outputs)` after the node's vjp; a tuple replaces the first."""
+        if self.post is None:
+            self.post = {}
+        return RemovableHandle(self.post, hook)
+
+    def register_prehook(self, hook: Any) -> Any:
+        """Call `hook(grad_outputs)` before the node's vjp; a tuple replaces them."""
+        if self.hooks is None:
+            self.hooks = {}
+
+        def on_gradient(g: Any) -> Any:
+            got = hook((g,))
+            return None if got is None else got[0]
+
+        return RemovableHandle(self.hooks, on_gradient)
+
     def __repr__(self) -> str:
         return f"<{self.name()} object>"
+
+
+class RemovableHandle:
+    """What a register call returns: `remove()` takes the hook out again."""
+
+    _ids = itertools.count()
+
+    def __init__(self, hooks: dict, hook: Any = None) -> None:
+        self._hooks = hooks
+        self.id = next(RemovableHandle._ids)
+        if hook is not None:
+            hooks[self.id] = hook
+
+    def remove(self) -> None:
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
