@@ -27,7 +27,7 @@ from pathlib import Path
 LAYERS = ("core", "runtime", "kernels", "ops", "tensor", "autograd", "compile")
 ROOMS = (
     "nn", "optim", "data", "train", "io", "serve", "ship", "hub", "pipeline", "distributed",
-    "compat", "utils", "cli",
+    "compat", "utils", "amp", "distributions", "cli",
 )  # fmt: skip
 # Public modules that are torch's names for what the layers make; they may import any layer.
 FACES = {

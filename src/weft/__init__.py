@@ -142,6 +142,15 @@ from weft import autograd
 from weft.autograd import (
     enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled,
 )  # fmt: skip
+from weft.autograd.autocast import (
+    autocast,
+    get_autocast_cpu_dtype,
+    get_autocast_dtype,
+    get_autocast_gpu_dtype,
+    is_autocast_available,
+    is_autocast_cpu_enabled,
+    is_autocast_enabled,
+)
 from weft.compile import compile
 from weft.runtime.threads import get_num_threads, set_num_threads
 

@@ -10,6 +10,7 @@ from weft.cli.demo import demo
 from weft.cli.doctor import doctor
 from weft.cli.export import export
 from weft.cli.info import info
+from weft.cli.run import run
 from weft.cli.serve import serve
 from weft.cli.train import train
 from weft.cli.verify import verify
@@ -21,5 +22,5 @@ def main() -> None:
     """Write it as you write PyTorch, ship it as TensorFlow ships."""
 
 
-for _verb in (demo, train, serve, export, verify, info, bench, doctor):
+for _verb in (demo, train, run, serve, export, verify, info, bench, doctor):
     main.add_command(_verb)

@@ -19,7 +19,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
-from weft.ops.cast import cast
+from weft.ops.cast import cast, lowered
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -273,6 +273,8 @@ def scaled_dot_product_attention(
     enable_gqa: dim -3 of key and value divides the query's.  RuntimeError: shapes or dtypes that do
     not fit.
     """
+    if state.autocast is not None:
+        query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     if dtype_of(query).category != dt.FLOAT:
         raise RuntimeError("Expected query, key, and value to have a floating dtype")
     if attn_mask is not None and dtype_of(attn_mask) is dt.float32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type
 from weft.ops.dispatch import apply, dtype_of
@@ -90,3 +92,37 @@ class Bitcast(View):
 def cast(x: Handle, dtype: dt.dtype) -> Any:
     """`x` in `dtype`; `x` itself when it already is."""
     return x if dtype_of(x) is dtype else apply(Cast(dtype), x)
+
+
+def lowered(*xs: Any) -> tuple:
+    """The operands of a product under autocast: floating ones, float64 aside, in its dtype."""
+    return tuple(
+        cast(x, state.autocast) if isinstance(x, Handle) and dtype_of(x) in _NARROW else x
+        for x in xs
+    )
+
+
+def in_float32(fn: Callable) -> Callable:
+    """`fn`, whose tensors autocast turns back to float32: functions that lose too much in bfloat16.
+
+    Source: https://docs.pytorch.org/docs/stable/amp.html#cpu-ops-that-can-autocast-to-float32
+    """
+
+    @functools.wraps(fn)
+    def inside(*args: Any, **kw: Any) -> Any:
+        if state.autocast is None:
+            return fn(*args, **kw)
+        before, state.autocast = state.autocast, None
+        try:
+            return fn(*map(_widened, args), **{k: _widened(v) for k, v in kw.items()})
+        finally:
+            state.autocast = before
+
+    return inside
+
+
+_NARROW = (dt.float32, dt.bfloat16, dt.float16)
+
+
+def _widened(x: Any) -> Any:
+    return cast(x, dt.float32) if isinstance(x, Handle) and dtype_of(x) in _NARROW else x

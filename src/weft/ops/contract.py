@@ -8,9 +8,11 @@ import numpy as np
 
 from weft import kernels
 from weft.core import dtype as dt
+from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
+from weft.ops.cast import lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.reduce import sum_to
 from weft.ops.view import reshape, transpose, unsqueeze
@@ -93,6 +95,8 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     Shapes (n,)@(n,) -> (); (m,k)@(k,) -> (m,); (k,)@(k,n) -> (n,); (...,m,k)@(...,k,n) -> (...,m,n).
     RuntimeError: inner sizes or dtypes differ, a 0-dim operand.
     """
+    if state.autocast is not None:
+        input, other = lowered(input, other)
     a, b = shape_of(input), shape_of(other)
     if not a or not b:
         raise RuntimeError(
@@ -128,6 +132,8 @@ def _need_rank(op: str, want: int, **operands: Any) -> None:
 def mm(input: Any, mat2: Any, *, out: Any = None) -> Any:
     """The product of two matrices."""
     _need_rank("mm", 2, self=input, mat2=mat2)
+    if state.autocast is not None:
+        input, mat2 = lowered(input, mat2)
     y = apply(_MATMUL, input, mat2)
     return y if out is None else out.copy_result(y)
 
@@ -135,6 +141,8 @@ def mm(input: Any, mat2: Any, *, out: Any = None) -> Any:
 def bmm(input: Any, mat2: Any, *, out: Any = None) -> Any:
     """The products of two batches of matrices."""
     _need_rank("bmm", 3, batch1=input, batch2=mat2)
+    if state.autocast is not None:
+        input, mat2 = lowered(input, mat2)
     a, b = shape_of(input), shape_of(mat2)
     if a[0] != b[0] or a[2] != b[1]:
         raise RuntimeError(
@@ -167,6 +175,8 @@ def outer(input: Any, vec2: Any) -> Any:
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     """beta * input + alpha * (mat1 @ mat2)"""
     _need_rank("addmm", 2, mat1=mat1, mat2=mat2)
+    if state.autocast is not None:
+        input, mat1, mat2 = lowered(input, mat1, mat2)
     y = apply(_MATMUL, mat1, mat2)
     y = y if alpha == 1 else y * alpha
     return y + input if beta == 1 else (y + input * beta if beta != 0 else y)
@@ -174,6 +184,8 @@ def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) ->
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """y = input @ weight.T + bias.   input (..., in), weight (out, in), bias (out,)."""
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     x, w = shape_of(input), shape_of(weight)
     if not x or x[-1] != w[-1]:
         rows = numel(x[:-1])

@@ -17,10 +17,11 @@ import numpy as np
 from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.ops.cast import cast
+from weft.ops.cast import cast, lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import by_loop
@@ -354,6 +355,8 @@ def conv1d(
 
     input (N, C, L) or (C, L), weight (O, C/groups, k).  padding: an int, "valid" or "same".
     """
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     stride, dilation = sizes("stride", stride, 1), sizes("dilation", dilation, 1)
     _check(1, input, weight, bias, stride, dilation, groups)
     ((left, right),) = pads = _paddings(padding, 1, shape_of(weight)[2:], stride, dilation)
@@ -379,6 +382,8 @@ def conv2d(
     input (N, C, H, W) or (C, H, W), weight (O, C/groups, kh, kw).  padding: ints, "valid", "same".
     RuntimeError: channels, bias or dtypes do not fit; the kernel is larger than the padded input.
     """  # noqa: E501
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     stride, dilation = sizes("stride", stride, 2), sizes("dilation", dilation, 2)
     _check(2, input, weight, bias, stride, dilation, groups)
     kernel = shape_of(weight)[2:]
@@ -404,6 +409,8 @@ def conv3d(
 
     Computed as a sum over the depth taps, first tap first.
     """
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     stride, dilation = sizes("stride", stride, 3), sizes("dilation", dilation, 3)
     _check(3, input, weight, bias, stride, dilation, groups)
     kernel = shape_of(weight)[2:]
@@ -493,6 +500,8 @@ def conv_transpose1d(
 
     L' = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1
     """
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     return _transposed(
         1, input, weight, bias, stride, padding, output_padding, groups, dilation
     )
@@ -512,6 +521,8 @@ def conv_transpose2d(
 
     H = (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1, W likewise.
     """
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
     return _transposed(
         2, input, weight, bias, stride, padding, output_padding, groups, dilation
     )

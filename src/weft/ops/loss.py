@@ -17,6 +17,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.arithmetic import maximum
+from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
 from weft.ops.dispatch import apply, shape_of
 from weft.ops.kinds import Elementwise
@@ -224,6 +225,7 @@ def _pair(name: str, input: Any, target: Any) -> tuple[Any, Any]:
 # ------------------------------------------------------------------------------- regression
 
 
+@in_float32
 def mse_loss(
     input: Any,
     target: Any,
@@ -239,6 +241,7 @@ def mse_loss(
     return _weighted(d * d, weight, reduction)
 
 
+@in_float32
 def l1_loss(
     input: Any,
     target: Any,
@@ -262,6 +265,7 @@ def _weighted(loss: Any, weight: Any, reduction: str) -> Any:
     return sum(loss) / sum(weight) if reduction == "mean" else reduced(loss, reduction)
 
 
+@in_float32
 def smooth_l1_loss(
     input: Any,
     target: Any,
@@ -278,6 +282,7 @@ def smooth_l1_loss(
     return reduced(apply(SmoothL1(float(beta)), input - target), reduction)
 
 
+@in_float32
 def huber_loss(
     input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
 ) -> Any:
@@ -288,6 +293,7 @@ def huber_loss(
     return _weighted(apply(Huber(float(delta)), input - target), weight, reduction)
 
 
+@in_float32
 def poisson_nll_loss(
     input: Any,
     target: Any,
@@ -345,6 +351,7 @@ def gaussian_nll_loss(
 # ------------------------------------------------------------------------------- two classes
 
 
+@in_float32
 def binary_cross_entropy(
     input: Any,
     target: Any,
@@ -371,6 +378,7 @@ def binary_cross_entropy(
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@in_float32
 def binary_cross_entropy_with_logits(
     input: Any,
     target: Any,
@@ -398,6 +406,7 @@ def binary_cross_entropy_with_logits(
     return reduced(loss if weight is None else loss * weight, reduction)
 
 
+@in_float32
 def soft_margin_loss(
     input: Any,
     target: Any,
@@ -410,6 +419,7 @@ def soft_margin_loss(
     return reduced(log1p(exp(-target * input)), reduction)
 
 
+@in_float32
 def hinge_embedding_loss(
     input: Any,
     target: Any,

@@ -8,7 +8,7 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
-from weft.ops.cast import cast
+from weft.ops.cast import cast, in_float32
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.distance import pairwise_distance
 from weft.ops.gather import gather
@@ -20,6 +20,7 @@ from weft.ops.unary import exp, relu, sqrt
 from weft.ops.view import expand, reshape, unsqueeze
 
 
+@in_float32
 def nll_loss(
     input: Any,
     target: Any,
@@ -101,6 +102,7 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
     return t
 
 
+@in_float32
 def cross_entropy(
     input: Any,
     target: Any,
@@ -153,6 +155,7 @@ def cross_entropy(
     return total / float(rows) if reduction == "mean" else reduced(total, reduction)
 
 
+@in_float32
 def kl_div(
     input: Any,
     target: Any,
@@ -182,6 +185,7 @@ def kl_div(
     return reduced(loss, reduction)
 
 
+@in_float32
 def margin_ranking_loss(
     input1: Any,
     input2: Any,
@@ -203,6 +207,7 @@ def margin_ranking_loss(
     return reduced(relu(-target * (input1 - input2) + margin), reduction)
 
 
+@in_float32
 def cosine_embedding_loss(
     input1: Any,
     input2: Any,
@@ -250,6 +255,7 @@ def _check_triplet(anchor: Any, positive: Any, negative: Any, margin: float) -> 
         )
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Any,
     positive: Any,
@@ -291,6 +297,7 @@ def triplet_margin_with_distance_loss(
     return _triplet(near, far, distance(positive, negative) if swap else None, margin, reduction)
 
 
+@in_float32
 def multi_margin_loss(
     input: Any,
     target: Any,
@@ -318,6 +325,7 @@ def multi_margin_loss(
     return reduced(reshape(loss, ()) if single and reduction == "none" else loss, reduction)
 
 
+@in_float32
 def multilabel_margin_loss(
     input: Any,
     target: Any,

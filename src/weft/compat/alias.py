@@ -1,0 +1,171 @@
+"""The alias: a tree of modules `torch`, `torch.nn`, ... whose names are Weft's own objects.
+
+A face is a module without contents of its own: a name asked of it is looked up in the Weft modules
+that compat/table.py lists for it, in order, and kept.  A name that none has raises an
+AttributeError that says so and names the nearest one there is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from weft.compat.table import PREFIXES, TABLE
+from weft.compat.torch_.version import __version__
+
+_MISSING = object()
+
+
+class Missing(AttributeError):
+    """A torch name that Weft lacks."""
+
+
+class Face(ModuleType):
+    """One module of the alias."""
+
+    def __getattr__(self, name: str) -> Any:
+        dotted = f"{self.__name__}.{name}"
+        if name == "__file__" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        found = importlib.import_module(dotted) if dotted in TABLE else look_up(self.__name__, name)
+        if found is _MISSING:
+            raise Missing(missing_text(self.__name__, name))
+        self.__dict__[name] = found
+        return found
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(self.__dict__) | set(names_of(self.__name__)))
+
+    def __repr__(self) -> str:
+        return f"<module {self.__name__!r}: Weft's names under torch's>"
+
+
+def sources(face: str) -> tuple[str, ...]:
+    """The Weft modules behind a face."""
+    if face in TABLE:
+        return TABLE[face]
+    for prefix, behind in PREFIXES.items():
+        if face.startswith(prefix + "."):
+            return behind
+    raise KeyError(face)
+
+
+def is_face(name: str) -> bool:
+    """Whether the alias has a module of this dotted name."""
+    return name in TABLE or any(name.startswith(p + ".") for p in PREFIXES)
+
+
+def _module(path: str) -> Any:
+    """A Weft module, or a public name of Weft that is one (`weft.linalg`)."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as e:
+        if e.name != path or "." not in path:
+            raise
+        parent, _, name = path.rpartition(".")
+        return getattr(_module(parent), name)
+
+
+def look_up(face: str, name: str) -> Any:
+    """The object behind `face.name`, or a mark that there is none."""
+    for path in sources(face):
+        found = getattr(_module(path), name, _MISSING)
+        if found is _MISSING or (isinstance(found, ModuleType) and _inner(found)):
+            continue
+        return found
+    return _MISSING
+
+
+def _inner(module: ModuleType) -> bool:
+    """Weft's own files, which torch's tree does not have under these names."""
+    return module.__name__.partition(".")[0] == "weft" and not isinstance(module, Face)
+
+
+def names_of(face: str) -> Iterator[str]:
+    """The public names that a face can answer to."""
+    for path in sources(face):
+        module = _module(path)
+        for name in dir(module):
+            inner = isinstance(vars(module).get(name), ModuleType)
+            if not name.startswith("_") and not inner:
+                yield name
+    depth = face.count(".") + 1
+    for other in TABLE:
+        if other.startswith(face + ".") and other.count(".") == depth:
+            yield other.rpartition(".")[2]
+
+
+def nearest(face: str, name: str) -> str | None:
+    """The name of the face that is spelled most alike; else the same name in another face."""
+    close = difflib.get_close_matches(name, sorted(set(names_of(face))), n=1, cutoff=0.7)
+    if close:
+        return f"{face}.{close[0]}"
+    for other in TABLE:
+        if other != face and look_up(other, name) is not _MISSING:
+            return f"{other}.{name}"
+    return None
+
+
+def missing_text(face: str, name: str) -> str:
+    """What is said about a torch name that Weft lacks."""
+    close = nearest(face, name)
+    hint = f"; the nearest name it has is {close}" if close else ""
+    return f"Weft has no {face}.{name}{hint}"
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Makes the faces when they are imported, before any installed torch is looked for."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != "torch" and not fullname.startswith("torch."):
+            return None
+        if not is_face(fullname):
+            parent, _, name = fullname.rpartition(".")
+            raise ModuleNotFoundError(missing_text(parent, name), name=fullname)
+        return importlib.machinery.ModuleSpec(fullname, self, origin="weft", is_package=True)
+
+    def create_module(self, spec: Any) -> ModuleType:
+        return Face(spec.name, f"Weft under the name {spec.name}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ == "torch":
+            module.__dict__["__version__"] = __version__
+
+    def find_distributions(self, context: Any = None) -> Sequence[Any]:
+        """`importlib.metadata.version("torch")` answers, as packages ask for it."""
+        return [_Distribution()] if getattr(context, "name", None) == "torch" else []
+
+
+class _Distribution(importlib.metadata.Distribution):
+    def read_text(self, filename: str) -> str | None:
+        if filename != "METADATA":
+            return None
+        return f"Metadata-Version: 2.1\nName: torch\nVersion: {__version__}\n"
+
+    def locate_file(self, path: Any) -> Any:
+        raise FileNotFoundError(path)
+
+
+_FINDER = _Finder()
+
+
+def installed() -> bool:
+    """Whether `import torch` gives Weft in this process."""
+    return _FINDER in sys.meta_path
+
+
+def install() -> None:
+    """Make `import torch` give Weft.  RuntimeError when the real torch is already imported."""
+    present = sys.modules.get("torch")
+    if present is not None and not isinstance(present, Face):
+        raise RuntimeError("torch is already imported: import weft.compat.torch before it")
+    if not installed():
+        sys.meta_path.insert(0, _FINDER)
+        importlib.import_module("torch")

@@ -1,0 +1,128 @@
+"""Which torch names a script uses that Weft lacks, found by reading it, not by running it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import weft
+from weft.compat import alias, names
+
+
+@dataclass
+class Found:
+    """What a script and its local imports use of torch: name -> how often."""
+
+    files: list[Path] = field(default_factory=list)
+    used: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, str] = field(default_factory=dict)  # name -> what is said about it
+    where: dict[str, str] = field(default_factory=dict)  # name -> file:line of its first use
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted torch name resolves; `Tensor.`, `Module.` and `Optimizer.` are classes."""
+    owner, _, rest = name.partition(".")
+    roots = {"Tensor": weft.Tensor, "Module": weft.nn.Module, "Optimizer": weft.optim.Optimizer}
+    if owner in roots:
+        return hasattr(roots[owner], rest)
+    thing: Any = importlib.import_module("torch")
+    dotted = "torch"
+    for part in rest.split(".") if rest else ():
+        dotted += "." + part
+        try:
+            face = alias.is_face(dotted)
+            thing = importlib.import_module(dotted) if face else getattr(thing, part)
+        except (AttributeError, ImportError):
+            return False
+    return True
+
+
+def examine(script: Path) -> Found:
+    """Read `script` and every module beside it that it imports."""
+    found = Found()
+    todo, folder = [script], script.resolve().parent
+    while todo:
+        path = todo.pop()
+        if path.resolve() in [p.resolve() for p in found.files]:
+            continue
+        found.files.append(path)
+        tree = ast.parse(path.read_bytes(), str(path))
+        for name, line in _names(tree):
+            found.used[name] += 1
+            found.where.setdefault(name, f"{path}:{line}")
+        todo += _local(tree, path, folder)
+    for name in found.used:
+        if not exists(name):
+            face, _, last = name.rpartition(".")
+            known = alias.is_face(face)
+            found.missing[name] = alias.missing_text(face, last) if known else f"Weft has no {name}"
+    return found
+
+
+def _names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """(dotted torch name, line) of each use: attribute chains, imported names, tensor methods."""
+    bound: dict[str, str] = {}  # a name of the file -> the torch name it stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for a in node.names:
+                if _is_torch(a.name):
+                    bound[a.asname or "torch"] = a.name if a.asname else "torch"
+                    yield a.name, node.lineno
+        elif isinstance(node, ast.ImportFrom) and not node.level and _is_torch(node.module):
+            for a in node.names:
+                if a.name != "*":
+                    bound[a.asname or a.name] = f"{node.module}.{a.name}"
+                    yield f"{node.module}.{a.name}", node.lineno
+    inside: set[int] = set()  # the inner links of a chain that was taken whole
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or id(node) in inside:
+            continue
+        chain, root = [node.attr], node.value
+        while isinstance(root, ast.Attribute):
+            inside.add(id(root))
+            chain.append(root.attr)
+            root = root.value
+        if isinstance(root, ast.Name) and root.id in bound:
+            yield ".".join([bound[root.id], *reversed(chain)]), node.lineno
+        elif f"Tensor.{node.attr}" in names.METHODS:
+            yield f"Tensor.{node.attr}", node.lineno
+
+
+def _is_torch(module: str | None) -> bool:
+    return (module or "").partition(".")[0] == "torch"
+
+
+def _local(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:
+    """The files of this folder that a file imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            asked = [(folder, a.name) for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = path.resolve().parents[node.level - 1] if node.level else folder
+            stem = node.module or ""
+            asked = [(base, stem)] + [(base, f"{stem}.{a.name}".strip(".")) for a in node.names]
+        else:
+            continue
+        for base, name in asked:
+            if not name:
+                continue
+            place = base.joinpath(*name.split("."))
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file.is_file():
+                    yield file
+
+
+def text(found: Found) -> str:
+    """The report as printed."""
+    count = f"{len(found.files)} files use {len(found.used)} torch names"
+    lines = [f"{count}; Weft lacks {len(found.missing)}"]
+    for name, said in sorted(found.missing.items()):
+        lines.append(f"  {name}  ({found.used[name]}x, first at {found.where[name]})")
+        if "nearest" in said:
+            lines.append(f"    {said}")
+    return "\n".join(lines)

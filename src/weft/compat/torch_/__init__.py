@@ -1,0 +1,4 @@
+"""What torch has to choose among devices or its own implementations, answered for a plain CPU.
+
+torch_/cuda.py stands behind torch.cuda, and so on: compat/table.py says which.
+"""

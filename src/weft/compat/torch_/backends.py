@@ -1,0 +1,3 @@
+"""torch.backends: switches among torch's implementations; Weft has one of each."""
+
+from __future__ import annotations

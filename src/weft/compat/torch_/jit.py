@@ -1,0 +1,101 @@
+"""torch.jit: functions and modules stay what they are, and one warning says so."""
+
+from __future__ import annotations
+
+import builtins
+import warnings
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import weft
+
+__all__ = ["Final"]
+
+T = TypeVar("T")
+ScriptModule = weft.nn.Module
+ScriptFunction = Callable
+_warned: set[str] = set()
+
+
+def _once(what: str) -> None:
+    if not _warned:
+        _warned.add(what)
+        warnings.warn(
+            f"torch.jit.{what} does nothing under Weft: the function or module runs as Python. "
+            "torch.compile makes it fast, weft export makes it portable.",
+            stacklevel=3,
+        )
+
+
+def script(obj: Any, *args: Any, **kw: Any) -> Any:
+    """The object itself."""
+    _once("script")
+    return obj
+
+
+def trace(func: Any, example_inputs: Any = None, *args: Any, **kw: Any) -> Any:
+    """The function or module itself."""
+    _once("trace")
+    return func
+
+
+trace_module = trace
+
+
+def freeze(mod: Any, *args: Any, **kw: Any) -> Any:
+    """The module itself."""
+    _once("freeze")
+    return mod
+
+
+def optimize_for_inference(mod: Any, *args: Any, **kw: Any) -> Any:
+    """The module itself."""
+    _once("optimize_for_inference")
+    return mod
+
+
+# These only mark Python for torch's script compiler: without one there is nothing to say.
+def ignore(drop: Any = False, **kw: Any) -> Any:
+    """The function itself; a decorator, with or without arguments."""
+    return drop if callable(drop) else lambda fn: fn
+
+
+def unused(fn: T) -> T:
+    return fn
+
+
+def export(fn: T) -> T:
+    return fn
+
+
+def script_if_tracing(fn: T) -> T:
+    return fn
+
+
+def interface(obj: T) -> T:
+    return obj
+
+
+def is_scripting() -> bool:
+    return False
+
+
+def is_tracing() -> bool:
+    return False
+
+
+def isinstance(obj: Any, target_type: Any) -> bool:
+    """Python's isinstance, which a script would refine."""
+    return builtins.isinstance(obj, target_type)
+
+
+def annotate(the_type: Any, the_value: T) -> T:
+    return the_value
+
+
+def save(m: Any, f: Any, *args: Any, **kw: Any) -> None:
+    raise RuntimeError("Weft has no TorchScript files: save m.state_dict(), or use weft.io.save")
+
+
+def load(f: Any, *args: Any, **kw: Any) -> Any:
+    raise RuntimeError("Weft cannot run TorchScript files: load a state_dict instead")

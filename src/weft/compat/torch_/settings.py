@@ -1,0 +1,103 @@
+"""Settings and markers of `torch` that Weft accepts: what each does is said with it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import weft
+
+
+class memory_format:
+    """An order of dims in memory.  Weft's results are C-contiguous whichever is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+
+contiguous_format = memory_format("contiguous_format")
+preserve_format = memory_format("preserve_format")
+channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
+
+
+class layout:
+    """Dense (`strided`), or a sparse form, which Weft lacks."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+
+strided, jagged = layout("strided"), layout("jagged")
+sparse_coo, sparse_csr = layout("sparse_coo"), layout("sparse_csr")
+
+_kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Kept: Weft multiplies float32 as float32 whatever it says."""
+    if precision not in ("highest", "high", "medium"):
+        warnings.warn(f"{precision} is not one of 'highest', 'high', or 'medium'", stacklevel=2)
+        return
+    _kept["precision"] = precision
+
+
+def get_float32_matmul_precision() -> str:
+    return _kept["precision"]
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Kept: Weft's results are deterministic whatever it says."""
+    _kept["deterministic"], _kept["warn_only"] = bool(mode), bool(warn_only)
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    return _kept["deterministic"]
+
+
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    return _kept["warn_only"]
+
+
+def set_deterministic_debug_mode(debug_mode: Any) -> None:
+    """Kept: Weft's results are deterministic whatever it says."""
+    _kept["deterministic"] = debug_mode not in (0, "default")
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """False: the processor's mode stays as it is."""
+    return False
+
+
+def set_num_interop_threads(threads: int) -> None:
+    """Ops run one after another."""
+
+
+def get_num_interop_threads() -> int:
+    return 1
+
+
+def get_default_device() -> Any:
+    return weft.device("cpu")
+
+
+def set_default_device(device: Any) -> None:
+    """The CPU, or nothing; RuntimeError for a device that is not there."""
+    if device is not None:
+        weft.empty(0, device=device)
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: int | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """Accepted, without effect yet: tensors print with 4 digits."""
