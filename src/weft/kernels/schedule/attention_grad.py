@@ -32,8 +32,9 @@ from weft.kernels.schedule.attention_tiles import (
     hide,
     pack_values,
 )
-from weft.kernels.schedule.micro import Tile, emit_multiply, tile_for
+from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const

@@ -6,7 +6,7 @@ that `multiply` writes them and reads them again as its left operand.
 
 from weft.core import dtype as D
 from weft.kernels.schedule.conv_pack import transpose
-from weft.kernels.schedule.micro import Tile
+from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
 

@@ -5,7 +5,8 @@ The ints are HEAD, then PART for each part, then the taps' offsets in the slab, 
 
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_pack import emit_pack, emit_plane, emit_thin, emit_unpack
-from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
+from weft.kernels.schedule.micro import emit_multiply
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.runtime import native

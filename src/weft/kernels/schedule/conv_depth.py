@@ -12,8 +12,8 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, image_slab, tap_offsets
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
-from weft.kernels.schedule.micro import KC, Tile, tile_for
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.runtime import native

@@ -11,7 +11,7 @@ panel.
 from collections.abc import Iterator
 
 from weft.core.dtype import dtype
-from weft.kernels.schedule.micro import Tile
+from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 

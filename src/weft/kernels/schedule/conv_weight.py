@@ -21,8 +21,9 @@ from weft.kernels.schedule.conv import Pair, check, image_slab, need, tap_offset
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import plan_depthwise_dw
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
-from weft.kernels.schedule.micro import KC, Tile, emit_multiply, tile_for
+from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module
 from weft.runtime import native, threads

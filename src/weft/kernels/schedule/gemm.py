@@ -8,7 +8,7 @@ import numpy as np
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import gemm_code, gemm_plain, gemv
-from weft.kernels.schedule.gemm_code import Tile
+from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -121,9 +121,9 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
 
 
 @cache
-def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, gemm_code.Tile]:
+def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, Tile]:
     host = native.host()
-    tile = gemm_code.tile_for(element, host)
+    tile = tile_for(element)
     module = Module(host.vector_bits)
     gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
     return native.load(module.text(), ["gemm"])["gemm"], tile

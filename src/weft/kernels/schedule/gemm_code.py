@@ -24,59 +24,17 @@ aligned and so is each of its vectors. The packer must end with `f.ret()`.
 
     def pack(f, tile): ...emit...; f.ret()
     module = Module(host.vector_bits)
-    tile = tile_for("float", host)
+    tile = tile_for("float")
     gemm_kernel(module, "conv", tile, pack=pack, a_unit=True, n_in=2, a_input=1, b_input=0)
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
-from weft.runtime.machine import Host
+from weft.kernels.schedule.tile import KC, Tile
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, zero
 
-KC = 384  # part of the definition of the numbers: never change it
 _UNROLL = 4
 _HEAD = ("M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "batches", "dims")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """MR x NR elements of out that live in registers: `rows` x `vectors` vectors of lanes."""
-
-    element: str
-    lanes: int
-    rows: int
-    vectors: int
-    fma: bool
-
-    @property
-    def columns(self) -> int:
-        """NR, the width of a panel."""
-        return self.lanes * self.vectors
-
-    @property
-    def type(self) -> str:
-        return vector(self.lanes, self.element)
-
-    @property
-    def widths(self) -> list[int]:
-        """The numbers of vectors for which there are micro-kernels, widest first."""
-        return [self.vectors >> i for i in range(self.vectors.bit_length())]
-
-    @property
-    def scratch_per_thread(self) -> int:
-        """Bytes of a packed panel and of one tile for the ragged last panel."""
-        return (KC + self.rows) * self.columns * BYTES[self.element]
-
-
-def tile_for(element: str, host: Host) -> Tile:
-    """The tile that fits the host's registers: accumulators, one row of B, one element of A."""
-    lanes = host.lanes(BYTES[element])
-    if host.vector_bits == 512:
-        return Tile(element, lanes, 6, 4, host.has_fma)
-    if host.registers == 32:
-        return Tile(element, lanes, 4, 4, host.has_fma)
-    return Tile(element, lanes, 6 if host.has_fma else 4, 2, host.has_fma)
 
 
 Packer = Callable[[Function, Tile], None]
@@ -497,6 +455,6 @@ def batch_offsets(
 
 
 __all__ = [
-    "KC", "Packer", "Tile", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
-    "pack_columns", "pack_rows", "tile_for", "transpose",
+    "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
+    "pack_columns", "pack_rows", "transpose",
 ]  # fmt: skip

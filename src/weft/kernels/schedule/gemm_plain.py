@@ -11,13 +11,12 @@ import numpy as np
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import (
-    Tile,
     extra_word,
     gemm_kernel,
     pack_columns,
     pack_rows,
-    tile_for,
 )
+from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.element import Element
 from weft.kernels.target.llvm import INT_TYPES, Function, Module, Operand, Value
 from weft.runtime import native
@@ -63,7 +62,7 @@ def dense(layout: Layout) -> Layout:
 def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int], Tile]:
     """The stages widen_a, widen_b, gemm, narrow of a half dtype."""
     host = native.host()
-    tile = tile_for("float", host)
+    tile = tile_for("float")
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
     gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, n_extra=N_EXTRA, in_scratch=True)

@@ -8,13 +8,11 @@ then computed twice, to the same bits.
 from functools import cache
 
 from weft.kernels.schedule.gemm_code import (
-    KC,
-    Tile,
     batch_offsets,
     multiply_add,
-    tile_for,
     transpose,
 )
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -33,7 +31,7 @@ def vectors_of(b_class: str, tile: Tile) -> int:
 
 def gemv_fits(n: int, b_class: str, element: str) -> bool:
     """Whether there are enough columns for a unit, and B's strides suit."""
-    tile = tile_for(element, native.host())
+    tile = tile_for(element)
     return b_class != "any" and n >= vectors_of(b_class, tile) * tile.lanes
 
 
@@ -60,7 +58,7 @@ def plan_gemv(
 @cache
 def _kernel(element: str, b_class: str) -> int:
     host = native.host()
-    tile = tile_for(element, host)
+    tile = tile_for(element)
     module = Module(host.vector_bits)
     _emit(module, tile, vectors_of(b_class, tile), b_class)
     return native.load(module.text(), ["gemv"])["gemv"]

@@ -7,45 +7,10 @@ the image is made. Each element of C has one accumulator, fma in increasing k; a
 the first is added to what C holds. So bits depend on the blocks of k alone.
 """
 
-from dataclasses import dataclass
+from weft.kernels.schedule.tile import Tile
+from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
-from weft.runtime import native
-
-KC = 384  # the block of k, part of the numbers' definition: never tune it
 UNROLL = 2
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A register tile: `rows` rows of `vectors` vectors of `lanes` elements."""
-
-    element: str
-    lanes: int
-    rows: int
-    vectors: int
-
-    @property
-    def columns(self) -> int:
-        return self.lanes * self.vectors
-
-    @property
-    def type(self) -> str:
-        return vector(self.lanes, self.element)
-
-    @property
-    def itemsize(self) -> int:
-        return BYTES[self.element]
-
-    @property
-    def align(self) -> int:
-        return self.lanes * self.itemsize
-
-
-def tile_for(element: str) -> Tile:
-    """The tile that fills the host's vector registers."""
-    host = native.host()
-    return Tile(element, host.lanes(BYTES[element]), 6, 4 if host.registers >= 32 else 2)
 
 
 def emit_multiply(m: Module, tile: Tile) -> None:
@@ -56,7 +21,8 @@ def emit_multiply(m: Module, tile: Tile) -> None:
     overwrites c.
     """
     widths = sorted({1, 2, tile.vectors})
-    rest_heights = (4, 2, 1)  # of the rows past the last whole tile: half the code of all heights
+    # of the rows past the last whole tile: half the code of all heights
+    rest_heights = [h for h in (4, 2, 1) if h < tile.rows]
     for vectors in widths:
         for height in (tile.rows, *rest_heights):
             _emit_micro(m, tile, height, vectors)

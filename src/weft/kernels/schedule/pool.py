@@ -23,8 +23,8 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
-from weft.kernels.schedule.micro import Tile
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
     BYTES,

@@ -1,0 +1,57 @@
+"""The register tile that products, convolutions and attention share, and the block of k.
+
+A tile is `rows` rows of `vectors` vectors of accumulators.  Its shape changes speed, never a bit.
+"""
+
+from dataclasses import dataclass
+
+from weft.kernels.target.llvm import BYTES, vector
+from weft.runtime import native
+
+KC = 384  # sums run in blocks of this many k: part of the definition of the numbers, never tune it
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Elements of a product that live in registers: `rows` x `vectors` vectors of `lanes`."""
+
+    element: str
+    lanes: int
+    rows: int
+    vectors: int
+    fma: bool = True
+
+    @property
+    def columns(self) -> int:
+        """The width of a packed panel."""
+        return self.lanes * self.vectors
+
+    @property
+    def type(self) -> str:
+        return vector(self.lanes, self.element)
+
+    @property
+    def itemsize(self) -> int:
+        return BYTES[self.element]
+
+    @property
+    def align(self) -> int:
+        return self.lanes * self.itemsize
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers of vectors for which there are micro-kernels, widest first."""
+        return [self.vectors >> i for i in range(self.vectors.bit_length())]
+
+    @property
+    def scratch_per_thread(self) -> int:
+        """Bytes of a packed panel and of one tile for the ragged last panel."""
+        return (KC + self.rows) * self.columns * self.itemsize
+
+
+def tile_for(element: str) -> Tile:
+    """The tile that fits the host's registers: accumulators, one row of B, one element of A."""
+    host = native.host()
+    lanes = host.lanes(BYTES[element])
+    rows = 6 if host.has_fma and (host.registers < 32 or host.vector_bits == 512) else 4
+    return Tile(element, lanes, rows, 4 if host.registers >= 32 else 2, host.has_fma)
