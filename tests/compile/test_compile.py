@@ -18,7 +18,7 @@ def bits(x):
 
 
 def same(make, calls=4):
-    """make() -> (function, next_arguments, state); eager and compiled runs must agree to the bit."""
+    """make() -> (function, next arguments, state): eager and compiled must agree to the bit."""
     runs = []
     for wrap in (lambda f: f, weft.compile):
         fn, arguments, state = make()
@@ -293,7 +293,7 @@ def test_exception_inside_leaves_eager_state():
 
 def test_exception_leaves_no_recorder_behind():
     def f(x):
-        y = x + 1
+        x + 1
         raise KeyError("out")
 
     c = weft.compile(f)

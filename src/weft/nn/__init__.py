@@ -32,6 +32,7 @@ from weft.nn.activation import (
     Threshold,
 )
 from weft.nn.attention import MultiheadAttention
+from weft.nn.compiled import OptimizedModule
 from weft.nn.container import ModuleDict, ModuleList, Sequential
 from weft.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d
 from weft.nn.distance import CosineSimilarity, PairwiseDistance
