@@ -316,3 +316,14 @@ for _m in ("sum", "mean", "max"):
     case(f"bags_{_m}", lambda W, F, i, w, m=_m: F.embedding_bag(i, w, mode=m),
          BAG.reshape(3, 3), (5, 4), order=1)  # fmt: skip
 case("embedding", lambda W, F, i, w: F.embedding(i, w, padding_idx=1), BAG, (5, 4), order=1)
+
+for _m in ("bilinear", "nearest", "bicubic"):
+    for _p in ("zeros", "border", "reflection"):
+        for _c in (True, False):
+            case(f"grid_{_m}_{_p}_{_c}", lambda W, F, x, g, m=_m, p=_p, c=_c: F.grid_sample(
+                x, g, m, p, align_corners=c), (2, 2, 5, 4), (2, 3, 4, 2), order=1)  # fmt: skip
+for _c in (True, False):
+    case(f"affine_{_c}", lambda W, F, t, c=_c: F.affine_grid(t, (2, 1, 3, 4), align_corners=c),
+         (2, 2, 3), order=1)  # fmt: skip
+    case(f"affine_3d_{_c}", lambda W, F, t, c=_c: F.affine_grid(
+        t, (2, 1, 2, 3, 4), align_corners=c), (2, 3, 4), order=1)  # fmt: skip

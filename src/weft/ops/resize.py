@@ -55,15 +55,17 @@ def taps(
         return np.stack([low, high]), np.stack([real(1) - t, t])
     places = np.clip(np.stack([low - 1, low, low + 1, low + 2]), 0, n - 1)
     return places, np.stack(
-        [_far(t + real(1)), _near(t), _near(real(1) - t), _far(real(2) - t)]
+        [far(t + real(1)), near(t), near(real(1) - t), far(real(2) - t)]
     ).astype(real)
 
 
-def _near(x: np.ndarray) -> np.ndarray:
+def near(x: Any) -> Any:
+    """The cubic kernel at distances 0 to 1."""
     return ((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1
 
 
-def _far(x: np.ndarray) -> np.ndarray:
+def far(x: Any) -> Any:
+    """The cubic kernel at distances 1 to 2."""
     return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
 
 
