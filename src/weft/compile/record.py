@@ -28,6 +28,7 @@ from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
 
 WRITE = "write"
+_UNHELD = 3  # references to a ghost nobody holds: the list, a loop's variable, getrefcount's own
 
 
 class Meta:
@@ -109,6 +110,7 @@ class Session:
         self.ghosts: list[Ghost | None] = []  # by depth; None for writes
         self.outside: list[Handle] = []  # tensors from outside, by order of first use
         self._kept: list[Handle] = []
+        self._held: list[int] = []  # computed results that a tensor stood for at the last flush
         self._places: dict[int, int] = {}  # id of an outside handle -> place
         self._by_memory: dict[tuple, int] = {}
         self.numbers: list[Any] = []  # Python numbers met, in order
@@ -152,8 +154,8 @@ class Session:
                 offset += x._ghost.offset
         meta = Meta(y._a, view=is_view, offset=offset)
         node = self._append(key, op, meta)
+        # the handle holds the value, not the ghost: what nobody holds is freed, as in eager
         y._ghost = ghost = Ghost(self, node.depth, meta, outer)
-        ghost.array = y._a
         self.ghosts.append(ghost)
         return y
 
@@ -181,8 +183,23 @@ class Session:
     def flush(self) -> None:
         """Compute everything promised so far."""
         if self.matching and self.cursor.depth >= self.start:
+            first = self.start
             self._program_of(self).run(self)
+            self._held += range(first, self.cursor.depth + 1)
+            self._drop_unheld()
         self.start = self.cursor.depth + 1
+
+    def _drop_unheld(self) -> None:
+        """Forget the values that no tensor stands for any more: nothing can ask for them."""
+        ghosts, held = self.ghosts, []
+        for k in self._held:
+            g = ghosts[k]
+            if g is not None and g.array is not None:
+                if sys.getrefcount(g) > _UNHELD:
+                    held.append(k)
+                else:
+                    g.array = None
+        self._held = held
 
     # -------------------------------------------------------------- inside
 

@@ -121,6 +121,9 @@ def alias(t: Handle) -> Any:
         y._a = t._a
     else:  # same promise, same value when it comes
         y._ghost = t._ghost
+        known = t.__dict__.get("_a")
+        if known is not None:
+            y._a = known
     y._st = storage_of(t)
     if t._base is not None:
         y._base = t._base
