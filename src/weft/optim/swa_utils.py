@@ -10,8 +10,7 @@ from typing import Any
 
 import weft
 from weft import Tensor
-from weft.nn import Module
-from weft.nn.norm import _BatchNorm
+from weft.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Module, SyncBatchNorm
 from weft.optim.optimizer import Optimizer
 from weft.optim.schedule import LRScheduler
 from weft.optim.schedule_cycles import per_group
@@ -138,7 +137,7 @@ def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:
     """Compute the running statistics of all batch norms anew, over the batches of `loader`."""
     momenta = {}
     for m in model.modules():
-        if isinstance(m, _BatchNorm):
+        if isinstance(m, (BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm)):
             m.reset_running_stats()
             momenta[m] = m.momentum
     if not momenta:

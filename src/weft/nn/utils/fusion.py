@@ -20,17 +20,17 @@ def fuse_conv_bn_weights(
     transpose: bool = False,
 ) -> tuple[Parameter, Parameter]:
     """w' = w s;  b' = (b - mean) s + bias;  s = weight / sqrt(var + eps), one a channel"""
-    conv_b = weft.zeros_like(bn_rm) if conv_b is None else conv_b
+    bias_before = weft.zeros_like(bn_rm) if conv_b is None else conv_b
     bn_w = weft.ones_like(bn_rm) if bn_w is None else bn_w
     bn_b = weft.zeros_like(bn_rm) if bn_b is None else bn_b
     with weft.no_grad():
         scale = bn_w * (bn_rv + bn_eps).rsqrt()
         ends = (1, -1) if transpose else (-1, 1)
         weight = conv_w * scale.reshape(*ends, *(1,) * (conv_w.ndim - 2))
-        bias = (conv_b - bn_rm) * scale + bn_b
+        bias = (bias_before - bn_rm) * scale + bn_b
     return (
         Parameter(weight.to(conv_w.dtype), conv_w.requires_grad),
-        Parameter(bias.to(conv_b.dtype), conv_b.requires_grad),
+        Parameter(bias.to(bias_before.dtype), bias_before.requires_grad),
     )
 
 

@@ -177,10 +177,10 @@ def remove_parametrizations(
         module.register_buffer(tensor_name, value)
     if not is_parametrized(module):
         delattr(module, "parametrizations")
-        module.__class__ = type(module)._plain_class
+        module.__class__ = type_before_parametrizations(module)
     return module
 
 
 def type_before_parametrizations(module: Module) -> type:
     """The module's class as it was."""
-    return type(module)._plain_class if is_parametrized(module) else type(module)
+    return getattr(type(module), "_plain_class", type(module))
