@@ -304,6 +304,12 @@ def split_with_sizes(self: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
 
 
 @_method
+def __reversed__(self: Tensor) -> Tensor:
+    """The rows from the last to the first."""
+    return shape.flip(self, 0) if self.ndim else self
+
+
+@_method
 def ndimension(self: Tensor) -> int:
     """The number of dims."""
     return self.ndim

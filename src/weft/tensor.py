@@ -26,7 +26,6 @@ from weft.ops import (
     creation,
     dispatch,
     join,
-    shape,
     unary,
     view,
     write,
@@ -333,9 +332,6 @@ class Tensor(Handle):
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
         return iter(join.unbind(self, 0))
-
-    def __reversed__(self) -> Tensor:
-        return shape.flip(self, 0) if self.ndim else self
 
     def __hash__(self) -> int:
         return id(self)

@@ -67,7 +67,9 @@ class Bitcast(View):
         return Type((*x.shape[:-1], x.shape[-1] * old // new), self.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        self.type(Type(x.shape, dt.from_np(x.dtype)))
+        t = self.type(Type(x.shape, dt.from_np(x.dtype)))
+        if not x.size:  # there are no bytes, and the strides mean nothing
+            return np.empty(t.shape, self.dtype.np)
         if x.itemsize != self.dtype.itemsize and x.strides[-1] != x.itemsize:
             raise RuntimeError(
                 f"self.stride(-1) must be 1 to view {x.dtype} as {self.dtype.name} (different "
