@@ -145,6 +145,9 @@ class IndexBack(_Indexed):
     shape: tuple[int, ...] = ()
 
     def type(self, g: Type, *indices: Type) -> Type:
+        want = Index(self.dims, self.at, self.wrap).type(Type(self.shape, g.dtype), *indices).shape
+        if g.shape != want:
+            raise RuntimeError(f"index: a cotangent of {list(g.shape)}, wanted {list(want)}")
         return Type(self.shape, g.dtype)
 
     def oracle(self, g: np.ndarray, *indices: np.ndarray) -> np.ndarray:

@@ -91,6 +91,9 @@ class DiagonalBack(Op):
     shape: tuple[int, ...] = ()
 
     def type(self, x: Type) -> Type:
+        want = Diagonal(self.offset, self.dim1, self.dim2).type(Type(self.shape, x.dtype)).shape
+        if x.shape != want:
+            raise RuntimeError(f"diagonal: a cotangent of {list(x.shape)}, wanted {list(want)}")
         return Type(self.shape, x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
@@ -127,6 +130,11 @@ class Unfold(View):
 
     def type(self, x: Type) -> Type:
         n = (x.shape[self.dim] - self.size) // self.step + 1
+        if self.size > x.shape[self.dim]:
+            raise RuntimeError(
+                f"maximum size for tensor at dimension {self.dim} is {x.shape[self.dim]} but size "
+                f"is {self.size}"
+            )
         return Type((*x.shape[: self.dim], n, *x.shape[self.dim + 1 :], self.size), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
@@ -158,7 +166,11 @@ class UnfoldBack(Op):
     length: int = 0
 
     def type(self, x: Type) -> Type:
-        return Type((*x.shape[: self.dim], self.length, *x.shape[self.dim + 1 : -1]), x.dtype)
+        y = Type((*x.shape[: self.dim], self.length, *x.shape[self.dim + 1 : -1]), x.dtype)
+        want = Unfold(self.dim, self.size, self.step).type(y).shape
+        if x.shape != want:
+            raise RuntimeError(f"unfold: a cotangent of {list(x.shape)}, wanted {list(want)}")
+        return y
 
     def host(self, x: np.ndarray) -> np.ndarray:
         y = np.zeros(self.type(Type(x.shape, dt.float32)).shape, x.dtype)

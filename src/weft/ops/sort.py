@@ -79,7 +79,10 @@ class ModeIndex(Op):
     nondiff = "its result is an index"
 
     def type(self, x: Type) -> Type:
-        return Type((*x.shape[: self.dim], *x.shape[self.dim + 1 :]), dt.int64)
+        shape = (*x.shape[: self.dim], *x.shape[self.dim + 1 :])
+        if x.shape[self.dim] == 0 and 0 not in shape:
+            raise IndexError(f"mode(): Expected reduction dim {self.dim} to have non-zero size.")
+        return Type(shape, dt.int64)
 
     def host(self, x: np.ndarray) -> np.ndarray:
         rows = np.moveaxis(comparable(x), self.dim, -1)
