@@ -1,7 +1,7 @@
 """Files: `.weft` models, `.safetensors`, ONNX.  Loading any of them executes nothing."""
 
-from weft.io.container import BadFile
 from weft.io.check import Refused
+from weft.io.container import BadFile
 from weft.io.model_file import ModelFile, load, save
 from weft.io.report import Report, verify
 from weft.io.safetensors import load_file, save_file

@@ -46,6 +46,8 @@ def check_text(g: Graph) -> None:
     for n in g.nodes():
         op = n.op
         assert op is not None
+        if op.name == "Slope":  # derivatives of any order: no model holds one, and each costs more
+            raise Refused("Slope: a graph in a file may not hold a gradient")
         if op.effect:
             raise Refused(f"{op.name}: a graph in a file may not draw random numbers")
         for name, hint in declared(type(op)).items():
@@ -218,6 +220,11 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 @_rule("Unfold")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _inside(op.dim, ts[0]) and 0 <= op.size <= ts[0].shape[op.dim] and op.step >= 1
+
+
+@_rule("Bitcast")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    return op.dtype is not dt.bool  # a bool is 0 or 1, which bytes need not be
 
 
 # arrangement

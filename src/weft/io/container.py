@@ -176,6 +176,8 @@ def _arrays(header: dict, data: np.ndarray, path: Any) -> dict[str, np.ndarray]:
         a = data[begin:end]
         if a.ctypes.data % d.itemsize:
             a = a.copy()  # kernels read whole elements
+        if d is dt.bool and a.max(initial=0) > 1:
+            raise BadFile(f"{path}: tensor {name[:80]!r}: a bool is the byte 0 or 1")
         arrays[name] = a.view(d.np).reshape(shape)
         spans.append((begin, end, name))
     at = 0

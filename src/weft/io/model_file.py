@@ -311,7 +311,11 @@ class ModelFile:
                     raise ValueError(f"input {k!r} is not of the shape the program was made for")
             try:
                 return program.run({**weights, **ready})
-            except (TypeError, AttributeError, KeyError) as e:  # NumPy met what no function gives it
+            except (
+                TypeError,
+                AttributeError,
+                KeyError,
+            ) as e:  # NumPy met what no function gives it
                 raise Refused(f"the graph cannot be run: {type(e).__name__}: {e}") from None
 
         return call

@@ -42,6 +42,8 @@ def verify(
         raise
     except Exception as e:  # protobuf's own errors have no common base
         raise BadFile(f"{path}: not an ONNX model: {type(e).__name__}") from None
+    if not model.graph.node:
+        raise BadFile(f"{path}: not an ONNX model: it has no graph")
     run, version = _runner(model, runtime)
     found = Report(f"ONNX in {version}")
     for i, record in enumerate(model_file.records()):
@@ -84,8 +86,13 @@ def _runner(model: Any, runtime: str | None) -> tuple[Any, str]:
 def _first(
     model_file: Any, model: Any, record: Mapping, runtime: str | None, rtol: float, atol: float
 ) -> str | None:
-    """The first op, in the order of the graph, whose value in the other runtime differs."""
+    """The weight that differs, or the first op whose value in the other runtime does."""
     onnx = onnx_package()
+    for t in model.graph.initializer:
+        if model_file.is_weight(t.name):
+            have = onnx.numpy_helper.to_array(t)
+            if have.tobytes() != np.ascontiguousarray(model_file.weight(t.name)).tobytes():
+                return f"none before the weight {t.name!r}, which is not the model file's"
     opset = next(o.version for o in model.opset_import if not o.domain)
     exported = to_model(model_file, opset)
     made = {name for p in model.graph.node for name in p.output}
