@@ -327,3 +327,18 @@ for _c in (True, False):
          (2, 2, 3), order=1)  # fmt: skip
     case(f"affine_3d_{_c}", lambda W, F, t, c=_c: F.affine_grid(
         t, (2, 1, 2, 3, 4), align_corners=c), (2, 3, 4), order=1)  # fmt: skip
+
+LABELS = np.array([[1, 2, 2, 3], [3, 1, 0, 0], [2, 2, 2, 2]])
+for _r in ("none", "mean", "sum"):
+    case(f"ctc_{_r}", lambda W, F, x, t, r=_r: F.ctc_loss(
+        W.log_softmax(x, 2), t, W.tensor([8, 6, 7]), W.tensor([4, 2, 0]), reduction=r),
+        (8, 3, 5), LABELS, order=1)  # fmt: skip
+case("ctc_impossible", lambda W, F, x, t: F.ctc_loss(
+    W.log_softmax(x, 2), t, W.tensor([8, 6, 5]), W.tensor([4, 2, 4]), reduction="none",
+    zero_infinity=True), (8, 3, 5), LABELS, order=1)  # fmt: skip
+case("ctc_infinite", lambda W, F, x, t: F.ctc_loss(
+    W.log_softmax(x, 2), t, W.tensor([8, 6, 5]), W.tensor([4, 2, 4]), reduction="none"),
+    (8, 3, 5), LABELS, order=0)  # fmt: skip
+case("ctc_in_a_row", lambda W, F, x: F.ctc_loss(
+    W.log_softmax(x, 2), W.tensor([1, 2, 2, 3, 3, 1]), (8, 6), (4, 2), blank=4),
+    (8, 2, 5), order=1)  # fmt: skip

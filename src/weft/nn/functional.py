@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.nn.ctc import ctc_loss
 from weft.ops import softmax as rows
 from weft.ops.activation import (
     celu,
@@ -31,7 +32,6 @@ from weft.ops.activation import relu_or_into as relu
 from weft.ops.attention import scaled_dot_product_attention
 from weft.ops.attention_heads import multi_head_attention_forward
 from weft.ops.bag import bilinear, embedding_bag, rrelu
-from weft.nn.ctc import ctc_loss
 from weft.ops.contract import linear
 from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
