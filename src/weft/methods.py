@@ -152,7 +152,8 @@ Tensor.__getitem__ = getitem.getitem  # type: ignore[attr-defined]
 Tensor.__setitem__ = getitem.setitem  # type: ignore[attr-defined]
 bind_inplace(INPLACE)
 for _sign, _name in {
-    "iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "ifloordiv": "floor_divide_",
+    "iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_",
+    "ifloordiv": "floor_divide_",
     "imod": "remainder_", "ipow": "pow_", "iand": "bitwise_and_", "ior": "bitwise_or_",
     "ixor": "bitwise_xor_", "ilshift": "bitwise_left_shift_", "irshift": "bitwise_right_shift_",
 }.items():  # fmt: skip

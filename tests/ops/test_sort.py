@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 import weft
 from tests.ops.rules import check, gradients
 from weft.ops.lookup import SearchSorted
-from weft.ops.sort import ArgSort, ModeIndex
+from weft.ops.sort import ArgSort, KthIndex, ModeIndex, TopKIndex
 
 T, nan, inf = weft.tensor, math.nan, math.inf
 
 
-@pytest.mark.parametrize("kind", [ArgSort, ModeIndex, SearchSorted], ids=lambda k: k.name)
+@pytest.mark.parametrize("kind", [ArgSort, ModeIndex, SearchSorted, TopKIndex, KthIndex], ids=lambda k: k.name)
 def test_every_rule(kind):
     check(kind)
 

@@ -270,6 +270,12 @@ def top_k(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: T
     return e.nodes("TopK", 2, ins[0], count, axis=op.dim, largest=int(op.descending), sorted=1)[1]
 
 
+def kth(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    count = e.const([op.k], np.int64)
+    places = e.nodes("TopK", 2, ins[0], count, axis=op.dim, largest=0, sorted=1)[1]
+    return e.node("Gather", places, e.const([op.k - 1], np.int64), axis=op.dim)
+
+
 # ------------------------------------------------------------------------------------- indexing
 
 

@@ -28,8 +28,8 @@ from weft.ops.join import cat
 from weft.ops.pointwise import logaddexp
 from weft.ops.returns import CumMax, CumMin
 from weft.ops.shape import flip
-from weft.ops.sort import comparable
 from weft.ops.view import expand, narrow, reshape
+from weft.runtime import memory, native
 from weft.runtime.native import Launch
 
 SAMPLES = (sample((3, 4), dim=0), sample((2, 3, 4), dim=1), sample((5,)), sample((0, 3), dim=0))
@@ -142,7 +142,7 @@ class CumMaxIndex(_Running):
         return Type(x.shape, dt.int64)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        return _running_place(np.maximum, comparable(x), self.dim)
+        return _running_place("max", x, self.dim)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _latest(x, self.dim, lambda new, old: new >= old)
@@ -159,7 +159,7 @@ class CumMinIndex(_Running):
         return Type(x.shape, dt.int64)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        return _running_place(np.minimum, comparable(x), self.dim)
+        return _running_place("min", x, self.dim)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _latest(x, self.dim, lambda new, old: new <= old)
@@ -167,10 +167,14 @@ class CumMinIndex(_Running):
     samples = SAMPLES
 
 
-def _running_place(best: Any, x: np.ndarray, dim: int) -> np.ndarray:
-    taken = (x == best.accumulate(x, dim)) | (x != x)
-    places = np.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
-    return np.maximum.accumulate(np.where(taken, places, 0), dim)
+def _running_place(kind: str, x: np.ndarray, dim: int) -> np.ndarray:
+    """The kernel writes the running values beside the places; they are not needed."""
+    values, places = memory.empty(x.shape, x.dtype), memory.empty(x.shape, np.dtype(np.int64))
+    if x.size:
+        of = Layout.of
+        launch = kernels.plan_cumulative(kind, dim, of(x), of(values), of(places))
+        native.launch(launch, values, [places, x])
+    return places
 
 
 def _latest(x: np.ndarray, dim: int, better: Any) -> np.ndarray:

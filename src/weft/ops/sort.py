@@ -21,7 +21,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.kinds import by_loop
 from weft.ops.returns import KthValue, Median, Mode, NanMedian, Sort, TopK
-from weft.ops.view import narrow, reshape, squeeze, unsqueeze
+from weft.ops.view import reshape, squeeze, unsqueeze
 
 
 def comparable(x: np.ndarray) -> np.ndarray:
@@ -70,6 +70,79 @@ class ArgSort(Op):
         sample((6,), of="int64", descending=True),
         sample((0, 3), dim=0),
     )
+
+
+class TopKIndex(Op):
+    """y = the places of the k largest (or smallest) of x along dim, best first; NaN the largest"""
+
+    k: int = 1
+    dim: int = 0
+    descending: bool = True  # the largest first
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        if not 0 <= self.k <= x.shape[self.dim]:
+            raise RuntimeError("selected index k out of range")
+        return Type((*x.shape[: self.dim], self.k, *x.shape[self.dim + 1 :]), dt.int64)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        self.type(Type(x.shape, dt.int64))
+        x = np.moveaxis(comparable(x), self.dim, -1)
+        n, k = x.shape[-1], self.k
+        if k in (0, n):
+            chosen = np.broadcast_to(np.arange(k), (*x.shape[:-1], k))
+        elif self.descending:
+            chosen = np.argpartition(x, n - k, -1)[..., n - k :]
+        else:
+            chosen = np.argpartition(x, k - 1, -1)[..., :k]
+        chosen = np.sort(chosen, -1)  # equal values: the first place first
+        values = np.take_along_axis(x, chosen, -1)
+        order = ArgSort(x.ndim - 1, self.descending).host(values)
+        y = np.take_along_axis(chosen, order, -1)
+        return np.ascontiguousarray(np.moveaxis(y, -1, self.dim))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        order = ArgSort(self.dim, self.descending).oracle(x)
+        return np.take(order, range(self.k), self.dim)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(TopKIndex(self.k, self.dim + 1, self.descending), x.movedim(dims[0], 0)), 0
+
+    onnx = Onnx("TopK", 11, build=onnx_rules.top_k)
+    samples = (
+        sample((3, 6), k=2, dim=1),
+        sample((5, 2), k=3, dim=0, descending=False),
+        sample((4,), k=4),
+    )
+
+
+class KthIndex(Op):
+    """y = a place of the k-th smallest of x along dim, k counted from 1; dim stays as size 1"""
+
+    k: int = 1
+    dim: int = 0
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        if not 1 <= self.k <= x.shape[self.dim]:
+            raise RuntimeError(
+                f"kthvalue(): selected number k out of range for dimension {self.dim}"
+            )
+        return Type((*x.shape[: self.dim], 1, *x.shape[self.dim + 1 :]), dt.int64)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        self.type(Type(x.shape, dt.int64))
+        places = np.argpartition(comparable(x), self.k - 1, self.dim)
+        return np.ascontiguousarray(np.take(places, [self.k - 1], self.dim))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.take(ArgSort(self.dim).oracle(x), [self.k - 1], self.dim)
+
+    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
+        return apply(KthIndex(self.k, self.dim + 1), x.movedim(dims[0], 0)), 0
+
+    onnx = Onnx("TopK", 11, build=onnx_rules.kth)
+    samples = (sample((3, 6), k=2, dim=1), sample((5, 2), k=5, dim=0), sample((3,), k=1))
 
 
 class ModeIndex(Op):
@@ -140,7 +213,7 @@ def topk(
     x, d, scalar = _line(input, dim, "topk")
     if not 0 <= k <= shape_of(x)[d]:
         raise RuntimeError("selected index k out of range")
-    indices = narrow(apply(ArgSort(d, bool(largest)), x), d, 0, k).contiguous()
+    indices = apply(TopKIndex(k, d, bool(largest)), x)
     values = gather(x, d, indices)
     if scalar and k == 1:
         values, indices = reshape(values, ()), reshape(indices, ())
@@ -161,7 +234,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     _nonempty(x, d, "kthvalue")
     if not 1 <= k <= shape_of(x)[d]:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
-    at = narrow(apply(ArgSort(d), x), d, k - 1, 1)
+    at = apply(KthIndex(k, d), x)
     return _picked(KthValue, x, d, at, keepdim, scalar)
 
 
@@ -177,7 +250,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
         return median(reshape(input, (n,)), 0).values
     x, d, scalar = _line(input, dim, "median")
     n = _nonempty(x, d, "median")
-    at = narrow(apply(ArgSort(d), x), d, (n - 1) // 2, 1)
+    at = apply(KthIndex((n - 1) // 2 + 1, d), x)
     if dtype_of(x).category == dt.FLOAT:
         nan = x != x
         at = nan.long().argmax(d, keepdim=True).where(nan.any(d, keepdim=True), at)
