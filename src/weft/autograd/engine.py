@@ -365,7 +365,8 @@ def _has_wanted(node: TapeNode, wanted: set[int]) -> bool:
 def _post_hooks(node: TapeNode, cotangents: tuple, g: Any) -> tuple:
     """The cotangents after the node's own hooks, which see them all computed."""
     out = tuple(
-        c() if c is not None and not isinstance(c, (Handle, Cotangents)) else c for c in cotangents
+        None if e is None else c() if callable(c) and not isinstance(c, Handle) else c
+        for c, e in zip(cotangents, node.edges, strict=False)
     )
     assert node.post is not None
     given = tuple(g.values) if isinstance(g, Cotangents) else (g,)

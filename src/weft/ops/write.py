@@ -14,6 +14,7 @@ import numpy as np
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
 from weft.ops.cast import cast
+from weft.ops.creation import Clone
 from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of
 from weft.ops.strided import AsStrided, WriteStrided
 from weft.ops.view import Reshape, expand
@@ -102,6 +103,8 @@ def store(t: Any, value: Any) -> Any:
     before = alias(t._base if t._base is not None else t) if track else None
     if track and t._base is not None and before is not None:
         before._rg, before._fn = t._base._rg, t._base._fn
+    if track and value._fn is not None:
+        _keep_old(t, value._fn)
     if state.recorder is not None:
         state.recorder.write(t, value)
     else:
@@ -112,13 +115,23 @@ def store(t: Any, value: Any) -> Any:
     return t
 
 
+def _keep_old(t: Any, made: Any) -> None:
+    """The op that computed t's new value may need the old one in backward: it gets a copy.
+
+    Nor may a node hold its own result: that would be a cycle.
+    """
+    if not made.saved or not any(s is t for s in made.saved):
+        return
+    old = apply(Clone(), alias(t))
+    old._fn, old._rg = t._fn, t._rg
+    made.saved = tuple(old if s is t else s for s in made.saved)
+
+
 def _rebase(t: Any, value: Any, before: Any) -> None:
     """Tell the tape: t is `value` now; so is that region of the memory t is a view of."""
     hooks = t._fn.hooks if t._retain and t._fn is not None else None
     made = value._fn
-    if made is not None and made.saved is not None:  # t's old value can no longer be used (the
-        made.saved = tuple(alias(s) if s is t else s for s in made.saved)  # engine says so), and
-    base = t._base  # a node that holds its own result would be a cycle
+    base = t._base
     if base is None:
         t._fn, t._rg = made, value._rg
         if made is None and value._rg:  # a leaf copied in: put a node between

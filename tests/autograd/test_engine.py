@@ -1,0 +1,246 @@
+"""The backward walk: what torch 2.13 does in the same situations (answers recorded by hand)."""
+
+import gc
+import weakref
+
+import pytest
+
+import weft
+from weft.autograd import grad
+
+
+def leaf(*values):
+    return weft.tensor(list(values), requires_grad=True)
+
+
+def test_inplace_by_a_number_needs_no_old_value():
+    x = leaf(1.0, 2.0, 3.0)
+    h = x * 2
+    h.mul_(3.0)
+    h.sum().backward()
+    assert x.grad.tolist() == [6.0, 6.0, 6.0]
+
+
+def test_inplace_keeps_the_old_value_where_backward_needs_it():
+    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    h = x * 2
+    h.mul_(w)
+    h.sin_()
+    h.sum().backward()
+    c = (x * 2 * w).detach().cos()
+    assert w.grad.tolist() == (c * x.detach() * 2).tolist()
+    assert x.grad.tolist() == (c * w.detach() * 2).tolist()
+
+
+def test_saved_result_changed_in_place_raises_when_used():
+    x = leaf(1.0, 2.0)
+    y = x.exp()
+    y.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation.*ExpBackward0"):
+        y.sum().backward()
+    x = leaf(1.0, 2.0)
+    y = x * x
+    x.detach().add_(1)
+    with pytest.raises(RuntimeError, match="is at version 1; expected version 0"):
+        y.sum().backward()
+
+
+def test_a_view_made_before_a_write_follows_it():
+    x = leaf(1.0, 2.0, 3.0)
+    b = weft.zeros(4)
+    v, w = b[1:], b[:2]
+    v.mul_(1).add_(x)
+    assert b.requires_grad and w.requires_grad and w.tolist() == [0.0, 1.0]
+    (w * w).sum().backward()
+    assert x.grad.tolist() == [2.0, 0.0, 0.0]
+
+
+def test_a_view_follows_a_write_to_its_base():
+    a = weft.zeros(3)
+    v = a.view(3)
+    x = leaf(1.0, 2.0, 3.0)
+    a.add_(x)
+    v.sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_writes_through_views_reach_the_base():
+    x = leaf(1.0, 2.0, 3.0, 4.0)
+    b = x * 1
+    b[1:3].mul_(3)
+    (b * b).sum().backward()
+    assert x.grad.tolist() == [2.0, 36.0, 54.0, 8.0]
+
+
+def test_second_backward_needs_a_kept_graph_only_where_values_were_saved():
+    x = leaf(1.0, 2.0)
+    y = (x + x).sum()
+    y.backward()
+    y.backward()
+    assert x.grad.tolist() == [4.0, 4.0]
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        y.backward()
+
+
+def test_hooks_run_in_order_and_retain_grad_last():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    y.retain_grad()
+    y.register_hook(lambda g: g * 10)
+    y.register_hook(lambda g: g + 1)
+    y.sum().backward()
+    assert y.grad.tolist() == [11.0, 11.0] and x.grad.tolist() == [22.0, 22.0]
+    log = []
+    x = leaf(1.0)
+    x.register_post_accumulate_grad_hook(lambda p: log.append(p.grad.item()))
+    handle = x.register_hook(lambda g: log.append("hook"))
+    (x * 3).sum().backward()
+    handle.remove()
+    (x * 3).sum().backward()
+    assert log == ["hook", 3.0, 6.0]
+
+
+def test_retained_gradient_follows_an_inplace_op():
+    x = leaf(1.0, 2.0)
+    h = x * 1
+    h.retain_grad()
+    h.mul_(2)
+    h.sum().backward()
+    assert h.grad.tolist() == [1.0, 1.0] and x.grad.tolist() == [2.0, 2.0]
+
+
+def test_hooks_of_a_node():
+    x = leaf(1.0, 2.0)
+    y = x * 2
+    y.grad_fn.register_prehook(lambda gs: (gs[0] * 5,))
+    y.grad_fn.register_hook(lambda into, out: tuple(g if g is None else g + out[0] for g in into))
+    y.sum().backward()
+    assert x.grad.tolist() == [15.0, 15.0]
+
+
+def test_grad_of_unused_inputs():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    assert grad((x * 2).sum(), [x, y], allow_unused=True)[1] is None
+    assert grad((x * 2).sum(), [x, y], materialize_grads=True)[1].tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError, match="at index 1 appears to not have been used"):
+        grad((x * 2).sum(), [x, y])
+    with pytest.raises(ValueError, match="allow_unused"):
+        grad((x * 2).sum(), [x, y], allow_unused=False, materialize_grads=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        grad((x * 2).sum(), [weft.ones(1)])
+
+
+def test_batched_cotangents_are_one_row_each():
+    x = leaf(1.0, 2.0)
+    (rows,) = grad(x**3, [x], weft.eye(2), is_grads_batched=True)
+    assert rows.tolist() == [[3.0, 0.0], [0.0, 12.0]]
+
+
+def test_backward_of_chosen_inputs():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    h = x * y
+    h.sum().backward(inputs=[x])
+    assert x.grad.tolist() == [3.0, 4.0] and y.grad is None
+    h = x * 1
+    h.retain_grad()
+    h.sum().backward(inputs=[h])
+    assert h.grad.tolist() == [1.0, 1.0] and x.grad.tolist() == [3.0, 4.0]
+    with pytest.raises(RuntimeError, match="cannot be empty"):
+        h.sum().backward(inputs=[])
+
+
+def test_gradients_share_no_memory():
+    x, y = leaf(1.0, 2.0), leaf(1.0, 2.0)
+    given = weft.ones(2)
+    (x + y).backward(given)
+    x.grad.add_(1)
+    assert y.grad.tolist() == [1.0, 1.0] and given.tolist() == [1.0, 1.0]
+    x = leaf(1.0, 2.0)
+    x.sum().backward()
+    assert x.grad.is_contiguous()  # the cotangent of a sum repeats one element
+    x.grad.add_(weft.tensor([1.0, 2.0]))
+    assert x.grad.tolist() == [2.0, 3.0]
+
+
+def test_gradient_is_added_in_place():
+    x = leaf(1.0, 2.0)
+    x.grad = held = weft.ones(2)
+    (x * 2).sum().backward()
+    assert x.grad is held and held.tolist() == [3.0, 3.0]
+
+
+def test_double_backward():
+    x = leaf(1.0, 2.0, 3.0)
+    (g,) = grad((x**3).sum(), [x], create_graph=True)
+    assert grad(g.sum(), [x])[0].tolist() == [6.0, 12.0, 18.0]
+
+
+def test_deep_chains_neither_recurse_nor_overflow_when_freed():
+    x = leaf(1.0)
+    y = x * 1
+    for _ in range(20_000):
+        y = y * 1.0
+    y.sum().backward()
+    assert x.grad.tolist() == [1.0]
+    y = x * 1
+    for _ in range(50_000):
+        y = y * 1.0
+    del y
+
+
+def test_backward_errors():
+    with pytest.raises(RuntimeError, match="implicitly created only for scalar outputs"):
+        (leaf(1.0, 2.0) * 2).backward()
+    with pytest.raises(RuntimeError, match="does not require grad and does not have a grad_fn"):
+        weft.ones(1).backward()
+    with pytest.raises(RuntimeError, match="Mismatch in shape"):
+        (leaf(1.0, 2.0) * 2).backward(weft.ones(3))
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        leaf(1.0).add_(1)
+
+
+def test_the_tape_holds_no_cycles():
+    gc.collect()
+    gc.disable()
+    try:
+        x = leaf(1.0, 2.0)
+        h = x * 2
+        h.mul_(leaf(3.0, 4.0))
+        y = h.exp()
+        y.retain_grad()
+        refs = [weakref.ref(h), weakref.ref(y)]
+        y.sum().backward()
+        del h, y
+        assert [r() for r in refs] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_reductions_keep_no_operand():
+    x = leaf(1.0, 2.0)
+    h = x * 1
+    ref = weakref.ref(h)
+    y = h.sum()
+    del h
+    assert ref() is None and y.requires_grad
+
+
+def test_a_cotangent_of_another_dtype_is_cast():
+    x = leaf(1.0, 2.0)
+    (x.double() * 2).sum().backward()
+    assert x.grad.dtype is weft.float32
+
+
+def test_no_grad_around_a_generator_holds_inside_only():
+    @weft.no_grad()
+    def numbers():
+        yield weft.is_grad_enabled()
+        yield weft.is_grad_enabled()
+
+    inside = []
+    for value in numbers():
+        inside.append((value, weft.is_grad_enabled()))
+    assert inside == [(False, True), (False, True)]

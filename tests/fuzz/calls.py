@@ -1,0 +1,292 @@
+"""Random calls of every op and every public function, in a process of its own.
+
+`python -m tests.fuzz.calls SEED COUNT` makes COUNT calls; each returns or raises an Exception.
+Before a call its number and text go to the file named by WEFT_FUZZ_LOG, so that a crash of the
+interpreter is known by its last line; a call that hangs dumps its stack and ends the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import weft
+from weft import ops
+from weft.core import dtype as dt
+from weft.core import sampling
+from weft.core.op import REGISTRY
+from weft.ops.dispatch import apply, wrap
+
+for _room in pkgutil.iter_modules(ops.__path__):
+    importlib.import_module(f"weft.ops.{_room.name}")
+
+SECONDS_A_CALL = 20
+DTYPES = (dt.float32, dt.float32, dt.float64, dt.float16, dt.bfloat16, dt.int64, dt.int64, dt.int32,
+          dt.int8, dt.uint8, dt.bool)  # fmt: skip
+# they act on the process, wait, read files, or ask for as much memory as their argument says
+LEFT_OUT = {
+    "set_num_threads", "set_num_interop_threads", "set_default_dtype", "set_default_device",
+    "load", "save", "compile", "manual_seed", "seed", "set_rng_state", "set_fast_math", "hub",
+    "set_flush_denormal", "set_printoptions", "use_deterministic_algorithms", "from_file",
+    "set_grad_enabled", "set_detect_anomaly", "set_deterministic_debug_mode",
+}  # fmt: skip
+
+
+def array(rng: np.random.Generator, d: dt.dtype | None = None, rank: int | None = None) -> Any:
+    """A tensor of random shape, dtype, values (NaN, infinities, extremes) and strides."""
+    d = d or DTYPES[rng.integers(len(DTYPES))]
+    rank = int(rng.integers(0, 5)) if rank is None else rank
+    shape = tuple(int(n) for n in rng.choice([0, 1, 1, 2, 3, 3, 4, 5, 7, 17], rank))
+    if d.category == dt.FLOAT:
+        a = np.asarray(rng.standard_normal(shape) * 3)
+        if a.size and rng.random() < 0.3:
+            where = rng.random(shape) < 0.3
+            a = np.where(where, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30], shape), a)
+    elif d is dt.bool:
+        a = np.asarray(rng.random(shape) < 0.5)
+    else:
+        edge = np.iinfo(d.np)
+        a = np.asarray(rng.integers(-9 if d.is_signed else 0, 9, shape))
+        if rng.random() < 0.2:
+            a = np.where(rng.random(shape) < 0.3, rng.choice([edge.min, edge.max, 0], shape), a)
+    with np.errstate(all="ignore"):
+        a = np.asarray(a).astype(d.np)
+    return wrap(strided(rng, a))
+
+
+def strided(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
+    """The same values under other strides, now and then."""
+    kind = rng.integers(6)
+    if a.ndim == 0 or kind > 3:
+        return a
+    if kind == 0:
+        return np.ascontiguousarray(a.T).T
+    if kind == 1:
+        flip = (slice(None, None, -1),) * a.ndim
+        return np.ascontiguousarray(a[flip])[flip]
+    if kind == 2:
+        wide = np.zeros(tuple(2 * n for n in a.shape), a.dtype)
+        wide[tuple(slice(None, None, 2) for _ in a.shape)] = a
+        return wide[tuple(slice(None, None, 2) for _ in a.shape)]
+    return np.broadcast_to(a[:1], a.shape) if a.shape[0] else a
+
+
+def whole(rng: np.random.Generator) -> int:
+    """Mostly a small int, seldom an absurd one."""
+    if rng.random() < 0.03:
+        return int(rng.choice([2**31, -(2**31), 2**63 - 1, -(2**63), 10**6]))
+    return int(rng.integers(-4, 6))
+
+
+def anything(rng: np.random.Generator) -> Any:
+    """Whatever someone may pass."""
+    kind = rng.integers(12)
+    if kind < 4:
+        return array(rng)
+    if kind < 7:
+        return whole(rng)
+    if kind == 7:
+        return float(rng.choice([0.0, 0.5, -1.5, np.nan, np.inf, 1e-8, 2.0]))
+    if kind == 8:
+        return tuple(whole(rng) for _ in range(rng.integers(0, 4)))
+    if kind == 9:
+        return [array(rng) for _ in range(rng.integers(0, 3))]
+    return [True, False, None, "sum", "mean", DTYPES[rng.integers(len(DTYPES))], slice(0, 2)][
+        rng.integers(7)
+    ]
+
+
+def argument(rng: np.random.Generator, name: str) -> Any:
+    """A value that fits a parameter's name more often than chance would."""
+    if rng.random() < 0.1:
+        return anything(rng)
+    if name in ("input", "self", "other", "tensor", "weight", "a", "b", "x", "mat1", "mat2", "src",
+                "target", "bias", "vec", "query", "key", "value", "running_mean", "condition"):  # fmt: skip
+        return array(rng)
+    if name in ("index", "indices", "repeats", "bins"):
+        return array(rng, dt.int64)
+    if name == "mask":
+        return array(rng, dt.bool)
+    if name in ("tensors", "operands"):
+        return [array(rng) for _ in range(rng.integers(0, 3))]
+    if name in ("size", "shape", "sizes", "stride", "dims", "kernel_size", "padding", "output_size",
+                "normalized_shape", "pad", "shifts", "split_size_or_sections", "dilation"):  # fmt: skip
+        return (
+            tuple(whole(rng) for _ in range(rng.integers(1, 4)))
+            if rng.random() < 0.7
+            else whole(rng)
+        )
+    if name in ("dim", "dim0", "dim1", "dim2", "n", "k", "diagonal", "offset", "start", "length",
+                "chunks", "num_classes", "groups", "steps", "end", "step", "storage_offset"):  # fmt: skip
+        return whole(rng)
+    if name == "dtype":
+        return DTYPES[rng.integers(len(DTYPES))]
+    if name.startswith(("keepdim", "descending", "largest", "sorted", "training", "inplace")):
+        return bool(rng.random() < 0.5)
+    if name in ("p", "eps", "alpha", "beta", "momentum", "lambd", "negative_slope", "min", "max"):
+        return float(rng.choice([0.0, 0.5, 1.0, -1.0, np.nan]))
+    return anything(rng)
+
+
+def public() -> list[tuple[str, Callable]]:
+    """weft.*, Tensor's methods, and weft.nn.functional, by name."""
+    found: dict[str, Callable] = {}
+    places: list[tuple[str, Any]] = [("weft", weft), ("Tensor", weft.Tensor)]
+    functional = getattr(getattr(weft, "nn", None), "functional", None)
+    if functional is not None:
+        places.append(("F", functional))
+    for prefix, place in places:
+        for name in sorted(dir(place)):
+            fn = getattr(place, name, None)
+            plain = callable(fn) and not inspect.isclass(fn) and not inspect.ismodule(fn)
+            if plain and not name.startswith("_") and name not in LEFT_OUT:
+                found[f"{prefix}.{name}"] = fn  # type: ignore[assignment]
+    for name in (
+        "__getitem__",
+        "__setitem__",
+        "__matmul__",
+        "__lshift__",
+        "__pow__",
+        "__floordiv__",
+    ):
+        found[f"Tensor.{name}"] = getattr(weft.Tensor, name)
+    return list(found.items())
+
+
+def index(rng: np.random.Generator) -> Any:
+    """What stands between the brackets."""
+
+    def one() -> Any:
+        kind = rng.integers(7)
+        if kind < 2:
+            return whole(rng)
+        if kind == 2:
+            return slice(*(None if rng.random() < 0.4 else whole(rng) for _ in range(3)))
+        if kind == 3:
+            return array(rng, dt.int64, int(rng.integers(0, 3)))
+        if kind == 4:
+            return array(rng, dt.bool, int(rng.integers(0, 3)))
+        return [None, Ellipsis, [whole(rng), whole(rng)], True][rng.integers(4)]
+
+    return one() if rng.random() < 0.4 else tuple(one() for _ in range(rng.integers(0, 4)))
+
+
+def call_of_function(rng: np.random.Generator, name: str, fn: Callable) -> tuple[Callable, str]:
+    if name == "Tensor.__getitem__":
+        args: list = [array(rng), index(rng)]
+        return lambda: fn(*args), f"{name}({', '.join(map(text, args))})"
+    if name == "Tensor.__setitem__":
+        args = [array(rng), index(rng), anything(rng)]
+        return lambda: fn(*args), f"{name}({', '.join(map(text, args))})"
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    args, kw = [], {}
+    for i, p in enumerate(parameters):
+        if p.name == "out" or p.kind is p.VAR_KEYWORD:
+            continue
+        if p.kind is p.VAR_POSITIONAL:
+            args += [argument(rng, "size" if i else "input") for _ in range(rng.integers(0, 3))]
+        elif p.default is p.empty and p.kind is not p.KEYWORD_ONLY:
+            args.append(array(rng) if i == 0 and rng.random() < 0.8 else argument(rng, p.name))
+        elif rng.random() < 0.25:
+            kw[p.name] = argument(rng, p.name)
+    shown = [*map(text, args), *(f"{k}={text(v)}" for k, v in kw.items())]
+    return lambda: fn(*args, **kw), f"{name}({', '.join(shown)})"
+
+
+def call_of_op(rng: np.random.Generator, name: str, number: int) -> tuple[Callable, str]:
+    """The op of a sample on operands that mostly do not fit it: other shapes, dtypes, indices."""
+    position = int(rng.integers(len(REGISTRY[name].samples)))
+    op = sampling.op_of(name, position)
+    args = sampling.draw(name, position, seed=number)
+    for i, a in enumerate(args):
+        chance = rng.random()
+        if not isinstance(a, np.ndarray):
+            continue
+        if chance < 0.25:
+            args[i] = array(rng)
+        elif chance < 0.4:
+            args[i] = array(rng, dt.from_np(a.dtype), a.ndim)
+        elif chance < 0.6 and a.dtype.kind in "iu" and a.size:
+            bad = np.array(a)
+            bad.reshape(-1)[rng.integers(a.size)] = rng.choice([-1, -100, 100, 2**40, -(2**40)])
+            args[i] = wrap(bad)
+        else:
+            args[i] = wrap(strided(rng, a))
+    if args and rng.random() < 0.1:
+        args = args[:-1] if rng.random() < 0.5 else [*args, array(rng)]
+    return lambda: apply(op, *args), f"{op} on {', '.join(map(text, args))}"
+
+
+def text(x: Any) -> str:
+    if isinstance(x, weft.Tensor):
+        a = x._a
+        return f"{dt.from_np(a.dtype).short}{list(a.shape)}/{[s // a.itemsize for s in a.strides]}"
+    if isinstance(x, (list, tuple)):
+        return f"[{', '.join(map(text, x))}]"
+    return repr(x)
+
+
+def use(y: Any) -> None:
+    """Read every element of a result: a view out of bounds would show here."""
+    if isinstance(y, weft.Tensor):
+        if y._a.size < 100_000:
+            y._a.tobytes()
+    elif isinstance(y, (list, tuple)) and len(y) < 1000:
+        for part in y:
+            use(part)
+
+
+def main(seed: int, count: int) -> int:
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
+    _limit_memory()
+    functions = public()
+    names = sorted(REGISTRY)
+    log = open(os.environ["WEFT_FUZZ_LOG"], "w", encoding="utf-8")  # noqa: SIM115
+    raised = 0
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        # a round gives each function and each op one call, then the next round begins
+        at = number % (len(functions) + len(names))
+        if at < len(functions):
+            call, shown = call_of_function(rng, *functions[at])
+        else:
+            call, shown = call_of_op(rng, names[at - len(functions)], number)
+        log.seek(0)
+        log.truncate()
+        log.write(f"call {number} of seed {seed}: {shown}\n")
+        log.flush()
+        faulthandler.dump_traceback_later(SECONDS_A_CALL, exit=True)
+        try:
+            use(call())
+        except Exception:
+            raised += 1
+    faulthandler.cancel_dump_traceback_later()
+    print(f"{count} calls, {raised} raised, {len(functions)} functions, {len(names)} ops")
+    return 0
+
+
+def _limit_memory() -> None:
+    """An absurd size must end in MemoryError here, not take the machine's memory."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+    except (ImportError, ValueError, OSError):
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
