@@ -91,12 +91,13 @@ class Attention(AttentionOp):
     def vjp(self, g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None) -> tuple:
         width, value_width = q.shape[3], v.shape[3]
         extra = () if mask is None else (mask,)
+        sums: Any = None
         if self.with_sums:
             sums = select(y, 3, value_width)
             g, y = narrow(g, 3, 0, value_width), narrow(y, 3, 0, value_width)
         if state.grad:
             return (*_composed_vjp(self, g, q, k, v, mask), None)
-        if not self.with_sums:
+        if sums is None:
             sums = apply(AttentionSums(self.causal, self.scale), q, k, *extra)
         operands = (_rows(g), q, k, v, y, sums, *extra)
         both: list = []

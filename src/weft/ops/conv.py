@@ -74,7 +74,8 @@ class Conv2d(ConvOp):
         return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=ins[2] if ins[2:] else None)
+        bias = ins[2] if ins[2:] else None
+        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=bias)
 
     def oracle(self, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
         t, l, b, r = self.padding
@@ -425,7 +426,7 @@ def conv3d(
     out_depth = (before + depth + after - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     (top, bottom), (left, right) = pads[1:]
     op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups)
-    y = None
+    y: Any = None
     for p in range(kernel[0]):
         at = p * dilation[0]
         frames = x[:, :, at : at + (out_depth - 1) * stride[0] + 1 : stride[0]]

@@ -24,6 +24,7 @@ from weft.ops.kinds import Elementwise
 from weft.ops.reduce import mean, sum
 from weft.ops.unary import abs, exp, log, log1p, relu
 from weft.ops.view import expand, reshape, unsqueeze
+from weft.runtime import memory
 
 
 class PickClass(Op):
@@ -68,7 +69,8 @@ class PutClass(Op):
 
     def host(self, g: np.ndarray, target: np.ndarray) -> np.ndarray:
         skip, at = _class_places(target, self.classes, self.ignore)
-        y = np.zeros((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
+        y = memory.empty((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
+        y.fill(0)
         if g.size:
             np.put_along_axis(y, at, np.where(skip, np.zeros((), g.dtype), g)[:, None], 1)
         return y

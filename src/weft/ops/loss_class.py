@@ -50,9 +50,9 @@ def _nll(
         x, target = unsqueeze(x, 0), unsqueeze(target, 0)
     target = cast(target, dt.int64)
     picked = -apply(PickClass(ignore), x, target)
-    if weight is None:
-        counted = None
-    else:
+    counted: Any = None
+    full: Any = 1.0
+    if weight is not None:
         full = reshape(weight, (1, -1, *(1,) * (len(shape_of(x)) - 2)))
         counted = apply(PickClass(ignore), expand(full, shape_of(x)), target)
         picked = picked * counted
