@@ -248,8 +248,9 @@ class _Iterator:
         """
         generators = self.loader._generators()
         now = [_state_of(g) for g in generators]
-        within = resume is not None and "generators" in resume  # else between two epochs
-        self.start = [np.asarray(s) for s in resume["generators"]] if within else now
+        recorded = None if resume is None else resume.get("generators")
+        within = recorded is not None  # an epoch; else the state is from between two
+        self.start = now if recorded is None else [np.asarray(s) for s in recorded]
         self.finished, self.position = False, 0
         try:
             if within:

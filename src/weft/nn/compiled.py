@@ -26,11 +26,11 @@ class OptimizedModule(Module):
         return self._compiled(*args, **kwargs)
 
     @property
-    def training(self) -> bool:  # type: ignore[override]
+    def training(self) -> bool:
         return self._modules["_orig_mod"].training
 
     @training.setter
-    def training(self, value: bool) -> None:
+    def training(self, value: bool) -> None:  # type: ignore[override]
         module = self.__dict__.get("_modules", {}).get("_orig_mod")
         if module is not None:  # None while Module.__init__ runs
             module.training = value

@@ -144,16 +144,18 @@ class Progress(Callback):
         self.unit = unit
         self.file = file
         self._bar: Any = None
-        self._before, self._start, self._speed = 0, 0.0, ""
+        self._before, self._start = 0, 0.0
+        self._title = self._speed = ""
 
     def on_epoch_start(self, trainer: Any) -> None:
         loader = trainer.loader
         total = len(loader) if hasattr(loader, "__len__") else None
         file = self.file or sys.stderr
+        self._title = f"epoch {trainer.epoch + 1:{len(str(trainer.epochs))}}/{trainer.epochs}"
         self._bar = tqdm(
             total=total,
             initial=trainer.batch,
-            desc=f"epoch {trainer.epoch + 1:{len(str(trainer.epochs))}}/{trainer.epochs}",
+            desc=self._title,
             bar_format=self.ENDLESS if total is None else self.FORMAT,
             file=file,
             disable=not file.isatty(),
@@ -169,10 +171,11 @@ class Progress(Callback):
 
     def on_epoch_end(self, trainer: Any) -> None:
         text = self._text(trainer.results)
-        self._bar.set_postfix_str(text)
-        self._bar.close()
         if self._bar.disable:
-            print(f"{self._bar.desc}: {text}", file=self.file or sys.stderr, flush=True)
+            print(f"{self._title}: {text}", file=self.file or sys.stderr, flush=True)
+        else:
+            self._bar.set_postfix_str(text)
+        self._bar.close()
         self._bar = None
 
     def on_fit_end(self, trainer: Any) -> None:

@@ -204,15 +204,19 @@ class Trainer:
         _same("metrics", state["running"].keys() - {"loss"}, self.metrics.keys())
         _same("callbacks", len(state["callbacks"]), len(self.callbacks))
         _same("scheduler", state["scheduler"] is not None, self.scheduler is not None)
-        _same("resumable loader", state["loader"] is not None, hasattr(self.loader, "state_dict"))
         for name in _COUNTERS:
             setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        if state["loader"] is not None:
+        if state["loader"] is not None and hasattr(self.loader, "load_state_dict"):
             self.loader.load_state_dict(state["loader"])
+        elif self.batch and self.loader is not None:
+            raise ValueError(
+                f"Trainer: the checkpoint lies after batch {self.batch} of an epoch, and this "
+                f"{type(self.loader).__name__} has no load_state_dict"
+            )
         for name, m in self._running.items():
             m.load_state_dict(state["running"][name])
         for c, s in zip(self.callbacks, state["callbacks"], strict=True):
@@ -278,11 +282,11 @@ _COUNTERS = ("epoch", "step", "batch", "rows", "last_loss", "should_stop")
 
 def _generators() -> dict[str, Any]:
     """The states of the default generators: Weft's, Python's, NumPy's."""
-    kind, words, *rest = np.random.get_state()  # noqa: NPY002
+    kind, words, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "weft": weft.get_rng_state(),
         "python": random.getstate(),
-        "numpy": (kind, words.astype(np.int64), *rest),  # files have no uint32
+        "numpy": (kind, np.asarray(words, np.int64), *rest),  # files have no uint32
     }
 
 

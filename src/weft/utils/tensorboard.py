@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+import weakref
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,8 @@ class SummaryWriter:
     """Writes events to `log_dir` (default runs/DATE_HOST + comment).
 
     `purge_step`: TensorBoard leaves out what earlier files of the folder have from that step on.
-    ImportError when the package tensorboard is missing.
+    `flush_secs`: how long an event may wait in memory.  Events are written by the calling thread,
+    so `max_queue` means nothing here.  ImportError when the package tensorboard is missing.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class SummaryWriter:
         flush_secs: int = 120,
         filename_suffix: str = "",
     ) -> None:
-        self._proto, writer = _tensorboard()
+        self._proto, records = _tensorboard()
         if not log_dir:
             now = time.strftime("%b%d_%H-%M-%S")
             log_dir = os.path.join("runs", f"{now}_{socket.gethostname()}{comment}")
@@ -43,7 +45,11 @@ class SummaryWriter:
         os.makedirs(self.log_dir, exist_ok=True)
         self.purge_step = purge_step
         self._settings = (max_queue, flush_secs, filename_suffix)
-        self._writer = writer.EventFileWriter(self.log_dir, *self._settings)
+        self._file = open(_next_name(self.log_dir) + filename_suffix, "wb")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)  # also when the program ends without close()
+        self._records = records.RecordWriter(self._file)
+        self._flushed = time.monotonic()
+        self._write(self._proto["event"].Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._children: dict[str, SummaryWriter] = {}  # of add_scalars, by folder
         if purge_step is not None:
             self.purge(purge_step)
@@ -179,17 +185,18 @@ class SummaryWriter:
         """Tell TensorBoard to leave out what was written before now with `step` or later."""
         p = self._proto["event"]
         log = p.SessionLog(status=p.SessionLog.START)
-        self._writer.add_event(p.Event(wall_time=time.time(), step=step, session_log=log))
+        self._write(p.Event(wall_time=time.time(), step=step, session_log=log))
 
     def flush(self) -> None:
         """Put everything so far on the disk."""
         for w in (self, *self._children.values()):
-            w._writer.flush()
+            w._records.flush()
+            w._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flush and end."""
         for w in (self, *self._children.values()):
-            w._writer.close()
+            w._records.close()
 
     def __enter__(self) -> SummaryWriter:
         return self
@@ -206,13 +213,29 @@ class SummaryWriter:
             step=0 if step is None else int(step),
             summary=summary,
         )
-        self._writer.add_event(event)
+        self._write(event)
+
+    def _write(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        if time.monotonic() - self._flushed > self._settings[1]:
+            self.flush()
 
     def _image(self, a: np.ndarray) -> Any:
         height, width, channels = a.shape
         return self._proto["summary"].Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=png(a)
         )
+
+
+_START = "events.out.tfevents."
+
+
+def _next_name(folder: str) -> str:
+    """A file name that TensorBoard, which reads a folder's files by name, reads last."""
+    taken = [n[len(_START) :].partition(".")[0] for n in os.listdir(folder) if n.startswith(_START)]
+    newest = max((int(t) for t in taken if t.isdigit()), default=-1)
+    second = max(int(time.time()), newest + 1)
+    return os.path.join(folder, f"{_START}{second:010d}.{socket.gethostname()}.{os.getpid()}")
 
 
 def _tensorboard() -> tuple[dict[str, Any], Any]:
@@ -224,14 +247,14 @@ def _tensorboard() -> tuple[dict[str, Any], Any]:
             tensor_shape_pb2,
             types_pb2,
         )
-        from tensorboard.summary.writer import event_file_writer
+        from tensorboard.summary.writer import record_writer
     except ImportError:
         raise ImportError('SummaryWriter needs tensorboard: pip install "weft[board]"') from None
     made = {
         "event": event_pb2, "summary": summary_pb2, "tensor": tensor_pb2,
         "shape": tensor_shape_pb2, "types": types_pb2,
     }  # fmt: skip
-    return made, event_file_writer
+    return made, record_writer
 
 
 def _array(x: Any) -> np.ndarray:
