@@ -26,14 +26,15 @@ from weft.ops import (
     creation,
     dispatch,
     join,
+    operators,
     unary,
     view,
     write,
 )
-from weft.ops.dispatch import NUMBERS, apply
+from weft.ops.operators import binary, general, reflected
 from weft.runtime import native
 
-_ADD, _SUB, _MUL = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul()
+_ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
 
 
 class Size(tuple):
@@ -341,61 +342,18 @@ class Tensor(Handle):
 
     # ------------------------------------------------------------------ operators
 
-    def __add__(self, other: Any) -> Any:
-        if (
-            self._ghost is None
-            and other.__class__ in _PLAIN
-            and other._ghost is None
-            and self._a.dtype is other._a.dtype
-        ):
-            return apply(_ADD, self, other)
-        return arithmetic.add(self, other) if _operand(other) else NotImplemented
-
-    def __radd__(self, other: Any) -> Any:
-        return arithmetic.add(other, self) if _operand(other) else NotImplemented
-
-    def __sub__(self, other: Any) -> Any:
-        return arithmetic.sub(self, other) if _operand(other) else NotImplemented
-
-    def __rsub__(self, other: Any) -> Any:
-        return arithmetic.sub(other, self) if _operand(other) else NotImplemented
-
-    def __mul__(self, other: Any) -> Any:
-        if (
-            self._ghost is None
-            and other.__class__ in _PLAIN
-            and other._ghost is None
-            and self._a.dtype is other._a.dtype
-        ):
-            return apply(_MUL, self, other)
-        return arithmetic.mul(self, other) if _operand(other) else NotImplemented
-
-    def __rmul__(self, other: Any) -> Any:
-        return arithmetic.mul(other, self) if _operand(other) else NotImplemented
-
-    def __truediv__(self, other: Any) -> Any:
-        return arithmetic.div(self, other) if _operand(other) else NotImplemented
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return arithmetic.div(other, self) if _operand(other) else NotImplemented
-
-    def __floordiv__(self, other: Any) -> Any:
-        return arithmetic.floor_divide(self, other) if _operand(other) else NotImplemented
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return arithmetic.floor_divide(other, self) if _operand(other) else NotImplemented
-
-    def __mod__(self, other: Any) -> Any:
-        return arithmetic.remainder(self, other) if _operand(other) else NotImplemented
-
-    def __rmod__(self, other: Any) -> Any:
-        return arithmetic.remainder(other, self) if _operand(other) else NotImplemented
-
-    def __pow__(self, other: Any) -> Any:
-        return arithmetic.pow(self, other) if _operand(other) else NotImplemented
-
-    def __rpow__(self, other: Any) -> Any:
-        return arithmetic.pow(other, self) if _operand(other) else NotImplemented
+    __add__ = __radd__ = binary(_ADD, arithmetic.add)
+    __sub__ = binary(_SUB, arithmetic.sub)
+    __mul__ = __rmul__ = binary(_MUL, arithmetic.mul)
+    __truediv__ = binary(_DIV, arithmetic.div)
+    __floordiv__ = general(arithmetic.floor_divide)
+    __mod__ = general(arithmetic.remainder)
+    __pow__ = general(arithmetic.pow)
+    __rsub__ = reflected(arithmetic.sub)
+    __rtruediv__ = reflected(arithmetic.div)
+    __rfloordiv__ = reflected(arithmetic.floor_divide)
+    __rmod__ = reflected(arithmetic.remainder)
+    __rpow__ = reflected(arithmetic.pow)
 
     def __matmul__(self, other: Any) -> Any:
         return contract.matmul(self, other) if isinstance(other, Handle) else NotImplemented
@@ -412,34 +370,15 @@ class Tensor(Handle):
     def __invert__(self) -> Any:
         return compare.bitwise_not(self)
 
-    def __eq__(self, other: Any) -> Any:  # type: ignore[override]
-        return compare.eq(self, other) if _operand(other) else NotImplemented
-
-    def __ne__(self, other: Any) -> Any:  # type: ignore[override]
-        return compare.ne(self, other) if _operand(other) else NotImplemented
-
-    def __lt__(self, other: Any) -> Any:
-        return compare.lt(self, other) if _operand(other) else NotImplemented
-
-    def __le__(self, other: Any) -> Any:
-        return compare.le(self, other) if _operand(other) else NotImplemented
-
-    def __gt__(self, other: Any) -> Any:
-        return compare.gt(self, other) if _operand(other) else NotImplemented
-
-    def __ge__(self, other: Any) -> Any:
-        return compare.ge(self, other) if _operand(other) else NotImplemented
-
-    def __and__(self, other: Any) -> Any:
-        return compare.bitwise_and(self, other) if _operand(other) else NotImplemented
-
-    def __or__(self, other: Any) -> Any:
-        return compare.bitwise_or(self, other) if _operand(other) else NotImplemented
-
-    def __xor__(self, other: Any) -> Any:
-        return compare.bitwise_xor(self, other) if _operand(other) else NotImplemented
-
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+    __eq__ = binary(compare.Eq(), compare.eq)  # type: ignore[assignment]
+    __ne__ = binary(compare.Ne(), compare.ne)  # type: ignore[assignment]
+    __lt__ = binary(compare.Lt(), compare.lt)
+    __le__ = binary(compare.Le(), compare.le)
+    __gt__ = binary(compare.Gt(), compare.gt)
+    __ge__ = binary(compare.Ge(), compare.ge)
+    __and__ = __rand__ = general(compare.bitwise_and)
+    __or__ = __ror__ = general(compare.bitwise_or)
+    __xor__ = __rxor__ = general(compare.bitwise_xor)
 
     def __lshift__(self, other: Any) -> Any:
         return compare.bitwise_left_shift(self, other)
@@ -551,13 +490,6 @@ class Parameter(Tensor):
     __str__ = __repr__
 
 
-_PLAIN = {Tensor, Parameter}
-
-
-def _operand(x: Any) -> bool:
-    return x.__class__ in NUMBERS or isinstance(x, (Handle, int, float, np.number, np.bool_))
-
-
 def _address(a: np.ndarray) -> int:
     return native.address(a)
 
@@ -577,6 +509,7 @@ _TYPE_NAMES = {
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
 dispatch.install(Tensor)
+operators.install(Tensor, Parameter)
 
 
 def show(t: Tensor) -> str:

@@ -89,9 +89,10 @@ def scalar_tensor(s: Any, *, dtype: dt.dtype | None = None, device: Any = None,
     )
 
 
-def from_dlpack(ext_tensor: Any) -> Any:
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Any:
     """A tensor over the memory of an object that speaks DLPack."""
-    return from_numpy(np.from_dlpack(ext_tensor))
+    require_cpu(device, "from_dlpack")
+    return from_numpy(np.from_dlpack(ext_tensor, copy=copy))
 
 
 def frombuffer(

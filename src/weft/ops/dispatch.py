@@ -7,6 +7,7 @@ While a `weft.compile`d function runs, the recorder of this thread takes the cal
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,14 @@ def wrap(a: np.ndarray) -> Any:
 
 def apply(op: Op, *args: Any) -> Any:
     """The result of `op` on `args` (tensors; Python numbers where the op takes them)."""
-    if state.recorder is not None:
-        y = state.recorder.apply(op, args)
-    else:
+    recorder = state.recorder
+    if recorder is None:
         y = _new(_tensor_class)
         y._a = execute(op, args)
         if op.is_view and shares_memory(y._a, args[0]._a):
             link_view(y, args[0])
+    else:
+        y = recorder.apply(op, args)
     if state.grad and op.nondiff is None:
         for a in args:
             if a.__class__ not in NUMBERS and a._rg:
@@ -80,8 +82,14 @@ def link_view(y: Handle, x: Handle) -> None:
 
 def record(op: Op, args: tuple, y: Any) -> None:
     """Put a node on the tape: `y = op(*args)`; none for results that are not floating."""
-    if dtype_of(y).category != dt.FLOAT:
-        return
+    if y._ghost is None:
+        shape, np_dtype = y._a.shape, y._a.dtype
+        if np_dtype.kind in "iub":
+            return
+    else:
+        shape, np_dtype = y._ghost.shape, y._ghost.dtype.np
+        if y._ghost.dtype.category != dt.FLOAT:
+            return
     keep: Any = op.saved_args
     if op.saved_for is not None:  # only what the cotangents that are wanted will read
         keep = set()
@@ -90,8 +98,11 @@ def record(op: Op, args: tuple, y: Any) -> None:
                 keep.update(reads)
     edges = []
     saved = []
-    versions = []
-    for i, a in enumerate(args):
+    versions: list | tuple = ()
+    meta = None
+    i = -1
+    for a in args:
+        i += 1
         if a.__class__ in NUMBERS:
             edges.append(None)
             saved.append(a)
@@ -100,14 +111,21 @@ def record(op: Op, args: tuple, y: Any) -> None:
         if keep is None or i in keep:
             saved.append(a)
             st = a._st
-            versions.append(0 if st is None else st.version)
-        elif a._ghost is None:
-            saved.append(Meta(a._a.shape, a._a.dtype))
-        else:
+            if versions:
+                versions.append(0 if st is None else st.version)  # type: ignore[union-attr]
+            else:
+                versions = [0 if st is None else st.version]
+        elif a._ghost is not None:
             saved.append(Meta(a._ghost.shape, a._ghost.dtype.np))
+        elif a._a.shape == shape and a._a.dtype is np_dtype:  # most often: one for all
+            if meta is None:
+                meta = Meta(shape, np_dtype)
+            saved.append(meta)
+        else:
+            saved.append(Meta(a._a.shape, a._a.dtype))
     if op.saves_result:
         result = alias(y)
-        versions.append(0 if y._st is None else y._st.version)
+        versions = [*versions, 0 if y._st is None else y._st.version]
     else:
         result = None
     y._fn = TapeNode(op, tuple(edges), tuple(saved), tuple(versions), result)
@@ -136,42 +154,31 @@ SMALL = 16_384  # elements up to which NumPy beats a native launch where IEEE fi
 def execute(op: Op, args: tuple) -> np.ndarray:
     """The value of `op` on the operands' values."""
     host = op.host
-    if host is not None and (op.plan is None or _small(args)):
-        token = _errors.set(_quiet)
-        try:
-            y = host(*[a if a.__class__ in NUMBERS else a._a for a in _wide(args)])
-            if y.__class__ is not np.ndarray:
-                return np.asarray(y)  # ufuncs give scalars for 0-dim operands
-            # ufuncs keep the operands' order of dims; ours are C-contiguous, compiled and eager
-            return y if y.flags.c_contiguous or op.is_view else np.array(y, order="C")
-        except (ValueError, TypeError, IndexError):
-            op.type(*types_of(args))  # says what is wrong in the op's own words
-            raise
-        finally:
-            _errors.reset(token)
+    if host is None:
+        return _run_body(op, args)._a if op.plan is None else _run_native(op, args)
+    arrays = [a._a if a.__class__ not in NUMBERS else a for a in args]
+    if len(args) == 2:
+        a, b = arrays
+        if b.__class__ in NUMBERS:
+            arrays[1] = number_array(b, a.dtype)
+        elif a.__class__ in NUMBERS:
+            arrays[0] = number_array(a, b.dtype)
     if op.plan is not None:
-        return _run_native(op, args)
-    return _run_body(op, args)._a
-
-
-def _wide(args: tuple) -> tuple:
-    """Beside bfloat16 a Python number makes NumPy promote, beside uint8 it may not fit: there, the
-    number becomes a 0-dim tensor of that dtype."""
-    if len(args) != 2:
-        return args
-    a, b = args
-    if b.__class__ in NUMBERS:
-        return args if a._a.dtype.char in "fd" else (a, wrap(number_array(b, a._a.dtype)))
-    if a.__class__ in NUMBERS:
-        return args if b._a.dtype.char in "fd" else (wrap(number_array(a, b._a.dtype)), b)
-    return args
-
-
-def _small(args: tuple) -> bool:
-    for a in args:
-        if a.__class__ not in NUMBERS and a._a.size > SMALL:
-            return False
-    return True
+        for a in arrays:
+            if a.__class__ is np.ndarray and a.size > SMALL:
+                return _run_native(op, args)
+    token = _errors.set(_quiet)
+    try:
+        y = host(*arrays)
+    except (ValueError, TypeError, IndexError):
+        op.type(*types_of(args))  # says what is wrong in the op's own words
+        raise
+    finally:
+        _errors.reset(token)
+    if y.__class__ is not np.ndarray:
+        return np.asarray(y)  # ufuncs give scalars for 0-dim operands
+    # ufuncs keep the operands' order of dims; ours are C-contiguous, compiled and eager
+    return y if y.ndim < 2 or y.flags.c_contiguous or op.is_view else np.array(y, order="C")
 
 
 def types_of(args: tuple) -> list[Type]:
@@ -202,8 +209,20 @@ def _run_body(op: Op, args: tuple) -> Any:
 
 
 def _run_native(op: Op, args: tuple) -> np.ndarray:
-    arrays = _arrays(args)
-    key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
+    for a in args:
+        if a.__class__ in NUMBERS:
+            arrays = _arrays(args)
+            break
+    else:
+        arrays = [a._a for a in args]
+    if len(arrays) == 2:  # written out: half of a small op's time is this key
+        a, b = arrays
+        key: tuple = (op, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype)
+    elif len(arrays) == 1:
+        a = arrays[0]
+        key = (op, a.shape, a.strides, a.dtype)
+    else:
+        key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
     found = _launches.get(key)
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
@@ -216,9 +235,11 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
             return _run_native(op, tuple(wrap(np.array(a, order="C")) for a in arrays))
         if len(_launches) > _LAUNCH_CAP:
             _launches.clear()
-        found = _launches[key] = (launch, t.shape, t.dtype.np)
-    launch, shape, np_dtype = found
-    out = memory.empty(shape, np_dtype)
+        # memory's own blocks serve sizes at which NumPy's are slower
+        new = np.empty if out_layout.size * t.dtype.itemsize < memory.SMALL else memory.empty
+        found = _launches[key] = (launch, t.shape, t.dtype.np, new)
+    launch, shape, np_dtype, new = found
+    out = new(shape, np_dtype)
     if launch is None:  # nothing to compute: no elements
         return out
     status = native.launch(launch, out, arrays)
@@ -238,13 +259,31 @@ def _arrays(args: tuple) -> list[np.ndarray]:
     return [number_array(a, np_dtype) if a.__class__ in NUMBERS else a._a for a in args]
 
 
+_numbers: dict[tuple, np.ndarray] = {}
+_NUMBERS_CAP = 1_000
+
+
 def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
-    """A Python number as a 0-dim array; integers wrap as in C, as torch's do."""
-    if np_dtype.kind in "iu" and x.__class__ is int:
-        return np.array(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(np_dtype)
-    return np.asarray(x).astype(np_dtype)
+    """A Python number as a read-only 0-dim array; integers wrap as in C, as torch's do."""
+    key = (x, x.__class__, np_dtype)
+    found = _numbers.get(key)
+    if found is None:
+        if np_dtype.kind in "iu" and x.__class__ is int:
+            found = np.array(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(np_dtype)
+        else:
+            found = np.asarray(x).astype(np_dtype)
+        found.flags.writeable = False
+        if x and x == x:  # 0.0 and -0.0 are one key, a NaN is none
+            if len(_numbers) > _NUMBERS_CAP:
+                _numbers.clear()
+            _numbers[key] = found
+    return found
 
 
 def plan_of(op: Op, ins: list[Layout], out: Layout) -> native.Launch | None:
     """The native code of one op call: the kind's generator, or the op's own planner."""
+    try:  # a kernel reads as many operands as its op has, whatever it is given
+        inspect.signature(op.body if op.oracle is None else op.oracle).bind(*ins)
+    except TypeError as e:
+        raise TypeError(f"{op.name}: {len(ins)} operands do not fit ({e})") from None
     return op.plan(ins, out)
