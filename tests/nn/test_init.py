@@ -63,3 +63,8 @@ def test_a_generator_of_ones_own():
     a = nn.init.normal_(weft.empty(20), generator=g)
     weft.manual_seed(7)
     assert np.array_equal(a.numpy(), nn.init.normal_(weft.empty(20)).numpy())
+
+
+def test_the_older_names_warn():
+    with pytest.warns(FutureWarning, match=r"in favor of `nn\.init\.constant_`"):
+        assert nn.init.constant(weft.empty(2), 3.0).tolist() == [3, 3]

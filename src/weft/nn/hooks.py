@@ -13,6 +13,7 @@ from typing import Any
 import weft
 from weft.autograd import Function
 
+AROUND_CALLS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 RemovableHandle = weft.autograd.hooks.RemovableHandle
 
 
@@ -98,6 +99,10 @@ def replaced(hooks: Iterable[Callable], module: Any, name: str, value: Any) -> A
 
 def call(module: Any, args: tuple, kw: dict) -> Any:
     """module.forward(*args, **kw) with the hooks around it."""
+    if not (Everywhere.active or any(module.__dict__[name] for name in AROUND_CALLS)):
+        if module._compiled_call_impl is None:
+            module.__dict__["_hooked"] = False  # the last hook was removed
+        return module.forward(*args, **kw)
     run = _Call(module, args, kw)
     try:
         return run.run()

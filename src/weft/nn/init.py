@@ -6,8 +6,10 @@ the values are torch's, bit for bit.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -244,3 +246,26 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
         for col in range(cols):
             values[weft.randperm(rows).numpy()[:zeros], col] = 0
         return tensor.copy_(weft.from_numpy(values))
+
+
+def _older_name(fn: Callable) -> Callable:
+    """torch's first names, without the underscore: the same functions, with a warning."""
+    name = fn.__name__
+
+    @functools.wraps(fn)
+    def older(*args: Any, **kwargs: Any) -> Tensor:
+        warnings.warn(
+            f"`nn.init.{name[:-1]}` is now deprecated in favor of `nn.init.{name}`.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return fn(*args, **kwargs)
+
+    older.__name__ = older.__qualname__ = name[:-1]
+    return older
+
+
+uniform, normal, constant = map(_older_name, (uniform_, normal_, constant_))
+eye, dirac, orthogonal, sparse = map(_older_name, (eye_, dirac_, orthogonal_, sparse_))
+xavier_uniform, xavier_normal = map(_older_name, (xavier_uniform_, xavier_normal_))
+kaiming_uniform, kaiming_normal = map(_older_name, (kaiming_uniform_, kaiming_normal_))

@@ -6,7 +6,7 @@ from typing import Any
 
 from weft import Parameter, Tensor, empty
 
-__all__ = ["Buffer", "Parameter"]
+__all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "is_lazy"]
 
 
 class Buffer(Tensor):
@@ -38,3 +38,61 @@ class Buffer(Tensor):
 
 def _rebuild_buffer(data: Tensor, persistent: bool) -> Buffer:
     return Buffer(data, persistent=persistent)
+
+
+class _Uninitialized:
+    """A tensor whose shape is not known yet; `materialize` turns it into an ordinary one."""
+
+    cls_to_become: type
+
+    def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
+        """Take a shape, with memory that nobody has written."""
+        self.data = empty(tuple(shape), device=device, dtype=dtype or self.data.dtype)
+        self.__class__ = self.cls_to_become
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError(
+            "Can't access the shape of an uninitialized parameter or buffer. This error usually "
+            "happens in `load_state_dict` when trying to load an uninitialized parameter into an "
+            "initialized one. Call `forward` to initialize the parameters before accessing their "
+            "attributes."
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __deepcopy__(self: Any, memo: dict) -> Any:
+        made = memo[id(self)] = type(self)(self.requires_grad, dtype=self.data.dtype)
+        return made
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A Parameter that gets its shape from the first input."""
+
+    cls_to_become = Parameter
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> Any:
+        return Parameter.__new__(cls, empty(0, device=device, dtype=dtype), requires_grad)
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        pass
+
+
+class UninitializedBuffer(_Uninitialized, Tensor):
+    """A buffer that gets its shape from the first input."""
+
+    cls_to_become = Tensor
+
+    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> Any:
+        made = object.__new__(cls)
+        made.data = empty(0, device=device, dtype=dtype)
+        return made
+
+    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> None:
+        pass
+
+
+def is_lazy(param: Any) -> bool:
+    """Whether a tensor still waits for its shape."""
+    return isinstance(param, _Uninitialized)

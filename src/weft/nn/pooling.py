@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from weft import Tensor
 from weft.nn import functional as F
@@ -60,6 +60,43 @@ class MaxPool3d(_MaxPool):
 
     def forward(self, input: Tensor) -> Any:
         return self._pool(F.max_pool3d, input)
+
+
+class _MaxUnpool(Module):
+    """y = x put back where max pooling found it, zeros elsewhere."""
+
+    dims: ClassVar[int]
+
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
+        super().__init__()
+        self.kernel_size = ntuple(kernel_size, self.dims)
+        self.stride = ntuple(kernel_size if stride is None else stride, self.dims)
+        self.padding = ntuple(padding, self.dims)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """The inverse of MaxPool1d; `indices` are those that it returned."""
+
+    dims = 1
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        return F.max_unpool1d(
+            input, indices, self.kernel_size, self.stride, self.padding, output_size
+        )
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """The inverse of MaxPool2d; `indices` are those that it returned."""
+
+    dims = 2
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        return F.max_unpool2d(
+            input, indices, self.kernel_size, self.stride, self.padding, output_size
+        )
 
 
 class AvgPool1d(Module):

@@ -22,7 +22,7 @@ def _norm(x: Tensor, p: float) -> Tensor:
         return x.square().sum().sqrt()
     a = x.abs()
     if p == 0.0:
-        return (x != 0).sum().to(x.dtype)
+        return weft.count_nonzero(x).to(x.dtype)
     if math.isinf(p):
         return a.amax() if p > 0 else a.amin()
     return a.sum() if p == 1.0 else a.pow(p).sum().pow(1.0 / p)
