@@ -22,20 +22,30 @@ from weft.ops.dispatch import (
     NUMBERS,
     apply,
     dtype_of,
+    link_view,
     number_array,
-    record,
     shape_of,
     types_of,
     wrap,
 )
 from weft.ops.index import Index, IndexPut, outside, result_shape
-from weft.ops.strided import AsStrided
 from weft.ops.view import Reshape, Select, Slice, reshape, unsqueeze
 from weft.ops.write import check_writable, store, write
 
 
 def getitem(x: Any, index: Any) -> Any:
     """x[index]: a view for ints, slices, None and Ellipsis; a copy for masks and index tensors."""
+    if state.recorder is None and x._ghost is None and not (x._rg and state.grad):
+        items = index if index.__class__ is tuple else (index,)
+        if _is_plain(items):
+            try:
+                a = x._a[items] if Ellipsis in items else x._a[(*items, ...)]
+            except IndexError:
+                pass  # to be said in torch's words
+            else:
+                y = wrap(a)
+                link_view(y, x)
+                return y
     if index.__class__ is int:
         return _select(x, 0, index, 0)
     if (
@@ -59,6 +69,8 @@ def getitem(x: Any, index: Any) -> Any:
 def setitem(x: Any, index: Any, value: Any) -> None:
     """x[index] = value: the memory that x[index] names gets value, cast and broadcast."""
     value = _value(x, value)
+    if _written_now(x, index, value):
+        return
     y, indices = _basic(x, index)
     if indices:
         if dtype_of(value) is not dtype_of(x):
@@ -69,12 +81,11 @@ def setitem(x: Any, index: Any, value: Any) -> None:
                     "source."
                 )
             value = cast(value, dtype_of(x))
-        _put(x, y, indices, value, "set")
+        _put(y, indices, value, "set")
         return
     value = _without_leading_ones(cast(value, dtype_of(x)), len(shape_of(y)))
     _expandable(shape_of(value), shape_of(y))
     write(y, value)
-    _still_a_view(x, y)
 
 
 def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
@@ -85,7 +96,7 @@ def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
             "Index put requires the source and destination dtypes match, got "
             f"{dtype_of(x).name} for the destination and {dtype_of(values).name} for the source."
         )
-    _put(x, y, found, values, "add" if accumulate else "set")
+    _put(y, found, values, "add" if accumulate else "set")
     return x
 
 
@@ -283,6 +294,39 @@ def _value(x: Any, value: Any) -> Any:
     raise TypeError(f"can't assign a {type(value).__name__} to a torch.{dtype_of(x).name} tensor")
 
 
+_PLAIN = (int, type(None), type(Ellipsis))
+
+
+def _is_plain(items: tuple) -> bool:
+    """Only ints, slices, None and ...: what NumPy reads as torch does, apart from its errors."""
+    for i in items:
+        if i.__class__ is slice:
+            if i.step is not None and (i.step.__class__ is not int or i.step <= 0):
+                return False
+        elif i.__class__ not in _PLAIN:
+            return False
+    return True
+
+
+def _written_now(x: Any, index: Any, value: Any) -> bool:
+    """The usual write at once: plain indices, one dtype, no tape.  False leaves it to the rest."""
+    if state.recorder is not None or x._ghost is not None or value._ghost is not None:
+        return False
+    if state.grad and (x._rg or value._rg):
+        return False
+    if not _is_plain(index if index.__class__ is tuple else (index,)):
+        return False
+    a, v = x._a, value._a
+    if a.dtype is not v.dtype or not a.flags.writeable or 0 in a.strides:
+        return False
+    try:
+        a[index] = v
+    except (IndexError, ValueError):
+        return False  # to be said in torch's words
+    storage_of(x).version += 1
+    return True
+
+
 def _without_leading_ones(value: Any, rank: int) -> Any:
     shape = shape_of(value)
     drop = 0
@@ -307,7 +351,7 @@ def _expandable(have: tuple[int, ...], want: tuple[int, ...]) -> None:
             )
 
 
-def _put(x: Any, y: Any, indices: dict[int, Any], value: Any, mode: str) -> None:
+def _put(y: Any, indices: dict[int, Any], value: Any, mode: str) -> None:
     check_writable(y)
     dims, at = _placement(indices)
     tensors = tuple(indices[d] for d in dims)
@@ -319,7 +363,6 @@ def _put(x: Any, y: Any, indices: dict[int, Any], value: Any, mode: str) -> None
         _put_now(op, y, tensors, value)
         return
     store(y, apply(op, y, value, *tensors))
-    _still_a_view(x, y)
 
 
 def _put_now(op: IndexPut, y: Any, tensors: tuple, value: Any) -> None:
@@ -332,10 +375,3 @@ def _put_now(op: IndexPut, y: Any, tensors: tuple, value: Any) -> None:
         key[d] = i
     a[tuple(key)] = value._a
     storage_of(y).version += 1
-
-
-def _still_a_view(x: Any, y: Any) -> None:
-    """Tell the tape that x, itself a view, sees what has been written through its view y."""
-    base = x._base
-    if y is not x and base is not None and base._rg and base._fn is not None and state.grad:
-        record(AsStrided(shape_of(x), x.stride(), x.storage_offset()), (base,), x)
