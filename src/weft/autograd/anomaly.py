@@ -94,7 +94,9 @@ def run(node: TapeNode, g: Any, result: Any, saved: tuple) -> tuple:
     try:
         given = node.op.vjp(g, result, *saved)
         out = tuple(
-            c() if c is not None and e is not None and callable(c) and not isinstance(c, Handle) else c
+            c()
+            if c is not None and e is not None and callable(c) and not isinstance(c, Handle)
+            else c
             for c, e in zip(given, node.edges, strict=False)
         )
     except Exception:

@@ -182,7 +182,9 @@ def vmap(
     def mapped_once(flat: list, dims: list, rebuild: Callable, size: int, kw: dict) -> Any:
         outer = state.recorder
         level = Level(size, outer, randomness)
-        inside = [x if d is None else _ghost_of(level, x, d) for x, d in zip(flat, dims, strict=True)]
+        inside = [
+            x if d is None else _ghost_of(level, x, d) for x, d in zip(flat, dims, strict=True)
+        ]
         state.recorder = level
         try:
             out = func(*rebuild(inside), **kw)
@@ -190,9 +192,7 @@ def vmap(
             state.recorder = outer
         leaves, rebuild_out = flatten(out)
         places = _spread(out_dims, out)
-        return rebuild_out(
-            [_outside(level, y, d) for y, d in zip(leaves, places, strict=True)]
-        )
+        return rebuild_out([_outside(level, y, d) for y, d in zip(leaves, places, strict=True)])
 
     return mapped
 

@@ -57,7 +57,9 @@ def checkpoint(
             raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
         return _Reentrant.apply(function, preserve_rng_state, *args)
     if determinism_check not in ("default", "none"):
-        raise ValueError(f"determinism_check must be 'default' or 'none', got {determinism_check!r}")
+        raise ValueError(
+            f"determinism_check must be 'default' or 'none', got {determinism_check!r}"
+        )
     first, again = (nullcontext(), nullcontext()) if context_fn is None else context_fn()
     frame = _Frame(function, args, kwargs, again, preserve_rng_state, determinism_check)
     if not state.grad:
@@ -198,7 +200,9 @@ class _Reentrant(Function):
         with _rng_from(ctx.rng), enable_grad():
             outs = ctx.function(*args)
         outs = outs if isinstance(outs, (tuple, list)) else (outs,)
-        pairs = [(o, g) for o, g in zip(outs, grads, strict=True) if isinstance(o, Handle) and o._rg]
+        pairs = [
+            (o, g) for o, g in zip(outs, grads, strict=True) if isinstance(o, Handle) and o._rg
+        ]
         if not pairs:
             raise RuntimeError(
                 "none of output has requires_grad=True, this checkpoint() is not necessary"

@@ -48,7 +48,11 @@ def grad_and_value(func: Callable, argnums: Any = 0, has_aux: bool = False) -> C
             if not isinstance(out, Handle) or shape_of(out) != ():
                 raise RuntimeError(
                     "Expected f(*args) to return a scalar tensor, got "
-                    + (f"tensor with {len(shape_of(out))} dims" if isinstance(out, Handle) else str(type(out)))  # fmt: skip  # noqa: E501
+                    + (
+                        f"tensor with {len(shape_of(out))} dims"
+                        if isinstance(out, Handle)
+                        else str(type(out))
+                    )  # fmt: skip
                 )
             gs = inner.pull((out,), (None,))
             out, aux = inner.outside((out, aux))
@@ -159,7 +163,9 @@ def jacrev(
         parts = [split(c, sizes, 0) for c in columns]
         rows = []
         for k, y in enumerate(ys):
-            each = [reshape(p[k], (*shape_of(y), *shape_of(x))) for p, x in zip(parts, xs, strict=True)]
+            each = [
+                reshape(p[k], (*shape_of(y), *shape_of(x))) for p, x in zip(parts, xs, strict=True)
+            ]
             rebuilt = rebuild_in(each)
             rows.append(rebuilt if multi else rebuilt[0])
         result = rebuild_out(rows)
@@ -353,5 +359,3 @@ class _Inner:
                 elif id(e) not in self.own:
                     return True
         return False
-
-

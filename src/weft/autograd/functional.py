@@ -54,7 +54,9 @@ def jacobian(
     xs, many_in = _tuple(inputs)
     if strategy == "forward-mode":
         if create_graph:
-            raise NotImplementedError("jacobian: create_graph=True with forward-mode is not supported")
+            raise NotImplementedError(
+                "jacobian: create_graph=True with forward-mode is not supported"
+            )
         got = F.jacfwd(func, tuple(range(len(xs))))(*xs)
         rows = got if isinstance(got, tuple) and isinstance(got[0], tuple) else (got,)
         picked = tuple(r if many_in else r[0] for r in rows)

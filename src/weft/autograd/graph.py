@@ -51,10 +51,7 @@ def _refuse(self: Stale, *args: Any) -> Any:
     raise RuntimeError(self._message)
 
 
-for _name in (
-    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul "
-    "neg abs invert eq ne lt le gt ge and rand or ror xor rxor getitem bool float int len iter"
-).split():
+for _name in ["add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow", "matmul", "rmatmul", "neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "getitem", "bool", "float", "int", "len", "iter"]:
     setattr(Stale, f"__{_name}__", _refuse)
 Stale.__hash__ = object.__hash__  # type: ignore[method-assign]
 
@@ -123,8 +120,6 @@ def saved_values(node: TapeNode) -> tuple[tuple, Any]:
 
 
 # ------------------------------------------------------------------------------ hooks
-
-
 
 
 class saved_tensors_hooks:
