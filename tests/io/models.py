@@ -1,4 +1,4 @@
-"""Small models of each sort, with an example input: what files, exports and servers are tested on."""
+"""Small models of each sort with an example: what files, exports and servers are tested on."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io as io_module
 import json
 import math
 from pathlib import Path
@@ -114,23 +115,34 @@ def test_state_of_wrong_form(form: str, tmp_path: Path) -> None:
         weft.load(path)
 
 
-def test_names_that_say_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not read or written yet"):
-        weft.save({}, tmp_path / "m.pt")
-    with pytest.raises(ValueError, match="not read or written yet"):
-        weft.load(tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="must end in"):
-        weft.load(tmp_path / "m.txt")
-    with pytest.raises(FileNotFoundError):
-        weft.load(tmp_path / "m.weft")
-    with pytest.raises(TypeError):
-        weft.load(3)
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m", "m.bin"])
+def test_other_endings_are_torch_s_files(name: str, tmp_path: Path) -> None:
+    weft.save({"w": weft.ones(2), "n": [1, "a"]}, tmp_path / name)
+    back = weft.load(tmp_path / name)
+    assert back["w"].tolist() == [1, 1] and back["n"] == [1, "a"]
+
+
+def test_torch_s_files_without_a_name() -> None:
+    memory = io_module.BytesIO()
+    weft.save(weft.ones(2), memory)
+    memory.seek(0)
+    assert weft.load(memory).tolist() == [1, 1]
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    for name in ("m.weft", "m.safetensors", "m.pt"):
+        with pytest.raises(FileNotFoundError):
+            weft.load(tmp_path / name)
     with pytest.raises(TypeError):
         weft.save([1], tmp_path / "m.safetensors")
+    with pytest.raises(TypeError):
+        weft.save({}, tmp_path / "m.weft", 3)
     weft.save({}, tmp_path / "m.weft")
     assert weft.load(tmp_path / "m.weft", map_location="cpu", weights_only=True) == {}
     with pytest.raises(RuntimeError, match="CPU"):
         weft.load(tmp_path / "m.weft", map_location="cuda")
+    with pytest.raises(TypeError, match="unheard"):
+        weft.load(tmp_path / "m.weft", unheard=1)
 
 
 def test_another_format_or_no_weft_file(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ TEXTS = [
     "  %0: f32[3,4] = LayerNorm(ndims=1, eps=1e-05)(x, x, x)",
     "  %0: f32[3,4] = LayerNorm(ndims=7, eps=1e-05)(x, x, x)",
     "  %0: f32[3,4] = Attention(causal=False, scale=1.0, with_sums=False)(x, x, x)",
-    "  %0: f32[1,1,1,1] = Conv2d(stride=(0, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)(x, x)",
+    "  %0: f32[1,1,1,1] = Conv2d(stride=(0, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1)"
+    "(x, x)",
     "  %0: f32[1099511627776] = Full(shape=(1099511627776,), value=1.0, dtype=f32)()",
     "  %0: f32[9,9] = Full(shape=(-9, -9), value=1.0, dtype=f32)()",
     "  %0: f32[3,4] = Draw(kind='normal', shape=(3, 4), params=(0.0, 1.0), dtype=f32)()",
@@ -123,7 +124,7 @@ def test_refused(body: str) -> None:
 
 
 def test_a_class_of_wrong_attribute_leaves_the_right_one_alone() -> None:
-    """Ops are interned, and 1.0 == 1: a refused Softmax(dim=1.0) may not stand for Softmax(dim=1)."""
+    """Ops are interned, and 1.0 == 1: a refused Softmax(dim=1.0) may not stand for (dim=1)."""
     with pytest.raises(ValueError):
         _file("  %0: f32[3,4] = LogSoftmax(dim=0.0)(x)").run(X)
     assert weft.ones(2, 2).log_softmax(0).shape == (2, 2)
@@ -159,7 +160,10 @@ def test_bad_outputs(end: str) -> None:
 
 
 def test_outputs_that_are_inputs_views_constants_and_repeats() -> None:
-    body = "  %0: f32[4,3] = Permute(dims=(1, 0))(x)\n  %1: f32[2] = Full(shape=(2,), value=1.5, dtype=f32)()"
+    body = (
+        "  %0: f32[4,3] = Permute(dims=(1, 0))(x)\n"
+        "  %1: f32[2] = Full(shape=(2,), value=1.5, dtype=f32)()"
+    )
     got = _file(body, end="a=%0, b=%0, c=x, d=%1, e=x").run(X)
     for key, want in {
         "a": X["x"].T,
@@ -226,7 +230,8 @@ def changed(text):
             del lines[i]
             continue
         elif kind == 6:
-            line = line.replace(rng.choice(["f32", "i64", "b1"]), rng.choice(["f64", "i32", "bf16"]))
+            new = rng.choice(["f64", "i32", "bf16"])
+            line = line.replace(rng.choice(["f32", "i64", "b1"]), new)
         elif kind == 7:
             line = re.sub(r"= \\w+\\(.*?\\)\\(", f"= {rng.choice(list(REGISTRY))}()(", line)
         lines[i] = line
@@ -241,7 +246,8 @@ for _ in range(int(count)):
     ran += bool(found.checks)
     difference = found.first_difference
     # what was let in computes what its ops mean: nothing outside its operands was read
-    assert difference is None or difference.startswith("none") or "nan" in difference, (text, difference)
+    same = difference is None or difference.startswith("none") or "nan" in difference
+    assert same, (text, difference)
 print("done", ran)
 """
 

@@ -42,7 +42,11 @@ def test_an_empty_batch(tmp_path: Path) -> None:
 def test_another_process_needs_no_python_of_the_model(tmp_path: Path) -> None:
     path = tmp_path / "m.weft"
     io.save(path, *MODELS["tokens"]())
-    code = "import sys; from weft import io; r = io.verify(io.load(sys.argv[1])); print(r.ok, r.largest)"
+    code = (
+        "import sys; from weft import io\n"
+        "found = io.verify(io.load(sys.argv[1]))\n"
+        "print(found.ok, found.largest)"
+    )
     run = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert run.stdout.split() == ["True", "0.0"], run.stderr
 
@@ -68,7 +72,7 @@ def test_what_else_a_file_keeps(tmp_path: Path) -> None:
     assert file.preprocessing == {"mean": 0.5}
     assert file.metadata["weft.card"] == "what it is"
     assert file.lineage["data"] == "none" and file.lineage["weft"] == weft.__version__
-    assert [n.name for n in file.graph().inputs][0] == "row"
+    assert file.graph().inputs[0].name == "row"
     back = file.training
     assert back is not None and back["epoch"] == 3 and back[7] is weft.float16
     assert back["m"][0].tolist() == [1, 1] and back["m"][1][:3] == (1, None, b"\x00")
@@ -127,7 +131,7 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("kind", [Noisy, Counting])
 def test_models_that_are_no_function_are_refused(kind: type, tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match="random|writes"):
+    with pytest.raises(TraceError, match=r"random|writes"):
         io.save(tmp_path / "m.weft", kind(), weft.randn(2, 3))
     assert not list(tmp_path.iterdir())
 

@@ -114,7 +114,7 @@ def read(
 def _contents(path: str | os.PathLike) -> np.ndarray:
     with open(path, "rb", buffering=0) as f:
         data = np.empty(os.fstat(f.fileno()).st_size, np.uint8)
-        view, at = memoryview(data), 0
+        view, at = memoryview(data), 0  # pyright: ignore[reportArgumentType]
         while at < len(view):
             count = f.readinto(view[at:])
             if not count:

@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import weft
-from weft.io import container, model_file, safetensors, state_file
-
-_TORCH = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+from weft.core.device import device
+from weft.io import container, model_file, safetensors, state_file, torch_file
 
 
-def save(obj: Any, f: str | os.PathLike, *args: Any, **options: Any) -> Any:
-    """Write `obj` to `f`, atomically.
+def save(obj: Any, f: Any, *args: Any, **options: Any) -> Any:
+    """Write `obj` to the path `f` in one step: the old file stays until the new one is whole.
 
-    name.weft         a Module: `weft.io.save(f, module, example, ...)`, whose options are passed on;
-                      anything else that is state (dicts, lists, numbers, text, tensors): a checkpoint
+    name.weft         a Module: as `weft.io.save(f, module, example, ...)`, options passed on;
+                      any other state (dicts, lists, numbers, text, tensors): a checkpoint
     name.safetensors  a Module's state_dict, or tensors by name
-    ValueError: another ending (torch's .pt is not written); TypeError: state that cannot be stored.
+    others            as torch.save, also to an open file
+    TypeError: state that cannot be stored, an option that the kind of file lacks.
     """
     ending = _ending(f)
+    if ending is None:
+        return torch_file.save(obj, f, *args, **options)
     module = hasattr(obj, "state_dict") and hasattr(obj, "modules")
     if ending == ".weft" and module:
         return model_file.save(f, obj, *args, **options)
@@ -35,20 +36,23 @@ def save(obj: Any, f: str | os.PathLike, *args: Any, **options: Any) -> Any:
     return safetensors.save_file(tensors, f)
 
 
-def load(f: str | os.PathLike, map_location: Any = None, **options: Any) -> Any:
-    """What `f` holds; loading executes nothing.
+def load(f: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
+    """What `f` holds; loading executes nothing, `weights_only` or not.
 
     name.weft         a ModelFile (state_dict(), run(inputs), ...), or a checkpoint's state
     name.safetensors  tensors by name
-    `map_location`: only the CPU.  `weights_only` is always so.
-    FileNotFoundError; BadFile for a cut, changed or foreign file; ValueError: another ending.
+    others            as torch.load: what torch.save wrote, also from an open file
+    FileNotFoundError; BadFile (or torch's errors) for a cut, changed or foreign file.
     """
-    options.pop("weights_only", None)
-    if options:
-        raise TypeError(f"load: unknown arguments {sorted(options)}")
-    if map_location is not None and weft.device(map_location).type != "cpu":
+    ending = _ending(f)
+    if ending is None:
+        return torch_file.load(f, map_location, *args, **options)
+    unknown = set(options) - {"weights_only", "mmap"}
+    if args or unknown:
+        raise TypeError(f"load: {f} takes no further arguments, got {[*args, *sorted(unknown)]}")
+    if isinstance(map_location, (str, device)) and device(map_location).type != "cpu":
         raise RuntimeError(f"load: Weft computes on the CPU, not on {map_location}")
-    if _ending(f) == ".safetensors":
+    if ending == ".safetensors":
         return safetensors.load_file(f)
     arrays, metadata = container.read(f)
     if "weft.state" in metadata:
@@ -56,14 +60,9 @@ def load(f: str | os.PathLike, map_location: Any = None, **options: Any) -> Any:
     return model_file.from_container(f, arrays, metadata)
 
 
-def _ending(f: Any) -> str:
+def _ending(f: Any) -> str | None:
+    """.weft or .safetensors; None for torch's own kind of file."""
     if not isinstance(f, (str, os.PathLike)):
-        raise TypeError(f"a file name is wanted, got {type(f).__name__}")
+        return None
     ending = Path(f).suffix.lower()
-    if ending in _TORCH:
-        raise ValueError(
-            f"{f}: torch's {ending} files are not read or written yet; use .weft or .safetensors"
-        )
-    if ending not in (".weft", ".safetensors"):
-        raise ValueError(f"{f}: the name must end in .weft or .safetensors")
-    return ending
+    return ending if ending in (".weft", ".safetensors") else None

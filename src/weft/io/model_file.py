@@ -140,8 +140,7 @@ def _plain(g: Graph) -> Graph:
 def _resized(t: weft.Tensor, size: int) -> weft.Tensor:
     if not t.ndim:
         return t
-    rows = [t[i % t.shape[0]] for i in range(size)]
-    return weft.stack(rows)
+    return weft.stack([t.select(0, i % t.shape[0]) for i in range(size)])
 
 
 def _record(model: Any, inputs: Mapping[str, weft.Tensor], arrays: dict) -> dict:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
+import weft
 from weft.serve.model import BadRequest, ServedModel
 
 MAX_BODY = 64 << 20
@@ -16,13 +17,14 @@ def _starlette() -> Any:
     try:
         import starlette.applications as applications
         import starlette.concurrency as concurrency
+        import starlette.exceptions as exceptions
         import starlette.responses as responses
         import starlette.routing as routing
     except ImportError:
         raise ImportError(
             'the server needs starlette and uvicorn: pip install "weft[serve]"'
         ) from None
-    return applications, concurrency, responses, routing
+    return applications, concurrency, exceptions, responses, routing
 
 
 def make_app(models: Sequence[ServedModel]) -> Any:
@@ -32,13 +34,17 @@ def make_app(models: Sequence[ServedModel]) -> Any:
     POST /v2/models/NAME/infer
     GET  /v1/models/NAME            POST /v1/models/NAME:predict
     GET  /                          a page to try the first model
-    Errors are {"error": "..."} with 400, 404, 413 or 503.
+    Errors are {"error": "..."}: 400 the request does not fit, 404 no such model or path, 405, 413
+    larger than MAX_BODY, 503 the model failed its verification.
     """
-    applications, concurrency, responses, routing = _starlette()
+    applications, concurrency, exceptions, responses, routing = _starlette()
     by_name = {m.name: m for m in models}
 
     def error(status: int, text: str) -> Any:
         return responses.JSONResponse({"error": text}, status_code=status)
+
+    async def http_error(request: Any, problem: Any) -> Any:
+        return error(problem.status_code, f"{problem.detail}: {request.method} {request.url.path}")
 
     def find(request: Any) -> ServedModel:
         name = request.path_params["name"]
@@ -46,18 +52,16 @@ def make_app(models: Sequence[ServedModel]) -> Any:
             raise LookupError(f"no model {name!r}: this server has {sorted(by_name)}")
         return by_name[name]
 
-    async def body_of(request: Any) -> Any:
+    async def bytes_of(request: Any) -> bytes:
+        told = request.headers.get("content-length", "")
+        if told.isdecimal() and int(told) > MAX_BODY:
+            raise OverflowError(f"the request is larger than {MAX_BODY} bytes")
         data = bytearray()
         async for chunk in request.stream():
             data += chunk
             if len(data) > MAX_BODY:
                 raise OverflowError(f"the request is larger than {MAX_BODY} bytes")
-        try:
-            return json.loads(bytes(data))
-        except ValueError as e:
-            raise BadRequest(f"the request is not JSON: {e}") from None
-        except RecursionError:
-            raise BadRequest("the request is nested too deeply") from None
+        return bytes(data)
 
     def guarded(handler: Any) -> Any:
         async def run(request: Any) -> Any:
@@ -72,28 +76,27 @@ def make_app(models: Sequence[ServedModel]) -> Any:
 
         return run
 
-    def answering(model: ServedModel) -> Any:
-        return None if model.ready else error(503, f"model {model.name!r} failed its verification")
+    def answering(answer: Callable[[ServedModel, Any], dict]) -> Any:
+        """The handler of requests to a model; all but reading the body is off the event loop."""
 
-    @guarded
-    async def infer(request: Any) -> Any:
-        model = find(request)
-        refusal = answering(model)
-        if refusal is not None:
-            return refusal
-        body = await body_of(request)
-        outputs = await concurrency.run_in_threadpool(model.infer, model.from_v2(body))
-        return responses.JSONResponse(_finite(model.to_v2(outputs, body.get("id"))))
+        async def handle(request: Any) -> Any:
+            model = find(request)
+            if not model.ready:
+                return error(503, f"model {model.name!r} failed its verification")
+            data = await bytes_of(request)
+            text = await concurrency.run_in_threadpool(
+                lambda: _to_json(answer(model, _from_json(data)))
+            )
+            return responses.Response(text, media_type="application/json")
 
-    @guarded
-    async def predict(request: Any) -> Any:
-        model = find(request)
-        refusal = answering(model)
-        if refusal is not None:
-            return refusal
-        arrays, by_row = model.from_v1(await body_of(request))
-        outputs = await concurrency.run_in_threadpool(model.infer, arrays)
-        return responses.JSONResponse(_finite(model.to_v1(outputs, by_row=by_row)))
+        return guarded(handle)
+
+    def infer(model: ServedModel, body: Any) -> dict:
+        return model.to_v2(model.infer(model.from_v2(body)), body)
+
+    def predict(model: ServedModel, body: Any) -> dict:
+        arrays, rows = model.from_v1(body)
+        return model.to_v1(model.infer(arrays), rows)
 
     @guarded
     async def describe(request: Any) -> Any:
@@ -122,7 +125,8 @@ def make_app(models: Sequence[ServedModel]) -> Any:
         return responses.JSONResponse({"ready": good}, status_code=200 if good else 503)
 
     async def server(request: Any) -> Any:
-        return responses.JSONResponse({"name": "weft", "version": "1", "extensions": []})
+        facts = {"name": "weft", "version": weft.__version__, "extensions": []}
+        return responses.JSONResponse(facts)
 
     async def page(request: Any) -> Any:
         return responses.HTMLResponse(page_of(models[0]))
@@ -136,20 +140,29 @@ def make_app(models: Sequence[ServedModel]) -> Any:
             route("/v2/health/ready", ready),
             route("/v2/models/{name}", describe),
             route("/v2/models/{name}/ready", model_ready),
-            route("/v2/models/{name}/infer", infer, methods=["POST"]),
-            route("/v1/models/{name}:predict", predict, methods=["POST"]),
+            route("/v2/models/{name}/infer", answering(infer), methods=["POST"]),
+            route("/v1/models/{name}:predict", answering(predict), methods=["POST"]),
             route("/v1/models/{name}", status),
-        ]
+        ],
+        exception_handlers={exceptions.HTTPException: http_error},
     )
 
 
-def _finite(answer: dict) -> dict:
+def _from_json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        raise BadRequest(f"the request is not JSON: {e}") from None
+    except RecursionError:
+        raise BadRequest("the request is nested too deeply") from None
+
+
+def _to_json(answer: dict) -> str:
     """JSON has no NaN: a model that answers one is reported as such."""
     try:
-        json.dumps(answer, allow_nan=False)
+        return json.dumps(answer, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        raise BadRequest("the model's answer holds NaN or infinity, which JSON cannot carry") from None  # noqa: E501
-    return answer
+        raise BadRequest("the answer holds NaN or infinity, which JSON cannot carry") from None
 
 
 def page_of(model: ServedModel) -> str:

@@ -71,7 +71,7 @@ class Emit:
         while ins and not ins[-1]:  # optional operands at the end are left out
             ins = ins[:-1]
         ready = {
-            k: element_type(dt.from_np(v)) if isinstance(v, np.dtype | type) else v
+            k: element_type(dt.from_np(np.dtype(v))) if isinstance(v, np.dtype | type) else v
             for k, v in attrs.items()
         }
         self.protos.append(
