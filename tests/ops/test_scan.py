@@ -79,7 +79,11 @@ def test_logsumexp(rng):
     a = rng.normal(size=(2, 3, 4)) * 100
     x = weft.from_numpy(a)
     got = x.logsumexp((0, 2), keepdim=True)
-    np.testing.assert_allclose(got.numpy(), np.logaddexp.reduce(np.logaddexp.reduce(a, 2, keepdims=True), 0, keepdims=True), 1e-12)  # noqa: E501
+    np.testing.assert_allclose(
+        got.numpy(),
+        np.logaddexp.reduce(np.logaddexp.reduce(a, 2, keepdims=True), 0, keepdims=True),
+        1e-12,
+    )
     assert T([-inf, -inf]).logsumexp(0).item() == -inf and T([inf, 1.0]).logsumexp(0).item() == inf
     assert weft.zeros(0).logsumexp(0).item() == -inf
     assert T([1, 2]).logsumexp(0).dtype is weft.float32

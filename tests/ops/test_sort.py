@@ -15,7 +15,9 @@ from weft.ops.sort import ArgSort, KthIndex, ModeIndex, TopKIndex
 T, nan, inf = weft.tensor, math.nan, math.inf
 
 
-@pytest.mark.parametrize("kind", [ArgSort, ModeIndex, SearchSorted, TopKIndex, KthIndex], ids=lambda k: k.name)
+@pytest.mark.parametrize(
+    "kind", [ArgSort, ModeIndex, SearchSorted, TopKIndex, KthIndex], ids=lambda k: k.name
+)
 def test_every_rule(kind):
     check(kind)
 

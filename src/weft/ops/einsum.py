@@ -188,9 +188,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2, out: Any = None) -> Any:
         if dims < 0:
             raise RuntimeError(f"tensordot expects dims >= 0, but got dims={dims}")
         if dims > min(m, n):
-            raise RuntimeError(
-                f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}"
-            )
+            raise RuntimeError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}")
         dims = (list(range(m - dims, m)), list(range(dims)))
     first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
     if len(first) != len(second):
@@ -313,9 +311,7 @@ def multi_dot(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """The product of all matrices, in the order of least work; the ends may be vectors."""
     xs = list(tensors)
     if len(xs) < 2:
-        raise RuntimeError(
-            f"multi_dot(): expected at least 2 tensors but got {len(xs)}"
-        )
+        raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(xs)}")
     first, last = len(shape_of(xs[0])) == 1, len(shape_of(xs[-1])) == 1
     if first:
         xs[0] = unsqueeze(xs[0], 0)
@@ -347,5 +343,3 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :]"""
     apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
     return apart.norm(p, -1)
-
-

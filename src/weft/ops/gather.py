@@ -198,9 +198,7 @@ class ScatterReduce(_Scatter):
 # ------------------------------------------------------------------------------- functions
 
 
-def gather(
-    input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: Any = None
-) -> Any:
+def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: Any = None) -> Any:
     """y[i, j, k] = input[i, index[i, j, k], k] for dim 1.
 
     RuntimeError: ranks differ, the index is larger than input outside `dim`, an index outside

@@ -338,9 +338,7 @@ def index_select(input: Any, dim: int, index: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def _written(
-    op: str, mode: str, input: Any, dim: int, index: Any, source: Any, wrap: bool
-) -> Any:
+def _written(op: str, mode: str, input: Any, dim: int, index: Any, source: Any, wrap: bool) -> Any:
     x, d, index = _vector(op, input, dim, index)
     shape = shape_of(x)
     source = source if shape_of(source) or not shape_of(input) else reshape(source, (1,))

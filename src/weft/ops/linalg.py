@@ -284,9 +284,7 @@ def _svd_parts(y: Any, m: int, n: int) -> tuple[Any, Any, Any]:
 def _need(op: str, x: Any, *, square: bool = False) -> None:
     shape, d = shape_of(x), dtype_of(x)
     if len(shape) < 2:
-        raise RuntimeError(
-            f"linalg.{op}: The input tensor A must have at least 2 dimensions."
-        )
+        raise RuntimeError(f"linalg.{op}: The input tensor A must have at least 2 dimensions.")
     if square and shape[-1] != shape[-2]:
         raise RuntimeError(
             f"linalg.{op}: A must be batches of square matrices, but they are {shape[-2]} by "
@@ -533,9 +531,7 @@ def vander(x: Any, N: int | None = None) -> Any:
 def cholesky_solve(B: Any, L: Any, upper: bool = False, *, out: Any = None) -> Any:
     """X with A X = B, given A's Cholesky factor."""
     low = _t(L) if upper else L
-    y = solve_triangular(
-        _t(low), solve_triangular(low, B, upper=False), upper=True
-    )
+    y = solve_triangular(_t(low), solve_triangular(low, B, upper=False), upper=True)
     return y if out is None else out.copy_result(y)
 
 

@@ -1,6 +1,6 @@
 """Copies with a region replaced: what a write through a view would leave, as a value.
 
-    y = x;  view(y)[...] = src      view: select, slice, diagonal, as_strided
+y = x;  view(y)[...] = src      view: select, slice, diagonal, as_strided
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def slice_scatter(
     return _replaced("slice_scatter", input, src, lambda x: x[where])
 
 
-def diagonal_scatter(
-    input: Any, src: Any, offset: int = 0, dim1: int = 0, dim2: int = 1
-) -> Any:
+def diagonal_scatter(input: Any, src: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """A copy of input with src on the diagonal of dims dim1 and dim2."""
     return _replaced("diagonal_scatter", input, src, lambda x: diagonal(x, offset, dim1, dim2))
 
@@ -63,9 +61,7 @@ def as_strided_scatter(
 ) -> Any:
     """A copy of input with src where as_strided(size, stride, storage_offset) would look."""
     offset = storage_offset or 0
-    return _replaced(
-        "as_strided_scatter", input, src, lambda x: x.as_strided(size, stride, offset)
-    )
+    return _replaced("as_strided_scatter", input, src, lambda x: x.as_strided(size, stride, offset))
 
 
 def put(input: Any, index: Any, source: Any, accumulate: bool = False) -> Any:

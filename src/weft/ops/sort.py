@@ -364,5 +364,3 @@ def _interpolated(ordered: Any, ranks: Any, between: str, lead: tuple[int, ...])
     high = gather(ordered, -1, ranks.ceil().long().expand(spread))
     step = high - low
     return (low + weight * step).where(weight < 0.5, high - step * (1 - weight))
-
-

@@ -254,9 +254,7 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
     """input with its slices along dim scaled down to norm maxnorm where they are longer."""
     rank = len(shape_of(input))
     if rank < 2:
-        raise RuntimeError(
-            f"renorm: input needs at least 2 dimensions, got {rank} dimensions"
-        )
+        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {rank} dimensions")
     d = wrap_dims(dim, rank, "renorm")[0]
     others = tuple(k for k in range(rank) if k != d)
     size = apply(VectorNorm(float(p), others, True), input)
@@ -304,5 +302,3 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0, *, out: A
     counts = np.bincount(places, minlength=bins)
     y = full((bins,), 0.0, dtype=dtype_of(input)).new_tensor(counts)
     return y if out is None else out.copy_result(y)
-
-
