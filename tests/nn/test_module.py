@@ -390,7 +390,14 @@ def test_hooks_on_all_modules():
     finally:
         handle.remove()
     nn.ReLU()(weft.ones(1))
-    assert seen == ["ReLU", "Sequential"]
+    assert seen == ["ReLU", "Sequential"] and not nn.hooks.Everywhere.active
+
+
+def test_a_module_forgets_its_hooks():
+    m = nn.ReLU()
+    m.register_forward_hook(lambda *a: None).remove()
+    m(weft.ones(1))
+    assert not m._hooked
 
 
 def test_dir_and_repr():

@@ -18,7 +18,7 @@ RemovableHandle = weft.autograd.hooks.RemovableHandle
 
 
 class Everywhere:
-    """Hooks that every module calls.  `active` stays True once one was registered."""
+    """Hooks that every module calls.  `active`: calls have to look for them."""
 
     active = False
     forward_pre: OrderedDict[int, Callable] = OrderedDict()
@@ -99,6 +99,10 @@ def replaced(hooks: Iterable[Callable], module: Any, name: str, value: Any) -> A
 
 def call(module: Any, args: tuple, kw: dict) -> Any:
     """module.forward(*args, **kw) with the hooks around it."""
+    if Everywhere.active and not any(
+        (Everywhere.forward_pre, Everywhere.forward, Everywhere.backward_pre, Everywhere.backward)
+    ):
+        Everywhere.active = False  # the last one was removed
     if not (Everywhere.active or any(module.__dict__[name] for name in AROUND_CALLS)):
         if module._compiled_call_impl is None:
             module.__dict__["_hooked"] = False  # the last hook was removed
