@@ -66,11 +66,20 @@ class ConvOp(Op, abstract=True):
             raise RuntimeError(f"{self}: weight {w.shape} on {x.shape} does not give {out}")
 
 
+def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
+    """The kernel reads `channels` numbers of it."""
+    if len(bias) > 1:
+        raise TypeError(f"conv: 2 or 3 operands, got {2 + len(bias)}")
+    if bias and bias[0] != Type((channels,), dtype):
+        raise RuntimeError(f"conv: bias must be {Type((channels,), dtype)}, got {bias[0]}")
+
+
 class Conv2d(ConvOp):
     """y = the windows of x times w, plus bias"""
 
     def type(self, x: Type, w: Type, *bias: Type) -> Type:
         self.fits(x, w)
+        _check_bias(bias, w.shape[0], x.dtype)
         return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -115,6 +124,7 @@ class Conv2dInput(ConvOp):
     def type(self, g: Type, w: Type, *bias: Type) -> Type:
         x = Type((g.shape[0], w.shape[1] * self.groups, *self.size), g.dtype)
         self.fits(x, w, g.shape)
+        _check_bias(bias, x.shape[1], g.dtype)
         return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
