@@ -20,7 +20,10 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
+from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.index import index_add, index_select
+from weft.ops.kinds import Create
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from weft.ops.view import permute, reshape
 
@@ -69,6 +72,32 @@ def far(x: Any) -> Any:
     return ((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC
 
 
+class ResizeTap(Create):
+    """y = the places (int64) or the weights (a float dtype) of tap `tap` for n places made m"""
+
+    n: int = 1
+    m: int = 1
+    mode: str = "linear"
+    align_corners: bool = False
+    scale: float | None = None
+    double: bool = False
+    tap: int = 0
+    dtype: dt.dtype = dt.int64
+
+    def type(self) -> Type:
+        return Type((self.m,), self.dtype)
+
+    def host(self) -> np.ndarray:
+        made = taps(self.n, self.m, self.mode, self.align_corners, self.scale, self.double)
+        return made[self.dtype is not dt.int64][self.tap].astype(self.dtype.np)
+
+    oracle = host
+    samples = (
+        sample(n=4, m=7, tap=1),
+        sample(n=4, m=7, mode="cubic", tap=2, dtype=dt.float32),
+    )
+
+
 class Resize(Op):
     """y = x with dim `dim` interpolated to `size` places"""
 
@@ -86,20 +115,25 @@ class Resize(Op):
     def taps(self, n: int, d: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         return taps(n, self.size, self.mode, self.align_corners, self.scale, d == np.float64)
 
-    def spread(self, w: np.ndarray, ndim: int) -> np.ndarray:
-        """Weights a place of `dim`, to broadcast."""
-        return w.reshape(-1, *(1,) * (ndim - 1 - self.dim))
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        places, weights = self.taps(x.shape[self.dim], x.dtype)
-        if len(places) == 1:
-            return np.take(x, places[0], self.dim)
-        wide = x if x.dtype.itemsize > 2 else x.astype(np.float32)
-        y = None
-        for at, w in zip(places, weights, strict=True):
-            part = np.take(wide, at, self.dim) * self.spread(w, x.ndim)
+    def body(self, x: Any) -> Any:
+        d = dtype_of(x)
+        if d in (dt.float16, dt.bfloat16) and self.mode in ("linear", "cubic"):
+            return cast(self.body(cast(x, dt.float32)), d)
+        y: Any = None
+        for at, w in self.parts(shape_of(x)[self.dim], d, len(shape_of(x))):
+            part = index_select(x, self.dim, at)
+            part = part if w is None else part * w
             y = part if y is None else y + part
-        return y.astype(x.dtype, copy=False)  # type: ignore[union-attr]
+        return y
+
+    def parts(self, n: int, d: dt.dtype, ndim: int) -> Any:
+        """The places and weights of each tap, as tensors; weights None where all are 1."""
+        count = {"linear": 2, "cubic": 4}.get(self.mode, 1)
+        fields = (n, *self.fields()[1:], d is dt.float64)
+        for tap in range(count):  # attributes, not tensors of its own: a body must be a formula
+            at = apply(ResizeTap(*fields, tap, dt.int64))
+            w = None if count == 1 else apply(ResizeTap(*fields, tap, d))
+            yield at, w if w is None else reshape(w, (-1, *(1,) * (ndim - 1 - self.dim)))
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         places, weights = self.taps(x.shape[self.dim], x.dtype)
@@ -139,15 +173,15 @@ class ResizeInput(Resize):
             raise RuntimeError(f"{self}: dim {self.dim} of {g.shape} is not {self.size}")
         return Type((*g.shape[: self.dim], self.full, *g.shape[self.dim + 1 :]), g.dtype)
 
-    def host(self, g: np.ndarray) -> np.ndarray:
-        places, weights = self.taps(self.full, g.dtype)
-        wide = g if g.dtype.itemsize > 2 else g.astype(np.float32)
-        y = np.zeros((*g.shape[: self.dim], self.full, *g.shape[self.dim + 1 :]), wide.dtype)
-        to, of = np.moveaxis(y, self.dim, 0), np.moveaxis(wide, self.dim, 0)
-        for at, w in zip(places, weights, strict=True):
-            for i in range(self.size):
-                to[at[i]] += of[i] * w[i]
-        return y.astype(g.dtype, copy=False)
+    def body(self, g: Any) -> Any:
+        d = dtype_of(g)
+        if d in (dt.float16, dt.bfloat16):
+            return cast(self.body(cast(g, dt.float32)), d)
+        shape = shape_of(g)
+        y = zeros(*shape[: self.dim], self.full, *shape[self.dim + 1 :], dtype=d)
+        for at, w in self.parts(self.full, d, len(shape)):
+            y = index_add(y, self.dim, at, g if w is None else g * w)
+        return y
 
     def oracle(self, g: np.ndarray) -> np.ndarray:
         places, weights = self.taps(self.full, g.dtype)
