@@ -53,6 +53,10 @@ def whole(sizes: Sequence[Any]) -> bool:
 # ------------------------------------------------------------------------------------- movement
 
 
+def literal(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    return e.const(op.host(), op.dtype.np)
+
+
 def reshape(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
     return reshaped(e, ins[0], out.shape)
 

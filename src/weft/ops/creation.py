@@ -12,7 +12,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.device import require_cpu
 from weft.core.op import Onnx, sample
-from weft.core.types import Type
+from weft.core.types import Type, numel
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import shape_args
@@ -79,6 +79,32 @@ class Eye(Create):
     oracle = host
     onnx = Onnx("Constant", 13, build=onnx_rules.constant)
     samples = (sample(n=3, m=2), sample(n=0, m=0))
+
+
+class Literal(Create):
+    """y = the given values: a constant tensor that an op's body brings along"""
+
+    shape: tuple[int, ...] = ()
+    values: tuple = ()  # in C order
+    dtype: dt.dtype = dt.float32
+
+    def type(self) -> Type:
+        if len(self.values) != numel(self.shape):
+            raise RuntimeError(
+                f"Literal: shape {list(self.shape)} needs {numel(self.shape)} values, "
+                f"not {len(self.values)}"
+            )
+        return Type(self.shape, self.dtype)
+
+    def host(self) -> np.ndarray:
+        self.type()
+        return np.array(self.values, np.float64 if self.dtype.category == dt.FLOAT else None).astype(
+            self.dtype.np
+        ).reshape(self.shape)
+
+    oracle = host
+    onnx = Onnx("Constant", 13, build=onnx_rules.literal)
+    samples = (sample(shape=(2, 2), values=(1.0, 2.0, 0.1, -3.0)), sample(shape=(0,)))
 
 
 class Clone(Elementwise):

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.core.handle import Handle, state
 from weft.core.op import Op
 from weft.core.types import contiguous_strides
 from weft.ops import dispatch
-from weft.ops.creation import Full
+from weft.ops.creation import Literal
 from weft.ops.dispatch import NUMBERS
+
+
+LARGEST = 65_536  # elements of a constant that a body may bring along
 
 
 class SymbolicGhost:
@@ -47,9 +52,12 @@ class Expander:
         ghost = t._ghost
         if isinstance(ghost, SymbolicGhost):
             return ghost.node
-        if t._a.size == 1:  # a number that the body made a tensor of
-            return self.builder.node(Full(t._a.shape, t._a.item(), dispatch.dtype_of(t)))
-        raise RuntimeError("an op's body may not bring in tensors of its own")
+        if t._a.size <= LARGEST:  # a constant that the body made
+            d = dispatch.dtype_of(t)
+            wide = t._a.astype(np.float64) if d.is_floating_point else t._a
+            op = Literal(tuple(t._a.shape), tuple(wide.reshape(-1).tolist()), d)
+            return self.builder.node(op)
+        raise RuntimeError(f"an op's body brings in a constant of {t._a.size} > {LARGEST} elements")
 
     def write(self, t: Handle, value: Handle) -> None:
         raise RuntimeError("an op's body may not write in place")
