@@ -252,3 +252,13 @@ def test_only_floating_results_are_on_the_tape():
     for y in (x.long(), x.bool(), x > 0, x.count_nonzero(), x.argmax(), x.sort().indices):
         assert not y.requires_grad and y.grad_fn is None
     assert x.double().requires_grad
+
+
+def test_numpys_words_for_dims():
+    x = weft.arange(6.0).reshape(2, 3)
+    assert x.sum(axis=0, keepdims=True).tolist() == [[3, 5, 7]]
+    assert x.max(axis=1).values.tolist() == [2, 5] and x.argmax(axis=1).tolist() == [2, 2]
+    assert weft.cumsum(x, axis=1)[0].tolist() == [0, 1, 3]
+    assert weft.stack([x, x], axis=2).shape == (2, 3, 2)
+    with pytest.raises(TypeError, match="both"):
+        x.sum(dim=0, axis=0)

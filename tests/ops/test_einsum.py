@@ -77,6 +77,8 @@ def test_relatives(rng):
     nan = weft.full((2, 3, 3), float("nan"), dtype=weft.float64)
     got = weft.baddbmm(nan, ta, ta.mT, beta=0, alpha=2)
     np.testing.assert_allclose(got.numpy(), 2 * a @ a.swapaxes(1, 2), 1e-12)
+    assert weft.vander(weft.tensor([1, 2, 3])).tolist() == np.vander([1, 2, 3]).tolist()
+    assert weft.vander(weft.tensor([2.0]), 3, True).tolist() == [[1, 2, 4]]
     with pytest.raises(RuntimeError, match="contracted dimensions need to match"):
         weft.tensordot(ta, ta, 1)
     with pytest.raises(RuntimeError, match="must have length 3"):

@@ -11,6 +11,7 @@ from typing import Any
 
 from weft.core.types import numel, wrap_dim
 from weft.ops.contract import matmul
+from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
 from weft.ops.shape import diagonal, roll
 from weft.ops.view import permute, reshape, squeeze, unsqueeze
@@ -343,3 +344,12 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :]"""
     apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
     return apart.norm(p, -1)
+
+
+def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
+    """y[i, j] = x[i] ** (N - 1 - j), or ** j when increasing; N columns (x's size when None)."""
+    if len(shape_of(x)) != 1:
+        raise RuntimeError("x must be a one-dimensional tensor.")
+    n = shape_of(x)[0] if N is None else N
+    powers = arange(n) if increasing else arange(n - 1, -1, -1) if n else arange(0)
+    return unsqueeze(x, 1) ** powers

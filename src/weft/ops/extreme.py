@@ -7,6 +7,7 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.types import numel, wrap_dim
+from weft.core.words import numpy_words
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -16,6 +17,7 @@ from weft.ops.returns import AMinMax, Max, Min
 from weft.ops.view import reshape, squeeze
 
 
+@numpy_words
 def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None,
         out: Any = None) -> Any:  # fmt: skip
     """The largest of all; (values, indices) along dim; or of two tensors, elementwise.
@@ -26,6 +28,7 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     return _extreme("max", AMax, ArgMax, maximum, Max, input, dim, keepdim, other, out)
 
 
+@numpy_words
 def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None,
         out: Any = None) -> Any:  # fmt: skip
     """The smallest of all; (values, indices) along dim; or of two tensors, elementwise.
@@ -66,6 +69,7 @@ def _extreme(
     return kind(values, at)
 
 
+@numpy_words
 def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """(min, max) of all elements or along dim; equal elements share the gradient."""
     dims = () if dim is None else dim

@@ -11,6 +11,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
+from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.view import Slice, expand, select, unflatten, unsqueeze
@@ -90,6 +91,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | No
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
     """The tensors, all of one shape, along a new dim."""
     xs = list(tensors)
@@ -108,6 +110,7 @@ def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
     return cat([unsqueeze(x, d) for x in xs], d, out=out)
 
 
+@numpy_words
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     """Views of consecutive parts along dim: of one size (the last may be smaller), or as listed."""
     shape = shape_of(tensor)
@@ -118,7 +121,9 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size < 0 or (size == 0 and n != 0):
-            raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
+            raise RuntimeError(
+                f"split expects split_size be non-negative, but got split_size={size}"
+            )
         parts = [size] * (n // size) + ([n % size] if n % size else []) if size else [0]
         parts = parts or [0]
     else:
@@ -136,6 +141,7 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     return tuple(out)
 
 
+@numpy_words
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` views of equal size (the last may be smaller) along dim."""
     if chunks <= 0:
@@ -147,6 +153,7 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     return split(input, size if size else [0] * chunks, dim)
 
 
+@numpy_words
 def unbind(input: Any, dim: int = 0) -> tuple:
     """The slices along dim, which is dropped, as views."""
     shape = shape_of(input)

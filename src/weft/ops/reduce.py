@@ -11,6 +11,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, sample
 from weft.core.types import numel, wrap_dim, wrap_dims
+from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -202,6 +203,7 @@ class All_(Reduce):
 # ------------------------------------------------------------------------------- functions
 
 
+@numpy_words
 def sum(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Any:
@@ -229,6 +231,7 @@ def sum_to(x: Any, shape: Any) -> Any:
     return reshape(apply(Sum(dims, False), x), shape) if dims else reshape(x, shape)
 
 
+@numpy_words
 def mean(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Any:
@@ -248,12 +251,14 @@ def mean(
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def amax(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
     """y = the largest along dim; ties share the gradient."""
     y = apply(AMax(_extreme_dims(input, dim, "amax"), keepdim), input)
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def amin(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
     """y = the smallest along dim; ties share the gradient."""
     y = apply(AMin(_extreme_dims(input, dim, "amin"), keepdim), input)
@@ -275,11 +280,13 @@ def _extreme_dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
     return dims
 
 
+@numpy_words
 def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """y = the index of the first largest element along dim (of the flattened input when None)."""
     return _arg_extreme(ArgMax, input, dim, keepdim, "argmax")
 
 
+@numpy_words
 def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """y = the index of the first smallest element along dim (of the flattened input when None)."""
     return _arg_extreme(ArgMin, input, dim, keepdim, "argmin")
@@ -291,6 +298,7 @@ def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> 
     return apply(kind(dims, keepdim), x)
 
 
+@numpy_words
 def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """y = whether any element along dim is nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "any")
@@ -298,6 +306,7 @@ def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
 
 
+@numpy_words
 def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """y = whether all elements along dim are nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "all")
@@ -305,6 +314,7 @@ def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
 
 
+@numpy_words
 def prod(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """y = the product along dim (all dims when None); integers and bools as int64."""
     if dtype is not None:

@@ -19,6 +19,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
+from weft.core.words import numpy_words
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -205,21 +206,25 @@ def _cumulative(kind: Any, op: str, input: Any, dim: int, dtype: Any, out: Any) 
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def cumsum(input: Any, dim: int, *, dtype: Any = None, out: Any = None) -> Any:
     """y[i] = input[0] + ... + input[i] along dim; integers and bools sum as int64."""
     return _cumulative(CumSum, "cumsum", input, dim, dtype, out)
 
 
+@numpy_words
 def cumprod(input: Any, dim: int, *, dtype: Any = None, out: Any = None) -> Any:
     """y[i] = input[0] * ... * input[i] along dim; integers and bools as int64."""
     return _cumulative(CumProd, "cumprod", input, dim, dtype, out)
 
 
+@numpy_words
 def cummax(input: Any, dim: int) -> Any:
     """(values, indices) of the largest so far along dim; the latest of equal ones."""
     return _so_far(CumMaxIndex, CumMax, "cummax", input, dim)
 
 
+@numpy_words
 def cummin(input: Any, dim: int) -> Any:
     """(values, indices) of the smallest so far along dim; the latest of equal ones."""
     return _so_far(CumMinIndex, CumMin, "cummin", input, dim)
@@ -233,6 +238,7 @@ def _so_far(kind: Any, result: Any, op: str, input: Any, dim: int) -> Any:
     return result(reshape(gather(x, d, at), shape), reshape(at, shape))
 
 
+@numpy_words
 def logcumsumexp(input: Any, dim: int, *, out: Any = None) -> Any:
     """y[i] = log(exp input[0] + ... + exp input[i]) along dim, by doubling: log2(n) steps."""
     if dtype_of(input).category != dt.FLOAT:
@@ -252,6 +258,7 @@ def logcumsumexp(input: Any, dim: int, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def diff(
     input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None, *,
     out: Any = None,

@@ -16,6 +16,7 @@ from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, wrap_dim
+from weft.core.words import numpy_words
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
@@ -177,6 +178,7 @@ def _line(input: Any, dim: int, op: str) -> tuple[Any, int, bool]:
     return (input, d, False) if shape else (reshape(input, (1,)), 0, True)
 
 
+@numpy_words
 def sort(
     input: Any, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
 ) -> Any:
@@ -195,6 +197,7 @@ def _given(result: Any, out: Any) -> Any:
     return type(result)(*(o.copy_result(y) for o, y in zip(out, result, strict=True)))
 
 
+@numpy_words
 def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """The places of the elements along dim in ascending order."""
     return sort(input, dim, descending, stable).indices
@@ -205,6 +208,7 @@ def msort(input: Any) -> Any:
     return sort(input, 0).values
 
 
+@numpy_words
 def topk(
     input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True, *,
     out: Any = None,
@@ -228,6 +232,7 @@ def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> 
     return kind(values, at) if keepdim else kind(squeeze(values, d), squeeze(at, d))
 
 
+@numpy_words
 def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the k-th smallest along dim, k counted from 1."""
     x, d, scalar = _line(input, dim, "kthvalue")
@@ -238,6 +243,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     return _picked(KthValue, x, d, at, keepdim, scalar)
 
 
+@numpy_words
 def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower of the middle elements: (values, indices) along dim, or one value of all.
 
@@ -257,6 +263,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     return _picked(Median, x, d, at, keepdim, scalar)
 
 
+@numpy_words
 def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """median of the elements that are not NaN."""
     if dim is None:
@@ -284,6 +291,7 @@ def _nonempty(x: Any, d: int, op: str) -> int:
     return n
 
 
+@numpy_words
 def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the most frequent value along dim (the smallest of several)."""
     x, d, scalar = _line(input, dim, "mode")
@@ -295,6 +303,7 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
 _BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
+@numpy_words
 def quantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear",
@@ -307,6 +316,7 @@ def quantile(
     return _quantile("quantile", input, q, dim, keepdim, interpolation)
 
 
+@numpy_words
 def nanquantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
     interpolation: str = "linear",

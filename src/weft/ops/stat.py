@@ -11,6 +11,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type, numel, wrap_dims
+from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -27,6 +28,7 @@ def _without(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for d, n in enumerate(shape) if d not in dims)
 
 
+@numpy_words
 def logsumexp(input: Any, dim: Any, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = log sum exp input along dim, with the largest taken out first; -inf of nothing."""
     x = in_float(input)
@@ -84,6 +86,7 @@ def _root(v: Any) -> Any:
     return v.where(v != 0, one).sqrt().where(v != 0, zero)
 
 
+@numpy_words
 def var(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
     correction: Any = None, out: Any = None,
@@ -93,6 +96,7 @@ def var(
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def std(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
     correction: Any = None, out: Any = None,
@@ -102,6 +106,7 @@ def std(
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def var_mean(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
     correction: Any = None,
@@ -110,6 +115,7 @@ def var_mean(
     return _spread("var_mean", input, dim, unbiased, correction, keepdim)
 
 
+@numpy_words
 def std_mean(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
     correction: Any = None,
@@ -233,6 +239,7 @@ def vector_norm(
     return y if out is None else out.copy_result(y)
 
 
+@numpy_words
 def norm(
     input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None,
     dtype: Any = None,
@@ -265,6 +272,7 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
 # ---------------------------------------------------------------------------------- without NaN
 
 
+@numpy_words
 def nansum(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Any:
@@ -274,6 +282,7 @@ def nansum(
     return input.sum(dim, keepdim, dtype=dtype, out=out)
 
 
+@numpy_words
 def nanmean(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Any:
