@@ -370,9 +370,10 @@ class Program:
         raise e.op.fail(status, [self._array(p) for p in e.ins])  # type: ignore[attr-defined]
 
     def time_steps(self, runs: int) -> list[tuple[str, float]]:
-        """(step, median seconds), of a program that has run: each step alone, again and again."""
+        """(step, median seconds): each step alone, again and again, on inputs of zeros."""
         rows = []
         with ARENA.lock:
+            held = self._point_at_stand_ins()
             at = 0
             for s in self.steps:
                 if isinstance(s, Entry) and not s.launch.stages:
@@ -388,7 +389,24 @@ class Program:
                 at += isinstance(s, Entry)
                 label = s.label if isinstance(s, Entry) else f"host {s.op}"
                 rows.append((f"{label} -> {list(s.out.layout.shape)}", sorted(times)[runs // 2]))
+            held.clear()
         return rows
+
+    def _point_at_stand_ins(self) -> list[np.ndarray]:
+        """Give every input and output memory of its own, to be held while it is used."""
+        ARENA.ensure(self.arena_bytes)
+        self._point(("arena", None), native.address(ARENA.memory))
+        held = []
+        layouts = {("in", k): v for k, v in self.layouts.items()}
+        for k, t in self.out_types.items():
+            layouts["out", k] = Layout.contiguous(t.shape, t.dtype.np)
+        for base, x in layouts.items():
+            reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if n]
+            before = -sum(r for r in reach if r < 0)
+            size = before + sum(r for r in reach if r > 0) + 1
+            held.append(np.zeros(size, x.dtype))
+            self._point(base, native.address(held[-1]) + before * x.dtype.itemsize)
+        return held
 
     def describe(self) -> str:
         """The schedule, one line a step."""
