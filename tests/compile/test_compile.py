@@ -509,3 +509,27 @@ def test_results_held_differ_from_call_to_call():
 
     fn = same(make, 16)
     assert fn.stats["programs"] <= 5
+
+
+def test_timing_steps_needs_no_memory_of_a_run():
+    def f(x, i):
+        return (x.t() @ x).exp()[i], x.sum(0)
+
+    c = weft.compile(f)
+    x, i = tensor(300, 40), weft.tensor([3, 39])
+    wanted = bits(f(x, i))
+    for _ in range(3):
+        assert bits(c(x, i)) == wanted
+    (made,) = programs(c._root)
+    for _ in range(3):
+        rows = made.program.time_steps(2)
+        assert rows and all(seconds >= 0 for _, seconds in rows)
+        assert bits(c(x, i)) == wanted
+
+
+def programs(node):
+    """All programs of a recorded trie."""
+    found = list(node.programs.values())
+    for child in node.children.values():
+        found += programs(child)
+    return found
