@@ -66,7 +66,7 @@ METHODS: dict[ModuleType, str] = {
     view: "reshape view permute transpose t movedim expand squeeze unsqueeze flatten unflatten "
     "narrow select",
     strided: "as_strided",
-    join: "split chunk unbind",
+    join: "chunk unbind",
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
     creation: "clone",
@@ -296,6 +296,12 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     at = np.unravel_index(places, self.shape)
     self[tuple(dispatch.wrap(np.ascontiguousarray(i)) for i in at)] = fill_value
     return self
+
+
+@_method
+def split(self: Tensor, split_size: Any, dim: int = 0) -> tuple:
+    """Views of consecutive parts along dim: of one size (the last may be smaller), or as listed."""
+    return join.split(self, split_size, dim)
 
 
 @_method

@@ -340,7 +340,12 @@ def multi_dot(tensors: Sequence[Any], *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
+def cdist(
+    x1: Any,
+    x2: Any,
+    p: float = 2.0,
+    compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
+) -> Any:
     """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :]"""
     apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
     return apart.norm(p, -1)
