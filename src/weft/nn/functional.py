@@ -75,7 +75,6 @@ from weft.ops.norm import (
     group_norm,
     instance_norm,
     layer_norm,
-    local_response_norm,
     rms_norm,
 )
 from weft.ops.pad import pad
@@ -93,6 +92,7 @@ from weft.ops.pool_more import (
     adaptive_avg_pool3d,
     adaptive_max_pool3d,
     avg_pool3d,
+    local_response_norm,
     lp_pool1d,
     lp_pool2d,
     max_pool3d,

@@ -23,15 +23,13 @@ from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
-from weft.ops.arithmetic import mul
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
-from weft.ops.pool import avg_pool2d
 from weft.ops.reduce import Sum, sum, sum_to
 from weft.ops.unary import rsqrt
-from weft.ops.view import narrow, reshape
+from weft.ops.view import reshape
 from weft.ops.write import write
 from weft.runtime.native import Launch
 
@@ -159,7 +157,7 @@ def _norm_vjp(
         r = rsqrt(v + eps)
     w_shape = tuple(w.shape)
     lead = x.ndim - len(w_shape)
-    inner = any(i >= lead and w_shape[i - lead] != 1 for i in dims)
+    flat = tuple(i for i in dims if i < lead or w_shape[i - lead] == 1)  # w is constant along
     outside = tuple(i for i in range(x.ndim) if i < lead or w_shape[i - lead] == 1)
 
     def shift() -> Any:
@@ -169,7 +167,7 @@ def _norm_vjp(
         h, xhat = g * w, (x - m) * r
         dx = r * (h - _mean(h, dims, count) - xhat * _mean(h * xhat, dims, count))
         return dx, lambda: sum_to(g * xhat, w_shape), shift
-    if inner:
+    if not flat:
         s = apply(Moment("product", dims), g, w)
         t = apply(Moment("weighted", dims), g, w, x, m)
         scaled = Moment("scaled", outside)
@@ -178,11 +176,15 @@ def _norm_vjp(
             lambda: reshape(apply(scaled, g, x, m, r), w_shape) if outside else g * (x - m) * r,
             shift,
         )
-    total = apply(Sum(dims, True), g)
-    t = apply(Moment("centred", dims), g, x, m)
+    total = apply(Sum(flat, True), g)
+    moment = apply(Moment("centred", flat), g, x, m)
+    s, t = total * w, moment * w
+    rest = tuple(i for i in dims if i not in flat)
+    if rest:
+        s, t = apply(Sum(rest, True), s), apply(Sum(rest, True), t)
     return (
-        lambda: apply(NormInput(count), g, w, x, m, r, total * w, t * w),
-        lambda: sum_to(t * r, w_shape),
+        lambda: apply(NormInput(count), g, w, x, m, r, s, t),
+        lambda: sum_to(moment * r, w_shape),
         lambda: sum_to(total, w_shape),
     )
 
@@ -248,7 +250,8 @@ class LayerNorm(Op):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         if out.size == 0:
             return Launch(())
-        return kernels.plan_layer_norm(ins[0], self.ndims, out, self.eps, weight=ins[1], bias=ins[2])
+        x, w, b = ins
+        return kernels.plan_layer_norm(x, self.ndims, out, self.eps, weight=w, bias=b)
 
     def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
         return Norm(self.dims(x.ndim), self.eps).oracle(x, w, b)
@@ -574,24 +577,3 @@ def group_norm(
     x = reshape(input, (shape[0], *inner, numel(shape[2:])))
     w, b = (reshape(a, (*inner, 1)) for a in _affine(input, (shape[1],), weight, bias))
     return reshape(apply(Norm((2, 3), float(eps)), x, w, b), shape)
-
-
-def local_response_norm(
-    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Any:
-    """y = x / (k + alpha a)^beta, a the mean of x^2 over `size` neighbouring channels.
-
-    Channels beyond the ends count as zeros.   Source: Krizhevsky et al. 2012.
-    """
-    shape = shape_of(input)
-    if len(shape) < 3:
-        raise ValueError(
-            f"Expected 3D or higher dimensionality                          input (got {len(shape)}"
-            " dimensions)"
-        )
-    if numel(shape) == 0:
-        return input
-    square = reshape(mul(input, input), (shape[0], 1, shape[1], numel(shape[2:])))
-    near = avg_pool2d(square, (size, 1), 1, (size // 2, 0))
-    near = reshape(narrow(near, 2, 0, shape[1]), shape)
-    return input / (near * alpha + k) ** beta

@@ -1,4 +1,4 @@
-"""Pools made of others: three dims (images, then depths), power averages, unpooling."""
+"""Made of pools: three dims, power averages, unpooling, a norm over neighbouring channels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from weft.core import dtype as dt
+from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -22,7 +23,7 @@ from weft.ops.pool import (
     windows,
 )
 from weft.ops.unary import abs, relu, sign
-from weft.ops.view import reshape
+from weft.ops.view import narrow, reshape
 
 
 def _volumes(name: str, x: Any) -> tuple[Any, bool]:
@@ -205,3 +206,24 @@ def max_unpool2d(
 ) -> Any:  # fmt: skip
     """Zeros with the input's elements where max_pool2d's indices say; several at one place add."""
     return _unpool(2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """y = x / (k + alpha a)^beta, a the mean of x^2 over `size` neighbouring channels.
+
+    Channels beyond the ends count as zeros.   Source: Krizhevsky et al. 2012.
+    """
+    shape = shape_of(input)
+    if len(shape) < 3:
+        raise ValueError(
+            f"Expected 3D or higher dimensionality                          input (got {len(shape)}"
+            " dimensions)"
+        )
+    if numel(shape) == 0:
+        return input
+    square = reshape(input * input, (shape[0], 1, shape[1], numel(shape[2:])))
+    near = avg_pool2d(square, (size, 1), 1, (size // 2, 0))
+    near = reshape(narrow(near, 2, 0, shape[1]), shape)
+    return input / (near * alpha + k) ** beta
