@@ -47,6 +47,14 @@ def test_round_trip_and_writable(tmp_path: Path) -> None:
     assert all(a.ctypes.data % a.itemsize == 0 for a in arrays.values())
 
 
+def test_what_was_read_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.weft"
+    container.write(path, ARRAYS, {"key": "value"})
+    arrays, metadata = container.read(path)
+    container.write(path, {**arrays, "f32": arrays["f32"] + 1}, {**metadata, "more": ""})
+    assert container.read(path)[0]["f32"][0, 0] == ARRAYS["f32"][0, 0] + 1
+
+
 def test_it_is_a_safetensors_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     known = {k: a for k, a in ARRAYS.items() if k != "brain"}  # the library has no NumPy bfloat16

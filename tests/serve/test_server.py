@@ -1,4 +1,4 @@
-"""The model server over real HTTP: v2, v1, health, errors, concurrency; eager's answers to the bit."""
+"""The server over real HTTP: v2, v1, health, errors, many clients; eager's answers to the bit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from weft import io, nn
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from weft.serve import BackgroundServer  # noqa: E402
-from weft.serve import app as app_module  # noqa: E402
+from weft.serve import BackgroundServer
+from weft.serve import app as app_module
 
 
 class Two(nn.Module):

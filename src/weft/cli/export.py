@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from weft.cli.opening import open_model
+from weft.cli.opening import one_line, open_model
+from weft.io import onnx as weft_onnx
 
 
 @click.command()
@@ -14,21 +15,19 @@ from weft.cli.opening import open_model
 @click.option("-o", "--output", type=click.Path(), help="Where to write (MODEL with .onnx).")
 @click.option("--opset", default=18, show_default=True)
 @click.option("--check/--no-check", default=True, help="Replay the recorded inputs on the export.")
-def export(model: str, output: str | None, opset: int, check: bool) -> None:
-    """Write MODEL as ONNX and prove it."""
+@click.option("--keep", is_flag=True, help="Put the report of the check into MODEL.")
+def export(model: str, output: str | None, opset: int, check: bool, keep: bool) -> None:
+    """Write MODEL as ONNX and prove it; exit status 1 when an answer differs too much."""
     file = open_model(model)
-    try:
-        from weft.io import onnx as weft_onnx  # needs the optional package
-    except ImportError as e:
-        raise click.ClickException(str(e)) from None
     target = output or str(Path(model).with_suffix(".onnx"))
-    try:
+    with one_line():
         weft_onnx.export(file, target, opset=opset)
-    except (ValueError, KeyError) as e:
-        raise click.ClickException(str(e)) from None
-    click.echo(f"wrote {target} ({Path(target).stat().st_size / 1e6:.2f} MB)")
-    if check:
-        report = weft_onnx.verify(file, target)
-        click.echo(str(report))
-        if not report.ok:
-            raise SystemExit(1)
+        click.echo(f"wrote {target} ({Path(target).stat().st_size / 1e6:.2f} MB)")
+        if not check:
+            return
+        report = weft_onnx.verify(file, target, keep=keep)
+        if keep:
+            file.write()
+    click.echo(str(report))
+    if not report.ok:
+        raise SystemExit(1)

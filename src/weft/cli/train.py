@@ -19,8 +19,8 @@ def train(target: str, epochs: int, resume: bool) -> None:
 
     The function (`make` by default) returns (trainer, training loader[, validation loader]).
     """
-    path, _, name = target.partition(":")
-    make = _function(Path(path), name or "make")
+    path, name = (target, "make") if target.endswith(".py") else target.rpartition(":")[::2]
+    make = _function(Path(path or target), name)
     made = make()
     if not isinstance(made, tuple) or len(made) not in (2, 3):
         raise click.ClickException(f"{target}: wanted (trainer, loader[, validation loader])")
@@ -35,7 +35,9 @@ def _function(path: Path, name: str) -> Any:
     if not path.is_file():
         raise click.ClickException(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise click.ClickException(f"{path}: not a Python file")
+    sys.path.insert(0, str(path.resolve().parent))  # its own imports, as under plain Python
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from weft import io
-from weft.cli.opening import open_model
+from weft.cli.opening import one_line, open_model
+from weft.io import onnx as weft_onnx
 
 
 @click.command()
@@ -14,12 +15,8 @@ from weft.cli.opening import open_model
 def verify(model: str, onnx_path: str | None) -> None:
     """Replay MODEL's recorded inputs; exit status 1 when an answer differs too much."""
     file = open_model(model)
-    if onnx_path is None:
-        report = io.verify(file)
-    else:
-        from weft.io import onnx as weft_onnx  # needs the optional package
-
-        report = weft_onnx.verify(file, onnx_path)
+    with one_line():
+        report = io.verify(file) if onnx_path is None else weft_onnx.verify(file, onnx_path)
     click.echo(str(report))
     if not report.ok:
         raise SystemExit(1)

@@ -46,7 +46,7 @@ def write(
     digest: bool = True,
 ) -> None:
     """Write the container atomically.  TypeError: a dtype that safetensors lacks."""
-    metadata = dict(metadata)
+    metadata = {k: v for k, v in metadata.items() if k != DIGEST}  # that of the file it came from
     if digest:
         metadata[DIGEST] = _digest(arrays, metadata)
     ready = {}
