@@ -40,12 +40,10 @@ state = State()
 class Storage:
     """One memory, seen by any number of views; counts its in-place writes."""
 
-    __slots__ = ("__weakref__", "room", "version", "views")
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.views: list | None = None  # weak references to tracked views (see `add_view`)
-        self.room = 8  # length of `views` at which the dead are dropped
+    # Class-level defaults, so that making one sets nothing.
+    version: int = 0
+    views: list | None = None  # weak references to tracked views (see `add_view`)
+    room: int = 8  # length of `views` at which the dead are dropped
 
     def add_view(self, y: Handle) -> None:
         """Note a view whose place on the tape changes when the memory is written to."""
@@ -92,10 +90,7 @@ _sequence = itertools.count(1)
 class TapeNode:
     """One differentiable call: the op, where its operands came from, and what vjp needs."""
 
-    __slots__ = (
-        "__weakref__", "edges", "hooks", "line", "op", "post", "result", "saved", "seq", "versions",
-    )  # fmt: skip
-    watch: ClassVar[Any] = None  # sees each new node while anomaly mode or saved-tensor hooks are on
+    watch: ClassVar[Any] = None  # sees each new node in anomaly mode and under saved-tensor hooks
 
     op: Op
     edges: tuple  # per operand: TapeNode, leaf Handle, or None where no gradient flows
@@ -103,9 +98,9 @@ class TapeNode:
     versions: tuple  # of the kept handles' storages, at the time of the call
     result: Any  # alias of the result where vjp reads it, else Meta
     seq: int
-    hooks: dict | None  # of the result's gradient, by id; id -1 (retain_grad) is called last
-    post: dict | None  # of the node: hook(grads of operands, grads of results)
-    line: Any
+    hooks: dict | None = None  # of the result's gradient, by id; id -1 (retain_grad) comes last
+    post: dict | None = None  # of the node: hook(grads of operands, grads of results)
+    line: Any = None
 
     def __init__(self, op: Op, edges: tuple, saved: tuple, versions: tuple, result: Any) -> None:
         self.op = op
@@ -114,9 +109,6 @@ class TapeNode:
         self.versions = versions
         self.result = result
         self.seq = next(_sequence)
-        self.hooks = None
-        self.post = None
-        self.line = None
         if TapeNode.watch is not None:
             TapeNode.watch(self)
 
@@ -128,7 +120,7 @@ class TapeNode:
         return tuple((e, 0) for e in self.edges)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call `hook(grad_inputs, grad_outputs)` after the node's vjp; a tuple replaces the first."""
+        """Call `hook(grad_inputs, grad_outputs)` after the vjp; a tuple replaces the first."""
         if self.post is None:
             self.post = {}
         return RemovableHandle(self.post, hook)

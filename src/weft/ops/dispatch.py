@@ -15,7 +15,7 @@ from numpy._core.umath import _extobj_contextvar as _errors  # type: ignore[attr
 from numpy._core.umath import _make_extobj  # type: ignore[attr-defined]
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, TapeNode, state, storage_of
+from weft.core.handle import Handle, Storage, TapeNode, state, storage_of
 from weft.core.op import Meta, Op
 from weft.core.types import Type
 from weft.kernels.layout import Layout
@@ -48,16 +48,54 @@ def apply(op: Op, *args: Any) -> Any:
     recorder = state.recorder
     if recorder is None:
         y = _new(_tensor_class)
-        y._a = execute(op, args)
+        native_only = op.host is None and op.plan is not None
+        y._a = _run_native(op, args) if native_only else execute(op, args)
         if op.is_view and shares_memory(y._a, args[0]._a):
             link_view(y, args[0])
     else:
         y = recorder.apply(op, args)
-    if state.grad and op.nondiff is None:
-        for a in args:
-            if a.__class__ not in NUMBERS and a._rg:
+    for a in args:
+        if a.__class__ not in NUMBERS and a._rg:
+            if state.grad and op.nondiff is None:
                 record(op, args, y)
-                break
+            break
+    return y
+
+
+def apply_to_one(op: Op, x: Any) -> Any:
+    """`apply` of an op that is no view to one tensor."""
+    if state.recorder is not None or op.host is not None or op.plan is None:
+        return apply(op, x)
+    y = _new(_tensor_class)
+    a = x._a
+    found = _launches.get((op, a.shape, a.strides, a.dtype))
+    if found is None:
+        y._a = _run_native(op, (x,))
+    else:
+        launch, shape, np_dtype, new = found
+        y._a = out = new(shape, np_dtype)
+        if launch is not None and (status := native.launch(launch, out, (a,))):
+            raise op.fail(status, [a])  # type: ignore[attr-defined]
+    if x._rg and state.grad and op.nondiff is None:
+        if op.saved_for is not None or y._a.dtype.kind not in "fV":
+            record(op, (x,), y)
+            return y
+        kept = op.saved_args
+        versions: tuple = ()
+        saved = x
+        if kept is None or 0 in kept:
+            st = x._st
+            versions = (0 if st is None else st.version,)
+        else:
+            saved = Meta(a.shape, a.dtype)
+        result = None
+        if op.saves_result:
+            result = _new(_tensor_class)  # as `alias` makes it
+            result._a = y._a
+            y._st = result._st = Storage()
+            versions = (*versions, 0)
+        y._fn = TapeNode(op, (x._fn or x,), (saved,), versions, result)
+        y._rg = True
     return y
 
 
@@ -89,6 +127,11 @@ def record(op: Op, args: tuple, y: Any) -> None:
     else:
         shape, np_dtype = y._ghost.shape, y._ghost.dtype.np
         if y._ghost.dtype.category != dt.FLOAT:
+            return
+    if len(args) == 2 and y._ghost is None:
+        a, b = args
+        if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
+            record_two(op, a, b, y)
             return
     keep: Any = op.saved_args
     if op.saved_for is not None:  # only what the cotangents that are wanted will read
@@ -129,6 +172,54 @@ def record(op: Op, args: tuple, y: Any) -> None:
     else:
         result = None
     y._fn = TapeNode(op, tuple(edges), tuple(saved), tuple(versions), result)
+    y._rg = True
+
+
+_kept: dict[type[Op], list[tuple[bool, bool]]] = {}
+
+
+def kept_of(op: Op) -> list[tuple[bool, bool]]:
+    """Of two operands, whose values the tape keeps: by which want a gradient (bits 1 and 2)."""
+    found = _kept.get(op.__class__)
+    if found is None:
+        if op.saved_for is None:
+            kept = op.saved_args
+            found = [(kept is None or 0 in kept, kept is None or 1 in kept)] * 4
+        else:
+            first, second = op.saved_for[:2]
+            reads = [set(), set(first), set(second), {*first, *second}]
+            found = [(0 in read, 1 in read) for read in reads]
+        _kept[op.__class__] = found
+    return found
+
+
+def record_two(op: Op, a: Any, b: Any, y: Any) -> None:
+    """`record` for two tensors and a floating result, all with a value."""
+    keep_a, keep_b = kept_of(op)[a._rg + 2 * b._rg]
+    versions: tuple = ()
+    if keep_a:
+        st = a._st
+        versions = (0 if st is None else st.version,)
+        saved_a = a
+    else:
+        saved_a = Meta(shape_of(a), a._a.dtype)
+    if keep_b:
+        st = b._st
+        versions = (*versions, 0 if st is None else st.version)
+        saved_b = b
+    else:
+        saved_b = Meta(shape_of(b), b._a.dtype)
+    result = None
+    if op.saves_result:
+        result = alias(y)
+        versions = (*versions, y._st.version)
+    y._fn = TapeNode(
+        op,
+        ((a._fn or a) if a._rg else None, (b._fn or b) if b._rg else None),
+        (saved_a, saved_b),
+        versions,
+        result,
+    )
     y._rg = True
 
 

@@ -40,8 +40,9 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
     """The operator method of `op`, whose room's function is `function`."""
     host, classes = op.host, _plain
     tracked = op.nondiff is None
-    keeps = _keeps(op) if tracked else []
-    asarray, ndarray, reset, hush = np.asarray, np.ndarray, errors.reset, errors.set
+    keeps = dispatch.kept_of(op) if tracked else []
+    light = tracked and not op.saves_result and not any(a or b for a, b in keeps)
+    asarray, ndarray, reset, hush, new = np.asarray, np.ndarray, errors.reset, errors.set, _new
 
     def operator(self: Any, other: Any) -> Any:
         if other.__class__ in classes:
@@ -61,10 +62,21 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
                         r = asarray(r)  # ufuncs give scalars for 0-dim operands
                     elif r.ndim > 1 and not r.flags.c_contiguous:
                         r = np.array(r, order="C")
-                    y = _new(_result_class)
+                    y = new(_result_class)
                     y._a = r
-                    if tracked and (self._rg or other._rg) and state.grad:
-                        _record(op, keeps, self, other, y)
+                    if tracked:
+                        first, second = self._rg, other._rg
+                        if (first or second) and state.grad:
+                            if light and (shape := a.shape) == b.shape:
+                                meta = Meta(shape, d)  # one stands for both
+                                edges = (
+                                    (self._fn or self) if first else None,
+                                    (other._fn or other) if second else None,
+                                )
+                                y._fn = TapeNode(op, edges, (meta, meta), (), None)
+                                y._rg = True
+                            else:
+                                dispatch.record_two(op, self, other, y)
                     return y
         elif other.__class__ is float or other.__class__ is int:
             if state.recorder is None:
@@ -82,10 +94,10 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
                         r = asarray(r)
                     elif r.ndim > 1 and not r.flags.c_contiguous:
                         r = np.array(r, order="C")
-                    y = _new(_result_class)
+                    y = new(_result_class)
                     y._a = r
                     if tracked and self._rg and state.grad:
-                        dispatch.record(op, (self, other), y)
+                        _record_beside_number(op, keeps[1][0], self, other, y)
                     return y
         elif not is_operand(other):
             return NotImplemented
@@ -112,45 +124,18 @@ def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return operator
 
 
-def _keeps(op: Op) -> list[tuple[bool, bool]]:
-    """Which operands' values the tape keeps, by which of the two want a gradient (bits 1 and 2)."""
-    if op.saved_for is None:
-        kept = op.saved_args
-        return [(kept is None or 0 in kept, kept is None or 1 in kept)] * 4
-    first, second = op.saved_for
-    reads = [set(), set(first), set(second), {*first, *second}]
-    return [(0 in read, 1 in read) for read in reads]
-
-
-def _record(op: Op, keeps: list, a: Any, b: Any, y: Any) -> None:
-    """dispatch.record for two tensors and a result of their dtype."""
-    keep_a, keep_b = keeps[a._rg + 2 * b._rg]
-    d = y._a.dtype
+def _record_beside_number(op: Op, keep: bool, x: Any, number: Any, y: Any) -> None:
+    """dispatch.record for a tensor and a number."""
     versions: tuple = ()
-    meta = None
-    if keep_a:
-        st = a._st
+    saved = x
+    if keep:
+        st = x._st
         versions = (0 if st is None else st.version,)
-        saved_a = a
     else:
-        meta = saved_a = Meta(a._a.shape, d)
-    if keep_b:
-        st = b._st
-        versions = (*versions, 0 if st is None else st.version)
-        saved_b = b
-    elif meta is not None and b._a.shape == meta.shape:
-        saved_b = meta
-    else:
-        saved_b = Meta(b._a.shape, d)
+        saved = Meta(x._a.shape, x._a.dtype)
     result = None
     if op.saves_result:
         result = dispatch.alias(y)
         versions = (*versions, 0)
-    y._fn = TapeNode(
-        op,
-        ((a._fn or a) if a._rg else None, (b._fn or b) if b._rg else None),
-        (saved_a, saved_b),
-        versions,
-        result,
-    )
+    y._fn = TapeNode(op, (x._fn or x, None), (saved, number), versions, result)
     y._rg = True

@@ -10,7 +10,7 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op
 from weft.ops.cast import cast
-from weft.ops.dispatch import NUMBERS, apply, dtype_of, wrap
+from weft.ops.dispatch import NUMBERS, apply_to_one, dtype_of, wrap
 
 
 def result_type(*args: Any) -> dt.dtype:
@@ -73,6 +73,7 @@ def unary(op: Op, x: Any, name: str, *, floating: bool = True) -> Any:
     """`op` on one tensor; integer operands become the default float when `floating`."""
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
-    if floating and dtype_of(x).category != dt.FLOAT:
+    plain = x._ghost is None and x._a.dtype.kind == "f"  # the short way to ask for the category
+    if floating and not plain and dtype_of(x).category != dt.FLOAT:
         x = cast(x, dt.get_default_dtype())
-    return apply(op, x)
+    return apply_to_one(op, x)
