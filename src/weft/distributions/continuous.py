@@ -1,0 +1,290 @@
+"""Uniform, Exponential, Laplace, Cauchy, Gumbel, HalfNormal, LogNormal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import weft
+from weft import Tensor
+from weft.distributions import constraints
+from weft.distributions.distribution import Distribution, broadcast_all
+from weft.distributions.normal import Normal
+
+_EULER = 0.57721566490153286060
+
+
+class _LocScale(Distribution):
+    """Distributions of (x - loc) / scale."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = broadcast_all(loc, scale)
+        plain = not isinstance(loc, Tensor) and not isinstance(scale, Tensor)
+        super().__init__(() if plain else self.loc.size(), validate_args=validate_args)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+
+class Uniform(Distribution):
+    """p(x) = 1 / (high - low) on [low, high)"""
+
+    arg_constraints = {"low": constraints.real, "high": constraints.real}
+    has_rsample = True
+
+    def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
+        self.low, self.high = broadcast_all(low, high)
+        plain = not isinstance(low, Tensor) and not isinstance(high, Tensor)
+        super().__init__(() if plain else self.low.size(), validate_args=validate_args)
+        if self._validate_args and not bool((self.low < self.high).all()):
+            raise ValueError("Uniform is not defined when low>= high")
+
+    @property
+    def support(self) -> Any:
+        return constraints.interval(self.low, self.high)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.high + self.low) / 2
+
+    @property
+    def stddev(self) -> Tensor:
+        return (self.high - self.low) / 12**0.5
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.high - self.low).pow(2) / 12
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        u = weft.rand(self._extended_shape(sample_shape), dtype=self.low.dtype)
+        return self.low + u * (self.high - self.low)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        inside = self.low.le(value).type_as(self.low) * self.high.gt(value).type_as(self.low)
+        return weft.log(inside) - weft.log(self.high - self.low)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return ((value - self.low) / (self.high - self.low)).clamp(min=0, max=1)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return value * (self.high - self.low) + self.low
+
+    def entropy(self) -> Tensor:
+        return weft.log(self.high - self.low)
+
+
+class Exponential(Distribution):
+    """p(x) = rate exp(-rate x), x >= 0"""
+
+    arg_constraints = {"rate": constraints.positive}
+    support = constraints.nonnegative  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
+        (self.rate,) = broadcast_all(rate)
+        batch = self.rate.size() if isinstance(rate, Tensor) else ()
+        super().__init__(batch, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.rate.reciprocal()
+
+    @property
+    def stddev(self) -> Tensor:
+        return self.rate.reciprocal()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.rate.pow(-2)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        return weft.empty(shape, dtype=self.rate.dtype).exponential_() / self.rate
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self.rate.log() - self.rate * value
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return 1 - weft.exp(-self.rate * value)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return -weft.log1p(-value) / self.rate
+
+    def entropy(self) -> Tensor:
+        return 1.0 - weft.log(self.rate)
+
+
+class Laplace(_LocScale):
+    """p(x) = exp(-|x - loc| / scale) / (2 scale)"""
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return 2 * self.scale.pow(2)
+
+    @property
+    def stddev(self) -> Tensor:
+        return 2**0.5 * self.scale
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        least = weft.finfo(self.loc.dtype).eps - 1
+        u = weft.empty(shape, dtype=self.loc.dtype).uniform_(least, 1)
+        return self.loc - self.scale * u.sign() * weft.log1p(-u.abs())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return -weft.log(2 * self.scale) - weft.abs(value - self.loc) / self.scale
+
+    def cdf(self, value: Tensor) -> Tensor:
+        x = value - self.loc
+        return 0.5 - 0.5 * x.sign() * weft.expm1(-x.abs() / self.scale)
+
+    def entropy(self) -> Tensor:
+        return 1 + weft.log(2 * self.scale)
+
+
+class Cauchy(_LocScale):
+    """p(x) = 1 / (pi scale (1 + ((x - loc) / scale)^2))"""
+
+    @property
+    def mean(self) -> Tensor:
+        return weft.full_like(self.loc, float("nan"))
+
+    @property
+    def variance(self) -> Tensor:
+        return weft.full_like(self.loc, float("inf"))
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        eps = weft.empty(self._extended_shape(sample_shape), dtype=self.loc.dtype).cauchy_()
+        return self.loc + eps * self.scale
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        z = ((value - self.loc) / self.scale) ** 2
+        return -math.log(math.pi) - self.scale.log() - z.log1p()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return weft.atan((value - self.loc) / self.scale) / math.pi + 0.5
+
+    def entropy(self) -> Tensor:
+        return math.log(4 * math.pi) + self.scale.log()
+
+
+class Gumbel(_LocScale):
+    """p(x) = exp(-z - exp(-z)) / scale with z = (x - loc) / scale"""
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * _EULER
+
+    @property
+    def stddev(self) -> Tensor:
+        return math.pi / math.sqrt(6) * self.scale
+
+    @property
+    def variance(self) -> Tensor:
+        return self.stddev.pow(2)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        info = weft.finfo(self.loc.dtype)
+        u = weft.empty(self._extended_shape(sample_shape), dtype=self.loc.dtype)
+        u = u.uniform_(info.tiny, 1 - info.eps)
+        return self.loc - self.scale * (-u.log()).log()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        y = (self.loc - value) / self.scale
+        return (y - y.exp()) - self.scale.log()
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + (1 + _EULER)
+
+
+class HalfNormal(Distribution):
+    """|x| of a Normal(0, scale)."""
+
+    arg_constraints = {"scale": constraints.positive}
+    support = constraints.nonnegative  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
+        self._normal = Normal(0, scale, validate_args=False)
+        super().__init__(self._normal.batch_shape, validate_args=validate_args)
+
+    @property
+    def scale(self) -> Tensor:
+        return self._normal.scale
+
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale.pow(2) * (1 - 2 / math.pi)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self._normal.rsample(sample_shape).abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        log_prob = self._normal.log_prob(value) + math.log(2)
+        return weft.where(value >= 0, log_prob, -math.inf)
+
+    def entropy(self) -> Tensor:
+        return self._normal.entropy() - math.log(2)
+
+
+class LogNormal(Distribution):
+    """exp of a Normal(loc, scale)."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.positive  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        self.base_dist = Normal(loc, scale, validate_args=validate_args)
+        super().__init__(self.base_dist.batch_shape, validate_args=validate_args)
+
+    @property
+    def loc(self) -> Tensor:
+        return self.base_dist.loc
+
+    @property
+    def scale(self) -> Tensor:
+        return self.base_dist.scale
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.loc + self.scale.pow(2) / 2).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.loc - self.scale.square()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        s = self.scale.pow(2)
+        return s.expm1() * (2 * self.loc + s).exp()
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.base_dist.rsample(sample_shape).exp()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        x = value.log()
+        return self.base_dist.log_prob(x) - x
+
+    def entropy(self) -> Tensor:
+        return self.base_dist.entropy() + self.loc

@@ -1,0 +1,253 @@
+"""Bernoulli, Categorical, OneHotCategorical, Geometric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import weft
+from weft import Tensor
+from weft.distributions import constraints
+from weft.distributions.distribution import Distribution, batch_of, broadcast_all
+from weft.nn import functional as F
+
+
+def clamp_probs(probs: Tensor) -> Tensor:
+    """probs held off 0 and 1 by the dtype's epsilon, so that their logarithms are finite."""
+    eps = weft.finfo(probs.dtype).eps
+    return probs.clamp(min=eps, max=1 - eps)
+
+
+def probs_to_logits(probs: Tensor, is_binary: bool = False) -> Tensor:
+    """log p, or log p/(1 - p)."""
+    p = clamp_probs(probs)
+    return weft.log(p) - weft.log1p(-p) if is_binary else weft.log(p)
+
+
+def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
+    return weft.sigmoid(logits) if is_binary else F.softmax(logits, dim=-1)
+
+
+class _ProbsOrLogits(Distribution):
+    """Either parameter is given; the other is made when asked for."""
+
+    _binary = False
+
+    def __getattr__(self, name: str) -> Any:
+        given = self.__dict__
+        if name == "logits" and "probs" in given:
+            self.logits = probs_to_logits(given["probs"], self._binary)
+            return self.logits
+        if name == "probs" and "logits" in given:
+            self.probs = logits_to_probs(given["logits"], self._binary)
+            return self.probs
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    @property
+    def _param(self) -> Tensor:
+        return self.probs if self._by_probs else self.logits
+
+    def _one_of(self, probs: Any, logits: Any) -> None:
+        if (probs is None) == (logits is None):
+            raise ValueError("Either `probs` or `logits` must be specified, but not both.")
+        self._by_probs = probs is not None
+
+    @property
+    def param_shape(self) -> Any:
+        return self._param.size()
+
+
+class Bernoulli(_ProbsOrLogits):
+    """P(1) = probs = sigmoid(logits)."""
+
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
+    support = constraints.boolean  # type: ignore[assignment]
+    has_enumerate_support = True
+    _binary = True
+
+    def __init__(
+        self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        self._one_of(probs, logits)
+        if probs is not None:
+            (self.probs,) = broadcast_all(probs)
+        else:
+            (self.logits,) = broadcast_all(logits)
+        plain = not isinstance(probs if probs is not None else logits, Tensor)
+        super().__init__(() if plain else self._param.size(), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def mode(self) -> Tensor:
+        mode = (self.probs >= 0.5).to(self.probs)
+        return weft.where(self.probs == 0.5, weft.full_like(mode, float("nan")), mode)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with weft.no_grad():
+            return weft.bernoulli(self.probs.expand(self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        logits, value = broadcast_all(self.logits, value)
+        return -F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+
+    def entropy(self) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        values = weft.arange(2, dtype=self._param.dtype).view((-1,) + (1,) * len(self.batch_shape))
+        return values.expand((2, *self.batch_shape)) if expand else values
+
+
+class Categorical(_ProbsOrLogits):
+    """P(k) in proportion to probs[..., k] = exp logits[..., k]."""
+
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    has_enumerate_support = True
+
+    def __init__(
+        self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        self._one_of(probs, logits)
+        given = probs if probs is not None else logits
+        if given.dim() < 1:
+            name = "probs" if probs is not None else "logits"
+            raise ValueError(f"`{name}` parameter must be at least one-dimensional.")
+        if probs is not None:
+            self.probs = probs / probs.sum(-1, keepdim=True)
+        else:
+            self.logits = logits - logits.logsumexp(dim=-1, keepdim=True)
+        self._num_events = given.size()[-1]
+        super().__init__(self._param.size()[:-1], validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        return constraints.integer_interval(0, self._num_events - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        return weft.full(self._extended_shape(), float("nan"), dtype=self.probs.dtype)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.probs.argmax(dim=-1)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = tuple(sample_shape)
+        count = 1
+        for n in shape:
+            count *= n
+        with weft.no_grad():
+            rows = self.probs.reshape(-1, self._num_events)
+            drawn = weft.multinomial(rows, count, True).T
+            return drawn.reshape(self._extended_shape(shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        value = value.long().unsqueeze(-1)
+        value, log_pmf = weft.broadcast_tensors(value, self.logits)
+        return log_pmf.gather(-1, value[..., :1]).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        least = weft.finfo(self.logits.dtype).min
+        return -(weft.clamp(self.logits, min=least) * self.probs).sum(-1)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        n = self._num_events
+        values = weft.arange(n).view((-1,) + (1,) * len(self.batch_shape))
+        return values.expand((n, *self.batch_shape)) if expand else values
+
+
+class OneHotCategorical(Distribution):
+    """A Categorical whose draws are one-hot vectors."""
+
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    has_enumerate_support = True
+
+    def __init__(
+        self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        self._categorical = Categorical(probs, logits, validate_args)
+        events = (self._categorical._num_events,)
+        super().__init__(self._categorical.batch_shape, events, validate_args=validate_args)
+
+    @property
+    def probs(self) -> Tensor:
+        return self._categorical.probs
+
+    @property
+    def logits(self) -> Tensor:
+        return self._categorical.logits
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def variance(self) -> Tensor:
+        return self.probs * (1 - self.probs)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        index = self._categorical.sample(sample_shape)
+        return F.one_hot(index, self._event_shape[0]).to(self.probs)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return self._categorical.log_prob(value.max(-1)[1])
+
+    def entropy(self) -> Tensor:
+        return self._categorical.entropy()
+
+
+class Geometric(_ProbsOrLogits):
+    """P(k) = (1 - probs)^k probs, k = 0, 1, ...: failures before the first success."""
+
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
+    support = constraints.nonnegative_integer  # type: ignore[assignment]
+    _binary = True
+
+    def __init__(
+        self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        self._one_of(probs, logits)
+        if probs is not None:
+            (self.probs,) = broadcast_all(probs)
+        else:
+            (self.logits,) = broadcast_all(logits)
+        given = probs if probs is not None else logits
+        super().__init__(batch_of(given), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return 1.0 / self.probs - 1.0
+
+    @property
+    def variance(self) -> Tensor:
+        return (1.0 / self.probs - 1.0) / self.probs
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        tiny = weft.finfo(self.probs.dtype).tiny
+        with weft.no_grad():
+            u = self.probs.new_empty(shape).uniform_(tiny, 1)
+            return (u.log() / (-self.probs).log1p()).floor()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        value, probs = broadcast_all(value, self.probs)
+        probs = weft.where((probs == 1) & (value == 0), weft.zeros_like(probs), probs)
+        return value * (-probs).log1p() + self.probs.log()
+
+    def entropy(self) -> Tensor:
+        h = F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
+        return h / self.probs

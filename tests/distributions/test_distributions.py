@@ -1,0 +1,58 @@
+"""Distributions draw torch's numbers and give its densities, entropies, moments and divergences."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import weft
+from tests.fixtures.distribution_cases import measure
+from weft import distributions as D
+
+RECORD = json.loads(
+    (Path(__file__).resolve().parents[1] / "fixtures/distributions.json").read_text("utf-8")
+)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return measure(weft)
+
+
+@pytest.mark.parametrize("name", sorted(RECORD))
+def test_equals_torch(ours, name):
+    got, wanted = ours[name], RECORD[name]
+    if name.startswith("kl "):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        return
+    assert got["repr"] == wanted["repr"]
+    for what in wanted:
+        if what != "repr":
+            assert got[what][1:] == wanted[what][1:], what
+            np.testing.assert_allclose(got[what][0], wanted[what][0], 1e-5, 1e-6, err_msg=what)
+
+
+def test_a_draw_depends_on_the_parameters():
+    loc = weft.zeros(3, requires_grad=True)
+    scale = weft.ones(3, requires_grad=True)
+    weft.manual_seed(0)
+    x = D.Normal(loc, scale).rsample()
+    x.sum().backward()
+    assert loc.grad.tolist() == [1, 1, 1]
+    np.testing.assert_allclose(scale.grad.numpy(), x.detach().numpy())
+    assert not D.Normal(loc, scale).sample().requires_grad
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="Expected parameter scale"):
+        D.Normal(0.0, -1.0)
+    with pytest.raises(ValueError, match="but not both"):
+        D.Bernoulli()
+    with pytest.raises(ValueError, match="within the support"):
+        D.Bernoulli(0.5).log_prob(weft.tensor(0.5))
+    with pytest.raises(ValueError, match="not broadcastable"):
+        D.Normal(weft.zeros(3), weft.ones(3)).log_prob(weft.zeros(2))
+    with pytest.raises(NotImplementedError, match="No KL"):
+        D.kl_divergence(D.Normal(0.0, 1.0), D.Bernoulli(0.5))
+    D.Normal(0.0, -1.0, validate_args=False)
