@@ -322,7 +322,8 @@ class Tensor(Handle):
         return complex(self.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.ndim == 0 and spec else format(str(self), spec)
+        plain = self.ndim == 0 and type(self) is Tensor
+        return format(self.item() if plain else str(self), spec)
 
     def __len__(self) -> int:
         if self.ndim == 0:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from weft.compat.table import PREFIXES, TABLE
+from weft.compat.table import BELOW, TABLE
 from weft.compat.torch_.version import __version__
 
 _MISSING = object()
@@ -34,11 +34,19 @@ class Face(ModuleType):
         dotted = f"{self.__name__}.{name}"
         if name == "__file__" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        found = importlib.import_module(dotted) if dotted in TABLE else look_up(self.__name__, name)
+        found = look_up(self.__name__, name)
+        if found is _MISSING and dotted in TABLE:
+            return importlib.import_module(dotted)
         if found is _MISSING:
             raise Missing(missing_text(self.__name__, name))
         self.__dict__[name] = found
         return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As a module's; but a function keeps its name from a module spelled alike (gradcheck)."""
+        if isinstance(value, Face) and look_up(self.__name__, name) is not _MISSING:
+            return
+        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return sorted(set(self.__dict__) | set(names_of(self.__name__)))
@@ -51,15 +59,13 @@ def sources(face: str) -> tuple[str, ...]:
     """The Weft modules behind a face."""
     if face in TABLE:
         return TABLE[face]
-    for prefix, behind in PREFIXES.items():
-        if face.startswith(prefix + "."):
-            return behind
-    raise KeyError(face)
+    return BELOW[face.rpartition(".")[0]][1]
 
 
 def is_face(name: str) -> bool:
     """Whether the alias has a module of this dotted name."""
-    return name in TABLE or any(name.startswith(p + ".") for p in PREFIXES)
+    parent, _, last = name.rpartition(".")
+    return name in TABLE or (parent in BELOW and last in BELOW[parent][0].split())
 
 
 def _module(path: str) -> Any:

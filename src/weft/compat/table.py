@@ -92,10 +92,28 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.version": (_T + "version",),
 }
 
-# Every module below these has its names in the same place: torch.nn.modules.conv, ...
-PREFIXES: dict[str, tuple[str, ...]] = {
-    "torch.nn.modules": (_T + "modules", _NN),
-    "torch.nn.parallel": (_T + "parallel",),
-    "torch.optim": ("weft.optim",),
-    "torch.distributions": ("weft.distributions",),
+# Files of these packages in torch, whose names Weft has in one place.
+BELOW: dict[str, tuple[str, tuple[str, ...]]] = {
+    "torch.nn.modules": (
+        "activation adaptive batchnorm channelshuffle container conv distance dropout flatten "
+        "fold instancenorm lazy linear loss module normalization padding pixelshuffle pooling "
+        "rnn sparse transformer upsampling utils",
+        (_T + "modules", _NN),
+    ),
+    "torch.nn.parallel": (
+        "data_parallel distributed replicate scatter_gather parallel_apply",
+        (_T + "parallel",),
+    ),
+    "torch.optim": (
+        "adadelta adagrad adam adamw adamax asgd lbfgs nadam radam rmsprop rprop sgd sparse_adam",
+        ("weft.optim",),
+    ),
+    "torch.distributions": (
+        "bernoulli beta binomial categorical cauchy constraints dirichlet distribution "
+        "exponential gamma geometric gumbel half_normal independent kl laplace log_normal "
+        "lowrank_multivariate_normal mixture_same_family multinomial multivariate_normal "
+        "normal one_hot_categorical pareto poisson relaxed_bernoulli relaxed_categorical studentT "
+        "transformed_distribution transforms uniform utils von_mises weibull",
+        ("weft.distributions",),
+    ),
 }

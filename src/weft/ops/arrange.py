@@ -25,9 +25,9 @@ def _list(tensors: tuple) -> list:
     return list(tensors)
 
 
-def broadcast_to(input: Any, *size: Any) -> Any:
+def broadcast_to(input: Any, *args: Any, size: Any = None) -> Any:
     """input expanded to `size`, as a view."""
-    return expand(input, shape_args(size, "broadcast_to"))
+    return expand(input, shape_args(args, "broadcast_to", size))
 
 
 def broadcast_tensors(*tensors: Any) -> tuple:
@@ -164,9 +164,7 @@ def tensor_split(input: Any, indices_or_sections: Any, dim: int = 0) -> tuple:
         return split(input, [small + (k < larger) for k in range(at)], d)
     n = shape[d]
     cuts = [0, *(min(max(c + n if c < 0 else c, 0), n) for c in at), n]
-    return tuple(
-        apply(Slice(d, a, max(a, b), 1), input) for a, b in itertools.pairwise(cuts)
-    )
+    return tuple(apply(Slice(d, a, max(a, b), 1), input) for a, b in itertools.pairwise(cuts))
 
 
 def _split_along(op: str, least: int, dim: int, input: Any, at: Any) -> tuple:

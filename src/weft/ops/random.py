@@ -159,18 +159,20 @@ def _made(
 
 
 def rand(
-    *size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
-    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+    *args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Numbers of [0, 1): 24 random bits each, 53 for float64."""
+    size = args if size is None else (size,)
     return _made("rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
 
 
 def randn(
-    *size: Any, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
-    device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
+    *args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None,
+    layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Numbers of the standard normal distribution."""
+    size = args if size is None else (size,)
     return _made("randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
 
 

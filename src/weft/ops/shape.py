@@ -203,11 +203,10 @@ class UnfoldBack(Op):
 # ------------------------------------------------------------------------------- functions
 
 
-def flip(input: Any, *dims: Any) -> Any:
+def flip(input: Any, *args: Any, dims: Any = None) -> Any:
     """input reversed along dims, as a copy."""
-    wanted = wrap_dims(shape_args(dims, "flip"), len(shape_of(input)), "flip") if dims else ()
-    if dims and not shape_args(dims, "flip"):
-        wanted = ()
+    given = shape_args(args, "flip", dims)
+    wanted = wrap_dims(given, len(shape_of(input)), "flip") if given else ()
     return apply(Flip(wanted), input)
 
 
@@ -231,9 +230,7 @@ def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     by = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     if dims is None or dims == ():
         if len(by) != 1:
-            raise RuntimeError(
-                f"shifts and dimensions must align. shifts: {len(by)}, dims:0"
-            )
+            raise RuntimeError(f"shifts and dimensions must align. shifts: {len(by)}, dims:0")
         return reshape(_rolled(reshape(input, (numel(shape),)), by[0], 0), shape)
     along = (dims,) if isinstance(dims, int) else tuple(dims)
     if len(by) != len(along):
@@ -272,9 +269,9 @@ def rot90(input: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
     return transpose(apply(Flip((a,)), input), a, b).contiguous() if k else input.clone()
 
 
-def repeat(input: Any, *repeats: Any) -> Any:
+def repeat(input: Any, *args: Any, repeats: Any = None) -> Any:
     """input tiled repeats[d] times along each dim; new dims come first."""
-    times = shape_args(repeats, "repeat")
+    times = shape_args(args, "repeat", repeats)
     shape = shape_of(input)
     lead = len(times) - len(shape)
     if lead < 0:
@@ -291,9 +288,9 @@ def repeat(input: Any, *repeats: Any) -> Any:
     return reshape(y, tuple(r * n for r, n in zip(times, full_shape, strict=True)))
 
 
-def tile(input: Any, *dims: Any) -> Any:
+def tile(input: Any, *args: Any, dims: Any = None) -> Any:
     """repeat, with 1 for the leading dims that are not named."""
-    times = shape_args(dims, "tile")
+    times = shape_args(args, "tile", dims)
     return repeat(input, (*(1,) * (len(shape_of(input)) - len(times)), *times))
 
 
@@ -351,9 +348,7 @@ def diagonal(input: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     rank = len(shape_of(input))
     a, b = wrap_dim(dim1, rank, "diagonal"), wrap_dim(dim2, rank, "diagonal")
     if a == b:
-        raise RuntimeError(
-            f"diagonal dimensions cannot be identical {dim1}, {dim2}"
-        )
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     return apply(Diagonal(offset, a, b), input)
 
 
@@ -395,9 +390,7 @@ def unfold(input: Any, dimension: int, size: int, step: int) -> Any:
     d = wrap_dim(dimension, len(shape), "unfold")
     n = shape[d] if shape else 1
     if size < 0 or size > n:
-        raise RuntimeError(
-            f"maximum size for tensor at dimension {d} is {n} but size is {size}"
-        )
+        raise RuntimeError(f"maximum size for tensor at dimension {d} is {n} but size is {size}")
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
     x = input if shape else reshape(input, (1,))

@@ -23,8 +23,12 @@ from weft.ops.kinds import View
 Dims = int | Sequence[int]
 
 
-def shape_args(args: tuple, op: str) -> tuple[int, ...]:
-    """`f(2, 3)` and `f((2, 3))` alike."""
+def shape_args(args: tuple, op: str, named: Any = None) -> tuple[int, ...]:
+    """`f(2, 3)`, `f((2, 3))` and `f(size=(2, 3))` (the list named by keyword) alike."""
+    if named is not None:
+        if args:
+            raise TypeError(f"{op}() received its sizes twice: {args} and {named}")
+        args = (named,)
     if len(args) == 1 and not isinstance(args[0], (int, np.integer)):
         got = args[0]
         args = tuple(got) if isinstance(got, (tuple, list)) else (got.__index__(),)
@@ -314,19 +318,19 @@ class SliceBack(View):
 # ------------------------------------------------------------------------------- functions
 
 
-def reshape(input: Any, *shape: Any) -> Any:
+def reshape(input: Any, *sizes: Any, shape: Any = None) -> Any:
     """The same elements, in order, under `shape` (one -1 is inferred); a view where possible."""
     old = shape_of(input)
-    new = infer_shape(shape_args(shape, "reshape"), numel(old))
+    new = infer_shape(shape_args(sizes, "reshape", shape), numel(old))
     return apply(Reshape(new), input)
 
 
-def view(input: Any, *shape: Any) -> Any:
+def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
     """reshape that never copies; RuntimeError where the strides do not allow it."""
-    if len(shape) == 1 and isinstance(shape[0], dt.dtype):
-        return apply(Bitcast(shape[0]), input)
+    if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dt.dtype)):
+        return apply(Bitcast(dtype or shape[0]), input)
     old = shape_of(input)
-    new = infer_shape(shape_args(shape, "view"), numel(old))
+    new = infer_shape(shape_args(shape, "view", size), numel(old))
     y = apply(Reshape(new), input)
     if y._base is None:
         raise RuntimeError(
@@ -336,20 +340,20 @@ def view(input: Any, *shape: Any) -> Any:
     return y
 
 
-def permute(input: Any, *dims: Any) -> Any:
+def permute(input: Any, *order: Any, dims: Any = None) -> Any:
     """Dims in another order: dim k of the result is dim dims[k] of the input."""
     n = len(shape_of(input))
-    wanted = shape_args(dims, "permute")
+    wanted = shape_args(order, "permute", dims)
     if len(wanted) != n:
         raise RuntimeError(
             f"permute(sparse_coo): number of dimensions in the tensor input does not match the "
             f"length of the desired ordering of dimensions i.e. input.dim() = {n} is not equal to "
             f"len(dims) = {len(wanted)}"
         )
-    order = tuple(wrap_dim(d, n, "permute") for d in wanted)
-    if len(set(order)) != n:
+    places = tuple(wrap_dim(d, n, "permute") for d in wanted)
+    if len(set(places)) != n:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
-    return apply(Permute(order), input)
+    return apply(Permute(places), input)
 
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
@@ -384,9 +388,9 @@ def movedim(input: Any, source: Dims, destination: Dims) -> Any:
     return apply(Permute(tuple(place[k] if k in place else next(rest) for k in range(n))), input)
 
 
-def expand(input: Any, *sizes: Any) -> Any:
+def expand(input: Any, *sizes: Any, size: Any = None, implicit: bool = False) -> Any:
     """Size-1 dims repeated without copying; -1 keeps a size."""
-    want = shape_args(sizes, "expand")
+    want = shape_args(sizes, "expand", size)
     have = shape_of(input)
     lead = len(want) - len(have)
     if lead < 0:
