@@ -57,6 +57,19 @@ class AttentionOp(Op, abstract=True):
         return reshape(y, (size, n, *y.shape[1:])), 0
 
 
+def _need_fit(q: Type, k: Type, v: Type, mask: tuple[Type, ...]) -> None:
+    """The kernels read what q's shape says: RuntimeError unless k, v and the mask agree with it."""
+    if not q.ndim == k.ndim == v.ndim == 4 or not q.dtype is k.dtype is v.dtype:
+        raise RuntimeError(f"attention: {q}, {k}, {v}: wanted 4 dims and one dtype")
+    fits = q.shape[:2] == k.shape[:2] == v.shape[:2] and k.shape[2] == v.shape[2]
+    if not fits or q.shape[3] != k.shape[3] or len(mask) > 1:
+        raise RuntimeError(f"attention: query {q}, key {k}, value {v} do not fit")
+    for m in mask:
+        scores = (*q.shape[:3], k.shape[2])
+        if m.ndim > 4 or broadcast_shapes(m.shape, scores, op="attention") != scores:
+            raise RuntimeError(f"attention: mask {m} does not fit scores of shape {scores}")
+
+
 class Attention(AttentionOp):
     """y = softmax(scale q k^T + mask over the keys) v; 0 where a query sees nothing
 
@@ -67,6 +80,7 @@ class Attention(AttentionOp):
     with_sums: bool = False
 
     def type(self, q: Type, k: Type, v: Type, *mask: Type) -> Type:
+        _need_fit(q, k, v, mask)
         return Type((*q.shape[:3], v.shape[3] + self.with_sums), q.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -128,6 +142,7 @@ class AttentionSums(AttentionOp):
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
 
     def type(self, q: Type, k: Type, *mask: Type) -> Type:
+        _need_fit(q, k, k, mask)
         return Type(q.shape[:3], q.dtype if q.dtype is dt.float64 else dt.float32)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -151,6 +166,10 @@ class AttentionGrad(AttentionOp):
     def type(
         self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type
     ) -> Type:
+        _need_fit(q, k, v, mask)
+        rows = (*q.shape[:3], v.shape[3])
+        if (g.shape, out.shape, lse.shape) != (rows, rows, q.shape[:3]) or g.dtype is not q.dtype:
+            raise RuntimeError(f"attention: cotangent {g}, result {out}, sums {lse} do not fit {q}")
         if self.wanted == "q":
             return q
         return Type((*k.shape[:3], k.shape[3] + v.shape[3]), k.dtype)
