@@ -36,6 +36,7 @@ def test_slopes_of_every_order_are_differences_of_the_order_below(name):
         x = np.concatenate([-x, x])
     ones = weft.from_numpy(np.ones_like(x))
     for order in (1, 2, 3):
+
         def below(v, order=order):
             t = weft.from_numpy(v)
             y = apply(op, t) if order == 1 else apply(Slope(op, order - 1), ones, t)

@@ -119,9 +119,7 @@ def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
     return rows.softmax(input, rows.implicit_dim("softmax", input, dim), dtype)
 
 
-def log_softmax(
-    input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
-) -> Any:
+def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """y = x - log(sum exp(x)) along dim; `dtype`: cast to it first."""
     return rows.log_softmax(input, rows.implicit_dim("log_softmax", input, dim), dtype)
 

@@ -220,7 +220,6 @@ class Softshrink(Activation):
         return S.where(inside, S.const(0.0, x.dtype), 1.0)
 
 
-
 class Mish(Activation):
     """y = x tanh(log(1 + e**x))"""
 
@@ -334,7 +333,7 @@ def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
+        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
     if not inplace:
         return apply(op, x)
     check_writable(x)
@@ -385,9 +384,7 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
     return _run("leaky_relu", LeakyRelu(float(negative_slope)), input, inplace)
 
 
-def hardtanh(
-    input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
-) -> Any:
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """y = min(max(x, min_val), max_val)."""
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")

@@ -89,9 +89,7 @@ class Attention(AttentionOp):
             *ins[:3], out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
         )
 
-    def oracle(
-        self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray
-    ) -> np.ndarray:
+    def oracle(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
         s = self.scores(q, k, *mask)
         top = np.max(s, -1, keepdims=True, initial=-np.inf)
         p = np.exp(s - np.where(np.isinf(top), 0, top))
@@ -163,9 +161,7 @@ class AttentionGrad(AttentionOp):
     wanted: str = "q"
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
 
-    def type(
-        self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type
-    ) -> Type:
+    def type(self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type) -> Type:
         _need_fit(q, k, v, mask)
         rows = (*q.shape[:3], v.shape[3])
         if (g.shape, out.shape, lse.shape) != (rows, rows, q.shape[:3]) or g.dtype is not q.dtype:

@@ -160,9 +160,7 @@ def multi_head_attention_forward(
         f"was expecting embedding dimension of {embed_dim_to_check}, but got {embed}",
     )
     width = embed // num_heads
-    _need(
-        width * num_heads == embed, f"embed_dim {embed} not divisible by num_heads {num_heads}"
-    )
+    _need(width * num_heads == embed, f"embed_dim {embed} not divisible by num_heads {num_heads}")
     ks, vs = shape_of(key), shape_of(value)
     if use_separate_proj_weight:
         _need(

@@ -29,9 +29,7 @@ def length(x: Any, p: float, dim: Any, keepdim: bool) -> Any:
     return sum(abs(x) ** p, dim, keepdim) ** (1 / p)
 
 
-def normalize(
-    input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None
-) -> Any:
+def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
     """y = x / max(length of x along dim, eps); lengths in the p-norm."""
     shape = shape_of(input)
     if isinstance(dim, int):

@@ -39,9 +39,7 @@ def nll_loss(
     return _nll(input, target, weight, ignore_index, reduction, 0.0)
 
 
-def _nll(
-    x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothing: float
-) -> Any:
+def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothing: float) -> Any:
     """nll_loss of log-probabilities x, with `smoothing` of it spread over all classes."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
@@ -90,9 +88,7 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
     if a[2:] != t[1:]:
         raise RuntimeError(f"size mismatch (got input: {list(a)} , target: {list(t)}")
     if dtype_of(target) not in (dt.int64, dt.uint8):
-        raise RuntimeError(
-            f"expected target dtype to be Long or Byte, but got {spelled(target)}"
-        )
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {spelled(target)}")
     classes = a[1] if len(a) > 1 else a[0]
     if weight is not None and shape_of(weight) != (classes,):
         raise RuntimeError(
@@ -122,9 +118,7 @@ def cross_entropy(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     if not 0 <= label_smoothing <= 1:
-        raise RuntimeError(
-            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}"
-        )
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}")
     shape = shape_of(input)
     dim = 0 if len(shape) == 1 else 1
     if shape != shape_of(target):

@@ -214,9 +214,7 @@ class Norm(Op):
         v = ((x - m) ** 2).mean(self.dims, keepdims=True)
         return (x - m) / np.sqrt(v + self.eps) * w + b
 
-    def vjp(
-        self, g: Any, y: Any, x: Any, w: Any, b: Any, m: Any = None, r: Any = None
-    ) -> tuple:
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, b: Any, m: Any = None, r: Any = None) -> tuple:
         return (*_norm_vjp(g, x, w, self.dims, self.eps, m, r), None, None)
 
     vmap = by_loop

@@ -482,9 +482,7 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """The largest of each window of (N, C, L) or (C, L); with return_indices also its place."""
-    return _max_pool(
-        1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
+    return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool2d(
@@ -500,9 +498,7 @@ def max_pool2d(
 
     stride: kernel_size when None.  RuntimeError: padding over half the window, no window fits.
     """
-    return _max_pool(
-        2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
+    return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def _avg_pool(
@@ -514,7 +510,7 @@ def _avg_pool(
         raise RuntimeError("divisor must be not zero")
     x, single = _images(name, n, input)
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}_out" not implemented for \'{spelled(x)}\'')
+        raise NotImplementedError(f"\"{name}_out\" not implemented for '{spelled(x)}'")
     geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
     return _shaped(apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x), n, single)
 

@@ -32,7 +32,7 @@ def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     if len(shape) not in (4, 5):
         raise RuntimeError(f"{name}: non-empty 4D or 5D (batch mode) tensor expected for input")
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
+        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
     return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
 
 

@@ -250,7 +250,7 @@ def interpolate(
             f"output {list(wanted)}"
         )
     if dtype_of(input).category != dt.FLOAT and mode != "nearest":
-        raise NotImplementedError(f'"interpolate" not implemented for \'{spelled(input)}\'')
+        raise NotImplementedError(f"\"interpolate\" not implemented for '{spelled(input)}'")
     if mode == "area":
         if n == 3:
             raise NotImplementedError("interpolate: mode 'area' of 5-D input is not supported")

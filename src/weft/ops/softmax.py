@@ -113,7 +113,7 @@ def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
     if dtype is not None:
         x = cast(x, dtype)
     if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f'"{name}" not implemented for \'{spelled(x)}\'')
+        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
     return x, wrap_dim(int(dim), len(shape_of(x)), name)
 
 
