@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-
 from pydoc_data import topics
+
 from tqdm import tqdm
 
 import weft

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from weft.train import Progress
+
 
 @click.command()
 @click.argument("target")
@@ -26,6 +28,8 @@ def train(target: str, epochs: int, resume: bool) -> None:
         raise click.ClickException(f"{target}: wanted (trainer, loader[, validation loader])")
     trainer, loader = made[0], made[1]
     history = trainer.fit(loader, made[2] if len(made) == 3 else None, epochs, resume=resume)
+    if any(isinstance(c, Progress) for c in trainer.callbacks):
+        return  # it has shown them
     for i, results in enumerate(history):
         shown = ", ".join(f"{k} {v:.4f}" for k, v in results.items())
         click.echo(f"epoch {i + 1}: {shown}")
