@@ -83,12 +83,14 @@ def _reads(nodes: list[Node]) -> set[int]:
 
 
 def _depends(start: int, target: int, groups: list[Group]) -> bool:
+    """Whether group `start` reads from group `target`, at once or through others."""
+    since = groups[target].nodes[0].serial  # a group that ends before it cannot read from it
     stack, seen = [start], {start}
     while stack:
         for b in groups[stack.pop()].before:
             if b == target:
                 return True
-            if b not in seen:
+            if b not in seen and groups[b].nodes[-1].serial > since:
                 seen.add(b)
                 stack.append(b)
     return False

@@ -441,7 +441,7 @@ class _Slots:
     def __init__(self) -> None:
         self.total = 0
         self.free: list[tuple[int, int]] = []  # (offset, size), by offset
-        self.until: list[tuple[int, int, int]] = []  # (last use, offset, size)
+        self.until: dict[int, list[tuple[int, int]]] = {}  # last use -> (offset, size)
 
     def take(self, nbytes: int, until: int) -> int:
         size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
@@ -457,14 +457,15 @@ class _Slots:
             if best[1] > size:
                 self.free.append((offset + size, best[1] - size))
                 self.free.sort()
-        self.until.append((until, offset, size))
+        self.until.setdefault(until, []).append((offset, size))
         return offset
 
     def release(self, i: int) -> None:
         """Group i has run: what was last read by it is free."""
-        done = [u for u in self.until if u[0] <= i]
-        self.until = [u for u in self.until if u[0] > i]
-        self.free.extend((offset, size) for _, offset, size in done)
+        done = self.until.pop(i, None)
+        if done is None:
+            return
+        self.free.extend(done)
         self.free.sort()
         merged: list[tuple[int, int]] = []
         for offset, size in self.free:
