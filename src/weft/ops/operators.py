@@ -18,8 +18,10 @@ from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS, SMALL, number_array
 from weft.ops.dispatch import _errors as errors
 from weft.ops.dispatch import _quiet as quiet
+from weft.runtime import native
 
 _new = object.__new__
+_CALLS = 100  # of one operator, before its native form is loaded (or made: some milliseconds)
 _plain: set[type] = set()  # tensor classes without behaviour of their own
 _result_class: type = Handle
 
@@ -43,14 +45,24 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
     keeps = dispatch.kept_of(op) if tracked else []
     light = tracked and not op.saves_result and not any(a or b for a, b in keeps)
     asarray, ndarray, reset, hush, new = np.asarray, np.ndarray, errors.reset, errors.set, _new
+    quick: Any = None  # the native form, where there is one and after some calls
+    calls = 0
 
     def operator(self: Any, other: Any) -> Any:
+        nonlocal calls, quick
         if other.__class__ in classes:
             if state.recorder is None:
                 a = self._a
                 b = other._a
                 d = a.dtype
-                if d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:
+                if quick is not None and (r := quick(a, b)) is not None:
+                    y = new(_result_class)
+                    y._a = r
+                elif d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:
+                    if calls < _CALLS:
+                        calls += 1
+                        if calls == _CALLS:
+                            quick = native.small_operations().get(op.name.lower())
                     token = hush(quiet)
                     try:
                         r = host(a, b)
@@ -64,20 +76,22 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
                         r = np.array(r, order="C")
                     y = new(_result_class)
                     y._a = r
-                    if tracked:
-                        first, second = self._rg, other._rg
-                        if (first or second) and state.grad:
-                            if light and (shape := a.shape) == b.shape:
-                                meta = Meta(shape, d)  # one stands for both
-                                edges = (
-                                    (self._fn or self) if first else None,
-                                    (other._fn or other) if second else None,
-                                )
-                                y._fn = TapeNode(op, edges, (meta, meta), (), None)
-                                y._rg = True
-                            else:
-                                dispatch.record_two(op, self, other, y)
-                    return y
+                else:
+                    return function(self, other)
+                if tracked:
+                    first, second = self._rg, other._rg
+                    if (first or second) and state.grad:
+                        if light and (shape := a.shape) == b.shape:
+                            meta = Meta(shape, d)  # one stands for both
+                            edges = (
+                                (self._fn or self) if first else None,
+                                (other._fn or other) if second else None,
+                            )
+                            y._fn = TapeNode(op, edges, (meta, meta), (), None)
+                            y._rg = True
+                        else:
+                            dispatch.record_two(op, self, other, y)
+                return y
         elif other.__class__ is float or other.__class__ is int:
             if state.recorder is None:
                 a = self._a
@@ -85,15 +99,22 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
                 if d.kind == "f" and a.size <= SMALL:
                     if other.__class__ is int:
                         other = float(other)
-                    token = hush(quiet)
-                    try:
-                        r = host(a, number_array(other, d))
-                    finally:
-                        reset(token)
-                    if r.__class__ is not ndarray:
-                        r = asarray(r)
-                    elif r.ndim > 1 and not r.flags.c_contiguous:
-                        r = np.array(r, order="C")
+                    number = number_array(other, d)
+                    r = None if quick is None else quick(a, number)
+                    if r is None:
+                        if calls < _CALLS:
+                            calls += 1
+                            if calls == _CALLS:
+                                quick = native.small_operations().get(op.name.lower())
+                        token = hush(quiet)
+                        try:
+                            r = host(a, number)
+                        finally:
+                            reset(token)
+                        if r.__class__ is not ndarray:
+                            r = asarray(r)
+                        elif r.ndim > 1 and not r.flags.c_contiguous:
+                            r = np.array(r, order="C")
                     y = new(_result_class)
                     y._a = r
                     if tracked and self._rg and state.grad:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.runtime import builtin_code, threads
+from weft.runtime import builtin_code, small_code, threads
 from weft.runtime.machine import (
     Host,
     cache_dir,
@@ -36,6 +36,7 @@ from weft.runtime.machine import (
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
     "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch", "load", "make_table",
+    "small_operations",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.
@@ -178,6 +179,45 @@ def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
         _builtin("launch", found["weft_builtin_launch"], _METH_FASTCALL, launch.__doc__),
         _builtin("address", found["weft_builtin_address"], _METH_O, address.__doc__),
     )
+
+
+@cache
+def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | None]]:
+    """add, sub, mul, div of two small float32 arrays: the result, or None (ask NumPy).
+
+    Empty where the interpreter or NumPy is not one whose structs we know.
+    """
+    if not (_builtins_fit() and _builtins_work()):
+        return {}
+    capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    table = capsule(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
+    new_from_descr = ctypes.c_void_p.from_address(table + 94 * 8).value  # NumPy's stable C API
+    imports = {
+        name: _function_address(getattr(ctypes.pythonapi, name)) for name in small_code.FUNCTIONS
+    }
+    found = load(small_code.TEXT, small_code.EXPORTS, imports)
+    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
+    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), new_from_descr)
+    made = {
+        name: _builtin(name, found[f"weft_small_{name}"], _METH_FASTCALL, None)
+        for name in small_code.OPERATIONS
+    }
+    return made if _small_operations_work(made) else {}
+
+
+def _small_operations_work(made: dict[str, Any]) -> bool:
+    """Whether the builtins read NumPy's structs as they are (a build of NumPy may differ)."""
+    x = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+    two, other = np.array(2, np.float32), np.ones((2, 3))
+    got, beside = made["sub"](x, x[::-1].copy()), made["div"](x, two)
+    return (
+        isinstance(got, np.ndarray) and np.array_equal(got, x - x[::-1])
+        and isinstance(beside, np.ndarray) and np.array_equal(beside, x / 2)
+        and made["add"](x, x.T) is None and made["add"](x, other) is None
+        and made["mul"](x, x[:, ::2]) is None and made["mul"](x, 2.0) is None
+    )  # fmt: skip
 
 
 def _function_address(function: Any) -> int:
