@@ -50,6 +50,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("cli", "weft.core"): "doctor prints the configuration",
     ("cli", "weft.runtime"): "doctor prints CPU features, threads and the kernel cache",
     ("cli", "weft.kernels"): "doctor prints the target",
+    ("cli", "weft.ops"): "doctor compares every op with its oracle",
 }
 
 CORE = {"numpy", "llvmlite", "safetensors", "ml_dtypes", "click", "tqdm"}

@@ -12,6 +12,8 @@ import numpy as np
 
 import weft
 from weft.core import dtype as dt
+from weft.core import sampling
+from weft.ops.dispatch import apply
 from weft.runtime import native
 
 
@@ -66,7 +68,35 @@ def self_test() -> list[tuple[str, bool]]:
     check("compiled equals eager to the bit", _compiled_agrees(x, w), start)
     start = time.perf_counter()
     check("gradient against finite differences", _gradient_agrees(), start)
+    start = time.perf_counter()
+    count, wrong = _ops_against_oracles(seconds=4.0)
+    named = f": {', '.join(wrong)}" if wrong else ""
+    check(f"{count} uses of ops against their NumPy meaning{named}", not wrong, start)
     return results
+
+
+def _ops_against_oracles(seconds: float) -> tuple[int, list[str]]:
+    """Each op's samples, as far as the time goes: how many ran, and the ops that differ."""
+    end = time.perf_counter() + seconds
+    count, wrong = 0, []
+    for name, index in sampling.cases():
+        if time.perf_counter() > end:
+            break
+        op = sampling.op_of(name, index)
+        if op.effect or op.oracle is None:
+            continue
+        operands = sampling.draw(name, index)
+        tensors = [weft.tensor(a) if isinstance(a, np.ndarray) else a for a in operands]
+        got = apply(op, *tensors).numpy()
+        first = next((a.dtype for a in operands if isinstance(a, np.ndarray)), None)
+        with np.errstate(all="ignore"):
+            arrays = (a if isinstance(a, np.ndarray) else np.asarray(a, first) for a in operands)
+            meant = np.asarray(op.oracle(*arrays))
+        close = np.allclose(got, meant, rtol=1e-4, atol=1e-5, equal_nan=True)
+        if got.shape != meant.shape or not close:
+            wrong.append(f"{op}")
+        count += 1
+    return count, wrong
 
 
 def _step(x: weft.Tensor, w: weft.Tensor) -> weft.Tensor:
