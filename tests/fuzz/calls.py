@@ -25,6 +25,7 @@ from weft.core import dtype as dt
 from weft.core import sampling
 from weft.core.op import REGISTRY
 from weft.ops.dispatch import apply, wrap
+from weft.runtime import native
 
 for _room in pkgutil.iter_modules(ops.__path__):
     importlib.import_module(f"weft.ops.{_room.name}")
@@ -220,7 +221,9 @@ def call_of_op(rng: np.random.Generator, name: str, number: int) -> tuple[Callab
             args[i] = array(rng, dt.from_np(a.dtype), a.ndim)
         elif chance < 0.6 and a.dtype.kind in "iu" and a.size:
             bad = np.array(a)
-            bad.reshape(-1)[rng.integers(a.size)] = rng.choice([-1, -100, 100, 2**40, -(2**40)])
+            edge = np.iinfo(a.dtype)
+            wrong = [-1, -100, 100, edge.max, edge.min]
+            bad.reshape(-1)[rng.integers(a.size)] = np.clip(rng.choice(wrong), edge.min, edge.max)
             args[i] = wrap(bad)
         else:
             args[i] = wrap(strided(rng, a))
@@ -252,6 +255,8 @@ def main(seed: int, count: int) -> int:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     _limit_memory()
+    if not os.environ.get("WEFT_FUZZ_PLAIN"):
+        _guard_outputs()
     functions = public()
     names = sorted(REGISTRY)
     log = open(os.environ["WEFT_FUZZ_LOG"], "w", encoding="utf-8")  # noqa: SIM115
@@ -276,6 +281,29 @@ def main(seed: int, count: int) -> int:
     faulthandler.cancel_dump_traceback_later()
     print(f"{count} calls, {raised} raised, {len(functions)} functions, {len(names)} ops")
     return 0
+
+
+GUARD = 4096  # bytes before and after each result, which no kernel may touch
+
+
+def _guard_outputs() -> None:
+    """Run each kernel into a fenced buffer: a write past the result shows at once, not later."""
+    plain = native.launch
+
+    def launch(what: Any, out: np.ndarray, ins: Any) -> int:
+        if not out.flags.c_contiguous or out.nbytes > 1 << 22:
+            return plain(what, out, ins)
+        fenced = np.full(out.nbytes + 2 * GUARD, 0xA5, np.uint8)
+        inner = fenced[GUARD : GUARD + out.nbytes].view(out.dtype).reshape(out.shape)
+        inner[...] = out
+        status = plain(what, inner, ins)
+        if (fenced[:GUARD] != 0xA5).any() or (fenced[GUARD + out.nbytes :] != 0xA5).any():
+            print("a kernel wrote past its result", file=sys.stderr, flush=True)
+            os._exit(3)
+        out[...] = inner
+        return status
+
+    native.launch = launch
 
 
 def _limit_memory() -> None:

@@ -59,10 +59,17 @@ class ConvOp(Op, abstract=True):
 
     def fits(self, x: Type, w: Type, out: tuple | None = None) -> None:
         """Raise RuntimeError unless w's windows lie in x (and give `out` images)."""
+        if x.ndim != 4 or w.ndim != 4 or x.dtype is not w.dtype:
+            raise RuntimeError(f"{self}: input {x} and weight {w}: wanted 4 dims, one dtype")
         size = self.out_size(x.shape[2:], w.shape[2:])
         if w.shape[1] * self.groups != x.shape[1] or min(w.shape[1:]) < 1 or min(size) < 1:
             raise RuntimeError(f"{self}: input {x.shape} and weight {w.shape} do not fit")
-        if out is not None and (out[1] != w.shape[0] or out[2] > size[0] or out[3] > size[1]):
+        if out is not None and (
+            len(out) != 4
+            or (out[0], out[1]) != (x.shape[0], w.shape[0])
+            or out[2] > size[0]
+            or out[3] > size[1]
+        ):
             raise RuntimeError(f"{self}: weight {w.shape} on {x.shape} does not give {out}")
 
 
@@ -122,6 +129,8 @@ class Conv2dInput(ConvOp):
     size: Pair = (0, 0)
 
     def type(self, g: Type, w: Type, *bias: Type) -> Type:
+        if g.ndim != 4 or w.ndim != 4:
+            raise RuntimeError(f"{self}: {g} and {w}: wanted 4 dims")
         x = Type((g.shape[0], w.shape[1] * self.groups, *self.size), g.dtype)
         self.fits(x, w, g.shape)
         _check_bias(bias, x.shape[1], g.dtype)
@@ -173,6 +182,8 @@ class Conv2dWeight(ConvOp):
     kernel: Pair = (1, 1)
 
     def type(self, g: Type, x: Type) -> Type:
+        if g.ndim != 4 or x.ndim != 4:
+            raise RuntimeError(f"{self}: {g} and {x}: wanted 4 dims")
         w = Type((g.shape[1], x.shape[1] // self.groups, *self.kernel), g.dtype)
         self.fits(x, w, g.shape)
         return w

@@ -81,6 +81,14 @@ class _Indexed(Op, abstract=True):
             f"index {index} is out of bounds for dimension {self.dims[k]} with size {n}"
         )
 
+    def _check(self, indices: tuple[Type, ...]) -> None:
+        """The kernels read one index tensor a dim, of whole numbers."""
+        if len(indices) != len(self.dims):
+            raise TypeError(f"{self.name}: {len(indices)} index tensors for {len(self.dims)} dims")
+        for i in indices:
+            if i.dtype not in (dt.int64, dt.int32):
+                raise IndexError(f"tensors used as indices must be long or int, got {i.dtype.name}")
+
     def _places(self, rank: int) -> range:
         return range(self.at, self.at + rank)
 
@@ -89,6 +97,7 @@ class Index(_Indexed):
     """y[a, i, b] = x[a, indices[i], b]: x at the places that the indices name along `dims`"""
 
     def type(self, x: Type, *indices: Type) -> Type:
+        self._check(indices)
         shape = result_shape(x.shape, self.dims, self.at, *(i.shape for i in indices))
         return Type(shape, x.dtype)
 
@@ -193,6 +202,12 @@ class IndexPut(_Indexed):
     mode: str = "set"
 
     def type(self, x: Type, src: Type, *indices: Type) -> Type:
+        self._check(indices)
+        if src.dtype is not x.dtype:
+            raise RuntimeError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{x.dtype.name} for the destination and {src.dtype.name} for the source."
+            )
         shape = result_shape(x.shape, self.dims, self.at, *(i.shape for i in indices))
         try:
             fits = broadcast_shapes(src.shape, shape) == shape
@@ -237,6 +252,7 @@ class IndexPut(_Indexed):
         return g if self.mode == "add" else kept, written, *(None for _ in indices)
 
     vmap = by_loop
+    onnx = Onnx("ScatterND", 16, build=onnx_rules.index_put)
     samples = (
         sample((4, 3), (2, 3), (2,), dims=(0,), at=0, mode="add", **TO_ONE),
         sample((3, 4), (3, 1), (2,), dims=(1,), at=1, mode="add", **TO_ONE),
