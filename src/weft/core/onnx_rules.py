@@ -17,7 +17,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.scalar import Expr
-from weft.core.types import Dim, Type, wrap_dim
+from weft.core.types import Dim, Type, broadcast_shapes, wrap_dim
 
 _END = 2**63 - 1
 
@@ -286,21 +286,39 @@ def kth(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Typ
 def index(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
     """One indexed dim is a Gather; several a GatherND of x with those dims first."""
     x, *indices = ins
-    ranks = [t.ndim for t in types[1:]]
-    rank = max(ranks)
+    rank = max(t.ndim for t in types[1:])
     if len(op.dims) == 1:
         d = op.dims[0]
         got = e.node("Gather", x, indices[0], axis=d)
         return transposed(e, got, _moved(out.ndim, d, op.at, rank))
-    common = out.shape[op.at : op.at + rank]
+    places = _tuples(e, indices, out.shape[op.at : op.at + rank])
+    rest = [d for d in range(types[0].ndim) if d not in op.dims]
+    got = e.node("GatherND", transposed(e, x, [*op.dims, *rest]), places)
+    return transposed(e, got, _moved(out.ndim, 0, op.at, rank))
+
+
+def index_put(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    """A ScatterND into x with the indexed dims first."""
+    x, src, *indices = ins
+    common = broadcast_shapes(*(t.shape for t in types[2:]))
+    rest = [d for d in range(out.ndim) if d not in op.dims]
+    sizes = [out.shape[d] for d in rest]
+    wide = e.node("Expand", src, e.dims([*sizes[: op.at], *common, *sizes[op.at :]]))
+    updates = transposed(e, wide, _moved(len(rest) + len(common), op.at, 0, len(common)))
+    order = [*op.dims, *rest]
+    attrs = {"reduction": "add"} if op.mode == "add" else {}
+    places = _tuples(e, indices, common)
+    y = e.node("ScatterND", transposed(e, x, order), places, updates, **attrs)
+    return transposed(e, y, [order.index(d) for d in range(out.ndim)])
+
+
+def _tuples(e: Emitter, indices: Sequence[str], common: Sequence[Any]) -> str:
+    """The indices, broadcast, side by side in a new last dim."""
     columns = []
     for i in indices:
         wide = e.node("Expand", e.node("Cast", i, to=np.dtype(np.int64)), e.dims(common))
         columns.append(e.node("Unsqueeze", wide, e.const([-1], np.int64)))
-    places = e.node("Concat", *columns, axis=-1)
-    rest = [d for d in range(types[0].ndim) if d not in op.dims]
-    got = e.node("GatherND", transposed(e, x, [*op.dims, *rest]), places)
-    return transposed(e, got, _moved(out.ndim, 0, op.at, rank))
+    return e.node("Concat", *columns, axis=-1)
 
 
 def _moved(ndim: int, at: int, to: int, rank: int) -> list[int]:
@@ -323,6 +341,16 @@ def gather(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: 
     return e.node("GatherElements", x, ins[1], axis=op.dim)
 
 
+def pick_class(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    x, target = ins
+    d = types[1].dtype.np
+    skip = e.node("Equal", target, e.const(op.ignore, d))
+    one = e.const([1], np.int64)
+    at = e.node("Unsqueeze", e.node("Where", skip, e.const(0, d), target), one)
+    got = e.node("Squeeze", e.node("GatherElements", x, at, axis=1), one)
+    return e.node("Where", skip, e.const(0, out.dtype.np), got)
+
+
 def scatter(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
     x, src, at = ins
     if op.mode == "set":
@@ -342,18 +370,26 @@ def conv(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Ty
 def conv_transpose(
     e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type
 ) -> str:
-    """output_padding is what the asked size has beyond the smallest."""
-    t, l, b, r = op.padding
-    extra = []
-    for n, o, s, k, d, p in zip(
+    """What the asked size has beyond the smallest is taken from the padding that cuts the end."""
+    top, left, *ends = op.padding
+    beyond = []
+    for d, (n, o, s, k, gap) in enumerate(zip(
         known(op.size, "an image of size"), known(types[0].shape[2:], "an image of size"),
-        op.stride, types[1].shape[2:], op.dilation, (t + b, l + r), strict=True,
-    ):  # fmt: skip
-        extra.append(n - ((o - 1) * s - p + d * (k - 1) + 1))
-    if min(extra) < 0:
-        raise NoRule("this transposed convolution cuts its result")
-    return e.node("ConvTranspose", *ins, **_window(op), output_padding=extra,
-                  kernel_shape=list(types[1].shape[2:]))  # fmt: skip
+        op.stride, types[1].shape[2:], op.dilation, strict=True,
+    )):  # fmt: skip
+        whole_size = (o - 1) * s + gap * (k - 1) + 1
+        ends[d] = whole_size - op.padding[d] - n
+        beyond.append(max(0, -ends[d]))
+    window = {**_window(op), "pads": [top, left, *(max(0, p) for p in ends)]}
+    shape = list(types[1].shape[2:])
+    if not any(beyond):
+        return e.node("ConvTranspose", *ins, **window, kernel_shape=shape)
+    y = e.node("ConvTranspose", *ins[:2], **window, kernel_shape=shape)
+    places = e.const([0, 0, 0, 0, 0, 0, *beyond], np.int64)  # no window reaches these
+    y = e.node("Pad", y, places, e.const(0, out.dtype.np))
+    if len(ins) == 2:
+        return y
+    return e.node("Add", y, e.node("Reshape", ins[2], e.const([1, -1, 1, 1], np.int64)))
 
 
 def _window(op: Any) -> dict[str, Any]:

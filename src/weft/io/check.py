@@ -303,6 +303,13 @@ def _lines(dim: int, x: Type, index: Type) -> bool:
     )
 
 
+@_rule("PlanePut")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    values, places = ts
+    flat = values.ndim == 4 and values.shape == places.shape and min(op.size) >= 0
+    return _floats(ts[:1]) and flat and places.dtype is dt.int64
+
+
 # contractions and windows
 
 

@@ -22,8 +22,9 @@ import weft
 from weft.compile.program import Program
 from weft.compile.symbolic import NotUniform, bind, generalise
 from weft.compile.trace import trace
-from weft.core.graph import Graph, to_text
+from weft.core.graph import Graph, Node, to_text
 from weft.core.graph_text import parse
+from weft.core.types import Type
 from weft.io import container, report, running, tree
 from weft.io.check import Refused, check_text
 
@@ -121,7 +122,9 @@ def _traced(model: Any, inputs: Mapping[str, weft.Tensor], dynamic: bool) -> tup
 
     def at(size: int | None) -> Any:
         chosen = {k: t if size is None else _resized(t, size) for k, t in inputs.items()}
-        return _in_eval(model, lambda: trace(model, chosen, names))
+        made = _in_eval(model, lambda: trace(model, chosen, names))
+        _declare_unused(made.graph, chosen)
+        return made
 
     if not dynamic:
         made = at(None)
@@ -131,6 +134,16 @@ def _traced(model: Any, inputs: Mapping[str, weft.Tensor], dynamic: bool) -> tup
     if to_text(_plain(bind(graph, {"b": 5}))) != to_text(_plain(five.graph)):
         raise NotUniform("save: the traces at batch 2, 3 and 5 do not follow one formula")
     return graph, two.captured
+
+
+def _declare_unused(g: Graph, inputs: Mapping[str, weft.Tensor]) -> None:
+    """Every input of the model is one of the graph, in order, also those that nothing reads."""
+    known = {n.name: n for n in g.inputs}
+    for k, t in inputs.items():
+        if k not in known:
+            known[k] = Node(None, (), Type(tuple(t.shape), t.dtype), k, 0)
+    weights = [n for n in g.inputs if n.name not in inputs]
+    g.inputs = [*(known[k] for k in inputs), *weights]
 
 
 def _plain(g: Graph) -> Graph:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import onnx_rules
 from weft.core import scalar as S
-from weft.core.op import Op, sample
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.arithmetic import maximum
@@ -52,6 +53,7 @@ class PickClass(Op):
     def vmap(self, size: int, dims: tuple, x: Any, target: Any) -> tuple[Any, int]:
         return _by_rows(self, size, dims, x, target), 0
 
+    onnx = Onnx("GatherElements", 13, build=onnx_rules.pick_class)
     samples = (
         sample((3, 5), (3,), of=("float32", "int64"), low=0, high=5),
         sample((2, 4, 3), (2, 3), of=("float32", "int64"), low=0, high=4, ignore=1),

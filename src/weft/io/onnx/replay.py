@@ -46,6 +46,9 @@ def verify(
         raise BadFile(f"{path}: not an ONNX model: it has no graph")
     run, version = _runner(model, runtime)
     found = Report(f"ONNX in {version}")
+    if isinstance(run, str):  # the runtime lacks an operator, or refuses the model
+        found.problems.append(run)
+        return found
     for i, record in enumerate(model_file.records()):
         names = list(record["outputs"])
         try:
@@ -63,7 +66,7 @@ def verify(
 
 
 def _runner(model: Any, runtime: str | None) -> tuple[Any, str]:
-    """(run(output names, inputs) -> arrays, the runtime's name and version)."""
+    """(run(output names, inputs) -> arrays, or why not; the runtime's name and version)."""
     if runtime not in (None, "onnxruntime", "reference"):
         raise ValueError(f'verify: runtime is "onnxruntime" or "reference", got {runtime!r}')
     ort = None if runtime == "reference" else onnxruntime_or_none()
@@ -73,10 +76,14 @@ def _runner(model: Any, runtime: str | None) -> tuple[Any, str]:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return session.run, f"onnxruntime {ort.__version__}"
+        version = f"onnxruntime {ort.__version__}"
+        try:
+            session = ort.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:  # each kind of refusal has a class of its own
+            return str(e), version
+        return session.run, version
     onnx = onnx_package()
     from onnx.reference import ReferenceEvaluator
 
@@ -105,6 +112,8 @@ def _first(
         if name not in shown:
             open_model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     run, _ = _runner(open_model, runtime)
+    if isinstance(run, str):
+        return None
     theirs = dict(zip(wanted, run(wanted, record["inputs"]), strict=True))
     ours = running.every_value(model_file, exported.graph, record["inputs"])
     for n in nodes:

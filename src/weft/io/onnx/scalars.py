@@ -77,20 +77,23 @@ def _trunc(e: Emitter, d: dt.dtype, x: str) -> str:
 
 
 def _expm1(e: Emitter, d: dt.dtype, x: str) -> str:
-    """2 t / (1 - t), t = tanh(x/2), where |x| < 1: exp(x) - 1 loses its digits there."""
-    t = e.node("Tanh", e.node("Mul", x, _one(e, d, 0.5)))
-    near = e.node("Div", e.node("Add", t, t), e.node("Sub", _one(e, d, 1), t))
-    far = e.node("Sub", e.node("Exp", x), _one(e, d, 1))
-    small = e.node("Less", e.node("Abs", x), _one(e, d, 1))
-    return e.node("Where", small, near, far)
+    """(u - 1) x / log u, u = exp x, where |x| < 1: there the error of u cancels (Kahan)."""
+    u, one = e.node("Exp", x), _one(e, d, 1)
+    less = e.node("Sub", u, one)
+    near = e.node("Mul", less, e.node("Div", x, e.node("Log", u)))
+    near = e.node("Where", e.node("Equal", u, one), x, near)
+    return e.node("Where", e.node("Less", e.node("Abs", x), one), near, less)
 
 
 def _log1p(e: Emitter, d: dt.dtype, x: str) -> str:
-    """2 atanh(x / (2 + x)) where |x| < 1/2: log(1 + x) loses its digits there."""
-    t = e.node("Atanh", e.node("Div", x, e.node("Add", x, _one(e, d, 2))))
-    far = e.node("Log", e.node("Add", x, _one(e, d, 1)))
-    small = e.node("Less", e.node("Abs", x), _one(e, d, 0.5))
-    return e.node("Where", small, e.node("Add", t, t), far)
+    """x log u / (u - 1), u = 1 + x, where |x| < 1: there the error of u cancels (Kahan)."""
+    one = _one(e, d, 1)
+    u = e.node("Add", x, one)
+    far, less = e.node("Log", u), e.node("Sub", u, one)
+    near = e.node("Mul", far, e.node("Div", x, less))
+    near = e.node("Where", e.node("Equal", u, one), x, near)
+    small = e.node("Less", e.node("Abs", x), one)
+    return e.node("Where", small, near, far)
 
 
 def _remainder(e: Emitter, d: dt.dtype, x: str, y: str) -> str:
