@@ -66,7 +66,7 @@ def wrap_dims(dims: int | Iterable[int] | None, ndim: int, op: str) -> tuple[int
     if dims is None:
         return tuple(range(ndim))
     if isinstance(dims, int):
-        dims = (dims,)
+        return (wrap_dim(int(dims), ndim, op),) if ndim else wrap_dims((dims,), ndim, op)
     out = [wrap_dim(int(d), ndim, op) for d in dims]
     if not out:
         return tuple(range(ndim))
@@ -97,7 +97,7 @@ def broadcast_shapes(*shapes: Sequence[int], op: str = "broadcast") -> tuple[int
                 raise RuntimeError(
                     f"{op}: The size of tensor a ({x}) must match the size of tensor b ({y}) "
                     f"at non-singleton dimension {d}"
-                )
+                ) from None  # NumPy's own words, where it refused first, say no more
         out = tuple(merged)
     return out
 

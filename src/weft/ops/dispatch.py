@@ -48,10 +48,20 @@ def apply(op: Op, *args: Any) -> Any:
     recorder = state.recorder
     if recorder is None:
         y = _new(_tensor_class)
-        native_only = op.host is None and op.plan is not None
-        y._a = _run_native(op, args) if native_only else execute(op, args)
-        if op.is_view and shares_memory(y._a, args[0]._a):
-            link_view(y, args[0])
+        if op.is_view:
+            x = args[0]
+            a = x._a
+            try:
+                y._a = r = op.host(a)
+            except (ValueError, TypeError, IndexError):
+                op.type(type_of(x))  # says what is wrong in the op's own words
+                raise
+            if r.base is a or shares_memory(r, a):
+                link_view(y, x)
+        elif op.host is None and op.plan is not None:
+            y._a = _run_native(op, args)
+        else:
+            y._a = execute(op, args)
     else:
         y = recorder.apply(op, args)
     for a in args:

@@ -39,6 +39,10 @@ class PickClass(Op):
         return Type(target.shape, x.dtype)
 
     def host(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        if (
+            x.ndim == 2 and not 0 <= self.ignore < x.shape[1] and _all_in_range(target, x.shape[1])
+        ):  # most often: four times faster
+            return x[np.arange(len(target)), target]
         skip, at = _class_places(target, x.shape[1], self.ignore)
         y = np.take_along_axis(x, at, 1)[:, 0] if target.size else np.empty(target.shape, x.dtype)
         if skip.any():
@@ -70,9 +74,16 @@ class PutClass(Op):
         return Type((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
 
     def host(self, g: np.ndarray, target: np.ndarray) -> np.ndarray:
-        skip, at = _class_places(target, self.classes, self.ignore)
         y = memory.empty((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
         y.fill(0)
+        if (
+            g.ndim == 1
+            and not 0 <= self.ignore < self.classes
+            and _all_in_range(target, self.classes)
+        ):
+            y[np.arange(len(target)), target] = g
+            return y
+        skip, at = _class_places(target, self.classes, self.ignore)
         if g.size:
             np.put_along_axis(y, at, np.where(skip, np.zeros((), g.dtype), g)[:, None], 1)
         return y
@@ -86,6 +97,11 @@ class PutClass(Op):
         return _by_rows(self, size, dims, g, target), 0
 
     samples = (sample((3,), (3,), of=("float32", "int64"), low=0, high=5, classes=5),)
+
+
+def _all_in_range(target: np.ndarray, classes: int) -> bool:
+    """Whether every target is a class, so that none is ignored."""
+    return target.size > 0 and target.min() >= 0 and target.max() < classes
 
 
 def _class_places(target: np.ndarray, classes: int, ignore: int) -> tuple[np.ndarray, np.ndarray]:

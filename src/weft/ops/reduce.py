@@ -14,7 +14,7 @@ from weft.core.types import numel, wrap_dim, wrap_dims
 from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import Reduce
 from weft.ops.view import expand, reshape
@@ -212,7 +212,7 @@ def sum(
         input = cast(input, dtype)
     elif dtype_of(input) is dt.bool:
         input = cast(input, dt.int64)
-    y = apply(Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim), input)
+    y = apply_to_one(Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim), input)
     if dtype is not None:
         y = cast(y, dtype)
     return y if out is None else out.copy_result(y)
