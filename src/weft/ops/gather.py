@@ -30,12 +30,27 @@ def _out_of(index: np.ndarray, size: int, dim: int) -> Exception:
     return RuntimeError(f"index {value} is out of bounds for dimension {dim} with size {size}")
 
 
+def _check(op: Op, dim: int, x: tuple[int, ...], index: Type, src: Type | None = None) -> None:
+    """RuntimeError unless the index (and src, of its shape) lies inside x but for dim."""
+    inside = len(x) == index.ndim and all(
+        m <= n for d, (m, n) in enumerate(zip(index.shape, x, strict=True)) if d != dim
+    )
+    if not inside or (src is not None and src.shape != index.shape):
+        raise RuntimeError(
+            f"{op.name.lower()}: index of shape {list(index.shape)} does not fit input of shape "
+            f"{list(x)}" + ("" if src is None else f" and src of shape {list(src.shape)}")
+        )
+    if index.dtype.category != dt.INT:
+        raise RuntimeError(f"{op.name.lower()}(): Expected dtype int64 for index")
+
+
 class Gather(Op):
     """y[i, j, k] = x[i, index[i, j, k], k] for dim 1"""
 
     dim: int = 0
 
     def type(self, x: Type, index: Type) -> Type:
+        _check(self, self.dim, x.shape, index)
         return Type(index.shape, x.dtype)
 
     def oracle(self, x: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -77,6 +92,7 @@ class GatherBack(Op):
     shape: tuple[int, ...] = ()
 
     def type(self, g: Type, index: Type) -> Type:
+        _check(self, self.dim, self.shape, index, g)
         return Type(self.shape, g.dtype)
 
     def oracle(self, g: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -117,6 +133,9 @@ class _Scatter(Op, abstract=True):
     mode: str = "set"
 
     def type(self, x: Type, src: Type, index: Type) -> Type:
+        _check(self, self.dim, x.shape, index, src)
+        if src.dtype is not x.dtype:
+            raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
         return x
 
     def oracle(self, x: np.ndarray, src: np.ndarray, index: np.ndarray) -> np.ndarray:
