@@ -53,6 +53,10 @@ def whole(sizes: Sequence[Any]) -> bool:
 # ------------------------------------------------------------------------------------- movement
 
 
+def linear(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    return e.node("Gemm", *ins, transB=1)
+
+
 def literal(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
     return e.const(op.host(), op.dtype.np)
 

@@ -318,6 +318,11 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _same(ts)
 
 
+@_rule("Linear")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    return _same(ts)
+
+
 @_rule("Conv2d")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     x, w, *bias = ts

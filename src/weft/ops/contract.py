@@ -8,6 +8,7 @@ import numpy as np
 
 from weft import kernels
 from weft.core import dtype as dt
+from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
@@ -70,6 +71,52 @@ class MatMul(Op):
     )
 
 
+class Linear(Op):
+    """y[m, n] = sum over k of x[m, k] * w[n, k]: a layer's product, its weight as it lies
+
+    The bits are MatMul's on w's transpose; the weight's cotangent comes out as the weight lies.
+    """
+
+    def type(self, x: Type, w: Type) -> Type:
+        if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
+            raise RuntimeError(
+                f"linear: mat1 and mat2 shapes cannot be multiplied ({_matrix(x)} and "
+                f"{'x'.join(map(str, reversed(w.shape)))})"
+            )
+        if x.dtype is not w.dtype:
+            raise RuntimeError(
+                f"mat1 and mat2 must have the same dtype, but got {x.dtype.name} and "
+                f"{w.dtype.name}"
+            )
+        return Type((x.shape[0], w.shape[0]), x.dtype)
+
+    def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return np.matmul(x, w.T)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        x, w = ins
+        return kernels.plan_matmul(x, Layout(w.shape[::-1], w.strides[::-1], w.dtype), out)
+
+    saved_for = ((1,), (0,))
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any) -> tuple:
+        return (
+            lambda: apply(_MATMUL, g, w),
+            lambda: apply(_MATMUL, transpose(g, 0, 1), x),
+        )
+
+    def vmap(self, size: int, dims: tuple, x: Any, w: Any) -> tuple[Any, int]:
+        if dims[1] is None:  # one weight for all: one tall product
+            rows = x.movedim(dims[0], 0)
+            y = apply(self, rows.reshape(size * rows.shape[1], rows.shape[2]), w)
+            return y.reshape(size, rows.shape[1], w.shape[0]), 0
+        turned = transpose(w.movedim(dims[1], 0), -2, -1)
+        return apply(_MATMUL, x if dims[0] is None else x.movedim(dims[0], 0), turned), 0
+
+    onnx = Onnx("Gemm", 13, build=onnx_rules.linear)
+    samples = (sample((3, 4), (5, 4)), sample((1, 7), (2, 7)), sample((2, 0), (3, 0)))
+
+
 def _matrix(t: Type) -> str:
     return "x".join(map(str, t.shape[-2:])) if t.ndim < 3 else str(list(t.shape))
 
@@ -86,7 +133,7 @@ def _spread(x: Layout, batch: tuple[int, ...]) -> Layout:
     return Layout(shape, strides, x.dtype)
 
 
-_MATMUL = MatMul()
+_MATMUL, _LINEAR = MatMul(), Linear()
 
 
 def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
@@ -197,7 +244,12 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         raise RuntimeError(
             f"mat1 and mat2 must have the same dtype, but got {_spell(input)} and {_spell(weight)}"
         )
-    y = matmul(input, transpose(weight, 0, 1) if len(w) == 2 else weight)
+    if len(w) != 2:
+        y = matmul(input, weight)
+    elif len(x) == 2:
+        y = apply(_LINEAR, input, weight)
+    else:
+        y = reshape(apply(_LINEAR, reshape(input, (numel(x[:-1]), x[-1])), weight), (*x[:-1], w[0]))
     return y if bias is None else y + bias
 
 
