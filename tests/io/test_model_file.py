@@ -182,3 +182,41 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
     file = io.save(tmp_path / "m.weft", *mlp(), dynamic_batch=False)
     with pytest.raises(ValueError, match="wanted"):
         file.run({"input": np.zeros((1, 4), np.float32)})
+
+
+def test_a_first_dim_that_is_no_batch(tmp_path: Path) -> None:
+    """An LSTM over time first: its ops are as many as the steps."""
+    model, x = nn.LSTM(3, 2), weft.randn(4, 2, 3)
+    with pytest.raises(ValueError, match="dynamic_batch=False"):
+        io.save(tmp_path / "m.weft", model, (x,))
+
+
+@pytest.mark.parametrize("dtype", [weft.float64, weft.float16, weft.bfloat16])
+def test_other_floats(dtype: weft.dtype, tmp_path: Path) -> None:
+    model, x = mlp()
+    model, x = model.to(dtype), x.to(dtype)
+    file = io.save(tmp_path / "m.weft", model, x)
+    got = io.load(tmp_path / "m.weft").run({"input": x.numpy()})["output"]
+    assert got.tobytes() == outputs(model, x)["output"].numpy().tobytes()
+    assert file.graph().outputs["output"].type.dtype is dtype
+
+
+def test_an_input_that_nothing_reads(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, a: weft.Tensor, b: weft.Tensor) -> weft.Tensor:
+            return a * 2
+
+    file = io.save(tmp_path / "m.weft", Model(), (weft.ones(2, 3), weft.ones(2)))
+    got = file.run({"input0": np.ones((4, 3), np.float32), "input1": np.ones(4, np.float32)})
+    assert got["output"].shape == (4, 3)
+
+
+def test_nested_answers(tmp_path: Path) -> None:
+    model, x = nn.LSTM(3, 2, batch_first=True), weft.randn(4, 2, 3)
+    file = io.save(tmp_path / "m.weft", model, x, dynamic_batch=False)
+    got = file.run({"input": x.numpy()})
+    y, (h, c) = model(x)
+    want = {"output0": y, "output1.0": h, "output1.1": c}
+    assert {k: a.tobytes() for k, a in got.items()} == {
+        k: t.detach().numpy().tobytes() for k, t in want.items()
+    }

@@ -46,7 +46,7 @@ def trace(
         results = fn(*inputs.values())
     finally:
         state.recorder, state.grad = before
-    named = _named(results)
+    named = named_results(results)
     graph, outside = _graph(session, named)
     labels = {id(t): k for k, t in inputs.items()}
     captured: dict[str, Handle] = {}
@@ -63,17 +63,31 @@ def trace(
     return Traced(graph, captured, results)
 
 
-def _named(results: Any) -> dict[str, Handle]:
-    if isinstance(results, Handle):
-        results = {"output": results}
+def named_results(results: Any) -> dict[str, Handle]:
+    """The tensors of a model's answer by output name.
+
+    A tensor is "output", part i of a tuple "output{i}", part k of that "output{i}.{k}"; a dict's
+    keys are names themselves.  TraceError: an answer that holds something else.
+    """
+    if isinstance(results, Mapping):
+        parts = {str(k): v for k, v in results.items()}
     elif isinstance(results, (tuple, list)):
-        results = {f"output{i}": r for i, r in enumerate(results)}
-    if not isinstance(results, dict) or not results:
-        raise TraceError(f"trace: the function returned {type(results).__name__}, not tensors")
-    for k, v in results.items():
-        if not isinstance(v, Handle):
-            raise TraceError(f"trace: result {k!r} is {type(v).__name__}, not a tensor")
-    return results
+        parts = {f"output{i}": v for i, v in enumerate(results)}
+    else:
+        parts = {"output": results}
+    named: dict[str, Handle] = {}
+    for name, v in parts.items():
+        if isinstance(v, Handle):
+            named[name] = v
+        elif isinstance(v, (tuple, list, Mapping)):
+            keys = v if isinstance(v, Mapping) else range(len(v))
+            deeper = named_results({f"{name}.{k}": v[k] for k in keys})
+            named.update(deeper)
+        else:
+            raise TraceError(f"trace: result {name!r} is {type(v).__name__}, not a tensor")
+    if not named:
+        raise TraceError("trace: the function returned no tensors")
+    return named
 
 
 def _graph(session: Session, results: Mapping[str, Handle]) -> tuple[Graph, dict[int, Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 import weft
 from weft.compile.program import Program
 from weft.compile.symbolic import NotUniform, bind, generalise
-from weft.compile.trace import trace
+from weft.compile.trace import named_results, trace
 from weft.core.graph import Graph, Node, to_text
 from weft.core.graph_text import parse
 from weft.core.types import Type
@@ -130,7 +130,13 @@ def _traced(model: Any, inputs: Mapping[str, weft.Tensor], dynamic: bool) -> tup
         made = at(None)
         return made.graph, made.captured
     two, three, five = at(2), at(3), at(5)
-    graph = generalise(two.graph, three.graph, 2, 3)
+    try:
+        graph = generalise(two.graph, three.graph, 2, 3)
+    except NotUniform as e:
+        raise NotUniform(
+            f"save: the model does other things at another size of its inputs' first dim ({e}); "
+            "if that is no batch, save with dynamic_batch=False"
+        ) from None
     if to_text(_plain(bind(graph, {"b": 5}))) != to_text(_plain(five.graph)):
         raise NotUniform("save: the traces at batch 2, 3 and 5 do not follow one formula")
     return graph, two.captured
@@ -164,13 +170,7 @@ def _record(model: Any, inputs: Mapping[str, weft.Tensor], arrays: dict) -> dict
             return model(*inputs.values())
 
     result = _in_eval(model, run)
-    outputs = (
-        {"output": result}
-        if isinstance(result, weft.Tensor)
-        else dict(result)
-        if isinstance(result, Mapping)
-        else {f"output{i}": r for i, r in enumerate(result)}
-    )
+    outputs = named_results(result)
     record: dict[str, Any] = {"signature": "forward", "inputs": {}, "outputs": {}}
     for side, tensors in (("inputs", inputs), ("outputs", outputs)):
         for name, t in tensors.items():

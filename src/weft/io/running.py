@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from weft.compile.passes.decompose import decompose
-from weft.compile.program import Program
+from weft.compile.program import Layout, Program
 from weft.compile.symbolic import bind, sizes_of
 from weft.core.graph import Builder, Graph
 from weft.io.check import Refused, check_sized, check_text
-from weft.kernels.layout import Layout
 from weft.ops.creation import Clone
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+import weft
 from weft import io
-from weft.core import dtype as dt
 
 # names of the Open Inference Protocol (v2)
 V2_NAMES = {
@@ -184,7 +184,7 @@ def _json_values(a: np.ndarray) -> np.ndarray:
     return a.astype(np.float64) if a.dtype.kind not in "iub" else a
 
 
-def _array(data: Any, d: dt.dtype, name: str) -> np.ndarray:
+def _array(data: Any, d: weft.dtype, name: str) -> np.ndarray:
     """Nested lists of numbers as an array.  BadRequest for a number that the dtype cannot hold."""
     if not isinstance(data, list):
         raise BadRequest(f"input {name!r}: data must be a list, got {type(data).__name__}")
@@ -196,12 +196,12 @@ def _array(data: Any, d: dt.dtype, name: str) -> np.ndarray:
         return a.astype(d.np)
     if a.dtype.kind not in "biuf":
         raise BadRequest(f"input {name!r}: values must be numbers that {d.name} can hold")
-    if d.category == dt.FLOAT:
+    if d.is_floating_point:
         if a.dtype.kind == "b":
             raise BadRequest(f"input {name!r}: values must be numbers, not true and false")
         with np.errstate(over="ignore"):
             return a.astype(d.np)
-    low, high = (0, 1) if d is dt.bool else (np.iinfo(d.np).min, np.iinfo(d.np).max)
+    low, high = (0, 1) if d is weft.bool else (np.iinfo(d.np).min, np.iinfo(d.np).max)
     if a.dtype.kind == "f" or int(a.min()) < low or int(a.max()) > high:
         raise BadRequest(f"input {name!r}: values must be whole numbers that {d.name} can hold")
     return a.astype(d.np)

@@ -82,6 +82,9 @@ def _runner(model: Any, runtime: str | None) -> tuple[Any, str]:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:  # each kind of refusal has a class of its own
+            if runtime is None and "NOT_IMPLEMENTED" in str(e):  # bfloat16, some of float64
+                run, instead = _runner(model, "reference")
+                return run, f"{instead} ({version} has no kernel for some node)"
             return str(e), version
         return session.run, version
     onnx = onnx_package()
