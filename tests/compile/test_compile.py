@@ -533,3 +533,95 @@ def programs(node):
     for child in node.children.values():
         found += programs(child)
     return found
+
+
+def test_values_read_after_a_promised_write():
+    def make():
+        count, w, base = weft.tensor(0), tensor(3), tensor(2, 3, seed=1)
+        seen = []
+
+        def f(x):
+            count.add_(1)
+            seen.append(count.item())
+            seen.append(1.0 / float(count))
+            before = w * 2
+            w.add_(x)
+            same = w.detach()
+            seen.append(w.tolist())
+            w.mul_(0.5)
+            seen.append(same.tolist())
+            row = base[1]
+            row.add_(x)
+            seen.append(base.tolist())
+            row.mul_(2.0)
+            seen.append(row.tolist())
+            y = x * 3
+            seen.append(y.sum().item())
+            part = y[1:]
+            seen.append(part.tolist())
+            y.add_(1)
+            seen.append((part.tolist(), y.tolist()))
+            if bool((base > 0).any()):
+                base.sub_(0.1)
+            return before, y, w + 1, base[0], same
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w, base, count, tuple(map(repr, seen)))
+
+    fn = same(make, 7)
+    assert fn.stats["op_by_op"] == 0
+
+
+def test_reading_a_written_tensor_in_many_ways():
+    import copy
+    import pickle
+
+    def make():
+        w = tensor(3)
+        seen = []
+        reads = [
+            lambda: w.numpy().tobytes(), lambda: repr(w), lambda: np.asarray(w).tobytes(),
+            lambda: copy.deepcopy(w).tolist(), lambda: pickle.loads(pickle.dumps(w)).tolist(),
+            lambda: w.data.tolist(), lambda: bool(weft.equal(w, w * 1)), lambda: w[1].item(),
+            lambda: [float(v) for v in w], lambda: w.nonzero().tolist(), lambda: w.max().item(),
+            lambda: (w.shape, w.dtype, w.stride(), w.storage_offset(), w.is_contiguous()),
+        ]  # fmt: skip
+
+        def f(x):
+            for read in reads:
+                w.add_(x)
+                seen.append(read())
+            return w * 1
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w, tuple(map(repr, seen)))
+
+    same(make, 5)
+
+
+def test_an_exception_after_a_promised_write():
+    def make():
+        w = tensor(3)
+
+        def f(x):
+            w.add_(x)
+            try:
+                raise KeyError
+            except KeyError:
+                return 1
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w,)
+
+    same(make, 5)
+
+
+def test_an_exception_out_of_the_function_after_a_write():
+    w = weft.zeros(3)
+
+    def f(x):
+        w.add_(x)
+        raise KeyError
+
+    c = weft.compile(f)
+    for i in range(4):
+        with pytest.raises(KeyError):
+            c(weft.ones(3))
+        assert w.tolist() == [i + 1.0] * 3

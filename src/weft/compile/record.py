@@ -86,16 +86,48 @@ class Ghost:
         self.array: np.ndarray | None = None
 
     def demand(self, handle: Handle) -> np.ndarray:
-        """The value, computed now if need be; the handle becomes an ordinary tensor's."""
-        if self.array is None:
-            assert self.session is not None
-            self.session.flush()
+        """The value, computed now if need be; at last the handle becomes an ordinary tensor's."""
+        session = self.session
+        if session is not None and (self.array is None or session.pending):
+            session.flush()
         a = self.array
         assert a is not None
-        handle._a = a
-        if self.session is None:  # the call is over: nothing needs the promise any more
+        if session is None:  # the call is over: nothing needs the promise any more
+            handle._a = a
             handle._ghost = None
+        elif not session.matching:  # no write can be promised any more
+            handle._a = a
         return a
+
+
+class Pending:
+    """Stands in for the value of an outside tensor to which a write is promised.
+
+    Operands and layouts are as before; who reads the value makes the write happen first.
+    """
+
+    __slots__ = ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides")
+
+    def __init__(self, session: Session, handle: Handle, place: int) -> None:
+        a = handle._a
+        self.array = a
+        self.session: Session | None = session
+        self.k = ~place
+        self.shape = a.shape
+        self.strides = tuple(s // a.itemsize for s in a.strides)
+        self.dtype = dt.from_np(a.dtype)
+        self.offset = handle.storage_offset()  # type: ignore[attr-defined]
+        self.outer = None
+
+    def demand(self, handle: Handle) -> np.ndarray:
+        """The value after the promised writes."""
+        session = self.session
+        if session is not None and session.pending:
+            session.flush()
+        if handle._ghost is self and (session is None or not session.matching):
+            handle._a = self.array  # no write can be promised any more
+            handle._ghost = None
+        return self.array
 
 
 class Session:
@@ -113,6 +145,9 @@ class Session:
         self._held: list[int] = []  # computed results that a tensor stood for at the last flush
         self._places: dict[int, int] = {}  # id of an outside handle -> place
         self._by_memory: dict[tuple, int] = {}
+        self._by_storage: dict[int, list[Handle]] = {}  # the outside handles of each storage
+        self.pending: list[Handle | None] = []  # handles whose memory has promised writes
+        self._pendings: list[Pending] = []
         self.numbers: list[Any] = []  # Python numbers met, in order
         self.number_starts: list[int] = []  # how many numbers had been met before each op
         self._program_of = program_of
@@ -162,7 +197,9 @@ class Session:
     def _outer(self, x: Handle) -> Handle | None:
         """The outside tensor whose memory x lies in, or None."""
         ghost = x._ghost
-        return ghost.outer if ghost is not None and ghost.session is self else x
+        if ghost is None or ghost.session is not self or ghost.__class__ is Pending:
+            return x
+        return ghost.outer
 
     def write(self, t: Handle, value: Handle) -> None:
         """t's memory gets value: matched or recorded like an op."""
@@ -173,6 +210,7 @@ class Session:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
                 self.cursor = found
+                self._promise_write(t)
                 return
             self.ghosts.pop()
             self._leave_trie()
@@ -180,8 +218,27 @@ class Session:
         np.copyto(t._a, value._a)
         self._append(key, WRITE, None)
 
+    def _promise_write(self, t: Handle) -> None:
+        """Whoever reads this memory from now on must wait for the write."""
+        self.pending.append(None)  # results of earlier segments look whether this is empty
+        for h in self._by_storage.get(id(t._st), ()):
+            if h._ghost is None:
+                h._ghost = Pending(self, h, self._places[id(h)])
+                self._pendings.append(h._ghost)
+                del h._a
+                self.pending.append(h)
+
+    def _end_pending(self) -> None:
+        """The writes happen now: give the handles their memory back."""
+        for h in self.pending:
+            if h is not None and h._ghost.__class__ is Pending:
+                h._a = h._ghost.array
+                h._ghost = None
+        self.pending = []
+
     def flush(self) -> None:
         """Compute everything promised so far."""
+        self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
             first = self.start
             self._program_of(self).run(self)
@@ -220,6 +277,7 @@ class Session:
         a = t._a
         memory = (id(storage_of(t)), a.shape, a.strides, native_address(a))
         self._kept.append(t)  # its id is in use
+        self._by_storage.setdefault(memory[0], []).append(t)
         place = self._by_memory.get(memory)
         if place is not None:  # another handle of the same view (p and p.data)
             self._places[id(t)] = place
@@ -243,12 +301,14 @@ class Session:
         # the key's own first uses are in `outside` already: the path begins before them
         new = sum(isinstance(r, tuple) for r in key)
         known = self.outside[: len(self.outside) - new]
-        found = self.synthesize(self.cursor, key, [Layout.of(t._a) for t in known])
+        arrays = [t._ghost.array if t._ghost.__class__ is Pending else t._a for t in known]
+        found = self.synthesize(self.cursor, key, [Layout.of(a) for a in arrays])
         self.synthesized += found is not None
         return found
 
     def _leave_trie(self) -> None:
         """The path forks here: run what was matched op by op, then record."""
+        self._end_pending()
         self.matching = False
         run_eagerly(self, self.cursor.path(self.start))
         self.start = self.cursor.depth + 1
@@ -264,11 +324,14 @@ class Session:
 
     def finish(self) -> None:
         """The call is over: compute what is still wanted, and let the promises go."""
+        self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
             self.flush()
         for g in self.ghosts:
             if g is not None:
                 g.session = None
+        for p in self._pendings:  # aliases made meanwhile may still have them
+            p.session = None
         self.ghosts = []
 
     def live(self) -> tuple[int, ...]:
