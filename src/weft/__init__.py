@@ -166,6 +166,7 @@ detach, newaxis, __version__ = Tensor.detach, None, _version.__version__
 _MODULES = {
     "amp": "amp",
     "data": "data",
+    "distributions": "distributions",
     "io": "io",
     "linalg": "linalg",
     "nn": "nn",
@@ -179,6 +180,10 @@ _MODULES = {
     "version": "_version",
 }
 _HOMES = {
+    "ops.complex_parts": "angle conj conj_physical imag is_conj real resolve_conj resolve_neg",
+    "ops.memory_view": "UntypedStorage",
+    "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
+    "logspace",
     "autograd.func": "vmap",
     "core.limits": "finfo iinfo",
     "io.files": "load save",

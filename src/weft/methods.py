@@ -22,6 +22,7 @@ from weft.ops import (
     arrange,
     cast,
     compare,
+    complex_parts,
     contract,
     creation,
     dispatch,
@@ -34,6 +35,7 @@ from weft.ops import (
     linalg,
     lookup,
     masked,
+    memory_view,
     pointwise,
     random,
     reduce,
@@ -54,6 +56,9 @@ from weft.ops.construct import tensor
 from weft.tensor import Tensor
 
 METHODS: dict[ModuleType, str] = {
+    complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj",
+    memory_view: "untyped_storage storage values indices coalesce is_coalesced to_dense dequantize "
+    "share_memory_ is_shared pin_memory is_pinned new resize_as_",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
     "multiply subtract divide true_divide negative",
     compare: "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "
@@ -438,3 +443,6 @@ for _name, _d in {
 }.items():  # fmt: skip
     _conversion(_name, _d)
 
+Tensor.real = property(complex_parts.real)  # type: ignore[attr-defined]
+Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
+Tensor.H = property(complex_parts.hermitian)  # type: ignore[attr-defined]

@@ -99,8 +99,7 @@ def names_of(face: str) -> Iterator[str]:
     for path in sources(face):
         module = _module(path)
         for name in dir(module):
-            inner = isinstance(vars(module).get(name), ModuleType)
-            if not name.startswith("_") and not inner:
+            if not name.startswith("_") and look_up(face, name) is not _MISSING:
                 yield name
     depth = face.count(".") + 1
     for other in TABLE:

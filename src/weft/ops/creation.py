@@ -259,6 +259,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     d = dtype or dt.get_default_dtype()
+    end = start if steps == 1 else end
     step = (end - start) / (steps - 1) if steps > 1 else 0.0
     i = np.arange(steps, dtype=np.float64)
     wide = np.where(i < steps // 2, start + step * i, end - step * (steps - 1 - i))

@@ -35,6 +35,7 @@ class layout:
 
 strided, jagged = layout("strided"), layout("jagged")
 sparse_coo, sparse_csr = layout("sparse_coo"), layout("sparse_csr")
+sparse_csc = layout("sparse_csc")
 
 _kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
 
@@ -90,14 +91,3 @@ def set_default_device(device: Any) -> None:
     """The CPU, or nothing; RuntimeError for a device that is not there."""
     if device is not None:
         weft.empty(0, device=device)
-
-
-def set_printoptions(
-    precision: int | None = None,
-    threshold: int | None = None,
-    edgeitems: int | None = None,
-    linewidth: int | None = None,
-    profile: str | None = None,
-    sci_mode: bool | None = None,
-) -> None:
-    """Accepted, without effect yet: tensors print with 4 digits."""

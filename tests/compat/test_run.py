@@ -1,0 +1,72 @@
+"""weft run: arguments, exit codes, exceptions, local imports, the report."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*args, **kw):
+    return subprocess.run(
+        [sys.executable, "-m", "weft.cli", "run", *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        **kw,
+    )
+
+
+def test_arguments_name_and_local_modules(tmp_path):
+    (tmp_path / "model.py").write_text("import torch.nn as nn\nNet = nn.Linear\n")
+    (tmp_path / "train.py").write_text(
+        "import sys, torch\nfrom model import Net\n"
+        "print(__name__, __file__, sys.argv, torch.Tensor.__module__, end=' ')\n"
+        "print(Net(2, 3)(torch.ones(2)).shape)\n"
+        "class A: pass\n"
+        "import pickle; print(type(pickle.loads(pickle.dumps(A()))) is A)\n"
+    )
+    done = run("train.py", "--epochs", "3", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == (
+        "__main__ train.py ['train.py', '--epochs', '3', '--help'] weft.tensor torch.Size([3])"
+    )
+    assert second == "True"
+
+
+def test_exit_codes_and_exceptions_are_plain_pythons(tmp_path):
+    script = tmp_path / "s.py"
+    script.write_text("import sys\nsys.exit(7)\n")
+    assert run(script).returncode == 7
+    script.write_text("import torch\nprint('before')\ntorch.ones(2) + torch.ones(3)\n")
+    done = run(script)
+    plain = done.stderr.splitlines()
+    assert done.returncode == 1 and done.stdout == "before\n"
+    assert plain[0] == "Traceback (most recent call last):"
+    assert plain[1] == f'  File "{script}", line 3, in <module>'  # none of the command's frames
+    assert plain[-1].startswith("RuntimeError: ") and "size of tensor a (2) must match" in plain[-1]
+    script.write_text("x = (\n")
+    done = run(script)
+    assert done.returncode == 1 and "SyntaxError" in done.stderr
+    done = run(tmp_path / "none.py")
+    assert done.returncode == 1 and "no such file" in done.stderr
+
+
+def test_the_report_names_what_is_missing_and_runs_nothing(tmp_path):
+    (tmp_path / "helper.py").write_text("import torch as t\ndef f(x):\n    return t.fft.rfft(x)\n")
+    script = tmp_path / "s.py"
+    script.write_text(
+        "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nimport helper\n"
+        "raise SystemExit('it ran')\n"
+        "nn.Linaer(2, 3)\nF.relu(torch.ones(2)).to_sparse_csr()\n"
+    )
+    done = run("--report", script)
+    assert done.returncode == 1, done.stderr
+    assert "torch.nn.Linaer" in done.stdout and "torch.nn.Linear" in done.stdout
+    assert "torch.fft.rfft" in done.stdout and "helper.py:3" in done.stdout
+    assert "Tensor.to_sparse_csr" in done.stdout and "it ran" not in done.stdout + done.stderr
+    assert "2 files use" in done.stdout and "Weft lacks 3" in done.stdout
+    script.write_text("import torch\ntorch.ones(2)\n")
+    assert run("--report", script).returncode == 0
