@@ -5,8 +5,8 @@
 Each round times a block of calls in Weft and the same block in torch, one right after the other and
 in turning order, so that a busy or throttled machine hits both. With one thread the clock is the
 thread's own processor time: what other processes take of the machine does not count. The ratio is
-taken within a round; the table shows the medians and the quartiles of the ratio. Below 1 Weft is faster. Without torch
-(`make bench` installs it into bench/.venv) only Weft's times are printed.
+taken within a round; the table shows the medians and the quartiles of the ratio. Below 1 Weft is
+faster. Without torch (`make bench` installs it into bench/.venv) only Weft's times are printed.
 """
 
 from __future__ import annotations
