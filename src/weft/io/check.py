@@ -24,7 +24,7 @@ from weft.core.attributes import LARGEST, conforms, declared
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.core.types import Dim, Type
-from weft.ops.kinds import Elementwise, Reduce, View
+from weft.ops.kinds import Create, Elementwise, Reduce, View
 
 for _room in pkgutil.iter_modules(ops.__path__):  # a file may hold the ops of any room
     importlib.import_module(f"weft.ops.{_room.name}")
@@ -81,14 +81,16 @@ def _sizes(shape: Sequence[Any], where: str) -> None:
 def check_sized(g: Graph) -> None:
     """Whether a graph of known sizes is safe to run; types must have been inferred."""
     check_text(g)
-    limit = _memory()
+    limit, made = _memory() // 2, 0
     for n in [*g.inputs, *g.nodes()]:
         what = n.op.name if n.op is not None else f"input {n.name!r}"
         shape = n.type.shape
         if len(shape) > 64 or not all(type(s) is int and 0 <= s <= LARGEST for s in shape):
             raise Refused(f"{what}: no shape: {list(shape)}")
-        if math.prod(shape) * n.type.dtype.itemsize > limit:
-            raise Refused(f"{what}: a value of {n.type} is larger than this machine's memory")
+        size = math.prod(shape) * n.type.dtype.itemsize
+        made += size if isinstance(n.op, Create) else 0  # filled before anything runs
+        if size > limit or made > limit // 4:
+            raise Refused(f"{what}: a value of {n.type} is too large for this machine's memory")
         if n.op is not None:
             _node(n)
 

@@ -29,10 +29,10 @@ FORWARD = {
     "AMax", "AMin", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "All_", "Any_", "Arange", "ArgMax",
     "ArgMin", "ArgSort", "AsStrided", "Attention", "AvgPool2d", "BatchNormEval", "Cast", "Clone",
     "Concat", "Conv2d", "Conv2dInput", "CumSum", "Diagonal", "Embedding", "Expand", "Eye", "Flip",
-    "Full", "Gather", "ImageToColumns", "Index", "IndexPut", "LayerNorm", "LogSoftmax", "MatMul",
-    "MaxPool2d", "MaxPool2dPlaces", "Norm", "Pad", "Permute", "PickClass", "Prod", "Reshape",
-    "Resize", "RmsNorm", "Scatter", "ScatterReduce", "Select", "Slice", "SliceBack", "Softmax",
-    "Sum", "Unfold", "VectorNorm", "WriteStrided",
+    "Full", "Gather", "ImageToColumns", "Index", "IndexPut", "LayerNorm", "Linear", "LogSoftmax",
+    "MatMul", "MaxPool2d", "MaxPool2dPlaces", "Norm", "Pad", "Permute", "PickClass", "Prod",
+    "Reshape", "Resize", "RmsNorm", "Scatter", "ScatterReduce", "Select", "Slice", "SliceBack",
+    "Softmax", "Sum", "Unfold", "VectorNorm", "WriteStrided",
 }  # fmt: skip
 # Elementwise, and ONNX has nothing that they could be made of; Slope is a gradient.
 NO_ROW = {"Digamma", "Erfinv", "Lgamma", "Nextafter", "ShiftLeft", "ShiftRight", "Slope"}
