@@ -36,7 +36,7 @@ def test_saved_result_changed_in_place_raises_when_used():
     x = leaf(1.0, 2.0)
     y = x.exp()
     y.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation.*ExpBackward0"):
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*ExpBackward0"):
         y.sum().backward()
     x = leaf(1.0, 2.0)
     y = x * x

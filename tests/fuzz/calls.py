@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import weft
+from tests.fuzz import fence
 from weft import ops
 from weft.core import dtype as dt
 from weft.core import sampling
@@ -40,6 +41,23 @@ LEFT_OUT = {
     "set_flush_denormal", "set_printoptions", "use_deterministic_algorithms", "from_file",
     "set_grad_enabled", "set_detect_anomaly", "set_deterministic_debug_mode",
 }  # fmt: skip
+
+
+_TENSORS = (
+    "input self other tensor weight a b x mat1 mat2 src target bias vec query key value "
+    "running_mean condition"
+)
+TENSORS = frozenset(_TENSORS.split())
+_SIZES = (
+    "size shape sizes stride dims kernel_size padding output_size normalized_shape pad shifts "
+    "split_size_or_sections dilation"
+)
+SIZES = frozenset(_SIZES.split())
+_WHOLE = (
+    "dim dim0 dim1 dim2 n k diagonal offset start length chunks num_classes groups steps end step "
+    "storage_offset"
+)
+WHOLE = frozenset(_WHOLE.split())
 
 
 def array(rng: np.random.Generator, d: dt.dtype | None = None, rank: int | None = None) -> Any:
@@ -110,8 +128,7 @@ def argument(rng: np.random.Generator, name: str) -> Any:
     """A value that fits a parameter's name more often than chance would."""
     if rng.random() < 0.1:
         return anything(rng)
-    if name in ("input", "self", "other", "tensor", "weight", "a", "b", "x", "mat1", "mat2", "src",
-                "target", "bias", "vec", "query", "key", "value", "running_mean", "condition"):  # fmt: skip
+    if name in TENSORS:
         return array(rng)
     if name in ("index", "indices", "repeats", "bins"):
         return array(rng, dt.int64)
@@ -119,15 +136,13 @@ def argument(rng: np.random.Generator, name: str) -> Any:
         return array(rng, dt.bool)
     if name in ("tensors", "operands"):
         return [array(rng) for _ in range(rng.integers(0, 3))]
-    if name in ("size", "shape", "sizes", "stride", "dims", "kernel_size", "padding", "output_size",
-                "normalized_shape", "pad", "shifts", "split_size_or_sections", "dilation"):  # fmt: skip
+    if name in SIZES:
         return (
             tuple(whole(rng) for _ in range(rng.integers(1, 4)))
             if rng.random() < 0.7
             else whole(rng)
         )
-    if name in ("dim", "dim0", "dim1", "dim2", "n", "k", "diagonal", "offset", "start", "length",
-                "chunks", "num_classes", "groups", "steps", "end", "step", "storage_offset"):  # fmt: skip
+    if name in WHOLE:
         return whole(rng)
     if name == "dtype":
         return DTYPES[rng.integers(len(DTYPES))]
@@ -255,8 +270,7 @@ def main(seed: int, count: int) -> int:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     _limit_memory()
-    if not os.environ.get("WEFT_FUZZ_PLAIN"):
-        _guard_outputs()
+    fence.install(native)
     functions = public()
     names = sorted(REGISTRY)
     log = open(os.environ["WEFT_FUZZ_LOG"], "w", encoding="utf-8")  # noqa: SIM115
@@ -281,29 +295,6 @@ def main(seed: int, count: int) -> int:
     faulthandler.cancel_dump_traceback_later()
     print(f"{count} calls, {raised} raised, {len(functions)} functions, {len(names)} ops")
     return 0
-
-
-GUARD = 4096  # bytes before and after each result, which no kernel may touch
-
-
-def _guard_outputs() -> None:
-    """Run each kernel into a fenced buffer: a write past the result shows at once, not later."""
-    plain = native.launch
-
-    def launch(what: Any, out: np.ndarray, ins: Any) -> int:
-        if not out.flags.c_contiguous or out.nbytes > 1 << 22:
-            return plain(what, out, ins)
-        fenced = np.full(out.nbytes + 2 * GUARD, 0xA5, np.uint8)
-        inner = fenced[GUARD : GUARD + out.nbytes].view(out.dtype).reshape(out.shape)
-        inner[...] = out
-        status = plain(what, inner, ins)
-        if (fenced[:GUARD] != 0xA5).any() or (fenced[GUARD + out.nbytes :] != 0xA5).any():
-            print("a kernel wrote past its result", file=sys.stderr, flush=True)
-            os._exit(3)
-        out[...] = inner
-        return status
-
-    native.launch = launch
 
 
 def _limit_memory() -> None:

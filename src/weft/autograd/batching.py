@@ -160,7 +160,8 @@ def vmap(
             if d is not None and not isinstance(x, Handle):
                 raise ValueError(
                     f"vmap: Got in_dim={d} for an input but the input is of type {type(x)}. We "
-                    "cannot vmap over non-Tensor arguments, please use None as the respective in_dim"
+                    "cannot vmap over non-Tensor arguments, please use None as the respective "
+                    "in_dim"
                 )
             n = len(shape_of(x)) if d is not None else 0
             if d is not None and not -n <= d < n:

@@ -153,9 +153,9 @@ class _Frame:
             saved.append(alias(t))
             return len(saved) - 1
 
-        with _rng_from(self.rng), enable_grad(), self.context:
-            with saved_tensors_hooks(keep, saved.__getitem__):
-                function(*(_leaf(a) for a in args), **{k: _leaf(v) for k, v in kwargs.items()})
+        hooks = saved_tensors_hooks(keep, saved.__getitem__)
+        with _rng_from(self.rng), enable_grad(), self.context, hooks:
+            function(*(_leaf(a) for a in args), **{k: _leaf(v) for k, v in kwargs.items()})
         if len(saved) != len(self.seen):
             raise CheckpointError(
                 "checkpoint: A different number of tensors was saved during the original forward "

@@ -13,9 +13,9 @@ from typing import Any
 
 from weft.autograd import anomaly, hooks
 from weft.autograd.batching import vmap
-from weft.autograd.parts import Parts
 from weft.autograd.cotangents import Cotangents, CustomOp
 from weft.autograd.graph import saved_values
+from weft.autograd.parts import Parts
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta
 from weft.ops.arithmetic import add
@@ -104,7 +104,8 @@ def _grad_of_batch(
     unused: list[bool] = []
 
     def one(*gs: Any) -> tuple:
-        got = grad(outs, ins, gs, retain_graph, create_graph, allow_unused, False, materialize_grads)
+        got = grad(outs, ins, gs, retain_graph, create_graph, allow_unused, False,
+                   materialize_grads)  # fmt: skip
         unused[:] = [g is None for g in got]
         return tuple(g for g in got if g is not None)
 
@@ -376,8 +377,8 @@ def _post_hooks(node: TapeNode, cotangents: tuple, g: Any) -> tuple:
             out = got if isinstance(got, tuple) else (got,)
             if len(out) != len(cotangents):
                 raise RuntimeError(
-                    f"hook has returned an incorrect number of values (got {len(out)}, but expected "
-                    f"{len(cotangents)})"
+                    f"hook has returned an incorrect number of values (got {len(out)}, but "
+                    f"expected {len(cotangents)})"
                 )
     for c in out:
         if isinstance(c, Handle):

@@ -19,7 +19,8 @@ from weft.ops.join import split
 from weft.ops.view import Reshape, reshape
 
 __all__ = [
-    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp", "vmap",
+    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp",
+    "vmap",
 ]  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def grad_and_value(func: Callable, argnums: Any = 0, has_aux: bool = False) -> C
                         f"tensor with {len(shape_of(out))} dims"
                         if isinstance(out, Handle)
                         else str(type(out))
-                    )  # fmt: skip
+                    )
                 )
             gs = inner.pull((out,), (None,))
             out, aux = inner.outside((out, aux))
@@ -92,7 +93,8 @@ def jvp(
     for x, t in zip(xs, ts, strict=True):
         if shape_of(x) != shape_of(t):
             raise RuntimeError(
-                f"jvp: primal of shape {list(shape_of(x))} has a tangent of shape {list(shape_of(t))}"
+                f"jvp: primal of shape {list(shape_of(x))} has a tangent of shape "
+                f"{list(shape_of(t))}"
             )
     with _Inner(xs) as inner:
         out = func(*rebuild(inner.leaves))

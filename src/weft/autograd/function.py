@@ -46,7 +46,8 @@ class FunctionCtx:
         for t in tensors:
             if t is not None and not isinstance(t, Handle):
                 raise TypeError(
-                    f"save_for_backward can only save variables, but argument is of type {type(t).__name__}"
+                    "save_for_backward can only save variables, but argument is of type "
+                    f"{type(t).__name__}"
                 )
         self._saved = tuple((t, 0 if t is None else t._version, None) for t in tensors)  # type: ignore[attr-defined]
 

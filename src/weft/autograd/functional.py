@@ -157,8 +157,10 @@ def vhp(
         first = grad(y, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
         pairs = [(f, u) for f, u in zip(first, vs, strict=True) if f._rg]
         if pairs:
-            got = grad([f for f, _ in pairs], leaves, [u for _, u in pairs],
-                       create_graph=create_graph, allow_unused=True, materialize_grads=True)  # fmt: skip
+            got = grad(
+                [f for f, _ in pairs], leaves, [u for _, u in pairs],
+                create_graph=create_graph, allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
         else:
             got = tuple(zeros_like(x) for x in leaves)
     got = tuple(_finish(g, create_graph) for g in got)

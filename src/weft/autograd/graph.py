@@ -51,7 +51,12 @@ def _refuse(self: Stale, *args: Any) -> Any:
     raise RuntimeError(self._message)
 
 
-for _name in ["add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow", "matmul", "rmatmul", "neg", "abs", "invert", "eq", "ne", "lt", "le", "gt", "ge", "and", "rand", "or", "ror", "xor", "rxor", "getitem", "bool", "float", "int", "len", "iter"]:
+_DUNDERS = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul "
+    "rmatmul neg abs invert eq ne lt le gt ge and rand or ror xor rxor getitem bool float int len "
+    "iter"
+)
+for _name in _DUNDERS.split():
     setattr(Stale, f"__{_name}__", _refuse)
 Stale.__hash__ = object.__hash__  # type: ignore[method-assign]
 
@@ -81,7 +86,8 @@ class Packed:
         got = self.unpack(self.packed)
         if not isinstance(got, Handle):
             raise TypeError(
-                f"Output of saved tensor unpack_hook expected to be a Tensor but got result of type {type(got).__name__}"
+                "Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+                f"{type(got).__name__}"
             )
         y = alias(got)
         if self.edge.__class__ is TapeNode:

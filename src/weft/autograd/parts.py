@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from weft.ops.arithmetic import add
-from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.creation import zeros
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import Concat
 from weft.ops.view import Part
 

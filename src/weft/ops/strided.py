@@ -23,8 +23,12 @@ class AsStrided(View):
     offset: int = 0
 
     def type(self, x: Type) -> Type:
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if numel(self.shape) and (last >= numel(x.shape) or self.offset < 0):
+        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
+        first = self.offset + sum(min(0, s) for s in steps)
+        last = self.offset + sum(max(0, s) for s in steps)
+        if min(self.shape, default=0) < 0:
+            raise RuntimeError(f"as_strided: negative size in {list(self.shape)}")
+        if numel(self.shape) and (last >= numel(x.shape) or first < 0):
             raise RuntimeError(
                 f"as_strided: sizes {list(self.shape)}, strides {list(self.strides)}, storage "
                 f"offset {self.offset} need {last + 1} elements, out of bounds for storage of "
@@ -144,4 +148,11 @@ def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = 
     """A view of the whole memory behind `input`, in elements; bounds are checked."""
     base = input._base if input._base is not None else input
     offset = input.storage_offset() if storage_offset is None else storage_offset
+    if len(size) != len(stride):
+        raise RuntimeError("mismatch in length of strides and shape")
+    if any(s < 0 for s in stride):
+        raise RuntimeError(
+            "as_strided: Negative strides are not supported at the moment, got strides: "
+            f"{list(stride)}"
+        )
     return apply(AsStrided(tuple(size), tuple(stride), offset), base)
