@@ -625,3 +625,42 @@ def test_an_exception_out_of_the_function_after_a_write():
         with pytest.raises(KeyError):
             c(weft.ones(3))
         assert w.tolist() == [i + 1.0] * 3
+
+
+def test_one_numpy_memory_under_several_tensors():
+    def make():
+        n = np.arange(4, dtype=np.float32)
+        a, b, c = weft.from_numpy(n), weft.from_numpy(n), weft.from_numpy(n[1:3])
+
+        def f(x):
+            a.add_(x)
+            r = b * 1
+            b.mul_(2.0)
+            s = c + 1
+            c.zero_()
+            return r, s, a * 1
+
+        return f, lambda i: (tensor(4, seed=i),), lambda: (a, b, c, n.tobytes())
+
+    same(make, 5)
+
+
+def test_threads_may_share_a_compiled_function():
+    import threading
+
+    w = tensor(20, 20)
+    c = weft.compile(lambda x: ((x @ w).tanh() * 0.5 @ w).sum(0))
+    wrong = []
+
+    def work(seed):
+        for i in range(20):
+            x = tensor(1 + i % 3, 20, seed=100 * seed + i)
+            if bits(c(x)) != bits(((x @ w).tanh() * 0.5 @ w).sum(0)):
+                wrong.append((seed, i))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong

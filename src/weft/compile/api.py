@@ -76,11 +76,11 @@ class SegmentProgram:
 
 
 def _shared(session: Session) -> set[int]:
-    """Outside tensors whose storage another outside tensor shares."""
-    by_storage: dict[int, list[int]] = {}
+    """Outside tensors whose memory another outside tensor shares."""
+    by_memory: dict[int, list[int]] = {}
     for j, t in enumerate(session.outside):
-        by_storage.setdefault(id(t._st), []).append(j)
-    return {j for group in by_storage.values() if len(group) > 1 for j in group}
+        by_memory.setdefault(session.memory_of(t), []).append(j)
+    return {j for group in by_memory.values() if len(group) > 1 for j in group}
 
 
 class OpByOp:

@@ -145,7 +145,9 @@ class Session:
         self._held: list[int] = []  # computed results that a tensor stood for at the last flush
         self._places: dict[int, int] = {}  # id of an outside handle -> place
         self._by_memory: dict[tuple, int] = {}
-        self._by_storage: dict[int, list[Handle]] = {}  # the outside handles of each storage
+        self._memories: dict[int, int] = {}  # ids of storages and NumPy arrays -> a memory's name
+        self._handles: dict[int, list[Handle]] = {}  # the outside handles of each memory
+        self._first: dict[int, int] = {}  # the first place in each memory
         self.pending: list[Handle | None] = []  # handles whose memory has promised writes
         self._pendings: list[Pending] = []
         self.numbers: list[Any] = []  # Python numbers met, in order
@@ -221,7 +223,10 @@ class Session:
     def _promise_write(self, t: Handle) -> None:
         """Whoever reads this memory from now on must wait for the write."""
         self.pending.append(None)  # results of earlier segments look whether this is empty
-        for h in self._by_storage.get(id(t._st), ()):
+        outer = self._outer(t)
+        if outer is None:
+            return
+        for h in self._handles[self.memory_of(outer)]:
             if h._ghost is None:
                 h._ghost = Pending(self, h, self._places[id(h)])
                 self._pendings.append(h._ghost)
@@ -275,24 +280,28 @@ class Session:
     def _first_use(self, t: Handle) -> Any:
         """An outside tensor met for the first time: its layout becomes part of the key."""
         a = t._a
-        memory = (id(storage_of(t)), a.shape, a.strides, native_address(a))
+        whole = self.memory_of(t)
+        memory = (whole, a.shape, a.strides, native_address(a))
         self._kept.append(t)  # its id is in use
-        self._by_storage.setdefault(memory[0], []).append(t)
+        self._handles.setdefault(whole, []).append(t)
         place = self._by_memory.get(memory)
         if place is not None:  # another handle of the same view (p and p.data)
             self._places[id(t)] = place
             return ~place
         place = self._by_memory[memory] = self._places[id(t)] = len(self.outside)
         self.outside.append(t)
-        return (~place, a.shape, a.strides, a.dtype, self._shares(t, place))
+        first = self._first.setdefault(whole, place)
+        return (~place, a.shape, a.strides, a.dtype, first if first != place else -1)
 
-    def _shares(self, t: Handle, place: int) -> int:
-        """The first outside tensor over the same storage, or -1."""
-        st = id(t._st)
-        for (other, *_), j in self._by_memory.items():
-            if other == st and j != place:
-                return j
-        return -1
+    def memory_of(self, t: Handle) -> int:
+        """One name for a memory, whichever storages or views of one NumPy array reach it."""
+        st = id(storage_of(t))
+        found = self._memories.get(st)
+        if found is None:
+            base = t._a.base
+            root = id(t._a if base is None else base)
+            found = self._memories[st] = self._memories.setdefault(root, st)
+        return found
 
     def _other_size(self, key: tuple) -> TrieNode | None:
         """The path for a size between two known ones, if this key is one."""
