@@ -4,8 +4,9 @@
 
 Each run is a process of its own; the programs take turns, so that a busy machine hits all alike.
 `import` is timed inside the process; `process` is the whole of it, Python's own start and exit
-included, `computing` the processor time of that. `cold` has an empty kernel cache (WEFT_CACHE_DIR), `warm` has one that the same program
-filled. Modules come with their byte code, as pip installs them; the last row has none.
+included, `computing` the processor time of that. `cold` has an empty kernel cache (WEFT_CACHE_DIR),
+`warm` has one that the same program filled. Modules come with their byte code, as pip installs
+them; the last row has none.
 Targets: import under 0.35 s, a cold first op under 0.5 s.
 """
 

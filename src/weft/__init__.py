@@ -122,8 +122,8 @@ from weft.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms
 # -------------------------------------------------------------------------------- products, windows
 from weft.ops.contract import addmm, bmm, dot, matmul, mm, mv, outer
 from weft.ops.einsum import (
-    addbmm, addmv, addr, baddbmm, cdist, chain_matmul, cross, einsum, inner, kron, tensordot, vander,
-    vdot,
+    addbmm, addmv, addr, baddbmm, cdist, chain_matmul, cross, einsum, inner, kron, tensordot,
+    vander, vdot,
 )  # fmt: skip
 from weft.ops.linalg import (
     cholesky, cholesky_inverse, cholesky_solve, det, inv as inverse, logdet, matrix_exp,

@@ -8,7 +8,7 @@ operators, conversion, printing, in-place operations.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -337,6 +337,12 @@ class Tensor(Handle):
 
     def __hash__(self) -> int:
         return id(self)
+
+    if TYPE_CHECKING:  # methods.py binds them
+
+        def __getitem__(self, at: Any) -> Any: ...
+
+        def __setitem__(self, at: Any, value: Any) -> None: ...
 
     def __contains__(self, x: Any) -> bool:
         return bool((self == x).any())

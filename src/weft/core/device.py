@@ -1,4 +1,4 @@
-"""Devices: Weft computes on the CPU; other names parse so that programs can ask, and then refuse."""
+"""Devices: Weft computes on the CPU; other names parse so that programs can ask; it refuses."""
 
 from __future__ import annotations
 

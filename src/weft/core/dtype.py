@@ -7,6 +7,8 @@ than that of the classes before it.  Source: torch.result_type's documentation.
 
 from __future__ import annotations
 
+import builtins
+
 import ml_dtypes
 import numpy as np
 
@@ -18,7 +20,7 @@ class dtype:
 
     __slots__ = ("name", "np", "itemsize", "category", "is_signed", "short")
 
-    def __init__(self, name: str, np_dtype: object, category: int, short: str) -> None:
+    def __init__(self, name: str, np_dtype: object, category: builtins.int, short: str) -> None:
         self.name = name
         self.np = np.dtype(np_dtype)  # type: ignore[call-overload]
         self.itemsize = self.np.itemsize
@@ -27,11 +29,11 @@ class dtype:
         self.short = short  # as the graph's text prints it: f32, i64, b1
 
     @property
-    def is_floating_point(self) -> bool:
+    def is_floating_point(self) -> builtins.bool:
         return self.category == FLOAT
 
     @property
-    def is_complex(self) -> bool:
+    def is_complex(self) -> builtins.bool:
         return False
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ class OpMeta(type):
         whole = tuple(values.values())
         if cls._exact:
             whole = _exactly(whole)
-        made = cls._interned.get(whole)
+        made: Any = cls._interned.get(whole)
         if made is None:
             made = object.__new__(cls)
             made.__dict__.update(values)  # not by setattr: an op does not change
@@ -76,14 +76,14 @@ def _exactly(values: Iterable) -> tuple:
     return tuple([v.hex() if v.__class__ is float else (v.__class__, v) for v in values])
 
 
-def _bind(cls: type[Op], args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
+def _bind(cls: Any, args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
     """The value of each attribute, in order; TypeError as a call to a function would raise."""
-    names = cls.__match_args__  # type: ignore[attr-defined]  dataclass lists the fields there
-    values = dict(zip(names, args, strict=False))
+    names: tuple[str, ...] = cls.__match_args__  # dataclass lists the fields there
+    values: dict[str, Any] = dict(zip(names, args, strict=False))
     wrong = [name for name in kw if name not in names or name in values]
     if wrong or len(args) > len(names):
         raise TypeError(f"{cls.__name__} has the attributes {names}, got {args} {kw}")
-    for field in fields(cls)[len(args) :]:  # type: ignore[arg-type]  every op is a dataclass
+    for field in fields(cls)[len(args) :]:
         value = kw.get(field.name, field.default)
         if value is MISSING:
             raise TypeError(f"{cls.__name__}: attribute {field.name} is missing")
@@ -92,7 +92,7 @@ def _bind(cls: type[Op], args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
 
 
 class _WhatIsSaved:
-    """Reads a class's vjp rule when one of `saves`, `saved_args`, `saves_result` is first looked at."""
+    """Reads a class's vjp rule when `saves`, `saved_args` or `saves_result` is first asked for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -149,7 +149,7 @@ class Op(metaclass=OpMeta):
     effect: ClassVar[bool] = False  # draws random numbers: never merged, moved or dropped
     saves: ClassVar[frozenset[str]] = frozenset()  # the operands whose VALUES vjp reads
     saved_args: ClassVar[tuple[int, ...] | None] = ()  # their positions; None: all of them
-    saved_for: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # per cotangent, where they differ
+    saved_for: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # per cotangent, if different
     saves_result: ClassVar[bool] = False
     oracle: ClassVar[Any] = None
     plan: ClassVar[Any] = None
@@ -164,7 +164,8 @@ class Op(metaclass=OpMeta):
         # of an import, and interned objects need none of them (identity is equality).
         dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
-        cls._exact = any("float" in str(f.type) or "Any" in str(f.type) for f in fields(cls))  # type: ignore[arg-type]  # noqa: E501
+        kinds = [str(f.type) for f in fields(cls)]  # type: ignore[arg-type]
+        cls._exact = any("float" in kind or "Any" in kind for kind in kinds)
         if "vjp" in cls.__dict__:
             for name, unread in _SAVED.items():
                 setattr(cls, name, unread)
@@ -173,7 +174,8 @@ class Op(metaclass=OpMeta):
         cls.name = cls.__name__
         missing = _missing_rules(cls)
         if missing:
-            raise TypeError(f"op {cls.name}: no rule for {', '.join(missing)}, nor one to derive it")
+            lacking = ", ".join(missing)
+            raise TypeError(f"op {cls.name}: no rule for {lacking}, nor one to derive it")
         if cls.name in REGISTRY:
             raise TypeError(f"op {cls.name} is already declared in {REGISTRY[cls.name].__module__}")
         REGISTRY[cls.name] = cls

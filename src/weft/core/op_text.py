@@ -1,7 +1,7 @@
 """Op from its printed form: `parse_op("Softmax(dim=1)")` is `Softmax(dim=1)`.
 
 Grammar: NAME(attr=value, ...), a value being a Python literal (number, string, bool, None, tuple),
-`inf`, `nan`, a dtype's short name (f32, i64), or an op.  The text is data: nothing of it is executed.
+`inf`, `nan`, a dtype's short name (f32, i64), or an op.  The text is data: nothing is executed.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
     init(id(np.ndarray), id(np.dtype(np.float32)), id(None), new_from_descr)
-    made = {
+    made: dict[str, Callable[..., Any]] = {
         name: _builtin(name, found[f"weft_small_{name}"], _METH_FASTCALL, None)
         for name in small_code.OPERATIONS
     }
