@@ -34,8 +34,9 @@ for _room in pkgutil.iter_modules(ops.__path__):
 SECONDS_A_CALL = 20
 DTYPES = (dt.float32, dt.float32, dt.float64, dt.float16, dt.bfloat16, dt.int64, dt.int64, dt.int32,
           dt.int8, dt.uint8, dt.bool)  # fmt: skip
-# they act on the process, wait, read files, or ask for as much memory as their argument says
+# they act on the process, wait, read files, or make as many results as their argument says
 LEFT_OUT = {
+    "tensor_split", "hsplit", "vsplit", "dsplit",
     "set_num_threads", "set_num_interop_threads", "set_default_dtype", "set_default_device",
     "load", "save", "compile", "manual_seed", "seed", "set_rng_state", "set_fast_math", "hub",
     "set_flush_denormal", "set_printoptions", "use_deterministic_algorithms", "from_file",

@@ -89,6 +89,8 @@ class Cofactor(_Matrix):
     """y = det(x) x^-T, also where x is singular: U cof(S) V^T times det U det V"""
 
     def host(self, x: np.ndarray) -> np.ndarray:
+        if not np.isfinite(x).all():  # LAPACK may never converge
+            return np.full(x.shape, np.nan, x.dtype)
         u, s, vh = np.linalg.svd(x)
         n = x.shape[-1]
         others = np.empty_like(s)
@@ -221,6 +223,7 @@ class EighParts(_Matrix):
         return Type((*x.shape[:-2], n + 1, n), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
+        _need_finite(x, "linalg.eigh")
         values, vectors = np.linalg.eigh(x, "L" if self.lower else "U")
         return np.concatenate([values[..., None, :], vectors], -2)
 
@@ -239,6 +242,15 @@ class EighParts(_Matrix):
     samples = (sample((1, 1)),)
 
 
+def _need_finite(x: np.ndarray, op: str) -> None:
+    """LAPACK may iterate for ever on NaN and infinity."""
+    if not np.isfinite(x).all():
+        raise RuntimeError(
+            f"{op}: The algorithm failed to converge because the input matrix contained non-finite "
+            "values."
+        )
+
+
 class SvdParts(_Matrix):
     """U above the singular values (one row) above V, (m + 1 + n, k): x = U diag(S) V^T"""
 
@@ -247,6 +259,7 @@ class SvdParts(_Matrix):
         return Type((*x.shape[:-2], m + 1 + n, min(m, n)), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
+        _need_finite(x, "linalg.svd")
         u, s, vh = np.linalg.svd(x, full_matrices=False)
         return np.concatenate([u, s[..., None, :], np.swapaxes(vh, -1, -2)], -2)
 
