@@ -15,6 +15,8 @@ import pytest
 import weft
 from tests.io.models import MODELS
 from weft import io
+from weft.core.graph import infer, to_text
+from weft.core.graph_text import parse
 from weft.core.op import REGISTRY
 from weft.io.check import has_rule
 from weft.ops.kinds import View
@@ -45,6 +47,9 @@ TEXTS = [
     "  %0: f32[3,4] = Exp()(x",
     "  %0: f32[3,4] = Exp(x)",
     "  %0: q99[3,4] = Exp()(x)",
+    "  %0: f32[3,5] = Exp()(x)",
+    "  %0: i64[3,4] = Exp()(x)",
+    "  %0: f32[b,4] = Exp()(x)",
     "  %0 = Exp()(x)",
     "  %0: f32[3,4] = __import__('os').system('true')(x)",
     "  %0: f32[3,4] = Softmax(dim=__import__('os'))(x)",
@@ -79,6 +84,7 @@ TEXTS = [
     "  %0: f32[2,4,2] = Unfold(dim=0, size=2, step=0)(x)",
     "  %0: f32[3] = Sum(dims=(2,), keepdim=False)(x)",
     "  %0: f32[3] = Sum(dims=(1, 0), keepdim=False)(x)",
+    "  %0: f32[3,4] = AMin(dims=(), keepdim=False)(x)",
     "  %0: f32[3] = Sum(dims=(0, 0), keepdim=False)(x)",
     "  %0: f32[3] = Sum(dims=(-1,), keepdim=False)(x)",
     "  %0: f32[3,4] = MatMul()(x, x)",
@@ -121,6 +127,24 @@ def test_refused(body: str) -> None:
         _file(body, end=end).run(X)
     assert time.perf_counter() - start < 2
     assert len(str(caught.value)) < 500
+    honest = _with_inferred_types(body, end)
+    if honest is not None:  # the types told are right: the op itself must be what is refused
+        with pytest.raises(ValueError):
+            honest.run(X)
+
+
+def _with_inferred_types(body: str, end: str) -> io.ModelFile | None:
+    """The same graph with the types its ops infer; None where they infer none."""
+    text = _file(body, end=end).metadata["weft.graph.forward"]
+    try:
+        graph = parse(text)
+        for n in graph.nodes():
+            n.type = infer(n.op, n.args)
+    except Exception:
+        return None
+    if any(t in body for t in ("[3,5] = Exp", "i64[3,4] = Exp", "f32[b,4] = Exp")):
+        return None  # nothing but the type was wrong
+    return io.ModelFile("hostile.weft", {}, {"weft.graph.forward": to_text(graph)})
 
 
 def test_a_class_of_wrong_attribute_leaves_the_right_one_alone() -> None:
@@ -208,6 +232,8 @@ def test_every_op_with_native_code_is_checked_or_refused() -> None:
 FUZZ = """
 import random, re, sys, warnings
 from weft import io
+from weft.core.graph import infer, to_text
+from weft.core.graph_text import parse
 from weft.core.op import REGISTRY
 warnings.simplefilter("ignore")
 seed, count, *paths = sys.argv[1:]

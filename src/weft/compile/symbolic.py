@@ -83,7 +83,10 @@ class _Pair:
 
 
 def bind(g: Graph, sizes: dict[str, int]) -> Graph:
-    """The graph at given sizes, its types inferred anew.  KeyError names a size that is missing."""
+    """The graph at given sizes, its types inferred anew.
+
+    KeyError names a size that is missing; ValueError a type that is not what the graph says.
+    """
     b = Builder()
     new: dict[int, Any] = {}
     inputs = []
@@ -96,6 +99,9 @@ def bind(g: Graph, sizes: dict[str, int]) -> Graph:
         assert n.op is not None
         args = [new[id(a)] if isinstance(a, Node) else a for a in n.args]
         made = new[id(n)] = b.node(with_sizes(n.op, sizes), *args)
+        told = Type(_fill(tuple(n.type.shape), sizes), n.type.dtype)
+        if made.type != told:
+            raise ValueError(f"{made.op} gives {made.type}, and the graph says {told}")
         if n.serial in g.lines:
             lines[made.serial] = g.lines[n.serial]
     return Graph(inputs, {k: new[id(v)] for k, v in g.outputs.items()}, lines)

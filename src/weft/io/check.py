@@ -152,6 +152,8 @@ def _REDUCE(op: Any, ts: list[Type], out: Type) -> bool:
     (x,) = ts
     count = math.prod(x.shape[d] for d in op.dims) if _distinct(op.dims, x) else 0
     some = count > 0 or op.combine in ("sum", "prod", "any", "all")
+    if not op.dims and x.ndim:
+        return False  # no dims mean all of them to the functions, and none to a kernel
     if op.combine in ("argmax", "argmin") and len(op.dims) not in (1, x.ndim):
         return False  # a flat index along some dims has no kernel
     return _distinct(op.dims, x) and tuple(sorted(op.dims)) == op.dims and some
