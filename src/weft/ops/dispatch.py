@@ -310,20 +310,16 @@ def _run_body(op: Op, args: tuple) -> Any:
 
 
 def _run_native(op: Op, args: tuple) -> np.ndarray:
-    for a in args:
-        if a.__class__ in NUMBERS:
-            arrays = _arrays(args)
-            break
-    else:
-        arrays = [a._a for a in args]
-    if len(arrays) == 2:  # written out: half of a small op's time is this key
-        a, b = arrays
+    arrays: Any
+    if len(args) == 2 and args[0].__class__ not in NUMBERS and args[1].__class__ not in NUMBERS:
+        # written out: half of a small op's time is this key
+        a, b = arrays = args[0]._a, args[1]._a
         key: tuple = (op, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype)
-    elif len(arrays) == 1:
-        a = arrays[0]
-        key = (op, a.shape, a.strides, a.dtype)
     else:
+        arrays = _arrays(args)
         key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
+        if len(arrays) == 1:
+            key = (op, *key[1])  # as apply_to_one spells it
     found = _launches.get(key)
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
