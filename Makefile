@@ -46,15 +46,16 @@ bench: bench/.venv/.weft-bench-installed ## compare with torch in one run (own e
 	bench/.venv/bin/python bench/eager.py $(ARGS)
 	bench/.venv/bin/python bench/startup.py
 
-conformance: $(call STAMP,test) ## torch's names that Weft has, and whether their arguments agree
-	$(PY) tools/conformance.py $(ARGS)
+conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
+	$(PY) tools/conformance.py
 	$(PY) -m pytest -q tests/conformance
+	.venv-conformance/bin/python tools/conformance_ops.py --write $(ARGS)
 
 docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
 clean: ## remove environments, caches, runs and build products
-	rm -rf .venv bench/.venv build dist runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-conformance bench/.venv build dist runs .pytest_cache .ruff_cache .hypothesis
 	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian's python3 may come without ensurepip: then the system's pip fills the environment.
@@ -72,4 +73,9 @@ $(VENV)/.weft-%-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 bench/.venv/.weft-bench-installed: pyproject.toml
 	@test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
 	bench/.venv/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0
+	@touch $@
+
+.venv-conformance/.installed: pyproject.toml
+	@test -x .venv-conformance/bin/python || $(PYTHON) -m venv .venv-conformance
+	.venv-conformance/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0 expecttest hypothesis
 	@touch $@
