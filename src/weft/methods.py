@@ -149,7 +149,7 @@ def _inplace_form(name: str, fn: Callable) -> Callable:
 def _same(t: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
         return other.dtype is t.dtype
-    return isinstance(other, (int, float)) and t.dtype.category == dt.FLOAT
+    return other.__class__ in (int, float, bool) and t.dtype.category == dt.FLOAT
 
 
 bind(METHODS)
