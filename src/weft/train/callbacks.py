@@ -135,7 +135,7 @@ class LossMonitor(Callback):
 
 
 class Progress(Callback):
-    """A tqdm bar an epoch: loss, metrics, rows a second.  Not on a terminal: a line an epoch."""
+    """A line an epoch: loss, metrics, rows a second; on a terminal a tqdm bar until then."""
 
     FORMAT = "{desc} {bar:16} {n_fmt}/{total_fmt}{postfix}"
     ENDLESS = "{desc} {n_fmt} batches{postfix}"  # a loader without a length
@@ -159,6 +159,7 @@ class Progress(Callback):
             bar_format=self.ENDLESS if total is None else self.FORMAT,
             file=file,
             disable=not file.isatty(),
+            leave=False,  # the line replaces it, and no terminal is too narrow for a line
         )
         self._before, self._start = trainer.rows, time.perf_counter()
 
@@ -170,13 +171,10 @@ class Progress(Callback):
         self._bar.update(1)
 
     def on_epoch_end(self, trainer: Any) -> None:
-        text = self._text(trainer.results)
-        if self._bar.disable:
-            print(f"{self._title}: {text}", file=self.file or sys.stderr, flush=True)
-        else:
-            self._bar.set_postfix_str(text)
         self._bar.close()
         self._bar = None
+        text = f"{self._title}: {self._text(trainer.results)}"
+        print(text, file=self.file or sys.stderr, flush=True)
 
     def on_fit_end(self, trainer: Any) -> None:
         if self._bar is not None:
