@@ -262,3 +262,11 @@ def test_numpys_words_for_dims():
     assert weft.stack([x, x], axis=2).shape == (2, 3, 2)
     with pytest.raises(TypeError, match="both"):
         x.sum(dim=0, axis=0)
+
+
+@pytest.mark.parametrize("number", [2, 2.0, True, np.float64(2), np.float32(2), np.int64(2)])
+def test_numbers_in_place(number):
+    x = weft.ones(3)
+    assert x.add_(number) is x and x.dtype is weft.float32
+    assert x.tolist() == [1.0 + float(number)] * 3
+    assert x.mul_(number).tolist() == [(1.0 + float(number)) * float(number)] * 3
