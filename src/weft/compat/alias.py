@@ -113,7 +113,7 @@ def nearest(face: str, name: str) -> str | None:
     if close:
         return f"{face}.{close[0]}"
     for other in TABLE:
-        if other != face and look_up(other, name) is not _MISSING:
+        if other not in (face, "torch.ops", "torch._C") and look_up(other, name) is not _MISSING:
             return f"{other}.{name}"
     return None
 

@@ -19,3 +19,12 @@ def is_compiling() -> bool:
 
 def mark_dynamic(t: Any, index: Any, **kw: Any) -> None:
     """Nothing to mark: sizes are symbols from the first call."""
+
+
+def is_compile_supported(device_type: Any) -> bool:
+    """torch's inductor is not there; torch.compile is weft.compile."""
+    return False
+
+
+def is_dynamo_supported() -> bool:
+    return False

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import urlopen
 
+from tqdm import tqdm
+
 from weft.compat.torch_.serialization import load
 
-_HASH = "a file whose hash is not {0} came from {1}"
+__all__ = ["tqdm"]
+
+HASH_REGEX = re.compile(r"-([a-f0-9]*)\.")
+
+
+def _get_torch_home() -> str:
+    """$TORCH_HOME, by default `torch` under the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
 
 
 def get_dir() -> str:
-    """$TORCH_HOME/hub, by default under the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return os.path.join(os.path.expanduser(home), "hub")
+    """Where downloads are kept: $TORCH_HOME/hub."""
+    return os.path.join(_get_torch_home(), "hub")
 
 
 def download_url_to_file(
@@ -47,3 +56,6 @@ def load_state_dict_from_url(
     if not path.exists():
         download_url_to_file(url, str(path))
     return load(path, map_location)
+
+
+load_url = load_state_dict_from_url

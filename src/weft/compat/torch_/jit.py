@@ -99,3 +99,10 @@ def save(m: Any, f: Any, *args: Any, **kw: Any) -> None:
 
 def load(f: Any, *args: Any, **kw: Any) -> Any:
     raise RuntimeError("Weft cannot run TorchScript files: load a state_dict instead")
+
+
+def _overload_method(fn: T) -> T:
+    return fn
+
+
+_overload = _script_if_tracing = _overload_method

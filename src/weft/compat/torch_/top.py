@@ -43,3 +43,21 @@ def get_device_module(device: Any = None) -> Any:
 
 def _assert(condition: Any, message: str) -> None:
     assert condition, message
+
+
+def _check(cond: Any, message: Any = None) -> None:
+    """RuntimeError with the message (a function that makes it) unless cond holds."""
+    if not cond:
+        raise RuntimeError("Expected cond to be True" if message is None else message())
+
+
+def _check_value(cond: Any, message: Any = None) -> None:
+    """ValueError, else as _check."""
+    if not cond:
+        raise ValueError("Expected cond to be True" if message is None else message())
+
+
+def _assert_async(cond: Any, message: str = "") -> None:
+    """RuntimeError unless a one-element tensor is true."""
+    if not bool(cond):
+        raise RuntimeError(message or "Expected Tensor with single nonzero value")
