@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +23,7 @@ from weft import io, nn
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from weft.serve import BackgroundServer
+from weft.serve import BackgroundServer, serve
 from weft.serve import app as app_module
 
 
@@ -242,14 +246,14 @@ def test_many_clients_at_once_get_eager_s_bits(url: str) -> None:
 
     def client(start: int) -> None:
         with httpx.Client() as http:
-            for k in range(12):
+            for k in range(8):
                 i = (start + k) % len(rows)
                 body = {"inputs": [_v2("input", rows[i].numpy())]}
                 reply = http.post(f"{url}/v2/models/digits/infer", json=body)
                 if reply.status_code != 200 or _bits(reply.json()["outputs"][0]) != wanted[i]:
                     wrong.append(i)
 
-    threads = [threading.Thread(target=client, args=(n,)) for n in range(8)]
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(5)]
     for t in threads:
         t.start()
     for t in threads:
@@ -272,3 +276,27 @@ def test_a_server_starts_and_stops_twice(tmp_path: Path) -> None:
             assert httpx.get(f"{server.url}/v2/models/m/ready").json()["ready"]
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/v2")
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "m.weft"
+    io.save(path, nn.Linear(2, 2), weft.randn(1, 2))
+    with BackgroundServer(path) as server:
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(OSError, match="cannot listen"):
+            serve(path, port=port)
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "m.weft"
+    io.save(path, nn.Linear(2, 2), weft.randn(1, 2))
+    command = [sys.executable, "-u", "-m", "weft.cli", "serve", str(path), "--port", "0"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    with run.stdout:
+        (url,) = re.findall(r"http://\S+:\d+", run.stdout.readline())
+        transport = httpx.HTTPTransport(retries=8)  # the address is told before the loop runs
+        with httpx.Client(transport=transport) as http:
+            assert http.get(f"{url}/v2/health/ready").json() == {"ready": True}
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import click
@@ -22,13 +21,11 @@ def serve(model: str, name: str | None, host: str, port: int) -> None:
     label = name or Path(model).stem
     with one_line():
         file.graph()  # says what is wrong before anything listens
-        port = port or _free(host)
-        click.echo(f"serving {model} as {label!r} at http://{host}:{port}/  (Ctrl-C stops)")
-        serving.serve({label: file.path}, host=host, port=port)
-
-
-def _free(host: str) -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+        serving.serve(
+            {label: file.path},
+            host=host,
+            port=port,
+            announce=lambda url: click.echo(
+                f"serving {model} as {label!r} at {url}/  (Ctrl-C stops)"
+            ),
+        )

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,39 @@ def serve(
     files: Mapping[str, str | os.PathLike] | str | os.PathLike,
     host: str = "127.0.0.1",
     port: int = 8000,
+    announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted.  RuntimeError when a model fails its verification."""
+    """Serve until interrupted.  Port 0 takes a free one; `announce` is told the address.
+
+    RuntimeError when a model fails its verification; OSError when the port is taken.
+    """
     uvicorn = _uvicorn()
     models = models_of(files)
     for m in models:
         if not m.ready:
             raise RuntimeError(f"model {m.name!r} failed its verification:\n{m.report}")
-    uvicorn.run(make_app(models), host=host, port=port, log_level="warning")
+    listening, url = _listen(host, port)
+    with listening:
+        if announce is not None:
+            announce(url)
+        server = uvicorn.Server(uvicorn.Config(make_app(models), log_level="warning"))
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:
+            pass
+
+
+def _listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A bound socket and its address as a URL."""
+    six = ":" in host
+    s = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.bind((host, port))
+    except OSError as e:
+        s.close()
+        raise OSError(f"cannot listen on {host}, port {port}: {e.strerror or e}") from None
+    return s, f"http://{f'[{host}]' if six else host}:{s.getsockname()[1]}"
 
 
 class BackgroundServer:
@@ -60,10 +85,7 @@ class BackgroundServer:
     ) -> None:
         uvicorn = _uvicorn()
         self.models = models_of(files)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((host, port))
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._socket, self.url = _listen(host, port)
         config = uvicorn.Config(make_app(self.models), log_level="warning", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
