@@ -72,7 +72,7 @@ class Level:
     def row(self, t: Any) -> _Row | None:
         """t's ghost when t is batched at this level."""
         ghost = None if t.__class__ in NUMBERS else t._ghost
-        return ghost if ghost.__class__ is _Row and ghost.level is self else None
+        return ghost if isinstance(ghost, _Row) and ghost.level is self else None
 
     def apply(self, op: Op, args: tuple) -> Any:
         """Called by dispatch.apply: the op on one row is its vmap rule on the batches."""

@@ -259,7 +259,7 @@ def _walk(
                 if node.versions:
                     node.saved = None
                     node.result = None
-                elif op.__class__ is CustomOp:
+                elif isinstance(op, CustomOp):
                     op.free()
         for key, (leaf, g) in leaves.items():
             if g.__class__ is Parts:

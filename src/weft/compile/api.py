@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from weft.compile.generalise import synthesize
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
+from weft.compile.generalise import synthesize
 from weft.compile.program import Program, number_array
 from weft.compile.record import Session, TrieNode, run_eagerly
 from weft.core import config
@@ -72,7 +72,7 @@ class SegmentProgram:
             call = self.calls[k]
             ref = call.args[0]
             g.array = call.op.host(session.array(ref, k) if ref < 0 else self._view(session, ref))
-        return g.array
+        return g.array  # pyright: ignore[reportReturnType]
 
 
 def _shared(session: Session) -> set[int]:

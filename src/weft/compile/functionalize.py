@@ -188,7 +188,7 @@ class _Functionalizer:
                 args.append(node)
                 at += 1
             else:
-                args.append(self.value(r))
+                args.append(self.value(r))  # pyright: ignore[reportArgumentType]
         node = self.b.node(call.op, *args)
         if call.line:
             self.lines.setdefault(node.serial, call.line)

@@ -115,7 +115,7 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
     for n in g.outputs.values():
         users[id(n)] = users.get(id(n), 0) + 1
     for n in g.nodes():
-        if not isinstance(n.op, Reduce) or n.type.shape == () and numel(n.args[0].type.shape) < 2:  # type: ignore[union-attr]
+        if not isinstance(n.op, Reduce) or (n.type.shape == () and numel(n.args[0].type.shape) < 2):  # type: ignore[union-attr]
             continue
         x = n.args[0]
         source = group_of.get(id(x))
@@ -140,7 +140,9 @@ def _ordered(groups: list[Group], group_of: dict[int, int]) -> list[Group]:
     """Groups after those they read from; among the ready ones, program order."""
     out: list[Group] = []
     state: dict[int, int] = {}
-    for start in sorted((i for i, x in enumerate(groups) if x.nodes), key=lambda i: groups[i].nodes[-1].serial):  # noqa: E501
+    for start in sorted(
+        (i for i, x in enumerate(groups) if x.nodes), key=lambda i: groups[i].nodes[-1].serial
+    ):
         stack = [(start, False)]
         while stack:
             i, leaving = stack.pop()
@@ -178,6 +180,8 @@ def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
                 place = next(i for i, r in enumerate(reads) if r is a)
                 args.append(S.Arg(place, a.type.dtype))
         own = n.op.expr(*(a.dtype for a in args))
-        inside[id(n)] = S.substitute(own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf)  # type: ignore[misc]  # noqa: E501
+        inside[id(n)] = S.substitute(
+            own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf
+        )  # type: ignore[misc]
     ends = [group.reduce.args[0]] if group.reduce is not None else group.wanted
     return [inside[id(n)] for n in ends], reads

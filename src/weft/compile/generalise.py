@@ -199,7 +199,7 @@ def _meta(
     layouts = [None if r in NUMBERS else outside[~r] if r < 0 else results[r] for r in refs]
     first = next((x for x in layouts if x is not None), None)
     number = from_np(first.dtype) if first is not None else None
-    types = [Type((), number) if x is None else Type(x.shape, from_np(x.dtype)) for x in layouts]  # type: ignore[arg-type]  # noqa: E501
+    types = [Type((), number) if x is None else Type(x.shape, from_np(x.dtype)) for x in layouts]  # type: ignore[arg-type]
     try:
         t = op.type(*types)
     except (RuntimeError, ValueError, IndexError, TypeError):
@@ -218,9 +218,7 @@ def _meta(
     return meta_of(at.shape, at.strides, t.dtype, view=True, offset=start + offset)
 
 
-def meta_of(
-    shape: tuple, strides: tuple, d: dtype, *, view: bool, offset: int
-) -> Meta:
+def meta_of(shape: tuple, strides: tuple, d: dtype, *, view: bool, offset: int) -> Meta:
     """A Meta from parts."""
     made = object.__new__(Meta)
     made.shape, made.strides, made.dtype = tuple(shape), tuple(strides), d

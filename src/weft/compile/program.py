@@ -30,8 +30,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.lower import lower_nest
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce
-from weft.ops.view import Slice, SliceBack
-from weft.ops.view import Reshape
+from weft.ops.view import Reshape, Slice, SliceBack
 from weft.runtime import memory, native
 
 ALIGN = 64
@@ -129,7 +128,7 @@ class Program:
                 n = self.graph.outputs[name]
                 at = Place(("in", source), 0, self.layouts[source])
                 launch = plan_copy(self.places[id(n)].layout, at.layout)
-                self.steps.append(Entry(launch, at, [self.places[id(n)]], n.op, f"write {name}"))  # type: ignore[arg-type]  # noqa: E501
+                self.steps.append(Entry(launch, at, [self.places[id(n)]], n.op, f"write {name}"))  # type: ignore[arg-type]
 
     def _name_outputs(self) -> None:
         self._pending: set[int] = set()
@@ -173,9 +172,13 @@ class Program:
         for reader, read in readers[source]:
             if order[id(reader)] > mine:
                 return False
-            if order[id(reader)] == mine and (read.op is not None or reader.type.shape != n.type.shape):  # noqa: E501
+            if order[id(reader)] == mine and (
+                read.op is not None or reader.type.shape != n.type.shape
+            ):
                 return False
-        return all(self.graph.outputs[k] is not n for k in self.graph.outputs if self.into.get(k) != source)  # noqa: E501
+        return all(
+            self.graph.outputs[k] is not n for k in self.graph.outputs if self.into.get(k) != source
+        )
 
     def _last_uses(self, order: dict[int, int]) -> dict[int, int]:
         """Node -> index of the last group that reads it, itself or through views."""
@@ -227,14 +230,20 @@ class Program:
             if group.reduce is not None:
                 r = group.reduce.op
                 assert isinstance(r, Reduce)
-                launch = plan_reduce(r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout)  # noqa: E501
+                launch = plan_reduce(
+                    r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout
+                )
                 self.steps.append(Entry(launch, out, ins, r, _label(group)))
                 return
             outs = [self.places[id(w)] for w in group.wanted]
             planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
             self.steps.append(
                 Entry(
-                    planned.launch, out, [*outs[1:], *ins], op, _label(group),
+                    planned.launch,
+                    out,
+                    [*outs[1:], *ins],
+                    op,
+                    _label(group),
                     _loops(exprs, ins, outs),
                 )
             )
@@ -296,7 +305,7 @@ class Program:
                 self.ranges.append(s)
             elif s.launch.stages:
                 if self.ranges and not isinstance(self.ranges[-1], HostCall):
-                    self.ranges[-1] = (self.ranges[-1][0], at + 1)
+                    self.ranges[-1] = (self.ranges[-1][0], at + 1)  # pyright: ignore[reportIndexIssue]
                 else:
                     self.ranges.append((at, at + 1))
                 at += 1
@@ -350,7 +359,7 @@ class Program:
         if not p.layout.size:
             return np.empty(p.layout.shape, p.layout.dtype)
         raw = (ctypes.c_char * size).from_address(start + p.offset * size)
-        one = np.frombuffer(raw, p.layout.dtype, 1)
+        one = np.frombuffer(memoryview(raw), p.layout.dtype, 1)
         return np.lib.stride_tricks.as_strided(
             one, p.layout.shape, tuple(s * size for s in p.layout.strides)
         )
@@ -429,9 +438,7 @@ def _loops(exprs: list[S.Expr], ins: list[Place], outs: list[Place]) -> tuple[st
     """The loop as text, for WEFT_DEBUG=4."""
     if not config.wants(4):
         return ()
-    program = lower_nest(
-        tuple(exprs), tuple(p.layout for p in ins), tuple(p.layout for p in outs)
-    )
+    program = lower_nest(tuple(exprs), tuple(p.layout for p in ins), tuple(p.layout for p in outs))
     return tuple(str(program).split("\n"))
 
 
@@ -479,5 +486,8 @@ class _Slots:
 def number_array(x: Any, t: Type) -> np.ndarray:
     """A run-time number as the 0-dim array its launches read."""
     from_int = t.dtype.np.kind in "iu" and x.__class__ is int
-    return np.asarray(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(t.dtype.np) if from_int else np.asarray(x).astype(t.dtype.np)  # noqa: E501
-
+    return (
+        np.asarray(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(t.dtype.np)
+        if from_int
+        else np.asarray(x).astype(t.dtype.np)
+    )

@@ -59,7 +59,10 @@ _PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _SIZE, _DEVICE = _Global("torch", "Size"), _Global("torch", "device")
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined]
+_PythonPickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+
+
+class _Pickler(_PythonPickler):
     """Writes tensors as torch does.  The one in Python, for it lets names be written as given."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -286,7 +286,7 @@ def trunc_divide(a: Any, b: Any) -> Any:
     if d.category == dt.FLOAT:
         return div(a, b).trunc()
     q, r = floor_divide(a, b), remainder(a, b)
-    opposite = (a < 0) != (b < 0)
+    opposite = (a < 0) != (b < 0)  # pyright: ignore[reportOperatorIssue]
     return q + cast((r != 0) & opposite, d)
 
 

@@ -86,7 +86,12 @@ class Attention(AttentionOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         mask = ins[3] if ins[3:] else None
         return kernels.plan_attention(
-            *ins[:3], out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
+            *ins[:3],
+            out,
+            mask,
+            causal=self.causal,
+            scale=self.scale,
+            with_lse=self.with_sums,  # pyright: ignore[reportCallIssue]
         )
 
     def oracle(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
@@ -130,7 +135,7 @@ class Attention(AttentionOp):
     samples = (
         sample((2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3), scale=0.5),
         sample((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4), causal=True, scale=0.5),
-        sample((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 5), scale=0.5, **WITH_MASK),
+        sample((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 5), scale=0.5, **WITH_MASK),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -145,7 +150,7 @@ class AttentionSums(AttentionOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         mask = ins[2] if ins[2:] else None
-        return kernels.plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)
+        return kernels.plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)  # pyright: ignore[reportCallIssue]
 
     def oracle(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
         s = self.scores(q, k, *mask)
@@ -173,7 +178,7 @@ class AttentionGrad(AttentionOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         planner = kernels.plan_attention_dq if self.wanted == "q" else kernels.plan_attention_dkv
         mask = ins[6] if ins[6:] else None
-        return planner(*ins[:6], out, mask, causal=self.causal, scale=self.scale)
+        return planner(*ins[:6], out, mask, causal=self.causal, scale=self.scale)  # pyright: ignore[reportCallIssue]
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
         g, q, k, v, out, lse, *mask = xs

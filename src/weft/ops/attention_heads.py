@@ -63,8 +63,8 @@ def _check_ranks(q: Any, k: Any, v: Any, padding: Any, mask: Any, heads: int) ->
     if rank == 2 and mr == 3:
         want = (heads, shape_of(q)[0], shape_of(k)[0])
         _need(
-            shape_of(mask) == want,
-            f"Expected `attn_mask` shape to be {want} but got {shape_of(mask)}",
+            shape_of(mask) == want,  # pyright: ignore[reportArgumentType]
+            f"Expected `attn_mask` shape to be {want} but got {shape_of(mask)}",  # pyright: ignore[reportArgumentType]
         )
     return rank == 3
 
@@ -221,7 +221,7 @@ def multi_head_attention_forward(
                 else reshape(attn_mask, (n, num_heads, shape_of(attn_mask)[1], keys))
             )
         heads = (reshape(x, shape) for x in (q, k, v))
-        y = scaled_dot_product_attention(*heads, attn_mask, p, is_causal)
+        y = scaled_dot_product_attention(*heads, attn_mask, p, is_causal)  # pyright: ignore[reportCallIssue]
         y = reshape(permute(y, (2, 0, 1, 3)), (queries * n, embed))
         weights = None
     else:

@@ -184,7 +184,7 @@ def _bits(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
     if d.category == dt.FLOAT:
-        raise RuntimeError(f'"{name}_cpu" not implemented for \'{d.name}\'')
+        raise RuntimeError(f"\"{name}_cpu\" not implemented for '{d.name}'")
     y = apply(op, a, b)
     return y if out is None else out.copy_result(y)
 
@@ -218,7 +218,9 @@ def bitwise_not(input: Any, *, out: Any = None) -> Any:
     """y = ~input; integers and bool only."""
     d = dtype_of(input)
     if d.category == dt.FLOAT:
-        raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+        raise TypeError(
+            "~ (operator.invert) is only implemented on integer and Boolean-type tensors"
+        )
     y = apply(BitwiseNot(), input)
     return y if out is None else out.copy_result(y)
 

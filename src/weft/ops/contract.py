@@ -85,8 +85,7 @@ class Linear(Op):
             )
         if x.dtype is not w.dtype:
             raise RuntimeError(
-                f"mat1 and mat2 must have the same dtype, but got {x.dtype.name} and "
-                f"{w.dtype.name}"
+                f"mat1 and mat2 must have the same dtype, but got {x.dtype.name} and {w.dtype.name}"
             )
         return Type((x.shape[0], w.shape[0]), x.dtype)
 
@@ -139,7 +138,8 @@ _MATMUL, _LINEAR = MatMul(), Linear()
 def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     """The matrix product, batched over leading dims; vectors as in torch.matmul.
 
-    Shapes (n,)@(n,) -> (); (m,k)@(k,) -> (m,); (k,)@(k,n) -> (n,); (...,m,k)@(...,k,n) -> (...,m,n).
+    Shapes (n,)@(n,) -> (); (m,k)@(k,) -> (m,); (k,)@(k,n) -> (n,);
+    (...,m,k)@(...,k,n) -> (...,m,n).
     RuntimeError: inner sizes or dtypes differ, a 0-dim operand.
     """
     if state.autocast is not None:
@@ -259,6 +259,3 @@ _SPELL = {dt.float32: "Float", dt.float64: "Double", dt.float16: "Half", dt.int6
 def _spell(x: Any) -> str:
     d = dtype_of(x)
     return _SPELL.get(d, d.name)
-
-
-

@@ -56,7 +56,6 @@ class ConvOp(Op, abstract=True):
             for n, k, p, d, s in zip(size, kernel, pads, self.dilation, self.stride, strict=True)
         )  # type: ignore[return-value]
 
-
     def fits(self, x: Type, w: Type, out: tuple | None = None) -> None:
         """Raise RuntimeError unless w's windows lie in x (and give `out` images)."""
         if x.ndim != 4 or w.ndim != 4 or x.dtype is not w.dtype:
@@ -462,9 +461,7 @@ def _pad_depth(x: Any, shape: tuple, before: int) -> Any:
     zeros = x.new_zeros(())
     n, c, depth, h, w = shape_of(x)
     parts = [(before, None), (depth, x), (shape[2] - before - depth, None)]
-    blocks = [
-        expand(zeros, (n, c, k, h, w)) if part is None else part for k, part in parts if k
-    ]
+    blocks = [expand(zeros, (n, c, k, h, w)) if part is None else part for k, part in parts if k]
     return cat(blocks, 2)
 
 
@@ -524,9 +521,7 @@ def conv_transpose1d(
     """
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
-    return _transposed(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose2d(
@@ -545,6 +540,4 @@ def conv_transpose2d(
     """
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
-    return _transposed(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
-    )
+    return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)

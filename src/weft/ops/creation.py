@@ -98,9 +98,8 @@ class Literal(Create):
 
     def host(self) -> np.ndarray:
         self.type()
-        return np.array(self.values, np.float64 if self.dtype.category == dt.FLOAT else None).astype(
-            self.dtype.np
-        ).reshape(self.shape)
+        wide = np.float64 if self.dtype.category == dt.FLOAT else None
+        return np.array(self.values, wide).astype(self.dtype.np).reshape(self.shape)
 
     oracle = host
     onnx = Onnx("Constant", 13, build=onnx_rules.literal)
@@ -238,9 +237,8 @@ def arange(
         raise RuntimeError("step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
-    d = dtype or (
-        dt.get_default_dtype() if any(isinstance(x, float) for x in (start, end, step)) else dt.int64
-    )
+    whole = not any(isinstance(x, float) for x in (start, end, step))
+    d = dtype or (dt.int64 if whole else dt.get_default_dtype())
     length = math.ceil((end - start) / step)
     y = apply(Arange(start, step, length, d))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "arange")

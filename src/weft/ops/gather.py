@@ -121,7 +121,7 @@ class GatherBack(Op):
 
 def along(index: np.ndarray, dim: int) -> tuple[np.ndarray, ...]:
     """NumPy's index tuple that reaches what Gather reads."""
-    places = list(np.indices(index.shape, sparse=True))
+    places: list[np.ndarray] = list(np.indices(index.shape, sparse=True))
     places[dim] = index
     return tuple(places)
 

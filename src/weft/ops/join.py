@@ -79,9 +79,7 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | No
                 f"expected Tensor as element {i} in argument 0, but got {type(x).__name__}"
             )
         if not shape_of(x):
-            raise RuntimeError(
-                f"zero-dimensional tensor (at position {i}) cannot be concatenated"
-            )
+            raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
     d = dtype_of(xs[0])
     for x in xs[1:]:
         d = dt.promote_types(d, dtype_of(x))

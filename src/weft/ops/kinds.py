@@ -119,7 +119,5 @@ def by_loop(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
     return apply(_join(), *(r.unsqueeze(0) for r in rows)), 0
 
 
-
-
 def _join() -> Op:
     return REGISTRY["Concat"](0)  # the room of Concat builds on this module

@@ -89,7 +89,7 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
         raise RuntimeError(f"size mismatch (got input: {list(a)} , target: {list(t)}")
     if dtype_of(target) not in (dt.int64, dt.uint8):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {spelled(target)}")
-    classes = a[1] if len(a) > 1 else a[0]
+    classes = a[1] if len(a) > 1 else a[0]  # pyright: ignore[reportGeneralTypeIssues]
     if weight is not None and shape_of(weight) != (classes,):
         raise RuntimeError(
             f"weight tensor should be defined either for all {classes} classes or no classes but "

@@ -149,8 +149,8 @@ def _norm_vjp(
     if d in (dt.float16, dt.bfloat16):
         wide = [cast(a, dt.float32) for a in (g, x, w)]
         kept = [None if a is None else cast(a, dt.float32) for a in (m, r)]
-        out = _norm_vjp(*wide, dims, eps, *kept)
-        return tuple(cast(c() if callable(c) else c, d) for c in out)
+        out = _norm_vjp(*wide, dims, eps, *kept)  # pyright: ignore[reportCallIssue]
+        return tuple(cast(c() if callable(c) else c, d) for c in out)  # pyright: ignore[reportArgumentType]
     count = _count(x.shape, dims)
     if m is None or state.grad:
         m, v = _statistics(x, dims, count)
@@ -296,7 +296,7 @@ class RmsNorm(Op):
         d = x.dtype
         if d in (dt.float16, dt.bfloat16):
             wide = self.vjp(*(cast(a, dt.float32) for a in (g, g, x, w)))
-            return tuple(cast(c() if callable(c) else c, d) for c in wide)
+            return tuple(cast(c() if callable(c) else c, d) for c in wide)  # pyright: ignore[reportArgumentType]
         dims = self.dims(x.ndim)
         rows = tuple(range(x.ndim - self.ndims))
         r = rsqrt(_mean(x * x, dims, _count(x.shape, dims)) + self.eps)
@@ -427,7 +427,7 @@ def batch_norm(
     )
     if dtype_of(input) in (dt.float16, dt.bfloat16):
         wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
-        y = batch_norm(wide[0], running_mean, running_var, *wide[1:], training, momentum, eps)
+        y = batch_norm(wide[0], running_mean, running_var, *wide[1:], training, momentum, eps)  # pyright: ignore[reportCallIssue]
         return cast(y, dtype_of(input))
     if not training:
         w, b = _affine(input, (shape[1],), weight, bias)
@@ -450,7 +450,7 @@ def _from_batch(
         r = rsqrt(v + eps)
         if running_mean is not None or running_var is not None:
             batch = [a if 0 in dims else _mean(a, (0,), shape[0]) for a in (m, v)]
-            _move_statistics(running_mean, running_var, *batch, momentum, count)
+            _move_statistics(running_mean, running_var, *batch, momentum, count)  # pyright: ignore[reportCallIssue]
     w, b = (_per_channel(a, len(shape)) for a in _affine(x, (shape[1],), weight, bias))
     return apply(Norm(dims, eps), x, w, b, m, r)
 
@@ -570,7 +570,7 @@ def group_norm(
             )
     if dtype_of(input) in (dt.float16, dt.bfloat16):
         wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
-        return cast(group_norm(wide[0], num_groups, *wide[1:], eps), dtype_of(input))
+        return cast(group_norm(wide[0], num_groups, *wide[1:], eps), dtype_of(input))  # pyright: ignore[reportCallIssue]
     inner = (num_groups, shape[1] // num_groups)
     x = reshape(input, (shape[0], *inner, numel(shape[2:])))
     w, b = (reshape(a, (*inner, 1)) for a in _affine(input, (shape[1],), weight, bias))

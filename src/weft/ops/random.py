@@ -221,7 +221,7 @@ def normal(
     if isinstance(std, Handle):
         if bool((std < 0).any()):  # type: ignore[attr-defined]
             raise RuntimeError("normal expects all elements of std >= 0.0")
-        shape = shape_of(mean * std) if isinstance(mean, Handle) else shape_of(std)
+        shape = shape_of(mean * std) if isinstance(mean, Handle) else shape_of(std)  # pyright: ignore[reportOperatorIssue]
         y = _drawn("normal", shape, (0.0, 1.0), dtype_of(std), generator) * std + mean
     else:
         y = _drawn("normal", shape_of(mean), (0.0, float(std)), dtype_of(mean), generator) + mean

@@ -71,17 +71,13 @@ class Lerp(Elementwise):
     )
 
 
-def addcmul(
-    input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None
-) -> Any:
+def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 * tensor2, broadcast and promoted."""
     y = apply(_ADDCMUL, *operands("addcmul", input, tensor1, tensor2, value))
     return y if out is None else out.copy_result(y)
 
 
-def addcdiv(
-    input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None
-) -> Any:
+def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 / tensor2, broadcast; RuntimeError on integers."""
     if not any(t.is_floating_point() for t in (tensor1, tensor2)):
         raise RuntimeError(

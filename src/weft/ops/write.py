@@ -92,9 +92,8 @@ def write(t: Any, value: Any) -> Any:
 
 
 def _torch_name(d: Any) -> str:
-    return {"float32": "Float", "float64": "Double", "int64": "Long", "bool": "Bool"}.get(
-        d.name, d.name
-    )
+    names = {"float32": "Float", "float64": "Double", "int64": "Long", "bool": "Bool"}
+    return names.get(d.name, str(d.name))
 
 
 def store(t: Any, value: Any) -> Any:
@@ -143,7 +142,7 @@ def _rebase(t: Any, value: Any, before: Any) -> None:
         record(WriteStrided(strides, offset), (before, value), base)
         _reread(t, base)
     if hooks:  # retain_grad goes on with the new value
-        t._fn.hooks = {-1: hooks.pop(-1)}
+        t._fn.hooks = {-1: hooks.pop(-1)}  # pyright: ignore[reportOptionalMemberAccess]
     for r in storage_of(t).views or ():
         v = r()
         if v is not None and v is not t and v._base is base:

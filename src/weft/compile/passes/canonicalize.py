@@ -1,7 +1,7 @@
 """canonicalize: views of views become one view, views that change nothing disappear.
 
-    Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
-    Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
+Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
+Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 """
 
 from __future__ import annotations

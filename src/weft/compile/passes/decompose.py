@@ -15,7 +15,6 @@ from weft.ops import dispatch
 from weft.ops.creation import Literal
 from weft.ops.dispatch import NUMBERS
 
-
 LARGEST = 65_536  # elements of a constant that a body may bring along
 
 
@@ -118,4 +117,3 @@ class _Deep:
             nodes = tuple(a if a.__class__ in NUMBERS else self.expander._node(a) for a in args)
             return wrap_node(_expanded(self.expander.builder, op, nodes, self.wanted))
         return self.expander.apply(op, args)
-

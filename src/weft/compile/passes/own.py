@@ -1,12 +1,14 @@
 """own: every output is a value with memory of its own, so that a run can hand it out.
 
-An output that is an input, a view, or an output already under another name becomes a Clone of it.
+An output that is an input, a view, a constant of the program (which a caller could write to), or
+an output already under another name becomes a Clone of it.
 """
 
 from __future__ import annotations
 
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.creation import Clone
+from weft.ops.kinds import Create
 
 
 def own(g: Graph) -> Graph:
@@ -24,7 +26,7 @@ def own(g: Graph) -> Graph:
     b = builders[0] if builders else Builder()
     taken: set[int] = set()
     for name, n in new.outputs.items():
-        while n.op is None or n.op.is_view or id(n) in taken:
+        while _belongs_elsewhere(n) or id(n) in taken:
             n = b.node(Clone(), n)
         taken.add(id(n))
         new.outputs[name] = n
@@ -34,7 +36,11 @@ def own(g: Graph) -> Graph:
 def outputs_are_own(g: Graph) -> bool:
     taken: set[int] = set()
     for n in g.outputs.values():
-        if n.op is None or n.op.is_view or id(n) in taken:
+        if _belongs_elsewhere(n) or id(n) in taken:
             return False
         taken.add(id(n))
     return True
+
+
+def _belongs_elsewhere(n: Node) -> bool:
+    return n.op is None or n.op.is_view or (isinstance(n.op, Create) and not n.op.effect)
