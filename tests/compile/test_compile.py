@@ -664,3 +664,46 @@ def test_threads_may_share_a_compiled_function():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_constants_as_results():
+    def make():
+        w = tensor(3)
+
+        def f(x):
+            w.zero_()
+            one = weft.ones(3)
+            return one, weft.ones(3), weft.zeros(2, 2), weft.arange(4), one + x, weft.zeros(0, 2), w
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w,)
+
+    same(make)
+
+
+def test_a_constant_result_may_be_written_to():
+    c = weft.compile(lambda: weft.ones(2))
+    for _ in range(4):
+        y = c()
+        assert y.tolist() == [1.0, 1.0]
+        y.mul_(5.0)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointed_layers(use_reentrant):
+    def make():
+        weft.manual_seed(0)
+        w = tensor(4, 4, requires_grad=True)
+
+        def body(x):
+            return weft.nn.functional.dropout(x @ w, 0.5).tanh()
+
+        def f(x):
+            w.grad = None
+            x.requires_grad_()
+            y = weft.utils.checkpoint.checkpoint(body, x, use_reentrant=use_reentrant)
+            y.sum().backward()
+            return y, w.grad, weft.rand(2)
+
+        return f, lambda i: (tensor(2, 4, seed=i),), lambda: (weft.get_rng_state(),)
+
+    same(make, 5)

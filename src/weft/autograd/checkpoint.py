@@ -18,7 +18,7 @@ from weft.autograd.graph import saved_tensors_hooks
 from weft.autograd.modes import enable_grad, no_grad
 from weft.core.handle import Handle, state
 from weft.ops.dispatch import alias
-from weft.runtime.random import default_generator
+from weft.ops.random import get_rng_state, set_rng_state
 
 
 class CheckpointError(RuntimeError):
@@ -115,12 +115,12 @@ def _rng_from(saved: Any) -> Iterator[None]:
     if saved is None:
         yield
         return
-    now = default_generator.get_state()
-    default_generator.set_state(saved)
+    now = get_rng_state()
+    set_rng_state(saved)
     try:
         yield
     finally:
-        default_generator.set_state(now)
+        set_rng_state(now)
 
 
 class _Frame:
@@ -131,7 +131,7 @@ class _Frame:
     ) -> None:
         self.call = (function, args, kwargs)
         self.context = context
-        self.rng = default_generator.get_state() if rng else None
+        self.rng = get_rng_state() if rng else None
         self.check = check
         self.seen: list[tuple] = []  # shape and dtype of each tensor the first run saved
         self.values: dict[int, Any] = {}  # of the second run
@@ -185,7 +185,7 @@ class _Reentrant(Function):
     @staticmethod
     def forward(ctx: Any, function: Callable, preserve_rng_state: bool, *args: Any) -> Any:
         ctx.function = function
-        ctx.rng = default_generator.get_state() if preserve_rng_state else None
+        ctx.rng = get_rng_state() if preserve_rng_state else None
         ctx.others = [None if isinstance(a, Handle) else a for a in args]
         ctx.places = [i for i, a in enumerate(args) if isinstance(a, Handle)]
         ctx.save_for_backward(*(args[i] for i in ctx.places))
