@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import weft
-from weft import nn
+from weft import Parameter
 
 
 def fuse_conv_bn_weights(
@@ -22,8 +22,8 @@ def fuse_conv_bn_weights(
     weight = conv_w * gain.reshape(shape + [1] * (conv_w.ndim - 2))
     bias = (conv_b - bn_rm) * gain + bn_b
     return (
-        nn.Parameter(weight.to(conv_w.dtype), conv_w.requires_grad),
-        nn.Parameter(bias.to(conv_w.dtype), conv_b.requires_grad),
+        Parameter(weight.to(conv_w.dtype), conv_w.requires_grad),
+        Parameter(bias.to(conv_w.dtype), conv_b.requires_grad),
     )
 
 
