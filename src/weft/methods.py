@@ -179,7 +179,7 @@ def backward(
     inputs: Any = None,
 ) -> None:
     """Add d(self . gradient)/d(leaf) to the `.grad` of every leaf `self` depends on."""
-    autograd.backward(self, gradient, retain_graph, create_graph, inputs)
+    autograd.backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
 
 @_method

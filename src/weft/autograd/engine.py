@@ -31,13 +31,22 @@ def backward(
     grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    grad_variables: Any = None,
     inputs: Any = None,
 ) -> None:
     """Add d(sum of tensors . grad_tensors)/d(leaf) to the `.grad` of every leaf they depend on.
 
-    `grad_tensors` may be left out for one-element tensors.  `inputs` restricts the leaves.
+    `grad_tensors` (`grad_variables` of old) may be left out for one-element tensors.  `inputs`
+    restricts the leaves.
     RuntimeError: no graph, a graph already freed, a saved operand changed in place since.
     """
+    if grad_variables is not None:
+        if grad_tensors is not None:
+            raise RuntimeError(
+                "`grad_tensors` and `grad_variables` (deprecated) arguments both passed to "
+                "`backward()`. Please only use `grad_tensors`."
+            )
+        grad_tensors = grad_variables
     roots = _as_tuple(tensors)
     only = None if inputs is None else _as_tuple(inputs)
     if only is not None and not only:
@@ -57,12 +66,14 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple:
     """The cotangents of `inputs`, as a tuple; no `.grad` is touched.
 
+    only_inputs        must be True: a word of old, when False also filled the leaves' `.grad`
     materialize_grads  zeros instead of None for an input that was not used
     is_grads_batched   dim 0 of each grad_output counts independent cotangents; the results get
                        the same dim 0
@@ -73,6 +84,8 @@ def grad(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but got: "
             "allow_unused=False."
         )
+    if not only_inputs:
+        raise NotImplementedError("grad: only_inputs=False is not supported, use backward()")
     outs, ins = _as_tuple(outputs), _as_tuple(inputs)
     if is_grads_batched:
         return _grad_of_batch(outs, ins, grad_outputs, retain_graph, create_graph, allow_unused,
@@ -104,8 +117,8 @@ def _grad_of_batch(
     unused: list[bool] = []
 
     def one(*gs: Any) -> tuple:
-        got = grad(outs, ins, gs, retain_graph, create_graph, allow_unused, False,
-                   materialize_grads)  # fmt: skip
+        got = grad(outs, ins, gs, retain_graph, create_graph, allow_unused=allow_unused,
+                   materialize_grads=materialize_grads)  # fmt: skip
         unused[:] = [g is None for g in got]
         return tuple(g for g in got if g is not None)
 
