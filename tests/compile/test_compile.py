@@ -707,3 +707,54 @@ def test_checkpointed_layers(use_reentrant):
         return f, lambda i: (tensor(2, 4, seed=i),), lambda: (weft.get_rng_state(),)
 
     same(make, 5)
+
+
+def test_a_failing_op_leaves_what_eager_leaves():
+    def make():
+        weft.manual_seed(0)
+        table, count, total = tensor(4, 3), weft.tensor(0), tensor(3)
+
+        def f(i):
+            count.add_(1)
+            table.add_(weft.rand(4, 3))
+            y = table[i]
+            total.add_(y.sum(0))
+            if y[0, 0].item() > 0:  # an op that fails is noticed when a value is asked for
+                table.mul_(0.5)
+            return y, weft.rand(2)
+
+        def guarded(i):
+            try:
+                return f(i)
+            except IndexError as e:
+                return str(e)
+
+        def indices(k):
+            return (weft.tensor([0, 9 if k in (3, 5) else 1]),)
+
+        return guarded, indices, lambda: (table, count, total, weft.get_rng_state())
+
+    same(make, 8)
+
+
+def test_a_failing_op_raises_out_of_the_function():
+    runs = []
+    for wrap in (lambda f: f, weft.compile):
+        weft.manual_seed(0)
+        table, seen = tensor(4, 3), []
+
+        def f(i, table=table):
+            table.add_(weft.rand(4, 3))
+            y = table[i]
+            table.mul_(0.5)
+            return y
+
+        c = wrap(f)
+        for k in range(7):
+            try:
+                seen.append(bits(c(weft.tensor([0, 9 if k == 4 else 1]))))
+            except IndexError as e:
+                seen.append(str(e))
+            seen.append(bits([table, weft.get_rng_state()]))
+        runs.append(seen)
+    assert runs[0] == runs[1]

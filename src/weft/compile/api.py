@@ -16,6 +16,7 @@ from weft.compile.record import Session, TrieNode, run_eagerly
 from weft.core import config
 from weft.core.handle import state
 from weft.kernels.layout import Layout
+from weft.runtime.random import default_generator
 
 _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
 _LIVE_SETS = 3  # programs of one segment for different results held, before one gives them all
@@ -51,13 +52,22 @@ class SegmentProgram:
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into)
         self.views = s.views
+        drawing = [getattr(n.op, "generator", None) or default_generator for n in s.graph.effects]
+        self.generators = list({id(g): g for g in drawing}.values())
         self.calls = {n.depth: n for n in (*before, *path)}
 
     def run(self, session: Session) -> None:
         inputs = {name: session.array(ref, 0) for name, ref in self.names}
         for name, at, t in self.numbers:
             inputs[name] = number_array(session.numbers[at], t)
-        outs = self.program.run(inputs)
+        before = [(g, g.get_state()) for g in self.generators]
+        try:
+            outs = self.program.run(inputs)
+        except Exception:  # an index out of range: go as far as eager would have gone
+            for g, drawn in before:
+                g.set_state(drawn)
+            session.give_up()
+            raise
         ghosts = session.ghosts
         for k, name in self.segment.results.items():
             ghosts[k].array = outs[name]  # type: ignore[union-attr]

@@ -133,6 +133,9 @@ class Program:
     def _name_outputs(self) -> None:
         self._pending: set[int] = set()
         self._output_of = {}
+        # a step that fails must find the inputs as they were: the ops are then run one by one
+        may_fail = (i for i, group in enumerate(self.groups) if _may_fail(group))
+        self._last_risk = max(may_fail, default=-1)
         readers = self._readers()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
         for name, n in self.graph.outputs.items():
@@ -167,7 +170,7 @@ class Program:
             return False
         mine = order[id(n)]
         group = self.groups[mine]
-        if not group.is_loop or group.reduce is not None:
+        if mine <= self._last_risk or not group.is_loop or group.reduce is not None:
             return False
         for reader, read in readers[source]:
             if order[id(reader)] > mine:
@@ -427,6 +430,14 @@ class Program:
             if isinstance(s, Entry):
                 lines.extend(f"       {text}" for text in s.loops)
         return "\n".join([*lines, f"arena {self.arena_bytes} bytes"])
+
+
+def _may_fail(group: Group) -> bool:
+    """Whether the kernel checks its data (an index in range), or NumPy computes it."""
+    op = group.nodes[0].op
+    if group.is_loop or op is None or op.is_view or (isinstance(op, Create) and not op.effect):
+        return False
+    return op.plan is None or hasattr(op, "fail")
 
 
 def _label(group: Group) -> str:

@@ -319,8 +319,13 @@ class Session:
         """The path forks here: run what was matched op by op, then record."""
         self._end_pending()
         self.matching = False
-        run_eagerly(self, self.cursor.path(self.start))
+        path = self.cursor.path(self.start)
         self.start = self.cursor.depth + 1
+        run_eagerly(self, path)
+
+    def give_up(self) -> None:
+        """The program failed: run its ops one by one, which raises what eager raises."""
+        self._leave_trie()
 
     def _append(self, key: tuple, op: Any, meta: Meta | None) -> TrieNode:
         args = tuple(r[0] if isinstance(r, tuple) else r for r in key[1:])
