@@ -193,6 +193,8 @@ def _serve(stages: Stages, path: Path, made: Made, port: int, *, wait: bool) -> 
                     time.sleep(1)
             except KeyboardInterrupt:
                 click.echo()
+        else:
+            click.echo(f"   (closed now; `weft serve {path}` opens the page again)")
 
 
 def _ask(url: str, images: np.ndarray) -> np.ndarray:
