@@ -35,7 +35,7 @@ class Face(ModuleType):
         if name == "__file__" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         found = look_up(self.__name__, name)
-        if found is _MISSING and dotted in TABLE:
+        if found is _MISSING and is_face(dotted):
             return importlib.import_module(dotted)
         if found is _MISSING:
             raise Missing(missing_text(self.__name__, name))

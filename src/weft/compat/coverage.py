@@ -16,11 +16,12 @@ from pathlib import Path
 from weft.compat import alias
 from weft.compat.names import NAMES, SHARE
 from weft.compat.report import exists
-from weft.compat.torch_ import absent_dtypes
+from weft.compat.torch_ import absent, absent_dtypes
 
 _NAMES_ONLY = {
     f"torch.{n}" for n, d in vars(absent_dtypes).items() if isinstance(d, absent_dtypes.AbsentDtype)
-}
+} | {f"torch.{n}" for n in vars(absent) if n[0].isupper()}
+_NAMES_ONLY |= {n for n in NAMES if "flex_attention" in n}
 CUTS = (300, 500, 700, 1000)
 
 # What is missing, and why: the first pattern that matches the name.
@@ -60,7 +61,9 @@ def statuses(root: Path) -> dict[str, str]:
     out = {}
     for name in NAMES:
         if name in _NAMES_ONLY:
-            out[name] = "missing: the name exists, but no tensor can have this dtype yet"
+            out[name] = (
+                "missing: a name only, for tables and annotations: nothing can be made of it"
+            )
         elif not exists(name):
             out[name] = f"missing: {why(name)}"
         else:

@@ -8,6 +8,7 @@ import weft
 
 Generator = weft.Generator
 _TensorBase = TensorBase = weft.Tensor
+_TensorMeta = type(weft.Tensor)
 device, dtype, Size = weft.device, weft.dtype, weft.Size
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.compat.torch_.absent import CUDAGraph, Event, Stream, StreamContext
 from weft.compat.torch_.version import TorchVersion
+
+__all__ = ["CUDAGraph", "Event", "Stream", "StreamContext"]
 
 _NO_CUDA = "Torch not compiled with CUDA enabled"
 
@@ -39,7 +42,7 @@ def _refuse(*args: Any, **kw: Any) -> Any:
 
 current_device = get_device_name = get_device_properties = get_device_capability = _refuse
 synchronize = current_stream = default_stream = get_rng_state = mem_get_info = _refuse
-set_rng_state = Stream = Event = CUDAGraph = graph = stream = _refuse
+set_rng_state = graph = stream = _refuse
 
 
 def set_device(device: Any) -> None:

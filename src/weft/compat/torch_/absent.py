@@ -1,0 +1,42 @@
+"""Classes that annotations and isinstance tests name; none can be made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Absent:
+    """Making one raises; nothing is an instance."""
+
+    why = "Weft does not have it"
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        raise NotImplementedError(f"torch.{type(self).__name__}: {self.why}")
+
+
+class Stream(Absent):
+    why = "there is no device with streams"
+
+
+class Event(Absent):
+    why = "there is no device with events"
+
+
+class PyTorchFileReader(Absent):
+    why = "weft.io.torch_file reads the files of torch.save"
+
+
+class PyTorchFileWriter(Absent):
+    why = "weft.io.torch_file writes the files of torch.save"
+
+
+class CUDAGraph(Absent):
+    why = "there is no CUDA device"
+
+
+class StreamContext(Absent):
+    why = "there is no CUDA device"
+
+
+class OptimizedModule(Absent):
+    why = "torch.compile gives weft.compile's wrapper"
