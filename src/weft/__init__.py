@@ -127,7 +127,11 @@ from weft.ops.einsum import (
 )  # fmt: skip
 from weft.ops.linalg import (
     cholesky, cholesky_inverse, cholesky_solve, det, inv as inverse, logdet, matrix_exp,
-    matrix_power, qr, slogdet, svd,
+    matrix_power, slogdet,
+)  # fmt: skip
+from weft.ops.factor import (
+    geqrf, lu_unpack, ormqr, pinverse, qr, svd, torch_lu as lu, torch_lu_solve as lu_solve,
+    triangular_solve,
 )  # fmt: skip
 from weft.ops.distance import cosine_similarity, pairwise_distance
 from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d

@@ -1,5 +1,18 @@
 """weft.linalg: linear algebra under torch.linalg's names."""
 
+from weft.ops.factor import (
+    cholesky_ex,
+    householder_product,
+    inv_ex,
+    lu,
+    lu_factor,
+    lu_factor_ex,
+    lu_solve,
+    solve_ex,
+    tensorinv,
+    tensorsolve,
+)
+from weft.ops.least import lstsq, matrix_rank, pinv
 from weft.ops.linalg import (
     cholesky,
     cond,
@@ -9,15 +22,12 @@ from weft.ops.linalg import (
     eigh,
     eigvalsh,
     inv,
-    lstsq,
     matmul,
     matrix_exp,
     matrix_norm,
     matrix_power,
-    matrix_rank,
     multi_dot,
     norm,
-    pinv,
     qr,
     slogdet,
     solve,
@@ -30,7 +40,9 @@ from weft.ops.linalg import (
 )
 
 __all__ = [
-    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq", "matmul",
-    "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
-    "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
+    "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh",
+    "householder_product", "inv", "inv_ex", "lstsq", "lu", "lu_factor", "lu_factor_ex",
+    "lu_solve", "matmul", "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank",
+    "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_ex", "solve_triangular",
+    "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip

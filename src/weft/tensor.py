@@ -146,6 +146,9 @@ class Tensor(Handle):
     def mT(self) -> Tensor:
         return view.transpose(self, -2, -1)
 
+    H = property(lambda self: self.T)  # real numbers are their own conjugates
+    mH = property(lambda self: self.mT)
+
     def stride(self, dim: int | None = None) -> Any:
         """Steps in elements from one place to the next along each dim (or along `dim`)."""
         g = self._ghost

@@ -19,7 +19,7 @@ from weft.ops.creation import eye, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
-from weft.ops.join import stack
+from weft.ops.join import cat, stack
 from weft.ops.returns import QR, SVD, Eigh, SlogDet
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
@@ -27,9 +27,9 @@ from weft.ops.stat import vector_norm
 from weft.ops.view import expand, narrow, select, squeeze, unsqueeze
 
 __all__ = [
-    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "lstsq", "matmul",
-    "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr",
-    "slogdet", "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
+    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "matmul",
+    "matrix_exp", "matrix_norm", "matrix_power", "multi_dot", "norm", "qr", "slogdet", "solve",
+    "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
 
 
@@ -187,30 +187,43 @@ class CholeskyOf(_Matrix):
 
 
 class QrParts(_Matrix):
-    """Q above R^T, (m + n, k): x = Q R, Q^T Q = 1, R upper triangular, k = min(m, n)"""
+    """Q above R^T, (m + n, k): x = Q R, Q^T Q = 1, R upper triangular; k = min(m, n), or m"""
+
+    complete: bool = False
 
     def type(self, x: Type) -> Type:
         m, n = x.shape[-2:]
-        return Type((*x.shape[:-2], m + n, min(m, n)), x.dtype)
+        return Type((*x.shape[:-2], m + n, m if self.complete else min(m, n)), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        q, r = np.linalg.qr(x)
+        q, r = np.linalg.qr(x, "complete" if self.complete else "reduced")
         return np.concatenate([q, np.swapaxes(r, -1, -2)], -2)
 
     oracle = host
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         m, n = x.shape[-2:]
-        if m < n:
-            raise NotImplementedError("linalg.qr: no gradient for fewer rows than columns")
+        if self.complete and m > n:
+            raise RuntimeError(
+                "The QR decomposition is not differentiable when mode='complete' and nrows > ncols"
+            )
         q, r = narrow(y, -2, 0, m), _t(narrow(y, -2, m, n))
         gq, gr = narrow(g, -2, 0, m), _t(narrow(g, -2, m, n))
-        # M = R gR^T - gQ^T Q;  dx = (gQ + Q copy_lower(M)) R^-T
-        z = r @ _t(triu(gr)) - _t(gq) @ q
-        z = tril(z) + _t(tril(z, -1))
-        return (_t(apply(Solve(), r, _t(gq + q @ z))),)
+        if m >= n:
+            return (_qr_vjp(gq, triu(gr), q, r),)
+        # x = (a b), R = (u v), a = Q u, v = Q^T b:  db = Q gv, and gQ gains b gv^T
+        v, gv = narrow(r, -1, m, n - m), narrow(gr, -1, m, n - m)
+        ga = _qr_vjp(gq + q @ v @ _t(gv), triu(narrow(gr, -1, 0, m)), q, narrow(r, -1, 0, m))
+        return (cat((ga, q @ gv), -1),)
 
-    samples = (sample((3, 3), low=0.5), sample((4, 2)), sample((2, 3, 2)))
+    samples = (sample((3, 3), low=0.5), sample((4, 2)), sample((2, 3, 2)), sample((2, 4)))
+
+
+def _qr_vjp(gq: Any, gr: Any, q: Any, r: Any) -> Any:
+    """dx = (gQ + Q copy_lower(M)) R^-T, M = R gR^T - gQ^T Q"""
+    z = r @ _t(gr) - _t(gq) @ q
+    z = tril(z) + _t(tril(z, -1))
+    return _t(apply(Solve(), r, _t(gq + q @ z)))
 
 
 class EighParts(_Matrix):
@@ -325,7 +338,7 @@ def slogdet(A: Any) -> Any:
     """(sign, logabsdet): the determinant is sign * exp(logabsdet)."""
     _need("slogdet", A, square=True)
     y = apply(SlogDetPair(), A)
-    return SlogDet(select(y, -1, 0).detach(), select(y, -1, 1))
+    return SlogDet(select(y, -1, 0), select(y, -1, 1))
 
 
 def logdet(input: Any) -> Any:
@@ -375,12 +388,15 @@ def cholesky(A: Any, *, upper: bool = False, out: Any = None) -> Any:
 
 
 def qr(A: Any, mode: str = "reduced") -> Any:
-    """(Q, R): A = Q R, Q with orthonormal columns, R upper triangular; mode reduced or r."""
+    """(Q, R): A = Q R, Q's columns orthonormal, R upper triangular; mode reduced, complete or r."""
     _need("qr", A)
-    if mode not in ("reduced", "r"):
-        raise NotImplementedError(f"linalg.qr: mode {mode!r} is not supported, only reduced and r")
+    if mode not in ("reduced", "complete", "r"):
+        raise RuntimeError(
+            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', "
+            "or 'complete'"
+        )
     m, n = shape_of(A)[-2:]
-    y = apply(QrParts(), A)
+    y = apply(QrParts(mode == "complete"), A)
     q, r = narrow(y, -2, 0, m), _t(narrow(y, -2, m, n))
     return QR(full((0,), 0.0, dtype=dtype_of(A)) if mode == "r" else q, r)
 
@@ -398,52 +414,26 @@ def eigvalsh(A: Any, UPLO: str = "L", *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def svd(A: Any, full_matrices: bool = True) -> Any:
-    """(U, S, Vh): A = U diag(S) Vh, S descending; without gradient where U or V is completed."""
+def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None, out: Any = None) -> Any:
+    """(U, S, Vh): A = U diag(S) Vh, S descending; completed columns carry no gradient."""
     _need("svd", A)
     m, n = shape_of(A)[-2:]
+    k = min(m, n)
     y = apply(SvdParts(), A)
     u, s, v = _svd_parts(y, m, n)
     if full_matrices and m != n:
-        if A.requires_grad:
-            raise NotImplementedError(
-                "linalg.svd: gradients need full_matrices=False for matrices that are not square"
-            )
-        full_u, _, full_vh = np.linalg.svd(A._a)
-        return SVD(u.new_tensor(full_u), s, v.new_tensor(full_vh))
-    return SVD(u, s, _t(v))
+        full_u, _, full_vh = np.linalg.svd(A.detach()._a)
+        rest_v = np.swapaxes(full_vh, -1, -2)[..., k:]
+        u = cat((u, u.new_tensor(full_u[..., k:])), -1) if m > k else u
+        v = cat((v, v.new_tensor(rest_v)), -1) if n > k else v
+    y = SVD(u, s, _t(v))
+    return y if out is None else SVD(*(o.copy_result(t) for o, t in zip(out, y, strict=True)))
 
 
-def svdvals(A: Any, *, out: Any = None) -> Any:
+def svdvals(A: Any, *, driver: str | None = None, out: Any = None) -> Any:
     """The singular values, descending."""
     y = svd(A, False).S
     return y if out is None else out.copy_result(y)
-
-
-def pinv(A: Any, *, rcond: float | None = None) -> Any:
-    """The pseudo-inverse; singular values <= rcond * the largest count as 0."""
-    u, s, vh = svd(A, False)
-    m, n = shape_of(A)[-2:]
-    if rcond is None:
-        rcond = max(m, n) * float(np.finfo(dtype_of(A).np).eps)
-    kept = s > s.amax(-1, keepdim=True) * rcond
-    zero, one = (full((), c, dtype=dtype_of(A)) for c in (0.0, 1.0))
-    inverse = (1.0 / s.where(kept, one)).where(kept, zero)
-    return _t(vh) @ (unsqueeze(inverse, -1) * _t(u))
-
-
-def lstsq(A: Any, B: Any) -> Any:
-    """The X of least norm that makes |A X - B| smallest."""
-    return pinv(A) @ B
-
-
-def matrix_rank(A: Any, *, tol: float | None = None) -> Any:
-    """How many singular values exceed tol (or the rounding error of the largest)."""
-    s = svdvals(A)
-    if tol is None:
-        eps = max(shape_of(A)[-2:]) * float(np.finfo(dtype_of(A).np).eps)
-        return (s > s.amax(-1, keepdim=True) * eps).sum(-1)
-    return (s > tol).sum(-1)
 
 
 def cond(A: Any, p: Any = None) -> Any:
@@ -475,6 +465,13 @@ def matrix_power(A: Any, n: int, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+def _extreme(x: Any, dim: int, ord: float, keepdim: bool = False) -> Any:
+    """The largest for ord > 0 (0 of nothing), else the smallest, which nothing has."""
+    if ord > 0 and shape_of(x)[dim] == 0:
+        return x.sum(dim, keepdim)
+    return x.amax(dim, keepdim) if ord > 0 else x.amin(dim, keepdim)
+
+
 def matrix_norm(
     A: Any, ord: Any = "fro", dim: tuple[int, int] = (-2, -1), keepdim: bool = False, *,
     dtype: Any = None, out: Any = None,
@@ -488,14 +485,14 @@ def matrix_norm(
         y = vector_norm(A, 2, (rows, cols), keepdim)
     elif ord in ("nuc", 2, -2):
         s = svdvals(A.movedim((rows, cols), (-2, -1)))
-        y = s.sum(-1) if ord == "nuc" else s.amax(-1) if ord == 2 else s.amin(-1)
+        y = s.sum(-1) if ord == "nuc" else _extreme(s, -1, ord)
         if keepdim:
             for d in sorted((rows, cols)):
                 y = unsqueeze(y, d)
     elif ord in (1, -1, math.inf, -math.inf):
         summed, other = (rows, cols) if abs(ord) == 1 else (cols, rows)
         sums = A.abs().sum(summed, keepdim=True)
-        y = sums.amax(other, True) if ord > 0 else sums.amin(other, True)
+        y = _extreme(sums, other, ord, True)
         y = y if keepdim else squeeze(y, (rows, cols))
     else:
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
@@ -510,7 +507,7 @@ def norm(
     rank = len(shape_of(A))
     pair = dim is not None and not isinstance(dim, int) and len(dim) == 2
     if ord is not None and (pair or (dim is None and rank == 2)):
-        return matrix_norm(A, ord, tuple(dim) if pair else (-2, -1), keepdim, dtype=dtype, out=out)
+        return matrix_norm(A, ord, tuple(dim) if pair else (-2, -1), keepdim, dtype=dtype, out=out)  # pyright: ignore[reportArgumentType]
     if isinstance(ord, str):
         raise RuntimeError(f"linalg.norm: order {ord} is for matrices only")
     return vector_norm(A, 2 if ord is None else ord, dim, keepdim, dtype=dtype, out=out)
@@ -541,17 +538,26 @@ def vander(x: Any, N: int | None = None) -> Any:
     return stack(powers[:n], -1)
 
 
+def _factor(L: Any, upper: bool) -> Any:
+    """The lower factor by value; as torch's, its gradient is not cut to the triangle."""
+    low = _t(L) if upper else L
+    return low - (low - tril(low)).detach()
+
+
 def cholesky_solve(B: Any, L: Any, upper: bool = False, *, out: Any = None) -> Any:
     """X with A X = B, given A's Cholesky factor."""
-    low = _t(L) if upper else L
-    y = solve_triangular(_t(low), solve_triangular(low, B, upper=False), upper=True)
+    _need("cholesky_solve", L, square=True)
+    low = _factor(L, upper)
+    y = solve(_t(low), solve(low, B))
     return y if out is None else out.copy_result(y)
 
 
 def cholesky_inverse(L: Any, upper: bool = False, *, out: Any = None) -> Any:
     """A^-1, given A's Cholesky factor."""
-    one = eye(shape_of(L)[-1], dtype=dtype_of(L))
-    return cholesky_solve(expand(one, shape_of(L)), L, upper, out=out)
+    _need("cholesky_inverse", L, square=True)
+    low = _factor(L, upper)
+    y = inv(low @ _t(low))
+    return y if out is None else out.copy_result(y)
 
 
 def matrix_exp(A: Any) -> Any:
