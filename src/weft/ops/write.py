@@ -99,6 +99,12 @@ def _torch_name(d: Any) -> str:
 def store(t: Any, value: Any) -> Any:
     """The write itself; value has t's shape and dtype already (a cast to t's dtype is done)."""
     track = state.grad and (t._rg or value._rg)
+    if track and t._base is not None and not t._base.is_contiguous():
+        raise RuntimeError(
+            "in-place write through a view whose base is not contiguous (strides "
+            f"{list(t._base.stride())} for shape {list(t._base.shape)}) cannot be tracked for "
+            "gradients: clone() the base first"
+        )
     before = alias(t._base if t._base is not None else t) if track else None
     if track and t._base is not None and before is not None:
         before._rg, before._fn = t._base._rg, t._base._fn
