@@ -228,7 +228,8 @@ def sum_to(x: Any, shape: Any) -> Any:
     dims = tuple(range(lead)) + tuple(
         lead + i for i, n in enumerate(shape) if n == 1 and have[lead + i] != 1
     )
-    return reshape(apply(Sum(dims, False), x), shape) if dims else reshape(x, shape)
+    y = apply_to_one(Sum(dims, False), x) if dims else x
+    return y if shape_of(y) == shape else reshape(y, shape)  # no view where none is needed
 
 
 @numpy_words

@@ -169,7 +169,12 @@ class Expand(View):
         return Type(self.shape, x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        y = np.broadcast_to(x, self.shape)
+        lead = len(self.shape) - x.ndim
+        grown = [i for i, n in enumerate(x.shape) if n != self.shape[lead + i]]
+        if lead >= 0 and x.flags.c_contiguous and all(x.shape[i] == 1 for i in grown):
+            steps = [0 if i in grown else s for i, s in enumerate(x.strides)]
+            return np.ndarray(self.shape, x.dtype, x, 0, (0,) * lead + tuple(steps))
+        y = np.broadcast_to(x, self.shape)  # ten times slower
         # torch lets one write through an expanded tensor of one element a place; NumPy's flag
         # would refuse even the reads that take a writable buffer
         if x.flags.writeable and not y.flags.writeable:
