@@ -11,6 +11,7 @@ _NN = "weft.nn"
 
 TABLE: dict[str, tuple[str, ...]] = {
     "torch": (_T + "top", "weft", _T + "absent_dtypes", _T + "absent"),
+    "torch._C._nn": (_T + "c_nn",),
     "torch._C": (_T + "c",),
     "torch._custom_ops": (_T + "library",),
     "torch._dynamo._trace_wrapped_higher_order_op": (_T + "higher_order",),
@@ -58,6 +59,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.jit.annotations": (_T + "jit_annotations",),
     "torch.library": (_T + "library",),
     "torch.linalg": ("weft.linalg",),
+    "torch.masked": (_T + "masked",),
     "torch.mps": (_T + "mps",),
     "torch.mtia": (_T + "xpu",),
     "torch.multiprocessing": (_T + "multiprocessing", "multiprocessing"),
@@ -93,6 +95,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.quantization": (_T + "ao",),
     "torch.random": ("weft.ops.random", "weft"),
     "torch.serialization": (_T + "serialization",),
+    "torch.signal": (),
+    "torch.signal.windows": (_T + "windows",),
     "torch.special": (_T + "special",),
     "torch.storage": ("weft.ops.memory_view",),
     "torch.testing": (_T + "testing",),
