@@ -189,13 +189,15 @@ _HOMES = {
     "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
     "logspace",
     "autograd.func": "vmap",
+    "core.layouts": "channels_last channels_last_3d contiguous_format jagged layout memory_format "
+    "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",
     "core.limits": "finfo iinfo",
     "io.files": "load save",
-    "compat.torch_.settings": "are_deterministic_algorithms_enabled channels_last channels_last_3d "
-    "contiguous_format get_default_device get_float32_matmul_precision get_num_interop_threads "
-    "is_deterministic_algorithms_warn_only_enabled layout memory_format preserve_format "
+    "compat.torch_.settings": "are_deterministic_algorithms_enabled "
+    "get_default_device get_float32_matmul_precision get_num_interop_threads "
+    "is_deterministic_algorithms_warn_only_enabled "
     "set_default_device set_deterministic_debug_mode set_float32_matmul_precision "
-    "set_flush_denormal set_num_interop_threads strided use_deterministic_algorithms",
+    "set_flush_denormal set_num_interop_threads use_deterministic_algorithms",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 # torch's functions that write into their first argument, of those that Tensor has as methods

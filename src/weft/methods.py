@@ -15,6 +15,7 @@ import numpy as np
 
 from weft import autograd
 from weft.core import dtype as dt
+from weft.core import layouts
 from weft.core.handle import state
 from weft.ops import (
     activation,
@@ -445,4 +446,5 @@ for _name, _d in {
 
 Tensor.real = property(complex_parts.real)  # type: ignore[attr-defined]
 Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
-Tensor.H = property(complex_parts.hermitian)  # type: ignore[attr-defined]
+Tensor.H = property(complex_parts.hermitian)
+Tensor.layout = layouts.strided  # type: ignore[attr-defined]

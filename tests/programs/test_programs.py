@@ -13,14 +13,19 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORD = json.loads((HERE.parent / "fixtures/programs.json").read_text("utf-8"))
 SCRIPTS = sorted((HERE / "scripts").glob("*.py"))
+PACKAGES = sorted((HERE / "packages").glob("*.py"))
+# An interpreter whose environment has Weft's dependencies and the packages, but no torch:
+# pip install --no-deps einops torchdiffeq vit-pytorch x-transformers timm transformers lightning,
+# torchvision and what they import.
+PYTHON = os.environ.get("WEFT_PACKAGES_PYTHON", sys.executable)
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|nan|inf)(?![A-Za-z_])")
 RELATIVE = 1e-4
 ROUGH = 5e-3  # lines marked "rough" print what bfloat16 made: 8 bits of mantissa
 
 
-def run(script: Path, *args: str) -> subprocess.CompletedProcess:
+def run(script: Path, python: str = sys.executable) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "weft.cli", "run", str(script), *args],
+        [python, "-m", "weft.cli", "run", str(script)],
         capture_output=True,
         text=True,
         timeout=280,
@@ -55,8 +60,20 @@ def test_a_script_prints_what_it_prints_under_torch(script):
     assert not found, "\n".join(found[:10])
 
 
+@pytest.mark.parametrize("script", PACKAGES, ids=lambda s: s.stem)
+def test_a_package_written_for_torch_works_on_top(script):
+    package = script.stem.removeprefix("use_")
+    find = f"import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)"
+    if subprocess.run([PYTHON, "-c", find]).returncode:
+        pytest.skip(f"{package} is not installed (WEFT_PACKAGES_PYTHON names an interpreter)")
+    done = run(script, PYTHON)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = differences(done.stdout.splitlines(), RECORD[script.stem])
+    assert not found, "\n".join(found[:10])
+
+
 def test_every_script_is_recorded():
-    assert set(RECORD) == {s.stem for s in SCRIPTS} and len(RECORD) >= 10
+    assert set(RECORD) == {s.stem for s in SCRIPTS + PACKAGES} and len(RECORD) >= 17
 
 
 def test_how_lines_are_compared():

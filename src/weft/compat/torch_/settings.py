@@ -7,36 +7,6 @@ from typing import Any
 
 import weft
 
-
-class memory_format:
-    """An order of dims in memory.  Weft's results are C-contiguous whichever is asked for."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"torch.{self.name}"
-
-
-contiguous_format = memory_format("contiguous_format")
-preserve_format = memory_format("preserve_format")
-channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
-
-
-class layout:
-    """Dense (`strided`), or a sparse form, which Weft lacks."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"torch.{self.name}"
-
-
-strided, jagged = layout("strided"), layout("jagged")
-sparse_coo, sparse_csr = layout("sparse_coo"), layout("sparse_csr")
-sparse_csc = layout("sparse_csc")
-
 _kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
 
 

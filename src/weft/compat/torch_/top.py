@@ -22,14 +22,12 @@ from weft.compat.torch_.legacy import (
     set_default_tensor_type,
 )
 from weft.compat.torch_.legacy import TensorType as TensorType
-from weft.compat.torch_.settings import jagged, sparse_coo, sparse_csc, sparse_csr
 from weft.io.torch_file import load, save
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
     "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ShortTensor", "TensorType",
-    "Variable", "jagged", "load", "save", "set_default_tensor_type", "sparse_coo", "sparse_csc",
-    "sparse_csr",
+    "Variable", "load", "save", "set_default_tensor_type",
 ]  # fmt: skip
 
 ScriptModule = weft.nn.Module

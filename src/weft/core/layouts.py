@@ -1,0 +1,46 @@
+"""Markers for how a tensor lies in memory: layouts, and orders of dims.
+
+Weft's tensors are all `strided`; results are C-contiguous whichever memory_format is asked for.
+"""
+
+from __future__ import annotations
+
+
+class _Marker:
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    def __deepcopy__(self, memo: dict) -> _Marker:
+        return self
+
+
+class memory_format(_Marker):
+    """An order of dims in memory."""
+
+    __slots__ = ()
+
+
+class layout(_Marker):
+    """Dense (`strided`), or a sparse form, which Weft lacks."""
+
+    __slots__ = ()
+
+
+contiguous_format = memory_format("contiguous_format")
+preserve_format = memory_format("preserve_format")
+channels_last, channels_last_3d = memory_format("channels_last"), memory_format("channels_last_3d")
+strided, jagged = layout("strided"), layout("jagged")
+sparse_coo, sparse_csr, sparse_csc = (
+    layout("sparse_coo"),
+    layout("sparse_csr"),
+    layout("sparse_csc"),
+)
+sparse_bsr, sparse_bsc = layout("sparse_bsr"), layout("sparse_bsc")
