@@ -380,8 +380,8 @@ class Tensor(Handle):
     def __invert__(self) -> Any:
         return compare.bitwise_not(self)
 
-    __eq__ = binary(compare.Eq(), compare.eq)  # type: ignore[assignment]
-    __ne__ = binary(compare.Ne(), compare.ne)  # type: ignore[assignment]
+    __eq__ = binary(compare.Eq(), compare.eq)
+    __ne__ = binary(compare.Ne(), compare.ne)
     __lt__ = binary(compare.Lt(), compare.lt)
     __le__ = binary(compare.Le(), compare.le)
     __gt__ = binary(compare.Gt(), compare.gt)

@@ -76,7 +76,7 @@ def _note_line(node: TapeNode) -> None:
     """The innermost line outside the package."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     if frame is not None:
         node.line = (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
@@ -104,7 +104,7 @@ def run(node: TapeNode, g: Any, result: Any, saved: tuple) -> tuple:
         raise
     if _Mode.check_nan:
         for i, (c, e) in enumerate(zip(out, node.edges, strict=False)):
-            if e is not None and isinstance(c, Handle) and bool(ne(c, c).any()):  # type: ignore[attr-defined]
+            if e is not None and isinstance(c, Handle) and bool(ne(c, c).any()):
                 raise RuntimeError(
                     f"Function '{node.name()}' returned nan values in its {i}th output. "
                     f"Forward call: {where(node)}"

@@ -157,7 +157,7 @@ def _root_grads(roots: Sequence[Any], given: Any) -> list:
         else:
             if shape_of(g) != shape_of(t):
                 raise RuntimeError(
-                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] "  # type: ignore[attr-defined]
+                    f"Mismatch in shape: grad_output[{i}] has a shape of {g.shape} and output[{i}] "
                     f"has a shape of {t.shape}."
                 )
             g = cast(g, dtype_of(t))

@@ -49,7 +49,7 @@ class FunctionCtx:
                     "save_for_backward can only save variables, but argument is of type "
                     f"{type(t).__name__}"
                 )
-        self._saved = tuple((t, 0 if t is None else t._version, None) for t in tensors)  # type: ignore[attr-defined]
+        self._saved = tuple((t, 0 if t is None else t._version, None) for t in tensors)
 
     def save_for_forward(self, *tensors: Any) -> None:
         """Accepted for torch's sake: forward-mode derivatives are made of vjps here."""

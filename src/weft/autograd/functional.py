@@ -105,7 +105,7 @@ def hessian(
 
     def gradient(*args: Any) -> tuple:
         y = func(*args)
-        if not isinstance(y, Handle) or y.numel() != 1:  # type: ignore[attr-defined]
+        if not isinstance(y, Handle) or y.numel() != 1:
             raise RuntimeError("The Tensor returned by the function given to hessian should contain a single element")  # fmt: skip  # noqa: E501
         if not y._rg:
             return tuple(zeros_like(a) for a in args)

@@ -29,7 +29,7 @@ class Stale:
         self.np_dtype = t._a.dtype
         self._message = (
             "one of the variables needed for gradient computation has been modified by an inplace "
-            f"operation: [{t.type()} {list(self.shape)}], saved by {node.name()}, is at version "  # type: ignore[attr-defined]
+            f"operation: [{t.type()} {list(self.shape)}], saved by {node.name()}, is at version "
             f"{now}; expected version {then} instead. Hint: enable anomaly detection to find the "
             "operation that failed to compute its gradient, with "
             "torch.autograd.set_detect_anomaly(True)."
@@ -58,7 +58,7 @@ _DUNDERS = (
 )
 for _name in _DUNDERS.split():
     setattr(Stale, f"__{_name}__", _refuse)
-Stale.__hash__ = object.__hash__  # type: ignore[method-assign]
+Stale.__hash__ = object.__hash__
 
 
 class Packed:
@@ -168,7 +168,7 @@ _watchers: dict[str, Callable[[TapeNode], None]] = {}
 def watch(name: str, see: Callable[[TapeNode], None]) -> None:
     """Show each new tape node to `see` until `unwatch(name)`."""
     _watchers[name] = see
-    TapeNode.watch = _show  # type: ignore[assignment]
+    TapeNode.watch = _show
 
 
 def unwatch(name: str) -> None:

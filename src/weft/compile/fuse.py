@@ -182,6 +182,6 @@ def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
         own = n.op.expr(*(a.dtype for a in args))
         inside[id(n)] = S.substitute(
             own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf
-        )  # type: ignore[misc]
+        )
     ends = [group.reduce.args[0]] if group.reduce is not None else group.wanted
     return [inside[id(n)] for n in ends], reads

@@ -91,7 +91,7 @@ def _leaves(a: Any, b: Any, c: Any) -> list[tuple[int, int, int]]:
 
 
 def _values(op: Op) -> tuple:
-    return tuple(getattr(op, f.name) for f in fields(op))  # type: ignore[arg-type]
+    return tuple(getattr(op, f.name) for f in fields(op))
 
 
 def _key(a: Any, b: Any, line: _Line) -> Any:

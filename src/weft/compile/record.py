@@ -116,7 +116,7 @@ class Pending:
         self.shape = a.shape
         self.strides = tuple(s // a.itemsize for s in a.strides)
         self.dtype = dt.from_np(a.dtype)
-        self.offset = handle.storage_offset()  # type: ignore[attr-defined]
+        self.offset = handle.storage_offset()
         self.outer = None
 
     def demand(self, handle: Handle) -> np.ndarray:

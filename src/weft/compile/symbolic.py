@@ -71,7 +71,7 @@ class _Pair:
             return a
         values = [
             self.value(getattr(a, f.name), getattr(b, f.name), f"{a.name}.{f.name}")
-            for f in fields(a)  # type: ignore[arg-type]
+            for f in fields(a)
         ]
         return type(a)(*values)
 
@@ -109,7 +109,7 @@ def bind(g: Graph, sizes: dict[str, int]) -> Graph:
 
 def with_sizes(op: Op, sizes: dict[str, int]) -> Op:
     """The op with sizes put in for its symbols."""
-    return type(op)(*(_fill(getattr(op, f.name), sizes) for f in fields(op)))  # type: ignore[arg-type]
+    return type(op)(*(_fill(getattr(op, f.name), sizes) for f in fields(op)))
 
 
 def _fill(v: Any, sizes: dict[str, int]) -> Any:

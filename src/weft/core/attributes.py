@@ -19,7 +19,7 @@ LARGEST = 1 << 40  # no size, stride or index of a real program is larger
 def declared(op: type[Op]) -> dict[str, Any]:
     """Attribute -> its declared type, in order."""
     hints = typing.get_type_hints(op)
-    return {f.name: hints[f.name] for f in fields(op)}  # type: ignore[arg-type]  every op is a dataclass
+    return {f.name: hints[f.name] for f in fields(op)}  # every op is a dataclass
 
 
 def conforms(v: Any, hint: Any) -> bool:

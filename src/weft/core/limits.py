@@ -19,7 +19,7 @@ class finfo:
                 f"'{d}'"
             )
         own = d.np.num < 256  # numbers from there on are types that others registered
-        facts = (np.finfo if own else ml_dtypes.finfo)(d.np)  # type: ignore[operator]
+        facts = (np.finfo if own else ml_dtypes.finfo)(d.np)
         self.dtype = d.name
         self.bits = 8 * d.itemsize
         self.eps = float(facts.eps)

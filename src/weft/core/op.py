@@ -164,7 +164,7 @@ class Op(metaclass=OpMeta):
         # of an import, and interned objects need none of them (identity is equality).
         dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
-        kinds = [str(f.type) for f in fields(cls)]  # type: ignore[arg-type]
+        kinds = [str(f.type) for f in fields(cls)]
         cls._exact = any("float" in kind or "Any" in kind for kind in kinds)
         if "vjp" in cls.__dict__:
             for name, unread in _SAVED.items():
@@ -187,7 +187,8 @@ class Op(metaclass=OpMeta):
         raise AttributeError(f"{self}: an op does not change, make another")
 
     def __str__(self) -> str:
-        return f"{self.name}({', '.join(f'{f.name}={_show(getattr(self, f.name))}' for f in fields(self))})"  # type: ignore[arg-type]  # noqa: E501
+        given = ", ".join(f"{f.name}={_show(getattr(self, f.name))}" for f in fields(self))
+        return f"{self.name}({given})"
 
     __repr__ = __str__
 

@@ -37,7 +37,7 @@ def _op(call: ast.expr, text: str) -> Op:
     cls = REGISTRY.get(call.func.id)
     if cls is None:
         raise ValueError(f"unknown op {call.func.id!r}")
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  Op makes each class a dataclass
+    known = {f.name for f in fields(cls)}  # Op makes each class a dataclass
     attrs: dict[str, Any] = {}
     for k in call.keywords:
         if k.arg is None or k.arg not in known:
@@ -45,7 +45,7 @@ def _op(call: ast.expr, text: str) -> Op:
         value = attrs[k.arg] = _value(k.value, text)
         if not conforms(value, declared(cls)[k.arg]):  # before an op is made: ops are interned
             raise ValueError(f"{cls.name}: {k.arg}={str(value)[:60]} is not {declared(cls)[k.arg]}")
-    return cls(**{name: attrs[name] for name in (f.name for f in fields(cls)) if name in attrs})  # type: ignore[arg-type]
+    return cls(**{name: attrs[name] for name in (f.name for f in fields(cls)) if name in attrs})
 
 
 def _value(node: ast.expr, text: str) -> Any:

@@ -123,7 +123,7 @@ class Const(Expr):
     dtype: D.dtype
 
     def __post_init__(self) -> None:
-        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]  # type: ignore[call-overload]
+        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]
         object.__setattr__(self, "value", kind(self.value))
 
     def key(self) -> tuple:
@@ -160,7 +160,7 @@ class Coord(Expr):
     dim: builtins.int
 
     @property
-    def dtype(self) -> D.dtype:  # type: ignore[override]
+    def dtype(self) -> D.dtype:
         return D.int64
 
     def key(self) -> tuple:
@@ -184,7 +184,7 @@ class Scalar(Expr):
         if any(a.dtype is not d for a in self.operands):
             names = ", ".join(a.dtype.name for a in self.operands)
             raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
-        if "bif"[d.category] not in r.kinds:  # type: ignore[call-overload]
+        if "bif"[d.category] not in r.kinds:
             raise TypeError(f"{self.name}: no meaning for {d.name}")
 
     @property
@@ -192,7 +192,7 @@ class Scalar(Expr):
         return self.operands
 
     @property
-    def dtype(self) -> D.dtype:  # type: ignore[override]
+    def dtype(self) -> D.dtype:
         return D.bool if TABLE[self.name].result == BOOL else self.operands[0].dtype
 
     def key(self) -> tuple:
@@ -218,7 +218,7 @@ class Select(Expr):
         return (self.cond, self.yes, self.no)
 
     @property
-    def dtype(self) -> D.dtype:  # type: ignore[override]
+    def dtype(self) -> D.dtype:
         return self.yes.dtype
 
     def key(self) -> tuple:

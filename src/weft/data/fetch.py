@@ -47,7 +47,7 @@ def _tensor_rows(dataset: Any) -> Callable[[list[int]], list] | None:
 def _stream(
     dataset: Dataset, batched: bool, collate_fn: Callable, drop_last: bool
 ) -> Callable[[Any], Any]:
-    samples = iter(dataset)  # type: ignore[call-overload]
+    samples = iter(dataset)
     ended = False
 
     def fetch(indices: Any) -> Any:

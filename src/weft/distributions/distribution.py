@@ -179,7 +179,7 @@ class Independent(Distribution):
         super().__init__(batch[:cut], events, validate_args=validate_args)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         return self.base_dist.has_rsample
 
     @property

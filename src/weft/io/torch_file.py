@@ -59,7 +59,7 @@ _PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _SIZE, _DEVICE = _Global("torch", "Size"), _Global("torch", "device")
 
 
-_PythonPickler: Any = pickle._Pickler  # type: ignore[attr-defined]
+_PythonPickler: Any = pickle._Pickler
 
 
 class _Pickler(_PythonPickler):

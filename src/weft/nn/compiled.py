@@ -30,7 +30,7 @@ class OptimizedModule(Module):
         return self._modules["_orig_mod"].training
 
     @training.setter
-    def training(self, value: bool) -> None:  # type: ignore[override]
+    def training(self, value: bool) -> None:
         module = self.__dict__.get("_modules", {}).get("_orig_mod")
         if module is not None:  # None while Module.__init__ runs
             module.training = value

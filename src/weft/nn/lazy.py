@@ -84,7 +84,7 @@ class LazyLinear(LazyModuleMixin, Linear):
         if self.in_features and not self.has_uninitialized_params():
             super().reset_parameters()
 
-    def initialize_parameters(self, input: Tensor) -> None:  # type: ignore[override]
+    def initialize_parameters(self, input: Tensor) -> None:
         if not self.has_uninitialized_params():
             self.in_features = self.weight.shape[-1]
             return
@@ -110,7 +110,7 @@ class _LazyConv(LazyModuleMixin):
         if own.in_channels and not self.has_uninitialized_params():
             super().reset_parameters()  # type: ignore[misc]
 
-    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
         own: Any = self
         if not self.has_uninitialized_params():
             own.in_channels = own.weight.shape[0 if own.transposed else 1] * (
@@ -238,7 +238,7 @@ class _LazyNorm(LazyModuleMixin):
         if own.num_features and not self.has_uninitialized_params():
             super().reset_parameters()  # type: ignore[misc]
 
-    def initialize_parameters(self, input: Tensor) -> None:  # type: ignore[override]
+    def initialize_parameters(self, input: Tensor) -> None:
         own: Any = self
         if not self.has_uninitialized_params():
             return

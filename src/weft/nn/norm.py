@@ -61,7 +61,7 @@ class _WithStatistics(Module):
             f"track_running_stats={self.track_running_stats}"
         )
 
-    def _load_from_state_dict(  # type: ignore[override]
+    def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: dict, *rest: Any
     ) -> None:
         version = local_metadata.get("version")

@@ -338,7 +338,7 @@ def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:
         return apply(op, x)
     check_writable(x)
     # the tape keeps a copy: the memory of x is about to change
-    return write(x, apply(op, x.clone() if x._rg and state.grad else x))  # type: ignore[attr-defined]
+    return write(x, apply(op, x.clone() if x._rg and state.grad else x))
 
 
 def gelu(input: Any, *, approximate: str = "none") -> Any:

@@ -156,7 +156,7 @@ def tensor_split(input: Any, indices_or_sections: Any, dim: int = 0) -> tuple:
     d = wrap_dim(dim, len(shape), "tensor_split")
     at = indices_or_sections
     if isinstance(at, Handle):
-        at = at.tolist()  # type: ignore[attr-defined]
+        at = at.tolist()
     if isinstance(at, int):
         if at <= 0:
             raise RuntimeError(f"number of sections must be larger than 0, got {at}")

@@ -84,14 +84,10 @@ class Attention(AttentionOp):
         return Type((*q.shape[:3], v.shape[3] + self.with_sums), q.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        q, k, v = ins[:3]
         mask = ins[3] if ins[3:] else None
         return kernels.plan_attention(
-            *ins[:3],
-            out,
-            mask,
-            causal=self.causal,
-            scale=self.scale,
-            with_lse=self.with_sums,  # pyright: ignore[reportCallIssue]
+            q, k, v, out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
         )
 
     def oracle(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
@@ -149,8 +145,9 @@ class AttentionSums(AttentionOp):
         return Type(q.shape[:3], q.dtype if q.dtype is dt.float64 else dt.float32)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        q, k = ins[:2]
         mask = ins[2] if ins[2:] else None
-        return kernels.plan_attention_lse(*ins[:2], out, mask, causal=self.causal, scale=self.scale)  # pyright: ignore[reportCallIssue]
+        return kernels.plan_attention_lse(q, k, out, mask, causal=self.causal, scale=self.scale)
 
     def oracle(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
         s = self.scores(q, k, *mask)

@@ -81,9 +81,9 @@ def _projected(
     else:
         _need(weight is not None, "use_separate_proj_weight is False but in_proj_weight is None")
         if q is k and k is v:  # one product for all three
-            return tuple(chunk(linear(q, weight, bias), 3, -1))  # type: ignore[return-value]
+            return tuple(chunk(linear(q, weight, bias), 3, -1))
         weights = chunk(weight, 3)
-    return tuple(linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases, strict=True))  # type: ignore[return-value]
+    return tuple(linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases, strict=True))
 
 
 def _mask_of_heads(mask: Any, batch: int, heads: int, queries: int, keys: int) -> Any:

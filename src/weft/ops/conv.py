@@ -54,7 +54,7 @@ class ConvOp(Op, abstract=True):
         return tuple(
             (n + p - d * (k - 1) - 1) // s + 1
             for n, k, p, d, s in zip(size, kernel, pads, self.dilation, self.stride, strict=True)
-        )  # type: ignore[return-value]
+        )
 
     def fits(self, x: Type, w: Type, out: tuple | None = None) -> None:
         """Raise RuntimeError unless w's windows lie in x (and give `out` images)."""

@@ -11,8 +11,8 @@ import inspect
 from typing import Any
 
 import numpy as np
-from numpy._core.umath import _extobj_contextvar as _errors  # type: ignore[attr-defined]
-from numpy._core.umath import _make_extobj  # type: ignore[attr-defined]
+from numpy._core.umath import _extobj_contextvar as _errors
+from numpy._core.umath import _make_extobj
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, Storage, TapeNode, state, storage_of

@@ -59,10 +59,11 @@ class LUPivots(_Matrix):
         return Type((*x.shape[:-2], min(x.shape[-2:])), dt.int32)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        out = np.empty(self.type(Type(x.shape, dt.float64)).shape, np.int32)
+        size = min(x.shape[-2:])
+        out = np.empty((*x.shape[:-2], size), np.int32)
         for place in np.ndindex(*x.shape[:-2]):
             a = np.array(x[place])
-            for i in range(out.shape[-1]):
+            for i in range(size):
                 p = i + int(np.argmax(np.abs(a[i:, i])))
                 out[(*place, i)] = p + 1
                 a[[i, p]] = a[[p, i]]

@@ -217,7 +217,7 @@ def _item(i: Any) -> Any:
 
 def _plain(k: Any) -> Any:
     if isinstance(k, Handle):
-        return k.tolist()  # type: ignore[attr-defined]
+        return k.tolist()
     return [_plain(j) for j in k] if isinstance(k, (list, tuple)) else k
 
 

@@ -19,7 +19,7 @@ def result_type(*args: Any) -> dt.dtype:
     for a in args:
         if isinstance(a, Handle):
             d = dtype_of(a)
-            if a.ndim:  # type: ignore[attr-defined]
+            if a.ndim:
                 dims = d if dims is None else dt.promote_types(dims, d)
             else:
                 zero = d if zero is None else dt.promote_types(zero, d)

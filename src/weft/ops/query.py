@@ -64,13 +64,13 @@ def can_cast(from_: dt.dtype, to: dt.dtype) -> bool:
 
 def numel(input: Any) -> int:
     """How many elements the tensor has."""
-    return _tensor(input, "numel").numel()  # type: ignore[attr-defined]
+    return _tensor(input, "numel").numel()
 
 
 def typename(obj: Any) -> str:
     """`torch.FloatTensor` for a tensor, else the name of the object's type with its module."""
     if isinstance(obj, Handle):
-        return obj.type()  # type: ignore[attr-defined]
+        return obj.type()
     kind = obj if hasattr(obj, "__qualname__") else type(obj)
     module = getattr(kind, "__module__", "") or ""
     return kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}"

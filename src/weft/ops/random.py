@@ -384,7 +384,7 @@ def bernoulli_(self: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
         return _fill(self, "bernoulli", (float(p),), generator)
     check_writable(self)
     order = memory_order(self)
-    spread = permute(p.expand(shape_of(self)), order)  # type: ignore[attr-defined]
+    spread = permute(p.expand(shape_of(self)), order)
     hit = permute(apply(BernoulliOf(generator, dtype_of(p)), spread), undo(order))
     return write(self, cast(hit, dtype_of(self)).detach())
 

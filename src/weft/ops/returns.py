@@ -7,13 +7,13 @@ from typing import Any
 
 
 def _named(name: str, *fields: str) -> Any:
-    made = namedtuple(name, fields)  # type: ignore[misc]
+    made = namedtuple(name, fields)
 
     def show(self: Any) -> str:
         parts = ",\n".join(f"{f}={getattr(self, f)}" for f in fields)
         return f"torch.return_types.{name}(\n{parts})"
 
-    made.__repr__ = show  # type: ignore[method-assign]
+    made.__repr__ = show
     made.__module__ = "weft.return_types"
     return made
 

@@ -305,7 +305,7 @@ def repeat_interleave(
     d = wrap_dim(d, len(shape_of(x)), "repeat_interleave")
     shape = shape_of(x)
     if isinstance(repeats, Handle) and numel(shape_of(repeats)) == 1:
-        repeats = int(repeats.item())  # type: ignore[attr-defined]
+        repeats = int(repeats.item())
     if isinstance(repeats, int):
         if repeats < 0:
             raise RuntimeError("Repeats must be non-negative")

@@ -34,7 +34,7 @@ class WindowOp(Op, abstract=True):
         return tuple(
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, k, d, p, s in zip(*self.fields, strict=True)
-        )  # type: ignore[return-value]
+        )
 
     def taps(self) -> Any:
         """For each place in the window: (p, q, where the padded image shows it)."""

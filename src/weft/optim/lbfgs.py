@@ -54,7 +54,7 @@ class LBFGS(Optimizer):
             p.add_(part.reshape(p.shape), alpha=t)
 
     @weft.no_grad()
-    def step(self, closure: Callable) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable) -> Any:
         """Iterate; `closure` computes the loss and its gradients anew.  Returns the first loss."""
         group = self.param_groups[0]
         search = group["line_search_fn"]

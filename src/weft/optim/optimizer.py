@@ -115,7 +115,7 @@ class Optimizer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "step" in cls.__dict__:
-            cls.step = _with_hooks(cls.__dict__["step"])  # type: ignore[method-assign]
+            cls.step = _with_hooks(cls.__dict__["step"])
 
     def step(self, closure: Callable | None = None) -> Any:
         """Update the parameters from their gradients; returns the closure's loss."""

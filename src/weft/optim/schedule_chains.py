@@ -76,7 +76,7 @@ class SequentialLR(_OfSchedulers):
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         self.last_epoch += 1
         i = bisect_right(self._milestones, self.last_epoch)
         now = self._schedulers[i]
@@ -108,7 +108,7 @@ class ChainedScheduler(_OfSchedulers):
         self._schedulers, self.optimizer = schedulers, optimizer
         self._last_lr = lrs_of(optimizer)
 
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         for s in self._schedulers:
             s.step()
         self._last_lr = lrs_of(self.optimizer)
@@ -175,7 +175,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Whether bad epochs are not counted yet."""
         return self.cooldown_counter > 0
 
-    def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
+    def step(self, metrics: Any, epoch: int | None = None) -> None:
         """Look at the metric of this epoch."""
         now = float(metrics)
         if epoch is not None:

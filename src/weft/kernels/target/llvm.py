@@ -252,11 +252,11 @@ class Function:
 
     def min(self, a: Operand, b: Operand) -> Operand:
         known = isinstance(a, int) and isinstance(b, int)
-        return min(a, b) if known else self.intrinsic("smin", "i64", a, b)  # type: ignore[type-var]
+        return min(a, b) if known else self.intrinsic("smin", "i64", a, b)
 
     def max(self, a: Operand, b: Operand) -> Operand:
         known = isinstance(a, int) and isinstance(b, int)
-        return max(a, b) if known else self.intrinsic("smax", "i64", a, b)  # type: ignore[type-var]
+        return max(a, b) if known else self.intrinsic("smax", "i64", a, b)
 
     # -- memory
 

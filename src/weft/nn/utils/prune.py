@@ -231,7 +231,7 @@ def remove(module: nn.Module, name: str) -> nn.Module:
     key = _find(module, name)
     if key is None:
         raise ValueError(f"Parameter '{name}' of module {module} has to be pruned before")
-    module._forward_pre_hooks.pop(key).remove(module)  # type: ignore[attr-defined]
+    module._forward_pre_hooks.pop(key).remove(module)
     return module
 
 
