@@ -212,10 +212,20 @@ def sum(
         input = cast(input, dtype)
     elif dtype_of(input) is dt.bool:
         input = cast(input, dt.int64)
-    y = apply_to_one(Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim), input)
+    n = len(shape_of(input))
+    plain = dim is None or dim.__class__ is int
+    op = _SUMS.get((n, dim, keepdim)) if plain else None
+    if op is None:
+        op = Sum(wrap_dims(dim, n, "sum"), keepdim)
+        if plain:
+            _SUMS[n, dim, keepdim] = op
+    y = apply_to_one(op, input)
     if dtype is not None:
         y = cast(y, dtype)
     return y if out is None else out.copy_result(y)
+
+
+_SUMS: dict[tuple, Sum] = {}  # by rank, dim and keepdim: looking a wish up beats checking it
 
 
 def sum_to(x: Any, shape: Any) -> Any:

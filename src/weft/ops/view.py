@@ -364,11 +364,19 @@ def permute(input: Any, *order: Any, dims: Any = None) -> Any:
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Dims dim0 and dim1 exchanged."""
     n = len(shape_of(input))
-    a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
-    order = list(range(n))
-    if n:
-        order[a], order[b] = order[b], order[a]
-    return apply(Permute(tuple(order)), input)
+    op = _SWAPS.get((n, dim0, dim1))
+    if op is None:
+        a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
+        order = list(range(n))
+        if n:
+            order[a], order[b] = order[b], order[a]
+        op = Permute(tuple(order))
+        if dim0.__class__ is int and dim1.__class__ is int:
+            _SWAPS[n, dim0, dim1] = op
+    return apply(op, input)
+
+
+_SWAPS: dict[tuple[int, int, int], Permute] = {}  # by rank and the two dims: at most 4 n^2 a rank
 
 
 def t(input: Any) -> Any:
