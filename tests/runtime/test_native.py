@@ -213,15 +213,13 @@ def test_table_runs_its_entries_in_order(rng):
     assert (z == x * np.float32(2) * np.float32(3)).all()
     other = np.ones(n, np.float32)
     table.set_pointer(0, 1, native.address(other))
-    table.set_int(1, 1, native.double_bits(-1.0))
     assert table.run() == (-1, 0, 0)
-    assert (z == -2).all()
+    assert (z == 6).all()
     z[:] = 0
     assert table.run(0, 1) == (-1, 0, 0)
     assert (z == 0).all()
     for call in (
         lambda: table.set_pointer(0, 2, 0),
-        lambda: table.set_int(0, 2, 0),
         lambda: table.run(1, 3),
     ):
         with pytest.raises(IndexError):

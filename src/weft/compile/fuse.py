@@ -18,7 +18,7 @@ from weft.core.graph import Graph, Node
 from weft.core.types import numel
 from weft.ops.kinds import Elementwise, Reduce
 
-MAX_NODES, MAX_READS, MAX_WRITES = 48, 14, 8
+MAX_NODES, MAX_READS = 48, 14
 
 
 @dataclass(eq=False)

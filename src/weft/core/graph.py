@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from weft.core import dtype as dt
 from weft.core.op import Op
 from weft.core.types import Type
@@ -163,19 +161,3 @@ def transform(g: Graph, rule: Callable[[Builder, Node, tuple], Node | Number]) -
         lines,
         [new[id(n)] for n in g.effects],
     )
-
-
-def interpret(g: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs by each op's oracle: slow, plain NumPy, what every target is compared with."""
-    env: dict[int, Any] = {}
-    for n in g.inputs:
-        env[id(n)] = np.asarray(values[n.name])
-    with np.errstate(all="ignore"):
-        for n in g.nodes():
-            assert n.op is not None
-            first = next((env[id(a)].dtype for a in n.args if isinstance(a, Node)), None)
-            xs = [env[id(a)] if isinstance(a, Node) else np.asarray(a, first) for a in n.args]
-            if n.op.oracle is None:
-                raise TypeError(f"{n.op} has no oracle; decompose the graph first")
-            env[id(n)] = np.asarray(n.op.oracle(*xs)).astype(n.type.dtype.np, copy=False)
-    return {k: env[id(v)] for k, v in g.outputs.items()}

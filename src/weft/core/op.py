@@ -147,8 +147,8 @@ class Op(metaclass=OpMeta):
     is_view: ClassVar[bool] = False  # the result shares its first operand's storage
     broadcasts: ClassVar[bool] = False  # cotangents are summed to the operands' shapes
     effect: ClassVar[bool] = False  # draws random numbers: never merged, moved or dropped
-    saves: ClassVar[frozenset[str]] = frozenset()  # the operands whose VALUES vjp reads
-    saved_args: ClassVar[tuple[int, ...] | None] = ()  # their positions; None: all of them
+    # the positions of the operands whose VALUES vjp reads; None: all of them
+    saved_args: ClassVar[tuple[int, ...] | None] = ()
     saved_for: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # per cotangent, if different
     saves_result: ClassVar[bool] = False
     oracle: ClassVar[Any] = None
@@ -219,7 +219,7 @@ def _note_saved(cls: type[Op]) -> None:
     attribute that every `Meta` has.
     """
     if cls.vjp is None:
-        cls.saves, cls.saved_args, cls.saves_result = frozenset(), (), False
+        cls.saved_args, cls.saves_result = (), False
         return
     code = cls.vjp.__code__
     params = code.co_varnames[1 : code.co_argcount]  # without self
@@ -243,7 +243,6 @@ def _note_saved(cls: type[Op]) -> None:
         used.update(names[:-1] if meta else names)
     operands = params[2:]
     star_used = bool(code.co_flags & 0x04) and params[-1] in used
-    cls.saves = frozenset(p for p in params[1:] if p in used)
     cls.saves_result = len(params) > 1 and params[1] in used
     kept = tuple(i for i, p in enumerate(operands) if p in used)
     if star_used:  # those behind the star as well: more than a call can have

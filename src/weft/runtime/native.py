@@ -291,16 +291,6 @@ class Table:
             )
         self._blocks[entry][2 + slot] = pointer
 
-    def set_int(self, entry: int, index: int, value: int) -> None:
-        """Give an entry another int (a size, or `double_bits` of a scalar) than its launch was
-        planned with.
-        """
-        if not 0 <= index < len(self._launches[entry].ints):
-            raise IndexError(
-                f"set_int: entry {entry} has {len(self._launches[entry].ints)} ints, index {index}"
-            )
-        self._blocks[entry][3 + self._slots[entry] + index] = value
-
     def place(self, entry: int, slot: int) -> int:
         """The address of a pointer's word, for native code or NumPy writes that set many."""
         return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)

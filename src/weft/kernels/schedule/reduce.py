@@ -248,7 +248,6 @@ class _Reduce:
         self.outputs, self.total, self.count, self.chunks, self.block = take(5)
         self.out_strides = take(kept)
         self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
-        self.first_param = at
         self.lanes = s.lanes
         self.params = {i: self._param(at + i, d) for i, d in enumerate(s.params)}
 
