@@ -91,6 +91,53 @@ def test_a_malicious_pickle_does_nothing(tmp_path):
     assert not target.exists()
 
 
+class Net(weft.nn.Module):
+    made = 0
+
+    def __init__(self):
+        super().__init__()
+        Net.made += 1
+        self.body = weft.nn.Sequential(weft.nn.Linear(3, 4), weft.nn.BatchNorm1d(4), weft.nn.ReLU())
+        self.act = weft.nn.functional.gelu
+
+    def forward(self, x):
+        return self.act(self.body(x))
+
+
+def test_a_whole_module_comes_back_without_its_init_being_called(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, Net.__module__, sys.modules.get(Net.__module__, pytest))
+    monkeypatch.setattr(sys.modules[Net.__module__], "Net", Net, raising=False)
+    net, x = Net().eval(), weft.randn(2, 3)
+    made = Net.made
+    got = there_and_back(net, weights_only=False)
+    assert type(got) is Net and Net.made == made and not got.training
+    assert got(x).tolist() == net(x).tolist()
+    assert all(isinstance(p, weft.nn.Parameter) for p in got.parameters())
+    with pytest.raises(pickle.UnpicklingError, match="Net"):
+        there_and_back(net)
+
+
+@pytest.mark.parametrize("where", [b"ctorch\nTensor\n", b"cweft.nn.functional\ngelu\n"])
+def test_a_file_cannot_change_classes_or_functions(where):
+    """BUILD with (None, {name: value}) sets attributes of whatever lies on the stack."""
+    f = io.BytesIO()
+    with zipfile.ZipFile(f, "w") as z:
+        z.writestr("a/data.pkl", b"\x80\x02" + where + b"N}X\x03\x00\x00\x00hitK\x01s\x86b.")
+    f.seek(0)
+    with pytest.raises(pickle.UnpicklingError, match="refused"):
+        torch_file.load(f, weights_only=False)
+    assert not hasattr(weft.Tensor, "hit") and not hasattr(weft.nn.functional.gelu, "hit")
+
+
+def test_numpy_arrays(tmp_path):
+    value = {"a": np.arange(6.0).reshape(2, 3), "n": np.int64(4)}
+    got = there_and_back(value, weights_only=False)
+    assert got["a"].tolist() == value["a"].tolist() and got["a"].dtype == np.float64
+    assert got["n"] == 4
+
+
 def test_files_that_are_not_torchs(tmp_path):
     path = tmp_path / "x.pt"
     path.write_bytes(b"nothing")

@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import struct
+import sys
 import types
 import warnings
 import zipfile
@@ -193,6 +194,41 @@ class Record:
         return f"<inert {type(self).__module__}.{type(self).__qualname__}>"
 
 
+class _Revived:
+    """Stands for a Module class in a file: makes the object without calling its __init__."""
+
+    target: type
+
+    def __new__(cls, *args: Any) -> Any:
+        return object.__new__(cls.target)
+
+
+def _revived(module: str, name: str) -> Any:
+    """A Module class that this process has loaded already, or a function of nn.functional.
+
+    Nothing is imported for a file's sake, and no constructor runs: state is put back as it was.
+    """
+    if module.startswith("torch.nn."):
+        module = "weft.nn.functional" if module == "torch.nn.functional" else "weft.nn"
+    found = getattr(sys.modules.get(module), name, None)
+    if isinstance(found, type) and issubclass(found, weft.nn.Module):
+        return type(name, (_Revived,), {"target": found, "__module__": module})
+    if module.startswith("weft.") and found is getattr(weft.nn.functional, name, _MISSING):
+        return found
+    return None
+
+
+_MISSING = object()
+
+
+def _dtype(spelled: str, *flags: Any) -> np.dtype:
+    return np.dtype(str(spelled), copy=True)  # a copy: state that follows changes no other
+
+
+def _reconstruct(kind: Any, shape: tuple, typecode: Any) -> np.ndarray:
+    return np.ndarray((0,), np.uint8)  # its state has shape, dtype and numbers
+
+
 def _encode(text: str, coding: str = "latin1") -> bytes:
     return text.encode("latin1")  # how protocol 2 spells bytes
 
@@ -239,10 +275,15 @@ _MAKERS: dict[tuple[str, str], Any] = {
     ("torch", "Tensor"): Tensor,
     ("torch.nn.parameter", "Parameter"): Parameter,
     ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "dtype"): _dtype,
     **{("torch", d.name): d for d in dt.ALL},
     **{("torch", name): d for name, d in _STORAGES.items()},
     **{(m, "scalar"): _scalar for m in ("numpy.core.multiarray", "numpy._core.multiarray")},
+    **{
+        (m, "_reconstruct"): _reconstruct
+        for m in ("numpy.core.multiarray", "numpy._core.multiarray")
+    },
+    ("numpy", "ndarray"): None.__class__,  # an argument of _reconstruct, which does not look at it
     **{
         ("builtins", t.__name__): t
         for t in (set, frozenset, list, dict, tuple, int, float, bool, str, complex, slice)
@@ -253,8 +294,17 @@ _MAKERS: dict[tuple[str, str], Any] = {
 _MAKERS.update({("__builtin__", name): t for (m, name), t in _MAKERS.items() if m == "builtins"})
 
 
-class _Unpickler(pickle.Unpickler):
-    """A pickle reader that knows `_MAKERS` and nothing else."""
+_PythonUnpickler: Any = pickle._Unpickler
+_STATEFUL = (
+    Record, weft.nn.Module, np.ndarray, np.dtype, OrderedDict, types.SimpleNamespace,
+)  # fmt: skip
+
+
+class _Unpickler(_PythonUnpickler):
+    """A pickle reader that knows `_MAKERS` and nothing else.  The one in Python: its steps can be
+    refused one by one."""
+
+    dispatch = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: BinaryIO, memory: Callable, weights_only: bool) -> None:
         super().__init__(file, encoding="utf-8")
@@ -265,6 +315,8 @@ class _Unpickler(pickle.Unpickler):
         found = _MAKERS.get((module, name))
         if found is not None:
             return found
+        if not self._strict and (revived := _revived(module, name)) is not None:
+            return revived
         if self._strict:
             raise pickle.UnpicklingError(
                 f"Weights only load failed. Unsupported global: GLOBAL {module}.{name} was not an "
@@ -275,6 +327,15 @@ class _Unpickler(pickle.Unpickler):
         if full not in self.unknown:
             self.unknown[full] = type(name.rpartition(".")[2], (Record,), {"__module__": module})
         return self.unknown[full]
+
+    def load_build(self) -> None:
+        """State goes into objects the file made, never into classes, functions or tensors."""
+        made = self.stack[-2]
+        if isinstance(made, type) or not isinstance(made, _STATEFUL):
+            raise pickle.UnpicklingError(f"state for a {type(made).__name__} is refused")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, dtype, key, *_, size = pid[:5]
