@@ -11,9 +11,10 @@ import numpy as np
 
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.generalise import synthesize
-from weft.compile.program import Program, number_array
+from weft.compile.program import Program
 from weft.compile.record import Session, TrieNode, run_eagerly
 from weft.core import config
+from weft.core.graph import Node
 from weft.core.handle import state
 from weft.kernels.layout import Layout
 from weft.runtime.random import default_generator
@@ -34,7 +35,6 @@ class SegmentProgram:
             path, before, outside, _shared(session), session.number_starts, live
         )
         s = self.segment
-        named = {n.name: n for n in s.graph.inputs}
         layouts = {}
         self.names: list[tuple[str, int]] = []
         for j, n in s.outside.items():
@@ -43,14 +43,13 @@ class SegmentProgram:
         for k, n in s.earlier.items():
             layouts[n.name] = Layout.of(session.array(k, k))
             self.names.append((n.name, k))
-        self.numbers = []
-        for at, n in s.numbers:
+        for _, n in s.numbers:
             layouts[n.name] = Layout((), (), n.type.dtype.np)
-            self.numbers.append((n.name, at, named[n.name].type))
         into = {}
         for name, ref in s.written.items():
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into)
+        self.numbers = _number_arrays(s.numbers, self.program)
         self.views = s.views
         drawing = [getattr(n.op, "generator", None) or default_generator for n in s.graph.effects]
         self.generators = list({id(g): g for g in drawing}.values())
@@ -58,8 +57,10 @@ class SegmentProgram:
 
     def run(self, session: Session) -> None:
         inputs = {name: session.array(ref, 0) for name, ref in self.names}
-        for name, at, t in self.numbers:
-            inputs[name] = number_array(session.numbers[at], t)
+        numbers = session.numbers
+        for array, places, whole in self.numbers:
+            values = [numbers[at] for at in places]
+            array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
         before = [(g, g.get_state()) for g in self.generators]
         try:
             outs = self.program.run(inputs)
@@ -83,6 +84,30 @@ class SegmentProgram:
             ref = call.args[0]
             g.array = call.op.host(session.array(ref, k) if ref < 0 else self._view(session, ref))
         return g.array  # pyright: ignore[reportReturnType]
+
+
+_64_BITS = 0xFFFFFFFFFFFFFFFF
+
+
+def _number_arrays(
+    numbers: list[tuple[int, Node]], program: Program
+) -> list[tuple[np.ndarray, list[int], bool]]:
+    """Memory for the call's Python numbers, which the program reads at each run: one array a
+    dtype, the numbers' places in the call, whether they are integers (which wrap, as in C)."""
+    by_dtype: dict[np.dtype, list[tuple[int, str]]] = {}
+    for at, n in numbers:
+        by_dtype.setdefault(n.type.dtype.np, []).append((at, n.name))
+    found = []
+    for np_dtype, members in by_dtype.items():
+        whole = np_dtype.kind in "iu"
+        array = np.zeros(len(members), np_dtype)
+        # integers are written as 64 unsigned bits and read in their own width
+        wide = np.zeros(len(members), np.uint64) if whole else array
+        for i, (_, name) in enumerate(members):
+            part = wide[i : i + 1].view(np_dtype)[:1] if whole else array[i : i + 1]
+            program.fix_input(name, part)
+        found.append((wide, [at for at, _ in members], whole))
+    return found
 
 
 def _shared(session: Session) -> set[int]:

@@ -160,7 +160,16 @@ class Session:
     def apply(self, op: Op, args: tuple) -> Any:
         """Called by dispatch.apply in place of running the op."""
         self.number_starts.append(len(self.numbers))
-        key = (op, *[self._ref(a) for a in args])
+        refs: list = [op]
+        for a in args:  # _ref, written out: this is the cost of matching
+            if a.__class__ in NUMBERS:
+                self.numbers.append(a)
+                refs.append(a.__class__)
+            elif (known := a._ghost) is not None and known.session is self:
+                refs.append(known.k)
+            else:
+                refs.append(self._ref(a))
+        key = tuple(refs)
         if self.matching:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:

@@ -268,18 +268,24 @@ def execute(op: Op, args: tuple) -> np.ndarray:
         for a in arrays:
             if a.__class__ is np.ndarray and a.size > SMALL:
                 return _run_native(op, args)
-    token = _errors.set(_quiet)
     try:
-        y = host(*arrays)
+        y = quietly(host, arrays)
     except (ValueError, TypeError, IndexError):
         op.type(*types_of(args))  # says what is wrong in the op's own words
         raise
-    finally:
-        _errors.reset(token)
     if y.__class__ is not np.ndarray:
         return np.asarray(y)  # ufuncs give scalars for 0-dim operands
     # ufuncs keep the operands' order of dims; ours are C-contiguous, compiled and eager
     return y if y.ndim < 2 or y.flags.c_contiguous or op.is_view else np.array(y, order="C")
+
+
+def quietly(host: Any, arrays: list) -> Any:
+    """host(*arrays) without NumPy's warnings: inf and NaN are results like others."""
+    token = _errors.set(_quiet)
+    try:
+        return host(*arrays)
+    finally:
+        _errors.reset(token)
 
 
 def types_of(args: tuple) -> list[Type]:

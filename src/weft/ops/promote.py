@@ -46,17 +46,26 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
     `floating`: integer operands become the default float dtype (true division, exp, ...).
     """
     first = args[0]
-    if len(args) == 2 and isinstance(first, Handle) and isinstance(args[1], Handle):
-        d = dtype_of(first)
-        if d is dtype_of(args[1]) and (d.category == dt.FLOAT or not floating):
-            return [first, args[1]]
+    if len(args) == 2:  # the common cases first: two tensors alike, a float tensor and a number
+        other = args[1]
+        if isinstance(first, Handle):
+            d = dtype_of(first)
+            if isinstance(other, Handle):
+                if d is dtype_of(other) and (d.category == dt.FLOAT or not floating):
+                    return [first, other]
+            elif d.category == dt.FLOAT and other.__class__ in NUMBERS:
+                return [first, float(other)]
+        elif first.__class__ in NUMBERS and isinstance(other, Handle):
+            if dtype_of(other).category == dt.FLOAT:
+                return [float(first), other]
     args = tuple(a if isinstance(a, Handle) else number_of(a, op) for a in args)
+    if not any(isinstance(a, Handle) for a in args):
+        kind = type(args[0]).__name__
+        raise TypeError(f"{op}(): argument 'input' (position 1) must be Tensor, not {kind}")
     d = result_type(*args)
     if floating and d.category != dt.FLOAT:
         d = dt.get_default_dtype()
     out = [cast(a, d) if isinstance(a, Handle) else as_number(a, d) for a in args]
-    if not any(isinstance(a, Handle) for a in args):
-        out[0] = wrap(np.asarray(out[0], d.np))
     return out
 
 
