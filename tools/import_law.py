@@ -35,6 +35,7 @@ FACES = {
     "_version": "the version",
     "__main__": "python -m weft",
     "linalg": "torch.linalg",
+    "special": "torch.special",
     "methods": "gives Tensor the rooms' functions and autograd's as methods",
 }
 PUBLIC_LAYERS = {"autograd"}  # torch.autograd is a public name; its submodules are not

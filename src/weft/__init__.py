@@ -179,7 +179,7 @@ _MODULES = {
     "train": "train",
     "utils": "utils",
     "func": "autograd.func",
-    "special": "compat.torch_.special",
+    "special": "special",
     "testing": "compat.torch_.testing",
     "version": "_version",
 }
@@ -193,6 +193,7 @@ _HOMES = {
     "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",
     "core.limits": "finfo iinfo",
     "io.files": "load save",
+    "ops.special": "i0 igamma igammac mvlgamma polygamma",
     "compat.torch_.settings": "are_deterministic_algorithms_enabled "
     "get_default_device get_float32_matmul_precision get_num_interop_threads "
     "is_deterministic_algorithms_warn_only_enabled "

@@ -97,7 +97,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.serialization": (_T + "serialization",),
     "torch.signal": (),
     "torch.signal.windows": (_T + "windows",),
-    "torch.special": (_T + "special",),
+    "torch.special": ("weft.special",),
     "torch.storage": ("weft.ops.memory_view",),
     "torch.testing": (_T + "testing",),
     "torch.types": (_T + "types",),
