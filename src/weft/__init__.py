@@ -159,7 +159,7 @@ from weft.compile import compile
 from weft.runtime.threads import get_num_threads, set_num_threads
 
 if _CHECKING:
-    from weft import amp, data, io, linalg, nn, optim, serve, train, utils
+    from weft import amp, data, io, linalg, nn, optim, serve, special, train, utils
     from weft.autograd.func import vmap
     from weft.core.limits import finfo, iinfo
     from weft.io.files import load, save

@@ -62,7 +62,10 @@ def test_against_numpy(square, rng):
     near(weft.cholesky_solve(weft.from_numpy(b), L.cholesky(x @ x.mT)),
          np.linalg.solve(square @ square.swapaxes(1, 2), b))  # fmt: skip
     near(L.vander(weft.tensor([1.0, 2.0, 3.0])), np.vander([1, 2, 3], increasing=True))
-    near(L.lstsq(x[0, :, :2], weft.from_numpy(b[0])).solution, np.linalg.lstsq(square[0, :, :2], b[0])[0])
+    near(
+        L.lstsq(x[0, :, :2], weft.from_numpy(b[0])).solution,
+        np.linalg.lstsq(square[0, :, :2], b[0])[0],
+    )
 
 
 def test_factors_multiply_to_the_matrix(square, rng):
