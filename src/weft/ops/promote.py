@@ -10,7 +10,7 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op
 from weft.ops.cast import cast
-from weft.ops.dispatch import NUMBERS, apply_to_one, dtype_of, wrap
+from weft.ops.dispatch import NUMBERS, apply_to_one, dtype_of
 
 
 def result_type(*args: Any) -> dt.dtype:
@@ -55,9 +55,8 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
                     return [first, other]
             elif d.category == dt.FLOAT and other.__class__ in NUMBERS:
                 return [first, float(other)]
-        elif first.__class__ in NUMBERS and isinstance(other, Handle):
-            if dtype_of(other).category == dt.FLOAT:
-                return [float(first), other]
+        elif first.__class__ in NUMBERS and _is_float(other):
+            return [float(first), other]
     args = tuple(a if isinstance(a, Handle) else number_of(a, op) for a in args)
     if not any(isinstance(a, Handle) for a in args):
         kind = type(args[0]).__name__
@@ -65,8 +64,11 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
     d = result_type(*args)
     if floating and d.category != dt.FLOAT:
         d = dt.get_default_dtype()
-    out = [cast(a, d) if isinstance(a, Handle) else as_number(a, d) for a in args]
-    return out
+    return [cast(a, d) if isinstance(a, Handle) else as_number(a, d) for a in args]
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, Handle) and dtype_of(x).category == dt.FLOAT
 
 
 def as_number(x: Any, d: dt.dtype) -> Any:
