@@ -32,7 +32,7 @@ class Face(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         dotted = f"{self.__name__}.{name}"
-        if name == "__file__" or (name.startswith("__") and name.endswith("__")):
+        if name.startswith("__") and name.endswith("__") and not is_face(dotted):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         found = look_up(self.__name__, name)
         if found is _MISSING and is_face(dotted):

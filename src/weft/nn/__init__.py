@@ -34,7 +34,7 @@ from weft.nn.activation import (
 from weft.nn.attention import MultiheadAttention
 from weft.nn.compiled import OptimizedModule
 from weft.nn.container import ModuleDict, ModuleList, Sequential
-from weft.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d
+from weft.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from weft.nn.distance import CosineSimilarity, PairwiseDistance
 from weft.nn.dropout import (
     AlphaDropout,
@@ -187,6 +187,7 @@ __all__ = [
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "ConvTranspose3d",
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",

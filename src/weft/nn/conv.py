@@ -242,3 +242,10 @@ class ConvTranspose2d(_Transposed):
 
     dims = 2
     convolve = staticmethod(F.conv_transpose2d)
+
+
+class ConvTranspose3d(_Transposed):
+    """The gradient of Conv3d with respect to its input, as a layer."""
+
+    dims = 3
+    convolve = staticmethod(F.conv_transpose3d)
