@@ -15,7 +15,7 @@ from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, Space, load_part, store_part
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register, width
-from weft.kernels.target.llvm import Module, Operand, Value, vector
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
 from weft.runtime.native import Launch, Stage, host, load
 
 
@@ -66,13 +66,7 @@ class _Columns:
         self.element = Element(f, self.lanes)
         self.type = vector(self.lanes, register(self.acc))
         self.pointers = f.words("%args", 2, ["ptr"] * 2)
-        at = 5
-
-        def take(count: int) -> list[Value]:
-            nonlocal at
-            at += count
-            return f.words("%args", at - count, ["i64"] * count)
-
+        take = Reader(f, "%args", 5).take
         self.sizes = take(s.rank)
         self.lines, self.count = take(2)
         self.steps = take(2)

@@ -31,7 +31,7 @@ from weft.kernels.schedule.nest import (
     stride_class,
 )
 from weft.kernels.target.element import Element, memory
-from weft.kernels.target.llvm import Module, Operand, Value, const
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, const
 from weft.runtime.native import Launch, Stage, host, load
 
 MODES = ("set", "add", "mul", "min", "max")
@@ -241,13 +241,7 @@ class _Index:
         # operand 0 is walked in step with the iteration, operand 1 is reached through indices
         self.pointers = [out, other, *indices] if s.mode == "take" else [other, out, *indices]
         self.types = [memory(s.dtype), memory(s.dtype), *(memory(d) for d in s.index_dtypes)]
-        at = base
-
-        def take(count: int) -> list[Value]:
-            nonlocal at
-            at += count
-            return f.words("%args", at - count, ["i64"] * count)
-
+        take = Reader(f, "%args", base).take
         self.sizes = take(s.rank)
         self.rows = take(1)[0]
         self.limits, self.steps = take(m), take(m)

@@ -48,6 +48,7 @@ from weft.kernels.target.llvm import (
     BYTES,
     Module,
     Operand,
+    Reader,
     Value,
     const,
     lane_numbers,
@@ -236,26 +237,20 @@ class _Reduce:
         self.out = f.words("%args", 2, ["ptr"])[0]
         self.ins = f.words("%args", 3, ["ptr"] * n)
         self.scratch = f.words("%args", 3 + n, ["ptr"])[0]
-        at = 4 + n
+        take = Reader(f, "%args", 4 + n).take
         kept, outer, inner = s.ranks
-
-        def take(count: int) -> list[Value]:
-            nonlocal at
-            at += count
-            return f.words("%args", at - count, ["i64"] * count)
-
         self.kept, self.outer, self.inner = take(kept), take(outer), take(inner)
         self.outputs, self.total, self.count, self.chunks, self.block = take(5)
         self.out_strides = take(kept)
         self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
         self.lanes = s.lanes
-        self.params = {i: self._param(at + i, d) for i, d in enumerate(s.params)}
-
-    def _param(self, at: int, d: dtype) -> Value:
-        e = Element(self.f, 1)
-        if d.category == D.FLOAT:
-            return e.cast(self.f.words("%args", at, ["double"])[0], D.float64, d)
-        return e.cast(self.f.words("%args", at, ["i64"])[0], D.int64, d)
+        one = Element(f, 1)
+        self.params = {
+            i: one.cast(take(1, "double")[0], D.float64, d)
+            if d.category == D.FLOAT
+            else one.cast(take(1)[0], D.int64, d)
+            for i, d in enumerate(s.params)
+        }
 
     # -- addresses
 

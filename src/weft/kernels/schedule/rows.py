@@ -38,7 +38,7 @@ from weft.kernels.schedule.nest import (
 )
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Module, Operand, Value, vector
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
 from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 # ---------------------------------------------------------------------------------- planning
@@ -191,17 +191,10 @@ class _Rows:
         self.type = vector(LANES, register(self.acc))
         pointers = f.words("%args", 2, ["ptr"] * n)
         self.scratch = f.words("%args", 2 + n, ["ptr"])[0]
-        at = 3 + n
-
-        def take(count: int) -> list[Value]:
-            nonlocal at
-            at += count
-            return f.words("%args", at - count, ["i64"] * count)
-
+        take = Reader(f, "%args", 3 + n).take
         self.sizes = take(s.rank)
         self.rows, self.count = take(2)
-        self.eps = f.words("%args", at, ["double"])[0]
-        at += 1
+        self.eps = take(1, "double")[0]
         self.own = take(1)[0]
         along = take(n)
         self.operands = {

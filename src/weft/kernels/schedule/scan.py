@@ -27,7 +27,7 @@ from weft.kernels.schedule.nest import (
     stride_class,
 )
 from weft.kernels.target.element import Element, memory, register, width
-from weft.kernels.target.llvm import Module, Operand, Value, const, vector
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector
 from weft.runtime.native import Launch, Stage, host, load
 
 KINDS = ("sum", "prod", "max", "min")
@@ -94,13 +94,7 @@ class _Scan:
         n = 2 + s.indices
         self.types = [s.out_dtype, D.int64, s.in_dtype] if s.indices else [s.out_dtype, s.in_dtype]
         self.pointers = f.words("%args", 2, ["ptr"] * n)
-        at = 3 + n
-
-        def take(count: int) -> list[Value]:
-            nonlocal at
-            at += count
-            return f.words("%args", at - count, ["i64"] * count)
-
+        take = Reader(f, "%args", 3 + n).take
         self.sizes = take(s.rank)
         self.lines, self.count = take(2)
         self.steps = take(n)

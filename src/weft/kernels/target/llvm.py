@@ -59,6 +59,19 @@ class Loop:
         self.next: list[Operand] = list(carry)
 
 
+class Reader:
+    """Takes the words of a block one after the other, from word `at`."""
+
+    def __init__(self, f: "Function", pointer: Operand, at: int):
+        self.f = f
+        self.pointer = pointer
+        self.at = at
+
+    def take(self, count: int, type: str = "i64") -> list[Value]:
+        self.at += count
+        return self.f.words(self.pointer, self.at - count, [type] * count)
+
+
 class Function:
     """One function under construction; made by `Module.function`."""
 
