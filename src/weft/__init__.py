@@ -186,6 +186,7 @@ _MODULES = {
 _HOMES = {
     "ops.complex_parts": "angle conj conj_physical imag is_conj real resolve_conj resolve_neg",
     "ops.conv_transpose": "conv_transpose3d",
+    "ops.lowrank": "pca_lowrank svd_lowrank",
     "ops.memory_view": "UntypedStorage",
     "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
     "logspace",

@@ -106,7 +106,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.types": (_T + "types",),
     "torch.utils": (_T + "utils",),
     "torch.utils._pytree": (_T + "pytree",),
-    "torch.utils.checkpoint": ("weft.autograd.checkpoint",),
+    "torch.utils.checkpoint": ("weft.autograd.checkpoint", _T + "checkpoint"),
     "torch.utils.data": ("weft.data",),
     "torch.utils.data._utils": ("weft.data",),
     "torch.utils.data._utils.collate": ("weft.data",),

@@ -20,6 +20,11 @@ def _get_tracing_state() -> None:
     return None
 
 
+def _disabled_torch_function_impl(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """The function's own result: what a subclass says to have no override."""
+    return func(*args, **(kwargs or {}))
+
+
 def _jit_set_profiling_executor(mode: Any) -> bool:
     """Nothing to set: there is no TorchScript."""
     return False
