@@ -482,7 +482,7 @@ def run_op(op: Any, dtypes: tuple[str, ...]) -> dict[str, Any]:
         except BaseException as e:
             if isinstance(e, KeyboardInterrupt):
                 raise
-            lacking += isinstance(e, Missing) or (
+            lacking += isinstance(e, Missing | alias.Missing) or (
                 isinstance(e, AttributeError) and isinstance(getattr(e, "obj", 0), weft.Tensor)
             )
             result["failures"].append([dtype, short(sample), line_of(e)])

@@ -99,6 +99,7 @@ from weft.ops.pool_more import (
     max_pool3d,
     max_unpool1d,
     max_unpool2d,
+    max_unpool3d,
 )
 from weft.ops.resize import (
     channel_shuffle,

@@ -99,6 +99,17 @@ class MaxUnpool2d(_MaxUnpool):
         )
 
 
+class MaxUnpool3d(_MaxUnpool):
+    """The inverse of MaxPool3d; `indices` are those that it returned."""
+
+    dims = 3
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        return F.max_unpool3d(
+            input, indices, self.kernel_size, self.stride, self.padding, output_size
+        )
+
+
 class AvgPool1d(Module):
     """y = the mean of each window of (N, C, L) or (C, L)."""
 

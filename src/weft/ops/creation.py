@@ -244,6 +244,19 @@ def arange(
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "arange")
 
 
+def between(start: Any, end: Any, steps: int, d: dt.dtype) -> np.ndarray:
+    """`steps` float64 values from start to end; of a whole dtype, both are cut first (as torch)."""
+    first, last = float(start), float(end)
+    if d.category != dt.FLOAT:
+        first, last = float(int(first)), float(int(last))
+    last = first if steps == 1 else last
+    step = (last - first) / (steps - 1) if steps > 1 else 0.0
+    if d.category != dt.FLOAT:
+        step = float(np.float32(step))
+    i = np.arange(steps, dtype=np.float64)
+    return np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))
+
+
 def linspace(
     start: float,
     end: float,
@@ -257,10 +270,7 @@ def linspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     d = dtype or dt.get_default_dtype()
-    end = start if steps == 1 else end
-    step = (end - start) / (steps - 1) if steps > 1 else 0.0
-    i = np.arange(steps, dtype=np.float64)
-    wide = np.where(i < steps // 2, start + step * i, end - step * (steps - 1 - i))
+    wide = between(start, end, steps, d)
     return finish(wrap(wide.astype(d.np)), requires_grad, device, "linspace")
 
 

@@ -423,7 +423,7 @@ def _geometry(
 ) -> tuple:  # fmt: skip
     """The windows as a PoolOp's fields; RuntimeError in torch's words."""
     kernel = sizes("kernel_size", kernel_size, n, name)
-    step = kernel if stride is None or stride == [] else sizes("stride", stride, n, name)
+    step = kernel if stride is None or stride in ([], ()) else sizes("stride", stride, n, name)
     pad, gap = sizes("padding", padding, n, name), sizes("dilation", dilation, n, name)
     if 0 in step:
         raise RuntimeError("stride should not be zero")
@@ -509,10 +509,13 @@ def _avg_pool(
     if divisor == 0:
         raise RuntimeError("divisor must be not zero")
     x, single = _images(name, n, input)
-    if dtype_of(x).category != dt.FLOAT:
+    if dtype_of(x) is dt.int64:
+        x = x.to(dt.float64)
+    elif dtype_of(x).category != dt.FLOAT:
         raise NotImplementedError(f"\"{name}_out\" not implemented for '{spelled(x)}'")
     geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
-    return _shaped(apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x), n, single)
+    y = apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x)
+    return _shaped(y.to(dtype_of(input)), n, single)
 
 
 def avg_pool1d(
@@ -549,7 +552,7 @@ def _adaptive(name: str, n: int, op: Any, input: Any, output_size: Any) -> Any:
     shape = shape_of(input)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * n
     if n == 2 and len(shape) < 3:
-        if None in given:
+        if isinstance(output_size, (tuple, list)):
             raise ValueError("Input dimension should be at least 3")
         raise RuntimeError(f"{name}(): Expected 3D or 4D tensor, but got {list(shape)}")
     x, single = _images(name, n, input)

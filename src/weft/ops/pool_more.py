@@ -6,16 +6,22 @@ import math
 from typing import Any
 
 from weft.core import dtype as dt
+from weft.core.op import Op
 from weft.core.types import numel
 from weft.ops.activation import spelled
+from weft.ops.arithmetic import floor_divide
+from weft.ops.cast import cast
 from weft.ops.conv import sizes
+from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.gather import gather, scatter
 from weft.ops.pool import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
+    AdaptiveMaxPool2dPlaces,
     AvgPool2d,
     MaxPool2d,
-    PlanePut,
+    MaxPool2dPlaces,
     avg_pool1d,
     avg_pool2d,
     max_pool1d,
@@ -31,8 +37,10 @@ def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     shape = shape_of(x)
     if len(shape) not in (4, 5):
         raise RuntimeError(f"{name}: non-empty 4D or 5D (batch mode) tensor expected for input")
-    if dtype_of(x).category != dt.FLOAT:
+    if dtype_of(x).category != dt.FLOAT and dtype_of(x) is not dt.int64:
         raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
+    if dtype_of(x) is dt.int64:  # whole numbers up to 2^53 are exact in float64
+        x = x.to(dt.float64)
     return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
 
 
@@ -45,12 +53,32 @@ def _by_depth(x: Any, images: Any, depths: Any) -> Any:
     return reshape(y, (n, c, shape_of(y)[2], oh, ow))
 
 
+def _places_by_depth(x: Any, images: Op, depths: Op, image_places: Op, depth_places: Op) -> Any:
+    """Where in D x H x W the maxima of `_by_depth` stand: the first of equals in both passes."""
+    n, c, d, h, w = shape_of(x)
+    slices = reshape(x, (n, c * d, h, w))
+    y, at = apply(images, slices), apply(image_places, slices)
+    oh, ow = shape_of(y)[2:]
+    p = apply(depth_places, reshape(y, (n, c, d, oh * ow)))
+    od = shape_of(p)[2]
+    flat = reshape(p, (n, c, od * oh * ow))
+    inner = gather(reshape(at, (n, c, d * oh * ow)), 2, flat)
+    return reshape(floor_divide(flat, oh * ow) * (h * w) + inner, (n, c, od, oh, ow))
+
+
+def _finished(input: Any, found: list, single: bool) -> Any:
+    """Without the batch that was added, values in the input's dtype; alone or (values, places)."""
+    out = [reshape(y, shape_of(y)[1:]) if single else y for y in found]
+    out[0] = cast(out[0], dtype_of(input))
+    return out[0] if len(out) == 1 else tuple(out)
+
+
 def _geometry(
     name: str, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[tuple, tuple]:
     """The fields of the image pool and of the depth pool; RuntimeError in torch's words."""
     kernel = sizes("kernel_size", kernel_size, 3, name)
-    step = kernel if stride is None or stride == [] else sizes("stride", stride, 3, name)
+    step = kernel if stride is None or stride in ([], ()) else sizes("stride", stride, 3, name)
     pad, gap = sizes("padding", padding, 3, name), sizes("dilation", dilation, 3, name)
     if 0 in step:
         raise RuntimeError("stride should not be zero")
@@ -83,12 +111,14 @@ def max_pool3d(
     return_indices: bool = False,
 ) -> Any:
     """The largest of each window of (N, C, D, H, W) or (C, D, H, W)."""
-    if return_indices:
-        raise NotImplementedError("max_pool3d: return_indices=True is not supported")
     x, single = _volumes("max_pool3d", input)
     images, depths = _geometry("max_pool3d", x, kernel_size, stride, padding, dilation, ceil_mode)
-    y = _by_depth(x, MaxPool2d(*images), MaxPool2d(*depths))
-    return reshape(y, shape_of(y)[1:]) if single else y
+    pools = MaxPool2d(*images), MaxPool2d(*depths)
+    found = [_by_depth(x, *pools)]
+    if return_indices:
+        places = MaxPool2dPlaces(*images), MaxPool2dPlaces(*depths)
+        found.append(_places_by_depth(x, *pools, *places))
+    return _finished(input, found, single)
 
 
 def avg_pool3d(
@@ -109,28 +139,35 @@ def avg_pool3d(
     rest = (bool(count_include_pad), divisor)
     y = _by_depth(x, AvgPool2d(*images, *rest), AvgPool2d(*depths, *rest))
     y = y if divisor is None else y / float(divisor_override or 1)
-    return reshape(y, shape_of(y)[1:]) if single else y
+    return _finished(input, [y], single)
 
 
-def _adaptive(name: str, kind: Any, input: Any, output_size: Any) -> Any:
+def _adaptive(name: str, input: Any, output_size: Any, kind: Any, places: Any = None) -> Any:
+    if len(shape_of(input)) < 4 and isinstance(output_size, (tuple, list)):
+        raise ValueError("Input dimension should be at least 4")
     x, single = _volumes(name, input)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * 3
+    if len(given) != 3:
+        raise RuntimeError(f"{name}: output_size must be 3")
     size = [n if o is None else int(o) for o, n in zip(given, shape_of(x)[2:], strict=True)]
     oh, ow = size[1:]
-    y = _by_depth(x, kind((oh, ow)), kind((size[0], oh * ow)))
-    return reshape(y, shape_of(y)[1:]) if single else y
+    sizes_of = (oh, ow), (size[0], oh * ow)
+    pools = [kind(s) for s in sizes_of]
+    found = [_by_depth(x, *pools)]
+    if places is not None:
+        found.append(_places_by_depth(x, *pools, *(places(s) for s in sizes_of)))
+    return _finished(input, found, single)
 
 
 def adaptive_avg_pool3d(input: Any, output_size: Any) -> Any:
     """The averages of (OD, OH, OW) parts of (N, C, D, H, W) or (C, D, H, W); None keeps a size."""
-    return _adaptive("adaptive_avg_pool3d", AdaptiveAvgPool2d, input, output_size)
+    return _adaptive("adaptive_avg_pool3d", input, output_size, AdaptiveAvgPool2d)
 
 
 def adaptive_max_pool3d(input: Any, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima of (OD, OH, OW) parts of (N, C, D, H, W) or (C, D, H, W)."""
-    if return_indices:
-        raise NotImplementedError("adaptive_max_pool3d: return_indices=True is not supported")
-    return _adaptive("adaptive_max_pool3d", AdaptiveMaxPool2d, input, output_size)
+    """The maxima of (OD, OH, OW) parts of (N, C, D, H, W) or (C, D, H, W), and their places."""
+    places = AdaptiveMaxPool2dPlaces if return_indices else None
+    return _adaptive("adaptive_max_pool3d", input, output_size, AdaptiveMaxPool2d, places)
 
 
 def _power_mean(
@@ -185,18 +222,18 @@ def _unpool(
     )
     if output_size is not None:
         size = tuple(int(s) for s in tuple(output_size)[-n:])
-    lead = shape[:-n] if len(shape) == n + 2 else (1, *shape[:-n])
-    full = (*lead, *(1,) * (2 - n), *shape[-n:])
-    op = PlanePut((1, *size) if n == 1 else size)
-    y = apply(op, reshape(input, full), reshape(indices, full).contiguous())
-    return reshape(y, (*shape[:-n], *size))
+    lead = shape[:-n]
+    flat = reshape(input, (*lead, numel(shape[-n:])))
+    places = reshape(indices, shape_of(flat))
+    empty = zeros((*lead, numel(size)), dtype=dtype_of(input))
+    return reshape(scatter(empty, -1, places, flat), (*lead, *size))
 
 
 def max_unpool1d(
     input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
     output_size: Any = None,
 ) -> Any:  # fmt: skip
-    """Zeros with the input's elements where max_pool1d's indices say; several at one place add."""
+    """Zeros, with input's elements where max_pool1d's indices say; of several at one the last."""
     return _unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
@@ -204,8 +241,16 @@ def max_unpool2d(
     input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
     output_size: Any = None,
 ) -> Any:  # fmt: skip
-    """Zeros with the input's elements where max_pool2d's indices say; several at one place add."""
+    """Zeros, with input's elements where max_pool2d's indices say; of several at one the last."""
     return _unpool(2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool3d(
+    input: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0,
+    output_size: Any = None,
+) -> Any:  # fmt: skip
+    """Zeros, with input's elements where max_pool3d's indices say; of several at one the last."""
+    return _unpool(3, input, indices, kernel_size, stride, padding, output_size)
 
 
 def local_response_norm(

@@ -269,7 +269,7 @@ def diff(
     if n < 0:
         raise RuntimeError(f"order must be non-negative but got {n}")
     d = wrap_dim(dim, len(shape_of(input)), "diff")
-    parts = [p for p in (prepend, input, append) if p is not None]
+    parts = [p for p in (prepend, input, append) if p is not None] if n else [input]
     y = cat(parts, d) if len(parts) > 1 else input
     for _ in range(n):
         m = max(shape_of(y)[d] - 1, 0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.ops.creation import finish
+from weft.ops.creation import between, finish
 from weft.ops.dispatch import wrap
 
 
@@ -84,8 +84,7 @@ def logspace(
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     d = dtype or dt.get_default_dtype()
-    end = start if steps == 1 else end
-    step = (end - start) / (steps - 1) if steps > 1 else 0.0
-    i = np.arange(steps, dtype=np.float64)
-    x = np.where(i < steps // 2, start + step * i, end - step * (steps - 1 - i))
-    return finish(wrap(np.power(float(base), x).astype(d.np)), requires_grad, device, "logspace")
+    x = between(start, end, steps, d)
+    root = float(base) if d.category == dt.FLOAT else float(int(base))
+    wide = np.power(root, x)
+    return finish(wrap(wide.astype(d.np)), requires_grad, device, "logspace")

@@ -125,25 +125,77 @@ def std_mean(
     return _root(v), m
 
 
+def _weights(name: str, w: Any, n: int, whole: bool) -> Any:
+    if len(shape_of(w)) > 1:
+        raise RuntimeError(
+            f"cov(): expected {name} to have one or fewer dimensions but got {name} with "
+            f"{len(shape_of(w))} dimensions"
+        )
+    if (dtype_of(w).category == dt.FLOAT) == whole or dtype_of(w) is dt.bool:
+        kind = "integral" if whole else "floating point"
+        raise RuntimeError(
+            f"cov(): expected {name} to have {kind} dtype but got {name} with {dtype_of(w).name} "
+            "dtype"
+        )
+    if numel(shape_of(w)) != n:
+        raise RuntimeError(
+            f"cov(): expected {name} to have the same numel as there are observations in the input "
+            f"but got {numel(shape_of(w))} != {n}"
+        )
+    if n and bool((w < 0).any()):
+        raise RuntimeError(f"cov(): {name} cannot be negative")
+    return w
+
+
 def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Any:
-    """The covariances of the rows of a matrix (variables) over its columns (observations)."""
-    if fweights is not None or aweights is not None:
-        raise NotImplementedError("cov: weights are not supported")
-    if len(shape_of(input)) > 2:
+    """The covariances of the rows of a matrix (variables) over its columns (observations).
+
+    An observation counts fweights times and weighs aweights.
+    """
+    shape = shape_of(input)
+    if len(shape) > 2:
         raise RuntimeError(
             "cov(): expected input to have two or fewer dimensions but got an input with "
-            f"{len(shape_of(input))} dimensions"
+            f"{len(shape)} dimensions"
         )
-    input = in_float(input)
-    x = input if len(shape_of(input)) == 2 else reshape(input, (1, numel(shape_of(input))))
+    if dtype_of(input) is dt.bool:
+        raise RuntimeError("cov(): bool dtype is not supported for input")
+    x = in_float(input)
+    x = x if len(shape) == 2 else reshape(x, (1, numel(shape)))
     n = shape_of(x)[1]
-    x = x - x.mean(1, keepdim=True)
-    y = x @ x.t() / float(n - correction) if n > correction else x @ x.t() / 0.0
-    return y if len(shape_of(input)) == 2 else reshape(y, ())
+    w = None
+    if fweights is not None:
+        w = _weights("fweights", fweights, n, True)
+    if aweights is not None:
+        heavy = _weights("aweights", aweights, n, False)
+        w = heavy if w is None else w * heavy
+    if w is None:
+        total, mean = float(n), x.mean(1, keepdim=True)
+    else:
+        total = w.sum()
+        mean = (x * w).sum(1, keepdim=True) / total
+    if w is None or correction == 0:
+        free = total - correction
+    elif aweights is None:
+        free = total - float(correction)
+    else:
+        free = total - (w * aweights).sum() / total * float(correction)
+    x = x - mean
+    y = x @ (x if w is None else x * w).t()
+    if w is None:
+        y = y / free if n > correction else y / 0.0
+    else:
+        y = y / free.clamp_min(0)
+    return reshape(y, ()) if shape_of(y) == (1, 1) else y
 
 
 def corrcoef(input: Any) -> Any:
     """The correlations of the rows of a matrix (variables) over its columns (observations)."""
+    if len(shape_of(input)) > 2:
+        raise RuntimeError(
+            "corrcoef(): expected input to have two or fewer dimensions but got an input with "
+            f"{len(shape_of(input))} dimensions"
+        )
     c = cov(input)
     if not shape_of(c):
         return c / c
