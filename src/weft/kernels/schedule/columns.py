@@ -80,12 +80,7 @@ class _Columns:
         lo, hi = f.split(f.mul(f.div(self.lines, inner), blocks))
         with f.loop(lo, hi) as units:
             first = f.mul(f.rem(units.i, blocks), lanes)
-            flat = f.div(units.i, blocks)
-            coords: list[Operand] = [first]
-            for d in reversed(range(s.rank - 1)):
-                coords.append(f.rem(flat, self.sizes[d]) if d else flat)
-                flat = f.div(flat, self.sizes[d]) if d else flat
-            coords.reverse()
+            coords = [*f.coordinates(f.div(units.i, blocks), self.sizes[:-1]), first]
             rows = []
             for k, d in enumerate((s.out_dtype, s.in_dtype)):
                 offset: Operand = 0

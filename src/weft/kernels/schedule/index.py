@@ -247,15 +247,6 @@ class _Index:
         self.limits, self.steps = take(m), take(m)
         self.strides = [take(s.rank) for _ in self.pointers]
 
-    def decode(self, flat: Operand, sizes: list[Value]) -> list[Operand]:
-        if not sizes:
-            return []
-        coords: list[Operand] = []
-        for n in reversed(sizes[1:]):
-            coords.append(self.f.rem(flat, n))
-            flat = self.f.div(flat, n)
-        return [flat, *reversed(coords)]
-
     def moved(self, rows: list[Value], coords: list[Operand], first: int) -> list[Value]:
         """The operands' addresses moved along dims first, first + 1, ..."""
         f = self.f
@@ -297,7 +288,7 @@ class _Index:
         inner = self.sizes[-1]
         first, last = (0, inner) if s.rank > 1 else f.split(inner, 16)
         with f.loop(lo, hi) as lines:
-            rows = self.moved(self.pointers, self.decode(lines.i, self.sizes[:-1]), 0)
+            rows = self.moved(self.pointers, f.coordinates(lines.i, self.sizes[:-1]), 0)
             if any(s.classes[2:]):
                 with f.loop(first, last) as loop:
                     ok, address = self.place(rows, loop.i)
@@ -332,7 +323,7 @@ class _Index:
             lanes = host().lanes(max(4, s.dtype.itemsize))
             first, last = f.split(self.sizes[-1], lanes)
             with f.loop(0, self.rows) as lines:
-                rows = self.moved(self.pointers, self.decode(lines.i, self.sizes[:-1]), 0)
+                rows = self.moved(self.pointers, f.coordinates(lines.i, self.sizes[:-1]), 0)
                 ok, address = self.place(rows, 0)
                 with f.iff(ok):
                     self._add_row(rows[0], address, first, last, lanes)
@@ -340,7 +331,7 @@ class _Index:
             return
         lo, hi = f.split(self.rows) if s.outer else (0, 1)
         with f.loop(lo, hi) as lines:
-            coords = self.decode(lines.i, self.sizes[: s.outer])
+            coords = f.coordinates(lines.i, self.sizes[: s.outer])
             self._in_order(self.moved(self.pointers, coords, 0), s.outer)
         f.ret()
 

@@ -337,24 +337,15 @@ class _Nest:
                 stop = f.min(f.add(start, width), self.sizes[-1])
                 if s.tiled:
                     outer, block = f.div(outer, self.blocks), f.rem(outer, self.blocks)
-                    coords = self._decode(outer, self.sizes[:-2])
+                    coords = f.coordinates(outer, self.sizes[:-2])
                     first = f.mul(block, self.lanes)
                     last = f.min(f.add(first, self.lanes), self.sizes[-2])
                     self._tile(coords, first, last, start, stop)
                 else:
-                    self._line(self._decode(outer, self.sizes[:-1]), start, stop)
+                    self._line(f.coordinates(outer, self.sizes[:-1]), start, stop)
         if s.stream and host().arch in ("x86_64", "amd64"):
             f.intrinsic("x86.sse.sfence", "void")
         f.ret()
-
-    def _decode(self, flat: Operand, sizes: list[Value]) -> list[Operand]:
-        """The coordinates of a flat index over the sizes."""
-        f = self.f
-        coords: list[Operand] = []
-        for n in reversed(sizes[1:]):
-            coords.append(f.rem(flat, n))
-            flat = f.div(flat, n)
-        return [flat, *reversed(coords)] if sizes else []
 
     def _tile(
         self, coords: list[Operand], first: Operand, last: Operand, start: Operand, stop: Operand

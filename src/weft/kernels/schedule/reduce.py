@@ -254,13 +254,6 @@ class _Reduce:
 
     # -- addresses
 
-    def decode(self, flat: Operand, sizes: list[Value]) -> list[Operand]:
-        coords: list[Operand] = []
-        for n in reversed(sizes[1:]):
-            coords.append(self.f.rem(flat, n))
-            flat = self.f.div(flat, n)
-        return [flat, *reversed(coords)]
-
     def dot(self, coords: list[Operand], strides: list[Value]) -> Operand:
         total: Operand = 0
         for c, s in zip(coords, strides, strict=True):
@@ -358,17 +351,17 @@ class _Reduce:
                 o, c = f.div(part, self.chunks), f.rem(part, self.chunks)
                 start = f.mul(c, CHUNK)
                 stop = f.min(f.add(start, CHUNK), self.count)
-            coords = self.decode(index, self.kept)
+            coords = f.coordinates(index, self.kept)
             rows = self.shifted(self.ins, coords, 0)
             first = self.op.start(LANES)
             if s.chunked:
                 acc = self._run(
-                    self.shifted(rows, self.decode(o, self.outer), 1), start, stop, first
+                    self.shifted(rows, f.coordinates(o, self.outer), 1), start, stop, first
                 )
             else:
                 carry = list(zip(self.op.types(LANES), first, strict=True))
                 with f.loop(0, self.total, 1, carry) as outer:
-                    here = self.shifted(rows, self.decode(outer.i, self.outer), 1)
+                    here = self.shifted(rows, f.coordinates(outer.i, self.outer), 1)
                     outer.next = list(self._run(here, start, stop, list(outer.carry)))
                 acc = outer.carry
             acc = self._halved(acc)
@@ -430,7 +423,7 @@ class _Reduce:
                 cell = f.gep(base, f.mul(parts.i, 16))
                 item = [f.load(t, f.gep(cell, 8 * k)) for k, t in enumerate(self.op.types(1))]
                 parts.next = list(self.op.step(list(parts.carry), item, 1))
-            coords = self.decode(outputs.i, self.kept)
+            coords = f.coordinates(outputs.i, self.kept)
             offset = self.dot(coords, self.out_strides)
             self.write(list(parts.carry), f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
         f.ret()
@@ -444,7 +437,9 @@ class _Reduce:
             lo, hi = f.split(f.mul(self.outputs, parts))
             with f.loop(lo, hi) as units:
                 line, part = f.div(units.i, parts), f.rem(units.i, parts)
-                self._column(_Place(self, self.decode(line, self.kept), line, part, parts, room), 1)
+                self._column(
+                    _Place(self, f.coordinates(line, self.kept), line, part, parts, room), 1
+                )
             return
         width = self.kept[-1]
         step = f.mul(self.block, lanes)
@@ -453,7 +448,7 @@ class _Reduce:
         with f.loop(lo, hi) as units:
             line, block = f.div(units.i, blocks), f.rem(units.i, blocks)
             line, part = f.div(line, parts), f.rem(line, parts)
-            coords = self.decode(line, self.kept[:-1]) if s.ranks[0] > 1 else []
+            coords = f.coordinates(line, self.kept[:-1]) if s.ranks[0] > 1 else []
             first = f.mul(block, step)
             left = f.min(f.sub(width, first), step)
             vectors = f.div(left, lanes)
@@ -498,7 +493,7 @@ class _Reduce:
 
         def group(here: list[Value]) -> None:
             with f.loop(start, stop) as loop:
-                at = self.shifted(here, self.decode(loop.i, self.inner), 2)
+                at = self.shifted(here, f.coordinates(loop.i, self.inner), 2)
                 lane = f.op("and", loop.i, LANES - 1)
                 with f.loop(0, vectors) as u:
                     item = [self.values(at, f.mul(u.i, lanes), mask, count, 0)]
@@ -508,11 +503,11 @@ class _Reduce:
                     put(cell, op.step(get(cell), item, lanes))
 
         if s.chunked:
-            outer = self.decode(f.div(place.part, self.chunks), self.outer)
+            outer = f.coordinates(f.div(place.part, self.chunks), self.outer)
             group(self.shifted(place.rows, outer, 1))
         else:
             with f.loop(0, self.total) as outside:
-                group(self.shifted(place.rows, self.decode(outside.i, self.outer), 1))
+                group(self.shifted(place.rows, f.coordinates(outside.i, self.outer), 1))
         half = LANES // 2
         while half:
             with f.loop(0, f.min(f.sub(used, half), half)) as loop, f.loop(0, vectors) as u:

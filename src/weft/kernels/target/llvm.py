@@ -333,6 +333,14 @@ class Function:
         """
         return [self.load(t, self.gep(pointer, start + i, "i64"), 8) for i, t in enumerate(types)]
 
+    def coordinates(self, flat: Operand, sizes: Sequence[Operand]) -> list[Operand]:
+        """The coordinates of a flat index over the sizes."""
+        coords: list[Operand] = []
+        for n in reversed(sizes[1:]):
+            coords.append(self.rem(flat, n))
+            flat = self.div(flat, n)
+        return [flat, *reversed(coords)] if sizes else []
+
     # -- calls
 
     def call(self, name: str, returns: str, *args: Operand) -> Value:
