@@ -37,7 +37,7 @@ from weft.kernels.schedule.attention_tiles import (
 )
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
@@ -128,11 +128,6 @@ def sums_dtype(q: Layout) -> D.dtype:
 def mask_kind(q: Layout, mask: Layout | None) -> str:
     """Which kernel reads this mask."""
     return "none" if mask is None else "bool" if mask.dtype == D.bool.np else "float"
-
-
-def up(value: int, unit: int = 64) -> int:
-    """`value` rounded up to a multiple of `unit`."""
-    return -(-value // unit) * unit
 
 
 def strides3(layout: Layout | None) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.attention import check, mask_kind, strides3, sums_dtype, up
+from weft.kernels.schedule.attention import check, mask_kind, strides3, sums_dtype
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     MASKS,
@@ -34,7 +34,7 @@ from weft.kernels.schedule.attention_tiles import (
 )
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const

@@ -31,7 +31,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import KC, tile_for
+from weft.kernels.schedule.tile import KC, tile_for, up
 from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
@@ -243,10 +243,6 @@ def tap_offsets(slab: Slab, kernel: Pair, stride: Pair, dilation: Pair) -> list[
     return offsets
 
 
-def _up(value: int, unit: int = 64) -> int:
-    return -(-value // unit) * unit
-
-
 def _plan(
     source: Layout, w: Layout, out: Layout, groups: int, slab: Slab, row_step: int, step_h: int,
     top: int, parts: tuple[Part, ...], weights: Weights, biased: bool,
@@ -272,15 +268,15 @@ def _plan(
     parallel = work >= PARALLEL_WORK
     # too few panels for the threads: cut the rows too
     wanted = -(-2 * (threads.get_num_threads() if parallel else 1) // (units * sum(panels)))
-    row_chunk = min(rows, _up(-(-rows // wanted), tile.rows))
+    row_chunk = min(rows, up(-(-rows // wanted), tile.rows))
     row_chunks = -(-rows // row_chunk)
     unit_items = sum(panels) * row_chunks
     deepest = max(channels * len(p.taps) for p in parts)
-    panel_at = 0 if slab.direct else _up(unit_images * image_pitch * size)
-    c_at = panel_at + _up(min(KC, max(deepest, 1)) * tile.columns * size)
-    table_at = c_at + _up(row_chunk * tile.columns * size)
-    work_size = _up(table_at + 8 * (deepest + row_chunk + 2))
-    gathered = _up(w.size * size) if weights.gather else 0
+    panel_at = 0 if slab.direct else up(unit_images * image_pitch * size)
+    c_at = panel_at + up(min(KC, max(deepest, 1)) * tile.columns * size)
+    table_at = c_at + up(row_chunk * tile.columns * size)
+    work_size = up(table_at + 8 * (deepest + row_chunk + 2))
+    gathered = up(w.size * size) if weights.gather else 0
     head = {
         "groups": groups, "rows": rows, "row_chunk": row_chunk, "row_chunks": row_chunks,
         "channels": channels, "images": images, "unit_images": unit_images,

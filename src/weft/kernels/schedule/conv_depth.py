@@ -13,7 +13,7 @@ from weft.kernels.schedule.conv import Pair, image_slab, tap_offsets
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import KC, Tile, tile_for
+from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 from weft.runtime import native
@@ -42,9 +42,9 @@ def plan_depthwise_dw(
     )
     offsets = tap_offsets(slab, kernel, stride, dilation)
     x_pitch, g_pitch = slab.plane + lanes, oh * ow + lanes
-    xt_at = _up(lanes * x_pitch * size)
+    xt_at = up(lanes * x_pitch * size)
     g_at = xt_at * 2
-    gt_at = g_at + _up(lanes * g_pitch * size)
+    gt_at = g_at + up(lanes * g_pitch * size)
     sums_at = 2 * gt_at - g_at
     blocks, chunks = -(-channels // lanes), -(-len(offsets) // _TAPS)
     values = (
@@ -52,17 +52,13 @@ def plan_depthwise_dw(
         *x.strides, *x.shape[2:], *g.strides, slab.rows, slab.top, slab.left,
         slab.row_pitch, slab.phase_pitch, slab.phases, row_step,
         x_pitch, g_pitch, xt_at, g_at, gt_at, sums_at,
-        sums_at + _up(2 * _TAPS * lanes * size),
+        sums_at + up(2 * _TAPS * lanes * size),
     )  # fmt: skip
     # a last chunk repeats the last tap
     offsets += [offsets[-1]] * (chunks * _TAPS - len(offsets))
     work = 2 * g.size * len(offsets)
     stage = Stage(_kernels(d.name)["depthwise_dw"], work >= PARALLEL_WORK)
     return Launch((stage,), (*values, *offsets), 0, values[-1], work < QUICK_WORK)
-
-
-def _up(value: int) -> int:
-    return -(-value // 64) * 64
 
 
 @cache

@@ -23,7 +23,7 @@ from weft.kernels.schedule.conv_depth import plan_depthwise_dw
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import KC, Tile, tile_for
+from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module
 from weft.runtime import native, threads
@@ -77,9 +77,9 @@ def plan_conv2d_dw(
     image_pitch = (
         x.strides[0] if slab.direct else min((row_chunk - 2) // taps + 2, channels) * slab.plane
     )
-    panel_at = 0 if slab.direct else _up(ring * image_pitch * size)
-    c_at = panel_at + _up((KC + tile.lanes) * tile.columns * size)
-    table_at = c_at + _up(row_chunk * tile.columns * size)
+    panel_at = 0 if slab.direct else up(ring * image_pitch * size)
+    c_at = panel_at + up((KC + tile.lanes) * tile.columns * size)
+    table_at = c_at + up(row_chunk * tile.columns * size)
     head = {
         "groups": groups, "rows": rows, "row_chunk": row_chunk, "row_chunks": -(-rows // row_chunk),
         "part_taps": taps, "columns": columns, "panels": panels, "channels": channels,
@@ -93,16 +93,12 @@ def plan_conv2d_dw(
         "image_pitch": image_pitch, "row_step": row_step,
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "panel_at": panel_at, "c_at": c_at, "table_at": table_at,
-        "work_size": _up(table_at + 8 * (2 * KC + row_chunk)),
+        "work_size": up(table_at + 8 * (2 * KC + row_chunk)),
     }  # fmt: skip
     code = _kernels(d.name)
     ints = (*(head[n] for n in _HEAD), *offsets)
     stage = Stage(code["conv_dw"], parallel)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
-
-
-def _up(value: int) -> int:
-    return -(-value // 64) * 64
 
 
 @cache

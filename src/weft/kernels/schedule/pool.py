@@ -24,7 +24,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile
+from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
     BYTES,
@@ -171,8 +171,8 @@ def _plan_windows(
     length = -(-((ow - 1) * step + reach[1] + 1) // step) + tile.lanes
     head["slab_rows"] = (oh - 1) * window.stride[0] + reach[0] + 1
     head["phase_pitch"], head["row_pitch"] = length, length * step
-    head["table_at"] = _up(head["slab_rows"] * head["row_pitch"] * tile.itemsize)
-    head["work_size"] = head["table_at"] + _up((ow + tile.lanes) * 8)
+    head["table_at"] = up(head["slab_rows"] * head["row_pitch"] * tile.itemsize)
+    head["work_size"] = head["table_at"] + up((ow + tile.lanes) * 8)
     columns = [q * window.dilation[1] for q in range(window.kernel[1])]
     offsets = [c % step * length + c // step for c in columns]
     work = out.size * window.kernel[0] * window.kernel[1] + x.size
@@ -200,7 +200,7 @@ def _plan_planes(
     d = D.from_np(read.dtype)
     # halves are summed in a float32 plane
     wide = image is out and d in (D.float16, D.bfloat16)
-    head["work_size"] = _up(4 * image.shape[2] * image.shape[3]) if wide else 0
+    head["work_size"] = up(4 * image.shape[2] * image.shape[3]) if wide else 0
     work = 4 * (read.size + image.size)
     stage = Stage(_kernels(d.name)[kernel], work >= PARALLEL_WORK)
     ints = tuple(head[n] for n in _HEAD)
@@ -209,10 +209,6 @@ def _plan_planes(
 
 def _plane(a: Layout) -> Pair:
     return a.shape[2], a.shape[3]
-
-
-def _up(value: int) -> int:
-    return -(-value // 64) * 64
 
 
 _KERNELS = (

@@ -55,3 +55,8 @@ def tile_for(element: str) -> Tile:
     lanes = host.lanes(BYTES[element])
     rows = 6 if host.has_fma and (host.registers < 32 or host.vector_bits == 512) else 4
     return Tile(element, lanes, rows, 4 if host.registers >= 32 else 2, host.has_fma)
+
+
+def up(value: int, unit: int = 64) -> int:
+    """`value` rounded up to a multiple of `unit`."""
+    return -(-value // unit) * unit
