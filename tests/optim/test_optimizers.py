@@ -273,3 +273,17 @@ def test_other_dtypes_keep_their_dtype(name, dtype):
     optimizer = getattr(optim, name)([p], lr=0.125)
     optimizer.step()
     assert p.dtype is dtype and (p.detach().to(weft.float32).numpy() < 1).all()
+
+
+def test_a_wrapper_that_never_calls_init_still_steps():
+    class Wrapper(weft.optim.Optimizer):
+        def __init__(self, inner):
+            self.inner = inner
+
+        def step(self, closure=None):
+            return self.inner.step(closure)
+
+    p = weft.nn.Parameter(weft.ones(1))
+    p.grad = weft.ones(1)
+    Wrapper(weft.optim.SGD([p], lr=0.5)).step()
+    assert p.item() == 0.5

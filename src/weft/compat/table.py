@@ -51,6 +51,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.cuda.nvtx": (_T + "nvtx",),
     "torch.distributed.nn": (_T + "distributed",),
     "torch.distributed.distributed_c10d": (_T + "distributed",),
+    "torch.distributed.device_mesh": (_T + "distributed_tensor",),
+    "torch.distributed.tensor": (_T + "distributed_tensor",),
     "torch.distributed": (_T + "distributed",),
     "torch.distributions": ("weft.distributions",),
     "torch.fft": (),

@@ -61,6 +61,8 @@ def _with_hooks(step: Callable) -> Callable:
 
     @functools.wraps(step)
     def hooked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "_optimizer_step_pre_hooks" not in self.__dict__:  # a wrapper that skipped __init__
+            return step(self, *args, **kwargs)
         given = (self, *args)
         for hook in (*_global_pre_hooks.values(), *self._optimizer_step_pre_hooks.values()):
             got = hook(self, given, kwargs)

@@ -12,7 +12,17 @@ import weft
 __all__ = ["Final"]
 
 T = TypeVar("T")
-ScriptModule = weft.nn.Module
+
+
+class ScriptModule(weft.nn.Module):
+    """A base class for programs that name it; scripting a module does not make it one."""
+
+
+class RecursiveScriptModule(ScriptModule):
+    """No module is one."""
+
+
+TopLevelTracedModule = TracedModule = RecursiveScriptModule
 ScriptFunction = Callable
 _warned: set[str] = set()
 

@@ -8,6 +8,7 @@ from typing import Any
 import weft
 from weft.compat.torch_.autograd import Variable
 from weft.compat.torch_.cuda import OutOfMemoryError
+from weft.compat.torch_.jit import ScriptModule
 from weft.compat.torch_.legacy import (
     BFloat16Tensor,
     BoolTensor,
@@ -26,11 +27,10 @@ from weft.io.torch_file import load, save
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
-    "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ShortTensor", "TensorType",
-    "Variable", "load", "save", "set_default_tensor_type",
+    "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ScriptModule", "ShortTensor",
+    "TensorType", "Variable", "load", "save", "set_default_tensor_type",
 ]  # fmt: skip
 
-ScriptModule = weft.nn.Module
 legacy_contiguous_format = weft.contiguous_format
 
 
