@@ -448,6 +448,7 @@ Tensor.real = property(complex_parts.real)  # type: ignore[attr-defined]
 Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
 Tensor.H = property(complex_parts.hermitian)
 Tensor.layout = layouts.strided  # type: ignore[attr-defined]
-for _name in ["is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan"]:
+_KINDS = ("is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan")
+for _name in _KINDS:
     if not hasattr(Tensor, _name):
         setattr(Tensor, _name, False)  # kinds of tensors that Weft has none of
