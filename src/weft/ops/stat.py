@@ -174,6 +174,7 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
     else:
         total = w.sum()
         mean = (x * w).sum(1, keepdim=True) / total
+    free: Any  # a number without weights, a tensor with them
     if w is None or correction == 0:
         free = total - correction
     elif aweights is None:
