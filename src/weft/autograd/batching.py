@@ -17,6 +17,7 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state
 from weft.core.op import Op
+from weft.core.types import contiguous_strides
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.join import Concat
@@ -43,16 +44,6 @@ class _Row:
             "vmap: the value of a batched tensor was asked for inside the function (by .item(), "
             "bool(), numpy(), or control flow that depends on data). Use weft.where for choices."
         )
-
-
-def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides in elements of a C-contiguous tensor."""
-    out: list[int] = []
-    step = 1
-    for n in reversed(shape):
-        out.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(out))
 
 
 def _ghost_of(level: Level, batch: Any, dim: int) -> Any:

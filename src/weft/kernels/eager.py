@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Expr, cast
+from weft.core.types import broadcast_shapes
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.index import plan_gather, plan_index, plan_index_put, plan_scatter
 from weft.kernels.schedule.nest import Planned, plan_nest
@@ -65,9 +66,7 @@ def plan_reduce(
     `dims` None (or none at all) reduces every dim.  `post` reads the result as Arg(0) in the
     accumulator's dtype.
     """
-    shape: tuple[int, ...] = ()
-    for x in in_layouts:
-        shape = _broadcast(shape, x.shape)
+    shape = broadcast_shapes(*(x.shape for x in in_layouts))
     wanted = None if dims is None or not len(dims) else tuple(dims)
     planned = plan_reduction(
         kind, pre, wanted, keepdim, tuple(in_layouts), out_layout, shape, post
@@ -97,9 +96,3 @@ def _with_scalars(
     planned: Planned, exprs: tuple[Expr, ...], scalars: tuple[float | int, ...]
 ) -> Launch:
     return planned.with_scalars(scalars)
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    rank = max(len(a), len(b))
-    a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
-    return tuple(n if m == 1 else m for m, n in zip(a, b, strict=True))
