@@ -145,11 +145,13 @@ class RemovableHandle:
 
     _ids = itertools.count()
 
-    def __init__(self, hooks: dict, hook: Any = None) -> None:
+    def __init__(self, hooks: dict, hook: Any = None, *, prepend: bool = False) -> None:
         self._hooks = hooks
         self.id = next(RemovableHandle._ids)
         if hook is not None:
             hooks[self.id] = hook
+        if prepend:  # before those that stand there; an OrderedDict's
+            hooks.move_to_end(self.id, last=False)  # type: ignore[attr-defined]
 
     def remove(self) -> None:
         self._hooks.pop(self.id, None)

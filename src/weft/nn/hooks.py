@@ -33,18 +33,9 @@ class Everywhere:
     buffer: OrderedDict[int, Callable] = OrderedDict()
 
 
-def add(hooks: OrderedDict, hook: Callable, *, prepend: bool = False) -> RemovableHandle:
-    """Put `hook` last (or first) in `hooks`; returns the handle that takes it out."""
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    if prepend:
-        hooks.move_to_end(handle.id, last=False)
-    return handle
-
-
 def _add_everywhere(hooks: OrderedDict, hook: Callable) -> RemovableHandle:
     Everywhere.active = True
-    return add(hooks, hook)
+    return RemovableHandle(hooks, hook)
 
 
 def register_module_forward_pre_hook(hook: Callable) -> RemovableHandle:
@@ -76,17 +67,17 @@ def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
 
 def register_module_module_registration_hook(hook: Callable) -> RemovableHandle:
     """hook(module, name, submodule) when a module is assigned to any module."""
-    return add(Everywhere.module, hook)
+    return RemovableHandle(Everywhere.module, hook)
 
 
 def register_module_parameter_registration_hook(hook: Callable) -> RemovableHandle:
     """hook(module, name, parameter) when a parameter is assigned to any module."""
-    return add(Everywhere.parameter, hook)
+    return RemovableHandle(Everywhere.parameter, hook)
 
 
 def register_module_buffer_registration_hook(hook: Callable) -> RemovableHandle:
     """hook(module, name, buffer) when a buffer is assigned to any module."""
-    return add(Everywhere.buffer, hook)
+    return RemovableHandle(Everywhere.buffer, hook)
 
 
 def replaced(hooks: Iterable[Callable], module: Any, name: str, value: Any) -> Any:

@@ -379,11 +379,11 @@ class Module(Tree):
 
     def _hook(self, place: str, hook: Callable, *, prepend: bool = False) -> RemovableHandle:
         self._hooked = True
-        return hooks.add(self.__dict__[place], hook, prepend=prepend)
+        return RemovableHandle(self.__dict__[place], hook, prepend=prepend)
 
     def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, prefix, keep_vars) before state_dict collects this module."""
-        return hooks.add(self._state_dict_pre_hooks, hook)
+        return RemovableHandle(self._state_dict_pre_hooks, hook)
 
     def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, state_dict, prefix, local_metadata), which must return None."""
@@ -392,10 +392,10 @@ class Module(Tree):
             if hook(*args) is not None:
                 raise RuntimeError("state_dict post-hook must return None")
 
-        return hooks.add(self._state_dict_hooks, checked)
+        return RemovableHandle(self._state_dict_hooks, checked)
 
     def _register_state_dict_hook(self, hook: Callable) -> RemovableHandle:
-        return hooks.add(self._state_dict_hooks, hook)
+        return RemovableHandle(self._state_dict_hooks, hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, state_dict, prefix, metadata, strict, missing, unexpected, errors)."""
@@ -404,11 +404,11 @@ class Module(Tree):
     def _register_load_state_dict_pre_hook(
         self, hook: Callable, with_module: bool = False
     ) -> RemovableHandle:
-        return hooks.add(self._load_state_dict_pre_hooks, _LoadPreHook(hook, with_module))
+        return RemovableHandle(self._load_state_dict_pre_hooks, _LoadPreHook(hook, with_module))
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, incompatible_keys), which may change the keys in place."""
-        return hooks.add(self._load_state_dict_post_hooks, hook)
+        return RemovableHandle(self._load_state_dict_post_hooks, hook)
 
     # ------------------------------------------------------------------ saving and loading
 
