@@ -9,26 +9,9 @@ import weft
 from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, broadcast_all
-from weft.distributions.normal import Normal
+from weft.distributions.normal import LocScale, Normal
 
 _EULER = 0.57721566490153286060
-
-
-class _LocScale(Distribution):
-    """Distributions of (x - loc) / scale."""
-
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real  # type: ignore[assignment]
-    has_rsample = True
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = broadcast_all(loc, scale)
-        plain = not isinstance(loc, Tensor) and not isinstance(scale, Tensor)
-        super().__init__(() if plain else self.loc.size(), validate_args=validate_args)
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
 
 class Uniform(Distribution):
@@ -121,7 +104,7 @@ class Exponential(Distribution):
         return 1.0 - weft.log(self.rate)
 
 
-class Laplace(_LocScale):
+class Laplace(LocScale):
     """p(x) = exp(-|x - loc| / scale) / (2 scale)"""
 
     @property
@@ -154,7 +137,7 @@ class Laplace(_LocScale):
         return 1 + weft.log(2 * self.scale)
 
 
-class Cauchy(_LocScale):
+class Cauchy(LocScale):
     """p(x) = 1 / (pi scale (1 + ((x - loc) / scale)^2))"""
 
     @property
@@ -181,7 +164,7 @@ class Cauchy(_LocScale):
         return math.log(4 * math.pi) + self.scale.log()
 
 
-class Gumbel(_LocScale):
+class Gumbel(LocScale):
     """p(x) = exp(-z - exp(-z)) / scale with z = (x - loc) / scale"""
 
     @property

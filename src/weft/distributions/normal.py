@@ -11,8 +11,8 @@ from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, broadcast_all
 
 
-class Normal(Distribution):
-    """p(x) = exp(-(x - loc)^2 / (2 scale^2)) / (scale sqrt(2 pi))"""
+class LocScale(Distribution):
+    """Distributions of (x - loc) / scale."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real  # type: ignore[assignment]
@@ -24,11 +24,15 @@ class Normal(Distribution):
         super().__init__(() if plain else self.loc.size(), validate_args=validate_args)
 
     @property
-    def mean(self) -> Tensor:
+    def mode(self) -> Tensor:
         return self.loc
 
+
+class Normal(LocScale):
+    """p(x) = exp(-(x - loc)^2 / (2 scale^2)) / (scale sqrt(2 pi))"""
+
     @property
-    def mode(self) -> Tensor:
+    def mean(self) -> Tensor:
         return self.loc
 
     @property
