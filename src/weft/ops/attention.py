@@ -24,7 +24,7 @@ from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.dropout import dropout
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import by_folding
 from weft.ops.reduce import amax, sum
 from weft.ops.softmax import softmax
 from weft.ops.view import expand, narrow, reshape, select, transpose, unsqueeze
@@ -48,13 +48,7 @@ class AttentionOp(Op, abstract=True):
             s = np.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf)
         return s
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        if any(d is None for d in dims):
-            return by_loop(self, size, dims, *xs)
-        moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
-        n = moved[0].shape[1]
-        y = apply(self, *(reshape(x, (size * n, *x.shape[2:])) for x in moved))
-        return reshape(y, (size, n, *y.shape[1:])), 0
+    vmap = by_folding
 
 
 def _need_fit(q: Type, k: Type, v: Type, mask: tuple[Type, ...]) -> None:

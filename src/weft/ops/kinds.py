@@ -121,5 +121,15 @@ def by_loop(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
     return apply(_join(), *(r.unsqueeze(0) for r in rows)), 0
 
 
+def by_folding(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+    """The vmap rule of ops over a batch in dim 0 of every operand: both batches become one."""
+    if any(d is None for d in dims):
+        return by_loop(self, size, dims, *xs)
+    moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
+    n = moved[0].shape[1]
+    y = apply(self, *(x.reshape(size * n, *x.shape[2:]) for x in moved))
+    return y.reshape(size, n, *y.shape[1:]), 0
+
+
 def _join() -> Op:
     return REGISTRY["Concat"](0)  # the room of Concat builds on this module

@@ -23,7 +23,7 @@ from weft.kernels.layout import Layout
 from weft.ops.activation import spelled
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import by_folding
 from weft.ops.view import reshape
 from weft.runtime.native import Launch
 
@@ -61,8 +61,7 @@ class PoolOp(Op, abstract=True):
             raise RuntimeError(f"{self}: no window fits an image of {x.shape[2:]}")
         return Type((*x.shape[:2], *out), x.dtype)
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        return _fold_batch(self, size, dims, *xs)
+    vmap = by_folding
 
 
 def windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
@@ -72,16 +71,6 @@ def windows(n: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
         return room // s + 1
     count = -(-room // s) + 1
     return count - 1 if (count - 1) * s >= n + p else count
-
-
-def _fold_batch(op: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-    """The batch folded into N; every operand is batched or it is done row by row."""
-    if any(d is None for d in dims):
-        return by_loop(op, size, dims, *xs)
-    moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
-    rows = moved[0].shape[1]
-    y = apply(op, *(reshape(x, (size * rows, *x.shape[2:])) for x in moved))
-    return reshape(y, (size, rows, *y.shape[1:])), 0
 
 
 class MaxPool2d(PoolOp):
@@ -152,8 +141,7 @@ class PlanePut(Op):
     def vjp(self, gy: Any, y: Any, g: Any, places: Any) -> tuple:
         return (apply(PlaneTake(), gy, places), None)
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        return _fold_batch(self, size, dims, *xs)
+    vmap = by_folding
 
     samples = (
         sample((2, 2, 2, 3), (2, 2, 2, 3), of=("float32", "int64"), low=0, high=20, size=(4, 5)),
@@ -180,8 +168,7 @@ class PlaneTake(Op):
     def vjp(self, g: Any, y: Any, x: Any, places: Any) -> tuple:
         return (apply(PlanePut(tuple(x.shape[2:])), g, places), None)
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        return _fold_batch(self, size, dims, *xs)
+    vmap = by_folding
 
     samples = (sample((2, 2, 4, 5), (2, 2, 2, 3), of=("float32", "int64"), low=0, high=20),)
 
@@ -272,8 +259,7 @@ class AdaptivePool(Op, abstract=True):
             raise RuntimeError(f"{self}: an image of {x.shape[2:]} has no parts")
         return Type((*x.shape[:2], *self.size), x.dtype)
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        return _fold_batch(self, size, dims, *xs)
+    vmap = by_folding
 
     samples = (sample((2, 3, 6, 7), size=(2, 3)), sample((1, 2, 3, 4), size=(1, 1)),
                sample((1, 1, 2, 3), size=(3, 5)))  # fmt: skip

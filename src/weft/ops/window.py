@@ -11,6 +11,7 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.conv import sizes
 from weft.ops.dispatch import apply, shape_of
+from weft.ops.kinds import by_folding
 from weft.ops.view import reshape, unsqueeze
 
 Pair = tuple[int, int]
@@ -45,11 +46,7 @@ class WindowOp(Op, abstract=True):
                 rows = slice(y, y + (oh - 1) * self.stride[0] + 1, self.stride[0])
                 yield p, q, (..., rows, slice(x, x + (ow - 1) * self.stride[1] + 1, self.stride[1]))
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        moved = x.movedim(dims[0], 0)
-        n = moved.shape[1]
-        y = apply(self, reshape(moved, (size * n, *moved.shape[2:])))
-        return reshape(y, (size, n, *y.shape[1:])), 0
+    vmap = by_folding
 
 
 class ImageToColumns(WindowOp):
