@@ -38,22 +38,14 @@ _HOOK_DICTS = tuple(
 )  # fmt: skip
 
 
-def _add(hooks: OrderedDict, hook: Callable, *, prepend: bool = False) -> RemovableHandle:
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    if prepend:
-        hooks.move_to_end(handle.id, last=False)
-    return handle
-
-
 def register_optimizer_step_pre_hook(hook: Callable) -> RemovableHandle:
     """hook(optimizer, args, kwargs) before every optimizer's step."""
-    return _add(_global_pre_hooks, hook)
+    return RemovableHandle(_global_pre_hooks, hook)
 
 
 def register_optimizer_step_post_hook(hook: Callable) -> RemovableHandle:
     """hook(optimizer, args, kwargs) after every optimizer's step."""
-    return _add(_global_post_hooks, hook)
+    return RemovableHandle(_global_post_hooks, hook)
 
 
 def _with_hooks(step: Callable) -> Callable:
@@ -267,35 +259,35 @@ class Optimizer:
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
         """hook(optimizer, args, kwargs) before step; may return new (args, kwargs)."""
-        return _add(self._optimizer_step_pre_hooks, hook)
+        return RemovableHandle(self._optimizer_step_pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
         """hook(optimizer, args, kwargs) after step."""
-        return _add(self._optimizer_step_post_hooks, hook)
+        return RemovableHandle(self._optimizer_step_post_hooks, hook)
 
     def register_state_dict_pre_hook(
         self, hook: Callable, prepend: bool = False
     ) -> RemovableHandle:
         """hook(optimizer) before state_dict."""
-        return _add(self._optimizer_state_dict_pre_hooks, hook, prepend=prepend)
+        return RemovableHandle(self._optimizer_state_dict_pre_hooks, hook, prepend=prepend)
 
     def register_state_dict_post_hook(
         self, hook: Callable, prepend: bool = False
     ) -> RemovableHandle:
         """hook(optimizer, state_dict) after state_dict; a result replaces it."""
-        return _add(self._optimizer_state_dict_post_hooks, hook, prepend=prepend)
+        return RemovableHandle(self._optimizer_state_dict_post_hooks, hook, prepend=prepend)
 
     def register_load_state_dict_pre_hook(
         self, hook: Callable, prepend: bool = False
     ) -> RemovableHandle:
         """hook(optimizer, state_dict) before loading; a result replaces the state_dict."""
-        return _add(self._optimizer_load_state_dict_pre_hooks, hook, prepend=prepend)
+        return RemovableHandle(self._optimizer_load_state_dict_pre_hooks, hook, prepend=prepend)
 
     def register_load_state_dict_post_hook(
         self, hook: Callable, prepend: bool = False
     ) -> RemovableHandle:
         """hook(optimizer) after loading."""
-        return _add(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
+        return RemovableHandle(self._optimizer_load_state_dict_post_hooks, hook, prepend=prepend)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
