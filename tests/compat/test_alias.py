@@ -161,3 +161,18 @@ def test_coverage_is_what_was_promised():
     assert len(set(NAMES[:300]) & set(missing)) <= 4
     assert len(set(NAMES[:700]) & set(missing)) <= 25
     assert len(missing) <= 80, missing
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: weft.ones(2).cuda(),
+        lambda: weft.ones(2).to("cuda"),
+        lambda: weft.zeros(2, device="cuda:1"),
+        lambda: weft.nn.Linear(2, 2).cuda(),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_as_torch_refuses(use):
+    with pytest.raises(AssertionError, match="Torch not compiled with CUDA enabled"):
+        use()
+    assert weft.device("cuda:0").index == 0  # naming one is free

@@ -45,9 +45,12 @@ cpu = device("cpu")
 
 
 def require_cpu(d: device | str | None, op: str) -> None:
-    """Raise unless `d` is the CPU (or None)."""
+    """Raise unless `d` is the CPU (or None): AssertionError for cuda and xpu, as torch."""
     if d is None:
         return
     d = d if isinstance(d, device) else device(d)
     if d.type != "cpu":
-        raise RuntimeError(f"{op}: device '{d}' is not available: Weft computes on the CPU only")
+        why = f"{op}: device '{d}' is not available: Weft computes on the CPU only"
+        if d.type in ("cuda", "xpu"):  # the words that programs look for
+            raise AssertionError(f"Torch not compiled with {d.type.upper()} enabled. {why}")
+        raise RuntimeError(why)
