@@ -42,7 +42,7 @@ def fuse(g: Graph) -> list[Group]:
     _absorb_into_reductions(g, groups, group_of)
     for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
         groups[group_of[id(later)]].before.add(group_of[id(earlier)])
-    return _ordered(groups, group_of)
+    return _ordered(groups)
 
 
 def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
@@ -136,7 +136,7 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
                     other.before.add(source)
 
 
-def _ordered(groups: list[Group], group_of: dict[int, int]) -> list[Group]:
+def _ordered(groups: list[Group]) -> list[Group]:
     """Groups after those they read from; among the ready ones, program order."""
     out: list[Group] = []
     state: dict[int, int] = {}

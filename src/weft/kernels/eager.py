@@ -8,7 +8,6 @@ stages.  Reductions: see schedule/reduce.py for the order of their sums.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Expr, cast
@@ -36,7 +35,7 @@ def plan_elementwise(
 ) -> Launch:
     """out = expr(in_0, in_1, ...); `scalars` are the values of its Param nodes."""
     planned = plan_nest((expr,), tuple(in_layouts), (out_layout,))
-    return _given(planned, (expr,), scalars)
+    return _given(planned, scalars)
 
 
 def plan_fused(
@@ -71,7 +70,7 @@ def plan_reduce(
     planned = plan_reduction(
         kind, pre, wanted, keepdim, tuple(in_layouts), out_layout, shape, post
     )  # fmt: skip
-    return _given(planned, (pre,) if post is None else (pre, post), scalars)
+    return _given(planned, scalars)
 
 
 def plan_copy(in_layout: Layout, out_layout: Layout) -> Launch:
@@ -85,14 +84,7 @@ def plan_cast(in_layout: Layout, out_layout: Layout) -> Launch:
     return plan_nest((expr,), (in_layout,), (out_layout,)).launch
 
 
-def _given(planned: Planned, exprs: tuple[Expr, ...], scalars: Sequence[float | int]) -> Launch:
+def _given(planned: Planned, scalars: Sequence[float | int]) -> Launch:
     if not planned.params:
         return planned.launch
-    return _with_scalars(planned, exprs, tuple(scalars))
-
-
-@lru_cache(maxsize=4096)
-def _with_scalars(
-    planned: Planned, exprs: tuple[Expr, ...], scalars: tuple[float | int, ...]
-) -> Launch:
-    return planned.with_scalars(scalars)
+    return planned.with_scalars(tuple(scalars))

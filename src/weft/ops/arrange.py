@@ -90,7 +90,7 @@ def ravel(input: Any) -> Any:
     return reshape(input, (numel(shape_of(input)),))
 
 
-def _at_least(n: int, tensors: tuple, grow: Any) -> Any:
+def _at_least(tensors: tuple, grow: Any) -> Any:
     xs = _list(tensors)
     out = tuple(grow(x) for x in xs)
     single = len(tensors) == 1 and isinstance(tensors[0], Handle)
@@ -111,17 +111,17 @@ def _three(x: Any) -> Any:
 
 def atleast_1d(*tensors: Any) -> Any:
     """0-dim tensors as vectors of one element."""
-    return _at_least(1, tensors, _one)
+    return _at_least(tensors, _one)
 
 
 def atleast_2d(*tensors: Any) -> Any:
     """Tensors of fewer dims with dims of size 1 in front."""
-    return _at_least(2, tensors, _two)
+    return _at_least(tensors, _two)
 
 
 def atleast_3d(*tensors: Any) -> Any:
     """Vectors (n) as (1, n, 1), matrices (m, n) as (m, n, 1)."""
-    return _at_least(3, tensors, _three)
+    return _at_least(tensors, _three)
 
 
 def vstack(tensors: Sequence[Any], *, out: Any = None) -> Any:

@@ -99,7 +99,7 @@ class Conv2d(ConvOp):
         x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
         w5 = w.reshape(groups, -1, *w.shape[1:])
         y = np.zeros((x.shape[0], groups, w5.shape[1], oh, ow), x.dtype)
-        for p, q, tap in _taps(self, x, w.shape[2:], (oh, ow)):
+        for p, q, tap in _taps(self, w.shape[2:], (oh, ow)):
             y += np.einsum("goc,ngcyx->ngoyx", w5[..., p, q], x[tap])
         y = y.reshape(x.shape[0], w.shape[0], oh, ow)
         return y + bias[0].reshape(-1, 1, 1) if bias else y
@@ -152,7 +152,7 @@ class Conv2dInput(ConvOp):
         g5 = g.reshape(g.shape[0], groups, -1, *g.shape[2:])
         w5 = w.reshape(groups, -1, *w.shape[1:])
         y = np.zeros((g.shape[0], groups, w.shape[1], *room), g.dtype)
-        for p, q, tap in _taps(self, y, (kh, kw), g.shape[2:]):
+        for p, q, tap in _taps(self, (kh, kw), g.shape[2:]):
             y[tap] += np.einsum("goc,ngoyx->ngcyx", w5[..., p, q], g5)
         y = y.reshape(g.shape[0], -1, *room)
         y = y[..., t : t + self.size[0], l : l + self.size[1]]
@@ -196,7 +196,7 @@ class Conv2dWeight(ConvOp):
         x = x.reshape(x.shape[0], self.groups, -1, *x.shape[2:])
         g5 = g.reshape(g.shape[0], self.groups, -1, *g.shape[2:])
         y = np.zeros((self.groups, g5.shape[2], x.shape[2], *self.kernel), g.dtype)
-        for p, q, tap in _taps(self, x, self.kernel, g.shape[2:]):
+        for p, q, tap in _taps(self, self.kernel, g.shape[2:]):
             y[..., p, q] = np.einsum("ngoyx,ngcyx->goc", g5, x[tap])
         return y.reshape(g.shape[1], -1, *self.kernel)
 
@@ -218,7 +218,7 @@ def _bare(op: ConvOp) -> ConvOp:
     return Conv2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
 
 
-def _taps(op: ConvOp, x: np.ndarray, kernel: tuple, out: tuple) -> Any:
+def _taps(op: ConvOp, kernel: tuple, out: tuple) -> Any:
     """For each kernel position: (p, q, the index of what it meets in a padded x)."""
     for p in range(kernel[0]):
         for q in range(kernel[1]):

@@ -87,7 +87,7 @@ def feature_dropout(input: Any, p: float, train: bool) -> Any:
     return _drop(input, p, train, False, True)
 
 
-def _channels(name: str, n: int, input: Any, p: float, training: bool, inplace: bool) -> Any:
+def _channels(n: int, input: Any, p: float, training: bool, inplace: bool) -> Any:
     _check(p)
     rank = len(shape_of(input))
     if n == 1 and rank not in (2, 3):
@@ -104,17 +104,17 @@ def _channels(name: str, n: int, input: Any, p: float, training: bool, inplace: 
 
 def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     """dropout of whole channels of (N, C, L) or (C, L)."""
-    return _channels("dropout1d", 1, input, p, training, inplace)
+    return _channels(1, input, p, training, inplace)
 
 
 def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     """dropout of whole channels of (N, C, H, W)."""
-    return _channels("dropout2d", 2, input, p, training, inplace)
+    return _channels(2, input, p, training, inplace)
 
 
 def dropout3d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     """dropout of whole channels of (N, C, D, H, W) or (C, D, H, W)."""
-    return _channels("dropout3d", 3, input, p, training, inplace)
+    return _channels(3, input, p, training, inplace)
 
 
 _ALPHA = 1.7580993408473766  # selu's limit at minus infinity, negated

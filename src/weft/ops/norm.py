@@ -486,7 +486,7 @@ def instance_norm(
     )
 
 
-def _normalized(name: str, input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
+def _normalized(input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
     listed = isinstance(normalized_shape, (tuple, list))
     wanted = tuple(map(int, normalized_shape if listed else (normalized_shape,)))
     shape = shape_of(input)
@@ -523,7 +523,7 @@ def layer_norm(
 
     Source: Ba et al. 2016.
     """
-    wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)
+    wanted = _normalized(input, normalized_shape, weight, bias)
     w, b = (a.contiguous() for a in _affine(input, wanted, weight, bias))
     return apply(LayerNorm(len(wanted), float(eps)), _one_run(input, len(wanted)), w, b)
 
@@ -535,7 +535,7 @@ def rms_norm(
 
     Source: Zhang & Sennrich 2019.
     """
-    wanted = _normalized("rms_norm", input, normalized_shape, weight)
+    wanted = _normalized(input, normalized_shape, weight)
     w, _ = _affine(input, wanted, weight, None)
     if eps is None:
         # float16 and bfloat16 compute in float32, whose epsilon torch takes for them

@@ -53,7 +53,7 @@ def _by_depth(x: Any, images: Any, depths: Any) -> Any:
     return reshape(y, (n, c, shape_of(y)[2], oh, ow))
 
 
-def _places_by_depth(x: Any, images: Op, depths: Op, image_places: Op, depth_places: Op) -> Any:
+def _places_by_depth(x: Any, images: Op, image_places: Op, depth_places: Op) -> Any:
     """Where in D x H x W the maxima of `_by_depth` stand: the first of equals in both passes."""
     n, c, d, h, w = shape_of(x)
     slices = reshape(x, (n, c * d, h, w))
@@ -117,7 +117,7 @@ def max_pool3d(
     found = [_by_depth(x, *pools)]
     if return_indices:
         places = MaxPool2dPlaces(*images), MaxPool2dPlaces(*depths)
-        found.append(_places_by_depth(x, *pools, *places))
+        found.append(_places_by_depth(x, pools[0], *places))
     return _finished(input, found, single)
 
 
@@ -155,7 +155,7 @@ def _adaptive(name: str, input: Any, output_size: Any, kind: Any, places: Any = 
     pools = [kind(s) for s in sizes_of]
     found = [_by_depth(x, *pools)]
     if places is not None:
-        found.append(_places_by_depth(x, *pools, *(places(s) for s in sizes_of)))
+        found.append(_places_by_depth(x, pools[0], *(places(s) for s in sizes_of)))
     return _finished(input, found, single)
 
 

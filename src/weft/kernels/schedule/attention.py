@@ -125,7 +125,7 @@ def sums_dtype(q: Layout) -> D.dtype:
     return D.float64 if q.dtype == D.float64.np else D.float32
 
 
-def mask_kind(q: Layout, mask: Layout | None) -> str:
+def mask_kind(mask: Layout | None) -> str:
     """Which kernel reads this mask."""
     return "none" if mask is None else "bool" if mask.dtype == D.bool.np else "float"
 
@@ -164,7 +164,7 @@ def _plan(
         -(-length // ROWS), x_at, scores_at, sums_at, stats_at, table_at, values_at,
         table_at + up(8 * (2 * ROWS + 2 * BLOCK + 2)),
     )  # fmt: skip
-    function = kernels(d.name, mask_kind(q, mask))[kind]
+    function = kernels(d.name, mask_kind(mask))[kind]
     work = 2 * n * h * length * s * (width + ev)
     stage = Stage(function, work >= PARALLEL_WORK)
     ints = (*values, double_bits(scale))

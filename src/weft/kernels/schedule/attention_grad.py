@@ -121,7 +121,7 @@ def _plan(
         n, h, own, other, width, ev, result.shape[3], int(causal), length, *strides,
         -(-own // ROWS), *list(places.values())[1:], at, at + up(8 * table_words),
     )  # fmt: skip
-    function = kernels(d.name, mask_kind(q, mask))[kind]
+    function = kernels(d.name, mask_kind(mask))[kind]
     work = 4 * n * h * length * s * (width + ev)
     stage = Stage(function, work >= PARALLEL_WORK)
     ints = (*values, double_bits(scale))
