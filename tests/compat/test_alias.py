@@ -156,6 +156,15 @@ def test_the_list_of_names():
     assert shares == sorted(shares) and shares[-1] > 0.98
 
 
+def test_no_name_of_the_list_is_a_module_by_mistake():
+    assert callable(importlib.import_module("torch").nn.utils.spectral_norm)
+    for name in NAMES:
+        root, _, last = name.rpartition(".")
+        if root.startswith("torch") and alias.is_face(root) and alias.is_face(name):
+            found = getattr(importlib.import_module(root), last)
+            assert not isinstance(found, alias.Face), name
+
+
 def test_coverage_is_what_was_promised():
     missing = [n for n in NAMES if not report.exists(n)]
     assert len(set(NAMES[:300]) & set(missing)) <= 4

@@ -55,7 +55,7 @@ def test_exit_codes_and_exceptions_are_plain_pythons(tmp_path):
 
 
 def test_the_report_names_what_is_missing_and_runs_nothing(tmp_path):
-    (tmp_path / "helper.py").write_text("import torch as t\ndef f(x):\n    return t.fft.rfft(x)\n")
+    (tmp_path / "helper.py").write_text("import torch as t\ndef f(x):\n    return t.nn.functional.relyou(x)\n")
     script = tmp_path / "s.py"
     script.write_text(
         "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nimport helper\n"
@@ -65,7 +65,7 @@ def test_the_report_names_what_is_missing_and_runs_nothing(tmp_path):
     done = run("--report", script)
     assert done.returncode == 1, done.stderr
     assert "torch.nn.Linaer" in done.stdout and "torch.nn.Linear" in done.stdout
-    assert "torch.fft.rfft" in done.stdout and "helper.py:3" in done.stdout
+    assert "torch.nn.functional.relyou" in done.stdout and "helper.py:3" in done.stdout
     assert "Tensor.to_sparse_csr" in done.stdout and "it ran" not in done.stdout + done.stderr
     assert "2 files use" in done.stdout and "Weft lacks 3" in done.stdout
     script.write_text("import torch\ntorch.ones(2)\n")
