@@ -34,6 +34,7 @@ FACES = {
     "": "the public names",
     "_version": "the version",
     "__main__": "python -m weft",
+    "fft": "torch.fft",
     "linalg": "torch.linalg",
     "special": "torch.special",
     "methods": "gives Tensor the rooms' functions and autograd's as methods",

@@ -57,7 +57,7 @@ from weft.ops.compare import (
 )  # fmt: skip
 from weft.ops.unary import (
     abs, absolute, ceil, exp, exp2, expm1, fix, floor, log, log10, log1p, log2, reciprocal,
-    relu, round, rsqrt, sigmoid, sign, sqrt, square, trunc,
+    relu, round, rsqrt, sigmoid, sign, sign as sgn, sqrt, square, trunc,
 )  # fmt: skip
 from weft.ops.trig import (
     acos, acosh, arccos, arccosh, arcsin, arcsinh, arctan, arctanh, asin, asinh, atan, atanh,
@@ -178,6 +178,7 @@ _MODULES = {
     "serve": "serve",
     "train": "train",
     "utils": "utils",
+    "fft": "fft",
     "func": "autograd.func",
     "special": "special",
     "testing": "compat.torch_.testing",
@@ -187,7 +188,7 @@ _HOMES = {
     "ops.complex_parts": "angle conj conj_physical imag is_conj real resolve_conj resolve_neg",
     "ops.conv_transpose": "conv_transpose3d",
     "ops.lowrank": "pca_lowrank svd_lowrank",
-    "ops.memory_view": "UntypedStorage",
+    "ops.memory_view": "UntypedStorage resize_as_",
     "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
     "logspace",
     "autograd.func": "vmap",
@@ -195,6 +196,12 @@ _HOMES = {
     "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",
     "core.limits": "finfo iinfo",
     "io.files": "load save",
+    "ops.copies": "alias_copy as_strided_copy diagonal_copy expand_copy permute_copy "
+    "split_with_sizes split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
+    "unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",
+    "ops.histogram": "fill frexp gradient histogram histogramdd isreal nonzero_static",
+    "ops.native_names": "constant_pad_nd empty_permuted empty_strided grid_sampler_2d "
+    "native_batch_norm native_group_norm native_layer_norm",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",
     "compat.torch_.settings": "are_deterministic_algorithms_enabled "
     "get_default_device get_float32_matmul_precision get_num_interop_threads "

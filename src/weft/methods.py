@@ -29,14 +29,17 @@ from weft.ops import (
     dispatch,
     einsum,
     extreme,
+    factor,
     gather,
     getitem,
+    histogram,
     index,
     join,
     linalg,
     lookup,
     masked,
     memory_view,
+    native_names,
     pointwise,
     random,
     reduce,
@@ -45,6 +48,7 @@ from weft.ops import (
     shape,
     softmax,
     sort,
+    special,
     stat,
     strided,
     trig,
@@ -94,6 +98,9 @@ METHODS: dict[ModuleType, str] = {
     arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
     "dsplit",
     einsum: "inner kron cross baddbmm addbmm addmv addr vdot",
+    factor: "geqrf ormqr pinverse qr svd triangular_solve",
+    special: "i0 igamma igammac mvlgamma",
+    histogram: "frexp isreal",
     linalg: "det slogdet logdet matrix_power matrix_exp cholesky cholesky_solve cholesky_inverse",
     replace: "select_scatter slice_scatter diagonal_scatter as_strided_scatter put index_reduce "
     "diagflat narrow_copy",
@@ -402,6 +409,26 @@ def new_ones(self: Tensor, *size: Any, dtype: Any = None, **kw: Any) -> Tensor:
 def new_empty(self: Tensor, *size: Any, dtype: Any = None, **kw: Any) -> Tensor:
     """Uninitialised memory of this tensor's dtype."""
     return creation.empty(*size, dtype=dtype or self.dtype, **kw)
+
+
+@_method
+def new_empty_strided(
+    self: Tensor, size: Any, stride: Any, *, dtype: Any = None, **kw: Any
+) -> Tensor:
+    """Memory as it is found, of this tensor's dtype, under a size and strides."""
+    return native_names.empty_strided(size, stride, dtype=dtype or self.dtype, **kw)
+
+
+@_method
+def polygamma(self: Tensor, n: int) -> Tensor:
+    """The n-th derivative of digamma."""
+    return special.polygamma(n, self)
+
+
+@_method
+def sgn(self: Tensor) -> Tensor:
+    """sign: -1, 0 or 1"""
+    return unary.sign(self)
 
 
 @_method

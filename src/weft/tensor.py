@@ -360,13 +360,16 @@ class Tensor(Handle):
     __mod__ = general(arithmetic.remainder)
     __pow__ = general(arithmetic.pow)
     __rsub__ = reflected(arithmetic.sub)
-    __rtruediv__ = reflected(arithmetic.div)
+    __rtruediv__ = __rdiv__ = reflected(arithmetic.div)
     __rfloordiv__ = reflected(arithmetic.floor_divide)
     __rmod__ = reflected(arithmetic.remainder)
     __rpow__ = reflected(arithmetic.pow)
 
     def __matmul__(self, other: Any) -> Any:
         return contract.matmul(self, other) if isinstance(other, Handle) else NotImplemented
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return contract.matmul(other, self) if isinstance(other, Handle) else NotImplemented
 
     def __neg__(self) -> Any:
         return arithmetic.neg(self)

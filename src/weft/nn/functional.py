@@ -71,6 +71,7 @@ from weft.ops.loss_class import (
     triplet_margin_with_distance_loss,
 )
 from weft.ops.masked import one_hot
+from weft.ops.native_names import linear_cross_entropy, pdist
 from weft.ops.norm import (
     batch_norm,
     group_norm,

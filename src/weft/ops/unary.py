@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import Onnx, sample
+from weft.ops.dispatch import dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
 
@@ -248,6 +250,8 @@ def abs(input: Any, *, out: Any = None) -> Any:
 
 def sign(input: Any, *, out: Any = None) -> Any:
     """y = -1, 0 or 1; elementwise."""
+    if dtype_of(input) is dt.bool:
+        return input.clone() if out is None else out.copy_result(input)
     y = unary(_SIGN, input, "sign", floating=False)
     return y if out is None else out.copy_result(y)
 
@@ -272,7 +276,12 @@ def trunc(input: Any, *, out: Any = None) -> Any:
 
 def round(input: Any, *, decimals: int = 0, out: Any = None) -> Any:
     """y = the nearest integer (or multiple of 10**-decimals), halves to even; elementwise."""
-    if decimals == 0:
+    d = dtype_of(input)
+    if d.category == dt.INT and decimals >= 0:
+        return input.clone() if out is None else out.copy_result(input)
+    if d.category == dt.INT:
+        y = round(input.to(dt.float64), decimals=decimals).to(d)
+    elif decimals == 0:
         y = unary(_ROUND, input, "round", floating=False)
     else:
         scale = 10.0**decimals
@@ -300,6 +309,8 @@ def reciprocal(input: Any, *, out: Any = None) -> Any:
 
 def square(input: Any, *, out: Any = None) -> Any:
     """y = x * x; elementwise."""
+    if dtype_of(input) is dt.bool:
+        input = input.to(dt.int64)
     y = unary(_SQUARE, input, "square", floating=False)
     return y if out is None else out.copy_result(y)
 

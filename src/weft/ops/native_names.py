@@ -1,0 +1,153 @@
+"""Names by which torch exports its inner functions: norms with their statistics, raw tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.types import numel
+from weft.ops.contract import linear
+from weft.ops.creation import empty, ones, zeros
+from weft.ops.dispatch import dtype_of, shape_of
+from weft.ops.grid import grid_sample
+from weft.ops.index import index_select
+from weft.ops.loss_class import cross_entropy
+from weft.ops.norm import batch_norm, group_norm, layer_norm
+from weft.ops.pad import pad
+from weft.ops.shape import triu
+from weft.ops.strided import as_strided
+from weft.ops.view import permute, reshape
+
+_MODES = ("bilinear", "nearest", "bicubic")
+_PADDING = ("zeros", "border", "reflection")
+
+
+def constant_pad_nd(input: Any, pad_: Any, value: float = 0) -> Any:
+    """F.pad in constant mode."""
+    return pad(input, pad_, "constant", value)
+
+
+def grid_sampler_2d(
+    input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Any:
+    """F.grid_sample with its modes by number."""
+    modes = _MODES[interpolation_mode], _PADDING[padding_mode]
+    return grid_sample(input, grid, *modes, align_corners)
+
+
+def _statistics(x: Any, dims: tuple[int, ...], eps: float) -> tuple[Any, Any]:
+    """(mean, 1 / sqrt(var + eps)) along dims, kept as size 1."""
+    mean = x.mean(dims, keepdim=True)
+    return mean, ((x - mean).square().mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def native_layer_norm(
+    input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
+) -> tuple:
+    """(layer_norm, mean, 1 / deviation)"""
+    y = layer_norm(input, normalized_shape, weight, bias, eps)
+    rank = len(shape_of(input))
+    dims = tuple(rank - 1 - i for i in np.arange(len(tuple(normalized_shape))).tolist())
+    return (y, *_statistics(input.detach(), dims, eps))
+
+
+def native_group_norm(
+    input: Any, weight: Any, bias: Any, N: int, C: int, HxW: int, group: int, eps: float
+) -> tuple:
+    """(group_norm, mean, 1 / deviation), the last two (N, group)"""
+    y = group_norm(input, group, weight, bias, eps)
+    mean, scale = _statistics(reshape(input, (N, group, C // group * HxW)), (2,), eps)
+    return y, reshape(mean, (N, group)), reshape(scale, (N, group))
+
+
+def native_batch_norm(
+    input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool,
+    momentum: float, eps: float, *, out: Any = None,
+) -> tuple:  # fmt: skip
+    """(batch_norm, mean, 1 / deviation); the last two are empty outside training."""
+    x = input.detach()
+    y = batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        return y, zeros((0,), dtype=dtype_of(x)), zeros((0,), dtype=dtype_of(x))
+    dims = (0, *(i + 2 for i in np.arange(len(shape_of(x)) - 2).tolist()))
+    mean, scale = _statistics(x, dims, eps)
+    channels = (shape_of(x)[1],)
+    return y, reshape(mean, channels), reshape(scale, channels)
+
+
+def empty_strided(
+    size: Any, stride: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """Memory as it is found, under a size and strides."""
+    size, stride = tuple(size), tuple(stride)
+    length = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    y = as_strided(empty((length,), dtype=dtype), size, stride)
+    return y.detach().requires_grad_(requires_grad)
+
+
+def empty_permuted(
+    size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    requires_grad: bool = False, pin_memory: bool = False,
+) -> Any:  # fmt: skip
+    """Memory as it is found, its dims laid out in the order of physical_layout."""
+    order = tuple(physical_layout)
+    if sorted(order) != np.arange(len(tuple(size))).tolist():
+        raise RuntimeError(f"Number of dimensions in size and physical_layout {order} must agree")
+    y = empty(tuple(size[i] for i in order), dtype=dtype)
+    places = tuple(order.index(i) for i in np.arange(len(order)).tolist())
+    return permute(y, places).detach().requires_grad_(requires_grad)
+
+
+def pdist(input: Any, p: float = 2.0) -> Any:
+    """The p-norms of the differences of all pairs of rows, (0, 1), (0, 2), ... (1, 2), ..."""
+    if len(shape_of(input)) != 2:
+        raise RuntimeError(f"pdist only supports 2D tensors, got: {len(shape_of(input))}D")
+    if p < 0:
+        raise RuntimeError("pdist only supports non-negative p values")
+    n = shape_of(input)[0]
+    pairs = triu(ones((n, n), dtype=dt.int64), 1).nonzero()
+    a, b = (index_select(input, 0, pairs[:, i]) for i in (0, 1))
+    return (a - b).norm(p, 1)
+
+
+def linear_cross_entropy(
+    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, weight: Any = None,
+    reduction: str = "mean", ignore_index: int | None = None, label_smoothing: float = 0.0,
+    options: Any = None,
+) -> Any:  # fmt: skip
+    """cross_entropy(linear(input, linear_weight, linear_bias), target, ...)
+
+    linear_weight (C, d1 ... dK, in).  `options` choose torch's chunks; here the whole is one.
+    """
+    shape, rows = shape_of(linear_weight), shape_of(input)
+    if len(rows) not in (1, 2):
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {len(rows)}")
+    if len(shape) < 2:
+        raise RuntimeError(
+            f"expected linear_weight with dimensionality at least 2, got {len(shape)}"
+        )
+    if rows[-1] != shape[-1]:
+        raise RuntimeError(
+            "expected equal input and linear_weight last dimensions (in_features), "
+            f"got {rows[-1]} and {shape[-1]}, respectively"
+        )
+    if linear_bias is not None and shape_of(linear_bias) != shape[:-1]:
+        raise RuntimeError(f"expected linear_bias shape {shape[:-1]}, got {shape_of(linear_bias)}")
+    if len(shape) > 2 and len(rows) == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {shape} requires batched input, "
+            f"(N, {rows[0]}), got unbatched input with shape {rows}"
+        )
+    logits = (*rows[:-1], *shape[:-1])
+    if shape_of(target) == logits and ignore_index is not None:
+        raise RuntimeError("ignore_index cannot be specified when target contains probabilities")
+    flat = numel(shape[:-1])
+    bias = None if linear_bias is None else reshape(linear_bias, (flat,))
+    y = reshape(linear(input, reshape(linear_weight, (flat, shape[-1])), bias), logits)
+    return cross_entropy(
+        y, target, weight, ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction, label_smoothing=label_smoothing,
+    )  # fmt: skip
