@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from weft import Tensor
 from weft.nn import functional as F
 from weft.nn.distance import PairwiseDistance
 from weft.nn.module import Module
+from weft.ops.loss import legacy_reduction
 
 
 class _Loss(Module):
@@ -22,19 +22,7 @@ class _Loss(Module):
         self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        if size_average is not None or reduce is not None:
-            reduction = _of_flags(size_average is not False, reduce is not False)
-        self.reduction = reduction
-
-
-def _of_flags(size_average: bool, reduce: bool) -> str:
-    reduction = ("mean" if size_average else "sum") if reduce else "none"
-    warnings.warn(
-        "size_average and reduce args will be deprecated, please use "
-        f"reduction='{reduction}' instead.",
-        stacklevel=5,
-    )
-    return reduction
+        self.reduction = legacy_reduction(size_average, reduce, reduction, stacklevel=5)
 
 
 class _WeightedLoss(_Loss):
