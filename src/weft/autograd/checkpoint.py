@@ -40,6 +40,7 @@ def checkpoint(
 
     preserve_rng_state  the second run draws the same random numbers
     determinism_check   "default" compares shapes and dtypes of what the two runs save; "none"
+    early_stop, debug   accepted without effect: the second run always goes to the end
     """
     if use_reentrant is None:
         warnings.warn(

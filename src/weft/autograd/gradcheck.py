@@ -44,6 +44,8 @@ def gradcheck(
     nondet_tol    how far two backward runs may differ
     fast_mode     random directions instead of single elements
     raise_exception  GradcheckError on a difference; else False
+    check_undefined_grad, check_grad_dtypes, check_batched_forward_grad and masked are accepted
+    without effect.
     """
     xs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     try:
@@ -75,7 +77,11 @@ def gradgradcheck(
     fast_mode: bool = False,
     masked: bool = False,
 ) -> bool:
-    """gradcheck of the function's own vjp: second derivatives."""
+    """gradcheck of the function's own vjp: second derivatives.
+
+    check_rev_over_rev, check_fwd_over_rev: by the tape, by jvp.  gen_non_contig_grad_outputs,
+    check_undefined_grad, check_grad_dtypes and masked are accepted without effect.
+    """
     xs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     outs = _outputs(func, xs)
     if grad_outputs is None:
@@ -96,7 +102,9 @@ def gradgradcheck(
                     materialize_grads=True)  # fmt: skip
 
     return gradcheck(pulled, (*xs, *gs), eps=eps, atol=atol, rtol=rtol, nondet_tol=nondet_tol,
-                     raise_exception=raise_exception, fast_mode=fast_mode)  # fmt: skip
+                     raise_exception=raise_exception, check_batched_grad=check_batched_grad,
+                     check_forward_ad=check_fwd_over_rev, check_backward_ad=check_rev_over_rev,
+                     fast_mode=fast_mode)  # fmt: skip
 
 
 def _checked(x: Any) -> bool:

@@ -112,7 +112,8 @@ def embedding_bag(
 
     input (bags, n), or (n,) with offsets (bags,) where each bag begins; include_last_offset: the
     last offset ends the last bag.  padding_idx: such entries count as absent.  per_sample_weights:
-    factors, for "sum" only.  ValueError: ranks or sizes that do not fit.
+    factors, for "sum" only.  The gradient is dense, also for `sparse`.  ValueError: ranks or sizes
+    that do not fit.
     """
     shape = shape_of(input)
     if per_sample_weights is not None and shape_of(per_sample_weights) != shape:

@@ -346,7 +346,7 @@ def cdist(
     p: float = 2.0,
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
 ) -> Any:
-    """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :]"""
+    """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :], whatever the `compute_mode`."""
     apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
     return apart.norm(p, -1)
 

@@ -218,7 +218,8 @@ class ScatterReduce(_Scatter):
 
 
 def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: Any = None) -> Any:
-    """y[i, j, k] = input[i, index[i, j, k], k] for dim 1.
+    """y[i, j, k] = input[i, index[i, j, k], k] for dim 1.  The gradient is dense, also for
+    `sparse_grad`.
 
     RuntimeError: ranks differ, the index is larger than input outside `dim`, an index outside
     [0, size).

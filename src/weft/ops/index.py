@@ -424,7 +424,7 @@ def embedding(
 
     `padding_idx`: that row gets no gradient.  `max_norm`: rows longer than that (in the norm
     `norm_type`) are first shortened in place.  `scale_grad_by_freq`: a row's gradient is divided
-    by how often it occurs.  IndexError outside [0, n).
+    by how often it occurs.  The gradient is dense, also for `sparse`.  IndexError outside [0, n).
     """
     rows = shape_of(weight)[0]
     if padding_idx is not None:

@@ -415,7 +415,10 @@ def eigvalsh(A: Any, UPLO: str = "L", *, out: Any = None) -> Any:
 
 
 def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None, out: Any = None) -> Any:
-    """(U, S, Vh): A = U diag(S) Vh, S descending; completed columns carry no gradient."""
+    """(U, S, Vh): A = U diag(S) Vh, S descending; completed columns carry no gradient.
+
+    `driver` names routines of cuSOLVER and is accepted without effect.
+    """
     _need("svd", A)
     m, n = shape_of(A)[-2:]
     k = min(m, n)
