@@ -171,3 +171,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
         torch_file.save({"a": lambda: 0}, path)
     assert torch_file.load(path) == {"a": 1} and os.listdir(tmp_path) == ["x.pt"]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "old.pt").write_bytes(b"old")
+    (tmp_path / "link.pt").symlink_to("old.pt")
+    weft.save({"x": weft.ones(2)}, tmp_path / "link.pt")
+    assert (tmp_path / "link.pt").is_symlink()
+    assert weft.load(tmp_path / "old.pt")["x"].tolist() == [1.0, 1.0]

@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -58,12 +59,19 @@ def write(
 
 def replace(path: str | os.PathLike, data: bytes) -> None:
     """Put `data` at `path` in one step, surviving a crash at any moment."""
+    with replacing(path) as f:
+        f.write(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write; when the block ends it stands at `path`, whole, and after an error not."""
     target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
     try:
         with os.fdopen(handle, "wb") as f:
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, target)

@@ -25,6 +25,7 @@ import numpy as np
 import weft
 from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
+from weft.io import container
 
 _STORAGES = {
     "DoubleStorage": dt.float64, "FloatStorage": dt.float32, "HalfStorage": dt.float16,
@@ -137,7 +138,8 @@ def save(
 ) -> None:
     """Write any picklable object, tensors in torch's form, to a path or an open binary file.
 
-    A path appears whole or not at all.
+    A path appears whole or not at all.  `pickle_module` and `pickle_protocol` are accepted without
+    effect.
     """
     text = io.BytesIO()
     pickler = _Pickler(text)
@@ -146,16 +148,8 @@ def save(
     if not _is_path(f):
         _write(f, name, text.getvalue(), pickler.arrays)
         return
-    part = f"{os.fspath(f)}.{os.getpid()}.part"
-    try:
-        with open(part, "wb") as file:
-            _write(file, name, text.getvalue(), pickler.arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, os.fspath(f))
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    with container.replacing(f) as file:
+        _write(file, name, text.getvalue(), pickler.arrays)
 
 
 def _write(file: BinaryIO, name: str, text: bytes, arrays: list[np.ndarray]) -> None:
