@@ -408,13 +408,15 @@ class Tensor(Handle):
     def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False,
            non_blocking: bool = False, memory_format: Any = None) -> Any:  # fmt: skip
         """Another dtype (or the same tensor): `to(dtype)`, `to(device)`, `to(other)`."""
+        flags = 0
         for a in args:
             if isinstance(a, dt.dtype):
                 dtype = a
             elif isinstance(a, Tensor):
                 dtype = a.dtype
-            elif isinstance(a, bool):
-                pass  # non_blocking, copy by position
+            elif isinstance(a, bool):  # non_blocking, then copy
+                flags += 1
+                copy = a if flags == 2 else copy
             elif a is not None:
                 device = a
         require_cpu(device, "to")

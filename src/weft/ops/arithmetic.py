@@ -191,7 +191,10 @@ class FloorDivide(Elementwise):
     """y = floor(a / b)"""
 
     scalar = staticmethod(S.floordiv)
-    nondiff = "it is constant almost everywhere"
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g * 0.0, lambda: g * 0.0
+
     samples = (sample((3, 4), (3, 4), low=0.5), sample((5,), 3, of="int64", low=-9, high=9))
 
 
@@ -336,15 +339,21 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+def _both_bool(a: Any, b: Any) -> bool:
+    return all(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (a, b))
+
+
 def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = min(input, other) elementwise; NaN wins; a tie shares the gradient."""
-    y = _binary(_MIN, "minimum", input, other)
+    both = _both_bool(input, other)
+    y = (input & other) if both else _binary(_MIN, "minimum", input, other)
     return y if out is None else out.copy_result(y)
 
 
 def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = max(input, other) elementwise; NaN wins; a tie shares the gradient."""
-    y = _binary(_MAX, "maximum", input, other)
+    both = _both_bool(input, other)
+    y = (input | other) if both else _binary(_MAX, "maximum", input, other)
     return y if out is None else out.copy_result(y)
 
 

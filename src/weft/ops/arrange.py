@@ -86,8 +86,8 @@ def adjoint(input: Any) -> Any:
 
 
 def ravel(input: Any) -> Any:
-    """All elements as one vector; a view where possible."""
-    return reshape(input, (numel(shape_of(input)),))
+    """All elements as one vector; a view of what is contiguous."""
+    return reshape(input.contiguous(), (numel(shape_of(input)),))
 
 
 def _at_least(tensors: tuple, grow: Any) -> Any:

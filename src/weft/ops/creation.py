@@ -239,6 +239,10 @@ def arange(
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = not any(isinstance(x, float) for x in (start, end, step))
     d = dtype or (dt.int64 if whole else dt.get_default_dtype())
+    if not all(math.isfinite(x) for x in (start, end)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
+    if d is dt.int64 and not whole and int(step):  # torch cuts the three before it counts
+        start, end, step = int(start), int(end), int(step)
     length = math.ceil((end - start) / step)
     y = apply(Arange(start, step, length, d))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "arange")
@@ -247,14 +251,15 @@ def arange(
 def between(start: Any, end: Any, steps: int, d: dt.dtype) -> np.ndarray:
     """`steps` float64 values from start to end; of a whole dtype, both are cut first (as torch)."""
     first, last = float(start), float(end)
-    if d.category != dt.FLOAT:
+    whole = d.category != dt.FLOAT
+    if whole:
         first, last = float(int(first)), float(int(last))
     last = first if steps == 1 else last
-    step = (last - first) / (steps - 1) if steps > 1 else 0.0
-    if d.category != dt.FLOAT:
-        step = float(np.float32(step))
-    i = np.arange(steps, dtype=np.float64)
-    return np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))
+    kind = np.float32 if whole else np.float64  # in which torch counts
+    a, b = kind(first), kind(last)
+    step = (b - a) / kind(steps - 1) if steps > 1 else kind(0)
+    i = np.arange(steps).astype(kind)
+    return np.where(i < steps // 2, a + step * i, b - step * (kind(steps - 1) - i))
 
 
 def linspace(

@@ -25,6 +25,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.index import index_add, index_select
 from weft.ops.kinds import Create
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
+from weft.ops.pool_more import adaptive_avg_pool3d
 from weft.ops.view import permute, reshape
 
 _CUBIC = -0.75  # Keys 1981; torch's choice of the free parameter
@@ -252,9 +253,8 @@ def interpolate(
     if dtype_of(input).category != dt.FLOAT and mode != "nearest":
         raise NotImplementedError(f"\"interpolate\" not implemented for '{spelled(input)}'")
     if mode == "area":
-        if n == 3:
-            raise NotImplementedError("interpolate: mode 'area' of 5-D input is not supported")
-        return (adaptive_avg_pool1d, adaptive_avg_pool2d)[n - 1](input, wanted)
+        pools = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
+        return pools[n - 1](input, wanted)
     kind = mode if rank is None else "cubic" if mode == "bicubic" else "linear"
     corners = bool(align_corners)
     d = dtype_of(input)

@@ -207,7 +207,7 @@ def flip(input: Any, *args: Any, dims: Any = None) -> Any:
     """input reversed along dims, as a copy."""
     given = shape_args(args, "flip", dims)
     wanted = wrap_dims(given, len(shape_of(input)), "flip") if given else ()
-    return apply(Flip(wanted), input)
+    return apply(Flip(wanted), input) if wanted else input.clone()
 
 
 def fliplr(input: Any) -> Any:

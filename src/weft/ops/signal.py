@@ -85,6 +85,5 @@ def logspace(
         raise RuntimeError("number of steps must be non-negative")
     d = dtype or dt.get_default_dtype()
     x = between(start, end, steps, d)
-    root = float(base) if d.category == dt.FLOAT else float(int(base))
-    wide = np.power(root, x)
+    wide = np.power(float(base), x.astype(np.float64))
     return finish(wrap(wide.astype(d.np)), requires_grad, device, "logspace")

@@ -148,6 +148,8 @@ def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = 
     """A view of the whole memory behind `input`, in elements; bounds are checked."""
     base = input._base if input._base is not None else input
     offset = input.storage_offset() if storage_offset is None else storage_offset
+    if base is not input and input.is_leaf and input.requires_grad and input.is_contiguous():
+        base, offset = input, offset - input.storage_offset()  # the gradient is its own
     if len(size) != len(stride):
         raise RuntimeError("mismatch in length of strides and shape")
     if any(s < 0 for s in stride):
