@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing as mp
-import multiprocessing.connection
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ alias: Any = None
 
 def load() -> None:
     global torch, weft, alias
-    import torch as torch_module
+    import torch as torch_module  # type: ignore[import-not-found]  beside Weft here only
 
     import weft as weft_module
     from weft.compat import alias as alias_module
@@ -169,7 +169,7 @@ def to_weft(x: Any) -> Any:
         return getattr(weft.nn.functional, x.__name__)
     if isinstance(x, dict):
         return {k: to_weft(v) for k, v in x.items()}
-    if isinstance(x, torch.Size | tuple):
+    if isinstance(x, tuple):
         return tuple(to_weft(v) for v in x)
     if isinstance(x, list):
         return [to_weft(v) for v in x]
@@ -328,7 +328,7 @@ def run_sample(op: Any, ours: Callable, sample: Any, values: bool, order: int) -
     """Whether torch takes the sample itself.  Differs or Weft's exception when Weft falls short."""
     args = again((sample.input, *sample.args))
     kwargs = again(sample.kwargs)
-    weft_error = None
+    weft_error, weft_args, weft_kwargs = None, (), {}
     try:
         weft_args, weft_kwargs = to_weft(args), to_weft(kwargs)
     except Missing as e:
@@ -538,7 +538,9 @@ def samples_of(op: Any, dtype: Any, graph: bool) -> Iterator[Any]:
 def work(connection: Any, dtypes: tuple[str, ...]) -> None:
     """A worker: gets labels of ops, sends results."""
     load()
-    from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_methods_invocations import (  # type: ignore[import-not-found]
+        op_db,
+    )
 
     ops = {label(op): op for op in op_db}
     connection.send(sorted(ops))
@@ -576,7 +578,8 @@ def run_all(wanted: str, dtypes: tuple[str, ...], jobs: int) -> list[dict[str, A
     for _ in range(jobs):
         start()
     while workers:
-        for connection in mp.connection.wait(list(workers), timeout=1.0):
+        ready: list[Any] = list(wait(list(workers), timeout=1.0))
+        for connection in ready:
             try:
                 message = connection.recv()
             except EOFError:
