@@ -18,15 +18,18 @@ BOOL, INT, FLOAT = 0, 1, 2  # categories, in promotion order
 class dtype:
     """One element type.  Singletons: compare with `is`."""
 
-    __slots__ = ("name", "np", "itemsize", "category", "is_signed", "short")
+    __slots__ = ("name", "np", "itemsize", "category", "is_signed", "short", "spelled")
 
-    def __init__(self, name: str, np_dtype: object, category: builtins.int, short: str) -> None:
+    def __init__(
+        self, name: str, np_dtype: object, category: builtins.int, short: str, spelled: str
+    ) -> None:
         self.name = name
         self.np = np.dtype(np_dtype)  # type: ignore[call-overload]
         self.itemsize = self.np.itemsize
         self.category = category
         self.is_signed = name not in ("uint8", "bool")
         self.short = short  # as the graph's text prints it: f32, i64, b1
+        self.spelled = spelled  # as torch's messages spell it
 
     @property
     def is_floating_point(self) -> builtins.bool:
@@ -49,16 +52,16 @@ class dtype:
         return self
 
 
-float64 = double = dtype("float64", np.float64, FLOAT, "f64")
-float32 = float = dtype("float32", np.float32, FLOAT, "f32")
-float16 = half = dtype("float16", np.float16, FLOAT, "f16")
-bfloat16 = dtype("bfloat16", ml_dtypes.bfloat16, FLOAT, "bf16")
-int64 = long = dtype("int64", np.int64, INT, "i64")
-int32 = int = dtype("int32", np.int32, INT, "i32")
-int16 = short = dtype("int16", np.int16, INT, "i16")
-int8 = dtype("int8", np.int8, INT, "i8")
-uint8 = dtype("uint8", np.uint8, INT, "u8")
-bool = dtype("bool", np.bool_, BOOL, "b1")
+float64 = double = dtype("float64", np.float64, FLOAT, "f64", "Double")
+float32 = float = dtype("float32", np.float32, FLOAT, "f32", "Float")
+float16 = half = dtype("float16", np.float16, FLOAT, "f16", "Half")
+bfloat16 = dtype("bfloat16", ml_dtypes.bfloat16, FLOAT, "bf16", "BFloat16")
+int64 = long = dtype("int64", np.int64, INT, "i64", "Long")
+int32 = int = dtype("int32", np.int32, INT, "i32", "Int")
+int16 = short = dtype("int16", np.int16, INT, "i16", "Short")
+int8 = dtype("int8", np.int8, INT, "i8", "Char")
+uint8 = dtype("uint8", np.uint8, INT, "u8", "Byte")
+bool = dtype("bool", np.bool_, BOOL, "b1", "Bool")
 
 ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool)
 FLOATS = (float64, float32, float16, bfloat16)

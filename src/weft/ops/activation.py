@@ -316,16 +316,9 @@ class Slope(Elementwise):
 # ------------------------------------------------------------------------------- functions
 
 
-_SPELLED = {
-    dt.float64: "Double", dt.float32: "Float", dt.float16: "Half", dt.bfloat16: "BFloat16",
-    dt.int64: "Long", dt.int32: "Int", dt.int16: "Short", dt.int8: "Char", dt.uint8: "Byte",
-    dt.bool: "Bool",
-}  # fmt: skip
-
-
 def spelled(x: Any) -> str:
     """A tensor's dtype as torch's messages spell it."""
-    return _SPELLED[dtype_of(x)]
+    return dtype_of(x).spelled
 
 
 def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from weft import kernels
-from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
@@ -242,7 +241,8 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         )
     if dtype_of(input) is not dtype_of(weight):
         raise RuntimeError(
-            f"mat1 and mat2 must have the same dtype, but got {_spell(input)} and {_spell(weight)}"
+            f"mat1 and mat2 must have the same dtype, but got {dtype_of(input).spelled} and "
+            f"{dtype_of(weight).spelled}"
         )
     if len(w) != 2:
         y = matmul(input, weight)
@@ -251,11 +251,3 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     else:
         y = reshape(apply(_LINEAR, reshape(input, (numel(x[:-1]), x[-1])), weight), (*x[:-1], w[0]))
     return y if bias is None else y + bias
-
-
-_SPELL = {dt.float32: "Float", dt.float64: "Double", dt.float16: "Half", dt.int64: "Long"}
-
-
-def _spell(x: Any) -> str:
-    d = dtype_of(x)
-    return _SPELL.get(d, d.name)

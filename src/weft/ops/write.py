@@ -76,8 +76,8 @@ def write(t: Any, value: Any) -> Any:
     if dtype_of(value) is not d:
         if dtype_of(value).category > d.category:
             raise RuntimeError(
-                f"result type {_torch_name(dtype_of(value))} can't be cast to the desired output "
-                f"type {_torch_name(d)}"
+                f"result type {dtype_of(value).spelled} can't be cast to the desired output type "
+                f"{d.spelled}"
             )
         value = cast(value, d)
     if shape_of(value) != shape:
@@ -89,11 +89,6 @@ def write(t: Any, value: Any) -> Any:
                 f"{list(shape_of(value))}"
             ) from None
     return store(t, value)
-
-
-def _torch_name(d: Any) -> str:
-    names = {"float32": "Float", "float64": "Double", "int64": "Long", "bool": "Bool"}
-    return names.get(d.name, str(d.name))
 
 
 def store(t: Any, value: Any) -> Any:

@@ -16,7 +16,7 @@ class AbsentDtype(weft.dtype):
     __slots__ = ("_complex",)
 
     def __init__(self, name: str, like: Any, *, is_complex: bool = False) -> None:
-        super().__init__(name, like, 2, name)
+        super().__init__(name, like, 2, name, name)
         self._complex = is_complex
 
     @property
