@@ -758,3 +758,11 @@ def test_a_failing_op_raises_out_of_the_function():
             seen.append(bits([table, weft.get_rng_state()]))
         runs.append(seen)
     assert runs[0] == runs[1]
+
+
+def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
+    fn = weft.compile(lambda x, s: x * s + 1)
+    x = weft.ones(4).half()
+    for s in (1.0, 2.0, 3.0, 1e6, -1e7):
+        assert fn(x, s).tolist() == (x * s + 1).tolist()
+    assert fn(x, 1e6)[0].item() == float("inf")

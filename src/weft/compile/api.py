@@ -60,7 +60,8 @@ class SegmentProgram:
         numbers = session.numbers
         for array, places, whole in self.numbers:
             values = [numbers[at] for at in places]
-            array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
+            with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
+                array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
         before = [(g, g.get_state()) for g in self.generators]
         try:
             outs = self.program.run(inputs)

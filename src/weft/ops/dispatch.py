@@ -374,7 +374,8 @@ def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
         if np_dtype.kind in "iu" and x.__class__ is int:
             found = np.array(x & 0xFFFFFFFFFFFFFFFF, np.uint64).astype(np_dtype)
         else:
-            found = np.asarray(x).astype(np_dtype)
+            with np.errstate(over="ignore"):  # a half of 1e6 is inf
+                found = np.asarray(x).astype(np_dtype)
         found.flags.writeable = False
         if x and x == x:  # 0.0 and -0.0 are one key, a NaN is none
             if len(_numbers) > _NUMBERS_CAP:
