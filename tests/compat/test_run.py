@@ -55,7 +55,9 @@ def test_exit_codes_and_exceptions_are_plain_pythons(tmp_path):
 
 
 def test_the_report_names_what_is_missing_and_runs_nothing(tmp_path):
-    (tmp_path / "helper.py").write_text("import torch as t\ndef f(x):\n    return t.nn.functional.relyou(x)\n")
+    (tmp_path / "helper.py").write_text(
+        "import torch as t\ndef f(x):\n    return t.nn.functional.relyou(x)\n"
+    )
     script = tmp_path / "s.py"
     script.write_text(
         "import torch\nfrom torch import nn\nimport torch.nn.functional as F\nimport helper\n"
