@@ -185,7 +185,8 @@ def tensor_to_weft(x: Any) -> Any:
     if x.layout is not torch.strided or x.is_complex() or x.is_quantized:
         raise Missing(f"no {x.dtype} {x.layout} tensors")
     bare = x.detach()
-    if bare.is_contiguous():
+    alone = bare.untyped_storage().nbytes() == bare.numel() * bare.element_size()
+    if bare.is_contiguous() and alone:
         out = weft.from_numpy(numpy_of(bare))
     else:
         size = bare.untyped_storage().nbytes() // bare.element_size()

@@ -146,7 +146,9 @@ def _batched(x: Any, dim: int | None, size: int) -> Any:
 
 def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
     """A view of the whole memory behind `input`, in elements; bounds are checked."""
-    base = input._base if input._base is not None else input
+    base = input
+    while base._base is not None:  # a detached view's base is that view
+        base = base._base
     offset = input.storage_offset() if storage_offset is None else storage_offset
     if base is not input and input.is_leaf and input.requires_grad and input.is_contiguous():
         base, offset = input, offset - input.storage_offset()  # the gradient is its own
