@@ -65,3 +65,13 @@ def test_rank_is_counted_from_the_tolerance():
     assert L.matrix_rank(x).item() == 2
     assert L.matrix_rank(x, atol=3.0).item() == 1 and L.matrix_rank(x, rtol=0.6).item() == 1
     assert L.matrix_rank(weft.zeros(0, 3)).item() == 0
+
+
+def test_lu_of_a_singular_matrix():
+    a = weft.tensor([[[2.0, 1.0], [4.0, 3.0]], [[1.0, 2.0], [2.0, 4.0]]])
+    assert L.lu_factor_ex(a).info.tolist() == [0, 2]
+    for call in (lambda: L.lu_factor(a), lambda: L.lu_factor_ex(a, check_errors=True)):
+        with pytest.raises(RuntimeError, match=r"\(Batch element 1\): U\[2,2\] is zero"):
+            call()
+    with pytest.raises(RuntimeError, match=r"lu_factor: U\[2,2\] is zero"):
+        L.lu_factor(a[1])

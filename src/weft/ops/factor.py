@@ -174,14 +174,18 @@ def _square_or(op: str, A: Any) -> None:
 
 
 def lu_factor(A: Any, *, pivot: bool = True, out: Any = None) -> Any:
-    """(LU, pivots): the factors of A in one matrix, and the row swapped with each row, from 1."""
-    factors, pivots, _ = lu_factor_ex(A, pivot=pivot)
+    """(LU, pivots): the factors of A in one matrix, and the row swapped with each row, from 1.
+
+    RuntimeError: a pivot is 0.
+    """
+    factors, pivots, info = lu_factor_ex(A, pivot=pivot)
+    _need_pivots("lu_factor", info)
     y = LUFactor(factors, pivots)
     return y if out is None else _into(out, y)
 
 
 def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False, out: Any = None) -> Any:
-    """lu_factor with info: the first row whose pivot is 0, from 1, or 0."""
+    """lu_factor with info: the first row whose pivot is 0, from 1, or 0; an error if asked for."""
     _square_or("linalg.lu_factor", A)
     m = shape_of(A)[-2]
     k = min(shape_of(A)[-2:])
@@ -198,8 +202,22 @@ def lu_factor_ex(A: Any, *, pivot: bool = True, check_errors: bool = False, out:
     places = eye(k, dtype=dt.int64).cumsum(0).sum(0).flip(0)
     info = (places * zero).masked_fill(~zero, k + 1).amin(-1) if k else zero.sum(-1)
     info = info.masked_fill(info == k + 1, 0).to(dt.int32)
+    if check_errors:
+        _need_pivots("lu_factor_ex", info)
     y = LUFactorEx(factors, pivots, info)
     return y if out is None else _into(out, y)
+
+
+def _need_pivots(op: str, info: Any) -> None:
+    """RuntimeError in torch's words at the first matrix with a pivot of 0."""
+    for i, row in enumerate(info.flatten().tolist()):
+        if row:
+            where = f"(Batch element {i}): " if shape_of(info) else ""
+            raise RuntimeError(
+                f"torch.linalg.{op}: {where}U[{row},{row}] is zero and using it on lu_solve would "
+                "result in a division by zero. If you still want to perform the factorization, "
+                "consider calling linalg.lu(A, pivot) or linalg.lu_factor_ex(A, pivot)"
+            )
 
 
 def _into(out: Any, y: Any) -> Any:
