@@ -44,6 +44,7 @@ golden: $(call STAMP,test) ## rewrite the golden texts; review them as a diff
 
 bench: bench/.venv/.weft-bench-installed ## compare with torch in one run (own environment, bench/.venv)
 	bench/.venv/bin/python bench/eager.py $(ARGS)
+	bench/.venv/bin/python bench/training.py
 	bench/.venv/bin/python bench/startup.py
 
 conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
