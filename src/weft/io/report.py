@@ -10,6 +10,7 @@ import numpy as np
 
 from weft.compile.symbolic import with_sizes
 from weft.core.graph import Graph, Node
+from weft.core.graph_interp import meaning
 from weft.io import running
 
 
@@ -120,18 +121,16 @@ def _first_difference(model_file: Any, record: dict, rtol: float, atol: float) -
     env: dict[int, np.ndarray] = {}
     for n in graph.inputs:
         env[id(n)] = inputs[n.name] if n.name in inputs else model_file.weight(n.name)
-    with np.errstate(all="ignore"):
-        for n in graph.nodes():
-            env[id(n)] = values[n.serial]
-            first = next((env[id(a)].dtype for a in n.args if isinstance(a, Node)), None)
-            xs = [env[id(a)] if isinstance(a, Node) else np.asarray(a, first) for a in n.args]
-            op = with_sizes(n.op, sizes)
-            if op.oracle is None:  # a composition: its parts are what is compared
-                continue
-            meant = np.asarray(op.oracle(*xs)).astype(values[n.serial].dtype)
-            check = compare(0, op.name, values[n.serial], meant, rtol, atol)
-            if not check.ok:
-                return where(n, graph, check)
+    for n in graph.nodes():
+        env[id(n)] = values[n.serial]
+        op = with_sizes(n.op, sizes)
+        if op.oracle is None:  # a composition: its parts are what is compared
+            continue
+        operands = [env[id(a)] if isinstance(a, Node) else a for a in n.args]
+        meant = meaning(op, operands).astype(values[n.serial].dtype)
+        check = compare(0, op.name, values[n.serial], meant, rtol, atol)
+        if not check.ok:
+            return where(n, graph, check)
     return (
         "none: every op gives what it should, so the weights or the recorded answers were changed"
     )
