@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -766,3 +768,24 @@ def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
     for s in (1.0, 2.0, 3.0, 1e6, -1e7):
         assert fn(x, s).tolist() == (x * s + 1).tolist()
     assert fn(x, 1e6)[0].item() == float("inf")
+
+
+def test_threads_do_not_see_each_others_numbers():
+    x = tensor(50_000, seed=1)
+    f = weft.compile(lambda k: (x * k).tanh() + k)
+    for k in (1.0, 2.0, 3.0):
+        f(k)
+    meant = {k: bits((x * float(k)).tanh() + float(k)) for k in range(4)}
+    wrong = []
+
+    def work(k):
+        for _ in range(150):
+            if bits(f(float(k))) != meant[k]:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong

@@ -11,7 +11,7 @@ import numpy as np
 
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.generalise import synthesize
-from weft.compile.program import Program
+from weft.compile.program import ARENA, Program
 from weft.compile.record import Session, TrieNode, run_eagerly
 from weft.core import config
 from weft.core.graph import Node
@@ -41,7 +41,7 @@ class SegmentProgram:
             layouts[n.name] = outside[j]
             self.names.append((n.name, ~j))
         for k, n in s.earlier.items():
-            layouts[n.name] = Layout.of(session.array(k, k))
+            layouts[n.name] = Layout.of(session.array(k))
             self.names.append((n.name, k))
         for _, n in s.numbers:
             layouts[n.name] = Layout((), (), n.type.dtype.np)
@@ -56,15 +56,12 @@ class SegmentProgram:
         self.calls = {n.depth: n for n in (*before, *path)}
 
     def run(self, session: Session) -> None:
-        inputs = {name: session.array(ref, 0) for name, ref in self.names}
-        numbers = session.numbers
-        for array, places, whole in self.numbers:
-            values = [numbers[at] for at in places]
-            with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
-                array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
+        inputs = {name: session.array(ref) for name, ref in self.names}
         before = [(g, g.get_state()) for g in self.generators]
         try:
-            outs = self.program.run(inputs)
+            with ARENA.lock:  # the numbers' memory is the program's: another thread may call it too
+                self._write_numbers(session.numbers)
+                outs = self.program.run(inputs)
         except Exception:  # an index out of range: go as far as eager would have gone
             for g, drawn in before:
                 g.set_state(drawn)
@@ -76,6 +73,12 @@ class SegmentProgram:
         for k in self.views:
             self._view(session, k)
 
+    def _write_numbers(self, numbers: list) -> None:
+        for array, places, whole in self.numbers:
+            values = [numbers[at] for at in places]
+            with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
+                array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
+
     def _view(self, session: Session, k: int) -> np.ndarray:
         """The array of a result that is a view, taken from what it views."""
         g = session.ghosts[k]
@@ -83,7 +86,7 @@ class SegmentProgram:
         if g.array is None:
             call = self.calls[k]
             ref = call.args[0]
-            g.array = call.op.host(session.array(ref, k) if ref < 0 else self._view(session, ref))
+            g.array = call.op.host(session.array(ref) if ref < 0 else self._view(session, ref))
         return g.array  # pyright: ignore[reportReturnType]
 
 

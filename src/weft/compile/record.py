@@ -26,6 +26,7 @@ from weft.core.op import Op
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
+from weft.runtime import native
 
 WRITE = "write"
 _UNHELD = 3  # references to a ghost nobody holds: the list, a loop's variable, getrefcount's own
@@ -195,7 +196,7 @@ class Session:
             assert x is not None
             dispatch.link_view(y, x)
             outer = self._outer(x)
-            offset = (native_address(y._a) - native_address(x._a)) // y._a.itemsize
+            offset = (native.address(y._a) - native.address(x._a)) // y._a.itemsize
             if x._ghost is not None and x._ghost.session is self:
                 offset += x._ghost.offset
         meta = Meta(y._a, view=is_view, offset=offset)
@@ -290,7 +291,7 @@ class Session:
         """An outside tensor met for the first time: its layout becomes part of the key."""
         a = t._a
         whole = self.memory_of(t)
-        memory = (whole, a.shape, a.strides, native_address(a))
+        memory = (whole, a.shape, a.strides, native.address(a))
         self._kept.append(t)  # its id is in use
         self._handles.setdefault(whole, []).append(t)
         place = self._by_memory.get(memory)
@@ -367,12 +368,12 @@ class Session:
             if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > 2  # type: ignore[union-attr]
         )
 
-    def array(self, ref: Any, depth: int) -> np.ndarray:
+    def array(self, ref: int) -> np.ndarray:
         """The value behind an operand reference."""
         if ref < 0:
             return self.outside[~ref]._a
         ghost = self.ghosts[ref]
-        assert ghost is not None and ghost.array is not None, (ref, depth)
+        assert ghost is not None and ghost.array is not None, ref
         return ghost.array
 
 
@@ -381,8 +382,7 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
     for node in path:
         numbers = iter(session.numbers[session.number_starts[node.depth] :])
         args = tuple(
-            next(numbers) if r in NUMBERS else dispatch.wrap(session.array(r, node.depth))
-            for r in node.args
+            next(numbers) if r in NUMBERS else dispatch.wrap(session.array(r)) for r in node.args
         )
         if node.op is WRITE:
             np.copyto(args[0]._a, args[1]._a)
@@ -399,10 +399,6 @@ def execute_unseen(op: Op, args: tuple) -> np.ndarray:
         return dispatch.execute(op, args)
     finally:
         state.recorder = recorder
-
-
-def native_address(a: np.ndarray) -> int:
-    return dispatch.native.address(a)
 
 
 _OWN = __file__.rpartition("/compile/")[0]
