@@ -42,9 +42,9 @@ golden: $(call STAMP,test) ## rewrite the golden texts; review them as a diff
 	$(PY) -m pytest -q tests/golden --update-golden $(ARGS)
 	git --no-pager diff --stat -- tests/golden
 
-bench: bench/.venv/.weft-bench-installed ## compare with torch in one run (own environment, bench/.venv)
-	bench/.venv/bin/python bench/eager.py $(ARGS)
-	bench/.venv/bin/python bench/training.py
+bench: bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/.installed bench/.venv-onnx/.installed ## every workload beside its peers (environments of their own); writes bench/RESULTS.md
+	bench/.venv/bin/python bench/suite.py --write $(ARGS)
+	bench/.venv/bin/python bench/eager.py
 	bench/.venv/bin/python bench/startup.py
 
 conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
@@ -56,7 +56,7 @@ docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
 clean: ## remove environments, caches, runs and build products
-	rm -rf .venv .venv-conformance bench/.venv build dist runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-conformance bench/.venv bench/.venv-* bench/.onnx build dist runs .pytest_cache .ruff_cache .hypothesis
 	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian's python3 may come without ensurepip: then the system's pip fills the environment.
@@ -71,9 +71,17 @@ $(VENV)/.weft-%-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 	@$(PY) -m pip install --disable-pip-version-check -q -e '.[$*]'
 	@touch $@
 
-bench/.venv/.weft-bench-installed: pyproject.toml
-	@test -x bench/.venv/bin/python || $(PYTHON) -m venv bench/.venv
-	bench/.venv/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0
+# Each peer of the benchmarks in an environment of its own: their dependencies exclude each other.
+bench/.venv/.installed: PEERS = -e . torch==2.13.0 onnx onnxscript matplotlib
+bench/.venv-jax/.installed: PEERS = jax==0.10.2 jaxlib==0.10.2
+bench/.venv-tensorflow/.installed: PEERS = tensorflow-cpu==2.21.0
+bench/.venv-onnx/.installed: PEERS = onnxruntime==1.31.1 openvino==2026.4.1
+
+bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/.installed \
+bench/.venv-onnx/.installed: pyproject.toml
+	@echo "installing $(PEERS) into $(@D)"
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --disable-pip-version-check -q $(PEERS)
 	@touch $@
 
 .venv-conformance/.installed: pyproject.toml

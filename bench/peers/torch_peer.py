@@ -1,0 +1,55 @@
+"""PyTorch: eager, with the fused Adam, and through torch.compile (which needs a C++ compiler)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import models
+import torch
+import works
+
+VARIANTS = ["eager", "fused Adam", "compile", "channels_last"]
+KINDS = {w.name: w.kind for w in works.WORKS}
+_IMAGES = ("cnn", "resnet18", "resnet50_b1", "resnet50_b8")
+
+
+def start(threads: int) -> str:
+    torch.set_num_threads(threads)
+    return torch.__version__
+
+
+def make(work: str, variant: str) -> Callable[[], float]:
+    training = KINDS[work] == "training"
+    if (variant == "fused Adam" and not training) or (
+        variant == "channels_last" and work not in _IMAGES[2:]
+    ):
+        raise NotImplementedError(f"{variant} says nothing about {work}")
+    if training:
+        step = models.training_step(torch, work, **({"fused": True} if variant[0] == "f" else {}))
+        if variant == "compile":
+            step = torch.compile(step)
+        return lambda: step().item()
+    model, inputs = models.inference(torch, work)
+    if variant == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+        inputs = tuple(x.to(memory_format=torch.channels_last) for x in inputs)
+    if variant == "compile":
+        torch._inductor.config.freezing = True  # weights are constants, as in the other runtimes
+        model = torch.compile(model)
+
+    def run() -> float:
+        with torch.no_grad():
+            y = model(*inputs)
+        return (y[0] if isinstance(y, tuple) else y).flatten()[0].item()
+
+    return run
+
+
+def export(work: str, path: str) -> None:
+    """The model as ONNX, for the runtimes that read it."""
+    model, inputs = models.inference(torch, work)
+    names = [f"x{i}" for i in range(len(inputs))]
+    torch.onnx.export(
+        model, inputs, path, input_names=names, opset_version=18, dynamo=True,
+        external_data=False, verbose=False,
+    )  # fmt: skip

@@ -1,0 +1,40 @@
+"""Weft: compiled (the figure that is compared), and line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import models
+import works
+
+import weft
+
+VARIANTS = ["compiled", "eager"]
+KINDS = {w.name: w.kind for w in works.WORKS}
+
+
+def start(threads: int) -> str:
+    weft.set_num_threads(threads)
+    return weft.__version__
+
+
+def make(work: str, variant: str) -> Callable[[], float]:
+    if KINDS[work] == "training":
+        step = models.training_step(weft, work)
+        if variant == "compiled":
+            step = weft.compile(step)
+        return lambda: step().item()
+    model, inputs = models.inference(weft, work)
+    if variant == "compiled":
+        model = weft.compile(model)
+
+    def run() -> float:
+        with weft.no_grad():
+            y = model(*inputs)
+        return _first(y).flatten()[0].item()
+
+    return run
+
+
+def _first(y: object) -> weft.Tensor:
+    return y[0] if isinstance(y, tuple) else y  # type: ignore[return-value]

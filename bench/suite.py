@@ -1,0 +1,275 @@
+"""Every workload on every peer, interleaved, beside the machine's limits.
+
+    python bench/suite.py [--only gpt,mlp] [--peers weft,torch] [--rounds 7] [--write]
+
+Each peer runs in a process of its own, in its own environment (bench/.venv-PEER), and is stopped
+(SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
+A round times every variant of every peer once, in turning order; the figure is the median over all
+rounds, the ratio that of the best peer's median to compiled Weft's: above 1 Weft is faster.
+--write puts the table into bench/RESULTS.md and a chart into bench/results.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import limits
+from tqdm import tqdm
+from works import WORKS, Work
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("weft", "torch", "jax", "tensorflow", "onnxruntime", "openvino")
+ENVIRONMENT = {
+    "weft": ".venv", "torch": ".venv", "jax": ".venv-jax", "tensorflow": ".venv-tensorflow",
+    "onnxruntime": ".venv-onnx", "openvino": ".venv-onnx",
+}  # fmt: skip
+OURS = ("weft", "compiled")
+
+
+class Peer:
+    """A worker process and its answers; not running unless it is asked something."""
+
+    def __init__(self, name: str, python: str, threads: int) -> None:
+        env = dict(os.environ, BENCH_THREADS=str(threads), BENCH_ONNX=str(HERE / ".onnx"))
+        self.name = name
+        self.process = subprocess.Popen(
+            [python, str(HERE / "worker.py"), name], env=env, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        about = self._read()
+        self.version, self.variants = about["version"], about["variants"]
+        self._stop()
+
+    def ask(self, **order: object) -> dict:
+        """The answer to an order; the process runs only meanwhile."""
+        self.process.send_signal(signal.SIGCONT)
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        try:
+            return self._read()
+        finally:
+            self._stop()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> dict:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"error": "the process ended"}
+
+    def _stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
+
+
+@dataclass
+class Row:
+    """What one workload's variants took: seconds of each call, of the first call, and failures."""
+
+    work: Work
+    times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    first: dict[tuple[str, str], float] = field(default_factory=dict)
+    peak_kb: dict[tuple[str, str], int] = field(default_factory=dict)
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def median(self, who: tuple[str, str]) -> float:
+        return statistics.median(self.times[who])
+
+    def best_peer(self) -> tuple[str, str] | None:
+        """The fastest variant that is not Weft's."""
+        peers = [who for who in self.times if who[0] != "weft"]
+        return min(peers, key=self.median, default=None)
+
+    def ratio(self) -> float | None:
+        best = self.best_peer()
+        if best is None or OURS not in self.times:
+            return None
+        return self.median(best) / self.median(OURS)
+
+    def share(self, who: tuple[str, str], peak: float, reads: float) -> float:
+        """The part of the machine's limit that this variant reaches."""
+        floor = max(self.work.flop / peak, self.work.bytes / reads)
+        return floor / self.median(who)
+
+
+def run_work(work: Work, python: dict[str, str], rounds: int, threads: int) -> Row:
+    """All peers that do this work, in turns.  A variant is a process: memory is its own."""
+    row = Row(work)
+    ready: dict[tuple[str, str], Peer] = {}
+    try:
+        for name in python:
+            variants = [None]
+            while variants:
+                variant = variants.pop(0)
+                peer = Peer(name, python[name], threads)
+                if variant is None:
+                    variant, *variants = peer.variants
+                answer = peer.ask(make=work.name, variant=variant)
+                who = (name, variant)
+                if "error" in answer:
+                    row.failed[who] = answer["error"]
+                    peer.close()
+                    continue
+                row.first[who] = answer["seconds"]
+                ready[who] = peer
+        for peer in ready.values():
+            peer.ask(time=max(3, work.calls))  # warm
+        for r in range(rounds):
+            order = list(ready) if r % 2 == 0 else list(reversed(ready))
+            for who in order:
+                answer = ready[who].ask(time=work.calls)
+                if "error" in answer:
+                    row.failed[who] = answer["error"]
+                    continue
+                row.times.setdefault(who, []).extend(answer["times"])
+                row.peak_kb[who] = answer["peak_kb"]
+    finally:
+        for peer in ready.values():
+            peer.close()
+    return row
+
+
+def table(rows: list[Row], peak: float, reads: float) -> str:
+    """Markdown: a row a workload."""
+    out = [
+        "| work | Weft compiled, ms | Weft eager | best peer, ms | peer / Weft | target | "
+        "share of limit: Weft, best peer | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        best, ratio = row.best_peer(), row.ratio()
+        if best is None or ratio is None:
+            out.append(f"| {row.work.what} | {row.failed.get(OURS, 'not run')} | | | | | | |")
+            continue
+        eager = ("weft", "eager")
+        verdict = "" if ratio >= row.work.target else "below target" if ratio >= 1 else "**lost**"
+        out.append(
+            f"| {row.work.what} | {1e3 * row.median(OURS):.3g} | "
+            + (f"{1e3 * row.median(eager):.3g}" if eager in row.times else "failed")
+            + f" | {1e3 * row.median(best):.3g} ({' '.join(best)}) | {ratio:.2f} | "
+            f"{row.work.target} | {row.share(OURS, peak, reads):.0%}, "
+            f"{row.share(best, peak, reads):.0%} | {verdict} |"
+        )
+    return "\n".join(out)
+
+
+def details(rows: list[Row]) -> str:
+    """Markdown: every variant's median, first call, peak memory."""
+    out = ["| work | peer | median, ms | quartiles | first call, s | peak memory, MB |",
+           "|---|---|---|---|---|---|"]  # fmt: skip
+    for row in rows:
+        for who in sorted(row.times, key=row.median):
+            low, _, high = statistics.quantiles(row.times[who], n=4)
+            out.append(
+                f"| {row.work.name} | {' '.join(who)} | {1e3 * row.median(who):.3g} | "
+                f"{1e3 * low:.3g}-{1e3 * high:.3g} | {row.first[who]:.1f} | "
+                f"{row.peak_kb[who] / 1024:.0f} |"
+            )
+        for who, why in row.failed.items():
+            if "NotImplementedError" not in why:
+                out.append(f"| {row.work.name} | {' '.join(who)} | failed: {why[:80]} | | | |")
+    return "\n".join(out)
+
+
+def chart(rows: list[Row], path: Path) -> None:
+    """Bars: each workload's best peer, Weft compiled and eager, relative to the best peer."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [r for r in rows if r.ratio() is not None]
+    figure, axes = plt.subplots(figsize=(9, 0.5 * len(shown) + 1.4), layout="constrained")
+    for i, row in enumerate(shown):
+        best = row.best_peer()
+        assert best is not None
+        ours = row.ratio() or 0.0
+        axes.barh(i, ours, color="#2a7f62" if ours >= 1 else "#b3452c")
+        axes.text(ours + 0.02, i, f"{ours:.2f} x {' '.join(best)}", va="center", fontsize=8)
+        axes.plot([row.work.target] * 2, [i - 0.4, i + 0.4], color="black", lw=1)
+    axes.axvline(1.0, color="gray", lw=1)
+    axes.set_yticks(range(len(shown)), [r.work.name for r in shown])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(1.6, *(1.25 * (r.ratio() or 0) for r in shown)))
+    axes.set_xlabel("speed of compiled Weft, the best peer being 1 (black: the target)")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="names of workloads, separated by commas")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md and results.png")
+    args = parser.parse_args()
+    wanted = [w for w in args.only.split(",") if w]
+    unknown = set(wanted) - {w.name for w in WORKS} | set(args.peers.split(",")) - set(PEERS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    python, absent = {}, []
+    for name in args.peers.split(","):
+        path = HERE / ENVIRONMENT[name] / "bin" / "python"
+        if path.exists():
+            python[name] = str(path)
+        else:
+            absent.append(name)
+    if absent:
+        print(f"not set up, left out (make bench sets them up): {', '.join(absent)}")
+    works = [w for w in WORKS if not wanted or w.name in wanted]
+    if {"onnxruntime", "openvino"} & set(python):
+        export(works, python)
+    rows = []
+    for work in tqdm(works, unit="workload"):
+        rows.append(run_work(work, python, args.rounds, args.threads))
+        tqdm.write(table(rows[-1:], 1.0, 1.0).splitlines()[-1].rpartition("|")[0])
+    peak, reads = limits.peak_flops(args.threads), limits.bandwidth(args.threads)
+    about = (
+        f"{dt.date.today()}, {platform.machine()}, {args.threads} threads, "
+        f"{args.rounds} rounds. Limits measured in this run: {peak / 1e9:.0f} GFLOP/s of float32 "
+        f"multiply-adds, {reads / 1e9:.1f} GB/s read."
+    )
+    versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
+    text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n{details(rows)}\n"
+    print(text)
+    if args.write:
+        head = "# Results\n\nWritten by `make bench` (`bench/suite.py --write`).\n\n"
+        picture = "![speed beside the best peer](results.png)\n\n"
+        (HERE / "RESULTS.md").write_text(head + picture + text, encoding="utf-8")
+        chart(rows, HERE / "results.png")
+    return 0
+
+
+def export(works: list[Work], python: dict[str, str]) -> None:
+    """Have torch write the ONNX files that are not there yet."""
+    folder = HERE / ".onnx"
+    folder.mkdir(exist_ok=True)
+    missing = [
+        w.name for w in works if w.kind == "inference" and not (folder / f"{w.name}.onnx").exists()
+    ]
+    code = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom peers import torch_peer\n"
+        f"for w in {missing!r}: torch_peer.export(w, {str(folder)!r} + '/' + w + '.onnx')"
+    )
+    if missing:
+        start = time.perf_counter()
+        subprocess.run([python.get("torch", sys.executable), "-c", code], check=True)
+        print(f"exported {', '.join(missing)} in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
