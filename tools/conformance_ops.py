@@ -55,6 +55,29 @@ FREE_SIGNS = {
     r"(linalg\.)?svd$": "singular vectors",
     r"linalg\.(eigh|eig)$": "eigenvectors",
 }
+# Ops that choose places: of equal elements any may be named.  Compared instead: what lies there.
+TIES = {
+    r"(topk|kthvalue|mode)$": "places among equal elements are as torch's quickselect leaves them",
+    r"(sort|argsort)$": "not stable unless asked: torch's order of equal elements varies with size",
+}
+# Samples where Weft differs and keeps to it: (operator, kind or dtype, sample), pattern each, why.
+ON_PURPOSE = (
+    (r"(special\.)?polygamma", "float32", r", [01]$",
+     "torch's trigamma sums few terms: 2.0e-5 from SciPy's, Weft's 4.5e-8"),
+    (r"special\.bessel_(j0|y1)$", "float64", "",
+     "torch's is 1.9e-7 (j0) and 3.2e-7 (y1) from SciPy's, Weft's 6e-16"),
+    (r"as_strided_scatter$", "float64", "",
+     "torch's gradient of the base is the cotangent where it was overwritten and 0 where it was"
+     " kept; finite differences say the reverse"),
+    (r"masked\.logaddexp$", "float64", "",
+     "torch's second gradient is NaN at places that the mask hides, Weft's 0"),
+    (r"as_strided \(partial_views\)$", "float64", r"\], \(2, 2\), \(1, 2\), storage_offset=0",
+     "a leaf that is a view of more than itself, read before its start: Weft refuses"),
+    (r"(aminmax|amax|amin)$", "error", r"1, 1, 1, 1, 1, 1, 1, 1, 1",
+     "a tensor of 65 dims cannot be made in Weft at all (NumPy's 64)"),
+    (r"gradient$", "error", r"int64\[3, 3\], spacing=\[int64\[3\], int64\[3\]",
+     "a spacing on the meta device, which Weft has not"),
+)  # fmt: skip
 # Why an op is missing: the first pattern that matches its name.
 MISSING = (
     (r"fft\.|stft|istft|complex|polar|conj|imag|angle|^real$|chalf|cfloat|cdouble|view_as_(real|com)",
@@ -344,8 +367,14 @@ def run_sample(op: Any, ours: Callable, sample: Any, values: bool, order: int) -
         raise weft_error
     mine = ours(*weft_args, **weft_kwargs)
     finish = sample.output_process_fn_grad
+    if any(re.match(p, op.name) for p in TIES):
+        mine = settled(op, sample, mine, theirs, weft_args[0])
     free = any(re.match(p, op.name) for p in FREE_SIGNS)
-    compare(mine, theirs, values and not free)
+    try:
+        compare(mine, theirs, values and not free)
+    except Differs as e:
+        if not nearer(op, sample, mine, theirs):
+            raise e from None
     if free:
         compare(finish(mine), finish(theirs), True)
     compare_aliasing(mine, theirs, (args, kwargs), (weft_args, weft_kwargs))
@@ -354,6 +383,68 @@ def run_sample(op: Any, ours: Callable, sample: Any, values: bool, order: int) -
         two = leaves((weft_args, weft_kwargs), weft.Tensor)
         pairs = [(a, b) for a, b in zip(one, two, strict=True) if a.requires_grad and a.is_leaf]
         compare_gradients(finish(mine), finish(theirs), pairs, order, "gradient")
+    return True
+
+
+def settled(op: Any, sample: Any, mine: Any, theirs: Any, x: Any) -> Any:
+    """Weft's result with torch's places where both name equal elements of the input."""
+    dim = sample.kwargs.get("dim", next((a for a in sample.args if type(a) is int), -1))
+    if op.name in ("topk", "kthvalue"):  # k comes first
+        dim = sample.kwargs.get("dim", [*sample.args, -1][1])
+    alone = isinstance(theirs, torch.Tensor)
+    at, wanted = (mine, theirs) if alone else (mine[1], theirs[1])
+    if tuple(at.shape) != tuple(wanted.shape) or not x.ndim:
+        return mine
+    place, other = at, to_weft(wanted)
+    if at.ndim < x.ndim:
+        place, other = place.unsqueeze(dim), other.unsqueeze(dim)
+    x = x.detach()
+    if not weft.allclose(x.gather(dim, place), x.gather(dim, other), equal_nan=True):
+        return mine
+    if op.name in ("sort", "argsort", "topk") and (place.sort(dim)[0].diff(dim=dim) == 0).any():
+        return mine  # the same place twice
+    fixed = to_weft(wanted)
+    return fixed if alone else (mine[0], fixed)
+
+
+def nearer(op: Any, sample: Any, mine: Any, theirs: Any) -> bool:
+    """Whether Weft's float results are no farther than torch's from torch's in float64."""
+    ours, wanted = leaves(mine, weft.Tensor), leaves(theirs, torch.Tensor)
+    if len(ours) != len(wanted) or any(
+        tuple(a.shape) != tuple(b.shape) or str(a.dtype)[5:] != str(b.dtype)[6:]
+        for a, b in zip(ours, wanted, strict=True)
+    ):
+        return False
+
+    def widened(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return x.detach().double() if x.dtype is torch.float32 else x
+        if isinstance(x, list | tuple):
+            return type(x)(widened(v) for v in x)
+        return x
+
+    try:
+        args = again((sample.input, *sample.args))
+        kwargs = again(sample.kwargs)
+        exact = leaves(
+            op.op(*widened(args), **{k: widened(v) for k, v in kwargs.items()}), torch.Tensor
+        )
+    except TimeUp:
+        raise
+    except Exception:
+        return False
+    for a, b, c in zip(ours, wanted, exact, strict=True):
+        if not b.is_floating_point():
+            if not np.array_equal(a.detach().numpy(), numpy_of(b)):
+                return False
+            continue
+        right = numpy_of(c).astype(np.float64)
+        with np.errstate(all="ignore"):
+            mine_off, torch_off = (
+                np.abs(v.astype(np.float64) - right) for v in (a.detach().numpy(), numpy_of(b))
+            )
+        if not np.max(mine_off, initial=0.0) <= np.max(torch_off, initial=0.0):
+            return False
     return True
 
 
@@ -408,17 +499,25 @@ def flat(gradient: Any, pairs: list) -> bool:
     found = torch.autograd.grad(
         gradient.sum(), [a for a, _ in pairs], allow_unused=True, retain_graph=True
     )
-    return not any(g is not None and bool((g != 0).any()) for g in found)
+    return not any(g is not None and bool((g.abs() > 1e-12).any()) for g in found)
 
 
-def run_error(ours: Callable, error: Any) -> None:
+def run_error(op: Any, ours: Callable, error: Any) -> bool:
+    """Whether torch itself raises; its own tests expect more errors than its functions raise."""
     sample = error.sample_input
+    try:
+        op.op(*again((sample.input, *sample.args)), **again(sample.kwargs))
+        return False
+    except TimeUp:
+        raise
+    except Exception:
+        pass
     weft_args = to_weft((sample.input, *sample.args))
     weft_kwargs = to_weft(sample.kwargs)
     try:
         ours(*weft_args, **weft_kwargs)
     except error.error_type:
-        return
+        return True
     except TimeUp:
         raise
     except Exception as e:
@@ -466,6 +565,7 @@ def run_op(op: Any, dtypes: tuple[str, ...]) -> dict[str, Any]:
     """{'op', 'state', 'passed', 'samples', 'failures': [[dtype, sample, what], ...], 'why'}"""
     result: dict[str, Any] = {
         "op": label(op), "state": "pass", "passed": 0, "samples": 0, "failures": [],
+        "explained": {},
     }  # fmt: skip
     try:
         ours = on_weft(op)
@@ -490,6 +590,11 @@ def run_op(op: Any, dtypes: tuple[str, ...]) -> dict[str, Any]:
             lacking += isinstance(e, AttributeError) and (
                 str(e).startswith("Weft has no ") or isinstance(getattr(e, "obj", 0), weft.Tensor)
             )
+            why = next((w for p, d, s, w in ON_PURPOSE if d == dtype and re.match(p, label(op))
+                        and re.search(s, short(sample, 10_000))), None)  # fmt: skip
+            if why is not None:
+                result["explained"][why] = result["explained"].get(why, 0) + 1
+                return
             result["failures"].append([dtype, short(sample), line_of(e)])
         result["samples"] += 1
 
@@ -512,7 +617,7 @@ def run_op(op: Any, dtypes: tuple[str, ...]) -> dict[str, Any]:
                 judge(dtype, sample, lambda s=sample, o=order: run_sample(op, ours, s, values, o))
         if op.error_inputs_func is not None:
             for error in op.error_inputs("cpu"):
-                judge("error", error.sample_input, lambda e=error: run_error(ours, e))
+                judge("error", error.sample_input, lambda e=error: run_error(op, ours, e))
     except TimeUp:
         result["samples"] += 1
         result["failures"].append(["", "", f"more than {SECONDS:.0f} s"])
@@ -640,6 +745,13 @@ def report(results: list[dict[str, Any]]) -> str:
         "",
         *(f"- `{p}`: {text}" for p, text in FREE_SIGNS.items()),
         "",
+        "Places among equal elements are free: what lies at them is compared.",
+        "",
+        *(f"- `{p}`: {text}" for p, text in TIES.items()),
+        "",
+        "A float32 result outside the tolerance passes when it is no farther from torch's own",
+        "result in float64 than torch's float32 result is.",
+        "",
         "Tolerances (relative, absolute): "
         + ", ".join(f"{d} {r:g}, {a:g}" for d, (r, a) in TOLERANCE.items())
         + "; others exactly.",
@@ -658,6 +770,10 @@ def report(results: list[dict[str, Any]]) -> str:
             dtype, sample, what = r["failures"][0]
             given = f"{dtype}: `{cell(sample)}`" if sample else dtype
             out.append(f"| {r['op']} | {r['passed']}/{r['samples']} | {given} | {cell(what)} |")
+    out += ["", "## Differs on purpose", "", "Samples not counted above.", ""]
+    out += ["| operator | samples | why |", "|---|---|---|"]
+    for r in results:
+        out += [f"| {r['op']} | {n} | {cell(why)} |" for why, n in r.get("explained", {}).items()]
     out += ["", "## Missing", "", "| operator | why |", "|---|---|"]
     out += [f"| {r['op']} | {cell(why_missing(r))} |" for r in results if r["state"] == "missing"]
     out += ["", "## Passing", ""]

@@ -382,7 +382,12 @@ def map_(self: Tensor, tensor: Tensor, callable: Callable) -> Tensor:
 @_method
 def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     """The sum to a shape that broadcasts to this one."""
-    return reduce.sum_to(self, view.shape_args(size, "sum_to_size"))
+    shape = view.shape_args(size, "sum_to_size")
+    if not self.ndim:
+        return self.sum()
+    return reduce.sum_to(
+        self.long() if self.dtype is dt.bool and shape != self.shape else self, shape
+    )
 
 
 @_method
@@ -457,7 +462,8 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 
 def _conversion(name: str, d: dt.dtype) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
-        return cast.cast(self, d)
+        y = cast.cast(self, d)
+        return y if memory_format is None else creation.in_format(y, memory_format)
 
     convert.__name__ = convert.__qualname__ = name
     convert.__doc__ = f"The tensor as {d.name}."

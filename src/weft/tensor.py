@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core import printing
+from weft.core import layouts, printing
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
 from weft.core.types import is_contiguous, numel
@@ -172,13 +172,17 @@ class Tensor(Handle):
         return _address(self._a)
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
+        if memory_format is not None and memory_format is not layouts.contiguous_format:
+            return creation.has_format(self, memory_format)
         g = self._ghost
         if g is None:
             return self._a.flags.c_contiguous
         return is_contiguous(g.shape, g.strides)
 
     def contiguous(self, memory_format: Any = None) -> Tensor:
-        """The tensor itself when contiguous, else a contiguous copy."""
+        """The tensor itself when contiguous (in a memory format), else a contiguous copy."""
+        if memory_format is not None:
+            return creation.in_format(self, memory_format)
         return self if self.is_contiguous() else creation.clone(self)
 
     @property
@@ -389,9 +393,9 @@ class Tensor(Handle):
     __le__ = binary(compare.Le(), compare.le)
     __gt__ = binary(compare.Gt(), compare.gt)
     __ge__ = binary(compare.Ge(), compare.ge)
-    __and__ = __rand__ = general(compare.bitwise_and)
-    __or__ = __ror__ = general(compare.bitwise_or)
-    __xor__ = __rxor__ = general(compare.bitwise_xor)
+    __and__, __rand__ = general(compare.bitwise_and), reflected(compare.bitwise_and)
+    __or__, __ror__ = general(compare.bitwise_or), reflected(compare.bitwise_or)
+    __xor__, __rxor__ = general(compare.bitwise_xor), reflected(compare.bitwise_xor)
 
     def __lshift__(self, other: Any) -> Any:
         return compare.bitwise_left_shift(self, other)
@@ -421,6 +425,8 @@ class Tensor(Handle):
                 device = a
         require_cpu(device, "to")
         y = self if dtype is None else cast.cast(self, dtype)
+        if memory_format is not None:
+            y = creation.in_format(y, memory_format)
         return creation.clone(y) if copy and y is self else y
 
     def type(self, dtype: Any = None) -> Any:

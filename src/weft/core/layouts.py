@@ -1,6 +1,7 @@
 """Markers for how a tensor lies in memory: layouts, and orders of dims.
 
-Weft's tensors are all `strided`; results are C-contiguous whichever memory_format is asked for.
+Weft's tensors are all `strided`.  `contiguous`, `clone`, `to` and the `*_like` functions give the
+memory format that is asked for; other operations give C-contiguous results, whatever they read.
 """
 
 from __future__ import annotations

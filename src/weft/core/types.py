@@ -76,7 +76,12 @@ def wrap_dims(dims: int | Iterable[int] | None, ndim: int, op: str) -> tuple[int
 
 
 def broadcast_shapes(*shapes: Sequence[int], op: str = "broadcast") -> tuple[int, ...]:
-    """The common shape; RuntimeError with torch's words when two sizes differ and none is 1."""
+    """The common shape; RuntimeError with torch's words when two sizes differ and none is 1.
+
+    An int stands for a shape of one dim.
+    """
+    if int in map(type, shapes):
+        shapes = tuple((s,) if isinstance(s, int) else s for s in shapes)
     if not shapes:
         return ()
     out = tuple(shapes[0])

@@ -33,7 +33,8 @@ def ctc_loss(
     """log_probs (T, N, C) or (T, C); targets (N, S), or all labels one after another.
 
     "mean" divides each loss by its target's length first.  Impossible targets give inf, or 0 with
-    `zero_infinity`.  RuntimeError on lengths that do not fit.
+    `zero_infinity`.  RuntimeError on lengths that do not fit.  The gradient is torch's, p minus
+    the share of alignments: that of scores before log_softmax, whatever log_probs sums to.
     """
     single = log_probs.dim() == 2
     if single:
@@ -51,6 +52,10 @@ def ctc_loss(
     at = weft.from_numpy(labels).unsqueeze(0).expand(steps, batch, size)
     emitted = log_probs.gather(2, at).unbind(0)
     loss = -_forward(emitted, weft.from_numpy(skip), ins, outs)
+    if log_probs.requires_grad:  # as torch: the gradient of what log_softmax was given
+        read = weft.from_numpy(np.arange(steps)[:, None, None] < ins[:, None])
+        p = log_probs.exp()
+        loss = loss + (p - p.detach()).where(read, 0.0).sum((0, 2))
     possible = loss.detach() < -_NEVER / 2
     loss = weft.where(possible, loss, 0.0 if zero_infinity else float("inf"))
     if reduction == "sum":

@@ -381,12 +381,15 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
     """y = min(max(x, min_val), max_val)."""
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
+    if dtype_of(input).category == dt.INT:
+        y = input.clamp(int(min_val), int(max_val))
+        return write(input, y) if inplace else y
     return _run("hardtanh", Hardtanh(float(min_val), float(max_val)), input, inplace)
 
 
 def relu6(input: Any, inplace: bool = False) -> Any:
     """y = min(max(x, 0), 6)."""
-    return _run("relu6", Hardtanh(0.0, 6.0), input, inplace)
+    return hardtanh(input, 0.0, 6.0, inplace)
 
 
 def hardswish(input: Any, inplace: bool = False) -> Any:
@@ -437,6 +440,9 @@ def logsigmoid(input: Any) -> Any:
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """y = value where x <= threshold, else x."""
+    if dtype_of(input).category == dt.INT:
+        y = input.where(input > int(threshold), int(value))
+        return write(input, y) if inplace else y
     return _run("threshold", Threshold(float(threshold), float(value)), input, inplace)
 
 
@@ -450,7 +456,9 @@ def prelu(input: Any, weight: Any) -> Any:
     if dtype_of(input) is not dtype_of(weight):
         raise RuntimeError("prelu: Type promoting not supported. Got "
                            f"{spelled(input)} and {spelled(weight)}")  # fmt: skip
-    if n not in ((), (1,)):
+    if n == (1,) and not shape:
+        weight = reshape(weight, ())
+    elif n not in ((), (1,)):
         if len(n) != 1:
             raise RuntimeError(
                 f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {len(n)}"

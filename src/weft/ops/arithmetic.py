@@ -13,7 +13,7 @@ from weft.core.op import Onnx, sample
 from weft.ops.cast import cast
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
-from weft.ops.promote import as_number, operands, unary
+from weft.ops.promote import as_number, only_tensors, operands, unary
 
 PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
 BESIDE_NUMBER = (*PAIRS, sample((3, 4), 2.5))
@@ -237,6 +237,10 @@ def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
 def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
+    if alpha.__class__ is bool and d is not dt.bool:
+        raise RuntimeError("Boolean alpha only supported for Boolean results.")
+    if d is dt.bool:  # bool(alpha) is a factor, the sum is `or`
+        return apply(_ADD, a, apply(_MUL, b, bool(alpha)))
     if alpha.__class__ in NUMBERS:
         if d.category != dt.FLOAT and alpha.__class__ is float:
             raise RuntimeError(
@@ -311,6 +315,7 @@ def remainder(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def fmod(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input - other * trunc(input / other): the sign is `input`'s."""
+    only_tensors("fmod", input)
     a, b = operands("fmod", input, other)
     _refuse_zero(b, "fmod")
     y = apply(_FMOD, a, b)
@@ -345,6 +350,7 @@ def _both_bool(a: Any, b: Any) -> bool:
 
 def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = min(input, other) elementwise; NaN wins; a tie shares the gradient."""
+    only_tensors("minimum", input, other)
     both = _both_bool(input, other)
     y = (input & other) if both else _binary(_MIN, "minimum", input, other)
     return y if out is None else out.copy_result(y)
@@ -352,6 +358,7 @@ def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = max(input, other) elementwise; NaN wins; a tie shares the gradient."""
+    only_tensors("maximum", input, other)
     both = _both_bool(input, other)
     y = (input | other) if both else _binary(_MAX, "maximum", input, other)
     return y if out is None else out.copy_result(y)
@@ -359,6 +366,7 @@ def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def atan2(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the angle, in radians, of the point (other, input)."""
+    only_tensors("atan2", input, other)
     y = _binary(_ATAN2, "atan2", input, other, floating=True)
     return y if out is None else out.copy_result(y)
 

@@ -124,24 +124,33 @@ def atleast_3d(*tensors: Any) -> Any:
     return _at_least(tensors, _three)
 
 
+def _some(op: str, tensors: Sequence[Any]) -> None:
+    if not len(tensors):
+        raise RuntimeError(f"{op} expects a non-empty TensorList")
+
+
 def vstack(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """Stacked by rows: joined along dim 0, vectors being rows."""
+    _some("vstack", tensors)
     return cat([_two(x) for x in tensors], 0, out=out)
 
 
 def hstack(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """Stacked by columns: joined along dim 1, vectors along dim 0."""
+    _some("hstack", tensors)
     xs = [_one(x) for x in tensors]
     return cat(xs, 0 if len(shape_of(xs[0])) == 1 else 1, out=out)
 
 
 def dstack(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """Stacked in depth: joined along dim 2."""
+    _some("dstack", tensors)
     return cat([_three(x) for x in tensors], 2, out=out)
 
 
 def column_stack(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """Joined along dim 1, vectors being columns."""
+    _some("column_stack", tensors)
     xs = [x if len(shape_of(x)) > 1 else reshape(x, (numel(shape_of(x)), 1)) for x in tensors]
     return cat(xs, 1, out=out)
 

@@ -12,13 +12,13 @@ from weft.core.handle import state
 from weft.core.op import sample
 from weft.core.types import numel
 from weft.ops.activation import leaky_relu
-from weft.ops.arithmetic import maximum
 from weft.ops.cast import cast
 from weft.ops.contract import matmul
 from weft.ops.creation import arange, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import scatter_reduce
 from weft.ops.index import embedding, index_add
+from weft.ops.pointwise import clamp_min
 from weft.ops.random import DrawFrom
 from weft.ops.reduce import amax, sum
 from weft.ops.view import expand, permute, reshape, unsqueeze
@@ -168,7 +168,7 @@ def embedding_bag(
         return total
     ones = cast(flat == flat if kept is None else kept, d)
     count = index_add(zeros(bags, dtype=d), 0, bag, ones)
-    return total / unsqueeze(maximum(count, 1.0), 1)
+    return total / unsqueeze(clamp_min(count, 1.0), 1)
 
 
 def _largest(rows: Any, bag: Any, kept: Any, bags: int, width: int) -> Any:

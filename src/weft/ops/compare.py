@@ -8,12 +8,13 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import scalar as S
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
 from weft.ops.cast import cast
+from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
-from weft.ops.promote import as_number, operands, result_type
+from weft.ops.promote import as_number, only_tensors, operands, result_type
 
 PAIRS = (
     sample((3, 4), (3, 4)),
@@ -146,6 +147,7 @@ def _compare(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     ):
         y = apply(op, a, b)
     else:
+        only_tensors(name, a)
         y = apply(op, *operands(name, a, b))
     return y if out is None else out.copy_result(y)
 
@@ -231,16 +233,19 @@ def _truth(x: Any) -> Any:
 
 def logical_and(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = (input != 0) and (other != 0)."""
+    only_tensors("logical_and", input, other)
     return bitwise_and(_truth(input), _truth(other), out=out)
 
 
 def logical_or(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = (input != 0) or (other != 0)."""
+    only_tensors("logical_or", input, other)
     return bitwise_or(_truth(input), _truth(other), out=out)
 
 
 def logical_xor(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = (input != 0) != (other != 0)."""
+    only_tensors("logical_xor", input, other)
     return bitwise_xor(_truth(input), _truth(other), out=out)
 
 
@@ -267,6 +272,16 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
     )
     y = apply(_WHERE, condition, a, b)
     return y if out is None else out.copy_result(y)
+
+
+def depends(y: Any, *xs: Any) -> Any:
+    """y, which the tape takes to come from xs too, with a gradient of zero, as torch has it."""
+    if not state.grad:
+        return y
+    for x in xs:
+        if isinstance(x, Handle) and x._rg:
+            y = apply(_WHERE, full((), True, dtype=dt.bool), y, cast(x, dtype_of(y)))
+    return y
 
 
 def number_tensor(x: Any, d: dt.dtype, like: Any) -> Any:

@@ -311,6 +311,10 @@ def _check(
             f"Input type ({_spell(x)}) and weight type ({_spell(w)}) should be the same or input "
             "should be a MKLDNN tensor and weight is a dense tensor"
         )
+    if bias is not None and dtype_of(bias) is not dtype_of(x):
+        raise RuntimeError(
+            f"Input type ({_spell(x)}) and bias type ({_spell(bias)}) should be the same"
+        )
     if ws[0] % groups or ws[0] < groups:
         raise RuntimeError(
             f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, "

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core import onnx_rules
+from weft.core import layouts, onnx_rules
 from weft.core import scalar as S
 from weft.core.device import require_cpu
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import Create, Elementwise
-from weft.ops.view import shape_args
+from weft.ops.view import permute, shape_args
 from weft.runtime import memory
 
 
@@ -123,8 +124,71 @@ class Clone(Elementwise):
 
 
 def clone(input: Any, *, memory_format: Any = None) -> Any:
-    """The same values in memory of their own."""
-    return apply(Clone(), input)
+    """The same values in memory of their own: in C order, or in the order of `memory_format`."""
+    order = None if memory_format is None else format_order(input, memory_format)
+    if order is None:
+        return apply(Clone(), input)
+    return permute(apply(Clone(), permute(input, order)), undo(order))
+
+
+_CHANNELS_LAST = {layouts.channels_last: (0, 2, 3, 1), layouts.channels_last_3d: (0, 2, 3, 4, 1)}
+
+
+def format_order(t: Any, memory_format: Any) -> tuple[int, ...] | None:
+    """t's dims as a memory format lays them, the one with the largest stride first.
+
+    None for C order.  RuntimeError: channels_last of a tensor that has not its number of dims.
+    """
+    rank = len(shape_of(t))
+    if memory_format is layouts.preserve_format:
+        order = tuple(memory_order(t))
+        return None if order == tuple(range(rank)) else order
+    if memory_format not in _CHANNELS_LAST:
+        return None
+    order = _CHANNELS_LAST[memory_format]
+    if rank != len(order):
+        raise RuntimeError(
+            f"required rank {len(order)} tensor to use {memory_format.name} format, got one of "
+            f"shape {list(shape_of(t))}"
+        )
+    return order
+
+
+def has_format(t: Any, memory_format: Any) -> bool:
+    """Whether t lies without gaps in the order of `memory_format`."""
+    shape, strides, step = shape_of(t), t.stride(), 1
+    if len(shape) != len(_CHANNELS_LAST.get(memory_format, shape)):
+        return False
+    for d in reversed(format_order(t, memory_format) or range(len(shape))):
+        if shape[d] != 1 and strides[d] != step:
+            return 0 in shape
+        step *= shape[d]
+    return True
+
+
+def in_format(t: Any, memory_format: Any) -> Any:
+    """t itself where it lies in the order of `memory_format`, else a copy that does."""
+    if memory_format is None or memory_format is layouts.preserve_format:
+        return t
+    if memory_format in _CHANNELS_LAST:
+        format_order(t, memory_format)  # refuses other ranks
+    return t if has_format(t, memory_format) else clone(t, memory_format=memory_format)
+
+
+def memory_order(t: Any) -> list[int]:
+    """t's dims, the one with the largest stride first."""
+    strides = t.stride()
+    return list(range(len(strides))) if t.is_contiguous() else sorted(
+        range(len(strides)), key=lambda k: -strides[k]
+    )  # fmt: skip
+
+
+def undo(order: Sequence[int]) -> list[int]:
+    """The permutation that undoes `order`."""
+    back = [0] * len(order)
+    for place, k in enumerate(order):
+        back[k] = place
+    return back
 
 
 def finish(y: Any, requires_grad: bool, device: Any, op: str) -> Any:
@@ -199,24 +263,36 @@ def empty(
 
 
 def full_like(input: Any, fill_value: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
-    """`full` with input's shape and, unless given, dtype."""
-    return full(shape_of(input), fill_value, dtype=dtype or dtype_of(input), **kw)
+    """`full` with input's shape, memory order and, unless given, dtype."""
+    return _like(full, input, dtype, kw, fill_value)
 
 
 def zeros_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
-    """`zeros` with input's shape and, unless given, dtype."""
-    return full(shape_of(input), 0, dtype=dtype or dtype_of(input), **kw)
+    """`zeros` with input's shape, memory order and, unless given, dtype."""
+    return _like(full, input, dtype, kw, 0)
 
 
 def ones_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
-    """`ones` with input's shape and, unless given, dtype."""
-    return full(shape_of(input), 1, dtype=dtype or dtype_of(input), **kw)
+    """`ones` with input's shape, memory order and, unless given, dtype."""
+    return _like(full, input, dtype, kw, 1)
 
 
 def empty_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
-    """`empty` with input's shape and, unless given, dtype."""
-    kw.pop("memory_format", None)
-    return empty(shape_of(input), dtype=dtype or dtype_of(input), **kw)
+    """`empty` with input's shape, memory order and, unless given, dtype."""
+    return _like(empty, input, dtype, kw)
+
+
+def _like(make: Any, input: Any, dtype: dt.dtype | None, kw: dict, *value: Any) -> Any:
+    """A new tensor of input's shape: in input's order of dims unless a memory format is given."""
+    shape, order = shape_of(input), None
+    wish = kw.pop("memory_format", None)
+    if wish is not None or not input.is_contiguous():
+        order = format_order(input, layouts.preserve_format if wish is None else wish)
+    if order is None:
+        return make(shape, *value, dtype=dtype or dtype_of(input), **kw)
+    grad = kw.pop("requires_grad", False)
+    y = make([shape[d] for d in order], *value, dtype=dtype or dtype_of(input), **kw)
+    return finish(permute(y, undo(order)).detach(), grad, None, "like")
 
 
 def arange(
@@ -235,6 +311,10 @@ def arange(
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
     if step == 0:
         raise RuntimeError("step must be nonzero")
+    if out is not None and dtype_of(out).category == dt.INT:
+        dtype = dtype_of(out)
+        if not int(step):
+            raise ValueError("step must be nonzero")
     if (end - start) * step < 0:
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = not any(isinstance(x, float) for x in (start, end, step))
@@ -255,11 +335,16 @@ def between(start: Any, end: Any, steps: int, d: dt.dtype) -> np.ndarray:
     if whole:
         first, last = float(int(first)), float(int(last))
     last = first if steps == 1 else last
-    kind = np.float32 if whole else np.float64  # in which torch counts
-    a, b = kind(first), kind(last)
-    step = (b - a) / kind(steps - 1) if steps > 1 else kind(0)
-    i = np.arange(steps).astype(kind)
-    return np.where(i < steps // 2, a + step * i, b - step * (kind(steps - 1) - i))
+    step = (last - first) / (steps - 1) if steps > 1 else 0.0
+    i = np.arange(steps).astype(np.float64)
+    return np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))
+
+
+def need_steps(op: str, steps: Any) -> None:
+    if isinstance(steps, float):
+        raise TypeError(f"{op}(): argument 'steps' must be int, not float")
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
 
 
 def linspace(
@@ -272,8 +357,7 @@ def linspace(
     requires_grad: bool = False,
 ) -> Any:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
+    need_steps("linspace", steps)
     d = dtype or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     return finish(wrap(wide.astype(d.np)), requires_grad, device, "linspace")
@@ -288,5 +372,8 @@ def eye(
     requires_grad: bool = False,
 ) -> Any:
     """The identity matrix, n by m."""
+    for name, k in (("n", n), ("m", m)):
+        if k is not None and k < 0:
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {k}")
     y = apply(Eye(n, n if m is None else m, dtype or dt.get_default_dtype()))
     return finish(y, requires_grad, device, "eye")

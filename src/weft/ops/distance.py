@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from weft.core.types import broadcast_shapes, wrap_dim
-from weft.ops.arithmetic import maximum
 from weft.ops.dispatch import shape_of
+from weft.ops.pointwise import clamp_min
 from weft.ops.promote import operands
 from weft.ops.reduce import amax, amin, sum
 from weft.ops.unary import abs, sqrt
@@ -34,7 +34,7 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out:
     shape = shape_of(input)
     if isinstance(dim, int):
         wrap_dim(dim, len(shape), "normalize")
-    y = input / expand(maximum(length(input, p, dim, True), eps), shape)
+    y = input / expand(clamp_min(length(input, p, dim, True), eps), shape)
     return y if out is None else out.copy_result(y)
 
 
@@ -51,6 +51,6 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     shape = broadcast_shapes(shape_of(x1), shape_of(x2), op="cosine_similarity")
     wrap_dim(dim, len(shape), "cosine_similarity")
     x1, x2 = expand(x1, shape), expand(x2, shape)
-    n1 = maximum(length(x1, 2, dim, True), eps)
-    n2 = maximum(length(x2, 2, dim, True), eps)
+    n1 = clamp_min(length(x1, 2, dim, True), eps)
+    n2 = clamp_min(length(x2, 2, dim, True), eps)
     return sum((x1 / n1) * (x2 / n2), dim)

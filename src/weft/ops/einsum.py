@@ -13,6 +13,7 @@ from weft.core.types import numel, wrap_dim
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
+from weft.ops.promote import as_number
 from weft.ops.shape import diagonal, roll
 from weft.ops.view import permute, reshape, squeeze, unsqueeze
 
@@ -198,11 +199,14 @@ def tensordot(a: Any, b: Any, dims: Any = 2, out: Any = None) -> Any:
     second = [wrap_dim(d, n, "tensordot") for d in second]
     sizes, others = shape_of(a), shape_of(b)
     for i, j in zip(first, second, strict=True):
-        if sizes[i] != others[j]:
+        if sizes[i] != others[j] and 1 in (sizes[i], others[j]):  # one for all: it multiplies sums
+            a, b = (a, b.sum(j, keepdim=True)) if sizes[i] == 1 else (a.sum(i, keepdim=True), b)
+        elif sizes[i] != others[j]:
             raise RuntimeError(
                 "contracted dimensions need to match, but first has size "
                 f"{sizes[i]} in dim {i} and second has size {others[j]} in dim {j}"
             )
+    sizes, others = shape_of(a), shape_of(b)
     rows = [d for d in range(m) if d not in first]
     cols = [d for d in range(n) if d not in second]
     k = numel(sizes[d] for d in first)
@@ -244,7 +248,9 @@ def cross(input: Any, other: Any, dim: int | None = None, *, out: Any = None) ->
         if not found:
             raise RuntimeError("no dimension of size 3 in input")
         dim = found[0]
-    rank = max(len(shape_of(input)), len(shape_of(other)))
+    rank = len(shape_of(input))
+    if rank != len(shape_of(other)):
+        raise RuntimeError("linalg.cross: inputs must have the same number of dimensions.")
     d = wrap_dim(dim, rank, "cross")
     if shape_of(input)[d] != 3 or shape_of(other)[d] != 3:
         raise RuntimeError(
@@ -291,6 +297,7 @@ def addr(
 
 def _scaled_sum(input: Any, product: Any, beta: Any, alpha: Any) -> Any:
     """beta * input + alpha * product; with beta 0 input's NaNs do not count."""
+    alpha, beta = (as_number(k, dtype_of(product)) for k in (alpha, beta))
     y = product if alpha == 1 else product * alpha
     if beta == 0:
         return y

@@ -70,8 +70,17 @@ def _extreme(
 
 
 @numpy_words
-def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
+def aminmax(input: Any, *, dim: int | None = None, keepdim: bool = False, out: Any = None) -> Any:
     """(min, max) of all elements or along dim; equal elements share the gradient."""
+    if out is not None:
+        for o in out:
+            if dtype_of(o) is not dtype_of(input):
+                raise RuntimeError(
+                    f"Expected out tensor to have dtype {dtype_of(input).name}, but got "
+                    f"{dtype_of(o).name} instead"
+                )
+        y = aminmax(input, dim=dim, keepdim=keepdim)
+        return AMinMax(out[0].copy_result(y.min), out[1].copy_result(y.max))
     dims = () if dim is None else dim
     if dim is None and keepdim:
         one = (1,) * len(shape_of(input))

@@ -10,6 +10,7 @@ from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type, numel
 from weft.ops.cast import cast
+from weft.ops.compare import depends
 from weft.ops.creation import eye, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import take_along_dim
@@ -345,6 +346,7 @@ def householder_product(A: Any, tau: Any, *, out: Any = None) -> Any:
             "torch.linalg.householder_product: Expected tau to have one dimension less than input"
         )
     y = _product(A, tau, n)
+    y = y if shape_of(tau)[-1] else depends(y, A)
     return y if out is None else out.copy_result(y)
 
 
@@ -353,6 +355,12 @@ def ormqr(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """Q other (other Q without `left`, Q^T with `transpose`), Q all of H_1 H_2 ... H_k."""
+    if len(shape_of(input)) < 2:
+        raise RuntimeError("torch.ormqr: input must have at least 2 dimensions.")
+    if shape_of(tau)[-1] > shape_of(input)[-1]:
+        raise RuntimeError(
+            "torch.ormqr: tau.shape[-1] must be equal to min(other.shape[-2], input.shape[-1])"
+        )
     q = _product(input, tau, shape_of(input)[-2])
     q = _t(q) if transpose else q
     y = q @ other if left else other @ q

@@ -225,8 +225,16 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: 
     [0, size).
     """
     rank, wanted = len(shape_of(input)), shape_of(index)
+    if out is not None and dtype_of(out) is not dtype_of(input):
+        raise RuntimeError(
+            f"Expected out tensor to have dtype {dtype_of(input).name}, but got "
+            f"{dtype_of(out).name} instead"
+        )
     x, d, index = as_lines("gather", input, dim, index)
     shape, places = shape_of(x), shape_of(index)
+    if 0 in places:  # of nothing torch asks nothing
+        y = reshape(narrow(reshape(x, (numel(shape),)), 0, 0, 0), wanted)
+        return y if out is None else out.copy_result(y)
     if len(shape) != len(places):
         raise RuntimeError("Index tensor must have the same number of dimensions as input tensor")
     for k, (n, m) in enumerate(zip(shape, places, strict=True)):

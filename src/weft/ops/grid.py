@@ -6,6 +6,7 @@ pixels, without between their outer edges.   Source: Jaderberg et al. 2015.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core.types import numel
 from weft.ops.cast import cast
 from weft.ops.contract import matmul
 from weft.ops.dispatch import dtype_of, shape_of, wrap
@@ -86,14 +88,21 @@ def _within(at: Any, n: int, mode: str, align_corners: bool) -> Any:
     return clamp(at, 0, n - 1)
 
 
-def _read(image: Any, y: Any, x: Any) -> Any:
-    """image (N, C, H, W) at whole places y, x (N, h, w); 0 outside.  Result (N, C, h, w)."""
-    n, c, h, w = shape_of(image)
-    inside = (y >= 0) & (y <= h - 1) & (x >= 0) & (x <= w - 1)
-    at = cast(clamp(y, 0, h - 1), dt.int64) * w + cast(clamp(x, 0, w - 1), dt.int64)
+def _read(image: Any, *places: Any) -> Any:
+    """image (N, C, H, W) at whole places y, x (N, h, w); 0 outside.  Result (N, C, h, w).
+
+    With a depth: (N, C, D, H, W) at z, y, x (N, d, h, w).
+    """
+    n, c, *sizes = shape_of(image)
+    inside = at = None
+    for k, size in zip(places, sizes, strict=True):
+        within = (k >= 0) & (k <= size - 1)
+        inside = within if inside is None else inside & within
+        whole = cast(clamp(k, 0, size - 1), dt.int64)
+        at = whole if at is None else at * size + whole
     shape = shape_of(at)[1:]
-    flat = expand(reshape(at, (n, 1, shape[0] * shape[1])), (n, c, shape[0] * shape[1]))
-    values = gather(reshape(image, (n, c, h * w)), 2, flat)
+    flat = expand(reshape(at, (n, 1, numel(shape))), (n, c, numel(shape)))
+    values = gather(reshape(image, (n, c, numel(sizes))), 2, flat)
     return reshape(values, (n, c, *shape)).where(unsqueeze(inside, 1), 0.0)
 
 
@@ -106,7 +115,9 @@ def grid_sample(
 ) -> Any:
     """y[n, c, i, j] = input[n, c] at the place grid[n, i, j] = (x, y); (N, C, H, W), (N, h, w, 2).
 
-    mode: bilinear, nearest, bicubic.  padding_mode: what lies outside (zeros, border, reflection).
+    Also volumes (N, C, D, H, W) at (x, y, z), grid (N, d, h, w, 3).
+    mode: bilinear, nearest, bicubic (not of volumes).  padding_mode: what lies outside (zeros,
+    border, reflection).
     """
     if mode not in ("bilinear", "nearest", "bicubic"):
         raise ValueError(
@@ -122,31 +133,37 @@ def grid_sample(
         warnings.warn(_CHANGED, stacklevel=2)
         align_corners = False
     image, places = shape_of(input), shape_of(grid)
-    if len(image) == 5:
-        raise NotImplementedError("grid_sample: 5-D input is not supported")
-    if len(image) != 4 or len(places) != 4 or image[0] != places[0] or places[3] != 2:
+    n = len(image) - 2
+    if n not in (2, 3) or len(places) != n + 2 or image[0] != places[0] or places[-1] != n:
         raise RuntimeError(
-            "grid_sampler(): expected 4D input and a grid (N, H, W, 2) of the same batch size, but "
-            f"got input with sizes {list(image)} and grid with sizes {list(places)}"
+            "grid_sampler(): expected 4D or 5D input and a grid of the same batch size, (N, H, W, "
+            f"2) or (N, D, H, W, 3), but got input with sizes {list(image)} and grid with sizes "
+            f"{list(places)}"
         )
-    h, w = image[2:]
-    x = _pixel(grid[..., 0], w, align_corners)
-    y = _pixel(grid[..., 1], h, align_corners)
+    if 0 in image[2:]:
+        raise RuntimeError(
+            "grid_sampler(): expected input to have non-empty spatial dimensions, but input has "
+            f"sizes {list(image)}"
+        )
+    sizes = image[2:]
+    at = [_pixel(grid[..., n - 1 - k], sizes[k], align_corners) for k in range(n)]
     if mode == "bicubic":
-        return _bicubic(input, y, x, padding_mode, align_corners)
-    x = _within(x, w, padding_mode, align_corners)
-    y = _within(y, h, padding_mode, align_corners)
+        if n == 3:
+            raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
+        return _bicubic(input, *at, padding_mode, align_corners)
+    at = [_within(p, k, padding_mode, align_corners) for p, k in zip(at, sizes, strict=True)]
     if mode == "nearest":
-        return _read(input, round(y.detach()), round(x.detach()))
-    top, left = floor(y.detach()), floor(x.detach())
-    dy, dx = y - top, x - left
-    corners = (
-        (top, left, (1 - dy) * (1 - dx)), (top, left + 1, (1 - dy) * dx),
-        (top + 1, left, dy * (1 - dx)), (top + 1, left + 1, dy * dx),
-    )  # fmt: skip
+        return _read(input, *(round(p.detach()) for p in at))
+    corner = [floor(p.detach()) for p in at]
+    rest = [p - q for p, q in zip(at, corner, strict=True)]
     out = None
-    for at_y, at_x, weight in corners:
-        part = _read(input, at_y, at_x) * unsqueeze(weight, 1)
+    for far_side in itertools.product((0, 1), repeat=n):
+        weight = None
+        for d, side in zip(rest, far_side, strict=True):
+            share = d if side else 1 - d
+            weight = share if weight is None else weight * share
+        place = (p + 1 if side else p for p, side in zip(corner, far_side, strict=True))
+        part = _read(input, *place) * unsqueeze(weight, 1)
         out = part if out is None else out + part
     return out
 

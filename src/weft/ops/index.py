@@ -19,6 +19,7 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
+from weft.ops.compare import where
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_loop
@@ -331,6 +332,13 @@ class EmbeddingBack(Op):
 
 def as_lines(op: str, x: Any, dim: int, index: Any) -> tuple[Any, int, Any]:
     """x and index with at least one dim, the dim counted from 0; checks the index."""
+    if (
+        isinstance(index, Handle)
+        and dtype_of(index) not in (dt.int64, dt.int32)
+        and op in ("gather", "scatter")
+        and 0 in shape_of(index)
+    ):
+        index = cast(index, dt.int64)  # of nothing torch asks nothing
     if not isinstance(index, Handle) or dtype_of(index) not in (dt.int64, dt.int32):
         raise RuntimeError(f"{op}(): Expected dtype int32/int64 for index")
     d = wrap_dim(dim, len(shape_of(x)), op)
@@ -405,15 +413,23 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
             "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
             f"{len(shape_of(value))} dimension(s)."
         )
-    y = apply(IndexPut((d,), d, True, "set"), x, cast(value, dtype_of(x)), index)
+    put = IndexPut((d,), d, True, "set")
+    if value._rg:  # its gradient counts a place that is named twice once
+        here = full((shape_of(x)[d],), False, dtype=dt.bool)
+        here = apply(IndexPut((0,), 0, True, "set"), here, full((), True), index)
+        here = reshape(here, (-1, *(1,) * (len(shape_of(x)) - d - 1)))
+        y = where(here, cast(value, dtype_of(x)), x)
+    else:
+        y = apply(put, x, cast(value, dtype_of(x)), index)
     return y if shape_of(input) else reshape(y, ())
 
 
-def take(input: Any, index: Any) -> Any:
+def take(input: Any, index: Any, *, out: Any = None) -> Any:
     """y[i] = input.flatten()[index[i]]; IndexError outside [-n, n)."""
     if dtype_of(index) is not dt.int64:
         raise RuntimeError("take(): Expected a long tensor for index")
-    return apply(Index((0,), 0, True), reshape(input, (numel(shape_of(input)),)), index)
+    y = apply(Index((0,), 0, True), reshape(input, (numel(shape_of(input)),)), index)
+    return y if out is None else out.copy_result(y)
 
 
 def embedding(
@@ -426,6 +442,8 @@ def embedding(
     `norm_type`) are first shortened in place.  `scale_grad_by_freq`: a row's gradient is divided
     by how often it occurs.  The gradient is dense, also for `sparse`.  IndexError outside [0, n).
     """
+    if len(shape_of(weight)) != 2:
+        raise RuntimeError("'weight' must be 2-D")
     rows = shape_of(weight)[0]
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
@@ -437,8 +455,6 @@ def embedding(
             f"Long, Int; but got {dtype_of(input).name} instead (while checking arguments for "
             "embedding)"
         )
-    if len(shape_of(weight)) != 2:
-        raise RuntimeError("'weight' must be 2-D")
     if max_norm is not None:
         _shorten(weight, input, max_norm, norm_type)
     return apply(Embedding(padding_idx, scale_grad_by_freq), weight, input)

@@ -9,6 +9,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.core.words import numpy_words
@@ -70,9 +71,18 @@ def _part(g: Any, dim: int, start: int, stop: int) -> Any:
 def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | None = None) -> Any:
     """The tensors one after the other along dim; dtypes promoted; empty 1-D tensors are skipped."""
     dim = dim if axis is None else axis
+    if isinstance(tensors, Handle):
+        raise TypeError(
+            "cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
+        )
     xs = list(tensors)
     if not xs:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
+    if out is not None and any(x is out for x in xs):
+        raise RuntimeError(
+            "unsupported operation: the input tensors cannot refer to any of the output memory "
+            "locations"
+        )
     for i, x in enumerate(xs):
         if not hasattr(x, "_ghost"):
             raise TypeError(

@@ -14,6 +14,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type
+from weft.ops.compare import depends
 from weft.ops.contract import matmul
 from weft.ops.creation import eye, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -24,7 +25,7 @@ from weft.ops.returns import QR, SVD, Eigh, SlogDet
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
 from weft.ops.stat import vector_norm
-from weft.ops.view import expand, narrow, select, squeeze, unsqueeze
+from weft.ops.view import expand, narrow, reshape, select, squeeze, unsqueeze
 
 __all__ = [
     "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "matmul",
@@ -243,12 +244,13 @@ class EighParts(_Matrix):
     oracle = host
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # dx = V (diag gL + (V^T gV) / (l_j - l_i)) V^T
+        # dx = V (diag gL + skew(V^T gV) / (l_j - l_i)) V^T
         n = x.shape[-1]
         values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
         gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
         gaps = values - _t(values) + eye(n, dtype=x.dtype)
-        inner = _t(v) @ gv / gaps
+        turn = _t(v) @ gv  # orthogonal vectors can only turn: the skew part counts
+        inner = (turn - _t(turn)) * 0.5 / gaps
         inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
         return (v @ inner @ _t(v),)
 
@@ -262,6 +264,11 @@ def _need_finite(x: np.ndarray, op: str) -> None:
             f"{op}: The algorithm failed to converge because the input matrix contained non-finite "
             "values."
         )
+
+
+def _over(x: Any, row: Any) -> Any:
+    """x / row, where 0 / 0 is 0."""
+    return x / row.where((row != 0) | (x != 0), 1.0)
 
 
 class SvdParts(_Matrix):
@@ -287,13 +294,15 @@ class SvdParts(_Matrix):
         gaps = row * row - column * column + eye(k, dtype=x.dtype)
         skew_u, skew_v = _t(u) @ gu, _t(v) @ gv
         skew_u, skew_v = skew_u - _t(skew_u), skew_v - _t(skew_v)
-        inner = (skew_u / gaps) * row + column * (skew_v / gaps) + diag_embed(gs)
+        # of equal values only vectors have no gradient: 0 / 0 counts as 0
+        gap_u, gap_v = (gaps.where((gaps != 0) | (k != 0), 1.0) for k in (skew_u, skew_v))
+        inner = (skew_u / gap_u) * row + column * (skew_v / gap_v) + diag_embed(gs)
         y = u @ inner @ _t(v)
         if m > k:  # what gU has outside the columns of U
-            outside = (gu - u @ (_t(u) @ gu)) / row
+            outside = _over(gu - u @ (_t(u) @ gu), row)
             y = y + outside @ _t(v)
         if n > k:
-            outside = (gv - v @ (_t(v) @ gv)) / row
+            outside = _over(gv - v @ (_t(v) @ gv), row)
             y = y + u @ _t(outside)
         return (y,)
 
@@ -463,7 +472,7 @@ def matrix_power(A: Any, n: int, *, out: Any = None) -> Any:
         k >>= 1
         square = square @ square if k else square
     if y is None:
-        y = expand(eye(shape[-1], dtype=dtype_of(A)), shape).clone()
+        y = depends(expand(eye(shape[-1], dtype=dtype_of(A)), shape).clone(), A)
     y = y.clone() if y is A else y
     return y if out is None else out.copy_result(y)
 
@@ -534,6 +543,7 @@ def vecdot(x: Any, y: Any, *, dim: int = -1, out: Any = None) -> Any:
 
 def vander(x: Any, N: int | None = None) -> Any:
     """y[..., i, j] = x[..., i] ** j, j < N"""
+    x = x if shape_of(x) else reshape(x, (1,))
     n = shape_of(x)[-1] if N is None else N
     powers = [full(shape_of(x), 1, dtype=dtype_of(x))]
     for _ in range(n - 1):

@@ -17,7 +17,6 @@ from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.ops.activation import Activation, logsigmoid
-from weft.ops.arithmetic import maximum
 from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
 from weft.ops.dispatch import apply, shape_of
@@ -190,7 +189,7 @@ class BinaryCrossEntropy(Elementwise):
 
     def vjp(self, g: Any, y: Any, x: Any, t: Any) -> tuple:
         return (
-            lambda: g * (x - t) / maximum((1.0 - x) * x, 1e-12),
+            lambda: g * (x - t) / ((1.0 - x) * x).clamp_min(1e-12),
             lambda: g * (apply(LogClamped(), 1.0 - x) - apply(LogClamped(), x)),
         )
 
@@ -361,7 +360,7 @@ def gaussian_nll_loss(
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
     value = var.detach()
-    var = var + (maximum(value, eps) - value)
+    var = var + (value.clamp_min(eps) - value)
     loss = 0.5 * (log(var) + (input - target) ** 2 / var)
     if full:
         loss = loss + 0.5 * math.log(2 * math.pi)

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from weft.core import dtype as dt
+from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast, in_float32
@@ -306,8 +307,9 @@ def multi_margin_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
-    single = len(shape_of(input)) == 1
-    x = unsqueeze(input, 0) if single else input
+    _need_classes(target, reduction, weight)
+    single = len(shape_of(input)) <= 1
+    x = reshape(input, (1, numel(shape_of(input)))) if single else input
     t = unsqueeze(target, 0) if not shape_of(target) else target
     mine = unsqueeze(apply(PickClass(), x, t), 1)
     gap = relu(x - mine + margin)
@@ -332,9 +334,9 @@ def multilabel_margin_loss(
     input (N, C) or (C,); target of that shape lists classes up to the first -1.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    single = len(shape_of(input)) == 1
-    x = unsqueeze(input, 0) if single else input
-    t = unsqueeze(target, 0) if single else target
+    _need_classes(target, reduction)
+    single = len(shape_of(input)) <= 1
+    x, t = (reshape(v, (1, numel(shape_of(v)))) if single else v for v in (input, target))
     if shape_of(x) != shape_of(t):
         raise RuntimeError(
             f"inconsistent size {list(shape_of(target))} for multi-label targets of an input of "
@@ -347,6 +349,13 @@ def multilabel_margin_loss(
     gap = relu(1 - unsqueeze(gather(x, 1, t.where(listed, 0)), 2) + unsqueeze(x, 1))
     loss = sum(gap.where(unsqueeze(listed, 2) & unsqueeze(other, 1), 0.0), (1, 2)) / float(classes)
     return reduced(reshape(loss, ()) if single and reduction == "none" else loss, reduction)
+
+
+def _need_classes(target: Any, reduction: str, weight: Any = None) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    if dtype_of(target) is not dt.int64:
+        raise RuntimeError(f"expected scalar type Long but found {dtype_of(target).spelled}")
 
 
 def _classes(like: Any, n: int) -> Any:

@@ -28,6 +28,10 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
             "masked_fill_ only supports boolean masks, but got mask with dtype "
             f"{dtype_of(mask).name}"
         )
+    if isinstance(value, complex):
+        raise RuntimeError(
+            f"value cannot be converted to type {dtype_of(input).name} without overflow"
+        )
     if not isinstance(value, Handle):
         value = full((), value, dtype=dtype_of(input))
     elif shape_of(value):

@@ -415,6 +415,8 @@ def batch_norm(
     Source: Ioffe & Szegedy 2015.
     """
     shape = shape_of(input)
+    if shape == (0,):
+        return input.clone()  # torch takes a vector of nothing
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm: expected at least 2 dims, got input of size {list(shape)}")
     if training:

@@ -140,6 +140,8 @@ def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """The operator method for a tensor on the right: `2 - x`."""
 
     def operator(self: Any, other: Any) -> Any:
+        if not isinstance(self, Handle):
+            raise TypeError(f"{function.__name__}: the operand on the right must be a Tensor")
         return function(other, self) if is_operand(other) else NotImplemented
 
     return operator

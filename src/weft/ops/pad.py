@@ -129,6 +129,9 @@ def _from_itself(x: Any, pairs: list, first: int, mode: str) -> Any:
             raise RuntimeError(
                 f"padding ({a}, {b}) of dimension {d} of input {list(shape)} leaves no element"
             )
+        if mode == "circular" and min(a, b) < 0:  # what is cut off does not come round
+            x = narrow(x, d, max(-a, 0), n - max(-a, 0) - max(-b, 0))
+            n, a, b = shape_of(x)[d], max(a, 0), max(b, 0)
         if a or b:
             x = index_select(x, d, wrap(_places(mode, n, a, b)))
     return x

@@ -19,7 +19,7 @@ from weft.ops.compare import Compare, where
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
-from weft.ops.promote import as_number, number_of, operands, result_type
+from weft.ops.promote import as_number, number_of, only_tensors, operands, result_type
 
 
 class Clamp(Elementwise):
@@ -181,8 +181,8 @@ class LogAddExp(Elementwise):
         return np.logaddexp(a, b)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        # d/da = sigmoid(a - b), a half where they are equal (also where both are infinite)
-        same = a == b
+        # d/da = sigmoid(a - b), a half where both are infinite
+        same = (a == b) & (a.abs() == math.inf)
         return (
             lambda: g * (a - b).sigmoid().where(~same, 0.5),
             lambda: g * (b - a).sigmoid().where(~same, 0.5),
@@ -223,7 +223,10 @@ class Nextafter(Elementwise):
     """y = the next number from a towards b"""
 
     scalar = staticmethod(S.nextafter)
-    nondiff = "it is a step of rounding"
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g.where(a != b, 0.0), lambda: g * 0.0
+
     samples = (sample((3, 4), (3, 4)),)
 
 
@@ -361,11 +364,13 @@ def _two(op: Any, name: str, a: Any, b: Any, out: Any, *, floating: bool = True)
 
 def copysign(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = |input| with other's sign (of -0.0 too)."""
+    only_tensors("copysign", input)
     return _two(CopySign(), "copysign", input, other, out)
 
 
 def hypot(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = sqrt(input^2 + other^2)"""
+    only_tensors("hypot", input, other)
     return _two(Hypot(), "hypot", input, other, out)
 
 
@@ -384,29 +389,34 @@ def heaviside(input: Any, values: Any, *, out: Any = None) -> Any:
 
 def logaddexp(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = log(exp input + exp other)"""
+    only_tensors("logaddexp", input, other)
     return _two(LogAddExp(), "logaddexp", input, other, out)
 
 
 def nextafter(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the next floating-point number from input towards other."""
+    only_tensors("nextafter", input, other)
     return _two(Nextafter(), "nextafter", input, other, out)
 
 
 def fmax(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the larger; the number where only one is NaN."""
+    only_tensors("fmax", input, other)
     y = where(isnan(other) | (input >= other), input, other)
     return y if out is None else out.copy_result(y)
 
 
 def fmin(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the smaller; the number where only one is NaN."""
+    only_tensors("fmin", input, other)
     y = where(isnan(other) | (input <= other), input, other)
     return y if out is None else out.copy_result(y)
 
 
 def logit(input: Any, eps: float | None = None, *, out: Any = None) -> Any:
     """y = log(z / (1 - z)), z = input clamped to [eps, 1 - eps]"""
-    z = input if eps is None else clamp(input, eps, 1 - eps)
+    x = in_float(input)
+    z = x if eps is None else clamp(x, eps, 1 - eps)
     y = (z / (1 - z)).log()
     return y if out is None else out.copy_result(y)
 
@@ -454,12 +464,15 @@ def logaddexp2(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def ldexp(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input * 2**other"""
+    only_tensors("ldexp", input, other)
     y = input * in_float(other).exp2()
     return y if out is None else out.copy_result(y)
 
 
 def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
     """y = input ** exponent in float64"""
+    if not isinstance(exponent, Handle):
+        only_tensors("float_power", input)
     a, b = (cast(x, dt.float64) if isinstance(x, Handle) else x for x in (input, exponent))
     a = a if isinstance(a, Handle) else full((), float(a), dtype=dt.float64)
     y = a**b
@@ -468,6 +481,12 @@ def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     """y = other - alpha * input"""
+    only_tensors("rsub", input)
+    if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
+        raise RuntimeError(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
+            "trying to invert a mask, use the `~` or `logical_not()` operator instead."
+        )
     return other - (input if alpha == 1 else input * alpha)
 
 
@@ -491,6 +510,7 @@ class Gcd(Op):
 
 def gcd(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = the greatest common divisor; integers only."""
+    only_tensors("gcd", input, other)
     a, b = operands("gcd", input, other)
     if dtype_of(a).category != dt.INT:
         raise NotImplementedError(f"gcd: not implemented for {dtype_of(a).name}, only for integers")

@@ -447,6 +447,11 @@ def _max_pool(
 ) -> Any:  # fmt: skip
     name = f"max_pool{n}d"
     x, single = _images(name, n, input)
+    if 0 in shape_of(x)[1:]:
+        raise RuntimeError(
+            f"{name}: Expected {n + 1}D or {n + 2}D (batch mode) tensor with optional 0 dim batch "
+            f"size for input, but got:{list(shape_of(input))}"
+        )
     back = None
     if dtype_of(x).category != dt.FLOAT:  # whole numbers up to 2^53 are exact in float64
         back, x = dtype_of(x), x.to(dt.float64)
@@ -494,6 +499,10 @@ def _avg_pool(
     name = f"avg_pool{n}d"
     if divisor == 0:
         raise RuntimeError("divisor must be not zero")
+    if divisor is not None and divisor < 0:
+        return -_avg_pool(
+            n, input, kernel_size, stride, padding, ceil_mode, count_include_pad, -divisor
+        )
     x, single = _images(name, n, input)
     if dtype_of(x) is dt.int64:
         x = x.to(dt.float64)

@@ -112,6 +112,11 @@ def max_pool3d(
 ) -> Any:
     """The largest of each window of (N, C, D, H, W) or (C, D, H, W)."""
     x, single = _volumes("max_pool3d", input)
+    if 0 in shape_of(x)[1:]:
+        raise RuntimeError(
+            "max_pool3d(): Expected input's non-batch dimensions to have positive length, but "
+            f"input has a shape of {list(shape_of(input))}"
+        )
     images, depths = _geometry("max_pool3d", x, kernel_size, stride, padding, dilation, ceil_mode)
     pools = MaxPool2d(*images), MaxPool2d(*depths)
     found = [_by_depth(x, *pools)]

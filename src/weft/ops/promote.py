@@ -40,6 +40,16 @@ def number_of(x: Any, op: str) -> Any:
     raise TypeError(f"{op}(): argument 'other' must be Tensor or Number, not {type(x).__name__}")
 
 
+def only_tensors(op: str, *args: Any, names: tuple[str, ...] = ("input", "other")) -> None:
+    """TypeError for a number where torch's function takes tensors only."""
+    for i, (a, name) in enumerate(zip(args, names, strict=False)):
+        if not isinstance(a, Handle):
+            raise TypeError(
+                f"{op}(): argument '{name}' (position {i + 1}) must be Tensor, not "
+                f"{type(a).__name__}"
+            )
+
+
 def operands(op: str, *args: Any, floating: bool = False) -> list:
     """The operands cast to their result type; numbers stay numbers (one tensor at least).
 

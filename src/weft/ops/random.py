@@ -17,7 +17,8 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
-from weft.ops.creation import finish
+from weft.ops.compare import depends
+from weft.ops.creation import finish, memory_order, undo
 from weft.ops.dispatch import apply, dtype_of, settle, shape_of, wrap
 from weft.ops.kinds import Create, by_loop
 from weft.ops.view import permute, shape_args
@@ -225,7 +226,7 @@ def normal(
         y = _drawn("normal", shape, (0.0, 1.0), dtype_of(std), generator) * std + mean
     else:
         y = _drawn("normal", shape_of(mean), (0.0, float(std)), dtype_of(mean), generator) + mean
-    y = y.detach()
+    y = depends(y.detach(), mean, std)
     return y if out is None else out.copy_result(y)
 
 
@@ -242,7 +243,7 @@ def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = No
             raise NotImplementedError(
                 f"\"bernoulli_tensor_cpu\" not implemented for '{spelled(input)}'"
             )
-        y = apply(BernoulliOf(generator, dtype_of(input)), input)
+        y = depends(apply(BernoulliOf(generator, dtype_of(input)), input), input)
     return y if out is None else out.copy_result(y)
 
 
@@ -251,6 +252,8 @@ def multinomial(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """num_samples indices a row of weights (k,) or (m, k), drawn in proportion to them."""
+    if out is not None and dtype_of(out) is not dt.int64:
+        raise RuntimeError(f"multinomial expects Long tensor out, got: {dtype_of(out).spelled}")
     y = apply(Multinomial(generator, num_samples, replacement), input)
     return y if out is None else out.copy_result(y)
 
@@ -294,22 +297,6 @@ def randint_like(
 
 
 # ------------------------------------------------------------------------------- fills
-
-
-def memory_order(t: Any) -> list[int]:
-    """t's dims, the one with the largest stride first."""
-    strides = t.stride()
-    return list(range(len(strides))) if t.is_contiguous() else sorted(
-        range(len(strides)), key=lambda k: -strides[k]
-    )  # fmt: skip
-
-
-def undo(order: list[int]) -> list[int]:
-    """The permutation that undoes `order`."""
-    back = [0] * len(order)
-    for place, k in enumerate(order):
-        back[k] = place
-    return back
 
 
 def _in_memory_order(

@@ -326,11 +326,15 @@ def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 @numpy_words
-def prod(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def prod(
+    input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
+) -> Any:
     """y = the product along dim (all dims when None); integers and bools as int64."""
     if dtype is not None:
         input = cast(input, dtype)
-    elif dtype_of(input) is dt.bool:
+    if dtype_of(input) is dt.bool:
         input = cast(input, dt.int64)
     dims = wrap_dims(dim, len(shape_of(input)), "prod")
-    return apply(Prod(dims, keepdim), input)
+    y = apply(Prod(dims, keepdim), input)
+    y = y if dtype is None else cast(y, dtype)
+    return y if out is None else out.copy_result(y)

@@ -109,9 +109,13 @@ def diagflat(input: Any, offset: int = 0) -> Any:
     return reshape(input, (numel(shape_of(input)),)).diag(offset)
 
 
-def narrow_copy(input: Any, dim: int, start: int, length: int) -> Any:
-    """narrow, as a copy."""
-    return narrow(input, dim, start, length).clone()
+def narrow_copy(input: Any, dim: int, start: int, length: int, *, out: Any = None) -> Any:
+    """narrow, as a copy; RuntimeError for a dim that input lacks, as torch."""
+    rank = len(shape_of(input))
+    if dim >= rank:
+        raise RuntimeError(f"narrow_copy: dim {dim} is not one of input's {rank}")
+    y = narrow(input, dim, start, length).clone()
+    return y if out is None else out.copy_result(y)
 
 
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False,

@@ -341,7 +341,8 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     k = len(lead)
     x = reshape(input, (*lead, c // (r * r), r, r, h, w))
     x = permute(x, (*range(k), k, k + 3, k + 1, k + 4, k + 2))
-    return reshape(x, (*lead, c // (r * r), h * r, w * r))
+    y = reshape(x, (*lead, c // (r * r), h * r, w * r))
+    return y.clone() if r == 1 else y
 
 
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
@@ -366,7 +367,8 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     k = len(lead)
     x = reshape(input, (*lead, c, h // r, r, w // r, r))
     x = permute(x, (*range(k), k, k + 2, k + 4, k + 1, k + 3))
-    return reshape(x, (*lead, c * r * r, h // r, w // r))
+    y = reshape(x, (*lead, c * r * r, h // r, w // r))
+    return y.clone() if r == 1 else y
 
 
 def channel_shuffle(input: Any, groups: int) -> Any:

@@ -254,7 +254,7 @@ def logcumsumexp(input: Any, dim: int, *, out: Any = None) -> Any:
         later = logaddexp(narrow(y, d, step, n - step), narrow(y, d, 0, n - step))
         y = cat([narrow(y, d, 0, step), later], d)
         step *= 2
-    y = reshape(y, shape) if y is not input else input.clone()
+    y = reshape(input.clone() if n == 1 else y, shape)
     return y if out is None else out.copy_result(y)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.ops.creation import between, finish
+from weft.ops.creation import between, finish, need_steps
 from weft.ops.dispatch import wrap
 
 
@@ -81,8 +81,7 @@ def logspace(
     layout: Any = None, device: Any = None, requires_grad: bool = False,
 ) -> Any:  # fmt: skip
     """base ** x for `steps` values x from start to end, both included."""
-    if steps < 0:
-        raise RuntimeError("number of steps must be non-negative")
+    need_steps("logspace", steps)
     d = dtype or dt.get_default_dtype()
     x = between(start, end, steps, d)
     wide = np.power(float(base), x.astype(np.float64))

@@ -233,14 +233,14 @@ def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> 
 
 
 @numpy_words
-def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the k-th smallest along dim, k counted from 1."""
     x, d, scalar = _line(input, dim, "kthvalue")
     _nonempty(x, d, "kthvalue")
     if not 1 <= k <= shape_of(x)[d]:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
     at = apply(KthIndex(k, d), x)
-    return _picked(KthValue, x, d, at, keepdim, scalar)
+    return _given(_picked(KthValue, x, d, at, keepdim, scalar), out)
 
 
 @numpy_words

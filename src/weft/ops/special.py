@@ -19,7 +19,7 @@ from weft.ops import quadrature as Q
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.pointwise import in_float, xlogy
-from weft.ops.promote import operands
+from weft.ops.promote import only_tensors, operands
 from weft.ops.trig import digamma, erfc, erfinv, lgamma
 from weft.ops.view import expand
 
@@ -264,11 +264,13 @@ def polygamma(n: int, input: Any, *, out: Any = None) -> Any:
 
 def gammainc(input: Any, other: Any, *, out: Any = None) -> Any:
     """P(input, other), the lower regularised incomplete gamma function."""
+    only_tensors("igamma", input, other)
     return _pair(GammaInc(False), "gammainc", input, other, out)
 
 
 def gammaincc(input: Any, other: Any, *, out: Any = None) -> Any:
     """Q(input, other), the upper regularised incomplete gamma function."""
+    only_tensors("igammac", input, other)
     return _pair(GammaInc(True), "gammaincc", input, other, out)
 
 

@@ -300,8 +300,16 @@ def norm(
     """The vector norm of the elements along dim; p a number or "fro" (which is 2)."""
     if p == "fro" or p is None:
         p = 2
+    if p == "nuc":  # the sum of the singular values of matrices
+        x = input if dtype is None else input.to(dtype)
+        d = wrap_dims(dim if dim is not None else (0, 1), len(shape_of(x)), "norm")
+        y = x.movedim(d, (-2, -1)).svd().S.sum(-1)
+        if keepdim:
+            for k in sorted(d):
+                y = y.unsqueeze(k)
+        return y if out is None else out.copy_result(y)
     if isinstance(p, str):
-        raise RuntimeError(f"norm: order {p!r} is not supported, use linalg.matrix_norm")
+        raise RuntimeError(f"norm: order {p!r} is not supported")
     return vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import Bitcast
-from weft.ops.dispatch import apply, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import View
 
 Dims = int | Sequence[int]
@@ -396,6 +397,9 @@ def movedim(input: Any, source: Dims, destination: Dims) -> Any:
         raise RuntimeError("movedim: Invalid source or destination dims: they differ in length")
     src = [wrap_dim(d, n, "movedim") for d in sources]
     dst = [wrap_dim(d, n, "movedim") for d in targets]
+    for name, given, dims in (("source", sources, src), ("destination", targets, dst)):
+        if len(set(dims)) < len(dims):
+            raise RuntimeError(f"movedim: repeated dim in `{name}` ({list(given)})")
     rest = iter(d for d in range(n) if d not in src)
     place = dict(zip(dst, src, strict=True))
     return apply(Permute(tuple(place[k] if k in place else next(rest) for k in range(n))), input)
@@ -461,12 +465,19 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     d = wrap_dim(dim, len(shape), "narrow")
     if hasattr(start, "item"):
+        if isinstance(start, Handle) and (start.ndim or dtype_of(start).category != dt.INT):
+            raise RuntimeError("start must be an 0-dim integral Tensor.")
         start = start.item()  # type: ignore[attr-defined]
     if start < 0:
         start += shape[d]
     if length < 0:
         raise RuntimeError("narrow(): length must be non-negative.")
-    if not 0 <= start <= shape[d] or start + length > shape[d]:
+    n = shape[d]
+    if not 0 <= start <= n:
+        raise IndexError(
+            f"start out of range (expected to be in range of [{-n}, {n}], but got {start})"
+        )
+    if start + length > n:
         raise RuntimeError(
             f"start ({start}) + length ({length}) exceeds dimension size ({shape[d]})."
         )

@@ -13,11 +13,13 @@ import numpy as np
 
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
+from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import Clone
-from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of
+from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of, wrap
+from weft.ops.index import Index, IndexPut
 from weft.ops.strided import AsStrided, WriteStrided
-from weft.ops.view import Reshape, expand
+from weft.ops.view import Reshape, expand, reshape
 
 
 def check_writable(t: Handle) -> None:
@@ -94,15 +96,11 @@ def write(t: Any, value: Any) -> Any:
 def store(t: Any, value: Any) -> Any:
     """The write itself; value has t's shape and dtype already (a cast to t's dtype is done)."""
     track = state.grad and (t._rg or value._rg)
-    if track and t._base is not None and not t._base.is_contiguous():
-        raise RuntimeError(
-            "in-place write through a view whose base is not contiguous (strides "
-            f"{list(t._base.stride())} for shape {list(t._base.shape)}) cannot be tracked for "
-            "gradients: clone() the base first"
-        )
-    before = alias(t._base if t._base is not None else t) if track else None
-    if track and t._base is not None and before is not None:
-        before._rg, before._fn = t._base._rg, t._base._fn
+    before = None
+    if track:
+        owner = t._base if t._base is not None else t
+        before = alias(owner)
+        before._rg, before._fn = owner._rg, owner._fn
     if track and value._fn is not None:
         _keep_old(t, value._fn)
     if state.recorder is not None:
@@ -136,11 +134,16 @@ def _rebase(t: Any, value: Any, before: Any) -> None:
         t._fn, t._rg = made, value._rg
         if made is None and value._rg:  # a leaf copied in: put a node between
             record(Reshape(shape_of(t)), (value,), t)
+        elif made is None and before._rg:  # a constant: t still needs a gradient, one of zero
+            dense = Layout.contiguous(shape_of(t), dtype_of(t).np).strides
+            record(WriteStrided(dense, 0), (before, value), t)
         base = t
     else:
-        strides, offset = t.stride(), t.storage_offset()
         base._fn, base._rg = None, False
-        record(WriteStrided(strides, offset), (before, value), base)
+        if base.is_contiguous():
+            record(WriteStrided(t.stride(), t.storage_offset()), (before, value), base)
+        else:
+            _write_scattered(t, value, before, base)
         _reread(t, base)
     if hooks:  # retain_grad goes on with the new value
         t._fn.hooks = {-1: hooks.pop(-1)}  # pyright: ignore[reportOptionalMemberAccess]
@@ -152,4 +155,41 @@ def _rebase(t: Any, value: Any, before: Any) -> None:
 
 def _reread(v: Any, base: Any) -> None:
     """v as a view of what base is now."""
-    record(AsStrided(shape_of(v), v.stride(), v.storage_offset()), (base,), v)
+    if base.is_contiguous():
+        record(AsStrided(shape_of(v), v.stride(), v.storage_offset()), (base,), v)
+    else:
+        read = apply(Index((0,), 0), reshape(base, (base.numel(),)), _places(v, base))
+        record(Reshape(shape_of(v)), (read,), v)
+
+
+def _write_scattered(t: Any, value: Any, before: Any, base: Any) -> None:
+    """base, not contiguous, is `before` with `value` at the places of t."""
+    flat = reshape(before, (before.numel(),))
+    put = IndexPut((0,), 0, False, "set")  # pyright: ignore[reportArgumentType]
+    new = apply(put, flat, reshape(value, (value.numel(),)), _places(t, base))
+    record(Reshape(shape_of(base)), (new,), base)
+
+
+def _places(v: Any, base: Any) -> Any:
+    """Which elements of base, in C order, the elements of v are: a vector."""
+    mine, whole = (_memory_places(x).reshape(-1) for x in (v, base))
+    mine = mine + v.storage_offset()
+    order = np.argsort(whole, kind="stable")
+    found = np.searchsorted(whole[order], mine)
+    at = order[np.minimum(found, max(whole.size - 1, 0))] if whole.size else found
+    if not np.array_equal(whole[at], mine):
+        raise RuntimeError(
+            f"in-place write through a view of shape {list(v.shape)} and strides "
+            f"{list(v.stride())} that reaches between the elements of its base (shape "
+            f"{list(base.shape)}, strides {list(base.stride())}) cannot be tracked for gradients: "
+            "clone() the base first"
+        )
+    return wrap(np.ascontiguousarray(at, np.int64))
+
+
+def _memory_places(x: Any) -> np.ndarray:
+    """Where each element lies, counted in elements from the first."""
+    at = np.zeros((), np.int64)
+    for n, s in zip(x.shape, x.stride(), strict=True):
+        at = at[..., None] + np.arange(n) * s
+    return at

@@ -87,7 +87,7 @@ def prod(
     x = _filled(input, mask, 1).to(_wide(input, dtype))
     for d in reversed(_dims(dim, input.ndim)):
         x = x.prod(dim=d, keepdim=bool(keepdim))
-    return x
+    return x.clone() if x is input and dim not in (None, ()) else x
 
 
 def cumsum(input: Any, dim: int, *, dtype: Any = None, mask: Any = None) -> Any:
