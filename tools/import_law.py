@@ -48,6 +48,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("io", "weft.compile"): "records the Graph that it saves, and runs the one that it loaded",
     ("serve", "weft.compile"): "serves the Graph of a file, not the Python code of a model",
     ("nn", "weft.ops"): "nn.functional is where the rooms' functions get torch's names",
+    ("optim", "weft.ops"): "tells a compiled step which updates are alike",
     ("data", "weft.runtime"): "gives each worker a default generator of its own",
     ("cli", "weft.core"): "doctor prints the configuration",
     ("cli", "weft.runtime"): "doctor prints CPU features, threads and the kernel cache",

@@ -31,9 +31,7 @@ class SegmentProgram:
         path = cursor.path(session.start)
         before = cursor.path(0)[: session.start]
         outside = [Layout.of(t._a) for t in session.outside]
-        self.segment: Segment = functionalize(
-            path, before, outside, _shared(session), session.number_starts, live
-        )
+        self.segment: Segment = functionalize(path, before, outside, _shared(session), live)
         s = self.segment
         layouts = {}
         self.names: list[tuple[str, int]] = []

@@ -42,7 +42,6 @@ def functionalize(
     before: list[TrieNode],
     outside: list[Layout],
     shared: set[int],
-    number_starts: list[int],
     live: tuple[int, ...],
     *,
     numbers: list | None = None,
@@ -56,7 +55,7 @@ def functionalize(
     `before`: the calls of earlier segments (for the layout and owner of their results).
     `shared`: outside tensors whose memory another outside tensor also sees.
     """
-    f = _Functionalizer(path, before, outside, shared, number_starts, numbers)
+    f = _Functionalizer(path, before, outside, shared, numbers)
     return f.run(live, named or {})
 
 
@@ -67,7 +66,6 @@ class _Functionalizer:
         before: list[TrieNode],
         outside: list[Layout],
         shared: set[int],
-        number_starts: list[int],
         literals: list | None,
     ) -> None:
         self.literals = literals
@@ -77,7 +75,6 @@ class _Functionalizer:
         self.first = path[0].depth
         self.outside = outside
         self.shared = shared
-        self.number_starts = number_starts
         self.inputs: list[Node] = []
         self.lines: dict[int, str] = {}
         self.current: dict[int, Node] = {}  # owner ref -> value now
@@ -174,7 +171,7 @@ class _Functionalizer:
 
     def _call(self, call: TrieNode) -> None:
         args: list[Any] = []
-        at = self.number_starts[call.depth]
+        at = call.numbers
         first = next((self.value(r) for r in call.args if r not in NUMBERS), None)
         for r in call.args:
             if r in NUMBERS and self.literals is not None:

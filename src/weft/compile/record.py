@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.compile.repeat import Repeats
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
@@ -48,17 +49,25 @@ class Meta:
 class TrieNode:
     """A recorded call: an op (or a write), its operands, what it gave, and what came next."""
 
-    __slots__ = ("args", "children", "depth", "line", "meta", "op", "parent", "programs")
+    __slots__ = (
+        "args", "children", "depth", "jumps", "line", "meta", "numbers", "op", "parent", "programs"
+    )  # fmt: skip
 
     def __init__(self, parent: TrieNode | None, op: Any, args: tuple, meta: Meta | None) -> None:
         self.parent = parent
         self.depth = -1 if parent is None else parent.depth + 1
+        self.numbers = 0 if parent is None else parent.numbers_after()  # Python numbers before it
         self.op = op
         self.args = args
         self.meta = meta
         self.line: str | None = None
         self.children: dict[tuple, TrieNode] = {}
         self.programs: dict[tuple, Any] = {}
+        self.jumps: dict[tuple, Any] = {}  # see compile/repeat.py
+
+    def numbers_after(self) -> int:
+        """How many Python numbers the path has met, this call's own among them."""
+        return self.numbers + sum(r in NUMBERS for r in self.args)
 
     def path(self, start: int) -> list[TrieNode]:
         """The nodes from depth `start` to this one."""
@@ -152,7 +161,6 @@ class Session:
         self.pending: list[Handle | None] = []  # handles whose memory has promised writes
         self._pendings: list[Pending] = []
         self.numbers: list[Any] = []  # Python numbers met, in order
-        self.number_starts: list[int] = []  # how many numbers had been met before each op
         self._program_of = program_of
         self.recorded = 0
 
@@ -160,7 +168,6 @@ class Session:
 
     def apply(self, op: Op, args: tuple) -> Any:
         """Called by dispatch.apply in place of running the op."""
-        self.number_starts.append(len(self.numbers))
         refs: list = [op]
         for a in args:  # _ref, written out: this is the cost of matching
             if a.__class__ in NUMBERS:
@@ -188,7 +195,11 @@ class Session:
             self._leave_trie()
         y = dispatch._new(dispatch._tensor_class)
         x = args[0] if args else None
-        y._a = execute_unseen(op, args)
+        try:
+            y._a = execute_unseen(op, args)
+        except BaseException:
+            del self.numbers[self.cursor.numbers_after() :]  # the op was not called
+            raise
         is_view = op.is_view and dispatch.shares_memory(y._a, x._a)  # type: ignore[union-attr]
         outer = None
         offset = 0
@@ -213,16 +224,45 @@ class Session:
             return x
         return ghost.outer
 
+    def alike(self) -> Repeats:
+        """Matches calls that differ only in their tensors as one node each."""
+        return Repeats(self)
+
+    def jump(self, end: TrieNode, length: int, numbers: list) -> None:
+        """Match the `length` ops that lead to `end`; no tensor stands for their results."""
+        self.numbers += numbers
+        self.ghosts += [None] * length
+        self.cursor = end
+
+    def known_place(self, t: Handle) -> int | None:
+        """The reference of an outside tensor that was used before."""
+        place = self._places.get(id(t))
+        return None if place is None else ~place
+
+    def place(self, t: Handle) -> int | None:
+        """The reference of a tensor, as an operand has it."""
+        ghost = t._ghost
+        return ghost.k if ghost is not None and ghost.session is self else self.known_place(t)
+
+    def knows_memory(self, t: Handle) -> bool:
+        """Whether a tensor of this memory was used before."""
+        a = t._a
+        root = id(a if a.base is None else a.base)
+        return root in self._memories or (t._st is not None and id(t._st) in self._memories)
+
+    def is_held(self, k: int) -> bool:
+        """Whether a tensor stands for result k."""
+        return self.ghosts[k] is not None and sys.getrefcount(self.ghosts[k]) > 2
+
     def write(self, t: Handle, value: Handle) -> None:
         """t's memory gets value: matched or recorded like an op."""
-        self.number_starts.append(len(self.numbers))
         key = (WRITE, self._ref(t), self._ref(value))
         self.ghosts.append(None)
         if self.matching:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
                 self.cursor = found
-                self._promise_write(t)
+                self.promise_write(t)
                 return
             self.ghosts.pop()
             self._leave_trie()
@@ -230,7 +270,7 @@ class Session:
         np.copyto(t._a, value._a)
         self._append(key, WRITE, None)
 
-    def _promise_write(self, t: Handle) -> None:
+    def promise_write(self, t: Handle) -> None:
         """Whoever reads this memory from now on must wait for the write."""
         self.pending.append(None)  # results of earlier segments look whether this is empty
         outer = self._outer(t)
@@ -285,9 +325,9 @@ class Session:
         place = self._places.get(id(a))
         if place is not None:
             return ~place
-        return self._first_use(a)
+        return self.first_use(a)
 
-    def _first_use(self, t: Handle) -> Any:
+    def first_use(self, t: Handle) -> Any:
         """An outside tensor met for the first time: its layout becomes part of the key."""
         a = t._a
         whole = self.memory_of(t)
@@ -380,7 +420,7 @@ class Session:
 def run_eagerly(session: Session, path: list[TrieNode]) -> None:
     """Run matched calls one by one, as eager would have."""
     for node in path:
-        numbers = iter(session.numbers[session.number_starts[node.depth] :])
+        numbers = iter(session.numbers[node.numbers :])
         args = tuple(
             next(numbers) if r in NUMBERS else dispatch.wrap(session.array(r)) for r in node.args
         )
@@ -388,7 +428,9 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
             np.copyto(args[0]._a, args[1]._a)
             continue
         ghost = session.ghosts[node.depth]
-        assert ghost is not None
+        if ghost is None:  # jumped over: no tensor stands for it
+            assert node.meta is not None
+            ghost = session.ghosts[node.depth] = Ghost(session, node.depth, node.meta, None)
         ghost.array = execute_unseen(node.op, args)
 
 

@@ -99,9 +99,7 @@ def _graph(session: Session, results: Mapping[str, Handle]) -> tuple[Graph, dict
             raise TraceError(f"trace: result {name!r} does not depend on any op of the function")
         refs[name] = ghost.k
     outside = [Layout.of(t._a) for t in session.outside]
-    segment = functionalize(
-        path, [], outside, set(), session.number_starts, (), numbers=session.numbers, named=refs
-    )
+    segment = functionalize(path, [], outside, set(), (), numbers=session.numbers, named=refs)
     for name, ref in segment.written.items():
         shape = list(outside[~ref].shape)
         raise TraceError(

@@ -120,6 +120,17 @@ def settle() -> None:
         state.recorder.flush()
 
 
+def alike() -> Any:
+    """Inside a compiled function: what matches `update(p, grad, state, group)` as one op where it
+    was seen before with other tensors (`compile/repeat.py`); else None.
+    """
+    return getattr(state.recorder, "alike", _none)()
+
+
+def _none() -> None:
+    return None
+
+
 def link_view(y: Handle, x: Handle) -> None:
     """Make `y` a view of `x`'s memory."""
     y._st = st = storage_of(x)

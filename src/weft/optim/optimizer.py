@@ -12,10 +12,11 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import weft
 from weft import Tensor
+from weft.ops.dispatch import alike
 
 RemovableHandle = weft.autograd.hooks.RemovableHandle
 
@@ -328,7 +329,19 @@ class ByParameter(Optimizer):
     Settings that every one of torch's optimizers takes: `maximize` climbs instead of descending;
     `differentiable` keeps the step on the tape; `foreach`, `fused` and `capturable` choose among
     torch's implementations and change nothing here.
+
+    Inside a compiled function, parameters with equal counters are updated alike (`alike`): which
+    ops an `_update` of this package calls depends on settings, counters and layouts only, and the
+    numbers they get on settings and counters only.
     """
+
+    _alike: ClassVar[Any] = None  # the `_update` for which that holds
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_update" in cls.__dict__:
+            own = cls.__module__.startswith("weft.optim.")
+            cls._alike = cls.__dict__["_update"] if own else None
 
     def step(self, closure: Callable | None = None) -> Any:
         """Update the parameters that have a gradient; returns the closure's loss."""
@@ -337,6 +350,9 @@ class ByParameter(Optimizer):
             with weft.enable_grad():
                 loss = closure()
         differentiable = bool(self.defaults.get("differentiable", False))
+        update = self._update
+        known = type(self)._alike is update.__func__ and not differentiable
+        repeat = alike() if known else None
         with weft.set_grad_enabled(weft.is_grad_enabled() and differentiable):
             for group in self.param_groups:
                 for p in group["params"]:
@@ -350,7 +366,10 @@ class ByParameter(Optimizer):
                             self.state[p] = state
                     if group.get("maximize"):
                         grad = -grad
-                    self._update(p, grad, state, group)
+                    if repeat is None:
+                        update(p, grad, state, group)
+                    else:
+                        repeat(update, p, grad, state, group)
         return loss
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:

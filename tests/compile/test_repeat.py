@@ -1,0 +1,188 @@
+"""An optimizer's updates matched as one node each: the bits of eager, whatever changes between."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import weft
+from tests.compile.test_compile import bits
+from tests.compile.test_training import OPTIMIZERS
+from weft import nn, optim
+
+
+def model_of(*sizes):
+    weft.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in itertools.pairwise(sizes)))
+
+
+def runs_alike(make, calls=10):
+    """make() -> (optimizer, step(x), between(i)): states after each call agree to the bit."""
+    seen = []
+    for wrap in (lambda f: f, weft.compile):
+        o, step, between = make()
+        step = wrap(step)
+        history = []
+        rng = np.random.default_rng(1)
+        for i in range(calls):
+            between(i)
+            out = step(weft.tensor(rng.standard_normal((3, 4)).astype(np.float32)))
+            params = [p for g in o.param_groups for p in g["params"]]
+            kept = [list(o.state[p].values()) for p in params if p in o.state]
+            versions = [p._version for p in params]
+            history.append(bits([out, params, [p.grad for p in params], kept, versions]))
+        seen.append(history)
+    for i, (a, b) in enumerate(zip(*seen, strict=True)):
+        assert a == b, f"call {i} differs"
+    return step
+
+
+def jumps_of(step):
+    """How many jumps the trie knows."""
+    count, stack = 0, [step._root]
+    while stack:
+        node = stack.pop()
+        count += len(node.jumps)
+        stack.extend(node.children.values())
+    return count
+
+
+def plain(model, o):
+    def step(x):
+        o.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        o.step()
+        return loss.detach()
+
+    return step
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_optimizer_jumps(kind):
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = OPTIMIZERS[kind](model.parameters())
+        return o, plain(model, o), lambda i: None
+
+    assert jumps_of(runs_alike(make)) >= 5
+
+
+def test_groups_with_their_own_settings():
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = optim.AdamW(
+            [
+                {"params": model[0].parameters(), "lr": 0.1},
+                {"params": model[1].parameters(), "lr": 0.01, "weight_decay": 0.0},
+                {"params": model[2].parameters(), "betas": (0.5, 0.6), "amsgrad": True},
+            ]
+        )
+
+        def between(i):
+            o.param_groups[0]["lr"] = 0.1 / (1 + i)
+            if i == 5:
+                o.param_groups[1]["weight_decay"] = 0.1
+            if i == 7:
+                o.param_groups[0]["maximize"] = True
+
+        return o, plain(model, o), between
+
+    runs_alike(make, 12)
+
+
+def test_counters_that_differ():
+    """A layer that is thawed late has its own step count, and so its own numbers."""
+
+    def make():
+        model = model_of(4, 5, 5, 2)
+        model[0].requires_grad_(False)
+        o = optim.Adam(model.parameters(), lr=0.05)
+
+        def between(i):
+            if i in (3, 8):
+                model[0].requires_grad_(i == 3)
+            if i == 6:
+                o.state[model[1].weight]["step"] += 10.0
+
+        return o, plain(model, o), between
+
+    runs_alike(make, 12)
+
+
+def test_state_and_parameters_replaced_between_steps():
+    def make():
+        model = model_of(4, 5, 2)
+        o = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def between(i):
+            if i == 4:  # a state of another layout, then one that shares memory with another
+                o.state[model[0].weight]["momentum_buffer"] = weft.ones(4, 5).t()
+            if i == 6:
+                shared = weft.ones(2, 5, 4)
+                o.state[model[0].weight]["momentum_buffer"] = shared[0]
+                model[0].weight.data = shared[1].clone()
+            if i == 8:
+                both = weft.full((7,), 0.5)
+                o.state[model[0].bias]["momentum_buffer"] = both[:5]
+                o.state[model[1].bias]["momentum_buffer"] = both[5:]
+            if i == 9:
+                del o.state[model[1].weight]
+
+        return o, plain(model, o), between
+
+    runs_alike(make, 14)
+
+
+def test_gradients_that_accumulate_and_clip():
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = optim.Adam(model.parameters(), lr=0.05, weight_decay=0.1)
+
+        def step(x):
+            for part in (x, x * 0.5):
+                (model(part) ** 2).mean().backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            o.step()
+            o.zero_grad()
+            return norm
+
+        return o, step, lambda i: None
+
+    assert jumps_of(runs_alike(make)) >= 5
+
+
+def test_a_fork_after_the_jumps():
+    """The path leaves the trie after jumps: their ops then run one by one."""
+
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = optim.Adam(model.parameters(), lr=0.05)
+        count = [0]
+
+        def step(x):
+            count[0] += 1
+            o.zero_grad()
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            o.step()
+            return loss.detach() * 2 if count[0] == 6 else loss.detach() + model[1].bias.sum()
+
+        return o, step, lambda i: None
+
+    runs_alike(make)
+
+
+def test_an_update_of_the_users_own_is_not_jumped():
+    class Odd(optim.SGD):
+        def _update(self, p, grad, state, group):
+            super()._update(p, grad * float(p.ndim), state, group)
+
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = Odd(model.parameters(), lr=0.1)
+        return o, plain(model, o), lambda i: None
+
+    assert jumps_of(runs_alike(make)) == 0
