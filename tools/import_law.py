@@ -50,6 +50,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("nn", "weft.ops"): "nn.functional is where the rooms' functions get torch's names",
     ("optim", "weft.ops"): "tells a compiled step which updates are alike",
     ("data", "weft.runtime"): "gives each worker a default generator of its own",
+    ("compat", "weft.core.overrides"): "torch.overrides is the protocol's public face",
     ("cli", "weft.core"): "doctor prints the configuration",
     ("cli", "weft.runtime"): "doctor prints CPU features, threads and the kernel cache",
     ("cli", "weft.kernels"): "doctor prints the target",

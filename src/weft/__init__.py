@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING as _CHECKING
 
 # --------------------------------------------------------------------------------- what a tensor is
 from weft import _version
+from weft.core import overrides as _overrides
 from weft.core.device import device
 from weft.core.dtype import (
     bfloat16, bool, double, dtype, float, float16, float32, float64, get_default_dtype, half,
@@ -229,6 +230,7 @@ def __getattr__(name: str) -> object:
     else:
         raise AttributeError(f"module 'weft' has no attribute {name!r}")
     globals()[name] = found  # from now on without this detour
+    _overrides.cover_again()
     return found
 
 
@@ -236,3 +238,20 @@ def __dir__() -> list[str]:
     inside = {"annotations", "core", "kernels", "methods", "ops", "runtime", "cli", "compat"}
     public = (name for name in globals() if name not in inside and not name.startswith("_"))
     return sorted({*public, *_MODULES, *_HOME_OF, "__version__"})
+
+
+# With the first class or mode of `__torch_function__` the public functions look for it.
+_overrides.cover_functions(
+    globals(),
+    "torch",
+    but="Generator Parameter Size Tensor broadcast_shapes can_cast compile default_generator "
+    "detach get_autocast_cpu_dtype get_autocast_dtype get_autocast_gpu_dtype get_default_dtype "
+    "get_num_threads get_rng_state initial_seed is_autocast_available is_autocast_cpu_enabled "
+    "is_autocast_enabled is_grad_enabled is_storage is_tensor manual_seed promote_types "
+    "result_type seed set_default_dtype set_num_threads set_printoptions set_rng_state typename "
+    "vmap load save set_default_device get_default_device",
+    makers="arange as_tensor asarray bartlett_window blackman_window empty empty_permuted "
+    "empty_strided eye frombuffer from_dlpack from_numpy full hamming_window hann_window "
+    "kaiser_window linspace logspace normal ones rand randint randn randperm scalar_tensor "
+    "tensor tril_indices triu_indices zeros",
+)

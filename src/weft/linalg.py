@@ -1,5 +1,6 @@
 """weft.linalg: linear algebra under torch.linalg's names."""
 
+from weft.core.overrides import cover_functions as _cover
 from weft.ops.factor import (
     cholesky_ex,
     householder_product,
@@ -46,3 +47,5 @@ __all__ = [
     "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_ex", "solve_triangular",
     "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
+
+_cover(globals(), "torch.linalg")

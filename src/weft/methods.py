@@ -15,7 +15,7 @@ import numpy as np
 
 from weft import autograd
 from weft.core import dtype as dt
-from weft.core import layouts
+from weft.core import layouts, overrides
 from weft.core.handle import state
 from weft.ops import (
     activation,
@@ -51,6 +51,7 @@ from weft.ops import (
     special,
     stat,
     strided,
+    subclass,
     trig,
     unary,
     view,
@@ -76,6 +77,7 @@ METHODS: dict[ModuleType, str] = {
     view: "reshape view permute transpose t movedim expand squeeze unsqueeze flatten unflatten "
     "narrow select",
     strided: "as_strided",
+    subclass: "as_subclass",
     join: "chunk unbind",
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
@@ -130,8 +132,10 @@ _DIRECT = {
 def bind(rooms: dict[ModuleType, str]) -> None:
     """Make the named functions of each room methods of Tensor."""
     for room, names in rooms.items():
-        for name in names.split():
-            setattr(Tensor, name, getattr(room, name))
+        for name in names.split():  # a function of its own: `torch.add` is not `Tensor.add`
+            method = overrides.twin(getattr(room, name))
+            method.__qualname__ = f"Tensor.{name}"
+            setattr(Tensor, name, method)
 
 
 def bind_inplace(names: str) -> None:
@@ -485,3 +489,21 @@ _KINDS = ("is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_cs
 for _name in _KINDS:
     if not hasattr(Tensor, _name):
         setattr(Tensor, _name, False)  # kinds of tensors that Weft has none of
+
+overrides.cover_methods(
+    Tensor,
+    "torch.Tensor",
+    but="__init__ __new__ __init_subclass__ __hash__ __iter__ __getattr__ copy_result "
+    "as_subclass",
+    operators={
+        "__add__": "add", "__radd__": "add", "__sub__": "sub", "__mul__": "mul",
+        "__rmul__": "mul", "__truediv__": "div", "__div__": "div", "__mod__": "remainder",
+        "__matmul__": "matmul", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt",
+        "__ge__": "ge", "__eq__": "__eq__", "__and__": "__and__", "__or__": "__or__",
+        "__xor__": "__xor__", "__pow__": "__pow__", "__floordiv__": "__floordiv__",
+        "__rsub__": "__rsub__", "__rtruediv__": "__rtruediv__", "__rpow__": "__rpow__",
+        "__rfloordiv__": "__rfloordiv__", "__rmod__": "__rmod__", "__rmatmul__": "matmul",
+        "__neg__": "neg", "__pos__": "positive", "__abs__": "abs", "__rlshift__": "__rlshift__",
+        "__rrshift__": "__rrshift__",
+    },
+)  # fmt: skip

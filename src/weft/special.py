@@ -1,5 +1,6 @@
 """weft.special: special functions under torch.special's names."""
 
+from weft.core.overrides import cover_functions as _cover
 from weft.ops.pointwise import logit, sinc, xlogy
 from weft.ops.softmax import log_softmax, softmax
 from weft.ops.special import (
@@ -62,3 +63,5 @@ __all__ = [
     "shifted_chebyshev_polynomial_w", "sinc", "softmax", "spherical_bessel_j0", "xlog1py",
     "xlogy", "zeta",
 ]  # fmt: skip
+
+_cover(globals(), "torch.special")

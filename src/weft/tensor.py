@@ -7,13 +7,14 @@ operators, conversion, printing, in-place operations.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core import layouts, printing
+from weft.core import layouts, overrides, printing
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
 from weft.core.types import is_contiguous, numel
@@ -25,8 +26,8 @@ from weft.ops import (
     contract,
     creation,
     dispatch,
-    join,
     operators,
+    subclass,
     unary,
     view,
     write,
@@ -59,9 +60,35 @@ class Size(tuple):
 class Tensor(Handle):
     """An n-dimensional array of one dtype that can remember how it was computed."""
 
-    def __init__(self, data: Any = None) -> None:
-        made = construct.tensor(data if data is not None else [], dtype=dt.get_default_dtype())
-        self._a = made._a
+    def __new__(cls, *args: Any, device: Any = None, **kw: Any) -> Any:
+        """Data as the default dtype, a tensor's own memory, or, of ints, an uninitialised shape."""
+        if kw:
+            raise TypeError(f"new() received an unexpected keyword argument {next(iter(kw))!r}")
+        require_cpu(device, "Tensor")
+        data = construct.of_default_dtype(args)
+        if data._rg:
+            return subclass.as_subclass(data, cls)
+        return subclass.make_subclass(cls, data)
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        """`__new__` has done it all; a subclass's `super().__init__()` may pass what it likes."""
+
+    def __init_subclass__(cls, **kw: Any) -> None:
+        super().__init_subclass__(**kw)
+        if overrides.overrides(cls):
+            overrides.switch_on()
+        else:
+            overrides.plain.add(cls)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        """The function's result, its tensors as objects of `cls`; what subclasses build on."""
+        keep = func in _AS_THEY_ARE
+        return subclass.answer(cls, func, types, args, kwargs, keep=keep)
+
+    @staticmethod
+    def _make_subclass(kind: type, data: Any, require_grad: bool = False, **options: Any) -> Any:
+        return subclass.make_subclass(kind, data, require_grad, **options)
 
     # ------------------------------------------------------------------ attributes
 
@@ -340,7 +367,7 @@ class Tensor(Handle):
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim == 0:
             raise TypeError("iteration over a 0-d tensor")
-        return iter(join.unbind(self, 0))
+        return iter(self.unbind(0))
 
     def __hash__(self) -> int:
         return id(self)
@@ -350,6 +377,8 @@ class Tensor(Handle):
         def __getitem__(self, at: Any) -> Any: ...
 
         def __setitem__(self, at: Any, value: Any) -> None: ...
+
+        def unbind(self, dim: int = 0) -> tuple: ...
 
     def __contains__(self, x: Any) -> bool:
         return bool((self == x).any())
@@ -403,6 +432,9 @@ class Tensor(Handle):
     def __rshift__(self, other: Any) -> Any:
         return compare.bitwise_right_shift(self, other)
 
+    __rlshift__ = reflected(compare.bitwise_left_shift)
+    __rrshift__ = reflected(compare.bitwise_right_shift)
+
     def where(self, condition: Any, other: Any) -> Any:
         """self where condition, else other."""
         return compare.where(condition, self, other)
@@ -423,7 +455,8 @@ class Tensor(Handle):
                 copy = a if flags == 2 else copy
             elif a is not None:
                 device = a
-        require_cpu(device, "to")
+        if device is not None:
+            require_cpu(device, "to")
         y = self if dtype is None else cast.cast(self, dtype)
         if memory_format is not None:
             y = creation.in_format(y, memory_format)
@@ -463,63 +496,68 @@ class Tensor(Handle):
         finally:
             state.grad = with_grad
 
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        if self._fn is not None:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
-                "protocol at the moment."
-            )
-        made = object.__new__(type(self))
-        memo[id(self)] = made
-        made._a = self._a.copy()
-        made._rg = self._rg
-        if self._grad is not None:
-            made._grad = self._grad.__deepcopy__(memo)
-        return made
+    def __deepcopy__(self, memo: dict) -> Any:
+        return subclass.deepcopy(self, memo)
 
     def __reduce_ex__(self, protocol: Any) -> tuple:
-        if self._fn is not None:
-            raise RuntimeError("only leaf tensors can be pickled; call detach() first")
-        return _rebuild, (type(self), np.array(self._a, order="C"), self._rg)
+        return subclass.reduce(self)
 
     def __repr__(self, **kw: Any) -> str:
         return show(self)
 
-    __str__ = __repr__
     __array_priority__ = 1000  # so that ndarray + Tensor asks the tensor
 
 
-class Parameter(Tensor):
+class _ParameterMeta(type):
+    """A tensor of a subclass that Parameter was given is a parameter too."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return super().__instancecheck__(instance) or (
+            cls is Parameter and isinstance(instance, Tensor) and "_is_param" in instance.__dict__
+        )
+
+
+class Parameter(Tensor, metaclass=_ParameterMeta):
     """A tensor that a Module registers as a parameter when assigned as an attribute."""
 
+    __torch_function__: Any = staticmethod(overrides.disabled_torch_function)
+
     def __new__(cls, data: Any = None, requires_grad: bool = True) -> Any:
-        made = object.__new__(cls)
         if data is None:
-            made._a = np.empty((0,), np.float32)
-        else:
-            made._a = data._a
-            made._st = storage_of(data)
+            data = dispatch.wrap(np.empty((0,), np.float32))
+        if overrides.overrides(type(data)):  # stays what it is
+            made = data.detach().requires_grad_(requires_grad)
+            if type(made) is not type(data):
+                raise RuntimeError(
+                    f"Creating a Parameter from an instance of type {type(data).__name__} "
+                    "requires that detach() returns an instance of the same type, but return type "
+                    f"{type(made).__name__} was found instead. To use the type as a Parameter, "
+                    "please correct the detach() semantics defined by its __torch_dispatch__() "
+                    "implementation."
+                )
+            made._is_param = True
+            return made
+        made = object.__new__(cls)
+        made._a = data._a
+        made._st = storage_of(data)
         made._rg = requires_grad
         return made
 
     def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
         pass
 
+    def __deepcopy__(self, memo: dict) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(creation.clone(self.detach()), self._rg)
+            memo[id(self)]._grad = None if self._grad is None else copy.deepcopy(self._grad, memo)
+        return memo[id(self)]
+
     def __repr__(self, **kw: Any) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
-
-    __str__ = __repr__
 
 
 def _address(a: np.ndarray) -> int:
     return native.address(a)
-
-
-def _rebuild(cls: type, a: np.ndarray, requires_grad: bool) -> Tensor:
-    made = object.__new__(cls)
-    made._a = a
-    made._rg = requires_grad
-    return made
 
 
 _TYPE_NAMES = {
@@ -531,6 +569,9 @@ _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
 dispatch.install(Tensor)
 operators.install(Tensor, Parameter)
+overrides.plain.update((Tensor, dt.dtype, device, Size, np.ndarray))
+# these give what is stored: a subclass gets it as it is
+_AS_THEY_ARE: set[Any] = {Tensor.grad.__get__}
 
 
 def show(t: Tensor) -> str:
@@ -549,4 +590,5 @@ def show(t: Tensor) -> str:
     elif t._rg:
         suffixes.append("requires_grad=True")
     half = d in (dt.bfloat16, dt.float16)
-    return printing.show(a.astype(np.float32) if half else a, suffixes)
+    prefix = "tensor(" if type(t) in (Tensor, Parameter) else f"{type(t).__name__}("
+    return printing.show(a.astype(np.float32) if half else a, suffixes, prefix)

@@ -16,6 +16,7 @@ from weft.autograd.batching import vmap
 from weft.autograd.cotangents import Cotangents, CustomOp
 from weft.autograd.graph import saved_values
 from weft.autograd.parts import Parts
+from weft.core import overrides
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta
 from weft.ops.arithmetic import add
@@ -190,6 +191,7 @@ def _walk(
     leaves: dict[int, tuple[Any, Any]] = {}  # id -> the leaf and its cotangent
     heap: list[tuple[int, TapeNode]] = []  # latest call first
     before, state.grad = state.grad, create_graph
+    asked, state.overrides = state.overrides, overrides.NONE  # the vjp rules are not public calls
     watched = anomaly.enabled()
     try:
         for t, g in zip(roots, grads, strict=True):
@@ -287,6 +289,7 @@ def _walk(
                     _accumulate(leaf, g)
     finally:
         state.grad = before
+        state.overrides = asked
     return found
 
 

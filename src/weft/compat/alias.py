@@ -7,6 +7,7 @@ AttributeError that says so and names the nearest one there is.
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import importlib
 import importlib.abc
@@ -19,6 +20,7 @@ from typing import Any
 
 from weft.compat.table import BELOW, TABLE
 from weft.compat.torch_.version import __version__
+from weft.core import overrides
 
 _MISSING = object()
 
@@ -174,3 +176,16 @@ def install() -> None:
     if not installed():
         sys.meta_path.insert(0, _FINDER)
         importlib.import_module("torch")
+        builtins.__build_class__ = _watching(builtins.__build_class__)
+
+
+def _watching(build_class: Any) -> Any:
+    """Class statements, seen: one with `__torch_function__` need not be a Tensor's to be asked."""
+
+    def build(body: Any, name: str, /, *bases: Any, **kw: Any) -> Any:
+        made = build_class(body, name, *bases, **kw)
+        if "__torch_function__" in getattr(made, "__dict__", ()):
+            overrides.switch_on()
+        return made
+
+    return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weft.core.handle import state
+
 _KNOWN = ("cpu", "cuda", "mps", "meta", "xpu")
 
 
@@ -40,17 +42,28 @@ class device:
     def __reduce__(self) -> tuple:
         return device, (self.type, self.index)
 
+    def __enter__(self) -> device:
+        """Inside, functions that make tensors make them on this device."""
+        state.devices = (*state.devices, self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        state.devices = state.devices[:-1]
+
 
 cpu = device("cpu")
 
 
 def require_cpu(d: device | str | None, op: str) -> None:
-    """Raise unless `d` is the CPU (or None): AssertionError for cuda and xpu, as torch."""
+    """Raise unless `d` is the CPU (or None: the default): AssertionError for cuda and xpu."""
     if d is None:
-        return
-    d = d if isinstance(d, device) else device(d)
-    if d.type != "cpu":
-        why = f"{op}: device '{d}' is not available: Weft computes on the CPU only"
-        if d.type in ("cuda", "xpu"):  # the words that programs look for
-            raise AssertionError(f"Torch not compiled with {d.type.upper()} enabled. {why}")
+        if not state.devices:
+            return
+        found = state.devices[-1]
+    else:
+        found = d if isinstance(d, device) else device(d)
+    if found.type != "cpu":
+        why = f"{op}: device '{found}' is not available: Weft computes on the CPU only"
+        if found.type in ("cuda", "xpu"):  # the words that programs look for
+            raise AssertionError(f"Torch not compiled with {found.type.upper()} enabled. {why}")
         raise RuntimeError(why)

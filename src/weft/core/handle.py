@@ -32,6 +32,9 @@ class State(threading.local):
     recorder: Any = None  # who takes ops in place of running them: compile, vmap, or None
     saved_hooks: tuple = ()  # (pack, unpack) pairs, innermost last
     autocast: Any = None  # the dtype that products compute in (autograd/autocast.py), or None
+    overrides: int = 0  # whom public functions ask first: all, no subclasses, none
+    devices: tuple = ()  # of `with device(...)` and set_default_device, innermost last
+    modes: tuple = ()  # that public functions ask first, innermost last (core/overrides.py)
 
 
 state = State()
@@ -57,6 +60,8 @@ class Storage:
 
 
 class Handle:
+    """A tensor without methods; what else its `__dict__` has, a user gave it."""
+
     _a: np.ndarray
     _ghost: Any = None
     _st: Storage | None = None
@@ -75,6 +80,15 @@ class Handle:
                 raise AttributeError("a tensor without a value")
             return ghost.demand(self)
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+
+FIELDS = frozenset(Handle.__annotations__) | {"_post_accumulate"}
+
+
+def attributes_of(t: Handle) -> dict[str, Any]:
+    """What a user has set on a tensor: all that is not the handle's own."""
+    own = t.__dict__
+    return {} if own.keys() <= FIELDS else {k: v for k, v in own.items() if k not in FIELDS}
 
 
 def storage_of(t: Handle) -> Storage:

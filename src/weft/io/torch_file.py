@@ -25,7 +25,9 @@ import numpy as np
 import weft
 from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
+from weft.core.handle import FIELDS
 from weft.io import container
+from weft.ops import subclass
 
 _STORAGES = {
     "DoubleStorage": dt.float64, "FloatStorage": dt.float32, "HalfStorage": dt.float16,
@@ -58,6 +60,9 @@ class _Memory:
 
 _TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = _Global("torch._utils", "_rebuild_parameter")
+_WITH_STATE = _Global("torch._utils", "_rebuild_parameter_with_state")
+_OF_TYPE = _Global("torch._tensor", "_rebuild_from_type_v2")
+_PLAIN = _Global("torch", "Tensor")
 _SIZE, _DEVICE = _Global("torch", "Size"), _Global("torch", "device")
 
 
@@ -81,13 +86,17 @@ class _Pickler(_PythonPickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, _Global):
             return obj.name
-        if isinstance(obj, Parameter):
-            plain = self._tensor(obj, False)
-            return _PARAMETER, (_Reduced(plain), obj.requires_grad, OrderedDict())
         if isinstance(obj, _Reduced):
             return obj.how
         if isinstance(obj, Tensor):
-            return self._tensor(obj, obj.requires_grad)
+            state = subclass.state_of(obj)
+            if type(obj) is Parameter:
+                parts = (_Reduced(self._tensor(obj, False)), obj.requires_grad, OrderedDict())
+                return (_WITH_STATE, (*parts, state)) if state else (_PARAMETER, parts)
+            rebuild, parts = self._tensor(obj, obj.requires_grad)
+            kind = _PLAIN if type(obj) is Tensor else type(obj)
+            plain = kind is _PLAIN and not state
+            return (rebuild, parts) if plain else (_OF_TYPE, (rebuild, kind, parts, state))
         if isinstance(obj, Size):
             return _SIZE, (tuple(obj),)
         if isinstance(obj, dt.dtype):
@@ -106,7 +115,7 @@ class _Pickler(_PythonPickler):
         self.memoize(obj)
 
     def _tensor(self, t: Tensor, requires_grad: bool) -> tuple:
-        t = t.detach()
+        t = subclass.make_subclass(Tensor, t)
         owner = t if t._base is None else t._base
         whole = owner.numpy(force=True)
         if not whole.flags.c_contiguous or whole.dtype != t.dtype.np:
@@ -198,14 +207,14 @@ class _Revived:
 
 
 def _revived(module: str, name: str) -> Any:
-    """A Module class that this process has loaded already, or a function of nn.functional.
+    """A Module's or tensor's class that this process has loaded, or a function of nn.functional.
 
     Nothing is imported for a file's sake, and no constructor runs: state is put back as it was.
     """
     if module.startswith("torch.nn."):
         module = "weft.nn.functional" if module == "torch.nn.functional" else "weft.nn"
     found = getattr(sys.modules.get(module), name, None)
-    if isinstance(found, type) and issubclass(found, weft.nn.Module):
+    if isinstance(found, type) and issubclass(found, (weft.nn.Module, Tensor)):
         return type(name, (_Revived,), {"target": found, "__module__": module})
     if module.startswith("weft.") and found is getattr(weft.nn.functional, name, _MISSING):
         return found
@@ -257,6 +266,31 @@ def _tensor(
     return made.requires_grad_() if requires_grad else made
 
 
+def _parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
+    return _with_attributes(Parameter(data, requires_grad), state)
+
+
+def _of_type(rebuild: Any, kind: Any, parts: tuple, state: Any) -> Any:
+    """A tensor of a subclass that this process has loaded, with what was set on it."""
+    if rebuild is not _tensor:
+        raise pickle.UnpicklingError("a tensor's type must come with a tensor")
+    made = _tensor(*parts)
+    target = getattr(kind, "target", None)
+    if target is not None:
+        made = subclass.make_subclass(target, made, made.requires_grad)
+    return _with_attributes(made, state)
+
+
+def _with_attributes(made: Tensor, state: Any) -> Tensor:
+    for part in state if isinstance(state, tuple) else (state,):
+        if not part:
+            continue
+        if not isinstance(part, dict) or FIELDS & part.keys():
+            raise pickle.UnpicklingError(f"state of a tensor is refused: {str(part)[:80]}")
+        made.__dict__.update(part)
+    return made
+
+
 _MAKERS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
@@ -264,6 +298,8 @@ _MAKERS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
     ("torch", "Size"): Size,
     ("torch", "device"): weft.device,
     ("torch", "Tensor"): Tensor,

@@ -112,6 +112,7 @@ from weft.ops.resize import (
     upsample_nearest,
 )
 from weft.ops.softmax import gumbel_softmax
+from weft.ops.subclass import cover_functions as _cover
 from weft.ops.trig import tanh
 from weft.ops.unary import sigmoid
 from weft.ops.window import fold, unfold
@@ -212,3 +213,6 @@ def adaptive_max_pool2d_with_indices(
 ) -> tuple:
     """adaptive_max_pool2d and the places of the maxima."""
     return adaptive_max_pool2d(input, output_size, True)
+
+
+_cover(globals(), "torch.nn.functional")

@@ -15,6 +15,7 @@ class Buffer(Tensor):
     `persistent=False` keeps it out of the state_dict.
     """
 
+    __torch_function__: Any = staticmethod(Parameter.__torch_function__)
     persistent: bool
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:
@@ -83,6 +84,7 @@ class UninitializedBuffer(_Uninitialized, Tensor):
     """A buffer that gets its shape from the first input."""
 
     cls_to_become = Tensor
+    __torch_function__: Any = staticmethod(Parameter.__torch_function__)
 
     def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> Any:
         made = object.__new__(cls)

@@ -32,6 +32,20 @@ def tensor(
     return creation.finish(y, requires_grad, device, "tensor")
 
 
+def of_default_dtype(args: tuple) -> Any:
+    """What `Tensor(...)` is given: a shape as ints (uninitialised), a tensor, or data."""
+    if not args:
+        return creation.empty(0)
+    first = args[0]
+    if len(args) == 1 and isinstance(first, Handle):
+        return first
+    if first.__class__ is int or type(first).__name__ == "Size":
+        return creation.empty(*args)
+    if len(args) > 1:
+        raise TypeError(f"new(): expected one sequence or ints, got {len(args)} arguments")
+    return tensor(first, dtype=dt.get_default_dtype())
+
+
 def from_numpy(a: np.ndarray) -> Any:
     """A tensor over the array's own memory."""
     if not isinstance(a, np.ndarray):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import weft
+from weft.core import overrides
 
 Generator = weft.Generator
 _TensorBase = TensorBase = weft.Tensor
@@ -20,9 +21,31 @@ def _get_tracing_state() -> None:
     return None
 
 
-def _disabled_torch_function_impl(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-    """The function's own result: what a subclass says to have no override."""
-    return func(*args, **(kwargs or {}))
+_disabled_torch_function_impl = overrides.disabled_torch_function
+
+
+class DisableTorchFunctionSubclass(overrides.disabled):
+    """A context in which functions ask modes, and no objects."""
+
+    def __init__(self) -> None:
+        super().__init__(overrides.NOT_SUBCLASSES)
+
+
+class DisableTorchFunction(overrides.disabled):
+    """A context in which functions ask nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(overrides.NONE)
+
+
+def _is_torch_function_enabled() -> bool:
+    """Whether functions ask objects."""
+    return overrides.state.overrides == overrides.ALL
+
+
+def _is_torch_function_mode_enabled() -> bool:
+    """Whether functions ask a mode."""
+    return overrides.state.overrides != overrides.NONE and bool(overrides.state.modes)
 
 
 def _jit_set_profiling_executor(mode: Any) -> bool:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import weft
+from weft.core.overrides import state
 
 _kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
 
@@ -54,10 +55,12 @@ def get_num_interop_threads() -> int:
 
 
 def get_default_device() -> Any:
-    return weft.device("cpu")
+    """Where functions make tensors: the innermost `with device(...)`, or the default."""
+    return state.devices[-1] if state.devices else weft.device("cpu")
 
 
 def set_default_device(device: Any) -> None:
     """The CPU, or nothing; RuntimeError for a device that is not there."""
     if device is not None:
         weft.empty(0, device=device)
+    state.devices = () if device is None else (weft.device(device),)

@@ -1,0 +1,308 @@
+"""`__torch_function__`: objects that take part in calls of the public functions.
+
+A class with a `__torch_function__` (a subclass of Tensor, or any other) is asked in place of each
+public function and method that gets one of its objects; a mode (a context) is asked before all.
+
+Programs without such classes pay nothing.  The public functions look at no argument until the
+first class or mode appears; `switch_on` then gives each of them a body that looks, *in place*:
+whoever holds `weft.add` or has it in a table of overrides holds the same function object, with the
+checking body, and its own body under `__wrapped__`.  A class that is no Tensor shows itself only
+where classes are watched: `import weft.compat.torch` does that.
+
+Protocol: NEP 18, and torch/overrides.py of torch 2.13.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from weft.core.handle import state
+
+ALL, NOT_SUBCLASSES, NONE = 0, 1, 2  # who is asked, as state.overrides has it: see `disabled`
+
+
+class _Classes(set):
+    """A set that a code object may have among its constants, which are hashed."""
+
+    __hash__: Any = object.__hash__
+
+
+class _Modes(list):
+    __hash__: Any = object.__hash__
+
+
+# Classes whose objects never take part: the common ones, so that a check is one look-up each.
+plain = _Classes((int, float, bool, str, complex, bytes, type(None), slice, type(Ellipsis)))
+# Tensor classes of another layout -> who answers for their objects: (native, public, args, kw)
+layouts: dict[type, Callable[[Callable, Callable, tuple, dict], Any]] = {}
+_modes = _Modes()  # of all threads; not empty: every call must look at its own thread's
+
+
+def disabled_torch_function(func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """The function's own result: what a class says to take no part."""
+    return func(*args, **(kwargs or {}))
+
+
+def overrides(kind: type) -> bool:
+    """Whether objects of a class are asked."""
+    if kind in plain:
+        return False
+    found = getattr(kind, "__torch_function__", None)
+    return found is not None and found is not disabled_torch_function
+
+
+class disabled:
+    """A context in which fewer are asked: NOT_SUBCLASSES (modes are), or NONE."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def __enter__(self) -> disabled:
+        self.before = state.overrides
+        state.overrides = max(self.level, self.before)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        state.overrides = self.before
+
+
+# ------------------------------------------------------------------------------ who is asked
+
+
+class Unanswered(TypeError):
+    """Every class that was asked said NotImplemented."""
+
+
+def _values(args: tuple, kw: dict) -> Iterator[Any]:
+    """The arguments, lists of tensors opened."""
+    for given in (args, kw.values()):
+        for a in given:
+            if a.__class__ is list or a.__class__ is tuple:
+                yield from a
+            else:
+                yield a
+
+
+def overloaded(values: Any) -> list:
+    """One object of each class that is asked: from left to right, subclasses before their bases."""
+    out: list = []
+    for v in values:
+        kind = type(v)
+        if kind in plain or not overrides(kind) or any(type(o) is kind for o in out):
+            continue
+        at = (i for i, o in enumerate(out) if issubclass(kind, type(o)))
+        out.insert(next(at, len(out)), v)
+    return out
+
+
+def asked(values: Any) -> bool:
+    """Whether a mode is on, or one of the objects takes part."""
+    level = state.overrides
+    if level == NONE:
+        return False
+    return bool(state.modes) or (level == ALL and any(overrides(type(v)) for v in values))
+
+
+def ask(public: Callable, over: list, args: tuple, kw: dict) -> Any:
+    """What the innermost mode or the first of `over` answers; TypeError when none does."""
+    kinds = tuple(type(o) for o in over)
+    modes = state.modes
+    if modes:
+        state.modes = modes[:-1]  # inside its answer a mode is not asked again
+        try:
+            answer = modes[-1].__torch_function__(public, kinds, args, kw)
+        finally:
+            state.modes = modes
+        if answer is not NotImplemented:
+            return answer
+    for o in over:
+        answer = o.__torch_function__(public, kinds, args, kw)
+        if answer is not NotImplemented:
+            return answer
+    who = [f"  - tensor subclass {kind}" for kind in kinds]
+    who += [f"  - mode object {modes[-1]}"] if modes else []
+    raise Unanswered(
+        f"Multiple dispatch failed for '{name_of(public)}'; all __torch_function__ handlers "
+        "returned NotImplemented:\n\n" + "\n".join(who)
+    )
+
+
+def call(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
+    """A public function called with an argument that is not plain, or under a mode."""
+    level = state.overrides
+    if level != NONE:
+        over = [] if level else overloaded(_values(args, kw))
+        if over or state.modes:
+            return ask(public, over, args, kw)
+    if layouts:
+        for v in _values(args, kw):
+            answerer = layouts.get(type(v))
+            if answerer is not None:
+                return answerer(native, public, args, kw)
+    return native(*args, **kw)
+
+
+def _call_operator(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
+    """`call` of an operator: without an answer Python asks the other operand."""
+    try:
+        return call(native, public, args, kw)
+    except Unanswered:
+        return NotImplemented
+
+
+def _call_maker(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
+    """`call` of a function that makes tensors: modes are asked, objects are not."""
+    if state.modes and state.overrides != NONE:
+        return ask(public, [], args, kw)
+    return native(*args, **kw)
+
+
+def push_mode(mode: Any) -> None:
+    """The mode is asked first, in this thread, until it is popped."""
+    switch_on()
+    _modes.append(mode)
+    state.modes = (*state.modes, mode)
+
+
+def pop_mode() -> Any:
+    """Take the innermost mode out again."""
+    mode = state.modes[-1]
+    state.modes = state.modes[:-1]
+    _modes.remove(mode)
+    return mode
+
+
+# -------------------------------------------------------------------- bodies that look
+
+
+def twin(fn: types.FunctionType) -> Any:
+    """Another function object of the same code, defaults and attributes."""
+    made = types.FunctionType(
+        fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__
+    )
+    made.__kwdefaults__ = fn.__kwdefaults__
+    made.__dict__.update(fn.__dict__)
+    made.__doc__, made.__annotations__ = fn.__doc__, fn.__annotations__
+    made.__module__, made.__qualname__ = fn.__module__, fn.__qualname__
+    return made
+
+
+_PLACES = ("plain", "call", "modes", "native", "public")
+
+
+def _checked(*args: Any, **kw: Any) -> Any:
+    """The body of every public function once switched on; the constant is exchanged."""
+    values: Any = ("plain", "call", "modes", "native", "public")  # as _PLACES
+    plain, call, modes, native, public = values
+    for a in args:
+        if a.__class__ not in plain:
+            return call(native, public, args, kw)
+    if kw:
+        for a in kw.values():
+            if a.__class__ not in plain:
+                return call(native, public, args, kw)
+    if modes:
+        return call(native, public, args, kw)
+    return native(*args, **kw)
+
+
+_named: dict[Any, str] = {}  # public function -> torch's name for it
+
+
+def _exchange(fn: types.FunctionType, public: Any, door: Callable) -> None:
+    """Give `fn` a body that looks at its arguments; `public` is what those who answer are told."""
+    native = twin(fn)
+    values = (plain, door, _modes, native, public)
+    fn.__code__ = _checked.__code__.replace(
+        co_consts=tuple(values if c == _PLACES else c for c in _checked.__code__.co_consts),
+        co_freevars=fn.__code__.co_freevars,  # not read, but a function keeps their number
+        co_name=fn.__name__,
+        co_qualname=fn.__qualname__,
+    )
+    fn.__wrapped__ = native  # type: ignore[attr-defined]  inspect.signature follows it
+
+
+# --------------------------------------------------------------- which functions are public
+
+_covers: list[Callable[[], None]] = []  # each covers one module or class
+_done: set[Any] = set()
+_on = False
+
+
+def switch_on() -> None:
+    """From now on the public functions look for objects and modes that take part."""
+    global _on
+    if not _on:
+        _on = True
+        cover_again()
+
+
+def cover_again() -> None:
+    """Modules may have more functions than when they were covered."""
+    if _on:
+        for cover in _covers:
+            cover()
+
+
+def _add(cover: Callable[[], None]) -> None:
+    _covers.append(cover)
+    if _on:
+        cover()
+
+
+def _cover(fn: Any, public: Any, name: str, door: Callable) -> None:
+    if isinstance(fn, types.FunctionType) and fn not in _done:
+        _done.add(fn)
+        _named[public] = name
+        _exchange(fn, public, door)
+
+
+def cover_functions(space: dict[str, Any], prefix: str, *, but: str = "", makers: str = "") -> None:
+    """The functions of a public module, but those named, look once switched on.
+
+    `makers`: those that make tensors of numbers, of which only modes are asked.
+    """
+    left_out, make = set(but.split()), set(makers.split())
+
+    def cover() -> None:
+        for name, fn in list(space.items()):
+            if not name.startswith("_") and name not in left_out:
+                _cover(fn, fn, f"{prefix}.{name}", _call_maker if name in make else call)
+
+    _add(cover)
+
+
+def cover_methods(kind: type, prefix: str, *, but: str, operators: dict[str, str]) -> None:
+    """The methods, operators and properties of a tensor class look once switched on.
+
+    `operators`: the method that an operator is known as, where that is not its own name.
+    """
+
+    def cover() -> None:
+        for name, thing in list(vars(kind).items()):
+            if name in but.split():
+                continue
+            if isinstance(thing, property):
+                _cover(thing.fget, thing.__get__, f"{prefix}.{name}.__get__", call)
+                _cover(thing.fset, thing.__set__, f"{prefix}.{name}.__set__", call)
+            else:
+                known_as = operators.get(name, name)
+                public, door = getattr(kind, known_as), call
+                if name in operators:
+                    door = _call_operator
+                _cover(thing, public, f"{prefix}.{known_as}", door)
+
+    _add(cover)
+
+
+def name_of(public: Any) -> str:
+    """torch's dotted name of a public function."""
+    return _named.get(public) or getattr(public, "__qualname__", repr(public))
+
+
+def named() -> dict[Any, str]:
+    """Every function that can be overridden, with torch's name."""
+    switch_on()
+    return _named
