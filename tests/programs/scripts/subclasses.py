@@ -1,4 +1,4 @@
-"""Tensor subclasses as programs write them: metadata that stays, images with boxes, units, a log."""
+"""Tensor subclasses as programs write them: metadata that stays, points on a canvas, a log."""
 
 import copy
 import functools
