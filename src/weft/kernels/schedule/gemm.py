@@ -50,9 +50,9 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
             parallel=parallel, quick=quick,
         )  # fmt: skip
-    address, tile = _kernel(element, problem.a_unit, problem.b_class)
+    kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
     return Launch(
-        (Stage(address, parallel),),
+        (Stage(kernels[0], parallel),),
         problem.ints(tile),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
@@ -116,17 +116,19 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
     word = 4 + 2 + len(problem.ints(tile, [0] * gemm_plain.N_EXTRA))
     words = [word, word + len(tables[0]), word + len(tables[0]) + len(tables[1])]
     ints = (*problem.ints(tile, [*words, shared]), *tables[0], *tables[1], *tables[2])
-    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm", "narrow"))
+    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm2", "narrow"))
     return Launch(stages, ints, shared, tile.scratch_per_thread)
 
 
 @cache
-def _kernel(element: str, a_unit: bool, b_class: str) -> tuple[int, Tile]:
+def _kernels(element: str, a_unit: bool, b_class: str) -> tuple[list[int], Tile]:
+    """The kernels for 2, 3, ... inputs."""
     host = native.host()
     tile = tile_for(element)
     module = Module(host.vector_bits)
-    gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
-    return native.load(module.text(), ["gemm"])["gemm"], tile
+    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
+    found = native.load(module.text(), names)
+    return [found[name] for name in names], tile
 
 
 def _matrix_strides(x: Layout) -> tuple[int, int]:

@@ -11,21 +11,16 @@ place. A piece of A is read once a panel: 4 bytes for 2 * NR operations, which L
 deliver.
 
 Plug in a packer to compute products whose B is never stored (convolution: B is the im2col matrix).
-A packer is a Python function that emits the body of
+The packer is a function that emits the body of
 
-    void pack(ptr panel, ptr b, ptr args, i64 batch, i64 k0, i64 kc, i64 n0, i64 n)
+    void pack(ptr panel, ptr b, ptr head, i64 k0, i64 kc, i64 n0, i64 n)
 
-It must store B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n
-rounded up to whole vectors.
-`b` is the pointer of input `b_input`, moved by the batch's stride (0 if the plan says so); `args`
-is the launch's block, so that a packer can read ints of its own: those given as `extra` to
-`gemm_ints`, from word `extra_word(n_in)` on. `batch` is the flat batch index. `panel` is 64-byte
-aligned and so is each of its vectors. The packer must end with `f.ret()`.
+It stores B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n rounded
+up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 
-    def pack(f, tile): ...emit...; f.ret()
-    module = Module(host.vector_bits)
-    tile = tile_for("float")
-    gemm_kernel(module, "conv", tile, pack=pack, a_unit=True, n_in=2, a_input=1, b_input=0)
+Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
+word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
+`epilogue`, called on each tile after its last block of k, while the tile is in the first cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +29,19 @@ from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, zero
 
 _UNROLL = 4
-_HEAD = ("M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "batches", "dims")
-
+_A_AHEAD = 12
+_A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
+_HEAD = (
+    "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
+    "batches", "dims",
+)  # fmt: skip
+MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
 Packer = Callable[[Function, Tile], None]
 
 
 def extra_word(n_in: int) -> int:
-    """The word of the block at which a packer's own ints start."""
+    """The word of the block at which the ints given as `extra` start."""
     return 4 + n_in + len(_HEAD)
 
 
@@ -54,17 +54,21 @@ def gemm_ints(
     extra: Sequence[int] = (),
     *,
     direct: bool = False,
+    epilogue: Sequence[int] = (),
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
-    B in place where a panel is whole (its columns must be adjacent).
+    B in place where a panel is whole (its columns must be adjacent); `epilogue` is its address and
+    its own ints.
     """
     batches = 1
     for size, *_ in batch:
         batches *= size
-    head = (*sizes, *a_strides, *b_strides, ldc, int(direct), batches, len(batch))
-    return (*head, *extra, *(word for dim in batch for word in dim))
+    address, *own = epilogue or (0,)
+    own_at = len(_HEAD) + len(extra) + 4 * len(batch)
+    head = (*sizes, *a_strides, *b_strides, ldc, int(direct), address, own_at, batches, len(batch))
+    return (*head, *extra, *(word for dim in batch for word in dim), *own)
 
 
 # -- the register tile
@@ -73,6 +77,11 @@ def gemm_ints(
 def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
     """a * b + c: one rounding, or two on hosts without fma."""
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
+
+
+def _touch(f: Function, place: Value, *, write: bool) -> None:
+    """Bring a cache line near before it is wanted."""
+    f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in (str(int(write)), "3", "1")))
 
 
 def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool) -> str:
@@ -98,8 +107,10 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     a_step: Operand = 1 if a_unit else f.arg("cs")
     row_offset = [f.mul(f.arg("rs"), i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
+    line = max(1, 64 // BYTES[element])
     for pointer_ in c_row:
-        f.intrinsic("prefetch", "void", pointer_, *(Value(t, "i32") for t in ("0", "3", "1")))
+        for at in range(0, vectors * lanes, line):
+            _touch(f, f.gep(pointer_, at, element), write=True)
 
     def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
@@ -117,6 +128,8 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
             a, b, *sums = L.carry
             for u in range(count):
                 a_at = f.gep(a, f.mul(a_step, u), element)
+                if not a_unit and count > 1:
+                    _touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element), write=False)
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
             a_next = f.gep(a, f.mul(a_step, count), element)
             L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), *sums]
@@ -179,7 +192,7 @@ def _whole_or_masked(
 
 def pack_rows(f: Function, tile: Tile) -> None:
     """B whose columns are adjacent (stride b_rs between rows): copy vectors."""
-    ldb = _head(f, 2)["b_rs"]
+    ldb = _head(f)["b_rs"]
     source = f.gep("%b", f.add(f.mul(f.arg("k0"), ldb), f.arg("n0")), tile.element)
     full = f.icmp("eq", f.arg("n"), tile.columns)
 
@@ -212,7 +225,7 @@ def pack_rows(f: Function, tile: Tile) -> None:
 def pack_columns(f: Function, tile: Tile) -> None:
     """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares."""
     element, lanes = tile.element, tile.lanes
-    ldb = _head(f, 2)["b_cs"]
+    ldb = _head(f)["b_cs"]
     source = f.gep("%b", f.add(f.mul(f.arg("n0"), ldb), f.arg("k0")), element)
     whole = f.mul(f.div(f.arg("kc"), lanes), lanes)
 
@@ -259,7 +272,7 @@ def pack_columns(f: Function, tile: Tile) -> None:
 
 def pack_any(f: Function, tile: Tile) -> None:
     """B of any strides: element by element."""
-    head = _head(f, 2)
+    head = _head(f)
     n = f.arg("n")
     padded = f.mul(f.div(f.add(n, tile.lanes - 1), tile.lanes), tile.lanes)
     with f.loop(0, f.arg("kc")) as k:
@@ -300,8 +313,8 @@ def transpose(f: Function, rows: list[Value], rounds_to: int | None = None) -> l
 # -- the loops
 
 
-def _head(f: Function, n_in: int) -> dict[str, Value]:
-    words = f.words("%args", 4 + n_in, ["i64"] * len(_HEAD))
+def _head(f: Function) -> dict[str, Value]:
+    words = f.words("%head", 0, ["i64"] * len(_HEAD))
     return dict(zip(_HEAD, words, strict=True))
 
 
@@ -312,63 +325,67 @@ def gemm_kernel(
     *,
     pack: Packer,
     a_unit: bool,
-    n_in: int = 2,
-    a_input: int = 0,
-    b_input: int = 1,
-    n_extra: int = 0,
     in_scratch: bool = False,
-) -> None:
-    """Emit the kernel `name` and all it calls. Launch it with `gemm_ints` and
-    `tile.scratch_per_thread`.
+) -> list[str]:
+    """Emit the kernels `name` + the number of inputs, from 2 to MAX_INPUTS, and all they call;
+    returns their names. Launch one with `gemm_ints` and `tile.scratch_per_thread`.
 
-    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `n_extra` is the number of a packer's own
-    ints.
-    `in_scratch`: a, b and out are in scratch memory; the first three extra ints are the words of
-    the block that hold their byte offsets, the fourth the bytes of scratch before the threads'
-    panels.
+    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `in_scratch`: a, b and out are in scratch
+    memory, there are four extra ints: the words of the block that hold the byte offsets of a, b and
+    out, and the bytes of scratch before the threads' panels.
     """
-    element, size = tile.element, BYTES[tile.element]
     kernels = {
         (rows, vectors): micro_kernel(module, tile, rows, vectors, a_unit=a_unit)
         for vectors in tile.widths
         for rows in range(1, tile.rows + 1)
     }
     _merge(module, tile)
-    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "args")]
-    places = [("i64", n) for n in ("batch", "k0", "kc", "n0", "n")]
+    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
+    places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
+    body = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("i32", "nth")]
+    _products(module.function("products", body, internal=True), tile, kernels, in_scratch)
+    names = []
+    for n_in in [2] if in_scratch else range(2, MAX_INPUTS + 1):
+        names.append(f"{name}{n_in}")
+        f = module.kernel(names[-1])
+        scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
+        head = f.gep("%args", 4 + n_in, "i64")
+        f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))
+        f.ret()
+    return names
 
-    f = module.kernel(name)
-    out = f.load("ptr", f.gep("%args", 2, "i64"))
-    a = f.load("ptr", f.gep("%args", 3 + a_input, "i64"))
-    b = f.load("ptr", f.gep("%args", 3 + b_input, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
-    h = _head(f, n_in)
+
+def _products(
+    f: Function, tile: Tile, kernels: dict[tuple[int, int], str], in_scratch: bool
+) -> None:
+    """The loops of one thread."""
+    element, size = tile.element, BYTES[tile.element]
+    out, a, b = f.words("%args", 2, ["ptr"] * 3)
+    h = _head(f)
     tid, nth = (f.cast("sext", f.arg(n), "i64") for n in ("tid", "nth"))
-    own = scratch
+    scratch = own = f.arg("scratch")
+    extra = len(_HEAD)
     if in_scratch:
-        *words, shared = f.words("%args", extra_word(n_in), ["i64"] * 4)
+        *words, shared = f.words("%head", extra, ["i64"] * 4)
         a, b, out = (f.gep(scratch, f.load("i64", f.gep("%args", w, "i64"))) for w in words)
         own = f.gep(scratch, shared)
+        extra += 4
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
-    dims = f.gep("%args", extra_word(n_in) + n_extra, "i64")
+    dims = f.gep("%head", extra, "i64")
+    epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
+    ends = f.icmp("ne", h["epilogue"], 0)
+    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
-    units = f.mul(h["batches"], panels)
-    # Threads share panels when these come out even, else rows (then each packs B for itself).
-    even = f.icmp("eq", f.rem(units, nth), 0)
-    many = f.icmp("sge", units, f.mul(nth, 4))
-    short = f.icmp("slt", h["M"], f.mul(nth, tile.rows))
-    by_panels = f.op("or", f.op("or", even, many), short)
-    row_from, row_to = f.split(h["M"], tile.rows)
-    unit_from, unit_to = f.split(units)
-    m_from, m_to = f.select(by_panels, 0, row_from), f.select(by_panels, h["M"], row_to)
-    u_from, u_to = f.select(by_panels, unit_from, 0), f.select(by_panels, unit_to, units)
-    k_end = f.max(h["K"], 1)  # K = 0 stores zeros
-
-    with f.loop(u_from, u_to) as unit:
-        batch, n0 = f.div(unit.i, panels), f.mul(f.rem(unit.i, panels), tile.columns)
+    columns = f.mul(h["batches"], panels)
+    chunk, chunks = _row_chunks(f, tile, h["M"], columns, nth)
+    with f.units(f.mul(columns, chunks)) as unit:
+        column = f.div(unit, chunks)
+        m_from = f.mul(f.rem(unit, chunks), chunk)
+        m_to = f.min(f.add(m_from, chunk), h["M"])
+        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
         n = f.min(f.sub(h["N"], n0), tile.columns)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, a_batch, element)
@@ -379,13 +396,15 @@ def gemm_kernel(
         width = _width_index(f, tile, n)
         aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
         exact = f.op("and", aligned, _is_width(f, tile, n))
-        with f.loop(0, k_end, KC) as block:
+        # K = 0 stores zeros
+        with f.loop(0, f.max(h["K"], 1), KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
+            ending = f.op("and", ends, f.icmp("sge", f.add(block.i, KC), h["K"]))
             with f.if_else(direct) as way:
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), n0), element)
                 way.otherwise()
-                f.call("pack", "void", panel, b_base, f.arg("args"), batch, block.i, kc, n0, n)
+                f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
             b_panel = way.merge("ptr", in_place, panel)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
@@ -402,7 +421,26 @@ def gemm_kernel(
                     f.call(micro, "void", kc, *of_a, *of_b, target, step, fresh)
                 with f.iff(f.op("xor", exact, True)):
                     f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
+                with f.iff(ending):
+                    product, place = (c_rows, h["ldc"]), (row.i, rows, n0, n)
+                    f.call_at(epilogue, f.arg("args"), epilogue_ints, *product, *place)
     f.ret()
+
+
+def _row_chunks(
+    f: Function, tile: Tile, m: Operand, columns: Operand, nth: Operand
+) -> tuple[Value, Operand]:
+    """How many rows of a panel are one unit, and how many such there are: all where panels alone
+    keep the threads busy (then each is packed once).
+    """
+    even = f.icmp("eq", f.rem(columns, nth), 0)
+    many = f.icmp("sge", columns, f.mul(nth, 6))
+    whole = f.op("or", even, many)
+    wanted = f.max(f.min(f.div(m, 8 * tile.rows), f.mul(nth, 4)), nth)
+    wanted = f.select(whole, 1, wanted)
+    tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
+    chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
+    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
 
 
 def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
@@ -455,6 +493,6 @@ def batch_offsets(
 
 
 __all__ = [
-    "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
+    "MAX_INPUTS", "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
     "pack_columns", "pack_rows", "transpose",
 ]  # fmt: skip

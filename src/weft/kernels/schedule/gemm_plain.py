@@ -60,16 +60,16 @@ def dense(layout: Layout) -> Layout:
 
 @cache
 def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int], Tile]:
-    """The stages widen_a, widen_b, gemm, narrow of a half dtype."""
+    """The stages widen_a, widen_b, gemm2 (it has two inputs), narrow of a half dtype."""
     host = native.host()
     tile = tile_for("float")
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
-    gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, n_extra=N_EXTRA, in_scratch=True)
+    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch=True)
     names = ("widen_a", "widen_b", "narrow")
     for place, stage in enumerate(names):
         _convert(module, stage, HALVES[name], place, tile.lanes)
-    return native.load(module.text(), [*names, "gemm"]), tile
+    return native.load(module.text(), [*names, gemm]), tile
 
 
 def _convert(module: Module, name: str, half: D.dtype, place: int, lanes: int) -> None:

@@ -352,6 +352,11 @@ class Function:
             return Value("", "void")
         return self.emit(returns, text)
 
+    def call_at(self, address: Value, *args: Operand) -> None:
+        """Call the function without result that lies at an address."""
+        typed = [self.typed(a, self._type(a)) for a in args]
+        self.line(f"call void {address}({', '.join(f'{a.type} {a}' for a in typed)})")
+
     def intrinsic(
         self, name: str, returns: str, *args: Operand, overload: Sequence[str] | None = None
     ) -> Value:
@@ -471,6 +476,25 @@ class Function:
         first = self.mul(self.div(self.mul(units, tid), nth), unit)
         last = self.mul(self.div(self.mul(units, self.add(tid, 1)), nth), unit)
         return (first, last) if unit == 1 else (self.min(first, total), self.min(last, total))
+
+    @contextmanager
+    def units(self, total: Operand) -> Iterator[Value]:
+        """For each unit of `range(total)` that this thread gets; reads argument `args`.
+
+        Threads take the next from a counter, word 1 of the block: it is 0 when a launch starts, and
+        read as a detail only after an error. So one stage of a launch may do this, one that reports
+        no errors.
+        """
+        counter = self.gep(self.arg("args"), 1, "i64")
+        take, body, after = (self.label(h) for h in ("take", "unit", "done"))
+        self.branch(take)
+        self.at(take)
+        unit = self.emit("i64", f"atomicrmw add ptr {counter}, i64 1 monotonic")
+        self.branch_if(self.emit("i1", f"icmp slt i64 {unit}, {total}"), body, after)
+        self.at(body)
+        yield unit
+        self.branch(take)
+        self.at(after)
 
     def text(self) -> str:
         """The function's definition."""
