@@ -2,11 +2,11 @@
 
     python bench/kernels.py [--only REGEX] [--threads 1 2] [--rounds 9] [--list]
 
-Needs torch beside Weft (`make bench` makes such an environment).  A row gives what Weft reaches, eager
-and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), the larger of the two as a
-fraction of what this machine was measured to do in the same run (fused multiply-adds in registers;
-reading or copying 256 MB), and the median over the rounds of torch's time divided by Weft's: above 1
-Weft is faster.  Cases in units of bytes whose arrays fit a cache may pass 100 %.
+Needs torch beside Weft (`make bench` makes such an environment).  A row gives what Weft reaches,
+eager and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), the larger of the two
+as a fraction of what this machine was measured to do in the same run (fused multiply-adds in
+registers; reading or copying 256 MB), and the median over the rounds of torch's time divided by
+Weft's: above 1 Weft is faster.  Cases in bytes whose arrays fit a cache may pass 100 %.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], turned: str = ""
 
     def arrays(make: Callable[..., Any]) -> tuple[Any, Any]:
         def one(shape: tuple[int, ...], across: bool) -> Any:
-            return make(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2) if across else make(*shape)
+            return (
+                make(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2) if across else make(*shape)
+            )
 
         return one(a, "a" in turned), one(b, "b" in turned)
 
@@ -151,8 +153,8 @@ def _products() -> list[Case]:
     cases = [_product(f"matmul {n}^3", (n, n), (n, n)) for n in (64, 128, 256, 512, 1024, 2048)]
     for m, k, n in [
         (128, 768, 3072), (1024, 384, 1536), (1024, 1536, 384), (1024, 384, 384), (128, 784, 512),
-        (32, 512, 512), (8, 768, 768), (4096, 64, 64), (64, 4096, 64), (4096, 4096, 16), (100, 100, 100),
-        (333, 777, 555),
+        (32, 512, 512), (8, 768, 768), (4096, 64, 64), (64, 4096, 64), (4096, 4096, 16),
+        (100, 100, 100), (333, 777, 555),
     ]:  # fmt: skip
         cases.append(_product(f"matmul {m}x{k}x{n}", (m, k), (k, n)))
     for m, k, n in [(512, 512, 512), (1024, 384, 1536), (384, 1024, 1536), (128, 768, 3072)]:
@@ -245,12 +247,18 @@ def _rows() -> list[Case]:
         return lambda: t.nn.functional.layer_norm(x, (1024,), w, b)
 
     def norm_grad(t: Any) -> Callable[[], Any]:
-        xs = [_normal(t, 4096, 1024, grad=True), _normal(t, 1024, grad=True), _normal(t, 1024, grad=True)]
+        xs = [
+            _normal(t, 4096, 1024, grad=True),
+            _normal(t, 1024, grad=True),
+            _normal(t, 1024, grad=True),
+        ]
         norm = t.nn.functional.layer_norm
         return _with_grad(t, lambda x, w, b: norm(x, (1024,), w, b), xs, (4096, 1024))
 
     def softmax_grad(t: Any) -> Callable[[], Any]:
-        return _with_grad(t, lambda x: t.softmax(x, -1), [_normal(t, 4096, 1024, grad=True)], (4096, 1024))
+        return _with_grad(
+            t, lambda x: t.softmax(x, -1), [_normal(t, 4096, 1024, grad=True)], (4096, 1024)
+        )
 
     def gelu(t: Any) -> Callable[[], Any]:
         x = _normal(t, big)
@@ -265,7 +273,7 @@ def _rows() -> list[Case]:
 
     def total(t: Any) -> Callable[[], Any]:
         x = _normal(t, big)
-        return lambda: x.sum()
+        return x.sum
 
     def embedding(t: Any) -> Callable[[], Any]:
         table = _normal(t, 32000, 384, grad=True)
@@ -409,7 +417,7 @@ def main() -> None:
     if _OPENBLAS not in os.environ:  # it takes these at the start of a process
         for threads in args.threads:
             again = ["--only", args.only, "--rounds", str(args.rounds), "--threads", str(threads)]
-            # its threads would spin for 70 ms after a product, on the cores that others are measured on
+            # its threads would spin for 70 ms after a product, on the cores others are timed on
             env = {**os.environ, _OPENBLAS: str(threads), "OPENBLAS_THREAD_TIMEOUT": "20"}
             subprocess.run([sys.executable, __file__, *again], env=env, check=True)
         return

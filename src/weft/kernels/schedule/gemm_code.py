@@ -79,9 +79,19 @@ def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) ->
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 
-def _touch(f: Function, place: Value, *, write: bool) -> None:
-    """Bring a cache line near before it is wanted."""
-    f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in (str(int(write)), "3", "1")))
+def _touch(f: Function, place: Value, *, level: int = 1, write: bool = False) -> None:
+    """Bring a cache line to the first or second cache before it is wanted."""
+    how = (str(int(write)), str(4 - level), "1")
+    f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in how))
+
+
+_TARGET = [
+    ("ptr noalias", "c"),
+    ("i64", "ldc"),
+    ("i64", "first"),
+    ("ptr", "soon"),
+    ("i64", "soon_step"),
+]
 
 
 def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool) -> str:
@@ -89,6 +99,7 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     name.
 
     `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
+    Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache.
     """
     name = f"tile_{rows}x{vectors}"
     pointer = "ptr noalias readonly"
@@ -101,7 +112,9 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
         ("i64", "bs"),
     ]
     f = module.function(
-        name, [*signature, ("ptr noalias", "c"), ("i64", "ldc"), ("i64", "first")], internal=True
+        name,
+        [*signature, *_TARGET],
+        internal=True,
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
     a_step: Operand = 1 if a_unit else f.arg("cs")
@@ -123,24 +136,27 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
 
     def steps(start: Operand, stop: Operand, count: int, values: Sequence[Operand]) -> list[Value]:
         """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
-        carry = list(zip(["ptr", "ptr", *[type] * (rows * vectors)], values, strict=True))
+        carry = list(zip(["ptr", "ptr", "ptr", *[type] * (rows * vectors)], values, strict=True))
         with f.loop(start, stop, count, carry) as L:
-            a, b, *sums = L.carry
+            a, b, soon, *sums = L.carry
+            if count > 1:
+                _touch(f, soon, level=2)
             for u in range(count):
                 a_at = f.gep(a, f.mul(a_step, u), element)
                 if not a_unit and count > 1:
-                    _touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element), write=False)
+                    _touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element))
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
             a_next = f.gep(a, f.mul(a_step, count), element)
-            L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), *sums]
+            soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
+            L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), soon, *sums]
         return L.carry
 
-    values: Sequence[Operand] = ["%a", "%b", *[zero(type)] * (rows * vectors)]
+    values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
     whole: Operand = 0
     if rows == tile.rows:  # tiles of fewer rows are rare: not worth the time to compile more code
         whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
         values = steps(0, whole, _UNROLL, values)
-    sums = steps(whole, f.arg("kc"), 1, values)[2:]
+    sums = steps(whole, f.arg("kc"), 1, values)[3:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
         for value, place in zip(sums, places, strict=True):
@@ -344,7 +360,13 @@ def gemm_kernel(
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
     body = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("i32", "nth")]
-    _products(module.function("products", body, internal=True), tile, kernels, in_scratch)
+    _products(
+        module.function("products", body, internal=True),
+        tile,
+        kernels,
+        in_scratch=in_scratch,
+        b_rows=pack is pack_rows,
+    )
     names = []
     for n_in in [2] if in_scratch else range(2, MAX_INPUTS + 1):
         names.append(f"{name}{n_in}")
@@ -357,7 +379,12 @@ def gemm_kernel(
 
 
 def _products(
-    f: Function, tile: Tile, kernels: dict[tuple[int, int], str], in_scratch: bool
+    f: Function,
+    tile: Tile,
+    kernels: dict[tuple[int, int], str],
+    *,
+    in_scratch: bool,
+    b_rows: bool,
 ) -> None:
     """The loops of one thread."""
     element, size = tile.element, BYTES[tile.element]
@@ -408,7 +435,14 @@ def _products(
             b_panel = way.merge("ptr", in_place, panel)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
+            more = f.icmp("slt", f.add(block.i, KC), h["K"])
+            soon_k = f.select(more, f.add(block.i, KC), 0)
+            soon_n = f.select(more, n0, f.add(n0, f.mul(nth, tile.columns)))
+            corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
+            soon_panel = f.gep(b_base, corner_of_b, element)
             with f.loop(m_from, m_to, tile.rows) as row:
+                number = f.div(f.sub(row.i, m_from), tile.rows)
+                soon = _soon(f, tile, h, soon_panel, number, b_rows=b_rows)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
@@ -418,7 +452,7 @@ def _products(
                 for rows_, vectors in _cases(f, tile, width, rows):
                     micro = kernels[rows_, vectors]
                     of_a, of_b = (a_rows, h["a_rs"], h["a_cs"]), (b_panel, b_step)
-                    f.call(micro, "void", kc, *of_a, *of_b, target, step, fresh)
+                    f.call(micro, "void", kc, *of_a, *of_b, target, step, fresh, *soon)
                 with f.iff(f.op("xor", exact, True)):
                     f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
                 with f.iff(ending):
@@ -441,6 +475,25 @@ def _row_chunks(
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
     return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
+
+
+def _soon(
+    f: Function, tile: Tile, h: dict[str, Value], panel: Value, number: Operand, *, b_rows: bool
+) -> tuple[Value, Operand]:
+    """Where the micro-kernel of the panel's tile `number` prefetches what will be packed next, and
+    its step. A micro-kernel asks for KC / _UNROLL cache lines, one under the other, so the first
+    tiles cover a panel; later ones ask for one line again and again.
+    """
+    line = 64 // tile.itemsize
+    if b_rows:  # KC rows of so many lines
+        lines = -(-tile.columns // line)
+        high = f.mul(f.div(number, lines), f.mul(h["b_rs"], KC // _UNROLL))
+        at, step = f.add(high, f.mul(f.rem(number, lines), line)), h["b_rs"]
+        tiles = lines * _UNROLL
+    else:  # a line of every column
+        at, step, tiles = f.mul(number, line), h["b_cs"], KC // line
+    here = f.icmp("slt", number, tiles)
+    return f.gep(panel, f.select(here, at, 0), tile.element), f.select(here, step, 0)
 
 
 def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
