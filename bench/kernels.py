@@ -404,7 +404,7 @@ def _row(case: Case, times: dict[str, list[float]], limit: dict[str, float]) -> 
 
 def main() -> None:
     """Print a table a number of threads."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Single operations beside torch.")
     parser.add_argument("--only", default="", help="a regular expression that names must match")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=9)

@@ -18,6 +18,8 @@ Loops are rotated (guard, then do-while): LLVM's code generator without its pass
 the same speed as with it, in a fifth of the compile time. Nothing runs LLVM's optimiser after this
 builder, so: keep values in loop carries rather than in memory, hoist what does not change, and do
 not emit what is not used.
+
+Long because it is one vocabulary: whoever writes a kernel finds every word here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
