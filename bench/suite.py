@@ -24,9 +24,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import limits
 from tqdm import tqdm
 from works import WORKS, Work
+
+from weft.kernels.limits import peak_flops, read_bandwidth
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("weft", "torch", "jax", "tensorflow", "onnxruntime", "openvino")
@@ -237,7 +238,7 @@ def main() -> int:
     for work in tqdm(works, unit="workload"):
         rows.append(run_work(work, python, args.rounds, args.threads))
         tqdm.write(table(rows[-1:], 1.0, 1.0).splitlines()[-1].rpartition("|")[0])
-    peak, reads = limits.peak_flops(args.threads), limits.bandwidth(args.threads)
+    peak, reads = peak_flops(args.threads), read_bandwidth(args.threads)
     about = (
         f"{dt.date.today()}, {platform.machine()}, {args.threads} threads, "
         f"{args.rounds} rounds. Limits measured in this run: {peak / 1e9:.0f} GFLOP/s of float32 "

@@ -37,6 +37,7 @@ FACES = {
     "fft": "torch.fft",
     "linalg": "torch.linalg",
     "special": "torch.special",
+    "profiler": "torch.profiler, over what compile/ and kernels/ measure",
     "methods": "gives Tensor the rooms' functions and autograd's as methods",
 }
 PUBLIC_LAYERS = {"autograd"}  # torch.autograd is a public name; its submodules are not

@@ -176,6 +176,7 @@ _MODULES = {
     "linalg": "linalg",
     "nn": "nn",
     "optim": "optim",
+    "profiler": "profiler",
     "serve": "serve",
     "train": "train",
     "utils": "utils",
@@ -197,6 +198,7 @@ _HOMES = {
     "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",
     "core.limits": "finfo iinfo",
     "io.files": "load save",
+    "profiler": "profile",
     "ops.copies": "alias_copy as_strided_copy diagonal_copy expand_copy permute_copy "
     "split_with_sizes split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 import weft
-from weft import io
+from weft import io, profiler
 from weft.cli.opening import one_line, open_model
 from weft.core.types import Dim
 
@@ -21,7 +21,10 @@ from weft.core.types import Dim
 @click.option("--runs", default=50, show_default=True, type=click.IntRange(min=1))
 @click.option("--top", default=15, show_default=True, help="Steps to show.")
 def bench(model: str, batch: int, runs: int, top: int) -> None:
-    """Time MODEL's compiled graph, as a whole and step by step, on rows of its recorded inputs."""
+    """Time MODEL's compiled graph, as a whole and step by step, on rows of its recorded inputs.
+
+    The table tells how far each kernel is from the machine's limit, which is measured first.
+    """
     file = open_model(model)
     with one_line():
         inputs = _inputs(file, batch)
@@ -33,10 +36,7 @@ def bench(model: str, batch: int, runs: int, top: int) -> None:
         f"(median of {runs}), {batch / whole:.0f} rows/s"
     )
     (program,) = file.programs()
-    rows = program.time_steps(runs)
-    total = sum(seconds for _, seconds in rows) or 1.0
-    for label, seconds in sorted(rows, key=lambda r: -r[1])[:top]:
-        click.echo(f"  {1e3 * seconds:9.3f} ms {100 * seconds / total:5.1f} %  {label}")
+    click.echo(profiler.steps_of(program, runs).table(row_limit=top))
 
 
 def _inputs(file: io.ModelFile, batch: int) -> dict[str, np.ndarray]:

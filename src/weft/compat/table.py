@@ -96,7 +96,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.optim.optimizer": (_T + "optimizer", "weft.optim.optimizer"),
     "torch.optim.swa_utils": ("weft.optim.swa_utils",),
     "torch.overrides": (_T + "overrides",),
-    "torch.profiler": (_T + "profiler",),
+    "torch.profiler": ("weft.profiler",),
     "torch.quantization": (_T + "ao",),
     "torch.random": ("weft.ops.random", "weft"),
     "torch.serialization": (_T + "serialization",),

@@ -27,7 +27,7 @@ from weft.core.op import Op
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.lower import lower_nest
-from weft.ops.dispatch import quietly
+from weft.ops import dispatch
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce
 from weft.ops.view import Reshape, Slice, SliceBack
@@ -52,6 +52,7 @@ class HostCall:
     op: Op
     ins: list[Place]
     out: Place
+    line: str | None = None  # the user's, as file.py:41
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Entry:
     op: Op
     label: str
     loops: tuple[str, ...] = ()  # what the loop computes, for people
+    line: str | None = None  # the user's, as file.py:41
 
 
 class Arena:
@@ -120,7 +122,10 @@ class Program:
                     continue
                 self._give_place(n, i, last, slots)
             if group.wanted and id(group.wanted[0]) in self._pending:
+                planned = len(self.steps)
                 self._emit(group)
+                for step in self.steps[planned:]:
+                    step.line = self.graph.lines.get(group.nodes[0].serial)
             slots.release(i)
         self.arena_bytes = slots.total
         for name, source in self.into.items():
@@ -301,6 +306,7 @@ class Program:
         entries = [s for s in self.steps if isinstance(s, Entry) and s.launch.stages]
         self.entries = entries
         self.table = native.make_table([(e.launch, 0, [0] * len(e.ins)) for e in entries])
+        self.table.owner = self  # for profiles, which time each entry
         self.ranges: list[tuple[int, int] | HostCall] = []
         at = 0
         for s in self.steps:
@@ -380,7 +386,7 @@ class Program:
         return found
 
     def _host(self, call: HostCall) -> None:
-        value = quietly(call.op.host, [self._array(p) for p in call.ins])
+        value = dispatch.quietly(call.op.host, [self._array(p) for p in call.ins])
         np.copyto(self._array(call.out), value)
 
     def _raise(self, e: Entry, status: int, detail: int) -> None:
@@ -389,7 +395,7 @@ class Program:
         native._detail.value = detail
         raise e.op.fail(status, [self._array(p) for p in e.ins])  # type: ignore[attr-defined]
 
-    def time_steps(self, runs: int) -> list[tuple[str, float]]:
+    def time_steps(self, runs: int) -> list[tuple[Entry | HostCall, float]]:
         """(step, median seconds): each step alone, again and again, on inputs of zeros."""
         rows = []
         with ARENA.lock:
@@ -407,8 +413,7 @@ class Program:
                         self.table.run(at, at + 1)
                     times.append(time.perf_counter() - start)
                 at += isinstance(s, Entry)
-                label = s.label if isinstance(s, Entry) else f"host {s.op}"
-                rows.append((f"{label} -> {list(s.out.layout.shape)}", sorted(times)[runs // 2]))
+                rows.append((s, sorted(times)[runs // 2]))
             held.clear()
             for name, a in self._fixed.items():
                 self._point(("in", name), native.address(a))

@@ -183,6 +183,10 @@ class Op(metaclass=OpMeta):
     def type(self, *types: Type) -> Type:
         return types[0]
 
+    def flops(self, *types: Type) -> float:
+        """Arithmetic of the op's products, two operations a multiply-add; 0: memory bounds it."""
+        return 0.0
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self}: an op does not change, make another")
 

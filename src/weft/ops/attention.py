@@ -48,6 +48,10 @@ class AttentionOp(Op, abstract=True):
             s = np.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf)
         return s
 
+    def product_flops(self, q: Type, k: Type) -> float:
+        """Arithmetic of one product of all queries with all keys."""
+        return 2.0 * numel(q.shape) * k.shape[2] * (0.5 if self.causal else 1.0)
+
     vmap = by_folding
 
 
@@ -70,6 +74,9 @@ class Attention(AttentionOp):
     `with_sums`: one more column, log(sum exp) of the row's scores, which saves the gradient a pass.
     It is for the gradient alone: no cotangent may come in through it.
     """
+
+    def flops(self, q: Type, k: Type, *rest: Type) -> float:
+        return 2 * self.product_flops(q, k)
 
     with_sums: bool = False
 
@@ -138,6 +145,9 @@ class AttentionSums(AttentionOp):
         _need_fit(q, k, k, mask)
         return Type(q.shape[:3], q.dtype if q.dtype is dt.float64 else dt.float32)
 
+    def flops(self, q: Type, k: Type, *rest: Type) -> float:
+        return self.product_flops(q, k)
+
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         q, k = ins[:2]
         mask = ins[2] if ins[2:] else None
@@ -155,6 +165,7 @@ class AttentionGrad(AttentionOp):
     """y = the cotangent of q, or those of k and v side by side (`wanted` is "q" or "kv")"""
 
     wanted: str = "q"
+    products = 4
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
 
     def type(self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type) -> Type:
@@ -165,6 +176,9 @@ class AttentionGrad(AttentionOp):
         if self.wanted == "q":
             return q
         return Type((*k.shape[:3], k.shape[3] + v.shape[3]), k.dtype)
+
+    def flops(self, g: Type, q: Type, k: Type, *rest: Type) -> float:
+        return (3 if self.wanted == "q" else 4) * self.product_flops(q, k)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         planner = kernels.plan_attention_dq if self.wanted == "q" else kernels.plan_attention_dkv

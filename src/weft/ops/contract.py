@@ -35,6 +35,10 @@ class MatMul(Op):
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2], op="matmul")
         return Type((*batch, a.shape[-2], b.shape[-1]), a.dtype)
 
+    def flops(self, a: Type, b: Type, *rest: Type) -> float:
+        out = self.type(a, b)
+        return 2.0 * numel(out.shape) * a.shape[-1]
+
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.matmul(a, b)
 
@@ -87,6 +91,9 @@ class Linear(Op):
                 f"mat1 and mat2 must have the same dtype, but got {x.dtype.name} and {w.dtype.name}"
             )
         return Type((x.shape[0], w.shape[0]), x.dtype)
+
+    def flops(self, x: Type, w: Type, *rest: Type) -> float:
+        return 2.0 * x.shape[0] * x.shape[1] * w.shape[0]
 
     def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.matmul(x, w.T)

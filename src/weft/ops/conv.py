@@ -19,7 +19,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -72,6 +72,11 @@ class ConvOp(Op, abstract=True):
             raise RuntimeError(f"{self}: weight {w.shape} on {x.shape} does not give {out}")
 
 
+def _taps_flops(positions: Type, weight: tuple) -> float:
+    """A multiply-add for each output position, image, and number of the weight."""
+    return 2.0 * positions.shape[0] * numel(positions.shape[2:]) * numel(weight)
+
+
 def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
     """The kernel reads `channels` numbers of it."""
     if len(bias) > 1:
@@ -87,6 +92,9 @@ class Conv2d(ConvOp):
         self.fits(x, w)
         _check_bias(bias, w.shape[0], x.dtype)
         return Type((x.shape[0], w.shape[0], *self.out_size(x.shape[2:], w.shape[2:])), x.dtype)
+
+    def flops(self, x: Type, w: Type, *rest: Type) -> float:
+        return _taps_flops(self.type(x, w), w.shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
@@ -134,6 +142,9 @@ class Conv2dInput(ConvOp):
         self.fits(x, w, g.shape)
         _check_bias(bias, x.shape[1], g.dtype)
         return x
+
+    def flops(self, g: Type, w: Type, *rest: Type) -> float:
+        return _taps_flops(g, w.shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
@@ -186,6 +197,9 @@ class Conv2dWeight(ConvOp):
         w = Type((g.shape[1], x.shape[1] // self.groups, *self.kernel), g.dtype)
         self.fits(x, w, g.shape)
         return w
+
+    def flops(self, g: Type, x: Type, *rest: Type) -> float:
+        return _taps_flops(g, self.type(g, x).shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_conv2d_dw(ins[0], ins[1], out, *self.planned)

@@ -263,6 +263,8 @@ class Table:
     (RuntimeError otherwise); pointers may change between runs.
     """
 
+    owner: Any = None  # the program that the table belongs to
+
     def __init__(self, entries: Sequence[tuple[Launch, int, Sequence[int]]]):
         self._launches = [launch for launch, _, _ in entries]  # their plans must live
         self._blocks = [_words([0, 0, out, *ins, 0, *launch.ints]) for launch, out, ins in entries]

@@ -1,62 +1,26 @@
-"""torch.profiler: labels are accepted; profiles are not taken."""
+"""torch.autograd.profiler: the older spelling of torch.profiler."""
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
+from weft import profiler
 from weft.compat.torch_.absent import Absent
+from weft.profiler import EventList, record_function
+
+__all__ = ["EventList", "emit_nvtx", "profile", "record_function"]
 
 
-class record_function:
-    """A label around a block, for a profile that is not taken."""
+class profile(profiler.profile):
+    """As weft.profiler.profile; `enabled=False` watches nothing."""
 
-    def __init__(self, name: str, args: Any = None) -> None:
-        self.name = name
-
-    def __enter__(self) -> record_function:
-        return self
-
-    def __exit__(self, *exc: object) -> bool:
-        return False
+    def __init__(self, enabled: bool = True, **kw: Any) -> None:
+        off = None if enabled else (lambda _: profiler.ProfilerAction.NONE)
+        known = ("record_shapes", "profile_memory", "with_stack", "with_flops", "with_modules")
+        super().__init__(schedule=off, **{k: v for k, v in kw.items() if k in known})
 
 
-class ProfilerActivity(enum.Enum):
-    CPU = 0
-    CUDA = 2
-    XPU = 1
-
-
-class ProfilerAction(enum.Enum):
-    NONE = 0
-    WARMUP = 1
-    RECORD = 2
-    RECORD_AND_SAVE = 3
-
-
-class _NoProfile(Absent):
-    why = "Weft takes no torch profiles; WEFT_DEBUG=1 shows what compiled programs do"
-
-
-class profile(_NoProfile):
+class emit_nvtx(Absent):
     """Not available."""
 
-
-class EventList(_NoProfile):
-    """Not available."""
-
-
-class emit_nvtx(_NoProfile):
-    """Not available."""
-
-
-def schedule(**kw: Any) -> Any:
-    """For a profile, which is not available."""
-    raise NotImplementedError(_NoProfile.why)
-
-
-tensorboard_trace_handler = schedule
-
-
-def kineto_available() -> bool:
-    return False
+    why = "Weft does not mark ranges for CUDA's tools; weft.profiler writes Chrome traces"
