@@ -2,8 +2,8 @@
 
 While a `Collector` is on, three functions are exchanged for ones that note the time around them:
 the launcher of eager kernels, the runner of a program's table (which then runs entry by entry), and
-the caller of ops that NumPy computes.  Nothing is looked at while none is on.  Sums and products of a
-few numbers are computed in one step by a builtin that is not seen.
+the caller of ops that NumPy computes.  Nothing is looked at while none is on.  Sums and products of
+a few numbers are computed in one step by a builtin that is not seen.
 """
 
 from __future__ import annotations
