@@ -55,7 +55,6 @@ def test_construction():
         ([None], RuntimeError, "Could not infer dtype of NoneType"),
         ({1}, RuntimeError, "Could not infer dtype of set"),
         (2**63, ValueError, "Overflow"),
-        (1 + 2j, TypeError, "complex"),
     ],
 )
 def test_what_is_no_tensor(data, error, words):

@@ -17,8 +17,9 @@ from weft import _version
 from weft.core import overrides as _overrides
 from weft.core.device import device
 from weft.core.dtype import (
-    bfloat16, bool, double, dtype, float, float16, float32, float64, get_default_dtype, half,
-    int, int16, int32, int64, int8, long, promote_types, set_default_dtype, short, uint8,
+    bfloat16, bool, cdouble, cfloat, complex128, complex64, double, dtype, float, float16, float32,
+    float64, get_default_dtype, half, int, int16, int32, int64, int8, long, promote_types,
+    set_default_dtype, short, uint8,
 )  # fmt: skip
 from weft.core.printing import set_printoptions
 from weft.core.types import broadcast_shapes
@@ -58,7 +59,7 @@ from weft.ops.compare import (
 )  # fmt: skip
 from weft.ops.unary import (
     abs, absolute, ceil, exp, exp2, expm1, fix, floor, log, log10, log1p, log2, reciprocal,
-    relu, round, rsqrt, sigmoid, sign, sign as sgn, sqrt, square, trunc,
+    relu, round, rsqrt, sigmoid, sign, sqrt, square, trunc,
 )  # fmt: skip
 from weft.ops.trig import (
     acos, acosh, arccos, arccosh, arcsin, arcsinh, arctan, arctanh, asin, asinh, atan, atanh,
@@ -86,8 +87,12 @@ from weft.ops.shape import (
     diag, diag_embed, diagonal, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile,
     trace, tril, triu,
 )  # fmt: skip
+from weft.ops.complex_parts import (
+    adjoint, angle, complex, conj, conj_physical, imag, polar, real, resolve_conj, resolve_neg, sgn,
+    view_as_complex, view_as_real,
+)  # fmt: skip
 from weft.ops.arrange import (
-    adjoint, atleast_1d, atleast_2d, atleast_3d, block_diag, broadcast_tensors, broadcast_to,
+    atleast_1d, atleast_2d, atleast_3d, block_diag, broadcast_tensors, broadcast_to,
     cartesian_prod, column_stack, combinations, dsplit, dstack, hsplit, hstack, meshgrid,
     moveaxis, ravel, row_stack, swapaxes, swapdims, tensor_split, tril_indices, triu_indices,
     vsplit, vstack,
@@ -187,10 +192,10 @@ _MODULES = {
     "version": "_version",
 }
 _HOMES = {
-    "ops.complex_parts": "angle conj conj_physical imag is_conj real resolve_conj resolve_neg",
     "ops.conv_transpose": "conv_transpose3d",
     "ops.lowrank": "pca_lowrank svd_lowrank",
     "ops.memory_view": "UntypedStorage resize_as_",
+    "ops.spectrogram": "istft stft",
     "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
     "logspace",
     "autograd.func": "vmap",

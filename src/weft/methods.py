@@ -49,6 +49,7 @@ from weft.ops import (
     softmax,
     sort,
     special,
+    spectrogram,
     stat,
     strided,
     subclass,
@@ -62,7 +63,7 @@ from weft.ops.construct import tensor
 from weft.tensor import Tensor
 
 METHODS: dict[ModuleType, str] = {
-    complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj",
+    complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj sgn adjoint",
     memory_view: "untyped_storage storage values indices coalesce is_coalesced to_dense dequantize "
     "share_memory_ is_shared pin_memory is_pinned new resize_as_",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
@@ -97,8 +98,7 @@ METHODS: dict[ModuleType, str] = {
     "fmax fmin logit deg2rad rad2deg positive sinc logaddexp2 ldexp float_power gcd lcm",
     shape: "flip fliplr flipud roll rot90 repeat tile repeat_interleave tril triu diagonal diag "
     "diag_embed trace unfold",
-    arrange: "broadcast_to swapaxes swapdims moveaxis adjoint ravel tensor_split hsplit vsplit "
-    "dsplit",
+    arrange: "broadcast_to swapaxes swapdims moveaxis ravel tensor_split hsplit vsplit dsplit",
     einsum: "inner kron cross baddbmm addbmm addmv addr vdot",
     factor: "geqrf ormqr pinverse qr svd triangular_solve",
     special: "i0 igamma igammac mvlgamma",
@@ -106,6 +106,7 @@ METHODS: dict[ModuleType, str] = {
     linalg: "det slogdet logdet matrix_power matrix_exp cholesky cholesky_solve cholesky_inverse",
     replace: "select_scatter slice_scatter diagonal_scatter as_strided_scatter put index_reduce "
     "diagflat narrow_copy",
+    spectrogram: "stft istft",
     softmax: "softmax log_softmax",
     activation: "prelu hardshrink",
     random: "bernoulli multinomial uniform_ normal_ log_normal_ exponential_ cauchy_ geometric_ "
@@ -121,8 +122,8 @@ INPLACE = (
     "nextafter logit deg2rad rad2deg sinc tril triu renorm baddbmm "
     "addbmm addmv addr put index_reduce ldexp float_power gcd lcm bitwise_not bitwise_left_shift "
     "bitwise_right_shift logical_xor subtract multiply divide true_divide negative absolute fix "
-    "greater greater_equal less less_equal not_equal arcsin arccos arctan arcsinh arccosh arctanh "
-    "asinh acosh atanh erfc digamma lgamma"
+    "sgn conj_physical greater greater_equal less less_equal not_equal arcsin arccos arctan "
+    "arcsinh arccosh arctanh asinh acosh atanh erfc digamma lgamma"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
@@ -435,12 +436,6 @@ def polygamma(self: Tensor, n: int) -> Tensor:
 
 
 @_method
-def sgn(self: Tensor) -> Tensor:
-    """sign: -1, 0 or 1"""
-    return unary.sign(self)
-
-
-@_method
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **kw: Any) -> Tensor:
     """full of this tensor's dtype."""
     return creation.full(size, fill_value, dtype=dtype or self.dtype, **kw)
@@ -466,7 +461,7 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 
 def _conversion(name: str, d: dt.dtype) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
-        y = cast.cast(self, d)
+        y = cast.told(self, d)
         return y if memory_format is None else creation.in_format(y, memory_format)
 
     convert.__name__ = convert.__qualname__ = name
@@ -477,13 +472,14 @@ def _conversion(name: str, d: dt.dtype) -> None:
 for _name, _d in {
     "float": dt.float32, "double": dt.float64, "half": dt.float16, "bfloat16": dt.bfloat16,
     "long": dt.int64, "int": dt.int32, "short": dt.int16, "char": dt.int8, "byte": dt.uint8,
-    "bool": dt.bool,
+    "bool": dt.bool, "cfloat": dt.complex64, "cdouble": dt.complex128,
 }.items():  # fmt: skip
     _conversion(_name, _d)
 
 Tensor.real = property(complex_parts.real)  # type: ignore[attr-defined]
 Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
-Tensor.H = property(complex_parts.hermitian)
+Tensor.H = property(complex_parts.hermitian)  # type: ignore[attr-defined]
+Tensor.mH = property(complex_parts.adjoint)  # type: ignore[attr-defined]
 Tensor.layout = layouts.strided  # type: ignore[attr-defined]
 _KINDS = ("is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan")
 for _name in _KINDS:

@@ -148,7 +148,7 @@ class Tensor(Handle):
         return self.dtype.category == dt.FLOAT
 
     def is_complex(self) -> bool:
-        return False
+        return self.dtype.category == dt.COMPLEX
 
     def is_signed(self) -> bool:
         return self.dtype.is_signed
@@ -172,9 +172,6 @@ class Tensor(Handle):
     @property
     def mT(self) -> Tensor:
         return view.transpose(self, -2, -1)
-
-    H = property(lambda self: self.T)  # real numbers are their own conjugates
-    mH = property(lambda self: self.mT)
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps in elements from one place to the next along each dim (or along `dim`)."""
@@ -231,7 +228,7 @@ class Tensor(Handle):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for gradients (floating dtypes only); RuntimeError when a non-leaf is told not to."""
-        if requires_grad and not self.is_floating_point():
+        if requires_grad and self.dtype.category < dt.FLOAT:
             raise RuntimeError(
                 "only Tensors of floating point and complex dtype can require gradients"
             )
@@ -305,7 +302,7 @@ class Tensor(Handle):
                 f"a Tensor with {self.numel()} elements cannot be converted to Scalar"
             )
         a = self._a
-        return a.item() if a.dtype.kind in "fiub" else float(a.reshape(())[()])
+        return a.item() if a.dtype.kind in "fiubc" else float(a.reshape(())[()])
 
     def tolist(self) -> Any:
         a = self._a
@@ -342,13 +339,21 @@ class Tensor(Handle):
         return bool(self._a.reshape(())[()])
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._real_item("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._real_item("int"))
+
+    def _real_item(self, kind: str) -> Any:
+        x = self.item()
+        if x.__class__ is not complex:
+            return x
+        if x.imag:
+            raise RuntimeError(f"value cannot be converted to type {kind} without overflow")
+        return x.real
 
     def __index__(self) -> int:
-        if self.dtype.category == dt.FLOAT or self.numel() != 1:
+        if self.dtype.category >= dt.FLOAT or self.numel() != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.item())
 
@@ -457,7 +462,7 @@ class Tensor(Handle):
                 device = a
         if device is not None:
             require_cpu(device, "to")
-        y = self if dtype is None else cast.cast(self, dtype)
+        y = self if dtype is None else cast.told(self, dtype)
         if memory_format is not None:
             y = creation.in_format(y, memory_format)
         return creation.clone(y) if copy and y is self else y
@@ -468,10 +473,10 @@ class Tensor(Handle):
             return f"torch.{_TYPE_NAMES[self.dtype.name]}"
         if isinstance(dtype, str):
             dtype = _BY_TYPE_NAME[dtype.rpartition(".")[2]]
-        return cast.cast(self, dtype)
+        return cast.told(self, dtype)
 
     def type_as(self, other: Tensor) -> Tensor:
-        return cast.cast(self, other.dtype)
+        return cast.told(self, other.dtype)
 
     def cpu(self) -> Tensor:
         return self
@@ -563,6 +568,7 @@ def _address(a: np.ndarray) -> int:
 _TYPE_NAMES = {
     "float64": "DoubleTensor", "float32": "FloatTensor", "float16": "HalfTensor",
     "bfloat16": "BFloat16Tensor", "int64": "LongTensor", "int32": "IntTensor",
+    "complex64": "ComplexFloatTensor", "complex128": "ComplexDoubleTensor",
     "int16": "ShortTensor", "int8": "CharTensor", "uint8": "ByteTensor", "bool": "BoolTensor",
 }  # fmt: skip
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
@@ -583,7 +589,7 @@ def show(t: Tensor) -> str:
             suffixes.append(f"size={tuple(a.shape)}")
         if d is not default:
             suffixes.append(f"dtype=torch.{d.name}")
-    elif d not in (default, dt.int64, dt.bool):
+    elif d not in (default, default.to_complex(), dt.int64, dt.bool):
         suffixes.append(f"dtype=torch.{d.name}")
     if t._fn is not None:
         suffixes.append(f"grad_fn=<{t._fn.name()}>")

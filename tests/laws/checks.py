@@ -121,6 +121,8 @@ def value(name: str, index: int) -> None:
     args = sampling.draw(name, index)
     kinds = {d.name for d in sampling.dtypes_of(REGISTRY[name].samples[index])}
     floats = [dt.float32, dt.float64, dt.float16, dt.bfloat16] if "float32" in kinds else [None]
+    if any(kind.startswith("complex") for kind in kinds):
+        floats = [dt.float32, dt.float64]  # of the parts
     for d in floats:
         args = sampling.draw(name, index, floats=d)
         try:
@@ -138,24 +140,25 @@ def value(name: str, index: int) -> None:
 def _coarser(d: dt.dtype, got: np.ndarray) -> dt.dtype:
     """The dtype whose tolerance counts: the narrower of operands' and result's."""
     result = dt.from_np(got.dtype)
-    return result if result.category != dt.FLOAT or result.itemsize < d.itemsize else d
+    narrow = result.category < dt.FLOAT or result.to_real().itemsize < d.itemsize
+    return result if narrow else d
 
 
 def oracle(op: Op, args: list) -> np.ndarray:
     """The op's meaning, computed in float64; a body is its own oracle, run in float64."""
     if op.is_view:  # bits, not numbers: nothing rounds
         return op.oracle(*args)
-    wide = [
-        a.astype(np.float64)
-        if isinstance(a, np.ndarray) and dt.from_np(a.dtype).category == dt.FLOAT
-        else a
-        for a in args
-    ]
+    wide = [_widest(a) for a in args]
     with np.errstate(all="ignore"):
         if op.oracle is not None:
             return op.oracle(*(as_number_array(a, wide) for a in wide))
         with weft.no_grad():
             return op.body(*tensors(wide))._a
+
+
+def _widest(a: Any) -> Any:
+    d = dt.from_np(a.dtype) if isinstance(a, np.ndarray) else dt.bool
+    return a.astype((np.float64, np.complex128)[d.is_complex]) if d.category >= dt.FLOAT else a
 
 
 @law
@@ -207,13 +210,35 @@ def _differentiable(name: str, index: int) -> tuple[Op, list, list[int]]:
     if op.nondiff is not None:
         raise Idle(f"no gradient: {op.nondiff}")
     args = sampling.draw(name, index, floats=dt.float64)
-    where = [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype == np.float64]
+    where = [i for i, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype in EXACT]
     if not where:
         raise Idle("no floating operand")
     probe = run(op, args)
-    if dt.from_np(probe.dtype).category != dt.FLOAT:
+    if dt.from_np(probe.dtype).category < dt.FLOAT:
         raise Idle("its result is not floating")
     return op, args, where
+
+
+EXACT = (np.float64, np.complex128)
+
+
+def _normal(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
+    """Standard normal numbers of an array's shape, complex where it is."""
+    real = rng.standard_normal(like.shape)
+    return np.asarray(
+        real + 1j * rng.standard_normal(like.shape) if like.dtype.kind == "c" else real
+    )
+
+
+def _inner(a: np.ndarray, b: np.ndarray) -> float:
+    """<a, b>: the change of a loss with gradient a along b (of complex numbers Re conj(a) b)."""
+    return float(np.sum(np.conj(a) * b).real)
+
+
+def _inner_of(c: Any, u: np.ndarray) -> Any:
+    """<c, u> as a tensor."""
+    products = c * wrap(np.conj(u))
+    return (products.real if products.is_complex() else products).sum()
 
 
 def _leaves(args: list, where: list[int]) -> tuple[list, list]:
@@ -251,7 +276,7 @@ def _need_close(got: float, want: float, scale: float, what: str, step: float) -
 
 def _step_for(op: Op, args: list) -> float:
     y = run(op, args)
-    return _STEP if y.dtype == np.float64 else _NARROW
+    return _STEP if y.dtype in EXACT else _NARROW
 
 
 @law
@@ -262,14 +287,14 @@ def vjp(name: str, index: int) -> None:
     rng = _seeded(name, index, 1)
     xs, leaves = _leaves(args, where)
     y = apply(op, *xs)
-    g = np.asarray(rng.standard_normal(y._a.shape))
+    g = _normal(rng, y._a)
     cts = grad(y, leaves, wrap(g.astype(y._a.dtype)), materialize_grads=True)
     for i, c in zip(where, cts, strict=True):
         _need_type(c._a, args[i], f"cotangent of operand {i}")
-        v = rng.standard_normal(args[i].shape)
+        v = _normal(rng, args[i])
         up, down = (run(op, _moved(args, i, t * v)) for t in (step, -step))
-        want = float(np.sum((up.astype(np.float64) - down) * g)) / (2 * step)
-        got = float(np.sum(c._a * v))
+        want = _inner(g, _widest(up) - down) / (2 * step)
+        got = _inner(c._a, v)
         _need_close(got, want, float(np.abs(g).sum()), f"cotangent of operand {i}", step)
 
 
@@ -280,8 +305,8 @@ def double_vjp(name: str, index: int) -> None:
     if _step_for(op, args) != _STEP:
         raise Idle("its result is narrower than float64")
     rng = _seeded(name, index, 2)
-    g = np.asarray(rng.standard_normal(run(op, args).shape))
-    us = [np.asarray(rng.standard_normal(args[i].shape)) for i in where]
+    g = _normal(rng, run(op, args))
+    us = [_normal(rng, args[i]) for i in where]
 
     def first(args: list, g: np.ndarray, order: bool) -> tuple[Any, list]:
         """<vjp(x, g), u> as a tensor, and the leaves (operands, then g)."""
@@ -291,7 +316,7 @@ def double_vjp(name: str, index: int) -> None:
             gt.requires_grad_()
         y = apply(op, *xs)
         cts = grad(y, leaves, gt, create_graph=order, materialize_grads=True)
-        s = sum(((c * wrap(u)).sum() for c, u in zip(cts, us, strict=True)), start=0.0)
+        s = sum((_inner_of(c, u) for c, u in zip(cts, us, strict=True)), start=0.0)
         return s, [*leaves, gt]
 
     s, leaves = first(args, g, order=True)
@@ -301,7 +326,7 @@ def double_vjp(name: str, index: int) -> None:
         seconds = (None,) * len(leaves)
     points = [*(args[i] for i in where), g]
     for k, (second, point) in enumerate(zip(seconds, points, strict=True)):
-        v = rng.standard_normal(point.shape)
+        v = _normal(rng, point)
         ends = []
         for t in (_STEP, -_STEP):
             if k < len(where):
@@ -312,7 +337,7 @@ def double_vjp(name: str, index: int) -> None:
         want = (ends[0] - ends[1]) / (2 * _STEP)
         if second is not None:
             _need_type(second._a, point, f"second derivative {k}")
-        got = 0.0 if second is None else float(np.sum(second._a * v))
+        got = 0.0 if second is None else _inner(second._a, v)
         what = f"second derivative along {'operand ' + str(where[k]) if k < len(where) else 'g'}"
         _need_close(got, want, 10 * float(np.abs(g).sum()), what, _STEP)
 
@@ -327,8 +352,8 @@ def jvp(name: str, index: int) -> None:
     y = apply(op, *xs)
     u = wrap(np.zeros(y._a.shape, y._a.dtype)).requires_grad_()
     cts = grad(y, leaves, u, create_graph=True, materialize_grads=True)
-    vs = [np.asarray(rng.standard_normal(args[i].shape)) for i in where]
-    s = sum(((c * wrap(v)).sum() for c, v in zip(cts, vs, strict=True)), start=0.0)
+    vs = [_normal(rng, args[i]) for i in where]
+    s = sum((_inner_of(c, v) for c, v in zip(cts, vs, strict=True)), start=0.0)
     if s.requires_grad:
         (tangent,) = grad(s, [u], materialize_grads=True)
         jv = tangent._a
@@ -339,17 +364,17 @@ def jvp(name: str, index: int) -> None:
         moved = list(args)
         for i, v in zip(where, vs, strict=True):
             moved[i] = np.asarray(args[i] + t * v)
-        ends.append(run(op, moved).astype(np.float64))
+        ends.append(_widest(run(op, moved)))
     want = (ends[0] - ends[1]) / (2 * step)
     rtol, atol = DIFFERENCE if step == _STEP else (2e-2, 2e-2)
     scale = max(1.0, float(np.abs(want).max(initial=0.0)))
     if not np.allclose(jv, want, rtol, atol * 10 * scale):
         raise Broken(f"J v: {worst(jv, want)}")
-    g = np.asarray(rng.standard_normal(y._a.shape))
+    g = _normal(rng, y._a)
     xs, leaves = _leaves(args, where)
     back = grad(apply(op, *xs), leaves, wrap(g.astype(y._a.dtype)), materialize_grads=True)
-    there = float(np.sum(jv * g))
-    here = sum(float(np.sum(b._a * v)) for b, v in zip(back, vs, strict=True))
+    there = _inner(jv, g)
+    here = sum(_inner(b._a, v) for b, v in zip(back, vs, strict=True))
     tol = 1e-9 if step == _STEP else 1e-4
     if abs(there - here) > tol * max(1.0, abs(there), float(np.abs(g).sum()) * scale):
         raise Broken(f"<J v, g> = {there!r} but <v, J^T g> = {here!r}")

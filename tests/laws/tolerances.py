@@ -21,12 +21,13 @@ def close(got: np.ndarray, want: np.ndarray, d: dt.dtype) -> str | None:
     """None when `got` is `want` within dtype d's tolerance (exact for integers and bools)."""
     if got.shape != want.shape:
         return f"shape {got.shape}, wanted {want.shape}"
-    if d.category != dt.FLOAT:
+    if d.category < dt.FLOAT:
         if np.array_equal(got, want):
             return None
         return f"{int(np.sum(got != want))} of {got.size} elements differ: {worst(got, want)}"
-    rtol, atol = VALUE[d]
-    got, want = got.astype(np.float64), want.astype(np.float64)
+    rtol, atol = VALUE[d.to_real()]
+    kind = np.result_type(np.float64, got, want)
+    got, want = got.astype(kind), want.astype(kind)
     if np.allclose(got, want, rtol, atol, equal_nan=True):
         return None
     return f"beyond rtol {rtol} atol {atol}: {worst(got, want)}"
@@ -34,7 +35,8 @@ def close(got: np.ndarray, want: np.ndarray, d: dt.dtype) -> str | None:
 
 def worst(got: np.ndarray, want: np.ndarray) -> str:
     """The place where two arrays differ most."""
-    g, w = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    kind = np.result_type(np.float64, got, want)
+    g, w = np.asarray(got, kind), np.asarray(want, kind)
     with np.errstate(all="ignore"):
         gap = np.nan_to_num(np.abs(g - w), nan=np.inf)
     gap[(g == w) | (np.isnan(g) & np.isnan(w))] = 0

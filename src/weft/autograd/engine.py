@@ -152,6 +152,11 @@ def _root_grads(roots: Sequence[Any], given: Any) -> list:
         if g is None:
             if t.numel() != 1:
                 raise RuntimeError("grad can be implicitly created only for scalar outputs")
+            if dtype_of(t).is_complex:
+                raise RuntimeError(
+                    "grad can be implicitly created only for real scalar outputs but got "
+                    f"torch.{dtype_of(t).name}"
+                )
             g = ones_like(t)
         elif not isinstance(g, Handle):
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")

@@ -23,6 +23,7 @@ from typing import Any
 
 from weft.autograd.cotangents import Cotangents, CustomOp, nothing
 from weft.autograd.graph import Packed, packed
+from weft.core import dtype as dt
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta
 from weft.ops.creation import zeros
@@ -226,7 +227,7 @@ def _record(cls: type[Function], ctx: FunctionCtx, args: tuple, outs: list) -> N
 def _gets_gradient(o: Any, ctx: FunctionCtx) -> bool:
     return (
         isinstance(o, Handle)
-        and dtype_of(o).is_floating_point
+        and dtype_of(o).category >= dt.FLOAT
         and not any(o is n for n in ctx._nondiff)
     )
 

@@ -153,6 +153,8 @@ class _Functionalizer:
         if ref < self.first:
             meta = call.meta
             assert meta is not None
+            if meta.dtype is not self._dtype(owner):
+                raise CannotFunctionalize("a view of another dtype, of an earlier segment")
             if version == 0 and not self._contiguous(owner):
                 raise CannotFunctionalize(f"a view of strided memory (result {ref})")
             op = AsStrided(tuple(meta.shape), tuple(meta.strides), meta.offset)
@@ -161,6 +163,13 @@ class _Functionalizer:
             node = self.b.node(call.op, self.value(call.args[0]))
         self.seen[ref] = (version, node)
         return node
+
+    def _dtype(self, ref: int) -> dt.dtype:
+        if ref < 0:
+            return dt.from_np(self.outside[~ref].dtype)
+        meta = self.calls[ref].meta
+        assert meta is not None
+        return meta.dtype
 
     def _contiguous(self, ref: int) -> bool:
         if ref < 0:
@@ -198,6 +207,8 @@ class _Functionalizer:
 
     def _write(self, target: int, value: int) -> None:
         owner = self.owner(target)
+        if self._dtype(owner) is not self._dtype(target):
+            raise CannotFunctionalize("a write through a view of another dtype")
         if owner < 0 and ~owner in self.shared:
             raise CannotFunctionalize(f"a write to shared memory (outside tensor {~owner})")
         new = self.value(value)

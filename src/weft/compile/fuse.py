@@ -32,7 +32,18 @@ class Group:
 
     @property
     def is_loop(self) -> bool:
-        return isinstance(self.nodes[0].op, Elementwise)
+        return is_loop(self.nodes[0])
+
+
+def is_complex(n: Node) -> bool:
+    """Whether the node reads or makes complex numbers, which no loop does."""
+    types = [n.type, *(a.type for a in n.args if isinstance(a, Node))]
+    return any(t.dtype.is_complex for t in types)
+
+
+def is_loop(n: Node) -> bool:
+    """Whether the node is computed element by element, by a kernel."""
+    return isinstance(n.op, Elementwise) and not is_complex(n)
 
 
 def fuse(g: Graph) -> list[Group]:
@@ -49,7 +60,7 @@ def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
     groups: list[Group] = []
     group_of: dict[int, int] = {}
     for n in g.nodes():
-        place = _join(n, groups, group_of) if isinstance(n.op, Elementwise) else None
+        place = _join(n, groups, group_of) if is_loop(n) else None
         if place is None:
             place = len(groups)
             groups.append(Group([]))

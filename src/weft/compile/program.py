@@ -12,13 +12,13 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from weft.compile.fuse import Group, fuse, loop_exprs
+from weft.compile.fuse import Group, fuse, is_complex, loop_exprs
 from weft.compile.passes import run_passes
 from weft.core import config, dtype
 from weft.core import scalar as S
@@ -52,6 +52,7 @@ class HostCall:
     op: Op
     ins: list[Place]
     out: Place
+    compute: Callable[..., Any]
     line: str | None = None  # the user's, as file.py:41
 
 
@@ -263,11 +264,13 @@ class Program:
             self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
-        elif op.plan is not None:
+        elif op.plan is None:
+            self.steps.append(HostCall(op, ins, out, op.host))
+        elif is_complex(n):
+            self.steps.append(HostCall(op, ins, out, dispatch.complex_host(op)))
+        else:
             launch = op.plan([p.layout for p in ins], out.layout)
             self.steps.append(Entry(launch, out, ins, op, str(op)))
-        else:
-            self.steps.append(HostCall(op, ins, out))
 
     def _assemble_pieces(self, op: Concat | SliceBack, ins: list[Place], out: Place) -> None:
         """Copies into the parts of a result, and zeros where no operand lies."""
@@ -292,6 +295,7 @@ class Program:
             layout, offset = found
             to = Place(out.base, out.offset + offset, layout)
             if source is None:
+                layout = layout.pairs() if layout.dtype.kind == "c" else layout
                 zero = S.Const(0, dtype.from_np(layout.dtype))
                 launch = plan_fused((zero,), [], [layout]).launch
                 self.steps.append(Entry(launch, to, [], op, f"{op.name} zeros"))
@@ -386,7 +390,7 @@ class Program:
         return found
 
     def _host(self, call: HostCall) -> None:
-        value = dispatch.quietly(call.op.host, [self._array(p) for p in call.ins])
+        value = dispatch.quietly(call.compute, [self._array(p) for p in call.ins])
         np.copyto(self._array(call.out), value)
 
     def _raise(self, e: Entry, status: int, detail: int) -> None:
@@ -452,7 +456,7 @@ def _may_fail(group: Group) -> bool:
     op = group.nodes[0].op
     if group.is_loop or op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
-    return op.plan is None or hasattr(op, "fail")
+    return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")
 
 
 def _label(group: Group) -> str:

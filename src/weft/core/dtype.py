@@ -1,8 +1,8 @@
 """Element types: torch's names over NumPy's storage, and torch's promotion rules.
 
 `result_type` follows torch: operands fall into three classes (tensors with dims, 0-dim tensors,
-Python numbers); a class decides the dtype only when its category (bool < int < float) is higher
-than that of the classes before it.  Source: torch.result_type's documentation.
+Python numbers); a class decides the dtype only when its category (bool < int < float < complex) is
+higher than that of the classes before it.  Source: torch.result_type's documentation.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import builtins
 import ml_dtypes
 import numpy as np
 
-BOOL, INT, FLOAT = 0, 1, 2  # categories, in promotion order
+BOOL, INT, FLOAT, COMPLEX = 0, 1, 2, 3  # categories, in promotion order
 
 
 class dtype:
@@ -37,7 +37,15 @@ class dtype:
 
     @property
     def is_complex(self) -> builtins.bool:
-        return False
+        return self.category == COMPLEX
+
+    def to_complex(self) -> dtype:
+        """The complex dtype whose parts hold this one's numbers."""
+        return self if self.category == COMPLEX else complex128 if self is float64 else complex64
+
+    def to_real(self) -> dtype:
+        """The dtype of a complex dtype's parts; a real one's own."""
+        return self if self.category != COMPLEX else float64 if self is complex128 else float32
 
     def __repr__(self) -> str:
         return f"weft.{self.name}"
@@ -62,12 +70,15 @@ int16 = short = dtype("int16", np.int16, INT, "i16", "Short")
 int8 = dtype("int8", np.int8, INT, "i8", "Char")
 uint8 = dtype("uint8", np.uint8, INT, "u8", "Byte")
 bool = dtype("bool", np.bool_, BOOL, "b1", "Bool")
+complex128 = cdouble = dtype("complex128", np.complex128, COMPLEX, "c128", "ComplexDouble")
+complex64 = cfloat = dtype("complex64", np.complex64, COMPLEX, "c64", "ComplexFloat")
 
-ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool)
+ALL = (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool)  # of kernels
 FLOATS = (float64, float32, float16, bfloat16)
-BY_NAME = {d.name: d for d in ALL}
-BY_SHORT = {d.short: d for d in ALL}
-_BY_NP = {d.np: d for d in ALL}
+COMPLEXES = (complex128, complex64)  # which NumPy computes, or kernels by their parts
+BY_NAME = {d.name: d for d in (*ALL, *COMPLEXES)}
+BY_SHORT = {d.short: d for d in BY_NAME.values()}
+_BY_NP = {d.np: d for d in BY_NAME.values()}
 
 
 def _by_name(name: str) -> dtype:
@@ -82,8 +93,7 @@ def from_np(np_dtype: np.dtype) -> dtype:
         d = _BY_NP.get(native)
     if d is None:
         raise TypeError(
-            f"can't convert a NumPy array of dtype {np_dtype}: Weft has "
-            + ", ".join(x.name for x in ALL)
+            f"can't convert a NumPy array of dtype {np_dtype}: Weft has " + ", ".join(BY_NAME)
         )
     return d
 
@@ -91,6 +101,8 @@ def from_np(np_dtype: np.dtype) -> dtype:
 def _promote_pair(a: dtype, b: dtype) -> dtype:
     if a is b:
         return a
+    if COMPLEX in (a.category, b.category):  # wide enough for the parts of both
+        return complex128 if float64 in (a.to_real(), b.to_real()) else complex64
     if a.category != b.category:
         return a if a.category > b.category else b
     if a.category == FLOAT:
@@ -103,7 +115,7 @@ def _promote_pair(a: dtype, b: dtype) -> dtype:
     return signed if signed.itemsize > unsigned.itemsize else int16
 
 
-_PROMOTED = {(a, b): _promote_pair(a, b) for a in ALL for b in ALL}
+_PROMOTED = {(a, b): _promote_pair(a, b) for a in BY_NAME.values() for b in BY_NAME.values()}
 
 
 def promote_types(a: dtype, b: dtype) -> dtype:
@@ -126,11 +138,13 @@ def set_default_dtype(d: dtype) -> None:
 
 
 def of_number(x: object) -> dtype:
-    """The dtype a Python number has when it becomes a tensor: bool, int64 or the default float."""
+    """The dtype a Python number gets as a tensor: bool, int64, the default float or complex."""
     if isinstance(x, (np.bool_, type(True))):
         return bool
     if isinstance(x, (type(1), np.integer)):
         return int64
+    if isinstance(x, (type(1j), np.complexfloating)):
+        return _Default.dtype.to_complex()
     return _Default.dtype
 
 
@@ -141,6 +155,9 @@ def result_type_of(dims: dtype | None, zero: dtype | None, number: dtype | None)
         if d is None:
             continue
         if out is None or d.category > out.category:
-            out = d if d is not number or d.category != FLOAT else _Default.dtype
+            if out is not None and d.category == COMPLEX and out.category == FLOAT:
+                out = out.to_complex()  # as wide as the floats that are there
+            else:
+                out = d if d is not number or d.category != FLOAT else _Default.dtype
     assert out is not None
     return out

@@ -13,6 +13,7 @@ class finfo:
 
     def __init__(self, type: dt.dtype | None = None) -> None:
         d = dt.get_default_dtype() if type is None else type
+        d = d.to_real() if isinstance(d, dt.dtype) else d
         if not isinstance(d, dt.dtype) or d.category != dt.FLOAT:
             raise TypeError(
                 f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "

@@ -32,6 +32,8 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
     if a.dtype.kind == "u" and a.dtype.itemsize == 8:
         raise ValueError("Overflow when unpacking long long")
     dtype = dtype or _dtype_of(data, a)
+    if a.dtype.kind == "c" and dtype.category != dt.COMPLEX:
+        raise TypeError(f"tensor(): must be real number, not complex (for dtype {dtype.name})")
     if a.dtype.kind == "f" and dtype.category == dt.INT:
         a = a.astype(np.int64)
     if a.dtype.kind == "i" and dtype.category == dt.INT and a.size:
@@ -48,6 +50,8 @@ def _dtype_of(data: Any, a: np.ndarray) -> dt.dtype:
         return dt.from_np(a.dtype)
     if a.dtype.kind == "f" or a.size == 0:
         return dt.get_default_dtype()
+    if a.dtype.kind == "c":
+        return dt.get_default_dtype().to_complex()
     if a.dtype.kind == "b":
         return dt.bool
     if a.dtype.kind in "iu":

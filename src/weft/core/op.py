@@ -15,6 +15,7 @@ vjp(g, y, *xs)                cotangents, one an operand (None: no gradient; a f
                               only when wanted); or `nondiff = "why"`
 vmap(size, dims, *xs)         (result, dim of the batch in it); derived by the kind, from the body,
                               or written as `vmap = by_loop`
+complex_host(*arrays)         NumPy for complex operands of an op that has a plan: kernels have none
 onnx, samples                 the ONNX node; inputs that drive laws, goldens, benchmarks, docs
 
 A rule that is neither written nor derivable makes importing the room fail.
@@ -154,6 +155,9 @@ class Op(metaclass=OpMeta):
     oracle: ClassVar[Any] = None
     plan: ClassVar[Any] = None
     host: ClassVar[Any] = None
+    complex_host: ClassVar[Any] = None
+    # the vjp rule is torch's (the conjugate of the Jacobian) as it stands, on complex operands too
+    conjugates: ClassVar[bool] = False
     body: ClassVar[Any] = None
     vjp: ClassVar[Any] = None
     vmap: ClassVar[Any] = None

@@ -91,6 +91,18 @@ class _Format:
         return text.rjust(self.width)
 
 
+class _ComplexFormat:
+    """Real and imaginary parts, each as a tensor of its own would print: `1.0000-0.5000j`."""
+
+    def __init__(self, shown: np.ndarray) -> None:
+        self.parts = _Format(np.real(shown)), _Format(np.imag(shown))
+        self.width = self.parts[0].width + self.parts[1].width + 1
+
+    def __call__(self, v: complex) -> str:
+        real, imag = self.parts[0](v.real), self.parts[1](v.imag).lstrip() + "j"
+        return real + ("" if imag[0] in "+-" else "+") + imag
+
+
 def _edges(a: np.ndarray) -> np.ndarray:
     """The elements that a summary shows."""
     k = OPTIONS.edgeitems
@@ -100,7 +112,7 @@ def _edges(a: np.ndarray) -> np.ndarray:
     return a
 
 
-def _text(a: np.ndarray, indent: int, short: bool, one: _Format) -> str:
+def _text(a: np.ndarray, indent: int, short: bool, one: _Format | _ComplexFormat) -> str:
     k = OPTIONS.edgeitems
     if a.ndim == 0:
         return one(a.item())
@@ -128,7 +140,8 @@ def show(a: np.ndarray, suffixes: list[str], prefix: str = "tensor(") -> str:
     if a.size == 0:
         text = "[]"
     else:
-        text = _text(a, indent, short, _Format(_edges(a) if short else a))
+        kind = _ComplexFormat if a.dtype.kind == "c" else _Format
+        text = _text(a, indent, short, kind(_edges(a) if short else a))
     used = len(text) - text.rfind("\n") + 1
     out = [prefix + text]
     for s in suffixes:

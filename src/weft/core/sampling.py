@@ -46,7 +46,8 @@ def draw(
 ) -> list[Any]:
     """The sample's operands: NumPy arrays, and Python numbers where the sample has numbers.
 
-    floats  the dtype that floating operands get instead of the sample's own
+    floats  the dtype that floating operands get instead of the sample's own (complex ones: the
+            complex dtype of such parts)
     shapes  other shapes than the sample's (numbers stay)
     """
     s = REGISTRY[name].samples[index]
@@ -56,7 +57,8 @@ def draw(
             out.append(arg)
             continue
         shape = arg if shapes is None else shapes[i]
-        d = floats if floats is not None and d.category == dt.FLOAT else d
+        if floats is not None and d.category >= dt.FLOAT:
+            d = floats.to_complex() if d.is_complex else floats
         rng = np.random.default_rng([zlib.crc32(name.encode()), index, i, seed])
         out.append(values(rng, shape, d, s.low, s.high))
     return out
@@ -72,5 +74,8 @@ def values(
         first = 0 if not d.is_signed else int(np.ceil(low))
         last = int(np.ceil(high))
         return np.asarray(rng.integers(first, max(last, first + 1), shape), d.np)
+    if d.category == dt.COMPLEX:
+        parts = values(rng, (*shape, 2), d.to_real(), low, high)
+        return parts.view(d.np).reshape(shape)
     # float32 first: float64 runs of a sample see the same numbers, so that results compare
     return np.asarray(np.asarray(rng.uniform(low, high, shape), np.float32), d.np)

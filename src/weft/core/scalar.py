@@ -24,7 +24,7 @@ import numpy as np
 from weft.core import dtype as D
 from weft.core.scalar_table import BOOL, TABLE
 
-Number = builtins.int | builtins.float | builtins.bool
+Number = builtins.int | builtins.float | builtins.bool | builtins.complex
 
 # ---------------------------------------------------------------------------------- expressions
 
@@ -123,11 +123,15 @@ class Const(Expr):
     dtype: D.dtype
 
     def __post_init__(self) -> None:
-        kind = (builtins.bool, builtins.int, builtins.float)[self.dtype.category]
+        kind: Any = (builtins.bool, builtins.int, builtins.float, builtins.complex)[
+            self.dtype.category
+        ]
         object.__setattr__(self, "value", kind(self.value))
 
     def key(self) -> tuple:
         v = self.value
+        if type(v) is builtins.complex:
+            return (struct.pack("<dd", v.real, v.imag), self.dtype)
         return (struct.pack("<d", v) if type(v) is builtins.float else v, self.dtype)
 
 
@@ -184,7 +188,9 @@ class Scalar(Expr):
         if any(a.dtype is not d for a in self.operands):
             names = ", ".join(a.dtype.name for a in self.operands)
             raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
-        if "bif"[d.category] not in r.kinds:
+        if d.category == D.COMPLEX and "c" not in r.kinds:
+            raise NotImplementedError(f"\"{self.name}_cpu\" not implemented for '{d.spelled}'")
+        if "bifc"[d.category] not in r.kinds:
             raise TypeError(f"{self.name}: no meaning for {d.name}")
 
     @property
@@ -304,6 +310,8 @@ def round_to(v: Any, d: D.dtype) -> Any:
     if d is D.bool:
         return v != 0
     with np.errstate(all="ignore"):
+        if v.dtype.kind == "c" and d.category != D.COMPLEX:
+            return round_to(v.real, d)
         if d.category == D.INT and v.dtype.kind not in "iub":
             wide = np.int64 if d.itemsize == 8 or d is D.uint8 else np.int32
             return v.astype(np.float64).astype(wide).astype(d.np)
@@ -337,7 +345,9 @@ def evaluate(e: Expr, args: tuple[Any, ...], params: tuple[Any, ...] = (),
                 assert isinstance(n, Scalar)
                 if n.operands[0].dtype in _IN_FLOAT32 and n.name != "nextafter":
                     xs = [x.astype(np.float32) for x in xs]
-                v = round_to(TABLE[n.name].numpy(*xs), n.dtype)
+                r = TABLE[n.name]
+                meaning = r.complex if n.operands[0].dtype.category == D.COMPLEX else None
+                v = round_to((meaning or r.numpy)(*xs), n.dtype)
             val[id(n)] = v
     return val[id(e)]
 
@@ -403,6 +413,7 @@ exp2, expm1, log, log1p, log2 = map(_unary, ("exp2", "expm1", "log", "log1p", "l
 log10, sin, cos, tan, tanh = map(_unary, ("log10", "sin", "cos", "tan", "tanh"))
 asin, acos, atan, sinh, cosh = map(_unary, ("asin", "acos", "atan", "sinh", "cosh"))
 asinh, acosh, atanh, erf, erfc = map(_unary, ("asinh", "acosh", "atanh", "erf", "erfc"))
+conj = _unary("conj")
 erfinv, lgamma, digamma, not_ = map(_unary, ("erfinv", "lgamma", "digamma", "not"))
 add, sub, mul, div, pow = map(_binary, ("add", "sub", "mul", "div", "pow"))
 min, max, rem, fmod, floordiv = map(_binary, ("min", "max", "rem", "fmod", "floordiv"))

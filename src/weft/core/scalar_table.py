@@ -19,7 +19,10 @@ SAME, BOOL = "same", "bool"
 
 @dataclass(frozen=True)
 class Row:
-    """One scalar primitive.  `kinds`: which of f(loat) i(nt) b(ool) operands it takes."""
+    """One scalar primitive.  `kinds`: which of f(loat) i(nt) b(ool) c(omplex) operands it takes.
+
+    On complex operands NumPy is the only target.
+    """
 
     name: str
     arity: int
@@ -28,14 +31,15 @@ class Row:
     kinds: str = "f"
     result: str = SAME
     llvm: str = ""  # emitter name; the row's own by default
+    complex: Callable[..., Any] | None = None  # its NumPy on complex operands, where another
 
 
 TABLE: dict[str, Row] = {}
 
 
 def row(name: str, arity: int, numpy: Callable[..., Any], c: str, kinds: str = "f",
-        result: str = SAME) -> None:  # fmt: skip
-    TABLE[name] = Row(name, arity, numpy, c, kinds, result, name)
+        result: str = SAME, complex: Callable[..., Any] | None = None) -> None:  # fmt: skip
+    TABLE[name] = Row(name, arity, numpy, c, kinds, result, name, complex)
 
 
 def _each(fn: Callable[..., float]) -> Callable[..., Any]:
@@ -140,34 +144,47 @@ def _np_fma(a: Any, b: Any, c: Any) -> Any:
     return np.asarray(a, np.longdouble) * b + c
 
 
-row("neg", 1, np.negative, "-{0}", "fi")
+def _c_mul(x: Any, y: Any) -> Any:
+    """The plain formula: NumPy's own rounds otherwise where the operands lie otherwise."""
+    out = np.empty(np.broadcast_shapes(np.shape(x), np.shape(y)), np.result_type(x, y))
+    out.real = x.real * y.real - x.imag * y.imag
+    out.imag = x.real * y.imag + x.imag * y.real
+    return out
+
+
+def _c_pow(x: Any, y: Any) -> Any:
+    """x ** y; anything to the power 0 is 1."""
+    return np.where(y == 0, np.ones((), np.result_type(x, y)), np.power(x, y))
+
+
+row("neg", 1, np.negative, "-{0}", "fic")
 row("abs", 1, np.abs, "fabs{f}({0})|({0} < 0 ? -{0} : {0})", "fi")
 row("sign", 1, _np_sign, "weft_sign{f}({0})|(({0} > 0) - ({0} < 0))", "fi")
 row("floor", 1, np.floor, "floor{f}({0})")
 row("ceil", 1, np.ceil, "ceil{f}({0})")
 row("trunc", 1, np.trunc, "trunc{f}({0})")
 row("round", 1, np.round, "rint{f}({0})")
-row("sqrt", 1, np.sqrt, "sqrt{f}({0})")
-row("rsqrt", 1, _np_rsqrt, "(1 / sqrt{f}({0}))")
-row("exp", 1, np.exp, "exp{f}({0})")
-row("exp2", 1, np.exp2, "exp2{f}({0})")
-row("expm1", 1, np.expm1, "expm1{f}({0})")
-row("log", 1, np.log, "log{f}({0})")
-row("log1p", 1, np.log1p, "log1p{f}({0})")
-row("log2", 1, np.log2, "log2{f}({0})")
-row("log10", 1, np.log10, "log10{f}({0})")
-row("sin", 1, np.sin, "sin{f}({0})")
-row("cos", 1, np.cos, "cos{f}({0})")
-row("tan", 1, np.tan, "tan{f}({0})")
-row("tanh", 1, np.tanh, "tanh{f}({0})")
-row("asin", 1, np.arcsin, "asin{f}({0})")
-row("acos", 1, np.arccos, "acos{f}({0})")
-row("atan", 1, np.arctan, "atan{f}({0})")
-row("sinh", 1, np.sinh, "sinh{f}({0})")
-row("cosh", 1, np.cosh, "cosh{f}({0})")
-row("asinh", 1, np.arcsinh, "asinh{f}({0})")
-row("acosh", 1, np.arccosh, "acosh{f}({0})")
-row("atanh", 1, np.arctanh, "atanh{f}({0})")
+row("sqrt", 1, np.sqrt, "sqrt{f}({0})", "fc")
+row("rsqrt", 1, _np_rsqrt, "(1 / sqrt{f}({0}))", "fc")
+row("exp", 1, np.exp, "exp{f}({0})", "fc")
+row("exp2", 1, np.exp2, "exp2{f}({0})", "fc")
+row("expm1", 1, np.expm1, "expm1{f}({0})", "fc")
+row("log", 1, np.log, "log{f}({0})", "fc")
+row("log1p", 1, np.log1p, "log1p{f}({0})", "fc")
+row("log2", 1, np.log2, "log2{f}({0})", "fc")
+row("log10", 1, np.log10, "log10{f}({0})", "fc")
+row("sin", 1, np.sin, "sin{f}({0})", "fc")
+row("cos", 1, np.cos, "cos{f}({0})", "fc")
+row("tan", 1, np.tan, "tan{f}({0})", "fc")
+row("tanh", 1, np.tanh, "tanh{f}({0})", "fc")
+row("asin", 1, np.arcsin, "asin{f}({0})", "fc")
+row("acos", 1, np.arccos, "acos{f}({0})", "fc")
+row("atan", 1, np.arctan, "atan{f}({0})", "fc")
+row("sinh", 1, np.sinh, "sinh{f}({0})", "fc")
+row("cosh", 1, np.cosh, "cosh{f}({0})", "fc")
+row("asinh", 1, np.arcsinh, "asinh{f}({0})", "fc")
+row("acosh", 1, np.arccosh, "acosh{f}({0})", "fc")
+row("atanh", 1, np.arctanh, "atanh{f}({0})", "fc")
 row("erf", 1, _each(math.erf), "erf{f}({0})")
 row("erfc", 1, _each(math.erfc), "erfc{f}({0})")
 row("erfinv", 1, _each(_erfinv), "weft_erfinv{f}({0})")
@@ -175,11 +192,11 @@ row("lgamma", 1, _each(_lgamma), "lgamma{f}({0})")
 row("digamma", 1, _each(_digamma), "weft_digamma{f}({0})")
 row("not", 1, np.invert, "~{0}|!{0}", "ib")
 
-row("add", 2, np.add, "({0} + {1})", "fi")
-row("sub", 2, np.subtract, "({0} - {1})", "fi")
-row("mul", 2, np.multiply, "({0} * {1})", "fi")
-row("div", 2, _np_int_div, "({0} / {1})", "fi")
-row("pow", 2, _np_pow, "pow{f}({0}, {1})|weft_ipow({0}, {1})", "fi")
+row("add", 2, np.add, "({0} + {1})", "fic")
+row("sub", 2, np.subtract, "({0} - {1})", "fic")
+row("mul", 2, np.multiply, "({0} * {1})", "fic", complex=_c_mul)
+row("div", 2, _np_int_div, "({0} / {1})", "fic")
+row("pow", 2, _np_pow, "pow{f}({0}, {1})|weft_ipow({0}, {1})", "fic", complex=_c_pow)
 row("min", 2, np.minimum, "weft_min{f}({0}, {1})|({0} < {1} ? {0} : {1})", "fi")
 row("max", 2, np.maximum, "weft_max{f}({0}, {1})|({0} > {1} ? {0} : {1})", "fi")
 row("rem", 2, np.remainder, "weft_rem{f}({0}, {1})|weft_irem({0}, {1})", "fi")
@@ -192,11 +209,12 @@ row("or", 2, np.bitwise_or, "({0} | {1})", "ib")
 row("xor", 2, np.bitwise_xor, "({0} ^ {1})", "ib")
 row("shl", 2, _np_shift(left=True), "weft_shl({0}, {1})", "i")
 row("shr", 2, _np_shift(left=False), "weft_shr({0}, {1})", "i")
-row("eq", 2, np.equal, "({0} == {1})", "fib", BOOL)
-row("ne", 2, np.not_equal, "({0} != {1})", "fib", BOOL)
+row("eq", 2, np.equal, "({0} == {1})", "fibc", BOOL)
+row("ne", 2, np.not_equal, "({0} != {1})", "fibc", BOOL)
 row("lt", 2, np.less, "({0} < {1})", "fib", BOOL)
 row("le", 2, np.less_equal, "({0} <= {1})", "fib", BOOL)
 row("gt", 2, np.greater, "({0} > {1})", "fib", BOOL)
 row("ge", 2, np.greater_equal, "({0} >= {1})", "fib", BOOL)
 
 row("fma", 3, _np_fma, "fma{f}({0}, {1}, {2})")
+row("conj", 1, np.conjugate, "conj{f}({0})", "c")

@@ -29,6 +29,7 @@ _LONGEST_HEADER = 100_000_000  # bytes; as the safetensors library
 _DTYPES = {
     "F64": dt.float64, "F32": dt.float32, "F16": dt.float16, "BF16": dt.bfloat16, "I64": dt.int64,
     "I32": dt.int32, "I16": dt.int16, "I8": dt.int8, "U8": dt.uint8, "BOOL": dt.bool,
+    "C64": dt.complex64,
 }  # fmt: skip
 
 
@@ -52,7 +53,8 @@ def write(
         metadata[DIGEST] = _digest(arrays, metadata)
     ready = {}
     for name, a in arrays.items():
-        dt.from_np(a.dtype)  # TypeError for a dtype that Weft, and so the file, lacks
+        if dt.from_np(a.dtype) not in _DTYPES.values():
+            raise TypeError(f"{name}: safetensors has no {a.dtype} (save its parts, or as .pt)")
         ready[name] = np.asarray(a, order="C")
     replace(path, safetensors.numpy.save(ready, metadata or None))
 

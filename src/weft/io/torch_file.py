@@ -33,7 +33,8 @@ _STORAGES = {
     "DoubleStorage": dt.float64, "FloatStorage": dt.float32, "HalfStorage": dt.float16,
     "BFloat16Storage": dt.bfloat16, "LongStorage": dt.int64, "IntStorage": dt.int32,
     "ShortStorage": dt.int16, "CharStorage": dt.int8, "ByteStorage": dt.uint8,
-    "BoolStorage": dt.bool,
+    "BoolStorage": dt.bool, "ComplexFloatStorage": dt.complex64,
+    "ComplexDoubleStorage": dt.complex128,
 }  # fmt: skip
 _STORAGE_OF = {d: name for name, d in _STORAGES.items()}
 
@@ -263,6 +264,9 @@ def _tensor(
     else:
         made = base.as_strided(size, stride, offset) if storage.size else base
         made = made if storage.size else made.reshape(size)
+    if isinstance(metadata, dict):  # what torch left undone when it saved
+        made = made.conj() if metadata.get("conj") else made
+        made = -made if metadata.get("neg") else made
     return made.requires_grad_() if requires_grad else made
 
 
@@ -306,7 +310,7 @@ _MAKERS: dict[tuple[str, str], Any] = {
     ("torch.nn.parameter", "Parameter"): Parameter,
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _dtype,
-    **{("torch", d.name): d for d in dt.ALL},
+    **{("torch", d.name): d for d in dt.BY_NAME.values()},
     **{("torch", name): d for name, d in _STORAGES.items()},
     **{(m, "scalar"): _scalar for m in ("numpy.core.multiarray", "numpy._core.multiarray")},
     **{

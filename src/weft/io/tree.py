@@ -85,6 +85,7 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 _DTYPES = (
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+    "complex64", "complex128",
 )  # fmt: skip
 
 

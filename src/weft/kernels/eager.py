@@ -80,6 +80,8 @@ def plan_copy(in_layout: Layout, out_layout: Layout) -> Launch:
 
 def plan_cast(in_layout: Layout, out_layout: Layout) -> Launch:
     """out = in as out's dtype: float to int truncates, to bool is `!= 0`."""
+    if in_layout.dtype.kind == "c" and in_layout.dtype == out_layout.dtype:
+        in_layout, out_layout = in_layout.pairs(), out_layout.pairs()
     expr = cast(Arg(0, D.from_np(in_layout.dtype)), D.from_np(out_layout.dtype))
     return plan_nest((expr,), (in_layout,), (out_layout,)).launch
 

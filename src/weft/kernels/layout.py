@@ -36,6 +36,11 @@ class Layout:
             step *= max(size, 1)
         return Layout(tuple(shape), tuple(reversed(strides)), np.dtype(dtype))
 
+    def pairs(self) -> "Layout":
+        """A complex layout as kernels read it: real parts, and a last dim (of 2) beside each."""
+        strides = (*(2 * s for s in self.strides), 1)
+        return Layout((*self.shape, 2), strides, np.dtype(f"f{self.dtype.itemsize // 2}"))
+
     @property
     def size(self) -> int:
         """The number of elements."""

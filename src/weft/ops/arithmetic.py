@@ -38,7 +38,8 @@ class AddScaled(Elementwise):
     """y = a + alpha b, floats rounded once, as torch's kernel does"""
 
     def scalar(self, a: S.Expr, b: S.Expr, alpha: S.Expr) -> S.Expr:
-        return S.fma(b, alpha, a) if a.dtype.category == dt.FLOAT else S.add(a, S.mul(b, alpha))
+        whole = a.dtype.category != dt.FLOAT  # a complex product rounds twice as it is
+        return S.add(a, S.mul(b, alpha)) if whole else S.fma(b, alpha, a)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any, alpha: Any) -> tuple:
         return g, lambda: g * alpha, None
@@ -118,7 +119,7 @@ class Pow(Elementwise):
             return g * (b * pow(a, b - 1)).where(b != 0, 0.0)
 
         def exponent() -> Any:
-            at_zero = (a == 0) & (b >= 0)
+            at_zero = (a == 0) & (b.real >= 0)
             return g * (pow(a, b) * a.log()).where(~at_zero, 0.0)
 
         return base, exponent
@@ -219,7 +220,7 @@ def _binary(op: Any, name: str, a: Any, b: Any, *, floating: bool = False) -> An
         and a._ghost is None
         and b._ghost is None
         and a._a.dtype is b._a.dtype
-        and (not floating or a._a.dtype.kind == "f")
+        and (not floating or a._a.dtype.kind in "fc")
     ):
         return apply(op, a, b)
     return apply(op, *operands(name, a, b, floating=floating))
@@ -242,7 +243,7 @@ def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
     if d is dt.bool:  # bool(alpha) is a factor, the sum is `or`
         return apply(_ADD, a, apply(_MUL, b, bool(alpha)))
     if alpha.__class__ in NUMBERS:
-        if d.category != dt.FLOAT and alpha.__class__ is float:
+        if d.category < dt.FLOAT and alpha.__class__ is float:
             raise RuntimeError(
                 "For integral input tensors, argument alpha must not be a floating point number."
             )
@@ -338,7 +339,7 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
         y = mul(input, input)
         return y if out is None else out.copy_result(y)
     a, b = operands("pow", input, exponent)
-    if b.__class__ is int and b < 0 and dtype_of(a).category != dt.FLOAT:
+    if b.__class__ is int and b < 0 and dtype_of(a).category < dt.FLOAT:
         raise RuntimeError("Integers to negative integer powers are not allowed.")
     y = apply(_POW, a, b)
     return y if out is None else out.copy_result(y)

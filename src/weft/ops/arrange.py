@@ -80,11 +80,6 @@ def moveaxis(input: Any, source: Any, destination: Any) -> Any:
     return movedim(input, source, destination)
 
 
-def adjoint(input: Any) -> Any:
-    """The last two dims exchanged."""
-    return transpose(input, -2, -1)
-
-
 def ravel(input: Any) -> Any:
     """All elements as one vector; a view of what is contiguous."""
     return reshape(input.contiguous(), (numel(shape_of(input)),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,15 @@ class Bitcast(View):
 def cast(x: Handle, dtype: dt.dtype) -> Any:
     """`x` in `dtype`; `x` itself when it already is."""
     return x if dtype_of(x) is dtype else apply(Cast(dtype), x)
+
+
+def told(x: Handle, dtype: dt.dtype) -> Any:
+    """`cast` as a user asks for it: a warning where imaginary parts are dropped."""
+    if dtype_of(x).is_complex and not dtype.is_complex and dtype is not dt.bool:
+        warnings.warn(
+            "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3
+        )
+    return cast(x, dtype)
 
 
 def lowered(*xs: Any) -> tuple:

@@ -127,6 +127,7 @@ class Where(Elementwise):
         return S.Select(condition, a, b)
 
     saved_for = ((), (0,), (0,))
+    conjugates = True
 
     def vjp(self, g: Any, y: Any, condition: Any, a: Any, b: Any) -> tuple:
         return None, lambda: g.where(condition, 0.0), lambda: g.where(~condition, 0.0)

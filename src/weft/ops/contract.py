@@ -14,6 +14,7 @@ from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import by_parts
 from weft.ops.reduce import sum_to
 from weft.ops.view import reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
@@ -41,6 +42,8 @@ class MatMul(Op):
 
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.matmul(a, b)
+
+    complex_host = by_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         a, b = ins
@@ -97,6 +100,8 @@ class Linear(Op):
 
     def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         return np.matmul(x, w.T)
+
+    complex_host = by_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         x, w = ins

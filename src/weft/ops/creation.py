@@ -26,20 +26,26 @@ class Full(Create):
     shape: tuple[int, ...] = ()
     value: float | int | bool = 0
     dtype: dt.dtype = dt.float32
+    imag: float = 0.0  # of a complex dtype's value
 
     def type(self) -> Type:
         return Type(self.shape, self.dtype)
 
     def host(self) -> np.ndarray:
         y = memory.empty(self.shape, self.dtype.np)
-        y.fill(self.value)
+        y.fill(complex(self.value, self.imag) if self.dtype.category == dt.COMPLEX else self.value)
         return y
 
     def oracle(self) -> np.ndarray:
-        return np.full(self.shape, self.value, self.dtype.np)
+        value = self.value + 1j * self.imag if self.dtype.category == dt.COMPLEX else self.value
+        return np.full(self.shape, value, self.dtype.np)
 
     onnx = Onnx("Expand", 13, build=onnx_rules.full)
-    samples = (sample(shape=(2, 3), value=1.5), sample(shape=(0,), value=1, dtype=dt.int64))
+    samples = (
+        sample(shape=(2, 3), value=1.5),
+        sample(shape=(0,), value=1, dtype=dt.int64),
+        sample(shape=(2,), value=1.5, dtype=dt.complex64, imag=-2.0),
+    )
 
 
 class Arange(Create):
@@ -86,11 +92,11 @@ class Literal(Create):
     """y = the given values: a constant tensor that an op's body brings along"""
 
     shape: tuple[int, ...] = ()
-    values: tuple = ()  # in C order
+    values: tuple = ()  # in C order; two a complex number
     dtype: dt.dtype = dt.float32
 
     def type(self) -> Type:
-        if len(self.values) != numel(self.shape):
+        if len(self.values) != numel(self.shape) * (1 + self.dtype.is_complex):
             raise RuntimeError(
                 f"Literal: shape {list(self.shape)} needs {numel(self.shape)} values, "
                 f"not {len(self.values)}"
@@ -99,6 +105,13 @@ class Literal(Create):
 
     def host(self) -> np.ndarray:
         self.type()
+        if self.dtype.category == dt.COMPLEX:  # real and imaginary parts in turn
+            return (
+                np.array(self.values, np.float64)
+                .view(np.complex128)
+                .astype(self.dtype.np)
+                .reshape(self.shape)
+            )
         wide = np.float64 if self.dtype.category == dt.FLOAT else None
         return np.array(self.values, wide).astype(self.dtype.np).reshape(self.shape)
 
@@ -221,7 +234,11 @@ def full(
     """y[i] = fill_value; the dtype is the value's own unless given."""
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
     d = dtype or dt.of_number(value)
-    y = apply(Full(_sizes((size,), "full"), _as(value, d), d))
+    if d.category == dt.COMPLEX:
+        op = Full(_sizes((size,), "full"), float(value.real), d, float(value.imag))
+    else:
+        op = Full(_sizes((size,), "full"), _as(value, d), d)
+    y = apply(op)
     if out is not None:
         return out.copy_result(y)
     return finish(y, requires_grad, device, "full")

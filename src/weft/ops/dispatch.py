@@ -16,7 +16,7 @@ from numpy._core.umath import _make_extobj
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, Storage, TapeNode, state, storage_of
-from weft.core.op import Meta, Op
+from weft.core.op import REGISTRY, Meta, Op
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.runtime import memory, native
@@ -143,12 +143,13 @@ def record(op: Op, args: tuple, y: Any) -> None:
     """Put a node on the tape: `y = op(*args)`; none for results that are not floating."""
     if y._ghost is None:
         shape, np_dtype = y._a.shape, y._a.dtype
-        if np_dtype.kind in "iub":
-            return
     else:
         shape, np_dtype = y._ghost.shape, y._ghost.dtype.np
-        if y._ghost.dtype.category != dt.FLOAT:
+    if (kind := np_dtype.kind) != "f":
+        if kind in "iub":
             return
+        if kind == "c" and not op.conjugates and (op.saved_args != () or op.saves_result):
+            op = Conjugated(op)  # type: ignore[assignment]  a tape node asks no more of it
     if len(args) == 2 and y._ghost is None:
         a, b = args
         if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
@@ -196,12 +197,43 @@ def record(op: Op, args: tuple, y: Any) -> None:
     y._rg = True
 
 
-_kept: dict[type[Op], list[tuple[bool, bool]]] = {}
+class Conjugated:
+    """Stands on the tape for an op with a complex result whose vjp rule is written for reals.
+
+    With J the op's Jacobian, such rules give J^T g; torch's gradient is J^H g = conj(J^T conj(g)).
+    (A rule that reads no values is linear with real numbers: there both are one.)
+    """
+
+    __slots__ = ("_op",)
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._op, name)
+
+    def __str__(self) -> str:
+        return str(self._op)
+
+    def vjp(self, g: Any, y: Any, *xs: Any) -> tuple:
+        conj = REGISTRY["Conj"]()  # its room builds on this module
+
+        def turned(c: Any) -> Any:
+            if c is None:
+                return None
+            if isinstance(c, Handle):
+                return apply(conj, c)
+            return lambda: apply(conj, c())
+
+        return tuple(turned(c) for c in self._op.vjp(apply(conj, g), y, *xs))
+
+
+_kept: dict[str, list[tuple[bool, bool]]] = {}
 
 
 def kept_of(op: Op) -> list[tuple[bool, bool]]:
     """Of two operands, whose values the tape keeps: by which want a gradient (bits 1 and 2)."""
-    found = _kept.get(op.__class__)
+    found = _kept.get(op.name)
     if found is None:
         if op.saved_for is None:
             kept = op.saved_args
@@ -210,7 +242,7 @@ def kept_of(op: Op) -> list[tuple[bool, bool]]:
             first, second = op.saved_for[:2]
             reads = [set(), set(first), set(second), {*first, *second}]
             found = [(0 in read, 1 in read) for read in reads]
-        _kept[op.__class__] = found
+        _kept[op.name] = found
     return found
 
 
@@ -277,7 +309,7 @@ def execute(op: Op, args: tuple) -> np.ndarray:
             arrays[0] = number_array(a, b.dtype)
     if op.plan is not None:
         for a in arrays:
-            if a.__class__ is np.ndarray and a.size > SMALL:
+            if a.__class__ is np.ndarray and (a.size > SMALL or a.dtype.kind == "c"):
                 return _run_native(op, args)
     try:
         y = quietly(host, arrays)
@@ -340,6 +372,8 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     found = _launches.get(key)
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
+        if t.dtype.category == dt.COMPLEX or any(a.dtype.kind == "c" for a in arrays):
+            return quietly(complex_host(op), arrays)
         out_layout = Layout.contiguous(t.shape, t.dtype.np)
         try:
             launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
@@ -371,6 +405,13 @@ def _arrays(args: tuple) -> list[np.ndarray]:
     else:
         raise TypeError("at least one operand must be a tensor")
     return [number_array(a, np_dtype) if a.__class__ in NUMBERS else a._a for a in args]
+
+
+def complex_host(op: Op) -> Any:
+    """What computes a planned op on complex operands: NumPy, as its room says."""
+    if op.complex_host is None:
+        raise NotImplementedError(f'"{op.name.lower()}_cpu" not implemented for complex numbers')
+    return op.complex_host
 
 
 _numbers: dict[tuple, np.ndarray] = {}

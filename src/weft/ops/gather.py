@@ -57,6 +57,8 @@ class Gather(Op):
         cut = tuple(slice(None) if d == self.dim else slice(n) for d, n in enumerate(index.shape))
         return np.take_along_axis(x[cut], index.astype(np.int64), self.dim)
 
+    complex_host = oracle
+
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_gather(ins[0], self.dim, ins[1], out, False)
 
@@ -99,6 +101,8 @@ class GatherBack(Op):
         y = np.zeros(self.shape, g.dtype)
         np.add.at(y, along(index, self.dim), g)
         return y
+
+    complex_host = oracle
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_scatter("add", self.dim, None, ins[1], ins[0], out, False)
@@ -147,6 +151,8 @@ class _Scatter(Op, abstract=True):
             ufunc = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
             ufunc[self.mode].at(y, at, src)
         return y
+
+    complex_host = oracle
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_scatter(self.mode, self.dim, ins[0], ins[2], ins[1], out, False)

@@ -11,6 +11,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.types import wrap_dim
+from weft.ops.complex_parts import imag
 from weft.ops.creation import full
 from weft.ops.dispatch import dtype_of, shape_of, wrap
 from weft.ops.join import cat
@@ -183,21 +184,7 @@ def fill(input: Any, value: Any) -> Any:
 
 
 def isreal(input: Any) -> Any:
-    """Whether each element has no imaginary part: all of them, here."""
+    """Whether each element has no imaginary part."""
+    if dtype_of(input).is_complex:
+        return imag(input) == 0
     return full(shape_of(input), True, dtype=dt.bool)
-
-
-def fftshift(input: Any, dim: Any = None) -> Any:
-    """The halves of each dim exchanged: zero frequency to the middle."""
-    shape = shape_of(input)
-    dims = tuple(np.arange(len(shape)).tolist()) if dim is None else dim
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
-    return input.roll(tuple(shape[d] // 2 for d in dims), dims) if dims else input.clone()
-
-
-def ifftshift(input: Any, dim: Any = None) -> Any:
-    """The inverse of fftshift."""
-    shape = shape_of(input)
-    dims = tuple(np.arange(len(shape)).tolist()) if dim is None else dim
-    dims = (dims,) if isinstance(dims, int) else tuple(dims)
-    return input.roll(tuple((shape[d] + 1) // 2 for d in dims), dims) if dims else input.clone()

@@ -107,6 +107,8 @@ class Index(_Indexed):
         rank = np.broadcast(*indices).ndim
         return np.moveaxis(moved[indices], range(rank), self._places(rank))
 
+    complex_host = oracle
+
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index(ins[0], self.dims, self.at, tuple(ins[1:]), out, self.wrap)
 
@@ -166,6 +168,8 @@ class IndexBack(_Indexed):
         rank = np.broadcast(*indices).ndim
         np.add.at(moved, indices, np.moveaxis(g, self._places(rank), range(rank)))
         return y
+
+    complex_host = oracle
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index_put(
@@ -233,6 +237,8 @@ class IndexPut(_Indexed):
             moved[indices] = src
         return y
 
+    complex_host = oracle
+
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index_put(
             self.mode, self.dims, self.at, ins[0], tuple(ins[2:]), ins[1], out, self.wrap
@@ -272,6 +278,8 @@ class Embedding(Op):
 
     def oracle(self, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
         return weight[index]
+
+    complex_host = oracle
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index(ins[0], (0,), 0, (ins[1],), out, False)

@@ -19,7 +19,7 @@ from weft.core import scalar as S
 from weft.core.op import REGISTRY, Op
 from weft.core.types import Type, broadcast_shapes
 from weft.kernels.layout import Layout
-from weft.ops.dispatch import NUMBERS, apply
+from weft.ops.dispatch import NUMBERS, apply, execute, wrap
 from weft.runtime.native import Launch
 
 
@@ -49,6 +49,9 @@ class Elementwise(Op, abstract=True):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_elementwise(self.expr(*(dt.from_np(x.dtype) for x in ins)), ins, out)
+
+    def complex_host(self, *xs: np.ndarray) -> np.ndarray:
+        return np.array(self.oracle(*xs), order="C")
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
         ranks = [0 if d is None and x.__class__ in NUMBERS else x.ndim - (d is not None)
@@ -111,6 +114,26 @@ class Create(Op, abstract=True):
 
     def vmap(self, size: int, dims: tuple) -> tuple[Any, None]:
         return apply(self), None
+
+
+def in_pairs(self: Op, x: np.ndarray) -> np.ndarray:
+    """complex_host of an op that is linear, with real numbers: it runs on (..., 2) real parts."""
+    pairs = wrap(np.array(x, order="C")[..., None].view(dt.from_np(x.dtype).to_real().np))
+    return execute(self, (pairs,)).view(x.dtype)[..., 0]
+
+
+def by_parts(self: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """complex_host of an op that is linear in each of two operands: four products of real parts."""
+
+    def product(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return execute(self, (wrap(np.ascontiguousarray(x)), wrap(np.ascontiguousarray(y))))
+
+    (ar, ai), (br, bi) = ((np.real(x), np.imag(x)) for x in (a, b))
+    real = product(ar, br)
+    y = np.empty(real.shape, a.dtype)
+    y.real = real - product(ai, bi)
+    y.imag = product(ar, bi) + product(ai, br)
+    return y
 
 
 def by_loop(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:

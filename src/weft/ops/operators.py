@@ -35,7 +35,9 @@ def install(*tensor_classes: type[Handle]) -> None:
 
 def is_operand(x: Any) -> bool:
     """Whether an operator knows what to do with `x`; else Python asks `x` itself."""
-    return x.__class__ in NUMBERS or isinstance(x, (Handle, int, float, np.number, np.bool_))
+    return x.__class__ in NUMBERS or isinstance(
+        x, (Handle, int, float, complex, np.number, np.bool_)
+    )
 
 
 def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -10,7 +10,8 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op
 from weft.ops.cast import cast
-from weft.ops.dispatch import NUMBERS, apply_to_one, dtype_of
+from weft.ops.creation import Full
+from weft.ops.dispatch import NUMBERS, apply, apply_to_one, dtype_of
 
 
 def result_type(*args: Any) -> dt.dtype:
@@ -35,8 +36,8 @@ def number_of(x: Any, op: str) -> Any:
         return x
     if isinstance(x, np.generic):
         return x.item()
-    if isinstance(x, (float, int)):
-        return float(x) if isinstance(x, float) else int(x)
+    if isinstance(x, (float, int, complex)):
+        return int(x) if isinstance(x, int) else float(x) if isinstance(x, float) else complex(x)
     raise TypeError(f"{op}(): argument 'other' must be Tensor or Number, not {type(x).__name__}")
 
 
@@ -72,9 +73,19 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
         kind = type(args[0]).__name__
         raise TypeError(f"{op}(): argument 'input' (position 1) must be Tensor, not {kind}")
     d = result_type(*args)
-    if floating and d.category != dt.FLOAT:
+    if floating and d.category < dt.FLOAT:
         d = dt.get_default_dtype()
-    return [cast(a, d) if isinstance(a, Handle) else as_number(a, d) for a in args]
+    return [
+        cast(a, d) if isinstance(a, Handle)
+        else as_number(a, d) if a.__class__ is not complex
+        else constant(a, d)
+        for a in args
+    ]  # fmt: skip
+
+
+def constant(x: complex, d: dt.dtype) -> Any:
+    """A complex number as a 0-dim tensor: no op takes it as it is."""
+    return apply(Full((), x.real, d, x.imag))
 
 
 def _is_float(x: Any) -> bool:
@@ -83,7 +94,9 @@ def _is_float(x: Any) -> bool:
 
 def as_number(x: Any, d: dt.dtype) -> Any:
     """The number in the category of dtype `d` (an int beside float tensors is a float)."""
-    if d.category == dt.FLOAT:
+    if x.__class__ is complex and d.category != dt.COMPLEX:
+        raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
+    if d.category >= dt.FLOAT:
         return float(x)
     if d.category == dt.INT:
         return int(x)
@@ -95,6 +108,6 @@ def unary(op: Op, x: Any, name: str, *, floating: bool = True) -> Any:
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
     plain = x._ghost is None and x._a.dtype.kind == "f"  # the short way to ask for the category
-    if floating and not plain and dtype_of(x).category != dt.FLOAT:
+    if floating and not plain and dtype_of(x).category < dt.FLOAT:
         x = cast(x, dt.get_default_dtype())
     return apply_to_one(op, x)

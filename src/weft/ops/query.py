@@ -31,9 +31,8 @@ def is_floating_point(input: Any) -> bool:
 
 
 def is_complex(input: Any) -> bool:
-    """Whether the tensor's dtype is complex: none is."""
-    _tensor(input, "is_complex")
-    return False
+    """Whether the tensor's dtype is complex."""
+    return dtype_of(_tensor(input, "is_complex")).is_complex
 
 
 def is_signed(input: Any) -> bool:

@@ -6,6 +6,7 @@ contiguous go in memory order, as torch's do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,9 @@ _KINDS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+_OF_PARTS = ("uniform", "normal", "normal_serial")  # kinds that complex numbers are drawn of
+
+
 class Draw(Create):
     """y = numbers of the distribution `kind` with `params`, from `generator` (None: the default)"""
 
@@ -74,7 +78,15 @@ class Draw(Create):
 
     def host(self) -> np.ndarray:
         g = rng.default_generator if self.generator is None else self.generator
-        return np.asarray(_KINDS[self.kind](g, self.shape, self.dtype.np, *self.params))
+        shape, d, params = self.shape, self.dtype, self.params
+        if d.is_complex:  # real and imaginary parts in turn, each with half the variance
+            if self.kind not in _OF_PARTS:
+                raise NotImplementedError(f"\"{self.kind}\" not implemented for '{d.spelled}'")
+            shape, d = (*shape, 2), d.to_real()
+            if self.kind != "uniform":
+                params = (params[0], params[1] / math.sqrt(2))
+        y = np.asarray(_KINDS[self.kind](g, shape, d.np, *params))
+        return np.ascontiguousarray(y).view(self.dtype.np)[..., 0] if self.dtype.is_complex else y
 
     oracle = host
     samples = (

@@ -9,6 +9,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core import scalar as S
 from weft.core.op import Onnx, sample
 from weft.core.types import numel, wrap_dim, wrap_dims
 from weft.core.words import numpy_words
@@ -16,7 +17,7 @@ from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
 from weft.ops.join import cat
-from weft.ops.kinds import Reduce
+from weft.ops.kinds import Reduce, in_pairs
 from weft.ops.view import expand, reshape
 
 SAMPLES = (
@@ -37,9 +38,10 @@ class Sum(Reduce):
     """y = the sum of x along dims, in the strict order"""
 
     combine = "sum"
+    complex_host = in_pairs
 
     def result_dtype(self, d: dt.dtype) -> dt.dtype:
-        return d if d.category == dt.FLOAT else dt.int64
+        return d if d.category >= dt.FLOAT else dt.int64
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.sum(x, axis=self.dims, keepdims=self.keepdim))
@@ -57,7 +59,16 @@ class Prod(Reduce):
     combine = "prod"
 
     def result_dtype(self, d: dt.dtype) -> dt.dtype:
-        return d if d.category == dt.FLOAT else dt.int64
+        return d if d.category >= dt.FLOAT else dt.int64
+
+    def complex_host(self, x: np.ndarray) -> np.ndarray:
+        keep = [d for d in range(x.ndim) if d not in self.dims]
+        moved = x.transpose(*self.dims, *keep)
+        rows = moved.reshape(-1, *(x.shape[d] for d in keep))
+        y = np.ones(rows.shape[1:], x.dtype)
+        for row in rows:
+            y = S.evaluate(_PRODUCT[x.dtype.itemsize], (y, row))
+        return np.expand_dims(y, self.dims) if self.keepdim else y
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.prod(x, axis=self.dims, keepdims=self.keepdim))
@@ -68,6 +79,9 @@ class Prod(Reduce):
 
     onnx = Onnx("ReduceProd", 13, build=onnx_rules.reduce("ReduceProd"))
     samples = (*SAMPLES, sample((0, 3), dims=(0,)))
+
+
+_PRODUCT = {d.itemsize: S.mul(S.Arg(0, d), S.Arg(1, d)) for d in dt.COMPLEXES}
 
 
 def product_of_others(x: Any, dims: tuple[int, ...]) -> Any:
@@ -250,7 +264,7 @@ def mean(
     if dtype is not None:
         input = cast(input, dtype)
     d = dtype_of(input)
-    if d.category != dt.FLOAT:
+    if d.category < dt.FLOAT:
         raise RuntimeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "
             f"complex dtype. Got: {d.name}"

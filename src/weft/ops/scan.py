@@ -17,6 +17,7 @@ import numpy as np
 from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.core.words import numpy_words
@@ -26,6 +27,7 @@ from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.join import cat
+from weft.ops.kinds import in_pairs
 from weft.ops.pointwise import logaddexp
 from weft.ops.returns import CumMax, CumMin
 from weft.ops.shape import flip
@@ -47,7 +49,9 @@ class CumSum(_Running):
     """y[i] = x[0] + ... + x[i] along dim"""
 
     def type(self, x: Type) -> Type:
-        return Type(x.shape, x.dtype if x.dtype.category == dt.FLOAT else dt.int64)
+        return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
+
+    complex_host = in_pairs
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.cumsum(x, self.dim)
@@ -66,7 +70,15 @@ class CumProd(_Running):
     """y[i] = x[0] * ... * x[i] along dim"""
 
     def type(self, x: Type) -> Type:
-        return Type(x.shape, x.dtype if x.dtype.category == dt.FLOAT else dt.int64)
+        return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
+
+    def complex_host(self, x: np.ndarray) -> np.ndarray:
+        y = np.array(x, order="C")
+        rows = np.moveaxis(y, self.dim, 0)
+        for i in range(1, len(rows)):
+            rows[i] = S.evaluate(S.mul(*(S.Arg(k, dt.from_np(x.dtype)) for k in (0, 1))),
+                                 (rows[i - 1], rows[i]))  # fmt: skip
+        return y
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.cumprod(x, self.dim)

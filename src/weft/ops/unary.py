@@ -9,6 +9,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import Onnx, sample
+from weft.core.types import Type
 from weft.ops.dispatch import dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
@@ -20,11 +21,20 @@ class Abs(Elementwise):
     scalar = staticmethod(S.abs)
     host = staticmethod(np.absolute)
 
+    def type(self, x: Type) -> Type:
+        return Type(x.shape, x.dtype.to_real()) if x.dtype.is_complex else super().type(x)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        return np.absolute(x)
+
+    def complex_host(self, x: np.ndarray) -> np.ndarray:
+        return np.hypot(np.real(x), np.imag(x), order="C")
+
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * x.sign(),)
+        return (g * x.sgn(),)
 
     onnx = Onnx("Abs", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (sample((3, 4)), sample((2, 0)), sample((3, 4), of="complex64"))
 
 
 class Sign(Elementwise):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
 from weft.kernels.layout import Layout
@@ -52,6 +53,7 @@ def inplace(op: Op, t: Any, *rest: Any) -> Any:
     host = op.host
     if (
         isinstance(host, np.ufunc)
+        and dtype_of(t).category < dt.COMPLEX  # whose products are not NumPy's
         and state.recorder is None
         and not t._rg
         and all(r.__class__ in NUMBERS or not (r._rg and state.grad) for r in rest)
@@ -96,6 +98,11 @@ def write(t: Any, value: Any) -> Any:
 def store(t: Any, value: Any) -> Any:
     """The write itself; value has t's shape and dtype already (a cast to t's dtype is done)."""
     track = state.grad and (t._rg or value._rg)
+    if track and t._base is not None and dtype_of(t._base) is not dtype_of(t):
+        raise RuntimeError(
+            f"in-place write through a {dtype_of(t).name} view of a {dtype_of(t._base).name} "
+            "tensor cannot be tracked for gradients: build the tensor from its parts instead"
+        )
     before = None
     if track:
         owner = t._base if t._base is not None else t

@@ -35,8 +35,6 @@ def _by_name(name: str) -> AbsentDtype:
     return globals()[name]
 
 
-complex64 = cfloat = AbsentDtype("complex64", np.complex64, is_complex=True)
-complex128 = cdouble = AbsentDtype("complex128", np.complex128, is_complex=True)
 complex32 = chalf = AbsentDtype("complex32", np.uint32, is_complex=True)
 uint16 = AbsentDtype("uint16", np.uint16)
 uint32 = AbsentDtype("uint32", np.uint32)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.core.handle import Handle, state
 from weft.core.op import Op
@@ -53,7 +54,10 @@ class Expander:
             return ghost.node
         if t._a.size <= LARGEST:  # a constant that the body made
             d = dispatch.dtype_of(t)
-            wide = t._a.astype(np.float64) if d.is_floating_point else t._a
+            wide = np.ascontiguousarray(t._a)
+            if d.is_complex:
+                wide = wide.reshape(-1).view(d.to_real().np)
+            wide = wide if d.category < dt.FLOAT else wide.astype(np.float64)
             op = Literal(tuple(t._a.shape), tuple(wide.reshape(-1).tolist()), d)
             return self.builder.node(op)
         raise RuntimeError(f"an op's body brings in a constant of {t._a.size} > {LARGEST} elements")
