@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from weft import kernels
+from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
-from weft.ops.cast import lowered
+from weft.ops.cast import cast, lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_parts
 from weft.ops.reduce import sum_to
@@ -231,10 +232,14 @@ def outer(input: Any, vec2: Any) -> Any:
 
 
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    """beta * input + alpha * (mat1 @ mat2)"""
+    """beta * input + alpha * (mat1 @ mat2); 16-bit floats are rounded once, at the end."""
     _need_rank("addmm", 2, mat1=mat1, mat2=mat2)
     if state.autocast is not None:
         input, mat1, mat2 = lowered(input, mat1, mat2)
+    d = dtype_of(mat1)
+    if d.itemsize == 2 and d.is_floating_point and d is dtype_of(input) is dtype_of(mat2):
+        wide = (cast(t, dt.float32) for t in (input, mat1, mat2))
+        return cast(addmm(*wide, beta=beta, alpha=alpha), d)
     y = apply(_MATMUL, mat1, mat2)
     y = y if alpha == 1 else y * alpha
     return y + input if beta == 1 else (y + input * beta if beta != 0 else y)

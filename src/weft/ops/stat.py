@@ -288,7 +288,11 @@ def vector_norm(
             "linalg.vector_norm cannot compute the infinity norm on an empty dimension because the "
             "operation does not have an identity"
         )
-    y = apply(VectorNorm(float(ord), dims, keepdim), x)
+    op, d = VectorNorm(float(ord), dims, keepdim), dtype_of(x)
+    if d.itemsize == 2:  # rounded once, at the end
+        y = cast(apply(op, cast(x, dt.float32)), d)
+    else:
+        y = apply(op, x)
     return y if out is None else out.copy_result(y)
 
 

@@ -328,7 +328,7 @@ class ByParameter(Optimizer):
 
     Settings that every one of torch's optimizers takes: `maximize` climbs instead of descending;
     `differentiable` keeps the step on the tape; `foreach`, `fused` and `capturable` choose among
-    torch's implementations and change nothing here.
+    torch's implementations and change nothing here; mixtures that torch refuses are refused.
 
     Inside a compiled function, parameters with equal counters are updated alike (`alike`): which
     ops an `_update` of this package calls depends on settings, counters and layouts only, and the
@@ -342,6 +342,18 @@ class ByParameter(Optimizer):
         if "_update" in cls.__dict__:
             own = cls.__module__.startswith("weft.optim.")
             cls._alike = cls.__dict__["_update"] if own else None
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        foreach, fused = defaults.get("foreach"), defaults.get("fused")
+        if fused and defaults.get("differentiable"):
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if fused and foreach:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        if isinstance(defaults["lr"], Tensor) and foreach and not defaults.get("capturable", True):
+            raise ValueError(
+                "lr as a Tensor is not supported for capturable=False and foreach=True"
+            )
+        super().__init__(params, defaults)
 
     def step(self, closure: Callable | None = None) -> Any:
         """Update the parameters that have a gradient; returns the closure's loss."""
@@ -386,6 +398,14 @@ class ByParameter(Optimizer):
 def number(x: Any) -> Any:
     """A setting that may be a one-element tensor, as a Python number."""
     return x.item() if isinstance(x, Tensor) else x
+
+
+def check_step_size(lr: Any) -> None:
+    """ValueError unless lr is one number >= 0, in the words of torch's younger optimizers."""
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    if not number(lr) >= 0.0:
+        raise ValueError(f"Learning rate should be >= 0 but is: {lr}")
 
 
 def check(lr: Any, **least: float) -> None:
