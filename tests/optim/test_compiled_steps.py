@@ -10,7 +10,8 @@ from weft import nn, optim
 def train(name, settings, compiled):
     weft.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3))
-    optimizer = getattr(optim, name)(model.parameters(), **settings)
+    params = [p for p in model.parameters() if name != "Muon" or p.ndim == 2]
+    optimizer = getattr(optim, name)(params, **settings)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     x, y = weft.randn(5, 6), weft.randint(0, 3, (5,))
 
@@ -39,6 +40,8 @@ def train(name, settings, compiled):
         ("Adam", {"lr": 0.01, "amsgrad": True}),
         ("RMSprop", {"centered": True}),
         ("NAdam", {}),
+        ("Adafactor", {"weight_decay": 0.1}),
+        ("Muon", {}),
     ],
 )
 def test_compiled_steps_have_eagers_bits(name, settings):

@@ -9,7 +9,7 @@ from weft import Tensor
 from weft.optim.optimizer import ByParameter, check_step_size, number, zeros
 
 
-class Adafactor(ByParameter):
+class Adafactor(ByParameter, by_shape=True):
     """rho = min(lr, 1 / sqrt(t));  b = 1 - t^beta2_decay;  p *= 1 - lr weight_decay;
     R = b R + (1 - b) mean_rows(g^2);  C = b C + (1 - b) mean_columns(g^2);  V = R C / mean(R);
     U = g / sqrt(V);  p -= rho max(eps2, RMS(p)) U / max(1, RMS(U) / d).

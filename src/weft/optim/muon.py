@@ -10,7 +10,7 @@ from weft import Tensor
 from weft.optim.optimizer import ByParameter, check_step_size, number, zeros
 
 
-class Muon(ByParameter):
+class Muon(ByParameter, by_shape=True):
     """b = m b + (1 - m) g;  u = (1 - m) g + m b with `nesterov`, else b;
     p *= 1 - lr weight_decay;  p -= lr scale orthogonal(u).
 

@@ -337,10 +337,11 @@ class ByParameter(Optimizer):
 
     _alike: ClassVar[Any] = None  # the `_update` for which that holds
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, by_shape: bool = False, **kwargs: Any) -> None:
+        """`by_shape`: the numbers of `_update` depend on the parameter's shape too."""
         super().__init_subclass__(**kwargs)
         if "_update" in cls.__dict__:
-            own = cls.__module__.startswith("weft.optim.")
+            own = cls.__module__.startswith("weft.optim.") and not by_shape
             cls._alike = cls.__dict__["_update"] if own else None
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
