@@ -30,6 +30,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
+from weft.kernels.schedule.conv_wide import fills_vectors, plan_wide
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
 from weft.kernels.target.element import register
@@ -88,17 +89,20 @@ def plan_conv2d(
     `padding` is (top, left): the rest follows from out's size, so it may be uneven.
     """
     check("conv2d", x, w, out, stride, padding, dilation, groups)
-    need("conv2d", out=out)
     _check_bias("conv2d", bias, w.shape[0], w)
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
+    if out.size and fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
+        return _wide(x, w, out, stride, padding, dilation, groups, biased=bias is not None)
     slab, row_step, step_h, top = image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
     offsets = tap_offsets(slab, (kh, kw), stride, dilation)
     places = [p * w.strides[2] + q * w.strides[3] for p in range(kh) for q in range(kw)]
     grid = (oh, ow)
-    if slab.direct and (kh, kw) == (1, 1) and (row_step == ow or oh == 1):
+    out_step = (out.strides[2], out.strides[3])
+    flat = out_step == (ow, 1)
+    if slab.direct and (kh, kw) == (1, 1) and (row_step == ow or oh == 1) and flat:
         grid = (1, oh * ow)
-    part = Part(grid, tuple(zip(offsets, places, strict=True)), 0, 0, (ow, 1))
+    part = Part(grid, tuple(zip(offsets, places, strict=True)), 0, 0, out_step)
     gather = not w.is_contiguous or _is_half(w)
     weights = Weights(gather, w.shape[0] // groups * w.strides[0], w.strides[0], w.strides[1])
     return _plan(x, w, out, groups, slab, row_step, step_h, top, (part,), weights, bias is not None)
@@ -114,7 +118,6 @@ def plan_conv2d_dx(
     bias of size Ci.
     """
     check("conv2d_dx", out, w, g, stride, padding, dilation, groups)
-    need("conv2d_dx", out=out)
     _check_bias("conv2d_dx", bias, out.shape[1], out)
     height, width = out.shape[2:]
     kh, kw = w.shape[2:]
@@ -141,9 +144,42 @@ def plan_conv2d_dx(
             )
             y, x = a * stride[0] + i - padding[0], b * stride[1] + j - padding[1]
             at = (a + top) * pitch + b + left
-            parts.append(Part((na, nb), taps, at, y * width + x, (stride[0] * width, stride[1])))
+            _, _, out_h, out_w = out.strides
+            step = (stride[0] * out_h, stride[1] * out_w)
+            parts.append(Part((na, nb), taps, at, y * out_h + x * out_w, step))
+    if out.size and fills_vectors(out.shape[1] // groups, D.from_np(out.dtype)):
+        strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
+        return plan_wide(
+            g, w, out, groups, tuple(parts), ((rows, pitch), (top, left), (1, 1)),
+            ((pitch, 1), (1, 1)), strides, biased=bias is not None,
+        )  # fmt: skip
     weights = Weights(True, g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
     return _plan(g, w, out, groups, slab, pitch, 1, top, tuple(parts), weights, bias is not None)
+
+
+def _wide(
+    x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    *, biased: bool,
+) -> Launch:  # fmt: skip
+    """The forward one with channels across the vector."""
+    kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
+    # a kernel of one row or column meets every stride-th of them only: the slab has no others
+    steps = tuple(s if k == 1 else 1 for s, k in zip(stride, kernel))
+    move = tuple(s // t for s, t in zip(stride, steps))
+    rows, columns = (
+        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, move, kernel, dilation)
+    )
+    taps = tuple(
+        (p * dilation[0] * columns + q * dilation[1], p * w.strides[2] + q * w.strides[3])
+        for p in range(kernel[0])
+        for q in range(kernel[1])
+    )
+    part = Part(grid, taps, 0, 0, (out.strides[2], out.strides[3]))
+    strides = (w.shape[0] // groups * w.strides[0], w.strides[0], w.strides[1])
+    return plan_wide(
+        x, w, out, groups, (part,), ((rows, columns), padding, steps),
+        ((move[0] * columns, move[1]), move), strides, biased=biased,
+    )  # fmt: skip
 
 
 def _residues(residue: int, size: int, padding: int, stride: int) -> Pair:

@@ -71,13 +71,13 @@ def emit_plane(
                 with f.loop(low, high, tile.lanes) as L:
                     left_over = f.sub(high, L.i)
                     at = f.gep(origin, f.mul(L.i, case), memory_type)
-                    v = wide.from_memory(_load_step(f, wide, at, source, left_over, case), source)
+                    v = wide.from_memory(load_step(f, wide, at, source, left_over, case), source)
                     mask = f.lane_mask(left_over, tile.lanes)
                     f.masked_store(v, f.gep(to, L.i, tile.element), mask)
     f.ret()
 
 
-def _load_step(
+def load_step(
     f: Function, wide: Element, at: Value, source: dtype, count: Operand, step: int
 ) -> Value:
     """`count` (at most the lanes) elements, every one or second; nothing past them is read."""

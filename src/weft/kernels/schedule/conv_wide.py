@@ -1,0 +1,153 @@
+"""The planner of convolutions with channels across the vector (`conv_wide_code` has the method).
+
+They serve groups with output channels enough to fill a vector; the others are planned in `conv`, on
+pixels across the vector. Both have the same bits.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from weft.core import dtype as D
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv_micro import pixel_tile
+from weft.kernels.schedule.conv_wide_code import (
+    HEAD,
+    PACK_ANY,
+    PACK_COLUMNS,
+    PACK_DEPTH,
+    PACK_TAPS,
+    PART,
+    conv_wide_ir,
+)
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.target.element import register
+from weft.runtime import native, threads
+from weft.runtime.native import Launch, Stage
+
+if TYPE_CHECKING:
+    from weft.kernels.schedule.conv import Pair, Part
+
+_SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
+_PIXELS = 1024  # of a unit to stay below
+
+
+def fills_vectors(columns: int, d: D.dtype) -> bool:
+    """Whether a group of so many output channels is worth a vector of them."""
+    return 2 * columns > tile_for(register(d)).lanes
+
+
+def pixel_pitch(channels: int, tile: Tile) -> int:
+    """Elements between the pixels of a slab: whole vectors, an odd number of them.
+
+    A multiple of some kilobytes would put neighbouring pixels in one set of the first cache.
+    """
+    vectors = max(-(-channels // tile.lanes), 1)
+    return (vectors | 1) * tile.lanes
+
+
+def plan_wide(
+    source: Layout, w: Layout, out: Layout, groups: int, parts: "tuple[Part, ...]",
+    slab: "tuple[Pair, Pair, Pair]", moves: "tuple[Pair, Pair]", weights: tuple[int, int, int],
+    *, biased: bool,
+) -> Launch:  # fmt: skip
+    """`parts` count places in pixels of the slab.
+
+    `slab` is its (rows, columns), (top, left) and the steps of the image from row to row and column
+    to column in it; `moves` the steps in the slab, in pixels, from output to output (down, across)
+    and, in rows and columns, of the grid. `weights` are w's strides of (group, column, channel).
+    """
+    d = D.from_np(out.dtype)
+    tile = pixel_tile(register(d))
+    size, nr = tile.itemsize, tile.columns
+    (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
+    (down, across), (grid_step, _) = moves
+    images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
+    pitch = pixel_pitch(channels, tile)
+    row_pitch = slab_columns * pitch
+    grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
+    halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
+    panels = -(-columns // nr)
+    taps = [t for part in parts for t in part.taps]
+    work = 2 * out.size * channels * len(taps) // len(parts) + source.size + out.size
+    parallel = work >= PARALLEL_WORK
+    row_bytes = row_pitch * size
+    rows_fit = max((_SLAB // row_bytes - halo) // grid_step + 1, 1)
+    band = max(min(rows_fit, _PIXELS // max(grid_w, 1), grid_h), 1)
+    wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
+    per_image = -(-wanted // (groups * images * panels))
+    band = min(band, max(-(-grid_h // per_image), -(-tile.rows // max(grid_w, 1))))
+    bands = -(-grid_h // band)
+    band = -(-grid_h // bands)
+    unit_images = 1
+    if bands == 1:
+        image_bytes = max(slab_rows * row_bytes, 1)
+        together = min(_SLAB // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
+        unit_images = max(min(together, images, images * groups * panels // wanted), 1)
+    band_rows = (band - 1) * grid_step + halo
+    image_pitch = band_rows * row_pitch
+    unit_items = panels * len(parts)
+    units = groups * -(-images // unit_images) * bands
+    deepest = max(channels * len(p.taps) for p in parts)
+    pixels = unit_images * band * grid_w
+    c_at = up(unit_images * image_pitch * size)
+    rows_at = c_at + up(pixels * nr * size)
+    table_at = rows_at + up(8 * pixels)
+    packed_group = panels * nr * channels * len(taps)
+    packed = up(groups * packed_group * size)
+    w_group, w_column, w_channel = weights
+    head = {
+        "groups": groups, "columns": columns, "panels": panels, "channels": channels,
+        "images": images, "unit_images": unit_images, "bands": bands, "band": band,
+        "source_n": source.strides[0], "source_c": source.strides[1],
+        "source_h": source.strides[2], "source_w": source.strides[3],
+        "height": source.shape[2], "width": source.shape[3],
+        "slab_rows": band_rows, "slab_columns": slab_columns, "pitch": pitch,
+        "row_pitch": row_pitch, "image_pitch": image_pitch, "step_y": step_y, "step_x": step_x,
+        "top": top, "left": left, "band_step": band * grid_step * step_y,
+        "pixel_h": down * pitch, "pixel_w": across * pitch,
+        "out_n": out.strides[0], "out_c": out.strides[1],
+        "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
+        "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
+        "packed_group": packed_group, "work": packed, "work_size": up(table_at + 8 * (deepest + 1)),
+        "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
+        "items": units * unit_items, "unit_items": unit_items, "parts": len(parts),
+        "taps": len(taps),
+    }  # fmt: skip
+    ints = [head[n] for n in HEAD]
+    packed_at = tap = item = 0
+    for part in parts:
+        k = channels * len(part.taps)
+        record = {
+            "k": k, "part_taps": len(part.taps), "first_tap": tap,
+            "grid_h": part.grid[0], "grid_w": part.grid[1], "source_at": part.source_at * pitch,
+            "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
+            "packed_at": packed_at, "first_item": item, "end_item": item + panels,
+        }  # fmt: skip
+        ints += [record[n] for n in PART]
+        packed_at, tap, item = packed_at + panels * nr * k, tap + len(part.taps), item + panels
+    ints += [t[0] * pitch for t in taps] + [t[1] for t in taps]
+    code = _kernels(d.name, biased)
+    stages = (Stage(code["pack"], parallel), Stage(code["wide"], parallel))
+    return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
+
+
+def _pack(
+    w: Layout, parts: "tuple[Part, ...]", weights: tuple[int, int, int], tile: Tile
+) -> int:
+    """Which elements of w that a panel holds are adjacent."""
+    area = w.shape[2] * w.shape[3]
+    dense = (w.strides[3] == 1 or w.shape[3] == 1) and (
+        w.strides[2] == w.shape[3] or w.shape[2] == 1
+    )
+    if weights[1] == 1:
+        return PACK_COLUMNS
+    if dense and weights[2] == area and len(parts) == 1:
+        if [t[1] for t in parts[0].taps] == list(range(area)):
+            return PACK_DEPTH
+    return PACK_TAPS if dense and area <= tile.lanes else PACK_ANY
+
+
+@cache
+def _kernels(dtype: str, biased: bool) -> dict[str, int]:
+    return native.load(conv_wide_ir(dtype, biased=biased), ("pack", "wide"))

@@ -1,0 +1,403 @@
+"""Convolution and its input gradient with channels across the vector: the kernel.
+
+`conv_wide` plans it; in `conv` are the definitions and the order of sums, which are the same here. A *unit* is a band of rows of an image, or a few
+small images, of one group. A thread copies what its unit needs into its slab, [image][row][column]
+[channel] with the zero border, whatever the strides of the source; then, for each panel of output
+channels and each block of k, runs the tiles of `conv_micro` over the unit's pixels. The weights are
+packed first, as [group][part][panel][k][column]. Outputs go out as they lie: rows of channels, or
+squares transposed.
+
+The ints are HEAD, then PART for each part, then the taps' offsets in the slab, then in w.
+"""
+
+from weft.core.dtype import BY_NAME, dtype
+from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
+from weft.kernels.schedule.conv_pack import load_step, transpose
+from weft.kernels.schedule.tile import KC, Tile
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.runtime import native
+
+HEAD = (
+    "groups", "columns", "panels", "channels", "images", "unit_images", "bands", "band",
+    "source_n", "source_c", "source_h", "source_w", "height", "width",
+    "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
+    "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
+    "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "work", "work_size",
+    "c_at", "rows_at", "table_at", "items", "unit_items", "parts", "taps",
+)  # fmt: skip
+PART = (
+    "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
+    "packed_at", "first_item", "end_item",
+)  # fmt: skip
+PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
+_SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
+_SLAB += ("height", "width", "source_c", "source_h", "source_w")
+
+
+def conv_wide_ir(name: str, *, biased: bool) -> str:
+    """The LLVM IR of `wide` and its stage before, `pack`, for one dtype, for the host."""
+    d = BY_NAME[name]
+    tile = pixel_tile(register(d))
+    m = Module(native.host().vector_bits)
+    emit_tiles(m, tile)
+    emit_slab(m, tile, d)
+    _emit_pack(m, tile, d, biased)
+    _emit_rows(m, tile, d)
+    _emit_planes(m, tile, d)
+    _emit_wide(m, tile, d, biased)
+    return m.text()
+
+
+def _open(f: Function, inputs: int) -> tuple[list[Value], Value, dict[str, Value], Value]:
+    """The kernel's (out, inputs...), its scratch, its named ints, where the other ints start."""
+    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + inputs))
+    ints = f.gep(f.arg("args"), 4 + inputs, "i64")
+    head = dict(zip(HEAD, f.words(ints, 0, ["i64"] * len(HEAD)), strict=True))
+    return pointers[:-1], pointers[-1], head, f.gep(ints, len(HEAD), "i64")
+
+
+def _part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
+    words = f.words(f.gep(ints, f.mul(part, len(PART)), "i64"), 0, ["i64"] * len(PART))
+    return dict(zip(PART, words, strict=True))
+
+
+def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
+    f = m.kernel("wide")
+    el = tile.element
+    pointers, scratch, h, ints = _open(f, 3 if biased else 2)
+    out, source = pointers[:2]
+    bias = pointers[3] if biased else Value("null", "ptr")
+    taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+    tid = f.cast("sext", f.arg("tid"), "i64")
+    slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
+    c, rows, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "table_at"))
+    low, high = f.split(h["items"])
+    units = f.div(f.add(high, f.sub(h["unit_items"], 1)), h["unit_items"])
+    with f.loop(f.div(low, h["unit_items"]), units) as U:
+        band = f.rem(U.i, h["bands"])
+        rest = f.div(U.i, h["bands"])
+        chunks = f.div(f.add(h["images"], f.sub(h["unit_images"], 1)), h["unit_images"])
+        image = f.mul(f.rem(rest, chunks), h["unit_images"])
+        group = f.div(rest, chunks)
+        images = f.min(f.sub(h["images"], image), h["unit_images"])
+        at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
+        top = f.sub(h["top"], f.mul(band, h["band_step"]))
+        with f.loop(0, images) as N:
+            to = f.gep(slab, f.mul(N.i, h["image_pitch"]), el)
+            start = f.gep(source, f.add(at, f.mul(N.i, h["source_n"])), memory(d))
+            f.call(
+                "slab", "void", to, start, h["slab_rows"], h["slab_columns"], h["channels"],
+                h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"], h["height"],
+                h["width"], h["source_c"], h["source_h"], h["source_w"],
+            )  # fmt: skip
+        skip = f.mul(U.i, h["unit_items"])
+        y = f.mul(band, h["band"])
+        with f.loop(0, h["parts"]) as P:
+            part = _part(f, ints, P.i)
+            begin = f.max(f.sub(low, skip), part["first_item"])
+            end = f.min(f.sub(high, skip), part["end_item"])
+            grid_h = f.max(f.min(f.sub(part["grid_h"], y), h["band"]), 0)
+            pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
+            with f.iff(f.icmp("slt", begin, f.select(f.icmp("sgt", pixels, 0), end, begin))):
+                first_tap = f.gep(taps, part["first_tap"], "i64")
+                with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
+                    tap = f.load("i64", f.gep(first_tap, T.i, "i64"))
+                    place = f.add(f.mul(C.i, part["part_taps"]), T.i)
+                    f.store(f.typed(f.add(C.i, tap), "i64"), f.gep(offsets, place, "i64"))
+                _fill_rows(f, h, part, rows, images, grid_h)
+                with f.loop(begin, end) as I:
+                    column = f.mul(f.sub(I.i, part["first_item"]), tile.columns)
+                    columns = f.min(f.sub(h["columns"], column), tile.columns)
+                    b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
+                    b = f.gep(scratch, f.add(b, f.mul(column, part["k"])), el)
+                    # a sum without terms still runs once, and gives zeros
+                    with f.loop(0, f.max(part["k"], 1), KC) as K:
+                        kc = f.min(f.sub(part["k"], K.i), KC)
+                        f.call(
+                            "tiles", "void", slab, rows, pixels, f.gep(offsets, K.i, "i64"), kc,
+                            f.gep(b, f.mul(K.i, tile.columns), el), c, columns,
+                            f.cast("zext", f.icmp("eq", K.i, 0), "i64"),
+                        )  # fmt: skip
+                    column = f.add(f.mul(group, h["columns"]), column)
+                    to = f.add(f.mul(image, h["out_n"]), f.mul(column, h["out_c"]))
+                    to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
+                    start = f.gep(out, to, memory(d))
+                    shift = f.gep(bias, column, memory(d)) if biased else bias
+                    with f.if_else(f.icmp("eq", h["out_c"], 1)) as way:
+                        with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+                            to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+                            at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
+                            f.call(
+                                "rows", "void", f.gep(start, to, memory(d)),
+                                f.gep(c, f.mul(at, tile.columns), el), shift, part["grid_w"],
+                                columns, part["out_w"],
+                            )  # fmt: skip
+                        way.otherwise()
+                        # rows of outputs that follow on one another are one row
+                        whole = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
+                        lines = f.select(whole, f.typed(1, "i64"), grid_h)
+                        length = f.select(whole, f.mul(grid_h, part["grid_w"]), part["grid_w"])
+                        with f.loop(0, images) as N, f.loop(0, lines) as Y:
+                            to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+                            at = f.mul(f.add(f.mul(N.i, lines), Y.i), length)
+                            f.call(
+                                "planes", "void", f.gep(start, to, memory(d)),
+                                f.gep(c, f.mul(at, tile.columns), el), shift, length, columns,
+                                h["out_c"], part["out_w"],
+                            )  # fmt: skip
+    f.ret()
+
+
+def _fill_rows(
+    f: Function, h: dict[str, Value], part: dict[str, Value], rows: Value, images: Operand,
+    grid_h: Operand,
+) -> None:  # fmt: skip
+    """Where each pixel of the unit's grid lies in the slab."""
+    with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+        start = f.add(f.mul(N.i, h["image_pitch"]), f.mul(Y.i, h["pixel_h"]))
+        start = f.add(start, part["source_at"])
+        to = f.gep(rows, f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"]), "i64")
+        with f.loop(0, part["grid_w"]) as X:
+            value = f.add(start, f.mul(X.i, h["pixel_w"]))
+            f.store(f.typed(value, "i64"), f.gep(to, X.i, "i64"))
+
+
+def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
+    """`slab(to, from, ...)`: one image as [row][column][channel], zeros around it.
+
+    Row r, column c of the slab are row r step_y - top, column c step_x - left of the image. A pixel
+    has room for `pitch` channels, whole vectors; what follows the last channel is any number.
+    """
+    pointers = [("ptr noalias", "to"), ("ptr noalias readonly", "from")]
+    f = m.function("slab", [*pointers, *(("i64", n) for n in _SLAB)], internal=True)
+    to, source = f.arg("to"), f.arg("from")
+    rows, columns, channels, pitch, row_pitch, top, left, step_y, step_x = (
+        f.arg(n) for n in _SLAB[:9]
+    )
+    height, width, source_c, source_h, source_w = (f.arg(n) for n in _SLAB[9:])
+    el, lanes, type = tile.element, tile.lanes, tile.type
+    one, wide = Element(f, 1), Element(f, lanes)
+    in_memory = wide.memory_type(d)
+    step = f.mul(step_x, source_w)
+    near = f.op("or", f.icmp("eq", step, 1), f.icmp("eq", step, 2))
+    kind = f.select(near, f.typed(1, "i64"), f.typed(2, "i64"))
+    kind = f.select(f.icmp("eq", source_c, 1), f.typed(0, "i64"), kind)
+    first = f.min(f.div(f.add(left, f.sub(step_x, 1)), step_x), columns)
+    end = f.div(f.add(f.add(left, width), f.sub(step_x, 1)), step_x)
+    end = f.max(f.min(end, columns), first)
+    whole = f.op("and", channels, -lanes)
+    rest = f.lane_mask(f.sub(channels, whole), lanes)
+    with f.loop(0, rows) as R:
+        y = f.sub(f.mul(R.i, step_y), top)
+        inside = f.icmp("ult", y, height)
+        low, high = f.select(inside, first, columns), f.select(inside, end, columns)
+        row = f.gep(to, f.mul(R.i, row_pitch), el)
+        for start, stop in ((0, low), (high, columns)):
+            with f.loop(f.mul(start, pitch), f.mul(stop, pitch), lanes) as Z:
+                f.store(zero(type), f.gep(row, Z.i, el))
+        at = f.sub(f.mul(y, source_h), f.mul(left, source_w))
+        origin = f.gep(source, at, memory(d))
+        for case in f.switch(kind, (0, 1), 2):
+            if case == 0:
+                with f.loop(low, high) as X:
+                    pixel = f.gep(origin, f.mul(X.i, step), memory(d))
+                    target = f.gep(row, f.mul(X.i, pitch), el)
+                    with f.loop(0, whole, lanes) as C:
+                        v = wide.load(f.gep(pixel, C.i, memory(d)), d)
+                        f.store(v, f.gep(target, C.i, el))
+                    with f.iff(f.icmp("slt", whole, channels)):
+                        v = f.masked_load(in_memory, f.gep(pixel, whole, memory(d)), rest)
+                        f.store(wide.from_memory(v, d), f.gep(target, whole, el))
+            elif case == 1:
+                with f.loop(0, channels, lanes) as C:
+                    # a missing channel repeats the last one: nobody reads it
+                    planes = [
+                        f.gep(
+                            origin,
+                            f.mul(f.min(f.add(C.i, j), f.sub(channels, 1)), source_c),
+                            memory(d),
+                        )
+                        for j in range(lanes)
+                    ]
+                    target = f.gep(row, C.i, el)
+                    with f.loop(low, high, lanes) as X:
+                        count = f.min(f.sub(high, X.i), lanes)
+                        for apart in f.switch(step, (1,), 2):
+                            ats = [f.gep(p, f.mul(X.i, apart), memory(d)) for p in planes]
+                            square = transpose(
+                                f,
+                                [
+                                    wide.from_memory(load_step(f, wide, at, d, count, apart), d)
+                                    for at in ats
+                                ],
+                            )
+                            _store_some(f, square, f.gep(target, f.mul(X.i, pitch), el), pitch,
+                                        count, el)  # fmt: skip
+            else:
+                with f.loop(low, high) as X, f.loop(0, channels) as C:
+                    at = f.add(f.mul(X.i, step), f.mul(C.i, source_c))
+                    v = one.load(f.gep(origin, at, memory(d)), d)
+                    f.store(v, f.gep(f.gep(row, f.mul(X.i, pitch), el), C.i, el))
+    f.ret()
+
+
+def _store_some(
+    f: Function, square: list[Value], to: Value, pitch: Operand, count: Operand, element: str
+) -> None:
+    """The first `count` of the vectors, each whole, `pitch` elements apart."""
+    every = f.icmp("sge", count, len(square))
+    with f.if_else(every) as way:
+        for i, v in enumerate(square):
+            f.store(v, f.gep(to, f.mul(pitch, i), element))
+        way.otherwise()
+        for i, v in enumerate(square[:-1]):
+            with f.iff(f.icmp("slt", f.typed(i, "i64"), count)):
+                f.store(v, f.gep(to, f.mul(pitch, i), element))
+
+
+def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
+    """B[group][part][panel][k][column] from w, into scratch: the stage before."""
+    f = m.kernel("pack")
+    el, lanes, size = tile.element, tile.lanes, memory(d)
+    one, wide = Element(f, 1), Element(f, lanes)
+    in_memory = wide.memory_type(d)
+    pointers, scratch, h, ints = _open(f, 3 if biased else 2)
+    places = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
+    room = f.alloca(tile.type, lanes)
+    blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
+    low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), blocks))
+    with f.loop(low, high) as I:
+        channel = f.mul(f.rem(I.i, blocks), lanes)
+        last = f.min(f.add(channel, lanes), h["channels"])
+        panel = f.rem(f.div(I.i, blocks), h["panels"])
+        group = f.div(f.div(I.i, blocks), h["panels"])
+        column = f.mul(panel, tile.columns)
+        w = f.gep(pointers[2], f.mul(group, h["w_group"]), size)
+        with f.loop(0, tile.columns, lanes) as J:
+            # a missing column repeats the last one: its sums are thrown away
+            columns = [
+                f.mul(
+                    f.min(f.add(f.add(column, J.i), j), f.sub(h["columns"], 1)), h["w_column"]
+                )
+                for j in range(lanes)
+            ]  # fmt: skip
+            starts = [f.gep(w, c, size) for c in columns]
+            left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
+            mask = f.lane_mask(left, lanes)
+            with f.loop(0, h["parts"]) as P:
+                part = _part(f, ints, P.i)
+                at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
+                at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
+                to = f.gep(scratch, f.add(at, J.i), el)
+                place = f.gep(places, part["first_tap"], "i64")
+                for case in f.switch(h["pack"], range(PACK_ANY), PACK_ANY):
+                    if case == PACK_DEPTH:  # one part, its k adjacent
+                        stop = f.mul(last, part["part_taps"])
+                        with f.loop(f.mul(channel, part["part_taps"]), stop, lanes) as K:
+                            count = f.min(f.sub(stop, K.i), lanes)
+                            some = f.lane_mask(count, lanes)
+                            v = [f.masked_load(in_memory, f.gep(s, K.i, size), some)
+                                 for s in starts]  # fmt: skip
+                            square = transpose(f, [wide.from_memory(x, d) for x in v])
+                            target = f.gep(to, f.mul(K.i, tile.columns), el)
+                            _store_some(f, square, target, tile.columns, count, el)
+                        continue
+                    with f.loop(channel, last) as C:
+                        target = f.mul(f.mul(C.i, part["part_taps"]), tile.columns)
+                        target = f.gep(to, target, el)
+                        across = f.mul(C.i, h["w_channel"])
+                        if case == PACK_TAPS:
+                            ats = [f.gep(s, across, size) for s in starts]
+                            some = f.lane_mask(h["area"], lanes)
+                            v = [f.masked_load(in_memory, at, some) for at in ats]
+                            for i, x in enumerate(
+                                transpose(f, [wide.from_memory(x, d) for x in v])
+                            ):
+                                f.store(x, f.gep(room, i, tile.type), tile.align)
+                        with f.loop(0, part["part_taps"]) as T:
+                            tap = f.load("i64", f.gep(place, T.i, "i64"))
+                            to_row = f.gep(target, f.mul(T.i, tile.columns), el)
+                            if case == PACK_TAPS:
+                                v = f.load(tile.type, f.gep(room, tap, tile.type), tile.align)
+                                f.store(v, to_row)
+                            elif case == PACK_COLUMNS:
+                                at = f.gep(f.gep(w, across, size), f.add(column, J.i), size)
+                                v = f.masked_load(in_memory, f.gep(at, tap, size), mask)
+                                f.store(wide.from_memory(v, d), to_row)
+                            else:
+                                for j in range(lanes):
+                                    at = f.gep(starts[j], f.add(across, tap), size)
+                                    f.store(one.load(at, d), f.gep(to_row, j, el))
+    f.ret()
+
+
+def _emit_rows(m: Module, tile: Tile, d: dtype) -> None:
+    """`rows(out, c, bias, count, columns, out_w)`: out[pixel][channel], channels adjacent."""
+    names = [("i64", n) for n in ("count", "columns", "out_w")]
+    pointers = [
+        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
+    ]  # fmt: skip
+    f = m.function("rows", [*pointers, *names], internal=True)
+    out, c, bias, count, columns, out_w = (f.arg(n) for _, n in [*pointers, *names])
+    el, lanes, wide = tile.element, tile.lanes, Element(f, tile.lanes)
+    with f.loop(0, columns, lanes) as J:
+        mask = f.lane_mask(f.sub(columns, J.i), lanes)
+        shift = _bias(f, tile, d, f.gep(bias, J.i, memory(d)), bias, mask)
+        with f.loop(0, count) as P:
+            v = f.load(tile.type, f.gep(f.gep(c, f.mul(P.i, tile.columns), el), J.i, el))
+            v = wide.to_memory(wide.rounded(f.op("fadd", v, shift), d), d)
+            at = f.gep(out, f.add(f.mul(P.i, out_w), J.i), memory(d))
+            f.masked_store(v, at, mask)
+    f.ret()
+
+
+def _bias(f: Function, tile: Tile, d: dtype, at: Value, bias: Value, mask: Value) -> Value:
+    """A vector of the bias; -0.0, which leaves every sum as it is, where there is none."""
+    wide = Element(f, tile.lanes)
+    with f.if_else(f.icmp("ne", bias, Value("null", "ptr"))) as b:
+        loaded = wide.from_memory(f.masked_load(wide.memory_type(d), at, mask), d)
+        b.otherwise()
+    return b.merge(tile.type, loaded, const(tile.type, -0.0))
+
+
+def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
+    """`planes(out, c, bias, count, columns, out_c, out_w)`: out[channel][pixel] of one row."""
+    names = [("i64", n) for n in ("count", "columns", "out_c", "out_w")]
+    pointers = [
+        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
+    ]  # fmt: skip
+    f = m.function("planes", [*pointers, *names], internal=True)
+    out, c, bias, count, columns, out_c, out_w = (f.arg(n) for _, n in [*pointers, *names])
+    el, lanes = tile.element, tile.lanes
+    one, wide = Element(f, 1), Element(f, lanes)
+    room = f.alloca(tile.type, lanes)
+    with f.loop(0, columns, lanes) as J:
+        left = f.min(f.sub(columns, J.i), lanes)
+        mask = f.lane_mask(left, lanes)
+        shift = _bias(f, tile, d, f.gep(bias, J.i, memory(d)), bias, mask)
+        to = f.gep(out, f.mul(J.i, out_c), memory(d))
+        with f.loop(0, count, lanes) as P:
+            # a missing pixel repeats the last one: it is not stored
+            v = []
+            for i in range(lanes):
+                at = f.mul(f.min(f.add(P.i, i), f.sub(count, 1)), tile.columns)
+                value = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
+                v.append(wide.rounded(f.op("fadd", value, shift), d))
+            there = f.min(f.sub(count, P.i), lanes)
+            some = f.lane_mask(there, lanes)
+            start = f.gep(to, f.mul(P.i, out_w), memory(d))
+            square = transpose(f, v)
+            with f.if_else(f.icmp("eq", out_w, 1)) as way:
+                for j, value in enumerate(square):
+                    with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
+                        at = f.gep(start, f.mul(out_c, j), memory(d))
+                        f.masked_store(wide.to_memory(value, d), at, some)
+                way.otherwise()
+                for i, value in enumerate(square):
+                    f.store(value, f.gep(room, i, tile.type), tile.align)
+                with f.loop(0, left) as C, f.loop(0, there) as X:
+                    value = f.load(el, f.gep(f.gep(room, C.i, tile.type), X.i, el))
+                    at = f.add(f.mul(C.i, out_c), f.mul(X.i, out_w))
+                    one.store(value, f.gep(start, at, memory(d)), d)
+    f.ret()
