@@ -3,9 +3,10 @@
     python bench/convs.py [--threads 1] [--rounds 7] [--only 3x3] [--models]
 
 Needs torch beside Weft (`make bench` makes such an environment); onnxruntime joins the inference
-rows where it is installed.  Everything is interleaved in one process and a row gives medians: Weft's
-time and GFLOP/s, the share of the machine's measured fma peak, the peers' times (torch's tensors in
-NCHW, then channels_last) and the ratio of the best of them to Weft's: above 1 Weft is faster.
+rows where it is installed.  Everything is interleaved in one process and a row gives medians:
+Weft's time and GFLOP/s, the share of the machine's measured fma peak, the peers' times (torch's
+tensors in NCHW, then channels_last) and the ratio of the best of them to Weft's: above 1 Weft is
+faster.
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ def faces(case: Conv) -> dict[str, dict[str, Call]]:
     weight = data(case.out, case.channels // case.groups, case.kernel, case.kernel)
     geometry = ((case.stride,) * 2, (case.padding,) * 4, (1, 1), case.groups)
     size, kernel = (case.size,) * 2, (case.kernel,) * 2
+    sizes = ([case.stride] * 2, [case.padding] * 2, [1, 1])
     x, g, w = (weft.from_numpy(a) for a in (big, small, weight))
     found: dict[str, dict[str, Call]] = {
         "forward": {"weft": lambda: apply(Conv2d(*geometry), x, w)},
@@ -158,7 +160,6 @@ def faces(case: Conv) -> dict[str, dict[str, Call]]:
         tx, tg, tw = (
             torch.from_numpy(a).contiguous(memory_format=form) for a in (big, small, weight)
         )
-        sizes = ([case.stride] * 2, [case.padding] * 2, [1, 1])
 
         def backward(mask: list[bool], tx: Any = tx, tg: Any = tg, tw: Any = tw) -> Call:
             return lambda: torch.ops.aten.convolution_backward(
@@ -369,7 +370,9 @@ def main() -> None:
                 present = {k: v for k, v in calls.items() if v is not None}
                 report(name, flops, best, medians(present, args.rounds), 1e3)
         return
-    print(f"{'us':34s}{'weft':>10s}{'GFLOP/s':>8s}{'peak':>6s}{'torch':>10s}{'cl':>10s}{'ratio':>8s}")
+    print(
+        f"{'us':34s}{'weft':>10s}{'GFLOP/s':>8s}{'peak':>6s}{'torch':>10s}{'cl':>10s}{'ratio':>8s}"
+    )
     for case in CONVS:
         if args.only in case.name:
             for face, calls in faces(case).items():

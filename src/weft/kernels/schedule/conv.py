@@ -6,8 +6,7 @@
 Shapes: x (N, Ci, H, W), w (Co, Ci/groups, kh, kw), out (N, Co, OH, OW). One dtype for all: float64,
 float32, float16 or bfloat16, the halves computed in float32 and rounded once. A conv1d is one with
 H = kh = 1; a transposed convolution is `plan_conv2d_dx` (its output's size says the
-output_padding). Inputs may have any strides; outputs and the bias must be C-contiguous, else
-ValueError. The caller's type rule has refused kernels larger than the padded input; the planners
+output_padding). Images may have any strides; the bias must be C-contiguous, else ValueError. The caller's type rule has refused kernels larger than the padded input; the planners
 check that the shapes agree.
 
 Numbers: one accumulator an output, fma in increasing k = (ci, p, q) (the input gradient:
@@ -15,13 +14,13 @@ Numbers: one accumulator an output, fma in increasing k = (ci, p, q) (the input 
 last. Zero padding takes part as zeros. Nothing else matters to the bits: not the batch, threads,
 tiles, or the width of vectors.
 
-How: C[m, column] of a grid [image][y][x], cut in panels of columns. A thread copies what a *unit*
-(a band of rows of an image, or a few small images, of one group) needs into its slab (see
-`conv_pack`), packs panel after panel from it, multiplies by the weight rows, and stores. With one
-or two rows packing would cost more than it saves: the slab is read in place, and a depthwise
-convolution has a kernel of its own. The
-gradient with stride s is s*s dense convolutions, one for each residue of the input position modulo
-s (a *part*). Weights that are transposed, strided or halves are gathered into scratch first.
+How: with output channels enough, as `conv_wide` says. Else: C[m, column] of a grid [image][y][x],
+cut in panels of columns. A thread copies what a *unit* (a band of rows of an image, or a few small
+images, of one group) needs into its slab (see `conv_pack`), packs panel after panel from it,
+multiplies by the weight rows, and stores. With one or two rows packing would cost more than it
+saves: the slab is read in place, and a depthwise convolution has a kernel of its own. The gradient
+with stride s is s*s dense convolutions, one for each residue of the input position modulo s (a
+*part*). Weights that are transposed, strided or halves are gathered into scratch first.
 """
 
 from dataclasses import dataclass
@@ -30,30 +29,15 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
-from weft.kernels.schedule.conv_wide import fills_vectors, plan_wide
+from weft.kernels.schedule.conv_wide import Pair, Part, fills_vectors, plan_wide
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
 from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
-Pair = tuple[int, int]
 _SLAB = 640 << 10  # bytes of a thread's slab to stay below, so that slab and panel lie in L2
 _THIN = 2  # up to this many rows the slab is not packed
-
-
-@dataclass(frozen=True)
-class Part:
-    """A dense convolution at unit step.
-
-    Its grid of outputs, its taps (offset in the slab, offset in w), where it reads and writes.
-    """
-
-    grid: Pair
-    taps: tuple[Pair, ...]
-    source_at: int
-    out_at: int
-    out_step: Pair
 
 
 @dataclass(frozen=True)
@@ -164,8 +148,8 @@ def _wide(
     """The forward one with channels across the vector."""
     kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
     # a kernel of one row or column meets every stride-th of them only: the slab has no others
-    steps = tuple(s if k == 1 else 1 for s, k in zip(stride, kernel))
-    move = tuple(s // t for s, t in zip(stride, steps))
+    steps = (stride[0] if kernel[0] == 1 else 1, stride[1] if kernel[1] == 1 else 1)
+    move = (stride[0] // steps[0], stride[1] // steps[1])
     rows, columns = (
         max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, move, kernel, dilation)
     )

@@ -85,7 +85,7 @@ def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         base = f.select(f.icmp("ne", h["direct"], 0), origin, slab)
         skip = f.mul(U.i, h["unit_items"])
         with f.loop(0, h["parts"]) as P:
-            part = _part(f, ints, P.i)
+            part = read_part(f, ints, P.i)
             begin = f.max(f.sub(low, skip), part["first_item"])
             end = f.min(f.sub(high, skip), part["end_item"])
             with f.iff(f.icmp("slt", begin, end)):
@@ -182,7 +182,7 @@ def _emit_depthwise(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             shift = one.load(f.gep(pointers[3], group, memory(d)), d)
         shift = f.splat(shift, type)
         with f.loop(0, h["parts"]) as P:
-            part = _part(f, ints, P.i)
+            part = read_part(f, ints, P.i)
             first_tap = f.gep(taps, part["first_tap"], "i64")
             w = f.gep(weights, f.add(f.mul(group, h["a_group"]), part["a_at"]), el)
             whole = f.op("and", part["grid_h"], -_DEPTH_ROWS)
@@ -245,9 +245,12 @@ def _fill_tables(
         f.store(f.typed(f.mul(R.i, part["k"]), "i64"), f.gep(rows, R.i, "i64"))
 
 
-def _part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
-    words = f.words(f.gep(ints, f.mul(part, len(PART)), "i64"), 0, ["i64"] * len(PART))
-    return dict(zip(PART, words, strict=True))
+def read_part(
+    f: Function, ints: Value, part: Operand, names: tuple[str, ...] = PART
+) -> dict[str, Value]:
+    """The named ints of a part."""
+    words = f.words(f.gep(ints, f.mul(part, len(names)), "i64"), 0, ["i64"] * len(names))
+    return dict(zip(names, words, strict=True))
 
 
 def _emit_gather(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
@@ -262,7 +265,7 @@ def _emit_gather(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         at = f.add(f.mul(group, h["w_group"]), f.mul(row, h["w_row"]))
         source = f.gep(pointers[2], at, memory(d))
         with f.loop(0, h["parts"]) as P:
-            part = _part(f, ints, P.i)
+            part = read_part(f, ints, P.i)
             place = f.add(f.mul(group, h["a_group"]), part["a_at"])
             to = f.gep(scratch, f.add(place, f.mul(row, part["k"])), el)
             first_tap = f.gep(taps, part["first_tap"], "i64")

@@ -9,7 +9,7 @@ that is not the first is added to what C holds.
 from dataclasses import replace
 
 from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
+from weft.kernels.target.llvm import Module, Operand, Value, zero
 from weft.runtime import native
 
 _UNROLL = 2
@@ -34,10 +34,7 @@ def pixel_tile(element: str) -> Tile:
 
 def heights(tile: Tile) -> list[int]:
     """Rows that have a micro-kernel, tallest first; the rest after whole tiles takes each once."""
-    return [h for h in (14, 7, 6, 4, 3, 2, 1) if h <= tile.rows and h not in _SKIP[tile.rows]]
-
-
-_SKIP = {14: (6, 3), 6: (4,), 4: (3,)}
+    return {14: [14, 7, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
 
 
 def emit_tiles(m: Module, tile: Tile) -> None:

@@ -4,8 +4,8 @@ They serve groups with output channels enough to fill a vector; the others are p
 pixels across the vector. Both have the same bits.
 """
 
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
@@ -25,11 +25,23 @@ from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
-if TYPE_CHECKING:
-    from weft.kernels.schedule.conv import Pair, Part
-
+Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _PIXELS = 1024  # of a unit to stay below
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dense convolution at unit step.
+
+    Its grid of outputs, its taps (offset in the slab, offset in w), where it reads and writes.
+    """
+
+    grid: Pair
+    taps: tuple[Pair, ...]
+    source_at: int
+    out_at: int
+    out_step: Pair
 
 
 def fills_vectors(columns: int, d: D.dtype) -> bool:
@@ -47,8 +59,8 @@ def pixel_pitch(channels: int, tile: Tile) -> int:
 
 
 def plan_wide(
-    source: Layout, w: Layout, out: Layout, groups: int, parts: "tuple[Part, ...]",
-    slab: "tuple[Pair, Pair, Pair]", moves: "tuple[Pair, Pair]", weights: tuple[int, int, int],
+    source: Layout, w: Layout, out: Layout, groups: int, parts: tuple[Part, ...],
+    slab: tuple[Pair, Pair, Pair], moves: tuple[Pair, Pair], weights: tuple[int, int, int],
     *, biased: bool,
 ) -> Launch:  # fmt: skip
     """`parts` count places in pixels of the slab.
@@ -132,9 +144,7 @@ def plan_wide(
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
 
 
-def _pack(
-    w: Layout, parts: "tuple[Part, ...]", weights: tuple[int, int, int], tile: Tile
-) -> int:
+def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], tile: Tile) -> int:
     """Which elements of w that a panel holds are adjacent."""
     area = w.shape[2] * w.shape[3]
     dense = (w.strides[3] == 1 or w.shape[3] == 1) and (
@@ -142,9 +152,9 @@ def _pack(
     )
     if weights[1] == 1:
         return PACK_COLUMNS
-    if dense and weights[2] == area and len(parts) == 1:
-        if [t[1] for t in parts[0].taps] == list(range(area)):
-            return PACK_DEPTH
+    every = len(parts) == 1 and [t[1] for t in parts[0].taps] == list(range(area))
+    if dense and weights[2] == area and every:
+        return PACK_DEPTH
     return PACK_TAPS if dense and area <= tile.lanes else PACK_ANY
 
 

@@ -1,16 +1,17 @@
 """Convolution and its input gradient with channels across the vector: the kernel.
 
-`conv_wide` plans it; in `conv` are the definitions and the order of sums, which are the same here. A *unit* is a band of rows of an image, or a few
-small images, of one group. A thread copies what its unit needs into its slab, [image][row][column]
-[channel] with the zero border, whatever the strides of the source; then, for each panel of output
-channels and each block of k, runs the tiles of `conv_micro` over the unit's pixels. The weights are
-packed first, as [group][part][panel][k][column]. Outputs go out as they lie: rows of channels, or
-squares transposed.
+`conv_wide` plans it; in `conv` are the definitions and the order of sums, which are the same here.
+A *unit* is a band of rows of an image, or a few small images, of one group. A thread copies what
+its unit needs into its slab, [image][row][column][channel] with the zero border, whatever the
+strides of the source; then, for each panel of output channels and each block of k, runs the tiles
+of `conv_micro` over the unit's pixels. The weights are packed first, as [group][part][panel][k]
+[column]. Outputs go out as they lie: rows of channels, or squares transposed.
 
 The ints are HEAD, then PART for each part, then the taps' offsets in the slab, then in w.
 """
 
 from weft.core.dtype import BY_NAME, dtype
+from weft.kernels.schedule.conv_code import open_block, read_part
 from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import load_step, transpose
 from weft.kernels.schedule.tile import KC, Tile
@@ -49,23 +50,10 @@ def conv_wide_ir(name: str, *, biased: bool) -> str:
     return m.text()
 
 
-def _open(f: Function, inputs: int) -> tuple[list[Value], Value, dict[str, Value], Value]:
-    """The kernel's (out, inputs...), its scratch, its named ints, where the other ints start."""
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + inputs))
-    ints = f.gep(f.arg("args"), 4 + inputs, "i64")
-    head = dict(zip(HEAD, f.words(ints, 0, ["i64"] * len(HEAD)), strict=True))
-    return pointers[:-1], pointers[-1], head, f.gep(ints, len(HEAD), "i64")
-
-
-def _part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
-    words = f.words(f.gep(ints, f.mul(part, len(PART)), "i64"), 0, ["i64"] * len(PART))
-    return dict(zip(PART, words, strict=True))
-
-
 def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f = m.kernel("wide")
     el = tile.element
-    pointers, scratch, h, ints = _open(f, 3 if biased else 2)
+    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     out, source = pointers[:2]
     bias = pointers[3] if biased else Value("null", "ptr")
     taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
@@ -94,7 +82,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         skip = f.mul(U.i, h["unit_items"])
         y = f.mul(band, h["band"])
         with f.loop(0, h["parts"]) as P:
-            part = _part(f, ints, P.i)
+            part = read_part(f, ints, P.i, PART)
             begin = f.max(f.sub(low, skip), part["first_item"])
             end = f.min(f.sub(high, skip), part["end_item"])
             grid_h = f.max(f.min(f.sub(part["grid_h"], y), h["band"]), 0)
@@ -262,7 +250,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     el, lanes, size = tile.element, tile.lanes, memory(d)
     one, wide = Element(f, 1), Element(f, lanes)
     in_memory = wide.memory_type(d)
-    pointers, scratch, h, ints = _open(f, 3 if biased else 2)
+    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     places = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
     room = f.alloca(tile.type, lanes)
     blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
@@ -286,7 +274,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
             mask = f.lane_mask(left, lanes)
             with f.loop(0, h["parts"]) as P:
-                part = _part(f, ints, P.i)
+                part = read_part(f, ints, P.i, PART)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
                 to = f.gep(scratch, f.add(at, J.i), el)
