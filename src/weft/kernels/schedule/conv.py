@@ -6,8 +6,9 @@
 Shapes: x (N, Ci, H, W), w (Co, Ci/groups, kh, kw), out (N, Co, OH, OW). One dtype for all: float64,
 float32, float16 or bfloat16, the halves computed in float32 and rounded once. A conv1d is one with
 H = kh = 1; a transposed convolution is `plan_conv2d_dx` (its output's size says the
-output_padding). Images may have any strides; the bias must be C-contiguous, else ValueError. The caller's type rule has refused kernels larger than the padded input; the planners
-check that the shapes agree.
+output_padding). Images may have any strides; the bias must be C-contiguous, else ValueError. The
+caller's type rule has refused kernels larger than the padded input; the planners check that the
+shapes agree.
 
 Numbers: one accumulator an output, fma in increasing k = (ci, p, q) (the input gradient:
 (co, p, q), of the taps that reach the element) in blocks of 384, blocks added in order, the bias
@@ -29,7 +30,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
-from weft.kernels.schedule.conv_wide import Pair, Part, fills_vectors, plan_wide
+from weft.kernels.schedule.conv_wide import Pair, Part, fills_vectors, plan_wide, window
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
 from weft.kernels.target.element import register
@@ -147,22 +148,16 @@ def _wide(
 ) -> Launch:  # fmt: skip
     """The forward one with channels across the vector."""
     kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
-    # a kernel of one row or column meets every stride-th of them only: the slab has no others
-    steps = (stride[0] if kernel[0] == 1 else 1, stride[1] if kernel[1] == 1 else 1)
-    move = (stride[0] // steps[0], stride[1] // steps[1])
-    rows, columns = (
-        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, move, kernel, dilation)
-    )
-    taps = tuple(
-        (p * dilation[0] * columns + q * dilation[1], p * w.strides[2] + q * w.strides[3])
-        for p in range(kernel[0])
-        for q in range(kernel[1])
-    )
+    view = window(kernel, grid, stride, dilation)
+    places = [
+        p * w.strides[2] + q * w.strides[3] for p in range(kernel[0]) for q in range(kernel[1])
+    ]
+    taps = tuple(zip(view.taps, places, strict=True))
     part = Part(grid, taps, 0, 0, (out.strides[2], out.strides[3]))
     strides = (w.shape[0] // groups * w.strides[0], w.strides[0], w.strides[1])
     return plan_wide(
-        x, w, out, groups, (part,), ((rows, columns), padding, steps),
-        ((move[0] * columns, move[1]), move), strides, biased=biased,
+        x, w, out, groups, (part,), ((view.rows, view.columns), padding, view.steps),
+        ((view.move[0] * view.columns, view.move[1]), view.move), strides, biased=biased,
     )  # fmt: skip
 
 

@@ -7,37 +7,39 @@ Shapes and dtypes as in `conv`; g and x may have any strides. Numbers: one accum
 fma in increasing k = (n, oy, ox) in blocks of 384 (a block may go on in the next image), blocks
 added in order.
 
-How: transposed, rows (ci, p, q) times columns co. A block of g is packed into a panel of co
-columns; the rows are read in the slab, or in x itself, as segments that follow the rows of
-outputs, so x is never unrolled. Images pass through a ring of slabs. Threads take (group, panel,
-chunk of rows); each has the whole sum over k.
+How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
+and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
+panels of columns) and has the whole sum over k: block after block it copies the rows of x that
+the block meets into its slab, packs the block of g a panel at a time, and multiplies.
 """
 
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv import Pair, check, image_slab, need, tap_offsets
+from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import plan_depthwise_dw
-from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
-from weft.kernels.schedule.micro import emit_multiply
+from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
+from weft.kernels.schedule.conv_pack import runs, transpose
+from weft.kernels.schedule.conv_wide import pixel_pitch, window
+from weft.kernels.schedule.conv_wide_code import emit_slab
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import KC, Tile, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Module
+from weft.kernels.target.llvm import Function, Module, Operand, Value
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
-_SLAB = 400 << 10  # bytes of a thread's ring of slabs to stay below
-_ROWS = 768  # rows of a chunk, whose sums stay in L2
+_SLAB = 384 << 10  # bytes of a thread's slab to stay below
+_SUMS = 160 << 10  # and of its sums
 _HEAD = (
-    "groups", "rows", "row_chunk", "row_chunks", "part_taps", "columns", "panels", "channels",
-    "k", "area", "grid_h", "grid_w", "run_h", "run_w", "ring",
-    "source_n", "source_c", "source_h", "source_w", "direct", "height", "width",
-    "plane", "row_pitch", "phase_pitch", "phases", "slab_rows", "top", "left",
-    "image_pitch", "row_step", "g_n", "g_c", "g_h", "g_w",
-    "panel_at", "c_at", "table_at", "work_size",
+    "columns", "panels", "item_panels", "panel_chunks", "channels", "chunk", "chunks", "taps",
+    "items", "k", "area", "grid_h", "grid_w", "run_h", "run_w",
+    "source_n", "source_c", "source_h", "source_w", "height", "width",
+    "slab_columns", "pitch", "row_pitch", "piece_pitch", "halo", "step_y", "step_x", "top", "left",
+    "grid_step", "pixel_h", "pixel_w", "g_n", "g_c", "g_h", "g_w",
+    "b_at", "c_at", "rows_at", "table_at", "work_size",
 )  # fmt: skip
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 
@@ -51,54 +53,77 @@ def plan_conv2d_dw(
     if out.size == 0:
         return Launch(())
     d = D.from_np(out.dtype)
-    tile = tile_for(register(d))
-    size = tile.itemsize
+    tile = pixel_tile(register(d))
+    size, nr = tile.itemsize, tile.columns
     images, co, oh, ow = g.shape
     kernel = (out.shape[2], out.shape[3])
     if groups == co == x.shape[1] and groups > 1 and g.size:
         return plan_depthwise_dw(g, x, out, stride, padding, dilation)
-    taps, channels, columns = kernel[0] * kernel[1], out.shape[1], co // groups
-    slab, row_step, _, _ = image_slab(x, kernel, (oh, ow), stride, padding, dilation)
-    offsets = tap_offsets(slab, kernel, stride, dilation)
-    area = max(oh * ow, 1)
-    grid = (
-        (1, area) if slab.direct and kernel == (1, 1) and (row_step == ow or oh == 1) else (oh, ow)
-    )
-    run = (1, area) if g.strides[2] == ow * g.strides[3] or oh == 1 else (oh, ow)
-    ring = KC // area + 2
-    rows, panels = channels * taps, -(-columns // tile.columns)
-    fit = max(_SLAB // max(ring * slab.plane * size, 1), 1) * taps
-    work = 2 * g.size * rows + x.size + out.size
+    channels, columns, area = out.shape[1], co // groups, max(oh * ow, 1)
+    view = window(kernel, (oh, ow), stride, dilation)
+    taps = len(view.taps)
+    work = 2 * g.size * channels * taps + x.size + out.size
     parallel = work >= PARALLEL_WORK
-    workers = threads.get_num_threads() if parallel else 1
-    share = -(-rows // -(-2 * workers // (groups * panels)))
-    row_chunk = min(_ROWS, rows if slab.direct else fit, share)
-    row_chunk = min(-(-row_chunk // tile.rows) * tile.rows, rows)
-    image_pitch = (
-        x.strides[0] if slab.direct else min((row_chunk - 2) // taps + 2, channels) * slab.plane
-    )
-    panel_at = 0 if slab.direct else up(ring * image_pitch * size)
-    c_at = panel_at + up((KC + tile.lanes) * tile.columns * size)
-    table_at = c_at + up(row_chunk * tile.columns * size)
+    # of the slab: the pieces of images that a block of k meets
+    halo = view.rows - (max(oh, 1) - 1) * view.move[0]
+    lines = min(max(oh, 1), KC // max(ow, 1) + 2)
+    pieces = min((KC - 1) // area + 2, max(images, 1))
+    slab_pixels = pieces * ((lines - 1) * view.move[0] + halo) * view.columns
+    panels = -(-columns // nr)
+    chunk, item_panels = _share(
+        channels, panels, groups, threads.get_num_threads() if parallel else 1,
+        (_SLAB // (slab_pixels * size), _SUMS // (taps * nr * size)), tile.lanes,
+    )  # fmt: skip
+    chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
+    pitch = pixel_pitch(chunk, tile)
+    row_pitch = view.columns * pitch
+    piece_pitch = slab_pixels // pieces * pitch
+    rows = chunk * taps
+    run = (1, area) if g.strides[2] == ow * g.strides[3] or oh == 1 else (oh, ow)
+    b_at = up(pieces * piece_pitch * size)
+    c_at = b_at + up((KC + tile.lanes) * nr * size)
+    rows_at = c_at + up(item_panels * (rows + tile.lanes) * nr * size)
+    table_at = rows_at + up(8 * rows)
     head = {
-        "groups": groups, "rows": rows, "row_chunk": row_chunk, "row_chunks": -(-rows // row_chunk),
-        "part_taps": taps, "columns": columns, "panels": panels, "channels": channels,
-        "k": images * oh * ow, "area": area, "grid_h": max(grid[0], 1), "grid_w": max(grid[1], 1),
-        "run_h": max(run[0], 1), "run_w": max(run[1], 1), "ring": ring,
+        "columns": columns, "panels": panels, "item_panels": item_panels,
+        "panel_chunks": panel_chunks, "channels": channels, "chunk": chunk, "chunks": chunks,
+        "taps": taps, "items": groups * chunks * panel_chunks,
+        "k": images * oh * ow, "area": area, "grid_h": max(oh, 1), "grid_w": max(ow, 1),
+        "run_h": max(run[0], 1), "run_w": max(run[1], 1),
         "source_n": x.strides[0], "source_c": x.strides[1], "source_h": x.strides[2],
-        "source_w": x.strides[3], "direct": int(slab.direct),
-        "height": x.shape[2], "width": x.shape[3],
-        "plane": slab.plane, "row_pitch": slab.row_pitch, "phase_pitch": slab.phase_pitch,
-        "phases": slab.phases, "slab_rows": slab.rows, "top": slab.top, "left": slab.left,
-        "image_pitch": image_pitch, "row_step": row_step,
+        "source_w": x.strides[3], "height": x.shape[2], "width": x.shape[3],
+        "slab_columns": view.columns, "pitch": pitch, "row_pitch": row_pitch,
+        "piece_pitch": piece_pitch, "halo": halo, "step_y": view.steps[0], "step_x": view.steps[1],
+        "top": padding[0], "left": padding[1], "grid_step": view.move[0],
+        "pixel_h": view.move[0] * row_pitch, "pixel_w": view.move[1] * pitch,
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
-        "panel_at": panel_at, "c_at": c_at, "table_at": table_at,
-        "work_size": up(table_at + 8 * (2 * KC + row_chunk)),
+        "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
+        "work_size": up(table_at + 8 * KC),
     }  # fmt: skip
-    code = _kernels(d.name)
-    ints = (*(head[n] for n in _HEAD), *offsets)
-    stage = Stage(code["conv_dw"], parallel)
+    ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps))
+    stage = Stage(_kernels(d.name)["conv_dw"], parallel)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+
+
+def _share(
+    channels: int, panels: int, groups: int, workers: int, most: Pair, lanes: int
+) -> Pair:  # fmt: skip
+    """(channels, panels) of an item: what fits `most` (the slab, the sums), shared out evenly."""
+
+    def part(total: int, size: int) -> int:
+        return -(-total // -(-total // size))
+
+    chunk = part(channels, max(min(most) // lanes * lanes, lanes))
+    item_panels = part(panels, max(most[1] // chunk, 1))
+
+    def items() -> int:
+        return groups * -(-channels // chunk) * -(-panels // item_panels)
+
+    while items() < 4 * workers and items() % workers and item_panels > 1:
+        item_panels = part(panels, item_panels - 1)
+    while items() < 4 * workers and items() % workers and chunk > lanes:
+        chunk = up(part(channels, chunk - lanes), lanes)
+    return chunk, item_panels
 
 
 @cache
@@ -109,10 +134,10 @@ def _kernels(dtype: str) -> dict[str, int]:
 def conv_dw_ir(name: str) -> str:
     """The LLVM IR of the kernel of one dtype, for the host."""
     d = D.BY_NAME[name]
-    tile = tile_for(register(d))
+    tile = pixel_tile(register(d))
     m = Module(native.host().vector_bits)
-    emit_multiply(m, tile)
-    emit_plane(m, tile, d)
+    emit_tiles(m, tile)
+    emit_slab(m, tile, d)
     _emit_pack(m, tile, d)
     _emit_kernel(m, tile, d)
     return m.text()
@@ -120,71 +145,111 @@ def conv_dw_ir(name: str) -> str:
 
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("conv_dw")
-    el, one = tile.element, Element(f, 1)
+    el = tile.element
     (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
-    work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
-    panel, c, segments = (f.gep(work, h[n]) for n in ("panel_at", "c_at", "table_at"))
-    rows = f.gep(segments, 2 * KC, "i64")
-    direct = f.icmp("ne", h["direct"], 0)
-    low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), h["row_chunks"]))
+    slab = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    b, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
+    low, high = f.split(h["items"])
     with f.loop(low, high) as I:
-        row = f.mul(f.rem(I.i, h["row_chunks"]), h["row_chunk"])
-        count = f.min(f.sub(h["rows"], row), h["row_chunk"])
-        rest = f.div(I.i, h["row_chunks"])
-        column = f.mul(f.rem(rest, h["panels"]), tile.columns)
-        columns = f.min(f.sub(h["columns"], column), tile.columns)
-        group = f.div(rest, h["panels"])
-        channel = f.div(row, h["part_taps"])
-        channels = f.sub(f.add(f.div(f.add(row, f.sub(count, 1)), h["part_taps"]), 1), channel)
-        with f.loop(0, count) as R:
-            r = f.add(row, R.i)
-            at = f.mul(f.sub(f.div(r, h["part_taps"]), channel), h["plane"])
-            at = f.add(at, f.load("i64", f.gep(taps, f.rem(r, h["part_taps"]), "i64")))
-            f.store(f.typed(at, "i64"), f.gep(rows, R.i, "i64"))
+        panel = f.mul(f.rem(I.i, h["panel_chunks"]), h["item_panels"])
+        rest = f.div(I.i, h["panel_chunks"])
+        channel = f.mul(f.rem(rest, h["chunks"]), h["chunk"])
+        group = f.div(rest, h["chunks"])
+        channels = f.min(f.sub(h["channels"], channel), h["chunk"])
+        count = f.mul(channels, h["taps"])
+        with f.loop(0, h["taps"]) as T:
+            tap = f.load("i64", f.gep(taps, T.i, "i64"))
+            to = f.gep(rows, f.mul(T.i, channels), "i64")
+            with f.loop(0, channels) as C:
+                f.store(f.typed(f.add(tap, C.i), "i64"), f.gep(to, C.i, "i64"))
         first_channel = f.add(f.mul(group, h["channels"]), channel)
         origin = f.gep(x, f.mul(first_channel, h["source_c"]), memory(d))
-        base = f.select(direct, origin, work)
-        co = f.add(f.mul(group, h["columns"]), column)
+        last_panel = f.min(f.add(panel, h["item_panels"]), h["panels"])
+        sums = f.mul(count, tile.columns)
         # a sum without terms still runs once, and gives zeros
-        with f.loop(0, f.max(h["k"], 1), KC, carry=[("i64", 0)]) as K:
+        with f.loop(0, f.max(h["k"], 1), KC) as K:
             kc = f.min(f.sub(h["k"], K.i), KC)
-            end = f.div(f.add(f.add(K.i, kc), f.sub(h["area"], 1)), h["area"])
-            with (
-                f.iff(f.icmp("eq", h["direct"], 0)),
-                f.loop(K.carry[0], end) as N,
-                f.loop(0, channels) as C,
-            ):
-                place = f.add(
-                    f.mul(f.rem(N.i, h["ring"]), h["image_pitch"]), f.mul(C.i, h["plane"])
-                )
-                at = f.add(f.mul(N.i, h["source_n"]), f.mul(C.i, h["source_c"]))
-                f.call(
-                    "plane", "void", f.gep(work, place, el), f.gep(origin, at, memory(d)),
-                    h["slab_rows"], h["top"], h["height"], h["source_h"], h["source_w"],
-                    h["row_pitch"],
-                    h["phase_pitch"], h["phases"], h["left"], h["width"],
-                )  # fmt: skip
-            f.call(
-                "pack", "void", panel, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
-                h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
-            )  # fmt: skip
-            start = f.div(K.i, h["grid_w"])
-            for image, y, across, _, length in runs(f, K.i, kc, h["grid_h"], h["grid_w"]):
-                slot = f.select(direct, image, f.rem(image, h["ring"]))
-                at = f.add(f.add(f.mul(slot, h["image_pitch"]), f.mul(y, h["row_step"])), across)
-                number = f.sub(f.add(f.mul(image, h["grid_h"]), y), start)
-                segment = f.gep(segments, f.mul(number, 2), "i64")
-                f.store(f.typed(at, "i64"), segment)
-                f.store(f.typed(length, "i64"), f.gep(segment, 1, "i64"))
-            nseg = f.sub(f.div(f.add(f.add(K.i, kc), f.sub(h["grid_w"], 1)), h["grid_w"]), start)
+            _meet(f, tile, d, h, K.i, kc, (slab, origin, offsets), channels)
             first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
-            f.call("multiply", "void", base, rows, count, segments, nseg, panel, c, columns, first)
-            K.next = [end]
-        with f.loop(0, columns) as J, f.loop(0, count) as R:
-            value = f.load(el, f.gep(c, f.add(f.mul(R.i, tile.columns), J.i), el))
-            at = f.add(f.mul(f.add(co, J.i), h["rows"]), f.add(row, R.i))
-            one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)
+            with f.loop(panel, last_panel) as P:
+                column = f.mul(P.i, tile.columns)
+                columns = f.min(f.sub(h["columns"], column), tile.columns)
+                co = f.add(f.mul(group, h["columns"]), column)
+                f.call(
+                    "pack", "void", b, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
+                    h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
+                )  # fmt: skip
+                to = f.gep(c, f.mul(f.sub(P.i, panel), sums), el)
+                f.call("tiles", "void", slab, rows, count, offsets, kc, b, to, columns, first)
+        with f.loop(panel, last_panel) as P:
+            column = f.mul(P.i, tile.columns)
+            columns = f.min(f.sub(h["columns"], column), tile.columns)
+            co = f.add(f.mul(group, h["columns"]), column)
+            row = f.mul(h["channels"], h["taps"])
+            at = f.add(f.mul(co, row), f.mul(channel, h["taps"]))
+            source = f.gep(c, f.mul(f.sub(P.i, panel), sums), el)
+            _write(f, tile, d, f.gep(out, at, memory(d)), source, row, columns, channels, h["taps"])
     f.ret()
+
+
+def _meet(
+    f: Function, tile: Tile, d: D.dtype, h: dict[str, Value], k: Operand, kc: Operand,
+    memories: tuple[Value, Value, Value], channels: Operand,
+) -> None:  # fmt: skip
+    """Copy what the block of k meets to the slab, and note where each k lies in it."""
+    slab, origin, offsets = memories
+    first = f.div(k, h["area"])
+    end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
+    with f.loop(first, end) as N:
+        start = f.mul(N.i, h["area"])
+        low = f.sub(f.max(k, start), start)
+        high = f.min(f.sub(f.add(k, kc), start), h["area"])
+        y = f.div(low, h["grid_w"])
+        lines = f.sub(f.div(f.add(high, f.sub(h["grid_w"], 1)), h["grid_w"]), y)
+        place = f.mul(f.sub(N.i, first), h["piece_pitch"])
+        slab_rows = f.add(f.mul(f.sub(lines, 1), h["grid_step"]), h["halo"])
+        top = f.sub(h["top"], f.mul(f.mul(y, h["grid_step"]), h["step_y"]))
+        f.call(
+            "slab", "void", f.gep(slab, place, tile.element),
+            f.gep(origin, f.mul(N.i, h["source_n"]), memory(d)), slab_rows, h["slab_columns"],
+            channels, h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"],
+            h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
+        )  # fmt: skip
+        with f.loop(0, lines) as Y:
+            begin = f.mul(f.add(y, Y.i), h["grid_w"])
+            at = f.add(place, f.mul(Y.i, h["pixel_h"]))
+            to = f.gep(offsets, f.sub(f.add(start, begin), k), "i64")
+            stop = f.min(f.sub(high, begin), h["grid_w"])
+            with f.loop(f.max(f.sub(low, begin), 0), stop) as X:
+                value = f.add(at, f.mul(X.i, h["pixel_w"]))
+                f.store(f.typed(value, "i64"), f.gep(to, X.i, "i64"))
+
+
+def _write(
+    f: Function, tile: Tile, d: D.dtype, out: Value, c: Value, row: Operand, columns: Operand,
+    channels: Operand, taps: Operand,
+) -> None:  # fmt: skip
+    """out[column][channel][tap] = c[tap][channel][column], in transposed squares."""
+    el, lanes, wide = tile.element, tile.lanes, Element(f, tile.lanes)
+    single = f.icmp("eq", taps, 1)  # then channels, not taps, are what follows on one another
+    outer = f.select(single, f.typed(1, "i64"), channels)
+    inner = f.select(single, channels, taps)
+    step = f.select(single, f.typed(1, "i64"), channels)
+    with f.loop(0, outer) as C, f.loop(0, inner, lanes) as T, f.loop(0, columns, lanes) as J:
+        count = f.min(f.sub(inner, T.i), lanes)
+        some = f.lane_mask(count, lanes)
+        square = []
+        for i in range(lanes):
+            # a missing row repeats the last one: it is not stored
+            at = f.min(f.add(T.i, i), f.sub(inner, 1))
+            at = f.mul(f.add(C.i, f.mul(at, step)), tile.columns)
+            square.append(f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el)))
+        at = f.add(f.mul(J.i, row), f.add(f.mul(C.i, taps), T.i))
+        to = f.gep(out, at, memory(d))
+        for j, value in enumerate(transpose(f, square)):
+            with f.iff(f.icmp("slt", f.typed(j, "i64"), f.sub(columns, J.i))):
+                v = wide.to_memory(wide.rounded(value, d), d)
+                f.masked_store(v, f.gep(to, f.mul(row, j), memory(d)), some)
 
 
 def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
@@ -203,29 +268,42 @@ def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
     )
     el, lanes = tile.element, tile.lanes
     one, wide = Element(f, 1), Element(f, lanes)
-    dense = f.icmp("eq", stride_w, 1)
+    dense, near = f.icmp("eq", stride_w, 1), f.icmp("eq", stride_c, 1)
+    kind = f.select(dense, f.typed(1, "i64"), f.typed(2, "i64"))
+    kind = f.select(near, f.typed(0, "i64"), kind)
     for image, y, x, at, length in runs(f, k, kc, grid_h, grid_w):
         place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
         source = f.gep(g, place, memory(d))
         target = f.gep(panel, f.mul(at, tile.columns), el)
-        with f.if_else(dense) as b:
-            with f.loop(0, columns, lanes) as J:
-                # a missing column repeats the last one: its sums are thrown away
-                places = [
-                    f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c) for j in range(lanes)
-                ]
-                starts = [f.gep(source, p, memory(d)) for p in places]
-                with f.loop(0, length, lanes) as L:
-                    mask = f.lane_mask(f.sub(length, L.i), lanes)
-                    ats = [f.gep(s, L.i, memory(d)) for s in starts]
-                    v = [f.masked_load(wide.memory_type(d), at, mask) for at in ats]
-                    v = [wide.from_memory(x, d) for x in v]
-                    to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
-                    for i, row in enumerate(transpose(f, v)):
-                        f.store(row, f.gep(to, i * tile.columns, el), tile.align)
-            b.otherwise()
-            with f.loop(0, columns) as J, f.loop(0, length) as L:
-                at = f.add(f.mul(J.i, stride_c), f.mul(L.i, stride_w))
-                value = one.load(f.gep(source, at, memory(d)), d)
-                f.store(value, f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el))
+        for case in f.switch(kind, (0, 1), 2):
+            if case == 0:
+                with f.loop(0, columns, lanes) as J:
+                    mask = f.lane_mask(f.sub(columns, J.i), lanes)
+                    with f.loop(0, length) as L:
+                        at = f.gep(source, f.add(f.mul(L.i, stride_w), J.i), memory(d))
+                        v = f.masked_load(wide.memory_type(d), at, mask)
+                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
+                        f.store(wide.from_memory(v, d), to, tile.align)
+            elif case == 1:
+                with f.loop(0, columns, lanes) as J:
+                    # a missing column repeats the last one: its sums are thrown away
+                    places = [
+                        f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c)
+                        for j in range(lanes)
+                    ]
+                    starts = [f.gep(source, p, memory(d)) for p in places]
+                    with f.loop(0, length, lanes) as L:
+                        mask = f.lane_mask(f.sub(length, L.i), lanes)
+                        ats = [f.gep(s, L.i, memory(d)) for s in starts]
+                        v = [f.masked_load(wide.memory_type(d), at, mask) for at in ats]
+                        v = [wide.from_memory(x, d) for x in v]
+                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
+                        for i, row in enumerate(transpose(f, v)):
+                            f.store(row, f.gep(to, i * tile.columns, el), tile.align)
+            else:
+                with f.loop(0, columns) as J, f.loop(0, length) as L:
+                    at = f.add(f.mul(J.i, stride_c), f.mul(L.i, stride_w))
+                    value = one.load(f.gep(source, at, memory(d)), d)
+                    to = f.add(f.mul(L.i, tile.columns), J.i)
+                    f.store(value, f.gep(target, to, el))
     f.ret()

@@ -44,6 +44,37 @@ class Part:
     out_step: Pair
 
 
+@dataclass(frozen=True)
+class Window:
+    """How a convolution meets a slab of pixels.
+
+    The slab's rows and columns, the image's steps from one to the next, the slab's moves from
+    output to output, and where the taps of output (0, 0) lie.
+    """
+
+    rows: int
+    columns: int
+    steps: Pair
+    move: Pair
+    taps: tuple[int, ...]
+
+
+def window(kernel: Pair, grid: Pair, stride: Pair, dilation: Pair) -> Window:
+    """The slab that serves a grid of outputs."""
+    # a kernel of one row or column meets every stride-th of them only: the slab has no others
+    steps = (stride[0] if kernel[0] == 1 else 1, stride[1] if kernel[1] == 1 else 1)
+    move = (stride[0] // steps[0], stride[1] // steps[1])
+    rows, columns = (
+        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, move, kernel, dilation)
+    )
+    taps = [
+        p * dilation[0] * columns + q * dilation[1]
+        for p in range(kernel[0])
+        for q in range(kernel[1])
+    ]
+    return Window(rows, columns, steps, move, tuple(taps))
+
+
 def fills_vectors(columns: int, d: D.dtype) -> bool:
     """Whether a group of so many output channels is worth a vector of them."""
     return 2 * columns > tile_for(register(d)).lanes
