@@ -15,6 +15,7 @@ from weft.ops.factor import (
 )
 from weft.ops.least import lstsq, matrix_rank, pinv
 from weft.ops.linalg import (
+    LinAlgError,
     cholesky,
     cond,
     cross,
@@ -41,6 +42,7 @@ from weft.ops.linalg import (
 )
 
 __all__ = [
+    "LinAlgError",
     "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh",
     "householder_product", "inv", "inv_ex", "lstsq", "lu", "lu_factor", "lu_factor_ex",
     "lu_solve", "matmul", "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank",

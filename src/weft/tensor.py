@@ -345,6 +345,11 @@ class Tensor(Handle):
         return int(self._real_item("int"))
 
     def _real_item(self, kind: str) -> Any:
+        if self.numel() != 1:
+            raise ValueError(
+                "only one element tensors can be converted to Python scalars, this has "
+                f"{self.numel()}"
+            )
         x = self.item()
         if x.__class__ is not complex:
             return x

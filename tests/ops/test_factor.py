@@ -75,3 +75,27 @@ def test_lu_of_a_singular_matrix():
             call()
     with pytest.raises(RuntimeError, match=r"lu_factor: U\[2,2\] is zero"):
         L.lu_factor(a[1])
+
+
+def test_ex_functions_report_in_info_what_the_others_raise():
+    a = weft.stack([2 * weft.eye(2), weft.zeros(2, 2), weft.tensor([[1.0, 2.0], [2.0, 1.0]])])
+    inverse, info = L.inv_ex(a)
+    assert info.tolist() == [0, 1, 0] and info.dtype is weft.int32
+    assert inverse[0].tolist() == [[0.5, 0.0], [0.0, 0.5]] and inverse[1].isnan().all()
+    assert weft.allclose(inverse[2] @ a[2], weft.eye(2), atol=1e-6)
+    x, info = L.solve_ex(a, weft.ones(3, 2))
+    assert info.tolist() == [0, 1, 0] and x[0].tolist() == [0.5, 0.5] and x[1].isnan().all()
+    low, info = L.cholesky_ex(a)
+    assert info.tolist() == [0, 1, 2] and weft.allclose(low[0] @ low[0].mT, a[0])
+    assert L.cholesky_ex(a, upper=True).L[0].tolist() == low[0].T.tolist()
+    assert L.inv_ex(weft.zeros(2, 2)).info.item() == 1 and L.inv_ex(weft.eye(2)).info.item() == 0
+    assert L.inv_ex(weft.zeros(0, 2, 2)).info.shape == (0,)
+    for call in (L.inv_ex, L.cholesky_ex, lambda a, **kw: L.solve_ex(a, weft.ones(3, 2), **kw)):
+        with pytest.raises(L.LinAlgError, match=r"\(Batch element 1\)"):
+            call(a, check_errors=True)
+
+
+def test_a_good_matrix_of_a_batch_keeps_its_gradient():
+    a = weft.stack([2 * weft.eye(2), weft.zeros(2, 2)]).requires_grad_()
+    L.inv_ex(a).inverse[0].sum().backward()
+    assert a.grad[0].tolist() == [[-0.25, -0.25], [-0.25, -0.25]]

@@ -62,7 +62,9 @@ def _dtype_of(data: Any, a: np.ndarray) -> dt.dtype:
 def _unknown(data: Any) -> Exception:
     first = _first(data)
     if isinstance(first, str):
-        return TypeError(f"new(): invalid data type '{type(first).__name__}'")
+        if isinstance(data, str):
+            return TypeError(f"new(): invalid data type '{type(first).__name__}'")
+        return ValueError(f"too many dimensions '{type(first).__name__}'")
     return RuntimeError(f"Could not infer dtype of {type(first).__name__}")
 
 

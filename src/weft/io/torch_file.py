@@ -396,6 +396,8 @@ def load(
     if _is_path(f):
         with open(os.fspath(f), "rb") as file:
             return load(file, map_location, weights_only=weights_only, mmap=mmap)
+    if not f.read(1):
+        raise EOFError("load: the file is empty")
     if not zipfile.is_zipfile(f):
         raise RuntimeError("load: not a file of torch.save (a zip with data.pkl inside)")
     f.seek(0)

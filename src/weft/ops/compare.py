@@ -187,7 +187,7 @@ def _bits(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
     if d.category == dt.FLOAT:
-        raise RuntimeError(f"\"{name}_cpu\" not implemented for '{d.name}'")
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{d.spelled}'")
     y = apply(op, a, b)
     return y if out is None else out.copy_result(y)
 

@@ -31,8 +31,8 @@ class MatMul(Op):
             )
         if a.dtype is not b.dtype:
             raise RuntimeError(
-                f"expected m1 and m2 to have the same dtype, but got: {a.dtype.name} != "
-                f"{b.dtype.name}"
+                f"expected m1 and m2 to have the same dtype, but got: {_in_c(a.dtype)} != "
+                f"{_in_c(b.dtype)}"
             )
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2], op="matmul")
         return Type((*batch, a.shape[-2], b.shape[-1]), a.dtype)
@@ -92,7 +92,8 @@ class Linear(Op):
             )
         if x.dtype is not w.dtype:
             raise RuntimeError(
-                f"mat1 and mat2 must have the same dtype, but got {x.dtype.name} and {w.dtype.name}"
+                f"mat1 and mat2 must have the same dtype, but got "
+                f"{x.dtype.spelled} and {w.dtype.spelled}"
             )
         return Type((x.shape[0], w.shape[0]), x.dtype)
 
@@ -126,6 +127,17 @@ class Linear(Op):
 
     onnx = Onnx("Gemm", 13, build=onnx_rules.linear)
     samples = (sample((3, 4), (5, 4)), sample((1, 7), (2, 7)), sample((2, 0), (3, 0)))
+
+
+_C_NAMES = {
+    "float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16",
+    "int64": "long int", "int16": "short int", "int8": "signed char", "uint8": "unsigned char",
+}  # fmt: skip
+
+
+def _in_c(d: dt.dtype) -> str:
+    """A dtype as torch's message about matmul spells it."""
+    return _C_NAMES.get(d.name, d.name)
 
 
 def _matrix(t: Type) -> str:

@@ -233,7 +233,7 @@ def full(
 ) -> Any:
     """y[i] = fill_value; the dtype is the value's own unless given."""
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
-    d = dtype or dt.of_number(value)
+    d = _wanted(dtype, "full") or dt.of_number(value)
     if d.category == dt.COMPLEX:
         op = Full(_sizes((size,), "full"), float(value.real), d, float(value.imag))
     else:
@@ -242,6 +242,13 @@ def full(
     if out is not None:
         return out.copy_result(y)
     return finish(y, requires_grad, device, "full")
+
+
+def _wanted(dtype: Any, op: str) -> Any:
+    """The dtype asked for, if any; TypeError for what is none."""
+    if dtype is not None and not isinstance(dtype, dt.dtype):
+        raise TypeError(f"{op}(): argument 'dtype' must be torch.dtype, not {type(dtype).__name__}")
+    return dtype
 
 
 def _as(value: Any, d: dt.dtype) -> Any:
@@ -275,7 +282,7 @@ def empty(
     if "size" in kw:
         size = (kw.pop("size"),)
     shape = _sizes(size, "empty")
-    y = wrap(memory.empty(shape, (dtype or dt.get_default_dtype()).np))
+    y = wrap(memory.empty(shape, (_wanted(dtype, "empty") or dt.get_default_dtype()).np))
     return finish(y, requires_grad, device, "empty")
 
 

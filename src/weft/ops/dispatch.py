@@ -8,6 +8,7 @@ While a `weft.compile`d function runs, the recorder of this thread takes the cal
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Any
 
 import numpy as np
@@ -336,11 +337,32 @@ def types_of(args: tuple) -> list[Type]:
 
 
 def dtype_of(t: Handle) -> dt.dtype:
-    return dt.from_np(t._a.dtype) if t._ghost is None else t._ghost.dtype
+    try:
+        return dt.from_np(t._a.dtype) if t._ghost is None else t._ghost.dtype
+    except AttributeError:
+        raise no_tensor(t) from None
 
 
 def shape_of(t: Handle) -> tuple[int, ...]:
-    return t._a.shape if t._ghost is None else t._ghost.shape
+    try:
+        return t._a.shape if t._ghost is None else t._ghost.shape
+    except AttributeError:
+        raise no_tensor(t) from None
+
+
+def no_tensor(x: Any) -> Exception:
+    """What is said about an argument that should be a tensor: torch's words, the caller's names."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_name.startswith("_"):
+        frame = frame.f_back
+    code = frame.f_code
+    names = code.co_varnames[: code.co_argcount]
+    at = next((i for i, n in enumerate(names) if frame.f_locals.get(n) is x), 0)
+    argument = names[at] if names else "input"
+    return TypeError(
+        f"{code.co_name}(): argument '{argument}' (position {at + 1}) must be Tensor, "
+        f"not {type(x).__name__}"
+    )
 
 
 def type_of(a: Any) -> Type:

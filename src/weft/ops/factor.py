@@ -16,7 +16,20 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import take_along_dim
 from weft.ops.join import cat
 from weft.ops.least import pinv
-from weft.ops.linalg import _Matrix, _need, _t, cholesky, inv, solve, solve_triangular
+from weft.ops.linalg import (
+    CholeskyOf,
+    Info,
+    Inv,
+    Solve,
+    _Matrix,
+    _need,
+    _t,
+    cholesky,
+    inv,
+    solve,
+    solve_triangular,
+    solved,
+)
 from weft.ops.linalg import qr as _qr
 from weft.ops.linalg import svd as _svd
 from weft.ops.returns import (
@@ -281,27 +294,39 @@ def lu_solve(
 # ------------------------------------------------------------------------ with info
 
 
-def _info(A: Any) -> Any:
-    return zeros(shape_of(A)[:-2], dtype=dt.int32)
-
-
 def inv_ex(A: Any, *, check_errors: bool = False, out: Any = None) -> Any:
-    """(inverse, info); a singular matrix raises with or without check_errors."""
-    y = InvEx(inv(A), _info(A))
+    """(inverse, info): info the first pivot that is 0, from 1, or 0; NaN for a singular matrix.
+
+    LinAlgError for one with `check_errors`.
+    """
+    if check_errors:
+        inv(A.detach())
+    _need("inv_ex", A, square=True)
+    y = InvEx(apply(Inv(lenient=True), A), apply(Info(), A.detach()))
     return y if out is None else _into(out, y)
 
 
 def solve_ex(
     A: Any, B: Any, *, left: bool = True, check_errors: bool = False, out: Any = None
 ) -> Any:
-    """(result, info); a singular matrix raises with or without check_errors."""
-    y = SolveEx(solve(A, B, left=left), _info(A))
+    """(result, info), as inv_ex: NaN for a singular matrix; LinAlgError with `check_errors`."""
+    if check_errors:
+        solve(A.detach(), B.detach(), left=left)
+    y = SolveEx(solved(Solve(lenient=True), A, B, left=left), apply(Info(), A.detach()))
     return y if out is None else _into(out, y)
 
 
 def cholesky_ex(A: Any, *, upper: bool = False, check_errors: bool = False, out: Any = None) -> Any:
-    """(L, info); a matrix that is not positive-definite raises with or without check_errors."""
-    y = CholeskyEx(cholesky(A, upper=upper), _info(A))
+    """(L, info): info the order of the first leading minor that is not positive-definite, or 0.
+
+    L is NaN where info is not 0; LinAlgError with `check_errors`.
+    """
+    if check_errors:
+        cholesky(A.detach())
+    _need("cholesky_ex", A, square=True)
+    low = apply(CholeskyOf(lenient=True), A)
+    info = apply(Info(symmetric=True), A.detach())
+    y = CholeskyEx(_t(low) if upper else low, info)
     return y if out is None else _into(out, y)
 
 

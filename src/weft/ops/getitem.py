@@ -209,6 +209,8 @@ def _item(i: Any) -> Any:
         return _item(wrap(a.astype(np.int64) if not a.size else a if a.dtype.kind == "b" else _integers(a)))  # fmt: skip  # noqa: E501
     if hasattr(i, "__index__"):
         return operator.index(i)
+    if isinstance(i, str):
+        raise TypeError("new(): invalid data type 'str': a tensor's index is no name")
     raise IndexError(
         "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid "
         f"indices (got {type(i).__name__})"

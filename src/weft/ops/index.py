@@ -460,8 +460,8 @@ def embedding(
     if dtype_of(input) not in (dt.int64, dt.int32):
         raise RuntimeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
-            f"Long, Int; but got {dtype_of(input).name} instead (while checking arguments for "
-            "embedding)"
+            f"Long, Int; but got torch.{dtype_of(input).spelled}Tensor instead (while checking "
+            "arguments for embedding)"
         )
     if max_norm is not None:
         _shorten(weight, input, max_norm, norm_type)

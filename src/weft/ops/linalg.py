@@ -7,6 +7,7 @@ one array, of which the functions hand out views.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,20 +46,116 @@ class _Matrix(Op, abstract=True):
         return apply(self, x.movedim(dims[0], 0)), 0
 
 
-def _singular(op: str) -> RuntimeError:
-    return RuntimeError(
-        f"linalg.{op}: The input matrix is singular: the operation could not be completed."
+class LinAlgError(RuntimeError):
+    """A factorisation that the matrix does not have."""
+
+
+def _each(
+    fn: Callable, arrays: tuple[np.ndarray, ...], out: tuple, *, lenient: bool, said: Callable
+) -> np.ndarray:
+    """fn of every matrix of a batch, results of shape `out`.
+
+    Where LAPACK gives up: NaN when `lenient`, else LinAlgError in the words of `said(*matrices)`.
+    """
+    try:
+        return np.ascontiguousarray(fn(*arrays))
+    except np.linalg.LinAlgError:
+        lead = arrays[0].shape[:-2]
+        y = np.full((*lead, *out), np.nan, arrays[-1].dtype)
+        for place, i in enumerate(np.ndindex(*lead)):
+            try:
+                y[i] = fn(*(a[i] for a in arrays))
+            except np.linalg.LinAlgError:
+                if not lenient:
+                    op, why = said(*(a[i] for a in arrays))
+                    where = f"(Batch element {place}): " if lead else ""
+                    raise LinAlgError(f"{op}: {where}{why}") from None
+        return y
+
+
+def _no_inverse(x: np.ndarray) -> tuple[str, str]:
+    return "linalg.inv", (
+        f"The diagonal element {zero_pivot(x) or len(x)} is zero, the inversion could not be "
+        "completed because the input matrix is singular."
     )
 
 
-class Inv(_Matrix):
-    """y = x^-1"""
+def _no_solution(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
+    return "torch.linalg.solve", "The solver failed because the input matrix is singular."
+
+
+def _no_factor(x: np.ndarray) -> tuple[str, str]:
+    return "linalg.cholesky", (
+        "The factorization could not be completed because the input is not positive-definite (the "
+        f"leading minor of order {bad_minor(x)} is not positive-definite)."
+    )
+
+
+def zero_pivot(x: np.ndarray) -> int:
+    """The first row, from 1, whose pivot is 0 in the LU factorisation of a square x; else 0."""
+    u = x.astype(np.float64)
+    for k in range(len(u)):
+        row = k + int(np.argmax(np.abs(u[k:, k])))
+        if u[row, k] == 0:
+            return k + 1
+        u[[k, row]] = u[[row, k]]
+        u[k + 1 :] -= np.outer(u[k + 1 :, k] / u[k, k], u[k])
+    return 0
+
+
+def bad_minor(x: np.ndarray) -> int:
+    """The order of the first leading minor of x that is not positive-definite; else 0."""
+    for k in range(1, len(x) + 1):
+        try:
+            np.linalg.cholesky(x[:k, :k])
+        except np.linalg.LinAlgError:
+            return k
+    return 0
+
+
+class Info(_Matrix):
+    """y = what LAPACK reports of each matrix: 0 where all is well, else the first pivot that is 0
+    or (symmetric) the order of the first leading minor that is not positive-definite"""
+
+    symmetric: bool = False
+    nondiff = "an integer"
+
+    def type(self, x: Type) -> Type:
+        return Type(x.shape[:-2], dt.int32)
 
     def host(self, x: np.ndarray) -> np.ndarray:
+        y = np.zeros(x.shape[:-2], np.int32)
+        fails = np.linalg.cholesky if self.symmetric else np.linalg.inv
+        find = bad_minor if self.symmetric else zero_pivot
         try:
-            return np.ascontiguousarray(np.linalg.inv(x))
+            fails(x)
         except np.linalg.LinAlgError:
-            raise _singular("inv") from None
+            for i in np.ndindex(*y.shape):
+                try:
+                    fails(x[i])
+                except np.linalg.LinAlgError:
+                    y[i] = find(x[i]) or x.shape[-1]
+        return y
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        y = np.zeros(x.shape[:-2], np.int32)
+        for i in np.ndindex(*y.shape):
+            minors = [np.linalg.eigvalsh(x[i][:k, :k])[0] for k in range(1, x.shape[-1] + 1)]
+            bad = [k + 1 for k, least in enumerate(minors) if not least > 0]
+            y[i] = bad[0] if self.symmetric and bad else 0
+        return y
+
+    samples = (sample((3, 3)), sample((2, 1, 1), symmetric=True), sample((0, 0)))
+
+
+class Inv(_Matrix):
+    """y = x^-1; NaN for a singular x when `lenient`"""
+
+    lenient: bool = False
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        n = x.shape[-2:]
+        return _each(np.linalg.inv, (x,), n, lenient=self.lenient, said=_no_inverse)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.linalg.solve(x, np.broadcast_to(np.eye(x.shape[-1]), x.shape))
@@ -133,16 +230,16 @@ class SlogDetPair(_Matrix):
 
 
 class Solve(Op):
-    """y with a y = b, for batches of square a and of columns b"""
+    """y with a y = b, for batches of square a and columns b; NaN for a singular a if `lenient`"""
+
+    lenient: bool = False
 
     def type(self, a: Type, b: Type) -> Type:
         return Type((*a.shape[:-1], b.shape[-1]), b.dtype)
 
     def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        try:
-            return np.ascontiguousarray(np.linalg.solve(a, b))
-        except np.linalg.LinAlgError:
-            raise _singular("solve") from None
+        n = b.shape[-2:]
+        return _each(np.linalg.solve, (a, b), n, lenient=self.lenient, said=_no_solution)
 
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.linalg.inv(a) @ b
@@ -162,16 +259,16 @@ class Solve(Op):
 
 
 class CholeskyOf(_Matrix):
-    """y lower triangular with y y^T = x; reads the lower triangle, its gradient is symmetric"""
+    """y lower triangular with y y^T = x; reads the lower triangle, its gradient is symmetric.
+
+    NaN where x is not positive-definite when `lenient`.
+    """
+
+    lenient: bool = False
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        try:
-            return np.ascontiguousarray(np.linalg.cholesky(x))
-        except np.linalg.LinAlgError:
-            raise RuntimeError(
-                "linalg.cholesky: The factorization could not be completed because the input is "
-                "not positive-definite."
-            ) from None
+        n = x.shape[-2:]
+        return _each(np.linalg.cholesky, (x,), n, lenient=self.lenient, said=_no_factor)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.linalg.cholesky(x)
@@ -330,7 +427,7 @@ def _need(op: str, x: Any, *, square: bool = False) -> None:
 
 
 def inv(A: Any, *, out: Any = None) -> Any:
-    """A^-1; RuntimeError for a singular matrix."""
+    """A^-1; LinAlgError for a singular matrix."""
     _need("inv", A, square=True)
     y = apply(Inv(), A)
     return y if out is None else out.copy_result(y)
@@ -357,13 +454,18 @@ def logdet(input: Any) -> Any:
 
 
 def solve(A: Any, B: Any, *, left: bool = True, out: Any = None) -> Any:
-    """X with A X = B (X A = B without `left`); B a vector, or columns; RuntimeError if singular."""
+    """X with A X = B (X A = B without `left`); B a vector, or columns; LinAlgError if singular."""
+    y = solved(Solve(), A, B, left=left)
+    return y if out is None else out.copy_result(y)
+
+
+def solved(op: Solve, A: Any, B: Any, *, left: bool) -> Any:
+    """`solve` by an op of one's choice, lenient or not."""
     _need("solve", A, square=True)
     a, b = shape_of(A), shape_of(B)
     vector = len(b) == 1 or (len(b) == len(a) - 1 and b == a[:-1])
     if not left:
-        y = _t(solve(_t(A), _t(B)))
-        return y if out is None else out.copy_result(y)
+        return _t(solved(op, _t(A), _t(B), left=True))
     x = unsqueeze(B, -1) if vector else B
     if shape_of(x)[-2] != a[-1]:
         raise RuntimeError(
@@ -371,9 +473,8 @@ def solve(A: Any, B: Any, *, left: bool = True, out: Any = None) -> Any:
             f" and {shape_of(x)[-2]}x{shape_of(x)[-1]})"
         )
     lead = np.broadcast_shapes(a[:-2], shape_of(x)[:-2])
-    y = apply(Solve(), expand(A, (*lead, *a[-2:])), expand(x, (*lead, *shape_of(x)[-2:])))
-    y = squeeze(y, -1) if vector else y
-    return y if out is None else out.copy_result(y)
+    y = apply(op, expand(A, (*lead, *a[-2:])), expand(x, (*lead, *shape_of(x)[-2:])))
+    return squeeze(y, -1) if vector else y
 
 
 def solve_triangular(
@@ -389,7 +490,7 @@ def solve_triangular(
 
 
 def cholesky(A: Any, *, upper: bool = False, out: Any = None) -> Any:
-    """L lower triangular with L L^T = A; RuntimeError unless A is positive-definite."""
+    """L lower triangular with L L^T = A; LinAlgError unless A is positive-definite."""
     _need("cholesky", A, square=True)
     y = apply(CholeskyOf(), A)
     y = _t(y) if upper else y

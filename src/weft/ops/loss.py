@@ -19,7 +19,7 @@ from weft.core.types import Type, broadcast_shapes, numel
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
-from weft.ops.dispatch import apply, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.reduce import mean, sum
 from weft.ops.unary import abs, exp, log, log1p, relu
@@ -389,6 +389,10 @@ def binary_cross_entropy(
         raise ValueError(
             f"Using a target size (torch.Size({list(b)})) that is different to the input size "
             f"(torch.Size({list(a)})) is deprecated. Please ensure they have the same size."
+        )
+    if dtype_of(target) is not dtype_of(input):
+        raise RuntimeError(
+            f"Found dtype {dtype_of(target).spelled} but expected {dtype_of(input).spelled}"
         )
     inside = input._ghost is not None or bool(((input._a >= 0) & (input._a <= 1)).all())
     if not inside:

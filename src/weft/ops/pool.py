@@ -391,7 +391,14 @@ def _images(name: str, n: int, x: Any) -> tuple[Any, bool]:
                 f"{name}: Expected 2D or 3D (batch mode) tensor with optional 0 dim batch size for "
                 f"input, but got:{list(shape)}"
             )
-        raise RuntimeError("non-empty 3D or 4D (batch mode) tensor expected for input")
+        if name.startswith("avg"):  # torch reads the size of a dim that is not there
+            raise IndexError(
+                f"{name}: Dimension out of range: input is {list(shape)}, not 3D or 4D"
+            )
+        raise RuntimeError(
+            f"non-empty 3D or 4D (batch mode) tensor expected for input of {name}, got "
+            f"{list(shape)}"
+        )
     single = len(shape) == n + 1
     lead = ((1,) if single else ()) + shape[:-n]
     return reshape(x, (*lead, *(1,) * (2 - n), *shape[-n:])), single

@@ -267,7 +267,7 @@ def mean(
     if d.category < dt.FLOAT:
         raise RuntimeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "
-            f"complex dtype. Got: {d.name}"
+            f"complex dtype. Got: {d.spelled}"
         )
     shape = shape_of(input)
     dims = wrap_dims(dim, len(shape), "mean")

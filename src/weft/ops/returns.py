@@ -10,7 +10,7 @@ def _named(name: str, *fields: str) -> Any:
     made = namedtuple(name, fields)
 
     def show(self: Any) -> str:
-        parts = ",\n".join(f"{f}={getattr(self, f)}" for f in fields)
+        parts = ",\n".join(f"{f}={getattr(self, f)!r}" for f in fields)
         return f"torch.return_types.{name}(\n{parts})"
 
     made.__repr__ = show

@@ -54,7 +54,10 @@ def _spread(
     if isinstance(dim, bool):  # var(x, False): the second place is `unbiased`
         dim, unbiased = None, dim
     if dtype_of(input).category != dt.FLOAT:
-        raise RuntimeError(f"{op}: std and var only support floating point and complex dtypes")
+        raise RuntimeError(
+            f"{op}: std and var only support floating point and complex dtypes, not "
+            f"{dtype_of(input).spelled}"
+        )
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
     shape = shape_of(input)

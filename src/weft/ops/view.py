@@ -30,13 +30,15 @@ def shape_args(args: tuple, op: str, named: Any = None) -> tuple[int, ...]:
         if args:
             raise TypeError(f"{op}() received its sizes twice: {args} and {named}")
         args = (named,)
-    if len(args) == 1 and not isinstance(args[0], (int, np.integer)):
-        got = args[0]
-        args = tuple(got) if isinstance(got, (tuple, list)) else (got.__index__(),)
+    if len(args) == 1 and isinstance(args[0], (tuple, list)):
+        args = tuple(args[0])
     try:
         return tuple(int(a.__index__()) for a in args)
     except AttributeError:
-        raise TypeError(f"{op}(): sizes must be ints, got {args}") from None
+        kinds = ", ".join(type(a).__name__ for a in args)
+        raise TypeError(
+            f"{op}(): argument 'size' must be tuple of ints, not {args} ({kinds})"
+        ) from None
 
 
 def infer_shape(shape: tuple[int, ...], total: int) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.runtime import random_code
 from weft.runtime import random_dist as dist
 from weft.runtime.libm import libm
@@ -425,7 +426,7 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
 def _floating(dtype: object, kernel: str) -> np.dtype:
     dtype = _numpy_dtype(dtype)
     if dtype.kind in "iub":
-        raise NotImplementedError(f'"{kernel}" not implemented for {dtype}')
+        raise NotImplementedError(f"\"{kernel}\" not implemented for '{dt.from_np(dtype).spelled}'")
     return dtype
 
 

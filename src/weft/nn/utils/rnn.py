@@ -85,7 +85,10 @@ def pack_padded_sequence(
         n = n[order]
     steps, batch = (input.shape[1], input.shape[0]) if batch_first else input.shape[:2]
     if len(n) != batch:
-        raise RuntimeError(f"Expected `len(lengths)` to be equal to batch_size, but got {len(n)}")
+        raise RuntimeError(
+            f"Expected `len(lengths)` to be equal to batch_size, but got {len(n)} "
+            f"(batch_size={batch})"
+        )
     if len(n) == 0 or n[-1] <= 0 or n.min() <= 0:
         raise RuntimeError(
             "Length of all samples has to be greater than 0, but found an element in 'lengths' "
