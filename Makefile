@@ -8,7 +8,7 @@ ARGS ?=
 STAMP = $(VENV)/.weft-$(1)-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check laws golden bench conformance docs clean format
+.PHONY: help setup demo test check laws golden bench conformance packages docs clean format
 
 help: ## list the commands
 	@echo "Weft: make COMMAND (PYTHON=python3.13 chooses the interpreter, ARGS='...' is passed on)"
@@ -52,11 +52,14 @@ conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, a
 	$(PY) -m pytest -q tests/conformance
 	.venv-conformance/bin/python tools/conformance_ops.py --write $(ARGS)
 
+packages: .venv-packages/.installed ## timm, transformers, lightning and others on Weft (own environment, without torch)
+	WEFT_PACKAGES=1 .venv-packages/bin/python -m pytest -q tests/programs/test_packages.py --durations=0 $(ARGS)
+
 docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
 clean: ## remove environments, caches, runs and build products
-	rm -rf .venv .venv-conformance bench/.venv bench/.venv-* bench/.onnx build dist runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-conformance .venv-packages bench/.venv bench/.venv-* bench/.onnx build dist runs .pytest_cache .ruff_cache .hypothesis
 	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian's python3 may come without ensurepip: then the system's pip fills the environment.
@@ -87,4 +90,11 @@ bench/.venv-onnx/.installed: pyproject.toml
 .venv-conformance/.installed: pyproject.toml
 	@test -x .venv-conformance/bin/python || $(PYTHON) -m venv .venv-conformance
 	.venv-conformance/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0 expecttest hypothesis
+	@touch $@
+
+.venv-packages/.installed: pyproject.toml tests/programs/packages/requirements.txt
+	@test -x .venv-packages/bin/python || $(PYTHON) -m venv .venv-packages
+	@echo "installing Weft and the packages into .venv-packages (some minutes the first time)"
+	@.venv-packages/bin/python -m pip install --disable-pip-version-check -q -e '.[test]'
+	@.venv-packages/bin/python -m pip install --disable-pip-version-check -q --no-deps -r tests/programs/packages/requirements.txt
 	@touch $@

@@ -37,7 +37,8 @@ L.seed_everything(0, verbose=False)
 data = TensorDataset(torch.randn(64, 4), torch.randint(2, (64,)))
 model, folder = Classifier(), tempfile.mkdtemp()
 trainer = L.Trainer(
-    max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=folder
+    max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
+    enable_model_summary=False, default_root_dir=folder,
 )
 trainer.fit(model, DataLoader(data, 16, shuffle=True), DataLoader(data, 16))
 print({k: round(v.item(), 5) for k, v in trainer.callback_metrics.items()}, trainer.global_step)

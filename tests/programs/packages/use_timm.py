@@ -5,9 +5,9 @@ import torch
 
 for name, size in (
     ("resnet18", 64),
-    ("mobilenetv3_small_050", 64),
+    ("mobilenetv3_small_100", 64),
     ("efficientnet_b0", 64),
-    ("convnext_atto", 64),
+    ("convnext_tiny", 64),
     ("vit_tiny_patch16_224", 224),
     ("swin_tiny_patch4_window7_224", 224),
     ("mixer_s32_224", 224),
@@ -25,4 +25,4 @@ for name, size in (
     with torch.no_grad():
         out = model(x)
     size = sum(p.numel() for p in model.parameters())
-    print("rough", name, size, f"{loss.item():.4f}", [round(v, 3) for v in out[0].tolist()])
+    print(name, size, f"{loss.item():.4f}", [round(v, 3) for v in out[0].tolist()])
