@@ -16,7 +16,9 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 class Classifier(L.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+        )
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -37,8 +39,12 @@ L.seed_everything(0, verbose=False)
 data = TensorDataset(torch.randn(64, 4), torch.randint(2, (64,)))
 model, folder = Classifier(), tempfile.mkdtemp()
 trainer = L.Trainer(
-    max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False,
-    enable_model_summary=False, default_root_dir=folder,
+    max_epochs=2,
+    accelerator="cpu",
+    logger=False,
+    enable_progress_bar=False,
+    enable_model_summary=False,
+    default_root_dir=folder,
 )
 trainer.fit(model, DataLoader(data, 16, shuffle=True), DataLoader(data, 16))
 print({k: round(v.item(), 5) for k, v in trainer.callback_metrics.items()}, trainer.global_step)
