@@ -25,7 +25,7 @@ for name, size in (
     with torch.no_grad():
         out = model(x)
     size = sum(p.numel() for p in model.parameters())
-    # 8 numbers a channel in the last stage: what BatchNorm makes of rounding shows (torch's own loss
-    # in float64 is 0.4074, in float32 0.4071)
+    # 8 numbers a channel in the last stage: what BatchNorm makes of rounding shows (torch's own
+    # loss in float64 is 0.4074, in float32 0.4071)
     rough = "rough " if name == "efficientnet_b0" else ""
     print(rough + name, size, f"{loss.item():.4f}", [round(v, 3) for v in out[0].tolist()])
