@@ -13,9 +13,9 @@ from weft.ops.factor import (
     tensorinv,
     tensorsolve,
 )
+from weft.ops.lapack_info import LinAlgError
 from weft.ops.least import lstsq, matrix_rank, pinv
 from weft.ops.linalg import (
-    LinAlgError,
     cholesky,
     cond,
     cross,

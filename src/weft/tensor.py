@@ -346,13 +346,8 @@ class Tensor(Handle):
 
     def _real_item(self, kind: str) -> Any:
         if self.numel() != 1:
-            raise ValueError(
-                "only one element tensors can be converted to Python scalars, this has "
-                f"{self.numel()}"
-            )
+            raise ValueError("only one element tensors can be converted to Python scalars")
         x = self.item()
-        if x.__class__ is not complex:
-            return x
         if x.imag:
             raise RuntimeError(f"value cannot be converted to type {kind} without overflow")
         return x.real

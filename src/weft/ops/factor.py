@@ -15,10 +15,10 @@ from weft.ops.creation import eye, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import take_along_dim
 from weft.ops.join import cat
+from weft.ops.lapack_info import Info
 from weft.ops.least import pinv
 from weft.ops.linalg import (
     CholeskyOf,
-    Info,
     Inv,
     Solve,
     _Matrix,
