@@ -50,7 +50,7 @@ bench: bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/
 conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
 	$(PY) tools/conformance.py
 	$(PY) -m pytest -q tests/conformance
-	.venv-conformance/bin/python tools/conformance_ops.py --write $(ARGS)
+	PYTHONPATH=. .venv-conformance/bin/python -m tools.conformance_ops --write $(ARGS)
 
 packages: .venv-packages/.installed ## timm, transformers, lightning and others on Weft (own environment, without torch)
 	WEFT_PACKAGES=1 .venv-packages/bin/python -m pytest -q tests/programs/test_packages.py --durations=0 $(ARGS)

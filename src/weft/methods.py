@@ -162,7 +162,7 @@ def _inplace_form(name: str, fn: Callable) -> Callable:
 def _same(t: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
         return other.dtype is t.dtype
-    return other.__class__ in (int, float, bool) and t.dtype.category == dt.FLOAT
+    return other.__class__ in (int, float, bool) and t.dtype in (dt.float32, dt.float64)
 
 
 bind(METHODS)

@@ -392,8 +392,8 @@ class Tensor(Handle):
 
     __add__ = __radd__ = binary(_ADD, arithmetic.add)
     __sub__ = binary(_SUB, arithmetic.sub)
-    __mul__ = __rmul__ = binary(_MUL, arithmetic.mul)
-    __truediv__ = binary(_DIV, arithmetic.div)
+    __mul__ = __rmul__ = binary(_MUL, arithmetic.mul, halves=False)
+    __truediv__ = binary(_DIV, arithmetic.div, halves=False)
     __floordiv__ = general(arithmetic.floor_divide)
     __mod__ = general(arithmetic.remainder)
     __pow__ = general(arithmetic.pow)

@@ -44,6 +44,12 @@ from weft.ops.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
+from weft.ops.fractional import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from weft.ops.grid import affine_grid, grid_sample
 from weft.ops.index import embedding
 from weft.ops.loss import (
@@ -97,6 +103,7 @@ from weft.ops.pool_more import (
     local_response_norm,
     lp_pool1d,
     lp_pool2d,
+    lp_pool3d,
     max_pool3d,
     max_unpool1d,
     max_unpool2d,

@@ -206,6 +206,12 @@ class LazyConvTranspose2d(_LazyTransposed, conv.ConvTranspose2d):
     cls_to_become = conv.ConvTranspose2d
 
 
+class LazyConvTranspose3d(_LazyTransposed, conv.ConvTranspose3d):
+    """ConvTranspose3d; in_channels from the first input."""
+
+    cls_to_become = conv.ConvTranspose3d
+
+
 class _LazyNorm(LazyModuleMixin):
     """num_features from the first input."""
 

@@ -209,6 +209,59 @@ class LPPool2d(_LPPool):
         return self._pool(F.lp_pool2d, input)
 
 
+class LPPool3d(_LPPool):
+    """Power-mean pooling of (N, C, D, H, W) or (C, D, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._pool(F.lp_pool3d, input)
+
+
+class _FractionalMaxPool(Module):
+    """y = the largest of windows at random places; output_size or output_ratio says how many."""
+
+    dims = 0
+    pool: Any = None
+
+    def __init__(
+        self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
+        return_indices: bool = False, _random_samples: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size, self.output_size = kernel_size, output_size
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        if output_size is None and output_ratio is None:
+            raise ValueError(
+                f"{type(self).__name__} requires specifying either an output size, or a pooling "
+                "ratio"
+            )
+        if output_size is not None and output_ratio is not None:
+            raise ValueError("only one of output_size and output_ratio may be specified")
+        if output_ratio is not None and not isinstance(output_ratio, tuple | list):
+            output_ratio = (output_ratio,) * self.dims
+        self.output_ratio = output_ratio
+        if output_ratio is not None and not all(0 < r < 1 for r in output_ratio):
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def forward(self, input: Tensor) -> Any:
+        return type(self).pool(
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices,
+            self._random_samples,
+        )  # fmt: skip
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Fractional maximum of (N, C, H, W) or (C, H, W)."""
+
+    dims, pool = 2, staticmethod(F.fractional_max_pool2d)
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Fractional maximum of (N, C, D, H, W) or (C, D, H, W)."""
+
+    dims, pool = 3, staticmethod(F.fractional_max_pool3d)
+
+
 class _AdaptiveAvg(Module):
     """y = the mean of each cell when x is cut into `output_size` cells."""
 

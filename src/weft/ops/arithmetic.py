@@ -11,9 +11,10 @@ from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
 from weft.ops.cast import cast
+from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
-from weft.ops.promote import as_number, only_tensors, operands, unary
+from weft.ops.promote import HALVES, as_number, only_tensors, operands, unary
 
 PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
 BESIDE_NUMBER = (*PAIRS, sample((3, 4), 2.5))
@@ -226,6 +227,27 @@ def _binary(op: Any, name: str, a: Any, b: Any, *, floating: bool = False) -> An
     return apply(op, *operands(name, a, b, floating=floating))
 
 
+def _half_beside(a: Any, b: Any) -> dt.dtype | None:
+    """The half dtype of a tensor beside a number, or before a 0-dim float of more digits; or None.
+
+    torch takes products and quotients of these in float32: the number is not rounded to a half.
+    """
+    if a.__class__ is b.__class__ and dtype_of(a) is dtype_of(b):
+        return None
+    if not isinstance(a, Handle):
+        return dtype_of(b) if isinstance(b, Handle) and dtype_of(b) in HALVES else None
+    d = dtype_of(a)
+    if d not in HALVES or not isinstance(b, Handle):
+        return d if d in HALVES else None
+    wider = dtype_of(b).category == dt.FLOAT and dtype_of(b) not in HALVES
+    return d if wider and a.ndim and not b.ndim else None
+
+
+def _in_float32(function: Any, d: dt.dtype, *xs: Any) -> Any:
+    """function of the operands in float32, rounded once, to d."""
+    return cast(function(*(cast(x, dt.float32) if isinstance(x, Handle) else x for x in xs)), d)
+
+
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     """y = input + alpha * other, broadcast and promoted; bool + bool is `or`."""
     if alpha.__class__ is int and alpha == 1:
@@ -267,13 +289,24 @@ def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
 
 def mul(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input * other, broadcast and promoted; bool * bool is `and`."""
-    y = _binary(_MUL, "mul", input, other)
+    d = _half_beside(input, other)
+    y = _binary(_MUL, "mul", input, other) if d is None else _in_float32(mul, d, input, other)
     return y if out is None else out.copy_result(y)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = None) -> Any:
     """y = input / other; integers divide as floats.  rounding_mode: None, "trunc" or "floor"."""
-    if rounding_mode is None:
+    d = _half_beside(input, other)
+    if d is not None:
+        if isinstance(input, Handle) and input.ndim:
+            y = _in_float32(lambda a, b: div(a, b, rounding_mode=rounding_mode), d, input, other)
+        elif rounding_mode is None:  # torch: the reciprocal, a half, times the number
+            y = mul(div(full((), 1.0, dtype=d), other), input)
+        else:
+            a, b = operands("div", input, other)
+            a = a if isinstance(a, Handle) else full((), a, dtype=d)
+            y = div(a, b, rounding_mode=rounding_mode)
+    elif rounding_mode is None:
         y = _binary(_DIV, "div", input, other, floating=True)
     elif rounding_mode == "floor":
         y = floor_divide(input, other)
@@ -300,6 +333,10 @@ def trunc_divide(a: Any, b: Any) -> Any:
 
 def floor_divide(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = floor(input / other); ZeroDivisionError becomes RuntimeError for integers."""
+    d = _half_beside(input, other)
+    if d is not None and isinstance(input, Handle) and input.ndim:
+        y = _in_float32(floor_divide, d, input, other)
+        return y if out is None else out.copy_result(y)
     a, b = operands("floor_divide", input, other)
     _refuse_zero(b, "floor_divide")
     y = apply(_FLOORDIV, a, b)

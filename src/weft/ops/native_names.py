@@ -11,8 +11,10 @@ from weft.core.types import numel
 from weft.ops.contract import linear
 from weft.ops.creation import empty, ones, zeros
 from weft.ops.dispatch import dtype_of, shape_of
+from weft.ops.getitem import index_put
 from weft.ops.grid import grid_sample
 from weft.ops.index import index_select
+from weft.ops.join import cat
 from weft.ops.loss_class import cross_entropy
 from weft.ops.norm import batch_norm, group_norm, layer_norm
 from weft.ops.pad import pad
@@ -35,6 +37,13 @@ def grid_sampler_2d(
     """F.grid_sample with its modes by number."""
     modes = _MODES[interpolation_mode], _PADDING[padding_mode]
     return grid_sample(input, grid, *modes, align_corners)
+
+
+def grid_sampler_3d(
+    input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Any:
+    """F.grid_sample of volumes with its modes by number."""
+    return grid_sampler_2d(input, grid, interpolation_mode, padding_mode, align_corners)
 
 
 def _statistics(x: Any, dims: tuple[int, ...], eps: float) -> tuple[Any, Any]:
@@ -75,6 +84,42 @@ def native_batch_norm(
     mean, scale = _statistics(x, dims, eps)
     channels = (shape_of(x)[1],)
     return y, reshape(mean, channels), reshape(scale, channels)
+
+
+def _native_batch_norm_legit(
+    input: Any, weight: Any, bias: Any, *rest: Any, out: Any = None, **kw: Any
+) -> tuple:
+    """native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps);
+    the running ones may be left out."""
+    rest = rest if len(rest) + len(kw) == 5 else (None, None, *rest)
+    return native_batch_norm(input, weight, bias, *rest, **kw)
+
+
+def _chunk_cat(tensors: Any, dim: int, num_chunks: int, *, out: Any = None) -> Any:
+    """Each tensor cut into num_chunks along dim (filled up with zeros), flattened from dim on, and
+    all joined: (..., num_chunks, size)."""
+    parts = []
+    for x in tensors:
+        n = shape_of(x)[dim]
+        size = -(-n // num_chunks)
+        x = pad(x, (0, 0) * (len(shape_of(x)) - dim - 1) + (0, size * num_chunks - n))
+        parts.append(reshape(x, (*shape_of(x)[:dim], num_chunks, -1)))
+    y = cat(parts, dim + 1)
+    return y if out is None else out.copy_result(y)
+
+
+def _unsafe_masked_index(input: Any, mask: Any, indices: Any, fill: Any) -> Any:
+    """input[indices] where mask, else fill; what the mask hides may point anywhere."""
+    at = [None if i is None else i.clamp(0, n - 1)
+          for i, n in zip(indices, shape_of(input), strict=False)]  # fmt: skip
+    return input[tuple(slice(None) if i is None else i for i in at)].where(mask, fill)
+
+
+def _unsafe_masked_index_put_accumulate(input: Any, mask: Any, indices: Any, values: Any) -> Any:
+    """input with values added at indices where mask; the rest may point anywhere."""
+    at = tuple(None if i is None else i.clamp(-n, n - 1)
+               for i, n in zip(indices, shape_of(input), strict=False))  # fmt: skip
+    return index_put(input, at, values.where(mask, 0), accumulate=True)
 
 
 def empty_strided(

@@ -417,6 +417,8 @@ def batch_norm(
     shape = shape_of(input)
     if shape == (0,):
         return input.clone()  # torch takes a vector of nothing
+    if training and eps <= 0:
+        raise ValueError(f"batch_norm eps must be positive, but got {eps}")
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm: expected at least 2 dims, got input of size {list(shape)}")
     if training:
@@ -450,7 +452,7 @@ def _from_batch(
     with _off_tape():
         m, v = _statistics(x, dims, count)
         r = rsqrt(v + eps)
-        if running_mean is not None or running_var is not None:
+        if count and (running_mean is not None or running_var is not None):
             batch = [a if 0 in dims else _mean(a, (0,), shape[0]) for a in (m, v)]
             _move_statistics(running_mean, running_var, *batch, momentum, count)  # pyright: ignore[reportCallIssue]
     w, b = (_per_channel(a, len(shape)) for a in _affine(x, (shape[1],), weight, bias))

@@ -40,8 +40,14 @@ def is_operand(x: Any) -> bool:
     )
 
 
-def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The operator method of `op`, whose room's function is `function`."""
+def binary(
+    op: Op, function: Callable[[Any, Any], Any], *, halves: bool = True
+) -> Callable[[Any, Any], Any]:
+    """The operator method of `op`, whose room's function is `function`.
+
+    Without `halves`, a float16 tensor beside a number is left to the function.
+    """
+    beside_number = "efd" if halves else "fd"
     host, classes = op.host, _plain
     tracked = op.nondiff is None
     keeps = dispatch.kept_of(op) if tracked else []
@@ -98,7 +104,7 @@ def binary(op: Op, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], 
             if state.recorder is None:
                 a = self._a
                 d = a.dtype
-                if d.kind == "f" and a.size <= SMALL:
+                if d.char in beside_number and a.size <= SMALL:
                     if other.__class__ is int:
                         other = float(other)
                     number = number_array(other, d)

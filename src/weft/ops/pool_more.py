@@ -179,7 +179,8 @@ def _power_mean(
     x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool, n: int
 ) -> Any:
     """(sum of x^p over each window)^(1/p)"""
-    average, largest = ((avg_pool1d, max_pool1d), (avg_pool2d, max_pool2d))[n - 1]
+    pairs = ((avg_pool1d, max_pool1d), (avg_pool2d, max_pool2d), (avg_pool3d, max_pool3d))
+    average, largest = pairs[n - 1]
     if norm_type == math.inf:
         return largest(abs(x), kernel_size, stride, 0, 1, ceil_mode)
     if norm_type == -math.inf:
@@ -201,6 +202,13 @@ def lp_pool2d(
 ) -> Any:
     """(sum of x^p over each window)^(1/p) of (N, C, H, W) or (C, H, W)."""
     return _power_mean(input, norm_type, kernel_size, stride, ceil_mode, 2)
+
+
+def lp_pool3d(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Any:
+    """(sum of x^p over each window)^(1/p) of (N, C, D, H, W) or (C, D, H, W)."""
+    return _power_mean(input, norm_type, kernel_size, stride, ceil_mode, 3)
 
 
 def _unpool(

@@ -13,6 +13,16 @@ from weft.ops.cast import cast
 from weft.ops.creation import Full
 from weft.ops.dispatch import NUMBERS, apply, apply_to_one, dtype_of
 
+HALVES = (dt.float16, dt.bfloat16)
+
+
+def apply_widened(op: Op, xs: list) -> Any:
+    """`op` on operands of one dtype; halves are computed in float32 and rounded once, as torch."""
+    d = next(dtype_of(x) for x in xs if isinstance(x, Handle))
+    if d not in HALVES:
+        return apply(op, *xs)
+    return cast(apply(op, *(cast(x, dt.float32) if isinstance(x, Handle) else x for x in xs)), d)
+
 
 def result_type(*args: Any) -> dt.dtype:
     """The dtype that an operation on these tensors and Python numbers computes in."""

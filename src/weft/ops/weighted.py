@@ -11,9 +11,8 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import sample
-from weft.ops.dispatch import apply
 from weft.ops.kinds import Elementwise
-from weft.ops.promote import operands
+from weft.ops.promote import apply_widened, operands
 
 
 class Addcmul(Elementwise):
@@ -73,7 +72,7 @@ class Lerp(Elementwise):
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 * tensor2, broadcast and promoted."""
-    y = apply(_ADDCMUL, *operands("addcmul", input, tensor1, tensor2, value))
+    y = apply_widened(_ADDCMUL, operands("addcmul", input, tensor1, tensor2, value))
     return y if out is None else out.copy_result(y)
 
 
@@ -84,7 +83,7 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
             "Integer division with addcdiv is no longer supported, and in a future release "
             "addcdiv will perform a true division of tensor1 and tensor2."
         )
-    y = apply(_ADDCDIV, *operands("addcdiv", input, tensor1, tensor2, value))
+    y = apply_widened(_ADDCDIV, operands("addcdiv", input, tensor1, tensor2, value))
     return y if out is None else out.copy_result(y)
 
 
@@ -92,7 +91,7 @@ def lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
     """y = input + weight * (end - input); the weight is a number or a tensor."""
     if not input.is_floating_point():
         raise RuntimeError(f'"lerp_kernel_scalar" not implemented for {input.dtype}')
-    y = apply(_LERP, *operands("lerp", input, end, weight))
+    y = apply_widened(_LERP, operands("lerp", input, end, weight))
     return y if out is None else out.copy_result(y)
 
 

@@ -8,6 +8,7 @@ torch's does, and `load_state_dict()` takes either.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -163,9 +164,11 @@ class Optimizer:
                 )
             param_group.setdefault(name, value)
         if len({id(p) for p in params}) != len(params):
-            raise ValueError(
-                "optimizer contains a parameter group with duplicate parameters; a parameter may "
-                "appear only once"
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; in future, this "
+                "will cause an error; see github.com/pytorch/pytorch/issues/40967 for more "
+                "information",
+                stacklevel=3,
             )
         taken = {id(p) for g in self.param_groups for p in g["params"]}
         if any(id(p) in taken for p in params):
