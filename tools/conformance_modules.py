@@ -215,9 +215,8 @@ def compare_steps(info: Any, ours: Any, given: Any, kind: Any) -> bool:
     def slope(opt: Any, ps: list, gs: list) -> Callable[[], Any]:
         def closure() -> Any:
             opt.zero_grad()
-            loss = sum(
-                ((p - g) ** 4).sum() + ((p - g) ** 2).sum() for p, g in zip(ps, gs, strict=True)
-            )
+            gaps = [p - g for p, g in zip(ps, gs, strict=True)]
+            loss = sum((d * d + 1).log().sum() for d in gaps)
             loss.backward()
             return loss
 

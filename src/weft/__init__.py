@@ -211,7 +211,7 @@ _HOMES = {
     "ops.native_names": "constant_pad_nd empty_permuted empty_strided grid_sampler_2d "
     "grid_sampler_3d _chunk_cat _native_batch_norm_legit _unsafe_masked_index "
     "_unsafe_masked_index_put_accumulate native_batch_norm native_group_norm native_layer_norm",
-    "ops.fractional": "segment_reduce",
+    "ops.fractional": "segment_reduce _segment_reduce",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",
     "compat.torch_.settings": "are_deterministic_algorithms_enabled "
     "get_default_device get_float32_matmul_precision get_num_interop_threads "

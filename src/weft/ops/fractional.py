@@ -88,6 +88,8 @@ def _pool(
     batch, channels = shape_of(x)[:2]
     if samples is None:
         samples = rand(batch, channels, n, dtype=dtype_of(input))
+    elif shape_of(samples)[0] > batch and shape_of(samples)[1:] == (channels, n):
+        samples = narrow(samples, 0, 0, batch)
     elif shape_of(samples) != (batch, channels, n):
         raise RuntimeError(
             f"{name}(): Expect _random_samples of shape {[batch, channels, n]}, got "
@@ -191,3 +193,6 @@ def _segment(x: Any, reduce: str, initial: Any) -> Any:
         return y
     kept = (y >= initial) if reduce == "max" else (y <= initial)
     return where(kept | (y != y), y, float(initial))
+
+
+_segment_reduce = segment_reduce

@@ -45,6 +45,10 @@ def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothin
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
     shape = _check_classes(x, target, weight)
+    if weight is not None and dtype_of(weight) is not dtype_of(x):
+        raise RuntimeError(
+            f"expected scalar type {dtype_of(x).spelled} but found {dtype_of(weight).spelled}"
+        )
     if len(shape_of(x)) == 1:
         x, target = unsqueeze(x, 0), unsqueeze(target, 0)
     target = cast(target, dt.int64)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.types import numel
+from weft.core.types import numel, wrap_dim
+from weft.ops.cast import cast
 from weft.ops.contract import linear
 from weft.ops.creation import empty, ones, zeros
 from weft.ops.dispatch import dtype_of, shape_of
@@ -99,6 +100,7 @@ def _chunk_cat(tensors: Any, dim: int, num_chunks: int, *, out: Any = None) -> A
     """Each tensor cut into num_chunks along dim (filled up with zeros), flattened from dim on, and
     all joined: (..., num_chunks, size)."""
     parts = []
+    dim = wrap_dim(dim, len(shape_of(tensors[0])), "_chunk_cat")
     for x in tensors:
         n = shape_of(x)[dim]
         size = -(-n // num_chunks)
@@ -119,7 +121,7 @@ def _unsafe_masked_index_put_accumulate(input: Any, mask: Any, indices: Any, val
     """input with values added at indices where mask; the rest may point anywhere."""
     at = tuple(None if i is None else i.clamp(-n, n - 1)
                for i, n in zip(indices, shape_of(input), strict=False))  # fmt: skip
-    return index_put(input, at, values.where(mask, 0), accumulate=True)
+    return index_put(input, at, cast(values.where(mask, 0), dtype_of(input)), accumulate=True)
 
 
 def empty_strided(
