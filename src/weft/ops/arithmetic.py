@@ -234,6 +234,8 @@ def _half_beside(a: Any, b: Any) -> dt.dtype | None:
     """
     if a.__class__ is b.__class__ and dtype_of(a) is dtype_of(b):
         return None
+    if a.__class__ is complex or b.__class__ is complex:
+        return None
     if not isinstance(a, Handle):
         return dtype_of(b) if isinstance(b, Handle) and dtype_of(b) in HALVES else None
     d = dtype_of(a)
