@@ -69,6 +69,7 @@ LAYERS = {
     "alpha dropout": lambda: nn.AlphaDropout(0.3),
     "rnn": lambda: First(nn.RNN(12, 4, 2, batch_first=True, dropout=0.2)),
     "lstm": lambda: First(nn.LSTM(12, 4, bidirectional=True, proj_size=2)),
+    "lstm at once": lambda: First(nn.LSTM(12, 9, 2, bidirectional=True, batch_first=True)),
     "attention": lambda: Self(nn.MultiheadAttention(12, 3, dropout=0.2, batch_first=True)),
     "decoder": lambda: Twice(nn.TransformerDecoderLayer(12, 3, 8, 0.1, batch_first=True)),
     "encoder": lambda: nn.TransformerEncoder(

@@ -140,3 +140,93 @@ def test_weights_are_listed_by_layer():
     assert len(layer.all_weights) == 4 and len(layer.all_weights[0]) == 5
     assert layer.all_weights[3][0] is layer.weight_ih_l1_reverse
     layer.flatten_parameters()
+
+
+def by_steps(layer, x, state):
+    """An LSTM's layer by its formulas, one step at a time: (all h, the last h and c)."""
+    outs, ends = [], []
+    for d, suffix in enumerate(("", "_reverse")[: 1 + layer.bidirectional]):
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w_ih, w_hh, b_ih, b_hh = (getattr(layer, f"{n}_l0{suffix}") for n in names)
+        h, c = (s[d] for s in state)
+        ys = []
+        for step in x.flip(0) if d else x:
+            a = step @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh
+            i, f, g, o = a.chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            ys.append(h)
+        outs.append(weft.stack(ys[::-1] if d else ys))
+        ends.append((h, c))
+    return weft.cat(outs, -1), tuple(weft.stack(list(e)) for e in zip(*ends, strict=True))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3, 5, 7), (1, 1, 2, 3), (6, 13, 3, 20), (3, 8, 2, 33)])
+def test_a_whole_lstm_has_the_gradients_of_its_steps(shape, bidirectional):
+    steps, rows, width, hidden = shape
+    layer = nn.LSTM(width, hidden, bidirectional=bidirectional, dtype=weft.float64)
+    rng = np.random.default_rng(3)
+    draw = lambda *s: weft.tensor(rng.standard_normal(s), requires_grad=True)
+    d = 1 + bidirectional
+    x, h, c = draw(steps, rows, width), draw(d, rows, hidden), draw(d, rows, hidden)
+    weights = [rng.standard_normal((steps, rows, d * hidden)), *rng.standard_normal((2, *h.shape))]
+
+    def run(forward):
+        y, (hn, cn) = forward(x, (h, c))
+        total = sum((o * weft.tensor(w)).sum() for o, w in zip((y, hn, cn), weights, strict=True))
+        wanted = [x, h, c, *layer.parameters()]
+        first = weft.autograd.grad(total, wanted, create_graph=True)
+        second = weft.autograd.grad(sum((g * g).sum() for g in first), wanted)
+        return y, hn, cn, *first, *second
+
+    names = ["y", "hn", "cn", *(f"{o} of {i}" for o in (1, 2) for i in range(3 + 4 * d))]
+    mine, theirs = run(layer), run(lambda x, s: by_steps(layer, x, s))
+    for name, a, b in zip(names, mine, theirs, strict=True):
+        np.testing.assert_allclose(
+            a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-10, err_msg=name
+        )
+    # without a graph of its own the gradient is one kernel
+    y, (hn, cn) = layer(x, (h, c))
+    sum((o * weft.tensor(w)).sum() for o, w in zip((y, hn, cn), weights, strict=True)).backward()
+    for t, g in zip([x, h, c, *layer.parameters()], theirs[3:], strict=False):
+        np.testing.assert_allclose(t.grad.numpy(), g.detach().numpy(), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("hidden", [5, 16, 40, 130])
+def test_an_lstms_rows_do_not_depend_on_batch_or_threads(hidden):
+    layer = nn.LSTM(6, hidden)
+    x = data(9, 40, 6)
+    whole = layer(x)[0].detach().numpy()
+    before = weft.get_num_threads()
+    try:
+        weft.set_num_threads(1)
+        assert (layer(x)[0].detach().numpy() == whole).all()
+        weft.set_num_threads(4)
+        assert (layer(x)[0].detach().numpy() == whole).all()
+    finally:
+        weft.set_num_threads(before)
+    for low, high in ((0, 1), (3, 10), (39, 40)):
+        assert (layer(x[:, low:high])[0].detach().numpy() == whole[:, low:high]).all()
+
+
+def test_an_lstm_without_steps_or_in_half_precision():
+    layer = nn.LSTM(3, 4)
+    with pytest.raises(RuntimeError, match="sequence length to be larger than 0"):
+        layer(weft.zeros(0, 2, 3))
+    half = nn.LSTM(3, 4).to(weft.bfloat16)
+    y, _ = half(data(2, 2, 3).to(weft.bfloat16))
+    wide = nn.LSTM(3, 4)
+    wide.load_state_dict(half.state_dict())
+    np.testing.assert_allclose(
+        y.detach().float().numpy(), wide(data(2, 2, 3))[0].detach().numpy(), atol=0.03
+    )
+
+
+def test_an_lstms_result_changed_in_place_is_noticed():
+    layer = nn.LSTM(3, 4)
+    y, _ = layer(data(2, 2, 3))
+    with weft.no_grad():
+        y.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        y.sum().backward()

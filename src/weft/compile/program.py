@@ -124,7 +124,7 @@ class Program:
                 self._give_place(n, i, last, slots)
             if group.wanted and id(group.wanted[0]) in self._pending:
                 planned = len(self.steps)
-                self._emit(group)
+                self._emit(group, i, slots)
                 for step in self.steps[planned:]:
                     step.line = self.graph.lines.get(group.nodes[0].serial)
             slots.release(i)
@@ -228,7 +228,7 @@ class Program:
         self.places[id(n)] = Place(base, 0, layout)
         self._pending.add(id(n))
 
-    def _emit(self, group: Group) -> None:
+    def _emit(self, group: Group, i: int, slots: _Slots) -> None:
         n = group.wanted[0]
         op = n.op
         assert op is not None
@@ -269,8 +269,22 @@ class Program:
         elif is_complex(n):
             self.steps.append(HostCall(op, ins, out, dispatch.complex_host(op)))
         else:
-            launch = op.plan([p.layout for p in ins], out.layout)
+            try:
+                launch = op.plan([p.layout for p in ins], out.layout)
+            except ValueError:  # a layout that the kernel does not read
+                ins = [self._dense(p, op, i, slots) for p in ins]
+                launch = op.plan([p.layout for p in ins], out.layout)
             self.steps.append(Entry(launch, out, ins, op, str(op)))
+
+    def _dense(self, p: Place, op: Op, i: int, slots: _Slots) -> Place:
+        """The operand, copied where it is not contiguous."""
+        if p.layout.is_contiguous:
+            return p
+        flat = Layout.contiguous(p.layout.shape, p.layout.dtype)
+        slot = slots.take(flat.size * flat.dtype.itemsize, i)
+        to = Place(("arena", slot), 0, flat)
+        self.steps.append(Entry(plan_copy(p.layout, flat), to, [p], op, f"{op.name} operand"))
+        return to
 
     def _assemble_pieces(self, op: Concat | SliceBack, ins: list[Place], out: Place) -> None:
         """Copies into the parts of a result, and zeros where no operand lies."""

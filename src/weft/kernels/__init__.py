@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         plan_max_pool2d_dx,
         plan_max_pool2d_indices,
     )
+    from weft.kernels.schedule.recurrent import plan_lstm, plan_lstm_grad
     from weft.kernels.schedule.rows import plan_layer_norm, plan_rms_norm, plan_softmax
     from weft.kernels.schedule.scan import plan_cumulative
 
@@ -50,6 +51,7 @@ _HOMES = {
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
+    "schedule.recurrent": "plan_lstm plan_lstm_grad",
     "schedule.rows": "plan_layer_norm plan_rms_norm plan_softmax",
     "schedule.scan": "plan_cumulative",
 }

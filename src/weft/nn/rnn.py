@@ -19,6 +19,7 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 from weft.nn.utils.rnn import PackedSequence
+from weft.ops.recurrent import lstm_gradient, lstm_states
 
 
 class _Split(Function):
@@ -37,6 +38,25 @@ class _Split(Function):
 def _pieces(x: Tensor, count: int) -> tuple:
     """x cut into `count` equal pieces along its last dim."""
     return _Split.apply(x, [x.shape[-1] // count] * count, -1)
+
+
+class _Sequence(Function):
+    """An LSTM's steps as one kernel: (gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the last c).
+
+    The gradient of W_hh is one product over all steps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, h: Tensor, c: Tensor, w: Tensor) -> tuple:
+        wanted = any(ctx.needs_input_grad)
+        states = lstm_states(gates, h, c, w, with_gates=wanted)
+        ctx.save_for_backward(gates, h, c, w, states)
+        return states[0, 1:], states[1, -1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple:
+        gates, h, c, w, states = ctx.saved_tensors
+        return lstm_gradient(dh, dc.unsqueeze(0), states, gates, h, c, w)
 
 
 def _step_plain(activation: Callable) -> Callable:
@@ -200,6 +220,8 @@ class RNNBase(Module):
             state = None if state is None else tuple(h.unsqueeze(1) for h in state)
         elif self.batch_first:
             input = input.transpose(0, 1)
+        if not input.size(0):
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         state = self._initial(input, state, input.size(1))
         sizes = [input.size(1)] * input.size(0)
         y, state = self._layers(input.flatten(0, 1), sizes, state)
@@ -270,6 +292,8 @@ class RNNBase(Module):
         """
         names = self._all_weights[index]
         own = {name.split("_l")[0]: getattr(self, name) for name in names}
+        if self._is_one_kernel(x, sizes):
+            return self._whole_sequence(x, len(sizes), state, own, reverse)
         gates = F.linear(x, own["weight_ih"], own.get("bias_ih"))
         w = (own["weight_hh"], own.get("bias_hh"), own.get("weight_hr"))
         step = _STEPS[self.mode][1]
@@ -295,6 +319,20 @@ class RNNBase(Module):
             parts = zip(state, *reversed(ended), strict=True)
             state = tuple(weft.cat(list(hs)) for hs in parts)
         return weft.cat(outs[::-1] if reverse else outs), state
+
+    def _is_one_kernel(self, x: Tensor, sizes: list[int]) -> bool:
+        """Whether all sequences of an LSTM have one length, and a dtype that its kernel knows."""
+        plain = self.mode == "LSTM" and not self.proj_size and sizes[0] == sizes[-1]
+        return plain and x.dtype in (weft.float32, weft.float64) and not weft.is_autocast_enabled()
+
+    def _whole_sequence(
+        self, x: Tensor, steps: int, state: tuple, own: dict[str, Tensor], reverse: bool
+    ) -> tuple[Tensor, tuple]:
+        """An LSTM's layer in one direction; see `_direction`."""
+        bias = own["bias_ih"] + own["bias_hh"] if self.bias else None
+        gates = F.linear(x, own["weight_ih"], bias).unflatten(0, (steps, -1))
+        h, c = _Sequence.apply(gates.flip(0) if reverse else gates, *state, own["weight_hh"])
+        return (h.flip(0) if reverse else h).flatten(0, 1), (h[-1], c)
 
 
 def _first(h: Tensor, n: int) -> Tensor:

@@ -1,0 +1,207 @@
+"""The recurrence of an LSTM over a whole sequence, forward and backward one kernel each.
+
+    a = x[t] + h[t-1] w^T;  i, f, o = sigmoid, g = tanh of a's quarters
+    c[t] = f c[t-1] + i g;  h[t] = o tanh(c[t])
+
+The products with the input, and the gradient of w, are single products over all steps: they are
+outside.   Source: Hochreiter and Schmidhuber 1997.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft import kernels
+from weft.core import dtype as dt
+from weft.core.handle import state
+from weft.core.op import Op, sample
+from weft.core.types import Type
+from weft.kernels.layout import Layout
+from weft.ops.contract import linear, matmul
+from weft.ops.creation import zeros_like
+from weft.ops.dispatch import apply
+from weft.ops.join import cat, chunk, stack
+from weft.ops.kinds import by_loop
+from weft.ops.trig import tanh
+from weft.ops.unary import sigmoid
+from weft.ops.view import narrow, reshape, select, transpose, unsqueeze
+from weft.runtime.native import Launch
+
+
+def _need_wide(x: Type) -> None:
+    if x.dtype not in (dt.float32, dt.float64):
+        raise RuntimeError(f"lstm: the kernel is for float32 and float64, got {x.dtype.name}")
+
+
+class LstmStates(Op):
+    """y[p, t] = h and c after step t, t = 0 being the initial ones
+
+    x (T, N, 4H), h and c (N, H), w (4H, H) -> (2, T + 1, N, H).
+    `with_gates`: four more planes, the gates after their functions (0 at t = 0).  They are for the
+    gradient alone: no cotangent may come in through them.
+    """
+
+    with_gates: bool = False
+
+    def type(self, x: Type, h: Type, c: Type, w: Type) -> Type:
+        fits = x.ndim == 3 and h.ndim == w.ndim == 2 and h.shape == c.shape
+        if not fits or x.shape[1:] != (h.shape[0], w.shape[0]):
+            raise RuntimeError(f"lstm: gates {x}, states {h} and {c}, weight {w} do not fit")
+        if w.shape != (4 * h.shape[1], h.shape[1]):
+            raise RuntimeError(f"lstm: weight {w} does not fit states {h}")
+        if not x.dtype is h.dtype is c.dtype is w.dtype:
+            raise RuntimeError(f"lstm: {x}, {h}, {c} and {w} must have one dtype")
+        _need_wide(x)
+        return Type((6 if self.with_gates else 2, x.shape[0] + 1, *h.shape), x.dtype)
+
+    def oracle(self, x: np.ndarray, h: np.ndarray, c: np.ndarray, w: np.ndarray) -> np.ndarray:
+        rows = [[h, c, *[np.zeros_like(h)] * 4]]
+        for gates in x:
+            i, f, g, o = np.split(gates + h @ w.T, 4, -1)
+            i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+            g = np.tanh(g)
+            c = f * c + i * g
+            h = o * np.tanh(c)
+            rows.append([h, c, i, f, g, o])
+        return np.stack([np.stack(r[: 6 if self.with_gates else 2]) for r in rows], 1)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        x, h, c, w = ins
+        return kernels.plan_lstm(x, h, c, w, out)
+
+    def body(self, x: Any, h: Any, c: Any, w: Any) -> Any:
+        rows = [[h, c, *[zeros_like(h)] * 4]]
+        for t in range(x.shape[0]):
+            i, f, g, o = chunk(select(x, 0, t) + linear(h, w), 4, -1)
+            i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+            c = f * c + i * g
+            h = o * tanh(c)
+            rows.append([h, c, i, f, g, o])
+        return stack([stack(r[: 6 if self.with_gates else 2]) for r in rows], 1)
+
+    vmap = by_loop
+
+    def vjp(self, g: Any, y: Any, x: Any, h: Any, c: Any, w: Any) -> tuple:
+        dh, dc = select(g, 0, 0), select(g, 0, 1)
+        steps = x.shape[0]
+        later = narrow(dc, 0, 1, steps) if steps else unsqueeze(zeros_like(c), 0)
+        dx, dh0, dc0, dw = lstm_gradient(narrow(dh, 0, 1, steps), later, None, x, h, c, w)
+        return dx, dh0 + select(dh, 0, 0), dc0 + select(dc, 0, 0), dw
+
+    samples = (
+        sample((3, 2, 20), (2, 5), (2, 5), (20, 5)),
+        sample((0, 2, 12), (2, 3), (2, 3), (12, 3)),
+        sample((2, 7, 68), (7, 17), (7, 17), (68, 17), low=-0.5, high=0.5),
+    )
+
+
+class LstmGrad(Op):
+    """y[t + 1] = the cotangent of step t's a, (N, 4H); y[0] holds those of the initial h and c
+
+    dh (T, N, H); dc (T, N, H), or (1, N, H): of the last c alone; s the six planes of LstmStates.
+    """
+
+    nondiff = "gradients of gradients are composed: see lstm_gradient"
+    vmap = by_loop
+
+    def type(self, dh: Type, dc: Type, s: Type, w: Type) -> Type:
+        if dh.ndim != 3 or s.ndim != 4 or s.shape != (6, dh.shape[0] + 1, *dh.shape[1:]):
+            raise RuntimeError(f"lstm: cotangent {dh} does not fit states {s}")
+        steps, rows, width = dh.shape
+        if dc.shape not in ((1, rows, width), (steps or 1, rows, width)) or w.shape != (
+            4 * width,
+            width,
+        ):
+            raise RuntimeError(f"lstm: cotangent {dc} or weight {w} does not fit {dh}")
+        if not dh.dtype is dc.dtype is s.dtype is w.dtype:
+            raise RuntimeError(f"lstm: {dh}, {dc}, {s} and {w} must have one dtype")
+        _need_wide(dh)
+        return Type((steps + 1, rows, 4 * width), dh.dtype)
+
+    def oracle(self, dh: np.ndarray, dc: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
+        below, carry = np.zeros_like(dc[0]), dc[-1]
+        out: list = []
+        for t in reversed(range(len(dh))):
+            c, i, f, g, o = s[1:, t + 1]
+            total, squashed = dh[t] + below, np.tanh(c)
+            carry = carry + total * o * (1 - squashed**2)
+            da = np.concatenate(
+                [
+                    carry * g * i * (1 - i),
+                    carry * s[1, t] * f * (1 - f),
+                    carry * i * (1 - g**2),
+                    total * squashed * o * (1 - o),
+                ],
+                -1,
+            )
+            carry = carry * f + (dc[t - 1] if t and len(dc) > 1 else 0)
+            below = da @ w
+            out.append(da)
+        first = np.concatenate([below, carry, np.zeros_like(below), np.zeros_like(below)], -1)
+        return np.stack([*out, first])[::-1]
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        dh, dc, s, w = ins
+        return kernels.plan_lstm_grad(dh, dc, s, w, out)
+
+    def body(self, dh: Any, dc: Any, s: Any, w: Any) -> Any:
+        carry = select(dc, 0, -1)
+        below = zeros_like(carry)
+        out: list = []
+        for t in reversed(range(dh.shape[0])):
+            c, i, f, g, o = (select(select(s, 0, p), 0, t + 1) for p in range(1, 6))
+            total, squashed = select(dh, 0, t) + below, tanh(c)
+            carry = carry + total * o * (1 - squashed * squashed)
+            da = [
+                carry * g * i * (1 - i),
+                carry * select(select(s, 0, 1), 0, t) * f * (1 - f),
+                carry * i * (1 - g * g),
+                total * squashed * o * (1 - o),
+            ]
+            carry = carry * f
+            if t and dc.shape[0] > 1:
+                carry = carry + select(dc, 0, t - 1)
+            out.append(cat(da, -1))
+            below = matmul(out[-1], w)
+        nothing = zeros_like(below)
+        out.append(cat([below, carry, nothing, nothing], -1))
+        return stack(out[::-1])
+
+    samples = (
+        sample((3, 2, 5), (1, 2, 5), (6, 4, 2, 5), (20, 5), low=-0.5, high=0.5),
+        sample((3, 2, 5), (3, 2, 5), (6, 4, 2, 5), (20, 5), low=-0.5, high=0.5),
+        sample((1, 9, 19), (1, 9, 19), (6, 2, 9, 19), (76, 19), low=-0.5, high=0.5),
+        sample((0, 2, 3), (1, 2, 3), (6, 1, 2, 3), (12, 3)),
+    )
+
+
+def lstm_states(x: Any, h: Any, c: Any, w: Any, *, with_gates: bool) -> Any:
+    """The planes of LstmStates; operands in any layout."""
+    x, h, c, w = (v.contiguous() for v in (x, h, c, w))
+    return apply(LstmStates(with_gates), x, h, c, w)
+
+
+def lstm_gradient(
+    dh: Any, dc: Any, states: Any, x: Any, h: Any, c: Any, w: Any
+) -> tuple[Any, Any, Any, Any]:
+    """The cotangents of x, the initial h and c, and w from those of h (T, N, H) and c (T, N, H).
+
+    dc may be (1, N, H): that of the last c alone.  `states`: the six planes, if they are known.
+    With gradients wanted of the result too (`create_graph`) it is composed of ops.
+    """
+    if state.grad:
+        states = LstmStates(True).body(x, h, c, w)
+        d = LstmGrad().body(dh, dc, states, w)
+    else:
+        if states is None:
+            states = lstm_states(x, h, c, w, with_gates=True)
+        d = apply(LstmGrad(), dh.contiguous(), dc.contiguous(), states, w.contiguous())
+    steps, rows, width = dh.shape
+    first = select(d, 0, 0)
+    dx = narrow(d, 0, 1, steps)
+    before = narrow(select(states, 0, 0), 0, 0, steps)
+    flat = reshape(dx, (steps * rows, 4 * width)), reshape(before, (steps * rows, width))
+    dw = matmul(transpose(flat[0], 0, 1), flat[1])
+    return dx, narrow(first, 1, 0, width), narrow(first, 1, width, width), dw
