@@ -420,6 +420,11 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _floats(ts) and _distinct(op.dims, widest) and tuple(sorted(op.dims)) == op.dims
 
 
+@_rule("LstmStates")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    return _floats(ts)  # the type rule has compared every dim
+
+
 @_rule("Attention")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     q, k, v, *mask = ts
