@@ -185,10 +185,19 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
 
 
 def test_a_first_dim_that_is_no_batch(tmp_path: Path) -> None:
-    """An LSTM over time first: its ops are as many as the steps."""
-    model, x = nn.LSTM(3, 2), weft.randn(4, 2, 3)
+    """A GRU over time first: its ops are as many as the steps."""
+    model, x = nn.GRU(3, 2), weft.randn(4, 2, 3)
     with pytest.raises(ValueError, match="dynamic_batch=False"):
         io.save(tmp_path / "m.weft", model, (x,))
+
+
+def test_an_lstm_over_any_length(tmp_path: Path) -> None:
+    model, x = nn.LSTM(3, 2), weft.randn(4, 2, 3)
+    file = io.save(tmp_path / "m.weft", model, (x,))
+    for steps in (1, 4, 9):
+        x = weft.randn(steps, 2, 3)
+        got = file.run({"input": x.numpy()})
+        assert got["output0"].tobytes() == model(x)[0].detach().numpy().tobytes()
 
 
 @pytest.mark.parametrize("dtype", [weft.float64, weft.float16, weft.bfloat16])
