@@ -20,6 +20,7 @@ import numpy as np
 
 from weft.compile.fuse import Group, fuse, is_complex, loop_exprs
 from weft.compile.passes import run_passes
+from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.core import config, dtype
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
@@ -95,6 +96,7 @@ class Program:
         self.into = dict(into or {})
         self.layouts = dict(layouts)
         self.groups = fuse(graph)
+        self.channels_last = channels_last(graph, self.groups)
         self.places: dict[int, Place] = {}
         self.steps: list[Entry | HostCall] = []
         self.consts: list[np.ndarray] = []
@@ -222,6 +224,8 @@ class Program:
 
     def _give_place(self, n: Node, i: int, last: dict[int, int], slots: _Slots) -> None:
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
+        if id(n) in self.channels_last:
+            layout = channels_last_layout(n.type)
         base = self._output_of.get(id(n))
         if base is None:
             base = ("arena", slots.take(layout.size * n.type.dtype.itemsize, last.get(id(n), i)))

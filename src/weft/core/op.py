@@ -191,6 +191,14 @@ class Op(metaclass=OpMeta):
         """Arithmetic of the op's products, two operations a multiply-add; 0: memory bounds it."""
         return 0.0
 
+    def takes_channels_last(self, *types: Type) -> bool:
+        """Whether its plan reads images (N, C, H, W) well that lie channels last in memory."""
+        return False
+
+    def makes_channels_last(self, *types: Type) -> bool:
+        """Whether its plan can write an image so, and would rather."""
+        return False
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self}: an op does not change, make another")
 

@@ -77,6 +77,10 @@ def _taps_flops(positions: Type, weight: tuple) -> float:
     return 2.0 * positions.shape[0] * numel(positions.shape[2:]) * numel(weight)
 
 
+    def takes_channels_last(self, *types: Type) -> bool:
+        return self.makes_channels_last(*types)
+
+
 def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
     """The kernel reads `channels` numbers of it."""
     if len(bias) > 1:
@@ -99,6 +103,9 @@ class Conv2d(ConvOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
         return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=bias)
+
+    def makes_channels_last(self, x: Type, w: Type, *bias: Type) -> bool:
+        return kernels.fills_vectors(w.shape[0] // self.groups, x.dtype)
 
     def oracle(self, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
         t, l, b, r = self.padding
@@ -149,6 +156,9 @@ class Conv2dInput(ConvOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
         return kernels.plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias)
+
+    def makes_channels_last(self, g: Type, w: Type, *bias: Type) -> bool:
+        return kernels.fills_vectors(w.shape[1], g.dtype)
 
     def oracle(self, g: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
         t, l, _, _ = self.padding
@@ -203,6 +213,9 @@ class Conv2dWeight(ConvOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_conv2d_dw(ins[0], ins[1], out, *self.planned)
+
+    def takes_channels_last(self, g: Type, x: Type) -> bool:
+        return kernels.fills_vectors(g.shape[1] // self.groups, g.dtype)
 
     def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
         t, l, b, r = self.padding

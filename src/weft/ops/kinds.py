@@ -92,6 +92,9 @@ class Reduce(Op, abstract=True):
         expr = S.Arg(0, dt.from_np(ins[0].dtype))
         return kernels.plan_reduce(self.combine, expr, self.dims, self.keepdim, ins, out)
 
+    def takes_channels_last(self, *types: Type) -> bool:
+        return True
+
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         moved = x.movedim(dims[0], 0)
         return apply(type(self)(tuple(d + 1 for d in self.dims), self.keepdim), moved), 0

@@ -67,6 +67,9 @@ class Moment(Op):
         expr = self.expr(*(dt.from_np(x.dtype) for x in ins))
         return kernels.plan_reduce("sum", expr, self.dims, True, ins, out)
 
+    def takes_channels_last(self, *types: Type) -> bool:
+        return True
+
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
         terms = S.evaluate(self.expr(*(dt.from_np(x.dtype) for x in xs)), xs)
         return np.sum(terms, axis=self.dims, keepdims=True)
