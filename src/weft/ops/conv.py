@@ -76,7 +76,6 @@ def _taps_flops(positions: Type, weight: tuple) -> float:
     """A multiply-add for each output position, image, and number of the weight."""
     return 2.0 * positions.shape[0] * numel(positions.shape[2:]) * numel(weight)
 
-
     def takes_channels_last(self, *types: Type) -> bool:
         return self.makes_channels_last(*types)
 

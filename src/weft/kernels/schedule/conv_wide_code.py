@@ -256,10 +256,15 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
     low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), blocks))
     with f.loop(low, high) as I:
-        channel = f.mul(f.rem(I.i, blocks), lanes)
+        # in the order in which w is read from end to end: along k, or along the columns
+        across = f.div(I.i, h["panels"])
+        by_depth = f.icmp("eq", h["pack"], PACK_DEPTH)
+        block = f.select(by_depth, f.rem(I.i, blocks), f.rem(across, blocks))
+        along = f.div(I.i, blocks)
+        panel = f.select(by_depth, f.rem(along, h["panels"]), f.rem(I.i, h["panels"]))
+        group = f.div(along, h["panels"])
+        channel = f.mul(block, lanes)
         last = f.min(f.add(channel, lanes), h["channels"])
-        panel = f.rem(f.div(I.i, blocks), h["panels"])
-        group = f.div(f.div(I.i, blocks), h["panels"])
         column = f.mul(panel, tile.columns)
         w = f.gep(pointers[2], f.mul(group, h["w_group"]), size)
         with f.loop(0, tile.columns, lanes) as J:
