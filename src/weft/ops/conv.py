@@ -71,13 +71,13 @@ class ConvOp(Op, abstract=True):
         ):
             raise RuntimeError(f"{self}: weight {w.shape} on {x.shape} does not give {out}")
 
+    def takes_channels_last(self, *types: Type) -> bool:
+        return self.makes_channels_last(*types)
+
 
 def _taps_flops(positions: Type, weight: tuple) -> float:
     """A multiply-add for each output position, image, and number of the weight."""
     return 2.0 * positions.shape[0] * numel(positions.shape[2:]) * numel(weight)
-
-    def takes_channels_last(self, *types: Type) -> bool:
-        return self.makes_channels_last(*types)
 
 
 def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
