@@ -25,6 +25,9 @@ from weft.core.printing import set_printoptions
 from weft.core.types import broadcast_shapes
 from weft.tensor import Parameter, Size, Tensor
 from weft import methods as _methods  # gives Tensor its methods
+from weft import sparse
+from weft.sparse.functions import mm as spmm, smm
+from weft.sparse.layout import sparse_coo_tensor, sparse_csr_tensor
 
 # ------------------------------------------------------------ made from numbers, arrays, attributes
 from weft.ops.construct import (
@@ -262,5 +265,5 @@ _overrides.cover_functions(
     makers="arange as_tensor asarray bartlett_window blackman_window empty empty_permuted "
     "empty_strided eye frombuffer from_dlpack from_numpy full hamming_window hann_window "
     "kaiser_window linspace logspace normal ones rand randint randn randperm scalar_tensor "
-    "tensor tril_indices triu_indices zeros",
+    "tensor tril_indices triu_indices zeros sparse_coo_tensor sparse_csr_tensor",
 )

@@ -65,6 +65,7 @@ from weft.tensor import Tensor
 METHODS: dict[ModuleType, str] = {
     complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj sgn adjoint",
     memory_view: "untyped_storage storage values indices coalesce is_coalesced to_dense dequantize "
+    "crow_indices col_indices sparse_dim dense_dim _nnz _indices _values "
     "share_memory_ is_shared pin_memory is_pinned new resize_as_",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
     "multiply subtract divide true_divide negative",
@@ -480,7 +481,7 @@ Tensor.real = property(complex_parts.real)  # type: ignore[attr-defined]
 Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
 Tensor.H = property(complex_parts.hermitian)  # type: ignore[attr-defined]
 Tensor.mH = property(complex_parts.adjoint)  # type: ignore[attr-defined]
-Tensor.layout = layouts.strided  # type: ignore[attr-defined]
+Tensor.layout = property(lambda self: layouts.strided)  # type: ignore[attr-defined]
 _KINDS = ("is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan")
 for _name in _KINDS:
     if not hasattr(Tensor, _name):
@@ -498,7 +499,7 @@ overrides.cover_methods(
         "__ge__": "ge", "__eq__": "__eq__", "__and__": "__and__", "__or__": "__or__",
         "__xor__": "__xor__", "__pow__": "__pow__", "__floordiv__": "__floordiv__",
         "__rsub__": "__rsub__", "__rtruediv__": "__rtruediv__", "__rpow__": "__rpow__",
-        "__rfloordiv__": "__rfloordiv__", "__rmod__": "__rmod__", "__rmatmul__": "matmul",
+        "__rfloordiv__": "__rfloordiv__", "__rmod__": "__rmod__", "__rmatmul__": "__rmatmul__",
         "__neg__": "neg", "__pos__": "positive", "__abs__": "abs", "__rlshift__": "__rlshift__",
         "__rrshift__": "__rrshift__",
     },

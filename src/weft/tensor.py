@@ -73,9 +73,11 @@ class Tensor(Handle):
     def __init__(self, *args: Any, **kw: Any) -> None:
         """`__new__` has done it all; a subclass's `super().__init__()` may pass what it likes."""
 
-    def __init_subclass__(cls, **kw: Any) -> None:
+    def __init_subclass__(cls, *, layout: Any = None, **kw: Any) -> None:
         super().__init_subclass__(**kw)
-        if overrides.overrides(cls):
+        if layout is not None:  # who answers for tensors that are not dense
+            overrides.layouts[cls] = layout
+        elif overrides.overrides(cls):
             overrides.switch_on()
         else:
             overrides.plain.add(cls)

@@ -412,8 +412,8 @@ def _accumulate(t: Any, g: Any) -> None:
     old = t._grad
     if old is None:
         t._grad = clone(g) if g._held else g
-    elif state.grad:
-        t._grad = add(old, g)
+    elif state.grad or old.__class__ in overrides.layouts:
+        t._grad = add(old, g) if g.__class__ in overrides.layouts else add(g, old)
     else:
         old.add_(g)
     after = t.__dict__.get("_post_accumulate")

@@ -102,6 +102,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.serialization": (_T + "serialization",),
     "torch.signal": (),
     "torch.signal.windows": (_T + "windows",),
+    "torch.sparse": (_T + "sparse", "weft.sparse"),
     "torch.special": ("weft.special",),
     "torch.storage": ("weft.ops.memory_view",),
     "torch.testing": (_T + "testing",),

@@ -62,6 +62,8 @@ class _Memory:
 _TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _WITH_STATE = _Global("torch._utils", "_rebuild_parameter_with_state")
+_SPARSE = _Global("torch._utils", "_rebuild_sparse_tensor")
+_LAYOUT = _Global("torch.serialization", "_get_layout")
 _OF_TYPE = _Global("torch._tensor", "_rebuild_from_type_v2")
 _PLAIN = _Global("torch", "Tensor")
 _SIZE, _DEVICE = _Global("torch", "Size"), _Global("torch", "device")
@@ -89,6 +91,12 @@ class _Pickler(_PythonPickler):
             return obj.name
         if isinstance(obj, _Reduced):
             return obj.how
+        if isinstance(obj, Tensor) and obj.layout is not weft.strided:
+            places = (obj._indices(), obj._values(), Size(obj.shape), obj.is_coalesced())
+            if obj.layout is weft.sparse_csr:
+                rows = (obj.crow_indices(), obj.col_indices())
+                places = (*rows, obj.values(), Size(obj.shape))
+            return _SPARSE, (_Reduced((_LAYOUT, (str(obj.layout),))), places)
         if isinstance(obj, Tensor):
             state = subclass.state_of(obj)
             if type(obj) is Parameter:
@@ -270,6 +278,20 @@ def _tensor(
     return made.requires_grad_() if requires_grad else made
 
 
+def _layout(name: str) -> Any:
+    return next((k for k in (weft.sparse_coo, weft.sparse_csr) if str(k) == name), name)
+
+
+def _sparse(layout: Any, parts: tuple) -> Any:
+    """A sparse tensor; the places it names are checked."""
+    if layout is weft.sparse_coo:
+        i, v, size, *coalesced = parts
+        return weft.sparse_coo_tensor(i, v, size, is_coalesced=bool(coalesced and coalesced[0]))
+    if layout is weft.sparse_csr:
+        return weft.sparse_csr_tensor(*parts)
+    raise pickle.UnpicklingError(f"tensors of layout {layout} are not read")
+
+
 def _parameter_with_state(data: Any, requires_grad: bool, hooks: Any, state: Any) -> Any:
     return _with_attributes(Parameter(data, requires_grad), state)
 
@@ -303,6 +325,8 @@ _MAKERS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter_with_state,
+    ("torch._utils", "_rebuild_sparse_tensor"): _sparse,
+    ("torch.serialization", "_get_layout"): _layout,
     ("torch._tensor", "_rebuild_from_type_v2"): _of_type,
     ("torch", "Size"): Size,
     ("torch", "device"): weft.device,

@@ -112,8 +112,8 @@ def embedding_bag(
 
     input (bags, n), or (n,) with offsets (bags,) where each bag begins; include_last_offset: the
     last offset ends the last bag.  padding_idx: such entries count as absent.  per_sample_weights:
-    factors, for "sum" only.  The gradient is dense, also for `sparse`.  ValueError: ranks or sizes
-    that do not fit.
+    factors, for "sum" only.  sparse: weight's gradient is a sparse tensor of the rows that occur.
+    ValueError: ranks or sizes that do not fit.
     """
     shape = shape_of(input)
     if per_sample_weights is not None and shape_of(per_sample_weights) != shape:
@@ -151,7 +151,7 @@ def embedding_bag(
             f"input has to be 1D or 2D Tensor, but got Tensor of dimension {len(shape)}"
         )
     flat = reshape(input, (-1,))
-    rows = embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)
+    rows = embedding(flat, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
     d, width = dtype_of(rows), shape_of(weight)[1]
     if per_sample_weights is not None:
         rows = rows * unsqueeze(reshape(per_sample_weights, (-1,)), 1)

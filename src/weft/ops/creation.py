@@ -210,6 +210,11 @@ def finish(y: Any, requires_grad: bool, device: Any, op: str) -> Any:
     return y.requires_grad_() if requires_grad else y
 
 
+def _require_strided(layout: Any, op: str) -> None:
+    if layout not in (None, layouts.strided):
+        raise NotImplementedError(f"{op}: makes dense tensors; sparse_coo_tensor(size) is sparse")
+
+
 def _sizes(size: tuple, op: str) -> tuple[int, ...]:
     shape = shape_args(size, op)
     if any(n < 0 for n in shape):
@@ -232,6 +237,7 @@ def full(
     memory_format: Any = None,
 ) -> Any:
     """y[i] = fill_value; the dtype is the value's own unless given."""
+    _require_strided(layout, "full")
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
     d = _wanted(dtype, "full") or dt.of_number(value)
     if d.category == dt.COMPLEX:
@@ -279,6 +285,7 @@ def empty(
     **kw: Any,
 ) -> Any:
     """Memory that nobody has written yet."""
+    _require_strided(kw.get("layout"), "empty")
     if "size" in kw:
         size = (kw.pop("size"),)
     shape = _sizes(size, "empty")

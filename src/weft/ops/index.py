@@ -6,7 +6,7 @@ over repeated indices has one answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import by_loop
 from weft.ops.view import expand, reshape, unsqueeze
 from weft.runtime.native import Launch
@@ -272,6 +272,7 @@ class Embedding(Op):
 
     padding_idx: int | None = None
     scale_grad_by_freq: bool = False
+    sparse: bool = False  # the gradient keeps the rows that occur; dense inside compiled functions
 
     def type(self, weight: Type, index: Type) -> Type:
         return Type((*index.shape, *weight.shape[1:]), weight.dtype)
@@ -288,8 +289,22 @@ class Embedding(Op):
         return Index((0,), 0, False).fail(status, arrays)
 
     def vjp(self, g: Any, y: Any, weight: Any, index: Any) -> tuple:
+        if self.sparse and state.recorder is None:
+            return lambda: self._rows(g, weight.shape, index), None
         back = EmbeddingBack(weight.shape[0], self.padding_idx, self.scale_grad_by_freq)
         return lambda: apply(back, g, index), None
+
+    def _rows(self, g: Any, shape: tuple[int, ...], index: Any) -> Any:
+        if self.scale_grad_by_freq:
+            raise RuntimeError(
+                "embedding_backward: scale_grad_by_freq not supported with sparse gradients"
+            )
+        at = reshape(index, (-1,))
+        g = reshape(g, (-1, shape[1]))
+        if self.padding_idx is not None:
+            kept = wrap(np.flatnonzero(at._a != self.padding_idx))
+            at, g = index_select(at, 0, kept), index_select(g, 0, kept)
+        return _sparse_maker[0](at, g, shape)
 
     def vmap(self, size: int, dims: tuple, weight: Any, index: Any) -> tuple[Any, int]:
         return Index((0,), 0, False).vmap(size, dims, weight, index)
@@ -300,6 +315,14 @@ class Embedding(Op):
         sample((4, 3), (3,), padding_idx=3, **WITH_ONE),
         sample((4, 3), (1,), scale_grad_by_freq=True, **WITH_ONE),
     )
+
+
+_sparse_maker: list[Callable[[Any, Any, tuple[int, ...]], Any]] = []
+
+
+def install_sparse(make: Callable[[Any, Any, tuple[int, ...]], Any]) -> None:
+    """sparse/ names what makes a tensor of (rows, their values, shape): rooms may not import it."""
+    _sparse_maker[:] = [make]
 
 
 class EmbeddingBack(Op):
@@ -448,7 +471,8 @@ def embedding(
 
     `padding_idx`: that row gets no gradient.  `max_norm`: rows longer than that (in the norm
     `norm_type`) are first shortened in place.  `scale_grad_by_freq`: a row's gradient is divided
-    by how often it occurs.  The gradient is dense, also for `sparse`.  IndexError outside [0, n).
+    by how often it occurs.  `sparse`: weight's gradient is a sparse tensor of the rows that occur.
+    IndexError outside [0, n).
     """
     if len(shape_of(weight)) != 2:
         raise RuntimeError("'weight' must be 2-D")
@@ -465,7 +489,7 @@ def embedding(
         )
     if max_norm is not None:
         _shorten(weight, input, max_norm, norm_type)
-    return apply(Embedding(padding_idx, scale_grad_by_freq), weight, input)
+    return apply(Embedding(padding_idx, scale_grad_by_freq, bool(sparse)), weight, input)
 
 
 def _shorten(weight: Any, index: Any, max_norm: float, p: float) -> None:

@@ -1,4 +1,4 @@
-"""The memory behind a tensor, as `untyped_storage()` shows it, and the layouts Weft lacks."""
+"""The memory behind a tensor, as `untyped_storage()` shows it; what is asked of sparse tensors."""
 
 from __future__ import annotations
 
@@ -109,8 +109,35 @@ def _sparse_only(name: str, kind: str) -> Any:
 
 values = _sparse_only("values", "sparse")
 indices = _sparse_only("indices", "sparse coordinate")
+crow_indices = _sparse_only("crow_indices", "sparse row compressed")
+col_indices = _sparse_only("col_indices", "sparse row compressed")
 coalesce = _sparse_only("coalesce", "sparse coordinate")
 is_coalesced = _sparse_only("is_coalesced", "sparse coordinate")
+
+
+def _of_sparse(name: str) -> Any:
+    def refuse(input: Any) -> Any:
+        raise NotImplementedError(
+            f"Could not run 'aten::{name}' with arguments from the 'CPU' backend: the tensor is "
+            "dense"
+        )
+
+    refuse.__name__ = refuse.__qualname__ = name
+    refuse.__doc__ = "NotImplementedError: the tensor is dense."
+    return refuse
+
+
+_nnz, _indices, _values = (_of_sparse(name) for name in ("_nnz", "_indices", "_values"))
+
+
+def sparse_dim(input: Any) -> int:
+    """0: no dim is kept by places."""
+    return 0
+
+
+def dense_dim(input: Any) -> int:
+    """The number of dims: all are dense."""
+    return input.ndim
 
 
 def to_dense(input: Any, dtype: Any = None, *, masked_grad: Any = None) -> Any:

@@ -10,6 +10,7 @@ from weft.optim.muon import Muon
 from weft.optim.optimizer import Optimizer
 from weft.optim.sgd import SGD
 from weft.optim.sign import ASGD, Rprop
+from weft.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "ASGD",
@@ -27,6 +28,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
     "swa_utils",
 ]

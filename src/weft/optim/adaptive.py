@@ -6,7 +6,7 @@ from typing import Any
 
 import weft
 from weft import Tensor
-from weft.optim.optimizer import ByParameter, check, number, zeros
+from weft.optim.optimizer import ByParameter, check, number, with_values, zeros
 
 
 class RMSprop(ByParameter):
@@ -71,7 +71,12 @@ class RMSprop(ByParameter):
 
 
 class Adagrad(ByParameter):
-    """s += g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)  (Duchi et al. 2011)"""
+    """s += g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)  (Duchi et al. 2011)
+
+    A sparse gradient changes the rows it names, of p and of s, and no other.
+    """
+
+    _takes = "both"
 
     def __init__(
         self,
@@ -111,9 +116,18 @@ class Adagrad(ByParameter):
         self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         state["step"] += 1
+        sparse = grad.layout is not weft.strided
         if group["weight_decay"] != 0:
+            if sparse:
+                raise RuntimeError("weight_decay option is not compatible with sparse gradients")
             grad = grad.add(p, alpha=group["weight_decay"])
         lr = number(group["lr"]) / (1 + (state["step"] - 1) * group["lr_decay"])
+        if sparse:
+            grad = grad.coalesce()
+            state["sum"].add_(grad.pow(2))
+            root = state["sum"].sparse_mask(grad).values().sqrt().add_(group["eps"])
+            p.add_(with_values(grad, grad.values() / root), alpha=-lr)
+            return
         root = state["sum"].addcmul_(grad, grad, value=1).sqrt().add_(group["eps"])
         p.addcdiv_(grad, root, value=-lr)
 

@@ -339,6 +339,7 @@ class ByParameter(Optimizer):
     """
 
     _alike: ClassVar[Any] = None  # the `_update` for which that holds
+    _takes: ClassVar[str] = "dense"  # which gradients: dense, sparse, both
 
     def __init_subclass__(cls, *, by_shape: bool = False, **kwargs: Any) -> None:
         """`by_shape`: the numbers of `_update` depend on the parameter's shape too."""
@@ -375,6 +376,8 @@ class ByParameter(Optimizer):
                     grad = p.grad
                     if grad is None:
                         continue
+                    if grad.__class__ is not Tensor or self._takes == "sparse":
+                        self._check_layout(grad)
                     state = self.state.get(p)
                     if not state:
                         state = self._start(p, group)
@@ -388,6 +391,18 @@ class ByParameter(Optimizer):
                         repeat(update, p, grad, state, group)
         return loss
 
+    def _check_layout(self, grad: Tensor) -> None:
+        """RuntimeError for a gradient of a layout that this optimizer does not take."""
+        name = type(self).__name__
+        if grad.layout is not weft.strided and self._takes == "dense":
+            name = "Adam" if name == "AdamW" else name
+            beside = ", please consider SparseAdam instead" if name == "Adam" else ""
+            raise RuntimeError(f"{name} does not support sparse gradients{beside}")
+        if grad.layout is weft.strided and self._takes == "sparse":
+            raise RuntimeError(
+                f"{name} does not support dense gradients, please consider Adam instead"
+            )
+
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The state of a parameter before its first step."""
         raise NotImplementedError
@@ -397,6 +412,11 @@ class ByParameter(Optimizer):
     ) -> None:
         """One step of one parameter."""
         raise NotImplementedError
+
+
+def with_values(s: Tensor, values: Tensor) -> Tensor:
+    """A sparse tensor at the places of `s`, each named once."""
+    return weft.sparse_coo_tensor(s.indices(), values, s.shape, is_coalesced=True)
 
 
 def number(x: Any) -> Any:

@@ -13,6 +13,8 @@ class SGD(ByParameter):
     d = b, or d + m b with `nesterov`.  b starts as the first d.
     """
 
+    _takes = "both"
+
     def __init__(
         self,
         params: Any,
