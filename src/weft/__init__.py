@@ -26,7 +26,7 @@ from weft.core.types import broadcast_shapes
 from weft.tensor import Parameter, Size, Tensor
 from weft import methods as _methods  # gives Tensor its methods
 from weft import sparse
-from weft.sparse.functions import mm as spmm, smm
+from weft.sparse.products import mm as spmm, smm
 from weft.sparse.layout import sparse_coo_tensor, sparse_csr_tensor
 
 # ------------------------------------------------------------ made from numbers, arrays, attributes

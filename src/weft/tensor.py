@@ -3,6 +3,8 @@
 Methods that are an op's function with the tensor first are bound at the end of this file, from
 one list a room; what is written out here is what makes it a Python object: attributes,
 operators, conversion, printing, in-place operations.
+
+Long because Python's protocol of an object is written in one class.
 """
 
 from __future__ import annotations
