@@ -8,6 +8,7 @@ import numpy as np
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import gemm_code, gemm_plain, gemv
+from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
@@ -23,13 +24,17 @@ _PACKERS = {
 }
 
 
-def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
+def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None) -> Launch:
     """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]; launch it with ins (a, b).
+
+    With an epilogue its first result goes to `out`, its inputs follow: (a, b, *further outputs,
+    *operands).
 
     Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand
     them: stride 0), any strides of a and b; out's columns adjacent. One dtype: float32 and float64
     are fast; float16 and bfloat16 accumulate in float32; integers wrap; bool is not a number here.
-    K = 0 gives zeros. Raises ValueError when shapes or dtypes differ.
+    K = 0 gives zeros. Raises ValueError when shapes or dtypes differ, or the epilogue does not fit
+    (it wants float32 or float64, and one matrix: no batch dims but those that are more rows).
     """
     _check(a, b, out)
     if out.size == 0:
@@ -37,6 +42,8 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
     work = out.size * max(a.shape[-1], 1)
     parallel = work >= PARALLEL_FROM
     name = a.dtype.name
+    if epilogue is not None and name not in ("float32", "float64"):
+        raise ValueError(f"matmul: no epilogue on products of {name}")
     if name in gemm_plain.HALVES:
         return _plan_halves(a, b, out, parallel)
     if name not in FLOAT_TYPES:
@@ -44,16 +51,22 @@ def plan_matmul(a: Layout, b: Layout, out: Layout) -> Launch:
     problem = _normalise(a, b, out)
     element, quick = FLOAT_TYPES[name], work < _QUICK_BELOW
     rows, n, k = problem.sizes
+    own, more = (), 0
+    if epilogue is not None:
+        more = len(epilogue.ins) + len(epilogue.outs) - 1
+        if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
+            raise ValueError("matmul: an epilogue over a batch, or with too many operands")
+        own = epilogue_ints(epilogue, rows, n)
     if rows == 1 and gemv.gemv_fits(n, problem.b_class, element):
         b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
         return gemv.plan_gemv(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
-            parallel=parallel, quick=quick,
+            parallel=parallel, quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
     return Launch(
-        (Stage(kernels[0], parallel),),
-        problem.ints(tile),
+        (Stage(kernels[more], parallel),),
+        problem.ints(tile, epilogue=own),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
     )
@@ -78,12 +91,15 @@ class _Problem:
         row, column = self.b_strides
         return "rows" if column == 1 else "columns" if row == 1 else "any"
 
-    def ints(self, tile: Tile, extra: Sequence[int] = ()) -> tuple[int, ...]:
+    def ints(
+        self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = ()
+    ) -> tuple[int, ...]:
         """Few rows read B in place: packing it would cost more than it saves."""
         direct = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
         return gemm_code.gemm_ints(
-            self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct
-        )
+            self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
+            epilogue=epilogue,
+        )  # fmt: skip
 
 
 def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:

@@ -8,6 +8,7 @@ then computed twice, to the same bits.
 from functools import cache
 
 from weft.kernels.schedule.gemm_code import (
+    MAX_INPUTS,
     batch_offsets,
     multiply_add,
     transpose,
@@ -17,22 +18,23 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-_HEAD = 7
+_HEAD = ("n", "k", "a_step", "b_step", "epilogue", "epilogue_at", "batches", "dims")
 _LINES = 4  # cache lines to prefetch along a column: more streams than the hardware follows
-_AHEAD = 4  # rows of B to prefetch: the hardware does not follow rows that lie pages apart
+_WIDEST = 2048  # columns of a unit at most: its sums stay in the first cache
+_TOGETHER = 4  # rows of B read at once: streams that the hardware follows
+_STEP = 4  # vectors of a row read at once
 
 
-def vectors_of(b_class: str, tile: Tile) -> int:
-    """Vectors of out in a unit. Columns: one, since those of a large B often fall into the same
-    cache sets, and two vectors' worth would push each other out.
+def _narrowest(b_class: str, tile: Tile) -> int:
+    """Columns of the smallest unit. Rows of B adjacent: one vector, since the columns of a large B
+    often fall into the same cache sets, and two vectors' worth would push each other out.
     """
-    return 4 * tile.vectors if b_class == "rows" else 1
+    return tile.lanes * (_STEP if b_class == "rows" else 1)
 
 
 def gemv_fits(n: int, b_class: str, element: str) -> bool:
     """Whether there are enough columns for a unit, and B's strides suit."""
-    tile = tile_for(element)
-    return b_class != "any" and n >= vectors_of(b_class, tile) * tile.lanes
+    return b_class != "any" and n >= _narrowest(b_class, tile_for(element))
 
 
 def plan_gemv(
@@ -45,54 +47,82 @@ def plan_gemv(
     *,
     parallel: bool,
     quick: bool,
+    epilogue: tuple[int, ...] = (),
+    more: int = 0,
 ) -> Launch:
-    """The launch for sizes (N, K); `b_step` is the stride of B that is not 1."""
+    """The launch for sizes (N, K); `b_step` is the stride of B that is not 1; `epilogue` is its
+    address and ints, `more` the number of its own pointers.
+    """
     batches = 1
     for size, *_ in batch:
         batches *= size
+    address, *own = epilogue or (0,)
     dims = [word for dim in batch for word in dim]
-    ints = (*sizes, a_step, b_step, batches, len(batch), 0, *dims)
-    return Launch((Stage(_kernel(element, b_class), parallel),), ints, quick=quick)
+    at = len(_HEAD) + len(dims)
+    ints = (*sizes, a_step, b_step, address, at, batches, len(batch), *dims, *own)
+    return Launch((Stage(_kernels(element, b_class)[more], parallel),), ints, quick=quick)
 
 
 @cache
-def _kernel(element: str, b_class: str) -> int:
+def _kernels(element: str, b_class: str) -> list[int]:
+    """The kernels for 2, 3, ... inputs."""
     host = native.host()
-    tile = tile_for(element)
     module = Module(host.vector_bits)
-    _emit(module, tile, vectors_of(b_class, tile), b_class)
-    return native.load(module.text(), ["gemv"])["gemv"]
+    body = module.function(
+        "product", [("ptr", "args"), ("ptr", "head"), ("i32", "tid"), ("i32", "nth")], internal=True
+    )
+    _emit(body, tile_for(element), b_class)
+    names = []
+    for n_in in range(2, MAX_INPUTS + 1):
+        names.append(f"gemv{n_in}")
+        f = module.kernel(names[-1])
+        head = f.gep("%args", 4 + n_in, "i64")
+        f.call("product", "void", f.arg("args"), head, f.arg("tid"), f.arg("nth"))
+        f.ret()
+    found = native.load(module.text(), names)
+    return [found[name] for name in names]
 
 
-def _emit(module: Module, tile: Tile, vectors: int, b_class: str) -> None:
-    element, width = tile.element, vectors * tile.lanes
-    f = module.kernel("gemv")
+def _emit(f: Function, tile: Tile, b_class: str) -> None:
+    element, lanes = tile.element, tile.lanes
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
-    n, k, a_step, b_step, batches, count, _ = f.words("%args", 6, ["i64"] * _HEAD)
-    dims = f.gep("%args", 6 + _HEAD, "i64")
-    totals = f.alloca(tile.type, vectors)
-    units = f.div(f.add(n, width - 1), width)
-    first, last = f.split(f.mul(batches, units))
-    with f.loop(first, last) as unit:
-        a_at, b_at, out_at = batch_offsets(f, dims, count, f.div(unit.i, units))
-        n0 = f.min(f.mul(f.rem(unit.i, units), width), f.sub(n, width))
-        a_row = f.gep(a, a_at, element)
-        b_batch = f.gep(b, b_at, element)
-        for v in range(vectors):
-            f.store(zero(tile.type), f.gep(totals, v, tile.type))
-        with f.loop(0, k, KC) as block:
-            stop = f.min(f.add(block.i, KC), k)
+    h = dict(zip(_HEAD, f.words("%head", 0, ["i64"] * len(_HEAD)), strict=True))
+    n, k, a_step, b_step = h["n"], h["k"], h["a_step"], h["b_step"]
+    dims = f.gep("%head", len(_HEAD), "i64")
+    widest = _WIDEST if b_class == "rows" else _narrowest(b_class, tile)
+    totals, sums = (f.alloca(element, widest) for _ in range(2))
+    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
+    narrow = _narrowest(b_class, tile)
+    width: Operand = narrow
+    if b_class == "rows":  # a unit a thread: pieces of rows as long as may be
+        nth = f.cast("sext", f.arg("nth"), "i64")
+        units = f.max(nth, f.div(f.add(n, _WIDEST - 1), _WIDEST))
+        share = f.div(f.add(n, f.sub(units, 1)), units)
+        width = f.mul(f.div(f.add(share, narrow - 1), narrow), narrow)
+        width = f.min(width, f.mul(f.div(n, narrow), narrow))
+    units = f.div(f.add(n, f.sub(width, 1)), width)
+    with f.units(f.mul(h["batches"], units)) as unit:
+        a_at, b_at, out_at = batch_offsets(f, dims, h["dims"], f.div(unit, units))
+        n0 = f.min(f.mul(f.rem(unit, units), width), f.sub(n, width))
+        a_row, b_batch = f.gep(a, a_at, element), f.gep(b, b_at, element)
+        with f.loop(0, f.max(k, 1), KC) as block:
+            span = (block.i, f.min(f.add(block.i, KC), k))
+            first = f.icmp("eq", block.i, 0)
             body = _rows if b_class == "rows" else _columns
-            sums = body(f, tile, vectors, (a_row, a_step), (b_batch, b_step), (block.i, stop), n0)
-            fresh = f.icmp("eq", block.i, 0)
-            for v, value in enumerate(sums):
-                place = f.gep(totals, v, tile.type)
+            body(f, tile, (a_row, a_step), (b_batch, b_step), span, (n0, width), sums)
+            with f.loop(0, width, lanes) as column:
+                place = f.gep(totals, column.i, element)
+                value = f.load(tile.type, f.gep(sums, column.i, element))
                 total = f.op("fadd", f.load(tile.type, place), value)
-                f.store(f.select(fresh, value, total), place)
-        target = f.gep(out, f.add(out_at, n0), element)
-        for v in range(vectors):
-            value = f.load(tile.type, f.gep(totals, v, tile.type))
-            f.store(value, f.gep(target, v * tile.lanes, element))
+                f.store(f.select(first, value, total), place)
+        with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
+            ints = f.gep("%head", h["epilogue_at"], "i64")
+            f.call_at(epilogue, f.arg("args"), ints, totals, 0, 0, 1, n0, width)
+            way.otherwise()
+            target = f.gep(out, f.add(out_at, n0), element)
+            with f.loop(0, width, lanes) as column:
+                value = f.load(tile.type, f.gep(totals, column.i, element))
+                f.store(value, f.gep(target, column.i, element))
     f.ret()
 
 
@@ -104,65 +134,75 @@ _Strided = tuple[Operand, Operand]
 
 
 def _rows(
-    f: Function, tile: Tile, vectors: int, a: _Strided, b: _Strided, k: _Strided, n0: Operand
-) -> list[Value]:
-    """Sums over k of one block, B's columns adjacent: a wide piece of a row of B for each k."""
-    element = tile.element
-    start = f.gep(b[0], f.add(f.mul(k[0], b[1]), n0), element)
-    ahead = f.mul(b[1], _AHEAD)
-    carry = [("ptr", start), *[(tile.type, zero(tile.type))] * vectors]
-    line = 64 // BYTES[element]
-    with f.loop(*k, 1, carry) as L:
-        row, *sums = L.carry
-        for at in range(0, vectors * tile.lanes, line):
-            place = f.gep(row, f.add(ahead, at), element)
-            _prefetch(f, place)
-        one = f.splat(f.load(element, f.gep(a[0], f.mul(L.i, a[1]), element)), tile.type)
-        for v in range(vectors):
-            value = f.load(tile.type, f.gep(row, v * tile.lanes, element))
-            sums[v] = multiply_add(f, tile, one, value, sums[v])
-        L.next = [f.gep(row, b[1], element), *sums]
-    return L.carry[1:]
+    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, columns: _Strided, sums: Value
+) -> None:
+    """Sums over k of one block, B's columns adjacent: some rows of B at once, each from its first
+    column to its last; the sums go through the first cache meanwhile.
+    """
+    element, lanes = tile.element, tile.lanes
+    start = f.gep(b[0], f.add(f.mul(k[0], b[1]), columns[0]), element)
+    a_start = f.gep(a[0], f.mul(k[0], a[1]), element)
+    with f.loop(0, columns[1], lanes) as column:
+        f.store(zero(tile.type), f.gep(sums, column.i, element))
+    count = f.sub(k[1], k[0])
+    whole = f.mul(f.div(count, _TOGETHER), _TOGETHER)
+    ahead = f.mul(b[1], _TOGETHER)
+    for low, high, together in ((0, whole, _TOGETHER), (whole, count, 1)):
+        with f.loop(low, high, together) as L:
+            rows, scalars = [], []
+            for r in range(together):
+                at = f.add(L.i, r)
+                rows.append(f.gep(start, f.mul(at, b[1]), element))
+                one = f.load(element, f.gep(a_start, f.mul(at, a[1]), element))
+                scalars.append(f.splat(one, tile.type))
+            with f.loop(0, columns[1], _STEP * lanes) as column:
+                places = [f.gep(sums, f.add(column.i, v * lanes), element) for v in range(_STEP)]
+                values = [f.load(tile.type, place) for place in places]
+                for row, one in zip(rows, scalars, strict=True):
+                    for v in range(_STEP):
+                        at = f.gep(row, f.add(column.i, v * lanes), element)
+                        if together > 1:
+                            _prefetch(f, f.gep(at, ahead, element))
+                        values[v] = multiply_add(f, tile, one, f.load(tile.type, at), values[v])
+                for value, place in zip(values, places, strict=True):
+                    f.store(value, place)
 
 
 def _columns(
-    f: Function, tile: Tile, vectors: int, a: _Strided, b: _Strided, k: _Strided, n0: Operand
-) -> list[Value]:
+    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, columns: _Strided, sums: Value
+) -> None:
     """Sums over k of one block, B's rows adjacent: squares are turned in registers."""
     element, lanes, half = tile.element, tile.lanes, tile.lanes // 2
     whole = f.add(k[0], f.mul(f.div(f.sub(k[1], k[0]), lanes), lanes))
-    starts = [f.gep(b[0], f.mul(f.add(n0, v * lanes), b[1]), element) for v in range(vectors)]
+    start = f.gep(b[0], f.mul(columns[0], b[1]), element)
     part = vector(half, element)
     column = [f.mul(b[1], j) for j in range(lanes)]
 
     def scalar(at: Operand) -> Value:
         return f.splat(f.load(element, f.gep(a[0], f.mul(at, a[1]), element)), tile.type)
 
-    with f.loop(k[0], whole, lanes, [(tile.type, zero(tile.type))] * vectors) as L:
-        sums = list(L.carry)
-        for v, start in enumerate(starts):
-            at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
-            for place in at:
-                _prefetch(f, f.gep(place, _LINES * 64 // BYTES[element], element))
-            if half == 1:
-                turned = transpose(f, [f.load(tile.type, place) for place in at])
-            else:  # the round that swaps halves is done by loads of halves
-                rows = [
-                    f.shuffle(f.load(part, f.gep(at[i], s, element)),
-                              f.load(part, f.gep(at[i + half], s, element)), range(lanes))
-                    for s in (0, half) for i in range(half)
-                ]  # fmt: skip
-                turned = transpose(f, rows, rounds_to=half)
-            for i, value in enumerate(turned):
-                sums[v] = multiply_add(f, tile, scalar(f.add(L.i, i)), value, sums[v])
-        L.next = list(sums)
+    with f.loop(k[0], whole, lanes, [(tile.type, zero(tile.type))]) as L:
+        total: Operand = L.carry[0]
+        at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
+        for place in at:
+            _prefetch(f, f.gep(place, _LINES * 64 // BYTES[element], element))
+        if half == 1:
+            turned = transpose(f, [f.load(tile.type, place) for place in at])
+        else:  # the round that swaps halves is done by loads of halves
+            rows = [
+                f.shuffle(f.load(part, f.gep(at[i], s, element)),
+                          f.load(part, f.gep(at[i + half], s, element)), range(lanes))
+                for s in (0, half) for i in range(half)
+            ]  # fmt: skip
+            turned = transpose(f, rows, rounds_to=half)
+        for i, value in enumerate(turned):
+            total = multiply_add(f, tile, scalar(f.add(L.i, i)), value, total)
+        L.next = [total]
     # The last columns of a block that is not whole: one lane at a time.
-    with f.loop(whole, k[1], 1, [(tile.type, s) for s in L.carry]) as rest:
-        one = scalar(rest.i)
-        for v, start in enumerate(starts):
-            value = Value("poison", tile.type)
-            for j in range(lanes):
-                place = f.gep(f.gep(start, column[j], element), rest.i, element)
-                value = f.insert(value, f.load(element, place), j)
-            rest.next[v] = multiply_add(f, tile, one, value, rest.carry[v])
-    return rest.carry
+    with f.loop(whole, k[1], 1, [(tile.type, L.carry[0])]) as rest:
+        value = Value("poison", tile.type)
+        for j in range(lanes):
+            place = f.gep(f.gep(start, column[j], element), rest.i, element)
+            value = f.insert(value, f.load(element, place), j)
+        rest.next = [multiply_add(f, tile, scalar(rest.i), value, rest.carry[0])]
+    f.store(rest.carry[0], sums)
