@@ -324,7 +324,7 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 
 @_rule("Linear")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
-    return _same(ts)
+    return _same(ts) and _bias(ts[2:], ts[1].shape[0])
 
 
 @_rule("Conv2d")

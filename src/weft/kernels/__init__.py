@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
     from weft.kernels.schedule.conv_wide import fills_vectors
+    from weft.kernels.schedule.epilogue import Epilogue
     from weft.kernels.schedule.gemm import plan_matmul
     from weft.kernels.schedule.pool import (
         Window,
@@ -49,6 +50,7 @@ _HOMES = {
     "schedule.conv": "plan_conv2d plan_conv2d_dx",
     "schedule.conv_weight": "plan_conv2d_dw",
     "schedule.conv_wide": "fills_vectors",
+    "schedule.epilogue": "Epilogue",
     "schedule.gemm": "plan_matmul",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "

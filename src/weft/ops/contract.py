@@ -9,6 +9,7 @@ import numpy as np
 from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
@@ -21,7 +22,29 @@ from weft.ops.view import reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 
-class MatMul(Op):
+class Product(Op, abstract=True):
+    """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], k in increasing order, then + bias
+
+    A compiled program lets its kernel compute what follows on each element: `product`.
+    """
+
+    def matrices(self, ins: list[Layout], out: Layout) -> tuple[Layout, Layout]:
+        """a and b as they lie under out's batch dims."""
+        raise NotImplementedError
+
+    def ending(self, result: S.Expr, *bias: S.Expr) -> S.Expr:
+        """The value of an element whose sum is `result`; `bias` are the operands after a and b."""
+        return S.Scalar("add", (result, *bias)) if bias else result
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        end = None
+        if len(ins) > 2:
+            args = [S.Arg(i, dt.from_np(out.dtype)) for i in range(len(ins) - 1)]
+            end = kernels.Epilogue((self.ending(*args),), tuple(ins[2:]), (out,))
+        return kernels.plan_matmul(*self.matrices(ins, out), out, end)
+
+
+class MatMul(Product):
     """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], k in increasing order"""
 
     def type(self, a: Type, b: Type) -> Type:
@@ -46,10 +69,10 @@ class MatMul(Op):
 
     complex_host = by_parts
 
-    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+    def matrices(self, ins: list[Layout], out: Layout) -> tuple[Layout, Layout]:
         a, b = ins
         batch = out.shape[:-2]
-        return kernels.plan_matmul(_spread(a, batch), _spread(b, batch), out)
+        return _spread(a, batch), _spread(b, batch)
 
     saved_for = ((1,), (0,))
 
@@ -78,13 +101,14 @@ class MatMul(Op):
     )
 
 
-class Linear(Op):
-    """y[m, n] = sum over k of x[m, k] * w[n, k]: a layer's product, its weight as it lies
+class Linear(Product):
+    """y[m, n] = sum over k of x[m, k] * w[n, k] (+ bias[n]): a layer's product, its weight as it lies
 
-    The bits are MatMul's on w's transpose; the weight's cotangent comes out as the weight lies.
+    The bits are MatMul's on w's transpose, then those of a sum with the bias; the weight's cotangent
+    comes out as the weight lies. The bias is for float32 and float64 (halves round before a sum).
     """
 
-    def type(self, x: Type, w: Type) -> Type:
+    def type(self, x: Type, w: Type, *bias: Type) -> Type:
         if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1]:
             raise RuntimeError(
                 f"linear: mat1 and mat2 shapes cannot be multiplied ({_matrix(x)} and "
@@ -95,38 +119,57 @@ class Linear(Op):
                 f"mat1 and mat2 must have the same dtype, but got "
                 f"{x.dtype.spelled} and {w.dtype.spelled}"
             )
+        for b in bias:
+            if b.shape != w.shape[:1] or b.dtype is not x.dtype or x.dtype not in _BIASED:
+                raise RuntimeError(
+                    f"linear: expected a bias of shape {w.shape[:1]}, float32 or float64 as the "
+                    f"input is, got {b.dtype.name}{list(b.shape)} beside {x.dtype.name}"
+                )
         return Type((x.shape[0], w.shape[0]), x.dtype)
 
     def flops(self, x: Type, w: Type, *rest: Type) -> float:
         return 2.0 * x.shape[0] * x.shape[1] * w.shape[0]
 
-    def oracle(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return np.matmul(x, w.T)
+    def oracle(self, x: np.ndarray, w: np.ndarray, *bias: np.ndarray) -> np.ndarray:
+        return sum(bias, np.matmul(x, w.T))  # type: ignore[return-value]
 
     complex_host = by_parts
 
-    def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        x, w = ins
-        return kernels.plan_matmul(x, Layout(w.shape[::-1], w.strides[::-1], w.dtype), out)
+    def matrices(self, ins: list[Layout], out: Layout) -> tuple[Layout, Layout]:
+        x, w = ins[:2]
+        return x, Layout(w.shape[::-1], w.strides[::-1], w.dtype)
 
-    saved_for = ((1,), (0,))
+    saved_for = ((1,), (0,), ())
 
-    def vjp(self, g: Any, y: Any, x: Any, w: Any) -> tuple:
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, *bias: Any) -> tuple:
         return (
             lambda: apply(_MATMUL, g, w),
             lambda: apply(_MATMUL, transpose(g, 0, 1), x),
+            *(lambda b=b: sum_to(g, b.shape) for b in bias),
         )
 
-    def vmap(self, size: int, dims: tuple, x: Any, w: Any) -> tuple[Any, int]:
-        if dims[1] is None:  # one weight for all: one tall product
+    def vmap(self, size: int, dims: tuple, x: Any, w: Any, *bias: Any) -> tuple[Any, int]:
+        if all(d is None for d in dims[1:]):  # one weight for all: one tall product
             rows = x.movedim(dims[0], 0)
-            y = apply(self, rows.reshape(size * rows.shape[1], rows.shape[2]), w)
+            y = apply(self, rows.reshape(size * rows.shape[1], rows.shape[2]), w, *bias)
             return y.reshape(size, rows.shape[1], w.shape[0]), 0
-        turned = transpose(w.movedim(dims[1], 0), -2, -1)
-        return apply(_MATMUL, x if dims[0] is None else x.movedim(dims[0], 0), turned), 0
+        turned = transpose(w if dims[1] is None else w.movedim(dims[1], 0), -2, -1)
+        y = apply(_MATMUL, x if dims[0] is None else x.movedim(dims[0], 0), turned)
+        for b, d in zip(bias, dims[2:], strict=True):
+            y = y + (b if d is None else unsqueeze(b.movedim(d, 0), 1))
+        return y, 0
 
     onnx = Onnx("Gemm", 13, build=onnx_rules.linear)
-    samples = (sample((3, 4), (5, 4)), sample((1, 7), (2, 7)), sample((2, 0), (3, 0)))
+    samples = (
+        sample((3, 4), (5, 4)),
+        sample((1, 7), (2, 7)),
+        sample((2, 0), (3, 0)),
+        sample((3, 4), (5, 4), (5,)),
+        sample((1, 9), (70, 9), (70,)),
+    )
+
+
+_BIASED = (dt.float32, dt.float64)
 
 
 _C_NAMES = {
@@ -275,8 +318,22 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         )
     if len(w) != 2:
         y = matmul(input, weight)
-    elif len(x) == 2:
-        y = apply(_LINEAR, input, weight)
+        return y if bias is None else y + bias
+    inside = () if bias is None or not _fits_inside(input, weight, bias) else (bias,)
+    if len(x) == 2:
+        y = apply(_LINEAR, input, weight, *inside)
     else:
-        y = reshape(apply(_LINEAR, reshape(input, (numel(x[:-1]), x[-1])), weight), (*x[:-1], w[0]))
-    return y if bias is None else y + bias
+        rows = reshape(input, (numel(x[:-1]), x[-1]))
+        y = reshape(apply(_LINEAR, rows, weight, *inside), (*x[:-1], w[0]))
+    return y if inside or bias is None else y + bias
+
+
+def _fits_inside(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether the bias is added where the product's sums are still in registers or near."""
+    dtype = dtype_of(input)
+    return (
+        dtype in _BIASED
+        and dtype_of(weight) is dtype
+        and dtype_of(bias) is dtype
+        and shape_of(bias) == shape_of(weight)[:1]
+    )
