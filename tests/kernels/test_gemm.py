@@ -11,7 +11,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from weft.core import dtype as D
+from weft.core import scalar as S
+from weft.kernels.eager import plan_elementwise
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.gemm import plan_matmul
 from weft.runtime import native, threads
 
@@ -179,6 +183,74 @@ def test_integers_wrap(rng, dtype):
     assert (
         matmul(a[:, ::2, ::-1], b[:, ::-1, ::3]) == np.matmul(a[:, ::2, ::-1], b[:, ::-1, ::3])
     ).all()
+
+
+def _arg(i, dtype="float32"):
+    return S.Arg(i, D.from_np(np.dtype(dtype)))
+
+
+def _ended(a, b, exprs, operands, dtypes=("float32",), shape=None):
+    """The outputs of a product with an epilogue, over outputs of `shape`."""
+    shape = shape or (a.shape[0], b.shape[1])
+    outs = [np.full(shape, 7, d) for d in dtypes]
+    end = Epilogue(
+        tuple(exprs), tuple(Layout.of(x) for x in operands), tuple(Layout.of(o) for o in outs)
+    )
+    out = outs[0].reshape(a.shape[0], b.shape[1])
+    plan = plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out), end)
+    assert native.launch(plan, out, (a, b, *outs[1:], *operands)) == 0
+    return outs
+
+
+@pytest.mark.parametrize("m", [1, 5, 12, 100])
+@pytest.mark.parametrize("n", [1, 15, 64, 130, 333])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_epilogue_gives_the_bits_of_the_loop_that_would_follow(rng, m, n, order):
+    for k in (0, 3, 384, 801):
+        a, b = strided(rng, m, k, "C", "float32"), strided(rng, k, n, order, "float32")
+        bias, residual = (rng.standard_normal(s).astype(np.float32) for s in ((n,), (m, n)))
+        scale = rng.standard_normal((m, 1)).astype(np.float32)
+        summed = S.Scalar("add", (_arg(0), _arg(1)))
+        value = S.Scalar("mul", (S.Scalar("exp", (summed,)), _arg(3)))
+        exprs = (summed, S.Scalar("add", (value, _arg(2))), S.Scalar("lt", (summed, _arg(2))))
+        kinds = ("float32", "float32", "bool")
+        got = _ended(a, b, exprs, (bias, residual, scale), kinds)
+        expected = matmul(a, b) + bias
+        assert (got[0] == expected).all()
+        assert (got[2] == (expected < residual)).all()
+        after = np.empty((m, n), np.float32)
+        plan = plan_elementwise(
+            exprs[1],
+            [Layout.of(x) for x in (matmul(a, b), bias, residual, scale)],
+            Layout.of(after),
+        )
+        assert native.launch(plan, after, (matmul(a, b), bias, residual, scale)) == 0
+        assert (got[1] == after).all()
+
+
+def test_an_epilogue_sees_the_rows_of_a_batch(rng):
+    a, b = strided(rng, 2 * 3 * 7, 33, "C", "float32"), strided(rng, 33, 20, "C", "float32")
+    residual = rng.standard_normal((2, 21, 20)).astype(np.float32)
+    add = S.Scalar("add", (_arg(0), _arg(1)))
+    (got,) = _ended(a, b, (add,), (residual,), shape=(2, 21, 20))
+    assert (got == matmul(a, b).reshape(2, 21, 20) + residual).all()
+
+
+def test_epilogues_that_do_not_fit_are_refused(rng):
+    a, b = strided(rng, 6, 5, "C", "float32"), strided(rng, 5, 8, "C", "float32")
+    add = S.Scalar("add", (_arg(0), _arg(1)))
+    with pytest.raises(ValueError, match="evenly spaced"):
+        _ended(a, b, (add,), (np.ones((3, 8), np.float32),), shape=(2, 3, 8))
+    with pytest.raises(ValueError, match="adjacent"):
+        _ended(a, b, (add,), (np.ones((6, 16), np.float32)[:, ::2],))
+    with pytest.raises(ValueError, match="rows of 8"):
+        _ended(a, b, (add,), (np.ones(4, np.float32),), shape=(12, 4))
+    ints = S.Scalar("div", (_arg(1, "int32"), _arg(1, "int32")))
+    with pytest.raises(ValueError, match="divides"):
+        _ended(a, b, (_arg(0), ints), (np.ones(8, np.int32),), ("float32", "int32"))
+    half = np.ones((2, 2), np.float16)
+    with pytest.raises(ValueError, match="no epilogue on products of float16"):
+        _ended(half, half, (_arg(0, "float16"),), (), ("float16",))
 
 
 def test_mistakes_are_named():

@@ -102,10 +102,11 @@ class MatMul(Product):
 
 
 class Linear(Product):
-    """y[m, n] = sum over k of x[m, k] * w[n, k] (+ bias[n]): a layer's product, its weight as it lies
+    """y[m, n] = sum over k of x[m, k] * w[n, k] (+ bias[n]): a layer's product
 
-    The bits are MatMul's on w's transpose, then those of a sum with the bias; the weight's cotangent
-    comes out as the weight lies. The bias is for float32 and float64 (halves round before a sum).
+    The bits are MatMul's on w's transpose, then those of a sum with the bias; the weight's
+    cotangent comes out as the weight lies. The bias is for float32 and float64 (halves round before
+    a sum).
     """
 
     def type(self, x: Type, w: Type, *bias: Type) -> Type:
