@@ -161,6 +161,10 @@ class Op(metaclass=OpMeta):
     body: ClassVar[Any] = None
     vjp: ClassVar[Any] = None
     vmap: ClassVar[Any] = None
+    # of an instance that was called often: runs it on arrays of known layouts (ops/dispatch.py)
+    call: ClassVar[Any] = None
+    _calls: ClassVar[Any] = None
+    _uses: ClassVar[int] = 0  # calls that NumPy served
 
     def __init_subclass__(cls, abstract: bool = False, **kw: Any) -> None:
         super().__init_subclass__(**kw)

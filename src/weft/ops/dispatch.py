@@ -79,14 +79,8 @@ def apply_to_one(op: Op, x: Any) -> Any:
         return apply(op, x)
     y = _new(_tensor_class)
     a = x._a
-    found = _launches.get((op, a.shape, a.strides, a.dtype))
-    if found is None:
-        y._a = _run_native(op, (x,))
-    else:
-        launch, shape, np_dtype, new = found
-        y._a = out = new(shape, np_dtype)
-        if launch is not None and (status := native.launch(launch, out, (a,))):
-            raise op.fail(status, [a])  # type: ignore[attr-defined]
+    call = op.call
+    y._a = _run_native(op, (x,)) if call is None or (r := call(a)) is None else r
     if x._rg and state.grad and op.nondiff is None:
         if op.saved_for is not None or y._a.dtype.kind not in "fV":
             record(op, (x,), y)
@@ -302,6 +296,9 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     if host is None:
         return _run_body(op, args)._a if op.plan is None else _run_native(op, args)
     arrays = [a._a if a.__class__ not in NUMBERS else a for a in args]
+    call = op.call
+    if call is not None and (r := call(*arrays)) is not None:
+        return r
     if len(args) == 2:
         a, b = arrays
         if b.__class__ in NUMBERS:
@@ -312,6 +309,10 @@ def execute(op: Op, args: tuple) -> np.ndarray:
         for a in arrays:
             if a.__class__ is np.ndarray and (a.size > SMALL or a.dtype.kind == "c"):
                 return _run_native(op, args)
+        if op._uses != _OFTEN:
+            vars(op)["_uses"] = op._uses + 1
+        elif _worth_remembering(op, arrays):
+            return _run_native(op, args)
     try:
         y = quietly(host, arrays)
     except (ValueError, TypeError, IndexError):
@@ -385,12 +386,15 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     if len(args) == 2 and args[0].__class__ not in NUMBERS and args[1].__class__ not in NUMBERS:
         # written out: half of a small op's time is this key
         a, b = arrays = args[0]._a, args[1]._a
+        call = op.call
+        if call is not None and (out := call(a, b)) is not None:
+            return out
         key: tuple = (op, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype)
     else:
         arrays = _arrays(args)
         key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
         if len(arrays) == 1:
-            key = (op, *key[1])  # as apply_to_one spells it
+            key = (op, *key[1])
     found = _launches.get(key)
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
@@ -415,7 +419,37 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     status = native.launch(launch, out, arrays)
     if status:
         raise op.fail(status, arrays)  # type: ignore[attr-defined]  ops whose kernels check data
+    if new is np.empty:
+        _remember(op, launch, arrays, out)
     return out
+
+
+_MOST_LAYOUTS = 24  # of one op, that its native form is told of
+_OFTEN = 100  # calls on small arrays, before NumPy gives way to a kernel (to load, or to be made)
+
+
+def _worth_remembering(op: Op, arrays: list) -> bool:
+    """Whether the native form could serve these floats from now on: NumPy takes longer."""
+    calls = op._calls
+    if calls is None:
+        return _floats(arrays) and native.layout_calls() is not None
+    return len(calls) < _MOST_LAYOUTS and _floats(arrays)
+
+
+def _floats(arrays: list) -> bool:
+    return all(a.__class__ is np.ndarray and a.dtype.kind == "f" for a in arrays)
+
+
+def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:
+    """Let the op's native form know these layouts: they came, and may come again."""
+    calls = op._calls
+    if calls is None:
+        calls = native.layout_calls()
+        if calls is None:
+            return
+        vars(op).update(_calls=calls, call=calls.call)
+    if len(calls) < _MOST_LAYOUTS and all(a.__class__ is np.ndarray for a in arrays):
+        calls.add(launch, arrays, out)
 
 
 def _arrays(args: tuple) -> list[np.ndarray]:

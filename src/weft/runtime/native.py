@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.runtime import builtin_code, small_code, threads
+from weft.runtime import builtin_code, layout_code, small_code, threads
 from weft.runtime.machine import (
     Host,
     cache_dir,
@@ -35,8 +35,8 @@ from weft.runtime.machine import (
 
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
-    "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch", "load", "make_table",
-    "small_operations",
+    "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
+    "layout_calls", "load", "make_table", "small_operations",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.
@@ -162,7 +162,7 @@ class _MethodDef(ctypes.Structure):
 
 
 _METH_FASTCALL, _METH_O = 0x80, 0x08
-_kept: list[Any] = []  # method definitions and names, which the builtins point to
+_kept: list[Any] = []  # names, which the builtins point to
 
 
 @cache
@@ -189,22 +189,77 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     """
     if not (_builtins_fit() and _builtins_work()):
         return {}
-    capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
-        ("PyCapsule_GetPointer", ctypes.pythonapi)
-    )
-    table = capsule(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
-    new_from_descr = ctypes.c_void_p.from_address(table + 94 * 8).value  # NumPy's stable C API
     imports = {
         name: _function_address(getattr(ctypes.pythonapi, name)) for name in small_code.FUNCTIONS
     }
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
-    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), new_from_descr)
+    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _new_from_descr())
     made: dict[str, Callable[..., Any]] = {
         name: _builtin(name, found[f"weft_small_{name}"], _METH_FASTCALL, None)
         for name in small_code.OPERATIONS
     }
     return made if _small_operations_work(made) else {}
+
+
+class LayoutCalls:
+    """An op's launches by the layouts of its operands, in native form: `call(*arrays)` gives the
+    result, or None where `add` has not been told of the layouts (or the data is bad).
+    """
+
+    __slots__ = ("_kept", "_table", "call")
+
+    def __init__(self) -> None:
+        self._table = _words([0])
+        self._kept: list[Any] = []
+        at = ctypes.addressof(self._table)
+        self.call = _builtin(
+            "call", _layout_functions()["weft_layout_call"], _METH_FASTCALL, None, at
+        )
+
+    def add(self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray) -> None:
+        """From now on arrays like these are run by `launch`, and the result is like `out`."""
+        if len(ins) + len(launch.ints) + 4 > layout_code.MOST_WORDS:
+            return
+        wanted = [
+            word for a in ins for word in (id(a.dtype), a.ndim, *a.shape, *a.strides)
+        ]  # fmt: skip
+        dims, operands = _words(out.shape), _words(wanted)
+        entry = _words([
+            self._table[0], len(ins), launch.plan_, id(out.dtype), out.ndim,
+            ctypes.addressof(dims), ctypes.addressof(operands),
+        ])  # fmt: skip
+        self._kept.append((launch, [a.dtype for a in (out, *ins)], dims, operands, entry))
+        self._table[0] = ctypes.addressof(entry)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def layout_calls() -> LayoutCalls | None:
+    """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
+    return LayoutCalls() if _builtins_fit() and _builtins_work() else None
+
+
+@cache
+def _layout_functions() -> dict[str, int]:
+    imports = {
+        name: _function_address(getattr(ctypes.pythonapi, name)) for name in layout_code.FUNCTIONS
+    }
+    imports["weft_run_block"] = threads.functions()["weft_run_block"]
+    found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
+    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 3)(found["weft_layout_init"])
+    init(id(np.ndarray), id(None), _new_from_descr())
+    return found
+
+
+def _new_from_descr() -> int:
+    """The address of NumPy's PyArray_NewFromDescr: its place in the table is stable ABI."""
+    capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    table = capsule(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
+    return ctypes.c_void_p.from_address(table + 94 * 8).value or 0
 
 
 def _small_operations_work(made: dict[str, Any]) -> bool:
@@ -224,13 +279,20 @@ def _function_address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _builtin(name: str, function: int, flags: int, doc: str | None) -> Callable[..., int]:
-    definition = _MethodDef(name.encode(), function, flags, (doc or "").encode())
-    _kept.append(definition)
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
+@cache
+def _definition(name: str, function: int, flags: int, doc: str | None) -> _MethodDef:
+    return _MethodDef(name.encode(), function, flags, (doc or "").encode())
+
+
+def _builtin(
+    name: str, function: int, flags: int, doc: str | None, bound: Any = None
+) -> Callable[..., Any]:
+    """A builtin function, which native code gets `bound` as its `self`."""
+    definition = _definition(name, function, flags, doc)
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
         ("PyCFunction_NewEx", ctypes.pythonapi)
     )
-    return make(ctypes.addressof(definition), None, None)
+    return make(ctypes.addressof(definition), bound, None)
 
 
 @cache

@@ -1,0 +1,117 @@
+"""The builtin that runs a kernel on layouts met before: what it takes, and what it leaves alone."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import weft
+from weft import kernels
+from weft.core import dtype as dt
+from weft.core import scalar as S
+from weft.kernels.layout import Layout
+from weft.ops import dispatch
+from weft.runtime import native
+
+
+def calls_of(*arrays, expr=None):
+    """A table that knows one launch: the sum of the arrays (or `expr`), on layouts like theirs."""
+    calls = native.layout_calls()
+    if calls is None:
+        pytest.skip("this interpreter's structs are not known")
+    if expr is None:
+        expr = S.Arg(0, dt.float32)
+        for i in range(1, len(arrays)):
+            expr = S.add(expr, S.Arg(i, dt.float32))
+    out = np.empty(np.broadcast_shapes(*(a.shape for a in arrays)), np.float32)
+    launch = kernels.plan_elementwise(expr, [Layout.of(a) for a in arrays], Layout.of(out))
+    calls.add(launch, arrays, out)
+    return calls
+
+
+def random(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def test_known_layouts_run():
+    a, b = random(3, 5), random(3, 1)
+    calls = calls_of(a, b)
+    got = calls.call(a, b)
+    np.testing.assert_array_equal(got, a + b)
+    assert got.dtype == np.float32 and got.flags.c_contiguous and got.flags.owndata
+    other = calls.call(a * 2, b * 3)
+    np.testing.assert_array_equal(other, a * 2 + b * 3)
+
+
+def test_strides_are_part_of_a_layout():
+    a = random(6, 4)
+    calls = calls_of(a.T)
+    np.testing.assert_array_equal(calls.call(a.T), a.T)
+    assert calls.call(np.ascontiguousarray(a.T)) is None
+    assert calls.call(a[::-1].T) is None  # a negative stride
+
+
+def test_what_was_not_met_is_left_to_the_planner():
+    a = random(3, 5)
+    calls = calls_of(a, a)
+    assert calls.call(a, random(3, 1)) is None
+    assert calls.call(a) is None and calls.call(a, a, a) is None and calls.call() is None
+    assert calls.call(a, a.astype(np.float64)) is None
+    assert calls.call(a, a.reshape(3, 5, 1)) is None
+    for odd in (None, 3, "a", [1.0], a.tolist(), np.float32(1), np.ma.array(a), object()):
+        assert calls.call(a, odd) is None
+        assert calls.call(odd, a) is None
+    with pytest.raises(TypeError):
+        calls.call(a, a, key=1)
+
+
+def test_each_of_many_layouts_finds_its_own():
+    calls = native.layout_calls()
+    if calls is None:
+        pytest.skip("this interpreter's structs are not known")
+    arrays = [random(n, 2) for n in range(1, 40)]
+    for n, a in enumerate(arrays, 1):
+        expr = S.mul(S.Arg(0, dt.float32), S.const(float(n), dt.float32))
+        launch = kernels.plan_elementwise(expr, [Layout.of(a)], Layout.of(a))
+        calls.add(launch, [a], a)
+    assert len(calls) == 39
+    for n, a in enumerate(arrays, 1):
+        np.testing.assert_array_equal(calls.call(a), a * np.float32(n))
+
+
+def test_it_holds_no_references():
+    a, b = random(4, 4), random(4, 4)
+    calls = calls_of(a, b)
+    none, floats = sys.getrefcount(None), sys.getrefcount(a.dtype)
+    before = sys.getrefcount(a), sys.getrefcount(b)
+    for _ in range(1000):
+        calls.call(a, b)
+        calls.call(a)
+    assert (sys.getrefcount(a), sys.getrefcount(b)) == before
+    assert abs(sys.getrefcount(None) - none) < 100
+    assert abs(sys.getrefcount(a.dtype) - floats) < 100
+
+
+def test_bad_data_is_found_the_long_way():
+    x = weft.randn(5, 3)
+    good, bad = weft.tensor([0, 4, 2]), weft.tensor([0, 5, 2])
+    for _ in range(5):
+        assert x.index_select(0, good).tolist() == x.numpy()[[0, 4, 2]].tolist()
+    for _ in range(3):
+        with pytest.raises((IndexError, RuntimeError), match="5"):
+            x.index_select(0, bad)
+
+
+def test_ops_called_often_go_native_with_the_same_bits(monkeypatch):
+    monkeypatch.setattr(dispatch, "_OFTEN", 3)
+    weft.manual_seed(0)
+    x = weft.randn(7, 5)
+    x[0, 0], x[1, 1], x[2, 2] = float("nan"), float("inf"), -0.0
+    for fn in (weft.neg, weft.sqrt, weft.floor, lambda t: weft.maximum(t, t.flip(0))):
+        first = fn(x).numpy().tobytes()
+        assert all(fn(x).numpy().tobytes() == first for _ in range(8))
+
+
+def test_without_builtins_all_goes_the_long_way(monkeypatch):
+    monkeypatch.setenv("WEFT_NO_BUILTIN", "1")
+    assert native.layout_calls() is None
