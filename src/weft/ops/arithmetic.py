@@ -277,7 +277,9 @@ def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
 
 def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     """y = input - alpha * other; RuntimeError on two bools (use ^ or logical_xor)."""
-    if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
+    if bool in (input.__class__, other.__class__) or any(
+        isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)
+    ):
         raise RuntimeError(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
             "trying to invert a mask, use the `~` or `logical_not()` operator instead."
@@ -300,7 +302,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = 
     """y = input / other; integers divide as floats.  rounding_mode: None, "trunc" or "floor"."""
     d = _half_beside(input, other)
     if d is not None:
-        if isinstance(input, Handle) and input.ndim:
+        if isinstance(input, Handle):
             y = _in_float32(lambda a, b: div(a, b, rounding_mode=rounding_mode), d, input, other)
         elif rounding_mode is None:  # torch: the reciprocal, a half, times the number
             y = mul(div(full((), 1.0, dtype=d), other), input)
@@ -336,10 +338,11 @@ def trunc_divide(a: Any, b: Any) -> Any:
 def floor_divide(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = floor(input / other); ZeroDivisionError becomes RuntimeError for integers."""
     d = _half_beside(input, other)
-    if d is not None and isinstance(input, Handle) and input.ndim:
+    if d is not None and isinstance(input, Handle):
         y = _in_float32(floor_divide, d, input, other)
         return y if out is None else out.copy_result(y)
     a, b = operands("floor_divide", input, other)
+    _refuse_bool(a, b, "floor_divide")
     _refuse_zero(b, "floor_divide")
     y = apply(_FLOORDIV, a, b)
     return y if out is None else out.copy_result(y)
@@ -348,6 +351,7 @@ def floor_divide(input: Any, other: Any, *, out: Any = None) -> Any:
 def remainder(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input - other * floor(input / other): the sign is `other`'s."""
     a, b = operands("remainder", input, other)
+    _refuse_bool(a, b, "remainder")
     _refuse_zero(b, "remainder")
     y = apply(_REM, a, b)
     return y if out is None else out.copy_result(y)
@@ -357,9 +361,15 @@ def fmod(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input - other * trunc(input / other): the sign is `input`'s."""
     only_tensors("fmod", input)
     a, b = operands("fmod", input, other)
+    _refuse_bool(a, b, "fmod")
     _refuse_zero(b, "fmod")
     y = apply(_FMOD, a, b)
     return y if out is None else out.copy_result(y)
+
+
+def _refuse_bool(a: Any, b: Any, name: str) -> None:
+    if dtype_of(a if isinstance(a, Handle) else b) is dt.bool:
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool'")
 
 
 def _refuse_zero(b: Any, name: str) -> None:
@@ -378,6 +388,10 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
         y = mul(input, input)
         return y if out is None else out.copy_result(y)
     a, b = operands("pow", input, exponent)
+    if b.__class__ is bool:  # a bool to the power of 1 is itself, of 0 true
+        y = a.clone() if b else full(a.shape, True)
+        return y if out is None else out.copy_result(y)
+    _refuse_bool(a, b, "pow")
     if b.__class__ is int and b < 0 and dtype_of(a).category < dt.FLOAT:
         raise RuntimeError("Integers to negative integer powers are not allowed.")
     y = apply(_POW, a, b)
