@@ -789,3 +789,22 @@ def test_threads_do_not_see_each_others_numbers():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_debug_says_why_two_ops_are_apart(monkeypatch, capsys):
+    monkeypatch.setenv("WEFT_DEBUG", "4")
+    x, w = tensor(6, 7), tensor(7, 5)
+
+    def f(x, w):
+        y = (x @ w).exp()
+        return y / y.sum(1, keepdim=True) + 1
+
+    c = weft.compile(f)
+    for _ in range(2):
+        c(x, w)
+    shown = capsys.readouterr()
+    text = shown.out + shown.err
+    assert "reads MatMul: MatMul is a kernel of its own" in text
+    assert "Sum at test_compile.py" in text and "read by others too" in text
+    assert "Div at test_compile.py" in text and "reads Sum: Sum is a kernel of its own" in text
+    assert "reads Div" not in text  # the addition is in the division's loop

@@ -74,18 +74,54 @@ def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
 
 
 def _join(n: Node, groups: list[Group], group_of: dict[int, int]) -> int | None:
-    sources = [group_of[id(a)] for a in n.args if id(a) in group_of]
-    for place in sorted(set(sources), reverse=True):
-        group = groups[place]
-        if (
-            group.is_loop
-            and group.nodes[0].type.shape == n.type.shape
-            and len(group.nodes) < MAX_NODES
-            and len(_reads([*group.nodes, n])) <= MAX_READS
-            and not any(s != place and _depends(s, place, groups) for s in sources)
+    sources = {group_of[id(a)] for a in n.args if id(a) in group_of}
+    for place in sorted(sources, reverse=True):
+        if _hindrance(n, groups[place]) is None and not any(
+            s != place and _depends(s, place, groups) for s in sources
         ):
             return place
     return None
+
+
+def _hindrance(n: Node, group: Group) -> str | None:
+    """Why the node cannot join this group's loop whatever else there is; None if it can."""
+    first = group.nodes[0]
+    if not is_loop(n):
+        return f"{_name(n)} is a kernel of its own"
+    if not group.is_loop:
+        return f"{_name(first)} is a kernel of its own"
+    if first.type.shape != n.type.shape:
+        return f"the loop's shape is {list(first.type.shape)}, not {list(n.type.shape)}"
+    if len(group.nodes) >= MAX_NODES:
+        return f"the loop has {MAX_NODES} ops already"
+    if (reads := len(_reads([*group.nodes, n]))) > MAX_READS:
+        return f"the loop would read {reads} operands, more than {MAX_READS}"
+    return None
+
+
+def why_apart(g: Graph, groups: list[Group]) -> list[str]:
+    """A line for each op that reads another kernel's result: why it is not in that kernel."""
+    group_of = {id(n): group for group in groups for n in group.nodes}
+    lines = []
+    for n in g.nodes():
+        for a in n.args:
+            source, mine = group_of.get(id(a)), group_of.get(id(n))
+            if source is None or source is mine or a.op.is_view or n.op.is_view:  # type: ignore[union-attr]
+                continue
+            if isinstance(n.op, Reduce) and source.is_loop:
+                why = "its operand is read by others too, or ends a reduction"
+            else:
+                why = _hindrance(n, source) or (
+                    "another operand depends on that loop, or it joined another operand's"
+                )
+            line = g.lines.get(n.serial)
+            at = f" at {line}" if line else ""
+            lines.append(f"apart: {_name(n)}{at} reads {_name(a)}: {why}")  # type: ignore[arg-type]
+    return lines
+
+
+def _name(n: Node) -> str:
+    return n.op.name if n.op is not None else n.name
 
 
 def _reads(nodes: list[Node]) -> set[int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.compile.fuse import Group, fuse, is_complex, loop_exprs
+from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.core import config, dtype
@@ -105,7 +105,8 @@ class Program:
         self._plan()
         self._assemble()
         if config.wants(4):
-            config.show(4, "schedule", self.describe())
+            apart = why_apart(graph, self.groups)
+            config.show(4, "schedule", "\n".join([self.describe(), *apart]))
 
     # ------------------------------------------------------------------ planning
 
