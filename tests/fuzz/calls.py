@@ -32,8 +32,8 @@ for _room in pkgutil.iter_modules(ops.__path__):
     importlib.import_module(f"weft.ops.{_room.name}")
 
 SECONDS_A_CALL = 20
-DTYPES = (dt.float32, dt.float32, dt.float64, dt.float16, dt.bfloat16, dt.int64, dt.int64, dt.int32,
-          dt.int8, dt.uint8, dt.bool)  # fmt: skip
+DTYPES = (dt.float32, dt.float32, dt.float64, dt.complex64, dt.float16,
+          dt.bfloat16, dt.int64, dt.int64, dt.int32, dt.int8, dt.uint8, dt.bool)  # fmt: skip
 # they act on the process, wait, read files, or make as many results as their argument says
 LEFT_OUT = {
     "tensor_split", "hsplit", "vsplit", "dsplit",
@@ -66,7 +66,10 @@ def array(rng: np.random.Generator, d: dt.dtype | None = None, rank: int | None 
     d = d or DTYPES[rng.integers(len(DTYPES))]
     rank = int(rng.integers(0, 5)) if rank is None else rank
     shape = tuple(int(n) for n in rng.choice([0, 1, 1, 2, 3, 3, 4, 5, 7, 17], rank))
-    if d.category == dt.FLOAT:
+    if d.is_complex:
+        a = np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
+        a = np.where(rng.random(shape) < 0.1, complex(np.nan, np.inf), a)
+    elif d.category == dt.FLOAT:
         a = np.asarray(rng.standard_normal(shape) * 3)
         if a.size and rng.random() < 0.3:
             where = rng.random(shape) < 0.3
