@@ -76,7 +76,6 @@ from weft.ops.pointwise import (
 )  # fmt: skip
 from weft.ops.weighted import addcdiv, addcmul, lerp
 from weft.ops.activation import celu, hardshrink, prelu, selu, threshold
-from weft.ops.dropout import alpha_dropout, dropout, feature_alpha_dropout, feature_dropout
 from weft.ops.bag import bilinear, rrelu
 
 # -------------------------------------------------------------------------------- shapes and places
@@ -126,7 +125,18 @@ from weft.ops.stat import (
     var_mean,
 )  # fmt: skip
 from weft.ops.softmax import log_softmax, softmax
-from weft.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from weft.ops.dropout import feature_dropout
+from weft.ops.torch_order import (  # fmt: skip
+    alpha_dropout,
+    batch_norm,
+    cholesky,
+    dropout,
+    feature_alpha_dropout,
+    group_norm,
+    instance_norm,
+    layer_norm,
+)
+from weft.ops.norm import rms_norm
 
 # -------------------------------------------------------------------------------- products, windows
 from weft.ops.contract import addmm, bmm, dot, matmul, mm, mv, outer
@@ -135,7 +145,7 @@ from weft.ops.einsum import (
     vander, vdot,
 )  # fmt: skip
 from weft.ops.linalg import (
-    cholesky, cholesky_inverse, cholesky_solve, det, inv as inverse, logdet, matrix_exp,
+    cholesky_inverse, cholesky_solve, det, inv as inverse, logdet, matrix_exp,
     matrix_power, slogdet,
 )  # fmt: skip
 from weft.ops.factor import (

@@ -53,6 +53,7 @@ from weft.ops import (
     stat,
     strided,
     subclass,
+    torch_order,
     trig,
     unary,
     view,
@@ -104,10 +105,11 @@ METHODS: dict[ModuleType, str] = {
     factor: "geqrf ormqr pinverse qr svd triangular_solve",
     special: "i0 igamma igammac mvlgamma",
     histogram: "frexp isreal",
-    linalg: "det slogdet logdet matrix_power matrix_exp cholesky cholesky_solve cholesky_inverse",
+    linalg: "det slogdet logdet matrix_power matrix_exp cholesky_solve cholesky_inverse",
     replace: "select_scatter slice_scatter diagonal_scatter as_strided_scatter put index_reduce "
     "diagflat narrow_copy",
     spectrogram: "stft istft",
+    torch_order: "cholesky",
     softmax: "softmax log_softmax",
     activation: "prelu hardshrink",
     random: "bernoulli multinomial uniform_ normal_ log_normal_ exponential_ cauchy_ geometric_ "

@@ -268,26 +268,31 @@ def bmm(input: Any, mat2: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def mv(input: Any, vec: Any) -> Any:
+def mv(input: Any, vec: Any, *, out: Any = None) -> Any:
     """A matrix times a vector."""
     _need_rank("mv", 2, input=input)
     _need_rank("mv", 1, vec=vec)
-    return matmul(input, vec)
+    y = matmul(input, vec)
+    return y if out is None else out.copy_result(y)
 
 
-def dot(input: Any, tensor: Any) -> Any:
+def dot(input: Any, tensor: Any, *, out: Any = None) -> Any:
     """The inner product of two vectors."""
     _need_rank("dot", 1, input=input, tensor=tensor)
-    return matmul(input, tensor)
+    y = matmul(input, tensor)
+    return y if out is None else out.copy_result(y)
 
 
-def outer(input: Any, vec2: Any) -> Any:
+def outer(input: Any, vec2: Any, *, out: Any = None) -> Any:
     """y[i, j] = input[i] * vec2[j]"""
     _need_rank("outer", 1, input=input, vec2=vec2)
-    return unsqueeze(input, 1) * vec2
+    y = unsqueeze(input, 1) * vec2
+    return y if out is None else out.copy_result(y)
 
 
-def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+def addmm(
+    input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
+) -> Any:
     """beta * input + alpha * (mat1 @ mat2); 16-bit floats are rounded once, at the end."""
     _need_rank("addmm", 2, mat1=mat1, mat2=mat2)
     if state.autocast is not None:
@@ -298,7 +303,8 @@ def addmm(input: Any, mat1: Any, mat2: Any, *, beta: Any = 1, alpha: Any = 1) ->
         return cast(addmm(*wide, beta=beta, alpha=alpha), d)
     y = apply(_MATMUL, mat1, mat2)
     y = y if alpha == 1 else y * alpha
-    return y + input if beta == 1 else (y + input * beta if beta != 0 else y)
+    y = y + input if beta == 1 else (y + input * beta if beta != 0 else y)
+    return y if out is None else out.copy_result(y)
 
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:

@@ -386,12 +386,14 @@ def linspace(
     dtype: dt.dtype | None = None,
     device: Any = None,
     requires_grad: bool = False,
+    out: Any = None,
 ) -> Any:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
     need_steps("linspace", steps)
     d = dtype or dt.get_default_dtype()
     wide = between(start, end, steps, d)
-    return finish(wrap(wide.astype(d.np)), requires_grad, device, "linspace")
+    y = wrap(wide.astype(d.np))
+    return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "linspace")
 
 
 def eye(
@@ -401,10 +403,11 @@ def eye(
     dtype: dt.dtype | None = None,
     device: Any = None,
     requires_grad: bool = False,
+    out: Any = None,
 ) -> Any:
     """The identity matrix, n by m."""
     for name, k in (("n", n), ("m", m)):
         if k is not None and k < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {k}")
     y = apply(Eye(n, n if m is None else m, dtype or dt.get_default_dtype()))
-    return finish(y, requires_grad, device, "eye")
+    return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "eye")

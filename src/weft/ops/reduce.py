@@ -324,19 +324,21 @@ def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> 
 
 
 @numpy_words
-def any(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def any(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = whether any element along dim is nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "any")
     y = apply(Any_(dims, keepdim), cast(input, dt.bool))
-    return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
+    y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
+    return y if out is None else out.copy_result(y)
 
 
 @numpy_words
-def all(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def all(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = whether all elements along dim are nonzero."""
     dims = wrap_dims(dim, len(shape_of(input)), "all")
     y = apply(All_(dims, keepdim), cast(input, dt.bool))
-    return cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
+    y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
+    return y if out is None else out.copy_result(y)
 
 
 @numpy_words

@@ -231,23 +231,24 @@ def cumprod(input: Any, dim: int, *, dtype: Any = None, out: Any = None) -> Any:
 
 
 @numpy_words
-def cummax(input: Any, dim: int) -> Any:
+def cummax(input: Any, dim: int, *, out: Any = None) -> Any:
     """(values, indices) of the largest so far along dim; the latest of equal ones."""
-    return _so_far(CumMaxIndex, CumMax, "cummax", input, dim)
+    return _so_far(CumMaxIndex, CumMax, "cummax", input, dim, out)
 
 
 @numpy_words
-def cummin(input: Any, dim: int) -> Any:
+def cummin(input: Any, dim: int, *, out: Any = None) -> Any:
     """(values, indices) of the smallest so far along dim; the latest of equal ones."""
-    return _so_far(CumMinIndex, CumMin, "cummin", input, dim)
+    return _so_far(CumMinIndex, CumMin, "cummin", input, dim, out)
 
 
-def _so_far(kind: Any, result: Any, op: str, input: Any, dim: int) -> Any:
+def _so_far(kind: Any, result: Any, op: str, input: Any, dim: int, out: Any) -> Any:
     shape = shape_of(input)
     d = wrap_dim(dim, len(shape), op)
     x = input if shape else reshape(input, (1,))
     at = apply(kind(d), x)
-    return result(reshape(gather(x, d, at), shape), reshape(at, shape))
+    y = result(reshape(gather(x, d, at), shape), reshape(at, shape))
+    return y if out is None else result(*(o.copy_result(v) for o, v in zip(out, y, strict=True)))
 
 
 @numpy_words

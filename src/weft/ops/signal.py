@@ -79,10 +79,12 @@ def kaiser_window(
 def logspace(
     start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False,
+    out: Any = None,
 ) -> Any:  # fmt: skip
     """base ** x for `steps` values x from start to end, both included."""
     need_steps("logspace", steps)
     d = dtype or dt.get_default_dtype()
     x = between(start, end, steps, d)
     wide = np.power(float(base), x.astype(np.float64))
-    return finish(wrap(wide.astype(d.np)), requires_grad, device, "logspace")
+    y = wrap(wide.astype(d.np))
+    return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "logspace")

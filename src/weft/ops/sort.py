@@ -244,7 +244,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False, *, out: A
 
 
 @numpy_words
-def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """The lower of the middle elements: (values, indices) along dim, or one value of all.
 
     NaN where there is any.
@@ -260,11 +260,11 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     if dtype_of(x).category == dt.FLOAT:
         nan = x != x
         at = nan.long().argmax(d, keepdim=True).where(nan.any(d, keepdim=True), at)
-    return _picked(Median, x, d, at, keepdim, scalar)
+    return _given(_picked(Median, x, d, at, keepdim, scalar), out)
 
 
 @numpy_words
-def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """median of the elements that are not NaN."""
     if dim is None:
         n = numel(shape_of(input))
@@ -276,7 +276,7 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     count = (x == x).sum(d, keepdim=True)
     middle = ((count - 1) // 2).clamp(min=0)
     at = gather(apply(ArgSort(d), x), d, middle)
-    return _picked(NanMedian, x, d, at, keepdim, scalar)
+    return _given(_picked(NanMedian, x, d, at, keepdim, scalar), out)
 
 
 def _nothing(d: dt.dtype) -> Any:
@@ -292,12 +292,12 @@ def _nonempty(x: Any, d: int, op: str) -> int:
 
 
 @numpy_words
-def mode(input: Any, dim: int = -1, keepdim: bool = False) -> Any:
+def mode(input: Any, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the most frequent value along dim (the smallest of several)."""
     x, d, scalar = _line(input, dim, "mode")
     _nonempty(x, d, "mode")
     at = unsqueeze(apply(ModeIndex(d), x), d)
-    return _picked(Mode, x, d, at, keepdim, scalar)
+    return _given(_picked(Mode, x, d, at, keepdim, scalar), out)
 
 
 _BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
@@ -306,23 +306,25 @@ _BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
 @numpy_words
 def quantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
-    interpolation: str = "linear",
+    interpolation: str = "linear", out: Any = None,
 ) -> Any:  # fmt: skip
     """y = the q-th quantile along dim (of all elements when None); NaN where there is any.
 
     q in [0, 1], a number or a vector (whose size comes first in the result).  Between two elements
     at rank q (n - 1): linear, lower, higher, midpoint or nearest.
     """
-    return _quantile("quantile", input, q, dim, keepdim, interpolation)
+    y = _quantile("quantile", input, q, dim, keepdim, interpolation)
+    return y if out is None else out.copy_result(y)
 
 
 @numpy_words
 def nanquantile(
     input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
-    interpolation: str = "linear",
+    interpolation: str = "linear", out: Any = None,
 ) -> Any:  # fmt: skip
     """quantile of the elements that are not NaN."""
-    return _quantile("nanquantile", input, q, dim, keepdim, interpolation)
+    y = _quantile("nanquantile", input, q, dim, keepdim, interpolation)
+    return y if out is None else out.copy_result(y)
 
 
 def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: str) -> Any:

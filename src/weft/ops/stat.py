@@ -325,7 +325,7 @@ def dist(input: Any, other: Any, p: float = 2) -> Any:
     return norm(input - other, p)
 
 
-def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
+def renorm(input: Any, p: float, dim: int, maxnorm: float, *, out: Any = None) -> Any:
     """input with its slices along dim scaled down to norm maxnorm where they are longer."""
     rank = len(shape_of(input))
     if rank < 2:
@@ -334,7 +334,8 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float) -> Any:
     others = tuple(k for k in range(rank) if k != d)
     size = apply(VectorNorm(float(p), others, True), input)
     one = full((), 1.0, dtype=dtype_of(input))
-    return input * (maxnorm / (size + 1e-7)).where(size > maxnorm, one)
+    y = input * (maxnorm / (size + 1e-7)).where(size > maxnorm, one)
+    return y if out is None else out.copy_result(y)
 
 
 # ---------------------------------------------------------------------------------- without NaN
