@@ -32,7 +32,7 @@ from torch.testing._internal.common_methods_invocations import (  # type: ignore
 )
 
 import weft
-from tools import conformance_modules
+from tools import conformance_array_api, conformance_modules
 from tools.conformance_compare import (
     Differs,
     Missing,
@@ -432,7 +432,8 @@ def report(results: list[dict[str, Any]]) -> str:
     out += ["| name | samples | why |", "|---|---|---|"]
     for r in results:
         out += [f"| {r['op']} | {n} | {cell(why)} |" for why, n in r.get("explained", {}).items()]
-    out += ["", "## Missing", "", "| name | why |", "|---|---|"]
+    out += ["", *conformance_array_api.report()]
+    out += ["## Missing", "", "| name | why |", "|---|---|"]
     out += [f"| {r['op']} | {cell(why_missing(r))} |" for r in results if r["state"] == "missing"]
     out += ["", "## Passing", ""]
     out += [", ".join(f"{r['op']} {r['samples']}" for r in results if r["state"] == "pass")]

@@ -13,6 +13,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.types import broadcast_shapes, numel
+from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
@@ -92,6 +93,7 @@ def argwhere(input: Any) -> Any:
     return nonzero(input)
 
 
+@numpy_words
 def count_nonzero(input: Any, dim: Any = None) -> Any:
     """y = how many elements along dim (all dims when None) are not 0."""
     return cast(input, dt.bool).sum(dim)
