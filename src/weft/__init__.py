@@ -46,9 +46,10 @@ from weft.ops.random import (
 # ---------------------------------------------------------------------------------------- questions
 from weft.ops.query import (
     can_cast, get_device, is_complex, is_conj, is_floating_point, is_nonzero, is_same_size,
-    is_signed, is_storage, is_tensor, numel, typename,
+    is_signed, is_tensor, numel, typename,
 )  # fmt: skip
 from weft.ops.promote import result_type
+from weft.ops.storage import is_storage
 
 # ----------------------------------------------------------------------------------------- elements
 from weft.ops.arithmetic import (
@@ -207,7 +208,10 @@ _MODULES = {
 _HOMES = {
     "ops.conv_transpose": "conv_transpose3d",
     "ops.lowrank": "pca_lowrank svd_lowrank",
-    "ops.memory_view": "UntypedStorage resize_as_",
+    "ops.memory_view": "resize_as_",
+    "ops.storage": "BFloat16Storage BoolStorage ByteStorage CharStorage ComplexDoubleStorage "
+    "ComplexFloatStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage "
+    "ShortStorage TypedStorage UntypedStorage",
     "ops.spectrogram": "istft stft",
     "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
     "logspace",

@@ -51,6 +51,7 @@ from weft.ops import (
     special,
     spectrogram,
     stat,
+    storage,
     strided,
     subclass,
     torch_order,
@@ -65,9 +66,9 @@ from weft.tensor import Tensor
 
 METHODS: dict[ModuleType, str] = {
     complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj sgn adjoint",
-    memory_view: "untyped_storage storage values indices coalesce is_coalesced to_dense dequantize "
+    memory_view: "values indices coalesce is_coalesced to_dense dequantize "
     "crow_indices col_indices sparse_dim dense_dim _nnz _indices _values "
-    "share_memory_ is_shared pin_memory is_pinned new resize_as_",
+    "pin_memory is_pinned new resize_as_",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
     "multiply subtract divide true_divide negative",
     compare: "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "
@@ -79,6 +80,7 @@ METHODS: dict[ModuleType, str] = {
     "digamma arcsin arccos arctan arcsinh arccosh arctanh",
     view: "reshape view permute transpose t movedim expand squeeze unsqueeze flatten unflatten "
     "narrow select",
+    storage: "untyped_storage storage set_ resize_ share_memory_ is_shared",
     strided: "as_strided",
     subclass: "as_subclass",
     join: "chunk unbind",
@@ -287,19 +289,6 @@ def unsqueeze_(self: Tensor, dim: int) -> Tensor:
 
 
 Tensor.swapaxes_ = Tensor.swapdims_ = transpose_  # type: ignore[attr-defined]
-
-
-@_method
-def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
-    """Another shape; the elements stay, in order, as far as they fit, new ones are unset."""
-    if self._rg:
-        raise RuntimeError("cannot resize variables that require grad")
-    shape = view.shape_args(sizes, "resize_")
-    old = self._a.reshape(-1)
-    new = dispatch.memory.empty(shape, old.dtype)
-    n = min(old.size, new.size)
-    new.reshape(-1)[:n] = old[:n]
-    return _seen_as(self, dispatch.wrap(new))
 
 
 @_method

@@ -104,7 +104,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.signal.windows": (_T + "windows",),
     "torch.sparse": (_T + "sparse", "weft.sparse"),
     "torch.special": ("weft.special",),
-    "torch.storage": ("weft.ops.memory_view",),
+    "torch.storage": ("weft.ops.storage",),
     "torch.testing": (_T + "testing",),
     "torch.types": (_T + "types",),
     "torch.utils": (_T + "utils",),

@@ -335,8 +335,8 @@ class Module(Tree):
         return self._apply(lambda t: weft.empty_like(t, device=device), recurse=recurse)
 
     def share_memory(self) -> Self:
-        """The module itself: threads, Weft's workers, share all memory."""
-        return self
+        """The module itself, its tensors in memory that processes forked from now on share."""
+        return self._apply(lambda t: t.share_memory_())
 
     # ------------------------------------------------------------------ hooks
 

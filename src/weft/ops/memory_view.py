@@ -1,101 +1,8 @@
-"""The memory behind a tensor, as `untyped_storage()` shows it; what is asked of sparse tensors."""
+"""What is asked of tensors of other kinds: sparse, quantized, pinned; and old ways to make one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
-
-from weft.core.device import cpu
-from weft.runtime import native
-
-
-class UntypedStorage:
-    """The bytes that a tensor and its views share.  Two of one memory are equal."""
-
-    _item = 1
-
-    def __init__(self, owner: Any) -> None:
-        self._owner = owner  # keeps the memory alive
-        self._bytes = _whole(owner)
-
-    def data_ptr(self) -> int:
-        return native.address(self._bytes)
-
-    def nbytes(self) -> int:
-        return self._bytes.nbytes
-
-    def size(self) -> int:
-        return self._bytes.nbytes // self._item
-
-    __len__ = size
-
-    @property
-    def device(self) -> Any:
-        return cpu
-
-    @property
-    def _cdata(self) -> int:
-        return self.data_ptr()
-
-    def is_shared(self) -> bool:
-        return False
-
-    def untyped(self) -> UntypedStorage:
-        return UntypedStorage(self._owner)
-
-    def tolist(self) -> list:
-        return self._values().tolist()
-
-    def _values(self) -> np.ndarray:
-        return self._bytes
-
-    def __getitem__(self, i: int) -> Any:
-        return self._values()[i].item()
-
-    def __iter__(self) -> Iterator:
-        return iter(self.tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, UntypedStorage) and self.data_ptr() == other.data_ptr()
-
-    def __hash__(self) -> int:
-        return self.data_ptr()
-
-
-class TypedStorage(UntypedStorage):
-    """The same memory, read as elements of the tensor's dtype."""
-
-    def __init__(self, owner: Any) -> None:
-        super().__init__(owner)
-        self._item = owner._a.itemsize
-
-    def _values(self) -> np.ndarray:
-        return self._bytes.view(self._owner._a.dtype)
-
-    @property
-    def dtype(self) -> Any:
-        return self._owner.dtype
-
-
-def _whole(t: Any) -> np.ndarray:
-    """All bytes of the memory that `t` lies in."""
-    a = (t if t._base is None else t._base)._a
-    while isinstance(a.base, np.ndarray) and not a.flags.c_contiguous:
-        a = a.base
-    flat = a.reshape(-1) if a.flags.c_contiguous else np.ascontiguousarray(a).reshape(-1)
-    return flat.view(np.uint8)
-
-
-def untyped_storage(input: Any) -> UntypedStorage:
-    """The memory of a tensor, in bytes."""
-    return UntypedStorage(input)
-
-
-def storage(input: Any) -> TypedStorage:
-    """The memory of a tensor, in elements."""
-    return TypedStorage(input)
 
 
 def _sparse_only(name: str, kind: str) -> Any:
@@ -148,16 +55,6 @@ def to_dense(input: Any, dtype: Any = None, *, masked_grad: Any = None) -> Any:
 def dequantize(input: Any) -> Any:
     """The tensor in float32: it is not quantized."""
     return input.float()
-
-
-def share_memory_(input: Any) -> Any:
-    """The tensor itself.  Its memory is seen by forked processes as a copy."""
-    return input
-
-
-def is_shared(input: Any) -> bool:
-    """Whether other processes write to the same memory: never."""
-    return False
 
 
 def pin_memory(input: Any, device: Any = None) -> Any:

@@ -14,11 +14,6 @@ def is_tensor(obj: Any) -> bool:
     return isinstance(obj, Handle)
 
 
-def is_storage(obj: Any) -> bool:
-    """Whether the object is a storage: Weft has no storage objects."""
-    return False
-
-
 def _tensor(input: Any, name: str) -> Handle:
     if not isinstance(input, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")

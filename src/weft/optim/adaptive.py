@@ -107,7 +107,9 @@ class Adagrad(ByParameter):
                 self.state[p].update(self._start(p, group))
 
     def share_memory(self) -> None:
-        """Nothing to do: threads share all memory."""
+        """Put the sums where processes that are forked from now on share them."""
+        for state in self.state.values():
+            state["sum"].share_memory_()
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"step": 0.0, "sum": weft.full_like(p, group["initial_accumulator_value"])}

@@ -21,6 +21,8 @@ class TensorType(type):
             if first.dtype is not cls.dtype:
                 raise TypeError(f"expected {cls.__name__} (got {first.type()})")
             return first.detach()
+        if weft.is_storage(first):
+            return weft.empty(0, dtype=cls.dtype).set_(first)
         if isinstance(first, weft.Size):
             return weft.empty(first, dtype=cls.dtype)
         if all(isinstance(a, int) for a in args):

@@ -1,0 +1,114 @@
+"""Storages: what is written through one shows in its tensors, and the other way round."""
+
+import copy
+import os
+import pickle
+
+import pytest
+
+import weft
+from weft.compat.torch_.legacy import ByteTensor, FloatTensor
+
+
+def test_a_storage_is_the_memory_of_a_tensor_and_its_views():
+    x = weft.arange(6.0)
+    y, s, u = x[2:], x.storage(), x.untyped_storage()
+    assert (s.size(), len(s), s.nbytes(), u.size(), s.element_size()) == (6, 6, 24, 24, 4)
+    assert s.dtype is weft.float32 and s.type() == "torch.FloatStorage" and s[1] == 1.0
+    assert y.storage() == s and y.untyped_storage().data_ptr() == x.data_ptr() == s.data_ptr()
+    s[2] = 9.0
+    assert y.tolist() == [9.0, 3.0, 4.0, 5.0] and x._version == 1
+    assert s.fill_(3.0) is s and x.tolist() == [3.0] * 6
+    x[0] = 7.0
+    assert s.tolist()[0] == 7.0 and next(iter(s)) == 7.0 and s[:2].tolist() == [7.0, 3.0]
+    turned = weft.from_numpy(weft.arange(6.0).reshape(2, 3).numpy().T)
+    turned.storage()[1] = 50.0
+    assert turned[1, 0].item() == 50.0
+
+
+def test_storages_of_their_own():
+    f = weft.FloatStorage([1.0, 2.0, 3.0])
+    assert weft.is_storage(f) and not weft.is_storage(weft.ones(1)) and not weft.is_tensor(f)
+    assert isinstance(f, weft.FloatStorage) and not isinstance(f, weft.ByteStorage)
+    assert len(weft.FloatStorage(4)) == 4 and weft.FloatStorage().size() == 0
+    t = FloatTensor(f)
+    t[0] = 7.0
+    assert f.tolist() == [7.0, 2.0, 3.0] and f.long().tolist() == [7, 2, 3]
+    b = weft.ByteStorage.from_buffer(b"abc")
+    assert b.tolist() == [97, 98, 99] and ByteTensor(b).tolist() == [97, 98, 99]
+    u = weft.UntypedStorage([1, 2, 3])
+    u.copy_(weft.UntypedStorage([4, 5, 6]))
+    u.resize_(5)
+    assert u.tolist() == [4, 5, 6, 0, 0]
+    for again in (copy.copy(f), copy.deepcopy(f), pickle.loads(pickle.dumps(f)), f.clone()):
+        assert again.tolist() == f.tolist() and again.dtype is weft.float32 and again != f
+    assert "of size 3" in repr(f) and f.untyped().nbytes() == 12
+    assert weft.TypedStorage([1, 2], dtype=weft.int32).int().tolist() == [1, 2]
+
+
+def test_set_():
+    f = weft.FloatStorage([7.0, 2.0, 3.0])
+    z = weft.empty(0).set_(f, 1, (2,), (1,))
+    z[0] = 5.0
+    assert f.tolist() == [7.0, 5.0, 3.0] and z.storage_offset() == 1
+    assert weft.empty(0).set_(f).data_ptr() == f.data_ptr()
+    x = weft.arange(6.0)
+    whole = weft.empty(0)
+    assert whole.set_(x) is whole and whole.data_ptr() == x.data_ptr()
+    grid = weft.empty(0).set_(x.untyped_storage(), 0, (3, 2), (1, 3))
+    x[1] = 77.0
+    assert grid.tolist() == [[0.0, 3.0], [77.0, 4.0], [2.0, 5.0]] and whole[1] == 77.0
+    grid.add_(1)  # through the tensor: the version is the memory's
+    assert x[1] == 78.0 and x._version == grid._version > 0
+    assert weft.empty(3).set_().shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda f: weft.empty(0).set_(f, 1, (5,), (1,)), "out of bounds for storage of 3"),
+        (lambda f: weft.empty(0).set_(f, -1, (1,), (1,)), "out of bounds"),
+        (lambda f: weft.empty(0).set_(f, 0, (2,), (-1,)), "out of bounds"),
+        (lambda f: weft.empty(0, dtype=weft.int64).set_(f), "Expected a Storage of type"),
+        (lambda f: weft.empty(0).set_(weft.ones(1).long()), "Could not set tensor of type"),
+        (lambda f: f["a"], "can't index"),
+        (lambda f: weft.ones(3).storage().resize_(9), "not resizable"),
+        (lambda f: f.copy_(weft.FloatStorage(2)), "2 elements into a storage of 3"),
+        (lambda f: weft.ones(3, requires_grad=True).resize_(2), "cannot resize"),
+    ],
+)
+def test_mistakes(wrong, words):
+    with pytest.raises(RuntimeError) as e:
+        wrong(weft.FloatStorage([1.0, 2.0, 3.0]))
+    assert words in str(e.value)
+    with pytest.raises(IndexError, match="index 9 out of range"):
+        weft.FloatStorage(3)[9]
+
+
+def test_resize_stays_in_the_memory_where_it_fits():
+    r = weft.arange(6.0)
+    v = r[:2]
+    r.resize_(2, 2)
+    r[0, 0] = 50.0
+    assert v.tolist() == [50.0, 1.0] and r.storage().size() == 6
+    r.resize_(3, 4)
+    assert r.shape == (3, 4) and r.reshape(-1)[:6].tolist() == [50.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    w = weft.arange(6.0)[2:]
+    assert w.resize_(2).tolist() == [2.0, 3.0] and w.storage_offset() == 2
+
+
+def test_shared_memory_is_seen_by_both_processes():
+    m = weft.zeros(4)
+    row = m[2:]
+    assert not m.is_shared() and m.share_memory_() is m and m.is_shared()
+    assert row.data_ptr() == m.data_ptr() + 8 and m.storage().is_shared()
+    child = os.fork()
+    if child == 0:
+        m[3] = 5.0
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert m.tolist() == [0.0, 0.0, 0.0, 5.0] and row.tolist() == [0.0, 5.0]
+    before = m.data_ptr()
+    assert m.share_memory_().data_ptr() == before
+    layer = weft.nn.Linear(2, 2).share_memory()
+    assert layer.weight.is_shared() and layer.weight.requires_grad
