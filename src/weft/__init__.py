@@ -208,7 +208,7 @@ _MODULES = {
 _HOMES = {
     "ops.conv_transpose": "conv_transpose3d",
     "ops.lowrank": "pca_lowrank svd_lowrank",
-    "ops.memory_view": "resize_as_",
+    "ops.memory_view": "eig lstsq matrix_rank resize_as_ solve symeig",
     "ops.storage": "BFloat16Storage BoolStorage ByteStorage CharStorage ComplexDoubleStorage "
     "ComplexFloatStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage "
     "ShortStorage TypedStorage UntypedStorage",

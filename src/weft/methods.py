@@ -68,7 +68,7 @@ METHODS: dict[ModuleType, str] = {
     complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj sgn adjoint",
     memory_view: "values indices coalesce is_coalesced to_dense dequantize "
     "crow_indices col_indices sparse_dim dense_dim _nnz _indices _values "
-    "pin_memory is_pinned new resize_as_",
+    "pin_memory is_pinned new resize_as_ resize resize_as record_stream symeig eig lstsq solve",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
     "multiply subtract divide true_divide negative",
     compare: "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "

@@ -26,14 +26,12 @@ CUTS = (300, 500, 700, 1000)
 
 # What is missing, and why: the first pattern that matches the name.
 REASONS: tuple[tuple[str, str], ...] = (
-    (r"sparse|coalesce|to_dense|indices|spmm|Tensor\.values|csr|csc", "no sparse tensors yet"),
     (r"quant|int_repr|q_scale|q_zero|qint|per_channel", "quantized tensors: none yet"),
-    (r"[sS]torage|Tensor\.set_|PyTorchFileReader", "storages are not objects of their own"),
+    (r"PyTorchFileReader", "weft.io.torch_file reads the files"),
     (r"float8|uint16", "a dtype that Weft lacks"),
-    (r"flex_attention|TorchFunctionMode|as_subclass|_make_subclass", "needs torch's dispatcher"),
-    (r"futures|Stream|Event|record_stream|pin_memory", "streams and futures belong to devices"),
-    (r"symeig", "torch removed it too: using it raises"),
-    (r"Tensor\.(names|index|resize)$", "a word of lists and pictures"),
+    (r"flex_attention", "needs torch's compiler"),
+    (r"Tensor\.names$", "torch 2.13 has none either: a word of lists and files"),
+    (r"Tensor\.index$", "binds first-class dims; here a word of lists"),
     (r"prune", "pruning masks: not yet"),
     (r"to_padded_tensor|jagged", "nested tensors: none"),
     (r"dataloader\._", "an inner class of torch's loader"),

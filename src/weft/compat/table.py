@@ -58,6 +58,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.fft": ("weft.fft",),
     "torch.func": ("weft.autograd.func",),
     "torch.functional": ("weft",),
+    "torch.futures": (_T + "futures",),
     "torch.fx": (_T + "fx",),
     "torch.hub": (_T + "hub",),
     "torch.jit": (_T + "jit",),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
+
+from weft.core.types import numel
+from weft.ops.view import shape_args
 
 
 def _sparse_only(name: str, kind: str) -> Any:
@@ -78,3 +82,59 @@ def new(input: Any, *args: Any) -> Any:
 def resize_as_(input: Any, tensor: Any, *, memory_format: Any = None) -> Any:
     """resize_ to the shape of another tensor."""
     return input.resize_(tuple(tensor.shape))
+
+
+def resize(input: Any, *sizes: Any) -> Any:
+    """view of the sizes given; deprecated, as in torch."""
+    warnings.warn("non-inplace resize is deprecated", stacklevel=2)
+    shape = shape_args(sizes, "resize")
+    if numel(shape) != input.numel():
+        asked, has = "x".join(map(str, shape)), "x".join(map(str, input.shape))
+        raise RuntimeError(
+            f"requested resize to {asked} ({numel(shape)} elements in total), but the given tensor "
+            f"has a size of {has} ({input.numel()} elements). autograd's resize can only change "
+            "the shape of a given tensor, while preserving the number of elements"
+        )
+    return input.contiguous().view(shape)
+
+
+def resize_as(input: Any, tensor: Any) -> Any:
+    """resize to the shape of another tensor."""
+    return resize(input, tuple(tensor.shape))
+
+
+def record_stream(input: Any, stream: Any) -> None:
+    """NotImplementedError: the CPU has no streams whose work a tensor could wait for."""
+    raise NotImplementedError(
+        "Could not run 'aten::record_stream' with arguments from the 'CPU' backend."
+    )
+
+
+def _removed(name: str, why: str) -> Any:
+    def raises(*args: Any, **kw: Any) -> Any:
+        raise RuntimeError(
+            f"This function was deprecated since version 1.9 and is now removed. {why}"
+        )
+
+    raises.__name__ = raises.__qualname__ = name
+    raises.__doc__ = f"RuntimeError: torch removed it. {why}"
+    return raises
+
+
+symeig = _removed(
+    "symeig",
+    "The default behavior has changed from using the upper triangular portion of the matrix by "
+    "default to using the lower triangular portion: use torch.linalg.eigh or eigvalsh.",
+)
+eig = _removed(
+    "eig",
+    "`torch.linalg.eig` returns complex tensors of dtype `cfloat` or `cdouble` rather than real "
+    "tensors mimicking complex tensors.",
+)
+lstsq = _removed("lstsq", "`torch.lstsq` is deprecated in favor of `torch.linalg.lstsq`.")
+solve = _removed(
+    "solve",
+    "`torch.solve` is deprecated in favor of `torch.linalg.solve`. `torch.linalg.solve` has its "
+    "arguments reversed and does not return the LU factorization.",
+)
+matrix_rank = _removed("matrix_rank", "Please use the `torch.linalg.matrix_rank` function instead.")

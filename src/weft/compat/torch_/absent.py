@@ -14,14 +14,6 @@ class Absent:
         raise NotImplementedError(f"torch.{type(self).__name__}: {self.why}")
 
 
-class Stream(Absent):
-    why = "there is no device with streams"
-
-
-class Event(Absent):
-    why = "there is no device with events"
-
-
 class PyTorchFileReader(Absent):
     why = "weft.io.torch_file reads the files of torch.save"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import weft
+from weft.compat.torch_ import futures
 from weft.core import overrides
 
+Future = futures.Future
 Generator = weft.Generator
 _TensorBase = TensorBase = weft.Tensor
 _TensorMeta = type(weft.Tensor)

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.compat.torch_.absent import CUDAGraph, Event, Stream, StreamContext
+from weft.compat.torch_.absent import CUDAGraph, StreamContext
 from weft.compat.torch_.version import TorchVersion
 
 __all__ = ["CUDAGraph", "Event", "Stream", "StreamContext"]
+
+
+class Stream:
+    """A name: RuntimeError when one is made."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        raise RuntimeError("torch.cuda.Stream requires CUDA support")
+
+
+class Event:
+    """A name: RuntimeError when one is made."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        raise RuntimeError("Tried to instantiate dummy base class Event")
+
 
 _NO_CUDA = "Torch not compiled with CUDA enabled"
 

@@ -23,12 +23,13 @@ from weft.compat.torch_.legacy import (
     set_default_tensor_type,
 )
 from weft.compat.torch_.legacy import TensorType as TensorType
+from weft.compat.torch_.streams import Event, Stream
 from weft.io.torch_file import load, save
 
 __all__ = [
-    "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
-    "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ScriptModule", "ShortTensor",
-    "TensorType", "Variable", "load", "save", "set_default_tensor_type",
+    "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "Event",
+    "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ScriptModule",
+    "ShortTensor", "Stream", "TensorType", "Variable", "load", "save", "set_default_tensor_type",
 ]  # fmt: skip
 
 legacy_contiguous_format = weft.contiguous_format
