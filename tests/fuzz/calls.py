@@ -76,6 +76,8 @@ def array(rng: np.random.Generator, d: dt.dtype | None = None, rank: int | None 
             a = np.where(where, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30], shape), a)
     elif d is dt.bool:
         a = np.asarray(rng.random(shape) < 0.5)
+    elif d.np.kind == "c":
+        a = np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
     else:
         edge = np.iinfo(d.np)
         a = np.asarray(rng.integers(-9 if d.is_signed else 0, 9, shape))
