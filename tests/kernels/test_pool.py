@@ -220,3 +220,55 @@ def test_layouts_are_checked():
         pool.plan_max_pool2d(x, Layout((1, 2, 2, 2), (8, 4, 1, 2), x.dtype), Window((2, 2), (2, 2)))
     with pytest.raises(ValueError, match="indices"):
         pool.plan_max_pool2d_dx(x, x, x)
+
+
+def channels_last(a):
+    """The same numbers, the channels of a pixel adjacent."""
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((2, 2), (2, 2)),
+        Window((3, 2), (2, 3), (1, 1)),
+        Window((3, 3), (1, 2), (1, 0), (2, 3)),
+    ],
+    ids=str,
+)
+def test_channels_last_gives_the_same_bits(window, dtype):
+    rng = np.random.default_rng(3)
+    for channels in (2, 21, 70):
+        x = rng.integers(-9, 9, (3, channels, 11, 13)).astype(dtype)
+        x[0, 1, 2:4, 3:5], x[1, 0] = np.nan, -np.inf
+        grid = tuple(
+            (s + 2 * p - d * (k - 1) - 1) // t + 1
+            for s, k, t, p, d in zip(
+                x.shape[2:], window.kernel, window.stride, window.padding, window.dilation
+            )
+        )
+        out = np.empty((3, channels, *grid), dtype)
+        places = np.empty(out.shape, np.int64)
+        g = rng.integers(-9, 9, out.shape).astype(dtype)
+        dx = np.empty_like(x)
+        for plan, y, ins in (
+            (lambda a, b: pool.plan_max_pool2d(*b, a, window), out, (x,)),
+            (lambda a, b: pool.plan_max_pool2d_indices(*b, a, window), places, (x,)),
+            (lambda a, b: pool.plan_max_pool2d_dx(*b, a), dx, (g, places)),
+        ):
+            if y is dx and x.itemsize == 2:  # halves are summed in float32, plane by plane
+                continue
+            of = Layout.of
+            assert native.launch(plan(of(y), [of(a) for a in ins]), y, ins) == 0
+            wide = channels_last(np.full_like(y, 77))
+            wide_ins = tuple(channels_last(a) for a in ins)
+            assert native.launch(plan(of(wide), [of(a) for a in wide_ins]), wide, wide_ins) == 0
+            same(y, wide)
+    if x.itemsize > 2:
+        bad = channels_last(places)
+        bad[0, 0, 0, 0] = 11 * 13
+        wide = channels_last(dx)
+        plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(bad), Layout.of(wide))
+        assert native.launch(plan, wide, (g, bad)) == 1
+        assert native.detail() == 11 * 13

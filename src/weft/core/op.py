@@ -203,6 +203,10 @@ class Op(metaclass=OpMeta):
         """Whether its plan can write an image so, and would rather."""
         return False
 
+    def keeps_channels_last(self, *types: Type) -> bool:
+        """Whether its plan writes an image so where it reads one so."""
+        return False
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self}: an op does not change, make another")
 

@@ -30,6 +30,11 @@ from weft.runtime.native import Launch
 Pair = tuple[int, int]
 
 
+def is_wide(op: Op, *types: Type) -> bool:
+    """Whether there are kernels for images of this dtype that lie channels last."""
+    return types[0].dtype in (dt.float32, dt.float64)
+
+
 class PoolOp(Op, abstract=True):
     """Windows over the planes of x (N, C, H, W)."""
 
@@ -82,6 +87,8 @@ class MaxPool2d(PoolOp):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _reference(self, x, lambda w, at: np.max(w))
 
+    takes_channels_last = keeps_channels_last = is_wide
+
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         places = apply(MaxPool2dPlaces(*self.geometry), x)
         return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
@@ -105,6 +112,8 @@ class MaxPool2dPlaces(PoolOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_max_pool2d_indices(ins[0], out, self.window)
 
+    takes_channels_last = keeps_channels_last = is_wide
+
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _reference(self, x, lambda w, at: at.flat[np.argmax(w)]).astype(np.int64)
 
@@ -122,6 +131,8 @@ class PlanePut(Op):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_max_pool2d_dx(ins[0], ins[1], out)
+
+    takes_channels_last = keeps_channels_last = is_wide
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         limit = self.size[0] * self.size[1]

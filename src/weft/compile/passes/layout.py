@@ -2,9 +2,9 @@
 
 Convolutions put channels across the vector (kernels/schedule/conv_wide.py): with the channels of a
 pixel side by side they read and write plain runs, and their neighbours pay nothing.  So what such a
-convolution makes lies channels last, and what elementwise loops make of it, as long as every reader
-takes it so.  A program's inputs and outputs lie as eager would have them: the transposition happens
-inside the kernels at the edges.  No number changes: sums go by logical index, not by memory.
+convolution makes lies channels last, and what elementwise loops and pools make of it, as long as
+every reader takes it so.  A program's inputs and outputs lie as eager would have them: they are
+transposed inside the kernels at the edges.  No number changes: sums go by logical index.
 """
 
 from __future__ import annotations
@@ -29,10 +29,17 @@ def channels_last(g: Graph, groups: list[Group]) -> set[int]:
             like = (a for m in group.nodes for a in m.args if isinstance(a, Node))
             made = any(id(a) in found and a.type.shape == n.type.shape for a in like)
         else:
-            made = n.op is not None and n.op.makes_channels_last(*_types(n))
+            made = _makes(n, found)
         if made:
             found.update(id(w) for w in group.wanted)
     return found
+
+
+def _makes(n: Node, found: set[int]) -> bool:
+    assert n.op is not None
+    types = _types(n)
+    kept = any(id(a) in found for a in n.args) and n.op.keeps_channels_last(*types)
+    return kept or n.op.makes_channels_last(*types)
 
 
 def _free_of_order(g: Graph) -> set[int]:

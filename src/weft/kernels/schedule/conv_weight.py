@@ -149,10 +149,9 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
     slab = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     b, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
-    low, high = f.split(h["items"])
-    with f.loop(low, high) as I:
-        panel = f.mul(f.rem(I.i, h["panel_chunks"]), h["item_panels"])
-        rest = f.div(I.i, h["panel_chunks"])
+    with f.units(h["items"]) as item:
+        panel = f.mul(f.rem(item, h["panel_chunks"]), h["item_panels"])
+        rest = f.div(item, h["panel_chunks"])
         channel = f.mul(f.rem(rest, h["chunks"]), h["chunk"])
         group = f.div(rest, h["chunks"])
         channels = f.min(f.sub(h["channels"], channel), h["chunk"])

@@ -131,6 +131,8 @@ def plan_wide(
     image_pitch = band_rows * row_pitch
     unit_items = panels * len(parts)
     units = groups * -(-images // unit_images) * bands
+    # a slab serves as many panels as leave every thread its share
+    pieces = max(min(-(-4 * wanted // units), unit_items), 1) if parallel else 1
     deepest = max(channels * len(p.taps) for p in parts)
     pixels = unit_images * band * grid_w
     c_at = up(unit_images * image_pitch * size)
@@ -154,7 +156,8 @@ def plan_wide(
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "work": packed, "work_size": up(table_at + 8 * (deepest + 1)),
         "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
-        "items": units * unit_items, "unit_items": unit_items, "parts": len(parts),
+        "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
+        "parts": len(parts),
         "taps": len(taps),
     }  # fmt: skip
     ints = [head[n] for n in HEAD]

@@ -25,7 +25,7 @@ HEAD = (
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "work", "work_size",
-    "c_at", "rows_at", "table_at", "items", "unit_items", "parts", "taps",
+    "c_at", "rows_at", "table_at", "pieces", "unit_pieces", "unit_items", "parts", "taps",
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
@@ -60,11 +60,14 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     c, rows, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "table_at"))
-    low, high = f.split(h["items"])
-    units = f.div(f.add(high, f.sub(h["unit_items"], 1)), h["unit_items"])
-    with f.loop(f.div(low, h["unit_items"]), units) as U:
-        band = f.rem(U.i, h["bands"])
-        rest = f.div(U.i, h["bands"])
+    with f.units(h["pieces"]) as piece:
+        unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
+        # of the unit's panels
+        low, high = (
+            f.div(f.mul(f.add(place, i), h["unit_items"]), h["unit_pieces"]) for i in (0, 1)
+        )
+        band = f.rem(unit, h["bands"])
+        rest = f.div(unit, h["bands"])
         chunks = f.div(f.add(h["images"], f.sub(h["unit_images"], 1)), h["unit_images"])
         image = f.mul(f.rem(rest, chunks), h["unit_images"])
         group = f.div(rest, chunks)
@@ -79,12 +82,11 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"], h["height"],
                 h["width"], h["source_c"], h["source_h"], h["source_w"],
             )  # fmt: skip
-        skip = f.mul(U.i, h["unit_items"])
         y = f.mul(band, h["band"])
         with f.loop(0, h["parts"]) as P:
             part = read_part(f, ints, P.i, PART)
-            begin = f.max(f.sub(low, skip), part["first_item"])
-            end = f.min(f.sub(high, skip), part["end_item"])
+            begin = f.max(low, part["first_item"])
+            end = f.min(high, part["end_item"])
             grid_h = f.max(f.min(f.sub(part["grid_h"], y), h["band"]), 0)
             pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
             with f.iff(f.icmp("slt", begin, f.select(f.icmp("sgt", pixels, 0), end, begin))):

@@ -24,6 +24,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.pool_wide import lies_wide, plan_wide_max, plan_wide_put
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
@@ -106,8 +107,14 @@ def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
     with the index as detail.
     """
     name = "max_pool2d_dx"
-    if indices.shape != g.shape or indices.dtype != D.int64.np or not indices.is_contiguous:
-        raise ValueError(f"{name}: indices {indices} must be contiguous int64 like g {g.shape}")
+    wide = out.size and lies_wide(out) and g.dtype.itemsize >= 4
+    if indices.shape != g.shape or indices.dtype != D.int64.np:
+        raise ValueError(f"{name}: indices {indices} must be int64 like g {g.shape}")
+    if not (indices.is_contiguous or wide):
+        raise ValueError(f"{name}: indices {indices} must be contiguous")
+    if wide:
+        _check(name, g, out, "max_dx")
+        return plan_wide_put(g, indices, out)
     return _plan_planes(name, "max_dx", g, out, out, None, _plane(g))
 
 
@@ -136,7 +143,8 @@ def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
     want = D.int64.np if kernel.endswith("argmax") else read.dtype
     if D.from_np(read.dtype) not in D.FLOATS or out.dtype != want:
         raise ValueError(f"{name}: does not take {read.dtype} to {out.dtype}")
-    if not out.is_contiguous:
+    wide = kernel in ("max", "argmax") and lies_wide(out, read)
+    if not (out.is_contiguous or wide or (kernel == "max_dx" and lies_wide(out))):
         raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")
 
 
@@ -163,6 +171,9 @@ def _plan_windows(
     if out.size == 0:
         return Launch(())
     head = _head(x, _plane(x), _plane(out), window, flags)
+    if kernel != "avg" and lies_wide(out, x):
+        w = window
+        return plan_wide_max(kernel, x, out, w.kernel, w.stride, w.padding, w.dilation)
     tile = _tile(D.from_np(x.dtype))
     oh, ow = out.shape[2:]
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
