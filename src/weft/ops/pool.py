@@ -6,6 +6,7 @@
 
 1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements; its
 places are found again in the backward step, so the forward keeps no indices.
+Long because each of twelve ops brings its rules and its oracle, and torch's functions their checks.
 """
 
 from __future__ import annotations
