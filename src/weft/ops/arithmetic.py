@@ -32,7 +32,7 @@ class Add(Elementwise):
         return g, g
 
     onnx = Onnx("Add", 14)
-    samples = BESIDE_NUMBER
+    samples = (*BESIDE_NUMBER, sample((3, 4), (4,), of="complex64"))
 
 
 class AddScaled(Elementwise):
@@ -45,7 +45,12 @@ class AddScaled(Elementwise):
     def vjp(self, g: Any, y: Any, a: Any, b: Any, alpha: Any) -> tuple:
         return g, lambda: g * alpha, None
 
-    samples = (sample((3, 4), (3, 4), 0.5), sample((2, 3), (1, 3), -1.5), sample((0, 3), (3,), 2.0))
+    samples = (
+        sample((3, 4), (3, 4), 0.5),
+        sample((2, 3), (1, 3), -1.5),
+        sample((0, 3), (3,), 2.0),
+        sample((3, 4), (4,), 0.5, of="complex64"),
+    )
 
 
 class Sub(Elementwise):
@@ -58,7 +63,7 @@ class Sub(Elementwise):
         return g, lambda: -g
 
     onnx = Onnx("Sub", 14)
-    samples = BESIDE_NUMBER
+    samples = (*BESIDE_NUMBER, sample((3, 4), (4,), of="complex64"))
 
 
 class Mul(Elementwise):
@@ -75,7 +80,7 @@ class Mul(Elementwise):
         return lambda: g * b, lambda: g * a
 
     onnx = Onnx("Mul", 14)
-    samples = BESIDE_NUMBER
+    samples = (*BESIDE_NUMBER, sample((3, 4), (4,), of="complex64"))
 
 
 class Div(Elementwise):
@@ -91,7 +96,12 @@ class Div(Elementwise):
         return lambda: g / b, lambda: -(g * (a / b) / b)
 
     onnx = Onnx("Div", 14)
-    samples = (sample((3, 4), (3, 4), low=0.5), sample((2, 3), (1, 3), low=0.5), sample((3,), 2.5))
+    samples = (
+        sample((3, 4), (3, 4), low=0.5),
+        sample((2, 3), (1, 3), low=0.5),
+        sample((3,), 2.5),
+        sample((3, 4), (4,), of="complex64", low=0.5),
+    )
 
 
 class Neg(Elementwise):
@@ -104,7 +114,10 @@ class Neg(Elementwise):
         return (-g,)
 
     onnx = Onnx("Neg", 13)
-    samples = (sample((3, 4)),)
+    samples = (
+        sample((3, 4)),
+        sample((3, 4), of="complex64"),
+    )
 
 
 class Pow(Elementwise):
@@ -120,8 +133,9 @@ class Pow(Elementwise):
             return g * (b * pow(a, b - 1)).where(b != 0, 0.0)
 
         def exponent() -> Any:
-            at_zero = (a == 0) & (b.real >= 0)
-            return g * (pow(a, b) * a.log()).where(~at_zero, 0.0)
+            x = b.new_full((), a) if a.__class__ in NUMBERS else a
+            at_zero = (x == 0) & (b.real >= 0)
+            return g * (pow(x, b) * x.log()).where(~at_zero, 0.0)
 
         return base, exponent
 
@@ -131,6 +145,7 @@ class Pow(Elementwise):
         sample((2, 3), 2.0),
         sample((2, 3), 3, of="int64"),
         sample((3,), -1.5, low=0.5),
+        sample((3, 4), (4,), of="complex64", low=0.5),
     )
 
 
@@ -266,6 +281,8 @@ def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
         raise RuntimeError("Boolean alpha only supported for Boolean results.")
     if d is dt.bool:  # bool(alpha) is a factor, the sum is `or`
         return apply(_ADD, a, apply(_MUL, b, bool(alpha)))
+    if alpha.__class__ is complex:
+        return add(a, mul(b, alpha))
     if alpha.__class__ in NUMBERS:
         if d.category < dt.FLOAT and alpha.__class__ is float:
             raise RuntimeError(
@@ -402,10 +419,16 @@ def _both_bool(a: Any, b: Any) -> bool:
     return all(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (a, b))
 
 
+def _need_ordered(name: str, *xs: Any) -> None:
+    if any(isinstance(x, Handle) and dtype_of(x).is_complex for x in xs):
+        raise RuntimeError(f"{name} not implemented for complex tensors.")
+
+
 def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = min(input, other) elementwise; NaN wins; a tie shares the gradient."""
     only_tensors("minimum", input, other)
     both = _both_bool(input, other)
+    _need_ordered("minimum", input, other)
     y = (input & other) if both else _binary(_MIN, "minimum", input, other)
     return y if out is None else out.copy_result(y)
 
@@ -414,6 +437,7 @@ def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = max(input, other) elementwise; NaN wins; a tie shares the gradient."""
     only_tensors("maximum", input, other)
     both = _both_bool(input, other)
+    _need_ordered("maximum", input, other)
     y = (input | other) if both else _binary(_MAX, "maximum", input, other)
     return y if out is None else out.copy_result(y)
 

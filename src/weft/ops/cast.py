@@ -42,6 +42,8 @@ class Cast(Elementwise):
         sample((5,), dtype=dt.int32, low=-5, high=5),
         sample((2, 3), of="int64", dtype=dt.float32, low=-5, high=5),
         sample((0, 2), dtype=dt.bfloat16),
+        sample((3, 4), dtype=dt.complex64),
+        sample((3, 4), of="complex128", dtype=dt.float64),
     )
 
 

@@ -136,6 +136,7 @@ class Where(Elementwise):
     samples = (
         sample((3, 4), (3, 4), (3, 4), of=("bool", "float32", "float32")),
         sample((2, 1), (3,), (), of=("bool", "float32", "float32")),
+        sample((3, 4), (3, 4), (4,), of=("bool", "complex64", "complex64")),
     )
 
 
@@ -186,6 +187,8 @@ def ge(input: Any, other: Any, *, out: Any = None) -> Any:
 def _bits(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
+    if d.is_complex:
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{d.spelled}'")
     if d.category == dt.FLOAT:
         raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{d.spelled}'")
     y = apply(op, a, b)
@@ -220,6 +223,8 @@ def bitwise_right_shift(input: Any, other: Any, *, out: Any = None) -> Any:
 def bitwise_not(input: Any, *, out: Any = None) -> Any:
     """y = ~input; integers and bool only."""
     d = dtype_of(input)
+    if d.is_complex:
+        raise NotImplementedError(f"\"bitwise_not_cpu\" not implemented for '{d.spelled}'")
     if d.category == dt.FLOAT:
         raise TypeError(
             "~ (operator.invert) is only implemented on integer and Boolean-type tensors"

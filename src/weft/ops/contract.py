@@ -98,6 +98,7 @@ class MatMul(Product):
         sample((2, 3, 4), (2, 4, 5)),
         sample((2, 1, 3, 4), (5, 4, 2)),
         sample((3, 0), (0, 2)),
+        sample((2, 3, 4), (4, 5), of="complex64"),
     )
 
 
@@ -165,6 +166,7 @@ class Linear(Product):
         sample((3, 4), (5, 4)),
         sample((1, 7), (2, 7)),
         sample((2, 0), (3, 0)),
+        sample((3, 4), (5, 4), of="complex64"),
         sample((3, 4), (5, 4), (5,)),
         sample((1, 9), (70, 9), (70,)),
     )

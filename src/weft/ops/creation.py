@@ -133,7 +133,11 @@ class Clone(Elementwise):
         return (g,)
 
     onnx = Onnx("Identity", 13, build=onnx_rules.identity)
-    samples = (sample((3, 4)), sample((0,), of="int64"))
+    samples = (
+        sample((3, 4)),
+        sample((0,), of="int64"),
+        sample((3, 4), of="complex64"),
+    )
 
 
 def clone(input: Any, *, memory_format: Any = None) -> Any:
@@ -340,6 +344,8 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    if dtype is not None and dtype.is_complex:
+        raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if out is not None and dtype_of(out).category == dt.INT:

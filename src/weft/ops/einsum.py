@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.core.types import numel, wrap_dim
+from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
@@ -306,7 +307,12 @@ def _scaled_sum(input: Any, product: Any, beta: Any, alpha: Any) -> Any:
 
 def vdot(input: Any, other: Any, *, out: Any = None) -> Any:
     """The inner product of two vectors."""
-    y = inner(input, other)
+    if dtype_of(input) is not dtype_of(other):
+        raise RuntimeError(
+            "dot : expected both vectors to have same dtype, but found "
+            f"{dtype_of(input).spelled} and {dtype_of(other).spelled}"
+        )
+    y = inner(conj(input), other)
     return y if out is None else out.copy_result(y)
 
 

@@ -21,6 +21,7 @@ from weft.ops.linalg import (
     CholeskyOf,
     Inv,
     Solve,
+    _h,
     _Matrix,
     _need,
     _t,
@@ -130,7 +131,12 @@ class LUOf(_Matrix):
         z = solve_triangular(_t(up), z, upper=False, left=False)
         return (z if rest is None else cat((z, rest), -1 if n > k else -2),)
 
-    samples = (sample((1, 1), low=0.5), sample((1, 3), low=0.5), sample((2, 3, 1), low=0.5))
+    samples = (
+        sample((1, 1), low=0.5),
+        sample((1, 3), low=0.5),
+        sample((2, 3, 1), low=0.5),
+        sample((2, 3), of="complex64", low=0.5),
+    )
 
 
 class RowsOfPivots(Op):
@@ -279,12 +285,12 @@ def lu_solve(
     """X with A X = B (X A = B without `left`; A^T with `adjoint`), from A's lu_factor."""
     _need("lu_solve", LU, square=True)
     if not left:
-        y = _t(lu_solve(LU, pivots, _t(B), adjoint=not adjoint))
+        y = _h(lu_solve(LU, pivots, _h(B), adjoint=not adjoint))
         return y if out is None else out.copy_result(y)
     p, low, up = lu_unpack(LU, pivots)
     if adjoint:
-        x = solve_triangular(_t(up), B, upper=False)
-        y = p @ solve_triangular(_t(low), x, upper=True, unitriangular=True)
+        x = solve_triangular(_h(up), B, upper=False)
+        y = p @ solve_triangular(_h(low), x, upper=True, unitriangular=True)
     else:
         x = solve_triangular(low, _t(p) @ B, upper=False, unitriangular=True)
         y = solve_triangular(up, x, upper=True)
@@ -344,13 +350,13 @@ def geqrf(input: Any, *, out: Any = None) -> Any:
 
 
 def _product(a: Any, tau: Any, columns: int) -> Any:
-    """H_1 H_2 ... H_k times the first columns of 1, H_i = 1 - tau_i v_i v_i^T"""
+    """H_1 H_2 ... H_k times the first columns of 1, H_i = 1 - tau_i v_i v_i^H"""
     m, k = shape_of(a)[-2], shape_of(tau)[-1]
     v = tril(a, -1) + eye(m, shape_of(a)[-1], dtype=dtype_of(a))
     q = expand(eye(m, columns, dtype=dtype_of(a)), (*shape_of(a)[:-2], m, columns))
     for i in reversed(range(k)):
         column = narrow(v, -1, i, 1)
-        q = q - (column * unsqueeze(narrow(tau, -1, i, 1), -1)) @ (_t(column) @ q)
+        q = q - (column * unsqueeze(narrow(tau, -1, i, 1), -1)) @ (_h(column) @ q)
     return q
 
 
@@ -387,7 +393,7 @@ def ormqr(
             "torch.ormqr: tau.shape[-1] must be equal to min(other.shape[-2], input.shape[-1])"
         )
     q = _product(input, tau, shape_of(input)[-2])
-    q = _t(q) if transpose else q
+    q = _h(q) if transpose else q
     y = q @ other if left else other @ q
     return y if out is None else out.copy_result(y)
 
@@ -428,7 +434,7 @@ def tensorsolve(A: Any, B: Any, dims: Any = None, *, out: Any = None) -> Any:
 
 
 def svd(input: Any, some: bool = True, compute_uv: bool = True, *, out: Any = None) -> Any:
-    """(U, S, V): input = U diag(S) V^T; all of U and V without `some`, zeros without compute_uv."""
+    """(U, S, V): input = U diag(S) V^H; all of U and V without `some`, zeros without compute_uv."""
     m, n = shape_of(input)[-2:] if len(shape_of(input)) > 1 else (0, 0)
     if len(shape_of(input)) < 2:
         raise RuntimeError("linalg.svd: input should have at least 2 dimensions")
@@ -439,7 +445,7 @@ def svd(input: Any, some: bool = True, compute_uv: bool = True, *, out: Any = No
         y = SVD1(make(m), s, make(n))
     else:
         u, s, vh = _svd(input, not some)
-        y = SVD1(u, s, _t(vh))
+        y = SVD1(u, s, _h(vh))
     return y if out is None else _into(out, y)
 
 

@@ -20,6 +20,7 @@ from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.index import TO_ONE, WITH_ONE, as_lines, outside
+from weft.ops.kinds import in_parts
 from weft.ops.view import expand, narrow, reshape
 from weft.runtime.native import Launch
 
@@ -57,7 +58,7 @@ class Gather(Op):
         cut = tuple(slice(None) if d == self.dim else slice(n) for d, n in enumerate(index.shape))
         return np.take_along_axis(x[cut], index.astype(np.int64), self.dim)
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_gather(ins[0], self.dim, ins[1], out, False)
@@ -76,6 +77,7 @@ class Gather(Op):
         sample((3, 4), (2, 4), dim=0, **WITH_ONE),
         sample((2, 3, 4), (2, 5, 3), dim=1, **WITH_ONE),
         sample((3, 2), (0, 2), dim=0, **WITH_ONE),
+        sample((3, 4), (2, 4), dim=0, of=("complex64", "int64"), low=0, high=3),
     )
 
 
@@ -102,7 +104,7 @@ class GatherBack(Op):
         np.add.at(y, along(index, self.dim), g)
         return y
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_scatter("add", self.dim, None, ins[1], ins[0], out, False)
@@ -120,6 +122,7 @@ class GatherBack(Op):
     samples = (
         sample((2, 4), (2, 4), dim=0, shape=(3, 4), **WITH_ONE),
         sample((2, 5, 3), (2, 5, 3), dim=1, shape=(2, 3, 4), **WITH_ONE),
+        sample((2, 4), (2, 4), dim=0, shape=(3, 4), of=("complex64", "int64"), low=0, high=3),
     )
 
 
@@ -152,7 +155,7 @@ class _Scatter(Op, abstract=True):
             ufunc[self.mode].at(y, at, src)
         return y
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_scatter(self.mode, self.dim, ins[0], ins[2], ins[1], out, False)
@@ -179,12 +182,16 @@ class Scatter(_Scatter):
     samples = (
         sample((3, 4), (2, 4), (2, 4), dim=0, mode="add", **TO_ONE),
         sample((3, 4), (3, 1), (3, 1), dim=1, **TO_ONE),
+        sample(
+            (3, 4), (3, 1), (3, 1), dim=1, of=("complex64", "complex64", "int64"), low=0, high=3
+        ),
     )
 
 
 class ScatterReduce(_Scatter):
     """y = x; y[i, index[i, j, k], k] = op(itself, src[i, j, k]) for dim 1; op: mul min max"""
 
+    complex_host = None
     mode: str = "mul"
 
     def vjp(self, g: Any, y: Any, x: Any, src: Any, index: Any) -> tuple:

@@ -22,7 +22,7 @@ from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import by_loop, in_parts
 from weft.ops.view import expand, reshape, unsqueeze
 from weft.runtime.native import Launch
 
@@ -107,7 +107,7 @@ class Index(_Indexed):
         rank = np.broadcast(*indices).ndim
         return np.moveaxis(moved[indices], range(rank), self._places(rank))
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index(ins[0], self.dims, self.at, tuple(ins[1:]), out, self.wrap)
@@ -138,6 +138,7 @@ class Index(_Indexed):
         sample((2, 3, 4), (2,), (3, 1), dims=(1, 2), at=1, **WITH_TWO),
         sample((3, 2, 4), (2,), (2,), dims=(0, 2), at=0, **WITH_TWO),
         sample((3, 2), (0,), dims=(0,), at=0, **WITH_ONE),
+        sample((4, 3), (5,), dims=(0,), at=0, of=("complex64", "int64"), low=0, high=3),
     )
 
 
@@ -169,7 +170,7 @@ class IndexBack(_Indexed):
         np.add.at(moved, indices, np.moveaxis(g, self._places(rank), range(rank)))
         return y
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index_put(
@@ -198,6 +199,9 @@ class IndexBack(_Indexed):
         sample((5, 3), (5,), dims=(0,), at=0, shape=(4, 3), **WITH_ONE),
         sample((2, 3, 2), (2,), (3, 1), dims=(1, 2), at=1, shape=(2, 3, 4), **WITH_TWO),
         sample((0, 2), (0,), dims=(0,), at=0, shape=(3, 2), **WITH_ONE),
+        sample(
+            (5, 3), (5,), dims=(0,), at=0, shape=(4, 3), of=("complex64", "int64"), low=0, high=3
+        ),
     )
 
 
@@ -237,7 +241,7 @@ class IndexPut(_Indexed):
             moved[indices] = src
         return y
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index_put(
@@ -264,6 +268,17 @@ class IndexPut(_Indexed):
         sample((4, 3), (2, 3), (2,), dims=(0,), at=0, mode="add", **TO_ONE),
         sample((3, 4), (3, 1), (2,), dims=(1,), at=1, mode="add", **TO_ONE),
         sample((4, 3), (), (1,), dims=(0,), at=0, **TO_ONE),
+        sample(
+            (4, 3),
+            (2, 3),
+            (2,),
+            dims=(0,),
+            at=0,
+            mode="add",
+            of=("complex64", "complex64", "int64"),
+            low=0,
+            high=3,
+        ),
     )
 
 
@@ -280,7 +295,7 @@ class Embedding(Op):
     def oracle(self, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
         return weight[index]
 
-    complex_host = oracle
+    complex_host = in_parts
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_index(ins[0], (0,), 0, (ins[1],), out, False)

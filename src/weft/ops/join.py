@@ -61,7 +61,11 @@ class Concat(Op):
         return apply(Concat(self.dim + 1), *rows), 0
 
     onnx = Onnx("Concat", 13, build=onnx_rules.concat)
-    samples = (sample((2, 3), (4, 3)), sample((2, 3), (2, 0), (2, 1), dim=1))
+    samples = (
+        sample((2, 3), (4, 3)),
+        sample((2, 3), (2, 0), (2, 1), dim=1),
+        sample((2, 3), (1, 3), of="complex64"),
+    )
 
 
 def _part(g: Any, dim: int, start: int, stop: int) -> Any:

@@ -119,10 +119,17 @@ class Create(Op, abstract=True):
         return apply(self), None
 
 
-def in_pairs(self: Op, x: np.ndarray) -> np.ndarray:
-    """complex_host of an op that is linear, with real numbers: it runs on (..., 2) real parts."""
-    pairs = wrap(np.array(x, order="C")[..., None].view(dt.from_np(x.dtype).to_real().np))
-    return execute(self, (pairs,)).view(x.dtype)[..., 0]
+def in_parts(self: Op, *xs: np.ndarray) -> np.ndarray:
+    """complex_host of an op that moves and adds numbers: it runs on real, then imaginary parts."""
+
+    def run(part: Any) -> np.ndarray:
+        reals = (np.array(part(x), order="C") if x.dtype.kind == "c" else x for x in xs)
+        return execute(self, tuple(map(wrap, reals)))
+
+    real = run(np.real)
+    y = np.empty(real.shape, next(x.dtype for x in xs if x.dtype.kind == "c"))
+    y.real, y.imag = real, run(np.imag)
+    return y
 
 
 def by_parts(self: Op, a: np.ndarray, b: np.ndarray) -> np.ndarray:

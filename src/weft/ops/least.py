@@ -11,7 +11,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.creation import full, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.linalg import _need, _t, eigh, svdvals
+from weft.ops.linalg import _h, _need, eigh, svdvals
 from weft.ops.returns import LstSq
 from weft.ops.view import expand, reshape, squeeze, unsqueeze
 
@@ -22,6 +22,7 @@ class Pinv(Op):
     """y = x^+, the singular values of x up to `least` (one a matrix) taken for 0"""
 
     hermitian: bool = False
+    conjugates = True
 
     def type(self, x: Type, least: Type) -> Type:
         return Type((*x.shape[:-2], x.shape[-1], x.shape[-2]), x.dtype)
@@ -29,13 +30,14 @@ class Pinv(Op):
     def host(self, x: np.ndarray, least: np.ndarray) -> np.ndarray:
         if self.hermitian:
             s, v = np.linalg.eigh(x)
-            u, vh, size = v, np.swapaxes(v, -1, -2), np.abs(s)
+            u, vh, size = v, np.conj(np.swapaxes(v, -1, -2)), np.abs(s)
         else:
             u, s, vh = np.linalg.svd(x, full_matrices=False)
             size = s
         kept = size > least.reshape(x.shape[:-2])[..., None]  # 0-dim may come as (1,)
         inverse = np.where(kept, 1 / np.where(kept, s, 1), 0).astype(x.dtype)
-        y = np.swapaxes(vh, -1, -2) @ (inverse[..., :, None] * np.swapaxes(u, -1, -2))
+        v, uh = (np.conj(np.swapaxes(z, -1, -2)) for z in (vh, u))
+        y = v @ (inverse[..., :, None] * uh)
         return np.ascontiguousarray(y)
 
     def oracle(self, x: np.ndarray, least: np.ndarray) -> np.ndarray:
@@ -51,14 +53,14 @@ class Pinv(Op):
     def vjp(self, g: Any, y: Any, x: Any, least: Any) -> tuple:
         # Golub and Pereyra, 1973: the derivative where the rank does not change
         m, n = x.shape[-2:]
-        h = _t(g)
+        h = _h(g)
         if m <= n:
             k = h @ y
-            right = k @ _t(y)
-            return -_t(y @ k) + right - (x @ y) @ right + (_t(y) @ y) @ (h - k @ x), None
+            right = k @ _h(y)
+            return -_h(y @ k) + right - (x @ y) @ right + (_h(y) @ y) @ (h - k @ x), None
         k = y @ h
-        left = _t(y) @ k
-        return -_t(k @ y) + (h - x @ k) @ y @ _t(y) + left - (left @ y) @ x, None
+        left = _h(y) @ k
+        return -_h(k @ y) + (h - x @ k) @ y @ _h(y) + left - (left @ y) @ x, None
 
     def vmap(self, size: int, dims: tuple, x: Any, least: Any) -> tuple[Any, int]:
         x, least = (
@@ -67,7 +69,11 @@ class Pinv(Op):
         )
         return apply(self, x, least), 0
 
-    samples = (sample((3, 2), (), high=-0.1), sample((2, 2, 3), (2,), high=-0.1))
+    samples = (
+        sample((3, 2), (), high=-0.1),
+        sample((2, 2, 3), (2,), high=-0.1),
+        sample((3, 2), (), of=("complex64", "float32"), high=-0.1),
+    )
 
 
 def _sizes(A: Any, hermitian: bool) -> Any:
@@ -138,7 +144,7 @@ def lstsq(A: Any, B: Any, rcond: float | None = None, *, driver: str | None = No
     kind, batch = dtype_of(A), shape_of(x)[:-2]
     residuals = reshape(x, (-1,))[:0]
     if m > n and driver != "gelsy":
-        residuals = (A @ x - b).square().sum(-2)
+        residuals = (A @ x - b).abs().square().sum(-2)
         residuals = squeeze(residuals, -1) if vector else residuals
     rank, s = zeros((0,), dtype=dt.int64), zeros((0,), dtype=kind)
     if driver != "gels":

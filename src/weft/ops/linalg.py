@@ -15,6 +15,7 @@ from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.compare import depends
+from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.contract import matmul
 from weft.ops.creation import eye, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -22,21 +23,25 @@ from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
 from weft.ops.join import cat, stack
 from weft.ops.lapack_info import each, no_factor, no_inverse, no_solution
-from weft.ops.returns import QR, SVD, Eigh, SlogDet
+from weft.ops.returns import QR, SVD, Eig, Eigh, SlogDet
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
 from weft.ops.stat import vector_norm
 from weft.ops.view import expand, narrow, reshape, select, squeeze, unsqueeze
 
 __all__ = [
-    "cholesky", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh", "inv", "matmul",
-    "matrix_exp", "matrix_norm", "matrix_power", "multi_dot", "norm", "qr", "slogdet", "solve",
-    "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
+    "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "inv",
+    "matmul", "matrix_exp", "matrix_norm", "matrix_power", "multi_dot", "norm", "qr", "slogdet",
+    "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
 
 
 def _t(x: Any) -> Any:
     return x.transpose(-2, -1)
+
+
+def _h(x: Any) -> Any:
+    return conj(x.transpose(-2, -1))
 
 
 class _Matrix(Op, abstract=True):
@@ -61,7 +66,12 @@ class Inv(_Matrix):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (-(_t(y) @ g @ _t(y)),)
 
-    samples = (sample((3, 3)), sample((2, 2, 2)), sample((0, 0)))
+    samples = (
+        sample((3, 3)),
+        sample((2, 2, 2)),
+        sample((0, 0)),
+        sample((3, 3), of="complex64"),
+    )
 
 
 class Det(_Matrix):
@@ -78,7 +88,11 @@ class Det(_Matrix):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Cofactor(), x) * g[..., None, None],)
 
-    samples = (sample((3, 3)), sample((2, 2, 2)))
+    samples = (
+        sample((3, 3)),
+        sample((2, 2, 2)),
+        sample((3, 3), of="complex64"),
+    )
 
 
 class Cofactor(_Matrix):
@@ -93,7 +107,8 @@ class Cofactor(_Matrix):
         for i in range(n):
             others[..., i] = np.prod(np.delete(s, i, -1), -1)
         sign = np.linalg.det(u) * np.linalg.det(vh)
-        return np.ascontiguousarray((u * others[..., None, :]) @ vh * sign[..., None, None])
+        product = (np.conj(u) * others[..., None, :]) @ np.conj(vh)
+        return np.ascontiguousarray(product * sign[..., None, None])
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         y = np.empty_like(x)
@@ -107,11 +122,17 @@ class Cofactor(_Matrix):
         a = _t(apply(Inv(), x))
         return ((g * a).sum((-2, -1), keepdim=True) * y - a @ _t(g) @ y,)
 
-    samples = (sample((3, 3)), sample((2, 2, 2)))
+    samples = (
+        sample((3, 3)),
+        sample((2, 2, 2)),
+        sample((3, 3), of="complex64"),
+    )
 
 
 class SlogDetPair(_Matrix):
-    """y = (sign of det x, log |det x|)"""
+    """y = (det x / |det x|, log |det x|)"""
+
+    conjugates = True
 
     def type(self, x: Type) -> Type:
         return Type((*x.shape[:-2], 2), x.dtype)
@@ -122,9 +143,17 @@ class SlogDetPair(_Matrix):
     oracle = host
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (_t(apply(Inv(), x)) * g[..., 1:, None],)
+        scale = g[..., 1:, None]
+        if x.dtype.is_complex:  # log |det| + i angle is log det, which is holomorphic
+            turn = imag(conj(g[..., :1, None]) * y[..., :1, None])
+            scale = complex(real(scale), -turn)
+        return (_h(apply(Inv(), x)) * scale,)
 
-    samples = (sample((3, 3)), sample((2, 2, 2)))
+    samples = (
+        sample((3, 3)),
+        sample((2, 2, 2)),
+        sample((3, 3), of="complex64"),
+    )
 
 
 class Solve(Op):
@@ -153,15 +182,20 @@ class Solve(Op):
         )
         return apply(self, a, b), 0
 
-    samples = (sample((3, 3), (3, 2)), sample((2, 2, 2), (2, 2, 1)))
+    samples = (
+        sample((3, 3), (3, 2)),
+        sample((2, 2, 2), (2, 2, 1)),
+        sample((3, 3), (3, 2), of="complex64"),
+    )
 
 
 class CholeskyOf(_Matrix):
-    """y lower triangular with y y^T = x; reads the lower triangle, its gradient is symmetric.
+    """y lower triangular with y y^H = x; reads the lower triangle, its gradient is Hermitian.
 
     NaN where x is not positive-definite when `lenient`.
     """
 
+    conjugates = True
     lenient: bool = False
 
     def host(self, x: np.ndarray) -> np.ndarray:
@@ -172,19 +206,20 @@ class CholeskyOf(_Matrix):
         return np.linalg.cholesky(x)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # S = y^-T phi(y^T g) y^-1, phi = lower triangle with half the diagonal; dx = (S + S^T) / 2
+        # S = y^-H phi(y^H g) y^-1, phi = lower triangle with half the diagonal; dx = (S + S^H) / 2
         inverse = apply(Inv(), y)
-        z = tril(_t(y) @ g)
+        z = tril(_h(y) @ g)
         z = z - diag_embed(_diagonal(z, 0, -2, -1)) * 0.5
-        s = _t(inverse) @ z @ inverse
-        return ((s + _t(s)) * 0.5,)
+        s = _h(inverse) @ z @ inverse
+        return ((s + _h(s)) * 0.5,)
 
     samples = (sample((1, 1), low=0.5),)
 
 
 class QrParts(_Matrix):
-    """Q above R^T, (m + n, k): x = Q R, Q^T Q = 1, R upper triangular; k = min(m, n), or m"""
+    """Q above R^T, (m + n, k): x = Q R, Q^H Q = 1, R upper triangular; k = min(m, n), or m"""
 
+    conjugates = True
     complete: bool = False
 
     def type(self, x: Type) -> Type:
@@ -207,24 +242,33 @@ class QrParts(_Matrix):
         gq, gr = narrow(g, -2, 0, m), _t(narrow(g, -2, m, n))
         if m >= n:
             return (_qr_vjp(gq, triu(gr), q, r),)
-        # x = (a b), R = (u v), a = Q u, v = Q^T b:  db = Q gv, and gQ gains b gv^T
+        # x = (a b), R = (u v), a = Q u, v = Q^H b:  db = Q gv, and gQ gains b gv^H
         v, gv = narrow(r, -1, m, n - m), narrow(gr, -1, m, n - m)
-        ga = _qr_vjp(gq + q @ v @ _t(gv), triu(narrow(gr, -1, 0, m)), q, narrow(r, -1, 0, m))
+        ga = _qr_vjp(gq + q @ v @ _h(gv), triu(narrow(gr, -1, 0, m)), q, narrow(r, -1, 0, m))
         return (cat((ga, q @ gv), -1),)
 
-    samples = (sample((3, 3), low=0.5), sample((4, 2)), sample((2, 3, 2)), sample((2, 4)))
+    samples = (
+        sample((3, 3), low=0.5),
+        sample((4, 2)),
+        sample((2, 3, 2)),
+        sample((2, 4)),
+        sample((4, 2), of="complex64"),
+        sample((2, 4), of="complex64"),
+    )
 
 
 def _qr_vjp(gq: Any, gr: Any, q: Any, r: Any) -> Any:
-    """dx = (gQ + Q copy_lower(M)) R^-T, M = R gR^T - gQ^T Q"""
-    z = r @ _t(gr) - _t(gq) @ q
-    z = tril(z) + _t(tril(z, -1))
-    return _t(apply(Solve(), r, _t(gq + q @ z)))
+    """dx = (gQ + Q copy_lower(M)) R^-H, M = R gR^H - gQ^H Q, of its diagonal the real part"""
+    z = tril(r @ _h(gr) - _h(gq) @ q)
+    z = z + _h(z)
+    z = z - diag_embed(_diagonal(z, 0, -2, -1)) * 0.5
+    return _h(apply(Solve(), r, _h(gq + q @ z)))
 
 
 class EighParts(_Matrix):
-    """The ascending eigenvalues (one row) above the eigenvectors (columns) of a symmetric x"""
+    """The ascending eigenvalues (one row) above the eigenvectors (columns) of a Hermitian x"""
 
+    conjugates = True
     lower: bool = True
 
     def type(self, x: Type) -> Type:
@@ -239,17 +283,50 @@ class EighParts(_Matrix):
     oracle = host
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # dx = V (diag gL + skew(V^T gV) / (l_j - l_i)) V^T
+        # dx = V (diag gL + skew(V^H gV) / (l_j - l_i)) V^H
         n = x.shape[-1]
         values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
         gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
         gaps = values - _t(values) + eye(n, dtype=x.dtype)
-        turn = _t(v) @ gv  # orthogonal vectors can only turn: the skew part counts
-        inner = (turn - _t(turn)) * 0.5 / gaps
+        turn = _h(v) @ gv  # orthogonal vectors can only turn: the skew part counts
+        inner = (turn - _h(turn)) * 0.5 / gaps
         inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
-        return (v @ inner @ _t(v),)
+        return (v @ inner @ _h(v),)
 
     samples = (sample((1, 1)),)
+
+
+class EigParts(_Matrix):
+    """The eigenvalues (one row) above the eigenvectors (columns, of length 1) of x: complex"""
+
+    conjugates = True
+
+    def type(self, x: Type) -> Type:
+        n = x.shape[-1]
+        return Type((*x.shape[:-2], n + 1, n), x.dtype.to_complex())
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        _need_finite(x, "linalg.eig")
+        values, vectors = np.linalg.eig(x)
+        y = np.concatenate([values[..., None, :], vectors], -2)
+        return y.astype(dt.from_np(x.dtype).to_complex().np)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        values, vectors = np.linalg.eig(x)
+        return np.concatenate([values[..., None, :], vectors], -2).astype(np.complex128)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        # V^-H (diag gL + (V^H gV - V^H V diag Re(V^H gV)) / conj(l_j - l_i)) V^H
+        n = x.shape[-1]
+        values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
+        gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
+        inner = _h(v) @ gv
+        inner = inner - (_h(v) @ v) * unsqueeze(real(_diagonal(inner, 0, -2, -1)), -2)
+        inner = inner / conj(values - _t(values) + eye(n, dtype=dtype_of(y)))
+        inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
+        return (apply(Solve(), _h(v), inner @ _h(v)),)
+
+    samples = (sample((1, 1)), sample((1, 1), of="complex64"))
 
 
 def _need_finite(x: np.ndarray, op: str) -> None:
@@ -267,7 +344,9 @@ def _over(x: Any, row: Any) -> Any:
 
 
 class SvdParts(_Matrix):
-    """U above the singular values (one row) above V, (m + 1 + n, k): x = U diag(S) V^T"""
+    """U above the singular values (one row) above V, (m + 1 + n, k): x = U diag(S) V^H"""
+
+    conjugates = True
 
     def type(self, x: Type) -> Type:
         m, n = x.shape[-2:]
@@ -276,7 +355,7 @@ class SvdParts(_Matrix):
     def host(self, x: np.ndarray) -> np.ndarray:
         _need_finite(x, "linalg.svd")
         u, s, vh = np.linalg.svd(x, full_matrices=False)
-        return np.concatenate([u, s[..., None, :], np.swapaxes(vh, -1, -2)], -2)
+        return np.concatenate([u, s[..., None, :], np.conj(np.swapaxes(vh, -1, -2))], -2)
 
     oracle = host
 
@@ -287,18 +366,20 @@ class SvdParts(_Matrix):
         gu, gs, gv = _svd_parts(g, m, n)
         row, column = unsqueeze(s, -2), unsqueeze(s, -1)
         gaps = row * row - column * column + eye(k, dtype=x.dtype)
-        skew_u, skew_v = _t(u) @ gu, _t(v) @ gv
-        skew_u, skew_v = skew_u - _t(skew_u), skew_v - _t(skew_v)
+        skew_u, skew_v = _h(u) @ gu, _h(v) @ gv
+        skew_u, skew_v = skew_u - _h(skew_u), skew_v - _h(skew_v)
         # of equal values only vectors have no gradient: 0 / 0 counts as 0
         gap_u, gap_v = (gaps.where((gaps != 0) | (k != 0), 1.0) for k in (skew_u, skew_v))
         inner = (skew_u / gap_u) * row + column * (skew_v / gap_v) + diag_embed(gs)
-        y = u @ inner @ _t(v)
+        if x.dtype.is_complex:  # a phase common to columns of U and V changes nothing
+            inner = inner + diag_embed(_diagonal(skew_u, 0, -2, -1) / (s * 2.0))
+        y = u @ inner @ _h(v)
         if m > k:  # what gU has outside the columns of U
-            outside = _over(gu - u @ (_t(u) @ gu), row)
-            y = y + outside @ _t(v)
+            outside = _over(gu - u @ (_h(u) @ gu), row)
+            y = y + outside @ _h(v)
         if n > k:
-            outside = _over(gv - v @ (_t(v) @ gv), row)
-            y = y + u @ _t(outside)
+            outside = _over(gv - v @ (_h(v) @ gv), row)
+            y = y + u @ _h(outside)
         return (y,)
 
     samples = (sample((1, 1), low=0.5), sample((3, 1)), sample((2, 1, 3)))
@@ -320,8 +401,10 @@ def _need(op: str, x: Any, *, square: bool = False) -> None:
             f"linalg.{op}: A must be batches of square matrices, but they are {shape[-2]} by "
             f"{shape[-1]} matrices"
         )
-    if d not in (dt.float32, dt.float64):
-        raise RuntimeError(f"linalg.{op}: Expected a float32 or float64 tensor. Got {d.name}")
+    if d.to_real() not in (dt.float32, dt.float64):
+        raise RuntimeError(
+            f"linalg.{op}: Expected a float32, float64 or complex tensor. Got {d.name}"
+        )
 
 
 def inv(A: Any, *, out: Any = None) -> Any:
@@ -342,12 +425,14 @@ def slogdet(A: Any) -> Any:
     """(sign, logabsdet): the determinant is sign * exp(logabsdet)."""
     _need("slogdet", A, square=True)
     y = apply(SlogDetPair(), A)
-    return SlogDet(select(y, -1, 0), select(y, -1, 1))
+    return SlogDet(select(y, -1, 0), real(select(y, -1, 1)))
 
 
 def logdet(input: Any) -> Any:
     """log det input; NaN where the determinant is negative."""
     sign, value = slogdet(input)
+    if dtype_of(sign).is_complex:
+        return value + sign.log()
     return value.where(sign >= 0, full((), math.nan, dtype=dtype_of(value)))
 
 
@@ -388,10 +473,10 @@ def solve_triangular(
 
 
 def cholesky(A: Any, *, upper: bool = False, out: Any = None) -> Any:
-    """L lower triangular with L L^T = A; LinAlgError unless A is positive-definite."""
+    """L lower triangular with L L^H = A; LinAlgError unless A is positive-definite."""
     _need("cholesky", A, square=True)
     y = apply(CholeskyOf(), A)
-    y = _t(y) if upper else y
+    y = _h(y) if upper else y
     return y if out is None else out.copy_result(y)
 
 
@@ -413,7 +498,24 @@ def eigh(A: Any, UPLO: str = "L") -> Any:
     """(eigenvalues, eigenvectors) of symmetric A, ascending; only one triangle is looked at."""
     _need("eigh", A, square=True)
     y = apply(EighParts(UPLO.upper() == "L"), A)
-    return Eigh(select(y, -2, 0), narrow(y, -2, 1, shape_of(A)[-1]))
+    return Eigh(real(select(y, -2, 0)), narrow(y, -2, 1, shape_of(A)[-1]))
+
+
+def eig(A: Any, *, out: Any = None) -> Any:
+    """(eigenvalues, eigenvectors) of any square A, complex, in no order; A V = V diag(L).
+
+    The gradient of eigenvectors is that of what does not depend on their phases.
+    """
+    _need("eig", A, square=True)
+    y = apply(EigParts(), A)
+    y = Eig(select(y, -2, 0), narrow(y, -2, 1, shape_of(A)[-1]))
+    return y if out is None else Eig(*(o.copy_result(t) for o, t in zip(out, y, strict=True)))
+
+
+def eigvals(A: Any, *, out: Any = None) -> Any:
+    """The eigenvalues of any square A, complex, in no order."""
+    y = eig(A).eigenvalues
+    return y if out is None else out.copy_result(y)
 
 
 def eigvalsh(A: Any, UPLO: str = "L", *, out: Any = None) -> Any:
@@ -434,10 +536,10 @@ def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None, out: A
     u, s, v = _svd_parts(y, m, n)
     if full_matrices and m != n:
         full_u, _, full_vh = np.linalg.svd(A.detach()._a)
-        rest_v = np.swapaxes(full_vh, -1, -2)[..., k:]
+        rest_v = np.conj(np.swapaxes(full_vh, -1, -2))[..., k:]
         u = cat((u, u.new_tensor(full_u[..., k:])), -1) if m > k else u
         v = cat((v, v.new_tensor(rest_v)), -1) if n > k else v
-    y = SVD(u, s, _t(v))
+    y = SVD(u, real(s), _h(v))
     return y if out is None else SVD(*(o.copy_result(t) for o, t in zip(out, y, strict=True)))
 
 
@@ -535,8 +637,8 @@ def diagonal(A: Any, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
 
 
 def vecdot(x: Any, y: Any, *, dim: int = -1, out: Any = None) -> Any:
-    """The sum of x * y along dim."""
-    z = (x * y).sum(dim)
+    """The sum of conj(x) * y along dim."""
+    z = (conj(x) * y).sum(dim)
     return z if out is None else out.copy_result(z)
 
 
@@ -560,7 +662,7 @@ def cholesky_solve(B: Any, L: Any, upper: bool = False, *, out: Any = None) -> A
     """X with A X = B, given A's Cholesky factor."""
     _need("cholesky_solve", L, square=True)
     low = _factor(L, upper)
-    y = solve(_t(low), solve(low, B))
+    y = solve(_h(low), solve(low, B))
     return y if out is None else out.copy_result(y)
 
 
@@ -568,7 +670,7 @@ def cholesky_inverse(L: Any, upper: bool = False, *, out: Any = None) -> Any:
     """A^-1, given A's Cholesky factor."""
     _need("cholesky_inverse", L, square=True)
     low = _factor(L, upper)
-    y = inv(low @ _t(low))
+    y = inv(low @ _h(low))
     return y if out is None else out.copy_result(y)
 
 

@@ -29,7 +29,7 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
             "masked_fill_ only supports boolean masks, but got mask with dtype "
             f"{dtype_of(mask).name}"
         )
-    if isinstance(value, complex):
+    if isinstance(value, complex) and not dtype_of(input).is_complex:
         raise RuntimeError(
             f"value cannot be converted to type {dtype_of(input).name} without overflow"
         )

@@ -16,6 +16,7 @@ from weft.core.types import Type, broadcast_shapes
 from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
+from weft.ops.complex_parts import complex, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
@@ -269,6 +270,9 @@ def clamp_max(input: Any, max: Any, *, out: Any = None) -> Any:
 
 def _test(op: Any, input: Any, *, otherwise: bool) -> Any:
     """A test of floats; integers all give `otherwise`."""
+    if dtype_of(input).is_complex:  # finite where both parts are, infinite or NaN where one is
+        a, b = apply(op, real(input)), apply(op, imag(input))
+        return (a & b) if otherwise else (a | b)
     if dtype_of(input).category != dt.FLOAT:
         return full(shape_of(input), otherwise, dtype=dt.bool)
     return apply(op, input)
@@ -318,7 +322,7 @@ def isclose(
     same = input == other
     if dtype_of(input) is dt.bool:
         return same
-    if dtype_of(input).category == dt.FLOAT:
+    if dtype_of(input).category >= dt.FLOAT:
         if equal_nan:
             same = same | (isnan(input) & isnan(other))
     else:
@@ -344,7 +348,10 @@ def nan_to_num(
     neginf: float | None = None, *, out: Any = None,
 ) -> Any:  # fmt: skip
     """y = input with NaN (by 0), inf and -inf (by the dtype's ends) replaced."""
-    if dtype_of(input).category != dt.FLOAT:
+    if dtype_of(input).is_complex:
+        parts = (nan_to_num(part(input), nan, posinf, neginf) for part in (real, imag))
+        y = complex(*parts)
+    elif dtype_of(input).category != dt.FLOAT:
         y = input.clone()
     else:
         y = apply(NanToNum(0.0 if nan is None else nan, posinf, neginf), input)
@@ -435,7 +442,7 @@ def rad2deg(input: Any, *, out: Any = None) -> Any:
 
 def in_float(input: Any) -> Any:
     """input itself when floating, else in the default float dtype."""
-    return input if dtype_of(input).category == dt.FLOAT else cast(input, dt.get_default_dtype())
+    return input if dtype_of(input).category >= dt.FLOAT else cast(input, dt.get_default_dtype())
 
 
 def positive(input: Any) -> Any:

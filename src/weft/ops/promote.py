@@ -93,6 +93,12 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
     ]  # fmt: skip
 
 
+def need_real(x: Any, message: str, kind: type[Exception] = NotImplementedError) -> None:
+    """The message, as torch words it, for a complex tensor: its numbers have no order."""
+    if dtype_of(x).is_complex:
+        raise kind(message)
+
+
 def constant(x: complex, d: dt.dtype) -> Any:
     """A complex number as a 0-dim tensor: no op takes it as it is."""
     return apply(Full((), x.real, d, x.imag))

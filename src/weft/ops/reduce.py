@@ -17,7 +17,8 @@ from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
 from weft.ops.join import cat
-from weft.ops.kinds import Reduce, in_pairs
+from weft.ops.kinds import Reduce, in_parts
+from weft.ops.promote import need_real
 from weft.ops.view import expand, reshape
 
 SAMPLES = (
@@ -38,7 +39,7 @@ class Sum(Reduce):
     """y = the sum of x along dims, in the strict order"""
 
     combine = "sum"
-    complex_host = in_pairs
+    complex_host = in_parts
 
     def result_dtype(self, d: dt.dtype) -> dt.dtype:
         return d if d.category >= dt.FLOAT else dt.int64
@@ -50,7 +51,11 @@ class Sum(Reduce):
         return (expand(_back(g, x.shape, self.dims, self.keepdim), tuple(x.shape)),)
 
     onnx = Onnx("ReduceSum", 13, build=onnx_rules.reduce("ReduceSum"))
-    samples = (*SAMPLES, sample((0, 3), dims=(0,)))
+    samples = (
+        *SAMPLES,
+        sample((0, 3), dims=(0,)),
+        sample((2, 3, 5), of="complex64", dims=(0, 2)),
+    )
 
 
 class Prod(Reduce):
@@ -64,7 +69,7 @@ class Prod(Reduce):
     def complex_host(self, x: np.ndarray) -> np.ndarray:
         keep = [d for d in range(x.ndim) if d not in self.dims]
         moved = x.transpose(*self.dims, *keep)
-        rows = moved.reshape(-1, *(x.shape[d] for d in keep))
+        rows = moved.reshape(numel(x.shape[d] for d in self.dims), *(x.shape[d] for d in keep))
         y = np.ones(rows.shape[1:], x.dtype)
         for row in rows:
             y = S.evaluate(_PRODUCT[x.dtype.itemsize], (y, row))
@@ -78,7 +83,11 @@ class Prod(Reduce):
         return (_back(g, x.shape, self.dims, self.keepdim) * product_of_others(x, self.dims),)
 
     onnx = Onnx("ReduceProd", 13, build=onnx_rules.reduce("ReduceProd"))
-    samples = (*SAMPLES, sample((0, 3), dims=(0,)))
+    samples = (
+        *SAMPLES,
+        sample((0, 3), dims=(0,)),
+        sample((2, 3, 2), of="complex64", dims=(1,), keepdim=True),
+    )
 
 
 _PRODUCT = {d.itemsize: S.mul(S.Arg(0, d), S.Arg(1, d)) for d in dt.COMPLEXES}
@@ -318,6 +327,7 @@ def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 
 def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> Any:
+    need_real(x, f"{op}(): does not support complex input", RuntimeError)
     shape = shape_of(x)
     dims = _extreme_dims(x, () if dim is None else wrap_dim(dim, len(shape), op), op)
     return apply(kind(dims, keepdim), x)

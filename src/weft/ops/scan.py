@@ -27,8 +27,9 @@ from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.join import cat
-from weft.ops.kinds import in_pairs
+from weft.ops.kinds import in_parts
 from weft.ops.pointwise import logaddexp
+from weft.ops.promote import need_real
 from weft.ops.returns import CumMax, CumMin
 from weft.ops.shape import flip
 from weft.ops.view import expand, narrow, reshape
@@ -51,7 +52,7 @@ class CumSum(_Running):
     def type(self, x: Type) -> Type:
         return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
 
-    complex_host = in_pairs
+    complex_host = in_parts
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.cumsum(x, self.dim)
@@ -63,7 +64,7 @@ class CumSum(_Running):
         return (flip(apply(self, flip(g, (self.dim,))), (self.dim,)),)
 
     onnx = Onnx("CumSum", 14, build=onnx_rules.cumulative_sum)
-    samples = SAMPLES
+    samples = (*SAMPLES, sample((3, 4), of="complex64", dim=1))
 
 
 class CumProd(_Running):
@@ -91,7 +92,7 @@ class CumProd(_Running):
         before = _later(y, self.dim, 1)
         return (before * _backward_scan(x, g, self.dim),)
 
-    samples = SAMPLES
+    samples = (*SAMPLES, sample((3, 4), of="complex64", dim=1))
 
 
 class LinearScan(Op):
@@ -243,6 +244,7 @@ def cummin(input: Any, dim: int, *, out: Any = None) -> Any:
 
 
 def _so_far(kind: Any, result: Any, op: str, input: Any, dim: int, out: Any) -> Any:
+    need_real(input, f'"{op}_cpu" not implemented for complex numbers')
     shape = shape_of(input)
     d = wrap_dim(dim, len(shape), op)
     x = input if shape else reshape(input, (1,))

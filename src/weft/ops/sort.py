@@ -21,6 +21,7 @@ from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.kinds import by_loop
+from weft.ops.promote import need_real
 from weft.ops.returns import KthValue, Median, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
 
@@ -183,6 +184,7 @@ def sort(
     input: Any, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
 ) -> Any:
     """(values, indices) along dim in ascending order; always stable; NaN is the largest."""
+    need_real(input, "Sort does not support complex dtypes on CPU", RuntimeError)
     x, d, scalar = _line(input, dim, "sort")
     indices = apply(ArgSort(d, bool(descending)), x)
     values = gather(x, d, indices)
@@ -200,6 +202,7 @@ def _given(result: Any, out: Any) -> Any:
 @numpy_words
 def argsort(input: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> Any:
     """The places of the elements along dim in ascending order."""
+    need_real(input, "Sort does not support complex dtypes on CPU", RuntimeError)
     return sort(input, dim, descending, stable).indices
 
 
@@ -214,6 +217,7 @@ def topk(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """(values, indices) of the k largest (or smallest) along dim, in order."""
+    need_real(input, "topk does not support complex dtypes on CPU", RuntimeError)
     x, d, scalar = _line(input, dim, "topk")
     if not 0 <= k <= shape_of(x)[d]:
         raise RuntimeError("selected index k out of range")
@@ -235,6 +239,7 @@ def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> 
 @numpy_words
 def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the k-th smallest along dim, k counted from 1."""
+    need_real(input, '"kthvalue_cpu" not implemented for complex numbers')
     x, d, scalar = _line(input, dim, "kthvalue")
     _nonempty(x, d, "kthvalue")
     if not 1 <= k <= shape_of(x)[d]:
@@ -249,6 +254,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: An
 
     NaN where there is any.
     """
+    need_real(input, '"median_cpu" not implemented for complex numbers')
     if dim is None:
         n = numel(shape_of(input))
         if not n:
@@ -294,6 +300,7 @@ def _nonempty(x: Any, d: int, op: str) -> int:
 @numpy_words
 def mode(input: Any, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the most frequent value along dim (the smallest of several)."""
+    need_real(input, '"mode_cpu" not implemented for complex numbers')
     x, d, scalar = _line(input, dim, "mode")
     _nonempty(x, d, "mode")
     at = unsqueeze(apply(ModeIndex(d), x), d)

@@ -13,9 +13,11 @@ from weft.core.op import Op, sample
 from weft.core.types import Type, numel, wrap_dims
 from weft.core.words import numpy_words
 from weft.ops.cast import cast
+from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.pointwise import in_float, isfinite, isnan
+from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, Sum
 from weft.ops.view import reshape
 
@@ -53,7 +55,7 @@ def _spread(
     """(variance, mean) along dim."""
     if isinstance(dim, bool):  # var(x, False): the second place is `unbiased`
         dim, unbiased = None, dim
-    if dtype_of(input).category != dt.FLOAT:
+    if dtype_of(input).category < dt.FLOAT:
         raise RuntimeError(
             f"{op}: std and var only support floating point and complex dtypes, not "
             f"{dtype_of(input).spelled}"
@@ -75,12 +77,16 @@ def _spread(
     x = cast(input, dt.float32) if half else input
     mean = apply(Sum(dims, True), x) / (float(n) if n else math.nan)
     apart = x - mean
-    total = apply(Sum(dims, True), apart * apart)
+    if dtype_of(x).is_complex:
+        square = real(apart) * real(apart) + imag(apart) * imag(apart)
+    else:
+        square = apart * apart
+    total = apply(Sum(dims, True), square)
     variance = total / float(free) if free > 0 else total / 0.0
     if not keepdim:
         rest = _without(shape, dims)
         variance, mean = reshape(variance, rest), reshape(mean, rest)
-    return cast(variance, dtype_of(input)), cast(mean, dtype_of(input))
+    return cast(variance, dtype_of(input).to_real()), cast(mean, dtype_of(input))
 
 
 def _root(v: Any) -> Any:
@@ -185,7 +191,7 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
     else:
         free = total - (w * aweights).sum() / total * float(correction)
     x = x - mean
-    y = x @ (x if w is None else x * w).t()
+    y = x @ conj((x if w is None else x * w).t())
     if w is None:
         y = y / free if n > correction else y / 0.0
     else:
@@ -203,8 +209,11 @@ def corrcoef(input: Any) -> Any:
     c = cov(input)
     if not shape_of(c):
         return c / c
-    d = c.diagonal().sqrt()
-    return (c / d.unsqueeze(1) / d.unsqueeze(0)).clamp(-1, 1)
+    d = real(c.diagonal()).sqrt()
+    y = c / d.unsqueeze(1) / d.unsqueeze(0)
+    if dtype_of(y).is_complex:
+        return complex(real(y).clamp(-1, 1), imag(y).clamp(-1, 1))
+    return y.clamp(-1, 1)
 
 
 # ---------------------------------------------------------------------------------- norms
@@ -279,6 +288,8 @@ def vector_norm(
     """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
     if dtype is not None:
         x = cast(x, dtype)
+    if dtype_of(x).is_complex:
+        x = x.abs()
     if dtype_of(x).category != dt.FLOAT:
         raise RuntimeError(
             "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
@@ -332,8 +343,8 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float, *, out: Any = None) -
         raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {rank} dimensions")
     d = wrap_dims(dim, rank, "renorm")[0]
     others = tuple(k for k in range(rank) if k != d)
-    size = apply(VectorNorm(float(p), others, True), input)
-    one = full((), 1.0, dtype=dtype_of(input))
+    size = vector_norm(input, p, others, True)
+    one = full((), 1.0, dtype=dtype_of(size))
     y = input * (maxnorm / (size + 1e-7)).where(size > maxnorm, one)
     return y if out is None else out.copy_result(y)
 
@@ -346,6 +357,7 @@ def nansum(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
 ) -> Any:
     """y = the sum along dim of what is not NaN."""
+    need_real(input, "nansum on CPU does not support complex inputs", RuntimeError)
     if dtype_of(input).category == dt.FLOAT:
         input = input.where(~isnan(input), full((), 0.0, dtype=dtype_of(input)))
     return input.sum(dim, keepdim, dtype=dtype, out=out)
@@ -365,6 +377,7 @@ def nanmean(
 
 def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0, *, out: Any = None) -> Any:
     """How many elements fall in each of `bins` equal bins of [min, max]; both 0: of the data."""
+    need_real(input, '"histc_cpu" not implemented for complex numbers')
     if bins <= 0:
         raise RuntimeError("bins must be > 0")
     a = np.asarray(input._a, np.float64).reshape(-1)

@@ -20,7 +20,11 @@ class Sin(Elementwise):
         return (g * x.cos(),)
 
     onnx = Onnx("Sin", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Cos(Elementwise):
@@ -32,7 +36,11 @@ class Cos(Elementwise):
         return (-(g * x.sin()),)
 
     onnx = Onnx("Cos", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Tan(Elementwise):
@@ -44,7 +52,11 @@ class Tan(Elementwise):
         return (g * (y * y + 1.0),)
 
     onnx = Onnx("Tan", 13)
-    samples = (sample((3, 4), low=-1.0, high=1.0), sample((2, 0), low=-1.0, high=1.0))
+    samples = (
+        sample((3, 4), low=-1.0, high=1.0),
+        sample((2, 0), low=-1.0, high=1.0),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Asin(Elementwise):
@@ -56,7 +68,11 @@ class Asin(Elementwise):
         return (g * (1.0 - x * x).rsqrt(),)
 
     onnx = Onnx("Asin", 13)
-    samples = (sample((3, 4), low=-0.9, high=0.9), sample((2, 0), low=-0.9, high=0.9))
+    samples = (
+        sample((3, 4), low=-0.9, high=0.9),
+        sample((2, 0), low=-0.9, high=0.9),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Acos(Elementwise):
@@ -68,7 +84,11 @@ class Acos(Elementwise):
         return (-(g * (1.0 - x * x).rsqrt()),)
 
     onnx = Onnx("Acos", 13)
-    samples = (sample((3, 4), low=-0.9, high=0.9), sample((2, 0), low=-0.9, high=0.9))
+    samples = (
+        sample((3, 4), low=-0.9, high=0.9),
+        sample((2, 0), low=-0.9, high=0.9),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Atan(Elementwise):
@@ -80,7 +100,11 @@ class Atan(Elementwise):
         return (g / (x * x + 1.0),)
 
     onnx = Onnx("Atan", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Sinh(Elementwise):
@@ -92,7 +116,11 @@ class Sinh(Elementwise):
         return (g * x.cosh(),)
 
     onnx = Onnx("Sinh", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Cosh(Elementwise):
@@ -104,7 +132,11 @@ class Cosh(Elementwise):
         return (g * x.sinh(),)
 
     onnx = Onnx("Cosh", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Tanh(Elementwise):
@@ -116,7 +148,11 @@ class Tanh(Elementwise):
         return (g * (1.0 - y * y),)
 
     onnx = Onnx("Tanh", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Asinh(Elementwise):
@@ -128,7 +164,11 @@ class Asinh(Elementwise):
         return (g * (x * x + 1.0).rsqrt(),)
 
     onnx = Onnx("Asinh", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Acosh(Elementwise):
@@ -137,10 +177,16 @@ class Acosh(Elementwise):
     scalar = staticmethod(S.acosh)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        if x.dtype.is_complex:  # whose square would lose the branch
+            return (g * ((x - 1.0).rsqrt() * (x + 1.0).rsqrt()),)
         return (g * (x * x - 1.0).rsqrt(),)
 
     onnx = Onnx("Acosh", 13)
-    samples = (sample((3, 4), low=1.5, high=3.0), sample((2, 0), low=1.5, high=3.0))
+    samples = (
+        sample((3, 4), low=1.5, high=3.0),
+        sample((2, 0), low=1.5, high=3.0),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Atanh(Elementwise):
@@ -152,7 +198,11 @@ class Atanh(Elementwise):
         return (g / (1.0 - x * x),)
 
     onnx = Onnx("Atanh", 13)
-    samples = (sample((3, 4), low=-0.9, high=0.9), sample((2, 0), low=-0.9, high=0.9))
+    samples = (
+        sample((3, 4), low=-0.9, high=0.9),
+        sample((2, 0), low=-0.9, high=0.9),
+        sample((3, 4), of="complex64", low=0.1, high=0.9),
+    )
 
 
 class Erf(Elementwise):

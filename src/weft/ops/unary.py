@@ -111,7 +111,11 @@ class Sqrt(Elementwise):
         return (g / (y * 2.0),)
 
     onnx = Onnx("Sqrt", 13)
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Rsqrt(Elementwise):
@@ -122,7 +126,11 @@ class Rsqrt(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g * -0.5 * (y * y * y),)
 
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Reciprocal(Elementwise):
@@ -134,7 +142,11 @@ class Reciprocal(Elementwise):
         return (-(g * (y * y)),)
 
     onnx = Onnx("Reciprocal", 13)
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Square(Elementwise):
@@ -146,7 +158,11 @@ class Square(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g * (x * 2.0),)
 
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Exp(Elementwise):
@@ -158,7 +174,11 @@ class Exp(Elementwise):
         return (g * y,)
 
     onnx = Onnx("Exp", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Exp2(Elementwise):
@@ -169,7 +189,11 @@ class Exp2(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g * (y * 0.6931471805599453),)
 
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Expm1(Elementwise):
@@ -180,7 +204,11 @@ class Expm1(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g * (y + 1.0),)
 
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Log(Elementwise):
@@ -192,7 +220,11 @@ class Log(Elementwise):
         return (g / x,)
 
     onnx = Onnx("Log", 13)
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Log1p(Elementwise):
@@ -203,7 +235,11 @@ class Log1p(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g / (x + 1.0),)
 
-    samples = (sample((3, 4), low=-0.5), sample((2, 0), low=-0.5))
+    samples = (
+        sample((3, 4), low=-0.5),
+        sample((2, 0), low=-0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Log2(Elementwise):
@@ -214,7 +250,11 @@ class Log2(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g / (x * 0.6931471805599453),)
 
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Log10(Elementwise):
@@ -225,7 +265,11 @@ class Log10(Elementwise):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g / (x * 2.302585092994046),)
 
-    samples = (sample((3, 4), low=0.5), sample((2, 0), low=0.5))
+    samples = (
+        sample((3, 4), low=0.5),
+        sample((2, 0), low=0.5),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Sigmoid(Elementwise):
@@ -237,7 +281,11 @@ class Sigmoid(Elementwise):
         return (g * (y * (1.0 - y)),)
 
     onnx = Onnx("Sigmoid", 13)
-    samples = (sample((3, 4)), sample((2, 0)))
+    samples = (
+        sample((3, 4)),
+        sample((2, 0)),
+        sample((3, 4), of="complex64", low=0.5),
+    )
 
 
 class Relu(Elementwise):

@@ -121,7 +121,12 @@ class Reshape(View):
         return reshape(x.movedim(dims[0], 0), (size, *self.shape)), 0
 
     onnx = Onnx("Reshape", 14, build=onnx_rules.reshape)
-    samples = (sample((2, 6), shape=(3, 4)), sample((0, 3), shape=(3, 0)), sample((), shape=(1,)))
+    samples = (
+        sample((2, 6), shape=(3, 4)),
+        sample((0, 3), shape=(3, 0)),
+        sample((), shape=(1,)),
+        sample((3, 4), of="complex64", shape=(2, 6)),
+    )
 
 
 class Permute(View):

@@ -30,6 +30,7 @@ class Addcmul(Elementwise):
         sample((3, 4), (3, 4), (3, 4), 0.5),
         sample((2, 3), (3,), (2, 1), -1.5),
         sample((0, 3), (3,), (3,), 1.0),
+        sample((3, 4), (3, 4), (3, 4), 0.5, of="complex64"),
     )
 
 
@@ -47,6 +48,7 @@ class Addcdiv(Elementwise):
         sample((3, 4), (3, 4), (3, 4), 0.5, low=0.5),
         sample((2, 3), (3,), (2, 1), -1.5, low=0.5),
         sample((0, 3), (3,), (3,), 1.0),
+        sample((3, 4), (3, 4), (3, 4), 0.5, of="complex64", low=0.5),
     )
 
 
@@ -78,7 +80,7 @@ def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
 
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 / tensor2, broadcast; RuntimeError on integers."""
-    if not any(t.is_floating_point() for t in (tensor1, tensor2)):
+    if all(t.dtype.category < dt.FLOAT for t in (tensor1, tensor2)):
         raise RuntimeError(
             "Integer division with addcdiv is no longer supported, and in a future release "
             "addcdiv will perform a true division of tensor1 and tensor2."
@@ -89,6 +91,9 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
 
 def lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
     """y = input + weight * (end - input); the weight is a number or a tensor."""
+    if input.is_complex():
+        y = input + weight * (end - input)
+        return y if out is None else out.copy_result(y)
     if not input.is_floating_point():
         raise RuntimeError(f'"lerp_kernel_scalar" not implemented for {input.dtype}')
     y = apply_widened(_LERP, operands("lerp", input, end, weight))
