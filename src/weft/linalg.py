@@ -1,6 +1,7 @@
 """weft.linalg: linear algebra under torch.linalg's names."""
 
 from weft.core.overrides import cover_functions as _cover
+from weft.ops.eigen import eig, eigh, eigvals, eigvalsh
 from weft.ops.factor import (
     cholesky_ex,
     householder_product,
@@ -21,10 +22,6 @@ from weft.ops.linalg import (
     cross,
     det,
     diagonal,
-    eig,
-    eigh,
-    eigvals,
-    eigvalsh,
     inv,
     matmul,
     matrix_exp,

@@ -11,7 +11,8 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.creation import full, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.linalg import _h, _need, eigh, svdvals
+from weft.ops.eigen import eigh
+from weft.ops.linalg import _h, _need, svdvals
 from weft.ops.returns import LstSq
 from weft.ops.view import expand, reshape, squeeze, unsqueeze
 

@@ -23,14 +23,14 @@ from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
 from weft.ops.join import cat, stack
 from weft.ops.lapack_info import each, no_factor, no_inverse, no_solution
-from weft.ops.returns import QR, SVD, Eig, Eigh, SlogDet
+from weft.ops.returns import QR, SVD, SlogDet
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
 from weft.ops.stat import vector_norm
 from weft.ops.view import expand, narrow, reshape, select, squeeze, unsqueeze
 
 __all__ = [
-    "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh", "inv",
+    "cholesky", "cond", "cross", "det", "diagonal", "inv",
     "matmul", "matrix_exp", "matrix_norm", "matrix_power", "multi_dot", "norm", "qr", "slogdet",
     "solve", "solve_triangular", "svd", "svdvals", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
@@ -265,70 +265,6 @@ def _qr_vjp(gq: Any, gr: Any, q: Any, r: Any) -> Any:
     return _h(apply(Solve(), r, _h(gq + q @ z)))
 
 
-class EighParts(_Matrix):
-    """The ascending eigenvalues (one row) above the eigenvectors (columns) of a Hermitian x"""
-
-    conjugates = True
-    lower: bool = True
-
-    def type(self, x: Type) -> Type:
-        n = x.shape[-1]
-        return Type((*x.shape[:-2], n + 1, n), x.dtype)
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        _need_finite(x, "linalg.eigh")
-        values, vectors = np.linalg.eigh(x, "L" if self.lower else "U")
-        return np.concatenate([values[..., None, :], vectors], -2)
-
-    oracle = host
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # dx = V (diag gL + skew(V^H gV) / (l_j - l_i)) V^H
-        n = x.shape[-1]
-        values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
-        gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
-        gaps = values - _t(values) + eye(n, dtype=x.dtype)
-        turn = _h(v) @ gv  # orthogonal vectors can only turn: the skew part counts
-        inner = (turn - _h(turn)) * 0.5 / gaps
-        inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
-        return (v @ inner @ _h(v),)
-
-    samples = (sample((1, 1)),)
-
-
-class EigParts(_Matrix):
-    """The eigenvalues (one row) above the eigenvectors (columns, of length 1) of x: complex"""
-
-    conjugates = True
-
-    def type(self, x: Type) -> Type:
-        n = x.shape[-1]
-        return Type((*x.shape[:-2], n + 1, n), x.dtype.to_complex())
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        _need_finite(x, "linalg.eig")
-        values, vectors = np.linalg.eig(x)
-        y = np.concatenate([values[..., None, :], vectors], -2)
-        return y.astype(dt.from_np(x.dtype).to_complex().np)
-
-    def oracle(self, x: np.ndarray) -> np.ndarray:
-        values, vectors = np.linalg.eig(x)
-        return np.concatenate([values[..., None, :], vectors], -2).astype(np.complex128)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # V^-H (diag gL + (V^H gV - V^H V diag Re(V^H gV)) / conj(l_j - l_i)) V^H
-        n = x.shape[-1]
-        values, v = narrow(y, -2, 0, 1), narrow(y, -2, 1, n)
-        gl, gv = select(g, -2, 0), narrow(g, -2, 1, n)
-        inner = _h(v) @ gv
-        inner = inner - (_h(v) @ v) * unsqueeze(real(_diagonal(inner, 0, -2, -1)), -2)
-        inner = inner / conj(values - _t(values) + eye(n, dtype=dtype_of(y)))
-        inner = inner - diag_embed(_diagonal(inner, 0, -2, -1)) + diag_embed(gl)
-        return (apply(Solve(), _h(v), inner @ _h(v)),)
-
-    samples = (sample((1, 1)), sample((1, 1), of="complex64"))
-
-
 def _need_finite(x: np.ndarray, op: str) -> None:
     """LAPACK may iterate for ever on NaN and infinity."""
     if not np.isfinite(x).all():
@@ -492,36 +428,6 @@ def qr(A: Any, mode: str = "reduced") -> Any:
     y = apply(QrParts(mode == "complete"), A)
     q, r = narrow(y, -2, 0, m), _t(narrow(y, -2, m, n))
     return QR(full((0,), 0.0, dtype=dtype_of(A)) if mode == "r" else q, r)
-
-
-def eigh(A: Any, UPLO: str = "L") -> Any:
-    """(eigenvalues, eigenvectors) of symmetric A, ascending; only one triangle is looked at."""
-    _need("eigh", A, square=True)
-    y = apply(EighParts(UPLO.upper() == "L"), A)
-    return Eigh(real(select(y, -2, 0)), narrow(y, -2, 1, shape_of(A)[-1]))
-
-
-def eig(A: Any, *, out: Any = None) -> Any:
-    """(eigenvalues, eigenvectors) of any square A, complex, in no order; A V = V diag(L).
-
-    The gradient of eigenvectors is that of what does not depend on their phases.
-    """
-    _need("eig", A, square=True)
-    y = apply(EigParts(), A)
-    y = Eig(select(y, -2, 0), narrow(y, -2, 1, shape_of(A)[-1]))
-    return y if out is None else Eig(*(o.copy_result(t) for o, t in zip(out, y, strict=True)))
-
-
-def eigvals(A: Any, *, out: Any = None) -> Any:
-    """The eigenvalues of any square A, complex, in no order."""
-    y = eig(A).eigenvalues
-    return y if out is None else out.copy_result(y)
-
-
-def eigvalsh(A: Any, UPLO: str = "L", *, out: Any = None) -> Any:
-    """The eigenvalues of symmetric A, ascending."""
-    y = eigh(A, UPLO).eigenvalues
-    return y if out is None else out.copy_result(y)
 
 
 def svd(A: Any, full_matrices: bool = True, *, driver: str | None = None, out: Any = None) -> Any:
