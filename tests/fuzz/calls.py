@@ -76,8 +76,6 @@ def array(rng: np.random.Generator, d: dt.dtype | None = None, rank: int | None 
             a = np.where(where, rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30], shape), a)
     elif d is dt.bool:
         a = np.asarray(rng.random(shape) < 0.5)
-    elif d.np.kind == "c":
-        a = np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
     else:
         edge = np.iinfo(d.np)
         a = np.asarray(rng.integers(-9 if d.is_signed else 0, 9, shape))
@@ -115,6 +113,8 @@ def whole(rng: np.random.Generator) -> int:
 def anything(rng: np.random.Generator) -> Any:
     """Whatever someone may pass."""
     kind = rng.integers(12)
+    if kind == 11 and rng.random() < 0.2:
+        return complex(rng.choice([0, 1j, 2 - 1j, complex("nan")]))
     if kind < 4:
         return array(rng)
     if kind < 7:
@@ -163,6 +163,7 @@ def public() -> list[tuple[str, Callable]]:
     """weft.*, Tensor's methods, and weft.nn.functional, by name."""
     found: dict[str, Callable] = {}
     places: list[tuple[str, Any]] = [("weft", weft), ("Tensor", weft.Tensor)]
+    places += [("fft", weft.fft), ("linalg", weft.linalg)]
     functional = getattr(getattr(weft, "nn", None), "functional", None)
     if functional is not None:
         places.append(("F", functional))

@@ -8,9 +8,9 @@ import pytest
 import weft
 from tests.ops.rules import check, gradients
 from weft.core.op import REGISTRY
-from weft.ops import linalg
+from weft.ops import eigen, linalg
 
-OPS = [k for k in REGISTRY.values() if k.__module__ == linalg.__name__]
+OPS = [k for k in REGISTRY.values() if k.__module__ in (linalg.__name__, eigen.__name__)]
 L = weft.linalg
 
 
