@@ -123,7 +123,7 @@ def test_mistakes_are_named():
         L.inv(weft.zeros(2, 3))
     with pytest.raises(RuntimeError, match="at least 2 dimensions"):
         L.det(weft.zeros(3))
-    with pytest.raises(RuntimeError, match="float32 or float64"):
+    with pytest.raises(RuntimeError, match="float32, float64 or complex"):
         L.inv(weft.eye(2).half())
     with pytest.raises(RuntimeError, match="Incompatible shapes"):
         L.solve(weft.eye(2), weft.zeros(3, 1))

@@ -60,7 +60,7 @@ def no_factor(x: np.ndarray) -> tuple[str, str]:
 
 def zero_pivot(x: np.ndarray) -> int:
     """The first row, from 1, whose pivot is 0 in the LU factorisation of a square x; else 0."""
-    u = x.astype(np.float64)
+    u = x.astype(np.result_type(x, np.float64))
     for k in range(len(u)):
         row = k + int(np.argmax(np.abs(u[k:, k])))
         if u[row, k] == 0:
