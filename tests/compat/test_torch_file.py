@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import weft
-from weft.io import torch_file
+from weft.io import torch_file, torch_makers
 
 RECORD = Path(__file__).resolve().parents[1] / "fixtures/torch_save.b64"
 
@@ -87,7 +87,7 @@ def test_a_malicious_pickle_does_nothing(tmp_path):
         torch_file.load(rewritten({"w": Bomb(target)}))
     with pytest.warns(UserWarning, match=r"system were read as inert records"):
         got = torch_file.load(rewritten({"w": Bomb(target)}), weights_only=False)
-    assert isinstance(got["w"], torch_file.Record) and str(target) in got["w"].args[0]
+    assert isinstance(got["w"], torch_makers.Record) and str(target) in got["w"].args[0]
     assert not target.exists()
 
 
@@ -160,9 +160,9 @@ def test_files_that_are_not_torchs(tmp_path):
 
 def test_a_tensor_outside_its_storage_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
-        torch_file._tensor(np.zeros(4, np.float32), 2, (3,), (1,))
+        torch_makers.tensor(np.zeros(4, np.float32), 2, (3,), (1,))
     with pytest.raises(ValueError, match="does not fit"):
-        torch_file._tensor(np.zeros(4, np.float32), 0, (3,), (-1,))
+        torch_makers.tensor(np.zeros(4, np.float32), 0, (3,), (-1,))
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):

@@ -27,7 +27,6 @@ CUTS = (300, 500, 700, 1000)
 # What is missing, and why: the first pattern that matches the name.
 REASONS: tuple[tuple[str, str], ...] = (
     (r"quant|int_repr|q_scale|q_zero|qint|per_channel", "quantized tensors: none yet"),
-    (r"PyTorchFileReader", "weft.io.torch_file reads the files"),
     (r"float8|uint16", "a dtype that Weft lacks"),
     (r"flex_attention", "needs torch's compiler"),
     (r"Tensor\.names$", "torch 2.13 has none either: a word of lists and files"),

@@ -14,10 +14,6 @@ class Absent:
         raise NotImplementedError(f"torch.{type(self).__name__}: {self.why}")
 
 
-class PyTorchFileReader(Absent):
-    why = "weft.io.torch_file reads the files of torch.save"
-
-
 class PyTorchFileWriter(Absent):
     why = "weft.io.torch_file writes the files of torch.save"
 

@@ -7,6 +7,7 @@ from typing import Any
 import weft
 from weft.compat.torch_ import futures
 from weft.core import overrides
+from weft.io.torch_zip import PyTorchFileReader as PyTorchFileReader
 
 Future = futures.Future
 Generator = weft.Generator

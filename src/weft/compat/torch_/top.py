@@ -25,6 +25,7 @@ from weft.compat.torch_.legacy import (
 from weft.compat.torch_.legacy import TensorType as TensorType
 from weft.compat.torch_.streams import Event, Stream
 from weft.io.torch_file import load, save
+from weft.io.torch_zip import PyTorchFileReader as PyTorchFileReader
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "Event",
