@@ -305,10 +305,12 @@ class Tensor(Handle):
             raise RuntimeError(
                 f"a Tensor with {self.numel()} elements cannot be converted to Scalar"
             )
+        dispatch.look()
         a = self._a
         return a.item() if a.dtype.kind in "fiubc" else float(a.reshape(())[()])
 
     def tolist(self) -> Any:
+        dispatch.look()
         a = self._a
         return a.astype(np.float32).tolist() if a.dtype == dt.bfloat16.np else a.tolist()
 
@@ -319,6 +321,7 @@ class Tensor(Handle):
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
                 "instead."
             )
+        dispatch.look()
         return self._a
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -327,6 +330,7 @@ class Tensor(Handle):
         return a.copy() if copy else a
 
     def __dlpack__(self, **kw: Any) -> Any:
+        dispatch.look()
         return self.detach()._a.__dlpack__(**kw)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -340,6 +344,7 @@ class Tensor(Handle):
                 + ("no values" if n == 0 else "more than one value")
                 + " is ambiguous"
             )
+        dispatch.look()
         return bool(self._a.reshape(())[()])
 
     def __float__(self) -> float:

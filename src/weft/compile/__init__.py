@@ -20,6 +20,7 @@ def compile(
     mode: str | None = None,
     options: dict | None = None,
     disable: bool = False,
+    replay: bool = False,
 ) -> Any:
     """A function (or Module) whose ops run as native programs: same results, to the bit.
 
@@ -37,6 +38,7 @@ def compile(
         mode=mode,
         options=options,
         disable=disable,
+        replay=replay,
     )
 
 

@@ -13,6 +13,7 @@ from weft.compile.functionalize import CannotFunctionalize, Segment, functionali
 from weft.compile.generalise import synthesize
 from weft.compile.program import ARENA, Program
 from weft.compile.record import Session, TrieNode, run_eagerly
+from weft.compile.replay import Replays, Watch
 from weft.core import config
 from weft.core.graph import Node
 from weft.core.handle import state
@@ -133,24 +134,45 @@ class OpByOp:
 class CompiledFunction:
     """What `weft.compile` returns: call it as the function it wraps."""
 
-    def __init__(self, fn: Callable) -> None:
+    def __init__(self, fn: Callable, *, replay: bool = False) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
         self._root = TrieNode(None, None, (), None)
         self._recorded = 0
         self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
+        self._replays = Replays(fn, self.stats) if replay else None
 
     def __call__(self, *args: Any, **kw: Any) -> Any:
         if state.recorder is not None:  # inside another compiled function: part of it
             return self._fn(*args, **kw)
-        session = Session(self._root, self._program_of, synthesize)
         self.stats["calls"] += 1
+        if self._replays is None:
+            return self._match(args, kw, None)
+        with ARENA.lock:  # a replay's effects on tensors are one step for other threads
+            done, result, asked = self._replays.attempt(args, kw)
+        if done:
+            return result
+        watch = self._replays.watch(asked)
+        result = self._match(args, kw, watch)
+        if watch is not None:
+            self._replays.note(asked, watch, result)
+        return result
+
+    def _match(self, args: tuple, kw: dict, watch: Watch | None) -> Any:
+        """Run the function's Python, its ops matched."""
+        session = Session(self._root, self._program_of, synthesize)
+        if watch is not None:
+            session.updates = []
         state.recorder = session
         try:
             result = self._fn(*args, **kw)
+            if watch is not None:
+                watch.returned(session, result)
         finally:
             state.recorder = None
             session.finish()
+            if watch is not None:
+                watch.program = session.program
             self.stats["recorded_ops"] += session.recorded
             self.stats["other_sizes"] += session.synthesized
             self._recorded += session.recorded
@@ -225,6 +247,7 @@ def compile(
     mode: str | None = None,
     options: dict | None = None,
     disable: bool = False,
+    replay: bool = False,
 ) -> Any:
     """A function (or Module) whose ops run as native programs: same results, to the bit.
 
@@ -233,9 +256,10 @@ def compile(
     `model` are torch's and accepted for its scripts; none is needed.
     """
     if model is None:
-        return functools.partial(compile, disable=disable)
+        return functools.partial(compile, disable=disable, replay=replay)
     if disable:
         return model
     if hasattr(model, "_compile_as_module"):
-        return model._compile_as_module(CompiledFunction)  # type: ignore[union-attr]
-    return CompiledFunction(model)
+        made = functools.partial(CompiledFunction, replay=replay)
+        return model._compile_as_module(made)  # type: ignore[union-attr]
+    return CompiledFunction(model, replay=replay)

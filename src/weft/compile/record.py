@@ -163,6 +163,9 @@ class Session:
         self.numbers: list[Any] = []  # Python numbers met, in order
         self._program_of = program_of
         self.recorded = 0
+        self.looked = False  # whether Python looked at a value
+        self.program: Any = None  # of the last segment
+        self.updates: list | None = None  # optimizers' updates, for a replay
 
     # -------------------------------------------------------------- the recorder's interface
 
@@ -293,10 +296,12 @@ class Session:
 
     def flush(self) -> None:
         """Compute everything promised so far."""
+        self.looked = True
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
             first = self.start
-            self._program_of(self).run(self)
+            self.program = self._program_of(self)
+            self.program.run(self)
             self._held += range(first, self.cursor.depth + 1)
             self._drop_unheld()
         self.start = self.cursor.depth + 1

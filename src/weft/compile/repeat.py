@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from weft.core.handle import Handle, storage_of
+from weft.kernels.layout import Layout
+from weft.ops import dispatch
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
@@ -47,6 +49,49 @@ class Kind:
         self.counters = counters  # after the update
 
 
+class Absent(Exception):
+    """Somebody asks a stand-in for its value."""
+
+
+class Promise:
+    """In place of a value: shape and dtype."""
+
+    session = outer = array = None
+    k = offset = 0
+
+    def __init__(self, shape: tuple, strides: tuple, dtype: Any) -> None:
+        self.shape, self.strides, self.dtype = shape, strides, dtype
+
+    def demand(self, handle: Handle) -> Any:
+        raise Absent
+
+
+def stand_in(shape: tuple, strides: tuple, dtype: Any) -> Any:
+    """A tensor without a value."""
+    y = dispatch._new(dispatch._tensor_class)
+    y._ghost = Promise(shape, strides, dtype)
+    return y
+
+
+def _like(t: Handle) -> Any:
+    strides = t._ghost.strides if t._ghost is not None else Layout.of(t._a).strides
+    return stand_in(dispatch.shape_of(t), strides, dispatch.dtype_of(t))
+
+
+class Update:
+    """One update of one parameter, as it was matched; its tensors are stand-ins."""
+
+    def __init__(self, call: Callable, p: Handle, grad: Handle, state: dict, group: dict) -> None:
+        self.call = call
+        self.p = _like(p)
+        self.grad = _like(grad)
+        self.state = state
+        self.tensors = {k: _like(v) for k, v in state.items() if isinstance(v, Handle)}
+        self.group = group
+        self.at = 0  # the place of its first number among the call's
+        self.path: list[TrieNode] = []
+
+
 class Repeats:
     """One `optimizer.step()` inside a compiled function."""
 
@@ -56,6 +101,17 @@ class Repeats:
 
     def __call__(self, update: Callable, p: Handle, grad: Handle, state: dict, group: dict) -> None:
         """update(p, grad, state, group), or its effect."""
+        session = self.session
+        if session.updates is None:
+            self._match(update, p, grad, state, group)
+            return
+        seen = Update(update, p, grad, state, group)
+        seen.at, before = len(session.numbers), session.cursor.depth
+        self._match(update, p, grad, state, group)
+        seen.path = session.cursor.path(before + 1)
+        session.updates.append(seen)
+
+    def _match(self, update: Callable, p: Handle, grad: Handle, state: dict, group: dict) -> None:
         tensors, counters = [p, grad], []
         for k, v in state.items():
             if isinstance(v, Handle):

@@ -12,7 +12,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import NUMBERS, apply, dtype_of
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, number_array, wrap
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import as_number, only_tensors, operands, result_type
 
@@ -273,7 +273,7 @@ def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = No
             )
         condition = cast(condition, dt.bool)
     a, b = (
-        cast(x, d) if isinstance(x, Handle) else number_tensor(as_number(x, d), d, condition)
+        cast(x, d) if isinstance(x, Handle) else number_tensor(as_number(x, d), d)
         for x in (input, other)
     )
     y = apply(_WHERE, condition, a, b)
@@ -290,10 +290,10 @@ def depends(y: Any, *xs: Any) -> Any:
     return y
 
 
-def number_tensor(x: Any, d: dt.dtype, like: Any) -> Any:
-    """A number as a 0-dim tensor of dtype d."""
+def number_tensor(x: Any, d: dt.dtype) -> Any:
+    """A number as a 0-dim tensor of dtype d, which nobody may write to."""
     assert x.__class__ in NUMBERS
-    return like.new_tensor(x, dtype=d)
+    return wrap(number_array(x, d.np))
 
 
 _EQ, _NE, _LT, _LE, _GT, _GE, _WHERE = Eq(), Ne(), Lt(), Le(), Gt(), Ge(), Where()

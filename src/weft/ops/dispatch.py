@@ -109,6 +109,12 @@ def shares_memory(y: np.ndarray, x: np.ndarray) -> bool:
     return y.base is x or (y.base is not None and y.base is x.base) or np.may_share_memory(x, y)
 
 
+def look() -> None:
+    """Python looks at a value, and may do by it what it likes."""
+    if state.recorder is not None:
+        state.recorder.looked = True
+
+
 def settle() -> None:
     """Inside a compiled function: let the ops called so far happen, before state is looked at."""
     if state.recorder is not None:

@@ -1,0 +1,485 @@
+"""replay=True: a call whose Python is known to do nothing new is its program alone.
+
+Two matched calls in a row that took the same path, in a world (compile/world.py) that neither of
+them changed, with the same effects, make a recording.  From then on a call whose arguments have the
+same structure, in the world that is still so, runs the program without Python: tensors are bound
+where the recording found them (an argument, a parameter, a parameter's gradient), and what Python
+would have done to tensors is done (`.grad`, version counters, step counters, results).
+
+Python numbers are the same in every replay, but for those of an optimizer's updates: each kind of
+update is called on stand-ins to learn them, so learning rates and step counts are the present ones.
+A number that changes for any other reason, a value that Python looked at, a tensor that nobody can
+reach: such a function goes on being matched, and `stats["replay"]` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weft.compile.record import WRITE, Ghost
+from weft.compile.repeat import Absent, stand_in
+from weft.compile.world import Unseen, World
+from weft.core.handle import Handle, TapeNode, state, storage_of
+from weft.kernels.layout import Layout
+from weft.ops import dispatch
+from weft.ops.dispatch import NUMBERS
+
+if TYPE_CHECKING:
+    from weft.compile.record import Session, TrieNode
+    from weft.compile.repeat import Update
+
+_TRIES = 20  # calls without a recording after which none is tried any more
+_KEPT = 8  # recordings
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+Program = Any  # api.SegmentProgram
+
+
+# ------------------------------------------------------------------------------ arguments
+
+
+def _structure(x: Any, tensors: list[Handle], objects: list[Any]) -> Any:
+    """A nested argument as something to compare; its tensors and objects are collected."""
+    if isinstance(x, Handle):
+        ghost = x._ghost
+        promised = ghost is not None and ghost.session is not None
+        if x._rg or x._fn is not None or promised or x._hooks:
+            objects.append(x)  # on the tape: only the same tensor will do
+            return id(x)
+        tensors.append(x)
+        a = x._a
+        return a.shape, a.strides, a.dtype
+    if x.__class__ in (tuple, list):
+        return (x.__class__, *[_structure(v, tensors, objects) for v in x])
+    if x.__class__ is dict:
+        return (dict, *[(k, _structure(v, tensors, objects)) for k, v in x.items()])
+    if x.__class__ in _PLAIN:
+        return x.__class__, repr(x)
+    objects.append(x)
+    return id(x)
+
+
+def _version(t: Any) -> int:
+    return 0 if t is None else storage_of(t).version
+
+
+def _root(a: np.ndarray) -> int:
+    return id(a if a.base is None else a.base)
+
+
+# ------------------------------------------------------------------------------ a watched call
+
+
+class Watch:
+    """What one matched call did, as far as a replay must do it too."""
+
+    def __init__(self, world: World, tensors: list[Handle]) -> None:
+        self.world = world
+        self.arguments = tensors
+        self.grads = [t._grad for t in world.tensors]
+        self.none = [g is None for g in self.grads]
+        self.versions = [_version(t) for t in (*world.tensors, *self.grads, *tensors)]
+        self.counters = world.counters()
+        self.program: Program = None
+        self.why: str | None = None
+
+    def returned(self, session: Session, result: Any) -> None:
+        """The function has returned, its segment has not run yet."""
+        self.updates = session.updates or []
+        self.cursor = session.cursor
+        self.outside = list(session.outside)
+        self.numbers = list(session.numbers)
+        lists = ("argument", self.arguments), ("grad", self.grads), ("static", self.world.tensors)
+        self.known = {id(t): (kind, i) for kind, ts in lists for i, t in enumerate(ts)}
+        self.by_array = {
+            id(t._a): (kind, i)
+            for kind, ts in lists
+            for i, t in enumerate(ts)
+            if t is not None and "_a" in t.__dict__
+        }
+        try:
+            self._check(session)
+            self.sources = [self._source(t) for t in session.outside]
+            self.constants = [
+                t if kind == "number" else None
+                for t, (kind, _) in zip(session.outside, self.sources, strict=True)
+            ]
+            self.effects = [
+                self._effect(session, t, g)
+                for t, g in zip(self.world.tensors, self.grads, strict=True)
+            ]
+            self.result = self._result(session, result)
+        except Unseen as e:
+            self.why = str(e)
+
+    def finished(self) -> None:
+        """The segment has run: what is left to look at."""
+        now = [_version(t) for t in (*self.world.tensors, *self.grads, *self.arguments)]
+        self.grown = [a - b for a, b in zip(now, self.versions, strict=True)]
+        if self.why is None:
+            change = self.world.change()
+            own = {id(u.state) for u in self.updates}
+            after = self.world.counters()
+            if change is None and any(
+                v != self.counters.get(k) for k, v in after.items() if k not in own
+            ):
+                change = "a counter of an optimizer"
+            if change is not None:
+                self.why = f"the function changes what it can reach: {change}"
+            self.layouts = [Layout.of(t._a) for t in self.outside]
+        # let go of the call's tensors
+        self.known, self.by_array = {}, {}
+        self.outside, self.arguments, self.grads = [], [], []
+
+    def _check(self, session: Session) -> None:
+        if session.looked:
+            raise Unseen("Python looks at a value")
+        if session.start or not session.matching or session.cursor.depth < 0:
+            raise Unseen("the call is not one matched segment")
+        memories = [session.memory_of(t) for t in session.outside]
+        if len(set(memories)) < len(memories):
+            raise Unseen("outside tensors share memory")
+
+    def _source(self, t: Handle) -> tuple[str, Any]:
+        """Where a later call finds this outside tensor."""
+        found = self.known.get(id(t))
+        if found is None and (a := t.__dict__.get("_a")) is not None:
+            found = self.by_array.get(id(a))  # p.detach(), p.data
+            if (
+                found is None and not a.ndim and not a.flags.writeable
+            ):  # a Python number as a tensor
+                return "number", (a.dtype, repr(a[()]))
+        if found is None:
+            raise Unseen("a tensor that no name or argument leads to")
+        return found
+
+    def _effect(self, session: Session, t: Handle, before: Any) -> Any:
+        """What becomes of t.grad: None, "kept", or the result that it is."""
+        now = t._grad
+        if now is before:
+            return "kept"
+        if now is None:
+            return None
+        ghost = now._ghost
+        own = ghost is not None and ghost.session is session and ghost.__class__ is Ghost
+        if own and now._base is None and now._fn is None and ghost.outer is None:  # type: ignore[union-attr]
+            return ghost.k  # type: ignore[union-attr]
+        raise Unseen("a gradient that is not a result of the call")
+
+    def _result(self, session: Session, x: Any) -> Any:
+        if isinstance(x, Handle):
+            ghost = x._ghost
+            if ghost is None or ghost.session is not session or ghost.__class__ is not Ghost:
+                kind, i = self._source(x)
+                if kind in ("grad", "number"):
+                    raise Unseen("the result is a tensor of the function's own making")
+                return kind, i
+            base = x._base
+            if ghost.outer is not None or (base is not None and base._ghost is not ghost):
+                raise Unseen("the result is a view")
+            if x._fn is not None and not _is_spent(x._fn):
+                raise Unseen("the result is on the tape (return it detached)")
+            if x._hooks or x._grad is not None or (x._rg and x._fn is None):
+                raise Unseen("the result has a gradient or hooks")
+            return "result", ghost.k, x._fn is not None
+        if x.__class__ in (tuple, list):
+            return (x.__class__, [self._result(session, v) for v in x])
+        if x.__class__ is dict:
+            return (dict, [(k, self._result(session, v)) for k, v in x.items()])
+        if x.__class__ in _PLAIN:
+            return "same", x
+        raise Unseen(f"the result holds an object of type {type(x).__name__}")
+
+
+def _is_spent(node: Any) -> bool:
+    """Whether every way from here down the tape meets a node whose values are freed."""
+    stack, seen = [node], set()
+    while stack:
+        n = stack.pop()
+        if n.__class__ is not TapeNode or n.hooks or n.post:
+            return False
+        if id(n) in seen or n.saved is None:
+            continue
+        seen.add(id(n))
+        stack += [e for e in n.edges if e is not None]
+    return True
+
+
+# ------------------------------------------------------------------------------ a recording
+
+
+class Recording:
+    """A path and how to run it without Python."""
+
+    def __init__(self, key: Any, objects: list, watch: Watch, last: Watch, result: Any) -> None:
+        self.key = key
+        self.objects = objects  # their ids are in the key
+        self.world = world = last.world
+        self.program = last.program
+        self.sources = last.sources
+        self.numbers = list(last.numbers)
+        self.outside = [
+            world.tensors[i] if kind == "static" else number
+            for (kind, i), number in zip(last.sources, last.constants, strict=True)
+        ]
+        self.layouts = last.layouts
+        self.effects = [
+            (t, e) for t, e in zip(world.tensors, last.effects, strict=True) if e != "kept"
+        ]
+        self.grown = last.grown
+        self.none = last.none
+        self.result = last.result
+        self.spent = _tape_ends(result)
+        self.roots = {_root(t._a) for t in world.tensors}
+        self.updates = [_Numbers(u) for u in last.updates]
+        covered = {p for u in self.updates for p in range(u.at, u.at + u.count)}
+        for i, (a, b) in enumerate(zip(watch.numbers, last.numbers, strict=True)):
+            if i not in covered and (a != b or repr(a) != repr(b)):
+                raise Unseen(f"a number changes from call to call ({a!r}, {b!r})")
+
+    def arrays(self, tensors: list[Handle]) -> list[np.ndarray] | None:
+        """The arrays of the outside tensors; None where they are not what they were."""
+        found, roots = [], []
+        world = self.world.tensors
+        for (kind, i), layout, static in zip(self.sources, self.layouts, self.outside, strict=True):
+            if static is not None:
+                found.append(static._a)
+                continue
+            t = tensors[i] if kind == "argument" else world[i]._grad
+            if t is None or (t._ghost is not None and t._ghost.session is not None):
+                return None
+            a = t._a
+            if kind == "grad" and (Layout.of(a) != layout or t._rg or t._hooks or t._base):
+                return None
+            found.append(a)
+            roots.append(_root(a))
+        if len(set(roots)) < len(roots) or not self.roots.isdisjoint(roots):
+            return None
+        return found
+
+    def run(self, tensors: list[Handle]) -> tuple[bool, Any]:
+        """(True, the result), or (False, None) and nothing done: let Python run."""
+        if [t._grad is None for t in self.world.tensors] != self.none or not self.world.holds():
+            return False, None
+        arrays = self.arrays(tensors)
+        if arrays is None:
+            return False, None
+        numbers = list(self.numbers)
+        try:
+            counters = self._refresh(numbers)
+            call = _Call(arrays, numbers)
+            self.program.run(call)
+        except Exception:  # Python says what is wrong, in eager's words
+            return False, None
+        for kept, values in counters:
+            kept.update(values)
+        world = self.world.tensors
+        changed = (*world, *[t._grad for t in world], *tensors)
+        for t, n in zip(changed, self.grown, strict=True):
+            if n:
+                storage_of(t).version += n
+        for t, k in self.effects:
+            t._grad = None if k is None else call.handle(k)
+        for o in self.world.optimizers:
+            o._opt_called = True
+        return True, self._give(self.result, call, tensors)
+
+    def _refresh(self, numbers: list) -> list[tuple[dict, dict]]:
+        """Put the present numbers of the optimizers' updates in; the counters after them."""
+        known: dict[tuple, tuple[list, dict]] = {}
+        counters = []
+        for u in self.updates:
+            kind = (id(u.group), *[(k, v) for k, v in u.state.items() if v.__class__ is float])
+            found = known.get(kind)
+            if found is None or len(found[0]) != u.count:
+                found = known[kind] = u.ask()
+            numbers[u.at : u.at + u.count] = found[0]
+            counters.append((u.state, found[1]))
+        return counters
+
+    def _give(self, spec: Any, call: _Call, tensors: list[Handle]) -> Any:
+        what = spec[0]
+        if what == "result":
+            if not spec[2]:
+                return call.handle(spec[1])
+            y = dispatch.wrap(call.array(spec[1]))
+            y._fn, y._rg = self.spent[spec[1]], True
+            return y
+        if what == "static":
+            return self.world.tensors[spec[1]]
+        if what == "argument":
+            return tensors[spec[1]]
+        if what == "same":
+            return spec[1]
+        if what is dict:
+            return {k: self._give(v, call, tensors) for k, v in spec[1]}
+        return what(self._give(v, call, tensors) for v in spec[1])
+
+
+def _tape_ends(x: Any) -> dict[int, Any]:
+    """Result -> its (spent) tape node."""
+    if isinstance(x, Handle):
+        return {x._ghost.k: x._fn} if x._fn is not None and x._ghost is not None else {}
+    if isinstance(x, (tuple, list, dict)):
+        parts = x.values() if isinstance(x, dict) else x
+        return {k: v for part in parts for k, v in _tape_ends(part).items()}
+    return {}
+
+
+class _Call:
+    """One replay, as a program sees a session."""
+
+    def __init__(self, arrays: list[np.ndarray], numbers: list) -> None:
+        self.arrays = arrays
+        self.numbers = numbers
+        self.ghosts: dict[int, Any] = _Slots()
+        self.handles: dict[int, Any] = {}
+
+    def array(self, ref: int) -> np.ndarray:
+        return self.arrays[~ref] if ref < 0 else self.ghosts[ref].array
+
+    def handle(self, k: int) -> Any:
+        """The tensor of result k."""
+        found = self.handles.get(k)
+        if found is None:
+            found = self.handles[k] = dispatch.wrap(self.array(k))
+        return found
+
+    def give_up(self) -> None:
+        """Nothing to clean up: the call runs again with Python."""
+
+
+class _Slot:
+    array: Any = None
+
+
+class _Slots(dict):
+    def __missing__(self, k: int) -> _Slot:
+        made = self[k] = _Slot()
+        return made
+
+
+# ------------------------------------------------------------------------------ updates
+
+
+class _Numbers:
+    """An update that is asked for its numbers: its ops are compared with the path, not run."""
+
+    looked = False
+
+    def __init__(self, update: Update) -> None:
+        self.update = update
+        self.at, self.group, self.state = update.at, update.group, update.state
+        self.count = sum(r in NUMBERS for n in update.path for r in n.args)
+
+    def ask(self) -> tuple[list, dict]:
+        """(its numbers, the counters after it); Absent where it is another update now."""
+        u = self.update
+        kept = {**self.state, **u.tensors}
+        self._left = iter(u.path)
+        self._found: list = []
+        before = state.recorder, state.grad
+        state.recorder, state.grad = self, False
+        try:
+            u.call(u.p, u.grad, kept, self.group)
+        finally:
+            state.recorder, state.grad = before
+        if next(self._left, None) is not None or len(self._found) != self.count or self.looked:
+            raise Absent
+        return self._found, {k: v for k, v in kept.items() if v.__class__ is float}
+
+    def _next(self, op: Any) -> TrieNode:
+        node = next(self._left, None)
+        if node is None or node.op is not op:
+            raise Absent
+        return node
+
+    def apply(self, op: Any, args: tuple) -> Any:
+        meta = self._next(op).meta
+        self._found += [a for a in args if a.__class__ in NUMBERS]
+        assert meta is not None
+        return stand_in(meta.shape, meta.strides, meta.dtype)
+
+    def write(self, t: Handle, value: Handle) -> None:
+        self._next(WRITE)
+
+    def flush(self) -> None:
+        raise Absent
+
+
+# ------------------------------------------------------------------------------ the caller's side
+
+
+class Replays:
+    """The recordings of one compiled function."""
+
+    def __init__(self, fn: Callable, stats: dict) -> None:
+        self.fn = fn
+        self.stats = stats
+        stats["replay"] = "not yet"
+        stats["replayed"] = 0
+        self.kept: dict[Any, Recording] = {}
+        self.last: dict[Any, Watch] = {}
+        self.failed = 0
+
+    def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
+        """(whether it was a replay, the result, what to hand to `watch` if not)."""
+        tensors: list[Handle] = []
+        objects: list[Any] = []
+        key = _structure((args, kw), tensors, objects) if kw else _structure(args, tensors, objects)
+        found = self.kept.get(key)
+        if found is not None:
+            done, result = found.run(tensors)
+            if done:
+                self.stats["replayed"] += 1
+                return True, result, None
+        return False, None, (key, tensors, objects)
+
+    def watch(self, asked: tuple) -> Watch | None:
+        """Before a call that Python runs."""
+        key, tensors, objects = asked
+        if self.failed >= _TRIES:
+            return None
+        last = self.last.get(key)
+        try:
+            world = last.world if last is not None and last.world.holds() else None
+            if world is None:
+                world = World((self.fn, *objects))
+            return Watch(world, tensors)
+        except Unseen as e:
+            self._refuse(str(e))
+            return None
+
+    def note(self, asked: tuple, watch: Watch, result: Any) -> None:
+        """After it."""
+        key, _, objects = asked
+        watch.finished()
+        last = self.last.pop(key, None)
+        if watch.why is not None:
+            self._refuse(watch.why)
+            return
+        if watch.program is None or not hasattr(watch.program, "segment"):
+            self._refuse("the call is not one program")
+            return
+        if len(self.last) >= _KEPT:
+            self.last.clear()
+        self.last[key] = watch
+        same = ("world", "cursor", "program", "sources", "effects", "grown", "none", "result")
+        if last is None or any(getattr(last, n) != getattr(watch, n) for n in same):
+            return
+        try:
+            if len(self.kept) >= _KEPT:
+                self.kept.clear()
+            self.kept[key] = Recording(key, objects, last, watch, result)
+            del self.last[key]
+            self.stats["replay"] = "on"
+            self.failed = 0
+        except Unseen as e:
+            self._refuse(str(e))
+
+    def _refuse(self, why: str) -> None:
+        self.failed += 1
+        self.stats["replay"] = f"off: {why}"

@@ -1,0 +1,392 @@
+"""What a function can see without its arguments changing: the guards of a replay.
+
+A replay skips Python, so it must know that Python would have done the same.  `World` walks all
+that the function's code can reach (closure, globals it names, attributes, methods, modules,
+optimizers, parameters) and notes which objects it found where.  `holds()` says whether all of it is
+still in place, by identity: an attribute set to another value, a hook, a layer taken out, a
+parameter given other memory all show.  What cannot be looked into (an iterator, a file, a NumPy
+array, a module that knows the time) is refused with its name: Unseen.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import functools
+import sys
+import types
+from collections.abc import Iterable
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from weft.core import dtype as dt
+from weft.core.handle import Handle, TapeNode, state
+from weft.runtime.random import Generator
+
+_LARGEST = 100_000  # objects
+_ATOMS = (
+    type(None), bool, int, float, complex, str, bytes, range, slice, type(...), np.dtype,
+    np.generic, dt.dtype, Generator, types.GetSetDescriptorType, types.MemberDescriptorType,
+    types.WrapperDescriptorType, types.MethodDescriptorType,
+)  # fmt: skip
+_SCALARS = (bool, int, float, complex, str, bytes)
+_PURE = {
+    "weft", "torch", "numpy", "math", "cmath", "functools", "itertools", "operator", "typing",
+    "collections", "contextlib", "dataclasses", "enum", "warnings", "copy", "abc", "numbers",
+    "types", "builtins", "string", "re", "ml_dtypes",
+}  # fmt: skip
+_IMPURE_NAMES = {"next", "input", "open", "exec", "eval", "__import__", "id", "vars", "globals"}
+_NOT_CALLED = {"__init__", "__new__", "__repr__", "__str__", "__doc__", "__reduce__"}
+_OPTIMIZER_OWN = {"state", "param_groups", "_opt_called"}
+
+
+class Unseen(Exception):
+    """The function reaches something whose changes would not be noticed."""
+
+
+class World:
+    """All that `roots` reach, as it is now."""
+
+    def __init__(self, roots: Iterable[Any]) -> None:
+        self.tensors: list[Handle] = []
+        self.optimizers: list[Any] = []
+        self._dicts: list[tuple[Any, list, list, str]] = []  # a dict, its keys and values
+        self._lists: list[tuple[Any, list, str]] = []
+        self._types: list[tuple[Any, type]] = []
+        self._cells: list[tuple[types.CellType, Any, str]] = []
+        self._names: list[tuple[Any, str, Any]] = []  # a namespace's entry
+        self._seen: dict[int, Any] = {}  # by id; keeps them alive
+        self._used: set[str] = {"forward", "backward", "setup_context"}
+        self._classes: dict[type, set[str]] = {}  # users' classes -> members walked
+        self._todo: list[tuple[Any, str]] = [(r, "the function") for r in roots]
+        self._walk()
+        self._tensor_states = [_state_of(t) for t in self.tensors]
+        self._settings = [_settings(o) for o in self.optimizers]
+        self._modes = _modes()
+
+    # ------------------------------------------------------------------ still so?
+
+    def holds(self) -> bool:
+        """Whether everything is where it was."""
+        return self.change() is None
+
+    def change(self) -> str | None:
+        """What is not where it was, or None."""
+        if _modes() != self._modes:
+            return "a mode (gradients, autocast, hooks)"
+        for d, keys, values, name in self._dicts:
+            if len(d) != len(values) or not (
+                all(map(is_, d.values(), values)) or _alike(d.values(), values)
+            ):
+                return name
+            if not all(map(is_, d, keys)) and not _alike(d, keys):
+                return name
+        for x, items, name in self._lists:
+            if len(x) != len(items) or not (all(map(is_, x, items)) or _alike(x, items)):
+                return name
+        for x, kind in self._types:
+            if type(x) is not kind:
+                return f"a {kind.__name__}'s class"
+        for cell, value, name in self._cells:
+            now = _content(cell)
+            if now is not value and not _alike((now,), (value,)):
+                return name
+        for space, name, value in self._names:
+            now = space.get(name)
+            if now is not value and not _alike((now,), (value,)):
+                return name
+        for t, (a, rg, fn, hooks) in zip(self.tensors, self._tensor_states, strict=True):
+            ghost = t._ghost
+            if t.__dict__.get("_a") is not a or (ghost is not None and ghost.session is not None):
+                return "a tensor's memory"
+            if t._rg is not rg or t._fn is not fn or t._hooks or _hooked(t) or hooks:
+                return "a tensor's place on the tape"
+        for o, settings in zip(self.optimizers, self._settings, strict=True):
+            if _settings(o) != settings:
+                return "an optimizer's settings or state"
+        return None
+
+    # ------------------------------------------------------------------ the walk
+
+    def _walk(self) -> None:
+        while True:
+            while self._todo:
+                self._visit(*self._todo.pop())
+                if len(self._seen) > _LARGEST:
+                    raise Unseen(f"more than {_LARGEST} objects")
+            for cls, walked in self._classes.items():
+                for name, member in vars(cls).items():
+                    if name not in walked and self._may_run(name):
+                        walked.add(name)
+                        self._todo.append((member, f"{cls.__name__}.{name}"))
+            if not self._todo:
+                return
+
+    def _may_run(self, name: str) -> bool:
+        dunder = name.startswith("__") and name.endswith("__")
+        return name in self._used or (dunder and name not in _NOT_CALLED) or "getattr" in self._used
+
+    def counters(self) -> dict[int, tuple]:
+        """The floats in each parameter's optimizer state, by the state's id."""
+        states = [kept for o in self.optimizers for kept in o.state.values()]
+        return {id(k): tuple(v for v in k.values() if v.__class__ is float) for k in states}
+
+    def _visit(self, x: Any, name: str) -> None:
+        if isinstance(x, _ATOMS) or id(x) in self._seen:
+            return
+        self._seen[id(x)] = x
+        kind = type(x)
+        if isinstance(x, Handle):
+            if x._hooks or _hooked(x):
+                raise Unseen(f"a tensor with hooks ({name})")
+            if x._fn is None and x._ghost is not None:
+                _ = x._a  # a result of an earlier call: let it be an ordinary tensor
+            self.tensors.append(x)
+        elif isinstance(x, types.FunctionType):
+            self._function(x, name)
+        elif isinstance(x, types.MethodType):
+            self._todo += [(x.__self__, name), (x.__func__, name)]
+        elif isinstance(x, (types.BuiltinFunctionType, types.MethodWrapperType, np.ufunc)):
+            self._builtin(x, name)
+        elif isinstance(x, types.ModuleType):
+            self._module(x.__name__, name)
+        elif isinstance(x, functools.partial):
+            self._todo += [(x.func, name), (x.args, name), (x.keywords, name)]
+        elif isinstance(x, (staticmethod, classmethod)):
+            self._todo.append((x.__func__, name))
+        elif isinstance(x, property):
+            self._todo += [(f, name) for f in (x.fget, x.fset) if f is not None]
+        elif isinstance(x, type):
+            self._class(x)
+        elif kind in (tuple, frozenset) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+            self._todo += [(v, name) for v in x]
+        elif kind in (list, set):
+            self._lists.append((x, list(x), name))
+            self._todo += [(v, name) for v in x]
+        elif isinstance(x, dict):
+            self._dict(x, name)
+        elif _is_optimizer(x):
+            self._optimizer(x)
+        else:
+            self._object(x, name)
+
+    def _dict(self, x: dict, name: str) -> None:
+        self._dicts.append((x, list(x), list(x.values()), name))
+        self._todo += [(v, f"{name}.{k}") for k, v in x.items()]
+        self._todo += [(k, name) for k in x if not isinstance(k, _ATOMS)]
+
+    def _object(self, x: Any, name: str) -> None:
+        kind = type(x)
+        if isinstance(x, np.ndarray):
+            raise Unseen(f"a NumPy array ({name})")
+        if not hasattr(x, "__dict__") or kind.__module__ == "builtins":
+            raise Unseen(f"an object of type {kind.__name__} ({name})")
+        if not _is_pure(kind.__module__) and kind.__module__.partition(".")[0] in _STANDARD:
+            raise Unseen(f"an object of type {kind.__module__}.{kind.__name__} ({name})")
+        self._dict(x.__dict__, name)
+        self._types.append((x, kind))
+        for cls in kind.__mro__:
+            for slot in _slots(cls):
+                value = getattr(x, slot, None)
+                if not isinstance(value, _ATOMS):
+                    raise Unseen(f"{kind.__name__} has __slots__ ({name})")
+            if not _is_pure(cls.__module__):
+                self._members(cls)
+
+    def _class(self, cls: type) -> None:
+        for c in cls.__mro__:
+            if not _is_pure(c.__module__):
+                if c.__module__.partition(".")[0] in _STANDARD:
+                    raise Unseen(f"the class {c.__module__}.{c.__name__}")
+                self._members(c)
+                for name in ("__init__", "__new__"):
+                    if name in vars(c):
+                        self._todo.append((vars(c)[name], f"{c.__name__}.{name}"))
+
+    def _members(self, cls: type) -> None:
+        if cls not in self._classes:
+            self._classes[cls] = set()
+            self._dicts.append((vars(cls), list(vars(cls)), list(vars(cls).values()), cls.__name__))
+
+    def _builtin(self, x: Any, name: str) -> None:
+        owner = getattr(x, "__self__", None)
+        if owner is not None and not isinstance(owner, types.ModuleType):
+            self._todo.append((owner, name))
+            return
+        module = getattr(x, "__module__", None) or getattr(owner, "__name__", None) or "numpy"
+        self._module(module, name)
+
+    def _module(self, module: str, name: str) -> None:
+        if not _is_pure(module):
+            raise Unseen(f"the module {module} ({name})")
+
+    def _function(self, x: types.FunctionType, name: str) -> None:
+        if _is_pure(x.__module__ or ""):
+            wrapped = getattr(x, "__wrapped__", None)
+            self._todo += [(wrapped, name)] if wrapped is not None else []
+            return
+        if (x.__module__ or "").partition(".")[0] in _STANDARD:
+            raise Unseen(f"the function {x.__module__}.{x.__qualname__}")
+        self._names.append((_Attributes(x), "__code__", x.__code__))
+        self._names.append((_Attributes(x), "__defaults__", x.__defaults__))
+        self._todo += [(x.__defaults__, name), (x.__kwdefaults__, name)]
+        for free, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
+            value = _content(cell)
+            self._cells.append((cell, value, free))
+            self._todo.append((value, free))
+        self._code(x.__code__, x.__globals__)
+
+    def _code(self, code: types.CodeType, namespace: dict) -> None:
+        found, attributes, imported = _names_of(code)
+        self._used |= attributes
+        for name in found:
+            if name in namespace:
+                value = namespace[name]
+                self._names.append((namespace, name, value))
+                if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
+                    self._entries(value, attributes)
+                else:
+                    self._todo.append((value, name))
+            elif name in _IMPURE_NAMES:
+                raise Unseen(f"the builtin {name}()")
+            elif hasattr(builtins, name):
+                self._used.add(name)
+        if "random" in attributes and found & {"np", "numpy"}:
+            raise Unseen("numpy.random")
+        for name in imported:
+            module = sys.modules.get(name)
+            if module is None or not _is_pure(name):
+                raise Unseen(f"the module {name}")
+
+    def _entries(self, module: types.ModuleType, attributes: set[str]) -> None:
+        """What a function may use of a module of the user's own."""
+        if module.__name__.partition(".")[0] in _STANDARD:
+            raise Unseen(f"the module {module.__name__}")
+        for name in attributes:
+            if name in vars(module):
+                value = vars(module)[name]
+                self._names.append((vars(module), name, value))
+                if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
+                    self._entries(value, attributes)
+                else:
+                    self._todo.append((value, f"{module.__name__}.{name}"))
+
+    def _optimizer(self, x: Any) -> None:
+        self.optimizers.append(x)
+        for k, v in vars(x).items():
+            if k.endswith("_hooks") and v:
+                raise Unseen("an optimizer with hooks")
+            if k not in _OPTIMIZER_OWN:
+                self._todo.append((v, f"{type(x).__name__}.{k}"))
+        for group in x.param_groups:
+            self._todo += [(v, f"the setting {k}") for k, v in group.items()]
+        for p, kept in x.state.items():
+            self._todo.append((p, "a parameter"))
+            self._todo += [(v, f"the state {k}") for k, v in kept.items()]
+        for cls in type(x).__mro__:
+            if not _is_pure(cls.__module__):
+                self._members(cls)
+
+
+_STANDARD = sys.stdlib_module_names
+
+
+class _Attributes:
+    """An object's attributes as a namespace."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+
+    def get(self, name: str) -> Any:
+        return getattr(self.x, name, None)
+
+
+def _is_pure(module: str) -> bool:
+    return module.partition(".")[0] in _PURE and not module.startswith("numpy.random")
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return () if _is_pure(cls.__module__) else (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _alike(now: Iterable, before: Iterable) -> bool:
+    """Equal, number by number and string by string: a value made anew is no change."""
+    for a, b in zip(now, before, strict=True):
+        if a is not b and (type(a) is not type(b) or not isinstance(a, _SCALARS)):
+            return False
+        if a is not b and (a != b or repr(a) != repr(b)):
+            return False
+    return True
+
+
+@functools.cache
+def _names_of(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
+    """The globals, attributes and modules that a code object and those inside it name."""
+    found, attributes, imported = set(), set(), set()
+    for i in dis.get_instructions(code):
+        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
+            found.add(i.argval)
+        elif i.opname == "IMPORT_NAME":
+            imported.add(i.argval)
+        elif i.argval.__class__ is str and i.argval in code.co_names:
+            attributes.add(i.argval)
+    for c in code.co_consts:
+        if isinstance(c, types.CodeType):
+            for mine, more in zip((found, attributes, imported), _names_of(c), strict=True):
+                mine |= more
+    return found, attributes, imported
+
+
+def _hooked(t: Handle) -> bool:
+    return bool(t.__dict__.get("_post_accumulate"))
+
+
+def _state_of(t: Handle) -> tuple:
+    return t.__dict__.get("_a"), t._rg, t._fn, bool(t._hooks)
+
+
+def _modes() -> tuple:
+    return state.grad, state.autocast, state.saved_hooks, TapeNode.watch, dt.get_default_dtype()
+
+
+def _is_optimizer(x: Any) -> bool:
+    return any(
+        c.__name__ == "Optimizer" and c.__module__ == "weft.optim.optimizer"
+        for c in type(x).__mro__
+    )
+
+
+def _settings(o: Any) -> list:
+    """An optimizer without the numbers that its updates read anew on every step: of a float, only
+    whether it is 0 counts (whether an update decays, has momentum)."""
+    found: list = []
+
+    def note(key: Any, v: Any) -> None:
+        scalar = bool(v) if v.__class__ is float else v if isinstance(v, _SCALARS) else id(v)
+        found.append((key, v.__class__, scalar))
+
+    for k, v in vars(o).items():
+        if k not in _OPTIMIZER_OWN:
+            note(k, v)
+    for group in o.param_groups:
+        for k, v in group.items():
+            if k == "params":
+                found.append([id(p) for p in v])
+            else:
+                note(k, v)
+    for p, kept in o.state.items():
+        found.append(id(p))
+        for k, v in kept.items():
+            # counters count: that they are not 0 any more is no change of kind
+            found.append((k, float)) if v.__class__ is float else note(k, v)
+    return found
