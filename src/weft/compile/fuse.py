@@ -2,6 +2,7 @@
 
     elementwise nodes of one shape      one loop, with several outputs where several are wanted
     a reduction of such a loop's only result, used nowhere else: the loop runs inside it
+    a matrix product and the first loop over its result: the loop runs on each finished tile
     anything else                       a kernel of its own
 
 A node joins the loop of one of its operands unless another operand depends on that loop through
@@ -11,12 +12,16 @@ something outside it (that would close a cycle) or the loop would grow past what
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.types import numel
+from weft.ops.contract import Product
 from weft.ops.kinds import Elementwise, Reduce
+from weft.ops.view import Reshape
 
 MAX_NODES, MAX_READS = 48, 14
 
@@ -28,6 +33,7 @@ class Group:
     nodes: list[Node]
     wanted: list[Node] = field(default_factory=list)  # those that others read
     reduce: Node | None = None  # the reduction at the end, if any
+    product: Node | None = None  # the product at the start, if any: the rest is its epilogue
     before: set[int] = field(default_factory=set)  # indices of the groups it reads from
 
     @property
@@ -46,11 +52,16 @@ def is_loop(n: Node) -> bool:
     return isinstance(n.op, Elementwise) and not is_complex(n)
 
 
-def fuse(g: Graph) -> list[Group]:
-    """The graph's nodes in groups, each after the groups it reads from."""
+def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
+    """The graph's nodes in groups, each after the groups it reads from.
+
+    `into` names the outputs that are written to an input's memory: their loops stay loops, which
+    write there at once.
+    """
     groups, group_of = _loops(g)
     _mark_wanted(g, groups, group_of)
     _absorb_into_reductions(g, groups, group_of)
+    _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
     for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
         groups[group_of[id(later)]].before.add(group_of[id(earlier)])
     return _ordered(groups)
@@ -183,6 +194,75 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
                     other.before.add(source)
 
 
+def _absorb_into_products(
+    g: Graph, groups: list[Group], group_of: dict[int, int], written: set[int]
+) -> None:
+    users: dict[int, list[Node]] = {}
+    for n in g.nodes():
+        for a in n.args:
+            users.setdefault(id(a), []).append(n)
+    outputs = {id(n) for n in g.outputs.values()}
+    for mine, loop in enumerate(groups):
+        if not loop.nodes or not loop.is_loop or loop.reduce is not None:
+            continue
+        if any(id(n) in written for n in loop.wanted):
+            continue
+        chain = _product_of(loop, groups, group_of, mine)
+        if chain is None:
+            continue
+        product, *views = chain
+        loop.product = product
+        loop.nodes = [*chain, *loop.nodes]
+        for n in chain:
+            theirs = group_of[id(n)]
+            loop.before |= groups[theirs].before
+            groups[theirs].nodes, group_of[id(n)] = [], mine
+            for other in groups:
+                if theirs in other.before:
+                    other.before.discard(theirs)
+                    other.before.add(mine)
+        loop.before.discard(mine)
+        inside = {id(n) for n in loop.nodes}
+        read = [
+            n for n in chain if id(n) in outputs or any(id(u) not in inside for u in users[id(n)])
+        ]
+        if read and read[0] is not product:  # a view of it is wanted: then so is what it views
+            read.insert(0, product)
+        loop.wanted = [*read, *loop.wanted]
+
+
+def _product_of(
+    loop: Group, groups: list[Group], group_of: dict[int, int], mine: int
+) -> list[Node] | None:
+    """A product that the loop reads, and the reshapes between; none if it cannot be computed with
+    the loop."""
+    shape = loop.nodes[0].type.shape
+    inside = {id(n) for n in loop.nodes}
+    for n in loop.nodes:
+        for a in n.args:
+            if not isinstance(a, Node) or id(a) in inside:
+                continue
+            chain = [a]
+            while isinstance(chain[0].op, Reshape) and isinstance(chain[0].args[0], Node):
+                chain.insert(0, chain[0].args[0])
+            product = chain[0]
+            types = (product.type, *(w.type for w in loop.wanted[:1]))
+            if (
+                isinstance(product.op, Product)
+                and all(len(groups[group_of[id(c)]].nodes) == 1 for c in chain)
+                and all(t.dtype in (D.float32, D.float64) for t in types)
+                and types[0].dtype is types[-1].dtype
+                and shape[-1:] == product.type.shape[-1:]
+                and numel(shape) == numel(product.type.shape)
+            ):
+                start = group_of[id(product)]
+                own = {group_of[id(c)] for c in chain}
+                others = loop.before - own
+                if not any(_depends(s, start, groups) for s in others):
+                    return chain
+    return None
+
+
 def _ordered(groups: list[Group]) -> list[Group]:
     """Groups after those they read from; among the ready ones, program order."""
     out: list[Group] = []
@@ -207,13 +287,29 @@ def _ordered(groups: list[Group]) -> list[Group]:
 
 
 def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
-    """One expression a wanted result (or the reduction's operand), over the loop's reads."""
+    """One expression a wanted result (or the reduction's operand), over the loop's reads.
+
+    The first read of a product's loop is the product itself: its sums.
+    """
     inside: dict[int, S.Expr] = {}
     reads: list[Node] = []
+
+    def read(a: Node) -> S.Expr:
+        if all(a is not r for r in reads):
+            reads.append(a)
+        return S.Arg(next(i for i, r in enumerate(reads) if r is a), a.type.dtype)
+
     for n in group.nodes:
         if n is group.reduce:
             continue
-        assert isinstance(n.op, Elementwise)
+        if n is group.product:
+            assert isinstance(n.op, Product)
+            bias = [a for a in n.args[2:] if isinstance(a, Node)]
+            inside[id(n)] = n.op.ending(read(n), *map(read, bias))
+            continue
+        if not isinstance(n.op, Elementwise):  # a reshape between the product and the loop
+            inside[id(n)] = inside[id(n.args[0])]
+            continue
         args: list[S.Expr] = []
         first = next(a.type.dtype for a in n.args if isinstance(a, Node))
         for a in n.args:
@@ -222,13 +318,10 @@ def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
             elif id(a) in inside:
                 args.append(inside[id(a)])
             else:
-                if all(a is not r for r in reads):
-                    reads.append(a)
-                place = next(i for i, r in enumerate(reads) if r is a)
-                args.append(S.Arg(place, a.type.dtype))
+                args.append(read(a))
         own = n.op.expr(*(a.dtype for a in args))
         inside[id(n)] = S.substitute(
             own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf
         )
     ends = [group.reduce.args[0]] if group.reduce is not None else group.wanted
-    return [inside[id(n)] for n in ends], reads
+    return [inside[id(n)] for n in ends if not n.op.is_view], reads  # type: ignore[union-attr]

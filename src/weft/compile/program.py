@@ -27,8 +27,11 @@ from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.epilogue import Epilogue
+from weft.kernels.schedule.gemm import plan_matmul
 from weft.kernels.schedule.lower import lower_nest
 from weft.ops import dispatch
+from weft.ops.contract import Product
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce
 from weft.ops.view import Reshape, Slice, SliceBack
@@ -95,7 +98,7 @@ class Program:
         self.graph = graph = run_passes(graph)
         self.into = dict(into or {})
         self.layouts = dict(layouts)
-        self.groups = fuse(graph)
+        self.groups = fuse(graph, self.into)
         self.channels_last = channels_last(graph, self.groups)
         self.places: dict[int, Place] = {}
         self.steps: list[Entry | HostCall] = []
@@ -238,6 +241,9 @@ class Program:
         op = n.op
         assert op is not None
         out = self.places[id(n)]
+        if group.product is not None:
+            self._emit_product(group, group.product)
+            return
         if group.is_loop:
             exprs, reads = loop_exprs(group)
             ins = [self.places[id(r)] for r in reads]
@@ -280,6 +286,31 @@ class Program:
                 ins = [self._dense(p, op, i, slots) for p in ins]
                 launch = op.plan([p.layout for p in ins], out.layout)
             self.steps.append(Entry(launch, out, ins, op, str(op)))
+
+    def _emit_product(self, group: Group, n: Node) -> None:
+        """A product whose results go through a loop: tile by tile, or the loop afterwards."""
+        op = n.op
+        assert isinstance(op, Product)
+        exprs, reads = loop_exprs(group)
+        outs = [self.places[id(w)] for w in group.wanted if not w.op.is_view]  # type: ignore[union-attr]
+        ab = [self.places[id(a)] for a in n.args[:2] if isinstance(a, Node)]
+        more = [self.places[id(r)] for r in reads[1:]]
+        shape = group.nodes[-1].type.shape
+        over = [Layout.contiguous(shape, p.layout.dtype) for p in outs]
+        sums = Layout.contiguous(n.type.shape, outs[0].layout.dtype)
+        matrices = op.matrices([p.layout for p in ab], sums)
+        ins = tuple(p.layout for p in more)
+        try:
+            launch = plan_matmul(*matrices, sums, Epilogue(tuple(exprs), ins, tuple(over)))
+        except ValueError:  # the loop reads what lies in no rows: it follows, in place
+            launch = plan_matmul(*matrices, sums)
+            self.steps.append(Entry(launch, outs[0], ab, op, str(op)))
+            launch = plan_fused(exprs, [over[0], *ins], over).launch
+            ins = [*outs[1:], outs[0], *more]
+            self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
+            return
+        ins = [*ab, *outs[1:], *more]
+        self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
 
     def _dense(self, p: Place, op: Op, i: int, slots: _Slots) -> Place:
         """The operand, copied where it is not contiguous."""
