@@ -33,7 +33,7 @@ def exp32(m: Math, x: Value) -> Value:
     p = m.poly(r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
                    1.6666665459e-1, 5.0000001201e-1))  # fmt: skip
     y = m.add(m.mad(p, m.mul(r, r), r), 1.0)
-    return m.scale(y, i)
+    return m.scale(y, i, n)
 
 
 def log32(m: Math, x: Value) -> Value:
@@ -147,18 +147,18 @@ _EXP = tuple(1 / math.factorial(i) for i in range(14, 1, -1))
 _LN2_HI, _LN2_LO = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # hi has 32 bits
 
 
-def _reduce_exp(m: Math, x: Value) -> tuple[Value, Value]:
+def _reduce_exp(m: Math, x: Value) -> tuple[Value, Value, Value]:
     n, i = m.nearest(m.mul(x, 1 / LN2))
     r = m.sub(m.sub(x, m.mul(n, _LN2_HI)), m.mul(n, _LN2_LO))
-    return r, i
+    return r, i, n
 
 
 def exp64(m: Math, x: Value) -> Value:
     x = m.sel(m.cmp("ogt", x, 710.0), 710.0, x)
     x = m.sel(m.cmp("olt", x, -746.0), -746.0, x)
-    r, i = _reduce_exp(m, x)
+    r, i, n = _reduce_exp(m, x)
     y = m.add(m.mad(m.poly(r, _EXP), m.mul(r, r), r), 1.0)
-    return m.scale(y, i)
+    return m.scale(y, i, n)
 
 
 def expm164(m: Math, x: Value) -> Value:
@@ -166,7 +166,7 @@ def expm164(m: Math, x: Value) -> Value:
     f = m.f
     v = m.sel(m.cmp("ogt", x, 710.0), 710.0, x)
     v = m.sel(m.cmp("olt", v, -40.0), -40.0, v)
-    r, i = _reduce_exp(m, v)
+    r, i, _ = _reduce_exp(m, v)
     p = m.mad(m.poly(r, _EXP), m.mul(r, r), r)
     bias = f.op("add", i, const(i.type, 1022))
     half = m.floats(f.op("shl", bias, const(i.type, 52)))

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from weft.kernels.target.llvm import Function, Module, Value, const, lanes_of, with_element
+from weft.runtime.native import host
 
 
 class Math:
@@ -86,8 +87,16 @@ class Math:
     def to32(self, x: Value) -> Value:
         return self.f.cast("fptrunc", x, with_element(x.type, "float"))
 
-    def scale(self, x: Value, n: Value) -> Value:
-        """x * 2**n for an integer vector n, |n| < 2 * largest exponent: two exact factors."""
+    def scale(self, x: Value, n: Value, n_float: Value) -> Value:
+        """x * 2**n for an integer vector n, also given as floats, |n| < 2 * largest exponent.
+
+        AVX-512 has an instruction; else two factors, of which at most the last one rounds.
+        """
+        lanes = lanes_of(x.type)
+        if host().has_avx512 and (lanes, is64(x)) in ((16, False), (8, True)):
+            name = f"x86.avx512.mask.scalef.p{'d' if is64(x) else 's'}.512"
+            every, nearest = Value("-1", f"i{lanes}"), Value("4", "i32")
+            return self.f.intrinsic(name, x.type, x, n_float, x, every, nearest)
         wide = n.type.endswith(("i64", "i64>"))
         mantissa, bias = (52, 1023) if wide else (23, 127)
         half = self.f.op("ashr", n, const(n.type, 1))

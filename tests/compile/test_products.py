@@ -1,0 +1,121 @@
+"""A matrix product and the loop that follows it: one step, eager's bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import weft
+from weft.compile import api
+from weft.compile.program import Program
+from weft.nn import functional as F
+
+
+def _labels(monkeypatch, fn, *xs):
+    """The steps of fn's program, after checking its results against eager's, to the bit."""
+    made = []
+
+    class Spy(Program):
+        def __init__(self, *args, **kw):
+            super().__init__(*args, **kw)
+            made.append(self)
+
+    monkeypatch.setattr(api, "Program", Spy)
+    compiled = weft.compile(fn)
+    for _ in range(3):
+        got, wanted = compiled(*xs), fn(*xs)
+        several = isinstance(wanted, tuple)
+        for g, w in zip(got if several else (got,), wanted if several else (wanted,), strict=True):
+            np.testing.assert_array_equal(g.detach().numpy(), w.detach().numpy())
+    assert compiled.stats["op_by_op"] == 0
+    return [s.label for s in made[-1].steps]
+
+
+@pytest.fixture(name="r")
+def _r():
+    weft.manual_seed(0)
+    return weft.randn
+
+
+def test_activation_and_residual_run_with_the_product(monkeypatch, r):
+    x, w, b, y = r(2, 7, 20), r(33, 20), r(33), r(2, 7, 33)
+    for act in (F.relu, F.gelu, F.silu, weft.tanh, weft.sigmoid):
+        steps = _labels(monkeypatch, lambda act=act: act(F.linear(x, w, b)) * 0.5 + y)
+        assert len(steps) == 1, steps
+    steps = _labels(monkeypatch, lambda: weft.relu(x[0] @ w.T + b))
+    assert len(steps) == 1, steps
+
+
+def test_sums_that_others_read_are_kept(monkeypatch, r):
+    x, w, b = r(2, 7, 20), r(33, 20), r(33)
+
+    def fn():
+        h = F.linear(x, w, b)
+        return F.gelu(h), h, h.sum(-1)
+
+    steps = _labels(monkeypatch, fn)
+    assert "Linear" in steps[0], steps
+    assert "Gelu" in steps[0], steps
+
+
+@pytest.mark.parametrize("k", [0, 5, 800])
+def test_a_training_step(monkeypatch, r, k):
+    x = r(6, 9, k) if k else weft.ones(6, 9, 0)
+    w1, b1, w2, b2 = r(65, k), r(65), r(9, 65), r(9)
+
+    def fn():
+        ps = [p.detach().requires_grad_() for p in (w1, b1, w2, b2)]
+        h = F.gelu(F.linear(x, ps[0], ps[1]))
+        (F.linear(h, ps[2], ps[3]) * 0.1).tanh().sum().backward()
+        return tuple(p.grad for p in ps)
+
+    steps = _labels(monkeypatch, fn)
+    assert any("MatMul" in s and "Slope" in s for s in steps), steps
+
+
+def test_a_loop_that_lies_in_no_rows_follows_in_place(monkeypatch, r):
+    x, w, place = r(4, 3, 20), r(33, 20), r(3, 33)
+    steps = _labels(monkeypatch, lambda: weft.exp(F.linear(x, w) + place))
+    assert len(steps) == 2, steps
+    a, b = r(5, 3, 6, 8), r(5, 3, 8, 9)
+    assert len(_labels(monkeypatch, lambda: (a @ b) * 0.5)) == 2
+    steps = _labels(monkeypatch, lambda: F.linear(x, w).transpose(0, 1).exp())
+    assert len(steps) == 2, steps
+
+
+def test_two_products_and_circles(monkeypatch, r):
+    x, v, w = r(7, 20), r(33, 20), r(33, 20)
+    steps = _labels(monkeypatch, lambda: F.linear(x, v).sigmoid() * F.linear(x, w))
+    assert len(steps) == 2, steps
+
+    def circle():  # the loop reads what was made of the product by something else
+        h = F.linear(x, v)
+        return h - h.softmax(-1)
+
+    assert len(_labels(monkeypatch, circle)) == 3
+    b = r(20, 7)
+    assert len(_labels(monkeypatch, lambda: (x @ b) - (x @ b) @ (x @ b).T)) <= 3
+
+
+def test_halves_and_other_dtypes_keep_their_own_roundings(monkeypatch, r):
+    for dtype in (weft.bfloat16, weft.float16, weft.float64):
+        x, w, b = (t.to(dtype) for t in (r(7, 20), r(33, 20), r(33)))
+        _labels(monkeypatch, lambda x=x, w=w, b=b: F.gelu(F.linear(x, w, b)).float().exp())
+    i, j = (weft.randint(-9, 9, s) for s in ((5, 6), (6, 7)))
+    _labels(monkeypatch, lambda: (i @ j) // 3)
+    x, w = r(7, 20), r(33, 20)
+    _labels(monkeypatch, lambda: (F.linear(x, w) > 0, F.linear(x, w).int() // 2))
+
+
+def test_in_place_updates_stay_loops(r):
+    x, w = r(7, 20), r(33, 20)
+    total, again = weft.zeros(7, 33), weft.zeros(7, 33)
+
+    def fn(t):
+        t.add_(F.linear(x, w))
+        return t.sum()
+
+    compiled = weft.compile(fn)
+    for _ in range(4):
+        assert compiled(total).item() == fn(again).item()
+    np.testing.assert_array_equal(total.numpy(), again.numpy())
