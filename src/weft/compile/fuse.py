@@ -99,6 +99,8 @@ def _hindrance(n: Node, group: Group) -> str | None:
     first = group.nodes[0]
     if not is_loop(n):
         return f"{_name(n)} is a kernel of its own"
+    if group.product is not None:
+        return f"the loop runs on the tiles of {_name(first)}"
     if not group.is_loop:
         return f"{_name(first)} is a kernel of its own"
     if first.type.shape != n.type.shape:
@@ -119,7 +121,7 @@ def why_apart(g: Graph, groups: list[Group]) -> list[str]:
             source, mine = group_of.get(id(a)), group_of.get(id(n))
             if source is None or source is mine or a.op.is_view or n.op.is_view:  # type: ignore[union-attr]
                 continue
-            if isinstance(n.op, Reduce) and source.is_loop:
+            if isinstance(n.op, Reduce) and (source.is_loop or source.product is not None):
                 why = "its operand is read by others too, or ends a reduction"
             else:
                 why = _hindrance(n, source) or (
