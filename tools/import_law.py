@@ -37,6 +37,7 @@ FACES = {
     "fft": "torch.fft",
     "linalg": "torch.linalg",
     "special": "torch.special",
+    "nested": "torch.nested",
     "sparse": "torch.sparse, and the tensors of sparse layouts, which are Tensors",
     "profiler": "torch.profiler, over what compile/ and kernels/ measure",
     "methods": "gives Tensor the rooms' functions and autograd's as methods",

@@ -20,6 +20,7 @@ BUDGETS = {
     "kernels": 9000,  # from 4,000: convolution and pooling with gradients, attention, two printers
     "ops": 18000,  # from 4,500: hundreds of torch's names, with its words for mistakes
     "tensor": 600,
+    "nested": 300,  # new: torch.nested
     "sparse": 1200,  # new: tensors of sparse layouts, torch.sparse
     "methods": 500,  # new: Tensor's methods, one list a room
     "autograd": 2800,  # from 1,000: func transforms, gradcheck, hooks, checkpoint

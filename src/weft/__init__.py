@@ -193,6 +193,7 @@ _MODULES = {
     "distributions": "distributions",
     "io": "io",
     "linalg": "linalg",
+    "nested": "nested",
     "nn": "nn",
     "optim": "optim",
     "profiler": "profiler",

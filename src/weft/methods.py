@@ -68,6 +68,7 @@ METHODS: dict[ModuleType, str] = {
     complex_parts: "conj resolve_conj resolve_neg conj_physical angle is_conj sgn adjoint",
     memory_view: "values indices coalesce is_coalesced to_dense dequantize "
     "crow_indices col_indices sparse_dim dense_dim _nnz _indices _values "
+    "to_padded_tensor "
     "pin_memory is_pinned new resize_as_ resize resize_as record_stream symeig eig lstsq solve",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
     "multiply subtract divide true_divide negative",

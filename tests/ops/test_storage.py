@@ -19,6 +19,9 @@ def test_a_storage_is_the_memory_of_a_tensor_and_its_views():
     s[2] = 9.0
     assert y.tolist() == [9.0, 3.0, 4.0, 5.0] and x._version == 1
     assert s.fill_(3.0) is s and x.tolist() == [3.0] * 6
+    version = x._version
+    s.copy_(weft.FloatStorage([3.0] * 6))
+    assert x._version == version + 1
     x[0] = 7.0
     assert s.tolist()[0] == 7.0 and next(iter(s)) == 7.0 and s[:2].tolist() == [7.0, 3.0]
     turned = weft.from_numpy(weft.arange(6.0).reshape(2, 3).numpy().T)

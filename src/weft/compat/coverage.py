@@ -32,7 +32,6 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"Tensor\.names$", "torch 2.13 has none either: a word of lists and files"),
     (r"Tensor\.index$", "binds first-class dims; here a word of lists"),
     (r"prune", "pruning masks: not yet"),
-    (r"to_padded_tensor|jagged", "nested tensors: none"),
     (r"dataloader\._", "an inner class of torch's loader"),
 )
 

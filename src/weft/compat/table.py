@@ -69,6 +69,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.mps": (_T + "mps",),
     "torch.mtia": (_T + "xpu",),
     "torch.multiprocessing": (_T + "multiprocessing", "multiprocessing"),
+    "torch.nested": ("weft.nested",),
     "torch.nn": (_NN, _T + "parallel"),
     "torch.nn.attention.flex_attention": (_T + "flex_attention",),
     "torch.nn.attention": (_T + "attention",),

@@ -27,7 +27,7 @@ is_coalesced = _sparse_only("is_coalesced", "sparse coordinate")
 
 
 def _of_sparse(name: str) -> Any:
-    def refuse(input: Any) -> Any:
+    def refuse(input: Any, *args: Any, **kw: Any) -> Any:
         raise NotImplementedError(
             f"Could not run 'aten::{name}' with arguments from the 'CPU' backend: the tensor is "
             "dense"
@@ -38,7 +38,9 @@ def _of_sparse(name: str) -> Any:
     return refuse
 
 
-_nnz, _indices, _values = (_of_sparse(name) for name in ("_nnz", "_indices", "_values"))
+_nnz, _indices, _values, to_padded_tensor = (
+    _of_sparse(name) for name in ("_nnz", "_indices", "_values", "to_padded_tensor")
+)
 
 
 def sparse_dim(input: Any) -> int:
