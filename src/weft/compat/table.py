@@ -10,7 +10,7 @@ _T = "weft.compat.torch_."
 _NN = "weft.nn"
 
 TABLE: dict[str, tuple[str, ...]] = {
-    "torch": (_T + "top", "weft", _T + "absent_dtypes", _T + "absent"),
+    "torch": (_T + "top", "weft", _T + "foreach", _T + "absent_dtypes", _T + "absent"),
     "torch._C._nn": (_T + "c_nn",),
     "torch._C": (_T + "c",),
     "torch._custom_ops": (_T + "library",),
