@@ -38,7 +38,7 @@ from weft.ops.creation import (
     zeros_like,
 )  # fmt: skip
 from weft.ops.random import (
-    bernoulli, default_generator, Generator, get_rng_state, initial_seed, manual_seed,
+    bernoulli, binomial, default_generator, Generator, get_rng_state, initial_seed, manual_seed,
     multinomial, normal, poisson, rand, rand_like, randint, randint_like, randn, randn_like,
     randperm, seed, set_rng_state,
 )  # fmt: skip
@@ -230,6 +230,7 @@ _HOMES = {
     "grid_sampler_3d _chunk_cat _native_batch_norm_legit _unsafe_masked_index "
     "_unsafe_masked_index_put_accumulate native_batch_norm native_group_norm native_layer_norm",
     "ops.fractional": "segment_reduce _segment_reduce",
+    "ops.random_path": "_dirichlet_grad _sample_dirichlet _standard_gamma _standard_gamma_grad",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",
     "compat.torch_.settings": "are_deterministic_algorithms_enabled "
     "get_default_device get_float32_matmul_precision get_num_interop_threads "

@@ -15,7 +15,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, broadcast_shapes
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.compare import depends
@@ -155,6 +155,36 @@ class PoissonOf(DrawFrom):
     samples = (sample((3, 4), low=0.0, high=20.0),)
 
 
+class StandardGamma(DrawFrom):
+    """y = a number of density x^(alpha - 1) e^-x / Gamma(alpha)"""
+
+    def host(self, alpha: np.ndarray) -> np.ndarray:
+        return self.source().standard_gamma(alpha)
+
+    oracle = host
+    samples = (sample((3, 4), low=0.1, high=20.0),)
+
+
+class SampleDirichlet(DrawFrom):
+    """y = rows that sum to 1, of the Dirichlet distribution of each row of the operand"""
+
+    def host(self, alpha: np.ndarray) -> np.ndarray:
+        return self.source().dirichlet(alpha)
+
+    oracle = host
+    samples = (sample((3, 4), low=0.1, high=20.0),)
+
+
+class BinomialOf(DrawFrom):
+    """y = successes among `count` trials of probability `prob`"""
+
+    def host(self, count: np.ndarray, prob: np.ndarray) -> np.ndarray:
+        return self.source().binomial(count, prob)
+
+    oracle = host
+    samples = (sample((3, 4), (3, 4), low=0.1, high=1.0),)
+
+
 # ------------------------------------------------------------------------------- functions
 
 
@@ -273,6 +303,25 @@ def multinomial(
 def poisson(input: Any, generator: Any = None) -> Any:
     """Counts whose means are the input's elements."""
     return apply(PoissonOf(generator), input)
+
+
+def binomial(count: Any, prob: Any, generator: Any = None) -> Any:
+    """Successes among count trials of probability prob; tensors of one dtype, broadcast.
+
+    A count or probability that is NaN gives NaN.  ValueError: integer dtypes.
+    """
+    for name, t in (("count", count), ("prob", prob)):
+        if dtype_of(t).category != dt.FLOAT:
+            raise ValueError(
+                f"binomial only supports floating-point dtypes for {name}, got: {spelled(t)}"
+            )
+    if dtype_of(count) is not dtype_of(prob):
+        raise RuntimeError(
+            f"Found dtype {spelled(prob)} but expected {spelled(count)}: binomial's count and prob "
+            "must have one dtype"
+        )
+    shape = broadcast_shapes(shape_of(count), shape_of(prob))
+    return apply(BinomialOf(generator), count.expand(shape), prob.expand(shape))
 
 
 def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: bool) -> Any:

@@ -35,10 +35,15 @@ NAMES = ("exp", "log", "log1p", "sin", "cos", "tan")
 
 
 @cache
+def library() -> ctypes.CDLL:
+    """The C library of this process."""
+    return ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+
+
+@cache
 def _maps() -> dict[str, Callable[[int, int], None]]:
-    library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
     addresses = {
-        f"weft_libm_{name}": ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+        f"weft_libm_{name}": ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
         for name in NAMES
     }
     code = "".join(_MAP.replace("NAME", name) for name in NAMES)

@@ -15,7 +15,7 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.runtime import random_code
 from weft.runtime import random_dist as dist
+from weft.runtime import random_reject as reject
 from weft.runtime.libm import libm
 from weft.runtime.twister import N, Twister, first_key
 
@@ -378,30 +379,49 @@ class Generator:
                 picked[i] = np.searchsorted(row.astype(np.float64), u[i], side="left")
         return picked.astype(np.int64).reshape(*weights.shape[:-1], num_samples)
 
-    def poisson(self, rates: np.ndarray) -> np.ndarray:
-        """Counts with mean `rates`, in rates' shape and dtype. Rejection draws as many words as it
-        happens to need, so this runs element by element.
-        """
-        if not (rates >= 0).all():
-            raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
-        used = 0
+    # --- by rejection, one element at a time (random_reject) -------------------------------------
 
-        def uniforms() -> Iterator[float]:
-            while True:
-                yield from self._uniform53(256).tolist()
-
-        def draw() -> float:
-            nonlocal used
-            used += 1
-            return next(stream)
-
-        stream = uniforms()
+    def _rejecting(self, sampler: Callable[[reject.Draws], list[float]]) -> np.ndarray:
         with self._lock:
             key, position = self._engine.key()
-            counts = dist.poisson(rates.astype(np.float64).reshape(-1).tolist(), draw)
+            draws = reject.Draws(self._uniform53, self._normal)
+            values = sampler(draws)
             self._engine.load(key, position)  # give back what was drawn ahead
-            self._engine.words(2 * used)
-        return dist.cast(np.array(counts, np.float64), rates.dtype).reshape(rates.shape)
+            self._engine.words(2 * draws.used)
+            self._normal = draws.left
+        return np.array(values, np.float64)
+
+    def poisson(self, rates: np.ndarray) -> np.ndarray:
+        """Counts with mean `rates`, in rates' shape and dtype."""
+        _floating(rates.dtype, "poisson_cpu")
+        if not (rates >= 0).all():
+            raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
+        flat = rates.astype(np.float64).reshape(-1).tolist()
+        counts = self._rejecting(lambda draws: reject.poisson(flat, draws))
+        return dist.cast(counts, rates.dtype).reshape(rates.shape)
+
+    def standard_gamma(self, alpha: np.ndarray) -> np.ndarray:
+        """Numbers of density x^(alpha - 1) e^-x / Gamma(alpha), at least `tiny`."""
+        flat = _wide(alpha, "gamma_cpu").reshape(-1)
+        value = self._rejecting(lambda draws: reject.gamma(flat, draws))
+        least = np.finfo(alpha.dtype).tiny
+        return np.maximum(value.astype(alpha.dtype), least).reshape(alpha.shape)
+
+    def dirichlet(self, alpha: np.ndarray) -> np.ndarray:
+        """Rows that sum to 1: gammas of a row, drawn in float64, divided by their sum."""
+        flat = _wide(alpha, "dirichlet").astype(np.float64).reshape(-1)
+        value = self._rejecting(lambda draws: reject.gamma(flat, draws)).reshape(alpha.shape)
+        value = np.maximum(value, np.finfo(np.float64).tiny)
+        value = (value / value.sum(-1, keepdims=True)).astype(alpha.dtype)
+        below_one = np.nextafter(alpha.dtype.type(1), alpha.dtype.type(0))
+        return np.clip(value, np.finfo(alpha.dtype).tiny, below_one)
+
+    def binomial(self, count: np.ndarray, prob: np.ndarray) -> np.ndarray:
+        """Successes among `count` trials of probability `prob`, of one shape and dtype."""
+        _wide(count, "binomial_cpu")
+        n, p = count.reshape(-1), prob.reshape(-1)
+        value = self._rejecting(lambda draws: reject.binomial(n, p, draws))
+        return value.astype(count.dtype).reshape(count.shape)
 
 
 def store(out: np.ndarray, values: np.ndarray) -> None:
@@ -428,6 +448,13 @@ def _floating(dtype: object, kernel: str) -> np.dtype:
     if dtype.kind in "iub":
         raise NotImplementedError(f"\"{kernel}\" not implemented for '{dt.from_np(dtype).spelled}'")
     return dtype
+
+
+def _wide(x: np.ndarray, kernel: str) -> np.ndarray:
+    """x, which must be float32 or float64."""
+    if x.dtype not in (np.float32, np.float64):
+        raise NotImplementedError(f'"{kernel}" not implemented for {x.dtype}')
+    return x
 
 
 def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:

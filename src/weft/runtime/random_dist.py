@@ -10,7 +10,6 @@ of Julien Pommier's and Giovanni Garberoglio's vector versions, with which torch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -149,44 +148,6 @@ def normal_pairs(u: np.ndarray) -> np.ndarray:
     out[:, 0] = radius * libm("cos", theta)
     out[:, 1] = radius * libm("sin", theta)
     return out.reshape(-1)
-
-
-def poisson(rates: list[float], draw: Callable[[], float]) -> list[int]:
-    """Poisson counts, one a rate; `draw()` gives the next uniform double. Rates below 10 multiply
-    uniforms until exp(-rate); larger ones use transformed rejection (PTRS, Hörmann 1993).
-    """
-    return [_poisson_small(r, draw) if r < 10 else _poisson_ptrs(r, draw) for r in rates]
-
-
-def _poisson_small(rate: float, draw: Callable[[], float]) -> int:
-    if rate == 0:
-        return 0
-    limit, product, count = math.exp(-rate), draw(), 0
-    while product > limit:
-        product *= draw()
-        count += 1
-    return count
-
-
-def _poisson_ptrs(rate: float, draw: Callable[[], float]) -> int:
-    log_rate = math.log(rate)
-    b = 0.931 + 2.53 * math.sqrt(rate)
-    a = -0.059 + 0.02483 * b
-    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
-    v_limit = 0.9277 - 3.6224 / (b - 2)
-    while True:
-        u = draw() - 0.5
-        v = draw()
-        us = 0.5 - abs(u)
-        k = math.floor((2 * a / us + b) * u + rate + 0.43) if us else -1
-        if us >= 0.07 and v <= v_limit:
-            return k
-        if k < 0 or (us < 0.013 and v > us):
-            continue
-        left = (math.log(v) if v else -math.inf) + math.log(inverse_alpha)
-        left -= math.log(a / (us * us) + b)
-        if left <= -rate + k * log_rate - math.lgamma(k + 1):
-            return k
 
 
 # --- the ranges that dtypes can hold ----------------------------------------
