@@ -182,6 +182,8 @@ if _CHECKING:
     from weft import amp, data, io, linalg, nn, optim, serve, special, train, utils
     from weft.autograd.func import vmap
     from weft.core.limits import finfo, iinfo
+    from weft.ops.random_path import _sample_dirichlet, _standard_gamma
+    from weft.ops.special import mvlgamma
     from weft.io.files import load, save
 
 detach, newaxis, __version__ = Tensor.detach, None, _version.__version__

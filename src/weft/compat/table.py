@@ -146,11 +146,13 @@ BELOW: dict[str, tuple[str, tuple[str, ...]]] = {
         ("weft.optim",),
     ),
     "torch.distributions": (
-        "bernoulli beta binomial categorical cauchy constraints dirichlet distribution "
-        "exponential gamma geometric gumbel half_normal independent kl laplace log_normal "
+        "bernoulli beta binomial categorical cauchy chi2 constraints continuous_bernoulli "
+        "dirichlet distribution exponential fishersnedecor gamma geometric gumbel half_cauchy half_normal "
+        "independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal logistic_normal "
         "lowrank_multivariate_normal mixture_same_family multinomial multivariate_normal "
-        "normal one_hot_categorical pareto poisson relaxed_bernoulli relaxed_categorical studentT "
-        "transformed_distribution transforms uniform utils von_mises weibull",
+        "negative_binomial normal one_hot_categorical pareto poisson relaxed_bernoulli "
+        "relaxed_categorical studentT transformed_distribution transforms uniform utils von_mises "
+        "weibull wishart",
         ("weft.distributions",),
     ),
 }

@@ -1,6 +1,6 @@
 """Probability distributions with torch's draws, as `torch.distributions`."""
 
-from weft.distributions import constraints, kl
+from weft.distributions import constraints, kl, kl_pairs, transforms
 from weft.distributions.continuous import (
     Cauchy,
     Exponential,
@@ -10,29 +10,63 @@ from weft.distributions.continuous import (
     LogNormal,
     Uniform,
 )
+from weft.distributions.counts import (
+    Binomial,
+    Multinomial,
+    NegativeBinomial,
+    OneHotCategoricalStraightThrough,
+    Poisson,
+)
 from weft.distributions.discrete import Bernoulli, Categorical, Geometric, OneHotCategorical
 from weft.distributions.distribution import Distribution, Independent
+from weft.distributions.gamma import Beta, Chi2, Dirichlet, FisherSnedecor, Gamma, StudentT
 from weft.distributions.kl import kl_divergence, register_kl
+from weft.distributions.matrix import LKJCholesky, LowRankMultivariateNormal, Wishart
+from weft.distributions.mixture import ContinuousBernoulli, MixtureSameFamily, VonMises
 from weft.distributions.normal import MultivariateNormal, Normal
+from weft.distributions.transformed import (
+    ExpRelaxedCategorical,
+    HalfCauchy,
+    InverseGamma,
+    Kumaraswamy,
+    LogisticNormal,
+    LogitRelaxedBernoulli,
+    Pareto,
+    RelaxedBernoulli,
+    RelaxedOneHotCategorical,
+    TransformedDistribution,
+    Weibull,
+)
+from weft.distributions.transforms import (
+    AbsTransform,
+    AffineTransform,
+    CatTransform,
+    ComposeTransform,
+    CorrCholeskyTransform,
+    CumulativeDistributionTransform,
+    ExpTransform,
+    IndependentTransform,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
+    PowerTransform,
+    ReshapeTransform,
+    SigmoidTransform,
+    SoftmaxTransform,
+    SoftplusTransform,
+    StackTransform,
+    StickBreakingTransform,
+    TanhTransform,
+    Transform,
+    identity_transform,
+)
 
 __all__ = [
-    "Bernoulli",
-    "Categorical",
-    "Cauchy",
-    "Distribution",
-    "Exponential",
-    "Geometric",
-    "Gumbel",
-    "HalfNormal",
-    "Independent",
-    "Laplace",
-    "LogNormal",
-    "MultivariateNormal",
-    "Normal",
-    "OneHotCategorical",
-    "Uniform",
-    "constraints",
-    "kl",
-    "kl_divergence",
-    "register_kl",
-]
+    "Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli",
+    "Dirichlet", "Distribution", "Exponential", "FisherSnedecor", "Gamma", "Geometric", "Gumbel",
+    "HalfCauchy", "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "LKJCholesky",
+    "Laplace", "LogNormal", "LogisticNormal", "LowRankMultivariateNormal", "MixtureSameFamily",
+    "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical",
+    "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "RelaxedBernoulli",
+    "RelaxedOneHotCategorical", "StudentT", "TransformedDistribution", "Uniform", "VonMises",
+    "Weibull", "Wishart", "constraints", "kl", "kl_divergence", "register_kl", "transforms",
+]  # fmt: skip

@@ -136,6 +136,10 @@ class Laplace(LocScale):
     def entropy(self) -> Tensor:
         return 1 + weft.log(2 * self.scale)
 
+    def icdf(self, value: Tensor) -> Tensor:
+        u = value - 0.5
+        return self.loc - self.scale * u.sign() * weft.log1p(-2 * u.abs())
+
 
 class Cauchy(LocScale):
     """p(x) = 1 / (pi scale (1 + ((x - loc) / scale)^2))"""
@@ -162,6 +166,9 @@ class Cauchy(LocScale):
 
     def entropy(self) -> Tensor:
         return math.log(4 * math.pi) + self.scale.log()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return weft.tan(math.pi * (value - 0.5)) * self.scale + self.loc
 
 
 class Gumbel(LocScale):
@@ -192,6 +199,13 @@ class Gumbel(LocScale):
 
     def entropy(self) -> Tensor:
         return self.scale.log() + (1 + _EULER)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return weft.exp(-weft.exp((self.loc - value) / self.scale))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return self.loc - self.scale * (-value.log()).log()
 
 
 class HalfNormal(Distribution):
@@ -227,6 +241,17 @@ class HalfNormal(Distribution):
 
     def entropy(self) -> Tensor:
         return self._normal.entropy() - math.log(2)
+
+    @property
+    def mode(self) -> Tensor:
+        return weft.zeros_like(self.scale)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return 2 * self._normal.cdf(value) - 1
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return self._normal.icdf((value + 1) / 2)
 
 
 class LogNormal(Distribution):
@@ -271,3 +296,9 @@ class LogNormal(Distribution):
 
     def entropy(self) -> Tensor:
         return self.base_dist.entropy() + self.loc
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return self.base_dist.cdf(value.log())
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return self.base_dist.icdf(value).exp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import weft
@@ -76,6 +77,18 @@ class Distribution:
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws that depend differentiably on the parameters."""
         raise NotImplementedError
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with its parameters broadcast to `batch_shape`."""
+        old, wide = len(self._batch_shape), Size(batch_shape)
+        new = copy(self)
+        for name, value in self.__dict__.items():
+            if isinstance(value, Tensor) and value.shape[:old] == self._batch_shape:
+                new.__dict__[name] = value.expand((*wide, *value.shape[old:]))
+            elif isinstance(value, Distribution) and value.batch_shape[:old] == self._batch_shape:
+                new.__dict__[name] = value.expand((*wide, *value.batch_shape[old:]))
+        new._batch_shape = wide
+        return new
 
     def sample_n(self, n: int) -> Tensor:
         return self.sample((n,))
