@@ -147,12 +147,12 @@ BELOW: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "torch.distributions": (
         "bernoulli beta binomial categorical cauchy chi2 constraints continuous_bernoulli "
-        "dirichlet distribution exponential fishersnedecor gamma geometric gumbel half_cauchy half_normal "
-        "independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal logistic_normal "
-        "lowrank_multivariate_normal mixture_same_family multinomial multivariate_normal "
-        "negative_binomial normal one_hot_categorical pareto poisson relaxed_bernoulli "
-        "relaxed_categorical studentT transformed_distribution transforms uniform utils von_mises "
-        "weibull wishart",
+        "dirichlet distribution exponential fishersnedecor gamma geometric gumbel half_cauchy "
+        "half_normal independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal "
+        "logistic_normal lowrank_multivariate_normal mixture_same_family multinomial "
+        "multivariate_normal negative_binomial normal one_hot_categorical pareto poisson "
+        "relaxed_bernoulli relaxed_categorical studentT transformed_distribution transforms "
+        "uniform utils von_mises weibull wishart",
         ("weft.distributions",),
     ),
 }
