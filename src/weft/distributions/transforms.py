@@ -1,6 +1,8 @@
 """Invertible functions with their log |det J|, as `torch.distributions.transforms`.
 
 A transform maps `domain` to `codomain`; `log_abs_det_jacobian(x, y)` has one number an event.
+
+Long because torch keeps its twenty transforms in one module.
 """
 
 from __future__ import annotations
