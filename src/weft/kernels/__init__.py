@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.conv_wide import fills_vectors
     from weft.kernels.schedule.epilogue import Epilogue
     from weft.kernels.schedule.gemm import plan_matmul
+    from weft.kernels.schedule.gemm_int8 import pack_int8, plan_matmul_int8
     from weft.kernels.schedule.pool import (
         Window,
         plan_adaptive_avg_pool2d,
@@ -52,6 +53,7 @@ _HOMES = {
     "schedule.conv_wide": "fills_vectors",
     "schedule.epilogue": "Epilogue",
     "schedule.gemm": "plan_matmul",
+    "schedule.gemm_int8": "pack_int8 plan_matmul_int8",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
