@@ -11,7 +11,7 @@ still does not depend on its neighbours).  Sums are exact in int32.  Source: Jac
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,7 +246,7 @@ def _run(model: Module, batches: list[tuple]) -> list[Any]:
 
 
 def _watch(
-    model: Module, layers: dict[str, Module], batches: list[tuple]
+    model: Module, layers: Mapping[str, Module], batches: list[tuple]
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], list[Any]]:
     """The range of each layer's input over the batches, and the model's outputs."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
@@ -270,8 +270,8 @@ def _watch(
 
 def _measure(
     model: Module,
-    layers: dict[str, Module],
-    made: dict[str, Module],
+    layers: Mapping[str, Module],
+    made: Mapping[str, Module],
     batches: list[tuple],
     report: QuantizationReport,
 ) -> None:
