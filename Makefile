@@ -47,9 +47,9 @@ bench: bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/
 	bench/.venv/bin/python bench/eager.py
 	bench/.venv/bin/python bench/startup.py
 
-conformance: $(call STAMP,test) .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
-	$(PY) tools/conformance.py
-	$(PY) -m pytest -q tests/conformance
+conformance: .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
+	.venv-conformance/bin/python tools/conformance.py
+	.venv-conformance/bin/python -m pytest -q tests/conformance
 	PYTHONPATH=. .venv-conformance/bin/python -m tools.conformance_ops --write $(ARGS)
 
 packages: .venv-packages/.installed ## timm, transformers, lightning and others on Weft (own environment, without torch)
@@ -89,7 +89,7 @@ bench/.venv-onnx/.installed: pyproject.toml
 
 .venv-conformance/.installed: pyproject.toml
 	@test -x .venv-conformance/bin/python || $(PYTHON) -m venv .venv-conformance
-	.venv-conformance/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0 expecttest hypothesis
+	.venv-conformance/bin/python -m pip install --disable-pip-version-check -q -e . torch==2.13.0 expecttest hypothesis pytest
 	@touch $@
 
 .venv-packages/.installed: pyproject.toml tests/programs/packages/requirements.txt
