@@ -1,8 +1,10 @@
-"""torch.ops: operators of compiled libraries, which Weft cannot load."""
+"""torch.ops: the operators of torch.library; of compiled libraries Weft loads none."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from weft.compat.torch_.library import OPERATORS
 
 
 class _Namespace:
@@ -12,8 +14,12 @@ class _Namespace:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        found = OPERATORS.get(f"{self._name}::{name}")
+        if found is not None:
+            return found
         raise AttributeError(
-            f"Weft has no torch.ops.{self._name}.{name}: it loads no compiled operators"
+            f"Weft has no torch.ops.{self._name}.{name}: torch.library defines none, and no "
+            "compiled operators are loaded"
         )
 
 
