@@ -33,7 +33,7 @@ def test_a_package_written_for_torch_prints_what_it_prints_on_torch(script):
 
 
 def test_every_package_is_recorded():
-    assert set(RECORD) == {s.stem for s in SCRIPTS} and len(RECORD) >= 7
+    assert set(RECORD) == {s.stem for s in SCRIPTS} and len(RECORD) >= 14
 
 
 def test_what_issue_3_lists_is_there():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import dis
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -23,6 +24,7 @@ from weft.compat.torch_.version import __version__
 from weft.core import overrides
 
 _MISSING = object()
+_IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 
 
 class Missing(AttributeError):
@@ -40,7 +42,11 @@ class Face(ModuleType):
         if found is _MISSING and is_face(dotted):
             return importlib.import_module(dotted)
         if found is _MISSING:
-            raise Missing(missing_text(self.__name__, name))
+            text = missing_text(self.__name__, name)
+            caller = sys._getframe(1)  # `from torch import name` shows an ImportError's words only
+            if caller.f_code.co_code[caller.f_lasti] == _IMPORT_FROM:
+                raise ImportError(text, name=self.__name__)
+            raise Missing(text)
         self.__dict__[name] = found
         return found
 

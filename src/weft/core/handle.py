@@ -14,6 +14,7 @@ _held   a cotangent whose memory someone else may hold: who wants to keep it mak
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,6 +60,19 @@ class Storage:
         views.append(ref(y))
 
 
+class MissingAttribute(AttributeError):
+    """A name that tensors lack; the nearest one is looked for when the text is read."""
+
+    def __init__(self, kind: type, attribute: str) -> None:
+        super().__init__(kind, attribute)
+        self.kind, self.attribute = kind, attribute
+
+    def __str__(self) -> str:
+        said = f"'{self.kind.__name__}' object has no attribute '{self.attribute}'"
+        close = difflib.get_close_matches(self.attribute, dir(self.kind), n=1, cutoff=0.7)
+        return f"{said}; the nearest name it has is '{close[0]}'" if close else said
+
+
 class Handle:
     """A tensor without methods; what else its `__dict__` has, a user gave it."""
 
@@ -79,7 +93,7 @@ class Handle:
             if ghost is None:
                 raise AttributeError("a tensor without a value")
             return ghost.demand(self)
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        raise MissingAttribute(type(self), name)
 
 
 FIELDS = frozenset(Handle.__annotations__) | {"_post_accumulate"}

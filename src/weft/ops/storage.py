@@ -63,6 +63,18 @@ class UntypedStorage:
         """A copy of a buffer's bytes."""
         return cls(np.frombuffer(buffer, np.uint8))
 
+    @classmethod
+    def from_file(cls, filename: Any, shared: bool = False, nbytes: int = 0) -> UntypedStorage:
+        """The first `nbytes` of a file, mapped; with `shared` writes reach the file."""
+        made = cls.__new__(cls)
+        made._bytes = np.memmap(filename, np.uint8, "r+" if shared else "c", 0, (nbytes,))
+        made._bytes = made._bytes.view(np.ndarray)
+        made._owner = None
+        return made
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._values(), dtype, copy=copy)
+
     def _values(self) -> np.ndarray:
         return self._bytes
 

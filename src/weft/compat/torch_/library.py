@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from weft.autograd.function import Function
+from weft.autograd import Function
 
 OPERATORS: dict[str, CustomOpDef] = {}  # by "namespace::name"
 _ON_CPU = (None, "", "cpu", "CPU", "CompositeExplicitAutograd", "default")
