@@ -1,5 +1,5 @@
 """accelerate: a loop prepared by the Accelerator, with gradient accumulation and a checkpoint."""
-# ruff: noqa
+# ruff: noqa: E402, C408, I001
 
 import tempfile
 import warnings
