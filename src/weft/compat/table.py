@@ -18,6 +18,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch._dynamo.utils": (_T + "dynamo",),
     "torch._dynamo": (_T + "dynamo",),
     "torch.__config__": (_T + "config",),
+    "torch._tensor_str": (_T + "tensor_str",),
     "torch.accelerator": (_T + "accelerator",),
     "torch.amp": ("weft.amp",),
     "torch.amp.autocast_mode": ("weft.amp",),

@@ -1,5 +1,5 @@
 """accelerate: a loop prepared by the Accelerator, with gradient accumulation and a checkpoint."""
-# ruff: noqa: E402, C408, I001
+# ruff: noqa: E402
 
 import tempfile
 import warnings

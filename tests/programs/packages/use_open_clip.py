@@ -1,5 +1,5 @@
 """open_clip: a tiny two-tower model from a config, its contrastive loss, a step."""
-# ruff: noqa: E402, C408, I001
+# ruff: noqa: E402, C408
 
 import warnings
 

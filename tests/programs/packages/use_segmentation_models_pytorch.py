@@ -1,5 +1,5 @@
 """segmentation-models-pytorch: a Unet and an FPN with a resnet18, trained for two steps."""
-# ruff: noqa: E402, C408, I001
+# ruff: noqa: I001
 
 import torch
 import segmentation_models_pytorch as smp
