@@ -54,6 +54,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("optim", "weft.ops"): "tells a compiled step which updates are alike",
     ("data", "weft.runtime"): "gives each worker a default generator of its own",
     ("compat", "weft.core.overrides"): "torch.overrides is the protocol's public face",
+    ("compat", "weft.core.printing"): "torch._tensor_str is how tensors print",
     ("cli", "weft.core"): "doctor prints the configuration",
     ("cli", "weft.runtime"): "doctor prints CPU features, threads and the kernel cache",
     ("cli", "weft.kernels"): "doctor prints the target",

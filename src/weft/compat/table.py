@@ -50,6 +50,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.cuda.amp.autocast_mode": (_T + "cuda_amp",),
     "torch.cuda.amp.grad_scaler": (_T + "cuda_amp",),
     "torch.cuda.nvtx": (_T + "nvtx",),
+    "torch.distributed.rpc": (),
     "torch.distributed.nn": (_T + "distributed",),
     "torch.distributed.distributed_c10d": (_T + "distributed",),
     "torch.distributed.device_mesh": (_T + "distributed_tensor",),

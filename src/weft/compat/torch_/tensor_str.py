@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.core.printing import OPTIONS as PRINT_OPTS
-from weft.core.printing import set_printoptions
+from weft.core import printing
 
-__all__ = ["PRINT_OPTS", "set_printoptions"]
+PRINT_OPTS = printing.OPTIONS
+set_printoptions = printing.set_printoptions
 
 
 def _tensor_str(t: Any, indent: int = 0) -> str:
