@@ -174,6 +174,39 @@ def test_halves_accumulate_in_float32_and_round_once(rng, dtype):
         assert (matmul(np.asfortranarray(a), turned) == expected).all()
 
 
+@pytest.mark.parametrize("k", [1, 2, 7, 64, 801])
+def test_bfloat16_products_have_one_answer_however_they_lie(rng, k):
+    a, b = (rng.standard_normal(s).astype(BFLOAT16) for s in ((3, 13, k), (3, k, 70)))
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    got = matmul(a, b)
+    size = abs(a.astype(np.float64)) @ abs(b.astype(np.float64))
+    assert (abs(got.astype(np.float64) - exact) <= abs(exact) * 2.0**-8 + size * 2.0**-20).all()
+
+    def across(x):
+        return np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+    def apart(x):
+        return np.repeat(np.repeat(x, 2, -1), 2, -2)[:, ::2, ::2]
+
+    for x in (a, across(a), apart(a)):
+        for y in (b, across(b), apart(b)):
+            assert (matmul(x, y) == got).all()
+    one = matmul(a[:, 4:5], b)  # nor does a row's neighbours matter
+    assert (one == got[:, 4:5]).all()
+    shared = np.broadcast_to(b[:1], b.shape)
+    assert (matmul(a, shared)[2] == matmul(a[2:], b[:1])[0]).all()
+
+
+def test_bfloat16_nan_and_infinity_reach_their_rows_only(rng):
+    a, b = (rng.standard_normal(s).astype(BFLOAT16) for s in ((9, 31), (31, 70)))
+    clean = matmul(a, b)
+    a[4, 30], a[6, 2] = np.nan, np.inf
+    got = matmul(a, b).astype(np.float32)
+    assert np.isnan(got[4]).all() and np.isinf(got[6]).all()
+    rest = [0, 1, 2, 3, 5, 7, 8]
+    assert (got[rest] == clean[rest].astype(np.float32)).all()
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
 def test_integers_wrap(rng, dtype):
     info = np.iinfo(dtype)

@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import gemm_code, gemm_plain, gemv
+from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
-from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -121,18 +121,34 @@ def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
 
 
 def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
-    wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
-    problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, np.dtype(np.float32)))
-    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
-    tables, shared = [], 0
-    for operand in (a, b, out):
-        table = gemm_plain.descriptor(operand, shared)
-        shared += -(-table[1] * table[2] * 4 // 64) * 64
-        tables.append(table)
+    sums = Layout.contiguous(out.shape, np.dtype(np.float32))
+    if a.dtype.name == "bfloat16" and gemm_bf16.multiplies_pairs():
+        (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
+        problem = _normalise(wide_a, wide_b, sums)
+        weaves = (weave_a, weave_b)
+        found, tile = gemm_bf16.kernels(problem.a_unit, problem.b_class, weaves)
+        names = ("a", "b", "gemm2", "narrow")
+        size_a, size_b = (gemm_bf16.size_of(words) for words in (wide_a, wide_b))
+        tables = [
+            gemm_bf16.descriptor(a, -1, wide_a, 0),
+            gemm_bf16.descriptor(b, -2, wide_b, size_a),
+        ]
+        shared = size_a + size_b
+    else:
+        wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
+        problem = _normalise(wide_a, wide_b, sums)
+        found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
+        names = ("widen_a", "widen_b", "gemm2", "narrow")
+        tables, shared = [], 0
+        for operand in (a, b):
+            tables.append(gemm_plain.descriptor(operand, shared))
+            shared += up(tables[-1][1] * tables[-1][2] * 4)
+    tables.append(gemm_plain.descriptor(out, shared))
+    shared += up(out.size * 4)
     word = 4 + 2 + len(problem.ints(tile, [0] * gemm_plain.N_EXTRA))
     words = [word, word + len(tables[0]), word + len(tables[0]) + len(tables[1])]
     ints = (*problem.ints(tile, [*words, shared]), *tables[0], *tables[1], *tables[2])
-    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm2", "narrow"))
+    stages = tuple(Stage(found[n], parallel) for n in names)
     return Launch(stages, ints, shared, tile.scratch_per_thread)
 
 

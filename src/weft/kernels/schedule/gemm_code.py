@@ -26,7 +26,7 @@ word 1: a thread that other programs slow down takes fewer. A launch may carry t
 from collections.abc import Callable, Sequence
 
 from weft.kernels.schedule.tile import KC, Tile
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, zero
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 _UNROLL = 4
 _A_AHEAD = 12
@@ -75,7 +75,13 @@ def gemm_ints(
 
 
 def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
-    """a * b + c: one rounding, or two on hosts without fma."""
+    """a * b + c: one rounding, or two on hosts without fma. With `tile.pairs` a lane of a and of b
+    holds two bfloat16, whose products are added to c one after the other.
+    """
+    if tile.pairs:
+        halves = vector(2 * tile.lanes, "bfloat")
+        a, b = (f.cast("bitcast", f.typed(x, tile.type), halves) for x in (a, b))
+        return f.intrinsic("x86.avx512bf16.dpbf16ps.512", tile.type, c, a, b)
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 

@@ -1,7 +1,8 @@
 """Matrix products of the other dtypes.
 
 float16 and bfloat16: widen both operands to float32 in scratch memory, multiply there, round the
-result once. Integers: element by element, wrapping in their own width.
+result once (bfloat16 has a faster way on some hosts: `gemm_bf16`). Integers: element by element,
+wrapping in their own width.
 """
 
 from functools import cache
@@ -68,11 +69,11 @@ def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int],
     (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch=True)
     names = ("widen_a", "widen_b", "narrow")
     for place, stage in enumerate(names):
-        _convert(module, stage, HALVES[name], place, tile.lanes)
+        emit_conversion(module, stage, HALVES[name], place, tile.lanes)
     return native.load(module.text(), [*names, gemm]), tile
 
 
-def _convert(module: Module, name: str, half: D.dtype, place: int, lanes: int) -> None:
+def emit_conversion(module: Module, name: str, half: D.dtype, place: int, lanes: int) -> None:
     """One stage: input `place` to its float32 copy, or (place 2) the float32 product to out."""
     f = module.kernel(name)
     narrow = place == 2
@@ -97,7 +98,7 @@ def _convert(module: Module, name: str, half: D.dtype, place: int, lanes: int) -
     first, last = f.split(rows)
     adjacent = f.select(f.icmp("eq", stride, 1), f.mul(f.div(columns, lanes), lanes), 0)
     with f.loop(first, last) as row:
-        start = f.gep(array, _offset(f, dims, count, row.i), "i16")
+        start = f.gep(array, outer_offset(f, dims, count, row.i), "i16")
         copy_row = f.gep(copy, f.mul(row.i, columns), "float")
         with f.loop(0, adjacent, lanes) as column:
             convert(start, copy_row, column.i, lanes)
@@ -106,7 +107,7 @@ def _convert(module: Module, name: str, half: D.dtype, place: int, lanes: int) -
     f.ret()
 
 
-def _offset(f: Function, dims: Value, count: Value, index: Operand) -> Value:
+def outer_offset(f: Function, dims: Value, count: Value, index: Operand) -> Value:
     """The element offset of a flat row index; dims are (size, stride), outermost first."""
     with f.loop(0, count, 1, [("i64", index), ("i64", 0)]) as d:
         dim = f.gep(dims, f.mul(f.sub(f.sub(count, 1), d.i), 2), "i64")

@@ -20,6 +20,7 @@ class Tile:
     rows: int
     vectors: int
     fma: bool = True
+    pairs: bool = False  # an element of a and of b is two bfloat16, along k
 
     @property
     def columns(self) -> int:

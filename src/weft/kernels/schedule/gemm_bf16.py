@@ -1,0 +1,150 @@
+"""Products of bfloat16 on hosts that multiply pairs of them (AVX512-BF16): twice float32's rate.
+
+Both operands are first laid in scratch memory as 32-bit words of two neighbours along k (a last
+odd one beside a zero); then the loops of `gemm_code` run over words, sums in float32; the results
+are rounded once. An operand whose k is adjacent in memory is copied; otherwise two of its rows are
+woven into one.
+
+The numbers: each word adds two products to the sum, one rounding each, numbers too small for a
+normal float32 counting as zero; words in order, in blocks of KC words. Nothing else changes them.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.gemm_code import extra_word, gemm_kernel, pack_columns, pack_rows
+from weft.kernels.schedule.gemm_plain import HALVES, emit_conversion, outer_offset
+from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
+from weft.runtime import native
+
+_N_IN = 2
+
+
+def multiplies_pairs() -> bool:
+    """Whether the host has the instruction."""
+    host = native.host()
+    return host.vector_bits == 512 and host.has("avx512bf16")
+
+
+def words_of(layout: Layout, k_dim: int) -> tuple[Layout, bool]:
+    """The layout of an operand's words (..., rows, columns) whose k runs along dim -1 or -2, and
+    whether rows of it are woven (the other dim is adjacent in its memory, and k is not).
+    """
+    other_dim = -3 - k_dim
+    woven = layout.strides[k_dim] != 1 and layout.strides[other_dim] == 1
+    shape = list(layout.shape)
+    shape[k_dim] = -(-shape[k_dim] // 2)
+    strides, step = [0] * len(shape), 1
+    inner, outer = (other_dim, k_dim) if woven else (k_dim, other_dim)
+    for d in (inner, outer, *range(-3, -len(shape) - 1, -1)):
+        kept = d >= -2 or not (layout.strides[d] == 0 or shape[d] == 1)
+        strides[d] = step if kept else 0
+        step *= max(shape[d], 1) if kept else 1
+    return Layout(tuple(shape), tuple(strides), np.dtype(np.float32)), woven
+
+
+def descriptor(layout: Layout, k_dim: int, words: Layout, offset: int) -> list[int]:
+    """Where an operand lies and where its words go: byte offset in scratch, k, stride of k, size
+    and stride of the other dim, number of matrices, count of dims, then (size, stride) of each.
+    """
+    other_dim = -3 - k_dim
+    kept = [
+        (n, s) for n, s, w in zip(layout.shape[:-2], layout.strides[:-2], words.strides[:-2],
+                                  strict=True) if w
+    ]  # fmt: skip
+    count = 1
+    for n, _ in kept:
+        count *= n
+    head = [offset, layout.shape[k_dim], layout.strides[k_dim]]
+    other = [layout.shape[other_dim], layout.strides[other_dim]]
+    return [*head, *other, count, len(kept), *(word for pair in kept for word in pair)]
+
+
+def size_of(words: Layout) -> int:
+    """Bytes of an operand's words in scratch, whole cache lines."""
+    last = sum((n - 1) * s for n, s in zip(words.shape, words.strides, strict=True) if n)
+    return -(-(last + 1) * 4 // 64) * 64
+
+
+@cache
+def kernels(a_unit: bool, b_class: str, weaves: tuple[bool, bool]) -> tuple[dict[str, int], Tile]:
+    """The stages a, b, gemm2, narrow."""
+    tile = replace(tile_for("float"), pairs=True)
+    module = Module(native.host().vector_bits)
+    packer = pack_rows if b_class == "rows" else pack_columns
+    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch=True)
+    for place, woven in enumerate(weaves):
+        _emit_words(module, "ab"[place], place, tile.lanes, woven=woven)
+    emit_conversion(module, "narrow", HALVES["bfloat16"], 2, tile.lanes)
+    return native.load(module.text(), ["a", "b", gemm, "narrow"]), tile
+
+
+def _emit_words(module: Module, name: str, place: int, lanes: int, *, woven: bool) -> None:
+    """One stage: input `place` to its words."""
+    f = module.kernel(name)
+    array = f.load("ptr", f.gep("%args", 3 + place, "i64"))
+    scratch = f.load("ptr", f.gep("%args", 3 + _N_IN, "i64"))
+    word = f.load("i64", f.gep("%args", extra_word(_N_IN) + place, "i64"))
+    table = f.gep("%args", word, "i64")
+    offset, k, k_step, other, other_step, count, dims = f.words(table, 0, ["i64"] * 7)
+    to = f.gep(scratch, offset)
+    pairs = f.div(f.add(k, 1), 2)
+    rows, columns = (pairs, other) if woven else (other, pairs)
+    first, last = f.split(f.mul(count, rows))
+    with f.loop(first, last) as row:
+        matrix, r = f.div(row.i, rows), f.rem(row.i, rows)
+        start = f.gep(array, outer_offset(f, f.gep(table, 7, "i64"), dims, matrix), "i16")
+        target = f.gep(to, f.mul(row.i, columns), "i32")
+        if woven:
+            _weave(f, start, target, lanes, k=k, k_step=k_step, row=r, columns=columns)
+        else:
+            source = f.gep(start, f.mul(r, other_step), "i16")
+            _copy(f, source, target, lanes, k=k, k_step=k_step)
+    f.ret()
+
+
+def _weave(
+    f: Function, start: Value, target: Value, lanes: int, *, k: Value, k_step: Value, row: Operand,
+    columns: Operand,
+) -> None:  # fmt: skip
+    """target[c] = (element c of row 2 row, that of the next row or 0), columns adjacent."""
+    low = f.gep(start, f.mul(f.mul(row, 2), k_step), "i16")
+    has_high = f.icmp("slt", f.add(f.mul(row, 2), 1), k)
+    high = f.gep(low, f.select(has_high, k_step, 0), "i16")
+    keep = f.select(has_high, Value("-1", "i32"), Value("0", "i32"))
+
+    def weave(column: Operand, width: int) -> None:
+        narrow, wide = vector(width, "i16"), vector(width, "i32")
+        a, b = (f.cast("zext", f.load(narrow, f.gep(p, column, "i16")), wide) for p in (low, high))
+        upper = f.op("shl", f.op("and", b, f.splat(keep, wide)), f.splat(Value("16", "i32"), wide))
+        f.store(f.op("or", a, upper), f.gep(target, column, "i32"))
+
+    whole = f.mul(f.div(columns, lanes), lanes)
+    with f.loop(0, whole, lanes) as column:
+        weave(column.i, lanes)
+    with f.loop(whole, columns) as column:
+        weave(column.i, 1)
+
+
+def _copy(
+    f: Function, source: Value, target: Value, lanes: int, *, k: Value, k_step: Value
+) -> None:
+    """target[p] = (elements 2 p, 2 p + 1 of a row, or 0)."""
+    adjacent = f.icmp("eq", k_step, 1)
+    whole = f.select(adjacent, f.mul(f.div(k, 2 * lanes), 2 * lanes), 0)
+    wide = vector(lanes, "i32")
+    with f.loop(0, whole, 2 * lanes) as at:
+        value = f.load(wide, f.gep(source, at.i, "i16"), 2)
+        f.store(value, f.gep(target, f.div(at.i, 2), "i32"))
+    with f.loop(whole, k, 2) as at:
+        here = f.gep(source, f.mul(at.i, k_step), "i16")
+        low = f.cast("zext", f.load("i16", here), "i32")
+        more = f.icmp("slt", f.add(at.i, 1), k)
+        next_one = f.gep(here, f.select(more, k_step, 0), "i16")
+        high = f.op("shl", f.cast("zext", f.load("i16", next_one), "i32"), Value("16", "i32"))
+        high = f.select(more, high, Value("0", "i32"))
+        f.store(f.op("or", low, high), f.gep(target, f.div(at.i, 2), "i32"))
