@@ -8,9 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from weft.core import dtype as D
+from weft.core import scalar as S
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
+from weft.kernels.schedule.epilogue import Epilogue
 from weft.runtime import native, threads
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -366,3 +369,56 @@ def test_targets_give_the_same_bits():
     if native.host().arch == "x86_64":
         kinds += {256: ["avx2"], 512: ["avx2", "avx512"]}.get(native.host().vector_bits, [])
     assert len({digest(kind) for kind in kinds}) == 1
+
+
+def channels_last(a):
+    """The same numbers, the channels of a pixel adjacent."""
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_channels_last_gives_the_same_bits(case):
+    x, w, g, args = sample(case, np.float32)
+    of = Layout.of
+    for plan, ins, like in (
+        (plan_conv2d, (x, w), g),
+        (plan_conv2d_dx, (g, w), x),
+        (plan_conv2d_dw, (g, x), w),
+    ):
+        want = run(plan(*map(of, ins), of(like), *args), like.shape, np.float32, ins)
+        wide = tuple(channels_last(a) if a is not w else a for a in ins)
+        out = channels_last(np.full_like(like, np.nan)) if like is not w else np.empty_like(w)
+        assert native.launch(plan(*map(of, wide), of(out), *args), out, wide) == 0
+        np.testing.assert_array_equal(out, want)
+
+
+def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():
+    """relu(y s + bias + residual), and where it is positive: several panels, bands and images."""
+    rng = np.random.default_rng(6)
+    f32 = D.float32
+    for n, ci, size, co, k in ((3, 40, 13, 70, 3), (2, 500, 7, 33, 1), (1, 3, 40, 32, 5)):
+        x = channels_last(rng.standard_normal((n, ci, size, size)).astype(np.float32))
+        w = rng.standard_normal((co, ci, k, k)).astype(np.float32)
+        scale, bias = rng.standard_normal((2, co)).astype(np.float32)
+        scale = scale.reshape(1, co, 1, 1)
+        plain = conv(x, w, ((1, 1), (k // 2,) * 2, (1, 1), 1))
+        residual = channels_last(rng.standard_normal(plain.shape).astype(np.float32))
+        y, s, b, r = (S.Arg(i, f32) for i in range(4))
+        total = S.add(S.add(S.mul(y, s), b), r)
+        exprs = (S.max(total, S.const(0.0, f32)), S.gt(total, S.const(0.0, f32)))
+        out, positive = channels_last(plain), channels_last(plain > 0)
+        ins = (scale, bias, residual)
+        end = Epilogue(exprs, tuple(map(Layout.of, ins)), (Layout.of(out), Layout.of(positive)))
+        plan = plan_conv2d(
+            Layout.of(x), Layout.of(w), Layout.of(out), (1, 1), (k // 2,) * 2, (1, 1), 1,
+            epilogue=end,
+        )  # fmt: skip
+        assert native.launch(plan, out, (x, w, positive, *ins)) == 0
+        want = plain * scale + bias[:, None, None] + residual
+        np.testing.assert_array_equal(out, np.maximum(want, 0))
+        np.testing.assert_array_equal(positive, want > 0)
+    dense = Epilogue(exprs[:1], (), (Layout.contiguous(plain.shape, plain.dtype),))
+    with pytest.raises(ValueError, match="channels last"):
+        plan_conv2d(
+            Layout.of(x), Layout.of(w), dense.outs[0], (1, 1), (2, 2), (1, 1), 1, epilogue=dense
+        )

@@ -31,6 +31,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.conv_wide import Pair, Part, fills_vectors, plan_wide, window
+from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
 from weft.kernels.target.element import register
@@ -67,18 +68,25 @@ class Weights:
 
 def plan_conv2d(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, bias: Layout | None = None,
+    *, bias: Layout | None = None, epilogue: Epilogue | None = None,
 ) -> Launch:  # fmt: skip
     """out = conv2d(x, w) (+ bias); ins = (x, w) or (x, w, bias).
 
-    `padding` is (top, left): the rest follows from out's size, so it may be uneven.
+    `padding` is (top, left): the rest follows from out's size, so it may be uneven. An epilogue's
+    operands and results are images, or (Co,) numbers, its ins (x, w, *further outputs, *operands);
+    ValueError where there is none: it wants vectors of channels, and images channels last.
     """
     check("conv2d", x, w, out, stride, padding, dilation, groups)
     _check_bias("conv2d", bias, w.shape[0], w)
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
     if out.size and fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
-        return _wide(x, w, out, stride, padding, dilation, groups, biased=bias is not None)
+        return _wide(
+            x, w, out, stride, padding, dilation, groups, biased=bias is not None,
+            epilogue=epilogue,
+        )  # fmt: skip
+    if epilogue is not None:
+        raise ValueError(f"conv2d: no epilogue on {out.shape} of {groups} groups")
     slab, row_step, step_h, top = image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
     offsets = tap_offsets(slab, (kh, kw), stride, dilation)
     places = [p * w.strides[2] + q * w.strides[3] for p in range(kh) for q in range(kw)]
@@ -144,7 +152,7 @@ def plan_conv2d_dx(
 
 def _wide(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, biased: bool,
+    *, biased: bool, epilogue: Epilogue | None,
 ) -> Launch:  # fmt: skip
     """The forward one with channels across the vector."""
     kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
@@ -158,6 +166,7 @@ def _wide(
     return plan_wide(
         x, w, out, groups, (part,), ((view.rows, view.columns), padding, view.steps),
         ((view.move[0] * view.columns, view.move[1]), view.move), strides, biased=biased,
+        epilogue=epilogue,
     )  # fmt: skip
 
 

@@ -18,7 +18,10 @@ from weft.kernels.schedule.conv_wide_code import (
     PACK_TAPS,
     PART,
     conv_wide_ir,
+    inputs_of,
 )
+from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
+from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target.element import register
@@ -92,7 +95,7 @@ def pixel_pitch(channels: int, tile: Tile) -> int:
 def plan_wide(
     source: Layout, w: Layout, out: Layout, groups: int, parts: tuple[Part, ...],
     slab: tuple[Pair, Pair, Pair], moves: tuple[Pair, Pair], weights: tuple[int, int, int],
-    *, biased: bool,
+    *, biased: bool, epilogue: Epilogue | None = None,
 ) -> Launch:  # fmt: skip
     """`parts` count places in pixels of the slab.
 
@@ -156,10 +159,18 @@ def plan_wide(
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "work": packed, "work_size": up(table_at + 8 * (deepest + 1)),
         "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
+        "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "parts": len(parts),
         "taps": len(taps),
     }  # fmt: skip
+    inputs = 3 if biased else 2
+    own: tuple[int, ...] = ()
+    if epilogue is not None:
+        inputs += len(epilogue.ins) + len(epilogue.outs) - 1
+        own = _ending(epilogue, out, columns * groups, inputs)
+        head["epilogue"], own = own[0], own[1:]
+        head["epilogue_at"] = len(parts) * len(PART) + 2 * len(taps)
     ints = [head[n] for n in HEAD]
     packed_at = tap = item = 0
     for part in parts:
@@ -172,10 +183,31 @@ def plan_wide(
         }  # fmt: skip
         ints += [record[n] for n in PART]
         packed_at, tap, item = packed_at + panels * nr * k, tap + len(part.taps), item + panels
-    ints += [t[0] * pitch for t in taps] + [t[1] for t in taps]
+    ints += [*(t[0] * pitch for t in taps), *(t[1] for t in taps), *own]
     code = _kernels(d.name, biased)
-    stages = (Stage(code["pack"], parallel), Stage(code["wide"], parallel))
+    stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
+
+
+def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, ...]:
+    """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
+    if inputs > MAX_INPUTS or out.dtype.itemsize < 4:
+        raise ValueError(f"conv2d: no epilogue with {inputs} inputs on {out.dtype}")
+    outs, ins = (tuple(map(pixels_by_channels, a)) for a in (e.outs, e.ins))
+    if not all(o.is_contiguous for o in outs):
+        raise ValueError("conv2d: an epilogue writes images that lie channels last")
+    pixels = out.size // channels
+    return epilogue_ints(Epilogue(e.exprs, ins, outs), pixels, channels)
+
+
+def pixels_by_channels(a: Layout) -> Layout:
+    """An operand of images (N, C, H, W), as one of (N, H, W, C); one of (C,) as it is."""
+    if len(a.shape) == 1:
+        return a
+    lead = 4 - len(a.shape)
+    shape, strides = (1,) * lead + a.shape, (0,) * lead + a.strides
+    order = (0, 2, 3, 1)
+    return Layout(tuple(shape[i] for i in order), tuple(strides[i] for i in order), a.dtype)
 
 
 def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], tile: Tile) -> int:
@@ -194,4 +226,5 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
 
 @cache
 def _kernels(dtype: str, biased: bool) -> dict[str, int]:
-    return native.load(conv_wide_ir(dtype, biased=biased), ("pack", "wide"))
+    names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
+    return native.load(conv_wide_ir(dtype, biased=biased), names)

@@ -11,9 +11,10 @@ The ints are HEAD, then PART for each part, then the taps' offsets in the slab, 
 """
 
 from weft.core.dtype import BY_NAME, dtype
-from weft.kernels.schedule.conv_code import open_block, read_part
+from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import load_step, transpose
+from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
@@ -25,7 +26,8 @@ HEAD = (
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "work", "work_size",
-    "c_at", "rows_at", "table_at", "pieces", "unit_pieces", "unit_items", "parts", "taps",
+    "c_at", "rows_at", "table_at", "epilogue", "epilogue_at", "area_out",
+    "pieces", "unit_pieces", "unit_items", "parts", "taps",
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
@@ -50,12 +52,38 @@ def conv_wide_ir(name: str, *, biased: bool) -> str:
     return m.text()
 
 
+def _body(
+    m: Module, name: str, *, biased: bool
+) -> tuple[Function, list[Value], dict[str, Value], Value]:
+    """What the kernels of all numbers of inputs call: its function, pointers, named ints, others.
+
+    Pointers are (out, source, w) and a bias; an epilogue finds its own in the block.
+    """
+    args = [*((("ptr", n)) for n in ("args", "scratch", "ints")), ("i32", "tid"), ("i32", "nth")]
+    f = m.function(f"{name}_body", args, internal=True)
+    for inputs in inputs_of(biased=biased):
+        k = m.kernel(f"{name}{inputs}")
+        (scratch,) = k.words(k.arg("args"), 3 + inputs, ["ptr"])
+        ints = k.gep(k.arg("args"), 4 + inputs, "i64")
+        k.call(f"{name}_body", "void", k.arg("args"), scratch, ints, k.arg("tid"), k.arg("nth"))
+        k.ret()
+    pointers = f.words(f.arg("args"), 2, ["ptr"] * (4 if biased else 3))
+    head = dict(zip(HEAD, f.words(f.arg("ints"), 0, ["i64"] * len(HEAD)), strict=True))
+    return f, pointers, head, f.gep(f.arg("ints"), len(HEAD), "i64")
+
+
+def inputs_of(*, biased: bool) -> range:
+    """The numbers of inputs that have kernels: those of an epilogue follow the source and w."""
+    return range(3, 4) if biased else range(2, MAX_INPUTS + 1)
+
+
 def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
-    f = m.kernel("wide")
-    el = tile.element
-    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
+    f, pointers, h, ints = _body(m, "wide", biased=biased)
+    el, scratch = tile.element, f.arg("scratch")
     out, source = pointers[:2]
     bias = pointers[3] if biased else Value("null", "ptr")
+    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
+    epilogue_ints = f.gep(ints, h["epilogue_at"], "i64")
     taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
@@ -114,7 +142,26 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
                     start = f.gep(out, to, memory(d))
                     shift = f.gep(bias, column, memory(d)) if biased else bias
-                    with f.if_else(f.icmp("eq", h["out_c"], 1)) as way:
+                    kind = f.select(
+                        f.icmp("eq", h["out_c"], 1), f.typed(1, "i64"), f.typed(2, "i64")
+                    )
+                    kind = f.select(f.icmp("ne", h["epilogue"], 0), f.typed(0, "i64"), kind)
+                    for case in f.switch(kind, (0, 1), 2):
+                        if case == 0:  # one part, whose rows of pixels follow on one another
+                            with f.loop(0, images) as N:
+                                first = f.mul(f.add(image, N.i), h["area_out"])
+                                first = f.add(first, f.mul(y, part["grid_w"]))
+                                count = f.mul(grid_h, part["grid_w"])
+                                at = f.gep(c, f.mul(f.mul(N.i, count), tile.columns), el)
+                                f.call_at(
+                                    epilogue, f.arg("args"), epilogue_ints, at, tile.columns,
+                                    first, count, column, columns,
+                                )  # fmt: skip
+                            continue
+                        if case == 2:
+                            _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
+                                          columns)  # fmt: skip
+                            continue
                         with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
                             to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
                             at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
@@ -123,20 +170,27 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 f.gep(c, f.mul(at, tile.columns), el), shift, part["grid_w"],
                                 columns, part["out_w"],
                             )  # fmt: skip
-                        way.otherwise()
-                        # rows of outputs that follow on one another are one row
-                        whole = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
-                        lines = f.select(whole, f.typed(1, "i64"), grid_h)
-                        length = f.select(whole, f.mul(grid_h, part["grid_w"]), part["grid_w"])
-                        with f.loop(0, images) as N, f.loop(0, lines) as Y:
-                            to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-                            at = f.mul(f.add(f.mul(N.i, lines), Y.i), length)
-                            f.call(
-                                "planes", "void", f.gep(start, to, memory(d)),
-                                f.gep(c, f.mul(at, tile.columns), el), shift, length, columns,
-                                h["out_c"], part["out_w"],
-                            )  # fmt: skip
     f.ret()
+
+
+def _store_planes(
+    f: Function, tile: Tile, d: dtype, h: dict[str, Value], part: dict[str, Value],
+    memories: tuple[Value, Value, Value], images: Operand, grid_h: Operand, columns: Operand,
+) -> None:  # fmt: skip
+    """The panel's results to images that lie channel by channel."""
+    start, c, shift = memories
+    # rows of outputs that follow on one another are one row
+    whole = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
+    lines = f.select(whole, f.typed(1, "i64"), grid_h)
+    length = f.select(whole, f.mul(grid_h, part["grid_w"]), part["grid_w"])
+    with f.loop(0, images) as N, f.loop(0, lines) as Y:
+        to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+        at = f.mul(f.add(f.mul(N.i, lines), Y.i), length)
+        f.call(
+            "planes", "void", f.gep(start, to, memory(d)),
+            f.gep(c, f.mul(at, tile.columns), tile.element), shift, length, columns,
+            h["out_c"], part["out_w"],
+        )  # fmt: skip
 
 
 def _fill_rows(
@@ -248,11 +302,10 @@ def _store_some(
 
 def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     """B[group][part][panel][k][column] from w, into scratch: the stage before."""
-    f = m.kernel("pack")
-    el, lanes, size = tile.element, tile.lanes, memory(d)
+    f, pointers, h, ints = _body(m, "pack", biased=biased)
+    el, lanes, size, scratch = tile.element, tile.lanes, memory(d), f.arg("scratch")
     one, wide = Element(f, 1), Element(f, lanes)
     in_memory = wide.memory_type(d)
-    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
     places = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
     room = f.alloca(tile.type, lanes)
     blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
