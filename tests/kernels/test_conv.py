@@ -400,7 +400,7 @@ def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():
         x = channels_last(rng.standard_normal((n, ci, size, size)).astype(np.float32))
         w = rng.standard_normal((co, ci, k, k)).astype(np.float32)
         scale, bias = rng.standard_normal((2, co)).astype(np.float32)
-        scale = scale.reshape(1, co, 1, 1)
+        scale, bias = scale.reshape(1, co, 1, 1), bias.reshape(co, 1, 1)
         plain = conv(x, w, ((1, 1), (k // 2,) * 2, (1, 1), 1))
         residual = channels_last(rng.standard_normal(plain.shape).astype(np.float32))
         y, s, b, r = (S.Arg(i, f32) for i in range(4))
@@ -414,7 +414,7 @@ def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():
             epilogue=end,
         )  # fmt: skip
         assert native.launch(plan, out, (x, w, positive, *ins)) == 0
-        want = plain * scale + bias[:, None, None] + residual
+        want = plain * scale + bias + residual
         np.testing.assert_array_equal(out, np.maximum(want, 0))
         np.testing.assert_array_equal(positive, want > 0)
     dense = Epilogue(exprs[:1], (), (Layout.contiguous(plain.shape, plain.dtype),))

@@ -2,7 +2,7 @@
 
     elementwise nodes of one shape      one loop, with several outputs where several are wanted
     a reduction of such a loop's only result, used nowhere else: the loop runs inside it
-    a matrix product and the first loop over its result: the loop runs on each finished tile
+    a product or convolution and the first loop over its result: it runs on each finished tile
     anything else                       a kernel of its own
 
 A node joins the loop of one of its operands unless another operand depends on that loop through
@@ -20,7 +20,7 @@ from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.types import numel
 from weft.ops.contract import Product
-from weft.ops.kinds import Elementwise, Reduce
+from weft.ops.kinds import Elementwise, Reduce, Summing
 from weft.ops.view import Reshape
 
 MAX_NODES, MAX_READS = 48, 14
@@ -250,7 +250,8 @@ def _product_of(
             product = chain[0]
             types = (product.type, *(w.type for w in loop.wanted[:1]))
             if (
-                isinstance(product.op, Product)
+                isinstance(product.op, Summing)
+                and (isinstance(product.op, Product) or shape == a.type.shape == product.type.shape)
                 and all(len(groups[group_of[id(c)]].nodes) == 1 for c in chain)
                 and all(t.dtype in (D.float32, D.float64) for t in types)
                 and types[0].dtype is types[-1].dtype
@@ -305,7 +306,7 @@ def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
         if n is group.reduce:
             continue
         if n is group.product:
-            assert isinstance(n.op, Product)
+            assert isinstance(n.op, Summing)
             bias = [a for a in n.args[2:] if isinstance(a, Node)]
             inside[id(n)] = n.op.ending(read(n), *map(read, bias))
             continue

@@ -28,12 +28,10 @@ from weft.core.op import Op
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.epilogue import Epilogue
-from weft.kernels.schedule.gemm import plan_matmul
 from weft.kernels.schedule.lower import lower_nest
 from weft.ops import dispatch
-from weft.ops.contract import Product
 from weft.ops.join import Concat
-from weft.ops.kinds import Create, Reduce
+from weft.ops.kinds import Create, Reduce, Summing
 from weft.ops.view import Reshape, Slice, SliceBack
 from weft.runtime import memory, native
 
@@ -290,20 +288,21 @@ class Program:
     def _emit_product(self, group: Group, n: Node) -> None:
         """A product whose results go through a loop: tile by tile, or the loop afterwards."""
         op = n.op
-        assert isinstance(op, Product)
+        assert isinstance(op, Summing)
         exprs, reads = loop_exprs(group)
         outs = [self.places[id(w)] for w in group.wanted if not w.op.is_view]  # type: ignore[union-attr]
         ab = [self.places[id(a)] for a in n.args[:2] if isinstance(a, Node)]
         more = [self.places[id(r)] for r in reads[1:]]
         shape = group.nodes[-1].type.shape
-        over = [Layout.contiguous(shape, p.layout.dtype) for p in outs]
-        sums = Layout.contiguous(n.type.shape, outs[0].layout.dtype)
-        matrices = op.matrices([p.layout for p in ab], sums)
-        ins = tuple(p.layout for p in more)
+        over = [_seen(p.layout, shape) for p in outs]
+        sums = _seen(outs[0].layout, n.type.shape)
+        own = len(n.args) - 2
+        ins = tuple(op.beside(p.layout) if i < own else p.layout for i, p in enumerate(more))
+        factors = [p.layout for p in ab]
         try:
-            launch = plan_matmul(*matrices, sums, Epilogue(tuple(exprs), ins, tuple(over)))
+            launch = op.plan_sums(factors, sums, Epilogue(tuple(exprs), ins, tuple(over)))
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
-            launch = plan_matmul(*matrices, sums)
+            launch = op.plan_sums(factors, sums)
             self.steps.append(Entry(launch, outs[0], ab, op, str(op)))
             launch = plan_fused(exprs, [over[0], *ins], over).launch
             ins = [*outs[1:], outs[0], *more]
@@ -499,6 +498,11 @@ class Program:
             if isinstance(s, Entry):
                 lines.extend(f"       {text}" for text in s.loops)
         return "\n".join([*lines, f"arena {self.arena_bytes} bytes"])
+
+
+def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
+    """What lies at x seen with another shape, which a contiguous value may be."""
+    return x if x.shape == shape else Layout.contiguous(shape, x.dtype)
 
 
 def _may_fail(group: Group) -> bool:

@@ -11,37 +11,35 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
-from weft.core.op import Onnx, Op, sample
+from weft.core.op import Onnx, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.kinds import by_parts
+from weft.ops.kinds import Summing, by_parts
 from weft.ops.reduce import sum_to
 from weft.ops.view import reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 
-class Product(Op, abstract=True):
-    """y[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], k in increasing order, then + bias
-
-    A compiled program lets its kernel compute what follows on each element: `product`.
-    """
+class Product(Summing, abstract=True):
+    """y[..., m, n] = sum over k of a[..., m, k] b[..., k, n], k in increasing order, then + bias"""
 
     def matrices(self, ins: list[Layout], out: Layout) -> tuple[Layout, Layout]:
         """a and b as they lie under out's batch dims."""
         raise NotImplementedError
 
-    def ending(self, result: S.Expr, *bias: S.Expr) -> S.Expr:
-        """The value of an element whose sum is `result`; `bias` are the operands after a and b."""
-        return S.Scalar("add", (result, *bias)) if bias else result
+    def plan_sums(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> Launch:
+        return kernels.plan_matmul(*self.matrices(ins, out), out, epilogue)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         end = None
         if len(ins) > 2:
             args = [S.Arg(i, dt.from_np(out.dtype)) for i in range(len(ins) - 1)]
             end = kernels.Epilogue((self.ending(*args),), tuple(ins[2:]), (out,))
-        return kernels.plan_matmul(*self.matrices(ins, out), out, end)
+        return self.plan_sums(ins, out, end)
 
 
 class MatMul(Product):

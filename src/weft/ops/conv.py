@@ -24,7 +24,7 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import Summing, by_loop
 from weft.ops.reduce import sum
 from weft.ops.view import expand, narrow, reshape, unsqueeze
 from weft.runtime.native import Launch
@@ -88,7 +88,7 @@ def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
         raise RuntimeError(f"conv: bias must be {Type((channels,), dtype)}, got {bias[0]}")
 
 
-class Conv2d(ConvOp):
+class Conv2d(ConvOp, Summing):
     """y = the windows of x times w, plus bias"""
 
     def type(self, x: Type, w: Type, *bias: Type) -> Type:
@@ -102,6 +102,14 @@ class Conv2d(ConvOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
         return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=bias)
+
+    def beside(self, bias: Layout) -> Layout:
+        return Layout((*bias.shape, 1, 1), (*bias.strides, 0, 0), bias.dtype)
+
+    def plan_sums(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> Launch:
+        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, epilogue=epilogue)
 
     def makes_channels_last(self, x: Type, w: Type, *bias: Type) -> bool:
         return kernels.fills_vectors(w.shape[0] // self.groups, x.dtype)

@@ -4,6 +4,7 @@ Elementwise   one scalar expression, broadcast over the operands
 Reduce        combine the elements along some dims
 View          the same memory seen with another shape, strides or offset
 Create        a value from attributes alone
+Summing       sums of products, whose kernel can go on with each element
 """
 
 from __future__ import annotations
@@ -117,6 +118,27 @@ class Create(Op, abstract=True):
 
     def vmap(self, size: int, dims: tuple) -> tuple[Any, None]:
         return apply(self), None
+
+
+class Summing(Op, abstract=True):
+    """Each element is a sum of products of the first two operands, then + bias.
+
+    A compiled program lets the kernel compute what follows on each element: an epilogue.
+    """
+
+    def ending(self, result: S.Expr, *bias: S.Expr) -> S.Expr:
+        """The value of an element whose sum is `result`; `bias` are the operands after the two."""
+        return S.Scalar("add", (result, *bias)) if bias else result
+
+    def beside(self, bias: Layout) -> Layout:
+        """An operand after the two, as it broadcasts to the result."""
+        return bias
+
+    def plan_sums(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> Launch:
+        """The sums alone, or with an epilogue; ValueError where there is no kernel for it."""
+        raise NotImplementedError
 
 
 def in_parts(self: Op, *xs: np.ndarray) -> np.ndarray:

@@ -25,7 +25,9 @@ def channels_last(g: Graph, groups: list[Group]) -> set[int]:
         if group.reduce is not None or not all(id(n) in free for n in group.wanted):
             continue
         n = group.wanted[0] if group.wanted else group.nodes[0]
-        if group.is_loop:
+        if group.product is not None:
+            made = group.product.type.shape == n.type.shape and _makes(group.product, found)
+        elif group.is_loop:
             like = (a for m in group.nodes for a in m.args if isinstance(a, Node))
             made = any(id(a) in found and a.type.shape == n.type.shape for a in like)
         else:

@@ -73,7 +73,7 @@ def plan_conv2d(
     """out = conv2d(x, w) (+ bias); ins = (x, w) or (x, w, bias).
 
     `padding` is (top, left): the rest follows from out's size, so it may be uneven. An epilogue's
-    operands and results are images, or (Co,) numbers, its ins (x, w, *further outputs, *operands);
+    operands broadcast to its results, which are images; ins (x, w, *further outputs, *operands);
     ValueError where there is none: it wants vectors of channels, and images channels last.
     """
     check("conv2d", x, w, out, stride, padding, dilation, groups)

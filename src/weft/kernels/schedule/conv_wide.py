@@ -201,9 +201,7 @@ def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, 
 
 
 def pixels_by_channels(a: Layout) -> Layout:
-    """An operand of images (N, C, H, W), as one of (N, H, W, C); one of (C,) as it is."""
-    if len(a.shape) == 1:
-        return a
+    """An operand that broadcasts to images (N, C, H, W), as one of (N, H, W, C)."""
     lead = 4 - len(a.shape)
     shape, strides = (1,) * lead + a.shape, (0,) * lead + a.strides
     order = (0, 2, 3, 1)
