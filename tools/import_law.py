@@ -38,6 +38,7 @@ FACES = {
     "linalg": "torch.linalg",
     "special": "torch.special",
     "nested": "torch.nested",
+    "stored": "dtypes that are kept and cast only, and their tensors",
     "sparse": "torch.sparse, and the tensors of sparse layouts, which are Tensors",
     "profiler": "torch.profiler, over what compile/ and kernels/ measure",
     "methods": "gives Tensor the rooms' functions and autograd's as methods",

@@ -21,6 +21,7 @@ BUDGETS = {
     "ops": 18000,  # from 4,500: hundreds of torch's names, with its words for mistakes
     "tensor": 600,
     "nested": 300,  # new: torch.nested
+    "stored": 300,  # new: float8 and wide unsigned ints, kept and cast
     "sparse": 1200,  # new: tensors of sparse layouts, torch.sparse
     "methods": 500,  # new: Tensor's methods, one list a room
     "autograd": 2800,  # from 1,000: func transforms, gradcheck, hooks, checkpoint

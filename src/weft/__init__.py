@@ -212,6 +212,7 @@ _HOMES = {
     "ops.conv_transpose": "conv_transpose3d",
     "ops.lowrank": "pca_lowrank svd_lowrank",
     "ops.memory_view": "eig lstsq matrix_rank resize_as_ solve symeig",
+    "stored": "float8_e4m3fn float8_e5m2 uint16 uint32 uint64",
     "ops.storage": "BFloat16Storage BoolStorage ByteStorage CharStorage ComplexDoubleStorage "
     "ComplexFloatStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage "
     "ShortStorage TypedStorage UntypedStorage",

@@ -19,6 +19,7 @@ class dtype:
     """One element type.  Singletons: compare with `is`."""
 
     __slots__ = ("name", "np", "itemsize", "category", "is_signed", "short", "spelled")
+    tensors: type | None = None  # the class of its tensors, where that is not Tensor
 
     def __init__(
         self, name: str, np_dtype: object, category: builtins.int, short: str, spelled: str
@@ -27,7 +28,7 @@ class dtype:
         self.np = np.dtype(np_dtype)  # type: ignore[call-overload]
         self.itemsize = self.np.itemsize
         self.category = category
-        self.is_signed = name not in ("uint8", "bool")
+        self.is_signed = not name.startswith("uint") and name != "bool"
         self.short = short  # as the graph's text prints it: f32, i64, b1
         self.spelled = spelled  # as torch's messages spell it
 
@@ -81,8 +82,18 @@ BY_SHORT = {d.short: d for d in BY_NAME.values()}
 _BY_NP = {d.np: d for d in BY_NAME.values()}
 
 
+_KEPT: dict[str, dtype] = {}
+
+
+def keep(*stored: dtype) -> None:
+    """Dtypes in which nothing computes (stored.py): NumPy's arrays of them are known."""
+    for d in stored:
+        _KEPT[d.name] = d
+        _BY_NP[d.np] = d
+
+
 def _by_name(name: str) -> dtype:
-    return BY_NAME[name]
+    return BY_NAME.get(name) or _KEPT[name]
 
 
 def from_np(np_dtype: np.dtype) -> dtype:

@@ -156,6 +156,9 @@ def _call_maker(native: Callable, public: Callable, args: tuple, kw: dict) -> An
     """`call` of a function that makes tensors: modes are asked, objects are not."""
     if state.modes and state.overrides != NONE:
         return ask(public, [], args, kw)
+    for v in kw.values():
+        if type(v) in layouts:  # a dtype that is only kept
+            return layouts[type(v)](native, public, args, kw)
     return native(*args, **kw)
 
 

@@ -50,7 +50,7 @@ def from_numpy(a: np.ndarray) -> Any:
     """A tensor over the array's own memory."""
     if not isinstance(a, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(a).__name__})")
-    dt.from_np(a.dtype)
+    d = dt.from_np(a.dtype)
     if a.dtype.byteorder == ">":
         raise ValueError("from_numpy: the array's byte order is not this machine's")
     if any(s < 0 for s in a.strides):
@@ -63,7 +63,10 @@ def from_numpy(a: np.ndarray) -> Any:
         raise ValueError("from_numpy: the array's strides are not multiples of its item size")
     if a.ctypes.data % a.itemsize:
         raise ValueError("from_numpy: the array's memory is not aligned to its item size")
-    return wrap(a)
+    y = wrap(a)
+    if d.tensors is not None:
+        y.__class__ = d.tensors
+    return y
 
 
 def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Any:

@@ -36,12 +36,7 @@ def _by_name(name: str) -> AbsentDtype:
 
 
 complex32 = chalf = AbsentDtype("complex32", np.uint32, is_complex=True)
-uint16 = AbsentDtype("uint16", np.uint16)
-uint32 = AbsentDtype("uint32", np.uint32)
-uint64 = AbsentDtype("uint64", np.uint64)
-float8_e4m3fn = AbsentDtype("float8_e4m3fn", ml_dtypes.float8_e4m3fn)
 float8_e4m3fnuz = AbsentDtype("float8_e4m3fnuz", ml_dtypes.float8_e4m3fnuz)
-float8_e5m2 = AbsentDtype("float8_e5m2", ml_dtypes.float8_e5m2)
 float8_e5m2fnuz = AbsentDtype("float8_e5m2fnuz", ml_dtypes.float8_e5m2fnuz)
 float8_e8m0fnu = AbsentDtype("float8_e8m0fnu", ml_dtypes.float8_e8m0fnu)
 float4_e2m1fn_x2 = AbsentDtype("float4_e2m1fn_x2", np.uint8)
