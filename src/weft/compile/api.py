@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
-from weft.compile.generalise import synthesize
+from weft.compile.generalise import may_follow, synthesize
 from weft.compile.program import ARENA, Program
-from weft.compile.record import Session, TrieNode, run_eagerly
+from weft.compile.record import PASS, Session, TrieNode, run_eagerly
 from weft.compile.replay import Replays, Watch
 from weft.core import config
 from weft.core.graph import Node
@@ -21,6 +21,9 @@ from weft.kernels.layout import Layout
 from weft.runtime.random import default_generator
 
 _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
+_MAX_SIZES = 10_000
+_MAX_DERIVED = 300_000  # ops of paths for sizes that were not recorded
+PLANNING = 1.2e-4  # seconds an op that a path of another size takes to make and plan, about
 _LIVE_SETS = 3  # programs of one segment for different results held, before one gives them all
 
 
@@ -140,6 +143,10 @@ class CompiledFunction:
         self._root = TrieNode(None, None, (), None)
         self._recorded = 0
         self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
+        self.stats["eager_calls"] = 0
+        self._length = 0  # ops of the last recorded call
+        self._spent: dict[tuple, float] = {}  # seconds of eager calls, by size
+        self._derived = 0
         self._replays = Replays(fn, self.stats) if replay else None
 
     def __call__(self, *args: Any, **kw: Any) -> Any:
@@ -160,7 +167,8 @@ class CompiledFunction:
 
     def _match(self, args: tuple, kw: dict, watch: Watch | None) -> Any:
         """Run the function's Python, its ops matched."""
-        session = Session(self._root, self._program_of, synthesize)
+        session = Session(self._root, self._program_of, self._other_size)
+        start = time.perf_counter()
         if watch is not None:
             session.updates = []
         state.recorder = session
@@ -176,10 +184,38 @@ class CompiledFunction:
             self.stats["recorded_ops"] += session.recorded
             self.stats["other_sizes"] += session.synthesized
             self._recorded += session.recorded
+            if session.recorded:
+                self._length = session.cursor.depth + 1
+            if session.passing is not None:
+                self.stats["eager_calls"] += 1
+                cursor, key = session.passing
+                self._note_spent((id(cursor), key), time.perf_counter() - start)
+            if self._derived > _MAX_DERIVED:
+                self._root.drop_derived()
+                self._derived = 0
             if self._recorded > _MAX_OPS:
                 self._root = TrieNode(None, None, (), None)
                 self._recorded = 0
         return result
+
+    def _other_size(self, cursor: TrieNode, key: tuple, outside: list[Layout]) -> Any:
+        """The path for a size that was not recorded; or PASS: run eagerly for now; or None: record.
+
+        Making and planning a path takes longer than a small model's eager step.  It is done when
+        the eager steps at this size have together taken as long: a size that comes once costs no
+        more than in eager, one that comes again and again at most twice its planning.
+        """
+        ops = max(self._length - cursor.depth, 1)
+        if self._spent.get((id(cursor), key), 0.0) < ops * PLANNING:
+            return PASS if may_follow(cursor, key) else None
+        found = synthesize(cursor, key, outside)
+        self._derived += ops * (found is not None)
+        return found
+
+    def _note_spent(self, size: tuple, seconds: float) -> None:
+        if len(self._spent) > _MAX_SIZES:
+            self._spent.clear()
+        self._spent[size] = self._spent.get(size, 0.0) + seconds
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)

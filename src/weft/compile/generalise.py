@@ -1,8 +1,10 @@
-"""Sizes that were never recorded: a path of the trie for a third batch size, from two known ones.
+"""Sizes that were never recorded: a path of the trie for a new batch or length, from known ones.
 
-A loop over batches of 64 meets a last batch of 32, and a language model meets every length.  Two
-recorded paths that are the same but for integers (shapes, slice ends) differ by one parameter; a
-third call that fits between them gets a path of its own by interpolation, without being recorded.
+A loop over batches of 64 meets a last batch of 32, and a language model meets every length.  Two or
+three recorded paths that are the same but for integers (shapes, slice ends) tell how these follow
+from the few that vary independently, the *symbols*: a multiple of one, of the product of two, an
+affine function of one or two.  A call of another size gets a path of its own by these formulas,
+without being recorded.
 
 The guess is checked before it is used: the type of every result is inferred from its operands'
 types, so a ghost never has a wrong shape, and matching goes on op by op, so a program that
@@ -11,6 +13,7 @@ branches differently at this size forks as always.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import fields
 from typing import Any
 
@@ -22,71 +25,160 @@ from weft.kernels.layout import Layout
 from weft.ops.dispatch import NUMBERS
 
 _LONGEST = 20_000  # ops of a path; a longer one is recorded instead
+_CASES = 4  # recorded paths that a new one is compared with
 
 
 class _Differs(Exception):
     """Two keys are not one at two sizes."""
 
 
-class _Line:
-    """The parameter: its values in two known cases and in the wanted one."""
+class _Symbols:
+    """The sizes that vary independently: their values in the known cases and in the wanted one."""
 
-    def __init__(self) -> None:
-        self.first: tuple[int, int] | None = None  # p, q
-        self.wanted = 0
+    def __init__(self, cases: int) -> None:
+        self.cases = cases
+        self.known: list[tuple[int, ...]] = []
+        self.wanted: list[int] = []
+        self._found: dict[tuple[int, ...], int] = {}
+        self._parts: dict[tuple[int, ...], _Symbols] = {}
 
-    def fix(self, p: int, q: int, r: int) -> None:
-        if self.first is None:
-            self.first, self.wanted = (p, q), r
+    def of(self, chosen: tuple[int, ...]) -> _Symbols:
+        """The same sizes, seen in some of the known cases."""
+        if len(chosen) == self.cases:
+            return self
+        found = self._parts.get(chosen)
+        if found is None:
+            found = self._parts[chosen] = _Symbols(len(chosen))
+            found.known = [tuple(x[i] for i in chosen) for x in self.known]
+            found.wanted = self.wanted
+        return found
 
-    def at(self, u: int, v: int) -> int:
-        """The integer that is u and v in the known cases."""
-        if u == v:
-            return u
-        if self.first is None:
-            raise _Differs
-        p, q = self.first
-        value, rest = divmod((v - u) * (self.wanted - p), q - p)
-        if rest:
-            raise _Differs
-        return u + value
+    def learn(self, values: tuple[int, ...], wanted: int) -> None:
+        """An integer of the key: explained by the symbols, or a symbol itself."""
+        if len(set(values)) == 1:
+            if values[0] != wanted:  # it never varied before
+                raise _Differs
+            return
+        try:
+            explained = self._follow(values) == wanted
+        except _Differs:
+            explained = False
+        if not explained:
+            self.known.append(values)
+            self.wanted.append(wanted)
+
+    def at(self, values: tuple[int, ...]) -> int:
+        """The integer that has these values in the known cases."""
+        if len(set(values)) == 1:
+            return values[0]
+        found = self._found.get(values)
+        if found is None:
+            found = self._found[values] = self._follow(values)
+        return found
+
+    def _follow(self, values: tuple[int, ...]) -> int:
+        """By the simplest formula that explains all known cases."""
+        alone = list(zip(self.known, self.wanted, strict=True))
+        products = [
+            (tuple(a * b for a, b in zip(x, y, strict=True)), p * q)
+            for i, (x, p) in enumerate(alone)
+            for y, q in alone[i:]
+        ]
+        for x, wanted in (*alone, *products):  # k x
+            k, rest = divmod(values[0], x[0]) if x[0] else (0, 1)
+            if not rest and all(k * a == v for a, v in zip(x, values, strict=True)):
+                return k * wanted
+        for slope in (1, None):  # x + c, then k x + c
+            for x, wanted in (*alone, *products):
+                line = _line(x, values, slope)
+                if line is not None:
+                    return line[0] * wanted + line[1]
+        for i, (x, p) in enumerate(alone):  # j x + k y + c
+            for y, q in alone[i + 1 :]:
+                plane = _plane(x, y, values)
+                if plane is not None:
+                    return plane[0] * p + plane[1] * q + plane[2]
+        raise _Differs
+
+
+def _line(x: tuple, values: tuple, slope: int | None) -> tuple[int, int] | None:
+    """(k, c) with k x + c = values."""
+    if len(set(x)) == 1:
+        return None
+    i = next(i for i, a in enumerate(x) if a != x[0])
+    k, rest = divmod(values[i] - values[0], x[i] - x[0])
+    c = values[0] - k * x[0]
+    fits = not rest and slope in (None, k) and k != 0
+    return (k, c) if fits and all(k * a + c == v for a, v in zip(x, values, strict=True)) else None
+
+
+def _plane(x: tuple, y: tuple, values: tuple) -> tuple[int, int, int] | None:
+    """(j, k, c) with j x + k y + c = values, from three cases at least."""
+    if len(values) < 3:
+        return None
+    (x0, x1, x2), (y0, y1, y2), (v0, v1, v2) = x[:3], y[:3], values[:3]
+    a, b, c, d = x1 - x0, y1 - y0, x2 - x0, y2 - y0
+    det = a * d - b * c
+    if not det:
+        return None
+    j, rest_j = divmod((v1 - v0) * d - b * (v2 - v0), det)
+    k, rest_k = divmod(a * (v2 - v0) - (v1 - v0) * c, det)
+    at = v0 - j * x0 - k * y0
+    fits = all(j * p + k * q + at == v for p, q, v in zip(x, y, values, strict=True))
+    return (j, k, at) if fits and not rest_j and not rest_k else None
 
 
 def synthesize(cursor: TrieNode, key: tuple, outside: list[Layout]) -> TrieNode | None:
-    """A child of `cursor` for `key`, with what follows, interpolated from two children; or None."""
-    known = list(cursor.children.items())[-4:]
-    for i, (key1, one) in enumerate(known):
-        for key2, two in known[i + 1 :]:
-            line = _Line()
-            try:
-                _align(key1, key2, key, line)
-                if line.first is None or _key(key1, key2, line) != key:
-                    continue
-                return _grow(cursor, key, one, two, line, list(outside))
-            except _Differs:
-                continue
+    """A child of `cursor` for `key`, with what follows, from recorded children; or None."""
+    for known in _bases(cursor):
+        symbols = _understood(key, [k for k, _ in known])
+        if symbols is None:
+            continue
+        try:
+            return _grow(cursor, key, [node for _, node in known], symbols, list(outside))
+        except _Differs:
+            continue
     return None
 
 
-def _align(a: Any, b: Any, wanted: Any, line: _Line) -> None:
-    """Find the first integer that differs between the known cases."""
-    for x, y, z in _leaves(a, b, wanted):
-        if x != y:
-            line.fix(x, y, z)
-            return
+def may_follow(cursor: TrieNode, key: tuple) -> bool:
+    """Whether recorded children explain the key."""
+    return any(_understood(key, [k for k, _ in known]) is not None for known in _bases(cursor))
 
 
-def _leaves(a: Any, b: Any, c: Any) -> list[tuple[int, int, int]]:
-    if type(a) is not type(b) or type(a) is not type(c):
+def _bases(cursor: TrieNode) -> list[list[tuple[tuple, TrieNode]]]:
+    """Sets of recorded children to start from: all of the last four, then pairs."""
+    known = [(k, n) for k, n in cursor.children.items() if not n.derived][-_CASES:]
+    pairs = [list(p) for p in itertools.combinations(known, 2)]
+    triples = [list(p) for p in itertools.combinations(known, 3)]
+    return [b for b in (known, *triples, *pairs) if len(b) > 1]
+
+
+def _understood(key: tuple, known: list[tuple]) -> _Symbols | None:
+    """The symbols by which `key` follows from known ones, or None."""
+    symbols = _Symbols(len(known))
+    try:
+        for values in _leaves((*known, key)):
+            symbols.learn(values[:-1], values[-1])
+        fits = symbols.known and _fit(tuple(known), symbols) == key
+    except _Differs:
+        return None
+    return symbols if fits else None
+
+
+def _leaves(cases: tuple) -> list[tuple[int, ...]]:
+    """The integers of things alike, case by case."""
+    first = cases[0]
+    if any(type(x) is not type(first) for x in cases):
         raise _Differs
-    if isinstance(a, tuple):
-        if not len(a) == len(b) == len(c):
+    if isinstance(first, tuple):
+        if any(len(x) != len(first) for x in cases):
             raise _Differs
-        return [leaf for t in zip(a, b, c, strict=True) for leaf in _leaves(*t)]
-    if isinstance(a, Op):
-        return _leaves(_values(a), _values(b), _values(c))
-    if isinstance(a, int) and not isinstance(a, bool):
-        return [(a, b, c)]
+        return [leaf for parts in zip(*cases, strict=True) for leaf in _leaves(parts)]
+    if isinstance(first, Op):
+        return _leaves(tuple(_values(x) for x in cases))
+    if isinstance(first, int) and not isinstance(first, bool):
+        return [cases]
     return []
 
 
@@ -94,29 +186,31 @@ def _values(op: Op) -> tuple:
     return tuple(getattr(op, f.name) for f in fields(op))
 
 
-def _key(a: Any, b: Any, line: _Line) -> Any:
+def _fit(cases: tuple, symbols: _Symbols) -> Any:
     """The value at the wanted size; _Differs when more than integers differ."""
-    if a is b:
-        return a
-    if type(a) is not type(b):
+    first = cases[0]
+    if all(x is first for x in cases):
+        return first
+    kind = type(first)
+    if any(type(x) is not kind for x in cases):
         raise _Differs
-    if isinstance(a, tuple):
-        if len(a) != len(b):
+    if isinstance(first, tuple):
+        if any(len(x) != len(first) for x in cases):
             raise _Differs
-        return tuple(_key(x, y, line) for x, y in zip(a, b, strict=True))
-    if isinstance(a, Op):
-        return type(a)(*_key(_values(a), _values(b), line))
-    if isinstance(a, int) and not isinstance(a, bool):
-        return line.at(a, b)
-    if a == b:
-        return a
+        return tuple(_fit(parts, symbols) for parts in zip(*cases, strict=True))
+    if isinstance(first, Op):
+        return kind(*_fit(tuple(_values(x) for x in cases), symbols))
+    if isinstance(first, int) and not isinstance(first, bool):
+        return symbols.at(cases)
+    if all(x == first for x in cases):
+        return first
     raise _Differs
 
 
 def _grow(
-    cursor: TrieNode, key: tuple, one: TrieNode, two: TrieNode, line: _Line, outside: list[Layout]
+    cursor: TrieNode, key: tuple, known: list[TrieNode], symbols: _Symbols, outside: list[Layout]
 ) -> TrieNode:
-    """The subtree that `one` and `two` have in common, at the wanted size."""
+    """The subtree that the known nodes have in common, at the wanted size."""
     results: dict[int, Layout] = {}
     metas: dict[int, Meta] = {}
     for n in cursor.path(0):
@@ -125,41 +219,54 @@ def _grow(
             results[n.depth] = Layout(m.shape, m.strides, m.dtype.np)
             metas[n.depth] = m
     top = None
-    stack = [(cursor, key, one, two)]
+    stack = [(cursor, key, known, symbols)]
     made: list[tuple[TrieNode, tuple, TrieNode]] = []
     while stack:
-        parent, k, a, b = stack.pop()
+        parent, k, cases, symbols = stack.pop()
         if len(made) > _LONGEST:
             raise _Differs
-        node = _node(parent, k, a, b, outside, results, metas)
+        node = _node(parent, k, cases, outside, results, metas)
         made.append((parent, k, node))
         top = top or node
-        pairs = _pairs(a, b, line)
-        if len(pairs) > 1:  # a fork: what is known below it is found again by matching
+        following = _following(cases, symbols)
+        if len(following) > 1:  # a fork: what is known below it is found again by matching
             continue
-        stack.extend((node, pair[0], pair[1], pair[2]) for pair in pairs)
+        stack.extend((node, *how) for how in following)
     for parent, k, node in made:  # nothing was changed until all of it held
         parent.children[k] = node
     assert top is not None
     return top
 
 
-def _pairs(a: TrieNode, b: TrieNode, line: _Line) -> list[tuple[tuple, TrieNode, TrieNode]]:
-    found = []
-    for key1, one in a.children.items():
-        for key2, two in b.children.items():
-            try:
-                found.append((_key(key1, key2, line), one, two))
-            except _Differs:
-                continue
-    return found
+def _following(
+    cases: list[TrieNode], symbols: _Symbols
+) -> list[tuple[tuple, list[TrieNode], _Symbols]]:
+    """The calls that come next in all known cases, and their key at the wanted size.
+
+    Where not all go on alike, as many as do: a first step makes an optimizer's state.
+    """
+    count = len(cases)
+    for size in range(count, 1, -1):
+        found: list[tuple[tuple, list[TrieNode], _Symbols]] = []
+        for chosen in itertools.combinations(range(count), size):
+            part = symbols.of(chosen)
+            for ways in itertools.product(*(cases[i].children.items() for i in chosen)):
+                try:
+                    fitted = _fit(tuple(k for k, _ in ways), part)
+                except _Differs:
+                    continue
+                found.append((fitted, [n for _, n in ways], part))
+                if len(found) > 1:
+                    return found
+        if found:
+            return found
+    return []
 
 
 def _node(
     parent: TrieNode,
     key: tuple,
-    one: TrieNode,
-    two: TrieNode,
+    cases: list[TrieNode],
     outside: list[Layout],
     results: dict[int, Layout],
     metas: dict[int, Meta],
@@ -178,19 +285,19 @@ def _node(
     if op is WRITE:
         node = TrieNode(parent, op, tuple(refs), None)
     else:
-        meta = _meta(op, refs, one, two, outside, results, metas)
+        meta = _meta(op, refs, cases, outside, results, metas)
         node = TrieNode(parent, op, tuple(refs), meta)
         results[node.depth] = Layout(meta.shape, meta.strides, meta.dtype.np)
         metas[node.depth] = meta
-    node.line = one.line
+    node.line = cases[0].line
+    node.derived = True
     return node
 
 
 def _meta(
     op: Op,
     refs: list,
-    one: TrieNode,
-    two: TrieNode,
+    cases: list[TrieNode],
     outside: list[Layout],
     results: dict[int, Layout],
     metas: dict[int, Meta],
@@ -204,12 +311,13 @@ def _meta(
         t = op.type(*types)
     except (RuntimeError, ValueError, IndexError, TypeError):
         raise _Differs from None
-    assert one.meta is not None and two.meta is not None
-    if any(not isinstance(n, int) or n < 0 for n in t.shape) or t.dtype is not one.meta.dtype:
+    given = [n.meta for n in cases if n.meta is not None]
+    assert len(given) == len(cases)
+    if any(not isinstance(n, int) or n < 0 for n in t.shape) or t.dtype is not given[0].dtype:
         raise _Differs
     view = op.layout(layouts[0]) if op.is_view else None  # type: ignore[attr-defined]
     is_view = view is not None
-    if not is_view == one.meta.view == two.meta.view:
+    if any(m.view != is_view for m in given):
         raise _Differs
     if view is None:
         return meta_of(t.shape, contiguous_strides(t.shape), t.dtype, view=False, offset=0)

@@ -30,6 +30,7 @@ from weft.ops.dispatch import NUMBERS
 from weft.runtime import native
 
 WRITE = "write"
+PASS: Any = object()  # a size for which the call shall run eagerly, unrecorded
 _UNHELD = 3  # references to a ghost nobody holds: the list, a loop's variable, getrefcount's own
 
 
@@ -50,7 +51,8 @@ class TrieNode:
     """A recorded call: an op (or a write), its operands, what it gave, and what came next."""
 
     __slots__ = (
-        "args", "children", "depth", "jumps", "line", "meta", "numbers", "op", "parent", "programs"
+        "args", "children", "depth", "derived", "jumps", "line", "meta", "numbers", "op", "parent",
+        "programs",
     )  # fmt: skip
 
     def __init__(self, parent: TrieNode | None, op: Any, args: tuple, meta: Meta | None) -> None:
@@ -61,6 +63,7 @@ class TrieNode:
         self.args = args
         self.meta = meta
         self.line: str | None = None
+        self.derived = False  # for a size that was not recorded (compile/generalise.py)
         self.children: dict[tuple, TrieNode] = {}
         self.programs: dict[tuple, Any] = {}
         self.jumps: dict[tuple, Any] = {}  # see compile/repeat.py
@@ -68,6 +71,15 @@ class TrieNode:
     def numbers_after(self) -> int:
         """How many Python numbers the path has met, this call's own among them."""
         return self.numbers + sum(r in NUMBERS for r in self.args)
+
+    def drop_derived(self) -> None:
+        """Forget the paths below this node that were not recorded."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            node.jumps = {k: j for k, j in node.jumps.items() if not j.end.derived}
+            node.children = {k: c for k, c in node.children.items() if not c.derived}
+            stack.extend(node.children.values())
 
     def path(self, start: int) -> list[TrieNode]:
         """The nodes from depth `start` to this one."""
@@ -146,6 +158,7 @@ class Session:
     def __init__(self, root: TrieNode, program_of: Any, synthesize: Any = None) -> None:
         self.synthesize = synthesize or (lambda *_: None)
         self.synthesized = 0
+        self.passing: Any = None  # where this call left the trie to run eagerly, unrecorded
         self.cursor = root
         self.matching = True
         self.start = 0  # depth of the segment's first op
@@ -213,6 +226,8 @@ class Session:
             offset = (native.address(y._a) - native.address(x._a)) // y._a.itemsize
             if x._ghost is not None and x._ghost.session is self:
                 offset += x._ghost.offset
+        if self.passing is not None:
+            return y
         meta = Meta(y._a, view=is_view, offset=offset)
         node = self._append(key, op, meta)
         # the handle holds the value, not the ghost: what nobody holds is freed, as in eager
@@ -271,7 +286,8 @@ class Session:
             self._leave_trie()
             self.ghosts.append(None)
         np.copyto(t._a, value._a)
-        self._append(key, WRITE, None)
+        if self.passing is None:
+            self._append(key, WRITE, None)
 
     def promise_write(self, t: Handle) -> None:
         """Whoever reads this memory from now on must wait for the write."""
@@ -367,6 +383,9 @@ class Session:
         known = self.outside[: len(self.outside) - new]
         arrays = [t._ghost.array if t._ghost.__class__ is Pending else t._a for t in known]
         found = self.synthesize(self.cursor, key, [Layout.of(a) for a in arrays])
+        if found is PASS:
+            self.passing = (self.cursor, key)
+            return None
         self.synthesized += found is not None
         return found
 
@@ -377,6 +396,8 @@ class Session:
         path = self.cursor.path(self.start)
         self.start = self.cursor.depth + 1
         run_eagerly(self, path)
+        if self.passing is not None and state.recorder is self:
+            state.recorder = None
 
     def give_up(self) -> None:
         """The program failed: run its ops one by one, which raises what eager raises."""
@@ -386,6 +407,10 @@ class Session:
         args = tuple(r[0] if isinstance(r, tuple) else r for r in key[1:])
         node = TrieNode(self.cursor, op, args, meta)
         node.line = user_line()
+        above: TrieNode | None = self.cursor
+        while above is not None and above.derived:  # recorded after all: later sizes learn from it
+            above.derived = False
+            above = above.parent
         self.cursor.children[key] = node
         self.cursor = node
         self.recorded += 1
