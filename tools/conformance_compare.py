@@ -90,8 +90,14 @@ def numpy_of(x: Any) -> np.ndarray:
 
 
 def tensor_to_weft(x: Any) -> Any:
+    if x.layout is torch.sparse_coo:
+        made = weft.sparse_coo_tensor(
+            weft.from_numpy(numpy_of(x._indices())), weft.from_numpy(numpy_of(x._values())),
+            tuple(x.shape),
+        )  # fmt: skip
+        return made.coalesce() if x.is_coalesced() else made
     if x.layout is not torch.strided or x.is_quantized or not hasattr(weft, str(x.dtype)[6:]):
-        raise Missing(f"no {x.dtype} {x.layout} tensors")
+        raise Missing(f"Weft has no {x.dtype} {x.layout} tensors")
     bare = x.detach()
     alone = bare.untyped_storage().nbytes() == bare.numel() * bare.element_size()
     if bare.is_contiguous() and alone:
@@ -173,6 +179,10 @@ def compare_tensors(ours: Any, theirs: Any, values: bool, where: str) -> None:
         raise Differs(f"dtype {ours.dtype} for {theirs.dtype}{where}")
     if tuple(ours.shape) != tuple(theirs.shape):
         raise Differs(f"shape {tuple(ours.shape)} for {tuple(theirs.shape)}{where}")
+    if theirs.layout is not torch.strided:
+        if str(ours.layout)[6:] != str(theirs.layout)[6:]:
+            raise Differs(f"layout {ours.layout} for {theirs.layout}{where}")
+        ours, theirs = ours.to_dense(), theirs.to_dense()
     if not values or theirs.numel() == 0:
         return
     a = ours.detach().to(weft.float32) if name == "bfloat16" else ours.detach()
@@ -199,6 +209,8 @@ def compare_aliasing(ours: Any, theirs: Any, args: Any, weft_args: Any) -> None:
         if b.layout is not torch.strided or b.numel() == 0:
             continue
         place = b.untyped_storage().data_ptr()
+        if not isinstance(a, weft.Tensor) or str(a.layout)[6:] != "strided":
+            continue
         mine = a.detach().numpy()
         for x, y in zip(given, given_weft, strict=False):
             if x.layout is not torch.strided or x.numel() == 0 or x.is_quantized:
@@ -296,6 +308,8 @@ def short(sample: Any) -> str:
 
     def say(x: Any) -> str:
         if isinstance(x, torch.Tensor):
+            if x.layout is not torch.strided:
+                return f"{str(x.dtype)[6:]}{list(x.shape)} {str(x.layout)[6:]}"
             odd = "" if x.is_contiguous() else f", strides {list(x.stride())}"
             return f"{str(x.dtype)[6:]}{list(x.shape)}{odd}"
         if isinstance(x, list | tuple):
@@ -357,15 +371,15 @@ class Tally:
 
     def finish(self, judge_all: Callable[[], None], seconds: float) -> dict[str, Any]:
         """The result of `judge_all()`, which may take so long."""
-        signal.signal(signal.SIGALRM, _on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.signal(signal.SIGPROF, _on_alarm)  # of this process's own time
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             judge_all()
         except TimeUp:
             self.result["samples"] += 1
             self.result["failures"].append(["", "", f"more than {seconds:.0f} s"])
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         r = self.result
         if r["samples"] and self.lacking == r["samples"]:
             return {**r, "state": "missing", "why": r["failures"][0][2], "failures": []}

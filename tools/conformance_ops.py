@@ -165,7 +165,7 @@ def settled(op: Any, sample: Any, mine: Any, theirs: Any, x: Any) -> Any:
 
 
 def nearer(op: Any, sample: Any, mine: Any, theirs: Any) -> bool:
-    """Whether Weft's float results are no farther than torch's from torch's in float64."""
+    """Whether Weft's float results are about as near as torch's to torch's in float64."""
     ours, wanted = leaves(mine, weft.Tensor), leaves(theirs, torch.Tensor)
     if len(ours) != len(wanted) or any(
         tuple(a.shape) != tuple(b.shape) or str(a.dtype)[5:] != str(b.dtype)[6:]
@@ -200,7 +200,7 @@ def nearer(op: Any, sample: Any, mine: Any, theirs: Any) -> bool:
             mine_off, torch_off = (
                 np.abs(v.astype(np.float64) - right) for v in (a.detach().numpy(), numpy_of(b))
             )
-        if not np.max(mine_off, initial=0.0) <= np.max(torch_off, initial=0.0):
+        if not np.max(mine_off, initial=0.0) <= 2 * np.max(torch_off, initial=0.0):
             return False
     return True
 
@@ -345,7 +345,7 @@ def run_all(wanted: str, dtypes: tuple[str, ...], jobs: int) -> list[dict[str, A
                 results.append(message)
             give(connection)
         for process, name, since in list(workers.values()):
-            if name is not None and time.monotonic() - since > 3 * SECONDS:
+            if name is not None and time.monotonic() - since > 10 * SECONDS:
                 process.kill()  # its end of the pipe closes: the loop above sees a crash
     return sorted(results, key=lambda r: r["op"].lower())
 
@@ -412,7 +412,7 @@ def report(results: list[dict[str, Any]]) -> str:
         *(f"- `{p}`: {text}" for p, text in TIES.items()),
         "",
         "A float32 result outside the tolerance passes when it is no farther from torch's own",
-        "result in float64 than torch's float32 result is.",
+        "result in float64 than twice as far as torch's float32 result is.",
         "",
         "Tolerances (relative, absolute): "
         + ", ".join(f"{d} {r:g}, {a:g}" for d, (r, a) in TOLERANCE.items())

@@ -377,7 +377,13 @@ def between(start: Any, end: Any, steps: int, d: dt.dtype) -> np.ndarray:
     return np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))
 
 
-def need_steps(op: str, steps: Any) -> None:
+def need_steps(op: str, steps: Any, start: Any, end: Any) -> None:
+    for name, x in (("start", start), ("end", end)):
+        if hasattr(x, "ndim") and x.ndim:
+            raise RuntimeError(
+                f"{op} only supports 0-dimensional start and end tensors, but got {name} with "
+                f"{x.ndim} dimension(s)."
+            )
     if isinstance(steps, float):
         raise TypeError(f"{op}(): argument 'steps' must be int, not float")
     if steps < 0:
@@ -395,7 +401,7 @@ def linspace(
     out: Any = None,
 ) -> Any:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
-    need_steps("linspace", steps)
+    need_steps("linspace", steps, start, end)
     d = dtype or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     y = wrap(wide.astype(d.np))

@@ -358,6 +358,8 @@ def multilabel_margin_loss(
 def _need_classes(target: Any, reduction: str, weight: Any = None) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
+    if weight is not None and len(shape_of(weight)) != 1:
+        raise ValueError(f"weight must be one-dimensional, got {len(shape_of(weight))} dimensions")
     if dtype_of(target) is not dt.int64:
         raise RuntimeError(f"expected scalar type Long but found {dtype_of(target).spelled}")
 

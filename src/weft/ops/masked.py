@@ -33,6 +33,14 @@ def masked_fill(input: Any, mask: Any, value: Any) -> Any:
         raise RuntimeError(
             f"value cannot be converted to type {dtype_of(input).name} without overflow"
         )
+    if (
+        isinstance(value, Handle)
+        and dtype_of(value).category == dt.COMPLEX
+        and dtype_of(input).category != dt.COMPLEX
+    ):
+        raise RuntimeError(
+            f"value cannot be converted to type {dtype_of(input).name}: it is complex"
+        )
     if not isinstance(value, Handle):
         value = full((), value, dtype=dtype_of(input))
     elif shape_of(value):

@@ -100,8 +100,18 @@ def _chunk_cat(tensors: Any, dim: int, num_chunks: int, *, out: Any = None) -> A
     """Each tensor cut into num_chunks along dim (filled up with zeros), flattened from dim on, and
     all joined: (..., num_chunks, size)."""
     parts = []
+    if not len(tensors):
+        raise RuntimeError("_chunk_cat expects a non-empty input tensor list")
+    if num_chunks < 1:
+        raise RuntimeError("_chunk_cat expects positive num_chunks")
     dim = wrap_dim(dim, len(shape_of(tensors[0])), "_chunk_cat")
+    lead = shape_of(tensors[0])[:dim]
     for x in tensors:
+        if 0 in shape_of(x) or len(shape_of(x)) <= dim or shape_of(x)[:dim] != lead:
+            raise RuntimeError(
+                "_chunk_cat expects non-empty tensors of the same sizes before dim, got "
+                f"{list(shape_of(x))} beside {list(shape_of(tensors[0]))}"
+            )
         n = shape_of(x)[dim]
         size = -(-n // num_chunks)
         x = pad(x, (0, 0) * (len(shape_of(x)) - dim - 1) + (0, size * num_chunks - n))
