@@ -385,7 +385,9 @@ class ByParameter(Optimizer):
                             self.state[p] = state
                     if group.get("maximize"):
                         grad = -grad
-                    if repeat is None:
+                    if p.is_complex():
+                        _update_pairs(update, p, grad, state, group)
+                    elif repeat is None:
                         update(p, grad, state, group)
                     else:
                         repeat(update, p, grad, state, group)
@@ -454,3 +456,20 @@ def check_betas(betas: tuple) -> None:
 def zeros(p: Tensor) -> Tensor:
     """The usual start of a moving average."""
     return weft.zeros_like(p)
+
+
+def _update_pairs(
+    update: Callable, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+) -> None:
+    """The update of complex numbers: as torch's, of their real and imaginary parts each alone."""
+    pairs = {k: weft.view_as_real(v) if _is_complex(v) else v for k, v in state.items()}
+    before = dict(pairs)
+    update(weft.view_as_real(p), weft.view_as_real(grad), pairs, group)
+    for k, v in pairs.items():
+        if v is not before.get(k):
+            made = isinstance(v, Tensor) and v.shape == (*p.shape, 2)
+            state[k] = weft.view_as_complex(v) if made else v
+
+
+def _is_complex(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_complex()
