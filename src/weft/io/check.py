@@ -146,7 +146,7 @@ def _same(ts: Sequence[Type]) -> bool:
 
 
 def _floats(ts: Sequence[Type]) -> bool:
-    return _same(ts) and ts[0].dtype.is_floating_point
+    return _same(ts) and ts[0].dtype.category >= dt.FLOAT  # complex ones reach no kernel
 
 
 def _REDUCE(op: Any, ts: list[Type], out: Type) -> bool:
@@ -230,6 +230,11 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
 @_rule("Bitcast")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     return op.dtype is not dt.bool  # a bool is 0 or 1, which bytes need not be
+
+
+@_rule("Real", "Imag", "AsReal", "AsComplex")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    return True  # their types refuse dtypes and shapes that do not fit
 
 
 # arrangement

@@ -23,7 +23,9 @@ _ELEMENT = {
 
 
 def element_type(d: dt.dtype) -> int:
-    """The number of a dtype in onnx.TensorProto."""
+    """The number of a dtype in onnx.TensorProto; ValueError: complex, which few ops there take."""
+    if d.is_complex:
+        raise ValueError(f"no ONNX export of complex numbers ({d.name})")
     return getattr(onnx_package().TensorProto, _ELEMENT[d])
 
 
