@@ -86,10 +86,7 @@ def gradgradcheck(
     outs = _outputs(func, xs)
     if grad_outputs is None:
         rng = np.random.default_rng(0)
-        gs = tuple(
-            wrap(np.asarray(rng.standard_normal(o._a.shape)).astype(o._a.dtype)).requires_grad_()
-            for o in outs
-        )
+        gs = tuple(wrap(_normal(rng, o._a)).requires_grad_() for o in outs)
     else:
         gs = tuple(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else (grad_outputs,)
     n = len(xs)
@@ -129,7 +126,7 @@ def _check(
             "have requires_grad=True."
         )
     for i in where:
-        if dtype_of(xs[i]) is not dt.float64:
+        if dtype_of(xs[i]) not in (dt.float64, dt.complex128):
             warnings.warn(
                 f"Input #{i} requires gradient and is not a double precision floating point. This "
                 "check will likely fail if all the inputs are not of double precision floating "
@@ -141,7 +138,7 @@ def _check(
         raise GradcheckError("Numerical gradient for function expected to be zero: no output requires grad")  # fmt: skip  # noqa: E501
     for k in range(len(outs)):
         for i in where:
-            directions = _directions(xs[i]._a.shape, fast)
+            directions = _directions(xs[i]._a, fast)
             slopes = [_slope(func, xs, k, i, v, eps) for v in directions]
             if reverse:
                 rows = _rows(outs[k], xs[i])
@@ -150,7 +147,7 @@ def _check(
                 if gap > nondet_tol:
                     raise GradcheckError(f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different values: {gap} > {nondet_tol}")  # fmt: skip  # noqa: E501
                 for v, slope in zip(directions, slopes, strict=True):
-                    _compare(rows @ v.ravel(), slope, k, i, "analytical", atol, rtol)
+                    _compare(rows @ _reals(v), slope, k, i, "analytical", atol, rtol)
                 if batched:
                     _compare(_rows_at_once(outs[k], xs[i]), rows, k, i, "batched", atol, rtol)
             if forward:
@@ -158,48 +155,62 @@ def _check(
                     _compare(_forward(func, xs, k, i, v), slope, k, i, "forward", atol, rtol)
 
 
-def _directions(shape: tuple[int, ...], fast: bool) -> list[np.ndarray]:
-    n = int(np.prod(shape))
+def _normal(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
+    y = np.asarray(rng.standard_normal(like.shape))
+    y = y + 1j * rng.standard_normal(like.shape) if like.dtype.kind == "c" else y
+    return np.asarray(y).astype(like.dtype)
+
+
+def _reals(a: np.ndarray) -> np.ndarray:
+    """The numbers of an array as float64 in one row: of complex ones, both parts in turn."""
+    if a.dtype.kind == "c":
+        return np.ascontiguousarray(a).astype(np.complex128).view(np.float64).ravel()
+    return a.astype(np.float64).ravel()
+
+
+def _from_reals(row: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """The array of `like`'s shape and kind whose `_reals` are the row."""
+    row = row.view(np.complex128) if like.dtype.kind == "c" else row
+    return row.reshape(like.shape)
+
+
+def _directions(a: np.ndarray, fast: bool) -> list[np.ndarray]:
+    """Single elements (and of complex numbers each part), or two random directions."""
     if fast:
         rng = np.random.default_rng(0)
-        return [np.asarray(rng.standard_normal(shape)) for _ in range(2)]
-    out = []
-    for j in range(n):
-        v = np.zeros(n)
-        v[j] = 1.0
-        out.append(v.reshape(shape))
-    return out
+        return [_normal(rng, a) for _ in range(2)]
+    return [_from_reals(row, a) for row in np.eye(a.size * (1 + (a.dtype.kind == "c")))]
 
 
 def _slope(func: Callable, xs: tuple, k: int, i: int, v: np.ndarray, eps: float) -> np.ndarray:
-    """(f(x + eps v) - f(x - eps v)) / (2 eps) of output k, flattened."""
+    """(f(x + eps v) - f(x - eps v)) / (2 eps) of output k, as reals in one row."""
     ends = []
     for t in (eps, -eps):
         moved = list(xs)
         a = xs[i]._a
         moved[i] = wrap(np.asarray(a + (t * v).astype(a.dtype))).requires_grad_()
-        ends.append(_outputs(func, tuple(moved))[k]._a.astype(np.float64).ravel())
+        ends.append(_reals(_outputs(func, tuple(moved))[k]._a))
     return (ends[0] - ends[1]) / (2 * eps)
 
 
 def _rows(y: Any, x: Any) -> np.ndarray:
-    """The Jacobian by one vjp an element of y."""
-    n = y._a.size
-    out = np.zeros((n, x._a.size))
-    for j in range(n):
-        g = np.zeros(n, y._a.dtype)
-        g[j] = 1
-        got = grad(y, [x], wrap(g.reshape(y._a.shape)), retain_graph=True, allow_unused=True)[0]
+    """The Jacobian by one vjp an element of y (and part of it), over reals on both sides."""
+    basis = _directions(y._a, False)
+    out = np.zeros((len(basis), _reals(x._a).size))
+    for j, g in enumerate(basis):
+        g = wrap(np.asarray(g).astype(y._a.dtype))
+        got = grad(y, [x], g, retain_graph=True, allow_unused=True)[0]
         if got is not None:
-            out[j] = got._a.astype(np.float64).ravel()
+            out[j] = _reals(got._a)
     return out
 
 
 def _rows_at_once(y: Any, x: Any) -> np.ndarray:
-    n = y._a.size
-    basis = wrap(np.eye(n, dtype=y._a.dtype).reshape(n, *y._a.shape))
-    got = grad(y, [x], basis, retain_graph=True, allow_unused=True, is_grads_batched=True)[0]
-    return np.zeros((n, x._a.size)) if got is None else got._a.astype(np.float64).reshape(n, -1)
+    each = _directions(y._a, False)
+    size = _reals(x._a).size
+    basis = np.asarray(each).astype(y._a.dtype).reshape(len(each), *y._a.shape)
+    got = grad(y, [x], wrap(basis), retain_graph=True, allow_unused=True, is_grads_batched=True)[0]
+    return np.zeros((len(each), size)) if got is None else _reals(got._a).reshape(-1, size)
 
 
 def _forward(func: Callable, xs: tuple, k: int, i: int, v: np.ndarray) -> np.ndarray:
@@ -207,7 +218,7 @@ def _forward(func: Callable, xs: tuple, k: int, i: int, v: np.ndarray) -> np.nda
         wrap(v.astype(x._a.dtype)) if j == i else zeros_like(x) for j, x in enumerate(xs)
     )
     _, out = jvp(lambda *a: _outputs(func, a)[k], xs, tangents)
-    return out.detach()._a.astype(np.float64).ravel()
+    return _reals(out.detach()._a)
 
 
 def _compare(

@@ -293,6 +293,12 @@ def _value(x: Any, value: Any) -> Any:
         value = value.item()
     if value.__class__ in NUMBERS or isinstance(value, (int, float)):
         return wrap(number_array(value, dtype_of(x).np))
+    if isinstance(value, complex):
+        if not dtype_of(x).is_complex:
+            raise RuntimeError(
+                f"value cannot be converted to type {dtype_of(x).name} without overflow"
+            )
+        return wrap(number_array(value, dtype_of(x).np))
     raise TypeError(f"can't assign a {type(value).__name__} to a torch.{dtype_of(x).name} tensor")
 
 
