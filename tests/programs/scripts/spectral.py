@@ -55,8 +55,10 @@ u = torch.randn(32, 48).cumsum(-1)
 u = u - u.mean(-1, keepdim=True)
 v = heat(u)
 model = FNO1d(8, 12)
-print(sum(p.numel() for p in model.parameters()), {p.dtype for p in model.parameters()} ==
-      {torch.float32, torch.complex64})
+print(
+    sum(p.numel() for p in model.parameters()),
+    {p.dtype for p in model.parameters()} == {torch.float32, torch.complex64},
+)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 for step in range(30):
     optimizer.zero_grad()
@@ -89,4 +91,7 @@ values.abs().sum().backward()
 print((m.grad * 1000).round() / 1000 + 0)
 state = torch.randn(3, 4, dtype=torch.complex64)
 q, r = torch.linalg.qr(state)
-print(torch.dist(q @ r, state) < 1e-5, torch.dist(q.mH @ q, torch.eye(3, dtype=torch.complex64)) < 1e-5)
+print(
+    torch.dist(q @ r, state) < 1e-5,
+    torch.dist(q.mH @ q, torch.eye(3, dtype=torch.complex64)) < 1e-5,
+)
