@@ -72,7 +72,7 @@ window = torch.hann_window(32)
 t = torch.arange(400) / 100.0
 target = torch.sin(2 * torch.pi * 9 * t) + 0.3 * torch.sin(2 * torch.pi * 23 * t)
 phase = torch.nn.Parameter(torch.randn(4))
-for step in range(12):
+for _ in range(12):
     wave = sum(p * torch.sin(2 * torch.pi * f * t) for p, f in zip(phase, (9, 17, 23, 31)))
     a, b = (torch.stft(s, 32, 8, window=window, return_complex=True).abs() for s in (wave, target))
     loss = (torch.log1p(a) - torch.log1p(b)).abs().mean()
