@@ -154,7 +154,7 @@ from weft.ops.factor import (
     triangular_solve,
 )  # fmt: skip
 from weft.ops.distance import cosine_similarity, pairwise_distance
-from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
+from weft.ops.conv import conv_tbc, conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
 from weft.ops.pool import (
     adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, max_pool1d, max_pool2d,
 )  # fmt: skip

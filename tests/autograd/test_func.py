@@ -151,3 +151,77 @@ def test_functional_call_swaps_and_puts_back():
     loss = lambda p, r: F.functional_call(net, p, (r,)).sum()
     g = F.vmap(F.grad(loss), (None, 0))(params, x)
     assert g["0.weight"].shape == (5, 2, 3)
+
+
+def test_linearize_runs_the_function_once():
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return {"y": x.sin() * x, "c": weft.ones(2)}
+
+    x = weft.tensor([0.5, 2.0], dtype=weft.float64)
+    out, push = weft.func.linearize(f, x)
+    for t in (weft.tensor([1.0, 0.0]).double(), weft.tensor([0.3, -2.0]).double()):
+        got = push(t)
+        wanted = (x.cos() * x + x.sin()) * t
+        np.testing.assert_allclose(got["y"].numpy(), wanted.numpy(), rtol=1e-12)
+        assert got["c"].tolist() == [0, 0] and not got["y"].requires_grad
+    assert calls == [1] and out["y"].tolist() == (x.sin() * x).tolist()
+    with pytest.raises(ValueError, match="linearize: tangents of shapes"):
+        push(weft.ones(3))
+
+
+def test_an_ensemble_by_stacked_states():
+    models = [weft.nn.Sequential(weft.nn.Linear(3, 2), weft.nn.BatchNorm1d(2)) for _ in range(4)]
+    models = [m.eval() for m in models]
+    params, buffers = weft.func.stack_module_state(models)
+    assert params["0.weight"].shape == (4, 2, 3) and params["0.weight"].is_leaf
+    assert params["0.weight"].requires_grad and not buffers["1.running_mean"].requires_grad
+    x = weft.randn(5, 3)
+
+    def run(p, b):
+        return weft.func.functional_call(models[0], (p, b), (x,))
+
+    got = weft.func.vmap(run)(params, buffers)
+    for y, m in zip(got, models, strict=True):
+        np.testing.assert_allclose(y.detach().numpy(), m(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(RuntimeError, match="at least one model"):
+        weft.func.stack_module_state([])
+    with pytest.raises(RuntimeError, match="same class"):
+        weft.func.stack_module_state([weft.nn.ReLU(), weft.nn.GELU()])
+    with pytest.raises(RuntimeError, match="training/eval mode"):
+        weft.func.stack_module_state([weft.nn.ReLU(), weft.nn.ReLU().eval()])
+
+
+def test_dual_numbers_carry_tangents():
+    ad = weft.autograd.forward_ad
+    x, t = weft.tensor([1.0, 2.0]).double(), weft.tensor([1.0, -3.0]).double()
+    with ad.dual_level():
+        a, b = ad.make_dual(x, t), ad.make_dual(x * 2, t * t)
+        primal, tangent = ad.unpack_dual(a.exp() * b + weft.ones(2))
+        wanted = x.exp() * t * (2 * x) + x.exp() * t * t
+        np.testing.assert_allclose(tangent.numpy(), wanted.numpy(), rtol=1e-12)
+        np.testing.assert_allclose(primal.numpy(), (x.exp() * x * 2 + 1).numpy(), rtol=1e-12)
+        assert ad.unpack_dual(a).tangent.tolist() == t.tolist()
+        assert ad.unpack_dual(x).tangent is None
+        assert ad.unpack_dual(x.clone().requires_grad_() * 2).tangent is None
+        with pytest.raises(RuntimeError, match="must have the primal's dtype and shape"):
+            ad.make_dual(x, t[:1])
+        with pytest.raises(RuntimeError, match="Nested forward mode"), ad.dual_level():
+            pass
+    assert ad.unpack_dual(a).tangent is None
+    with pytest.raises(RuntimeError, match="no level exists"):
+        ad.make_dual(x, t)
+
+
+def test_products_need_a_vector_unless_there_is_one_number():
+    F = weft.autograd.functional
+    x = weft.ones(2)
+    with pytest.raises(RuntimeError, match="vector v can only be None if the user-provided"):
+        F.vjp(lambda x: x * 2, x)
+    with pytest.raises(RuntimeError, match="vector v can only be None if the input"):
+        F.jvp(lambda x: x.sum(), x)
+    with pytest.raises(RuntimeError, match="should contain a single element"):
+        F.vhp(lambda x: x * 2, x, x)
+    assert F.vjp(lambda x: (x * x).sum(), x)[1].tolist() == [2, 2]

@@ -68,3 +68,16 @@ def test_a_generator_of_ones_own():
 def test_the_older_names_warn():
     with pytest.warns(FutureWarning, match=r"in favor of `nn\.init\.constant_`"):
         assert nn.init.constant(weft.empty(2), 3.0).tolist() == [3, 3]
+
+
+def test_the_fills_that_packages_borrow():
+    p = weft.nn.Parameter(weft.zeros(50))
+    weft.manual_seed(3)
+    drawn = weft.nn.init._no_grad_uniform_(p, -1.0, 2.0)
+    weft.manual_seed(3)
+    assert drawn is p and p.tolist() == weft.zeros(50).uniform_(-1.0, 2.0).tolist()
+    g = weft.Generator().manual_seed(4)
+    other = weft.zeros(50).normal_(1.0, 0.5, generator=weft.Generator().manual_seed(4))
+    assert weft.nn.init._no_grad_normal_(p, 1.0, 0.5, generator=g).tolist() == other.tolist()
+    assert set(weft.nn.init._no_grad_fill_(p, 2.5).tolist()) == {2.5}
+    assert set(weft.nn.init._no_grad_zero_(p).tolist()) == {0.0} and p.requires_grad

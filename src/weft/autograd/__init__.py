@@ -1,6 +1,6 @@
 """Automatic differentiation: the tape's engine, grad modes, Function, checkpoint, gradcheck."""
 
-from weft.autograd import checkpoint, func, function, functional, graph, hooks
+from weft.autograd import checkpoint, forward_ad, func, function, functional, graph, hooks
 from weft.autograd.anomaly import (
     detect_anomaly,
     is_anomaly_check_nan_enabled,
@@ -24,6 +24,7 @@ __all__ = [
     "checkpoint",
     "detect_anomaly",
     "enable_grad",
+    "forward_ad",
     "func",
     "function",
     "functional",

@@ -15,12 +15,12 @@ from weft.autograd.modes import enable_grad
 from weft.core.handle import Handle, TapeNode, state
 from weft.ops.creation import eye, zeros, zeros_like
 from weft.ops.dispatch import alias, dtype_of, record, shape_of
-from weft.ops.join import split
+from weft.ops.join import split, stack
 from weft.ops.view import Reshape, reshape
 
 __all__ = [
-    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "vjp",
-    "vmap",
+    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
+    "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
 
 
@@ -104,28 +104,52 @@ def jvp(
         ys, rebuild_out = flatten(out)
         tangents_out = []
         for y in ys:
-            tangents_out.append(_push(y, inner.leaves, ts, strict))
+            pushed = push(y, inner.leaves, ts)
+            if pushed is None and strict:
+                raise RuntimeError("jvp: the output does not depend on the inputs (strict mode)")
+            tangents_out.append(zeros_like(y) if pushed is None else pushed)
         result = rebuild_out(inner.outside(list(ys)))
         pushed = rebuild_out(inner.outside(tangents_out))
         aux = inner.outside(aux)
     return (result, pushed, aux) if has_aux else (result, pushed)
 
 
-def _push(y: Any, leaves: list, ts: list, strict: bool) -> Any:
-    """J t for one result y."""
+def push(y: Any, leaves: list, ts: list) -> Any:
+    """J t for one result y; None where y depends on no leaf."""
     if not y._rg:
-        if strict:
-            raise RuntimeError("jvp: the output does not depend on the inputs (strict mode)")
-        return zeros_like(y)
+        return None
     u = zeros(shape_of(y), dtype=dtype_of(y)).requires_grad_()
     gs = tape_grad(y, leaves, u, create_graph=True, allow_unused=True)
     pairs = [(g, t) for g, t in zip(gs, ts, strict=True) if g is not None and g._rg]
     if not pairs:
-        return zeros_like(y)
+        return zeros_like(y) if any(g is not None for g in gs) else None
     (pushed,) = tape_grad(
         [g for g, _ in pairs], [u], [t for _, t in pairs], create_graph=True, allow_unused=True
     )
     return zeros_like(y) if pushed is None else pushed
+
+
+def linearize(func: Callable, *primals: Any) -> tuple:
+    """(func(*primals), push) where push(*tangents) = J tangents; func runs once."""
+    xs, rebuild = flatten(primals)
+    with _Inner(xs) as inner:
+        out = func(*rebuild(inner.leaves))
+        ys, rebuild_out = flatten(out)
+        outside = rebuild_out(inner.outside(list(ys)))
+
+    def tangents_of(*tangents: Any) -> Any:
+        ts, _ = flatten(tangents)
+        if [shape_of(t) for t in ts] != [shape_of(x) for x in xs]:
+            raise ValueError(
+                f"linearize: tangents of shapes {[list(shape_of(t)) for t in ts]} for primals of "
+                f"shapes {[list(shape_of(x)) for x in xs]}"
+            )
+        with enable_grad():
+            pushed = [push(y, inner.leaves, ts) for y in ys]
+            made = [zeros_like(y) if p is None else p for y, p in zip(ys, pushed, strict=True)]
+            return rebuild_out(inner.outside(made))
+
+    return outside, tangents_of
 
 
 def jacrev(
@@ -224,6 +248,38 @@ def jacfwd(
 def hessian(func: Callable, argnums: Any = 0) -> Callable:
     """x -> d^2 func / dx^2, the jacobian forward over the jacobian backward."""
     return jacfwd(jacrev(func, argnums), argnums)
+
+
+def stack_module_state(models: Any) -> tuple[dict, dict]:
+    """(parameters, buffers) of modules of one class, each stacked along a new first dim: leaves
+    to run under vmap, with `functional_call`.
+    """
+    models = list(models)
+    if not models:
+        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+    if any(m.training != models[0].training for m in models):
+        raise RuntimeError(
+            "stack_module_state: Expected all models to have the same training/eval mode."
+        )
+    if any(type(m) is not type(models[0]) for m in models):
+        raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
+
+    def stacked(each: list[dict]) -> dict:
+        out = {}
+        for name in each[0]:
+            values = [d[name] for d in each]
+            wanted = {v.requires_grad for v in values}
+            if len(wanted) > 1:
+                raise RuntimeError(
+                    f"Expected {name} from each model to have the same .requires_grad"
+                )
+            out[name] = stack([v.detach() for v in values]).requires_grad_(wanted.pop())
+        return out
+
+    return (
+        stacked([dict(m.named_parameters()) for m in models]),
+        stacked([dict(m.named_buffers()) for m in models]),
+    )
 
 
 def functional_call(

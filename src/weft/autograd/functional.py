@@ -123,6 +123,11 @@ def vjp(
     with enable_grad():
         leaves = _leaves(xs, create_graph)
         ys, many_out = _run(func, leaves, "vjp")
+        if v is None and (many_out or ys[0].numel() != 1):
+            raise RuntimeError(
+                "The vector v can only be None if the user-provided function returns a single "
+                "Tensor with a single element."
+            )
         vs = tuple(ones_like(y) for y in ys) if v is None else _tuple(v)[0]
         got = grad(ys, leaves, vs, create_graph=create_graph, allow_unused=not strict,
                    materialize_grads=not strict)  # fmt: skip
@@ -135,7 +140,12 @@ def jvp(
     func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
 ) -> tuple:
     """(func(inputs), J v)"""
-    xs, _ = _tuple(inputs)
+    xs, many_in = _tuple(inputs)
+    if v is None and (many_in or xs[0].numel() != 1):
+        raise RuntimeError(
+            "The vector v can only be None if the input to the user-provided function is a single "
+            "Tensor with a single element."
+        )
     vs = tuple(ones_like(x) for x in xs) if v is None else _tuple(v)[0]
     out, pushed = F.jvp(func, xs, vs, strict=strict)
     ys, many = _tuple(out)
@@ -152,7 +162,11 @@ def vhp(
     xs, many = _tuple(inputs)
     with enable_grad():
         leaves = _leaves(xs, create_graph)
-        (y,), _ = _run(func, leaves, "vhp")
+        (y, *more), _ = _run(func, leaves, "vhp")
+        if more or y.numel() != 1:
+            raise RuntimeError(
+                "The Tensor returned by the function given to vhp should contain a single element"
+            )
         vs = tuple(ones_like(x) for x in leaves) if v is None else _tuple(v)[0]
         first = grad(y, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
         pairs = [(f, u) for f, u in zip(first, vs, strict=True) if f._rg]

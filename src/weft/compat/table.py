@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.ao.quantization": (_T + "ao",),
     "torch.autograd": (_T + "autograd", "weft.autograd"),
     "torch.autograd.anomaly_mode": ("weft.autograd",),
+    "torch.autograd.forward_ad": ("weft.autograd.forward_ad",),
     "torch.autograd.function": ("weft.autograd.function",),
     "torch.autograd.functional": ("weft.autograd.functional",),
     "torch.autograd.grad_mode": ("weft.autograd",),

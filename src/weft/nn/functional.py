@@ -32,8 +32,8 @@ from weft.ops.activation import relu_or_into as relu
 from weft.ops.attention import scaled_dot_product_attention
 from weft.ops.attention_heads import multi_head_attention_forward
 from weft.ops.bag import bilinear, embedding_bag, rrelu
-from weft.ops.contract import linear
-from weft.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
+from weft.ops.contract import grouped_mm, linear
+from weft.ops.conv import conv1d, conv2d, conv3d, conv_tbc, conv_transpose1d, conv_transpose2d
 from weft.ops.conv_transpose import conv_transpose3d
 from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
 from weft.ops.dropout import (

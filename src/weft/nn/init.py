@@ -269,3 +269,27 @@ uniform, normal, constant = map(_older_name, (uniform_, normal_, constant_))
 eye, dirac, orthogonal, sparse = map(_older_name, (eye_, dirac_, orthogonal_, sparse_))
 xavier_uniform, xavier_normal = map(_older_name, (xavier_uniform_, xavier_normal_))
 kaiming_uniform, kaiming_normal = map(_older_name, (kaiming_uniform_, kaiming_normal_))
+
+
+def _no_grad_uniform_(tensor: Tensor, a: float, b: float, generator: Any = None) -> Tensor:
+    """Numbers of [a, b), off the tape."""
+    with weft.no_grad():
+        return tensor.uniform_(a, b, generator=generator)
+
+
+def _no_grad_normal_(tensor: Tensor, mean: float, std: float, generator: Any = None) -> Tensor:
+    """Normal numbers, off the tape."""
+    with weft.no_grad():
+        return tensor.normal_(mean, std, generator=generator)
+
+
+def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
+    """One value, off the tape."""
+    with weft.no_grad():
+        return tensor.fill_(val)
+
+
+def _no_grad_zero_(tensor: Tensor) -> Tensor:
+    """Zeros, off the tape."""
+    with weft.no_grad():
+        return tensor.zero_()

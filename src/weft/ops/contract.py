@@ -15,7 +15,9 @@ from weft.core.op import Onnx, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
+from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
 from weft.ops.reduce import sum_to
 from weft.ops.view import reshape, transpose, unsqueeze
@@ -305,6 +307,51 @@ def addmm(
     y = y if alpha == 1 else y * alpha
     y = y + input if beta == 1 else (y + input * beta if beta != 0 else y)
     return y if out is None else out.copy_result(y)
+
+
+def grouped_mm(
+    mat_a: Any, mat_b: Any, *, offs: Any = None, bias: Any = None, out_dtype: Any = None
+) -> Any:
+    """Products of groups: (g, m, k) @ (g, k, n), or with `offs`, the ends of the groups, along the
+    rows of a 2-dim mat_a, the columns of a 2-dim mat_b, or the inner dim of both.
+
+    Rows or columns past the last end are 0.  RuntimeError: offs with two 3-dim operands, or none
+    with a 2-dim one; a bias, as in torch.
+    """
+    flat_a, flat_b = len(shape_of(mat_a)) == 2, len(shape_of(mat_b)) == 2
+    if (flat_a or flat_b) != (offs is not None):
+        raise RuntimeError(
+            "Have to provide offsets if there is a 2d matrix, or no offset if both matrices are 3d"
+        )
+    if bias is not None:
+        raise RuntimeError("grouped_mm: bias is not supported")
+    if dtype_of(mat_a) is not dtype_of(mat_b):
+        raise RuntimeError(
+            "expected m1 and m2 to have the same dtype, but got: "
+            f"{dtype_of(mat_a).spelled} != {dtype_of(mat_b).spelled}"
+        )
+    if offs is None:
+        y = apply(_MATMUL, mat_a, mat_b)
+    else:
+        y = _groups(mat_a, mat_b, flat_a, flat_b, offs.tolist())
+    return y if out_dtype is None else cast(y, out_dtype)
+
+
+def _groups(a: Any, b: Any, flat_a: bool, flat_b: bool, ends: list[int]) -> Any:
+    length = shape_of(a)[0 if not flat_b else 1] if flat_a else shape_of(b)[1]
+    starts = [0, *ends[:-1]]
+    if any(s > e for s, e in zip(starts, ends, strict=True)) or (ends and ends[-1] > length):
+        raise RuntimeError(f"grouped_mm: offsets {ends} must increase and end at most at {length}")
+    parts = list(zip(starts, ends, strict=True))
+    if flat_a and flat_b:
+        return stack([matmul(a[:, s:e], b[s:e]) for s, e in parts])
+    if flat_a:
+        rows = [matmul(a[s:e], b[i]) for i, (s, e) in enumerate(parts)]
+        rest = zeros((length - (ends or [0])[-1], shape_of(b)[2]), dtype=dtype_of(a))
+        return cat([*rows, rest], 0)
+    columns = [matmul(a[i], b[:, s:e]) for i, (s, e) in enumerate(parts)]
+    rest = zeros((shape_of(a)[1], length - (ends or [0])[-1]), dtype=dtype_of(a))
+    return cat([*columns, rest], 1)
 
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:

@@ -26,7 +26,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import Summing, by_loop
 from weft.ops.reduce import sum
-from weft.ops.view import expand, narrow, reshape, unsqueeze
+from weft.ops.view import expand, narrow, permute, reshape, unsqueeze
 from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
@@ -399,6 +399,12 @@ def _run(op: Op, x: Any, w: Any, bias: Any) -> Any:
     w = w.contiguous()
     y = apply(op, x, w) if bias is None else apply(op, x, w, bias.contiguous())
     return y if back is None else cast(y, back)
+
+
+def conv_tbc(input: Any, weight: Any, bias: Any, pad: int = 0) -> Any:
+    """conv1d of (time, batch, channels) by weight (k, channels, out)."""
+    y = conv1d(permute(input, (1, 2, 0)), permute(weight, (2, 1, 0)), bias, padding=pad)
+    return permute(y, (2, 0, 1))
 
 
 def conv1d(
