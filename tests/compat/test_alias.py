@@ -76,7 +76,7 @@ def test_a_missing_name_names_the_nearest():
         _ = torch.nn.Linaer
     with pytest.raises(AttributeError, match=r"no torch\.dropuot"):
         _ = torch.dropuot
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match=r"Weft has no torch\.nn\.Linaer"):
         from torch.nn import Linaer  # noqa: F401
     with pytest.raises(ModuleNotFoundError, match=r"Weft has no torch\.nonsense"):
         importlib.import_module("torch.nonsense")

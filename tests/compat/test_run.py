@@ -72,3 +72,39 @@ def test_the_report_names_what_is_missing_and_runs_nothing(tmp_path):
     assert "2 files use" in done.stdout and "Weft lacks 3" in done.stdout
     script.write_text("import torch\ntorch.ones(2)\n")
     assert run("--report", script).returncode == 0
+
+
+def test_the_report_reads_packages_that_use_torch(tmp_path):
+    package = tmp_path / "lib" / "pack"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from .inner import f\n")
+    (package / "inner.py").write_text("import torch\n\n\ndef f():\n    return torch.nonsense\n")
+    (package / "unused.py").write_text("import torch\ntorch.neither\n")
+    (package / "other.py").write_text("'torch'\nx.int_repr()\n")
+    plain = tmp_path / "lib" / "plain"
+    plain.mkdir()
+    (plain / "__init__.py").write_text("x.int_repr()\n")
+    script = tmp_path / "s" / "main.py"
+    script.parent.mkdir()
+    script.write_text("import pack, plain\n")
+    path = os.pathsep.join([str(ROOT / "src"), str(tmp_path / "lib")])
+    done = subprocess.run(
+        [sys.executable, "-m", "weft.cli", "run", "--report", str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "torch.nonsense" in done.stdout and "inner.py:5" in done.stdout
+    assert "neither" not in done.stdout and "int_repr" not in done.stdout  # files not imported
+
+
+def test_what_a_missing_name_says(tmp_path):
+    script = tmp_path / "s.py"
+    script.write_text("from torch.nn import Linaer\n")
+    assert "ImportError: Weft has no torch.nn.Linaer; the nearest" in run(script).stderr
+    script.write_text("import torch\ntorch.ones(2).softmaxx()\n")
+    said = run(script).stderr
+    assert (
+        "'Tensor' object has no attribute 'softmaxx'; the nearest name it has is 'softmax'" in said
+    )

@@ -20,8 +20,8 @@ def run(only_report: bool, script: str, args: tuple[str, ...]) -> None:
     """Run SCRIPT, written for PyTorch, with ARGS: `import torch` gives Weft.
 
     sys.argv, exceptions and exit codes are those of plain Python.  With --report nothing runs: the
-    torch names that the script and the local modules it imports use, and Weft lacks, are listed,
-    and the exit code is 1 if there are any.
+    torch names that the script and its imports (modules beside it, packages that use torch) use,
+    and Weft lacks, are listed, and the exit code is 1 if there are any.
     """
     path = Path(script)
     if not path.is_file():

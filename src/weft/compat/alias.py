@@ -107,7 +107,8 @@ def names_of(face: str) -> Iterator[str]:
     for path in sources(face):
         module = _module(path)
         for name in dir(module):
-            if not name.startswith("_") and look_up(face, name) is not _MISSING:
+            found = _MISSING if name.startswith("_") else look_up(face, name)
+            if found is not _MISSING and not isinstance(found, ModuleType):
                 yield name
     depth = face.count(".") + 1
     for other in TABLE:
@@ -149,7 +150,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ == "torch":
-            module.__dict__["__version__"] = __version__
+            module.__dict__.update(__version__=__version__, torch=module)  # torch has itself too
 
     def find_distributions(self, context: Any = None) -> Sequence[Any]:
         """`importlib.metadata.version("torch")` answers, as packages ask for it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import importlib.util
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,18 +46,26 @@ def exists(name: str) -> bool:
 
 
 def examine(script: Path) -> Found:
-    """Read `script` and every module beside it that it imports."""
+    """Read `script` and every module that it imports, beside it or in packages that use torch."""
     found = Found()
-    todo, folder = [script], script.resolve().parent
+    todo, folder, seen = [script], script.resolve().parent, set()
     while todo:
         path = todo.pop()
-        if path.resolve() in [p.resolve() for p in found.files]:
+        if path.resolve() in seen:
             continue
-        found.files.append(path)
-        tree = ast.parse(path.read_bytes(), str(path))
-        for name, line in _names(tree):
-            found.used[name] += 1
-            found.where.setdefault(name, f"{path}:{line}")
+        seen.add(path.resolve())
+        source = path.read_bytes()
+        try:
+            tree = ast.parse(source, str(path))
+        except (SyntaxError, ValueError):  # a package's file for another Python, or a template
+            if path == script:
+                raise
+            continue
+        if path == script or folder in path.resolve().parents or b"torch" in source:
+            found.files.append(path)
+            for name, line in _names(tree):
+                found.used[name] += 1
+                found.where.setdefault(name, f"{path}:{line}")
         todo += _local(tree, path, folder)
     for name in found.used:
         if not exists(name):
@@ -98,23 +109,49 @@ def _is_torch(module: str | None) -> bool:
 
 
 def _local(tree: ast.Module, path: Path, folder: Path) -> Iterator[Path]:
-    """The files of this folder that a file imports."""
+    """The files that a file imports: of this folder, or of a package that uses torch."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            asked = [(folder, a.name) for a in node.names]
+            asked = [(_home(a.name, folder), a.name) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = path.resolve().parents[node.level - 1] if node.level else folder
             stem = node.module or ""
+            base = path.resolve().parents[node.level - 1] if node.level else _home(stem, folder)
             asked = [(base, stem)] + [(base, f"{stem}.{a.name}".strip(".")) for a in node.names]
+            if node.level and not stem:
+                asked.append((base.parent, base.name))
         else:
             continue
         for base, name in asked:
-            if not name:
-                continue
-            place = base.joinpath(*name.split("."))
-            for file in (place.with_suffix(".py"), place / "__init__.py"):
-                if file.is_file():
-                    yield file
+            parts = name.split(".") if name else []
+            for n in range(1, len(parts) + 1):  # the packages on the way are imported too
+                place = base.joinpath(*parts[:n])
+                for file in (place.with_suffix(".py"), place / "__init__.py"):
+                    if file.is_file():
+                        yield file
+
+
+@functools.cache
+def _home(name: str, folder: Path) -> Path:
+    """The folder that a module is found in: the script's, or that of a package that uses torch."""
+    top = name.partition(".")[0]
+    if not top or (folder / top).exists() or (folder / f"{top}.py").exists():
+        return folder
+    if top in sys.stdlib_module_names or top in ("torch", "weft", "numpy"):
+        return folder
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if _uses_torch(Path(place)):
+            return Path(place).parent
+    return folder
+
+
+def _uses_torch(package: Path) -> bool:
+    """Whether a file of a package imports torch."""
+    return any(b"import torch" in f.read_bytes() or b"from torch" in f.read_bytes()
+               for f in package.rglob("*.py"))  # fmt: skip
 
 
 def text(found: Found) -> str:

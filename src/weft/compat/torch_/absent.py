@@ -18,6 +18,18 @@ class PyTorchFileWriter(Absent):
     why = "weft.io.torch_file writes the files of torch.save"
 
 
+class SymInt(Absent):
+    why = "sizes are ints"
+
+
+class SymFloat(Absent):
+    why = "numbers are floats"
+
+
+class SymBool(Absent):
+    why = "truth values are bools"
+
+
 class CUDAGraph(Absent):
     why = "there is no CUDA device"
 
