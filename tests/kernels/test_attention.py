@@ -160,16 +160,16 @@ def gradients(g, q, k, v, out, lse, mask=None, causal=False, scale=None):
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     ins = (g, q, k, v, out, lse) if mask is None else (g, q, k, v, out, lse, mask)
     layouts = [Layout.of(a) for a in ins[:6]]
-    results = []
-    wide = (*k.shape[:3], k.shape[3] + v.shape[3])
-    for plan, shape in ((grad.plan_attention_dq, q.shape), (grad.plan_attention_dkv, wide)):
-        result = np.full(shape, 7, q.dtype)
-        masks = None if mask is None else Layout.of(mask)
-        launch = plan(*layouts, Layout.of(result), masks, causal=causal, scale=scale)
-        assert native.launch(launch, result, ins) == 0
-        results.append(result)
-    dq, dkv = results
-    return dq, dkv[..., : k.shape[3]], dkv[..., k.shape[3] :]
+    shapes = [q.shape, k.shape, v.shape]
+    sizes = [shape[2] * shape[3] for shape in shapes]
+    result = np.full((*q.shape[:2], sum(sizes)), 7, q.dtype)
+    masks = None if mask is None else Layout.of(mask)
+    launch = grad.plan_attention_grad(
+        *layouts, Layout.of(result), masks, causal=causal, scale=scale
+    )
+    assert native.launch(launch, result, ins) == 0
+    parts = np.split(result, [sizes[0], sizes[0] + sizes[1]], -1)
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def ref_gradients(g, q, k, v, mask, causal, scale):

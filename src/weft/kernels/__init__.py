@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         plan_scatter,
     )
     from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
-    from weft.kernels.schedule.attention_grad import plan_attention_dkv, plan_attention_dq
+    from weft.kernels.schedule.attention_grad import plan_attention_grad
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
     from weft.kernels.schedule.conv_wide import fills_vectors
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
     "schedule.attention": "plan_attention plan_attention_lse",
-    "schedule.attention_grad": "plan_attention_dkv plan_attention_dq",
+    "schedule.attention_grad": "plan_attention_grad",
     "schedule.conv": "plan_conv2d plan_conv2d_dx",
     "schedule.conv_weight": "plan_conv2d_dw",
     "schedule.conv_wide": "fills_vectors",

@@ -114,17 +114,19 @@ class Attention(AttentionOp):
         if sums is None:
             sums = apply(AttentionSums(self.causal, self.scale), q, k, *extra)
         operands = (_rows(g), q, k, v, y, sums, *extra)
-        both: list = []
+        queries, keys = q.shape[2] * width, k.shape[2] * width
+        all_three: list = []
 
-        def keys_and_values() -> Any:  # one kernel gives both, side by side
-            if not both:
-                both.append(apply(AttentionGrad(self.causal, self.scale, "kv"), *operands))
-            return both[0]
+        def part(start: int, like: Any) -> Any:  # one kernel gives them, one after the other
+            if not all_three:
+                all_three.append(apply(AttentionGrad(self.causal, self.scale), *operands))
+            count = like.shape[2] * like.shape[3]
+            return reshape(narrow(all_three[0], 2, start, count), like.shape)
 
         return (
-            lambda: apply(AttentionGrad(self.causal, self.scale, "q"), *operands),
-            lambda: narrow(keys_and_values(), 3, 0, width),
-            lambda: narrow(keys_and_values(), 3, width, value_width),
+            lambda: part(0, q),
+            lambda: part(queries, k),
+            lambda: part(queries + keys, v),
             None,
         )
 
@@ -162,10 +164,8 @@ class AttentionSums(AttentionOp):
 
 
 class AttentionGrad(AttentionOp):
-    """y = the cotangent of q, or those of k and v side by side (`wanted` is "q" or "kv")"""
+    """y = the cotangents of q, k, v one after the other, a row a head: (N, H, L E + S E + S Ev)"""
 
-    wanted: str = "q"
-    products = 4
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
 
     def type(self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type) -> Type:
@@ -173,33 +173,29 @@ class AttentionGrad(AttentionOp):
         rows = (*q.shape[:3], v.shape[3])
         if (g.shape, out.shape, lse.shape) != (rows, rows, q.shape[:3]) or g.dtype is not q.dtype:
             raise RuntimeError(f"attention: cotangent {g}, result {out}, sums {lse} do not fit {q}")
-        if self.wanted == "q":
-            return q
-        return Type((*k.shape[:3], k.shape[3] + v.shape[3]), k.dtype)
+        sizes = [x.shape[2] * x.shape[3] for x in (q, k, v)]
+        return Type((*q.shape[:2], sizes[0] + sizes[1] + sizes[2]), q.dtype)
 
     def flops(self, g: Type, q: Type, k: Type, *rest: Type) -> float:
-        return (3 if self.wanted == "q" else 4) * self.product_flops(q, k)
+        return 5 * self.product_flops(q, k)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        planner = kernels.plan_attention_dq if self.wanted == "q" else kernels.plan_attention_dkv
-        mask = ins[6] if ins[6:] else None
-        return planner(*ins[:6], out, mask, causal=self.causal, scale=self.scale)  # pyright: ignore[reportCallIssue]
+        g, q, k, v, y, lse, *mask = ins
+        return kernels.plan_attention_grad(
+            g, q, k, v, y, lse, out, mask[0] if mask else None, causal=self.causal, scale=self.scale
+        )
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
         g, q, k, v, out, lse, *mask = xs
         p = np.exp(self.scores(q, k, *mask) - lse[..., None])
         ds = p * (g @ np.swapaxes(v, -1, -2) - (g * out).sum(-1, keepdims=True))
-        if self.wanted == "q":
-            return self.scale * (ds @ k)
         dk, dv = self.scale * (np.swapaxes(ds, -1, -2) @ q), np.swapaxes(p, -1, -2) @ g
-        return np.concatenate([dk, dv], -1)
+        parts = (self.scale * (ds @ k), dk, dv)
+        return np.concatenate([x.reshape(*q.shape[:2], -1) for x in parts], -1)
 
     samples = (
         sample((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 4), (1, 2, 3)),
-        sample(
-            (1, 2, 3, 3), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3), (1, 2, 3, 3), (1, 2, 3),
-            wanted="kv",
-        ),
+        sample((1, 2, 3, 3), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3), (1, 2, 3, 3), (1, 2, 3)),
     )  # fmt: skip
 
 

@@ -3,19 +3,18 @@
     p = exp(scale * q k^T + mask - lse);  ds = p * (g v^T - delta), delta = sum over e of g * out
     dv = p^T g;  dq = scale * ds k;  dk = scale * ds^T q
 
-Both kernels take ins = (g, q, k, v, out, lse) or (..., mask). g and out are
-(N, H, L, Ev), lse (N, H, L); shapes, dtypes and masks as in `attention`. All but lse may have any
-strides with a last one of 1, so out and lse may be views of `plan_attention`'s `with_lse` output;
-lse may have any strides.
+ins = (g, q, k, v, out, lse) or (..., mask). g and out are (N, H, L, Ev), lse (N, H, L); shapes,
+dtypes and masks as in `attention`. All but lse may have any strides with a last one of 1, so out
+and lse may be views of `plan_attention`'s `with_lse` output; lse may have any strides. The result
+is one row a head: dq, then dk, then dv.
 
-Numbers: chains of fma over e and over blocks of 64 of the other side, blocks in order; delta by
-lanes, then halving. The gradient of a row does not depend on threads or the batch.
+Numbers: dq is chains of fma over blocks of 64 keys, dk and dv over blocks of 48 queries, blocks in
+order; delta by lanes, then halving. The gradient of a row does not depend on threads or the batch.
 
-How: dq goes over blocks of 48 queries, dk and dv (one kernel, side by side) over blocks of 48 keys
-with the transposed scores; the other side is packed once a head.
+How: a thread takes whole heads. Blocks of 48 queries by 64 keys: p and ds stay in the first cache,
+read along for dq and across for dk and dv, whose sums stay in the second.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 from weft.core import dtype as D
@@ -44,109 +43,90 @@ from weft.runtime.native import Launch, Stage, double_bits
 
 _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
 _HEAD: tuple[str, ...] = (
-    "batch", "heads", "own", "other", "width", "value_width", "result_width", "causal", "queries",
+    "batch", "heads", "queries", "keys", "width", "value_width", "result_width", "causal",
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
-    "blocks", "panels_y_at", "ds_values_at", "p_values_at", "x_at", "y_at", "scores_at",
-    "products_at", "ds_sums_at", "p_sums_at", "lse_at", "delta_at", "table_at", "work_size",
+    "panels_y_at", "values_at", "x_at", "y_at", "x_panels_at", "y_panels_at", "scores_at",
+    "products_at", "dq_at", "dk_at", "dv_at", "lse_at", "delta_at", "table_at", "work_size",
 )  # fmt: skip
-# The rows x and y that are blocked, those of the other side, and what the products ds and the
-# weights p are multiplied with.
-_SIDES = {
-    "dq": {"x": "q", "y": "g", "other_x": "k", "other_y": "v", "ds": "k"},
-    "dkv": {"x": "k", "y": "v", "other_x": "q", "other_y": "g", "ds": "q", "p": "g"},
-}
 
 
-def plan_attention_dq(
-    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, dq: Layout,
+def plan_attention_grad(
+    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, result: Layout,
     mask: Layout | None, *, causal: bool, scale: float,
 ) -> Launch:  # fmt: skip
-    """dq (N, H, L, E), contiguous."""
-    return _plan("dq", g, q, k, v, out, lse, dq, mask, causal, scale)
-
-
-def plan_attention_dkv(
-    g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, dkv: Layout,
-    mask: Layout | None, *, causal: bool, scale: float,
-) -> Launch:  # fmt: skip
-    """dkv (N, H, S, E + Ev), contiguous: dk is dkv[..., :E], dv is dkv[..., E:]."""
-    return _plan("dkv", g, q, k, v, out, lse, dkv, mask, causal, scale)
-
-
-def _plan(
-    kind: str, g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout,
-    result: Layout, mask: Layout | None, causal: bool, scale: float,
-) -> Launch:  # fmt: skip
+    """result (N, H, L * E + S * (E + Ev)), contiguous."""
     check(q, k, v, mask)
     n, h, length, width = q.shape
     s, ev = v.shape[2:]
     for name, a in (("g", g), ("out", out)):
         if a.shape != (n, h, length, ev) or a.dtype != q.dtype:
-            raise ValueError(f"attention_{kind}: {name} {a} is not a {(n, h, length, ev)}")
+            raise ValueError(f"attention_grad: {name} {a} is not a {(n, h, length, ev)}")
         if a.strides[-1] != 1 and a.shape[-1] > 1 and a.size:
-            raise ValueError(f"attention_{kind}: the last stride of {name} must be 1")
+            raise ValueError(f"attention_grad: the last stride of {name} must be 1")
     if lse.shape != (n, h, length) or lse.dtype != sums_dtype(q).np:
-        raise ValueError(f"attention_{kind}: lse {lse} is not a {(n, h, length)}")
-    own, other = (length, s) if kind == "dq" else (s, length)
-    want = (n, h, own, width + ev * (kind == "dkv"))
+        raise ValueError(f"attention_grad: lse {lse} is not a {(n, h, length)}")
+    want = (n, h, length * width + s * (width + ev))
     if result.shape != want or result.dtype != q.dtype or not result.is_contiguous:
-        raise ValueError(f"attention_{kind}: the result {result} must be a contiguous {want}")
+        raise ValueError(f"attention_grad: the result {result} must be a contiguous {want}")
     if result.size == 0:
         return Launch(())
     d = D.from_np(q.dtype)
     tile = tile_for(register(d))
     size, columns = tile.itemsize, tile.columns
-    p_width = ev if kind == "dkv" else 0
     sizes = {
-        "panels_x": -(-other // columns) * (width + tile.lanes) * columns,
-        "panels_y": -(-other // columns) * (ev + tile.lanes) * columns,
-        "ds_values": -(-width // columns) * other * columns,
-        "p_values": -(-p_width // columns) * other * columns,
+        "panels_x": -(-s // columns) * (width + tile.lanes) * columns,
+        "panels_y": -(-s // columns) * (ev + tile.lanes) * columns,
+        "values": up(width, columns) * s,
         "x": ROWS * width,
         "y": ROWS * ev,
+        "x_panels": up(width, columns) * ROWS,
+        "y_panels": up(ev, columns) * ROWS,
         "scores": ROWS * BLOCK,
         "products": ROWS * BLOCK,
-        "ds_sums": up(width, columns) * ROWS,
-        "p_sums": up(p_width, columns) * ROWS,
-        "lse": length + BLOCK,
-        "delta": length + BLOCK,
+        "dq": up(width, columns) * ROWS,
+        "dk": up(width, columns) * s,
+        "dv": up(ev, columns) * s,
+        "lse": length,
+        "delta": length,
     }
-    at, places = 0, {}
-    for name, count in sizes.items():
-        places[name] = at
+    at, places = 0, []
+    for count in sizes.values():
+        places.append(at)
         at += up(count * size)
-    table_words = 2 * (2 * ROWS + 2 * BLOCK + 2)
     strides = [s for a in (g, q, k, v, out, lse, mask) for s in strides3(a)]
     values = (
-        n, h, own, other, width, ev, result.shape[3], int(causal), length, *strides,
-        -(-own // ROWS), *list(places.values())[1:], at, at + up(8 * table_words),
+        n, h, length, s, width, ev, want[2], int(causal), *strides, *places[1:], at,
+        at + up(8 * (2 * _TABLE + BLOCK + 2)),
     )  # fmt: skip
-    function = kernels(d.name, mask_kind(mask))[kind]
-    work = 4 * n * h * length * s * (width + ev)
+    function = kernels(d.name, mask_kind(mask))
+    work = 5 * n * h * length * s * (width + ev)
     stage = Stage(function, work >= PARALLEL_WORK)
     ints = (*values, double_bits(scale))
     return Launch((stage,), ints, 0, values[-1], work + v.size < QUICK_WORK)
 
 
+_TABLE = 2 * ROWS + 2 * BLOCK + 2  # words that `Scores` wants
+
+
 @cache
-def kernels(name: str, mask: str) -> dict[str, int]:
-    """The addresses of the gradients' kernels of one dtype and kind of mask."""
-    return native.load(attention_grad_ir(name, mask), list(_SIDES))
+def kernels(name: str, mask: str) -> int:
+    """The address of the gradients' kernel of one dtype and kind of mask."""
+    return native.load(attention_grad_ir(name, mask), ["gradient"])["gradient"]
 
 
 def attention_grad_ir(name: str, mask: str) -> str:
-    """The LLVM IR of the gradients' kernels of one dtype and kind of mask, for the host."""
+    """The LLVM IR of the gradients' kernel of one dtype and kind of mask, for the host."""
     if mask not in MASKS:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
     tile = tile_for(register(d))
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
+    emit_multiply(m, tile, across=True)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)
     _emit_sums(m, tile, d)
-    for kind in _SIDES:
-        _emit_gradient(m, tile, d, kind, mask)
+    _emit_gradient(m, tile, d, mask)
     return m.text()
 
 
@@ -177,8 +157,8 @@ def _emit_sums(m: Module, tile: Tile, d: D.dtype) -> None:
     f.ret()
 
 
-def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> None:
-    f = m.kernel(kind)
+def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
+    f = m.kernel("gradient")
     el, type, lanes = tile.element, tile.type, tile.lanes
     names = [n for n in _OPERANDS if n != "m" or masks != "none"]
     pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
@@ -188,21 +168,22 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
     scale = f.load("double", f.gep(ints, len(_HEAD), "i64"), 8)
     scale = f.splat(scale if el == "double" else f.cast("fptrunc", scale, "float"), type)
     work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
-    at_names = [n for n in _HEAD if n.endswith("_at")]
-    place = {n[:-3]: f.gep(work, h[n]) for n in at_names}
-    side = _SIDES[kind]
-    s = Scores(f, tile, place["table"], place["scores"], h["width"])
-    table = f.gep(place["table"], 2 * ROWS + 2 * BLOCK + 2, "i64")
-    t = Scores(f, tile, table, place["products"], h["value_width"])
-    # (name, scores that weigh the sums, width, first column of the result)
-    results = [("ds", t, h["width"], 0), ("p", s, h["value_width"], h["width"])]
-    results = [r for r in results if r[0] in side]
+    place = {n[:-3]: f.gep(work, h[n]) for n in _HEAD if n.endswith("_at")}
+    width, value_width = h["width"], h["value_width"]
+    s = Scores(f, tile, place["table"], place["scores"], width)
+    t = Scores(f, tile, f.gep(place["table"], _TABLE, "i64"), place["products"], value_width)
+    # (rows of p or ds read across, queries' panels that they multiply, sums, width)
+    others = [
+        (t, place["x_panels"], place["dk"], width), (s, place["y_panels"], place["dv"], value_width)
+    ]  # fmt: skip
+    across = _Across(f, tile, f.gep(place["table"], 2 * _TABLE, "i64"))
     wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
+    mask_type = "i8" if masks == "bool" else memory(d)
     causal = f.icmp("ne", h["causal"], 0)
-    low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
-    heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
-    with f.loop(f.div(low, h["blocks"]), heads) as U:
+    low, high = f.split(f.mul(h["batch"], h["heads"]))
+    with f.loop(low, high) as U:
         n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
+        result = f.gep(pointers[0], f.mul(U.i, h["result_width"]), memory(d))
 
         def at(name: str, row: Operand, element: str) -> Value:
             start = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
@@ -211,41 +192,54 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
         def head_of(name: str) -> tuple[Value, Value]:
             return at(name, 0, memory(d)), h[name + "_l"]
 
-        f.call("transpose", "void", work, *head_of(side["other_x"]), h["other"], h["width"])
-        panels, rows = place["panels_y"], head_of(side["other_y"])
-        f.call("transpose", "void", panels, *rows, h["other"], h["value_width"])
-        for name, _, width, _ in results:
-            values = place[name + "_values"]
-            pack_values(f, tile, d, values, *head_of(side[name]), h["other"], width)
+        def store(sums: Value, rows: Operand, count: Operand, wanted: Value, to: Value,
+                  factor: Value | None) -> None:  # fmt: skip
+            """Panels of `rows` rows as rows of `wanted` columns, times the factor."""
+            with f.loop(0, count) as R, f.loop(0, wanted, lanes) as C:
+                panel = f.mul(f.mul(f.div(C.i, tile.columns), rows), tile.columns)
+                inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
+                v = f.load(type, f.gep(sums, f.add(panel, inside), el), tile.align)
+                v = v if factor is None else f.op("fmul", v, factor)
+                v = wide.to_memory(wide.rounded(v, d), d)
+                here = f.gep(to, f.add(f.mul(R.i, wanted), C.i), memory(d))
+                f.masked_store(v, here, f.lane_mask(f.sub(wanted, C.i), lanes))
+
+        f.call("transpose", "void", work, *head_of("k"), h["keys"], width)
+        f.call("transpose", "void", place["panels_y"], *head_of("v"), h["keys"], value_width)
+        pack_values(f, tile, d, place["values"], *head_of("k"), h["keys"], width)
         f.call(
             "sums", "void", place["lse"], place["delta"], at("lse", 0, el), at("g", 0, memory(d)),
-            at("out", 0, memory(d)), h["queries"], h["value_width"], h["lse_l"], h["g_l"],
-            h["out_l"],
+            at("out", 0, memory(d)), h["queries"], value_width, h["lse_l"], h["g_l"], h["out_l"],
         )  # fmt: skip
-        first = f.max(f.sub(low, f.mul(U.i, h["blocks"])), 0)
-        last = f.min(f.sub(high, f.mul(U.i, h["blocks"])), h["blocks"])
-        with f.loop(first, last) as B:
-            begin = f.mul(B.i, ROWS)
-            count = f.min(f.sub(h["own"], begin), ROWS)
-            for to, width in (("x", h["width"]), ("y", h["value_width"])):
-                rows, step = at(side[to], begin, memory(d)), h[side[to] + "_l"]
-                f.call("copy", "void", place[to], rows, width, step, count, width)
-            # causal: the blocks of the other side that any of these rows can see
-            start, end = f.typed(0, "i64"), h["other"]
-            if kind == "dq":
-                end = f.select(causal, f.min(end, f.add(begin, count)), end)
-            else:
-                start = f.select(causal, f.mul(f.div(begin, BLOCK), BLOCK), start)
-            # with nothing to see one round still runs, and gives zeros
-            with f.loop(start, f.max(end, f.add(start, 1)), BLOCK) as K:
-                columns = f.max(f.min(f.sub(h["other"], K.i), BLOCK), 0)
-                s.product(place["x"], count, work, K.i, columns, h["width"], place["scores"])
+        for _, _, sums, wanted in others:
+            panels = f.div(f.add(wanted, tile.columns - 1), tile.columns)
+            with f.loop(0, f.mul(f.mul(panels, h["keys"]), tile.columns), lanes) as C:
+                f.store(const(type, 0.0), f.gep(sums, C.i, el), tile.align)
+        with f.loop(0, h["queries"], ROWS) as B:
+            count = f.min(f.sub(h["queries"], B.i), ROWS)
+            for name, rows, panels, wanted in (
+                ("q", place["x"], place["x_panels"], width),
+                ("g", place["y"], place["y_panels"], value_width),
+            ):
+                here, step = at(name, B.i, memory(d)), h[name + "_l"]
+                f.call("copy", "void", rows, here, wanted, step, count, wanted)
+                pack_values(f, tile, d, panels, here, step, count, wanted)
+            # causal: the keys that any of these rows can see
+            end = f.select(causal, f.min(h["keys"], f.add(B.i, count)), h["keys"])
+            # without keys one round still runs, and gives zeros
+            with f.loop(0, f.max(end, 1), BLOCK) as K:
+                columns = f.max(f.min(f.sub(h["keys"], K.i), BLOCK), 0)
+                s.product(place["x"], count, work, K.i, columns, width, place["scores"])
                 t.product(
-                    place["y"], count, place["panels_y"], K.i, columns, h["value_width"],
+                    place["y"], count, place["panels_y"], K.i, columns, value_width,
                     place["products"],
                 )  # fmt: skip
                 with f.loop(0, count) as R:
-                    row = f.add(begin, R.i)
+                    row = f.add(B.i, R.i)
+                    lse, delta = (
+                        f.splat(f.load(el, f.gep(p, row, el)), type)
+                        for p in (place["lse"], place["delta"])
+                    )
                     vectors = zip(
                         s.vectors(place["scores"], R.i), s.vectors(place["products"], R.i),
                         range(0, BLOCK, lanes), strict=True,
@@ -253,67 +247,55 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> 
                     for score_at, product_at, j in vectors:
                         column = f.add(K.i, j)
                         left = f.sub(columns, j)
-                        if kind == "dq":
-                            limit = f.min(left, f.sub(f.add(row, 1), column))
-                            seen = f.lane_mask(f.select(causal, limit, left), lanes)
-                            query, spread = row, True
-                        else:
-                            before = f.lane_mask(f.select(causal, f.sub(row, column), 0), lanes)
-                            seen = f.lane_mask(left, lanes)
-                            seen = f.op("and", seen, f.op("xor", before, const(seen.type, True)))
-                            query, spread = column, False
+                        limit = f.min(left, f.sub(f.add(row, 1), column))
+                        seen = f.lane_mask(f.select(causal, limit, left), lanes)
                         score = f.op("fmul", f.load(type, score_at, tile.align), scale)
+                        where = score_at
                         if masks != "none":
-                            score = _mask(
-                                f, wide, d, masks, kind, score, at, row, column, left, seen
-                            )
-                        else:
-                            score = hide(f, wide, d, masks, score, score, seen)
-                        lse, delta = (
-                            f.splat(f.load(el, f.gep(p, query, el)), type)
-                            if spread
-                            else f.load(type, f.gep(p, query, el))
-                            for p in (place["lse"], place["delta"])
-                        )
+                            where = f.gep(at("m", row, mask_type), column, mask_type)
+                        score = hide(f, wide, d, masks, score, where, seen)
                         p = vmath.call(math, "exp", f.op("fsub", score, lse))
-                        if kind == "dkv":
-                            f.store(p, score_at, tile.align)
+                        f.store(p, score_at, tile.align)
                         product = f.load(type, product_at, tile.align)
                         ds = f.op("fmul", p, f.op("fsub", product, delta))
                         f.store(ds, product_at, tile.align)
-                fresh = f.cast("zext", f.icmp("eq", K.i, start), "i64")
-                for name, weights, width, _ in results:
-                    weights.spread(
-                        count, place[name + "_values"], h["other"], K.i, columns, width,
-                        place[name + "_sums"], fresh,
-                    )  # fmt: skip
-            for name, _, width, first_column in results:
-                with f.loop(0, count) as R, f.loop(0, width, lanes) as C:
-                    panel = f.mul(f.div(C.i, tile.columns), ROWS * tile.columns)
-                    inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
-                    at_sum = f.gep(place[name + "_sums"], f.add(panel, inside), el)
-                    v = f.load(type, at_sum, tile.align)
-                    if name == "ds":
-                        v = f.op("fmul", v, scale)
-                    v = wide.to_memory(wide.rounded(v, d), d)
-                    row = f.add(f.mul(U.i, h["own"]), f.add(begin, R.i))
-                    to = f.add(f.mul(row, h["result_width"]), f.add(first_column, C.i))
-                    mask = f.lane_mask(f.sub(width, C.i), lanes)
-                    f.masked_store(v, f.gep(pointers[0], to, memory(d)), mask)
+                fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+                t.spread(count, place["values"], h["keys"], K.i, columns, width, place["dq"], fresh)
+                for weights, panels, sums, wanted in others:
+                    across.add(weights.scores, columns, panels, count, wanted, sums, h["keys"], K.i)
+            to = f.gep(result, f.mul(B.i, width), memory(d))
+            store(place["dq"], ROWS, count, width, to, scale)
+        keys = f.gep(result, f.mul(h["queries"], width), memory(d))
+        store(place["dk"], h["keys"], h["keys"], width, keys, scale)
+        values = f.gep(keys, f.mul(h["keys"], width), memory(d))
+        store(place["dv"], h["keys"], h["keys"], value_width, values, None)
     f.ret()
 
 
-def _mask(
-    f: Function, wide: Element, d: D.dtype, masks: str, kind: str, score: Value,
-    at: Callable[..., Value], row: Operand, column: Operand, left: Operand, seen: Value,
-) -> Value:  # fmt: skip
-    """The score with the mask; of the transposed scores, the mask is read lane by lane."""
-    element = "i8" if masks == "bool" else memory(d)
-    if kind == "dq":
-        where = f.gep(at("m", row, element), column, element)
-        return hide(f, wide, d, masks, score, where, seen)
-    room = f.alloca(wide.memory_type(d) if masks == "float" else f"<{wide.lanes} x i8>")
-    with f.loop(0, f.min(left, wide.lanes)) as L:
-        where = f.gep(at("m", f.add(column, L.i), element), row, element)
-        f.store(f.load(element, where), f.gep(room, L.i, element))
-    return hide(f, wide, d, masks, score, room, seen)
+class _Across:
+    """Sums over the rows of a block, weighed by its columns: the transpose times a panel."""
+
+    def __init__(self, f: Function, tile: Tile, table: Value) -> None:
+        self.f, self.tile = f, tile
+        self.rows, self.segment = table, f.gep(table, BLOCK, "i64")
+        with f.loop(0, BLOCK) as J:
+            panel = f.mul(f.div(J.i, tile.columns), ROWS * tile.columns)
+            place = f.add(panel, f.rem(J.i, tile.columns))
+            f.store(f.typed(place, "i64"), f.gep(self.rows, J.i, "i64"))
+        f.store(const("i64", 0), self.segment)
+
+    def add(
+        self, block: Value, columns: Operand, panels: Value, count: Operand, width: Operand,
+        sums: Value, total: Operand, first: Operand,
+    ) -> None:  # fmt: skip
+        """sums[first + columns, width] += block[count, columns]^T times panels of count rows."""
+        f, tile = self.f, self.tile
+        f.store(f.typed(count, "i64"), f.gep(self.segment, 1, "i64"))
+        with f.loop(0, width, tile.columns) as C:
+            place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
+            f.call(
+                "multiply_across", "void", block, self.rows, columns, self.segment,
+                f.typed(1, "i64"), f.gep(panels, f.mul(C.i, count), tile.element),
+                f.gep(sums, place, tile.element), f.min(f.sub(width, C.i), tile.columns),
+                f.typed(0, "i64"),
+            )  # fmt: skip

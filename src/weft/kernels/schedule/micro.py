@@ -13,8 +13,10 @@ from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 UNROLL = 2
 
 
-def emit_multiply(m: Module, tile: Tile) -> None:
+def emit_multiply(m: Module, tile: Tile, *, across: bool = False) -> None:
     """`multiply(a, rows, count, segments, nseg, b, c, columns, first)`: the row tiles of a panel.
+
+    `across`: `multiply_across`, whose A lies across: its k are `tile.columns` elements apart.
 
     `rows` has `count` i64 offsets, `segments` has `nseg` pairs of i64; c has `count` rows of
     `tile.columns` elements; only the vectors that `columns` needs are computed. `first` nonzero
@@ -25,8 +27,8 @@ def emit_multiply(m: Module, tile: Tile) -> None:
     rest_heights = [h for h in (4, 2, 1) if h < tile.rows]
     for vectors in widths:
         for height in (tile.rows, *rest_heights):
-            _emit_micro(m, tile, height, vectors)
-    f = m.function("multiply", _MULTIPLY, internal=True)
+            _emit_micro(m, tile, height, vectors, across)
+    f = m.function(_name("multiply", across), _MULTIPLY, internal=True)
     a, rows, count, segments, nseg, b, c, columns, first = (f.arg(n) for _, n in _MULTIPLY)
     vectors = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
     full = f.mul(f.div(count, tile.rows), tile.rows)
@@ -35,7 +37,7 @@ def emit_multiply(m: Module, tile: Tile) -> None:
         def call(height: int, row: Operand, width: int = width) -> None:
             at = f.gep(c, f.mul(row, tile.columns), tile.element)
             row_offsets = f.gep(rows, row, "i64")
-            name = f"micro{height}x{width}"
+            name = _name(f"micro{height}x{width}", across)
             f.call(name, "void", a, row_offsets, segments, nseg, b, at, first)
 
         with f.loop(0, full, tile.rows) as L:
@@ -65,8 +67,13 @@ _MULTIPLY = [
 ]
 
 
-def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int) -> None:
-    f = m.function(f"micro{rows}x{vectors}", _MICRO, internal=True)
+def _name(name: str, across: bool) -> str:
+    return f"{name}_across" if across else name
+
+
+def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int, across: bool) -> None:
+    f = m.function(_name(f"micro{rows}x{vectors}", across), _MICRO, internal=True)
+    step_a = tile.columns if across else 1
     a, offsets, segments, nseg, b, c, first = (f.arg(n) for _, n in _MICRO)
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(offsets, i, "i64")), element) for i in range(rows)]
@@ -79,7 +86,8 @@ def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int) -> None:
         ]
         out = [state[0]]
         for i in range(rows):
-            left = f.splat(f.load(element, f.gep(f.gep(base[i], at, element), u, element)), type)
+            place = f.gep(f.gep(base[i], f.mul(at, step_a), element), u * step_a, element)
+            left = f.splat(f.load(element, place), type)
             for j in range(vectors):
                 out.append(f.fma(left, right[j], state[1 + i * vectors + j]))
         return out
