@@ -16,6 +16,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import scalar as S
+from weft.core.handle import Handle
 from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes
 from weft.ops.arithmetic import atan2
@@ -252,11 +253,19 @@ def complex(real: Any, imag: Any, *, out: Any = None) -> Any:
             "second argument"
         )
     y = apply(_COMPLEX, real, imag)
+    if out is not None and dtype_of(out) is not dtype_of(y):
+        raise RuntimeError(
+            f"Expected object of scalar type {dtype_of(y).spelled} but got scalar type "
+            f"{dtype_of(out).spelled} for argument 'out'"
+        )
     return y if out is None else out.copy_result(y)
 
 
 def polar(abs: Any, angle: Any, *, out: Any = None) -> Any:
     """y = abs (cos angle + i sin angle), of two float32 or two float64 tensors, broadcast."""
+    for name, x in (("abs", abs), ("angle", angle)):
+        if not isinstance(x, Handle):
+            raise TypeError(f"polar(): argument '{name}' must be Tensor, not {type(x).__name__}")
     return complex(abs * angle.cos(), abs * angle.sin(), out=out)
 
 

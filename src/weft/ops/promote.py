@@ -110,8 +110,10 @@ def _is_float(x: Any) -> bool:
 
 def as_number(x: Any, d: dt.dtype) -> Any:
     """The number in the category of dtype `d` (an int beside float tensors is a float)."""
-    if x.__class__ is complex and d.category != dt.COMPLEX:
-        raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
+    if x.__class__ is complex:
+        if d.category != dt.COMPLEX:
+            raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
+        return x
     if d.category >= dt.FLOAT:
         return float(x)
     if d.category == dt.INT:
