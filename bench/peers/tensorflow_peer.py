@@ -53,7 +53,7 @@ def _attend(qkv: Any, heads: int, allowed: Any = None, past: Any = None) -> tupl
     return tf.reshape(tf.transpose(y, (0, 2, 1, 3)), (b, n, heads * 64)), new[1:]
 
 
-class _Block(layers.Layer):
+class Block(layers.Layer):
     """A transformer block; `post` puts the norms behind the sums."""
 
     def __init__(self, width: int, *, post: bool, approximate: bool = False) -> None:
@@ -72,12 +72,12 @@ class _Block(layers.Layer):
         return self.n2(x) if self.post else (x, new)
 
 
-class _GPT(keras.Model):
+class GPT(keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.token = layers.Embedding(256, 384)
         self.place = self.add_weight(shape=(128, 384), name="place")
-        self.blocks = [_Block(384, post=False) for _ in range(6)]
+        self.blocks = [Block(384, post=False) for _ in range(6)]
         self.norm, self.head = layers.LayerNormalization(epsilon=1e-5), layers.Dense(256)
 
     def call(self, x: Any) -> Any:
@@ -88,13 +88,13 @@ class _GPT(keras.Model):
         return tf.reshape(self.head(self.norm(x)), (-1, 256))
 
 
-class _Bert(keras.Model):
+class Bert(keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.token = layers.Embedding(30522, 768)
         self.place = self.add_weight(shape=(128, 768), name="place")
         self.norm = layers.LayerNormalization(epsilon=1e-5)
-        self.blocks = [_Block(768, post=True) for _ in range(12)]
+        self.blocks = [Block(768, post=True) for _ in range(12)]
 
     def call(self, x: Any) -> Any:
         x = self.norm(self.token(x) + self.place)
@@ -141,13 +141,13 @@ _TRAINING: dict[str, tuple[Callable, Callable]] = {
     "mlp": (_mlp, lambda: (tf.random.normal((128, 784)), _integers(10, 128))),
     "cnn": (_cnn, lambda: (tf.random.normal((64, 28, 28, 1)), _integers(10, 64))),
     "lstm": (_lstm, lambda: (tf.random.normal((32, 64, 64)), _integers(10, 32))),
-    "gpt": (_GPT, lambda: (_integers(256, 8, 128), _integers(256, 1024))),
+    "gpt": (GPT, lambda: (_integers(256, 8, 128), _integers(256, 1024))),
     "resnet18": (_resnet18, lambda: (tf.random.normal((16, 64, 64, 3)), _integers(10, 16))),
 }
 _INFERENCE: dict[str, tuple[Callable, Callable]] = {
     "mlp_b1": (_mlp, lambda: tf.random.normal((1, 784))),
     "mlp_b32": (_mlp, lambda: tf.random.normal((32, 784))),
-    "bert": (_Bert, lambda: _integers(30522, 1, 128)),
+    "bert": (Bert, lambda: _integers(30522, 1, 128)),
     "resnet50_b1": (lambda: _resnet50(1), lambda: tf.random.normal((1, 224, 224, 3))),
     "resnet50_b8": (lambda: _resnet50(8), lambda: tf.random.normal((8, 224, 224, 3))),
 }
