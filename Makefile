@@ -49,8 +49,9 @@ bench: bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/
 
 conformance: .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
 	.venv-conformance/bin/python tools/conformance.py
-	.venv-conformance/bin/python -m pytest -q tests/conformance
-	PYTHONPATH=. .venv-conformance/bin/python -m tools.conformance_ops --write $(ARGS)
+	@bad=; .venv-conformance/bin/python -m pytest -q tests/conformance || bad=1; \
+	PYTHONPATH=. .venv-conformance/bin/python -m tools.conformance_ops --write $(ARGS); \
+	test -z "$$bad" || { echo "conformance: a test failed, see above"; exit 1; }
 
 packages: .venv-packages/.installed ## timm, transformers, lightning and others on Weft (own environment, without torch)
 	WEFT_PACKAGES=1 .venv-packages/bin/python -m pytest -q tests/programs/test_packages.py --durations=0 $(ARGS)

@@ -35,6 +35,8 @@ DIFFERENT = {
     "randint_like": "two overloads in one: (input, high) and (input, low, high)",
     "scatter": "src and value in one function: value may be passed by keyword",
     "resize_as_": "the documented (input, tensor)",
+    "resize_as": "the documented (input, tensor)",
+    "record_stream": "the documented (stream)",
     "rrelu": "torch.rrelu's generator is no argument of F.rrelu",
     "smm": "the documented (input, mat)",
     "uniform_": "`from` is no name in Python: taken as a keyword",
