@@ -102,7 +102,7 @@ def test_an_eager_call_after_matched_ops(monkeypatch):
             with weft.no_grad():
                 before = state * 2
             y = x @ a + row
-            z = weft.func.vmap(lambda r: r * 2 + row)(y)
+            z = weft.vmap(lambda r: r * 2 + row)(y)
             y[0].mul_(0.5)
             z.sum().backward()
             state.mul_(0.5)

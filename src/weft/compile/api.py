@@ -11,7 +11,7 @@ import numpy as np
 
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.generalise import may_follow, synthesize
-from weft.compile.program import ARENA, Program
+from weft.compile.program import ARENA, Memory, Program
 from weft.compile.record import PASS, Session, TrieNode, run_eagerly
 from weft.compile.replay import Replays, Watch
 from weft.core import config
@@ -147,6 +147,7 @@ class CompiledFunction:
         self._length = 0  # ops of the last recorded call
         self._spent: dict[tuple, float] = {}  # seconds of eager calls, by size
         self._derived = 0
+        self._last: Any = None  # the last program that ran, or a recorded call not planned yet
         self._replays = Replays(fn, self.stats) if replay else None
 
     def __call__(self, *args: Any, **kw: Any) -> Any:
@@ -178,7 +179,12 @@ class CompiledFunction:
                 watch.returned(session, result)
         finally:
             state.recorder = None
+            held = session.held() if session.recorded and not session.looked else None
             session.finish()
+            if session.program is not None:
+                self._last = session.program
+            elif held is not None:
+                self._last = (session, held)
             if watch is not None:
                 watch.program = session.program
             self.stats["recorded_ops"] += session.recorded
@@ -216,6 +222,26 @@ class CompiledFunction:
         if len(self._spent) > _MAX_SIZES:
             self._spent.clear()
         self._spent[size] = self._spent.get(size, 0.0) + seconds
+
+    def memory(self) -> Memory:
+        """The bytes that a call like the last one needs, known before such a program ever ran.
+
+        RuntimeError before the first call, or where the ops run one by one.
+        """
+        if self._last.__class__ is tuple:  # recorded: plan what its program will be
+            session, held = self._last
+            session.start = 0
+            key = (0, held)
+            made = session.cursor.programs.get(key)
+            if made is None:
+                made = session.cursor.programs[key] = self._make(session, held)
+            self._last = made
+        if not isinstance(self._last, SegmentProgram):
+            raise RuntimeError(
+                "memory: no program yet: call the function first (twice if Python looks at values "
+                f"in it); its ops may also run one by one ({self.stats['op_by_op']} segments do)"
+            )
+        return self._last.program.memory()
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)

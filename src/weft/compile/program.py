@@ -25,6 +25,7 @@ from weft.core import config, dtype
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
+from weft.core.types import numel
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.epilogue import Epilogue
@@ -69,6 +70,20 @@ class Entry:
     label: str
     loops: tuple[str, ...] = ()  # what the loop computes, for people
     line: str | None = None  # the user's, as file.py:41
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one run of a program needs, as planned."""
+
+    outside: int  # tensors that it reads or writes: inputs, parameters, optimizer state
+    arena: int  # values that live within the run
+    results: int  # tensors that it makes: gradients, losses
+    scratch: int  # the kernels' own, and constants
+
+    @property
+    def total(self) -> int:
+        return self.outside + self.arena + self.results + self.scratch
 
 
 class Arena:
@@ -487,6 +502,21 @@ class Program:
             held.append(np.zeros(size, x.dtype))
             self._point(base, native.address(held[-1]) + before * x.dtype.itemsize)
         return held
+
+    def memory(self) -> Memory:
+        """What a run needs."""
+        arrays = {name: x.size * x.dtype.itemsize for name, x in self.layouts.items()}
+        results = [
+            memory.block_size(numel(t.shape) * t.dtype.itemsize)
+            for k, t in self.out_types.items()
+            if k not in self.direct
+        ]
+        return Memory(
+            outside=sum(memory.block_size(n) for n in arrays.values()),
+            arena=memory.block_size(self.arena_bytes),
+            results=sum(results),
+            scratch=self.table.scratch_bytes() + sum(c.nbytes for c in self.consts),
+        )
 
     def describe(self) -> str:
         """The schedule, one line a step."""

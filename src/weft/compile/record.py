@@ -74,7 +74,7 @@ class TrieNode:
 
     def drop_derived(self) -> None:
         """Forget the paths below this node that were not recorded."""
-        stack = [self]
+        stack: list[TrieNode] = [self]
         while stack:
             node = stack.pop()
             node.jumps = {k: j for k, j in node.jumps.items() if not j.end.derived}
@@ -437,6 +437,10 @@ class Session:
             for k in range(len(ghosts))
             if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > 2  # type: ignore[union-attr]
         )
+
+    def held(self) -> tuple[int, ...]:
+        """Depths of the call's results that somebody holds, computed or not."""
+        return tuple(k for k in range(len(self.ghosts)) if self.is_held(k))
 
     def array(self, ref: int) -> np.ndarray:
         """The value behind an operand reference."""

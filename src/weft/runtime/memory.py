@@ -45,6 +45,11 @@ def size_class(size: int) -> int:
     return -(-size // step) * step
 
 
+def block_size(size: int) -> int:
+    """The bytes that an array of `size` bytes takes up."""
+    return size if size < SMALL else size_class(size)
+
+
 class _Class:
     """The blocks of one size: those that wait for use, and the type of their leases."""
 

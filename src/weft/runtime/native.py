@@ -347,6 +347,11 @@ class Table:
     def __len__(self) -> int:
         return len(self._launches)
 
+    def scratch_bytes(self) -> int:
+        """Scratch memory that a run takes, with as many threads as it may have."""
+        shared, each = self._head[0], self._head[1]
+        return shared + each * threads.get_num_threads()
+
     def set_pointer(self, entry: int, slot: int, pointer: int) -> None:
         """Give an entry another pointer: slot 0 is out, slot 1 + k is input k."""
         if not 0 <= slot < self._slots[entry]:

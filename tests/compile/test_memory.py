@@ -1,0 +1,81 @@
+"""compiled.memory(): what a step will need, before any program has run."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+import weft
+import weft.nn.functional as F
+from weft import nn, optim
+from weft.compile import program
+from weft.runtime import memory
+
+
+def training(model, shape, classes):
+    o = optim.Adam(model.parameters())
+    x, y = (
+        weft.from_numpy(memory.empty(shape, np.dtype(np.float32))).fill_(0.5),
+        weft.zeros(shape[0], dtype=weft.int64),
+    )
+
+    def step():
+        o.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        o.step()
+        return loss.detach()
+
+    return step, x
+
+
+CASES = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 10)), (200, 300)),
+    "cnn": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 10),
+        ),
+        (16, 3, 24, 24),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_plan_is_what_is_measured(kind):
+    make, shape = CASES[kind]
+    gc.collect()
+    program.ARENA.memory = np.empty(0, np.uint8)
+    before = memory.memory_stats()["used_bytes"]
+    step, x = training(make(), shape, 10)
+    step = weft.compile(step)
+    with pytest.raises(RuntimeError, match="call the function first"):
+        step.memory()
+    step()  # makes the optimizer's state
+    step()
+    planned = step.memory()  # nothing has run but eager ops
+    for _ in range(3):
+        step().item()
+    assert step.memory() == planned and step.stats["programs"] == 1
+    gc.collect()
+    memory.reset_peak()
+    step().item()
+    measured = memory.memory_stats()["peak_bytes"] - before
+    small = planned.total - planned.scratch - measured
+    assert abs(small) < 0.05 * measured, (planned, measured, x.numel() * 4)
+
+
+def test_a_function_that_looks_at_values():
+    def f(x):
+        y = (x * 2).exp()
+        return y * 3 if y.sum().item() > 0 else y
+
+    f = weft.compile(f)
+    x = weft.ones(100, 100)
+    f(x)
+    with pytest.raises(RuntimeError, match="looks at values"):
+        f.memory()
+    f(x)
+    assert f.memory().results == memory.block_size(40_000)
