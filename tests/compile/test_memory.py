@@ -68,11 +68,11 @@ def test_the_plan_is_what_is_measured(kind):
 
 
 def test_a_function_that_looks_at_values():
+    @weft.compile
     def f(x):
         y = (x * 2).exp()
         return y * 3 if y.sum().item() > 0 else y
 
-    f = weft.compile(f)
     x = weft.ones(100, 100)
     f(x)
     with pytest.raises(RuntimeError, match="looks at values"):

@@ -1,0 +1,296 @@
+"""What weft.compile costs in Python: an op to match, a replay, a new size, memory, the first call.
+
+    python bench/compile_cost.py [cost] [sizes] [memory] [cold]
+
+cost    a training step of each model of training.py and of a tiny one: milliseconds eager,
+        compiled, replayed; of the compiled step, the Python that matches and the program
+sizes   200 batches of random size and length through one GPT step, eager and compiled alternating:
+        recordings, planned programs, steps slower than eager
+memory  bytes of a training step: planned, measured in Weft's allocator, and (each in a process of
+        its own) the peak of resident memory above what the library and a tiny model take, of
+        compiled Weft and, where it is installed, torch (Linux)
+cold    seconds of the first three compiled ResNet-18 training steps beside eager's, with an empty
+        kernel cache and with a warm one
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gc
+import importlib.util
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import weft
+from weft.compile import program, record
+from weft.runtime import memory
+
+HERE = Path(__file__).parent
+
+
+def training() -> Any:
+    """bench/training.py as a module; without torch its models are built from Weft alone."""
+    if importlib.util.find_spec("torch") is None:
+        sys.modules.setdefault("torch", weft)
+    spec = importlib.util.spec_from_file_location("training", HERE / "training.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny(t: Any) -> tuple[Any, Any, Any]:
+    """20-30-30-5, batch 8: all cost is Python's."""
+    nn = t.nn
+    model = nn.Sequential(
+        nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 5)
+    )
+    return model, t.randn(8, 20), t.randint(0, 5, (8,))
+
+
+class Block(weft.nn.Module):
+    """A pre-norm block of width 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        n = weft.nn
+        self.norm1, self.norm2 = n.LayerNorm(64), n.LayerNorm(64)
+        self.qkv, self.out = n.Linear(64, 192), n.Linear(64, 64)
+        self.up, self.down = n.Linear(64, 256), n.Linear(256, 64)
+
+    def forward(self, x: Any) -> Any:
+        f = weft.nn.functional
+        b, n, c = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, 4, 16).permute(2, 0, 3, 1, 4).unbind(0)
+        y = f.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(b, n, c))
+        return x + self.down(f.gelu(self.up(self.norm2(x))))
+
+
+def small_gpt() -> Callable[[Any, Any], Any]:
+    """A training step of two blocks of width 64."""
+    weft.manual_seed(0)
+    nn = weft.nn
+    token, place, head = nn.Embedding(65, 64), nn.Embedding(256, 64), nn.Linear(64, 65)
+    blocks = nn.Sequential(Block(), Block())
+    o = weft.optim.AdamW(nn.ModuleList([token, place, blocks, head]).parameters())
+
+    def step(x: Any, y: Any) -> Any:
+        o.zero_grad()
+        logits = head(blocks(token(x) + place.weight[: x.shape[1]])).flatten(0, 1)
+        loss = nn.functional.cross_entropy(logits, y.flatten())
+        loss.backward()
+        o.step()
+        return loss.detach()
+
+    return step
+
+
+def seconds(step: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    step().item()
+    return time.perf_counter() - start
+
+
+def cost() -> None:
+    """Where the time of a compiled step goes."""
+    models = training()
+    spent = [0.0]
+    finish = record.Session.finish
+
+    def timed(session: Any) -> None:
+        start = time.perf_counter()
+        finish(session)
+        spent[0] += time.perf_counter() - start
+
+    record.Session.finish = timed  # type: ignore[method-assign]
+    print("ms a step (medians, interleaved); us an op matched")
+    print(f"{'model':6s}{'ops':>6s}{'eager':>9s}{'compiled':>10s}{'python':>9s}{'us/op':>7s}"
+          f"{'program':>9s}{'replay':>9s}  replayed")  # fmt: skip
+    for make in (tiny, models.mlp, models.cnn, models.lstm, models.gpt):
+        steps = {
+            "eager": models.step_of(weft, make),
+            "compiled": weft.compile(models.step_of(weft, make)),
+            "replay": weft.compile(models.step_of(weft, make), replay=True),
+        }
+        for step in steps.values():
+            for _ in range(5):
+                seconds(step)
+        times: dict[str, list[float]] = {name: [] for name in (*steps, "program")}
+        started = time.perf_counter()
+        while time.perf_counter() - started < 5 or len(times["eager"]) < 4:
+            for name, step in steps.items():
+                spent[0] = 0.0
+                times[name].append(seconds(step))
+                if name == "compiled":
+                    times["program"].append(spent[0])
+        ms = {name: 1e3 * statistics.median(v) for name, v in times.items()}
+        node, ops = steps["compiled"]._root, 0
+        while node.children:
+            node, ops = list(node.children.values())[-1], ops + 1
+        python = ms["compiled"] - ms["program"]
+        print(f"{make.__name__:6s}{ops:6d}{ms['eager']:9.3f}{ms['compiled']:10.3f}{python:9.3f}"
+              f"{1e3 * python / ops:7.2f}{ms['program']:9.3f}{ms['replay']:9.3f}  "
+              f"{steps['replay'].stats['replay']}", flush=True)  # fmt: skip
+    record.Session.finish = finish  # type: ignore[method-assign]
+
+
+def sizes() -> None:
+    """Random batches and lengths, each most likely once."""
+    eager, compiled = small_gpt(), weft.compile(small_gpt())
+    draw = random.Random(1)
+    ratios, recordings, before = [], 0, 0
+    for i in range(200):
+        shape = draw.randint(1, 16), draw.randint(8, 200)
+        x, y = weft.randint(0, 65, shape), weft.randint(0, 65, shape)
+        pair: dict[Any, float] = {}
+        for step in ((eager, compiled), (compiled, eager))[i % 2]:
+            pair[step] = seconds(functools.partial(step, x, y))
+        ratios.append(pair[compiled] / pair[eager])
+        recordings += compiled.stats["recorded_ops"] > before
+        before = compiled.stats["recorded_ops"]
+    first, second = (sorted(ratios[4 + k :: 2]) for k in (1, 0))
+    print(f"200 sizes: {recordings} recordings, {compiled.stats['programs']} programs, "
+          f"{compiled.stats['eager_calls']} eager calls")  # fmt: skip
+    for name, r in (("before eager", first), ("after eager", second)):
+        quartiles = f"{r[len(r) // 4]:.3f} {r[3 * len(r) // 4]:.3f}"
+        print(f"  compiled / eager, called {name} at a size: median {statistics.median(r):.3f}, "
+              f"quartiles {quartiles}, largest {r[-1]:.3f}")  # fmt: skip
+
+
+def resident(library: str, name: str) -> None:
+    """Print what six steps add to resident memory at its peak, in bytes."""
+    models = training()
+    t = weft if library == "weft" else importlib.import_module("torch")
+    models.weft.set_num_threads(2)
+    small = models.step_of(t, tiny)
+    for _ in range(3):
+        small()
+    gc.collect()
+    start = _status("VmRSS")
+    step = models.step_of(t, getattr(models, name))
+    step = weft.compile(step) if library == "weft" else step
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    for _ in range(6):
+        step().item()
+    print(_status("VmHWM") - start)
+
+
+def _status(name: str) -> int:
+    """A line of this process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith(name))
+
+
+def memory_of_steps() -> None:
+    """Planned, measured, and the growth of the process."""
+    models = training()
+    peers = ["weft", *(["torch"] if importlib.util.find_spec("torch") is not None else [])]
+    print("MB of a training step: planned before any program ran, measured; growth of the process")
+    for name in ("mlp", "cnn", "lstm", "gpt"):
+        gc.collect()
+        program.ARENA.memory = np.empty(0, np.uint8)
+        before = memory.memory_stats()["used_bytes"]
+        step = weft.compile(models.step_of(weft, getattr(models, name)))
+        step()
+        step()
+        planned = step.memory()
+        step().item()
+        gc.collect()
+        memory.reset_peak()
+        step().item()
+        measured = memory.memory_stats()["peak_bytes"] - before
+        grown = []
+        for peer in peers:
+            call = [sys.executable, __file__, "resident", peer, name]
+            out = subprocess.run(call, capture_output=True, text=True, check=True)
+            grown.append(f"{peer} {int(out.stdout) / 1e6:8.1f}")
+        print(f"{name:5s} planned {(planned.total - planned.scratch) / 1e6:8.1f} (and kernels' "
+              f"scratch {planned.scratch / 1e6:6.1f})  measured {measured / 1e6:8.1f}   process: "
+              f"{', '.join(grown)}", flush=True)  # fmt: skip
+        del step
+
+
+COLD = """
+import sys, time
+start = time.perf_counter()
+import weft
+from weft import nn, optim
+F = nn.functional
+class Basic(nn.Module):
+    def __init__(self, i, o, s):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(i, o, 3, s, 1, bias=False), nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.na, self.nb = nn.BatchNorm2d(o), nn.BatchNorm2d(o)
+        self.down = None
+        if s > 1 or i != o:
+            self.down = nn.Sequential(nn.Conv2d(i, o, 1, s, bias=False), nn.BatchNorm2d(o))
+    def forward(self, x):
+        y = self.nb(self.b(F.relu(self.na(self.a(x)))))
+        return F.relu(y + (x if self.down is None else self.down(x)))
+blocks, i = [], 64
+for o, s in ((64, 1), (128, 2), (256, 2), (512, 2)):
+    blocks += [Basic(i, o, s), Basic(o, o, 1)]
+    i = o
+model = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), *blocks,
+                      nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+o = optim.Adam(model.parameters())
+x, y = weft.randn(16, 3, 64, 64), weft.randint(0, 10, (16,))
+def step():
+    o.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    o.step()
+    return loss.detach()
+run = weft.compile(step) if sys.argv[1] == "compiled" else step
+times = []
+for _ in range(4):
+    at = time.perf_counter()
+    run().item()
+    times.append(time.perf_counter() - at)
+print(f"{time.perf_counter() - start - sum(times):.2f} s to the model;",
+      "steps", " ".join(f"{t:.3f}" for t in times), "s")
+"""
+
+
+def cold() -> None:
+    """The first steps in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in ("empty", "warm"):
+            for how in ("eager", "compiled"):
+                place = Path(folder) / how
+                env = {**os.environ, "WEFT_CACHE_DIR": str(place)}
+                call = [sys.executable, "-c", COLD, how]
+                out = subprocess.run(call, capture_output=True, text=True, check=True, env=env)
+                print(f"ResNet-18, {cache} cache, {how:8s}: {out.stdout.strip()}", flush=True)
+
+
+def main() -> None:
+    """Print what is asked for, or all."""
+    if sys.argv[1:2] == ["resident"]:
+        resident(*sys.argv[2:4])
+        return
+    parts = {"cost": cost, "sizes": sizes, "memory": memory_of_steps, "cold": cold}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help=", ".join(parts))
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    weft.set_num_threads(args.threads)
+    print(f"weft {weft.__version__}, {args.threads} threads")
+    for name in args.parts or parts:
+        parts[name]()
+
+
+if __name__ == "__main__":
+    main()
