@@ -326,6 +326,9 @@ def _taken(p: Tensor, value: Any, key: Any = None) -> Any:
     return value
 
 
+_PROGRAM_FROM = 1 << 18  # elements; below, calling the ops costs less than matching them
+
+
 class ByParameter(Optimizer):
     """An optimizer that updates one parameter at a time: subclasses write `_start` and `_update`.
 
@@ -338,6 +341,7 @@ class ByParameter(Optimizer):
     numbers they get on settings and counters only.
     """
 
+    _program: Any = None  # `_update_all`, compiled: the same bits, memory read and written once
     _alike: ClassVar[Any] = None  # the `_update` for which that holds
     _takes: ClassVar[str] = "dense"  # which gradients: dense, sparse, both
 
@@ -371,27 +375,51 @@ class ByParameter(Optimizer):
         known = type(self)._alike is update.__func__ and not differentiable
         repeat = alike() if known else None
         with weft.set_grad_enabled(weft.is_grad_enabled() and differentiable):
-            for group in self.param_groups:
-                for p in group["params"]:
-                    grad = p.grad
-                    if grad is None:
-                        continue
-                    if grad.__class__ is not Tensor or self._takes == "sparse":
-                        self._check_layout(grad)
-                    state = self.state.get(p)
-                    if not state:
-                        state = self._start(p, group)
-                        if state:
-                            self.state[p] = state
-                    if group.get("maximize"):
-                        grad = -grad
-                    if p.is_complex():
-                        _update_pairs(update, p, grad, state, group)
-                    elif repeat is None:
-                        update(p, grad, state, group)
-                    else:
-                        repeat(update, p, grad, state, group)
+            if known and repeat is None and self._worth_a_program():
+                if self._program is None:
+                    self._program = weft.compile(ByParameter._update_all)
+                self._program(self)
+            else:
+                self._update_all()
         return loss
+
+    def _worth_a_program(self) -> bool:
+        """Whether a step moves so much memory that its ops should run as one program: not the first
+        step, which makes the states, nor one of few elements or of unusual gradients.
+        """
+        total = 0
+        for group in self.param_groups:
+            for p in group["params"]:
+                grad = p.grad
+                if grad is not None:
+                    if grad.__class__ is not Tensor or p.is_complex() or not self.state.get(p):
+                        return False
+                    total += p.numel()
+        return total >= _PROGRAM_FROM
+
+    def _update_all(self) -> None:
+        update = self._update
+        repeat = alike() if type(self)._alike is update.__func__ else None
+        for group in self.param_groups:
+            for p in group["params"]:
+                grad = p.grad
+                if grad is None:
+                    continue
+                if grad.__class__ is not Tensor or self._takes == "sparse":
+                    self._check_layout(grad)
+                state = self.state.get(p)
+                if not state:
+                    state = self._start(p, group)
+                    if state:
+                        self.state[p] = state
+                if group.get("maximize"):
+                    grad = -grad
+                if p.is_complex():
+                    _update_pairs(update, p, grad, state, group)
+                elif repeat is None:
+                    update(p, grad, state, group)
+                else:
+                    repeat(update, p, grad, state, group)
 
     def _check_layout(self, grad: Tensor) -> None:
         """RuntimeError for a gradient of a layout that this optimizer does not take."""
