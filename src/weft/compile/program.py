@@ -230,6 +230,8 @@ class Program:
         if found is None:
             return False
         layout, offset = found
+        if id(x) in self.channels_last and not layout.is_contiguous:
+            return False  # its readers may count on a contiguous value, which they saw recorded
         self.places[id(n)] = Place(source.base, source.offset + offset, layout)
         return True
 
