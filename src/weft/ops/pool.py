@@ -31,7 +31,7 @@ from weft.runtime.native import Launch
 Pair = tuple[int, int]
 
 
-def is_wide(op: Op, *types: Type) -> bool:
+def is_wide(self: Op, *types: Type) -> bool:
     """Whether there are kernels for images of this dtype that lie channels last."""
     return types[0].dtype in (dt.float32, dt.float64)
 

@@ -63,6 +63,7 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int) -> tuple[int, ...]:
         tuple(D.from_np(o.dtype) for o in e.outs),
         tuple(D.from_np(x.dtype) for x in e.ins),
         classes,
+        tuple(r == 0 for r, _ in steps),
     )
     return (address, *[columns] * len(e.outs), *(r for r, _ in steps))
 
@@ -90,11 +91,12 @@ def _function(
     out_dtypes: tuple[D.dtype, ...],
     in_dtypes: tuple[D.dtype, ...],
     classes: tuple[int, ...],
+    fixed: tuple[bool, ...],
 ) -> int:
     module = Module(vector_bits=host().vector_bits)
     args = [("ptr", "args"), ("ptr", "ints"), ("ptr", "product"), ("i64", "ldp"), ("i64", "row")]
     f = module.function("epilogue", [*args, *(("i64", n) for n in ("rows", "n0", "n"))])
-    _emit(f, exprs, out_dtypes, in_dtypes, classes)
+    _emit(f, exprs, out_dtypes, in_dtypes, classes, fixed)
     return load(module.text(), ["epilogue"])["epilogue"]
 
 
@@ -104,6 +106,7 @@ def _emit(
     out_dtypes: Sequence[D.dtype],
     in_dtypes: Sequence[D.dtype],
     classes: Sequence[int],
+    fixed: Sequence[bool],
 ) -> None:
     product = out_dtypes[0]
     lanes = host().lanes(product.itemsize)
@@ -117,47 +120,58 @@ def _emit(
     used = {x.index for x in postorder(exprs) if isinstance(x, Arg)}
     row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
     whole = f.mul(f.div(n, lanes), lanes)
+    types = [*out_dtypes, *in_dtypes]
 
-    with f.loop(0, f.arg("rows")) as rows:
-        source = f.gep("%product", f.mul(rows.i, f.arg("ldp")), memory(product))
-        at = f.add(row, rows.i)
+    def strip(column: Operand, mask: Value | None) -> None:
+        """A vector of columns of all rows: what is the same in each row is read once."""
+        count = f.sub(n, column)
+        at = f.add(n0, column)
+
+        def read(place: Value, k: int, d: D.dtype) -> Value:
+            if k >= n_out and classes[k - n_out] == 0:
+                return f.splat(Element(f, 1).load(place, d), vector(lanes, register(d)))
+            type = element.memory_type(d)
+            if mask is None:
+                return element.from_memory(f.load(type, place), d)
+            return element.from_memory(load_part(f, type, place, mask, count), d)
+
         starts = []
-        for k, (p, d) in enumerate(zip(pointers, [*out_dtypes, *in_dtypes], strict=True)):
-            splat = k >= n_out and classes[k - n_out] == 0
-            start = f.mul(at, steps[k])
-            starts.append(f.gep(p, start if splat else f.add(start, n0), memory(d)))
-        splats: dict[int, Value] = {}
-        for k, d in enumerate(in_dtypes):
-            if classes[k] == 0 and k + 1 in used:
-                one = Element(f, 1).load(starts[n_out + k], d)
-                splats[k] = f.splat(one, vector(lanes, register(d)))
-
-        def point(column: Operand, mask: Value | None) -> None:
-            count = f.sub(n, column)
-
-            def read(start: Value, d: D.dtype) -> Value:
-                type, place = element.memory_type(d), f.gep(start, column, memory(d))
-                if mask is None:
-                    return element.from_memory(f.load(type, place), d)
-                return element.from_memory(load_part(f, type, place, mask, count), d)
+        for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
+            along = k < n_out or classes[k - n_out] == 1
+            start = f.mul(row, steps[k])
+            starts.append(f.gep(p, f.add(start, at) if along else start, memory(d)))
+        kept = {
+            k: read(starts[k], k, types[k])
+            for k in range(n_out, n_out + n_in)
+            if fixed[k - n_out] and k - n_out + 1 in used
+        }
+        source = f.gep("%product", column, memory(product))
+        moving = [k for k in range(n_out + n_in) if k not in kept]
+        carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
+        with f.loop(0, f.arg("rows"), carry=carry) as rows:
+            here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
 
             def leaf(x: Expr) -> Value:
                 assert isinstance(x, Arg)
                 if x.index == 0:
-                    return read(source, product)
-                k = x.index - 1
-                return splats[k] if k in splats else read(starts[n_out + k], in_dtypes[k])
+                    return read(here, 0, product)
+                k = n_out + x.index - 1
+                return kept[k] if k in kept else read(places[k], k, types[k])
 
             values = element.expressions(exprs, leaf)
-            for value, start, d in zip(values, starts[:n_out], out_dtypes, strict=True):
-                place, out = f.gep(start, column, memory(d)), element.to_memory(value, d)
+            for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
+                out = element.to_memory(value, d)
                 if mask is None:
-                    f.store(out, place)
+                    f.store(out, places[k])
                 else:
-                    store_part(f, out, place, mask, count)
+                    store_part(f, out, places[k], mask, count)
+            rows.next = [
+                f.gep(here, f.arg("ldp"), memory(product)),
+                *(f.gep(places[k], steps[k], memory(types[k])) for k in moving),
+            ]
 
-        with f.loop(0, whole, lanes) as columns:
-            point(columns.i, None)
-        with f.iff(f.icmp("slt", whole, n)):
-            point(whole, f.lane_mask(f.sub(n, whole), lanes))
+    with f.loop(0, whole, lanes) as columns:
+        strip(columns.i, None)
+    with f.iff(f.icmp("slt", whole, n)):
+        strip(whole, f.lane_mask(f.sub(n, whole), lanes))
     f.ret()
