@@ -360,7 +360,8 @@ def main() -> None:
                 "torch": training_step(torch), "torch cl": training_step(torch, channels_last=True),
             }),
             *((f"ResNet-50 b{n}", n * RESNET50, {
-                "weft": weft.compile(inference(weft, n), replay=True), "weft eager": inference(weft, n),
+                "weft": weft.compile(inference(weft, n), replay=True),
+                "weft eager": inference(weft, n),
                 "torch": inference(torch, n), "onnxruntime": onnx_inference(n, args.threads),
             }) for n in (1, 8)),
         ]  # fmt: skip

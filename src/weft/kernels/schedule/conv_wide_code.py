@@ -20,7 +20,7 @@ from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
 from weft.runtime import native
 
-HEAD = (
+HEAD: tuple[str, ...] = (
     "groups", "columns", "panels", "channels", "images", "unit_images", "bands", "band",
     "source_n", "source_c", "source_h", "source_w", "height", "width",
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
