@@ -99,6 +99,32 @@ def mlp_forward_backward(lib: ModuleType) -> Callable[[], object]:
     return run
 
 
+def _small_mlp(lib: ModuleType) -> tuple:
+    """Three layers of width 16, a batch of 1: next to no arithmetic."""
+    lib.manual_seed(0)
+    nn = lib.nn
+    model = nn.Sequential(
+        nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)
+    )
+    return model, lib.randn(1, 16)
+
+
+def small_mlp_forward(lib: ModuleType) -> Callable[[], object]:
+    model, x = _small_mlp(lib)
+    return lambda: model(x)
+
+
+def small_mlp_forward_backward(lib: ModuleType) -> Callable[[], object]:
+    model, x = _small_mlp(lib)
+
+    def run() -> None:
+        for parameter in model.parameters():
+            parameter.grad = None
+        model(x).sum().backward()
+
+    return run
+
+
 def mlp_step(lib: ModuleType) -> Callable[[], object]:
     model, x, target = _mlp(lib)
     optimizer = lib.optim.SGD(model.parameters(), lr=1e-4)
@@ -126,6 +152,8 @@ CASES: dict[str, Callable[[ModuleType], Callable[[], object]]] = {
     "mlp 32x64-128-128-10": mlp_forward,
     "mlp forward, backward": mlp_forward_backward,
     "mlp step (SGD)": mlp_step,
+    "mlp 1x16-16-16-16, grad": small_mlp_forward,
+    "its forward, backward": small_mlp_forward_backward,
 }
 
 

@@ -112,6 +112,88 @@ def test_ops_called_often_go_native_with_the_same_bits(monkeypatch):
         assert all(fn(x).numpy().tobytes() == first for _ in range(8))
 
 
+def view_calls(a, view):
+    calls = native.layout_calls()
+    if calls is None:
+        pytest.skip("this interpreter's structs are not known")
+    calls.add_view(a, view)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda a: a.transpose(2, 0, 1),
+        lambda a: a[1:, ::2],
+        lambda a: a[:, 2],
+        lambda a: a.reshape(4, 30),
+        lambda a: a.view(np.int32),
+        lambda a: np.broadcast_to(a, (2, 4, 5, 6)),
+        lambda a: a[2, 3, 4:5].reshape(()),
+        lambda a: a[4:],
+    ],
+)
+def test_views_are_numpys(look):
+    a, other = random(4, 5, 6), random(4, 5, 6) + 1
+    calls, want = view_calls(a, look(a)), look(other)
+    got = calls.call(other)
+    assert (got.shape, got.strides, got.dtype) == (want.shape, want.strides, want.dtype)
+    assert native.address(got) == native.address(want) or not got.size
+    assert got.base is other and not got.flags.owndata
+    assert got.flags.c_contiguous == want.flags.c_contiguous and got.flags.aligned
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_view_keeps_its_memory_alive_and_no_longer():
+    a = random(4, 5)
+    calls = view_calls(a, a.T)
+    before = sys.getrefcount(a), sys.getrefcount(a.dtype)
+    views = [calls.call(a) for _ in range(100)]
+    assert sys.getrefcount(a) == before[0] + 100
+    del views
+    assert (sys.getrefcount(a), sys.getrefcount(a.dtype)) == before
+    kept = calls.call(random(4, 5))
+    np.testing.assert_array_equal(kept, random(4, 5).T)
+    inner = calls.call(kept.T)  # a view of a view: the base is who owns the memory
+    assert inner.base is kept.base
+
+
+def test_a_view_of_read_only_memory_is_read_only():
+    a = random(4, 5)
+    calls = view_calls(a, a.T)
+    assert calls.call(a).flags.writeable
+    a.flags.writeable = False
+    assert not calls.call(a).flags.writeable
+
+
+def test_view_ops_called_often_stay_views(monkeypatch):
+    monkeypatch.setattr(dispatch, "_OFTEN", 3)
+    x = weft.arange(20.0).reshape(4, 5).clone()
+    for look in (weft.t, lambda t: t[1:3], lambda t: t.reshape(5, 4), lambda t: t.expand(2, 4, 5)):
+        want = look(x).numpy().copy()
+        for _ in range(8):
+            y = look(x)
+            np.testing.assert_array_equal(y.numpy(), want)
+            assert y._base is x and y.data_ptr() - x.data_ptr() < x.nbytes
+    y = weft.zeros(4, 5)
+    for _ in range(8):
+        y.t()[2].add_(1.0)
+    assert y.tolist() == [[0, 0, 8, 0, 0]] * 4
+
+
+def test_a_view_beyond_its_operand_is_not_remembered(monkeypatch):
+    """as_strided may read the whole memory behind a slice: a like slice may lie at its end."""
+    monkeypatch.setattr(dispatch, "_OFTEN", 1)
+    memory = random(8)
+    a = memory[:3]
+    op = weft.ops.strided.AsStrided((3,), (1,), 0)
+    dispatch._remember_view(op, a, memory[2:5])
+    assert op.call is None
+    dispatch._remember_view(op, a, memory[1:3])
+    if native.layout_calls() is not None:
+        assert op.call(memory[5:]).tolist() == memory[6:8].tolist()
+
+
 def test_without_builtins_all_goes_the_long_way(monkeypatch):
     monkeypatch.setenv("WEFT_NO_BUILTIN", "1")
     assert native.layout_calls() is None

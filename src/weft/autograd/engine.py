@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+import numpy as np
+
 from weft.autograd import anomaly, hooks
 from weft.autograd.batching import vmap
 from weft.autograd.cotangents import Cotangents, CustomOp
@@ -22,7 +24,7 @@ from weft.core.op import Meta
 from weft.ops.arithmetic import add
 from weft.ops.cast import cast
 from weft.ops.creation import clone, ones_like, zeros_like
-from weft.ops.dispatch import alias, dtype_of, shape_of
+from weft.ops.dispatch import alias, dtype_of, shape_of, wrap
 from weft.ops.reduce import sum_to
 from weft.ops.view import Part
 
@@ -157,7 +159,7 @@ def _root_grads(roots: Sequence[Any], given: Any) -> list:
                     "grad can be implicitly created only for real scalar outputs but got "
                     f"torch.{dtype_of(t).name}"
                 )
-            g = ones_like(t)
+            g = _one(t)
         elif not isinstance(g, Handle):
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
         else:
@@ -170,6 +172,15 @@ def _root_grads(roots: Sequence[Any], given: Any) -> list:
             g._held = True  # the caller's own
         out.append(g)
     return out
+
+
+def _one(t: Any) -> Any:
+    """ones_like of a tensor of one element, in fewer steps: every backward begins here."""
+    if state.recorder is not None or t._ghost is not None or t.__class__ in overrides.layouts:
+        return ones_like(t)
+    a = np.empty(t._a.shape, t._a.dtype)
+    a.fill(1)
+    return wrap(a)
 
 
 def _walk(

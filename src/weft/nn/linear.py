@@ -53,6 +53,10 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.__class__ is Linear:  # no property stands before the dict: ask it, `self.weight`
+            own = self._parameters  # would first look in two other places
+            if "weight" in own and "bias" in own:
+                return F.linear(input, own["weight"], own["bias"])
         return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:

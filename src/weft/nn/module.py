@@ -98,9 +98,7 @@ class Module(Tree):
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
         if "_modules" in own:  # not before Module.__init__()
-            if name in (found := own["_parameters"]):
-                return found[name]
-            if name in (found := own["_modules"]):
+            if name in (found := own["_parameters"]) or name in (found := own["_modules"]):
                 return found[name]
             if name in (found := own["_buffers"]):
                 return found[name]

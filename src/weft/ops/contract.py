@@ -16,11 +16,11 @@ from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.creation import zeros
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, apply_to_one, dtype_of, known, shape_of
 from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
-from weft.ops.reduce import sum_to
-from weft.ops.view import reshape, transpose, unsqueeze
+from weft.ops.reduce import Sum, sum_to
+from weft.ops.view import Permute, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 
@@ -144,11 +144,8 @@ class Linear(Product):
     saved_for = ((1,), (0,), ())
 
     def vjp(self, g: Any, y: Any, x: Any, w: Any, *bias: Any) -> tuple:
-        return (
-            lambda: apply(_MATMUL, g, w),
-            lambda: apply(_MATMUL, transpose(g, 0, 1), x),
-            *(lambda b=b: sum_to(g, b.shape) for b in bias),
-        )
+        dx, dw = lambda: apply(_MATMUL, g, w), lambda: apply(_MATMUL, apply(_TURN, g), x)
+        return (dx, dw, lambda: apply_to_one(_ROWS, g)) if bias else (dx, dw)
 
     def vmap(self, size: int, dims: tuple, x: Any, w: Any, *bias: Any) -> tuple[Any, int]:
         if all(d is None for d in dims[1:]):  # one weight for all: one tall product
@@ -202,7 +199,7 @@ def _spread(x: Layout, batch: tuple[int, ...]) -> Layout:
     return Layout(shape, strides, x.dtype)
 
 
-_MATMUL, _LINEAR = MatMul(), Linear()
+_MATMUL, _LINEAR, _TURN, _ROWS = MatMul(), Linear(), Permute((1, 0)), Sum((0,), False)
 
 
 def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
@@ -358,6 +355,11 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """y = input @ weight.T + bias.   input (..., in), weight (out, in), bias (out,)."""
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
+    elif bias is None:
+        if (y := known(_LINEAR, input, weight)) is not None:
+            return y
+    elif (y := known(_LINEAR, input, weight, bias)) is not None:
+        return y
     x, w = shape_of(input), shape_of(weight)
     if not x or x[-1] != w[-1]:
         rows = numel(x[:-1])

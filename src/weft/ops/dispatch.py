@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy._core.umath import _extobj_contextvar as _errors
 from numpy._core.umath import _make_extobj
+from numpy.lib.array_utils import byte_bounds
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, Storage, TapeNode, state, storage_of
@@ -47,26 +48,46 @@ def wrap(a: np.ndarray) -> Any:
 def apply(op: Op, *args: Any) -> Any:
     """The result of `op` on `args` (tensors; Python numbers where the op takes them)."""
     recorder = state.recorder
-    if recorder is None:
+    if recorder is not None:
+        y = recorder.apply(op, args)
+    elif op.is_view:
+        y = _view(op, args[0])
+    else:
         y = _new(_tensor_class)
-        if op.is_view:
-            x = args[0]
-            a = x._a
-            try:
-                y._a = r = op.host(a)
-            except (ValueError, TypeError, IndexError):
-                op.type(type_of(x))  # says what is wrong in the op's own words
-                raise
-            if r.base is a or shares_memory(r, a):
-                link_view(y, x)
-        elif op.host is None and op.plan is not None:
+        if op.host is None and op.plan is not None:
             y._a = _run_native(op, args)
         else:
             y._a = execute(op, args)
-    else:
-        y = recorder.apply(op, args)
     for a in args:
         if a.__class__ not in NUMBERS and a._rg:
+            if state.grad and op.nondiff is None:
+                record(op, args, y)
+            break
+    return y
+
+
+def known(op: Op, *args: Any) -> Any:
+    """`apply` of an op that is no view to tensors alike to some that it often met, else None.
+
+    Such operands need no checks, so a function may ask first; anything may be given.
+    """
+    call = op.call
+    if call is None or state.recorder is not None:
+        return None
+    try:
+        if len(args) == 2:
+            a, b = args
+            r = call(a._a, b._a)
+        else:
+            r = call(*[a._a for a in args])
+    except AttributeError:  # no tensor
+        return None
+    if r is None:
+        return None
+    y = _new(_tensor_class)
+    y._a = r
+    for a in args:
+        if a._rg:
             if state.grad and op.nondiff is None:
                 record(op, args, y)
             break
@@ -104,6 +125,29 @@ def apply_to_one(op: Op, x: Any) -> Any:
     return y
 
 
+def _view(op: Op, x: Any) -> Any:
+    """A tensor over what a view op makes of x's memory; of a copy where it had to copy."""
+    y = _new(_tensor_class)
+    a = x._a
+    call = op.call
+    if call is not None and (r := call(a)) is not None:
+        y._a = r
+        link_view(y, x)
+        return y
+    try:
+        y._a = r = op.host(a)
+    except (ValueError, TypeError, IndexError):
+        op.type(type_of(x))  # says what is wrong in the op's own words
+        raise
+    if r.base is a or shares_memory(r, a):
+        link_view(y, x)
+        if op._uses != _OFTEN:
+            vars(op)["_uses"] = op._uses + 1
+        else:
+            _remember_view(op, a, r)
+    return y
+
+
 def shares_memory(y: np.ndarray, x: np.ndarray) -> bool:
     """Whether a view op gave a view; a reshape that no strides can express copies."""
     return y.base is x or (y.base is not None and y.base is x.base) or np.may_share_memory(x, y)
@@ -134,8 +178,14 @@ def _none() -> None:
 
 def link_view(y: Handle, x: Handle) -> None:
     """Make `y` a view of `x`'s memory."""
-    y._st = st = storage_of(x)
-    y._base = base = x._base if x._base is not None else x
+    st = x._st
+    if st is None:
+        st = x._st = Storage()
+    y._st = st
+    base = x._base
+    if base is None:
+        base = x
+    y._base = base
     if state.grad and (base._fn is not None or not base._rg):
         st.add_view(y)  # a tracked write to the memory gives the view a new place on the tape
 
@@ -155,6 +205,11 @@ def record(op: Op, args: tuple, y: Any) -> None:
         a, b = args
         if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
             record_two(op, a, b, y)
+            return
+    elif len(args) == 3 and y._ghost is None and not op.saves_result:
+        a, b, c = args
+        if not (a.__class__ in NUMBERS or b.__class__ in NUMBERS or c.__class__ in NUMBERS):
+            record_three(op, args, y)
             return
     keep: Any = op.saved_args
     if op.saved_for is not None:  # only what the cotangents that are wanted will read
@@ -229,27 +284,29 @@ class Conjugated:
         return tuple(turned(c) for c in self._op.vjp(apply(conj, g), y, *xs))
 
 
-_kept: dict[str, list[tuple[bool, bool]]] = {}
+_kept: dict[str, list[tuple[bool, ...]]] = {}
 
 
-def kept_of(op: Op) -> list[tuple[bool, bool]]:
-    """Of two operands, whose values the tape keeps: by which want a gradient (bits 1 and 2)."""
+def kept_of(op: Op) -> list[tuple[bool, ...]]:
+    """Of up to three operands, whose values the tape keeps: by which want a gradient (bits)."""
     found = _kept.get(op.name)
     if found is None:
         if op.saved_for is None:
             kept = op.saved_args
-            found = [(kept is None or 0 in kept, kept is None or 1 in kept)] * 4
+            found = [tuple(kept is None or i in kept for i in range(3))] * 8
         else:
-            first, second = op.saved_for[:2]
-            reads = [set(), set(first), set(second), {*first, *second}]
-            found = [(0 in read, 1 in read) for read in reads]
+            reads = [set[int]()]
+            for first in (op.saved_for + ((),) * 3)[:3]:
+                reads += [read.union(first) for read in reads]
+            found = [tuple(i in read for i in range(3)) for read in reads]
         _kept[op.name] = found
     return found
 
 
 def record_two(op: Op, a: Any, b: Any, y: Any) -> None:
     """`record` for two tensors and a floating result, all with a value."""
-    keep_a, keep_b = kept_of(op)[a._rg + 2 * b._rg]
+    wants_a, wants_b = a._rg, b._rg
+    keep_a, keep_b, _ = kept_of(op)[wants_a + 2 * wants_b]
     versions: tuple = ()
     if keep_a:
         st = a._st
@@ -267,13 +324,38 @@ def record_two(op: Op, a: Any, b: Any, y: Any) -> None:
     if op.saves_result:
         result = alias(y)
         versions = (*versions, y._st.version)
-    y._fn = TapeNode(
-        op,
-        ((a._fn or a) if a._rg else None, (b._fn or b) if b._rg else None),
-        (saved_a, saved_b),
-        versions,
-        result,
+    edges = ((a._fn or a) if wants_a else None, (b._fn or b) if wants_b else None)
+    y._fn = TapeNode(op, edges, (saved_a, saved_b), versions, result)
+    y._rg = True
+
+
+def record_three(op: Op, args: tuple, y: Any) -> None:
+    """`record` for three tensors and a floating result that vjp does not read, all with a value."""
+    a, b, c = args
+    wants_a, wants_b, wants_c = a._rg, b._rg, c._rg
+    keep_a, keep_b, keep_c = kept_of(op)[wants_a + 2 * wants_b + 4 * wants_c]
+    edges = (
+        (a._fn or a) if wants_a else None,
+        (b._fn or b) if wants_b else None,
+        (c._fn or c) if wants_c else None,
     )
+    versions = []
+    if keep_a:
+        st = a._st
+        versions.append(0 if st is None else st.version)
+    else:
+        a = Meta(a._a.shape, a._a.dtype)
+    if keep_b:
+        st = b._st
+        versions.append(0 if st is None else st.version)
+    else:
+        b = Meta(b._a.shape, b._a.dtype)
+    if keep_c:
+        st = c._st
+        versions.append(0 if st is None else st.version)
+    else:
+        c = Meta(c._a.shape, c._a.dtype)
+    y._fn = TapeNode(op, edges, (a, b, c), tuple(versions), None)
     y._rg = True
 
 
@@ -302,15 +384,15 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     if host is None:
         return _run_body(op, args)._a if op.plan is None else _run_native(op, args)
     arrays = [a._a if a.__class__ not in NUMBERS else a for a in args]
-    call = op.call
-    if call is not None and (r := call(*arrays)) is not None:
-        return r
     if len(args) == 2:
         a, b = arrays
         if b.__class__ in NUMBERS:
             arrays[1] = number_array(b, a.dtype)
         elif a.__class__ in NUMBERS:
             arrays[0] = number_array(a, b.dtype)
+    call = op.call
+    if call is not None and (r := call(*arrays)) is not None:
+        return r
     if op.plan is not None:
         for a in arrays:
             if a.__class__ is np.ndarray and (a.size > SMALL or a.dtype.kind == "c"):
@@ -398,6 +480,9 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
         key: tuple = (op, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype)
     else:
         arrays = _arrays(args)
+        call = op.call
+        if call is not None and (out := call(*arrays)) is not None:
+            return out
         key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
         if len(arrays) == 1:
             key = (op, *key[1])
@@ -448,14 +533,31 @@ def _floats(arrays: list) -> bool:
 
 def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:
     """Let the op's native form know these layouts: they came, and may come again."""
+    calls = _calls_of(op)
+    if calls is not None and all(a.__class__ is np.ndarray for a in arrays):
+        calls.add(launch, arrays, out)
+
+
+def _remember_view(op: Op, a: np.ndarray, view: np.ndarray) -> None:
+    """`_remember` for a view that lies within the operand, as one of any such operand will."""
+    if a.__class__ is not np.ndarray or view.__class__ is not np.ndarray or not a.size:
+        return
+    (first, last), (start, stop) = byte_bounds(a), byte_bounds(view)
+    if first <= start and stop <= last and view.flags.writeable == a.flags.writeable:
+        calls = _calls_of(op)
+        if calls is not None:
+            calls.add_view(a, view)
+
+
+def _calls_of(op: Op) -> native.LayoutCalls | None:
+    """The op's native form, made if need be; None where it knows enough layouts, or cannot be."""
     calls = op._calls
     if calls is None:
         calls = native.layout_calls()
         if calls is None:
-            return
+            return None
         vars(op).update(_calls=calls, call=calls.call)
-    if len(calls) < _MOST_LAYOUTS and all(a.__class__ is np.ndarray for a in arrays):
-        calls.add(launch, arrays, out)
+    return calls if len(calls) < _MOST_LAYOUTS else None
 
 
 def _arrays(args: tuple) -> list[np.ndarray]:

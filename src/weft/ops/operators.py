@@ -51,7 +51,7 @@ def binary(
     host, classes = op.host, _plain
     tracked = op.nondiff is None
     keeps = dispatch.kept_of(op) if tracked else []
-    light = tracked and not op.saves_result and not any(a or b for a, b in keeps)
+    light = tracked and not op.saves_result and not any(map(any, keeps))
     asarray, ndarray, reset, hush, new = np.asarray, np.ndarray, errors.reset, errors.set, _new
     quick: Any = None  # the native form, where there is one and after some calls
     calls = 0

@@ -19,7 +19,7 @@ from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import Reduce, in_parts
 from weft.ops.promote import need_real
-from weft.ops.view import expand, reshape
+from weft.ops.view import Expand, reshape
 
 SAMPLES = (
     sample((3, 4), dims=(0, 1)),
@@ -29,8 +29,8 @@ SAMPLES = (
 
 
 def _back(g: Any, shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> Any:
-    """g with the reduced dims of `shape` put back as size 1."""
-    if keepdim:
+    """g with the reduced dims of `shape` put back as size 1; a number may stay one."""
+    if keepdim or len(dims) == len(shape):
         return g
     return reshape(g, tuple(1 if i in dims else n for i, n in enumerate(shape)))
 
@@ -48,7 +48,7 @@ class Sum(Reduce):
         return np.asarray(np.sum(x, axis=self.dims, keepdims=self.keepdim))
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (expand(_back(g, x.shape, self.dims, self.keepdim), tuple(x.shape)),)
+        return (apply(Expand(tuple(x.shape)), _back(g, x.shape, self.dims, self.keepdim)),)
 
     onnx = Onnx("ReduceSum", 13, build=onnx_rules.reduce("ReduceSum"))
     samples = (

@@ -10,7 +10,7 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import Onnx, sample
 from weft.core.types import Type
-from weft.ops.dispatch import dtype_of
+from weft.ops.dispatch import apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
 
@@ -294,10 +294,22 @@ class Relu(Elementwise):
     scalar = staticmethod(S.relu)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.where(y > 0, 0.0),)
+        return (apply(_RELU_BACK, g, y),)
 
     onnx = Onnx("Relu", 13)
     samples = (sample((3, 4)), sample((2, 0)))
+
+
+class ReluBack(Elementwise):
+    """y = g where r > 0, else 0: relu's cotangent, of its result r"""
+
+    def scalar(self, g: S.Expr, r: S.Expr) -> S.Expr:
+        return S.where(S.lt(S.const(0.0, r.dtype), r), g, S.const(0.0, g.dtype))
+
+    def vjp(self, gg: Any, y: Any, g: Any, r: Any) -> tuple:
+        return (apply(_RELU_BACK, gg, r), None)
+
+    samples = (sample((3, 4), (3, 4)), sample((2, 0), (2, 0)))
 
 
 def abs(input: Any, *, out: Any = None) -> Any:
@@ -427,6 +439,7 @@ def relu(input: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+_RELU_BACK = ReluBack()
 _ABS = Abs()
 _SIGN = Sign()
 _FLOOR = Floor()

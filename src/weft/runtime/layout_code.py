@@ -1,4 +1,4 @@
-"""LLVM IR of a Python builtin that runs a kernel on arrays of layouts met before.
+"""LLVM IR of a Python builtin that runs an op on arrays of layouts met before.
 
     call(array, ...) -> ndarray, or None: ask the planner
 
@@ -6,11 +6,13 @@ The dictionary of launches by shape, strides and dtype costs a microsecond a cal
 are made, hashed and compared, NumPy allocates, the launcher is called.  Here the layouts are
 compared with the array's struct in place (`PyArrayObject_fields`, NumPy's stable ABI), the result
 is made by `PyArray_NewFromDescr` and the launch runs at once.  A kernel that reports bad data gives
-None as well: the long way then finds it again and raises.
+None as well: the long way then finds it again and raises.  A view op has no plan: its result is
+made over the operand's memory, which it keeps alive by its `base`, as NumPy's views do.
 
 The builtin's `self` is an int, the address of a table of one word: the first entry, or 0.
-Entry, i64 words: 0 next, 1 operands, 2 plan, 3 the result's descr, 4 its rank, 5 its dims, 6 what
-the operands must be: for each its descr, its rank, its dims, its strides.
+Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
+dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
+7 its strides, 8 its first byte's place in the operand.
 """
 
 EXPORTS = ("weft_layout_init", "weft_layout_call")
@@ -30,11 +32,13 @@ declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 @ndarray = internal global ptr null
 @none = internal global ptr null
 @new = internal global ptr null
+@set_base = internal global ptr null
 
-define void @weft_layout_init(ptr %a, ptr %b, ptr %c) nounwind {
+define void @weft_layout_init(ptr %a, ptr %b, ptr %c, ptr %d) nounwind {
   store ptr %a, ptr @ndarray
   store ptr %b, ptr @none
   store ptr %c, ptr @new
+  store ptr %d, ptr @set_base
   ret void
 }
 
@@ -140,6 +144,36 @@ found:
   %out_dims = load ptr, ptr %out_dims_at
   %new = load ptr, ptr @new
   call void @Py_IncRef(ptr %out_descr)
+  %planned = icmp ne ptr %plan, null
+  br i1 %planned, label %result, label %view
+view:
+  %viewed = load ptr, ptr %args
+  %viewed_data_at = getelementptr i8, ptr %viewed, i64 16
+  %viewed_data = load ptr, ptr %viewed_data_at
+  %viewed_flags_at = getelementptr i8, ptr %viewed, i64 64
+  %viewed_flags = load i32, ptr %viewed_flags_at
+  %writeable = and i32 %viewed_flags, 1024
+  %out_strides_at = getelementptr i64, ptr %e, i64 7
+  %out_strides = load ptr, ptr %out_strides_at
+  %offset_at = getelementptr i64, ptr %e, i64 8
+  %offset = load i64, ptr %offset_at
+  %begin = getelementptr i8, ptr %viewed_data, i64 %offset
+  %seen = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
+    ptr %out_dims, ptr %out_strides, ptr %begin, i32 %writeable, ptr null)
+  %unseen = icmp eq ptr %seen, null
+  br i1 %unseen, label %error, label %based
+based:
+  %set_base = load ptr, ptr @set_base
+  call void @Py_IncRef(ptr %viewed)
+  %refused = call i32 %set_base(ptr %seen, ptr %viewed)
+  %is_refused = icmp ne i32 %refused, 0
+  br i1 %is_refused, label %baseless, label %shown
+baseless:
+  call void @Py_DecRef(ptr %seen)
+  br label %error
+shown:
+  ret ptr %seen
+result:
   %out = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
     ptr %out_dims, ptr null, ptr null, i32 0, ptr null)
   %failed = icmp eq ptr %out, null

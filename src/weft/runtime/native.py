@@ -194,7 +194,7 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     }
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
-    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _new_from_descr())
+    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
     made: dict[str, Callable[..., Any]] = {
         name: _builtin(name, found[f"weft_small_{name}"], _METH_FASTCALL, None)
         for name in small_code.OPERATIONS
@@ -219,17 +219,27 @@ class LayoutCalls:
 
     def add(self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray) -> None:
         """From now on arrays like these are run by `launch`, and the result is like `out`."""
-        if len(ins) + len(launch.ints) + 4 > layout_code.MOST_WORDS:
-            return
+        if len(ins) + len(launch.ints) + 4 <= layout_code.MOST_WORDS:
+            self._add(launch, ins, out, 0)
+
+    def add_view(self, x: np.ndarray, view: np.ndarray) -> None:
+        """From now on an array like x gives a view of its memory that lies like `view` of x's."""
+        self._add(None, [x], view, address(view) - address(x))
+
+    def _add(
+        self, launch: Launch | None, ins: Sequence[np.ndarray], out: np.ndarray, offset: int
+    ) -> None:
         wanted = [
             word for a in ins for word in (id(a.dtype), a.ndim, *a.shape, *a.strides)
         ]  # fmt: skip
-        dims, operands = _words(out.shape), _words(wanted)
+        dims, strides, operands = _words(out.shape), _words(out.strides), _words(wanted)
         entry = _words([
-            self._table[0], len(ins), launch.plan_, id(out.dtype), out.ndim,
-            ctypes.addressof(dims), ctypes.addressof(operands),
+            self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
+            out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
+            ctypes.addressof(strides), offset,
         ])  # fmt: skip
-        self._kept.append((launch, [a.dtype for a in (out, *ins)], dims, operands, entry))
+        dtypes = [a.dtype for a in (out, *ins)]
+        self._kept.append((launch, dtypes, dims, strides, operands, entry))
         self._table[0] = ctypes.addressof(entry)
 
     def __len__(self) -> int:
@@ -248,18 +258,21 @@ def _layout_functions() -> dict[str, int]:
     }
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
-    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 3)(found["weft_layout_init"])
-    init(id(np.ndarray), id(None), _new_from_descr())
+    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_layout_init"])
+    init(id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE))
     return found
 
 
-def _new_from_descr() -> int:
-    """The address of NumPy's PyArray_NewFromDescr: its place in the table is stable ABI."""
+_NEW_FROM_DESCR, _SET_BASE = 94, 282  # places in NumPy's table of functions, which are stable ABI
+
+
+def _numpy_function(place: int) -> int:
+    """The address of a function of NumPy's C API."""
     capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
     table = capsule(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
-    return ctypes.c_void_p.from_address(table + 94 * 8).value or 0
+    return ctypes.c_void_p.from_address(table + place * 8).value or 0
 
 
 def _small_operations_work(made: dict[str, Any]) -> bool:
