@@ -3,6 +3,8 @@
     infer type -> find the kernel -> call native code -> record a tape node if a gradient is wanted
 
 While a `weft.compile`d function runs, the recorder of this thread takes the call instead.
+
+Long because what every operation pays for is written out here for one, two and three operands.
 """
 
 from __future__ import annotations
