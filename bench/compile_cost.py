@@ -143,7 +143,7 @@ def cost() -> None:
         print(f"{make.__name__:6s}{ops:6d}{ms['eager']:9.3f}{ms['compiled']:10.3f}{python:9.3f}"
               f"{1e3 * python / ops:7.2f}{ms['program']:9.3f}{ms['replay']:9.3f}  "
               f"{steps['replay'].stats['replay']}", flush=True)  # fmt: skip
-    record.Session.finish = finish  # type: ignore[method-assign]
+    record.Session.finish = finish
 
 
 def sizes() -> None:
@@ -170,7 +170,7 @@ def sizes() -> None:
 
 
 def resident(library: str, name: str) -> None:
-    """Print what six steps add to resident memory at its peak, in bytes."""
+    """Print what steps add to resident memory at its peak, in bytes: the first four, later ones."""
     models = training()
     t = weft if library == "weft" else importlib.import_module("torch")
     models.weft.set_num_threads(2)
@@ -181,10 +181,11 @@ def resident(library: str, name: str) -> None:
     start = _status("VmRSS")
     step = models.step_of(t, getattr(models, name))
     step = weft.compile(step) if library == "weft" else step
-    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    for _ in range(6):
-        step().item()
-    print(_status("VmHWM") - start)
+    for _ in range(2):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+        for _ in range(4):
+            step().item()
+        print(_status("VmHWM") - start)
 
 
 def _status(name: str) -> int:
@@ -197,7 +198,7 @@ def memory_of_steps() -> None:
     """Planned, measured, and the growth of the process."""
     models = training()
     peers = ["weft", *(["torch"] if importlib.util.find_spec("torch") is not None else [])]
-    print("MB of a training step: planned before any program ran, measured; growth of the process")
+    print("MB of a training step: planned before any program ran, measured; peak of the process")
     for name in ("mlp", "cnn", "lstm", "gpt"):
         gc.collect()
         program.ARENA.memory = np.empty(0, np.uint8)
@@ -215,7 +216,8 @@ def memory_of_steps() -> None:
         for peer in peers:
             call = [sys.executable, __file__, "resident", peer, name]
             out = subprocess.run(call, capture_output=True, text=True, check=True)
-            grown.append(f"{peer} {int(out.stdout) / 1e6:8.1f}")
+            first, later = (int(n) / 1e6 for n in out.stdout.split())
+            grown.append(f"{peer} {later:.1f} (first steps {first:.1f})")
         print(f"{name:5s} planned {(planned.total - planned.scratch) / 1e6:8.1f} (and kernels' "
               f"scratch {planned.scratch / 1e6:6.1f})  measured {measured / 1e6:8.1f}   process: "
               f"{', '.join(grown)}", flush=True)  # fmt: skip

@@ -95,6 +95,9 @@ class Arena:
 
     def ensure(self, nbytes: int) -> None:
         if self.memory.size < nbytes:
+            # blocks of the eager steps before, which nobody will ask for again
+            self.memory = np.empty(0, np.uint8)
+            memory.trim()
             self.memory = memory.empty((nbytes,), np.dtype(np.uint8))
 
 
