@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 import weft
-from weft.compile import program, record
+from weft.compile import arena, record
 from weft.runtime import memory
 
 HERE = Path(__file__).parent
@@ -201,7 +201,7 @@ def memory_of_steps() -> None:
     print("MB of a training step: planned before any program ran, measured; peak of the process")
     for name in ("mlp", "cnn", "lstm", "gpt"):
         gc.collect()
-        program.ARENA.memory = np.empty(0, np.uint8)
+        arena.ARENA.memory = np.empty(0, np.uint8)
         before = memory.memory_stats()["used_bytes"]
         step = weft.compile(models.step_of(weft, getattr(models, name)))
         step()

@@ -10,7 +10,7 @@ import pytest
 import weft
 import weft.nn.functional as F
 from weft import nn, optim
-from weft.compile import program
+from weft.compile import arena
 from weft.runtime import memory
 
 
@@ -47,7 +47,7 @@ CASES = {
 def test_the_plan_is_what_is_measured(kind):
     make, shape = CASES[kind]
     gc.collect()
-    program.ARENA.memory = np.empty(0, np.uint8)
+    arena.ARENA.memory = np.empty(0, np.uint8)
     before = memory.memory_stats()["used_bytes"]
     step, x = training(make(), shape, 10)
     step = weft.compile(step)

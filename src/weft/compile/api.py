@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from weft.compile.arena import ARENA, Memory
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.generalise import may_follow, synthesize
-from weft.compile.program import ARENA, Memory, Program
+from weft.compile.program import Program
 from weft.compile.record import PASS, Session, TrieNode, run_eagerly
 from weft.compile.replay import Replays, Watch
 from weft.core import config

@@ -10,7 +10,6 @@ reads any more is computed straight into it.
 from __future__ import annotations
 
 import ctypes
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.compile.arena import ARENA, Memory, Slots
 from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
@@ -35,8 +35,6 @@ from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce, Summing
 from weft.ops.view import Reshape, Slice, SliceBack
 from weft.runtime import memory, native
-
-ALIGN = 64
 
 
 @dataclass(frozen=True)
@@ -72,38 +70,6 @@ class Entry:
     line: str | None = None  # the user's, as file.py:41
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that one run of a program needs, as planned."""
-
-    outside: int  # tensors that it reads or writes: inputs, parameters, optimizer state
-    arena: int  # values that live within the run
-    results: int  # tensors that it makes: gradients, losses
-    scratch: int  # the kernels' own, and constants
-
-    @property
-    def total(self) -> int:
-        return self.outside + self.arena + self.results + self.scratch
-
-
-class Arena:
-    """Memory for values that live within one run; one for the process, grown on demand."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.memory = np.empty(0, np.uint8)
-
-    def ensure(self, nbytes: int) -> None:
-        if self.memory.size < nbytes:
-            # blocks of the eager steps before, which nobody will ask for again
-            self.memory = np.empty(0, np.uint8)
-            memory.trim()
-            self.memory = memory.empty((nbytes,), np.dtype(np.uint8))
-
-
-ARENA = Arena()
-
-
 class Program:
     """A graph made ready to run, any number of times, on inputs of one set of layouts."""
 
@@ -133,7 +99,7 @@ class Program:
         for n in self.graph.inputs:
             self.places[id(n)] = Place(("in", n.name), 0, self.layouts[n.name])
         self._name_outputs()
-        slots = _Slots()
+        slots = Slots()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
         last = self._last_uses(order)
         for i, group in enumerate(self.groups):
@@ -244,7 +210,7 @@ class Program:
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
         self.places[id(n)] = Place(("const", len(self.consts) - 1), 0, layout)
 
-    def _give_place(self, n: Node, i: int, last: dict[int, int], slots: _Slots) -> None:
+    def _give_place(self, n: Node, i: int, last: dict[int, int], slots: Slots) -> None:
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
         if id(n) in self.channels_last:
             layout = channels_last_layout(n.type)
@@ -254,7 +220,7 @@ class Program:
         self.places[id(n)] = Place(base, 0, layout)
         self._pending.add(id(n))
 
-    def _emit(self, group: Group, i: int, slots: _Slots) -> None:
+    def _emit(self, group: Group, i: int, slots: Slots) -> None:
         n = group.wanted[0]
         op = n.op
         assert op is not None
@@ -331,7 +297,7 @@ class Program:
         ins = [*ab, *outs[1:], *more]
         self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
 
-    def _dense(self, p: Place, op: Op, i: int, slots: _Slots) -> Place:
+    def _dense(self, p: Place, op: Op, i: int, slots: Slots) -> Place:
         """The operand, copied where it is not contiguous."""
         if p.layout.is_contiguous:
             return p
@@ -559,44 +525,3 @@ def _loops(exprs: list[S.Expr], ins: list[Place], outs: list[Place]) -> tuple[st
         return ()
     program = lower_nest(tuple(exprs), tuple(p.layout for p in ins), tuple(p.layout for p in outs))
     return tuple(str(program).split("\n"))
-
-
-class _Slots:
-    """Places in the arena, reused once their value has been read for the last time."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self.free: list[tuple[int, int]] = []  # (offset, size), by offset
-        self.until: dict[int, list[tuple[int, int]]] = {}  # last use -> (offset, size)
-
-    def take(self, nbytes: int, until: int) -> int:
-        size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
-        best = min((f for f in self.free if f[1] >= size), key=lambda f: f[1], default=None)
-        if best is None:
-            offset = self.total
-            if self.free and sum(self.free[-1]) == self.total:  # grow the last hole
-                offset = self.free.pop()[0]
-            self.total = offset + size
-        else:
-            self.free.remove(best)
-            offset = best[0]
-            if best[1] > size:
-                self.free.append((offset + size, best[1] - size))
-                self.free.sort()
-        self.until.setdefault(until, []).append((offset, size))
-        return offset
-
-    def release(self, i: int) -> None:
-        """Group i has run: what was last read by it is free."""
-        done = self.until.pop(i, None)
-        if done is None:
-            return
-        self.free.extend(done)
-        self.free.sort()
-        merged: list[tuple[int, int]] = []
-        for offset, size in self.free:
-            if merged and sum(merged[-1]) == offset:
-                merged[-1] = (merged[-1][0], merged[-1][1] + size)
-            else:
-                merged.append((offset, size))
-        self.free = merged

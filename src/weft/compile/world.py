@@ -39,7 +39,7 @@ _PURE = {
 }  # fmt: skip
 _IMPURE_NAMES = {"next", "input", "open", "exec", "eval", "__import__", "id", "vars", "globals"}
 _NOT_CALLED = {"__init__", "__new__", "__repr__", "__str__", "__doc__", "__reduce__"}
-_OPTIMIZER_OWN = {"state", "param_groups", "_opt_called"}
+_OPTIMIZER_OWN = {"state", "param_groups", "_opt_called", "_program"}
 
 
 class Unseen(Exception):
@@ -169,6 +169,8 @@ class World:
             self._dict(x, name)
         elif _is_optimizer(x):
             self._optimizer(x)
+        elif kind.__name__ == "CompiledFunction" and _is_pure(kind.__module__):
+            self._todo.append((x._fn, name))
         else:
             self._object(x, name)
 
