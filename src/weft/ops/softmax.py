@@ -67,9 +67,7 @@ class Softmax(RowOp):
         return z / z.sum(axis, keepdims=True)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # dx = y (g - <g, y>)
-        along = self.place(x.ndim)
-        return (y * (g - apply(Sum(along, True), g * y)),)
+        return (_slope(g, y, self.place(x.ndim), log=False),)
 
     onnx = Onnx("Softmax", 13, build=onnx_rules.softmax("Softmax"))
     samples = SAMPLES
@@ -97,12 +95,61 @@ class LogSoftmax(RowOp):
         return z - np.log(np.exp(z).sum(axis, keepdims=True))
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        # dx = g - exp(y) <g, 1>
-        along = self.place(x.ndim)
-        return (g - exp(y) * apply(Sum(along, True), g),)
+        return (_slope(g, y, self.place(x.ndim), log=True),)
 
     onnx = Onnx("LogSoftmax", 13, build=onnx_rules.softmax("LogSoftmax"))
     samples = SAMPLES
+
+
+class SoftmaxGrad(Op):
+    """y = p (g - sum g p) along the last dim, p = softmax x; g - e^p sum g where p is its `log`"""
+
+    log: bool = False
+
+    def body(self, g: Any, p: Any) -> Any:
+        d = dtype_of(p)
+        if d in (dt.float16, dt.bfloat16):
+            return cast(self.body(cast(g, dt.float32), cast(p, dt.float32)), d)
+        return _composed_slope(g, p, (len(shape_of(p)) - 1,), log=self.log)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        g, p = ins
+        return kernels.plan_softmax_grad(g, p, out, log=self.log)
+
+    def oracle(self, g: np.ndarray, p: np.ndarray) -> np.ndarray:
+        if self.log:
+            return g - np.exp(p) * g.sum(-1, keepdims=True)
+        return p * (g - (g * p).sum(-1, keepdims=True))
+
+    def vjp(self, h: Any, y: Any, g: Any, p: Any) -> tuple:
+        last = Sum((p.ndim - 1,), True)
+        if self.log:
+            e = exp(p)
+            return h - apply(last, h * e), lambda: -(h * e * apply(last, g))
+        return (
+            lambda: apply(self, h, p),
+            lambda: h * (g - apply(last, g * p)) - g * apply(last, h * p),
+        )
+
+    samples = (
+        sample((3, 4), (3, 4)),
+        sample((2, 3, 5), (2, 3, 5), log=True),
+        sample((4, 0), (4, 0)),
+        sample((2, 70), (2, 70), log=True),
+    )
+
+
+def _composed_slope(g: Any, y: Any, along: tuple[int, ...], *, log: bool) -> Any:
+    if log:
+        return g - exp(y) * apply(Sum(along, True), g)
+    return y * (g - apply(Sum(along, True), g * y))
+
+
+def _slope(g: Any, y: Any, along: tuple[int, ...], *, log: bool) -> Any:
+    """The cotangent of (log) softmax's operand: lines along the last dim in one kernel."""
+    if along and along[0] == y.ndim - 1 and dtype_of(g) is dtype_of(y):
+        return apply(SoftmaxGrad(log), g, y)
+    return _composed_slope(g, y, along, log=log)
 
 
 # ------------------------------------------------------------------------------- functions

@@ -2,6 +2,7 @@
 
     softmax      m = max x,  e = exp(x - m),  s = sum e,  y = e / s
     log_softmax  y = (x - m) - log s
+    their gradients from the results y:  y (g - sum g y),  g - exp(y) sum g
     layer_norm   mu = sum x / n,  d = x - mu,  r = 1 / sqrt(sum d d / n + eps),  y = d r w + b
     rms_norm     r = 1 / sqrt(sum x x / n + eps),  y = x r w
 
@@ -76,6 +77,15 @@ def plan_softmax(x: Layout, dim: int, out: Layout, *, log: bool = False) -> Laun
             types = D.from_np(x.dtype), D.from_np(out.dtype)
             return plan_columns(*types, space, shape[dim], (along["out"], along["x"]), log=log)
     return _plan(kind, arrays, rows, shape[dim], per_row, along, 0.0)
+
+
+def plan_softmax_grad(g: Layout, y: Layout, out: Layout, *, log: bool) -> Launch:
+    """out = gradient of softmax (or log_softmax) along the last dim; inputs (g, its result y)."""
+    arrays = {"out": out, "g": g, "x": y}
+    per_row = {k: v.strides[:-1] for k, v in arrays.items()}
+    along = {k: v.strides[-1] for k, v in arrays.items()}
+    kind = "log_softmax_grad" if log else "softmax_grad"
+    return _plan(kind, arrays, out.shape[:-1], out.shape[-1], per_row, along, 0.0)
 
 
 def plan_layer_norm(
@@ -224,6 +234,8 @@ class _Rows:
                 at[name] = f.gep(pointer, offset, memory(d))
             if self.s.kind in ("softmax", "log_softmax"):
                 self._softmax(at)
+            elif "grad" in self.s.kind:
+                self._softmax_grad(at)
             else:
                 self._norm(at, n, eps)
         f.ret()
@@ -331,6 +343,25 @@ class _Rows:
                 e = f.load(self.type, p) if mask is None else load_part(
                     f, self.type, p, mask, f.sub(self.count, i))  # fmt: skip
                 y = m.div(e, total)
+            self.write(at, i, y, mask)
+
+        self.each(finish)
+
+    def _softmax_grad(self, at: dict[str, Value]) -> None:
+        m, log = self.element.math, self.s.kind == "log_softmax_grad"
+
+        def term(i: Operand, mask: Value | None) -> Value:
+            g = self.read(at, "g", i, mask)
+            return g if log else m.mul(g, self.read(at, "x", i, mask))
+
+        total = self.f.splat(self.reduced("sum", term), self.type)
+
+        def finish(i: Operand, mask: Value | None) -> None:
+            g, y = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
+            if log:
+                y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
+            else:
+                y = m.mul(y, m.sub(g, total))
             self.write(at, i, y, mask)
 
         self.each(finish)
