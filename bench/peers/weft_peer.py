@@ -1,4 +1,4 @@
-"""Weft: compiled (the figure that is compared), and line by line."""
+"""Weft: compiled, compiled with replay=True (Python skipped behind guards), and line by line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import works
 
 import weft
 
-VARIANTS = ["compiled", "eager"]
+VARIANTS = ["replayed", "compiled", "eager"]
 KINDS = {w.name: w.kind for w in works.WORKS}
 
 
@@ -21,12 +21,12 @@ def start(threads: int) -> str:
 def make(work: str, variant: str) -> Callable[[], float]:
     if KINDS[work] == "training":
         step = models.training_step(weft, work)
-        if variant == "compiled":
-            step = weft.compile(step)
+        if variant != "eager":
+            step = weft.compile(step, replay=variant == "replayed")
         return lambda: step().item()
     model, inputs = models.inference(weft, work)
-    if variant == "compiled":
-        model = weft.compile(model)
+    if variant != "eager":
+        model = weft.compile(model, replay=variant == "replayed")
 
     def run() -> float:
         with weft.no_grad():

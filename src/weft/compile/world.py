@@ -62,6 +62,9 @@ class World:
         self._classes: dict[type, set[str]] = {}  # users' classes -> members walked
         self._todo: list[tuple[Any, str]] = [(r, "the function") for r in roots]
         self._walk()
+        # most are a module's hooks and the like: empty, and looked at in one step
+        self._empty = [d for d, _, values, _ in self._dicts if not values]
+        self._filled = [entry for entry in self._dicts if entry[2]]
         self._tensor_states = [_state_of(t) for t in self.tensors]
         self._settings = [_settings(o) for o in self.optimizers]
         self._modes = _modes()
@@ -76,7 +79,9 @@ class World:
         """What is not where it was, or None."""
         if _modes() != self._modes:
             return "a mode (gradients, autocast, hooks)"
-        for d, keys, values, name in self._dicts:
+        if any(self._empty):
+            return next(name for d, _, values, name in self._dicts if d and not values)
+        for d, keys, values, name in self._filled:
             if len(d) != len(values) or not (
                 all(map(is_, d.values(), values)) or _alike(d.values(), values)
             ):
