@@ -16,6 +16,7 @@ from weft.runtime.native import Launch, Stage
 
 # In multiplications. Below about 10 us of one core, waking workers costs more than it saves.
 PARALLEL_FROM = 1 << 19
+_ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -61,7 +62,7 @@ def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = N
         b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
         return gemv.plan_gemv(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
-            parallel=parallel, quick=quick, epilogue=own, more=more,
+            parallel=work >= _ROW_PARALLEL_FROM, quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
     return Launch(
