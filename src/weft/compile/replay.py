@@ -178,8 +178,10 @@ class Watch:
                     raise Unseen("the result is a tensor of the function's own making")
                 return kind, i
             base = x._base
-            if ghost.outer is not None or (base is not None and base._ghost is not ghost):
-                raise Unseen("the result is a view")
+            if ghost.outer is not None:
+                raise Unseen("the result is a view of the function's tensors")
+            if base is not None and base._ghost is not ghost:
+                return "view", self._viewed(session, x), ghost.k
             if x._fn is not None and not _is_spent(x._fn):
                 raise Unseen("the result is on the tape (return it detached)")
             if x._hooks or x._grad is not None or (x._rg and x._fn is None):
@@ -192,6 +194,17 @@ class Watch:
         if x.__class__ in _PLAIN:
             return "same", x
         raise Unseen(f"the result holds an object of type {type(x).__name__}")
+
+    def _viewed(self, session: Session, x: Handle) -> int:
+        """The result of the call that x, another result, is a view of."""
+        base = x._base
+        assert base is not None
+        own = base._ghost
+        if own.__class__ is not Ghost or own.session is not session or own.outer is not None:
+            raise Unseen("the result is a view of what is no result")
+        if any(t._fn is not None or t._rg or t._hooks or t._grad is not None for t in (x, base)):
+            raise Unseen("the result is a view on the tape")
+        return own.k
 
 
 def _is_spent(node: Any) -> bool:
@@ -307,6 +320,10 @@ class Recording:
                 return call.handle(spec[1])
             y = dispatch.wrap(call.array(spec[1]))
             y._fn, y._rg = self.spent[spec[1]], True
+            return y
+        if what == "view":
+            y = dispatch.wrap(call.array(spec[2]))
+            dispatch.link_view(y, call.handle(spec[1]))
             return y
         if what == "static":
             return self.world.tensors[spec[1]]
