@@ -408,8 +408,7 @@ def _images(name: str, n: int, x: Any) -> tuple[Any, bool]:
                 f"{name}: Dimension out of range: input is {list(shape)}, not 3D or 4D"
             )
         raise RuntimeError(
-            f"non-empty 3D or 4D (batch mode) tensor expected for input of {name}, got "
-            f"{list(shape)}"
+            f"{name}: got {list(shape)}: non-empty 3D or 4D (batch mode) tensor expected for input"
         )
     single = len(shape) == n + 1
     lead = ((1,) if single else ()) + shape[:-n]
