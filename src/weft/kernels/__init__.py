@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.recurrent import plan_lstm, plan_lstm_grad
     from weft.kernels.schedule.rows import (
         plan_layer_norm,
+        plan_layer_norm_grad,
         plan_rms_norm,
         plan_softmax,
         plan_softmax_grad,
@@ -63,7 +64,8 @@ _HOMES = {
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
     "schedule.recurrent": "plan_lstm plan_lstm_grad",
-    "schedule.rows": "plan_layer_norm plan_rms_norm plan_softmax plan_softmax_grad",
+    "schedule.rows": "plan_layer_norm plan_layer_norm_grad plan_rms_norm plan_softmax "
+    "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

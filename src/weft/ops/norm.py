@@ -118,6 +118,43 @@ class NormInput(Elementwise):
     samples = (sample((3, 5), (5,), (3, 5), (3, 1), (3, 1), (3, 1), (3, 1), count=5),)
 
 
+class NormRows(Op):
+    """y = r (h - mean h - (x - m) r^2 mean(h (x - m))), h = g w: NormInput over the last `ndims`
+    dims, a row at a time; m and r have these dims as size 1
+    """
+
+    ndims: int = 1
+    nondiff = _INSIDE
+
+    def type(self, g: Type, m: Type, r: Type, x: Type, w: Type) -> Type:
+        lead = x.ndim - self.ndims
+        stat = (*x.shape[:lead], *(1,) * self.ndims)
+        if (g.shape, w.shape, m.shape, r.shape) != (x.shape, x.shape[lead:], stat, stat):
+            raise RuntimeError(f"norm: cotangent {g}, weight {w}, mean {m}, {r} do not fit {x}")
+        if any(t.dtype is not x.dtype for t in (g, w, m, r)):
+            raise RuntimeError(f"norm: cotangent {g}, weight {w}, mean {m}, {r} beside {x}")
+        return x
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        if out.size == 0:
+            return Launch(())
+        g, m, r, x, w = ins
+        return kernels.plan_layer_norm_grad(g, x, w, m, r, self.ndims, out)
+
+    def oracle(self, g: np.ndarray, m: np.ndarray, r: np.ndarray, x: np.ndarray,
+               w: np.ndarray) -> np.ndarray:  # fmt: skip
+        dims = tuple(range(x.ndim - self.ndims, x.ndim))
+        h, d = g * w, x - m
+        mean = lambda v: v.sum(dims, keepdims=True) / max(_count(x.shape, dims), 1)
+        return r * (h - mean(h) - d * (r * r * mean(h * d)))
+
+    vmap = by_loop
+    samples = (
+        sample((3, 5), (3, 1), (3, 1), (3, 5), (5,)),
+        sample((2, 3, 4), (2, 1, 1), (2, 1, 1), (2, 3, 4), (3, 4), ndims=2),
+    )
+
+
 @contextmanager
 def _off_tape() -> Iterator[None]:
     before, state.grad = state.grad, False
@@ -170,6 +207,12 @@ def _norm_vjp(
         h, xhat = g * w, (x - m) * r
         dx = r * (h - _mean(h, dims, count) - xhat * _mean(h * xhat, dims, count))
         return dx, lambda: sum_to(g * xhat, w_shape), shift
+    if dims == tuple(range(lead, x.ndim)) and x.shape[lead:] == w_shape and lead:
+        return (
+            lambda: apply(NormRows(len(dims)), g, m, r, x, w),
+            lambda: reshape(apply(Moment("scaled", outside), g, x, m, r), w_shape),
+            shift,
+        )
     if not flat:
         s = apply(Moment("product", dims), g, w)
         t = apply(Moment("weighted", dims), g, w, x, m)

@@ -3,6 +3,7 @@
     softmax      m = max x,  e = exp(x - m),  s = sum e,  y = e / s
     log_softmax  y = (x - m) - log s
     their gradients from the results y:  y (g - sum g y),  g - exp(y) sum g
+    layer_norm's:  h = g w,  d = x - mu,  r (h - sum h / n - d (r r sum h d / n))
     layer_norm   mu = sum x / n,  d = x - mu,  r = 1 / sqrt(sum d d / n + eps),  y = d r w + b
     rms_norm     r = 1 / sqrt(sum x x / n + eps),  y = x r w
 
@@ -107,11 +108,19 @@ def plan_rms_norm(
     return _plan_norm("rms_norm", x, dims, out, eps, weight, None, None, rstd)
 
 
+def plan_layer_norm_grad(
+    g: Layout, x: Layout, weight: Layout, mean: Layout, rstd: Layout, dims: int, out: Layout
+) -> Launch:
+    """out = the cotangent of layer_norm's operand; inputs (g, mean, rstd, x, weight), the
+    statistics with the normalised dims as size 1. ValueError as `plan_layer_norm`."""
+    return _plan_norm("layer_norm_grad", x, dims, out, 0.0, weight, None, mean, rstd, g)
+
+
 def _plan_norm(
     kind: str, x: Layout, dims: int, out: Layout, eps: float, weight: Layout | None,
-    bias: Layout | None, mean: Layout | None, rstd: Layout | None,
+    bias: Layout | None, mean: Layout | None, rstd: Layout | None, g: Layout | None = None,
 ) -> Launch:  # fmt: skip
-    named = {"out": out, "mean": mean, "rstd": rstd, "x": x, "weight": weight, "bias": bias}
+    named = {"out": out, "g": g, "mean": mean, "rstd": rstd, "x": x, "weight": weight, "bias": bias}
     arrays = {k: v for k, v in named.items() if v is not None}
     lead = len(x.shape) - dims
     rows, row = x.shape[:lead], x.shape[lead:]
@@ -234,6 +243,8 @@ class _Rows:
                 at[name] = f.gep(pointer, offset, memory(d))
             if self.s.kind in ("softmax", "log_softmax"):
                 self._softmax(at)
+            elif self.s.kind == "layer_norm_grad":
+                self._norm_grad(at, n)
             elif "grad" in self.s.kind:
                 self._softmax_grad(at)
             else:
@@ -362,6 +373,34 @@ class _Rows:
                 y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
             else:
                 y = m.mul(y, m.sub(g, total))
+            self.write(at, i, y, mask)
+
+        self.each(finish)
+
+    def _norm_grad(self, at: dict[str, Value], n: Value) -> None:
+        f, m, one = self.f, self.element.math, self.one.math
+
+        def stat(name: str) -> Value:
+            d = self.operands[name][1]
+            return self.one.cast(self.one.load(at[name], d), d, self.acc)
+
+        mean, rstd = stat("mean"), stat("rstd")
+        centre = f.splat(mean, self.type)
+
+        def weighed(i: Operand, mask: Value | None) -> Value:
+            return m.mul(self.read(at, "g", i, mask), self.read(at, "weight", i, mask))
+
+        def centred(i: Operand, mask: Value | None) -> Value:
+            return m.sub(self.read(at, "x", i, mask), centre)
+
+        s = one.div(self.reduced("sum", weighed), n)
+        t = self.reduced("sum", lambda i, mask: m.mul(weighed(i, mask), centred(i, mask)))
+        slope = f.splat(one.div(one.mul(t, one.mul(rstd, rstd)), n), self.type)
+        level, scale = f.splat(s, self.type), f.splat(rstd, self.type)
+
+        def finish(i: Operand, mask: Value | None) -> None:
+            inner = m.sub(weighed(i, mask), level)
+            y = m.mul(scale, m.sub(inner, m.mul(centred(i, mask), slope)))
             self.write(at, i, y, mask)
 
         self.each(finish)
