@@ -5,6 +5,8 @@
 
 Batch, instance, group and layer norm differ in their dims only.  Sums are in the strict order; the
 gradient's sums are taken of products formed on the fly (`Moment`).
+
+Long because all norms share one gradient, whose pieces are ops of this room.
 """
 
 from __future__ import annotations
