@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
+from weft.kernels.layout import Layout
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
@@ -24,7 +26,7 @@ from weft.ops.kinds import Elementwise
 from weft.ops.reduce import mean, sum
 from weft.ops.unary import abs, exp, log, log1p, relu
 from weft.ops.view import expand, reshape, unsqueeze
-from weft.runtime import memory
+from weft.runtime.native import Launch
 
 
 class PickClass(Op):
@@ -37,18 +39,20 @@ class PickClass(Op):
             raise RuntimeError(f"{self}: targets {target.shape} for an input {x.shape}")
         return Type(target.shape, x.dtype)
 
-    def host(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        if (
-            x.ndim == 2 and not 0 <= self.ignore < x.shape[1] and _all_in_range(target, x.shape[1])
-        ):  # most often: four times faster
-            return x[np.arange(len(target)), target]
-        skip, at = _class_places(target, x.shape[1], self.ignore)
-        y = np.take_along_axis(x, at, 1)[:, 0] if target.size else np.empty(target.shape, x.dtype)
-        if skip.any():
-            y[skip] = 0
-        return np.ascontiguousarray(y)
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        x, target = ins
+        return kernels.plan_gather(
+            x, 1, _between(target), _between(out), wrap=False, skip=self.ignore
+        )
 
-    oracle = host
+    def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
+        return _no_class(arrays[1], arrays[0].shape[1], self.ignore)
+
+    def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        skip = target == self.ignore
+        at = np.where(skip, 0, target)[:, None]
+        y = np.take_along_axis(x, at, 1)[:, 0] if target.size else np.empty(target.shape, x.dtype)
+        return np.where(skip, np.zeros((), x.dtype), y)
 
     def vjp(self, g: Any, y: Any, x: Any, target: Any) -> tuple:
         return (apply(PutClass(x.shape[1], self.ignore), g, target), None)
@@ -60,6 +64,8 @@ class PickClass(Op):
     samples = (
         sample((3, 5), (3,), of=("float32", "int64"), low=0, high=5),
         sample((2, 4, 3), (2, 3), of=("float32", "int64"), low=0, high=4, ignore=1),
+        sample((1, 4, 9), (1, 9), of=("float32", "int64"), low=0, high=4, ignore=2),
+        sample((1, 4), (1,), of=("float32", "int64"), low=0, high=2, ignore=0),
     )
 
 
@@ -72,22 +78,22 @@ class PutClass(Op):
     def type(self, g: Type, target: Type) -> Type:
         return Type((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
 
-    def host(self, g: np.ndarray, target: np.ndarray) -> np.ndarray:
-        y = memory.empty((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
-        y.fill(0)
-        if (
-            g.ndim == 1
-            and not 0 <= self.ignore < self.classes
-            and _all_in_range(target, self.classes)
-        ):
-            y[np.arange(len(target)), target] = g
-            return y
-        skip, at = _class_places(target, self.classes, self.ignore)
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        g, target = ins
+        return kernels.plan_scatter(
+            "set", 1, None, _between(target), _between(g), out, wrap=False, skip=self.ignore
+        )
+
+    def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
+        return _no_class(arrays[1], self.classes, self.ignore)
+
+    def oracle(self, g: np.ndarray, target: np.ndarray) -> np.ndarray:
+        y = np.zeros((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
         if g.size:
+            skip = target == self.ignore
+            at = np.where(skip, 0, target)[:, None]
             np.put_along_axis(y, at, np.where(skip, np.zeros((), g.dtype), g)[:, None], 1)
         return y
-
-    oracle = host
 
     def vjp(self, gg: Any, y: Any, g: Any, target: Any) -> tuple:
         return (apply(PickClass(self.ignore), gg, target), None)
@@ -95,21 +101,21 @@ class PutClass(Op):
     def vmap(self, size: int, dims: tuple, g: Any, target: Any) -> tuple[Any, int]:
         return _by_rows(self, size, dims, g, target), 0
 
-    samples = (sample((3,), (3,), of=("float32", "int64"), low=0, high=5, classes=5),)
+    samples = (
+        sample((3,), (3,), of=("float32", "int64"), low=0, high=5, classes=5),
+        sample((2, 3), (2, 3), of=("float32", "int64"), low=0, high=3, classes=3, ignore=1),
+        sample((1, 9), (1, 9), of=("float32", "int64"), low=0, high=4, classes=4, ignore=0),
+    )
 
 
-def _all_in_range(target: np.ndarray, classes: int) -> bool:
-    """Whether every target is a class, so that none is ignored."""
-    return target.size > 0 and target.min() >= 0 and target.max() < classes
+def _between(x: Layout) -> Layout:
+    """The layout with a dim of 1 at place 1, where the classes are."""
+    return Layout((x.shape[0], 1, *x.shape[1:]), (x.strides[0], 0, *x.strides[1:]), x.dtype)
 
 
-def _class_places(target: np.ndarray, classes: int, ignore: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which targets are ignored, and the class indices with a dim of 1 at place 1."""
-    skip = target == ignore
-    bad = ~skip & ((target < 0) | (target >= classes))
-    if bad.any():
-        raise IndexError(f"Target {target[bad][0]} is out of bounds.")
-    return skip, np.where(skip, 0, target)[:, None]
+def _no_class(target: np.ndarray, classes: int, ignore: int) -> Exception:
+    bad = target[(target != ignore) & ((target < 0) | (target >= classes))]
+    return IndexError(f"Target {bad[0] if bad.size else '?'} is out of bounds.")
 
 
 def _by_rows(op: Op, size: int, dims: tuple, a: Any, target: Any) -> Any:

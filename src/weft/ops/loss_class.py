@@ -10,6 +10,7 @@ from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast, in_float32
+from weft.ops.compare import number_tensor
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.distance import pairwise_distance
 from weft.ops.gather import gather
@@ -18,7 +19,7 @@ from weft.ops.reduce import any, mean, sum
 from weft.ops.scan import cumprod
 from weft.ops.softmax import log_softmax
 from weft.ops.unary import exp, relu, sqrt
-from weft.ops.view import expand, reshape, unsqueeze
+from weft.ops.view import Expand, expand, reshape, unsqueeze
 
 
 @in_float32
@@ -37,6 +38,7 @@ def nll_loss(
     ignore_index.  IndexError "Target 7 is out of bounds."; ValueError where batch sizes differ.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
+    _check_classes(input, target, weight)
     return _nll(input, target, weight, ignore_index, reduction, 0.0)
 
 
@@ -44,7 +46,7 @@ def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothin
     """nll_loss of log-probabilities x, with `smoothing` of it spread over all classes."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
-    shape = _check_classes(x, target, weight)
+    shape = shape_of(target)
     if weight is not None and dtype_of(weight) is not dtype_of(x):
         raise RuntimeError(
             f"expected scalar type {dtype_of(x).spelled} but found {dtype_of(weight).spelled}"
@@ -59,8 +61,9 @@ def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothin
         full = reshape(weight, (1, -1, *(1,) * (len(shape_of(x)) - 2)))
         counted = apply(PickClass(ignore), expand(full, shape_of(x)), target)
         picked = picked * counted
-    if reduction == "mean" and counted is None:
-        counted = cast(target != ignore, dtype_of(x))
+    elif reduction == "mean":
+        ones = apply(Expand(shape_of(x)), number_tensor(1.0, dtype_of(x)))
+        counted = apply(PickClass(ignore), ones, target)
     loss = _reduce_classes(picked, counted, reduction)
     if smoothing > 0:
         spread = -sum(x if weight is None else x * full, 1)

@@ -4,7 +4,8 @@
     put       y[base(i) + sum_k index_k[i] * step_k]  op=  src[i]      op: set add mul min max
 
 Every index is checked against [-n, n) and wraps once (against [0, n) without `wrap`); one outside
-stores status 1 and its value as the detail, and neither reads nor writes.  `put` goes through the
+stores status 1 and its value as the detail, and neither reads nor writes.  The index `skip`, where
+one is named, may be anything: take gives 0 there, put does nothing.  `put` goes through the
 source in its logical order for each destination: several writes to one place happen in that order
 whatever the threads (they share only dims along which places differ).
 
@@ -42,11 +43,13 @@ Strides = tuple[int, ...]
 # ---------------------------------------------------------------------------------- planning
 
 
-def plan_gather(x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True) -> Launch:
+def plan_gather(
+    x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True, skip: int | None = None
+) -> Launch:
     """out[i, j, k] = x[i, index[i, j, k], k] for dim 1 (torch.gather); inputs (x, index)."""
     strides = tuple(0 if d == dim else s for d, s in enumerate(x.strides))
     return _plan_take(
-        out, strides, (index,), (index.strides,), (x.shape[dim],), (x.strides[dim],), wrap
+        out, strides, (index,), (index.strides,), (x.shape[dim],), (x.strides[dim],), wrap, skip
     )
 
 
@@ -66,7 +69,7 @@ def plan_index(
 
 def plan_scatter(
     mode: str, dim: int, x: Layout | None, index: Layout, src: Layout, out: Layout,
-    wrap: bool = True,
+    wrap: bool = True, skip: int | None = None,
 ) -> Launch:  # fmt: skip
     """out = x; out[i, index[i, j, k], k] op= src[i, j, k] for dim 1, over the index's shape.
 
@@ -76,7 +79,7 @@ def plan_scatter(
     shared = tuple(d != dim for d in range(len(index.shape)))
     return _plan_put(
         mode, x, out, src.dtype, index.shape, strides, src.strides, (index,), (index.strides,),
-        (out.shape[dim],), (out.strides[dim],), shared, wrap,
+        (out.shape[dim],), (out.strides[dim],), shared, wrap, skip,
     )  # fmt: skip
 
 
@@ -135,11 +138,12 @@ class Structure:
     first: int  # the block's word of the first pointer behind out (1 more when x comes first)
     along: bool  # put: threads share the innermost dim, all else is in order
     wrap: bool  # a negative index counts from the end
+    skip: int | None  # the index that is passed over
 
 
 def _plan_take(
     out: Layout, strides: Strides, indices: tuple[Layout, ...], per_index: tuple[Strides, ...],
-    sizes: tuple[int, ...], steps: tuple[int, ...], wrap: bool,
+    sizes: tuple[int, ...], steps: tuple[int, ...], wrap: bool, skip: int | None = None,
 ) -> Launch:  # fmt: skip
     if 0 in out.shape:
         return EMPTY
@@ -147,6 +151,7 @@ def _plan_take(
     s = Structure(
         "take", D.from_np(out.dtype), tuple(D.from_np(i.dtype) for i in indices),
         len(space.sizes), tuple(stride_class(x[-1]) for x in space.strides), 0, 3, False, wrap,
+        skip,
     )  # fmt: skip
     ints = [*space.sizes, space.size // space.sizes[-1], *sizes, *steps]
     for x in space.strides:
@@ -159,7 +164,7 @@ def _plan_put(
     mode: str, x: Layout | None, out: Layout, src_dtype: object, shape: tuple[int, ...],
     out_strides: Strides, src_strides: Strides, indices: tuple[Layout, ...],
     per_index: tuple[Strides, ...], sizes: tuple[int, ...], steps: tuple[int, ...],
-    shared: tuple[bool, ...], wrap: bool,
+    shared: tuple[bool, ...], wrap: bool, skip: int | None = None,
 ) -> Launch:  # fmt: skip
     if mode not in MODES:
         raise ValueError(f"scatter: mode must be one of {MODES}, not {mode!r}")
@@ -193,6 +198,7 @@ def _plan_put(
         s = Structure(
             mode, d, tuple(D.from_np(i.dtype) for i in indices), len(sizes_of),
             tuple(stride_class(p[-1]) for p in picked), outer, 3 + (x is not None), along, wrap,
+            skip,
         )  # fmt: skip
         size = math.prod(sizes_of)
         lines = math.prod(sizes_of[:-1] if along else sizes_of[:outer])
@@ -258,11 +264,14 @@ class _Index:
             out.append(f.gep(p, offset, self.types[k]))
         return out
 
-    def place(self, rows: list[Value], i: Operand) -> tuple[Value, Value]:
-        """(every index is inside, address) for the indices at i along the innermost dim."""
+    def place(self, rows: list[Value], i: Operand) -> tuple[Value, Value, Value]:
+        """(every index is inside, address, one is passed over) for the indices at i along the
+        innermost dim.
+        """
         f, s = self.f, self.s
         offset: Operand = 0
         ok: Value | None = None
+        skipped = const("i1", False)
         for k, d in enumerate(s.index_dtypes):
             at = f.mul(i, self.strides[2 + k][-1]) if s.classes[2 + k] else 0
             element = Element(f, 1)
@@ -274,13 +283,19 @@ class _Index:
             if s.wrap:
                 wrapped = f.select(f.icmp("slt", index, 0), f.op("add", index, n), index)
             inside = f.icmp("ult", wrapped, n)
+            outside = f.op("xor", inside, const("i1", True))
+            if s.skip is not None:
+                passed = f.icmp("eq", index, s.skip)
+                goes_on = f.op("xor", passed, const("i1", True))
+                inside, outside = f.op("and", inside, goes_on), f.op("and", outside, goes_on)
+                skipped = f.op("or", skipped, passed)
             ok = inside if ok is None else f.op("and", ok, inside)
-            with f.iff(f.op("xor", inside, const("i1", True))):
+            with f.iff(outside):
                 f.store(const("i64", 1), Value("%args", "ptr"))
                 f.store(index, f.gep("%args", 1, "i64"))
             offset = f.add(offset, f.mul(wrapped, self.steps[k]))
         assert ok is not None
-        return ok, f.gep(rows[1], offset, self.types[1])
+        return ok, f.gep(rows[1], offset, self.types[1]), skipped
 
     def take(self) -> None:
         f, s = self.f, self.s
@@ -291,16 +306,28 @@ class _Index:
             rows = self.moved(self.pointers, f.coordinates(lines.i, self.sizes[:-1]), 0)
             if any(s.classes[2:]):
                 with f.loop(first, last) as loop:
-                    ok, address = self.place(rows, loop.i)
+                    ok, address, skipped = self.place(rows, loop.i)
+                    to = f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0])
                     with f.iff(ok):
                         at = f.gep(address, f.mul(loop.i, self.strides[1][-1]), self.types[1])
-                        to = f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0])
                         f.store(f.load(self.types[0], at), to)
+                    self._clear(skipped, to)
             else:
-                ok, address = self.place(rows, 0)
+                ok, address, skipped = self.place(rows, 0)
                 with f.iff(ok):
                     self._copy(address, rows[0], first, last)
+                if s.skip is not None:
+                    with f.loop(first, last) as loop:
+                        self._clear(
+                            skipped,
+                            f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0]),
+                        )
         f.ret()
+
+    def _clear(self, skipped: Value, to: Value) -> None:
+        if self.s.skip is not None:
+            with self.f.iff(skipped):
+                self.f.store(Value("zeroinitializer", self.types[0]), to)
 
     def _copy(self, source: Value, to: Value, first: Operand, last: Operand) -> None:
         """A row of one index."""
@@ -324,7 +351,7 @@ class _Index:
             first, last = f.split(self.sizes[-1], lanes)
             with f.loop(0, self.rows) as lines:
                 rows = self.moved(self.pointers, f.coordinates(lines.i, self.sizes[:-1]), 0)
-                ok, address = self.place(rows, 0)
+                ok, address, _ = self.place(rows, 0)
                 with f.iff(ok):
                     self._add_row(rows[0], address, first, last, lanes)
             f.ret()
@@ -350,7 +377,7 @@ class _Index:
 
     def _one(self, rows: list[Value], i: Operand) -> None:
         f = self.f
-        ok, address = self.place(rows, i)
+        ok, address, _ = self.place(rows, i)
         with f.iff(ok):
             at = f.gep(address, f.mul(i, self.strides[1][-1]), self.types[1])
             source = f.gep(rows[0], f.mul(i, self.strides[0][-1]), self.types[0])
