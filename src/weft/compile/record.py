@@ -452,7 +452,8 @@ class Session:
 
 
 def run_eagerly(session: Session, path: list[TrieNode]) -> None:
-    """Run matched calls one by one, as eager would have."""
+    """Run matched calls one by one, as eager would have: what nobody asks for any more is freed."""
+    last = {r: node.depth for node in path for r in node.args if r.__class__ is int and r >= 0}
     for node in path:
         numbers = iter(session.numbers[node.numbers :])
         args = tuple(
@@ -466,6 +467,11 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
             assert node.meta is not None
             ghost = session.ghosts[node.depth] = Ghost(session, node.depth, node.meta, None)
         ghost.array = execute_unseen(node.op, args)
+        del ghost, args
+        for r in {node.depth, *node.args}:
+            done = r.__class__ is int and r >= 0 and last.get(r, node.depth) == node.depth
+            if done and not session.is_held(r):
+                session.ghosts[r].array = None
 
 
 def execute_unseen(op: Op, args: tuple) -> np.ndarray:
