@@ -9,6 +9,7 @@ finaliser puts the block back.
 import ctypes
 import math
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,18 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def trim(keep: int = 0) -> None:
     """Return memory that waits for its next use to the system, all but `keep` bytes."""
     _allocator.trim(keep)
+    release = _malloc_trim()
+    if release is not None:
+        release(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """glibc's, which gives the pages of freed blocks back; None where there is none."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 def memory_stats() -> dict[str, int]:
