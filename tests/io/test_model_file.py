@@ -185,14 +185,15 @@ def test_a_fixed_batch(tmp_path: Path) -> None:
 
 
 def test_a_first_dim_that_is_no_batch(tmp_path: Path) -> None:
-    """A GRU over time first: its ops are as many as the steps."""
-    model, x = nn.GRU(3, 2), weft.randn(4, 2, 3)
+    """An LSTM with a projection, time first: its ops are as many as the steps."""
+    model, x = nn.LSTM(3, 4, proj_size=2), weft.randn(4, 2, 3)
     with pytest.raises(ValueError, match="dynamic_batch=False"):
         io.save(tmp_path / "m.weft", model, (x,))
 
 
-def test_an_lstm_over_any_length(tmp_path: Path) -> None:
-    model, x = nn.LSTM(3, 2), weft.randn(4, 2, 3)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_over_any_length(kind: type, tmp_path: Path) -> None:
+    model, x = kind(3, 2), weft.randn(4, 2, 3)
     file = io.save(tmp_path / "m.weft", model, (x,))
     for steps in (1, 4, 9):
         x = weft.randn(steps, 2, 3)

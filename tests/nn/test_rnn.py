@@ -142,60 +142,92 @@ def test_weights_are_listed_by_layer():
     layer.flatten_parameters()
 
 
-def by_steps(layer, x, state):
-    """An LSTM's layer by its formulas, one step at a time: (all h, the last h and c)."""
+def one_step(kind, a, s, b, state):
+    """The cell by its formula: a of the input, s and b of the state, without and with b_hh."""
+    h = state[0]
+    if kind == "lstm":
+        i, f, g, o = (a + s + b).chunk(4, -1)
+        c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+    if kind == "gru":
+        (a_r, a_z, a_n), (s_r, s_z, s_n) = a.chunk(3, -1), (s + b).chunk(3, -1)
+        n = (a_n + (a_r + s_r).sigmoid() * s_n).tanh()
+        return ((h - n) * (a_z + s_z).sigmoid() + n,)
+    return ((a + s + b).tanh() if kind == "tanh" else (a + s + b).relu(),)
+
+
+def by_steps(kind, layer, x, state):
+    """A layer one step at a time: (all h, the last states)."""
     outs, ends = [], []
     for d, suffix in enumerate(("", "_reverse")[: 1 + layer.bidirectional]):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         w_ih, w_hh, b_ih, b_hh = (getattr(layer, f"{n}_l0{suffix}") for n in names)
-        h, c = (s[d] for s in state)
+        now = tuple(s[d] for s in state)
         ys = []
         for step in x.flip(0) if d else x:
-            a = step @ w_ih.t() + b_ih + h @ w_hh.t() + b_hh
-            i, f, g, o = a.chunk(4, -1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
-            ys.append(h)
+            now = one_step(kind, step @ w_ih.t() + b_ih, now[0] @ w_hh.t(), b_hh, now)
+            ys.append(now[0])
         outs.append(weft.stack(ys[::-1] if d else ys))
-        ends.append((h, c))
+        ends.append(now)
     return weft.cat(outs, -1), tuple(weft.stack(list(e)) for e in zip(*ends, strict=True))
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("shape", [(4, 3, 5, 7), (1, 1, 2, 3), (6, 13, 3, 20), (3, 8, 2, 33)])
-def test_a_whole_lstm_has_the_gradients_of_its_steps(shape, bidirectional):
+KINDS = {
+    "lstm": nn.LSTM,
+    "gru": nn.GRU,
+    "tanh": nn.RNN,
+    "relu": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("shape", "bidirectional"),
+    [((4, 3, 5, 7), True), ((1, 1, 2, 3), False), ((6, 13, 3, 20), False), ((3, 8, 2, 33), True)],
+)
+def test_a_whole_sequence_has_the_gradients_of_its_steps(kind, shape, bidirectional):
     steps, rows, width, hidden = shape
-    layer = nn.LSTM(width, hidden, bidirectional=bidirectional, dtype=weft.float64)
+    layer = KINDS[kind](width, hidden, bidirectional=bidirectional, dtype=weft.float64)
     rng = np.random.default_rng(3)
     draw = lambda *s: weft.tensor(rng.standard_normal(s), requires_grad=True)
     d = 1 + bidirectional
-    x, h, c = draw(steps, rows, width), draw(d, rows, hidden), draw(d, rows, hidden)
-    weights = [rng.standard_normal((steps, rows, d * hidden)), *rng.standard_normal((2, *h.shape))]
+    x, given = draw(steps, rows, width), [draw(d, rows, hidden) for _ in range(layer._states)]
+    weights = [
+        rng.standard_normal((steps, rows, d * hidden)),
+        *rng.standard_normal((2, *given[0].shape)),
+    ]
+    wanted = [x, *given, *layer.parameters()]
+
+    def whole(x, state):
+        y, ends = layer(x, state if kind == "lstm" else state[0])
+        return y, states(ends)
+
+    def total_of(forward):
+        y, ends = forward(x, tuple(given))
+        parts = [(o * weft.tensor(w)).sum() for o, w in zip((y, *ends), weights, strict=False)]
+        return [y, *ends], weft.stack(parts).sum()
 
     def run(forward):
-        y, (hn, cn) = forward(x, (h, c))
-        total = sum((o * weft.tensor(w)).sum() for o, w in zip((y, hn, cn), weights, strict=True))
-        wanted = [x, h, c, *layer.parameters()]
+        outs, total = total_of(forward)
         first = weft.autograd.grad(total, wanted, create_graph=True)
-        second = weft.autograd.grad(sum((g * g).sum() for g in first), wanted)
-        return y, hn, cn, *first, *second
+        squares = weft.stack([(g * g).sum() for g in first]).sum()
+        return [*outs, *first, *weft.autograd.grad(squares, wanted, materialize_grads=True)]
 
-    names = ["y", "hn", "cn", *(f"{o} of {i}" for o in (1, 2) for i in range(3 + 4 * d))]
-    mine, theirs = run(layer), run(lambda x, s: by_steps(layer, x, s))
-    for name, a, b in zip(names, mine, theirs, strict=True):
+    mine, theirs = run(whole), run(lambda x, s: by_steps(kind, layer, x, s))
+    for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
         np.testing.assert_allclose(
-            a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-10, err_msg=name
+            a.detach().numpy(), b.detach().numpy(), rtol=1e-9, atol=1e-10, err_msg=str(i)
         )
     # without a graph of its own the gradient is one kernel
-    y, (hn, cn) = layer(x, (h, c))
-    sum((o * weft.tensor(w)).sum() for o, w in zip((y, hn, cn), weights, strict=True)).backward()
-    for t, g in zip([x, h, c, *layer.parameters()], theirs[3:], strict=False):
+    total_of(whole)[1].backward()
+    for t, g in zip(wanted, theirs[1 + layer._states :], strict=False):
         np.testing.assert_allclose(t.grad.numpy(), g.detach().numpy(), rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("hidden", [5, 16, 40, 130])
-def test_an_lstms_rows_do_not_depend_on_batch_or_threads(hidden):
-    layer = nn.LSTM(6, hidden)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hidden", [5, 16, 130])
+def test_rows_do_not_depend_on_batch_or_threads(kind, hidden):
+    layer = KINDS[kind](6, hidden)
     x = data(9, 40, 6)
     whole = layer(x)[0].detach().numpy()
     before = weft.get_num_threads()
@@ -208,6 +240,24 @@ def test_an_lstms_rows_do_not_depend_on_batch_or_threads(hidden):
         weft.set_num_threads(before)
     for low, high in ((0, 1), (3, 10), (39, 40)):
         assert (layer(x[:, low:high])[0].detach().numpy() == whole[:, low:high]).all()
+
+
+def test_not_a_number_goes_through():
+    x = data(3, 2, 4)
+    x[1, 0, 0] = float("nan")
+    for kind, make in KINDS.items():
+        y = make(4, 5)(x)[0].detach().numpy()
+        assert np.isnan(y[1:, 0]).all() and not np.isnan(y[:, 1]).any(), kind
+        assert not np.isnan(y[0]).any(), kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_without_biases(kind):
+    layer, other = KINDS[kind](3, 4, bias=False), KINDS[kind](3, 4)
+    with weft.no_grad():
+        for name, p in other.named_parameters():
+            p.copy_(getattr(layer, name) if "weight" in name else weft.zeros_like(p))
+    close(layer(data(5, 2, 3))[0], other(data(5, 2, 3))[0])
 
 
 def test_an_lstm_without_steps_or_in_half_precision():

@@ -175,7 +175,7 @@ class World:
         elif _is_optimizer(x):
             self._optimizer(x)
         elif kind.__name__ == "CompiledFunction" and _is_pure(kind.__module__):
-            self._todo.append((x._fn, name))
+            self._todo.append((x._fn, name))  # type: ignore[union-attr]
         else:
             self._object(x, name)
 

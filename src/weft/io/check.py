@@ -431,7 +431,7 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _floats(ts) and _distinct(op.dims, widest) and tuple(sorted(op.dims)) == op.dims
 
 
-@_rule("LstmStates")
+@_rule("LstmStates", "GruStates", "RnnStates")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _floats(ts)  # the type rule has compared every dim
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         plan_max_pool2d_dx,
         plan_max_pool2d_indices,
     )
-    from weft.kernels.schedule.recurrent import plan_lstm, plan_lstm_grad
+    from weft.kernels.schedule.recurrent import plan_recurrent, plan_recurrent_grad
     from weft.kernels.schedule.rows import (
         plan_layer_norm,
         plan_layer_norm_grad,
@@ -63,7 +63,7 @@ _HOMES = {
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
-    "schedule.recurrent": "plan_lstm plan_lstm_grad",
+    "schedule.recurrent": "plan_recurrent plan_recurrent_grad",
     "schedule.rows": "plan_layer_norm plan_layer_norm_grad plan_rms_norm plan_softmax "
     "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",

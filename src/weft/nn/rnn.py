@@ -19,7 +19,14 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 from weft.nn.utils.rnn import PackedSequence
-from weft.ops.recurrent import lstm_gradient, lstm_states
+from weft.ops.recurrent import (
+    gru_gradient,
+    gru_states,
+    lstm_gradient,
+    lstm_states,
+    rnn_gradient,
+    rnn_states,
+)
 
 
 class _Split(Function):
@@ -40,7 +47,7 @@ def _pieces(x: Tensor, count: int) -> tuple:
     return _Split.apply(x, [x.shape[-1] // count] * count, -1)
 
 
-class _Sequence(Function):
+class _LstmSequence(Function):
     """An LSTM's steps as one kernel: (gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the last c).
 
     The gradient of W_hh is one product over all steps.
@@ -57,6 +64,37 @@ class _Sequence(Function):
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple:
         gates, h, c, w, states = ctx.saved_tensors
         return lstm_gradient(dh, dc.unsqueeze(0), states, gates, h, c, w)
+
+
+class _GruSequence(Function):
+    """A GRU's steps as one kernel: (gates (T, N, 3H), h (N, H), W_hh, b_hn) -> all h."""
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        states = gru_states(gates, h, w, b, with_gates=any(ctx.needs_input_grad))
+        ctx.save_for_backward(gates, h, w, b, states)
+        return states[0, 1:]
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor) -> tuple:
+        gates, h, w, b, states = ctx.saved_tensors
+        return gru_gradient(dh, states, gates, h, w, b)
+
+
+class _RnnSequence(Function):
+    """An RNN's steps as one kernel: (x (T, N, H), h (N, H), W_hh, whether relu) -> all h."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, h: Tensor, w: Tensor, relu: bool) -> Tensor:
+        states = rnn_states(x, h, w, relu=relu)
+        ctx.relu = relu
+        ctx.save_for_backward(x, h, w, states)
+        return states[0, 1:]
+
+    @staticmethod
+    def backward(ctx: Any, dh: Tensor) -> tuple:
+        x, h, w, states = ctx.saved_tensors
+        return (*rnn_gradient(dh, states, x, h, w, relu=ctx.relu), None)
 
 
 def _step_plain(activation: Callable) -> Callable:
@@ -321,18 +359,34 @@ class RNNBase(Module):
         return weft.cat(outs[::-1] if reverse else outs), state
 
     def _is_one_kernel(self, x: Tensor, sizes: list[int]) -> bool:
-        """Whether all sequences of an LSTM have one length, and a dtype that its kernel knows."""
-        plain = self.mode == "LSTM" and not self.proj_size and sizes[0] == sizes[-1]
+        """Whether all sequences have one length, and a dtype that the kernels know."""
+        plain = not self.proj_size and sizes[0] == sizes[-1]
         return plain and x.dtype in (weft.float32, weft.float64) and not weft.is_autocast_enabled()
 
     def _whole_sequence(
         self, x: Tensor, steps: int, state: tuple, own: dict[str, Tensor], reverse: bool
     ) -> tuple[Tensor, tuple]:
-        """An LSTM's layer in one direction; see `_direction`."""
-        bias = own["bias_ih"] + own["bias_hh"] if self.bias else None
+        """A layer in one direction by one kernel; see `_direction`."""
+        w, bias, inner = own["weight_hh"], None, None
+        if self.bias:
+            bias = own["bias_ih"] + own["bias_hh"]
+        if self.mode == "GRU":  # a part of b_hh is inside the reset gate
+            inner = weft.zeros(self.hidden_size, dtype=x.dtype)
+            if self.bias:
+                outer, inner = own["bias_hh"].split([2 * self.hidden_size, self.hidden_size])
+                bias = own["bias_ih"] + weft.cat([outer, weft.zeros_like(inner)])
         gates = F.linear(x, own["weight_ih"], bias).unflatten(0, (steps, -1))
-        h, c = _Sequence.apply(gates.flip(0) if reverse else gates, *state, own["weight_hh"])
-        return (h.flip(0) if reverse else h).flatten(0, 1), (h[-1], c)
+        gates = gates.flip(0) if reverse else gates
+        if self.mode == "LSTM":
+            h, c = _LstmSequence.apply(gates, *state, w)
+            last = (h[-1], c)
+        elif self.mode == "GRU":
+            h = _GruSequence.apply(gates, *state, w, inner)
+            last = (h[-1],)
+        else:
+            h = _RnnSequence.apply(gates, *state, w, self.mode == "RNN_RELU")
+            last = (h[-1],)
+        return (h.flip(0) if reverse else h).flatten(0, 1), last
 
 
 def _first(h: Tensor, n: int) -> Tensor:

@@ -1,10 +1,14 @@
-"""The recurrence of an LSTM over a whole sequence, forward and backward one kernel each.
+"""The recurrence of an LSTM, a GRU, an RNN over a whole sequence, forward and backward one kernel
+each.
 
-    a = x[t] + h[t-1] w^T;  i, f, o = sigmoid, g = tanh of a's quarters
-    c[t] = f c[t-1] + i g;  h[t] = o tanh(c[t])
+    LSTM   a = x[t] + h[t-1] w^T;  i, f, o = sigmoid, g = tanh of a's quarters
+           c[t] = f c[t-1] + i g;  h[t] = o tanh(c[t])
+    GRU    s = h[t-1] w^T;  r, z = sigmoid of x + s;  n = tanh(x_n + r (s_n + b))
+           h[t] = (h[t-1] - n) z + n
+    RNN    h[t] = tanh or relu of x[t] + h[t-1] w^T
 
 The products with the input, and the gradient of w, are single products over all steps: they are
-outside.   Source: Hochreiter and Schmidhuber 1997.
+outside.   Sources: Hochreiter and Schmidhuber 1997; Cho et al. 2014; Elman 1990.
 """
 
 from __future__ import annotations
@@ -24,15 +28,28 @@ from weft.ops.creation import zeros_like
 from weft.ops.dispatch import apply
 from weft.ops.join import cat, chunk, stack
 from weft.ops.kinds import by_loop
+from weft.ops.reduce import sum
 from weft.ops.trig import tanh
-from weft.ops.unary import sigmoid
+from weft.ops.unary import relu, sigmoid
 from weft.ops.view import narrow, reshape, select, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 
 def _need_wide(x: Type) -> None:
     if x.dtype not in (dt.float32, dt.float64):
-        raise RuntimeError(f"lstm: the kernel is for float32 and float64, got {x.dtype.name}")
+        raise RuntimeError(f"recurrent: the kernel is for float32 and float64, not {x.dtype.name}")
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def _product_gradient(ds: Any, states: Any) -> Any:
+    """The gradient of w: the sum over steps and rows of ds (T, N, m) times the h before it."""
+    steps, rows, wide = ds.shape
+    before = narrow(select(states, 0, 0), 0, 0, steps)
+    flat = reshape(ds, (steps * rows, wide)), reshape(before, (steps * rows, before.shape[2]))
+    return matmul(transpose(flat[0], 0, 1), flat[1])
 
 
 class LstmStates(Op):
@@ -60,7 +77,7 @@ class LstmStates(Op):
         rows = [[h, c, *[np.zeros_like(h)] * 4]]
         for gates in x:
             i, f, g, o = np.split(gates + h @ w.T, 4, -1)
-            i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+            i, f, o = (_sigmoid(v) for v in (i, f, o))
             g = np.tanh(g)
             c = f * c + i * g
             h = o * np.tanh(c)
@@ -68,8 +85,7 @@ class LstmStates(Op):
         return np.stack([np.stack(r[: 6 if self.with_gates else 2]) for r in rows], 1)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        x, h, c, w = ins
-        return kernels.plan_lstm(x, h, c, w, out)
+        return kernels.plan_recurrent("lstm", ins, out)
 
     def body(self, x: Any, h: Any, c: Any, w: Any) -> Any:
         rows = [[h, c, *[zeros_like(h)] * 4]]
@@ -143,8 +159,7 @@ class LstmGrad(Op):
         return np.stack([*out, first])[::-1]
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        dh, dc, s, w = ins
-        return kernels.plan_lstm_grad(dh, dc, s, w, out)
+        return kernels.plan_recurrent_grad("lstm", ins, out)
 
     def body(self, dh: Any, dc: Any, s: Any, w: Any) -> Any:
         carry = select(dc, 0, -1)
@@ -198,10 +213,266 @@ def lstm_gradient(
         if states is None:
             states = lstm_states(x, h, c, w, with_gates=True)
         d = apply(LstmGrad(), dh.contiguous(), dc.contiguous(), states, w.contiguous())
-    steps, rows, width = dh.shape
+    steps, _, width = dh.shape
     first = select(d, 0, 0)
     dx = narrow(d, 0, 1, steps)
-    before = narrow(select(states, 0, 0), 0, 0, steps)
-    flat = reshape(dx, (steps * rows, 4 * width)), reshape(before, (steps * rows, width))
-    dw = matmul(transpose(flat[0], 0, 1), flat[1])
+    dw = _product_gradient(dx, states)
     return dx, narrow(first, 1, 0, width), narrow(first, 1, width, width), dw
+
+
+class GruStates(Op):
+    """y[0, t] = h after step t, t = 0 being the initial one
+
+    x (T, N, 3H), h (N, H), w (3H, H), b (H,) -> (1, T + 1, N, H).
+    `with_gates`: four more planes, r, z, n and s_n + b, for the gradient alone: no cotangent may
+    come in through them.
+    """
+
+    with_gates: bool = False
+
+    def type(self, x: Type, h: Type, w: Type, b: Type) -> Type:
+        fits = x.ndim == 3 and h.ndim == w.ndim == 2 and b.shape == h.shape[1:]
+        if not fits or x.shape[1:] != (h.shape[0], w.shape[0]):
+            raise RuntimeError(f"gru: gates {x}, state {h}, weight {w}, bias {b} do not fit")
+        if w.shape != (3 * h.shape[1], h.shape[1]):
+            raise RuntimeError(f"gru: weight {w} does not fit state {h}")
+        if not x.dtype is h.dtype is w.dtype is b.dtype:
+            raise RuntimeError(f"gru: {x}, {h}, {w} and {b} must have one dtype")
+        _need_wide(x)
+        return Type((5 if self.with_gates else 1, x.shape[0] + 1, *h.shape), x.dtype)
+
+    def oracle(self, x: np.ndarray, h: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+        rows = [[h, *[np.zeros_like(h)] * 4]]
+        for gates in x:
+            (x_r, x_z, x_n), (s_r, s_z, s_n) = np.split(gates, 3, -1), np.split(h @ w.T, 3, -1)
+            r, z = _sigmoid(x_r + s_r), _sigmoid(x_z + s_z)
+            n = np.tanh(x_n + r * (s_n + b))
+            h = (h - n) * z + n
+            rows.append([h, r, z, n, s_n + b])
+        return np.stack([np.stack(r[: 5 if self.with_gates else 1]) for r in rows], 1)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_recurrent("gru", ins, out)
+
+    def body(self, x: Any, h: Any, w: Any, b: Any) -> Any:
+        rows = [[h, *[zeros_like(h)] * 4]]
+        for t in range(x.shape[0]):
+            x_r, x_z, x_n = chunk(select(x, 0, t), 3, -1)
+            s_r, s_z, s_n = chunk(linear(h, w), 3, -1)
+            r, z, inner = sigmoid(x_r + s_r), sigmoid(x_z + s_z), s_n + b
+            n = tanh(x_n + r * inner)
+            h = (h - n) * z + n
+            rows.append([h, r, z, n, inner])
+        return stack([stack(r[: 5 if self.with_gates else 1]) for r in rows], 1)
+
+    vmap = by_loop
+
+    def vjp(self, g: Any, y: Any, x: Any, h: Any, w: Any, b: Any) -> tuple:
+        dh = select(g, 0, 0)
+        dx, dh0, dw, db = gru_gradient(narrow(dh, 0, 1, x.shape[0]), None, x, h, w, b)
+        return dx, dh0 + select(dh, 0, 0), dw, db
+
+    samples = (
+        sample((3, 2, 15), (2, 5), (15, 5), (5,)),
+        sample((0, 2, 9), (2, 3), (9, 3), (3,)),
+        sample((2, 7, 51), (7, 17), (51, 17), (17,), low=-0.5, high=0.5),
+    )
+
+
+class GruGrad(Op):
+    """y[t + 1] = the cotangents of step t's s (N, 3H), then of x_n (N, H); y[0] that of h, then 0
+
+    dh (T, N, H); s the five planes of GruStates.
+    """
+
+    nondiff = "gradients of gradients are composed: see gru_gradient"
+    vmap = by_loop
+
+    def type(self, dh: Type, s: Type, w: Type) -> Type:
+        if dh.ndim != 3 or s.shape != (5, dh.shape[0] + 1, *dh.shape[1:]):
+            raise RuntimeError(f"gru: cotangent {dh} does not fit states {s}")
+        steps, rows, width = dh.shape
+        if w.shape != (3 * width, width) or not dh.dtype is s.dtype is w.dtype:
+            raise RuntimeError(f"gru: weight {w} does not fit {dh}, {s}")
+        _need_wide(dh)
+        return Type((steps + 1, rows, 4 * width), dh.dtype)
+
+    def oracle(self, dh: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
+        below = np.zeros(dh.shape[1:], dh.dtype)
+        out: list = []
+        for t in reversed(range(len(dh))):
+            r, z, n, inner = s[1:, t + 1]
+            total = dh[t] + below
+            dn = total * (1 - z) * (1 - n**2)
+            dz = total * (s[0, t] - n) * z * (1 - z)
+            ds = np.concatenate([dn * inner * r * (1 - r), dz, dn * r], -1)
+            below = total * z + ds @ w
+            out.append(np.concatenate([ds, dn], -1))
+        first = np.concatenate([below, *[np.zeros_like(below)] * 3], -1)
+        return np.stack([*out, first])[::-1]
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_recurrent_grad("gru", ins, out)
+
+    def body(self, dh: Any, s: Any, w: Any) -> Any:
+        below = zeros_like(select(select(s, 0, 0), 0, 0))
+        out: list = []
+        for t in reversed(range(dh.shape[0])):
+            r, z, n, inner = (select(select(s, 0, p), 0, t + 1) for p in range(1, 5))
+            total = select(dh, 0, t) + below
+            dn = total * (1 - z) * (1 - n * n)
+            dz = total * (select(select(s, 0, 0), 0, t) - n) * (z * (1 - z))
+            ds = cat([dn * inner * (r * (1 - r)), dz, dn * r], -1)
+            below = total * z + matmul(ds, w)
+            out.append(cat([ds, dn], -1))
+        nothing = zeros_like(below)
+        out.append(cat([below, nothing, nothing, nothing], -1))
+        return stack(out[::-1])
+
+    samples = (
+        sample((3, 2, 5), (5, 4, 2, 5), (15, 5), low=-0.5, high=0.5),
+        sample((1, 9, 19), (5, 2, 9, 19), (57, 19), low=-0.5, high=0.5),
+        sample((0, 2, 3), (5, 1, 2, 3), (9, 3)),
+    )
+
+
+def gru_states(x: Any, h: Any, w: Any, b: Any, *, with_gates: bool) -> Any:
+    """The planes of GruStates; operands in any layout."""
+    return apply(GruStates(with_gates), *(v.contiguous() for v in (x, h, w, b)))
+
+
+def gru_gradient(dh: Any, states: Any, x: Any, h: Any, w: Any, b: Any) -> tuple[Any, Any, Any, Any]:
+    """The cotangents of x, the initial h, w and b from those of all h (T, N, H).
+
+    `states`: the five planes, if they are known.  With gradients wanted of the result too it is
+    composed of ops.
+    """
+    if state.grad:
+        states = GruStates(True).body(x, h, w, b)
+        d = GruGrad().body(dh, states, w)
+    else:
+        if states is None:
+            states = gru_states(x, h, w, b, with_gates=True)
+        d = apply(GruGrad(), dh.contiguous(), states, w.contiguous())
+    steps, _, width = dh.shape
+    later = narrow(d, 0, 1, steps)
+    ds = narrow(later, 2, 0, 3 * width)
+    dx = cat([narrow(later, 2, 0, 2 * width), narrow(later, 2, 3 * width, width)], -1)
+    db = sum(narrow(later, 2, 2 * width, width), (0, 1))
+    dh0 = narrow(select(d, 0, 0), 1, 0, width)
+    return dx, dh0, _product_gradient(ds, states), db
+
+
+class RnnStates(Op):
+    """y[0, t] = h after step t, t = 0 being the initial one: tanh, or relu, of x + h w^T
+
+    x (T, N, H), h (N, H), w (H, H) -> (1, T + 1, N, H).
+    """
+
+    relu: bool = False
+
+    def type(self, x: Type, h: Type, w: Type) -> Type:
+        if x.ndim != 3 or x.shape[1:] != h.shape or w.shape != h.shape[1:] * 2:
+            raise RuntimeError(f"rnn: input {x}, state {h}, weight {w} do not fit")
+        if not x.dtype is h.dtype is w.dtype:
+            raise RuntimeError(f"rnn: {x}, {h} and {w} must have one dtype")
+        _need_wide(x)
+        return Type((1, x.shape[0] + 1, *h.shape), x.dtype)
+
+    def oracle(self, x: np.ndarray, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        rows = [h]
+        for given in x:
+            a = given + rows[-1] @ w.T
+            rows.append(np.maximum(a, 0) if self.relu else np.tanh(a))
+        return np.stack(rows)[None]
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_recurrent("relu" if self.relu else "tanh", ins, out)
+
+    def body(self, x: Any, h: Any, w: Any) -> Any:
+        rows = [h]
+        for t in range(x.shape[0]):
+            a = select(x, 0, t) + linear(rows[-1], w)
+            rows.append(relu(a) if self.relu else tanh(a))
+        return unsqueeze(stack(rows), 0)
+
+    vmap = by_loop
+
+    def vjp(self, g: Any, y: Any, x: Any, h: Any, w: Any) -> tuple:
+        dh = select(g, 0, 0)
+        dx, dh0, dw = rnn_gradient(narrow(dh, 0, 1, x.shape[0]), None, x, h, w, relu=self.relu)
+        return dx, dh0 + select(dh, 0, 0), dw
+
+    samples = (
+        sample((3, 2, 5), (2, 5), (5, 5)),
+        sample((3, 2, 5), (2, 5), (5, 5), relu=True, low=-0.5, high=0.5),
+        sample((0, 2, 3), (2, 3), (3, 3)),
+        sample((2, 7, 17), (7, 17), (17, 17), low=-0.5, high=0.5),
+    )
+
+
+class RnnGrad(Op):
+    """y[t + 1] = the cotangent of step t's x + h w^T; y[0] that of the initial h
+
+    dh (T, N, H); s the states that RnnStates gives.
+    """
+
+    relu: bool = False
+    nondiff = "gradients of gradients are composed: see rnn_gradient"
+    vmap = by_loop
+
+    def type(self, dh: Type, s: Type, w: Type) -> Type:
+        if dh.ndim != 3 or s.shape != (1, dh.shape[0] + 1, *dh.shape[1:]):
+            raise RuntimeError(f"rnn: cotangent {dh} does not fit states {s}")
+        if w.shape != (dh.shape[2],) * 2 or not dh.dtype is s.dtype is w.dtype:
+            raise RuntimeError(f"rnn: weight {w} does not fit {dh}, {s}")
+        _need_wide(dh)
+        return Type(s.shape[1:], dh.dtype)
+
+    def oracle(self, dh: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
+        below = np.zeros(dh.shape[1:], dh.dtype)
+        out: list = []
+        for t in reversed(range(len(dh))):
+            h = s[0, t + 1]
+            out.append((dh[t] + below) * ((h > 0) if self.relu else 1 - h**2))
+            below = out[-1] @ w
+        return np.stack([*out, below])[::-1]
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_recurrent_grad("relu" if self.relu else "tanh", ins, out)
+
+    def body(self, dh: Any, s: Any, w: Any) -> Any:
+        below = zeros_like(select(select(s, 0, 0), 0, 0))
+        out: list = []
+        for t in reversed(range(dh.shape[0])):
+            h, total = select(select(s, 0, 0), 0, t + 1), select(dh, 0, t) + below
+            out.append(total.where(h > 0, 0.0) if self.relu else total * (1 - h * h))
+            below = matmul(out[-1], w)
+        return stack([*out, below][::-1])
+
+    samples = (
+        sample((3, 2, 5), (1, 4, 2, 5), (5, 5), low=-0.5, high=0.5),
+        sample((3, 2, 5), (1, 4, 2, 5), (5, 5), relu=True, low=-0.5, high=0.5),
+        sample((1, 9, 19), (1, 2, 9, 19), (19, 19), low=-0.5, high=0.5),
+        sample((0, 2, 3), (1, 1, 2, 3), (3, 3)),
+    )
+
+
+def rnn_states(x: Any, h: Any, w: Any, *, relu: bool) -> Any:
+    """The states of RnnStates; operands in any layout."""
+    return apply(RnnStates(relu), *(v.contiguous() for v in (x, h, w)))
+
+
+def rnn_gradient(
+    dh: Any, states: Any, x: Any, h: Any, w: Any, *, relu: bool
+) -> tuple[Any, Any, Any]:
+    """The cotangents of x, the initial h and w from those of all h (T, N, H); see gru_gradient."""
+    if state.grad:
+        states = RnnStates(relu).body(x, h, w)
+        d = RnnGrad(relu).body(dh, states, w)
+    else:
+        if states is None:
+            states = rnn_states(x, h, w, relu=relu)
+        d = apply(RnnGrad(relu), dh.contiguous(), states, w.contiguous())
+    dx = narrow(d, 0, 1, dh.shape[0])
+    return dx, select(d, 0, 0), _product_gradient(dx, states)

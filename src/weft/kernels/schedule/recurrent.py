@@ -1,12 +1,12 @@
-"""The recurrence of an LSTM over a whole sequence, and its gradient: one launch each.
+"""The recurrence of an LSTM, a GRU or a plain RNN over a whole sequence, and its gradient: one
+launch each.
 
-    forward   a = x[t] + h[t-1] w^T;  i, f, o = sigmoid, g = tanh of a's quarters
-              c[t] = f c[t-1] + i g;  h[t] = o tanh(c[t])
-    gradient  from dh[t] and the final state's cotangent down to da[t], the cotangent of a
+    forward   s = h[t-1] w^T; the cell makes its new states of s and x[t]
+    gradient  from dh[t] (and the final c's cotangent) down to the cotangents of s and x[t]
 
 Rows of a batch do not meet, so each thread takes some rows through all steps and none waits for
-another.  w is packed once.  A panel of the forward product holds the four gates of one vector of
-units: what leaves the registers is complete, and the cell is computed on it while it lies in L1.
+another.  w is packed once.  A panel of the forward product holds all gates of one vector of units:
+what leaves the registers is complete, and the cell is computed on it while it lies in L1.
 
 Numbers: every product is one fma chain over increasing k; a row's bits depend on the row alone.
 float32 and float64.
@@ -25,95 +25,220 @@ from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-GATES = 4  # input, forget, cell, output
-PLANES = 2 + GATES  # h, c and the gates after their functions
 _HEAD = ("steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more")
 
 
-def plan_lstm(x: Layout, h: Layout, c: Layout, w: Layout, out: Layout) -> Launch:
-    """out[p, t]: h, c after step t, and if out has 6 planes i, f, g, o; t = 0 holds the initial
-    h and c, and zeros.
+class Cell:
+    """What one step computes; vectors are of one row's units."""
 
-    x (T, N, 4H), h and c (N, H), w (4H, H), out (2 or 6, T + 1, N, H), all contiguous (ValueError).
+    name: str
+    gates: int  # parts of s, and of w's rows
+    states = 1  # planes of y that are states: h, and c
+    kept = 0  # further planes that the gradient reads
+    columns: int  # parts of the gradient's rows, those of s first
+    bias = False  # an input (H,) that is added to the last part of s
+    direct = False  # h[t] depends on h[t-1] beside the product
+
+    def step(
+        self, k: "_Kernel", s: list[Value], x: list[Value], old: list[Value], bias: Value | None
+    ) -> list[Value]:
+        """The new states, then what is kept."""
+        raise NotImplementedError
+
+    def back(
+        self, k: "_Kernel", dh: Value, dc: Value | None, y: list[Value], old: list[Value]
+    ) -> tuple[list[Value], Value | None]:
+        """The columns of the gradient; then what goes on to c[t-1], or to h[t-1] directly."""
+        raise NotImplementedError
+
+
+class _Lstm(Cell):
+    """i, f, o = sigmoid, g = tanh of x + s;  c = f c + i g;  h = o tanh(c)"""
+
+    name, gates, states, kept, columns = "lstm", 4, 2, 4, 4
+
+    def step(self, k, s, x, old, bias):
+        m = k.math
+        a = [m.add(v, w) for v, w in zip(x, s, strict=True)]
+        i, fade, o = (k.sigmoid(a[n]) for n in (0, 1, 3))
+        g = k.tanh(a[2])
+        c = m.add(m.mul(fade, old[1]), m.mul(i, g))
+        return [m.mul(o, k.tanh(c)), c, i, fade, g, o]
+
+    def back(self, k, dh, dc, y, old):
+        m = k.math
+        assert dc is not None
+        _, c, i, fade, g, o = y
+        t = k.tanh(c)
+        dc = m.add(dc, m.mul(m.mul(dh, o), m.sub(1.0, m.mul(t, t))))
+        columns = [
+            m.mul(m.mul(dc, g), m.mul(i, m.sub(1.0, i))),
+            m.mul(m.mul(dc, old[1]), m.mul(fade, m.sub(1.0, fade))),
+            m.mul(m.mul(dc, i), m.sub(1.0, m.mul(g, g))),
+            m.mul(m.mul(dh, t), m.mul(o, m.sub(1.0, o))),
+        ]
+        return columns, m.mul(dc, fade)
+
+
+class _Gru(Cell):
+    """r, z = sigmoid of x + s;  n = tanh(x_n + r (s_n + b));  h = (h - n) z + n"""
+
+    name, gates, kept, columns, bias, direct = "gru", 3, 4, 4, True, True
+
+    def step(self, k, s, x, old, bias):
+        m = k.math
+        r, z = (k.sigmoid(m.add(v, w)) for v, w in zip(x[:2], s[:2], strict=True))
+        assert bias is not None
+        inner = m.add(s[2], bias)
+        n = k.tanh(m.add(x[2], m.mul(r, inner)))
+        return [m.add(m.mul(m.sub(old[0], n), z), n), r, z, n, inner]
+
+    def back(self, k, dh, dc, y, old):
+        m = k.math
+        _, r, z, n, inner = y
+        dn = m.mul(m.mul(dh, m.sub(1.0, z)), m.sub(1.0, m.mul(n, n)))
+        dz = m.mul(m.mul(dh, m.sub(old[0], n)), m.mul(z, m.sub(1.0, z)))
+        dr = m.mul(m.mul(dn, inner), m.mul(r, m.sub(1.0, r)))
+        return [dr, dz, m.mul(dn, r), dn], m.mul(dh, z)
+
+
+class _Rnn(Cell):
+    """h = tanh or relu of x + s"""
+
+    gates, columns = 1, 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def step(self, k, s, x, old, bias):
+        a = k.math.add(x[0], s[0])
+        if self.name == "tanh":
+            return [k.tanh(a)]
+        above = k.f.fcmp("ogt", a, 0.0)
+        # not a number stays one
+        return [k.f.select(k.f.op("or", above, k.f.fcmp("uno", a, a)), a, zero(a.type))]
+
+    def back(self, k, dh, dc, y, old):
+        m = k.math
+        if self.name == "tanh":
+            return [m.mul(dh, m.sub(1.0, m.mul(y[0], y[0])))], None
+        return [k.f.select(k.f.fcmp("ogt", y[0], 0.0), dh, zero(dh.type))], None
+
+
+CELLS: dict[str, Cell] = {c.name: c for c in (_Lstm(), _Gru(), _Rnn("tanh"), _Rnn("relu"))}
+
+
+def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
+    """out[p, t]: the states after step t (h, or h and c), and what the gradient reads if out has
+    planes for it; t = 0 holds the initial states, and zeros.
+
+    ins: x (T, N, gates * H), h and for an LSTM c (N, H), w (gates * H, H), for a GRU the bias (H,)
+    of its last gate; out (planes, T + 1, N, H).  All contiguous (ValueError).
     """
-    steps, rows, width = _sizes(out, x, h, w)
-    if c != h or x.shape[0] != steps or out.shape[0] not in (2, PLANES):
-        raise ValueError(f"lstm: {x.shape}, {h.shape} and {c.shape} do not give {out.shape}")
+    kind = CELLS[cell]
+    x, *states, w = ins[: 2 + kind.states]
+    steps, rows, width = _sizes(kind, out, w)
+    layouts = [*ins[2 + kind.states :], *states]
+    shapes = [*[(width,)] * kind.bias, *[(rows, width)] * kind.states]
+    planes = kind.states, kind.states + kind.kept
+    if [a.shape for a in layouts] != shapes or out.shape[0] not in planes:
+        raise ValueError(f"{cell}: {[a.shape for a in ins]} do not give {out.shape}")
+    if x.shape != (steps, rows, kind.gates * width):
+        raise ValueError(f"{cell}: {x.shape} does not give {out.shape}")
+    _check(cell, [*ins, out])
     if out.size == 0:
         return Launch(())
     tile = tile_for(FLOAT_TYPES[x.dtype.name])
     panels = -(-width // tile.lanes)
-    packed = panels * width * GATES * tile.lanes * tile.itemsize
-    work = steps * rows * GATES * width * width
-    ints = (steps, rows, width, panels, (steps + 1) * rows * width, 0, 0, out.shape[0] > 2)
-    return _launch("forward", work, ints, packed, tile)
+    packed = panels * width * kind.gates * tile.lanes * tile.itemsize
+    plane = (steps + 1) * rows * width
+    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states)
+    return _launch(kind, "forward", steps * rows * kind.gates * width * width, ints, packed, tile)
 
 
-def plan_lstm_grad(dh: Layout, dc: Layout, y: Layout, w: Layout, out: Layout) -> Launch:
-    """out[t + 1]: the cotangent of step t's a; out[0]: those of the initial h and c, then zeros.
+def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
+    """out[t + 1]: the cotangents of step t's s, and of x where they differ; out[0]: those of the
+    initial states, then zeros.
 
-    dh (T, N, H), dc (T, N, H) or (1, N, H) of the last c alone, y (6, T + 1, N, H) as `plan_lstm`
-    gives it, w (4H, H), out (T + 1, N, 4H), all contiguous (ValueError).
+    ins: dh (T, N, H); for an LSTM dc (T, N, H), or (1, N, H) of the last c alone; y as
+    `plan_recurrent` gives it, with all planes; w.  out (T + 1, N, columns * H).  All contiguous
+    (ValueError).
     """
-    initial = Layout.contiguous(dc.shape[1:], dc.dtype)
-    steps, rows, width = _sizes(y, out, initial, w)
-    fits = (
-        dh.shape == (steps, rows, width) and dc.shape[0] in (1, steps or 1) and y.shape[0] == PLANES
-    )
-    if not fits or out.shape[0] != steps + 1 or not (dh.is_contiguous and dc.is_contiguous):
-        raise ValueError(f"lstm: cotangents {dh} and {dc} do not fit states {y}")
-    if dh.dtype != y.dtype:
-        raise ValueError(f"lstm: dtypes {dh.dtype} and {y.dtype}")
+    kind = CELLS[cell]
+    *given, y, w = ins
+    steps, rows, width = _sizes(kind, y, w)
+    shape = (steps, rows, width)
+    fits = given[0].shape == shape and len(given) == kind.states
+    fits &= all(a.shape in (shape, (1, rows, width)) and a.shape[0] for a in given[1:])
+    fits &= out.shape == (steps + 1, rows, kind.columns * width)
+    if not fits or y.shape[0] != kind.states + kind.kept:
+        raise ValueError(f"{cell}: cotangents {[a.shape for a in given]} do not fit {y.shape}")
+    _check(cell, [*ins, out])
     if out.size == 0:
         return Launch(())
     tile = tile_for(FLOAT_TYPES[y.dtype.name])
     panels = -(-width // tile.columns)
     padded = panels * tile.columns
-    packed = up(GATES * width * padded * tile.itemsize)
-    work = steps * rows * GATES * width * width
-    ints = (steps, rows, width, panels, (steps + 1) * rows * width, packed, padded, dc.shape[0] > 1)
-    return _launch("gradient", work, ints, packed + 2 * rows * padded * tile.itemsize, tile)
+    packed = up(kind.gates * width * padded * tile.itemsize)
+    every = kind.states > 1 and given[1].shape[0] > 1
+    ints = (steps, rows, width, panels, (steps + 1) * rows * width, packed, padded, every)
+    scratch = packed + 2 * rows * padded * tile.itemsize
+    return _launch(kind, "gradient", steps * rows * kind.gates * width * width, ints, scratch, tile)
 
 
-def _launch(name: str, work: int, ints: tuple[int, ...], scratch: int, tile: Tile) -> Launch:
+def _launch(
+    kind: Cell, name: str, work: int, ints: tuple[int, ...], scratch: int, tile: Tile
+) -> Launch:
     parallel = work >= PARALLEL_FROM
-    found = _kernels(tile.element)
+    found = _kernels(kind.name, tile.element)
     stages = (Stage(found[f"pack_{name}"], parallel), Stage(found[name], parallel))
     return Launch(stages, tuple(int(i) for i in ints), up(scratch))
 
 
-def _sizes(y: Layout, x: Layout, h: Layout, w: Layout) -> tuple[int, int, int]:
-    """(steps, rows, width) of states y, checked against the other layouts."""
+def _sizes(kind: Cell, y: Layout, w: Layout) -> tuple[int, int, int]:
+    """(steps, rows, width) of states y."""
     if len(y.shape) != 4 or y.shape[1] < 1:
-        raise ValueError(f"lstm: states of shape {y.shape}, expected (planes, steps + 1, rows, H)")
+        raise ValueError(
+            f"{kind.name}: states of shape {y.shape}, not (planes, steps + 1, rows, H)"
+        )
     _, after, rows, width = y.shape
-    fits = h.shape == (rows, width) and x.shape[1:] == (rows, GATES * width)
-    if not fits or w.shape != (GATES * width, width):
-        raise ValueError(f"lstm: {x.shape}, {h.shape}, {w.shape} and {y.shape} do not fit")
-    for layout in (y, x, h, w):
-        if layout.dtype != y.dtype or y.dtype.name not in ("float32", "float64"):
-            raise ValueError(f"lstm: dtypes {layout.dtype} and {y.dtype}")
-        if not layout.is_contiguous:
-            raise ValueError(f"lstm: {layout} must be contiguous")
+    if w.shape != (kind.gates * width, width):
+        raise ValueError(f"{kind.name}: a weight of shape {w.shape} for {y.shape}")
     return after - 1, rows, width
 
 
+def _check(cell: str, layouts: Sequence[Layout]) -> None:
+    for a in layouts:
+        if a.dtype != layouts[0].dtype or a.dtype.name not in ("float32", "float64"):
+            raise ValueError(f"{cell}: dtypes {layouts[0].dtype} and {a.dtype}")
+        if not a.is_contiguous:
+            raise ValueError(f"{cell}: {a} must be contiguous")
+
+
 @cache
-def _kernels(element: str) -> dict[str, int]:
-    return native.load(lstm_ir(element), ["pack_forward", "forward", "pack_gradient", "gradient"])
+def _kernels(cell: str, element: str) -> dict[str, int]:
+    names = ["pack_forward", "forward", "pack_gradient", "gradient"]
+    return native.load(recurrent_ir(cell, element), names)
 
 
-def lstm_ir(element: str) -> str:
-    """The LLVM IR of the four kernels, for the host."""
-    tile = tile_for(element)
+def recurrent_ir(cell: str, element: str) -> str:
+    """The LLVM IR of a cell's four kernels, for the host."""
+    kind, tile = CELLS[cell], tile_for(element)
     m = Module(native.host().vector_bits)
-    for rows in range(1, tile.rows + 1):
-        micro_kernel(m, tile, rows, tile.vectors, a_unit=True)
-    _emit_pack_forward(m, tile)
-    _emit_forward(m, tile)
-    _emit_pack_gradient(m, tile)
-    _emit_gradient(m, tile)
+    widths = {tile.vectors, *(width for _, width in _parts(kind, tile))}
+    for width in sorted(widths):
+        for rows in range(1, tile.rows + 1):
+            micro_kernel(m, tile, rows, width, a_unit=True)
+    _emit_pack_forward(m, tile, kind)
+    _emit_forward(m, tile, kind)
+    _emit_pack_gradient(m, tile, kind)
+    _emit_gradient(m, tile, kind)
     return m.text()
+
+
+def _parts(kind: Cell, tile: Tile) -> list[tuple[int, int]]:
+    """(first gate, gates) of the micro-kernels that make a panel's gates."""
+    return [(g, min(tile.vectors, kind.gates - g)) for g in range(0, kind.gates, tile.vectors)]
 
 
 class _Kernel:
@@ -168,19 +293,19 @@ class _Kernel:
 
     def multiply(
         self, rows: Operand, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value,
-        ldc: Operand,
+        ldc: Operand, vectors: int, *, add: bool = False,
     ) -> None:  # fmt: skip
-        """c = a b for a tile of up to `tile.rows` rows and one width of micro-kernel."""
+        """c = a b, or c += a b, for a tile of up to `tile.rows` rows and `vectors` vectors."""
         f = self.f
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
-            name = f"tile_{case}x{self.tile.vectors}"
-            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, 1)
+            name = f"tile_{case}x{vectors}"
+            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add))
 
 
-def _emit_pack_forward(m: Module, tile: Tile) -> None:
+def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
     """Panel p, row k: w's column k for the units of vector p, gate after gate."""
-    kernel = _Kernel(m, "pack_forward", tile, 4)
-    f, w, el, wide = kernel.f, kernel.ins[3], tile.element, GATES * tile.lanes
+    kernel = _Kernel(m, "pack_forward", tile, 2 + kind.states + kind.bias)
+    f, w, el, wide = kernel.f, kernel.ins[1 + kind.states], tile.element, kind.gates * tile.lanes
     first, last = f.split(kernel.panels)
     with f.loop(first, last) as P:
         panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.width), wide))
@@ -196,10 +321,11 @@ def _emit_pack_forward(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def _emit_forward(m: Module, tile: Tile) -> None:
-    kernel = _Kernel(m, "forward", tile, 4)
-    f, (x, h0, c0, _), out = kernel.f, kernel.ins, kernel.out
-    wide = GATES * tile.lanes
+def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
+    kernel = _Kernel(m, "forward", tile, 2 + kind.states + kind.bias)
+    f, out, x = kernel.f, kernel.out, kernel.ins[0]
+    initial = kernel.ins[1 : 1 + kind.states]
+    wide = kind.gates * tile.lanes
     corner = f.alloca(tile.element, tile.rows * wide)
     low, high = f.split(kernel.rows)
     more = f.icmp("ne", kernel.more, 0)
@@ -211,51 +337,53 @@ def _emit_forward(m: Module, tile: Tile) -> None:
         here = kernel.row(0, R.i)
         with f.loop(0, kernel.width, tile.lanes) as U:
             mask = kernel.mask(U.i)
-            for p, initial in enumerate((h0, c0)):
-                value = kernel.load(kernel.at(initial, here, U.i), mask)
+            for p, source in enumerate(initial):
+                value = kernel.load(kernel.at(source, here, U.i), mask)
                 kernel.store(value, plane(p, here, U.i), mask)
             with f.iff(more):
-                for p in range(2, PLANES):
+                for p in range(kind.states, kind.states + kind.kept):
                     kernel.store(zero(tile.type), plane(p, here, U.i), mask)
     with f.loop(0, kernel.steps) as T, f.loop(0, kernel.panels) as P:
         panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.width), wide))
         unit = f.mul(P.i, tile.lanes)
         mask = kernel.mask(unit)
+        bias = kernel.load(kernel.at(kernel.ins[-1], unit), mask) if kind.bias else None
         with f.loop(low, high, tile.rows) as R:
             count = f.min(f.sub(high, R.i), tile.rows)
             before = kernel.at(out, kernel.row(T.i, R.i))
-            for part in range(0, GATES, tile.vectors):
-                b, c = (kernel.at(z, part * tile.lanes) for z in (panel, corner))
-                kernel.multiply(count, kernel.width, before, kernel.width, b, wide, c, wide)
+            for gate, width in _parts(kind, tile):
+                b, c = (kernel.at(z, gate * tile.lanes) for z in (panel, corner))
+                kernel.multiply(count, kernel.width, before, kernel.width, b, wide, c, wide, width)
             with f.loop(0, count) as Q:
                 row = f.add(R.i, Q.i)
-                gates = kernel.at(x, f.mul(kernel.row(T.i, row), GATES), unit)
+                gates = kernel.at(x, f.mul(kernel.row(T.i, row), kind.gates), unit)
                 sums = kernel.at(corner, f.mul(Q.i, wide))
                 here = f.add(kernel.row(f.add(T.i, 1), row), unit)
-                old = plane(1, kernel.row(T.i, row), unit)
-                a = []
-                for g in range(GATES):
-                    given = kernel.load(kernel.at(gates, f.mul(kernel.width, g)), mask)
-                    product = f.load(tile.type, kernel.at(sums, g * tile.lanes))
-                    a.append(f.op("fadd", given, product))
-                i, fade, g, o = (kernel.tanh(v) if n == 2 else kernel.sigmoid(v)
-                                 for n, v in enumerate(a))  # fmt: skip
-                kept = f.op("fmul", fade, kernel.load(old, mask))
-                c = f.op("fadd", kept, f.op("fmul", i, g))
-                h = f.op("fmul", o, kernel.tanh(c))
-                kernel.store(h, plane(0, here), mask)
-                kernel.store(c, plane(1, here), mask)
+                given = [
+                    kernel.load(kernel.at(gates, f.mul(kernel.width, g)), mask)
+                    for g in range(kind.gates)
+                ]
+                products = [
+                    f.load(tile.type, kernel.at(sums, g * tile.lanes)) for g in range(kind.gates)
+                ]
+                old = [
+                    kernel.load(plane(p, kernel.row(T.i, row), unit), mask)
+                    for p in range(kind.states)
+                ]
+                new = kind.step(kernel, products, given, old, bias)
+                for p, value in enumerate(new[: kind.states]):
+                    kernel.store(value, plane(p, here), mask)
                 with f.iff(more):
-                    for p, value in enumerate((i, fade, g, o), start=2):
+                    for p, value in enumerate(new[kind.states :], start=kind.states):
                         kernel.store(value, plane(p, here), mask)
     f.ret()
 
 
-def _emit_pack_gradient(m: Module, tile: Tile) -> None:
+def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     """Panel p, row k: w's row k, of the units of panel p."""
-    kernel = _Kernel(m, "pack_gradient", tile, 4)
-    f, w = kernel.f, kernel.ins[3]
-    deep = f.mul(kernel.width, GATES)
+    kernel = _Kernel(m, "pack_gradient", tile, 2 + kind.states)
+    f, w = kernel.f, kernel.ins[-1]
+    deep = f.mul(kernel.width, kind.gates)
     first, last = f.split(f.mul(kernel.panels, deep))
     with f.loop(first, last) as I:
         panel, k = f.div(I.i, deep), f.rem(I.i, deep)
@@ -268,15 +396,14 @@ def _emit_pack_gradient(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def _emit_gradient(m: Module, tile: Tile) -> None:
-    kernel = _Kernel(m, "gradient", tile, 4)
-    f, (dh, dc_given, y, _), out = kernel.f, kernel.ins, kernel.out
-    math, width = kernel.math, kernel.width
-    deep = f.mul(width, GATES)
+def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
+    kernel = _Kernel(m, "gradient", tile, 2 + kind.states)
+    f, out, width = kernel.f, kernel.out, kernel.width
+    (dh, *given_c), y = kernel.ins[:-2], kernel.ins[-2]
+    deep, wide = f.mul(width, kind.gates), f.mul(width, kind.columns)
     dh_later = f.gep(kernel.scratch, kernel.rest_at)  # from the step after
     dc_later = kernel.at(dh_later, f.mul(kernel.rows, kernel.padded))
     low, high = f.split(kernel.rows)
-
     every = f.icmp("ne", kernel.more, 0)
 
     def spare(base: Value, row: Operand, unit: Operand) -> Value:
@@ -284,57 +411,59 @@ def _emit_gradient(m: Module, tile: Tile) -> None:
 
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
-        # of the last step: the only one, unless there is one a step
-        last = f.select(every, f.sub(kernel.steps, 1), 0)
-        value = kernel.load(kernel.at(dc_given, kernel.row(last, R.i), U.i), mask)
-        f.store(value, spare(dc_later, R.i, U.i))
+        for dc in given_c:  # of the last step: the only one, unless there is one a step
+            last = f.select(every, f.sub(kernel.steps, 1), 0)
+            value = kernel.load(kernel.at(dc, kernel.row(last, R.i), U.i), mask)
+            f.store(value, spare(dc_later, R.i, U.i))
         f.store(zero(tile.type), spare(dh_later, R.i, U.i))
     with f.loop(0, kernel.steps) as back:
         step = f.sub(f.sub(kernel.steps, 1), back.i)
         after = f.add(step, 1)
         with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
             mask = kernel.mask(U.i)
-            here = f.add(kernel.row(after, R.i), U.i)
-            c, i, fade, g, o = (
-                kernel.load(kernel.at(y, f.mul(kernel.plane, p), here), mask)
-                for p in range(1, PLANES)
-            )
-            old = kernel.load(kernel.at(y, kernel.plane, kernel.row(step, R.i), U.i), mask)
+
+            def planes(count: int, at: Operand, U=U, R=R, mask=mask) -> list[Value]:
+                place = f.add(kernel.row(at, R.i), U.i)
+                return [
+                    kernel.load(kernel.at(y, f.mul(kernel.plane, p), place), mask)
+                    for p in range(count)
+                ]
+
+            now, old = planes(kind.states + kind.kept, after), planes(kind.states, step)
             given = kernel.load(kernel.at(dh, kernel.row(step, R.i), U.i), mask)
             dh_at, dc_at = spare(dh_later, R.i, U.i), spare(dc_later, R.i, U.i)
-            t = kernel.tanh(c)
-            dh_ = math.add(given, f.load(tile.type, dh_at))
-            through = math.mul(math.mul(dh_, o), math.sub(1.0, math.mul(t, t)))
-            dc = math.add(f.load(tile.type, dc_at), through)
-            da = (
-                math.mul(math.mul(dc, g), math.mul(i, math.sub(1.0, i))),
-                math.mul(math.mul(dc, old), math.mul(fade, math.sub(1.0, fade))),
-                math.mul(math.mul(dc, i), math.sub(1.0, math.mul(g, g))),
-                math.mul(math.mul(dh_, t), math.mul(o, math.sub(1.0, o))),
-            )
-            f.store(math.mul(dc, fade), dc_at)
-            with f.iff(f.op("and", every, f.icmp("sgt", step, 0))):
-                place = kernel.at(dc_given, kernel.row(f.sub(step, 1), R.i), U.i)
-                more = math.add(f.load(tile.type, dc_at), kernel.load(place, mask))
-                f.store(more, dc_at)
-            to = kernel.at(out, f.mul(kernel.row(after, R.i), GATES), U.i)
-            for gate, value in enumerate(da):
-                kernel.store(value, kernel.at(to, f.mul(width, gate)), mask)
+            total = kernel.math.add(given, f.load(tile.type, dh_at))
+            carry = f.load(tile.type, dc_at) if given_c else None
+            columns, rest = kind.back(kernel, total, carry, now, old)
+            if kind.direct:
+                f.store(f.typed(rest, tile.type), dh_at)  # type: ignore[arg-type]
+            for dc in given_c:
+                f.store(f.typed(rest, tile.type), dc_at)  # type: ignore[arg-type]
+                with f.iff(f.op("and", every, f.icmp("sgt", step, 0))):
+                    place = kernel.at(dc, kernel.row(f.sub(step, 1), R.i), U.i)
+                    more = kernel.math.add(f.load(tile.type, dc_at), kernel.load(place, mask))
+                    f.store(more, dc_at)
+            to = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns), U.i)
+            for column, value in enumerate(columns):
+                kernel.store(value, kernel.at(to, f.mul(width, column)), mask)
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
             with f.loop(low, high, tile.rows) as R:
                 count = f.min(f.sub(high, R.i), tile.rows)
-                a = kernel.at(out, f.mul(kernel.row(after, R.i), GATES))
+                a = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns))
                 c = spare(dh_later, R.i, unit)
-                kernel.multiply(count, deep, a, deep, panel, tile.columns, c, kernel.padded)
+                kernel.multiply(
+                    count, deep, a, wide, panel, tile.columns, c, kernel.padded, tile.vectors,
+                    add=kind.direct,
+                )  # fmt: skip
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
-        to = kernel.at(out, f.mul(kernel.row(0, R.i), GATES), U.i)
-        sources: Sequence[Value | None] = (dh_later, dc_later, None, None)
-        for gate, source in enumerate(sources):
+        to = kernel.at(out, f.mul(kernel.row(0, R.i), kind.columns), U.i)
+        for column in range(kind.columns):
             value = zero(tile.type)
-            if source is not None:
+            if column < kind.states:
+                source = (dh_later, dc_later)[column]
                 value = f.load(tile.type, spare(source, R.i, U.i))
-            kernel.store(f.typed(value, tile.type), kernel.at(to, f.mul(width, gate)), mask)
+            kernel.store(value, kernel.at(to, f.mul(width, column)), mask)
     f.ret()
