@@ -11,7 +11,7 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
-from weft.runtime import native
+from weft.runtime import memory, native
 
 
 def calls_of(*arrays, expr=None):
@@ -112,6 +112,40 @@ def test_ops_called_often_go_native_with_the_same_bits(monkeypatch):
         assert all(fn(x).numpy().tobytes() == first for _ in range(8))
 
 
+def test_large_results_lie_in_blocks_that_are_used_again():
+    a = random(128, 64)
+    calls = calls_of(a)
+    out = np.empty(a.shape, a.dtype)
+    expr = S.neg(S.Arg(0, dt.float32))
+    launch = kernels.plan_elementwise(expr, [Layout.of(a)], Layout.of(out))
+    calls.add(launch, [a], out, memory.maker(out.shape, out.dtype))  # the last told comes first
+    used = memory.memory_stats()["used_bytes"]
+    got = [calls.call(a) for _ in range(3)]
+    assert all(np.array_equal(y, -a) and native.address(y) % 64 == 0 for y in got)
+    assert memory.memory_stats()["used_bytes"] == used + 3 * out.nbytes
+    places = {native.address(y) for y in got}
+    assert len(places) == 3
+    del got
+    assert memory.memory_stats()["used_bytes"] == used
+    assert native.address(calls.call(a)) in places
+
+
+def test_no_memory_for_a_result_is_said():
+    a = random(4, 4)
+    calls = calls_of(a)
+    launch = kernels.plan_elementwise(S.Arg(0, dt.float32), [Layout.of(a)], Layout.of(a))
+
+    def make():
+        raise MemoryError("none left")
+
+    calls.add(launch, [a], a, make)
+    before = sys.getrefcount(a), sys.getrefcount(a.dtype)
+    for _ in range(10):
+        with pytest.raises(MemoryError, match="none left"):
+            calls.call(a)
+    assert (sys.getrefcount(a), sys.getrefcount(a.dtype)) == before
+
+
 def view_calls(a, view):
     calls = native.layout_calls()
     if calls is None:
@@ -181,9 +215,8 @@ def test_view_ops_called_often_stay_views(monkeypatch):
     assert y.tolist() == [[0, 0, 8, 0, 0]] * 4
 
 
-def test_a_view_beyond_its_operand_is_not_remembered(monkeypatch):
+def test_a_view_beyond_its_operand_is_not_remembered():
     """as_strided may read the whole memory behind a slice: a like slice may lie at its end."""
-    monkeypatch.setattr(dispatch, "_OFTEN", 1)
     memory = random(8)
     a = memory[:3]
     op = weft.ops.strided.AsStrided((3,), (1,), 0)

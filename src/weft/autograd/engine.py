@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,9 @@ def _walk(
                 c = cotangents[i]
                 if c is None:
                     continue
-                if not isinstance(c, Handle):
+                if c.__class__ is FunctionType:
+                    c = c()  # a thunk: wanted after all
+                elif not isinstance(c, Handle):
                     if c.__class__ is Cotangents:
                         old = pending.get(edge)
                         pending[edge] = c if old is None else old.merge(c)
@@ -265,7 +268,7 @@ def _walk(
                     if c.__class__ is Part:
                         _send_part(edge, c, pending, leaves, heap)
                         continue
-                    c = c()  # a thunk: wanted after all
+                    c = c()
                 s = saved[i]
                 if c._ghost is None and s.__class__ is Meta:
                     if c._a.shape != s.shape or c._a.dtype is not s.np_dtype:

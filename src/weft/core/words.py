@@ -15,6 +15,8 @@ def numpy_words(fn: F) -> F:
 
     @functools.wraps(fn)
     def call(*args: Any, **kw: Any) -> Any:
+        if not kw:
+            return fn(*args)
         for theirs in WORDS.keys() & kw.keys():
             ours = WORDS[theirs]
             if ours in kw:

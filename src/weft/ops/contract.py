@@ -217,7 +217,9 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
             f"both arguments to matmul need to be at least 1D, but they are {len(a)}D and {len(b)}D"
         )
     if len(a) == len(b) == 2:
-        y = apply(_MATMUL, input, other)
+        y = known(_MATMUL, input, other)
+        if y is None:
+            y = apply(_MATMUL, input, other)
     elif len(a) == 1 and len(b) == 1:
         if a != b:
             raise RuntimeError(

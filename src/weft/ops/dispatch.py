@@ -512,8 +512,7 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     status = native.launch(launch, out, arrays)
     if status:
         raise op.fail(status, arrays)  # type: ignore[attr-defined]  ops whose kernels check data
-    if new is np.empty:
-        _remember(op, launch, arrays, out)
+    _remember(op, launch, arrays, out)
     return out
 
 
@@ -537,7 +536,8 @@ def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> No
     """Let the op's native form know these layouts: they came, and may come again."""
     calls = _calls_of(op)
     if calls is not None and all(a.__class__ is np.ndarray for a in arrays):
-        calls.add(launch, arrays, out)
+        small = out.nbytes < memory.SMALL
+        calls.add(launch, arrays, out, None if small else memory.maker(out.shape, out.dtype))
 
 
 def _remember_view(op: Op, a: np.ndarray, view: np.ndarray) -> None:

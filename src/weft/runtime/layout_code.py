@@ -12,12 +12,13 @@ made over the operand's memory, which it keeps alive by its `base`, as NumPy's v
 The builtin's `self` is an int, the address of a table of one word: the first entry, or 0.
 Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
 dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
-7 its strides, 8 its first byte's place in the operand.
+7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0.
 """
 
 EXPORTS = ("weft_layout_init", "weft_layout_call")
 FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyLong_AsVoidPtr", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "Py_IncRef", "Py_DecRef", "PyLong_AsVoidPtr", "PyObject_CallNoArgs", "PyEval_SaveThread",
+    "PyEval_RestoreThread",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 
@@ -25,6 +26,7 @@ TEXT = """
 declare void @Py_IncRef(ptr)
 declare void @Py_DecRef(ptr)
 declare ptr @PyLong_AsVoidPtr(ptr)
+declare ptr @PyObject_CallNoArgs(ptr)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
 declare void @weft_run_block(ptr, ptr, i64)
@@ -174,8 +176,20 @@ baseless:
 shown:
   ret ptr %seen
 result:
-  %out = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
+  %maker_at = getelementptr i64, ptr %e, i64 9
+  %maker = load ptr, ptr %maker_at
+  %large = icmp ne ptr %maker, null
+  br i1 %large, label %ask, label %make
+ask:
+  call void @Py_DecRef(ptr %out_descr)
+  %given = call ptr @PyObject_CallNoArgs(ptr %maker)
+  br label %answered
+make:
+  %fresh = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
     ptr %out_dims, ptr null, ptr null, i32 0, ptr null)
+  br label %answered
+answered:
+  %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
   %failed = icmp eq ptr %out, null
   br i1 %failed, label %error, label %made
 error:

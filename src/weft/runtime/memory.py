@@ -9,6 +9,7 @@ finaliser puts the block back.
 import ctypes
 import math
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -170,6 +171,18 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if size < SMALL or size > _ADDRESSABLE:  # NumPy has the right error for what cannot be
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, _allocator.take(size))
+
+
+def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """What gives `empty(shape, dtype)` at each call, for a size of SMALL and more."""
+    size, take, ndarray = math.prod(shape) * dtype.itemsize, _allocator.take, np.ndarray
+    if not SMALL <= size <= _ADDRESSABLE:
+        raise ValueError(f"maker: {size} bytes are not for the allocator")
+
+    def make() -> np.ndarray:
+        return ndarray(shape, dtype, take(size))
+
+    return make
 
 
 def trim(keep: int = 0) -> None:

@@ -217,18 +217,24 @@ class LayoutCalls:
             "call", _layout_functions()["weft_layout_call"], _METH_FASTCALL, None, at
         )
 
-    def add(self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray) -> None:
-        """From now on arrays like these are run by `launch`, and the result is like `out`."""
+    def add(
+        self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray,
+        make: Callable[[], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        """From now on arrays like these are run by `launch`, and the result is like `out`: one that
+        `make` gives, if it is named (it must be of out's shape and dtype, contiguous).
+        """
         if len(ins) + len(launch.ints) + 4 <= layout_code.MOST_WORDS:
-            self._add(launch, ins, out, 0)
+            self._add(launch, ins, out, 0, make)
 
     def add_view(self, x: np.ndarray, view: np.ndarray) -> None:
         """From now on an array like x gives a view of its memory that lies like `view` of x's."""
         self._add(None, [x], view, address(view) - address(x))
 
     def _add(
-        self, launch: Launch | None, ins: Sequence[np.ndarray], out: np.ndarray, offset: int
-    ) -> None:
+        self, launch: Launch | None, ins: Sequence[np.ndarray], out: np.ndarray, offset: int,
+        make: Callable[[], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
         wanted = [
             word for a in ins for word in (id(a.dtype), a.ndim, *a.shape, *a.strides)
         ]  # fmt: skip
@@ -236,10 +242,10 @@ class LayoutCalls:
         entry = _words([
             self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
             out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
-            ctypes.addressof(strides), offset,
+            ctypes.addressof(strides), offset, 0 if make is None else id(make),
         ])  # fmt: skip
         dtypes = [a.dtype for a in (out, *ins)]
-        self._kept.append((launch, dtypes, dims, strides, operands, entry))
+        self._kept.append((launch, dtypes, dims, strides, operands, make, entry))
         self._table[0] = ctypes.addressof(entry)
 
     def __len__(self) -> int:
