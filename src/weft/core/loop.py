@@ -171,6 +171,7 @@ def show(e: Expr) -> str:
 def _show(e: Expr) -> tuple[str, builtins.int]:
     """(text, how tightly it binds)"""
     if isinstance(e, Const):
+        assert not isinstance(e.value, complex)  # no loop computes with complex numbers
         if e.dtype is D.int64:
             return (str(e.value), 9 if e.value >= 0 else 8)
         text = repr(e.value)

@@ -282,7 +282,8 @@ def _sparse(layout: Any, parts: Any) -> Any:
         raise refuse("a sparse tensor made of something else")
     size = whole_numbers(parts[count[0] - 1], "size")
     if layout is weft.sparse_csr:
-        return weft.sparse_csr_tensor(*tensors, size)
+        rows, columns, values = tensors
+        return weft.sparse_csr_tensor(rows, columns, values, size)
     coalesced = len(parts) == 4 and parts[3] is True
     return weft.sparse_coo_tensor(*tensors, size, is_coalesced=coalesced)
 

@@ -94,7 +94,8 @@ def _read(image: Any, *places: Any) -> Any:
     With a depth: (N, C, D, H, W) at z, y, x (N, d, h, w).
     """
     n, c, *sizes = shape_of(image)
-    inside = at = None
+    inside: Any = None
+    at: Any = None
     for k, size in zip(places, sizes, strict=True):
         within = (k >= 0) & (k <= size - 1)
         inside = within if inside is None else inside & within
@@ -150,7 +151,8 @@ def grid_sample(
     if mode == "bicubic":
         if n == 3:
             raise RuntimeError("grid_sampler(): bicubic interpolation only supports 4D input")
-        return _bicubic(input, *at, padding_mode, align_corners)
+        y, x = at
+        return _bicubic(input, y, x, padding_mode, align_corners)
     at = [_within(p, k, padding_mode, align_corners) for p, k in zip(at, sizes, strict=True)]
     if mode == "nearest":
         return _read(input, *(round(p.detach()) for p in at))

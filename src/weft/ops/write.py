@@ -172,7 +172,7 @@ def _reread(v: Any, base: Any) -> None:
 def _write_scattered(t: Any, value: Any, before: Any, base: Any) -> None:
     """base, not contiguous, is `before` with `value` at the places of t."""
     flat = reshape(before, (before.numel(),))
-    put = IndexPut((0,), 0, False, "set")  # pyright: ignore[reportArgumentType]
+    put = IndexPut((0,), 0, False, "set")
     new = apply(put, flat, reshape(value, (value.numel(),)), _places(t, base))
     record(Reshape(shape_of(base)), (new,), base)
 

@@ -137,6 +137,7 @@ class _Function:
 
     def node(self, n: Expr, xs: list[str]) -> str:
         if isinstance(n, Const):
+            assert not isinstance(n.value, complex)  # no loop computes with complex numbers
             return literal(n.value, n.dtype)
         if isinstance(n, Index):
             return n.name

@@ -368,6 +368,7 @@ class Element:
 
     def _node(self, n: Expr, value: Mapping[int, Value], leaf: Callable[[Expr], Value]) -> Value:
         if isinstance(n, Const):
+            assert not isinstance(n.value, complex)  # no loop computes with complex numbers
             return self.const(n.dtype, n.value)
         if isinstance(n, Arg | Param | Coord):
             return leaf(n)
