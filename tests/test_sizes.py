@@ -41,5 +41,5 @@ def test_table_adds_up(tmp_path):
     budget = BUDGETS["core"]
     assert rows["core"].split()[1:4] == ["2", f"{budget + 4:,}", f"{budget:,}"]
     assert rows["core"].endswith("over budget") and "a.py" in rows["core"]
-    assert rows["tensor"].split()[1:5] == ["1", "60", "600", "10%"]
+    assert rows["tensor"].split()[1:5] == ["1", "60", str(BUDGETS["tensor"]), "10%"]
     assert rows["all"].split()[1:3] == ["3", f"{budget + 64:,}"]
