@@ -56,7 +56,14 @@ def apply(op: Op, *args: Any) -> Any:
         y = _view(op, args[0])
     else:
         y = _new(_tensor_class)
-        if op.host is None and op.plan is not None:
+        call, r = op.call, None
+        if call is not None and len(args) == 2:  # written out: most ops have two operands
+            a, b = args
+            if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
+                r = call(a._a, b._a)
+        if r is not None:
+            y._a = r
+        elif op.host is None and op.plan is not None:
             y._a = _run_native(op, args)
         else:
             y._a = execute(op, args)
@@ -88,10 +95,13 @@ def known(op: Op, *args: Any) -> Any:
         return None
     y = _new(_tensor_class)
     y._a = r
-    for a in args:
-        if a._rg:
+    for x in args:
+        if x._rg:
             if state.grad and op.nondiff is None:
-                record(op, args, y)
+                if len(args) == 2 and r.dtype.kind == "f":
+                    record_two(op, *args, y)
+                else:
+                    record(op, args, y)
             break
     return y
 
