@@ -152,8 +152,8 @@ CASES: dict[str, Callable[[ModuleType], Callable[[], object]]] = {
     "mlp 32x64-128-128-10": mlp_forward,
     "mlp forward, backward": mlp_forward_backward,
     "mlp step (SGD)": mlp_step,
-    "mlp 1x16-16-16-16, grad": small_mlp_forward,
-    "its forward, backward": small_mlp_forward_backward,
+    "mlp 1x16, grad": small_mlp_forward,
+    "mlp 1x16, backward": small_mlp_forward_backward,
 }
 
 

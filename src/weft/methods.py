@@ -158,7 +158,7 @@ def _inplace_form(name: str, fn: Callable) -> Callable:
         if direct is not None and len(args) == 1 and not kw and _same(self, args[0]):
             return write.inplace(direct, self, args[0])
         write.check_writable(self)
-        return write.write(self, fn(self, *args, **kw))
+        return write.assign(self, fn(self, *args, **kw))
 
     form.__name__ = form.__qualname__ = name + "_"
     form.__doc__ = f"`{name}`, written into the tensor's own memory.  Returns the tensor."

@@ -37,7 +37,12 @@ def check_writable(t: Handle) -> None:
             )
     if t._ghost is None:
         a = t._a
-        if a.size and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
+        strides = a.strides
+        if (
+            0 in strides
+            and a.size
+            and any(n > 1 and s == 0 for n, s in zip(a.shape, strides, strict=True))
+        ):
             raise RuntimeError(
                 "unsupported operation: more than one element of the written-to tensor refers to "
                 "a single memory location. Please clone() the tensor before performing the "
@@ -76,6 +81,11 @@ def _fits(t: Handle, r: Handle) -> bool:
 def write(t: Any, value: Any) -> Any:
     """t's memory gets `value`, cast to t's dtype and broadcast to t's shape.  Returns t."""
     check_writable(t)
+    return assign(t, value)
+
+
+def assign(t: Any, value: Any) -> Any:
+    """`write` to a tensor that `check_writable` has seen."""
     shape, d = shape_of(t), dtype_of(t)
     if dtype_of(value) is not d:
         if dtype_of(value).category > d.category:
