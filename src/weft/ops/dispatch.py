@@ -108,12 +108,16 @@ def known(op: Op, *args: Any) -> Any:
 
 def apply_to_one(op: Op, x: Any) -> Any:
     """`apply` of an op that is no view to one tensor."""
-    if state.recorder is not None or op.host is not None or op.plan is None:
+    if state.recorder is not None or op.plan is None:
         return apply(op, x)
-    y = _new(_tensor_class)
     a = x._a
     call = op.call
-    y._a = _run_native(op, (x,)) if call is None or (r := call(a)) is None else r
+    if call is None or (r := call(a)) is None:
+        if op.host is not None:
+            return apply(op, x)
+        r = _run_native(op, (x,))
+    y = _new(_tensor_class)
+    y._a = r
     if x._rg and state.grad and op.nondiff is None:
         if op.saved_for is not None or y._a.dtype.kind not in "fV":
             record(op, (x,), y)
