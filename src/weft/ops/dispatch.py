@@ -222,6 +222,14 @@ def record(op: Op, args: tuple, y: Any) -> None:
         if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
             record_two(op, a, b, y)
             return
+    elif len(args) == 1:
+        x = args[0]
+        light = op.saved_args == () and op.saved_for is None and not op.saves_result
+        if light and x._ghost is None and y._ghost is None:  # a view, most often
+            meta = Meta(x._a.shape, x._a.dtype)
+            y._fn = TapeNode(op, (x._fn or x,), (meta,), (), None)
+            y._rg = True
+            return
     elif len(args) == 3 and y._ghost is None and not op.saves_result:
         a, b, c = args
         if not (a.__class__ in NUMBERS or b.__class__ in NUMBERS or c.__class__ in NUMBERS):

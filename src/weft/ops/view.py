@@ -392,7 +392,7 @@ def t(input: Any) -> Any:
     n = len(shape_of(input))
     if n > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {n}D")
-    return apply(Permute(tuple(reversed(range(n)))), input)
+    return transpose(input, 0, 1) if n == 2 else apply(Permute(tuple(range(n))), input)
 
 
 def movedim(input: Any, source: Dims, destination: Dims) -> Any:
