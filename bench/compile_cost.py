@@ -2,7 +2,7 @@
 
     python bench/compile_cost.py [cost] [sizes] [memory] [cold] [recurrent]
 
-cost    a training step of each model of training.py and of a tiny one: milliseconds eager,
+cost    a training step of some models of models.py and of a tiny one: milliseconds eager,
         compiled, replayed; of the compiled step, the Python that matches and the program
 sizes   200 batches of random size and length through one GPT step, eager and compiled alternating:
         recordings, planned programs, steps slower than eager
@@ -32,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 
 import weft
@@ -39,17 +40,6 @@ from weft.compile import arena, record
 from weft.runtime import memory
 
 HERE = Path(__file__).parent
-
-
-def training() -> Any:
-    """bench/training.py as a module; without torch its models are built from Weft alone."""
-    if importlib.util.find_spec("torch") is None:
-        sys.modules.setdefault("torch", weft)
-    spec = importlib.util.spec_from_file_location("training", HERE / "training.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny(t: Any) -> tuple[Any, Any, Any]:
@@ -107,7 +97,6 @@ def seconds(step: Callable[[], Any]) -> float:
 
 def cost() -> None:
     """Where the time of a compiled step goes."""
-    models = training()
     spent = [0.0]
     finish = record.Session.finish
 
@@ -120,7 +109,8 @@ def cost() -> None:
     print("ms a step (medians, interleaved); us an op matched")
     print(f"{'model':6s}{'ops':>6s}{'eager':>9s}{'compiled':>10s}{'python':>9s}{'us/op':>7s}"
           f"{'program':>9s}{'replay':>9s}  replayed")  # fmt: skip
-    for make in (tiny, models.mlp, models.cnn, models.lstm, models.gpt):
+    named = [(n, models.example(n)) for n in ("mlp", "cnn", "lstm", "gpt")]
+    for label, make in [("tiny", tiny), *named]:
         steps = {
             "eager": models.step_of(weft, make),
             "compiled": weft.compile(models.step_of(weft, make)),
@@ -142,7 +132,7 @@ def cost() -> None:
         while node.children:
             node, ops = list(node.children.values())[-1], ops + 1
         python = ms["compiled"] - ms["program"]
-        print(f"{make.__name__:6s}{ops:6d}{ms['eager']:9.3f}{ms['compiled']:10.3f}{python:9.3f}"
+        print(f"{label:6s}{ops:6d}{ms['eager']:9.3f}{ms['compiled']:10.3f}{python:9.3f}"
               f"{1e3 * python / ops:7.2f}{ms['program']:9.3f}{ms['replay']:9.3f}  "
               f"{steps['replay'].stats['replay']}", flush=True)  # fmt: skip
     record.Session.finish = finish
@@ -173,15 +163,14 @@ def sizes() -> None:
 
 def resident(library: str, name: str) -> None:
     """Print what steps add to resident memory at its peak, in bytes: the first four, later ones."""
-    models = training()
     t = weft if library == "weft" else importlib.import_module("torch")
-    models.weft.set_num_threads(2)
+    weft.set_num_threads(2)
     small = models.step_of(t, tiny)
     for _ in range(3):
         small()
     gc.collect()
     start = _status("VmRSS")
-    step = models.step_of(t, getattr(models, name))
+    step = models.step_of(t, models.example(name))
     step = weft.compile(step) if library == "weft" else step
     for _ in range(2):
         Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
@@ -198,14 +187,13 @@ def _status(name: str) -> int:
 
 def memory_of_steps() -> None:
     """Planned, measured, and the growth of the process."""
-    models = training()
     peers = ["weft", *(["torch"] if importlib.util.find_spec("torch") is not None else [])]
     print("MB of a training step: planned before any program ran, measured; peak of the process")
     for name in ("mlp", "cnn", "lstm", "gpt"):
         gc.collect()
         arena.ARENA.memory = np.empty(0, np.uint8)
         before = memory.memory_stats()["used_bytes"]
-        step = weft.compile(models.step_of(weft, getattr(models, name)))
+        step = weft.compile(models.step_of(weft, models.example(name)))
         step()
         step()
         planned = step.memory()
@@ -282,7 +270,6 @@ def cold() -> None:
 
 def recurrent() -> None:
     """Recurrent layers beside torch's, interleaved."""
-    models = training()
     libraries = {"weft": weft}
     if importlib.util.find_spec("torch") is not None:
         libraries["torch"] = importlib.import_module("torch")

@@ -237,11 +237,15 @@ MODELS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-def training_step(t: Any, name: str, **adam: Any) -> Callable[[], Any]:
+def example(name: str) -> Callable[[Any], tuple]:
+    """What makes the workload's model, its inputs and its targets from a library."""
+    return lambda t: (MODELS[name](t), *INPUTS[name](t))
+
+
+def step_of(t: Any, make: Callable[[Any], tuple], **adam: Any) -> Callable[[], Any]:
     """Forward, loss, backward, Adam: called without arguments, gives the loss."""
     t.manual_seed(0)
-    model = MODELS[name](t)
-    x, y = INPUTS[name](t)
+    model, x, y = make(t)
     optimizer = t.optim.Adam(model.parameters(), **adam)
 
     def step() -> Any:
@@ -252,6 +256,11 @@ def training_step(t: Any, name: str, **adam: Any) -> Callable[[], Any]:
         return loss.detach()
 
     return step
+
+
+def training_step(t: Any, name: str, **adam: Any) -> Callable[[], Any]:
+    """The workload's training step."""
+    return step_of(t, example(name), **adam)
 
 
 def inference(t: Any, name: str) -> tuple[Any, tuple]:
