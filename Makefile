@@ -43,9 +43,7 @@ golden: $(call STAMP,test) ## rewrite the golden texts; review them as a diff
 	git --no-pager diff --stat -- tests/golden
 
 bench: bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/.installed bench/.venv-onnx/.installed ## every workload beside its peers (environments of their own); writes bench/RESULTS.md
-	bench/.venv/bin/python bench/suite.py --write $(ARGS)
-	bench/.venv/bin/python bench/eager.py
-	bench/.venv/bin/python bench/startup.py
+	bench/.venv/bin/python bench/suite.py --write --also eager,kernels,convs,compile_cost,startup $(ARGS)
 
 conformance: .venv-conformance/.installed ## torch's names, arguments and operator samples (environment of its own)
 	.venv-conformance/bin/python tools/conformance.py

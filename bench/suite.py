@@ -1,13 +1,14 @@
 """Every workload on every peer, interleaved, beside the machine's limits.
 
-    python bench/suite.py [--only gpt,mlp] [--peers weft,torch] [--rounds 7] [--write]
+    python bench/suite.py [--only gpt,mlp] [--peers weft,torch] [--rounds 7] [--write] [--also eager]
 
 Each peer runs in a process of its own, in its own environment (bench/.venv-PEER), and is stopped
 (SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
 A round times every variant of every peer once, in turning order; the figure is the median over all
 rounds, the ratio that of the best peer's median to that of Weft compiled with replay=True: above 1
 Weft is faster.
---write puts the table into bench/RESULTS.md and a chart into bench/results.png.
+--write puts the table into bench/RESULTS.md and a chart into bench/results.png, with what the
+scripts named by --also print behind it.
 """
 
 from __future__ import annotations
@@ -220,6 +221,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="write RESULTS.md and results.png")
+    parser.add_argument("--also", default="", help="scripts of bench/ to run behind, by commas")
     args = parser.parse_args()
     wanted = [w for w in args.only.split(",") if w]
     unknown = set(wanted) - {w.name for w in WORKS} | set(args.peers.split(",")) - set(PEERS)
@@ -250,12 +252,26 @@ def main() -> int:
     versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
     text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n{details(rows)}\n"
     print(text)
+    for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
+        text += f"\n## {script}.py\n\n```text\n{printed_by(script)}```\n"
     if args.write:
         head = "# Results\n\nWritten by `make bench` (`bench/suite.py --write`).\n\n"
         picture = "![speed beside the best peer](results.png)\n\n"
         (HERE / "RESULTS.md").write_text(head + picture + text, encoding="utf-8")
         chart(rows, HERE / "results.png")
     return 0
+
+
+def printed_by(script: str) -> str:
+    """What a script of this folder prints, on the screen too."""
+    call = [sys.executable, str(HERE / f"{script}.py")]
+    lines = []
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            tqdm.write(line, end="")
+            lines.append(line)
+    return "".join(lines) or f"failed: exit code {run.returncode}\n"
 
 
 def export(works: list[Work], python: dict[str, str]) -> None:
