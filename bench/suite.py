@@ -1,6 +1,6 @@
 """Every workload on every peer, interleaved, beside the machine's limits.
 
-    python bench/suite.py [--only gpt,mlp] [--peers weft,torch] [--rounds 7] [--write] [--also eager]
+    python bench/suite.py [--only gpt,mlp] [--peers weft,torch] [--rounds 7] [--write] [--also X]
 
 Each peer runs in a process of its own, in its own environment (bench/.venv-PEER), and is stopped
 (SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
@@ -287,7 +287,8 @@ def export(works: list[Work], python: dict[str, str]) -> None:
     )
     if missing:
         start = time.perf_counter()
-        subprocess.run([python.get("torch", sys.executable), "-c", code], check=True)
+        call = [python.get("torch", sys.executable), "-c", code]
+        subprocess.run(call, check=True, stderr=subprocess.DEVNULL)
         print(f"exported {', '.join(missing)} in {time.perf_counter() - start:.0f} s")
 
 
