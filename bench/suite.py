@@ -170,6 +170,17 @@ def table(rows: list[Row], peak: float, reads: float) -> str:
     return "\n".join(out)
 
 
+def summary(row: Row) -> str:
+    """A line while the others are still to come."""
+    best, ratio = row.best_peer(), row.ratio()
+    if best is None or ratio is None:
+        return f"{row.work.name}: {row.failed.get(OURS, 'no peer to compare with')}"
+    return (
+        f"{row.work.name}: {1e3 * row.median(OURS):.3g} ms, {' '.join(best)} "
+        f"{1e3 * row.median(best):.3g} ms, {ratio:.2f} times as fast"
+    )
+
+
 def details(rows: list[Row]) -> str:
     """Markdown: every variant's median, first call, peak memory."""
     out = ["| work | peer | median, ms | quartiles | first call, s | peak memory, MB |",
@@ -242,7 +253,7 @@ def main() -> int:
     rows = []
     for work in tqdm(works, unit="workload"):
         rows.append(run_work(work, python, args.rounds, args.threads))
-        tqdm.write(table(rows[-1:], 1.0, 1.0).splitlines()[-1].rpartition("|")[0])
+        tqdm.write(summary(rows[-1]))
     peak, reads = peak_flops(args.threads), read_bandwidth(args.threads)
     about = (
         f"{dt.date.today()}, {platform.machine()}, {args.threads} threads, "

@@ -426,3 +426,18 @@ def test_a_process_without_sparse_tensors_runs_the_functions_own_bodies():
         "assert weft.mm.__code__ is not before\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_dense_parameter_takes_a_sparse_gradient():
+    p = weft.nn.Parameter(weft.ones(4, 3))
+    g = weft.tensor([[0.0, 2.0, 0.0], [0.0] * 3, [1.0, 0.0, 0.0], [0.0] * 3])
+    p.grad = g.to_sparse()
+    weft.optim.SGD([p], lr=0.5).step()
+    np.testing.assert_array_equal(p.detach().numpy(), 1 - 0.5 * g.numpy())
+    before = p.detach().numpy().copy()
+    p.grad = g.to_sparse(1)
+    weft.optim.SparseAdam([p], lr=0.1).step()
+    moved = (p.detach().numpy() != before).any(1)
+    np.testing.assert_array_equal(moved, [True, False, True, False])
+    with pytest.raises(RuntimeError, match="different size"):
+        p.grad = weft.ones(4, 2).to_sparse()

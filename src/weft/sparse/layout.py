@@ -444,7 +444,15 @@ def _requires_grad_(s: SparseTensor, requires_grad: bool = True) -> SparseTensor
 
 
 @rule("grad")
-def _grad(s: SparseTensor, *value: Any) -> Any:
+def _grad(s: Tensor, *value: Any) -> Any:
+    if not is_sparse(s):  # a dense parameter is given a sparse gradient
+        if shape_of(s) != size_of(value[0]):
+            raise RuntimeError(
+                f"assigned grad has data of a different size: {list(size_of(value[0]))} for a "
+                f"tensor of {list(shape_of(s))}"
+            )
+        s._grad = value[0]
+        return None
     if value:
         s._v.grad = value[0] if value[0] is None else coo(value[0])._v
         return None
