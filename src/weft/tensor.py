@@ -395,7 +395,13 @@ class Tensor(Handle):
         def unbind(self, dim: int = 0) -> tuple: ...
 
     def __contains__(self, x: Any) -> bool:
-        return bool((self == x).any())
+        if not isinstance(x, (Tensor, int, float, complex)):
+            raise RuntimeError(
+                "Tensor.__contains__ only supports Tensor or scalar, but you passed in a "
+                f"{x.__class__}."
+            )
+        same: Any = self == x
+        return bool(same.any())
 
     # ------------------------------------------------------------------ operators
 
@@ -460,7 +466,7 @@ class Tensor(Handle):
         """Another dtype (or the same tensor): `to(dtype)`, `to(device)`, `to(other)`."""
         flags = 0
         for a in args:
-            if isinstance(a, dt.dtype):
+            if isinstance(a, (dt.dtype, type)):  # float, int, bool, complex
                 dtype = a
             elif isinstance(a, Tensor):
                 dtype = a.dtype
@@ -557,8 +563,8 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
         made._rg = requires_grad
         return made
 
-    def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
-        pass
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        """As object's: a subclass's `__new__` may have arguments of its own."""
 
     def __deepcopy__(self, memo: dict) -> Any:
         if id(self) not in memo:

@@ -24,6 +24,8 @@ from weft.compat.torch_.version import __version__
 from weft.core import overrides
 
 _MISSING = object()
+# Faces whose __dict__ programs read: `torch.optim.__dict__[name]`, or all classes of a module.
+LISTED = {"torch.distributions", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.optim"}
 _IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 
 
@@ -36,6 +38,9 @@ class Face(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         dotted = f"{self.__name__}.{name}"
+        if name == "__all__":
+            self.__dict__[name] = public = exported(self.__name__)
+            return public
         if name.startswith("__") and name.endswith("__") and not is_face(dotted):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         found = look_up(self.__name__, name)
@@ -116,6 +121,14 @@ def names_of(face: str) -> Iterator[str]:
             yield other.rpartition(".")[2]
 
 
+def exported(face: str) -> list[str]:
+    """What `from face import *` takes: the `__all__` behind it, else its public names."""
+    listed = [getattr(_module(path), "__all__", None) for path in sources(face)]
+    if listed and all(names is not None for names in listed):
+        return sorted({name for names in listed for name in names or ()})
+    return sorted(set(names_of(face)))
+
+
 def nearest(face: str, name: str) -> str | None:
     """The name of the face that is spelled most alike; else the same name in another face."""
     close = difflib.get_close_matches(name, sorted(set(names_of(face))), n=1, cutoff=0.7)
@@ -151,6 +164,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ == "torch":
             module.__dict__.update(__version__=__version__, torch=module)  # torch has itself too
+        if module.__name__ in LISTED:
+            for name in names_of(module.__name__):
+                if (found := look_up(module.__name__, name)) is not _MISSING:  # else a module
+                    module.__dict__[name] = found
 
     def find_distributions(self, context: Any = None) -> Sequence[Any]:
         """`importlib.metadata.version("torch")` answers, as packages ask for it."""

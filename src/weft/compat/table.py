@@ -20,6 +20,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.__config__": (_T + "config",),
     "torch._subclasses": (_T + "fake_tensor",),
     "torch._subclasses.fake_tensor": (_T + "fake_tensor",),
+    "torch._utils": (_T + "internals",),
     "torch._tensor_str": (_T + "tensor_str",),
     "torch.accelerator": (_T + "accelerator",),
     "torch.amp": ("weft.amp",),
@@ -55,16 +56,27 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.cuda.nvtx": (_T + "nvtx",),
     "torch.distributed.rpc": (),
     "torch.distributed.nn": (_T + "distributed",),
+    "torch.distributed.optim": (_T + "distributed",),
     "torch.distributed.distributed_c10d": (_T + "distributed",),
     "torch.distributed.device_mesh": (_T + "distributed_tensor",),
+    "torch.distributed._tensor": (_T + "distributed_tensor",),
     "torch.distributed.tensor": (_T + "distributed_tensor",),
     "torch.distributed": (_T + "distributed",),
     "torch.distributions": ("weft.distributions",),
+    "torch.distributions.constraint_registry": ("weft.distributions.registry",),
+    "torch.distributions.constraints": ("weft.distributions.constraints",),
+    "torch.distributions.kl": ("weft.distributions.kl",),
+    "torch.distributions.transforms": ("weft.distributions.transforms",),
+    "torch.distributions.utils": (_T + "distribution_utils",),
     "torch.fft": ("weft.fft",),
     "torch.func": ("weft.autograd.func",),
     "torch.functional": ("weft",),
     "torch.futures": (_T + "futures",),
     "torch.fx": (_T + "fx",),
+    **dict.fromkeys(
+        (f"torch.fx.{name}" for name in ["graph", "graph_module", "interpreter", "node", "proxy"]),
+        (_T + "fx",),
+    ),
     "torch.fx.experimental": (),
     "torch.fx.experimental.proxy_tensor": (_T + "fake_tensor",),
     "torch.hub": (_T + "hub",),
@@ -117,6 +129,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.testing": (_T + "testing",),
     "torch.types": (_T + "types",),
     "torch.utils": (_T + "utils",),
+    "torch.utils._foreach_utils": (_T + "internals",),
     "torch.utils._pytree": (_T + "pytree",),
     "torch.utils.checkpoint": ("weft.autograd.checkpoint", _T + "checkpoint"),
     "torch.utils.data": ("weft.data",),
@@ -153,13 +166,13 @@ BELOW: dict[str, tuple[str, tuple[str, ...]]] = {
         ("weft.optim",),
     ),
     "torch.distributions": (
-        "bernoulli beta binomial categorical cauchy chi2 constraints continuous_bernoulli "
-        "dirichlet distribution exponential fishersnedecor gamma geometric gumbel half_cauchy "
-        "half_normal independent inverse_gamma kl kumaraswamy laplace lkj_cholesky log_normal "
-        "logistic_normal lowrank_multivariate_normal mixture_same_family multinomial "
+        "bernoulli beta binomial categorical cauchy chi2 continuous_bernoulli "
+        "dirichlet distribution exp_family exponential fishersnedecor gamma geometric gumbel "
+        "half_cauchy half_normal independent inverse_gamma kumaraswamy laplace lkj_cholesky "
+        "log_normal logistic_normal lowrank_multivariate_normal mixture_same_family multinomial "
         "multivariate_normal negative_binomial normal one_hot_categorical pareto poisson "
-        "relaxed_bernoulli relaxed_categorical studentT transformed_distribution transforms "
-        "uniform utils von_mises weibull wishart",
+        "relaxed_bernoulli relaxed_categorical studentT transformed_distribution "
+        "uniform von_mises weibull wishart",
         ("weft.distributions",),
     ),
 }

@@ -8,6 +8,7 @@ higher than that of the classes before it.  Source: torch.result_type's document
 from __future__ import annotations
 
 import builtins
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -146,6 +147,19 @@ def set_default_dtype(d: dtype) -> None:
     if not isinstance(d, dtype) or d.category != FLOAT:
         raise TypeError(f"set_default_dtype: only floating-point types are supported, got {d}")
     _Default.dtype = d
+
+
+def asked(d: Any) -> Any:
+    """What a `dtype` argument means: Python's float, int, bool and complex are the widest kinds."""
+    return _PYTHON.get(d, d) if isinstance(d, type) else d
+
+
+_PYTHON = {
+    builtins.float: float64,
+    builtins.int: int64,
+    builtins.bool: bool,
+    builtins.complex: complex128,
+}
 
 
 def of_number(x: object) -> dtype:

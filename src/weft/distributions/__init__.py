@@ -18,12 +18,13 @@ from weft.distributions.counts import (
     Poisson,
 )
 from weft.distributions.discrete import Bernoulli, Categorical, Geometric, OneHotCategorical
-from weft.distributions.distribution import Distribution, Independent
+from weft.distributions.distribution import Distribution, ExponentialFamily, Independent
 from weft.distributions.gamma import Beta, Chi2, Dirichlet, FisherSnedecor, Gamma, StudentT
 from weft.distributions.kl import kl_divergence, register_kl
 from weft.distributions.matrix import LKJCholesky, LowRankMultivariateNormal, Wishart
 from weft.distributions.mixture import ContinuousBernoulli, MixtureSameFamily, VonMises
 from weft.distributions.normal import MultivariateNormal, Normal
+from weft.distributions.registry import biject_to, transform_to
 from weft.distributions.transformed import (
     ExpRelaxedCategorical,
     HalfCauchy,
@@ -62,11 +63,13 @@ from weft.distributions.transforms import (
 
 __all__ = [
     "Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli",
-    "Dirichlet", "Distribution", "Exponential", "FisherSnedecor", "Gamma", "Geometric", "Gumbel",
-    "HalfCauchy", "HalfNormal", "Independent", "InverseGamma", "Kumaraswamy", "LKJCholesky",
+    "Dirichlet", "Distribution", "Exponential", "ExponentialFamily", "FisherSnedecor", "Gamma",
+    "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "InverseGamma",
+    "Kumaraswamy", "LKJCholesky",
     "Laplace", "LogNormal", "LogisticNormal", "LowRankMultivariateNormal", "MixtureSameFamily",
     "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical",
     "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "RelaxedBernoulli",
     "RelaxedOneHotCategorical", "StudentT", "TransformedDistribution", "Uniform", "VonMises",
-    "Weibull", "Wishart", "constraints", "kl", "kl_divergence", "register_kl", "transforms",
+    "Weibull", "Wishart", "biject_to", "constraints", "kl", "kl_divergence", "register_kl",
+    "transform_to", "transforms",
 ]  # fmt: skip

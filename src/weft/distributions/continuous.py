@@ -8,7 +8,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.distributions.normal import LocScale, Normal
 
 _EULER = 0.57721566490153286060
@@ -62,7 +62,7 @@ class Uniform(Distribution):
         return weft.log(self.high - self.low)
 
 
-class Exponential(Distribution):
+class Exponential(ExponentialFamily):
     """p(x) = rate exp(-rate x), x >= 0"""
 
     arg_constraints = {"rate": constraints.positive}

@@ -9,12 +9,12 @@ import weft
 from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.discrete import Categorical, OneHotCategorical, _ProbsOrLogits
-from weft.distributions.distribution import Distribution, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
 from weft.distributions.gamma import Gamma
 from weft.nn import functional as F
 
 
-class Poisson(Distribution):
+class Poisson(ExponentialFamily):
     """P(k) = rate^k e^-rate / k!"""
 
     arg_constraints = {"rate": constraints.nonnegative}

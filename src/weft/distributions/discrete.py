@@ -7,7 +7,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
 from weft.nn import functional as F
 
 
@@ -56,7 +56,7 @@ class _ProbsOrLogits(Distribution):
         return self._param.size()
 
 
-class Bernoulli(_ProbsOrLogits):
+class Bernoulli(_ProbsOrLogits, ExponentialFamily):
     """P(1) = probs = sigmoid(logits)."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}

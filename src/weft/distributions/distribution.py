@@ -7,7 +7,7 @@ from typing import Any
 
 import weft
 from weft import Size, Tensor
-from weft.distributions.constraints import Constraint
+from weft.distributions.constraints import Constraint, is_dependent
 
 
 class Distribution:
@@ -31,8 +31,8 @@ class Distribution:
             self._validate_args = validate_args
         if self._validate_args:
             for name, constraint in self.arg_constraints.items():
-                if name not in self.__dict__:
-                    continue  # made on demand from another parameter
+                if is_dependent(constraint) or name not in self.__dict__:
+                    continue  # no check of its own; made on demand from another parameter
                 value = getattr(self, name)
                 if not bool(constraint.check(value).all()):
                     raise ValueError(
@@ -89,6 +89,15 @@ class Distribution:
                 new.__dict__[name] = value.expand((*wide, *value.batch_shape[old:]))
         new._batch_shape = wide
         return new
+
+    def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
+        """What `expand` of a class outside fills; subclasses with an __init__ write their own."""
+        if _instance is None and type(self).__init__ is not cls.__init__:
+            raise NotImplementedError(
+                f"Subclass {type(self).__name__} of {cls.__name__} that defines a custom __init__ "
+                "method must also define a custom .expand() method."
+            )
+        return type(self).__new__(type(self)) if _instance is None else _instance
 
     def sample_n(self, n: int) -> Tensor:
         return self.sample((n,))
@@ -168,6 +177,34 @@ def batch_of(*values: Any) -> Size:
 def sum_rightmost(value: Tensor, dims: int) -> Tensor:
     """value summed over its last `dims` dims."""
     return value if dims == 0 else value.reshape(*value.shape[:-dims], -1).sum(-1)
+
+
+class ExponentialFamily(Distribution):
+    """p(x) = exp(<t(x), theta> - F(theta) + k(x)): natural parameters theta, log normalizer F.
+
+    A subclass that gives them has its entropy from the gradient of F (Nielsen and Nock, 2010).
+    """
+
+    _mean_carrier_measure: Any = 0
+
+    @property
+    def _natural_params(self) -> tuple:
+        raise NotImplementedError
+
+    def _log_normalizer(self, *natural_params: Any) -> Tensor:
+        raise NotImplementedError
+
+    def entropy(self) -> Tensor:
+        """F(theta) - <theta, dF/dtheta> - E k(x)"""
+        with weft.enable_grad():
+            theta = [p.detach().requires_grad_() for p in self._natural_params]
+            normalizer = self._log_normalizer(*theta)
+            slopes = weft.autograd.grad(normalizer.sum(), theta, create_graph=True)
+        result = normalizer - self._mean_carrier_measure
+        for parameter, slope in zip(theta, slopes, strict=True):
+            product = (parameter * slope).reshape((*self._batch_shape, -1))
+            result = result - product.sum(-1)
+        return result
 
 
 class Independent(Distribution):

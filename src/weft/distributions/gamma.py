@@ -8,11 +8,11 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
 from weft.nn import functional as F
 
 
-class Gamma(Distribution):
+class Gamma(ExponentialFamily):
     """p(x) = rate^a x^(a - 1) e^(-rate x) / Gamma(a), a the concentration"""
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
@@ -71,7 +71,7 @@ class Chi2(Gamma):
         return self.concentration * 2
 
 
-class Dirichlet(Distribution):
+class Dirichlet(ExponentialFamily):
     """p(x) in proportion to the product of x_i^(concentration_i - 1), on the simplex"""
 
     arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
@@ -118,7 +118,7 @@ class Dirichlet(Distribution):
         return log_beta - (k - total) * weft.digamma(total) - inner
 
 
-class Beta(Distribution):
+class Beta(ExponentialFamily):
     """p(x) in proportion to x^(concentration1 - 1) (1 - x)^(concentration0 - 1) on (0, 1)"""
 
     arg_constraints = {

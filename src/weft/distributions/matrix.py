@@ -8,7 +8,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.distributions.gamma import Beta, Chi2
 
 
@@ -106,7 +106,7 @@ class LowRankMultivariateNormal(Distribution):
         return 0.5 * (self._event_shape[0] * (1.0 + math.log(2 * math.pi)) + self._log_det())
 
 
-class Wishart(Distribution):
+class Wishart(ExponentialFamily):
     """X = L A A^T L^T, A lower triangular: roots of Chi2(df - i) on the diagonal, normals below.
 
     (Bartlett 1933)

@@ -9,7 +9,7 @@ import weft
 from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.discrete import Categorical, _ProbsOrLogits, clamp_probs
-from weft.distributions.distribution import Distribution, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.nn import functional as F
 
 
@@ -156,7 +156,7 @@ class VonMises(Distribution):
             return ((x + math.pi + loc) % (2 * math.pi) - math.pi).to(self.loc.dtype)
 
 
-class ContinuousBernoulli(_ProbsOrLogits):
+class ContinuousBernoulli(_ProbsOrLogits, ExponentialFamily):
     """p(x) = C probs^x (1 - probs)^(1 - x) on [0, 1], log C = log(2 atanh(1 - 2p) / (1 - 2p)).
 
     Near probs = 1/2 (within `lims`) series replace the quotients.  (Loaiza-Ganem, Cunningham 2019)

@@ -8,7 +8,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 
 
 class LocScale(Distribution):
@@ -28,7 +28,7 @@ class LocScale(Distribution):
         return self.loc
 
 
-class Normal(LocScale):
+class Normal(LocScale, ExponentialFamily):
     """p(x) = exp(-(x - loc)^2 / (2 scale^2)) / (scale sqrt(2 pi))"""
 
     @property

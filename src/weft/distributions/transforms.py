@@ -41,7 +41,7 @@ class Transform:
 
     @property
     def inv(self) -> Any:
-        return _Inverse(self)
+        return _InverseTransform(self)
 
     @property
     def event_dim(self) -> int:
@@ -106,7 +106,7 @@ def _same(a: Any, b: Any) -> bool:
     return bool(weft.as_tensor(a == b).all())
 
 
-class _Inverse(Transform):
+class _InverseTransform(Transform):
     def __init__(self, base: Transform) -> None:
         super().__init__()
         self._base = base

@@ -488,3 +488,6 @@ def glu(input: Any, dim: int = -1) -> Any:
 def relu_or_into(input: Any, inplace: bool = False) -> Any:
     """y = max(x, 0); written into the input's memory when `inplace`."""
     return input.relu_() if inplace else relu(input)
+
+
+relu_or_into.__name__ = relu_or_into.__qualname__ = "relu"  # what programs print of F.relu

@@ -96,11 +96,14 @@ class Bitcast(View):
 
 def cast(x: Handle, dtype: dt.dtype) -> Any:
     """`x` in `dtype`; `x` itself when it already is."""
-    return x if dtype_of(x) is dtype else apply(Cast(dtype), x)
+    if dtype_of(x) is dtype or dtype_of(x) is (dtype := dt.asked(dtype)):
+        return x
+    return apply(Cast(dtype), x)
 
 
 def told(x: Handle, dtype: dt.dtype) -> Any:
     """`cast` as a user asks for it: a warning where imaginary parts are dropped."""
+    dtype = dt.asked(dtype)
     if dtype_of(x).is_complex and not dtype.is_complex and dtype is not dt.bool:
         warnings.warn(
             "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3

@@ -24,6 +24,7 @@ def tensor(
     pin_memory: bool = False,
 ) -> Any:
     """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
+    dtype = dt.asked(dtype)
     if isinstance(data, Handle):
         y = wrap(np.array(data._a, order="C"))
         y = y if dtype is None else wrap(cast(y, dtype)._a)

@@ -256,6 +256,7 @@ def full(
 
 def _wanted(dtype: Any, op: str) -> Any:
     """The dtype asked for, if any; TypeError for what is none."""
+    dtype = dt.asked(dtype)
     if dtype is not None and not isinstance(dtype, dt.dtype):
         raise TypeError(f"{op}(): argument 'dtype' must be torch.dtype, not {type(dtype).__name__}")
     return dtype
@@ -344,6 +345,7 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    dtype = _wanted(dtype, "arange")
     if dtype is not None and dtype.is_complex:
         raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
     if step == 0:
@@ -402,7 +404,7 @@ def linspace(
 ) -> Any:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
     need_steps("linspace", steps, start, end)
-    d = dtype or dt.get_default_dtype()
+    d = _wanted(dtype, "linspace") or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     y = wrap(wide.astype(d.np))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "linspace")
@@ -421,5 +423,5 @@ def eye(
     for name, k in (("n", n), ("m", m)):
         if k is not None and k < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {k}")
-    y = apply(Eye(n, n if m is None else m, dtype or dt.get_default_dtype()))
+    y = apply(Eye(n, n if m is None else m, _wanted(dtype, "eye") or dt.get_default_dtype()))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "eye")

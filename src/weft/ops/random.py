@@ -197,7 +197,7 @@ def _made(
         raise RuntimeError(
             f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
         )
-    y = apply(Draw(kind, shape, params, dtype or dt.get_default_dtype(), generator))
+    y = apply(Draw(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator))
     return finish(y, requires_grad, device, name) if out is None else out.copy_result(y)
 
 
@@ -233,8 +233,8 @@ def randint(
     elif high is None:
         low, high = 0, low
     return _made(
-        "randint", "whole", (size,), (int(low), int(high)), dtype or dt.int64, generator, out,
-        device, requires_grad,
+        "randint", "whole", (size,), (int(low), int(high)), dt.asked(dtype) or dt.int64, generator,
+        out, device, requires_grad,
     )  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def randperm(
 ) -> Any:  # fmt: skip
     """A permutation of 0 .. n - 1, int64 by default."""
     return _made(
-        "randperm", "permutation", ((n,),), (), dtype or dt.int64, generator, out, device,
+        "randperm", "permutation", ((n,),), (), dt.asked(dtype) or dt.int64, generator, out, device,
         requires_grad,
     )  # fmt: skip
 
@@ -326,7 +326,7 @@ def binomial(count: Any, prob: Any, generator: Any = None) -> Any:
 
 def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: bool) -> Any:
     """A draw in input's shape and memory order."""
-    d = dtype or dtype_of(input)
+    d = dt.asked(dtype) or dtype_of(input)
     order = memory_order(input)  # empty_like keeps it, but closes gaps
     y = _in_memory_order(kind, input, params, d, None, contiguous=order == sorted(order))
     return finish(y, grad, device, "rand_like")

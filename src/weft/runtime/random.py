@@ -525,7 +525,13 @@ def initial_seed() -> int:
 
 
 @contextmanager
-def fork_rng(enabled: bool = True) -> Iterator[None]:
+def fork_rng(
+    devices: Any = None,
+    enabled: bool = True,
+    _caller: str = "fork_rng",
+    _devices_kw: str = "devices",
+    device_type: Any = None,
+) -> Iterator[None]:
     """Draws inside leave the default generator as it was before."""
     if not enabled:
         yield

@@ -40,3 +40,19 @@ class StreamContext(Absent):
 
 class OptimizedModule(Absent):
     why = "torch.compile gives weft.compile's wrapper"
+
+
+class _Script(Absent):
+    why = "there is no TorchScript"
+
+
+class Graph(_Script):
+    """Of TorchScript, in annotations."""
+
+
+class Node(_Script):
+    """Of TorchScript, in annotations."""
+
+
+class Value(_Script):
+    """Of TorchScript, in annotations."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import weft
-from weft.compat.torch_ import futures
+from weft.compat.torch_ import absent, futures
 from weft.core import overrides
 from weft.io.torch_zip import PyTorchFileReader as PyTorchFileReader
 
 Future = futures.Future
+Value, Graph, Node = absent.Value, absent.Graph, absent.Node
 Generator = weft.Generator
 _TensorBase = TensorBase = weft.Tensor
 _TensorMeta = type(weft.Tensor)

@@ -27,7 +27,7 @@ class Event:
 _NO_CUDA = "Torch not compiled with CUDA enabled"
 
 __version__ = TorchVersion("0")
-has_half = False
+has_half = _initialized = False
 default_generators: tuple = ()
 
 

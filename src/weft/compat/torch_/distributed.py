@@ -41,6 +41,14 @@ class ProcessGroup(Absent):
     why = "torch.distributed is not available"
 
 
+class ZeroRedundancyOptimizer(Absent):
+    why = "torch.distributed is not available"
+
+
+class DistributedOptimizer(ZeroRedundancyOptimizer):
+    """Not available."""
+
+
 class Work(Absent):
     why = "torch.distributed is not available"
 

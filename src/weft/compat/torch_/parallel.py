@@ -28,3 +28,10 @@ class DistributedDataParallel:
         raise RuntimeError(
             "Default process group has not been initialized: torch.distributed is not available"
         )
+
+
+def _no_devices(*args: Any, **kw: Any) -> Any:
+    raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+scatter = gather = replicate = parallel_apply = scatter_kwargs = data_parallel = _no_devices

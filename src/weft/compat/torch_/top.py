@@ -8,6 +8,7 @@ from typing import Any
 import weft
 from weft.compat.torch_.autograd import Variable
 from weft.compat.torch_.cuda import OutOfMemoryError
+from weft.compat.torch_.futures import Future as Future
 from weft.compat.torch_.jit import ScriptModule
 from weft.compat.torch_.legacy import (
     BFloat16Tensor,
