@@ -22,8 +22,7 @@ from weft.core.dtype import (
     set_default_dtype, short, uint8,
 )  # fmt: skip
 from weft.core.printing import set_printoptions
-from weft.core.types import broadcast_shapes
-from weft.tensor import Parameter, Size, Tensor
+from weft.tensor import Parameter, Size, Tensor, broadcast_shapes
 from weft import methods as _methods  # gives Tensor its methods
 from weft import sparse
 from weft.sparse.products import mm as spmm, smm

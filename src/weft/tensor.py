@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core import layouts, overrides, printing
+from weft.core import layouts, overrides, printing, types
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, state, storage_of
 from weft.core.types import is_contiguous, numel
@@ -57,6 +57,19 @@ class Size(tuple):
 
     def __add__(self, other: Any) -> Size:
         return Size(tuple(self) + tuple(other))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple(other) + tuple(self))
+
+    def __mul__(self, times: Any) -> Any:
+        return Size(tuple(self) * times)
+
+    __rmul__ = __mul__
+
+
+def broadcast_shapes(*shapes: Any) -> Size:
+    """The shape that tensors of these shapes (or lengths) broadcast to; RuntimeError if none."""
+    return Size(types.broadcast_shapes(*shapes))
 
 
 class Tensor(Handle):

@@ -100,3 +100,12 @@ def test_membership_is_of_numbers_and_tensors():
     for other in ("a", None, [1.0]):
         with pytest.raises(RuntimeError, match="only supports Tensor or scalar"):
             _ = other in x
+
+
+def test_what_is_made_of_shapes_is_a_size():
+    shape = weft.ones(2, 3).shape
+    for made, wanted in [
+        (shape + (1,), [2, 3, 1]), ((1,) + shape, [1, 2, 3]), (shape[1:], [3]),
+        (2 * shape, [2, 3, 2, 3]), (weft.broadcast_shapes((1,), (4, 1)), [4, 1]),
+    ]:  # fmt: skip
+        assert type(made) is weft.Size and list(made) == wanted

@@ -7,9 +7,8 @@ from typing import Any
 
 import weft
 from weft import Tensor
-from weft.distributions.discrete import clamp_probs
+from weft.distributions.discrete import clamp_probs, logits_to_probs, probs_to_logits
 from weft.distributions.distribution import broadcast_all, sum_rightmost
-from weft.nn import functional as F
 
 __all__ = [
     "broadcast_all", "clamp_probs", "lazy_property", "logits_to_probs", "probs_to_logits",
@@ -24,17 +23,6 @@ def _standard_normal(shape: Any, dtype: Any, device: Any) -> Tensor:
     return weft.normal(
         weft.zeros(shape, dtype=dtype, device=device), weft.ones(shape, dtype=dtype, device=device)
     )
-
-
-def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
-    """softmax over the last dim; sigmoid of each entry where `is_binary`."""
-    return weft.sigmoid(logits) if is_binary else F.softmax(logits, dim=-1)
-
-
-def probs_to_logits(probs: Tensor, is_binary: bool = False) -> Tensor:
-    """log p; log p - log (1 - p) where `is_binary`; finite at 0 and 1."""
-    kept = clamp_probs(probs)
-    return weft.log(kept) - weft.log1p(-kept) if is_binary else weft.log(kept)
 
 
 class lazy_property:
