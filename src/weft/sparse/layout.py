@@ -444,7 +444,7 @@ def _requires_grad_(s: SparseTensor, requires_grad: bool = True) -> SparseTensor
 
 
 @rule("grad")
-def _grad(s: Tensor, *value: Any) -> Any:
+def _grad(s: Any, *value: Any) -> Any:
     if not is_sparse(s):  # a dense parameter is given a sparse gradient
         if shape_of(s) != size_of(value[0]):
             raise RuntimeError(
