@@ -293,6 +293,12 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _lines(op.dim, x, index)
 
 
+@_rule("PickClass")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    x, target = ts
+    return _floats(ts[:1]) and x.ndim >= 2 and target.dtype is dt.int64
+
+
 @_rule("Scatter", "ScatterReduce")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     x, src, index = ts
