@@ -179,3 +179,10 @@ def test_a_link_stays_a_link(tmp_path):
     weft.save({"x": weft.ones(2)}, tmp_path / "link.pt")
     assert (tmp_path / "link.pt").is_symlink()
     assert weft.load(tmp_path / "old.pt")["x"].tolist() == [1.0, 1.0]
+
+
+def test_a_dtype_that_files_cannot_hold_is_refused_by_name(tmp_path):
+    path = tmp_path / "x.pt"
+    with pytest.raises(TypeError, match=r"cannot hold weft\.uint16"):
+        weft.save({"x": weft.ones(3).to(weft.uint16)}, path)
+    assert not path.exists()  # nothing half-written

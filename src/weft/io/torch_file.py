@@ -72,6 +72,10 @@ class _Pickler(_PythonPickler):
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, _Memory):
             return None
+        if obj.dtype not in STORAGE_OF:
+            raise TypeError(
+                f"save: .pt files of Weft cannot hold {obj.dtype}; cast the tensor first"
+            )
         kind = _Global("torch", STORAGE_OF[obj.dtype])
         view = (None,) if self.legacy else ()
         return ("storage", kind, obj.key, "cpu", obj.size, *view)
