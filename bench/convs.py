@@ -2,11 +2,10 @@
 
     python bench/convs.py [--threads 1] [--rounds 7] [--only 3x3] [--models]
 
-Needs torch beside Weft (`make bench` makes such an environment); onnxruntime joins the inference
-rows where it is installed.  Everything is interleaved in one process and a row gives medians:
-Weft's time and GFLOP/s, the share of the machine's measured fma peak, the peers' times (torch's
-tensors in NCHW, then channels_last) and the ratio of the best of them to Weft's: above 1 Weft is
-faster.
+Needs torch beside Weft (`make bench` makes such an environment); other peers are in suite.py.
+Everything is interleaved in one process and a row gives medians: Weft's time and GFLOP/s, the share
+of the machine's measured fma peak, the peers' times (torch's tensors in NCHW, then channels_last)
+and the ratio of the best of them to Weft's: above 1 Weft is faster.
 """
 
 from __future__ import annotations
@@ -18,15 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import models
 import numpy as np
 import torch
 
 import weft
-from weft.kernels.schedule.tile import tile_for
-from weft.kernels.target.llvm import Module, const
+from weft.kernels.limits import peak_flops
 from weft.ops.conv import Conv2d, Conv2dInput, Conv2dWeight
 from weft.ops.dispatch import apply
-from weft.runtime import native
 
 Call = Callable[[], Any]
 
@@ -79,29 +77,6 @@ CONVS = (
     Conv("depthwise 3x3 128 56 b8", 8, 128, 128, 3, 56, 1, 128),
     Conv("transposed 4x4/2 64-64 56", 1, 64, 64, 4, 56, 2, 1, True),
 )
-
-
-def peak(threads: int) -> float:
-    """GFLOP/s of independent fmas in registers, float32."""
-    tile = tile_for("float")
-    m = Module(native.host().vector_bits)
-    f = m.kernel("peak")
-    steps, sums = 1 << 16, 12
-    one = const(tile.type, 1.0)
-    low, high = f.split(64)
-    with f.loop(low, high):
-        with f.loop(0, steps, carry=[(tile.type, const(tile.type, 0.0))] * sums) as L:
-            L.next = [f.fma(c, one, one) for c in L.carry]
-        total = L.carry[0]
-        for c in L.carry[1:]:
-            total = f.op("fadd", total, c)
-        out = f.words(f.arg("args"), 2, ["ptr"])[0]
-        f.store(total, out)
-    f.ret()
-    stage = native.Stage(native.load(m.text(), ["peak"])["peak"], threads > 1)
-    launch, out = native.Launch((stage,)), np.zeros(64, np.float32)
-    flops = 64 * steps * sums * tile.lanes * 2
-    return flops / min(timed(lambda: native.launch(launch, out, ())) for _ in range(5)) / 1e9
 
 
 def timed(call: Call) -> float:
@@ -214,126 +189,27 @@ def layers() -> dict[str, dict[str, Call]]:
 # ------------------------------------------------------------------------------ whole nets
 
 
-def block(t: Any, channels: int, out: int, stride: int) -> Any:
-    """ResNet's basic block (He et al. 2015)."""
-    nn = t.nn
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
-            self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-            self.bn1, self.bn2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
-            self.relu, self.down = nn.ReLU(), None
-            if stride != 1 or channels != out:
-                self.down = nn.Sequential(
-                    nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-                )
-
-        def forward(self, x: Any) -> Any:
-            y = self.relu(self.bn1(self.conv1(x)))
-            y = self.bn2(self.conv2(y))
-            return self.relu(y + (x if self.down is None else self.down(x)))
-
-    return Block()
-
-
-def bottleneck(t: Any, channels: int, width: int, stride: int) -> Any:
-    """ResNet's block of 1x1, 3x3, 1x1."""
-    nn = t.nn
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-            self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-            self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-            self.bn1, self.bn2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-            self.bn3, self.relu, self.down = nn.BatchNorm2d(4 * width), nn.ReLU(), None
-            if stride != 1 or channels != 4 * width:
-                self.down = nn.Sequential(
-                    nn.Conv2d(channels, 4 * width, 1, stride, bias=False),
-                    nn.BatchNorm2d(4 * width),
-                )
-
-        def forward(self, x: Any) -> Any:
-            y = self.relu(self.bn1(self.conv1(x)))
-            y = self.relu(self.bn2(self.conv2(y)))
-            y = self.bn3(self.conv3(y))
-            return self.relu(y + (x if self.down is None else self.down(x)))
-
-    return Block()
-
-
-def resnet18(t: Any) -> Any:
-    """For 3x64x64: a 3x3 stem and no first pool."""
-    nn = t.nn
-    parts = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    channels = 64
-    for out, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        parts += [block(t, channels, out, stride), block(t, out, out, 1)]
-        channels = out
-    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
-
-
-def resnet50(t: Any) -> Any:
-    """For 3x224x224."""
-    nn = t.nn
-    parts = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    parts.append(nn.MaxPool2d(3, 2, 1))
-    channels = 64
-    for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for i in range(count):
-            parts.append(bottleneck(t, channels, width, stride if i == 0 else 1))
-            channels = 4 * width
-    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, 1000))
-
-
 def training_step(t: Any, *, channels_last: bool = False) -> Call:
     """One step of ResNet-18 on 16 images: forward, loss, backward, Adam."""
-    t.manual_seed(0)
-    model, x, y = resnet18(t), t.randn(16, 3, 64, 64), t.randint(0, 10, (16,))
-    if channels_last:
-        model, x = model.to(memory_format=t.channels_last), x.to(memory_format=t.channels_last)
-    optimizer = t.optim.Adam(model.parameters())
 
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = t.nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
+    def make(t: Any) -> tuple:
+        model, x, y = models.example("resnet18")(t)
+        if channels_last:
+            model, x = model.to(memory_format=t.channels_last), x.to(memory_format=t.channels_last)
+        return model, x, y
 
-    return step
+    return models.step_of(t, make)
 
 
 def inference(t: Any, batch: int) -> Call:
-    """ResNet-50 in evaluation."""
-    t.manual_seed(0)
-    model, x = resnet50(t).eval(), t.randn(batch, 3, 224, 224)
+    """ResNet-50 in evaluation, on 1 or 8 images."""
+    model, inputs = models.inference(t, f"resnet50_b{batch}")
 
     def run() -> Any:
         with t.no_grad():
-            return model(x)
+            return model(*inputs)
 
     return run
-
-
-def onnx_inference(batch: int, threads: int) -> Call | None:
-    """The same in onnxruntime, exported by Weft; None where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return None
-    weft.manual_seed(0)
-    model, x = resnet50(weft).eval(), weft.randn(batch, 3, 224, 224)
-    path = f"/tmp/resnet50-{batch}.onnx"
-    weft.onnx.export(model, (x,), path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: x.numpy()}
-    return lambda: session.run(None, feed)
 
 
 RESNET18_STEP = 213e9  # multiplications and additions of a step of 16 images, convolutions and head
@@ -350,11 +226,11 @@ def main() -> None:
     args = parser.parse_args()
     weft.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
-    best = peak(args.threads)
+    best = peak_flops(args.threads) / 1e9
     print(f"weft {weft.__version__}, torch {torch.__version__}, {args.threads} threads, "
           f"fma peak {best:.0f} GFLOP/s")  # fmt: skip
     if args.models:
-        rows: list[tuple[str, float, dict[str, Call | None]]] = [
+        rows: list[tuple[str, float, dict[str, Call]]] = [
             ("ResNet-18 step", RESNET18_STEP, {
                 "weft": weft.compile(training_step(weft)), "weft eager": training_step(weft),
                 "torch": training_step(torch), "torch cl": training_step(torch, channels_last=True),
@@ -362,14 +238,13 @@ def main() -> None:
             *((f"ResNet-50 b{n}", n * RESNET50, {
                 "weft": weft.compile(inference(weft, n), replay=True),
                 "weft eager": inference(weft, n),
-                "torch": inference(torch, n), "onnxruntime": onnx_inference(n, args.threads),
+                "torch": inference(torch, n),
             }) for n in (1, 8)),
         ]  # fmt: skip
         print(f"{'ms':34s}{'compiled':>10s}{'GFLOP/s':>8s}{'peak':>6s} eager, peers")
         for name, flops, calls in rows:
             if args.only in name:
-                present = {k: v for k, v in calls.items() if v is not None}
-                report(name, flops, best, medians(present, args.rounds), 1e3)
+                report(name, flops, best, medians(calls, args.rounds), 1e3)
         return
     print(
         f"{'us':34s}{'weft':>10s}{'GFLOP/s':>8s}{'peak':>6s}{'torch':>10s}{'cl':>10s}{'ratio':>8s}"

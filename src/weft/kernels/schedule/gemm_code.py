@@ -30,7 +30,6 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
-_A_AHEAD = 12
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _HEAD = (
