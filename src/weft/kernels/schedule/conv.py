@@ -30,7 +30,14 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
-from weft.kernels.schedule.conv_wide import Pair, Part, fills_vectors, plan_wide, window
+from weft.kernels.schedule.conv_wide import (
+    Pair,
+    Part,
+    fills_vectors,
+    plan_pixels,
+    plan_wide,
+    window,
+)
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
@@ -81,6 +88,11 @@ def plan_conv2d(
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
     if out.size and fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
+        one_tap = (kh, kw, *stride, *padding, groups) == (1, 1, 1, 1, 0, 0, 1)
+        if one_tap and (oh, ow) == x.shape[2:] and bias is None:
+            found = plan_pixels(x, w, out, epilogue)
+            if found is not None:
+                return found
         return _wide(
             x, w, out, stride, padding, dilation, groups, biased=bias is not None,
             epilogue=epilogue,

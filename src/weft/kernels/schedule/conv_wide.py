@@ -20,7 +20,8 @@ from weft.kernels.schedule.conv_wide_code import (
     conv_wide_ir,
     inputs_of,
 )
-from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
+from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints, row_step
+from weft.kernels.schedule.gemm import plan_matmul
 from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import Tile, tile_for, up
@@ -189,15 +190,41 @@ def plan_wide(
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
 
 
+def plan_pixels(
+    x: Layout, w: Layout, out: Layout, epilogue: Epilogue | None = None
+) -> Launch | None:
+    """A kernel of one tap over images that lie channels last: a product, pixels x channels by w.
+
+    None where they do not lie so. ins as of `conv.plan_conv2d`.
+    """
+    try:
+        a, c = (_matrix(pixels_by_channels(images)) for images in (x, out))
+    except ValueError:
+        return None
+    if a.strides[1] != 1 or c.strides[1] != 1 or x.dtype.itemsize < 4:
+        return None
+    b = Layout((w.shape[1], w.shape[0]), (w.strides[1], w.strides[0]), w.dtype)
+    return plan_matmul(a, b, c, None if epilogue is None else _over_pixels(epilogue))
+
+
+def _matrix(a: Layout) -> Layout:
+    """All dims but the last as one; ValueError where they are not evenly spaced."""
+    channels = a.shape[-1]
+    return Layout((a.size // max(channels, 1), channels), row_step(a.strides, a.shape), a.dtype)
+
+
 def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, ...]:
     """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
     if inputs > MAX_INPUTS or out.dtype.itemsize < 4:
         raise ValueError(f"conv2d: no epilogue with {inputs} inputs on {out.dtype}")
+    return epilogue_ints(_over_pixels(e), out.size // channels, channels)
+
+
+def _over_pixels(e: Epilogue) -> Epilogue:
     outs, ins = (tuple(map(pixels_by_channels, a)) for a in (e.outs, e.ins))
     if not all(o.is_contiguous for o in outs):
         raise ValueError("conv2d: an epilogue writes images that lie channels last")
-    pixels = out.size // channels
-    return epilogue_ints(Epilogue(e.exprs, ins, outs), pixels, channels)
+    return Epilogue(e.exprs, ins, outs)
 
 
 def pixels_by_channels(a: Layout) -> Layout:

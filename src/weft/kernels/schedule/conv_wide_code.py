@@ -88,6 +88,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     c, rows, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "table_at"))
+    filled = f.alloca("i64", 1)  # the unit that lies in the slab
+    f.store(f.typed(-1, "i64"), filled)
     with f.units(h["pieces"]) as piece:
         unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
         # of the unit's panels
@@ -102,7 +104,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         images = f.min(f.sub(h["images"], image), h["unit_images"])
         at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
         top = f.sub(h["top"], f.mul(band, h["band_step"]))
-        with f.loop(0, images) as N:
+        # a thread's next piece is often one of the same unit, whose slab it has
+        with f.iff(f.icmp("ne", unit, f.load("i64", filled))), f.loop(0, images) as N:
             to = f.gep(slab, f.mul(N.i, h["image_pitch"]), el)
             start = f.gep(source, f.add(at, f.mul(N.i, h["source_n"])), memory(d))
             f.call(
@@ -110,6 +113,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"], h["height"],
                 h["width"], h["source_c"], h["source_h"], h["source_w"],
             )  # fmt: skip
+        f.store(unit, filled)
         y = f.mul(band, h["band"])
         with f.loop(0, h["parts"]) as P:
             part = read_part(f, ints, P.i, PART)

@@ -54,7 +54,7 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int) -> tuple[int, ...]:
             raise ValueError("epilogue: an expression reads more than elements")
         if isinstance(n, Scalar) and n.name in _MAY_FAIL and n.dtype.category != D.FLOAT:
             raise ValueError("epilogue: an expression divides integers")
-    steps = [_row_step(broadcast_strides(x, shape), shape) for x in e.ins]
+    steps = [row_step(broadcast_strides(x, shape), shape) for x in e.ins]
     classes = tuple(stride_class(c) for _, c in steps)
     if 2 in classes:
         raise ValueError("epilogue: an operand's columns are not adjacent")
@@ -71,8 +71,11 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int) -> tuple[int, ...]:
 _MAY_FAIL = ("div", "rem", "floordiv", "fmod")
 
 
-def _row_step(strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
-    """(stride of rows, stride of columns) of an operand, all dims but the last taken as rows."""
+def row_step(strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
+    """(stride of rows, stride of columns) of an operand, all dims but the last taken as rows.
+
+    ValueError where the rows are not evenly spaced.
+    """
     step, reach = 0, None
     for size, stride in zip(reversed(shape[:-1]), reversed(strides[:-1]), strict=True):
         if size == 1:
