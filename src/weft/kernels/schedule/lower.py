@@ -28,7 +28,7 @@ from weft.core.scalar import Arg, Const, Coord, Expr, Param, Scalar, cast, posto
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import ROW, accumulator, identity
 from weft.kernels.schedule.nest import used_params
-from weft.kernels.schedule.reduce import CHUNK, LANES
+from weft.kernels.schedule.reduce import CHUNK, LANES, in_chunks
 
 
 def lower_nest(
@@ -67,7 +67,8 @@ def lower_reduction(
         at[d] = Scalar("rem", (flat, i64(shape[d]))) if d != group[0] else flat
         flat = Scalar("floordiv", (flat, i64(shape[d])))
     value = substitute(pre, _leaves(ins, tuple(at)))
-    chunked = count > CHUNK
+    outer_dims = [d for d in reduced if d < group[0]]
+    chunked = in_chunks(count, math.prod(shape[d] for d in outer_dims))
     r = Index("r")
 
     def lanes(outer: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]], size: Expr,
@@ -92,8 +93,6 @@ def lower_reduction(
             half //= 2
         out_stmts.append(to(Load("acc", acc, (i64(0),))))
         return tuple(out_stmts)
-
-    outer_dims = [d for d in reduced if d < group[0]]
 
     def around(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         for d in reversed(outer_dims):

@@ -6,9 +6,11 @@ The order (core law: eager, compiled, one or many threads give the same bits).  
 be taken in the logical order of the shape; the last maximal run of adjacent reduced dims is the
 inner group, of R elements.  There are 16 virtual lanes, started at the identity; element r of the
 inner group goes to lane r mod 16, outer reduced indices slowest; at the end the lanes are combined
-by halving: l with l + 8, then + 4, + 2, + 1.  When R > 8192 the group is cut into chunks of 8192,
-each reduced so from the identity, and the chunks' results are combined one after the other (outer
-reduced index slowest).  float16 and bfloat16 accumulate in float32; bool any/all as bytes.
+by halving: l with l + 8, then + 4, + 2, + 1.  When R > 8192, or R >= 64 and there are outer reduced
+indices, the group is cut into chunks of 8192 (or less), each reduced so from the identity, and the
+chunks' results are combined one after the other (outer reduced index slowest): threads share the
+chunks of a sum over images, reading whole runs of memory.  float16 and bfloat16 accumulate in
+float32; bool any/all as bytes.
 
 NaN: sum, prod, max, min give NaN; argmax and argmin give the first NaN's index.  Ties: the first.
 
@@ -45,7 +47,6 @@ from weft.kernels.schedule.nest import (
 )
 from weft.kernels.target.element import Element, memory, width
 from weft.kernels.target.llvm import (
-    BYTES,
     Module,
     Operand,
     Reader,
@@ -58,7 +59,13 @@ from weft.runtime.native import Launch, Stage, host, load
 
 LANES = 16
 CHUNK = 8192
+OWN_CHUNK = 64  # an inner group of so many elements is a chunk for each outer index
 BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
+
+
+def in_chunks(count: int, total: int) -> bool:
+    """Whether inner groups of `count` elements, `total` of them, are reduced in chunks."""
+    return count > CHUNK or (total > 1 and count >= OWN_CHUNK)
 
 
 # ---------------------------------------------------------------------------------- planning
@@ -145,7 +152,7 @@ def plan_reduction(
     outputs = kept_space.size
     used = {n.index for n in postorder((pre,)) if isinstance(n, Arg)}
     columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
-    chunked = count > CHUNK
+    chunked = in_chunks(count, total)
     params = used_params((pre, post))
     structure = Structure(
         kind, pre, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
@@ -169,7 +176,7 @@ def plan_reduction(
     amount = outputs * total * count * work((pre,))
     parallel = amount >= PARALLEL_WORK
     stages = tuple(Stage(address[n], parallel) for n in names)
-    scratch = outputs * total * chunks * 16 if chunked else 0
+    scratch = outputs * total * chunks * 16 + 64 if chunked else 0
     launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
@@ -345,6 +352,7 @@ class _Reduce:
             start, stop = 0, self.count
             index: Operand = units.i
             o: Operand = 0
+            part: Operand = 0
             if s.chunked:
                 per = f.mul(self.total, self.chunks)
                 index, part = f.div(units.i, per), f.rem(units.i, per)
@@ -366,7 +374,8 @@ class _Reduce:
                 acc = outer.carry
             acc = self._halved(acc)
             if s.chunked:
-                self._keep(acc, units.i)
+                for a, (_, p) in zip(acc, self._kept(part, index), strict=True):
+                    f.store(a, p)
             else:
                 offset = self.dot(coords, self.out_strides)
                 self.write(acc, f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
@@ -405,27 +414,42 @@ class _Reduce:
             half //= 2
         return self.op.step([f.extract(a, 0) for a in acc], [f.extract(a, 1) for a in acc], 1)
 
-    def _keep(self, acc: Acc, unit: Operand) -> None:
-        """A chunk's result to scratch: 16 bytes a unit."""
-        cell = self.f.gep(self.scratch, self.f.mul(unit, 16))
-        for k, a in enumerate(acc):
-            self.f.store(a, self.f.gep(cell, 8 * k))
+    def _kept(self, part: Operand, index: Operand) -> list[tuple[str, Value]]:
+        """Type and place in scratch of a chunk's result, outputs side by side."""
+        f = self.f
+        per = f.mul(self.total, self.chunks)
+        at = f.add(f.mul(part, self.outputs), index)
+        plane = f.mul(f.mul(self.outputs, per), 8)
+        return [
+            (t, f.gep(f.gep(self.scratch, f.mul(plane, k)), at, t))
+            for k, t in enumerate(self.op.types(1))
+        ]
 
     def finish(self) -> None:
         """The second stage of a chunked reduction: each output's chunks in order."""
         f, s = self.f, self.s
-        lo, hi = f.split(self.outputs)
-        per = f.mul(self.total, self.chunks)
-        with f.loop(lo, hi) as outputs:
-            base = f.gep(self.scratch, f.mul(f.mul(outputs.i, per), 16))
-            carry = list(zip(self.op.types(1), self.op.start(1), strict=True))
-            with f.loop(0, per, 1, carry) as parts:
-                cell = f.gep(base, f.mul(parts.i, 16))
-                item = [f.load(t, f.gep(cell, 8 * k)) for k, t in enumerate(self.op.types(1))]
-                parts.next = list(self.op.step(list(parts.carry), item, 1))
-            coords = f.coordinates(outputs.i, self.kept)
-            offset = self.dot(coords, self.out_strides)
-            self.write(list(parts.carry), f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
+        lanes = s.lanes if s.vectors else 1
+        types = self.op.types(lanes)
+        width = self.kept[-1] if s.vectors else 1
+        across = f.div(f.add(width, lanes - 1), lanes)
+        lo, hi = f.split(f.mul(f.div(self.outputs, width), across))
+        with f.loop(lo, hi) as units:
+            line, first = f.div(units.i, across), f.mul(f.rem(units.i, across), lanes)
+            index = f.add(f.mul(line, width), first)
+            carry = list(zip(types, self.op.start(lanes), strict=True))
+            with f.loop(0, f.mul(self.total, self.chunks), 1, carry) as parts:
+                cells = self._kept(parts.i, index)
+                item = [f.load(t, p) for t, (_, p) in zip(types, cells, strict=True)]
+                parts.next = list(self.op.step(list(parts.carry), item, lanes))
+            if s.vectors:
+                coords = [*f.coordinates(line, self.kept[:-1]), first]
+            else:
+                coords = f.coordinates(units.i, self.kept)
+            pointer = f.gep(self.out, self.dot(coords, self.out_strides), memory(s.out_dtype))
+            few = f.min(f.sub(width, first), lanes)
+            mask = f.lane_mask(few, lanes) if s.vectors else None
+            stride = self.out_strides[-1] if s.vectors else 1
+            self.write(list(parts.carry), pointer, mask, few, stride)
         f.ret()
 
     def _columns(self) -> None:
@@ -518,25 +542,19 @@ class _Reduce:
             acc = get(cells(0, u.i))
             by = f.mul(u.i, lanes)
             if s.chunked:
-                self._keep_columns(acc, place, f.add(place.index, by), count)
+                for a, (_, p) in zip(
+                    acc, self._kept(place.part, f.add(place.index, by)), strict=True
+                ):
+                    if mask is None:
+                        f.store(a, p)
+                    else:
+                        store_part(f, a, p, mask, count)
             elif lanes == 1:
                 self.write(acc, place.out, None, 1)
             else:
                 stride = self.out_strides[-1]
                 pointer = f.gep(place.out, f.mul(by, stride), memory(s.out_dtype))
                 self.write(acc, pointer, mask, count, stride)
-
-    def _keep_columns(self, acc: Acc, place: _Place, index: Operand, count: Operand) -> None:
-        """Chunk results of neighbouring outputs to scratch."""
-        f, lanes = self.f, self.lanes
-        unit = f.add(f.mul(index, place.parts), place.part)
-        if lanes == 1:
-            self._keep(acc, unit)
-            return
-        for k, a in enumerate(acc):
-            cell = f.gep(self.scratch, f.add(f.mul(unit, 16), 8 * k))
-            element = a.type.split()[-1][:-1]
-            scatter(f, a, cell, 0, f.mul(place.parts, 16 // BYTES[element]), count)
 
 
 class _Place:
