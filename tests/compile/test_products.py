@@ -119,3 +119,25 @@ def test_in_place_updates_stay_loops(r):
     for _ in range(4):
         assert compiled(total).item() == fn(again).item()
     np.testing.assert_array_equal(total.numpy(), again.numpy())
+
+
+def test_loops_that_feed_one_another_are_one(monkeypatch, r):
+    mean, square, g, p = r(40), r(40) ** 2, r(40), r(40)
+
+    def adam():
+        m = mean.lerp(g, 0.1)
+        v = (square * 0.99).addcmul(g, g, value=0.01)
+        return p.addcdiv(m, v.sqrt() + 1e-8, value=-0.1), m, v
+
+    assert len(steps := _labels(monkeypatch, adam)) == 1, steps
+
+
+def test_a_sum_between_two_loops_keeps_them_apart(monkeypatch, r):
+    x, y = r(5, 8), r(5, 8)
+
+    def fn():
+        a = x * y
+        return (y + 1.0) * a.sum() + a, a
+
+    steps = _labels(monkeypatch, fn)
+    assert [s.split("(")[0].split()[0] for s in steps] == ["Mul", "Sum", "Add"], steps

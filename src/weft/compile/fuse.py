@@ -1,6 +1,7 @@
 """Which nodes run as one kernel.
 
     elementwise nodes of one shape      one loop, with several outputs where several are wanted
+                                        (loops that feed one another are merged)
     a reduction of such a loop's only result, used nowhere else: the loop runs inside it
     a product or convolution and the first loop over its result: it runs on each finished tile
     anything else                       a kernel of its own
@@ -64,6 +65,7 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
     for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
         groups[group_of[id(later)]].before.add(group_of[id(earlier)])
+    _merge_loops(g, groups)
     return _ordered(groups)
 
 
@@ -199,10 +201,7 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
 def _absorb_into_products(
     g: Graph, groups: list[Group], group_of: dict[int, int], written: set[int]
 ) -> None:
-    users: dict[int, list[Node]] = {}
-    for n in g.nodes():
-        for a in n.args:
-            users.setdefault(id(a), []).append(n)
+    users = _users(g)
     outputs = {id(n) for n in g.outputs.values()}
     for mine, loop in enumerate(groups):
         if not loop.nodes or not loop.is_loop or loop.reduce is not None:
@@ -231,6 +230,55 @@ def _absorb_into_products(
         if read and read[0] is not product:  # a view of it is wanted: then so is what it views
             read.insert(0, product)
         loop.wanted = [*read, *loop.wanted]
+
+
+def _merge_loops(g: Graph, groups: list[Group]) -> None:
+    """A loop that reads another one takes it inside where no third kernel stands between: what
+    both read, and what one reads of the other, is then read once."""
+    users = _users(g)
+    outputs = {id(n) for n in g.outputs.values()}
+
+    def plain(group: Group) -> bool:
+        return bool(group.nodes) and group.is_loop and not (group.reduce or group.product)
+
+    for mine, loop in enumerate(groups):
+        waiting = sorted(loop.before, reverse=True) if plain(loop) else []
+        while waiting:
+            source = waiting.pop(0)
+            other = groups[source]
+            if (
+                not plain(other)
+                or other.nodes[0].type.shape != loop.nodes[0].type.shape
+                or len(other.nodes) + len(loop.nodes) > MAX_NODES
+                or len(_reads([*other.nodes, *loop.nodes])) > MAX_READS
+                or any(_depends(b, source, groups) for b in loop.before - {source})
+            ):
+                continue
+            loop.nodes = sorted([*other.nodes, *loop.nodes], key=lambda n: n.serial)
+            inside = {id(n) for n in loop.nodes}
+            wanted = {id(n) for n in (*other.wanted, *loop.wanted)}
+            loop.wanted = [
+                n for n in loop.nodes
+                if id(n) in wanted
+                and (id(n) in outputs or any(id(u) not in inside for u in users.get(id(n), ())))
+            ]  # fmt: skip
+            waiting = sorted({*waiting, *other.before}, reverse=True)
+            loop.before = (loop.before | other.before) - {source}
+            other.nodes = []
+            for group in groups:
+                if source in group.before:
+                    group.before.discard(source)
+                    group.before.add(mine)
+            loop.before.discard(mine)
+
+
+def _users(g: Graph) -> dict[int, list[Node]]:
+    """Who reads a node."""
+    users: dict[int, list[Node]] = {}
+    for n in g.nodes():
+        for a in n.args:
+            users.setdefault(id(a), []).append(n)
+    return users
 
 
 def _product_of(
