@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weft.compile.guard import Guard
 from weft.compile.record import WRITE, Ghost
 from weft.compile.repeat import Absent, stand_in
 from weft.compile.world import Unseen, World
@@ -243,7 +244,9 @@ class Recording:
             (t, e) for t, e in zip(world.tensors, last.effects, strict=True) if e != "kept"
         ]
         self.grown = last.grown
-        self.none = last.none
+        self.guard = Guard(world)
+        if self.guard.none != last.none or not world.holds():
+            raise Unseen("another thread changes what it can reach")
         self.result = last.result
         self.spent = _tape_ends(result)
         self.roots = {_root(t._a) for t in world.tensors}
@@ -275,7 +278,7 @@ class Recording:
 
     def run(self, tensors: list[Handle]) -> tuple[bool, Any]:
         """(True, the result), or (False, None) and nothing done: let Python run."""
-        if [t._grad is None for t in self.world.tensors] != self.none or not self.world.holds():
+        if not self.guard.holds():
             return False, None
         arrays = self.arrays(tensors)
         if arrays is None:

@@ -39,7 +39,7 @@ _PURE = {
 }  # fmt: skip
 _IMPURE_NAMES = {"next", "input", "open", "exec", "eval", "__import__", "id", "vars", "globals"}
 _NOT_CALLED = {"__init__", "__new__", "__repr__", "__str__", "__doc__", "__reduce__"}
-_OPTIMIZER_OWN = {"state", "param_groups", "_opt_called", "_program"}
+OPTIMIZER_OWN = {"state", "param_groups", "_opt_called", "_program"}
 
 
 class Unseen(Exception):
@@ -52,19 +52,21 @@ class World:
     def __init__(self, roots: Iterable[Any]) -> None:
         self.tensors: list[Handle] = []
         self.optimizers: list[Any] = []
-        self._dicts: list[tuple[Any, list, list, str]] = []  # a dict, its keys and values
-        self._lists: list[tuple[Any, list, str]] = []
-        self._types: list[tuple[Any, type]] = []
-        self._cells: list[tuple[types.CellType, Any, str]] = []
-        self._names: list[tuple[Any, str, Any]] = []  # a namespace's entry
+        self.dicts: list[tuple[Any, list, list, str]] = []  # a dict, its keys and values
+        self.lists: list[tuple[Any, list, str]] = []
+        self.types: list[tuple[Any, type]] = []
+        self.cells: list[tuple[types.CellType, Any, str]] = []
+        self.names: list[tuple[dict, str, Any]] = []  # a namespace's entry
+        self.functions: list[types.FunctionType] = []
         self._seen: dict[int, Any] = {}  # by id; keeps them alive
         self._used: set[str] = {"forward", "backward", "setup_context"}
         self._classes: dict[type, set[str]] = {}  # users' classes -> members walked
         self._todo: list[tuple[Any, str]] = [(r, "the function") for r in roots]
         self._walk()
         # most are a module's hooks and the like: empty, and looked at in one step
-        self._empty = [d for d, _, values, _ in self._dicts if not values]
-        self._filled = [entry for entry in self._dicts if entry[2]]
+        self._empty = [d for d, _, values, _ in self.dicts if not values]
+        self._filled = [entry for entry in self.dicts if entry[2]]
+        self._codes = [(f.__code__, f.__defaults__) for f in self.functions]
         self._tensor_states = [_state_of(t) for t in self.tensors]
         self._settings = [_settings(o) for o in self.optimizers]
         self._modes = _modes()
@@ -80,28 +82,24 @@ class World:
         if _modes() != self._modes:
             return "a mode (gradients, autocast, hooks)"
         if any(self._empty):
-            return next(name for d, _, values, name in self._dicts if d and not values)
-        for d, keys, values, name in self._filled:
-            if len(d) != len(values) or not (
-                all(map(is_, d.values(), values)) or _alike(d.values(), values)
-            ):
-                return name
-            if not all(map(is_, d, keys)) and not _alike(d, keys):
-                return name
-        for x, items, name in self._lists:
-            if len(x) != len(items) or not (all(map(is_, x, items)) or _alike(x, items)):
-                return name
-        for x, kind in self._types:
+            return next(name for d, _, values, name in self.dicts if d and not values)
+        for entry in (*self._filled, *self.lists):
+            if is_changed(entry):
+                return entry[-1]
+        for x, kind in self.types:
             if type(x) is not kind:
                 return f"a {kind.__name__}'s class"
-        for cell, value, name in self._cells:
+        for cell, value, name in self.cells:
             now = _content(cell)
             if now is not value and not _alike((now,), (value,)):
                 return name
-        for space, name, value in self._names:
+        for space, name, value in self.names:
             now = space.get(name)
             if now is not value and not _alike((now,), (value,)):
                 return name
+        for f, (code, defaults) in zip(self.functions, self._codes, strict=True):
+            if f.__code__ is not code or f.__defaults__ is not defaults:
+                return f.__qualname__
         for t, (a, rg, fn, hooks) in zip(self.tensors, self._tensor_states, strict=True):
             ghost = t._ghost
             if t.__dict__.get("_a") is not a or (ghost is not None and ghost.session is not None):
@@ -168,7 +166,7 @@ class World:
         elif kind in (tuple, frozenset) or (isinstance(x, tuple) and hasattr(x, "_fields")):
             self._todo += [(v, name) for v in x]
         elif kind in (list, set):
-            self._lists.append((x, list(x), name))
+            self.lists.append((x, list(x), name))
             self._todo += [(v, name) for v in x]
         elif isinstance(x, dict):
             self._dict(x, name)
@@ -180,7 +178,7 @@ class World:
             self._object(x, name)
 
     def _dict(self, x: dict, name: str) -> None:
-        self._dicts.append((x, list(x), list(x.values()), name))
+        self.dicts.append((x, list(x), list(x.values()), name))
         self._todo += [(v, f"{name}.{k}") for k, v in x.items()]
         self._todo += [(k, name) for k in x if not isinstance(k, _ATOMS)]
 
@@ -193,7 +191,7 @@ class World:
         if not _is_pure(kind.__module__) and kind.__module__.partition(".")[0] in _STANDARD:
             raise Unseen(f"an object of type {kind.__module__}.{kind.__name__} ({name})")
         self._dict(x.__dict__, name)
-        self._types.append((x, kind))
+        self.types.append((x, kind))
         for cls in kind.__mro__:
             for slot in _slots(cls):
                 value = getattr(x, slot, None)
@@ -215,7 +213,7 @@ class World:
     def _members(self, cls: type) -> None:
         if cls not in self._classes:
             self._classes[cls] = set()
-            self._dicts.append((vars(cls), list(vars(cls)), list(vars(cls).values()), cls.__name__))
+            self.dicts.append((vars(cls), list(vars(cls)), list(vars(cls).values()), cls.__name__))
 
     def _builtin(self, x: Any, name: str) -> None:
         owner = getattr(x, "__self__", None)
@@ -236,12 +234,11 @@ class World:
             return
         if (x.__module__ or "").partition(".")[0] in _STANDARD:
             raise Unseen(f"the function {x.__module__}.{x.__qualname__}")
-        self._names.append((_Attributes(x), "__code__", x.__code__))
-        self._names.append((_Attributes(x), "__defaults__", x.__defaults__))
+        self.functions.append(x)
         self._todo += [(x.__defaults__, name), (x.__kwdefaults__, name)]
         for free, cell in zip(x.__code__.co_freevars, x.__closure__ or (), strict=True):
             value = _content(cell)
-            self._cells.append((cell, value, free))
+            self.cells.append((cell, value, free))
             self._todo.append((value, free))
         self._code(x.__code__, x.__globals__)
 
@@ -251,7 +248,7 @@ class World:
         for name in found:
             if name in namespace:
                 value = namespace[name]
-                self._names.append((namespace, name, value))
+                self.names.append((namespace, name, value))
                 if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
                     self._entries(value, attributes)
                 else:
@@ -274,7 +271,7 @@ class World:
         for name in attributes:
             if name in vars(module):
                 value = vars(module)[name]
-                self._names.append((vars(module), name, value))
+                self.names.append((vars(module), name, value))
                 if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
                     self._entries(value, attributes)
                 else:
@@ -285,7 +282,7 @@ class World:
         for k, v in vars(x).items():
             if k.endswith("_hooks") and v:
                 raise Unseen("an optimizer with hooks")
-            if k not in _OPTIMIZER_OWN:
+            if k not in OPTIMIZER_OWN:
                 self._todo.append((v, f"{type(x).__name__}.{k}"))
         for group in x.param_groups:
             self._todo += [(v, f"the setting {k}") for k, v in group.items()]
@@ -300,14 +297,16 @@ class World:
 _STANDARD = sys.stdlib_module_names
 
 
-class _Attributes:
-    """An object's attributes as a namespace."""
+def is_changed(entry: tuple) -> bool:
+    """Whether a dict (with its keys and values) or a list or set (with its items) is not as it was.
 
-    def __init__(self, x: Any) -> None:
-        self.x = x
-
-    def get(self, name: str) -> Any:
-        return getattr(self.x, name, None)
+    The entry's first is the container, its last a name.
+    """
+    x, *parts, _ = entry
+    if len(x) != len(parts[0]):
+        return True
+    now = (x, x.values()) if len(parts) == 2 else (x,)
+    return not all(all(map(is_, a, b)) or _alike(a, b) for a, b in zip(now, parts, strict=True))
 
 
 def _is_pure(module: str) -> bool:
@@ -383,7 +382,7 @@ def _settings(o: Any) -> list:
         found.append((key, v.__class__, scalar))
 
     for k, v in vars(o).items():
-        if k not in _OPTIMIZER_OWN:
+        if k not in OPTIMIZER_OWN:
             note(k, v)
     for group in o.param_groups:
         for k, v in group.items():

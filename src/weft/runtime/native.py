@@ -162,6 +162,7 @@ class _MethodDef(ctypes.Structure):
 
 
 _METH_FASTCALL, _METH_O = 0x80, 0x08
+METH_NOARGS = 0x04
 _kept: list[Any] = []  # names, which the builtins point to
 
 
@@ -296,6 +297,21 @@ def _small_operations_work(made: dict[str, Any]) -> bool:
 
 def _function_address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def python_functions(names: Sequence[str]) -> dict[str, int]:
+    """The addresses of functions of Python's C API."""
+    return {name: _function_address(getattr(ctypes.pythonapi, name)) for name in names}
+
+
+def builtin(name: str, function: int, flags: int, bound: Any = None) -> Callable[..., Any]:
+    """A builtin function made of native code, which gets `bound` as its `self`."""
+    return _builtin(name, function, flags, None, bound)
+
+
+def builtins_fit() -> bool:
+    """Whether builtins that read structs of CPython may run here."""
+    return _builtins_fit()
 
 
 @cache

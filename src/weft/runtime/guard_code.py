@@ -1,0 +1,273 @@
+"""LLVM IR of a Python builtin that says whether objects are still what and where they were.
+
+    check() -> bool
+
+Its `self` is an int, the address of a *stream*: instructions of i64 words, walked until one finds a
+difference (False) or the stream ends (True). Objects are compared by identity alone: "no" may mean
+an equal object made anew, and whoever asked looks for himself. The words hold pointers to objects
+that the stream's owner keeps alive; what lies inside them is compared as a number, and looked into
+only where it is a float that its container holds, with the global lock held. Only ATTRIBUTES
+runs code of others, between whose words nothing borrowed is held.
+
+    0                                     the end
+    1 n (address, word) x n               WORDS: the word at the address
+    2 n dict (key, mode, value) x n       a DICT's entries, in order
+    3 n list (item) x n                   a LIST's items
+    4 n (dict, key, value) x n            NAMES: one entry each; value 0: there is none
+    5 n (function, code, defaults) x n    FUNCTIONS
+    6 n (object, dict) x n                DICTS of objects
+    7 n (object, name, value) x n         ATTRIBUTES
+
+Modes: 0 the value itself, 1 a float, 2 a float that is 0 (value 0) or not (1), 3 anything, 4
+anything but the value. The struct fields read are CPython's from 3.11 to 3.14: the word behind
+the header of a dict (its length), a list (its length, then its items), a cell, a float.
+"""
+
+END, WORDS, DICT, LIST, NAMES, FUNCTIONS, DICTS, ATTRIBUTES = range(8)
+SAME, FLOAT, FLOAT_IS, ANY, OTHER = range(5)
+
+EXPORTS = ("weft_guard_init", "weft_guard_check")
+FUNCTIONS_USED = (
+    "PyLong_AsVoidPtr", "PyBool_FromLong", "PyDict_Next", "PyDict_GetItemWithError",
+    "PyFunction_GetCode", "PyFunction_GetDefaults", "PyObject_GenericGetDict", "PyObject_GetAttr",
+    "PyErr_Clear", "Py_DecRef",
+)  # fmt: skip
+
+TEXT = """
+declare ptr @PyLong_AsVoidPtr(ptr)
+declare ptr @PyBool_FromLong(i64)
+declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
+declare ptr @PyDict_GetItemWithError(ptr, ptr)
+declare ptr @PyFunction_GetCode(ptr)
+declare ptr @PyFunction_GetDefaults(ptr)
+declare ptr @PyObject_GenericGetDict(ptr, ptr)
+declare ptr @PyObject_GetAttr(ptr, ptr)
+declare void @PyErr_Clear()
+declare void @Py_DecRef(ptr)
+@float = internal global ptr null
+
+define void @weft_guard_init(ptr %a) nounwind {
+  store ptr %a, ptr @float
+  ret void
+}
+
+define ptr @weft_guard_check(ptr %self, ptr %nothing) nounwind {
+  %stream = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %same = call i1 @weft_guard_walk(ptr %stream)
+  %number = zext i1 %same to i64
+  %answer = call ptr @PyBool_FromLong(i64 %number)
+  ret ptr %answer
+}
+
+define internal i1 @weft_guard_walk(ptr %stream) nounwind {
+entry:
+  %position = alloca i64
+  %key_is = alloca ptr
+  %value_is = alloca ptr
+  br label %next
+next:
+  %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %entries ], [ %lw, %items ],
+    [ %nw, %names ], [ %fw, %functions ], [ %ow, %dicts ], [ %aw, %attributes ]
+  %op = load i64, ptr %p
+  %n_at = getelementptr i64, ptr %p, i64 1
+  %n = load i64, ptr %n_at
+  %body = getelementptr i64, ptr %p, i64 2
+  %after = getelementptr i64, ptr %p, i64 3
+  switch i64 %op, label %good [
+    i64 1, label %words
+    i64 2, label %dict
+    i64 3, label %list
+    i64 4, label %names
+    i64 5, label %functions
+    i64 6, label %dicts
+    i64 7, label %attributes
+  ]
+good:
+  ret i1 true
+bad:
+  ret i1 false
+failed:
+  call void @PyErr_Clear()
+  ret i1 false
+
+words:
+  %w = phi ptr [ %body, %next ], [ %w1, %word ]
+  %wi = phi i64 [ 0, %next ], [ %wi1, %word ]
+  %w_more = icmp slt i64 %wi, %n
+  br i1 %w_more, label %word, label %next
+word:
+  %w_place = load ptr, ptr %w
+  %w_now = load i64, ptr %w_place
+  %w_was_at = getelementptr i64, ptr %w, i64 1
+  %w_was = load i64, ptr %w_was_at
+  %w1 = getelementptr i64, ptr %w, i64 2
+  %wi1 = add i64 %wi, 1
+  %w_same = icmp eq i64 %w_now, %w_was
+  br i1 %w_same, label %words, label %bad
+
+dict:
+  %d = load ptr, ptr %body
+  %d_used_at = getelementptr i64, ptr %d, i64 2
+  %d_used = load i64, ptr %d_used_at
+  store i64 0, ptr %position
+  %d_as_long = icmp eq i64 %d_used, %n
+  br i1 %d_as_long, label %entries, label %bad
+entries:
+  %dw = phi ptr [ %after, %dict ], [ %dw1, %accept ]
+  %di = phi i64 [ 0, %dict ], [ %di1, %accept ]
+  %d_more = icmp slt i64 %di, %n
+  br i1 %d_more, label %entry_of, label %next
+entry_of:
+  %d_there = call i32 @PyDict_Next(ptr %d, ptr %position, ptr %key_is, ptr %value_is)
+  %d_any = icmp ne i32 %d_there, 0
+  br i1 %d_any, label %key_of, label %bad
+key_of:
+  %key = load ptr, ptr %key_is
+  %value = load ptr, ptr %value_is
+  %key_was = load ptr, ptr %dw
+  %mode_at = getelementptr i64, ptr %dw, i64 1
+  %mode = load i64, ptr %mode_at
+  %was_at = getelementptr i64, ptr %dw, i64 2
+  %was = load i64, ptr %was_at
+  %value_word = ptrtoint ptr %value to i64
+  %dw1 = getelementptr i64, ptr %dw, i64 3
+  %di1 = add i64 %di, 1
+  %key_same = icmp eq ptr %key, %key_was
+  %value_same = icmp eq i64 %value_word, %was
+  br i1 %key_same, label %moded, label %bad
+moded:
+  switch i64 %mode, label %accept [
+    i64 0, label %identical
+    i64 1, label %a_float
+    i64 2, label %a_float
+    i64 4, label %another
+  ]
+identical:
+  br i1 %value_same, label %accept, label %bad
+another:
+  br i1 %value_same, label %bad, label %accept
+a_float:
+  %type_at = getelementptr ptr, ptr %value, i64 1
+  %type = load ptr, ptr %type_at
+  %float = load ptr, ptr @float
+  %is_float = icmp eq ptr %type, %float
+  br i1 %is_float, label %which_float, label %bad
+which_float:
+  %any_float = icmp eq i64 %mode, 1
+  br i1 %any_float, label %accept, label %zero
+zero:
+  %number_at = getelementptr i64, ptr %value, i64 2
+  %number = load double, ptr %number_at
+  %is_zero = fcmp une double %number, 0.0
+  %truth = zext i1 %is_zero to i64
+  %truth_same = icmp eq i64 %truth, %was
+  br i1 %truth_same, label %accept, label %bad
+accept:
+  br label %entries
+
+list:
+  %l = load ptr, ptr %body
+  %l_size_at = getelementptr i64, ptr %l, i64 2
+  %l_size = load i64, ptr %l_size_at
+  %l_items_at = getelementptr i64, ptr %l, i64 3
+  %l_items = load ptr, ptr %l_items_at
+  %l_as_long = icmp eq i64 %l_size, %n
+  br i1 %l_as_long, label %items, label %bad
+items:
+  %lw = phi ptr [ %after, %list ], [ %lw1, %item ]
+  %li = phi i64 [ 0, %list ], [ %li1, %item ]
+  %l_more = icmp slt i64 %li, %n
+  br i1 %l_more, label %item, label %next
+item:
+  %l_now_at = getelementptr i64, ptr %l_items, i64 %li
+  %l_now = load i64, ptr %l_now_at
+  %l_was = load i64, ptr %lw
+  %lw1 = getelementptr i64, ptr %lw, i64 1
+  %li1 = add i64 %li, 1
+  %l_same = icmp eq i64 %l_now, %l_was
+  br i1 %l_same, label %items, label %bad
+
+names:
+  %nw = phi ptr [ %body, %next ], [ %nw1, %named ]
+  %ni = phi i64 [ 0, %next ], [ %ni1, %named ]
+  %n_more = icmp slt i64 %ni, %n
+  br i1 %n_more, label %name, label %next
+name:
+  %n_dict = load ptr, ptr %nw
+  %n_key_at = getelementptr ptr, ptr %nw, i64 1
+  %n_key = load ptr, ptr %n_key_at
+  %n_now = call ptr @PyDict_GetItemWithError(ptr %n_dict, ptr %n_key)
+  %n_none = icmp eq ptr %n_now, null
+  br i1 %n_none, label %unnamed, label %named
+unnamed:
+  call void @PyErr_Clear()
+  br label %named
+named:
+  %n_was_at = getelementptr ptr, ptr %nw, i64 2
+  %n_was = load ptr, ptr %n_was_at
+  %nw1 = getelementptr i64, ptr %nw, i64 3
+  %ni1 = add i64 %ni, 1
+  %n_same = icmp eq ptr %n_now, %n_was
+  br i1 %n_same, label %names, label %bad
+
+functions:
+  %fw = phi ptr [ %body, %next ], [ %fw1, %function ]
+  %fi = phi i64 [ 0, %next ], [ %fi1, %function ]
+  %f_more = icmp slt i64 %fi, %n
+  br i1 %f_more, label %function, label %next
+function:
+  %f = load ptr, ptr %fw
+  %f_code = call ptr @PyFunction_GetCode(ptr %f)
+  %f_defaults = call ptr @PyFunction_GetDefaults(ptr %f)
+  %f_code_at = getelementptr ptr, ptr %fw, i64 1
+  %f_code_was = load ptr, ptr %f_code_at
+  %f_defaults_at = getelementptr ptr, ptr %fw, i64 2
+  %f_defaults_was = load ptr, ptr %f_defaults_at
+  %f_one = icmp eq ptr %f_code, %f_code_was
+  %f_two = icmp eq ptr %f_defaults, %f_defaults_was
+  %f_same = and i1 %f_one, %f_two
+  %fw1 = getelementptr i64, ptr %fw, i64 3
+  %fi1 = add i64 %fi, 1
+  br i1 %f_same, label %functions, label %bad
+
+dicts:
+  %ow = phi ptr [ %body, %next ], [ %ow1, %dict_there ]
+  %oi = phi i64 [ 0, %next ], [ %oi1, %dict_there ]
+  %o_more = icmp slt i64 %oi, %n
+  br i1 %o_more, label %dict_of, label %next
+dict_of:
+  %o = load ptr, ptr %ow
+  %o_now = call ptr @PyObject_GenericGetDict(ptr %o, ptr null)
+  %o_none = icmp eq ptr %o_now, null
+  br i1 %o_none, label %failed, label %dict_there
+dict_there:
+  call void @Py_DecRef(ptr %o_now)
+  %o_was_at = getelementptr ptr, ptr %ow, i64 1
+  %o_was = load ptr, ptr %o_was_at
+  %ow1 = getelementptr i64, ptr %ow, i64 2
+  %oi1 = add i64 %oi, 1
+  %o_same = icmp eq ptr %o_now, %o_was
+  br i1 %o_same, label %dicts, label %bad
+
+attributes:
+  %aw = phi ptr [ %body, %next ], [ %aw1, %attribute_there ]
+  %ai = phi i64 [ 0, %next ], [ %ai1, %attribute_there ]
+  %a_more = icmp slt i64 %ai, %n
+  br i1 %a_more, label %attribute, label %next
+attribute:
+  %a = load ptr, ptr %aw
+  %a_name_at = getelementptr ptr, ptr %aw, i64 1
+  %a_name = load ptr, ptr %a_name_at
+  %a_now = call ptr @PyObject_GetAttr(ptr %a, ptr %a_name)
+  %a_none = icmp eq ptr %a_now, null
+  br i1 %a_none, label %failed, label %attribute_there
+attribute_there:
+  call void @Py_DecRef(ptr %a_now)
+  %a_was_at = getelementptr ptr, ptr %aw, i64 2
+  %a_was = load ptr, ptr %a_was_at
+  %aw1 = getelementptr i64, ptr %aw, i64 3
+  %ai1 = add i64 %ai, 1
+  %a_same = icmp eq ptr %a_now, %a_was
+  br i1 %a_same, label %attributes, label %bad
+}
+"""
