@@ -311,13 +311,13 @@ def pack_any(f: Function, tile: Tile) -> None:
     f.ret()
 
 
-def transpose(f: Function, rows: list[Value], rounds_to: int | None = None) -> list[Value]:
+def transpose(f: Function, rows: list[Value]) -> list[Value]:
     """The columns of a square of vectors, in log2(lanes) rounds of shuffles; round h swaps bit h of
-    row and lane, and `rounds_to` leaves out the rounds from that bit on.
+    row and lane.
     """
     lanes = len(rows)
     half = 1
-    while half < (rounds_to or lanes):
+    while half < lanes:
         out: list[Value] = list(rows)
         for i in range(lanes):
             if not i & half:

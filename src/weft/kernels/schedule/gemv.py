@@ -14,12 +14,13 @@ from weft.kernels.schedule.gemm_code import (
     transpose,
 )
 from weft.kernels.schedule.tile import KC, Tile, tile_for
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 _HEAD = ("n", "k", "a_step", "b_step", "epilogue", "epilogue_at", "batches", "dims")
-_LINES = 4  # cache lines to prefetch along a column: more streams than the hardware follows
+_NEAR = 2  # cache lines to prefetch along a row of a square: more streams than the hardware follows
+_FAR = 8192  # bytes to prefetch beyond the same place of the next unit, which is read as it lies
 _WIDEST = 2048  # columns of a unit at most: its sums stay in the first cache
 _TOGETHER = 4  # rows of B read at once: streams that the hardware follows
 _STEP = 4  # vectors of a row read at once
@@ -101,15 +102,28 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
         width = f.mul(f.div(f.add(share, narrow - 1), narrow), narrow)
         width = f.min(width, f.mul(f.div(n, narrow), narrow))
     units = f.div(f.add(n, f.sub(width, 1)), width)
-    with f.units(f.mul(h["batches"], units)) as unit:
-        a_at, b_at, out_at = batch_offsets(f, dims, h["dims"], f.div(unit, units))
-        n0 = f.min(f.mul(f.rem(unit, units), width), f.sub(n, width))
+
+    def start(unit: Operand) -> tuple[Operand, list[Operand]]:
+        """The first column of a unit, and where its a, b and out start."""
+        return (
+            f.min(f.mul(f.rem(unit, units), width), f.sub(n, width)),
+            batch_offsets(f, dims, h["dims"], f.div(unit, units)),
+        )
+
+    total = f.mul(h["batches"], units)
+    with f.units_ahead(total) as (unit, following):
+        n0, (a_at, b_at, out_at) = start(unit)
         a_row, b_batch = f.gep(a, a_at, element), f.gep(b, b_at, element)
+        # the last unit looks ahead at itself: it is in the cache
+        n1, (_, later_at, _) = start(f.select(f.icmp("slt", following, total), following, unit))
+        later = f.gep(b, f.add(later_at, f.mul(n1, b_step)), element)
         with f.loop(0, f.max(k, 1), KC) as block:
             span = (block.i, f.min(f.add(block.i, KC), k))
             first = f.icmp("eq", block.i, 0)
-            body = _rows if b_class == "rows" else _columns
-            body(f, tile, (a_row, a_step), (b_batch, b_step), span, (n0, width), sums)
+            if b_class == "rows":
+                _rows(f, tile, (a_row, a_step), (b_batch, b_step), span, (n0, width), sums)
+            else:
+                _columns(f, tile, (a_row, a_step), (b_batch, b_step), span, n0, (later, k), sums)
             with f.loop(0, width, lanes) as column:
                 place = f.gep(totals, column.i, element)
                 value = f.load(tile.type, f.gep(sums, column.i, element))
@@ -169,13 +183,17 @@ def _rows(
 
 
 def _columns(
-    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, columns: _Strided, sums: Value
-) -> None:
-    """Sums over k of one block, B's rows adjacent: squares are turned in registers."""
-    element, lanes, half = tile.element, tile.lanes, tile.lanes // 2
+    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, first: Operand,
+    later: _Strided, sums: Value,
+) -> None:  # fmt: skip
+    """Sums over k of one block, B's rows adjacent: squares are turned in registers.
+
+    Meanwhile the next unit (its address, a row's length) comes into the second cache from front to
+    back, which memory does faster than sixteen rows side by side.
+    """
+    element, lanes = tile.element, tile.lanes
     whole = f.add(k[0], f.mul(f.div(f.sub(k[1], k[0]), lanes), lanes))
-    start = f.gep(b[0], f.mul(columns[0], b[1]), element)
-    part = vector(half, element)
+    start = f.gep(b[0], f.mul(first, b[1]), element)
     column = [f.mul(b[1], j) for j in range(lanes)]
 
     def scalar(at: Operand) -> Value:
@@ -184,17 +202,14 @@ def _columns(
     with f.loop(k[0], whole, lanes, [(tile.type, zero(tile.type))]) as L:
         total: Operand = L.carry[0]
         at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
-        for place in at:
-            _prefetch(f, f.gep(place, _LINES * 64 // BYTES[element], element))
-        if half == 1:
-            turned = transpose(f, [f.load(tile.type, place) for place in at])
-        else:  # the round that swaps halves is done by loads of halves
-            rows = [
-                f.shuffle(f.load(part, f.gep(at[i], s, element)),
-                          f.load(part, f.gep(at[i + half], s, element)), range(lanes))
-                for s in (0, half) for i in range(half)
-            ]  # fmt: skip
-            turned = transpose(f, rows, rounds_to=half)
+        for row in at:
+            _prefetch(f, f.gep(row, _NEAR * 64 // BYTES[element], element))
+        ahead = f.add(f.mul(L.i, lanes), _FAR // BYTES[element])
+        line = f.div(ahead, later[1])
+        far = f.gep(later[0], f.add(ahead, f.mul(line, f.sub(b[1], later[1]))), element)
+        for at_line in range(0, lanes * lanes * BYTES[element], 64):
+            _prefetch(f, f.gep(far, at_line))
+        turned = transpose(f, [f.load(tile.type, row) for row in at])
         for i, value in enumerate(turned):
             total = multiply_add(f, tile, scalar(f.add(L.i, i)), value, total)
         L.next = [total]
