@@ -9,13 +9,15 @@ import weft
 import weft.nn.functional as F
 from weft import nn
 from weft.compile.fuse import fuse
+from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.core import dtype as D
 from weft.core.graph import Builder, Graph
 from weft.core.types import Type
 from weft.ops.conv import Conv2d
+from weft.ops.pool import MaxPool2dInput
 from weft.ops.softmax import Softmax
-from weft.ops.unary import Exp
+from weft.ops.unary import Exp, ReluBack
 
 
 def conv(channels, out, kernel=3, **kw):
@@ -148,3 +150,33 @@ def test_a_convolution_goes_on_with_what_follows(monkeypatch):
             assert run().numpy().tobytes() == want
     schedule = made[-1].describe()
     assert "Conv2d ScaleShift Relu" in schedule and "ScaleShift Add Relu Sum" in schedule
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 2, 1), (3, 1)], ids=str)
+def test_a_mask_before_a_pool_gives_eagers_bits(window):
+    """relu's mask is computed on the pool's gradient before it is spread (canonicalize)."""
+    weft.manual_seed(3)
+    x = weft.randn(2, 5, 9, 11)
+    x[0, 1, 2, 3], x[1, 4] = float("nan"), -1.0
+    g = weft.randn(F.max_pool2d(x, *window).shape)
+    g[0, 0, 0, 0] = -0.0
+
+    def gradient(x):
+        x = x.detach().requires_grad_()
+        F.max_pool2d(F.relu(x), *window).backward(g)
+        return x.grad
+
+    compiled = weft.compile(gradient)
+    want = gradient(x).numpy().tobytes()
+    assert all(compiled(x).numpy().tobytes() == want for _ in range(3))
+
+    b = Builder()
+    slope, r = (
+        b.input("g", Type((1, 2, 4, 4), D.float32)),
+        b.input("r", Type((1, 2, 8, 8), D.float32)),
+    )
+    back = b.node(MaxPool2dInput((2, 2), (2, 2)), slope, r)
+    graph = run_passes(Graph([slope, r], {"y": b.node(ReluBack(), back, r)}))
+    masked = next(n for n in graph.nodes() if isinstance(n.op, ReluBack))
+    assert masked.type.shape == (1, 2, 4, 4)
+    assert isinstance(graph.outputs["y"].op, MaxPool2dInput)

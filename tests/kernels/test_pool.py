@@ -124,6 +124,8 @@ def test_max(shape, window, ceil, dtype):
     out = Layout.contiguous(shape, x.dtype)
     plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(indices), out)
     same(run(plan, shape, dtype, g, indices), want.astype(dtype))
+    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(x), out, window)
+    same(run(plan, shape, dtype, g, x), want.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
@@ -256,6 +258,7 @@ def test_channels_last_gives_the_same_bits(window, dtype):
             (lambda a, b: pool.plan_max_pool2d(*b, a, window), out, (x,)),
             (lambda a, b: pool.plan_max_pool2d_indices(*b, a, window), places, (x,)),
             (lambda a, b: pool.plan_max_pool2d_dx(*b, a), dx, (g, places)),
+            (lambda a, b: pool.plan_max_pool2d_back(*b, a, window), dx, (g, x)),
         ):
             if y is dx and x.itemsize == 2:  # halves are summed in float32, plane by plane
                 continue
@@ -265,6 +268,10 @@ def test_channels_last_gives_the_same_bits(window, dtype):
             wide_ins = tuple(channels_last(a) for a in ins)
             assert native.launch(plan(of(wide), [of(a) for a in wide_ins]), wide, wide_ins) == 0
             same(y, wide)
+            if y is dx and ins[1] is x:  # operands that do not lie so
+                wide[:] = 77
+                assert native.launch(plan(of(wide), [of(a) for a in ins]), wide, ins) == 0
+                same(y, wide)
     if x.itemsize > 2:
         bad = channels_last(places)
         bad[0, 0, 0, 0] = 11 * 13

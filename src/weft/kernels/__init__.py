@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         plan_avg_pool2d,
         plan_avg_pool2d_dx,
         plan_max_pool2d,
+        plan_max_pool2d_back,
         plan_max_pool2d_dx,
         plan_max_pool2d_indices,
     )
@@ -62,7 +63,7 @@ _HOMES = {
     "schedule.gemm_int8": "pack_int8 plan_matmul_int8",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
-    "plan_max_pool2d plan_max_pool2d_dx plan_max_pool2d_indices",
+    "plan_max_pool2d plan_max_pool2d_back plan_max_pool2d_dx plan_max_pool2d_indices",
     "schedule.recurrent": "plan_recurrent plan_recurrent_grad",
     "schedule.rows": "plan_layer_norm plan_layer_norm_grad plan_rms_norm plan_softmax "
     "plan_softmax_grad",

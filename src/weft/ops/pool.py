@@ -4,9 +4,9 @@
     average:  the sum over the window / its size
     adaptive: window i of OH is [i H // OH, -(-(i + 1) H // OH))
 
-1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements; its
-places are found again in the backward step, so the forward keeps no indices.
-Long because each of twelve ops brings its rules and its oracle, and torch's functions their checks.
+1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements; it is
+found again in the backward step, so the forward keeps no indices.
+Long because each of thirteen ops brings its rules, its oracle, and torch's checks.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ class MaxPool2d(PoolOp):
     takes_channels_last = keeps_channels_last = is_wide
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        places = apply(MaxPool2dPlaces(*self.geometry), x)
-        return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
+        return (apply(MaxPool2dInput(*self.geometry), g, x),)
 
     onnx = Onnx("MaxPool", 12, build=onnx_rules.max_pool)
     samples = (
@@ -120,6 +119,32 @@ class MaxPool2dPlaces(PoolOp):
 
     onnx = Onnx("MaxPool", 12, build=onnx_rules.max_pool_places)
     samples = MaxPool2d.samples
+
+
+class MaxPool2dInput(PoolOp):
+    """y = zeros like x with each window's g added where x's maximum lies"""
+
+    def type(self, g: Type, x: Type) -> Type:
+        if PoolOp.type(self, x) != g:
+            raise RuntimeError(f"{self}: cotangent {g} does not fit {x}")
+        return x
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_max_pool2d_back(*ins, out, self.window)
+
+    takes_channels_last = keeps_channels_last = is_wide
+
+    def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return PlanePut(x.shape[2:]).oracle(g, MaxPool2dPlaces(*self.geometry).oracle(x))
+
+    def vjp(self, gy: Any, y: Any, g: Any, x: Any) -> tuple:
+        return (lambda: apply(PlaneTake(), gy, apply(MaxPool2dPlaces(*self.geometry), x)), None)
+
+    samples = (
+        sample((2, 3, 3, 3), (2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
+        sample((1, 2, 4, 6), (1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1),
+               ceil_mode=True),
+    )  # fmt: skip
 
 
 class PlanePut(Op):

@@ -31,7 +31,12 @@ class Pass:
 
 PASSES = (
     Pass("decompose", decompose, "every op has a kernel or host code", has_no_composites),
-    Pass("canonicalize", canonicalize, "no view of a view of the same kind", is_canonical),
+    Pass(
+        "canonicalize",
+        canonicalize,
+        "no view of a view of the same kind, no mask behind a pool",
+        is_canonical,
+    ),
     Pass("own", own, "every output has memory of its own", outputs_are_own),
 )
 

@@ -1,7 +1,9 @@
-"""canonicalize: views of views become one view, views that change nothing disappear.
+"""canonicalize: views of views become one view, views that change nothing disappear, a mask moves
+to where there is less of it.
 
 Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
+ReluBack(MaxPool2dInput(g, r), r) -> MaxPool2dInput(ReluBack(g, MaxPool2d(r)), r)
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from typing import Any
 
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
+from weft.ops.pool import MaxPool2d, MaxPool2dInput
+from weft.ops.unary import ReluBack
 from weft.ops.view import Expand, Permute, Reshape
 
 
@@ -40,7 +44,19 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return _or_inner(b, op, x.args[0])
     if isinstance(op, Permute) and isinstance(x.op, Permute):
         return _or_inner(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
+    if _masks_a_pool(op, args):
+        back = x.op
+        assert isinstance(back, MaxPool2dInput)
+        g, r = x.args
+        return b.node(back, b.node(op, g, b.node(MaxPool2d(*back.geometry), r)), r)
     return None
+
+
+def _masks_a_pool(op: Any, args: tuple) -> bool:
+    """Whether it is relu's mask on a pool's gradient: a cotangent goes where its window's maximum
+    lies, so relu's result there is the pool's."""
+    x = args[0]
+    return isinstance(op, ReluBack) and isinstance(x.op, MaxPool2dInput) and x.args[1] is args[1]
 
 
 def _or_inner(b: Builder, op: Any, x: Any) -> Node:
@@ -66,5 +82,7 @@ def is_canonical(g: Graph) -> bool:
         if _changes_nothing(n.op, x) and not (id(n) in kept and x.op is None):
             return False
         if isinstance(n.op, (Reshape, Permute)) and type(n.op) is type(x.op):
+            return False
+        if _masks_a_pool(n.op, n.args):
             return False
     return True

@@ -24,7 +24,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.pool_wide import lies_wide, plan_wide_max, plan_wide_put
+from weft.kernels.schedule.pool_wide import lies_wide, plan_wide_back, plan_wide_max, plan_wide_put
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
@@ -47,6 +47,7 @@ _HEAD: tuple[str, ...] = (
     "out_h", "out_w", "step_h", "step_w", "kernel_h", "kernel_w", "gap_h", "gap_w",
     "pad_h", "pad_w", "divisor", "with_pad",
     "slab_rows", "row_pitch", "phase_pitch", "table_at", "work_size",
+    "g_n", "g_c", "g_h", "g_w", "sums_at",
 )  # fmt: skip
 _INDEX_OUT_OF_RANGE = 1
 
@@ -98,6 +99,20 @@ def plan_adaptive_max_pool2d_indices(x: Layout, out: Layout) -> Launch:
     """out (int64) = where the maximum of each adaptive window lies in its plane; ins = (x,)."""
     name = "adaptive_max_pool2d_indices"
     return _plan_planes(name, "adaptive_argmax", x, x, out, None, _plane(out))
+
+
+def plan_max_pool2d_back(g: Layout, x: Layout, out: Layout, window: Window) -> Launch:
+    """out = zeros with each window's g added where its maximum lies, in order; ins = (g, x)."""
+    name = "max_pool2d_back"
+    if x.shape != out.shape or g.dtype != x.dtype:
+        raise ValueError(f"{name}: {g} and {x} do not fit {out}")
+    _check(name, g, out, "max_dx")
+    w = window
+    if out.size and lies_wide(out) and g.dtype.itemsize >= 4:
+        return plan_wide_back(g, x, out, w.kernel, w.stride, w.padding, w.dilation)
+    if out.size == 0:
+        return Launch(())
+    return _windows_launch("back", x, _plane(g), window, g=g.strides)
 
 
 def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
@@ -159,7 +174,7 @@ def _head(
         raise ValueError(f"pool: a plane of {image} has more elements than an int32 can number")
     values = (
         read.shape[0] * read.shape[1], read.shape[1], *read.strides, *image,
-        *grid, *w.stride, *w.kernel, *w.dilation, *w.padding, *flags, 0, 0, 0, 0, 0,
+        *grid, *w.stride, *w.kernel, *w.dilation, *w.padding, *flags, *(0,) * 10,
     )  # fmt: skip
     return dict(zip(_HEAD, values, strict=True))
 
@@ -170,12 +185,19 @@ def _plan_windows(
     _check(name, x, out, kernel)
     if out.size == 0:
         return Launch(())
-    head = _head(x, _plane(x), _plane(out), window, flags)
     if kernel != "avg" and lies_wide(out, x):
         w = window
         return plan_wide_max(kernel, x, out, w.kernel, w.stride, w.padding, w.dilation)
+    return _windows_launch(kernel, x, _plane(out), window, flags)
+
+
+def _windows_launch(
+    kernel: str, x: Layout, grid: Pair, window: Window, flags: Pair = (0, 0),
+    g: tuple[int, ...] = (0, 0, 0, 0),
+) -> Launch:  # fmt: skip
+    head = _head(x, _plane(x), grid, window, flags)
     tile = _tile(D.from_np(x.dtype))
-    oh, ow = out.shape[2:]
+    oh, ow = grid
     reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilation, strict=True)]
     step = window.stride[1]
     # whole vectors are read at every tap: leave room after the last window
@@ -183,10 +205,14 @@ def _plan_windows(
     head["slab_rows"] = (oh - 1) * window.stride[0] + reach[0] + 1
     head["phase_pitch"], head["row_pitch"] = length, length * step
     head["table_at"] = up(head["slab_rows"] * head["row_pitch"] * tile.itemsize)
-    head["work_size"] = head["table_at"] + up((ow + tile.lanes) * 8)
+    head["sums_at"] = head["table_at"] + up((ow + tile.lanes) * 8)
+    wide = kernel == "back" and x.dtype.itemsize < tile.itemsize  # halves are summed in float32
+    head["work_size"] = head["sums_at"] + (up(4 * x.shape[2] * x.shape[3]) if wide else 0)
+    head |= dict(zip(("g_n", "g_c", "g_h", "g_w"), g, strict=True))
     columns = [q * window.dilation[1] for q in range(window.kernel[1])]
     offsets = [c % step * length + c // step for c in columns]
-    work = out.size * window.kernel[0] * window.kernel[1] + x.size
+    windows = x.shape[0] * x.shape[1] * oh * ow
+    work = windows * window.kernel[0] * window.kernel[1] + x.size
     stage = Stage(_kernels(D.from_np(x.dtype).name)[kernel], work >= PARALLEL_WORK)
     ints = (*(head[n] for n in _HEAD), *offsets)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
@@ -223,7 +249,7 @@ def _plane(a: Layout) -> Pair:
 
 
 _KERNELS = (
-    "max", "argmax", "avg", "adaptive_max", "adaptive_argmax", "adaptive_avg",
+    "max", "argmax", "avg", "back", "adaptive_max", "adaptive_argmax", "adaptive_avg",
     "max_dx", "avg_dx", "adaptive_avg_dx",
 )  # fmt: skip
 
@@ -246,6 +272,7 @@ def pool_ir(name: str) -> str:
     for kind in ("max", "argmax", "avg"):
         _emit_windows(m, tile, d, kind)
         _emit_adaptive(m, d, kind)
+    _emit_windows(m, tile, d, "back")
     emit_plane(m, tile, d, float("-inf"), "plane_low")
     emit_plane(m, tile, d, 0.0, "plane_zero")
     _emit_max_dx(m, tile, d)
@@ -267,11 +294,11 @@ class _Kernel:
         self.tid = f.cast("sext", f.arg("tid"), "i64")
         self.area = f.mul(self.h["out_h"], self.h["out_w"])
 
-    def source(self, plane: Operand) -> Operand:
-        """The offset of a plane of the input with strides."""
+    def source(self, plane: Operand, image: str = "stride_n", channel: str = "stride_c") -> Operand:
+        """The offset of a plane of an input with these strides."""
         f, h = self.f, self.h
         n, c = f.div(plane, h["channels"]), f.rem(plane, h["channels"])
-        return f.add(f.mul(n, h["stride_n"]), f.mul(c, h["stride_c"]))
+        return f.add(f.mul(n, h[image]), f.mul(c, h[channel]))
 
     def span(self, i: Operand, dim: str, *, adaptive: bool) -> tuple[Operand, Operand, Operand]:
         """Window i of a dim (h or w): its first and end position inside the image, its count."""
@@ -304,14 +331,17 @@ def _better(f: Function, v: Value, best: Value) -> Value:
 
 
 def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
-    k = _Kernel(m, kind, 1)
+    back = kind == "back"
+    k = _Kernel(m, kind, 2 if back else 1)
     f, h, type, lanes = k.f, k.h, tile.type, tile.lanes
+    one, numbered = Element(f, 1), kind in ("argmax", "back")
+    picks = f.alloca(vector(lanes, "i32"))
     index_type = vector(lanes, "i32")
     element = Element(f, lanes)
     slab = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
     table = f.gep(slab, h["table_at"])
     with f.loop(0, h["out_w"]) as X:
-        if kind == "argmax":
+        if numbered:
             start = f.cast("trunc", f.typed(k.first_inside(X.i, "w"), "i64"), "i32")
             f.store(start, f.gep(table, X.i, "i32"))
         elif kind == "avg":
@@ -319,7 +349,10 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
             f.store(f.cast("sitofp", count, tile.element), f.gep(table, X.i, tile.element))
     low, high = f.split(h["planes"])
     with f.loop(low, high) as P:
-        source = f.gep(k.ins[0], k.source(P.i), memory(d))
+        source = f.gep(k.ins[-1], k.source(P.i), memory(d))
+        if back:
+            sums, plane = _gradient_plane(k, tile, d, P.i)
+            slopes = f.gep(k.ins[0], k.source(P.i, "g_n", "g_c"), memory(d))
         f.call(
             "plane_zero" if kind == "avg" else "plane_low", "void", slab, source,
             h["slab_rows"], h["pad_h"], h["height"], h["stride_h"], h["stride_w"], h["row_pitch"],
@@ -338,7 +371,7 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                     (type, const(type, 0.0 if kind == "avg" else float("-inf")))
                 ]
                 origin = zero(index_type)
-                if kind == "argmax":
+                if numbered:
                     start = f.load(index_type, f.gep(table, X.i, "i32"))
                     carry.append((index_type, f.op("add", start, _splat32(f, first_row, lanes))))
                     # the flat index of the tap (0, 0) of each lane's window
@@ -360,25 +393,36 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                         else:
                             better = _better(f, v, C.carry[0])
                             C.next[0] = f.select(better, v, C.carry[0])
-                            if kind == "argmax":
+                            if numbered:
                                 step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
                                 index = f.op("add", origin, _splat32(f, step, lanes))
                                 C.next[1] = f.select(better, index, C.carry[1])
                     R.next = list(C.carry)
-                at = f.add(place, X.i)
-                result = R.carry[0]
-                if kind == "avg":
-                    columns = f.load(type, f.gep(table, X.i, tile.element))
-                    count = f.op("fmul", columns, _splat_count(f, rows, tile))
-                    given = _splat_count(f, h["divisor"], tile)
-                    count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
-                    result = element.rounded(f.op("fdiv", result, count), d)
-                if kind == "argmax":
-                    wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
-                    f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
-                else:
-                    memory_value = element.to_memory(result, d)
-                    f.masked_store(memory_value, f.gep(k.out, at, memory(d)), mask)
+                if back:
+                    f.store(R.carry[1], picks)
+                    with f.loop(0, f.min(f.sub(h["out_w"], X.i), lanes)) as L:
+                        at = f.add(f.mul(Y.i, h["g_h"]), f.mul(f.add(X.i, L.i), h["g_w"]))
+                        index = f.load("i32", f.gep(picks, L.i, "i32"))
+                        to = f.gep(sums, f.cast("zext", index, "i64"), tile.element)
+                        slope = one.load(f.gep(slopes, at, memory(d)), d)
+                        f.store(f.op("fadd", f.load(tile.element, to), slope), to)
+                if not back:
+                    at = f.add(place, X.i)
+                    result = R.carry[0]
+                    if kind == "avg":
+                        columns = f.load(type, f.gep(table, X.i, tile.element))
+                        count = f.op("fmul", columns, _splat_count(f, rows, tile))
+                        given = _splat_count(f, h["divisor"], tile)
+                        count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
+                        result = element.rounded(f.op("fdiv", result, count), d)
+                    if kind == "argmax":
+                        wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
+                        f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
+                    else:
+                        memory_value = element.to_memory(result, d)
+                        f.masked_store(memory_value, f.gep(k.out, at, memory(d)), mask)
+        if back:
+            _narrow_plane(k, d, sums, plane)
     f.ret()
 
 
@@ -437,7 +481,7 @@ def _gradient_plane(k: _Kernel, tile: Tile, d: D.dtype, plane: Operand) -> tuple
     out = f.gep(k.out, f.mul(plane, size), memory(d))
     sums = out
     if d in (D.float16, D.bfloat16):
-        sums = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
+        sums = f.gep(k.scratch, f.add(f.mul(k.tid, h["work_size"]), h["sums_at"]))
     bytes = f.mul(size, tile.itemsize)
     f.intrinsic("memset", "void", sums, Value("0", "i8"), bytes, Value("false", "i1"))
     return sums, out

@@ -2,15 +2,17 @@
 
 The numbers are those of `pool`: a NaN wins, the last of several; of equal elements the first wins;
 gradients are added window after window. Here a window's taps outside the image are left out.
-Threads take rows of outputs; of a gradient, images and blocks of channels.
+Threads take rows of outputs; of a gradient whose rows of windows overlap, images and blocks of
+channels.
 """
 
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, gather
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
@@ -22,7 +24,7 @@ _HEAD = (
     "images", "channels", "height", "width", "out_h", "out_w", "kernel_h", "kernel_w",
     "step_h", "step_w", "pad_h", "pad_w", "gap_h", "gap_w",
     "x_n", "x_c", "x_h", "x_w", "out_n", "out_h_step", "out_w_step",
-    "at_n", "at_c", "at_h", "at_w",
+    "at_n", "at_c", "at_h", "at_w", "exact",
 )  # fmt: skip
 
 
@@ -39,10 +41,25 @@ def plan_wide_max(
     """out = the maximum of each window (`max`), or where it lies in its plane (`argmax`)."""
     values = (
         x.shape[0], *x.shape[1:], *out.shape[2:], *kernel, *stride, *padding, *dilation,
-        *x.strides, out.strides[0], *out.strides[2:], 0, 0, 0, 0,
+        *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
     )  # fmt: skip
     work = out.size * kernel[0] * kernel[1]
     stage = Stage(_kernels(D.from_np(x.dtype).name)[kind], work >= PARALLEL_WORK)
+    return Launch((stage,), values, quick=work < QUICK_WORK)
+
+
+def plan_wide_back(
+    g: Layout, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Launch:
+    """out = zeros with each window's g added where x's maximum lies."""
+    grid = tuple(n * s for n, s in zip(g.shape[2:], stride, strict=True))
+    exact = kernel == stride and grid == out.shape[2:] and (padding, dilation) == ((0, 0), (1, 1))
+    values = (
+        out.shape[0], *out.shape[1:], *g.shape[2:], *kernel, *stride, *padding, *dilation,
+        *x.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact),
+    )  # fmt: skip
+    work = g.size * kernel[0] * kernel[1] + out.size
+    stage = Stage(_kernels(D.from_np(x.dtype).name)["back"], work >= PARALLEL_WORK)
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
@@ -50,7 +67,7 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
     """out = zeros with g added at its flat places, in order; a place outside gives status 1."""
     values = (
         out.shape[0], *out.shape[1:], *g.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
-        *g.strides, out.strides[0], *out.strides[2:], *places.strides,
+        *g.strides, out.strides[0], *out.strides[2:], *places.strides, 0,
     )  # fmt: skip
     work = 4 * g.size + out.size
     stage = Stage(_kernels(D.from_np(g.dtype).name)["put"], work >= PARALLEL_WORK)
@@ -59,7 +76,7 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
 
 @cache
 def _kernels(name: str) -> dict[str, int]:
-    return native.load(pool_wide_ir(name), ("max", "argmax", "put"))
+    return native.load(pool_wide_ir(name), ("max", "argmax", "back", "put"))
 
 
 def pool_wide_ir(name: str) -> str:
@@ -68,6 +85,7 @@ def pool_wide_ir(name: str) -> str:
     m = Module(native.host().vector_bits)
     _emit_max(m, d, places=False)
     _emit_max(m, d, places=True)
+    _emit_back(m, d)
     _emit_put(m, d)
     return m.text()
 
@@ -80,6 +98,66 @@ def _taps(f: Function, start: Operand, gap: Operand, size: Operand, kernel: Oper
     return first, f.min(end, kernel)
 
 
+class _Window:
+    """A window of taps [p_low, p_high) x [q_low, q_high) inside the image."""
+
+    def __init__(self, f: Function, h: dict[str, Value], row: Operand, column: Operand) -> None:
+        self.f, self.h = f, h
+        self.y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
+        self.x = f.sub(f.mul(column, h["step_w"]), h["pad_w"])
+        self.rows = _taps(f, self.y, h["gap_h"], h["height"], h["kernel_h"])
+        self.columns = _taps(f, self.x, h["gap_w"], h["width"], h["kernel_w"])
+
+    def place(self, p: Operand, q: Operand) -> tuple[Operand, Operand]:
+        """The pixel of a tap."""
+        f, h = self.f, self.h
+        return f.add(self.y, f.mul(p, h["gap_h"])), f.add(self.x, f.mul(q, h["gap_w"]))
+
+    def number(self, pixel: tuple[Operand, Operand], type: str) -> Value:
+        """A pixel's flat index in its plane, in every lane."""
+        f = self.f
+        flat = f.add(f.mul(pixel[0], self.h["width"]), pixel[1])
+        return f.splat(f.cast("trunc", f.typed(flat, "i64"), "i32"), type)
+
+    def best(
+        self, read: Callable[[Operand], Value], type: str, index_type: str | None
+    ) -> list[Value]:
+        """The largest of the taps, and where it lies if that is wanted; read(offset in x)."""
+        f, h = self.f, self.h
+        carry: list[tuple[str, Operand]] = [(type, const(type, float("-inf")))]
+        if index_type:
+            first = self.place(self.rows[0], self.columns[0])
+            carry.append((index_type, self.number(first, index_type)))
+        with f.loop(*self.rows, carry=carry) as P:
+            inner = [(t, v) for (t, _), v in zip(carry, P.carry, strict=True)]
+            with f.loop(*self.columns, carry=inner) as Q:
+                pixel = self.place(P.i, Q.i)
+                v = read(f.add(f.mul(pixel[0], h["x_h"]), f.mul(pixel[1], h["x_w"])))
+                better = f.op("or", f.fcmp("ogt", v, Q.carry[0]), f.fcmp("uno", v, v))
+                Q.next[0] = f.select(better, v, Q.carry[0])
+                if index_type:
+                    Q.next[1] = f.select(better, self.number(pixel, index_type), Q.carry[1])
+            P.next = list(Q.carry)
+        return P.carry
+
+
+def _channels(f: Function, count: Operand, lanes: int) -> Iterator[tuple[Operand, Value | None]]:
+    """`for channel, mask in ...`: vectors of `count` channels; the mask of the last, if any."""
+    whole = f.mul(f.div(count, lanes), lanes)
+    with f.loop(0, whole, lanes) as C:
+        yield C.i, None
+    with f.iff(f.icmp("slt", whole, count)):
+        yield whole, f.lane_mask(f.sub(count, whole), lanes)
+
+
+def _get(f: Function, type: str, pointer: Value, mask: Value | None) -> Value:
+    return f.load(type, pointer) if mask is None else f.masked_load(type, pointer, mask)
+
+
+def _put(f: Function, v: Value, pointer: Value, mask: Value | None) -> None:
+    f.store(v, pointer) if mask is None else f.masked_store(v, pointer, mask)
+
+
 def _emit_max(m: Module, d: D.dtype, *, places: bool) -> None:
     f = m.kernel("argmax" if places else "max")
     (out, x), _, h, _ = open_block(f, 1, _HEAD)
@@ -90,47 +168,91 @@ def _emit_max(m: Module, d: D.dtype, *, places: bool) -> None:
     low, high = f.split(f.mul(h["images"], h["out_h"]))
     with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
         image, row = f.div(R.i, h["out_h"]), f.rem(R.i, h["out_h"])
-        y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
-        column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
-        p_low, p_high = _taps(f, y, h["gap_h"], h["height"], h["kernel_h"])
-        q_low, q_high = _taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
+        window = _Window(f, h, row, X.i)
         at = f.add(f.mul(image, h["out_n"]), f.mul(row, h["out_h_step"]))
         to = f.gep(out, f.add(at, f.mul(X.i, h["out_w_step"])), out_memory)
         source = f.gep(x, f.mul(image, h["x_n"]), memory(d))
-        with f.loop(0, h["channels"], lanes) as C:
-            mask = f.lane_mask(f.sub(h["channels"], C.i), lanes)
-            carry: list[tuple[str, Operand]] = [(type, const(type, float("-inf")))]
+        for channel, mask in _channels(f, h["channels"], lanes):
+
+            def read(at: Operand, channel: Operand = channel, mask: Value | None = mask) -> Value:
+                pixel = f.gep(source, f.add(at, channel), memory(d))
+                return element.from_memory(_get(f, element.memory_type(d), pixel, mask), d)
+
+            best = window.best(read, type, index_type if places else None)
             if places:
-                top = f.add(y, f.mul(p_low, h["gap_h"]))
-                left = f.add(column, f.mul(q_low, h["gap_w"]))
-                carry.append((index_type, _number(f, top, left, h, index_type)))
-            with f.loop(p_low, p_high, carry=carry) as P:
-                down = f.add(y, f.mul(P.i, h["gap_h"]))
-                line = f.gep(source, f.add(f.mul(down, h["x_h"]), C.i), memory(d))
-                inner = [(t, v) for (t, _), v in zip(carry, P.carry, strict=True)]
-                with f.loop(q_low, q_high, carry=inner) as Q:
-                    across = f.add(column, f.mul(Q.i, h["gap_w"]))
-                    pixel = f.gep(line, f.mul(across, h["x_w"]), memory(d))
-                    loaded = f.masked_load(element.memory_type(d), pixel, mask)
-                    v, best = element.from_memory(loaded, d), Q.carry[0]
-                    better = f.op("or", f.fcmp("ogt", v, best), f.fcmp("uno", v, v))
-                    Q.next[0] = f.select(better, v, best)
-                    if places:
-                        number = _number(f, down, across, h, index_type)
-                        Q.next[1] = f.select(better, number, Q.carry[1])
-                P.next = list(Q.carry)
-            if places:
-                result = f.cast("sext", P.carry[1], vector(lanes, "i64"))
+                result = f.cast("sext", best[1], vector(lanes, "i64"))
             else:
-                result = element.to_memory(P.carry[0], d)
-            f.masked_store(result, f.gep(to, C.i, out_memory), mask)
+                result = element.to_memory(best[0], d)
+            _put(f, result, f.gep(to, channel, out_memory), mask)
     f.ret()
 
 
-def _number(f: Function, row: Operand, column: Operand, h: dict[str, Value], type: str) -> Value:
-    """The flat index of a place in its plane, in every lane."""
-    flat = f.add(f.mul(row, h["width"]), column)
-    return f.splat(f.cast("trunc", f.typed(flat, "i64"), "i32"), type)
+def _emit_back(m: Module, d: D.dtype) -> None:
+    f = m.kernel("back")
+    (out, g, x), _, h, _ = open_block(f, 2, _HEAD)
+    lanes = native.host().lanes(4 if register(d) == "float" else 8)
+    element = Element(f, lanes)
+    type, index_type = vector(lanes, register(d)), vector(lanes, "i32")
+    held, nothing = element.memory_type(d), zero(type)
+
+    def read(pointer: Value, stride: Value, mask: Value | None, last: Operand) -> Value:
+        """Neighbouring channels, adjacent or not."""
+        with f.if_else(f.icmp("eq", stride, 1)) as way:
+            near = _get(f, held, pointer, mask)
+            way.otherwise()
+            far = gather(f, held, pointer, 0, stride, None if mask is None else last)
+        return element.from_memory(way.merge(held, near, far), d)
+
+    apart = f.icmp("sge", h["step_h"], f.add(f.mul(f.sub(h["kernel_h"], 1), h["gap_h"]), 1))
+    groups = f.select(apart, h["out_h"], const("i64", 1))  # rows of windows that share no element
+    per = f.div(h["out_h"], groups)
+    room = f.select(apart, h["channels"], const("i64", _BLOCK))
+    blocks = f.div(f.add(h["channels"], f.sub(room, 1)), room)
+    low, high = f.split(f.mul(f.mul(h["images"], groups), blocks))
+    with f.loop(low, high) as U:
+        line, channel = f.div(U.i, blocks), f.mul(f.rem(U.i, blocks), room)
+        image, group = f.div(line, groups), f.rem(line, groups)
+        count = f.min(f.sub(h["channels"], channel), room)
+        first, after = f.mul(group, per), f.mul(f.add(group, 1), per)
+        target = f.gep(out, f.add(f.mul(image, h["out_n"]), channel), memory(d))
+        at = f.add(f.mul(image, h["x_n"]), f.mul(channel, h["x_c"]))
+        source = f.gep(x, at, memory(d))
+        at = f.add(f.mul(image, h["at_n"]), f.mul(channel, h["at_c"]))
+        slopes = f.gep(g, at, memory(d))
+        begin = f.max(f.sub(f.mul(first, h["step_h"]), h["pad_h"]), 0)
+        end = f.min(f.sub(f.mul(after, h["step_h"]), h["pad_h"]), h["height"])
+        begin = f.select(f.icmp("eq", first, 0), const("i64", 0), begin)
+        end = f.select(f.icmp("eq", after, h["out_h"]), h["height"], end)
+        end = f.select(f.icmp("ne", h["exact"], 0), begin, end)
+        with f.loop(begin, end) as Y, f.loop(0, h["width"]) as X:
+            at = f.add(f.mul(Y.i, h["out_h_step"]), f.mul(X.i, h["out_w_step"]))
+            to = f.gep(target, at, memory(d))
+            for start, mask in _channels(f, count, lanes):
+                _put(f, zero(held), f.gep(to, start, memory(d)), mask)
+        with f.loop(first, after) as Y, f.loop(0, h["out_w"]) as X:
+            window = _Window(f, h, Y.i, X.i)
+            for start, mask in _channels(f, count, lanes):
+                last = f.sub(f.sub(count, start), 1)
+                far = f.mul(start, h["x_c"])
+
+                def tap(at: Operand, far: Operand = far, mask: Value | None = mask,
+                        last: Operand = last) -> Value:  # fmt: skip
+                    return read(f.gep(source, f.add(at, far), memory(d)), h["x_c"], mask, last)
+
+                _, where = window.best(tap, type, index_type)
+                at = f.add(f.mul(Y.i, h["at_h"]), f.mul(X.i, h["at_w"]))
+                at = f.add(at, f.mul(start, h["at_c"]))
+                slope = read(f.gep(slopes, at, memory(d)), h["at_c"], mask, last)
+                with f.loop(*window.rows) as P, f.loop(*window.columns) as Q:
+                    pixel = window.place(P.i, Q.i)
+                    mine = f.icmp("eq", where, window.number(pixel, index_type))
+                    at = f.add(f.mul(pixel[0], h["out_h_step"]), f.mul(pixel[1], h["out_w_step"]))
+                    to = f.gep(target, f.add(at, start), memory(d))
+                    old = element.from_memory(_get(f, held, to, mask), d)
+                    old = f.select(f.icmp("ne", h["exact"], 0), nothing, old)
+                    total = f.op("fadd", old, f.select(mine, slope, nothing))
+                    _put(f, element.to_memory(total, d), to, mask)
+    f.ret()
 
 
 def _emit_put(m: Module, d: D.dtype) -> None:
