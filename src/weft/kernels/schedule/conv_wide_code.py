@@ -14,7 +14,7 @@ from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import load_step, transpose
-from weft.kernels.schedule.gemm_code import MAX_INPUTS
+from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
@@ -128,52 +128,75 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     place = f.add(f.mul(C.i, part["part_taps"]), T.i)
                     f.store(f.typed(f.add(C.i, tap), "i64"), f.gep(offsets, place, "i64"))
                 _fill_rows(f, h, part, rows, images, grid_h)
+                planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
+                # whether the unit's results follow on one another
+                line = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
+                whole = f.icmp("eq", h["out_n"], f.mul(grid_h, part["out_h"]))
+                whole = f.op("or", whole, f.icmp("eq", images, 1))
+                linear = f.op("and", f.op("and", line, whole), f.icmp("eq", planes, "false"))
                 with f.loop(begin, end) as I:
                     column = f.mul(f.sub(I.i, part["first_item"]), tile.columns)
                     columns = f.min(f.sub(h["columns"], column), tile.columns)
                     b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                     b = f.gep(scratch, f.add(b, f.mul(column, part["k"])), el)
+                    out_column = f.add(f.mul(group, h["columns"]), column)
+                    to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
+                    to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
+                    start = f.gep(out, to, memory(d))
+                    shift = f.gep(bias, out_column, memory(d)) if biased else bias
+
+                    def ending(
+                        at: Operand, count: Operand, place: Value, to: Operand,
+                        column: Operand = out_column, columns: Operand = columns,
+                        shift: Value = shift, out_w: Operand = part["out_w"],
+                    ) -> None:  # fmt: skip
+                        """`count` pixels from `at` on, whose sums lie in `place`."""
+                        with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
+                            f.call_at(
+                                epilogue, f.arg("args"), epilogue_ints, place, tile.columns, at,
+                                count, column, columns,
+                            )  # fmt: skip
+                            way.otherwise()
+                            f.call("rows", "void", to, place, shift, count, columns, out_w)
+
                     # a sum without terms still runs once, and gives zeros
                     with f.loop(0, f.max(part["k"], 1), KC) as K:
                         kc = f.min(f.sub(part["k"], K.i), KC)
-                        f.call(
-                            "tiles", "void", slab, rows, pixels, f.gep(offsets, K.i, "i64"), kc,
-                            f.gep(b, f.mul(K.i, tile.columns), el), c, columns,
-                            f.cast("zext", f.icmp("eq", K.i, 0), "i64"),
-                        )  # fmt: skip
-                    column = f.add(f.mul(group, h["columns"]), column)
-                    to = f.add(f.mul(image, h["out_n"]), f.mul(column, h["out_c"]))
-                    to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
-                    start = f.gep(out, to, memory(d))
-                    shift = f.gep(bias, column, memory(d)) if biased else bias
-                    kind = f.select(
-                        f.icmp("eq", h["out_c"], 1), f.typed(1, "i64"), f.typed(2, "i64")
-                    )
-                    kind = f.select(f.icmp("ne", h["epilogue"], 0), f.typed(0, "i64"), kind)
-                    for case in f.switch(kind, (0, 1), 2):
-                        if case == 0:  # one part, whose rows of pixels follow on one another
-                            with f.loop(0, images) as N:
+                        ends = f.icmp("sge", f.add(K.i, KC), part["k"])
+                        ends = f.op("and", ends, linear)
+                        # each tile goes out when it is done; its lines are asked for before
+                        some = f.select(ends, f.typed(tile.rows, "i64"), pixels)
+                        with f.loop(0, pixels, some) as I:
+                            count = f.min(f.sub(pixels, I.i), some)
+                            place = f.gep(c, f.mul(I.i, tile.columns), el)
+                            to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
+                            with f.iff(ends), f.loop(0, count) as L:
+                                line = f.gep(to, f.mul(L.i, part["out_w"]), memory(d))
+                                for byte in range(0, tile.columns * tile.itemsize, 64):
+                                    touch(f, f.gep(line, byte), level=2, write=True)
+                            f.call(
+                                "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
+                                f.gep(offsets, K.i, "i64"), kc,
+                                f.gep(b, f.mul(K.i, tile.columns), el), place, columns,
+                                f.cast("zext", f.icmp("eq", K.i, 0), "i64"),
+                            )  # fmt: skip
+                            with f.iff(ends):
+                                first = f.add(f.mul(image, h["area_out"]), f.mul(y, part["grid_w"]))
+                                ending(f.add(first, I.i), count, place, to)
+                    kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
+                    kind = f.select(planes, f.typed(2, "i64"), kind)
+                    for case in f.switch(kind, (1, 2), 0):
+                        if case == 1:
+                            with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+                                to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+                                at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
+                                place = f.gep(c, f.mul(at, tile.columns), el)
                                 first = f.mul(f.add(image, N.i), h["area_out"])
-                                first = f.add(first, f.mul(y, part["grid_w"]))
-                                count = f.mul(grid_h, part["grid_w"])
-                                at = f.gep(c, f.mul(f.mul(N.i, count), tile.columns), el)
-                                f.call_at(
-                                    epilogue, f.arg("args"), epilogue_ints, at, tile.columns,
-                                    first, count, column, columns,
-                                )  # fmt: skip
-                            continue
-                        if case == 2:
+                                first = f.add(first, f.mul(f.add(y, Y.i), part["grid_w"]))
+                                ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
+                        elif case == 2:
                             _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
                                           columns)  # fmt: skip
-                            continue
-                        with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
-                            to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-                            at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
-                            f.call(
-                                "rows", "void", f.gep(start, to, memory(d)),
-                                f.gep(c, f.mul(at, tile.columns), el), shift, part["grid_w"],
-                                columns, part["out_w"],
-                            )  # fmt: skip
     f.ret()
 
 
@@ -393,14 +416,24 @@ def _emit_rows(m: Module, tile: Tile, d: dtype) -> None:
     f = m.function("rows", [*pointers, *names], internal=True)
     out, c, bias, count, columns, out_w = (f.arg(n) for _, n in [*pointers, *names])
     el, lanes, wide = tile.element, tile.lanes, Element(f, tile.lanes)
-    with f.loop(0, columns, lanes) as J:
-        mask = f.lane_mask(f.sub(columns, J.i), lanes)
-        shift = _bias(f, tile, d, f.gep(bias, J.i, memory(d)), bias, mask)
-        with f.loop(0, count) as P:
-            v = f.load(tile.type, f.gep(f.gep(c, f.mul(P.i, tile.columns), el), J.i, el))
-            v = wide.to_memory(wide.rounded(f.op("fadd", v, shift), d), d)
-            at = f.gep(out, f.add(f.mul(P.i, out_w), J.i), memory(d))
-            f.masked_store(v, at, mask)
+    places = range(0, tile.columns, lanes)
+    masks = [f.lane_mask(f.sub(columns, j), lanes) for j in places]
+    shifts = [
+        _bias(f, tile, d, f.gep(bias, j, memory(d)), bias, mask)
+        for j, mask in zip(places, masks, strict=True)
+    ]
+    with f.if_else(f.icmp("eq", columns, tile.columns)) as way:
+        for whole in (True, False):
+            with f.loop(0, count) as P:
+                row = f.gep(c, f.mul(P.i, tile.columns), el)
+                to = f.gep(out, f.mul(P.i, out_w), memory(d))
+                for j, mask, shift in zip(places, masks, shifts, strict=True):
+                    v = f.op("fadd", f.load(tile.type, f.gep(row, j, el)), shift)
+                    v = wide.to_memory(wide.rounded(v, d), d)
+                    at = f.gep(to, j, memory(d))
+                    f.store(v, at) if whole else f.masked_store(v, at, mask)
+            if whole:
+                way.otherwise()
     f.ret()
 
 

@@ -86,7 +86,7 @@ def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) ->
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 
-def _touch(f: Function, place: Value, *, level: int = 1, write: bool = False) -> None:
+def touch(f: Function, place: Value, *, level: int = 1, write: bool = False) -> None:
     """Bring a cache line to the first or second cache before it is wanted."""
     how = (str(int(write)), str(4 - level), "1")
     f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in how))
@@ -130,7 +130,7 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     line = max(1, 64 // BYTES[element])
     for pointer_ in c_row:
         for at in range(0, vectors * lanes, line):
-            _touch(f, f.gep(pointer_, at, element), write=True)
+            touch(f, f.gep(pointer_, at, element), write=True)
 
     def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
@@ -147,11 +147,11 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
         with f.loop(start, stop, count, carry) as L:
             a, b, soon, *sums = L.carry
             if count > 1:
-                _touch(f, soon, level=2)
+                touch(f, soon, level=2)
             for u in range(count):
                 a_at = f.gep(a, f.mul(a_step, u), element)
                 if not a_unit and count > 1:
-                    _touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element))
+                    touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element))
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
             a_next = f.gep(a, f.mul(a_step, count), element)
             soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
