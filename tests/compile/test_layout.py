@@ -55,6 +55,8 @@ NETS = {
     "relu": lambda: Net(F.relu),
     "batch_norm": lambda: Net(nn.Sequential(nn.BatchNorm2d(24), nn.ReLU())),
     "branches": Branches,
+    "average": lambda: Net(F.relu, lambda x: F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1)),
+    "averages": lambda: Net(lambda x: F.relu(F.adaptive_avg_pool2d(x, (5, 4)))),
     "softmax": lambda: Net(lambda x: F.softmax(x, 1), lambda x: F.log_softmax(x, 1)),
     "cat": lambda: Net(lambda x: weft.cat([x[:, :12], F.relu(x[:, 12:])], 1)),
     "slices": lambda: Net(lambda x: x, lambda x: x[:, ::2, 1:, :-1] * 2),

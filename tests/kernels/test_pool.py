@@ -272,6 +272,13 @@ def test_channels_last_gives_the_same_bits(window, dtype):
                 wide[:] = 77
                 assert native.launch(plan(of(wide), [of(a) for a in ins]), wide, ins) == 0
                 same(y, wide)
+        for grid in ((1, 1), (4, 5)):
+            averages = [np.full((3, channels, *grid), 77, dtype) for _ in range(2)]
+            averages[1] = channels_last(averages[1])
+            for y, image in zip(averages, (x, channels_last(x))):
+                plan = pool.plan_adaptive_avg_pool2d(Layout.of(image), Layout.of(y))
+                assert native.launch(plan, y, (image,)) == 0
+            same(*averages)
     if x.itemsize > 2:
         bad = channels_last(places)
         bad[0, 0, 0, 0] = 11 * 13

@@ -319,6 +319,8 @@ class AdaptiveAvgPool2d(AdaptivePool):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_adaptive_avg_pool2d(ins[0], out)
 
+    takes_channels_last = keeps_channels_last = is_wide
+
     def oracle(self, x: np.ndarray) -> np.ndarray:
         y = np.empty((*x.shape[:2], *self.size), x.dtype)
         for i, j, part, _ in _parts(x, self.size):

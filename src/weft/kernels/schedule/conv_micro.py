@@ -8,11 +8,13 @@ that is not the first is added to what C holds.
 
 from dataclasses import replace
 
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Module, Operand, Value, zero
 from weft.runtime import native
 
 _UNROLL = 2
+_AHEAD = 16  # k at which B is prefetched: the hardware stops at the end of each page
 _ARGS = [
     ("ptr noalias readonly", "a"),
     ("ptr noalias readonly", "rows"),
@@ -81,6 +83,11 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int) -> None:
     def steps(low: Operand, high: Operand, unroll: int, state: list[Value]) -> list[Value]:
         with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
             panel, *sums = L.carry
+            # at the start: in the middle the order of loads that it fixes would spill the sums
+            if unroll == _UNROLL and height == tile.rows:
+                for line in range(0, unroll * vectors * tile.align, 64):
+                    place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
+                    touch(f, place)
             for u in range(unroll):
                 at = f.load("i64", f.gep(f.gep(offsets, L.i, "i64"), u, "i64"))
                 right = [

@@ -24,7 +24,13 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.pool_wide import lies_wide, plan_wide_back, plan_wide_max, plan_wide_put
+from weft.kernels.schedule.pool_wide import (
+    lies_wide,
+    plan_wide_average,
+    plan_wide_back,
+    plan_wide_max,
+    plan_wide_put,
+)
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
@@ -87,6 +93,9 @@ def plan_avg_pool2d(
 
 def plan_adaptive_avg_pool2d(x: Layout, out: Layout) -> Launch:
     """out = the average of each adaptive window; ins = (x,)."""
+    if out.size and x.size and x.shape[1] > 1 and x.strides[1] == out.strides[1] == 1:
+        _check("adaptive_avg_pool2d", x, out, "adaptive_avg")
+        return plan_wide_average(x, out)
     return _plan_planes("adaptive_avg_pool2d", "adaptive_avg", x, x, out, None, _plane(out))
 
 
@@ -158,7 +167,7 @@ def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
     want = D.int64.np if kernel.endswith("argmax") else read.dtype
     if D.from_np(read.dtype) not in D.FLOATS or out.dtype != want:
         raise ValueError(f"{name}: does not take {read.dtype} to {out.dtype}")
-    wide = kernel in ("max", "argmax") and lies_wide(out, read)
+    wide = kernel in ("max", "argmax", "adaptive_avg") and lies_wide(out, read)
     if not (out.is_contiguous or wide or (kernel == "max_dx" and lies_wide(out))):
         raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")
 

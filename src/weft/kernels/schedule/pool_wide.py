@@ -1,9 +1,9 @@
-"""Maximum pools of images that lie channels last: a vector holds neighbouring channels.
+"""Pools of images that lie channels last: a vector holds neighbouring channels.
 
 The numbers are those of `pool`: a NaN wins, the last of several; of equal elements the first wins;
-gradients are added window after window. Here a window's taps outside the image are left out.
-Threads take rows of outputs; of a gradient whose rows of windows overlap, images and blocks of
-channels.
+an average adds rows, then columns; gradients are added window after window. Here a window's taps
+outside the image are left out. Threads take rows of outputs; of an average, or a gradient whose
+rows of windows overlap, images and blocks of channels.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 Pair = tuple[int, int]
-_BLOCK = 64  # channels of a gradient that a thread takes at once
+_BLOCK = 64  # channels of an average or a gradient that a thread takes at once
 _HEAD = (
     "images", "channels", "height", "width", "out_h", "out_w", "kernel_h", "kernel_w",
     "step_h", "step_w", "pad_h", "pad_w", "gap_h", "gap_w",
@@ -63,6 +63,16 @@ def plan_wide_back(
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
+def plan_wide_average(x: Layout, out: Layout) -> Launch:
+    """out = the average of each adaptive window."""
+    values = (
+        x.shape[0], *x.shape[1:], *out.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
+        *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
+    )  # fmt: skip
+    stage = Stage(_kernels(D.from_np(x.dtype).name)["average"], x.size >= PARALLEL_WORK)
+    return Launch((stage,), values, quick=x.size < QUICK_WORK)
+
+
 def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
     """out = zeros with g added at its flat places, in order; a place outside gives status 1."""
     values = (
@@ -76,7 +86,7 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
 
 @cache
 def _kernels(name: str) -> dict[str, int]:
-    return native.load(pool_wide_ir(name), ("max", "argmax", "back", "put"))
+    return native.load(pool_wide_ir(name), ("max", "argmax", "average", "back", "put"))
 
 
 def pool_wide_ir(name: str) -> str:
@@ -85,6 +95,7 @@ def pool_wide_ir(name: str) -> str:
     m = Module(native.host().vector_bits)
     _emit_max(m, d, places=False)
     _emit_max(m, d, places=True)
+    _emit_average(m, d)
     _emit_back(m, d)
     _emit_put(m, d)
     return m.text()
@@ -252,6 +263,44 @@ def _emit_back(m: Module, d: D.dtype) -> None:
                     old = f.select(f.icmp("ne", h["exact"], 0), nothing, old)
                     total = f.op("fadd", old, f.select(mine, slope, nothing))
                     _put(f, element.to_memory(total, d), to, mask)
+    f.ret()
+
+
+def _emit_average(m: Module, d: D.dtype) -> None:
+    f = m.kernel("average")
+    (out, x), _, h, _ = open_block(f, 1, _HEAD)
+    lanes = native.host().lanes(4 if register(d) == "float" else 8)
+    element, type = Element(f, lanes), vector(lanes, register(d))
+
+    def span(i: Operand, size: Operand, grid: Operand) -> tuple[Value, Value]:
+        end = f.div(f.add(f.mul(f.add(i, 1), size), f.sub(grid, 1)), grid)
+        return f.typed(f.div(f.mul(i, size), grid), "i64"), f.typed(end, "i64")
+
+    blocks = f.div(f.add(h["channels"], _BLOCK - 1), _BLOCK)
+    low, high = f.split(f.mul(h["images"], blocks))
+    with f.loop(low, high) as U, f.loop(0, h["out_h"]) as Y, f.loop(0, h["out_w"]) as X:
+        image, channel = f.div(U.i, blocks), f.mul(f.rem(U.i, blocks), _BLOCK)
+        count = f.min(f.sub(h["channels"], channel), _BLOCK)
+        source = f.gep(x, f.add(f.mul(image, h["x_n"]), channel), memory(d))
+        at = f.add(f.mul(image, h["out_n"]), f.mul(Y.i, h["out_h_step"]))
+        at = f.add(f.add(at, f.mul(X.i, h["out_w_step"])), channel)
+        to = f.gep(out, at, memory(d))
+        top, bottom = span(Y.i, h["height"], h["out_h"])
+        left, right = span(X.i, h["width"], h["out_w"])
+        with f.loop(0, count, lanes) as C:
+            mask = f.lane_mask(f.sub(count, C.i), lanes)
+            with f.loop(top, bottom, carry=[(type, zero(type))]) as R:
+                line = f.gep(source, f.add(f.mul(R.i, h["x_h"]), C.i), memory(d))
+                with f.loop(left, right, carry=[(type, R.carry[0])]) as Q:
+                    pixel = f.gep(line, f.mul(Q.i, h["x_w"]), memory(d))
+                    v = element.from_memory(f.masked_load(element.memory_type(d), pixel, mask), d)
+                    Q.next[0] = f.op("fadd", Q.carry[0], v)
+                R.next = list(Q.carry)
+            result = R.carry[0]
+            for n in (f.sub(bottom, top), f.sub(right, left)):  # as torch: / rows / columns
+                result = f.op("fdiv", result, f.splat(f.cast("sitofp", n, register(d)), type))
+            result = element.to_memory(element.rounded(result, d), d)
+            f.masked_store(result, f.gep(to, C.i, memory(d)), mask)
     f.ret()
 
 
