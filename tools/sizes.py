@@ -16,7 +16,7 @@ NEEDS_A_REASON = 600
 LIMIT = 1000
 BUDGETS = {
     "core": 4300,  # from 2,400: two IRs with text, verifier, interpreter; ONNX rules; overrides
-    "runtime": 4100,  # from 1,500: torch's draws bit by bit; a pool and builtins in LLVM IR
+    "runtime": 4700,  # from 1,500: torch's draws bit by bit; a pool and builtins in LLVM IR
     "kernels": 11500,  # from 4,000: convolutions in two layouts, attention, bf16, int8, epilogues
     "ops": 21500,  # from 4,500: 679 of torch's operators, complex too, with its words
     "tensor": 620,

@@ -601,7 +601,7 @@ _TYPE_NAMES = {
 }  # fmt: skip
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
-dispatch.install(Tensor)
+dispatch.install(Tensor, Parameter)
 operators.install(Tensor, Parameter)
 overrides.plain.update((Tensor, dt.dtype, device, Size, np.ndarray))
 # these give what is stored: a subclass gets it as it is

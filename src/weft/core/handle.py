@@ -54,6 +54,9 @@ class Storage:
         views = self.views
         if views is None:
             views = self.views = []
+        elif views and views[-1]() is None:  # the last one is dead, as in a loop
+            views[-1] = ref(y)
+            return
         elif len(views) >= self.room:
             views[:] = [r for r in views if r() is not None]
             self.room = max(8, 2 * len(views))
@@ -112,11 +115,16 @@ def storage_of(t: Handle) -> Storage:
     return st
 
 
-_sequence = itertools.count(1)
+sequence = itertools.count(1)
 
 
 class TapeNode:
     """One differentiable call: the op, where its operands came from, and what vjp needs."""
+
+    # Fixed places, which native code fills (runtime/layout_code.py).
+    __slots__ = (
+        "__weakref__", "edges", "hooks", "line", "op", "post", "result", "saved", "seq", "versions",
+    )  # fmt: skip
 
     watch: ClassVar[Any] = None  # sees each new node in anomaly mode and under saved-tensor hooks
 
@@ -126,9 +134,9 @@ class TapeNode:
     versions: tuple  # of the kept handles' storages, at the time of the call
     result: Any  # alias of the result where vjp reads it, else Meta
     seq: int
-    hooks: dict | None = None  # of the result's gradient, by id; id -1 (retain_grad) comes last
-    post: dict | None = None  # of the node: hook(grads of operands, grads of results)
-    line: Any = None
+    hooks: dict | None  # of the result's gradient, by id; id -1 (retain_grad) comes last
+    post: dict | None  # of the node: hook(grads of operands, grads of results)
+    line: Any
 
     def __init__(self, op: Op, edges: tuple, saved: tuple, versions: tuple, result: Any) -> None:
         self.op = op
@@ -136,7 +144,8 @@ class TapeNode:
         self.saved = saved
         self.versions = versions
         self.result = result
-        self.seq = next(_sequence)
+        self.seq = next(sequence)
+        self.hooks = self.post = self.line = None
         if TapeNode.watch is not None:
             TapeNode.watch(self)
 

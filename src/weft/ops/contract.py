@@ -16,7 +16,7 @@ from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.creation import zeros
-from weft.ops.dispatch import apply, apply_to_one, dtype_of, known, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
 from weft.ops.reduce import Sum, sum_to
@@ -145,7 +145,7 @@ class Linear(Product):
 
     def vjp(self, g: Any, y: Any, x: Any, w: Any, *bias: Any) -> tuple:
         dx, dw = lambda: apply(_MATMUL, g, w), lambda: apply(_MATMUL, apply(_TURN, g), x)
-        return (dx, dw, lambda: apply_to_one(_ROWS, g)) if bias else (dx, dw)
+        return (dx, dw, lambda: apply(_ROWS, g)) if bias else (dx, dw)
 
     def vmap(self, size: int, dims: tuple, x: Any, w: Any, *bias: Any) -> tuple[Any, int]:
         if all(d is None for d in dims[1:]):  # one weight for all: one tall product
@@ -211,15 +211,15 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     """
     if state.autocast is not None:
         input, other = lowered(input, other)
+    elif out is None and (y := _MATMUL.quick(input, other)) is not None:
+        return y  # as the layouts of its operands, matrices, were met before
     a, b = shape_of(input), shape_of(other)
     if not a or not b:
         raise RuntimeError(
             f"both arguments to matmul need to be at least 1D, but they are {len(a)}D and {len(b)}D"
         )
     if len(a) == len(b) == 2:
-        y = known(_MATMUL, input, other)
-        if y is None:
-            y = apply(_MATMUL, input, other)
+        y = apply(_MATMUL, input, other)
     elif len(a) == 1 and len(b) == 1:
         if a != b:
             raise RuntimeError(
@@ -358,9 +358,9 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
     elif bias is None:
-        if (y := known(_LINEAR, input, weight)) is not None:
+        if (y := _LINEAR.quick(input, weight)) is not None:
             return y
-    elif (y := known(_LINEAR, input, weight, bias)) is not None:
+    elif (y := _LINEAR.quick(input, weight, bias)) is not None:
         return y
     x, w = shape_of(input), shape_of(weight)
     if not x or x[-1] != w[-1]:

@@ -34,10 +34,11 @@ _launches: dict[tuple, tuple] = {}
 _LAUNCH_CAP = 50_000
 
 
-def install(tensor_class: type[Handle]) -> None:
+def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
     """tensor.py names the class of results (ops may not import it: the import law)."""
     global _tensor_class
     _tensor_class = tensor_class
+    native.install(tensor_class, parameter)
 
 
 def wrap(a: np.ndarray) -> Any:
@@ -52,18 +53,13 @@ def apply(op: Op, *args: Any) -> Any:
     recorder = state.recorder
     if recorder is not None:
         y = recorder.apply(op, args)
+    elif (y := op.quick(*args)) is not None:
+        return y
     elif op.is_view:
         y = _view(op, args[0])
     else:
         y = _new(_tensor_class)
-        call, r = op.call, None
-        if call is not None and len(args) == 2:  # written out: most ops have two operands
-            a, b = args
-            if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
-                r = call(a._a, b._a)
-        if r is not None:
-            y._a = r
-        elif op.host is None and op.plan is not None:
+        if op.host is None and op.plan is not None:
             y._a = _run_native(op, args)
         else:
             y._a = execute(op, args)
@@ -72,72 +68,6 @@ def apply(op: Op, *args: Any) -> Any:
             if state.grad and op.nondiff is None:
                 record(op, args, y)
             break
-    return y
-
-
-def known(op: Op, *args: Any) -> Any:
-    """`apply` of an op that is no view to tensors alike to some that it often met, else None.
-
-    Such operands need no checks, so a function may ask first; anything may be given.
-    """
-    call = op.call
-    if call is None or state.recorder is not None:
-        return None
-    try:
-        if len(args) == 2:
-            a, b = args
-            r = call(a._a, b._a)
-        else:
-            r = call(*[a._a for a in args])
-    except AttributeError:  # no tensor
-        return None
-    if r is None:
-        return None
-    y = _new(_tensor_class)
-    y._a = r
-    for x in args:
-        if x._rg:
-            if state.grad and op.nondiff is None:
-                if len(args) == 2 and r.dtype.kind == "f":
-                    record_two(op, *args, y)
-                else:
-                    record(op, args, y)
-            break
-    return y
-
-
-def apply_to_one(op: Op, x: Any) -> Any:
-    """`apply` of an op that is no view to one tensor."""
-    if state.recorder is not None or op.plan is None:
-        return apply(op, x)
-    a = x._a
-    call = op.call
-    if call is None or (r := call(a)) is None:
-        if op.host is not None:
-            return apply(op, x)
-        r = _run_native(op, (x,))
-    y = _new(_tensor_class)
-    y._a = r
-    if x._rg and state.grad and op.nondiff is None:
-        if op.saved_for is not None or y._a.dtype.kind not in "fV":
-            record(op, (x,), y)
-            return y
-        kept = op.saved_args
-        versions: tuple = ()
-        saved = x
-        if kept is None or 0 in kept:
-            st = x._st
-            versions = (0 if st is None else st.version,)
-        else:
-            saved = Meta(a.shape, a.dtype)
-        result = None
-        if op.saves_result:
-            result = _new(_tensor_class)  # as `alias` makes it
-            result._a = y._a
-            y._st = result._st = Storage()
-            versions = (*versions, 0)
-        y._fn = TapeNode(op, (x._fn or x,), (saved,), versions, result)
-        y._rg = True
     return y
 
 
@@ -554,6 +484,14 @@ def _floats(arrays: list) -> bool:
     return all(a.__class__ is np.ndarray and a.dtype.kind == "f" for a in arrays)
 
 
+def learn(op: Op, *args: Any) -> bool:
+    """Whether `op.quick` knows tensors like these from now on."""
+    if op.plan is None or not _worth_remembering(op, [a._a for a in args]):
+        return False
+    _run_native(op, args)
+    return True
+
+
 def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:
     """Let the op's native form know these layouts: they came, and may come again."""
     calls = _calls_of(op)
@@ -577,10 +515,12 @@ def _calls_of(op: Op) -> native.LayoutCalls | None:
     """The op's native form, made if need be; None where it knows enough layouts, or cannot be."""
     calls = op._calls
     if calls is None:
-        calls = native.layout_calls()
+        own = not (op.is_view and op.saves_result)
+        bits = [sum(keep << i for i, keep in enumerate(kept)) for kept in kept_of(op)]
+        calls = native.layout_calls(op, bits) if own else native.layout_calls()
         if calls is None:
             return None
-        vars(op).update(_calls=calls, call=calls.call)
+        vars(op).update(_calls=calls, call=calls.call, quick=calls.quick)
     return calls if len(calls) < _MOST_LAYOUTS else None
 
 

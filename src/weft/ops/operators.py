@@ -54,16 +54,21 @@ def binary(
     light = tracked and not op.saves_result and not any(map(any, keeps))
     asarray, ndarray, reset, hush, new = np.asarray, np.ndarray, errors.reset, errors.set, _new
     quick: Any = None  # the native form, where there is one and after some calls
-    calls = 0
+    calls = served = 0
 
     def operator(self: Any, other: Any) -> Any:
-        nonlocal calls, quick
+        nonlocal calls, quick, served
+        if (y := op.quick(self, other)) is not None:
+            return y
         if other.__class__ in classes:
             if state.recorder is None:
                 a = self._a
                 b = other._a
                 d = a.dtype
                 if quick is not None and (r := quick(a, b)) is not None:
+                    served += 1
+                    if served > _CALLS and dispatch.learn(op, self, other):
+                        served = 0
                     y = new(_result_class)
                     y._a = r
                 elif d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:

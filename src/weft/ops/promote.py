@@ -11,7 +11,7 @@ from weft.core.handle import Handle
 from weft.core.op import Op
 from weft.ops.cast import cast
 from weft.ops.creation import Full
-from weft.ops.dispatch import NUMBERS, apply, apply_to_one, dtype_of
+from weft.ops.dispatch import NUMBERS, apply, dtype_of
 
 HALVES = (dt.float16, dt.bfloat16)
 
@@ -128,4 +128,4 @@ def unary(op: Op, x: Any, name: str, *, floating: bool = True) -> Any:
     plain = x._ghost is None and x._a.dtype.kind == "f"  # the short way to ask for the category
     if floating and not plain and dtype_of(x).category < dt.FLOAT:
         x = cast(x, dt.get_default_dtype())
-    return apply_to_one(op, x)
+    return apply(op, x)

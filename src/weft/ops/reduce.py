@@ -15,7 +15,7 @@ from weft.core.types import numel, wrap_dim, wrap_dims
 from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import Reduce, in_parts
 from weft.ops.promote import need_real
@@ -234,9 +234,12 @@ def sum(
     if dtype is not None:
         input = cast(input, dtype)
     elif out is None and (dim is None or dim.__class__ is int):
-        op = _SUMS.get((len(shape_of(input)), dim, keepdim))
-        if op is not None and input._ghost is None and input._a.dtype.kind == "f":
-            return apply_to_one(op, input)
+        try:
+            op = _SUMS.get((input._a.ndim, dim, keepdim)) if input._ghost is None else None
+        except AttributeError:  # no tensor: is told below
+            op = None
+        if op is not None and (y := op.quick(input)) is not None:
+            return y
     if dtype is None and dtype_of(input) is dt.bool:
         input = cast(input, dt.int64)
     n = len(shape_of(input))
@@ -246,7 +249,7 @@ def sum(
         op = Sum(wrap_dims(dim, n, "sum"), keepdim)
         if plain:
             _SUMS[n, dim, keepdim] = op
-    y = apply_to_one(op, input)
+    y = apply(op, input)
     if dtype is not None:
         y = cast(y, dtype)
     return y if out is None else out.copy_result(y)
@@ -265,7 +268,7 @@ def sum_to(x: Any, shape: Any) -> Any:
     dims = tuple(range(lead)) + tuple(
         lead + i for i, n in enumerate(shape) if n == 1 and have[lead + i] != 1
     )
-    y = apply_to_one(Sum(dims, False), x) if dims else x
+    y = apply(Sum(dims, False), x) if dims else x
     return y if shape_of(y) == shape else reshape(y, shape)  # no view where none is needed
 
 

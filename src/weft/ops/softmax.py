@@ -16,7 +16,7 @@ from weft.kernels.layout import Layout
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import arange
-from weft.ops.dispatch import apply, apply_to_one, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.reduce import AMax, Sum, argmax
 from weft.ops.unary import exp, log
 from weft.runtime.native import Launch
@@ -170,14 +170,14 @@ def softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     IndexError: no such dim.  NotImplementedError: an integer dtype.
     """
     x, d = _along("softmax", input, dim, dtype)
-    y = apply_to_one(Softmax(d), x)
+    y = apply(Softmax(d), x)
     return y if out is None else out.copy_result(y)
 
 
 def log_softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     """y = x - log(sum exp(x)) along dim; any shape; `dtype`: cast to it first."""
     x, d = _along("log_softmax", input, dim, dtype)
-    y = apply_to_one(LogSoftmax(d), x)
+    y = apply(LogSoftmax(d), x)
     return y if out is None else out.copy_result(y)
 
 

@@ -11,7 +11,7 @@ from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
 from weft.core.types import Type
-from weft.ops.dispatch import apply, apply_to_one, dtype_of
+from weft.ops.dispatch import apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
 
@@ -436,8 +436,10 @@ def sigmoid(input: Any, *, out: Any = None) -> Any:
 
 def relu(input: Any, *, out: Any = None) -> Any:
     """y = max(x, 0); elementwise."""
+    if out is None and (y := _RELU.quick(input)) is not None:
+        return y
     plain = isinstance(input, Handle)
-    y = apply_to_one(_RELU, input) if plain else unary(_RELU, input, "relu", floating=False)
+    y = apply(_RELU, input) if plain else unary(_RELU, input, "relu", floating=False)
     return y if out is None else out.copy_result(y)
 
 

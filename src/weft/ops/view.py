@@ -18,7 +18,7 @@ from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import Bitcast
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, no_tensor, shape_of
 from weft.ops.kinds import View
 
 Dims = int | Sequence[int]
@@ -371,7 +371,10 @@ def permute(input: Any, *order: Any, dims: Any = None) -> Any:
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Dims dim0 and dim1 exchanged."""
-    n = len(shape_of(input))
+    try:
+        n = input._a.ndim if input._ghost is None else len(input._ghost.shape)
+    except AttributeError:
+        raise no_tensor(input) from None
     op = _SWAPS.get((n, dim0, dim1))
     if op is None:
         a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
@@ -381,6 +384,8 @@ def transpose(input: Any, dim0: int, dim1: int) -> Any:
         op = Permute(tuple(order))
         if dim0.__class__ is int and dim1.__class__ is int:
             _SWAPS[n, dim0, dim1] = op
+    elif (y := op.quick(input)) is not None:
+        return y
     return apply(op, input)
 
 

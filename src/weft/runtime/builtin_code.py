@@ -5,6 +5,8 @@ from its struct (`PyArrayObject.data`, the first field after the object header: 
 after checking the object's type.
 """
 
+from weft.runtime import ir_text
+
 EXPORTS = ("weft_builtin_launch", "weft_builtin_address", "weft_builtin_init")
 
 FUNCTIONS = (
@@ -20,18 +22,6 @@ _MESSAGES = {
 }
 
 _TEXT = """
-declare ptr @PyObject_GetAttr(ptr, ptr)
-declare ptr @PyLong_AsVoidPtr(ptr)
-declare ptr @PyLong_FromLongLong(i64)
-declare ptr @PyLong_FromVoidPtr(ptr)
-declare void @Py_DecRef(ptr)
-declare void @PyErr_SetString(ptr, ptr)
-declare ptr @PySequence_Tuple(ptr)
-declare i64 @PyTuple_Size(ptr)
-declare ptr @PyTuple_GetItem(ptr, i64)
-declare i32 @PyType_IsSubtype(ptr, ptr)
-declare ptr @PyEval_SaveThread()
-declare void @PyEval_RestoreThread(ptr)
 declare void @weft_run_block(ptr, ptr, i64)
 declare ptr @malloc(i64)
 declare void @free(ptr)
@@ -55,22 +45,20 @@ define void @weft_builtin_init(ptr %a, ptr %b, ptr %c, ptr %d, ptr %e) nounwind 
 ; the data pointer of an ndarray in `at`; 0 and a TypeError when it is none
 define internal i32 @data(ptr %object, ptr %at) nounwind {
 entry:
-  %type_at = getelementptr i8, ptr %object, i64 8
-  %type = load ptr, ptr %type_at
+  %type = get ptr %object 8
   %nd = load ptr, ptr @ndarray
   %same = icmp eq ptr %type, %nd
-  br i1 %same, label %good, label %check
+  if %same good check
 check:
   %sub = call i32 @PyType_IsSubtype(ptr %type, ptr %nd)
   %is = icmp ne i32 %sub, 0
-  br i1 %is, label %good, label %bad
+  if %is good bad
 bad:
   %error = load ptr, ptr @type_error
   call void @PyErr_SetString(ptr %error, ptr @expected)
   ret i32 0
 good:
-  %data_at = getelementptr i8, ptr %object, i64 16
-  %data = load ptr, ptr %data_at
+  %data = get ptr %object 16
   store ptr %data, ptr %at
   ret i32 1
 }
@@ -80,7 +68,7 @@ entry:
   %slot = alloca ptr
   %ok = call i32 @data(ptr %object, ptr %slot)
   %is = icmp ne i32 %ok, 0
-  br i1 %is, label %good, label %bad
+  if %is good bad
 bad:
   ret ptr null
 good:
@@ -93,45 +81,42 @@ define ptr @weft_builtin_launch(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
   %few = alloca [256 x i64], align 64
   %three = icmp eq i64 %n, 3
-  br i1 %three, label %begin, label %wrong
+  if %three begin wrong
 wrong:
   %error = load ptr, ptr @type_error
   call void @PyErr_SetString(ptr %error, ptr @usage)
   ret ptr null
 begin:
   %launch = load ptr, ptr %args
-  %out_at = getelementptr ptr, ptr %args, i64 1
-  %out = load ptr, ptr %out_at
-  %ins_at = getelementptr ptr, ptr %args, i64 2
-  %given = load ptr, ptr %ins_at
+  %out = item ptr %args 1
+  %given = item ptr %args 2
   %name = load ptr, ptr @plan_name
   %handle = call ptr @PyObject_GetAttr(ptr %launch, ptr %name)
   %no_handle = icmp eq ptr %handle, null
-  br i1 %no_handle, label %fail0, label %opened
+  if %no_handle fail0 opened
 fail0:
   ret ptr null
 opened:
   %plan = call ptr @PyLong_AsVoidPtr(ptr %handle)
   call void @Py_DecRef(ptr %handle)
   %no_plan = icmp eq ptr %plan, null
-  br i1 %no_plan, label %fail0, label %planned
+  if %no_plan fail0 planned
 planned:
   %ins = call ptr @PySequence_Tuple(ptr %given)
   %no_ins = icmp eq ptr %ins, null
-  br i1 %no_ins, label %fail0, label %sized
+  if %no_ins fail0 sized
 sized:
   %n_in = call i64 @PyTuple_Size(ptr %ins)
-  %n_at = getelementptr i64, ptr %plan, i64 1
-  %n_ints = load i64, ptr %n_at
+  %n_ints = item i64 %plan 1
   %sum = add i64 %n_in, %n_ints
   %words = add i64 %sum, 4
   %small = icmp ule i64 %words, 256
-  br i1 %small, label %fill, label %large
+  if %small fill large
 large:
   %bytes = shl i64 %words, 3
   %made = call ptr @malloc(i64 %bytes)
   %none = icmp eq ptr %made, null
-  br i1 %none, label %memory, label %fill
+  if %none memory fill
 memory:
   %merror = load ptr, ptr @memory_error
   call void @PyErr_SetString(ptr %merror, ptr @no_memory)
@@ -143,7 +128,7 @@ fill:
   %b2 = getelementptr i64, ptr %block, i64 2
   %out_ok = call i32 @data(ptr %out, ptr %b2)
   %out_is = icmp ne i32 %out_ok, 0
-  br i1 %out_is, label %next, label %fail
+  if %out_is next fail
 fail:
   call void @free(ptr %drop)
   call void @Py_DecRef(ptr %ins)
@@ -151,46 +136,43 @@ fail:
 next:
   %i = phi i64 [ 0, %fill ], [ %i1, %stored ]
   %more = icmp slt i64 %i, %n_in
-  br i1 %more, label %item, label %ints
+  if %more item ints
 item:
   %object = call ptr @PyTuple_GetItem(ptr %ins, i64 %i)
   %w = add i64 %i, 3
   %w_at = getelementptr i64, ptr %block, i64 %w
   %ok = call i32 @data(ptr %object, ptr %w_at)
   %is = icmp ne i32 %ok, 0
-  br i1 %is, label %stored, label %fail
+  if %is stored fail
 stored:
   %i1 = add i64 %i, 1
-  br label %next
+  goto next
 ints:
   %iw = add i64 %n_in, 4
   %i_at = getelementptr i64, ptr %block, i64 %iw
-  %values_at = getelementptr i64, ptr %plan, i64 4
-  %values = load ptr, ptr %values_at
+  %values = item ptr %plan 4
   %ib = shl i64 %n_ints, 3
   call void @llvm.memcpy.p0.p0.i64(ptr %i_at, ptr %values, i64 %ib, i1 false)
-  %quick_at = getelementptr i64, ptr %plan, i64 5
-  %quick = load i64, ptr %quick_at
+  %quick = item i64 %plan 5
   %holds = icmp ne i64 %quick, 0
-  br i1 %holds, label %held, label %released
+  if %holds held released
 held:
   call void @weft_run_block(ptr %plan, ptr %block, i64 %n_in)
-  br label %ran
+  goto ran
 released:
   %state = call ptr @PyEval_SaveThread()
   call void @weft_run_block(ptr %plan, ptr %block, i64 %n_in)
   call void @PyEval_RestoreThread(ptr %state)
-  br label %ran
+  goto ran
 ran:
   %status = load i64, ptr %block
   %zero = icmp eq i64 %status, 0
-  br i1 %zero, label %end, label %note
+  if %zero end note
 note:
-  %d_at = getelementptr i64, ptr %block, i64 1
-  %d = load i64, ptr %d_at
+  %d = item i64 %block 1
   %place = load ptr, ptr @detail
   store i64 %d, ptr %place
-  br label %end
+  goto end
 end:
   call void @free(ptr %drop)
   call void @Py_DecRef(ptr %ins)
@@ -202,4 +184,4 @@ end:
 _STRINGS = "\n".join(
     f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items()
 )
-TEXT = _TEXT.replace("MESSAGES", _STRINGS)
+TEXT = ir_text.declare(FUNCTIONS) + ir_text.expand(_TEXT.replace("MESSAGES", _STRINGS))

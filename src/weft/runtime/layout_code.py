@@ -1,6 +1,6 @@
 """LLVM IR of a Python builtin that runs an op on arrays of layouts met before.
 
-    call(array, ...) -> ndarray, or None: ask the planner
+    call(array, ...) -> ndarray, or None: the long way
 
 The dictionary of launches by shape, strides and dtype costs a microsecond a call in Python: tuples
 are made, hashed and compared, NumPy allocates, the launcher is called.  Here the layouts are
@@ -9,228 +9,237 @@ is made by `PyArray_NewFromDescr` and the launch runs at once.  A kernel that re
 None as well: the long way then finds it again and raises.  A view op has no plan: its result is
 made over the operand's memory, which it keeps alive by its `base`, as NumPy's views do.
 
-The builtin's `self` is an int, the address of a table of one word: the first entry, or 0.
+The builtin's `self` (tensor_code.py's as well) is an int, the address of a table, i64 words: 0 the
+first entry, 1 the op (0: none, tensors are left alone), 2 whether it has a gradient, 3 whether its
+result is kept, from 4 on the operands kept (bits), by which of three want a gradient (bits).
 Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
 dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
-7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0.
+7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0;
+10 a tuple of the operands' Metas; 11 its tape node: 0 none, 1 made here, 2 Python makes it.
+The entry found comes to the front.
 """
 
-EXPORTS = ("weft_layout_init", "weft_layout_call")
+from weft.runtime import ir_text, tensor_code
+
+EXPORTS = ("weft_layout_init", "weft_layout_call", "weft_tensor_call")
 FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyLong_AsVoidPtr", "PyObject_CallNoArgs", "PyEval_SaveThread",
-    "PyEval_RestoreThread",
+    "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyEval_RestoreThread", "PyEval_SaveThread",
+    "PyIter_Next", "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsVoidPtr",
+    "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
+    "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyTuple_GetItem", "PyTuple_New",
+    "PyTuple_SetItem", "PyWeakref_NewRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
+WORDS = (
+    "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
+    "storage", "node", "sequence", "zero", "true", "false", *tensor_code.ATTRIBUTES,
+    *tensor_code.SLOTS,
+)  # fmt: skip
 
-TEXT = """
-declare void @Py_IncRef(ptr)
-declare void @Py_DecRef(ptr)
-declare ptr @PyLong_AsVoidPtr(ptr)
-declare ptr @PyObject_CallNoArgs(ptr)
-declare ptr @PyEval_SaveThread()
-declare void @PyEval_RestoreThread(ptr)
+_TEXT = """
 declare void @weft_run_block(ptr, ptr, i64)
-declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-@ndarray = internal global ptr null
-@none = internal global ptr null
-@new = internal global ptr null
-@set_base = internal global ptr null
 
-define void @weft_layout_init(ptr %a, ptr %b, ptr %c, ptr %d) nounwind {
-  store ptr %a, ptr @ndarray
-  store ptr %b, ptr @none
-  store ptr %c, ptr @new
-  store ptr %d, ptr @set_base
-  ret void
+; the entry for these arrays, or null; their addresses go into the block
+define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
+entry:
+  %first = load ptr, ptr %table
+  goto try
+try:
+  %e = phi ptr [ %first, %entry ], [ %next, %differs ]
+  %before = phi ptr [ %table, %entry ], [ %e, %differs ]
+  %end = icmp eq ptr %e, null
+  if %end none count
+none:
+  ret ptr null
+count:
+  %n_in = item i64 %e 1
+  %as_many = icmp eq i64 %n_in, %n
+  %wanted = item ptr %e 6
+  if %as_many operands differs
+differs:
+  %next = load ptr, ptr %e
+  goto try
+operands:
+  %i = phi i64 [ 0, %count ], [ %i1, %fits ]
+  %w = phi ptr [ %wanted, %count ], [ %w_next, %fits ]
+  %i_more = icmp slt i64 %i, %n
+  if %i_more operand found
+operand:
+  %x = item ptr %arrays %i
+  %descr = get ptr %x 56
+  %descr_wanted = load ptr, ptr %w
+  %descr_fits = icmp eq ptr %descr, %descr_wanted
+  %rank32 = get i32 %x 24
+  %rank = sext i32 %rank32 to i64
+  %rank_wanted = item i64 %w 1
+  %rank_fits = icmp eq i64 %rank, %rank_wanted
+  %both = and i1 %descr_fits, %rank_fits
+  if %both layout differs
+layout:
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %dims_wanted = getelementptr i64, ptr %w, i64 2
+  %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
+  %w_next = getelementptr i64, ptr %strides_wanted, i64 %rank
+  goto axes
+axes:
+  %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
+  %k_more = icmp slt i64 %k, %rank
+  if %k_more axis fits
+axis:
+  %d = item i64 %dims %k
+  %dw = item i64 %dims_wanted %k
+  %s = item i64 %strides %k
+  %sw = item i64 %strides_wanted %k
+  %d_is = icmp eq i64 %d, %dw
+  %s_is = icmp eq i64 %s, %sw
+  %same = and i1 %d_is, %s_is
+  %k1 = add i64 %k, 1
+  if %same axes differs
+fits:
+  %data = get ptr %x 16
+  %word = add i64 %i, 3
+  put ptr %data %block [%word]
+  %i1 = add i64 %i, 1
+  goto operands
+found:
+  %in_front = icmp eq ptr %before, %table
+  if %in_front done move
+move:
+  %after = load ptr, ptr %e
+  store ptr %after, ptr %before
+  store ptr %first, ptr %e
+  store ptr %e, ptr %table
+  goto done
+done:
+  ret ptr %e
+}
+
+; the result; null with the block's status 0 and an exception, or with the status of bad data
+define internal ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block) nounwind {
+entry:
+  store i64 0, ptr %block
+  %type = word ndarray
+  %plan = item ptr %e 2
+  %descr = item ptr %e 3
+  %rank64 = item i64 %e 4
+  %rank = trunc i64 %rank64 to i32
+  %dims = item ptr %e 5
+  %new = word new
+  call void @Py_IncRef(ptr %descr)
+  %planned = icmp ne ptr %plan, null
+  if %planned result view
+view:
+  %viewed = load ptr, ptr %arrays
+  %data = get ptr %viewed 16
+  %flags = get i32 %viewed 64
+  %writeable = and i32 %flags, 1024
+  %strides = item ptr %e 7
+  %offset = item i64 %e 8
+  %begin = getelementptr i8, ptr %data, i64 %offset
+  %seen = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr %strides, ptr %begin,
+    i32 %writeable, ptr null)
+  %unseen = icmp eq ptr %seen, null
+  if %unseen error based
+based:
+  %set_base = word set_base
+  call void @Py_IncRef(ptr %viewed)
+  %refused = call i32 %set_base(ptr %seen, ptr %viewed)
+  %is_refused = icmp ne i32 %refused, 0
+  if %is_refused baseless shown
+baseless:
+  call void @Py_DecRef(ptr %seen)
+  goto error
+shown:
+  ret ptr %seen
+result:
+  %maker = item ptr %e 9
+  %large = icmp ne ptr %maker, null
+  if %large ask make
+ask:
+  call void @Py_DecRef(ptr %descr)
+  %given = call ptr @PyObject_CallNoArgs(ptr %maker)
+  goto answered
+make:
+  %fresh = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr null, ptr null, i32 0,
+    ptr null)
+  goto answered
+answered:
+  %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
+  %failed = icmp eq ptr %out, null
+  if %failed error made
+error:
+  ret ptr null
+made:
+  %out_data = get ptr %out 16
+  put ptr %out_data %block 16
+  %n_ints = item i64 %plan 1
+  %values = item ptr %plan 4
+  %ints_word = add i64 %n, 4
+  %ints = getelementptr i64, ptr %block, i64 %ints_word
+  %bytes = shl i64 %n_ints, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
+  %quick = item i64 %plan 5
+  %holds = icmp ne i64 %quick, 0
+  if %holds held released
+held:
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  goto ran
+released:
+  %state = call ptr @PyEval_SaveThread()
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  call void @PyEval_RestoreThread(ptr %state)
+  goto ran
+ran:
+  %status = load i64, ptr %block
+  %good = icmp eq i64 %status, 0
+  if %good done bad
+done:
+  ret ptr %out
+bad:
+  call void @Py_DecRef(ptr %out)
+  goto error
 }
 
 define ptr @weft_layout_call(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
   %block = alloca [MOST_WORDS x i64], align 64
-  %type = load ptr, ptr @ndarray
+  %type = word ndarray
   %table = call ptr @PyLong_AsVoidPtr(ptr %self)
-  br label %kinds
+  goto kinds
 kinds:
   %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
-  %t_more = icmp slt i64 %t, %n
-  br i1 %t_more, label %kind, label %search
+  %more = icmp slt i64 %t, %n
+  if %more kind search
 kind:
-  %t_at = getelementptr ptr, ptr %args, i64 %t
-  %object = load ptr, ptr %t_at
-  %class_at = getelementptr i8, ptr %object, i64 8
-  %class = load ptr, ptr %class_at
+  %object = item ptr %args %t
+  %class = get ptr %object 8
   %is_array = icmp eq ptr %class, %type
   %t1 = add i64 %t, 1
-  br i1 %is_array, label %kinds, label %nothing
+  if %is_array kinds nothing
 search:
-  %first = load ptr, ptr %table
-  br label %try
-try:
-  %e = phi ptr [ %first, %search ], [ %next, %differs ]
-  %end = icmp eq ptr %e, null
-  br i1 %end, label %nothing, label %count
-count:
-  %n_at = getelementptr i64, ptr %e, i64 1
-  %n_in = load i64, ptr %n_at
-  %as_many = icmp eq i64 %n_in, %n
-  %wanted_at = getelementptr i64, ptr %e, i64 6
-  %wanted = load ptr, ptr %wanted_at
-  br i1 %as_many, label %operands, label %differs
-differs:
-  %next = load ptr, ptr %e
-  br label %try
-operands:
-  %i = phi i64 [ 0, %count ], [ %i1, %fits ]
-  %w = phi ptr [ %wanted, %count ], [ %w_next, %fits ]
-  %i_more = icmp slt i64 %i, %n
-  br i1 %i_more, label %operand, label %found
-operand:
-  %x_at = getelementptr ptr, ptr %args, i64 %i
-  %x = load ptr, ptr %x_at
-  %descr_at = getelementptr i8, ptr %x, i64 56
-  %descr = load ptr, ptr %descr_at
-  %descr_wanted = load ptr, ptr %w
-  %descr_fits = icmp eq ptr %descr, %descr_wanted
-  %rank_at = getelementptr i8, ptr %x, i64 24
-  %rank32 = load i32, ptr %rank_at
-  %rank = sext i32 %rank32 to i64
-  %rank_wanted_at = getelementptr i64, ptr %w, i64 1
-  %rank_wanted = load i64, ptr %rank_wanted_at
-  %rank_fits = icmp eq i64 %rank, %rank_wanted
-  %both = and i1 %descr_fits, %rank_fits
-  br i1 %both, label %layout, label %differs
-layout:
-  %dims_at = getelementptr i8, ptr %x, i64 32
-  %dims = load ptr, ptr %dims_at
-  %strides_at = getelementptr i8, ptr %x, i64 40
-  %strides = load ptr, ptr %strides_at
-  %dims_wanted = getelementptr i64, ptr %w, i64 2
-  %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
-  %w_next = getelementptr i64, ptr %strides_wanted, i64 %rank
-  br label %axes
-axes:
-  %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
-  %k_more = icmp slt i64 %k, %rank
-  br i1 %k_more, label %axis, label %fits
-axis:
-  %d_at = getelementptr i64, ptr %dims, i64 %k
-  %d = load i64, ptr %d_at
-  %dw_at = getelementptr i64, ptr %dims_wanted, i64 %k
-  %dw = load i64, ptr %dw_at
-  %s_at = getelementptr i64, ptr %strides, i64 %k
-  %s = load i64, ptr %s_at
-  %sw_at = getelementptr i64, ptr %strides_wanted, i64 %k
-  %sw = load i64, ptr %sw_at
-  %d_is = icmp eq i64 %d, %dw
-  %s_is = icmp eq i64 %s, %sw
-  %same = and i1 %d_is, %s_is
-  %k1 = add i64 %k, 1
-  br i1 %same, label %axes, label %differs
-fits:
-  %data_at = getelementptr i8, ptr %x, i64 16
-  %data = load ptr, ptr %data_at
-  %word = add i64 %i, 3
-  %word_at = getelementptr i64, ptr %block, i64 %word
-  store ptr %data, ptr %word_at
-  %i1 = add i64 %i, 1
-  br label %operands
-found:
-  %plan_at = getelementptr i64, ptr %e, i64 2
-  %plan = load ptr, ptr %plan_at
-  %out_descr_at = getelementptr i64, ptr %e, i64 3
-  %out_descr = load ptr, ptr %out_descr_at
-  %out_rank_at = getelementptr i64, ptr %e, i64 4
-  %out_rank64 = load i64, ptr %out_rank_at
-  %out_rank = trunc i64 %out_rank64 to i32
-  %out_dims_at = getelementptr i64, ptr %e, i64 5
-  %out_dims = load ptr, ptr %out_dims_at
-  %new = load ptr, ptr @new
-  call void @Py_IncRef(ptr %out_descr)
-  %planned = icmp ne ptr %plan, null
-  br i1 %planned, label %result, label %view
-view:
-  %viewed = load ptr, ptr %args
-  %viewed_data_at = getelementptr i8, ptr %viewed, i64 16
-  %viewed_data = load ptr, ptr %viewed_data_at
-  %viewed_flags_at = getelementptr i8, ptr %viewed, i64 64
-  %viewed_flags = load i32, ptr %viewed_flags_at
-  %writeable = and i32 %viewed_flags, 1024
-  %out_strides_at = getelementptr i64, ptr %e, i64 7
-  %out_strides = load ptr, ptr %out_strides_at
-  %offset_at = getelementptr i64, ptr %e, i64 8
-  %offset = load i64, ptr %offset_at
-  %begin = getelementptr i8, ptr %viewed_data, i64 %offset
-  %seen = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
-    ptr %out_dims, ptr %out_strides, ptr %begin, i32 %writeable, ptr null)
-  %unseen = icmp eq ptr %seen, null
-  br i1 %unseen, label %error, label %based
-based:
-  %set_base = load ptr, ptr @set_base
-  call void @Py_IncRef(ptr %viewed)
-  %refused = call i32 %set_base(ptr %seen, ptr %viewed)
-  %is_refused = icmp ne i32 %refused, 0
-  br i1 %is_refused, label %baseless, label %shown
-baseless:
-  call void @Py_DecRef(ptr %seen)
-  br label %error
-shown:
-  ret ptr %seen
-result:
-  %maker_at = getelementptr i64, ptr %e, i64 9
-  %maker = load ptr, ptr %maker_at
-  %large = icmp ne ptr %maker, null
-  br i1 %large, label %ask, label %make
-ask:
-  call void @Py_DecRef(ptr %out_descr)
-  %given = call ptr @PyObject_CallNoArgs(ptr %maker)
-  br label %answered
-make:
-  %fresh = call ptr %new(ptr %type, ptr %out_descr, i32 %out_rank,
-    ptr %out_dims, ptr null, ptr null, i32 0, ptr null)
-  br label %answered
-answered:
-  %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
-  %failed = icmp eq ptr %out, null
-  br i1 %failed, label %error, label %made
-error:
-  ret ptr null
-made:
-  %out_data_at = getelementptr i8, ptr %out, i64 16
-  %out_data = load ptr, ptr %out_data_at
-  %b2 = getelementptr i64, ptr %block, i64 2
-  store ptr %out_data, ptr %b2
-  %n_ints_at = getelementptr i64, ptr %plan, i64 1
-  %n_ints = load i64, ptr %n_ints_at
-  %values_at = getelementptr i64, ptr %plan, i64 4
-  %values = load ptr, ptr %values_at
-  %ints_word = add i64 %n, 4
-  %ints_at = getelementptr i64, ptr %block, i64 %ints_word
-  %bytes = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %ints_at, ptr %values, i64 %bytes, i1 false)
-  %quick_at = getelementptr i64, ptr %plan, i64 5
-  %quick = load i64, ptr %quick_at
-  %holds = icmp ne i64 %quick, 0
-  br i1 %holds, label %held, label %released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  br label %ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  call void @PyEval_RestoreThread(ptr %state)
-  br label %ran
-ran:
+  %e = call ptr @find(ptr %table, ptr %args, i64 %n, ptr %block)
+  %unknown = icmp eq ptr %e, null
+  if %unknown nothing known
+known:
+  %out = call ptr @run(ptr %e, ptr %args, i64 %n, ptr %block)
+  %good = icmp ne ptr %out, null
+  if %good done failed
+failed:
   %status = load i64, ptr %block
-  %good = icmp eq i64 %status, 0
-  br i1 %good, label %done, label %bad
+  %error = icmp eq i64 %status, 0
+  if %error done nothing
 done:
   ret ptr %out
-bad:
-  call void @Py_DecRef(ptr %out)
-  br label %nothing
 nothing:
-  %nothing_at_all = load ptr, ptr @none
-  call void @Py_IncRef(ptr %nothing_at_all)
-  ret ptr %nothing_at_all
+  %none = word none
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
 }
-""".replace("MOST_WORDS", str(MOST_WORDS))
+"""
+
+TEXT = (
+    ir_text.declare(FUNCTIONS)
+    + ir_text.words("weft_layout", WORDS)
+    + ir_text.expand(_TEXT + tensor_code.TEXT, WORDS).replace("MOST_WORDS", str(MOST_WORDS))
+)

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from weft.runtime import builtin_code, layout_code, small_code, threads
+from weft.core.handle import Handle, Storage, TapeNode, sequence, state
+from weft.core.op import Meta, Op
+from weft.runtime import builtin_code, layout_code, small_code, tensor_code, threads
 from weft.runtime.machine import (
     Host,
     cache_dir,
@@ -168,8 +170,7 @@ _kept: list[Any] = []  # names, which the builtins point to
 
 @cache
 def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
-    api = ctypes.pythonapi
-    imports = {name: _function_address(getattr(api, name)) for name in builtin_code.FUNCTIONS}
+    imports = _imports(builtin_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 5)(found["weft_builtin_init"])
@@ -190,9 +191,7 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     """
     if not (_builtins_fit() and _builtins_work()):
         return {}
-    imports = {
-        name: _function_address(getattr(ctypes.pythonapi, name)) for name in small_code.FUNCTIONS
-    }
+    imports = _imports(small_code.FUNCTIONS)
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
     init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
@@ -206,17 +205,23 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
 class LayoutCalls:
     """An op's launches by the layouts of its operands, in native form: `call(*arrays)` gives the
     result, or None where `add` has not been told of the layouts (or the data is bad).
+
+    `quick(*tensors)` does so for tensors, the tape node with it; None as well where there is no op.
     """
 
-    __slots__ = ("_kept", "_table", "call")
+    __slots__ = ("_kept", "_table", "call", "quick")
 
-    def __init__(self) -> None:
-        self._table = _words([0])
-        self._kept: list[Any] = []
-        at = ctypes.addressof(self._table)
-        self.call = _builtin(
-            "call", _layout_functions()["weft_layout_call"], _METH_FASTCALL, None, at
-        )
+    def __init__(self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> None:
+        """`keeps`: bits of the operands whose values the tape keeps, by which want a gradient."""
+        if op is None:
+            self._table = _words([0] * 12)
+        else:
+            facts = (op.nondiff is None, op.saves_result)
+            self._table = _words([0, id(op), *map(int, facts), *keeps])
+        self._kept: list[Any] = [op]
+        at, made = ctypes.addressof(self._table), _layout_functions()
+        self.call = _builtin("call", made["weft_layout_call"], _METH_FASTCALL, None, at)
+        self.quick = _builtin("quick", made["weft_tensor_call"], _METH_FASTCALL, None, at)
 
     def add(
         self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray,
@@ -239,35 +244,84 @@ class LayoutCalls:
         wanted = [
             word for a in ins for word in (id(a.dtype), a.ndim, *a.shape, *a.strides)
         ]  # fmt: skip
+        metas = tuple([Meta(a.shape, a.dtype) for a in ins])
         dims, strides, operands = _words(out.shape), _words(out.strides), _words(wanted)
         entry = _words([
             self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
             out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
-            ctypes.addressof(strides), offset, 0 if make is None else id(make),
+            ctypes.addressof(strides), offset, 0 if make is None else id(make), id(metas),
+            _TAPES.get(out.dtype.kind, 2),
         ])  # fmt: skip
         dtypes = [a.dtype for a in (out, *ins)]
-        self._kept.append((launch, dtypes, dims, strides, operands, make, entry))
+        self._kept.append((launch, dtypes, dims, strides, operands, make, metas, entry))
         self._table[0] = ctypes.addressof(entry)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._kept) - 1
 
 
-def layout_calls() -> LayoutCalls | None:
+_TAPES = {"f": 1, "V": 1, "i": 0, "u": 0, "b": 0}  # which results get a tape node; complex: Python
+
+
+def layout_calls(op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> LayoutCalls | None:
     """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
-    return LayoutCalls() if _builtins_fit() and _builtins_work() else None
+    if not (_builtins_fit() and _builtins_work()):
+        return None
+    return LayoutCalls(op if _slots_fit() else None, keeps)
+
+
+_tensors: list[type] = [Handle, Handle]
+
+
+def install(tensor: type[Handle], parameter: type[Handle]) -> None:
+    """tensor.py names the plain tensor classes; `quick` makes results of the first."""
+    _tensors[:] = tensor, parameter
 
 
 @cache
 def _layout_functions() -> dict[str, int]:
-    imports = {
-        name: _function_address(getattr(ctypes.pythonapi, name)) for name in layout_code.FUNCTIONS
-    }
+    imports = _imports(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
-    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_layout_init"])
-    init(id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE))
+    objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False]
+    names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
+    _kept.extend(objects + names)
+    tensor, parameter, modes, *others = map(id, objects)
+    object_new = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(
+        ("PyType_GetSlot", ctypes.pythonapi)
+    )(object, _TP_NEW)
+    given = _words([
+        id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
+        tensor, parameter, modes, object_new, *others, *map(id, names),
+        *[_slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
+    ])  # fmt: skip
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(found["weft_layout_init"])(ctypes.addressof(given))
     return found
+
+
+_TP_NEW = 65  # Py_tp_new of CPython's stable ABI
+
+
+def _slot_offset(kind: type, name: str) -> int:
+    """Where objects of a class have a slot: PyMemberDescrObject.d_member, PyMemberDef.offset."""
+    member = ctypes.c_void_p.from_address(id(vars(kind)[name]) + 40).value
+    return ctypes.c_ssize_t.from_address((member or 0) + 16).value
+
+
+@cache
+def _slots_fit() -> bool:
+    """Whether tape nodes have their slots where we shall fill them."""
+    node = object.__new__(TapeNode)
+    for name in tensor_code.SLOTS:
+        setattr(node, name, mark := object())
+        place = id(node) + _slot_offset(TapeNode, name)
+        if ctypes.c_void_p.from_address(place).value != id(mark):
+            return False
+    return True
+
+
+def _imports(names: Sequence[str]) -> dict[str, int]:
+    return {name: _function_address(getattr(ctypes.pythonapi, name)) for name in names}
 
 
 _NEW_FROM_DESCR, _SET_BASE = 94, 282  # places in NumPy's table of functions, which are stable ABI

@@ -7,13 +7,14 @@ caller asks NumPy.  They read `PyArrayObject_fields` (NumPy's stable ABI: data, 
 strides, base, descr, flags behind the object header); `PyArray_NewFromDescr` makes the result.
 """
 
+from weft.runtime import ir_text
+
 OPERATIONS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 EXPORTS = ("weft_small_init", *(f"weft_small_{name}" for name in OPERATIONS))
 FUNCTIONS = ("Py_IncRef",)
 LARGEST = 256
 
 _HEAD = """
-declare void @Py_IncRef(ptr)
 @ndarray = internal global ptr null
 @float32 = internal global ptr null
 @none = internal global ptr null
@@ -29,16 +30,13 @@ define void @weft_small_init(ptr %a, ptr %b, ptr %c, ptr %d) nounwind {
 
 ; 1 when the object is an ndarray of float32, C-contiguous and aligned
 define internal i1 @fits(ptr %x, ptr %type, ptr %descr) alwaysinline nounwind {
-  %t_at = getelementptr i8, ptr %x, i64 8
-  %t = load ptr, ptr %t_at
+  %t = get ptr %x 8
   %t_is = icmp eq ptr %t, %type
-  br i1 %t_is, label %array, label %no
+  if %t_is array no
 array:
-  %d_at = getelementptr i8, ptr %x, i64 56
-  %d = load ptr, ptr %d_at
+  %d = get ptr %x 56
   %d_is = icmp eq ptr %d, %descr
-  %f_at = getelementptr i8, ptr %x, i64 64
-  %f = load i32, ptr %f_at
+  %f = get i32 %x 64
   %f_and = and i32 %f, 257
   %f_is = icmp eq i32 %f_and, 257
   %both = and i1 %d_is, %f_is
@@ -52,75 +50,65 @@ _ONE = """
 define ptr @weft_small_NAME(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
   %two = icmp eq i64 %n, 2
-  br i1 %two, label %first, label %none
+  if %two first none
 first:
   %type = load ptr, ptr @ndarray
   %descr = load ptr, ptr @float32
   %a = load ptr, ptr %args
-  %b_at = getelementptr ptr, ptr %args, i64 1
-  %b = load ptr, ptr %b_at
+  %b = item ptr %args 1
   %a_fits = call i1 @fits(ptr %a, ptr %type, ptr %descr)
-  br i1 %a_fits, label %second, label %none
+  if %a_fits second none
 second:
   %b_fits = call i1 @fits(ptr %b, ptr %type, ptr %descr)
-  br i1 %b_fits, label %ranks, label %none
+  if %b_fits ranks none
 ranks:
-  %na_at = getelementptr i8, ptr %a, i64 24
-  %na = load i32, ptr %na_at
-  %nb_at = getelementptr i8, ptr %b, i64 24
-  %nb = load i32, ptr %nb_at
-  %da_at = getelementptr i8, ptr %a, i64 32
-  %da = load ptr, ptr %da_at
-  %db_at = getelementptr i8, ptr %b, i64 32
-  %db = load ptr, ptr %db_at
+  %na = get i32 %a 24
+  %nb = get i32 %b 24
+  %da = get ptr %a 32
+  %db = get ptr %b 32
   %rank = sext i32 %na to i64
   %scalar = icmp eq i32 %nb, 0
   %same = icmp eq i32 %na, %nb
   %either = or i1 %same, %scalar
-  br i1 %either, label %dims, label %none
+  if %either dims none
 dims:
   %k = phi i64 [ 0, %ranks ], [ %k1, %agreed ]
   %total = phi i64 [ 1, %ranks ], [ %product, %agreed ]
   %more = icmp slt i64 %k, %rank
-  br i1 %more, label %dim, label %sized
+  if %more dim sized
 dim:
-  %x_at = getelementptr i64, ptr %da, i64 %k
-  %x = load i64, ptr %x_at
-  br i1 %scalar, label %agreed, label %compare
+  %x = item i64 %da %k
+  if %scalar agreed compare
 compare:
-  %y_at = getelementptr i64, ptr %db, i64 %k
-  %y = load i64, ptr %y_at
+  %y = item i64 %db %k
   %equal = icmp eq i64 %x, %y
-  br i1 %equal, label %agreed, label %none
+  if %equal agreed none
 agreed:
   %product = mul i64 %total, %x
   %k1 = add i64 %k, 1
-  br label %dims
+  goto dims
 sized:
   %small = icmp ule i64 %total, LARGEST
-  br i1 %small, label %make, label %none
+  if %small make none
 make:
   call void @Py_IncRef(ptr %descr)
   %new = load ptr, ptr @new
   %out = call ptr %new(ptr %type, ptr %descr, i32 %na, ptr %da, ptr null, ptr null, i32 0, ptr null)
   %failed = icmp eq ptr %out, null
-  br i1 %failed, label %error, label %ready
+  if %failed error ready
 error:
   ret ptr null
 ready:
-  %pa_at = getelementptr i8, ptr %a, i64 16
-  %pa = load ptr, ptr %pa_at
-  %pb_at = getelementptr i8, ptr %b, i64 16
-  %pb = load ptr, ptr %pb_at
-  %po_at = getelementptr i8, ptr %out, i64 16
-  %po = load ptr, ptr %po_at
+  %pa = get ptr %a 16
+  %pb = get ptr %b 16
+  %po = get ptr %out 16
   %step = select i1 %scalar, i64 0, i64 1
-  br label %next
+  goto next
 next:
   %i = phi i64 [ 0, %ready ], [ %i1, %one ]
   %j = phi i64 [ 0, %ready ], [ %j1, %one ]
   %in = icmp slt i64 %i, %total
-  br i1 %in, label %one, label %done
+  if %in one done
 one:
   %u_at = getelementptr float, ptr %pa, i64 %i
   %u = load float, ptr %u_at
@@ -131,7 +119,7 @@ one:
   store float %w, ptr %w_at
   %i1 = add i64 %i, 1
   %j1 = add i64 %j, %step
-  br label %next
+  goto next
 done:
   ret ptr %out
 none:
@@ -147,4 +135,6 @@ def _written(name: str, opcode: str) -> str:
     return one.replace("LARGEST", str(LARGEST))
 
 
-TEXT = _HEAD + "".join(_written(name, opcode) for name, opcode in OPERATIONS.items())
+TEXT = ir_text.declare(FUNCTIONS) + ir_text.expand(
+    _HEAD + "".join(_written(name, opcode) for name, opcode in OPERATIONS.items())
+)

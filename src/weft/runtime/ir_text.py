@@ -1,0 +1,113 @@
+"""Short forms of LLVM IR, for the builtins: one line for what IR needs several for.
+
+%x = get ptr %object 56          the word (of this type) that lies 56 bytes behind %object
+%x = item ptr %array %i          element %i of 8-byte words
+put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into element %i
+%x = attr %object NAME           PyObject_GenericGetAttr; null and an exception where it fails
+goto label                       if %condition then else
+%x = word NAME                   a word that `weft_..._init` was given (see `words`)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+# what the builtins call of CPython's API: result, arguments
+SIGNATURES = {
+    "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",
+    "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
+    "PyEval_SaveThread": "ptr", "PyIter_Next": "ptr ptr", "PyList_GetItem": "ptr ptr i64",
+    "PyList_SetItem": "i32 ptr i64 ptr", "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
+    "PyLong_FromLongLong": "ptr i64", "PyLong_FromVoidPtr": "ptr ptr",
+    "PyObject_CallNoArgs": "ptr ptr", "PyObject_CallMethodObjArgs": "ptr ptr ptr ...",
+    "PyObject_GenericGetAttr": "ptr ptr ptr", "PyObject_GenericSetAttr": "i32 ptr ptr ptr",
+    "PyObject_GetAttr": "ptr ptr ptr", "PySequence_Tuple": "ptr ptr",
+    "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
+    "PyTuple_SetItem": "i32 ptr i64 ptr", "PyTuple_Size": "i64 ptr",
+    "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
+}  # fmt: skip
+
+
+def declare(names: Sequence[str]) -> str:
+    """The declarations of these functions of CPython's API."""
+    lines = []
+    for name in names:
+        result, *given = SIGNATURES[name].split()
+        lines.append(f"declare {result} @{name}({', '.join(given)})")
+    return "\n".join(lines) + "\n"
+
+
+def words(prefix: str, names: Sequence[str]) -> str:
+    """A table of words that `prefix_init(ptr words)` fills, which `word NAME` reads."""
+    n = len(names)
+    return f"""
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+@words = internal global [{n} x i64] zeroinitializer
+define void @{prefix}_init(ptr %given) nounwind {{
+  call void @llvm.memcpy.p0.p0.i64(ptr @words, ptr %given, i64 {8 * n}, i1 false)
+  ret void
+}}
+"""
+
+
+def expand(text: str, names: Sequence[str] = ()) -> str:
+    """The IR that short forms stand for; `names` are those of the words."""
+    out = []
+    for number, line in enumerate(text.splitlines()):
+        for pattern, long in _FORMS:
+            found = pattern.fullmatch(line.strip())
+            if found:
+                out.extend(long(number, names, *found.groups()))
+                break
+        else:
+            out.append(line)
+    return "\n".join(out) + "\n"
+
+
+def _load(_: int, __: Sequence[str], to: str, kind: str, base: str, offset: str) -> list[str]:
+    return [
+        f"  {to}.at = getelementptr i8, ptr {base}, i64 {offset}",
+        f"  {to} = load {kind}, ptr {to}.at",
+    ]
+
+
+def _item(_: int, __: Sequence[str], to: str, kind: str, base: str, place: str) -> list[str]:
+    return [
+        f"  {to}.at = getelementptr i64, ptr {base}, i64 {place}",
+        f"  {to} = load {kind}, ptr {to}.at",
+    ]
+
+
+def _put(n: int, _: Sequence[str], kind: str, x: str, base: str, place: str) -> list[str]:
+    step, place = ("i64", place[1:-1]) if place[0] == "[" else ("i8", place)
+    return [
+        f"  %put{n} = getelementptr {step}, ptr {base}, i64 {place}",
+        f"  store {kind} {x}, ptr %put{n}",
+    ]
+
+
+def _word(_: int, names: Sequence[str], to: str, name: str) -> list[str]:
+    return [
+        f"  {to}.at = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
+        f"  {to} = load ptr, ptr {to}.at",
+    ]
+
+
+def _attr(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
+    get = f"  {to} = call ptr @PyObject_GenericGetAttr(ptr {base}, ptr %name{n})"
+    return [*_word(n, names, f"%name{n}", name), get]
+
+
+_FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
+    (re.compile(r"(%\S+) = get (\S+) (%\S+) (\S+)"), _load),
+    (re.compile(r"(%\S+) = item (\S+) (%\S+) (\S+)"), _item),
+    (re.compile(r"put (\S+) (\S+) (%\S+) (\S+)"), _put),
+    (re.compile(r"(%\S+) = word (\S+)"), _word),
+    (re.compile(r"(%\S+) = attr (%\S+) (\S+)"), _attr),
+    (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
+    (
+        re.compile(r"if (%\S+) (\S+) (\S+)"),
+        lambda n, _, c, yes, no: [f"  br i1 {c}, label %{yes}, label %{no}"],
+    ),
+]

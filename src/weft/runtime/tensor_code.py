@@ -1,0 +1,561 @@
+"""LLVM IR of the Python builtin that runs an op on tensors of layouts met before, with the tape.
+
+    quick(tensor, ...) -> Tensor, or None: the long way
+
+What `dispatch.apply` does for tensors of the plain classes while nobody records: the arrays' call
+(layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
+in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
+recorder, a watch on nodes.  `tests/runtime/test_quick.py` compares it with the Python.
+"""
+
+ATTRIBUTES = (  # their names' objects
+    "_a", "_rg", "_fn", "_st", "_base", "version", "views", "add_view", "recorder", "grad",
+    "watch",
+)  # fmt: skip
+SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "line")
+
+TEXT = """
+declare i64 @llvm.ctpop.i64(i64)
+
+define internal void @release(ptr %objects, i64 %n) nounwind {
+entry:
+  goto next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i1, %one ]
+  %more = icmp slt i64 %i, %n
+  if %more one done
+one:
+  %x = item ptr %objects %i
+  call void @Py_DecRef(ptr %x)
+  %i1 = add i64 %i, 1
+  goto next
+done:
+  ret void
+}
+
+; 1 for True, 0 for False, -1 for anything else, as for an exception
+define internal i32 @truth(ptr %x) nounwind {
+entry:
+  %failed = icmp eq ptr %x, null
+  if %failed odd given
+odd:
+  call void @PyErr_Clear()
+  ret i32 -1
+given:
+  call void @Py_DecRef(ptr %x)
+  %true = word true
+  %false = word false
+  %yes = icmp eq ptr %x, %true
+  %no = icmp eq ptr %x, %false
+  %one = select i1 %no, i32 0, i32 -1
+  %r = select i1 %yes, i32 1, i32 %one
+  ret i32 %r
+}
+
+; dispatch.link_view: not 0 with an exception
+define internal i32 @link(ptr %y, ptr %x, i1 %graded) nounwind {
+entry:
+  %none = word none
+  %old = attr %x _st
+  %lost = icmp eq ptr %old, null
+  if %lost fail0 had
+fail0:
+  ret i32 -1
+had:
+  %has = icmp ne ptr %old, %none
+  if %has stored first
+first:
+  call void @Py_DecRef(ptr %old)
+  %object_new = word object_new
+  %storage = word storage
+  %empty = word empty
+  %made = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
+  %unmade = icmp eq ptr %made, null
+  if %unmade fail0 own
+own:
+  %name_st = word _st
+  %unowned = call i32 @PyObject_GenericSetAttr(ptr %x, ptr %name_st, ptr %made)
+  %is_unowned = icmp ne i32 %unowned, 0
+  if %is_unowned fail1 stored
+stored:
+  %st = phi ptr [ %old, %had ], [ %made, %own ]
+  %name_st1 = word _st
+  %unshared = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_st1, ptr %st)
+  %is_unshared = icmp ne i32 %unshared, 0
+  if %is_unshared fail1 shared
+fail1:
+  %st1 = phi ptr [ %made, %own ], [ %st, %stored ], [ %st, %shared ], [ %st, %based ],
+    [ %st, %watched ], [ %st, %listed ], [ %st, %noted ], [ %st, %asked ], [ %st, %unsized ]
+  call void @Py_DecRef(ptr %st1)
+  ret i32 -1
+shared:
+  %above = attr %x _base
+  %baseless = icmp eq ptr %above, null
+  if %baseless fail1 bases
+bases:
+  %whole = icmp eq ptr %above, %none
+  %base = select i1 %whole, ptr %x, ptr %above
+  goto based
+based:
+  %name_base = word _base
+  %unbased = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_base, ptr %base)
+  call void @Py_DecRef(ptr %above)  ; y holds it now, or x is the caller's
+  %is_unbased = icmp ne i32 %unbased, 0
+  if %is_unbased fail1 mode
+mode:
+  if %graded watched done
+watched:
+  %fn = attr %base _fn
+  %rg = attr %base _rg
+  %wants = call i32 @truth(ptr %rg)
+  %no_fn = icmp eq ptr %fn, null
+  if %no_fn fail1 placed
+placed:
+  call void @Py_DecRef(ptr %fn)
+  %unmade_here = icmp eq ptr %fn, %none
+  %leaf = icmp eq i32 %wants, 1
+  %still = and i1 %unmade_here, %leaf
+  if %still done listed
+listed:
+  %views = attr %st views
+  %no_views = icmp eq ptr %views, null
+  if %no_views fail1 open
+open:
+  %unlisted = icmp eq ptr %views, %none
+  if %unlisted ask sized
+sized:
+  %count = call i64 @PyList_Size(ptr %views)
+  %last = sub i64 %count, 1
+  %empty_list = icmp sle i64 %count, 0
+  if %empty_list ask seen
+seen:
+  %last_ref = call ptr @PyList_GetItem(ptr %views, i64 %last)
+  %last_view = call ptr @PyObject_CallNoArgs(ptr %last_ref)
+  %no_last = icmp eq ptr %last_view, null
+  if %no_last unsized alive
+unsized:
+  call void @Py_DecRef(ptr %views)
+  goto fail1
+alive:
+  call void @Py_DecRef(ptr %last_view)
+  %dead = icmp eq ptr %last_view, %none
+  if %dead again ask
+again:  ; the last one's place, as in a loop
+  %ref = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
+  %no_ref = icmp eq ptr %ref, null
+  if %no_ref unsized hang
+hang:
+  %bad = call i32 @PyList_SetItem(ptr %views, i64 %last, ptr %ref)
+  goto noted
+noted:
+  call void @Py_DecRef(ptr %views)
+  %is_bad = icmp ne i32 %bad, 0
+  if %is_bad fail1 done
+ask:
+  call void @Py_DecRef(ptr %views)
+  %name_add = word add_view
+  %answer = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %st, ptr %name_add, ptr %y,
+    ptr null)
+  goto asked
+asked:
+  %unanswered = icmp eq ptr %answer, null
+  if %unanswered fail1 answered
+answered:
+  call void @Py_DecRef(ptr %answer)
+  goto done
+done:
+  call void @Py_DecRef(ptr %st)
+  ret i32 0
+}
+
+; a slot of a tape node gets an object that is given away
+define internal void @fill(ptr %node, ptr %slot, ptr %object) nounwind {
+  %offset = ptrtoint ptr %slot to i64
+  put ptr %object %node %offset
+  ret void
+}
+
+; dispatch.record of up to three tensors: not 0 with an exception
+define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, ptr %table, ptr %e) nounwind {
+entry:
+  %none = word none
+  %object_new = word object_new
+  %empty = word empty
+  %class = word node
+  %node = call ptr %object_new(ptr %class, ptr %empty, ptr null)
+  %no_node = icmp eq ptr %node, null
+  if %no_node fail0 begun
+fail0:
+  ret i32 -1
+fail:
+  call void @Py_DecRef(ptr %node)
+  ret i32 -1
+begun:
+  %op = item ptr %table 1
+  call void @Py_IncRef(ptr %op)
+  %slot_op = word op
+  call void @fill(ptr %node, ptr %slot_op, ptr %op)
+  %slot_hooks = word hooks
+  call void @Py_IncRef(ptr %none)
+  call void @fill(ptr %node, ptr %slot_hooks, ptr %none)
+  %slot_post = word post
+  call void @Py_IncRef(ptr %none)
+  call void @fill(ptr %node, ptr %slot_post, ptr %none)
+  %slot_line = word line
+  call void @Py_IncRef(ptr %none)
+  call void @fill(ptr %node, ptr %slot_line, ptr %none)
+  %edges = call ptr @PyTuple_New(i64 %n)
+  %no_edges = icmp eq ptr %edges, null
+  if %no_edges fail edged
+edged:
+  %slot_edges = word edges
+  call void @fill(ptr %node, ptr %slot_edges, ptr %edges)
+  goto next_edge
+next_edge:
+  %i = phi i64 [ 0, %edged ], [ %i1, %set_edge ]
+  %more = icmp slt i64 %i, %n
+  if %more edge save
+edge:
+  %x = item ptr %args %i
+  %shifted = lshr i64 %wants, %i
+  %bit = and i64 %shifted, 1
+  %wanted = icmp ne i64 %bit, 0
+  if %wanted flows stops
+flows:
+  %fn = attr %x _fn
+  %lost = icmp eq ptr %fn, null
+  if %lost fail end
+end:
+  %leaf = icmp eq ptr %fn, %none
+  if %leaf leaves set_edge
+leaves:
+  call void @Py_IncRef(ptr %x)
+  call void @Py_DecRef(ptr %fn)
+  goto set_edge
+stops:
+  call void @Py_IncRef(ptr %none)
+  goto set_edge
+set_edge:
+  %target = phi ptr [ %fn, %end ], [ %x, %leaves ], [ %none, %stops ]
+  %e_set = call i32 @PyTuple_SetItem(ptr %edges, i64 %i, ptr %target)
+  %i1 = add i64 %i, 1
+  goto next_edge
+save:
+  %keep_word = add i64 %wants, 4
+  %may_keep = item i64 %table %keep_word
+  %above = shl i64 -1, %n
+  %below = xor i64 %above, -1
+  %keep = and i64 %may_keep, %below
+  %metas = item ptr %e 10
+  %result_too = item i64 %table 3
+  %keeps = icmp ne i64 %keep, 0
+  if %keeps some bare
+bare:
+  call void @Py_IncRef(ptr %metas)
+  goto saved
+some:
+  %mixed = call ptr @PyTuple_New(i64 %n)
+  %no_mixed = icmp eq ptr %mixed, null
+  if %no_mixed fail saved
+saved:
+  %kept = phi ptr [ %metas, %bare ], [ %mixed, %some ]
+  %slot_saved = word saved
+  call void @fill(ptr %node, ptr %slot_saved, ptr %kept)
+  %values = call i64 @llvm.ctpop.i64(i64 %keep)
+  %count = add i64 %values, %result_too
+  %no_versions = icmp eq i64 %count, 0
+  if %no_versions unversioned versioned
+unversioned:
+  call void @Py_IncRef(ptr %empty)
+  goto versions
+versioned:
+  %several = call ptr @PyTuple_New(i64 %count)
+  %no_several = icmp eq ptr %several, null
+  if %no_several fail versions
+versions:
+  %numbers = phi ptr [ %empty, %unversioned ], [ %several, %versioned ]
+  %slot_versions = word versions
+  call void @fill(ptr %node, ptr %slot_versions, ptr %numbers)
+  if %keeps next_kept result
+next_kept:
+  %j = phi i64 [ 0, %versions ], [ %j1, %keep_next ]
+  %p = phi i64 [ 0, %versions ], [ %p_next, %keep_next ]
+  %j_more = icmp slt i64 %j, %n
+  if %j_more one_kept result
+one_kept:
+  %shifted_keep = lshr i64 %keep, %j
+  %keep_bit = and i64 %shifted_keep, 1
+  %is_kept = icmp ne i64 %keep_bit, 0
+  if %is_kept value shape
+shape:
+  %meta = call ptr @PyTuple_GetItem(ptr %metas, i64 %j)
+  call void @Py_IncRef(ptr %meta)
+  %m_set = call i32 @PyTuple_SetItem(ptr %kept, i64 %j, ptr %meta)
+  goto keep_next
+value:
+  %z = item ptr %args %j
+  call void @Py_IncRef(ptr %z)
+  %z_set = call i32 @PyTuple_SetItem(ptr %kept, i64 %j, ptr %z)
+  %st = attr %z _st
+  %no_st = icmp eq ptr %st, null
+  if %no_st fail has_st
+has_st:
+  %unshared = icmp eq ptr %st, %none
+  if %unshared fresh written
+fresh:
+  %zero = word zero
+  call void @Py_IncRef(ptr %zero)
+  call void @Py_DecRef(ptr %st)
+  goto version
+written:
+  %number = attr %st version
+  call void @Py_DecRef(ptr %st)
+  %no_number = icmp eq ptr %number, null
+  if %no_number fail version
+version:
+  %of = phi ptr [ %zero, %fresh ], [ %number, %written ]
+  %v_set = call i32 @PyTuple_SetItem(ptr %numbers, i64 %p, ptr %of)
+  %p1 = add i64 %p, 1
+  goto keep_next
+keep_next:
+  %p_next = phi i64 [ %p, %shape ], [ %p1, %version ]
+  %j1 = add i64 %j, 1
+  goto next_kept
+result:
+  %is_result = icmp ne i64 %result_too, 0
+  if %is_result alias no_result
+no_result:
+  call void @Py_IncRef(ptr %none)
+  goto resulted
+alias:
+  %tensor = word tensor
+  %twin = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %no_twin = icmp eq ptr %twin, null
+  if %no_twin fail twinned
+twinned:
+  %slot_early = word result
+  call void @fill(ptr %node, ptr %slot_early, ptr %twin)
+  %a = attr %y _a
+  %no_a = icmp eq ptr %a, null
+  if %no_a fail valued
+valued:
+  %name_a = word _a
+  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_a, ptr %a)
+  call void @Py_DecRef(ptr %a)
+  %storage = word storage
+  %memory = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
+  %no_memory = icmp eq ptr %memory, null
+  if %no_memory fail owned
+owned:
+  %name_st = word _st
+  %t_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_st, ptr %memory)
+  %y_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_st, ptr %memory)
+  call void @Py_DecRef(ptr %memory)
+  %zero_last = word zero
+  call void @Py_IncRef(ptr %zero_last)
+  %l_set = call i32 @PyTuple_SetItem(ptr %numbers, i64 %values, ptr %zero_last)
+  %bad1 = or i32 %a_bad, %t_bad
+  %bad2 = or i32 %bad1, %y_bad
+  %is_bad = icmp ne i32 %bad2, 0
+  if %is_bad fail sequenced
+resulted:
+  %slot_result = word result
+  call void @fill(ptr %node, ptr %slot_result, ptr %none)
+  goto sequenced
+sequenced:
+  %sequence = word sequence
+  %seq = call ptr @PyIter_Next(ptr %sequence)
+  %no_seq = icmp eq ptr %seq, null
+  if %no_seq fail whole
+whole:
+  %slot_seq = word seq
+  call void @fill(ptr %node, ptr %slot_seq, ptr %seq)
+  %name_fn = word _fn
+  %fn_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_fn, ptr %node)
+  %name_rg = word _rg
+  %true = word true
+  %rg_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_rg, ptr %true)
+  call void @Py_DecRef(ptr %node)
+  %bad = or i32 %fn_bad, %rg_bad
+  ret i32 %bad
+}
+
+define ptr @weft_tensor_call(ptr %self, ptr %args, i64 %n) nounwind {
+entry:
+  %block = alloca [MOST_WORDS x i64], align 64
+  %arrays = alloca [8 x ptr], align 8
+  %tensor = word tensor
+  %parameter = word parameter
+  %none = word none
+  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %less = sub i64 %n, 1
+  %few = icmp ult i64 %less, 8
+  if %few kinds nothing
+kinds:
+  %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
+  %t_more = icmp slt i64 %t, %n
+  if %t_more kind modes
+kind:
+  %object = item ptr %args %t
+  %class = get ptr %object 8
+  %is_tensor = icmp eq ptr %class, %tensor
+  %is_parameter = icmp eq ptr %class, %parameter
+  %plain = or i1 %is_tensor, %is_parameter
+  %t1 = add i64 %t, 1
+  if %plain kinds nothing
+modes:
+  %op = item ptr %table 1
+  %no_op = icmp eq ptr %op, null
+  if %no_op nothing asks
+asks:
+  %state = word state
+  %name_recorder = word recorder
+  %recorder = call ptr @PyObject_GetAttr(ptr %state, ptr %name_recorder)
+  %no_recorder = icmp eq ptr %recorder, null
+  if %no_recorder error idle
+error:
+  ret ptr null
+idle:
+  call void @Py_DecRef(ptr %recorder)
+  %is_idle = icmp eq ptr %recorder, %none
+  if %is_idle values nothing
+values:
+  %v = phi i64 [ 0, %idle ], [ %v1, %got ]
+  %v_more = icmp slt i64 %v, %n
+  if %v_more value search
+value:
+  %x = item ptr %args %v
+  %a = attr %x _a
+  %absent = icmp eq ptr %a, null
+  if %absent ghost valued
+ghost:
+  call void @PyErr_Clear()
+  call void @release(ptr %arrays, i64 %v)
+  goto nothing
+valued:
+  put ptr %a %arrays [%v]
+  %v1 = add i64 %v, 1
+  %a_class = get ptr %a 8
+  %ndarray = word ndarray
+  %is_array = icmp eq ptr %a_class, %ndarray
+  if %is_array got strange
+got:
+  goto values
+strange:
+  call void @release(ptr %arrays, i64 %v1)
+  goto nothing
+search:
+  %e = call ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block)
+  %unknown = icmp eq ptr %e, null
+  if %unknown leave wishes
+leave:
+  call void @release(ptr %arrays, i64 %n)
+  goto nothing
+wishes:
+  %i = phi i64 [ 0, %search ], [ %i1, %noted ]
+  %wants = phi i64 [ 0, %search ], [ %wants1, %noted ]
+  %i_more = icmp slt i64 %i, %n
+  if %i_more wish wished
+wish:
+  %z = item ptr %args %i
+  %rg = attr %z _rg
+  %wish32 = call i32 @truth(ptr %rg)
+  %odd = icmp slt i32 %wish32, 0
+  if %odd leave noted
+noted:
+  %wish64 = zext i32 %wish32 to i64
+  %bit = shl i64 %wish64, %i
+  %wants1 = or i64 %wants, %bit
+  %i1 = add i64 %i, 1
+  goto wishes
+wished:
+  %any = icmp ne i64 %wants, 0
+  %differentiable64 = item i64 %table 2
+  %differentiable = icmp ne i64 %differentiable64, 0
+  %tape64 = item i64 %e 11
+  %floats = icmp ne i64 %tape64, 0
+  %could = and i1 %any, %differentiable
+  %would = and i1 %could, %floats
+  %plan = item ptr %e 2
+  %is_view = icmp eq ptr %plan, null
+  %ask = or i1 %would, %is_view
+  if %ask able go
+able:
+  %three = icmp sle i64 %n, 3
+  %simple = icmp eq i64 %tape64, 1
+  %fine = and i1 %three, %simple
+  %spared = xor i1 %would, true
+  %here = or i1 %fine, %spared
+  if %here mode leave
+mode:
+  %name_grad = word grad
+  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
+  %grad32 = call i32 @truth(ptr %grad)
+  %unsaid = icmp slt i32 %grad32, 0
+  if %unsaid leave said
+said:
+  %is_graded = icmp ne i32 %grad32, 0
+  %noting = and i1 %is_graded, %would
+  if %noting watch go
+watch:
+  %nodes = word node
+  %name_watch = word watch
+  %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
+  %no_watcher = icmp eq ptr %watcher, null
+  if %no_watcher fail watching
+watching:
+  call void @Py_DecRef(ptr %watcher)
+  %unwatched = icmp eq ptr %watcher, %none
+  if %unwatched go leave
+go:
+  %tape = phi i1 [ false, %wished ], [ false, %said ], [ true, %watching ]
+  %graded = phi i1 [ false, %wished ], [ %is_graded, %said ], [ true, %watching ]
+  %out = call ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block)
+  %good = icmp ne ptr %out, null
+  if %good wrap failed
+failed:
+  %status = load i64, ptr %block
+  %raised = icmp eq i64 %status, 0
+  if %raised fail leave
+wrap:
+  %object_new = word object_new
+  %empty = word empty
+  %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %no_y = icmp eq ptr %y, null
+  if %no_y lose own
+lose:
+  call void @Py_DecRef(ptr %out)
+  goto fail
+own:
+  %name_a = word _a
+  %unowned = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_a, ptr %out)
+  call void @Py_DecRef(ptr %out)
+  %is_unowned = icmp ne i32 %unowned, 0
+  if %is_unowned drop owned
+owned:
+  if %is_view view linked
+view:
+  %x0 = load ptr, ptr %args
+  %unlinked = call i32 @link(ptr %y, ptr %x0, i1 %graded)
+  %is_unlinked = icmp ne i32 %unlinked, 0
+  if %is_unlinked drop linked
+linked:
+  if %tape note done
+note:
+  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, ptr %table, ptr %e)
+  %is_unnoted = icmp ne i32 %unnoted, 0
+  if %is_unnoted drop done
+done:
+  call void @release(ptr %arrays, i64 %n)
+  ret ptr %y
+drop:
+  call void @Py_DecRef(ptr %y)
+  goto fail
+fail:
+  call void @release(ptr %arrays, i64 %n)
+  ret ptr null
+nothing:
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
+}
+"""
