@@ -17,7 +17,7 @@ and the mask alone: not on threads or the batch.
 `with_lse` of `plan_attention` serves training: lse beside out in one pass.
 
 How: a thread packs the keys (transposed) and values of a head once, then takes blocks of 48
-queries. Scores and sums stay in L1.
+queries (24 where causal, of which few see much that is hidden). Scores and sums stay in L1.
 """
 
 from functools import cache
@@ -29,6 +29,7 @@ from weft.kernels.schedule.attention_tiles import (
     MASKS,
     ROWS,
     Scores,
+    block_rows,
     combine,
     emit_copy,
     emit_transpose,
@@ -48,7 +49,8 @@ from weft.runtime.native import Launch, Stage, double_bits
 _HEAD: tuple[str, ...] = (
     "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
     "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
-    "blocks", "x_at", "scores_at", "sums_at", "stats_at", "table_at", "values_at", "work_size",
+    "blocks", "block", "x_at", "scores_at", "sums_at", "stats_at", "table_at", "values_at",
+    "work_size",
 )  # fmt: skip
 
 
@@ -158,10 +160,11 @@ def _plan(
     sums_at = scores_at + ROWS * BLOCK * size
     stats_at = sums_at + (up(ev, columns) * ROWS * size if kind != "lse" else 0)
     table_at = stats_at + up(2 * ROWS * size)
+    block = block_rows(causal=causal)
     values = (
         n, h, length, s, width, ev, out.shape[3] if kind == "attention" else 0, int(causal),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
-        -(-length // ROWS), x_at, scores_at, sums_at, stats_at, table_at, values_at,
+        -(-length // block), block, x_at, scores_at, sums_at, stats_at, table_at, values_at,
         table_at + up(8 * (2 * ROWS + 2 * BLOCK + 2)),
     )  # fmt: skip
     function = kernels(d.name, mask_kind(mask))[kind]
@@ -230,8 +233,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
         first = f.max(f.sub(low, f.mul(U.i, h["blocks"])), 0)
         last = f.min(f.sub(high, f.mul(U.i, h["blocks"])), h["blocks"])
         with f.loop(first, last) as B:
-            query = f.mul(B.i, ROWS)
-            count = f.min(f.sub(h["queries"], query), ROWS)
+            query = f.mul(B.i, h["block"])
+            count = f.min(f.sub(h["queries"], query), h["block"])
             q_rows = at("q", query, memory(d))
             f.call("copy", "void", x, q_rows, h["width"], h["q_l"], count, h["width"])
             with f.loop(0, count) as R:
@@ -241,7 +244,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
             end = f.select(causal, f.min(h["keys"], f.add(query, count)), h["keys"])
             # without keys one round still runs, and gives zeros
             with f.loop(0, f.max(end, 1), BLOCK) as K:
-                columns = f.min(f.sub(h["keys"], K.i), BLOCK)
+                columns = f.min(f.sub(end, K.i), BLOCK)
                 s.product(x, count, work, K.i, columns, h["width"], scores)
                 with f.loop(0, count) as R:
                     row = f.add(query, R.i)

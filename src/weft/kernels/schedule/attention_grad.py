@@ -8,10 +8,11 @@ dtypes and masks as in `attention`. All but lse may have any strides with a last
 and lse may be views of `plan_attention`'s `with_lse` output; lse may have any strides. The result
 is one row a head: dq, then dk, then dv.
 
-Numbers: dq is chains of fma over blocks of 64 keys, dk and dv over blocks of 48 queries, blocks in
-order; delta by lanes, then halving. The gradient of a row does not depend on threads or the batch.
+Numbers: dq is chains of fma over blocks of 64 keys, dk and dv over blocks of 48 queries (24
+where causal), blocks in order; delta by lanes, then halving. The gradient of a row does not depend
+on threads or the batch.
 
-How: a thread takes whole heads. Blocks of 48 queries by 64 keys: p and ds stay in the first cache,
+How: a thread takes whole heads. Blocks of queries by 64 keys: p and ds stay in the first cache,
 read along for dq and across for dk and dv, whose sums stay in the second.
 """
 
@@ -25,6 +26,7 @@ from weft.kernels.schedule.attention_tiles import (
     MASKS,
     ROWS,
     Scores,
+    block_rows,
     combine,
     emit_copy,
     emit_transpose,
@@ -43,7 +45,7 @@ from weft.runtime.native import Launch, Stage, double_bits
 
 _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
 _HEAD: tuple[str, ...] = (
-    "batch", "heads", "queries", "keys", "width", "value_width", "result_width", "causal",
+    "batch", "heads", "queries", "keys", "width", "value_width", "result_width", "block", "causal",
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
     "panels_y_at", "values_at", "x_at", "y_at", "x_panels_at", "y_panels_at", "scores_at",
     "products_at", "dq_at", "dk_at", "dv_at", "lse_at", "delta_at", "table_at", "work_size",
@@ -95,8 +97,8 @@ def plan_attention_grad(
         at += up(count * size)
     strides = [s for a in (g, q, k, v, out, lse, mask) for s in strides3(a)]
     values = (
-        n, h, length, s, width, ev, want[2], int(causal), *strides, *places[1:], at,
-        at + up(8 * (2 * _TABLE + BLOCK + 2)),
+        n, h, length, s, width, ev, want[2], block_rows(causal=causal), int(causal), *strides,
+        *places[1:], at, at + up(8 * (2 * _TABLE + BLOCK + 2)),
     )  # fmt: skip
     function = kernels(d.name, mask_kind(mask))
     work = 5 * n * h * length * s * (width + ev)
@@ -215,8 +217,8 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             panels = f.div(f.add(wanted, tile.columns - 1), tile.columns)
             with f.loop(0, f.mul(f.mul(panels, h["keys"]), tile.columns), lanes) as C:
                 f.store(const(type, 0.0), f.gep(sums, C.i, el), tile.align)
-        with f.loop(0, h["queries"], ROWS) as B:
-            count = f.min(f.sub(h["queries"], B.i), ROWS)
+        with f.loop(0, h["queries"], h["block"]) as B:
+            count = f.min(f.sub(h["queries"], B.i), h["block"])
             for name, rows, panels, wanted in (
                 ("q", place["x"], place["x_panels"], width),
                 ("g", place["y"], place["y_panels"], value_width),
@@ -228,7 +230,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             end = f.select(causal, f.min(h["keys"], f.add(B.i, count)), h["keys"])
             # without keys one round still runs, and gives zeros
             with f.loop(0, f.max(end, 1), BLOCK) as K:
-                columns = f.max(f.min(f.sub(h["keys"], K.i), BLOCK), 0)
+                columns = f.max(f.min(f.sub(end, K.i), BLOCK), 0)
                 s.product(place["x"], count, work, K.i, columns, width, place["scores"])
                 t.product(
                     place["y"], count, place["panels_y"], K.i, columns, value_width,

@@ -1,7 +1,8 @@
 """Pieces of the attention kernels: packing rows, products with a block of scores, masks.
 
-A block is ROWS rows by BLOCK columns of scores, kept as panels [column / columns][row][columns] so
-that `multiply` writes them and reads them again as its left operand.
+A block is up to ROWS rows by BLOCK columns of scores, kept as panels
+[column / columns][row][columns] so that `multiply` writes them and reads them again as its left
+operand.
 """
 
 from weft.core import dtype as D
@@ -11,8 +12,14 @@ from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
 
 BLOCK = 64  # columns a step, part of the numbers' definition
-ROWS = 48  # rows a block
+ROWS = 48  # rows a block, at most
+_ROWS_CAUSAL = 24  # fewer compute fewer of the scores that are hidden
 MASKS = ("none", "bool", "float")
+
+
+def block_rows(*, causal: bool) -> int:
+    """The rows of a block."""
+    return _ROWS_CAUSAL if causal else ROWS
 
 
 def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
