@@ -8,7 +8,7 @@ ARGS ?=
 STAMP = $(VENV)/.weft-$(1)-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check laws golden bench conformance packages docs clean format
+.PHONY: help setup demo test check laws golden bench conformance packages arm docs clean format
 
 help: ## list the commands
 	@echo "Weft: make COMMAND (PYTHON=python3.13 chooses the interpreter, ARGS='...' is passed on)"
@@ -54,11 +54,14 @@ conformance: .venv-conformance/.installed ## torch's names, arguments and operat
 packages: .venv-packages/.installed ## timm, transformers, lightning and others on Weft (own environment, without torch)
 	WEFT_PACKAGES=1 .venv-packages/bin/python -m pytest -q tests/programs/test_packages.py --durations=0 $(ARGS)
 
+arm: $(call STAMP,test) ## kernels on an emulated ARM machine (qemu-user), and whether its bits are ours
+	$(PY) tools/arm.py $(ARGS)
+
 docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)
 
 clean: ## remove environments, caches, runs and build products
-	rm -rf .venv .venv-conformance .venv-packages bench/.venv bench/.venv-* bench/.onnx build dist runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-conformance .venv-packages .venv-arm bench/.venv bench/.venv-* bench/.onnx build dist runs .pytest_cache .ruff_cache .hypothesis
 	find src tests tools bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Debian's python3 may come without ensurepip: then the system's pip fills the environment.

@@ -1,6 +1,7 @@
 """The C target against the reference: every row, the strict sums, strided buffers."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,7 +18,9 @@ from weft.kernels.eager import plan_reduce
 from weft.kernels.schedule.lower import lower_nest, lower_reduction
 from weft.kernels.target.c import print_c, signature
 
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+COMPILER = (
+    os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler on this machine")
 
 

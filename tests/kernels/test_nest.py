@@ -1,6 +1,7 @@
 """Fused pointwise nests: every row and dtype, layouts, tails, threads, run-time scalars."""
 
 import itertools
+import platform
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +18,9 @@ from weft.runtime import native
 
 X, Y, Z = (S.Arg(i, D.float32) for i in range(3))
 ULPS = {"lgamma": 1000, "digamma": 200, "tan": 8}  # near roots the reference is off too
+
+
+X86 = ("x86_64", "AMD64")
 
 
 def test_every_row_on_every_dtype() -> None:
@@ -37,6 +41,9 @@ def test_casts_between_all_dtypes() -> None:
     rng = np.random.default_rng(1)
     for a, b in itertools.product(D.ALL, D.ALL):
         x = values(rng, a, 67)
+        if a.is_floating_point and not b.is_floating_point and platform.machine() not in X86:
+            x[~np.isfinite(x)] = 0  # what NumPy makes of them there is not what it makes here
+            x = x if b.is_signed else abs(x)
         got = elementwise(S.cast(S.Arg(0, a), b), x)
         want = S.round_to(x, b)
         assert ((got == want) | ((got != got) & (want != want))).all(), (a.name, b.name)

@@ -40,7 +40,8 @@ class Draw:
             self.pick.shuffle(order)
         steps = [self.pick.choice([1, 1, 2]) for _ in shape]
         room = [shape[k] * steps[k] + self.pick.choice([0, 3]) for k in order]
-        x = np.asarray(self.rng.standard_normal(room) * 20).astype(d.np)
+        x = np.asarray(self.rng.standard_normal(room) * 20)
+        x = np.asarray(x if d.is_signed else abs(x)).astype(d.np)  # -1.0 as a uint8: CPUs differ
         x = x.transpose(np.argsort(order)) if shape else x
         for k, n in enumerate(shape):
             x = np.moveaxis(np.moveaxis(x, k, 0)[: n * steps[k] : steps[k]], 0, k)

@@ -65,6 +65,8 @@ def host() -> Host:
     if wanted not in ("", "avx512", "avx2", "sse"):
         raise ValueError(f"WEFT_TARGET must be avx512, avx2 or sse, not {wanted!r}")
     if arch not in ("x86_64", "amd64"):
+        if wanted:
+            raise ValueError(f"WEFT_TARGET={wanted}: this machine's processor is {arch}")
         return Host(arch, cpu, _flat(have), 128, 32, has_fma=True, has_avx512=False)
     wide = all(have.get(f) for f in _AVX512)
     middle = bool(have.get("avx2") and have.get("fma"))
