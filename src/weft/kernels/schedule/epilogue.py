@@ -19,11 +19,13 @@ from functools import lru_cache
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime.native import host, load
 
+_AHEAD = 8  # rows at which an operand is prefetched: more than a tile has
 FIRST = 5  # the block's word of the first pointer that is the epilogue's own
 
 
@@ -153,6 +155,9 @@ def _emit(
         carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
         with f.loop(0, f.arg("rows"), carry=carry) as rows:
             here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
+            for k in moving:
+                if k >= n_out and k - n_out + 1 in used and classes[k - n_out] == 1:
+                    touch(f, f.gep(places[k], f.mul(steps[k], _AHEAD), memory(types[k])))
 
             def leaf(x: Expr) -> Value:
                 assert isinstance(x, Arg)

@@ -31,6 +31,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
+_FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
@@ -414,7 +415,7 @@ def _products(
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
-    chunk, chunks = _row_chunks(f, tile, h["M"], h["K"], columns, nth)
+    chunk, chunks = _row_chunks(f, tile, h, columns, nth)
     with f.units(f.mul(columns, chunks)) as unit:
         column = f.rem(unit, columns)
         m_from = f.mul(f.div(unit, columns), chunk)
@@ -469,18 +470,23 @@ def _products(
 
 
 def _row_chunks(
-    f: Function, tile: Tile, m: Operand, k: Operand, columns: Operand, nth: Operand
+    f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand
 ) -> tuple[Value, Operand]:
     """How many rows of a panel are one unit, and how many such there are: all where panels alone
     keep the threads busy (then each is packed once), but no more than the last cache holds of A,
-    which every panel reads.
+    which every panel reads, and few where a short k makes a result that it does not hold: panel
+    after panel then completes rows that are near.
     """
+    m, k = h["M"], h["K"]
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
     wanted = f.max(f.min(f.div(m, 8 * tile.rows), f.mul(nth, 4)), nth)
     parts = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), _NEAR - 1), _NEAR)
-    wanted = f.select(whole, f.max(parts, 1), wanted)
+    size = f.mul(f.mul(m, h["N"]), tile.itemsize)
+    far = f.op("and", f.icmp("sgt", size, 2 * _NEAR), f.icmp("sle", k, KC))
+    parts = f.max(parts, f.select(far, f.div(m, _FEW_ROWS), 1))
+    wanted = f.select(whole, parts, wanted)
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
     return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
