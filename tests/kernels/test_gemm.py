@@ -261,6 +261,16 @@ def test_an_epilogue_gives_the_bits_of_the_loop_that_would_follow(rng, m, n, ord
         assert (got[1] == after).all()
 
 
+def test_rows_of_a_large_result_are_those_of_a_small_one(rng):
+    """With a short k, few rows at a time: here 41 times 192 and some more."""
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((8001, 20), (20, 263)))
+    residual = rng.standard_normal((8001, 263)).astype(np.float32)
+    exprs = (S.Scalar("add", (_arg(0), _arg(1))),)
+    (got,) = _ended(a, b, exprs, (residual,), ("float32",))
+    for rows in (slice(0, 30), slice(180, 200), slice(4000, 4200), slice(7980, 8001)):
+        assert (got[rows] == matmul(a[rows], b) + residual[rows]).all()
+
+
 def test_an_epilogue_sees_the_rows_of_a_batch(rng):
     a, b = strided(rng, 2 * 3 * 7, 33, "C", "float32"), strided(rng, 33, 20, "C", "float32")
     residual = rng.standard_normal((2, 21, 20)).astype(np.float32)
