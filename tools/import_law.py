@@ -37,6 +37,7 @@ FACES = {
     "fft": "torch.fft",
     "linalg": "torch.linalg",
     "special": "torch.special",
+    "byte_image": "images that quantized layers hand one another, which are Tensors",
     "nested": "torch.nested",
     "stored": "dtypes that are kept and cast only, and their tensors",
     "sparse": "torch.sparse, and the tensors of sparse layouts, which are Tensors",

@@ -123,6 +123,8 @@ def value(name: str, index: int) -> None:
     floats = [dt.float32, dt.float64, dt.float16, dt.bfloat16] if "float32" in kinds else [None]
     if any(kind.startswith("complex") for kind in kinds):
         floats = [dt.float32, dt.float64]  # of the parts
+    if op.single:
+        floats = [dt.float32]
     for d in floats:
         args = sampling.draw(name, index, floats=d)
         try:

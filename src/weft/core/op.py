@@ -147,6 +147,7 @@ class Op(metaclass=OpMeta):
     nondiff: ClassVar[str | None] = None
     is_view: ClassVar[bool] = False  # the result shares its first operand's storage
     broadcasts: ClassVar[bool] = False  # cotangents are summed to the operands' shapes
+    single: ClassVar[bool] = False  # its floating operands are float32, no other dtype
     effect: ClassVar[bool] = False  # draws random numbers: never merged, moved or dropped
     # the positions of the operands whose VALUES vjp reads; None: all of them
     saved_args: ClassVar[tuple[int, ...] | None] = ()

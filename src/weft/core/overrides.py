@@ -37,6 +37,13 @@ class _Modes(list):
 plain = _Classes((int, float, bool, str, complex, bytes, type(None), slice, type(Ellipsis)))
 # Tensor classes of another layout -> who answers for their objects: (native, public, args, kw)
 layouts: dict[type, Callable[[Callable, Callable, tuple, dict], Any]] = {}
+# functions that look at shape and dtype only, which a tensor without an array has too
+_OF_SHAPE = (
+    "shape size dim ndim ndimension numel nelement dtype itemsize element_size is_floating_point "
+    "is_complex is_signed device is_cuda get_device __len__ stride is_same_size is_tensor "
+    "is_quantized cuda is_conj is_mps is_xpu is_meta __torch_function__"
+)
+OF_SHAPE = frozenset(_OF_SHAPE.split())
 _modes = _Modes()  # of all threads; not empty: every call must look at its own thread's
 
 

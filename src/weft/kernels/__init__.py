@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
     from weft.kernels.schedule.attention_grad import plan_attention_grad
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
+    from weft.kernels.schedule.conv_int8 import Ending, pack_int8, plan_conv_int8
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
     from weft.kernels.schedule.conv_wide import fills_vectors
     from weft.kernels.schedule.epilogue import Epilogue
     from weft.kernels.schedule.gemm import plan_matmul
-    from weft.kernels.schedule.gemm_int8 import pack_int8, plan_matmul_int8
+    from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
     from weft.kernels.schedule.pool import (
         Window,
         plan_adaptive_avg_pool2d,
@@ -60,7 +61,8 @@ _HOMES = {
     "schedule.conv_wide": "fills_vectors",
     "schedule.epilogue": "Epilogue",
     "schedule.gemm": "plan_matmul",
-    "schedule.gemm_int8": "pack_int8 plan_matmul_int8",
+    "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
+    "schedule.image_int8": "plan_max_pool_bytes plan_to_bytes",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_back plan_max_pool2d_dx plan_max_pool2d_indices",

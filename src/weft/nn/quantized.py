@@ -15,20 +15,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 import weft
-from weft import Tensor
+from weft import Tensor, byte_image
+from weft.byte_image import ByteImage, Chain
 from weft.nn import functional as F
 from weft.nn.conv import Conv2d
 from weft.nn.linear import Linear
 from weft.nn.module import Module
 from weft.ops.quantized import (
+    COLUMNS,
     FOUR,
+    Grid,
+    grid_of,
+    image_to_bytes,
     pack_weight,
     quantize_rows,
-    quantized_product,
+    quantized_conv,
     range_to_scale,
     to_bytes,
 )
+
+_FULL = 16  # columns from which a panel of a group is worth its arithmetic
 
 
 class _Quantized(Module):
@@ -41,87 +50,191 @@ class _Quantized(Module):
     input_scale: Tensor | None
     input_zero: Tensor | None
 
-    def __init__(self, rows: Tensor, bias: Tensor | None, seen: tuple[Tensor, Tensor] | None):
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, seen: tuple[Tensor, Tensor] | None, groups: int
+    ) -> None:
         super().__init__()
+        rows = weight.reshape(weight.shape[0], -1)
         q, scale = quantize_rows(rows)
+        self.groups = groups
         self.out_features, self.in_features = rows.shape
-        self.register_buffer("panels", pack_weight(q))
+        self.register_buffer("panels", pack_weight(q.reshape(weight.shape), groups))
         self.register_buffer("scale", scale)
         self.register_buffer("sums", q.float().sum(1))  # what `zero` adds to each column
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         found = (None, None) if seen is None else range_to_scale(*seen)
         self.register_buffer("input_scale", found[0])
         self.register_buffer("input_zero", found[1])
+        self._grid: tuple[Any, Grid | None] = (None, None)
+        self._made: dict[tuple, tuple] = {}
 
-    def product(self, q: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-        """Bytes (M, K) by the weights, as floats (M, N)."""
-        left = -q.shape[1] % FOUR
-        if left:
-            q = F.pad(q, (0, left))
-        y = quantized_product(q, self.panels, self.out_features).float()
-        y = (y - zero * self.sums) * (scale * self.scale)
-        return y if self.bias is None else y + self.bias
+    def grid(self) -> Grid:
+        """The grid that calibration found for the input."""
+        scale, zero = self.input_scale, self.input_zero
+        assert scale is not None and zero is not None
+        now = (scale._version, zero._version)
+        if self._grid[0] != now:
+            self._grid = (now, Grid(scale.item(), int(zero.item())))
+        assert self._grid[1] is not None
+        return self._grid[1]
+
+    def factors(self, x: Grid, norm: tuple | None, other: Grid | None, to: Grid | None) -> tuple:
+        """(scale, shift, other's scale): sums times scale plus shift are the result's floats, or
+        its places on the grid `to`; as the kernel reads them, made once.
+        """
+        held = (self.scale, self.sums, self.bias, *(norm or ())[:4])
+        key = (
+            x,
+            other,
+            to,
+            norm and norm[4],
+            *[(id(t), None if t is None else t._version) for t in held],
+        )
+        found = self._made.get(key)
+        if found is None or any(a is not b for a, b in zip(found[0], held, strict=True)):
+            with weft.no_grad():
+                found = held, self._factors(x, norm, other, to)
+            self._made[key] = found
+        return found[1]
+
+    def _factors(self, x: Grid, norm: tuple | None, other: Grid | None, to: Grid | None) -> tuple:
+        scale = _array(self.scale, 1.0) * x.scale
+        shift = _array(self.bias, 0.0) - x.zero * _array(self.sums, 0.0) * scale
+        if norm is not None:
+            mean, var, weight, bias, eps = norm
+            a = _array(weight, 1.0) / np.sqrt(_array(var, 1.0) + eps)
+            scale, shift = scale * a, (shift - _array(mean, 0.0)) * a + _array(bias, 0.0)
+        beside = 0.0 if other is None else other.scale
+        shift = shift - beside * (0 if other is None else other.zero)
+        if to is not None:
+            scale, shift, beside = scale / to.scale, shift / to.scale + to.zero, beside / to.scale
+        return self._in_panels(scale), self._in_panels(shift), float(np.float32(beside))
+
+    def _in_panels(self, x: Any) -> Tensor:
+        """One number a column, as the panels lie."""
+        each = self.out_features // self.groups
+        rows = np.broadcast_to(x, self.out_features).reshape(self.groups, each)
+        return weft.from_numpy(
+            np.pad(rows, ((0, 0), (0, -each % COLUMNS))).astype(np.float32).ravel()
+        )
 
     def extra_repr(self) -> str:
         how = "static" if self.input_scale is not None else "dynamic"
         return f"{self.in_features} -> {self.out_features}, int8, {how} activations"
+
+    def _floats(self, sums: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        """Sums as floats, with a scale and a zero of their own for each row or image."""
+        y = (sums.float() - zero * self.sums) * (scale * self.scale)
+        return y if self.bias is None else y + self.bias
+
+
+def _array(t: Tensor | None, default: float) -> Any:
+    return default if t is None else t.detach().double().numpy()
 
 
 class QuantizedLinear(_Quantized):
     """y = x W^T + b with x in uint8 and W in int8.  x (*, in), y (*, out), float32."""
 
     def __init__(self, layer: Linear, seen: tuple[Tensor, Tensor] | None = None) -> None:
-        super().__init__(layer.weight, layer.bias, seen)
+        super().__init__(layer.weight.detach(), layer.bias, seen, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         rows = input.reshape(-1, self.in_features)
-        if self.input_scale is None or self.input_zero is None:
+        if self.input_scale is None:
             scale, zero = range_to_scale(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True))
+            y = self._floats(self._product(to_bytes(rows, scale, zero), "int32"), scale, zero)
         else:
-            scale, zero = self.input_scale, self.input_zero
-        y = self.product(to_bytes(rows, scale, zero), scale, zero)
+            grid = self.grid()
+            factors = self.factors(grid, None, None, None)
+            y = self._product(to_bytes(rows, grid.scale, grid.zero), "float32", *factors[:2])
         return y.reshape(*input.shape[:-1], self.out_features)
+
+    def _product(self, q: Tensor, to: str, *more: Tensor) -> Tensor:
+        left = -q.shape[1] % FOUR
+        q = F.pad(q, (0, left)) if left else q
+        return quantized_conv(q, self.panels, *more, columns=self.out_features, to=to)
 
 
 class QuantizedConv2d(_Quantized):
-    """Conv2d (groups 1, dilation 1, zeros around) with bytes: windows of bytes times the weights.
+    """Conv2d with bytes, of zeros around the image.
 
-    x (N, C, H, W), y (N, O, H', W'), float32.  Dynamic ranges are those of each image.
+    x (N, C, H, W), y (N, O, H', W'), float32.  Dynamic ranges are those of each image.  Inside a
+    quantized model a static layer reads and makes images of bytes (`weft.byte_image`).
     """
 
     def __init__(self, layer: Conv2d, seen: tuple[Tensor, Tensor] | None = None) -> None:
-        w = layer.weight
-        channels = w.shape[1]
-        self._more = -channels % FOUR  # channels of zeros, so that windows are whole fours
-        rows = F.pad(w.detach().permute(0, 2, 3, 1), (0, self._more)).reshape(w.shape[0], -1)
-        super().__init__(rows, layer.bias, seen)
-        self.kernel_size, self.stride = tuple(w.shape[2:]), layer.stride
-        pad = layer.padding
-        assert not isinstance(pad, str)
-        self.padding = pad
+        super().__init__(layer.weight.detach().permute(0, 2, 3, 1), layer.bias, seen, layer.groups)
+        left, _, top, _ = layer._reversed_padding_repeated_twice
+        self._more = -layer.in_channels % FOUR  # channels of zeros, so that pixels are whole fours
+        self.kernel_size, self.stride = tuple(layer.kernel_size), tuple(layer.stride)
+        self.padding, self.dilation = (top, left), tuple(layer.dilation)
+        self.grids: dict[tuple, Grid] = {}  # of what chains give
+        self._seen: dict[tuple, tuple[float, float]] = {}
+        self.observing = False
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.input_scale is None or self.input_zero is None:
-            low = input.amin((1, 2, 3), keepdim=True)
-            scale, zero = range_to_scale(low, input.amax((1, 2, 3), keepdim=True))
+        if input.ndim == 3:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        if self.input_scale is None:
+            return self._dynamic(input)
+        grid = self.grid()
+        if input.__class__ is ByteImage and input.resolve(grid):
+            q, grid = self._whole(input._bytes), input._grid
         else:
-            scale, zero = self.input_scale, self.input_zero
-        (top, left), (kh, kw) = self.padding, self.kernel_size
-        if top or left:
+            q = image_to_bytes(input, grid)
+        chain = Chain(self, q, grid, (input.shape[0], self.out_features, *self._size(input)))
+        y = byte_image.of_chain(chain)
+        return y if byte_image.flows() else y.contiguous()
+
+    def _whole(self, q: Tensor) -> Tensor:
+        return F.pad(q, (0, self._more)) if self._more else q
+
+    def _size(self, input: Tensor) -> list[int]:
+        window = zip(
+            input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=True
+        )
+        return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in window]
+
+    def _conv(self, q: Tensor, *more: Tensor, **settings: Any) -> Tensor:
+        return quantized_conv(
+            q, self.panels, *more, columns=self.out_features, kernel=self.kernel_size,
+            stride=self.stride, dilation=self.dilation, groups=self.groups, **settings,
+        )  # fmt: skip
+
+    def finish(self, chain: Chain, grid: Grid | None) -> Tensor:
+        """The chain's result (N, H, W, C): bytes on the grid, or floats."""
+        other = chain.other
+        scale, shift, beside = self.factors(
+            chain.grid, chain.norm, None if other is None else other._grid, grid
+        )
+        low, high = chain.low, chain.high
+        if grid is not None:
+            low, high = (min(max(round(v / grid.scale) + grid.zero, 0), 255) for v in (low, high))
+        more = () if other is None else (other._bytes,)
+        return self._conv(
+            chain.x, scale, shift, *more, padding=self.padding, border=chain.grid.zero,
+            to="float32" if grid is None else "uint8", floor=float(low), ceiling=float(high),
+            other_scale=beside,
+        )  # fmt: skip
+
+    def own_grid(self, chain: Chain) -> Grid | None:
+        """The grid that calibration found for what this chain gives, or None."""
+        key = (chain.norm is not None, chain.other is not None, chain.low, chain.high)
+        if self.observing:
+            y = self.finish(chain, None)
+            low, high = self._seen.get(key, (0.0, 0.0))
+            self._seen[key] = (min(low, y.amin().item()), max(high, y.amax().item()))
+            self.grids[key] = grid_of(*self._seen[key])
+        return self.grids.get(key)
+
+    def _dynamic(self, input: Tensor) -> Tensor:
+        low = input.amin((1, 2, 3), keepdim=True)
+        scale, zero = range_to_scale(low, input.amax((1, 2, 3), keepdim=True))
+        (top, left) = self.padding
+        if top or left:  # each image has a zero of its own
             input = F.pad(input, (left, left, top, top))
-        q = to_bytes(input.permute(0, 2, 3, 1), scale, zero)  # a number, or one an image
-        if self._more:
-            q = F.pad(q, (0, self._more))
-        windows = q.unfold(1, kh, self.stride[0]).unfold(2, kw, self.stride[1])
-        n, h, w = windows.shape[:3]
-        rows = windows.permute(0, 1, 2, 4, 5, 3).reshape(n * h * w, self.in_features)
-        y = self.product(rows, _for_rows(scale, h * w), _for_rows(zero, h * w))
-        return y.reshape(n, h, w, self.out_features).permute(0, 3, 1, 2).contiguous()
-
-
-def _for_rows(x: Tensor, pixels: int) -> Tensor:
-    """One number, or one an image beside the rows of all its pixels: (N pixels, 1)."""
-    return x if not x.ndim else x.reshape(-1, 1).expand(-1, pixels).reshape(-1, 1)
+        q = self._whole(to_bytes(input.permute(0, 2, 3, 1), scale, zero))
+        return self._floats(self._conv(q), scale, zero).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass
@@ -203,10 +316,19 @@ def quantize(
             kind = QuantizedLinear if isinstance(layer, Linear) else QuantizedConv2d
             made[name] = kind(layer, ranges)  # type: ignore[arg-type]
     _measure(model, layers, made, batches, report)
+    convs = [m for m in made.values() if isinstance(m, QuantizedConv2d)]
     for name, layer in made.items():
         _put(model, name, layer)
     if "" in made:
         model = made[""]
+    if convs and how == "static":
+        model.register_forward_pre_hook(byte_image.enter)
+        model.register_forward_hook(byte_image.leave, always_call=True)
+        for layer in convs:
+            layer.observing = True
+        _run(model, batches)
+        for layer in convs:
+            layer.observing = False
     report.bytes_after = _bytes(model)
     _compare(model, batches, outputs, report)
     object.__setattr__(model, "quantization", report)
@@ -222,9 +344,11 @@ def _why_not(name: str, layer: Module, kept: set[str], seen: dict | None) -> str
     if layer.weight.dtype is not weft.float32:
         return f"its weight is {layer.weight.dtype}"
     if isinstance(layer, Conv2d):
-        if layer.groups != 1 or tuple(layer.dilation) != (1, 1):
-            return "groups or dilation"
-        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        ins, outs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+        if layer.groups != 1 and (ins % FOUR or outs < _FULL):
+            return f"groups of {ins} channels to {outs}"
+        left, right, top, bottom = layer._reversed_padding_repeated_twice
+        if layer.padding_mode != "zeros" or left != right or top != bottom:
             return f"padding {layer.padding_mode}, {layer.padding}"
     return ""
 

@@ -1,4 +1,4 @@
-"""Products of bytes, and the way from floats to bytes and back.
+"""Products and convolutions of bytes, and the way from floats to bytes and back.
 
 q = clamp(round(x / scale) + zero, 0, 255)        activations: unsigned
 w = clamp(round(w / scale), -127, 127)            weights: signed, a scale for each row
@@ -6,6 +6,7 @@ w = clamp(round(w / scale), -127, 127)            weights: signed, a scale for e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,53 +16,125 @@ from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_int8 import COLUMNS, FOUR, LONGEST
+from weft.kernels.schedule.conv_int8 import COLUMNS, FOUR, LONGEST
 from weft.ops.dispatch import apply, shape_of, wrap
 from weft.ops.kinds import by_loop
 from weft.runtime.native import Launch
 
 
-class QuantizedProduct(Op):
-    """y[m, n] = sum over k of x[m, k] * w[n, k], uint8 by int8 in int32, w packed in panels
+@dataclass(frozen=True)
+class Grid:
+    """What the bytes 0 ... 255 stand for: (byte - zero) * scale, a float32."""
 
-    x (M, 4 F), panels (ceil(columns / 64), F, 64, 4), y (M, columns).
+    scale: float
+    zero: int
+
+
+UNBOUNDED = float(np.finfo(np.float32).max)
+_TO = {"int32": dt.int32, "float32": dt.float32, "uint8": dt.uint8}
+
+
+class QuantizedConv(Op):
+    """y[n, y, x, o] = sum over (p, q, c) of x[n, y s + p d - pad, x s + q d - pad, c] w[o, p, q, c]
+
+    x (N, H, W, C) uint8 with the byte `border` around it, or rows (M, K) of a product; w int8,
+    packed (`pack_weight`); the sum in int32.  To float32 or uint8: y * scale + shift, each of
+    (panels * 64,), + other * other_scale where there is an image `other` of y's shape in uint8;
+    clamped to [floor, ceiling]; to uint8 rounded to the nearest whole number, ties to even.
     """
 
     columns: int = 1
+    kernel: tuple = (1, 1)
+    stride: tuple = (1, 1)
+    padding: tuple = (0, 0)
+    dilation: tuple = (1, 1)
+    groups: int = 1
+    border: int = 0
+    to: str = "int32"
+    floor: float = -UNBOUNDED
+    ceiling: float = UNBOUNDED
+    other_scale: float = 0.0
+    single = True
     nondiff = "bytes have no gradient"
 
-    def type(self, x: Type, panels: Type) -> Type:
-        if x.dtype is not dt.uint8 or panels.dtype is not dt.int8:
+    def type(self, x: Type, panels: Type, *more: Type) -> Type:
+        given = [t.dtype for t in (x, panels, *more)]
+        want = [dt.uint8, dt.int8, *([dt.float32] * 2 if self.to != "int32" else []), dt.uint8]
+        if given != want[: len(given)] or len(given) < len(want) - 1 or self.to not in _TO:
             raise TypeError(
-                f"quantized product: expected uint8 and int8, got {x.dtype.name} and "
-                f"{panels.dtype.name}"
+                f"quantized conv: expected {[d.name for d in want[:-1]]} (and {want[-1].name}), "
+                f"got {[d.name for d in given]}, to {self.to}"
             )
-        count = -(-self.columns // COLUMNS)
-        if (
-            x.ndim != 2
-            or panels.ndim != 4
-            or panels.shape != (count, panels.shape[1], COLUMNS, FOUR)
-            or x.shape[1] != panels.shape[1] * FOUR
-        ):
+        if min(self.columns, self.groups) < 1 or not 0 <= self.border <= 255:
+            raise RuntimeError(f"{self}: columns, groups or a border that cannot be")
+        if self.to == "uint8" and not 0 <= self.floor <= self.ceiling <= 255:
+            raise RuntimeError(f"{self}: bytes lie between 0 and 255")
+        shape = self._shape(x)
+        panel = (self.groups * -(-(self.columns // self.groups) // COLUMNS), self._fours(x))
+        if panels.shape != (*panel, COLUMNS, FOUR) or self._fours(x) * FOUR > LONGEST:
             raise RuntimeError(
-                f"quantized product: x {list(x.shape)} and panels {list(panels.shape)} do not give "
-                f"{self.columns} columns"
+                f"quantized conv: x {list(x.shape)} and panels {list(panels.shape)} do not give "
+                f"{self.columns} columns, or sums are over {LONGEST} products long"
             )
-        if x.shape[1] > LONGEST:
-            raise RuntimeError(f"quantized product: sums of {x.shape[1]} products, over {LONGEST}")
-        return Type((x.shape[0], self.columns), dt.int32)
+        shapes = [t.shape for t in more]
+        if shapes != [(panel[0] * COLUMNS,), (panel[0] * COLUMNS,), shape][: len(shapes)]:
+            raise RuntimeError(f"quantized conv: scale, shift, other of shapes {shapes}")
+        return Type(shape, _TO[self.to])
+
+    def _shape(self, x: Type) -> tuple[int, ...]:
+        if x.ndim == 2 and (self.kernel, self.padding, self.groups) == ((1, 1), (0, 0), 1):
+            return (x.shape[0], self.columns)
+        if x.ndim != 4 or x.shape[3] % (self.groups * FOUR) or self.columns % self.groups:
+            raise RuntimeError(
+                f"quantized conv: x (N, H, W, C) with channels of groups in fours, got "
+                f"{list(x.shape)} and {self.groups} groups to {self.columns}"
+            )
+        return (x.shape[0], *_windows(self, x.shape[1:3]), self.columns)
+
+    def _fours(self, x: Type) -> int:
+        if x.shape[-1] % FOUR:
+            raise RuntimeError(f"quantized conv: {x.shape[-1]} bytes are not whole fours")
+        return self.kernel[0] * self.kernel[1] * x.shape[-1] // self.groups // FOUR
 
     def flops(self, x: Type, panels: Type, *rest: Type) -> float:
         # in float32 operations of the same time: one instruction does four products
-        return 0.5 * x.shape[0] * x.shape[1] * self.columns
+        out = 1
+        for n in self._shape(x):
+            out *= n
+        return 0.5 * out * self._fours(x) * FOUR
 
-    def oracle(self, x: np.ndarray, panels: np.ndarray) -> np.ndarray:
-        count, fours = panels.shape[:2]
-        w = panels.transpose(0, 2, 1, 3).reshape(count * COLUMNS, fours * FOUR)[: self.columns]
-        return (x.astype(np.int64) @ w.T.astype(np.int64)).astype(np.int32)
+    def oracle(self, x: np.ndarray, panels: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        shape = self._shape(Type(x.shape, dt.uint8))
+        x = x.reshape(x.shape[0], 1, 1, x.shape[-1]) if x.ndim == 2 else x
+        (kh, kw), (sh, sw), (dh, dw), g = self.kernel, self.stride, self.dilation, self.groups
+        sides = [(0, 0), *((p, p) for p in self.padding), (0, 0)]
+        x = np.pad(x.astype(np.int64), sides, constant_values=self.border)
+        depth, each = x.shape[-1] // g, self.columns // g
+        w = panels.transpose(0, 2, 1, 3).reshape(g, len(panels) // g * COLUMNS, kh, kw, depth)
+        w = w[:, :each].astype(np.int64)
+        h, v = (shape[1], shape[2]) if len(shape) == 4 else (1, 1)
+        y = np.zeros((x.shape[0], h, v, g, each), np.int64)
+        for p in range(kh):
+            for q in range(kw):
+                rows = x[:, p * dh :: sh, q * dw :: sw][:, :h, :v]
+                y += np.einsum("nhvgc,goc->nhvgo", rows.reshape(*y.shape[:4], depth), w[:, :, p, q])
+        y = y.reshape(shape)
+        if self.to == "int32":
+            return y.astype(np.int32)
+        scale, shift = (m.reshape(g, -1)[:, :each].reshape(-1) for m in more[:2])
+        z = y.astype(np.float32) * scale + shift
+        for other in more[2:]:
+            z = z + other.astype(np.float32) * np.float32(self.other_scale)
+        z = np.minimum(np.maximum(z, np.float32(self.floor)), np.float32(self.ceiling))
+        return z if self.to == "float32" else np.rint(z).astype(np.uint8)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return kernels.plan_matmul_int8(ins[0], ins[1], out)
+        if len(out.shape) == 2:  # rows as pixels
+            ins = [_as_images(a) if i in (0, 4) else a for i, a in enumerate(ins)]
+            out = _as_images(out)
+        ending = kernels.Ending(self.border, self.floor, self.ceiling, self.other_scale)
+        window = (self.kernel, self.stride, self.padding, self.dilation)
+        return kernels.plan_conv_int8(ins, out, *window, self.groups, ending)
 
     vmap = by_loop
     samples = (
@@ -69,25 +142,143 @@ class QuantizedProduct(Op):
         sample((7, 12), (2, 3, 64, 4), of=("uint8", "int8"), low=0, columns=65),
         sample((0, 4), (1, 1, 64, 4), of=("uint8", "int8"), low=0, columns=64),
         sample((2, 0), (1, 0, 64, 4), of=("uint8", "int8"), low=0, columns=3),
+        sample((2, 5, 6, 8), (2, 12, 64, 4), of=("uint8", "int8"), columns=70, kernel=(2, 3),
+               stride=(2, 1), padding=(1, 1), border=7, low=0),
+        sample((1, 6, 5, 8), (2, 4, 64, 4), (128,), (128,),
+               of=("uint8", "int8", "float32", "float32"), columns=6, kernel=(2, 2),
+               dilation=(2, 3), groups=2, to="float32", ceiling=2.0),
+        sample((1, 3, 3, 4), (1, 9, 64, 4), (64,), (64,), (1, 3, 3, 5),
+               of=("uint8", "int8", "float32", "float32", "uint8"), columns=5, kernel=(3, 3),
+               padding=(1, 1), to="uint8", floor=0.0, ceiling=200.0, low=0, high=9,
+               other_scale=0.5),
+    )  # fmt: skip
+
+
+class ImageToBytes(Op):
+    """q[n, y, x, c] = clamp(round(x[n, c, y, x] / scale) + zero, 0, 255), ties to even, NaN to 0.
+
+    x (N, C, H, W) float32, q (N, H, W, P) uint8 with P = C up to a whole four: the last channel
+    again where there is none.
+    """
+
+    scale: float = 1.0
+    zero: int = 0
+    single = True
+    nondiff = "bytes have no gradient"
+
+    def type(self, x: Type) -> Type:
+        if x.dtype is not dt.float32 or x.ndim != 4 or not x.shape[1]:
+            raise TypeError(
+                f"image to bytes: expected float32 (N, C, H, W), got {x.dtype.name} {x.shape}"
+            )
+        if not self.scale > 0 or not 0 <= self.zero <= 255:
+            raise RuntimeError(f"{self}: scale must be positive, zero a byte")
+        n, c, h, w = x.shape
+        return Type((n, h, w, -(-c // FOUR) * FOUR), dt.uint8)
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            z = np.rint(x / np.float32(self.scale)) + np.float32(self.zero)
+        z = np.fmin(np.fmax(z, np.float32(0)), np.float32(255)).transpose(0, 2, 3, 1)
+        return np.pad(z, [(0, 0)] * 3 + [(0, -x.shape[1] % FOUR)], mode="edge").astype(np.uint8)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_to_bytes(ins[0], out, self.scale, self.zero)
+
+    vmap = by_loop
+    samples = (
+        sample((2, 3, 5, 7), scale=0.02, zero=100),
+        sample((1, 9, 2, 33), scale=0.01),
+        sample((0, 4, 3, 2)),
     )
 
 
-def quantized_product(x: Any, panels: Any, columns: int) -> Any:
-    """x (M, K) uint8 times packed weights (`pack_weight`) of `columns` rows: (M, columns) int32.
+class BytesMaxPool(Op):
+    """y[n, y, x, c] = the largest byte of the window; (N, H, W, C) uint8, 0 around the image."""
 
-    TypeError, RuntimeError: dtypes and shapes that do not fit.
-    """
-    return apply(QuantizedProduct(int(columns)), x.contiguous(), panels)
+    kernel: tuple = (1, 1)
+    stride: tuple = (1, 1)
+    padding: tuple = (0, 0)
+    dilation: tuple = (1, 1)
+    nondiff = "bytes have no gradient"
 
+    def type(self, x: Type) -> Type:
+        if x.dtype is not dt.uint8 or x.ndim != 4:
+            raise TypeError(
+                f"bytes pool: expected uint8 (N, H, W, C), got {x.dtype.name} {x.shape}"
+            )
+        size = _windows(self, x.shape[1:3])
+        return Type((x.shape[0], *size, x.shape[3]), dt.uint8)
 
-def pack_weight(weight: Any) -> Any:
-    """int8 (N, K) in the panels that `quantized_product` reads, K filled up to a multiple of 4."""
-    if len(shape_of(weight)) != 2 or weight.dtype is not dt.int8:
-        raise TypeError(
-            f"pack_weight: expected an int8 matrix, got {weight.dtype} of shape "
-            f"{list(shape_of(weight))}"
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        h, w = _windows(self, x.shape[1:3])
+        x = np.pad(x, [(0, 0), *((p, p) for p in self.padding), (0, 0)])
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+        taps = [x[:, p * dh :: sh, q * dw :: sw][:, :h, :w] for p in range(kh) for q in range(kw)]
+        return np.max(taps, 0)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        return kernels.plan_max_pool_bytes(
+            ins[0], out, self.kernel, self.stride, self.padding, self.dilation
         )
-    return wrap(kernels.pack_int8(weight._a))
+
+    vmap = by_loop
+    samples = (
+        sample((2, 5, 6, 70), of="uint8", low=0, high=255, kernel=(3, 3), stride=(2, 2),
+               padding=(1, 1)),
+        sample((1, 7, 4, 3), of="uint8", low=0, high=255, kernel=(2, 1), dilation=(3, 1)),
+        sample((0, 2, 2, 4), of="uint8", low=0, high=255),
+    )  # fmt: skip
+
+
+def _windows(op: Any, sizes: tuple[int, ...]) -> list[int]:
+    """Rows and columns of an op's result; RuntimeError for numbers that give none."""
+    numbers = (*op.kernel, *op.stride, *op.dilation)
+    if any(len(v) != 2 for v in (op.kernel, op.stride, op.padding, op.dilation)):
+        raise RuntimeError(f"{op}: two numbers each")
+    size = [
+        (n + 2 * p - (k - 1) * d - 1) // s + 1
+        for n, p, k, d, s in zip(sizes, op.padding, op.kernel, op.dilation, op.stride, strict=True)
+        if s > 0
+    ]
+    if min(numbers) < 1 or min(op.padding) < 0 or min(size) < 1:
+        raise RuntimeError(f"{op}: no window of an image of {list(sizes)}")
+    return size
+
+
+def _as_images(a: Layout) -> Layout:
+    """A matrix's rows as the pixels of one image."""
+    if not a.is_contiguous:
+        raise ValueError("quantized conv: operands must be contiguous")
+    return Layout.contiguous((1, a.shape[0], 1, a.shape[1]), a.dtype)
+
+
+def quantized_conv(x: Any, panels: Any, *more: Any, columns: int, **settings: Any) -> Any:
+    """`QuantizedConv` of x, packed weights and, but for int32, (scale, shift[, other]).
+
+    TypeError, RuntimeError: dtypes, shapes and settings that do not fit.
+    """
+    others = [m.contiguous() for m in more]
+    return apply(QuantizedConv(int(columns), **settings), x.contiguous(), panels, *others)
+
+
+def image_to_bytes(x: Any, grid: Grid) -> Any:
+    """x (N, C, H, W) float32 as bytes (N, H, W, C up to a whole four) on a grid."""
+    return apply(ImageToBytes(grid.scale, grid.zero), x)
+
+
+def bytes_max_pool(x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    """The largest byte of each window of x (N, H, W, C); 0 around it."""
+    return apply(BytesMaxPool(kernel, stride, padding, dilation), x.contiguous())
+
+
+def pack_weight(weight: Any, groups: int = 1) -> Any:
+    """int8 (N, ..., C) in the panels that `quantized_conv` reads, C filled up to whole fours."""
+    if len(shape_of(weight)) < 2 or weight.dtype is not dt.int8:
+        raise TypeError(
+            f"pack_weight: expected int8 rows, got {weight.dtype} of shape {list(shape_of(weight))}"
+        )
+    return wrap(kernels.pack_int8(weight._a, groups))
 
 
 def quantize_rows(weight: Any) -> tuple[Any, Any]:
@@ -105,6 +296,12 @@ def range_to_scale(low: Any, high: Any) -> tuple[Any, Any]:
     scale = (high - low) / 255
     scale = scale.where(scale > 0, 1.0)
     return scale, (-low / scale).round()
+
+
+def grid_of(low: float, high: float) -> Grid:
+    """`range_to_scale` of numbers."""
+    scale, zero = range_to_scale(*(wrap(np.array([v], np.float32)) for v in (low, high)))
+    return Grid(float(scale._a[0]), int(zero._a[0]))
 
 
 def to_bytes(x: Any, scale: Any, zero: Any) -> Any:

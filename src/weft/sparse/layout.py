@@ -48,7 +48,7 @@ def _answer(native: Any, public: Any, args: tuple, kw: dict) -> Any:
     rule = RULES.get(name)
     if rule is not None:
         return rule(*args, **kw)
-    if name in OF_SHAPE:
+    if name in overrides.OF_SHAPE:
         return native(*args, **kw)
     raise NotImplementedError(
         f"Could not run 'aten::{name}' with arguments from the 'SparseCPU' backend: Weft has no "
@@ -57,13 +57,6 @@ def _answer(native: Any, public: Any, args: tuple, kw: dict) -> Any:
 
 
 RULES: dict[str, Any] = {}  # name of a function -> what it is for sparse tensors
-# functions that look at shape and dtype only
-_OF_SHAPE = (
-    "shape size dim ndim ndimension numel nelement dtype itemsize element_size is_floating_point "
-    "is_complex is_signed device is_cuda get_device __len__ stride is_same_size is_tensor "
-    "is_quantized cuda is_conj is_mps is_xpu is_meta __torch_function__"
-)
-OF_SHAPE = frozenset(_OF_SHAPE.split())
 
 
 def rule(*names: str) -> Any:

@@ -101,7 +101,7 @@ def pool_wide_ir(name: str) -> str:
     return m.text()
 
 
-def _taps(f: Function, start: Operand, gap: Operand, size: Operand, kernel: Operand) -> tuple:
+def taps(f: Function, start: Operand, gap: Operand, size: Operand, kernel: Operand) -> tuple:
     """The taps [first, end) of a window at `start` that lie in [0, size)."""
     up = f.sub(gap, 1)
     first = f.div(f.add(f.max(f.sub(0, start), 0), up), gap)
@@ -116,8 +116,8 @@ class _Window:
         self.f, self.h = f, h
         self.y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
         self.x = f.sub(f.mul(column, h["step_w"]), h["pad_w"])
-        self.rows = _taps(f, self.y, h["gap_h"], h["height"], h["kernel_h"])
-        self.columns = _taps(f, self.x, h["gap_w"], h["width"], h["kernel_w"])
+        self.rows = taps(f, self.y, h["gap_h"], h["height"], h["kernel_h"])
+        self.columns = taps(f, self.x, h["gap_w"], h["width"], h["kernel_w"])
 
     def place(self, p: Operand, q: Operand) -> tuple[Operand, Operand]:
         """The pixel of a tap."""

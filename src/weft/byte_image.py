@@ -1,0 +1,267 @@
+"""Images of bytes that quantized layers hand one another; floats to whoever else looks at them.
+
+A ByteImage is (N, C, H, W) in float32 to the program.  It holds bytes (N, H, W, C) on a grid, or a
+convolution that has not run yet: batch norm in evaluation, a clamp and one sum with another image
+of bytes become part of it, and it runs when a layer asks for bytes, on the grid that the layer
+wants.  Any other function makes a plain tensor of the object first, in place, and goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from weft.core import dtype as dt
+from weft.core import overrides
+from weft.ops import view
+from weft.ops.quantized import UNBOUNDED, Grid, bytes_max_pool
+from weft.ops.reduce import mean
+from weft.tensor import Tensor
+
+
+class Layer(Protocol):
+    """A convolution of bytes."""
+
+    def finish(self, chain: Chain, grid: Grid | None) -> Any:
+        """The chain's result (N, H, W, C): bytes on the grid, or floats."""
+        ...
+
+    def own_grid(self, chain: Chain) -> Grid | None:
+        """The grid that calibration found for what this chain gives, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A convolution to be run, and what becomes of its sums."""
+
+    layer: Layer
+    x: Any
+    grid: Grid  # of x
+    shape: tuple[int, ...]  # (N, C, H, W)
+    norm: tuple | None = None  # (mean, var, weight, bias, eps)
+    other: ByteImage | None = None
+    low: float = -UNBOUNDED
+    high: float = UNBOUNDED
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing follows that a sum or batch norm would have to wait for."""
+        return self.other is None and self.low == -UNBOUNDED and self.high == UNBOUNDED
+
+
+class _Described:
+    """What a ByteImage has where others have an array: shape, strides and dtype."""
+
+    offset, outer, session, dtype = 0, None, None, dt.float32
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        _, c, h, w = shape
+        self.strides = (c * h * w, h * w, w, 1)
+
+    def demand(self, t: Any) -> Any:
+        """The array, of a plain tensor from now on."""
+        become_floats(t)
+        return t._a
+
+
+def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
+    """A public function called with a ByteImage: on bytes where there is a rule, else on floats."""
+    name = overrides.name_of(public).removesuffix(".__get__").removesuffix(".__set__")
+    name = name.rpartition(".")[2]
+    rule = _RULES.get(name)
+    if rule is not None:
+        y = rule(*args, **kw)
+        if y is not NotImplemented:
+            return y
+    elif name in overrides.OF_SHAPE:
+        return native(*args, **kw)
+    for a in (*args, *kw.values()):
+        for v in a if isinstance(a, (list, tuple)) else (a,):
+            if v.__class__ is ByteImage:
+                become_floats(v)
+    return native(*args, **kw)
+
+
+class ByteImage(Tensor, layout=_answer):
+    """An image in bytes, or one that will be."""
+
+    __torch_function__: Any = staticmethod(overrides.disabled_torch_function)
+    _chain: Chain | None
+    _bytes: Any
+    _grid: Grid | None
+
+    def resolve(self, wanted: Grid | None = None) -> bool:
+        """Have bytes: on the grid wanted, or the one that calibration found; False: neither is."""
+        chain = self._chain
+        if chain is not None:
+            grid = wanted or chain.layer.own_grid(chain)
+            if grid is None:
+                return False
+            self._bytes, self._grid, self._chain = chain.layer.finish(chain, grid), grid, None
+        return True
+
+
+def of_chain(chain: Chain) -> ByteImage:
+    """The image that a convolution will make."""
+    return _make(chain.shape, chain, None, None)
+
+
+def _make(shape: tuple, chain: Chain | None, q: Any, grid: Grid | None) -> ByteImage:
+    overrides.switch_on()
+    made: Any = object.__new__(ByteImage)
+    made._ghost = _Described(tuple(shape))
+    made._chain, made._bytes, made._grid = chain, q, grid
+    return made
+
+
+def become_floats(x: ByteImage) -> Any:
+    """Make a plain tensor of the object: all who hold it see the same one.  (N, H, W, C) of it."""
+    chain = x._chain
+    if chain is not None:
+        y = chain.layer.finish(chain, None)
+    else:
+        assert x._grid is not None
+        y = (x._bytes.to(dt.float32) - float(x._grid.zero)) * x._grid.scale
+    z = view.permute(y, (0, 3, 1, 2)).contiguous()
+    x.__dict__.clear()
+    x.__dict__.update(z.__dict__)
+    x.__class__ = Tensor  # type: ignore[assignment]
+    return y
+
+
+class _Flow(threading.local):
+    depth = 0  # of calls of quantized models
+
+
+_flow = _Flow()
+
+
+def enter(model: Any, args: Any) -> None:
+    """A pre-hook of a whole model: its layers may hand one another bytes."""
+    _flow.depth += 1
+
+
+def leave(model: Any, args: Any, y: Any) -> None:
+    """A hook of a whole model: what it returns are plain tensors."""
+    _flow.depth -= 1
+    if not _flow.depth:
+        _make_plain(y)
+
+
+def flows() -> bool:
+    """Whether a quantized model is being called."""
+    return _flow.depth > 0
+
+
+def _make_plain(x: Any) -> None:
+    if x.__class__ is ByteImage:
+        become_floats(x)
+    elif isinstance(x, (list, tuple)):
+        for v in x:
+            _make_plain(v)
+    elif isinstance(x, dict):
+        _make_plain(list(x.values()))
+
+
+# ------------------------------------------------------------------------------ the rules
+
+
+def _clamped(x: ByteImage, low: float, high: float, *, inplace: bool) -> Any:
+    chain, grid = x._chain, x._grid
+    if chain is not None:
+        chain = replace(chain, low=max(chain.low, low), high=max(min(chain.high, high), low))
+    elif grid is None or low > -grid.zero * grid.scale or high < (255 - grid.zero) * grid.scale:
+        return NotImplemented  # bytes that it would change
+    if inplace:
+        x._chain = chain
+        return x
+    return _make(x._ghost.shape, chain, x._bytes, grid)
+
+
+def _relu(input: Any, inplace: bool = False) -> Any:
+    return _clamped(input, 0.0, UNBOUNDED, inplace=inplace)
+
+
+def _relu6(input: Any, inplace: bool = False) -> Any:
+    return _clamped(input, 0.0, 6.0, inplace=inplace)
+
+
+def _hardtanh(
+    input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Any:
+    return _clamped(input, float(min_val), float(max_val), inplace=inplace)
+
+
+def _batch_norm(
+    input: Any, running_mean: Any, running_var: Any, weight: Any = None, bias: Any = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    chain = input._chain if input.__class__ is ByteImage else None
+    if chain is None or not chain.is_bare or chain.norm or training or running_mean is None:
+        return NotImplemented
+    return of_chain(replace(chain, norm=(running_mean, running_var, weight, bias, eps)))
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """The chain of a + b, or NotImplemented."""
+    if not (a.__class__ is b.__class__ is ByteImage) or a._ghost.shape != b._ghost.shape or a is b:
+        return NotImplemented
+    if a._chain is None or not a._chain.is_bare:
+        a, b = b, a
+    if a._chain is None or not a._chain.is_bare or not b.resolve():
+        return NotImplemented
+    return replace(a._chain, other=_make(b._ghost.shape, None, b._bytes, b._grid))
+
+
+def _add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
+    chain = _sum(input, other) if alpha == 1 and out is None else NotImplemented
+    return chain if chain is NotImplemented else of_chain(chain)
+
+
+def _add_(input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    chain = _sum(input, other) if alpha == 1 else NotImplemented
+    if chain is NotImplemented:
+        return chain
+    input._chain, input._bytes, input._grid = chain, None, None
+    return input
+
+
+def _max_pool2d(
+    input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    kernel, pads, gaps = (_pair(v) for v in (kernel_size, padding, dilation))
+    steps = _pair(kernel_size if stride is None or stride == () else stride)
+    wrong = any(2 * p > k for p, k in zip(pads, kernel, strict=True))  # says the function itself
+    if ceil_mode or return_indices or wrong or not input.resolve():
+        return NotImplemented
+    q = bytes_max_pool(input._bytes, kernel, steps, pads, gaps)
+    n, h, w, c = q.shape
+    return _make((n, c, h, w), None, q, input._grid)
+
+
+def _mean_of_planes(input: Any, output_size: Any) -> Any:
+    if input._chain is None or output_size not in (1, (1, 1), [1, 1]):
+        return NotImplemented
+    y = become_floats(input)
+    return view.reshape(mean(y, (1, 2)), (*input.shape[:2], 1, 1))
+
+
+def _pair(v: Any) -> tuple[int, int]:
+    return (int(v), int(v)) if isinstance(v, int) else (int(v[0]), int(v[-1]))
+
+
+def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    return NotImplemented if training else input
+
+
+_RULES: dict[str, Callable] = {
+    "relu": _relu, "relu_": lambda x: _relu(x, True), "relu6": _relu6, "hardtanh": _hardtanh,
+    "batch_norm": _batch_norm, "add": _add, "__add__": _add, "__radd__": _add, "add_": _add_,
+    "__iadd__": _add_, "max_pool2d": _max_pool2d, "adaptive_avg_pool2d": _mean_of_planes,
+    "dropout": _dropout, "dropout2d": _dropout,
+}  # fmt: skip

@@ -1,0 +1,150 @@
+"""Images of bytes, channels last: made of floats, and their maximum pools."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv_code import open_block
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.pool_wide import taps
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
+from weft.runtime import native
+from weft.runtime.native import Launch, Stage, double_bits
+
+Pair = tuple[int, int]
+_FOUR = 4
+_TO_HEAD = (
+    "images", "channels", "height", "width", "x_n", "x_c", "x_h", "x_w", "pitch", "scale", "zero",
+)  # fmt: skip
+_POOL_HEAD = (
+    "images", "height", "width", "channels", "out_h", "out_w", "kernel_h", "kernel_w", "step_h",
+    "step_w", "pad_h", "pad_w", "gap_h", "gap_w",
+)  # fmt: skip
+
+
+def plan_to_bytes(x: Layout, out: Layout, scale: float, zero_byte: int) -> Launch:
+    """out (N, H, W, P) uint8 = clamp(round(x / scale) + zero, 0, 255) of x (N, C, H, W) float32.
+
+    P is C up to a whole four; channels that x lacks are anything.  ValueError: other operands.
+    """
+    n, c, h, w = x.shape
+    pitch = -(-c // _FOUR) * _FOUR
+    if out.shape != (n, h, w, pitch) or (x.dtype.name, out.dtype.name) != ("float32", "uint8"):
+        raise ValueError(f"to_bytes: {x.dtype} {x.shape} does not give {out.dtype} {out.shape}")
+    if not out.is_contiguous:
+        raise ValueError("to_bytes: the result must be contiguous")
+    values = (n, c, h, w, *x.strides, pitch, double_bits(scale), zero_byte)
+    stage = Stage(_to_bytes(x.strides[3] == 1), out.size >= PARALLEL_WORK)
+    return Launch((stage,), values, quick=out.size < QUICK_WORK)
+
+
+def plan_max_pool_bytes(
+    x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Launch:
+    """out (N, OH, OW, C) = the maximum of each window of x (N, H, W, C), uint8, contiguous.
+
+    ValueError: other operands.
+    """
+    if x.shape[0] != out.shape[0] or x.shape[3] != out.shape[3]:
+        raise ValueError(f"max_pool_bytes: {x.shape} does not give {out.shape}")
+    if not (x.is_contiguous and out.is_contiguous and x.dtype == out.dtype == "uint8"):
+        raise ValueError("max_pool_bytes: operands must be contiguous bytes")
+    values = (*x.shape, *out.shape[1:3], *kernel, *stride, *padding, *dilation)
+    work = out.size * kernel[0] * kernel[1] // 16
+    return Launch((Stage(_pool(), work >= PARALLEL_WORK),), values, quick=work < QUICK_WORK)
+
+
+@cache
+def _to_bytes(dense: bool) -> int:
+    """Vectors hold neighbouring columns: four channels make a whole number of 32 bits."""
+    m = Module(native.host().vector_bits)
+    f = m.kernel("to_bytes")
+    (out, x), _, h, _ = open_block(f, 1, _TO_HEAD)
+    lanes = native.host().lanes(4)
+    floats, words = vector(lanes, "float"), vector(lanes, "i32")
+    scale = f.cast("fptrunc", f.cast("bitcast", h["scale"], "double"), "float")
+    scale, shift = (f.splat(v, floats) for v in (scale, f.cast("sitofp", h["zero"], "float")))
+    low, high = f.split(f.mul(h["images"], h["height"]))
+    with f.loop(low, high) as R:
+        image, row = f.div(R.i, h["height"]), f.rem(R.i, h["height"])
+        start = f.add(f.mul(image, h["x_n"]), f.mul(row, h["x_h"]))
+        to = f.gep(out, f.mul(f.mul(R.i, h["width"]), h["pitch"]))
+        with f.loop(0, h["channels"], _FOUR) as C, f.loop(0, h["width"], lanes) as X:
+            left = f.min(f.sub(h["width"], X.i), lanes)
+            at = f.add(start, f.add(f.mul(C.i, h["x_c"]), f.mul(X.i, h["x_w"])))
+            whole: Value = zero(words)
+            for i in range(_FOUR):
+                # a channel that is not there repeats the last one: its weights are 0
+                more = f.min(f.sub(f.sub(h["channels"], 1), C.i), i)
+                source = f.gep(x, f.add(at, f.mul(more, h["x_c"])), "float")
+                if dense:
+                    v = f.masked_load(floats, source, f.lane_mask(left, lanes))
+                else:
+                    v = zero(floats)
+                    for lane in range(lanes):
+                        column = f.mul(f.min(f.sub(left, 1), lane), h["x_w"])
+                        v = f.insert(v, f.load("float", f.gep(source, column, "float")), lane)
+                byte = _byte(f, v, scale, shift)
+                whole = f.op("or", whole, f.op("shl", byte, 8 * i))
+            place = f.gep(to, f.add(f.mul(X.i, h["pitch"]), C.i))
+            together = f.op(
+                "and", f.icmp("eq", h["pitch"], _FOUR), f.icmp("eq", left, f.typed(lanes, "i64"))
+            )
+            with f.if_else(together) as way:
+                f.store(whole, place, 1)
+                way.otherwise()
+                room = f.alloca(words)
+                f.store(whole, room, 64)
+                with f.loop(0, left) as L:
+                    word = f.load("i32", f.gep(room, L.i, "i32"))
+                    f.store(word, f.gep(place, f.mul(L.i, h["pitch"])), 1)
+    f.ret()
+    return native.load(m.text(), ["to_bytes"])["to_bytes"]
+
+
+def _byte(f: Function, v: Value, scale: Value, shift: Value) -> Value:
+    """clamp(round(v / scale) + zero, 0, 255) as i32; a NaN is 0."""
+    floats, words = v.type, vector(native.host().lanes(4), "i32")
+    v = f.intrinsic("rint", floats, f.op("fdiv", v, scale))
+    v = f.op("fadd", v, shift)
+    for bound, worse in ((0.0, "ogt"), (255.0, "olt")):
+        v = f.select(f.fcmp(worse, v, const(floats, bound)), v, const(floats, bound))
+    return f.cast("fptosi", v, words)
+
+
+@cache
+def _pool() -> int:
+    m = Module(native.host().vector_bits)
+    f = m.kernel("max_pool_bytes")
+    (out, x), _, h, _ = open_block(f, 1, _POOL_HEAD)
+    lanes = native.host().lanes(1)
+    whole = f.mul(f.div(h["channels"], lanes), lanes)
+    line = f.mul(h["width"], h["channels"])
+    low, high = f.split(f.mul(h["images"], h["out_h"]))
+    with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
+        image, row = f.div(R.i, h["out_h"]), f.rem(R.i, h["out_h"])
+        y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
+        column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
+        down = taps(f, y, h["gap_h"], h["height"], h["kernel_h"])
+        across = taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
+        source = f.gep(x, f.mul(f.mul(image, h["height"]), line))
+        to = f.gep(out, f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"]))
+
+        def largest(type: str, at: Operand) -> None:
+            with f.loop(*down, carry=[(type, zero(type))]) as P:
+                there = f.add(y, f.mul(P.i, h["gap_h"]))
+                start = f.gep(source, f.add(f.mul(there, line), at))
+                with f.loop(*across, carry=[(type, P.carry[0])]) as Q:
+                    there = f.add(column, f.mul(Q.i, h["gap_w"]))
+                    v = f.load(type, f.gep(start, f.mul(there, h["channels"])), 1)
+                    Q.next[0] = f.intrinsic("umax", type, Q.carry[0], v)
+                P.next[0] = Q.carry[0]
+            f.store(P.carry[0], f.gep(to, at), 1)
+
+        with f.loop(0, whole, lanes) as C:
+            largest(vector(lanes, "i8"), C.i)
+        with f.loop(whole, h["channels"]) as C:
+            largest("i8", C.i)
+    f.ret()
+    return native.load(m.text(), ["max_pool_bytes"])["max_pool_bytes"]
