@@ -10,9 +10,11 @@ added in order.
 How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
 and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
 panels of columns) and has the whole sum over k: block after block it copies the rows of x that
-the block meets into its slab, packs the block of g a panel at a time, and multiplies.
+the block meets into its slab, packs the block of g a panel at a time, and multiplies. What the next
+block needs of images that lie channels last is prefetched between the tiles.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 from weft.core import dtype as D
@@ -24,6 +26,7 @@ from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_wide_code import emit_slab
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.target.element import Element, memory, register
@@ -170,6 +173,11 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             kc = f.min(f.sub(h["k"], K.i), KC)
             _meet(f, tile, d, h, K.i, kc, (slab, origin, offsets), channels)
             first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+            following = _following(f, d, h, f.add(K.i, KC), (origin, g), channels,
+                                   (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
+                                    f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
+            turns = f.div(f.add(count, tile.rows - 1), tile.rows)
+            every = f.mul(turns, f.sub(last_panel, panel))
             with f.loop(panel, last_panel) as P:
                 column = f.mul(P.i, tile.columns)
                 columns = f.min(f.sub(h["columns"], column), tile.columns)
@@ -178,8 +186,17 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     "pack", "void", b, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
                     h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
                 )  # fmt: skip
-                to = f.gep(c, f.mul(f.sub(P.i, panel), sums), el)
-                f.call("tiles", "void", slab, rows, count, offsets, kc, b, to, columns, first)
+                done = f.sub(P.i, panel)
+                to = f.gep(c, f.mul(done, sums), el)
+                with f.loop(0, count, tile.rows) as I:
+                    f.call(
+                        "tiles", "void", slab, f.gep(rows, I.i, "i64"),
+                        f.min(f.sub(count, I.i), tile.rows), offsets, kc, b,
+                        f.gep(to, f.mul(I.i, tile.columns), el), columns, first,
+                    )  # fmt: skip
+                    turn = f.add(f.mul(done, turns), f.div(I.i, tile.rows))
+                    for memory_of in following:
+                        memory_of.fetch(turn, every)
         with f.loop(panel, last_panel) as P:
             column = f.mul(P.i, tile.columns)
             columns = f.min(f.sub(h["columns"], column), tile.columns)
@@ -222,6 +239,54 @@ def _meet(
             with f.loop(f.max(f.sub(low, begin), 0), stop) as X:
                 value = f.add(at, f.mul(X.i, h["pixel_w"]))
                 f.store(f.typed(value, "i64"), f.gep(to, X.i, "i64"))
+
+
+@dataclass
+class _Pixels:
+    """Pixels that lie `pitch` bytes apart, whose first `size` bytes are wanted soon."""
+
+    f: Function
+    start: Value
+    count: Operand
+    pitch: Operand
+    size: Operand
+
+    def fetch(self, turn: Operand, turns: Operand) -> None:
+        """Prefetch a turn's share of them to the second cache."""
+        f = self.f
+        low, high = (f.div(f.mul(self.count, t), turns) for t in (turn, f.add(turn, 1)))
+        with f.loop(low, high) as P, f.loop(0, self.size, 64) as L:
+            touch(f, f.gep(self.start, f.add(f.mul(P.i, self.pitch), L.i)), level=2)
+
+
+def _following(
+    f: Function, d: D.dtype, h: dict[str, Value], k: Operand, memories: tuple[Value, Value],
+    channels: Operand, columns: tuple[Operand, Operand],
+) -> list[_Pixels]:  # fmt: skip
+    """What the block at k reads of x, below the rows that the block before has met, and of g: a
+    guess, which is right where images lie channels last."""
+    x, g = memories
+    size = d.itemsize
+    kc = f.max(f.min(f.sub(h["k"], k), KC), 0)
+    image, at = f.div(k, h["area"]), f.rem(k, h["area"])
+    y = f.div(at, h["grid_w"])
+    row = f.sub(f.add(f.mul(f.sub(y, 1), h["grid_step"]), h["halo"]), h["top"])
+    start = f.add(f.mul(image, h["source_n"]), f.mul(row, h["source_h"]))
+    every = f.op("and", f.icmp("eq", h["step_y"], 1), f.icmp("eq", h["step_x"], 1))
+    near = f.op("and", every, f.icmp("eq", h["source_c"], 1))
+    pixels = f.div(f.mul(f.mul(kc, h["grid_step"]), h["width"]), h["grid_w"])
+    images = _Pixels(
+        f, f.gep(x, start, memory(d)), f.select(near, pixels, f.typed(0, "i64")),
+        f.mul(h["source_w"], size), f.mul(channels, size),
+    )  # fmt: skip
+    first, count = columns
+    start = f.add(f.mul(image, h["g_n"]), f.add(f.mul(at, h["g_w"]), first))
+    near = f.op("and", f.icmp("eq", h["g_c"], 1), f.icmp("eq", h["run_h"], 1))
+    cotangents = _Pixels(
+        f, f.gep(g, start, memory(d)), f.select(near, kc, f.typed(0, "i64")),
+        f.mul(h["g_w"], size), f.mul(count, size),
+    )  # fmt: skip
+    return [images, cotangents]
 
 
 def _write(
