@@ -2,8 +2,9 @@
 
 B is a packed panel, `Tile.columns` columns a k. A comes one number at a time and is broadcast: that
 of row i and k lies at `a + rows[i] + offsets[k]`, so neither rows nor k need to be adjacent, and an
-image is never unrolled. Each element of C has one accumulator, fma in increasing k; a block of k
-that is not the first is added to what C holds.
+image is never unrolled. `offsets` are pairs, with the bytes to the next k's columns of B: what is
+zero in all rows of a tile can be left out. Each element of C has one accumulator, fma in increasing
+k; a block of k that is not the first is added to what C holds.
 """
 
 from dataclasses import replace
@@ -42,8 +43,8 @@ def heights(tile: Tile) -> list[int]:
 def emit_tiles(m: Module, tile: Tile) -> None:
     """`tiles(a, rows, count, offsets, kc, b, c, columns, first)`: c[i][j] (+)= sum over k.
 
-    `rows` has `count` offsets, `offsets` has `kc`; c has rows of `tile.columns`; `first` nonzero
-    overwrites c.
+    `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
+    nonzero overwrites c.
     """
     widths = tile.widths
     for vectors in widths:
@@ -83,23 +84,23 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int) -> None:
     def steps(low: Operand, high: Operand, unroll: int, state: list[Value]) -> list[Value]:
         with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
             panel, *sums = L.carry
-            # at the start: in the middle the order of loads that it fixes would spill the sums
+            pairs = f.gep(offsets, f.mul(L.i, 2), "i64")
             if unroll == _UNROLL and height == tile.rows:
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
             for u in range(unroll):
-                at = f.load("i64", f.gep(f.gep(offsets, L.i, "i64"), u, "i64"))
+                at, step = f.words(pairs, 2 * u, ["i64", "i64"])
                 right = [
-                    f.load(type, f.gep(panel, u * tile.columns + j * tile.lanes, element),
-                           tile.align)
+                    f.load(type, f.gep(panel, j * tile.lanes, element), tile.align)
                     for j in range(vectors)
-                ]  # fmt: skip
+                ]
+                panel = f.gep(panel, step)
                 for i in range(height):
                     left = f.splat(f.load(element, f.gep(base[i], at, element)), type)
                     for j in range(vectors):
                         sums[i * vectors + j] = f.fma(left, right[j], sums[i * vectors + j])
-            L.next = [f.gep(panel, unroll * tile.columns, element), *sums]
+            L.next = [panel, *sums]
         return L.carry
 
     middle = f.op("and", kc, -_UNROLL)

@@ -101,7 +101,7 @@ def plan_conv2d_dw(
         "pixel_h": view.move[0] * row_pitch, "pixel_w": view.move[1] * pitch,
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
-        "work_size": up(table_at + 8 * KC),
+        "work_size": up(table_at + 16 * KC),
     }  # fmt: skip
     ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps))
     stage = Stage(_kernels(d.name)["conv_dw"], parallel)
@@ -234,11 +234,14 @@ def _meet(
         with f.loop(0, lines) as Y:
             begin = f.mul(f.add(y, Y.i), h["grid_w"])
             at = f.add(place, f.mul(Y.i, h["pixel_h"]))
-            to = f.gep(offsets, f.sub(f.add(start, begin), k), "i64")
+            to = f.gep(offsets, f.mul(f.sub(f.add(start, begin), k), 2), "i64")
             stop = f.min(f.sub(high, begin), h["grid_w"])
             with f.loop(f.max(f.sub(low, begin), 0), stop) as X:
                 value = f.add(at, f.mul(X.i, h["pixel_w"]))
-                f.store(f.typed(value, "i64"), f.gep(to, X.i, "i64"))
+                pair = f.gep(to, f.mul(X.i, 2), "i64")
+                f.store(f.typed(value, "i64"), pair)
+                step = f.typed(tile.columns * tile.itemsize, "i64")
+                f.store(step, f.gep(pair, 1, "i64"))
 
 
 @dataclass

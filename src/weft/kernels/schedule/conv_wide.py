@@ -32,6 +32,8 @@ from weft.runtime.native import Launch, Stage
 Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _PIXELS = 1024  # of a unit to stay below
+# when taps in the border are left out: numbers of a slab, pieces of a part, share of the work
+_WHOLE, _PIECES, _WORTH = 98304, 9, 0.03
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ def plan_wide(
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
+    split = [_inside(p, source.shape[2:], slab, moves[0]) for p in parts]
+    if not _saves(parts, split, source.shape[1] // groups * slab_rows * slab_columns):
+        split = [[(p, tuple(range(len(p.taps))))] for p in parts]
+    shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
     pitch = pixel_pitch(channels, tile)
     row_pitch = slab_columns * pitch
@@ -124,6 +130,8 @@ def plan_wide(
     wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
     per_image = -(-wanted // (groups * images * panels))
     band = min(band, max(-(-grid_h // per_image), -(-tile.rows // max(grid_w, 1))))
+    if len(shares) > len(parts):  # which zeros are left out must depend on the geometry alone
+        band = grid_h
     bands = -(-grid_h // band)
     band = -(-grid_h // bands)
     unit_images = 1
@@ -133,7 +141,8 @@ def plan_wide(
         unit_images = max(min(together, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
-    unit_items = panels * len(parts)
+    unit_items = panels * len(shares)
+    seen = sum(len(p.taps) for _, p, _ in shares)
     units = groups * -(-images // unit_images) * bands
     # a slab serves as many panels as leave every thread its share
     pieces = max(min(-(-4 * wanted // units), unit_items), 1) if parallel else 1
@@ -158,12 +167,12 @@ def plan_wide(
         "out_n": out.strides[0], "out_c": out.strides[1],
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
-        "packed_group": packed_group, "work": packed, "work_size": up(table_at + 8 * (deepest + 1)),
+        "packed_group": packed_group, "work": packed,
+        "work_size": up(table_at + 16 * (deepest + 1)),
         "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
-        "parts": len(parts),
-        "taps": len(taps),
+        "parts": len(shares), "wholes": len(parts), "taps": seen,
     }  # fmt: skip
     inputs = 3 if biased else 2
     own: tuple[int, ...] = ()
@@ -171,23 +180,96 @@ def plan_wide(
         inputs += len(epilogue.ins) + len(epilogue.outs) - 1
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
-        head["epilogue_at"] = len(parts) * len(PART) + 2 * len(taps)
+        head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
     ints = [head[n] for n in HEAD]
-    packed_at = tap = item = 0
+    wholes: list[dict[str, int]] = []
+    packed_at = tap = 0
     for part in parts:
         k = channels * len(part.taps)
-        record = {
-            "k": k, "part_taps": len(part.taps), "first_tap": tap,
+        wholes.append({"k": k, "part_taps": len(part.taps), "first_tap": tap,
+                       "packed_at": packed_at})  # fmt: skip
+        packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
+    records: list[dict[str, int]] = []
+    tap = item = 0
+    for i, part, _ in shares:
+        whole = wholes[i]
+        records.append({
+            "k": channels * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
             "grid_h": part.grid[0], "grid_w": part.grid[1], "source_at": part.source_at * pitch,
             "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
-            "packed_at": packed_at, "first_item": item, "end_item": item + panels,
-        }  # fmt: skip
-        ints += [record[n] for n in PART]
-        packed_at, tap, item = packed_at + panels * nr * k, tap + len(part.taps), item + panels
-    ints += [*(t[0] * pitch for t in taps), *(t[1] for t in taps), *own]
+            "packed_at": whole["packed_at"], "whole_k": whole["k"],
+            "whole_taps": whole["part_taps"],
+            "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
+            "row_pixels": parts[i].grid[1], "first_item": item, "end_item": item + panels,
+        })  # fmt: skip
+        tap, item = tap + len(part.taps), item + panels
+    ints += [r.get(n, 0) for r in (*records, *wholes) for n in PART]
+    ints += [t[0] * pitch for _, p, _ in shares for t in p.taps]
+    ints += [n for *_, numbers in shares for n in numbers]
+    for i, _, numbers in shares:
+        around = (*numbers[1:], *(n + len(parts[i].taps) for n in numbers[:1]))
+        ints += [(b - a) * nr * size for a, b in zip(numbers, around, strict=True)]
+    ints += [*(t[1] for t in taps), *own]
     code = _kernels(d.name, biased)
     stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
+
+
+def _inside(
+    part: Part, image: Pair, slab: tuple[Pair, Pair, Pair], move: Pair
+) -> list[tuple[Part, tuple[int, ...]]]:
+    """The part in pieces that leave out the taps which see the border only, by their numbers.
+
+    Rows of outputs by the rows of taps that lie in the image; of the most rows alike, columns too.
+    """
+    (_, slab_columns), before, steps = slab
+    down, across = move
+    seen = [divmod(part.source_at + t[0], slab_columns) for t in part.taps]
+
+    def alike(dim: int, step: int) -> list[tuple[int, int, frozenset[int]]]:
+        """(first, end, places of the taps in the image) of outputs along a dim."""
+        out: list[tuple[int, int, frozenset[int]]] = []
+        for i in range(part.grid[dim]):
+            inside = frozenset(
+                s[dim]
+                for s in seen
+                if 0 <= (s[dim] + i * step) * steps[dim] - before[dim] < image[dim]
+            )
+            if out and out[-1][2] == inside:
+                out[-1] = (out[-1][0], i + 1, inside)
+            else:
+                out.append((i, i + 1, inside))
+        return out
+
+    rows, columns = alike(0, down // slab_columns), alike(1, across)
+    most = max((end - first for first, end, _ in rows), default=0)
+    every = frozenset(s[1] for s in seen)
+    pieces = []
+    for y, y_end, in_rows in rows:
+        some = columns if y_end - y == most else [(0, part.grid[1], every)]
+        for x, x_end, in_columns in some:
+            numbers = tuple(i for i, s in enumerate(seen) if s[0] in in_rows and s[1] in in_columns)
+            piece = Part(
+                (y_end - y, x_end - x), tuple(part.taps[i] for i in numbers),
+                part.source_at + y * down + x * across,
+                part.out_at + y * part.out_step[0] + x * part.out_step[1], part.out_step,
+            )  # fmt: skip
+            pieces.append((piece, numbers))
+    return pieces
+
+
+def _saves(
+    parts: tuple[Part, ...], split: list[list[tuple[Part, tuple[int, ...]]]], slab: int
+) -> bool:
+    """Whether pieces are worth it: a unit must then hold whole images."""
+
+    def work(p: Part) -> int:
+        return p.grid[0] * p.grid[1] * len(p.taps)
+
+    left = sum(work(p) for own in split for p, _ in own)
+    fits = slab <= _WHOLE and max(p.grid[0] * p.grid[1] for p in parts) <= _PIXELS
+    few = sum(map(len, split)) <= _PIECES * len(parts)
+    return fits and few and left < (1 - _WORTH) * sum(map(work, parts))
 
 
 def plan_pixels(

@@ -7,7 +7,9 @@ strides of the source; then, for each panel of output channels and each block of
 of `conv_micro` over the unit's pixels. The weights are packed first, as [group][part][panel][k]
 [column]. Outputs go out as they lie: rows of channels, or squares transposed.
 
-The ints are HEAD, then PART for each part, then the taps' offsets in the slab, then in w.
+The ints are HEAD; PART for each part, then for each whole part, as its weights are packed (a part
+leaves taps out that see the border only); the taps' offsets in the slab, their numbers in the
+whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 """
 
 from weft.core.dtype import BY_NAME, dtype
@@ -27,11 +29,11 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "work", "work_size",
     "c_at", "rows_at", "table_at", "epilogue", "epilogue_at", "area_out",
-    "pieces", "unit_pieces", "unit_items", "parts", "taps",
+    "pieces", "unit_pieces", "unit_items", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
-    "packed_at", "first_item", "end_item",
+    "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_item", "end_item",
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 _SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
@@ -84,7 +86,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     bias = pointers[3] if biased else Value("null", "ptr")
     epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
     epilogue_ints = f.gep(ints, h["epilogue_at"], "i64")
-    taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+    taps = f.gep(ints, f.mul(f.add(h["parts"], h["wholes"]), len(PART)), "i64")
+    numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     c, rows, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "table_at"))
@@ -122,11 +125,16 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             grid_h = f.max(f.min(f.sub(part["grid_h"], y), h["band"]), 0)
             pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
             with f.iff(f.icmp("slt", begin, f.select(f.icmp("sgt", pixels, 0), end, begin))):
-                first_tap = f.gep(taps, part["first_tap"], "i64")
+                first_tap, first_number, first_step = (
+                    f.gep(a, part["first_tap"], "i64") for a in (taps, numbers, steps)
+                )
                 with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
                     tap = f.load("i64", f.gep(first_tap, T.i, "i64"))
+                    step = f.load("i64", f.gep(first_step, T.i, "i64"))
                     place = f.add(f.mul(C.i, part["part_taps"]), T.i)
-                    f.store(f.typed(f.add(C.i, tap), "i64"), f.gep(offsets, place, "i64"))
+                    pair = f.gep(offsets, f.mul(place, 2), "i64")
+                    f.store(f.typed(f.add(C.i, tap), "i64"), pair)
+                    f.store(step, f.gep(pair, 1, "i64"))
                 _fill_rows(f, h, part, rows, images, grid_h)
                 planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
                 # whether the unit's results follow on one another
@@ -138,7 +146,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     column = f.mul(f.sub(I.i, part["first_item"]), tile.columns)
                     columns = f.min(f.sub(h["columns"], column), tile.columns)
                     b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
-                    b = f.gep(scratch, f.add(b, f.mul(column, part["k"])), el)
+                    b = f.gep(scratch, f.add(b, f.mul(column, part["whole_k"])), el)
                     out_column = f.add(f.mul(group, h["columns"]), column)
                     to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
                     to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
@@ -160,9 +168,15 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             f.call("rows", "void", to, place, shift, count, columns, out_w)
 
                     # a sum without terms still runs once, and gives zeros
-                    with f.loop(0, f.max(part["k"], 1), KC) as K:
-                        kc = f.min(f.sub(part["k"], K.i), KC)
-                        ends = f.icmp("sge", f.add(K.i, KC), part["k"])
+                    with f.loop(0, f.max(part["whole_k"], 1), KC) as K:
+                        end = f.add(K.i, KC)
+                        ends = f.icmp("sge", end, part["whole_k"])
+                        low_k = _before(f, part, first_number, K.i)
+                        end = _before(f, part, first_number, end)
+                        kc = f.sub(f.select(ends, part["k"], end), low_k)
+                        panel = f.gep(
+                            b, f.mul(_number(f, part, first_number, low_k), tile.columns), el
+                        )
                         ends = f.op("and", ends, linear)
                         # each tile goes out when it is done; its lines are asked for before
                         some = f.select(ends, f.typed(tile.rows, "i64"), pixels)
@@ -176,12 +190,12 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     touch(f, f.gep(line, byte), level=2, write=True)
                             f.call(
                                 "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
-                                f.gep(offsets, K.i, "i64"), kc,
-                                f.gep(b, f.mul(K.i, tile.columns), el), place, columns,
+                                f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
                                 f.cast("zext", f.icmp("eq", K.i, 0), "i64"),
                             )  # fmt: skip
                             with f.iff(ends):
-                                first = f.add(f.mul(image, h["area_out"]), f.mul(y, part["grid_w"]))
+                                first = f.add(f.mul(y, part["row_pixels"]), part["pixel_at"])
+                                first = f.add(f.mul(image, h["area_out"]), first)
                                 ending(f.add(first, I.i), count, place, to)
                     kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
                     kind = f.select(planes, f.typed(2, "i64"), kind)
@@ -192,12 +206,30 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
                                 place = f.gep(c, f.mul(at, tile.columns), el)
                                 first = f.mul(f.add(image, N.i), h["area_out"])
-                                first = f.add(first, f.mul(f.add(y, Y.i), part["grid_w"]))
+                                first = f.add(first, part["pixel_at"])
+                                first = f.add(first, f.mul(f.add(y, Y.i), part["row_pixels"]))
                                 ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
                         elif case == 2:
                             _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
                                           columns)  # fmt: skip
     f.ret()
+
+
+def _number(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> Operand:
+    """The number that the part's k has in the whole part; 0 if the part has no taps."""
+    taps = f.max(part["part_taps"], 1)
+    number = f.load("i64", f.gep(numbers, f.rem(k, taps), "i64"))
+    return f.add(f.mul(f.div(k, taps), part["whole_taps"]), number)
+
+
+def _before(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> Operand:
+    """How many of the part's k come before number k of the whole part's."""
+    taps = f.max(part["whole_taps"], 1)
+    number = f.rem(k, taps)
+    with f.loop(0, part["part_taps"], 1, [("i64", 0)]) as T:
+        at = f.load("i64", f.gep(numbers, T.i, "i64"))
+        T.next = [f.add(T.carry[0], f.cast("zext", f.icmp("slt", at, number), "i64"))]
+    return f.add(f.mul(f.div(k, taps), part["part_taps"]), T.carry[0])
 
 
 def _store_planes(
@@ -333,7 +365,8 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     el, lanes, size, scratch = tile.element, tile.lanes, memory(d), f.arg("scratch")
     one, wide = Element(f, 1), Element(f, lanes)
     in_memory = wide.memory_type(d)
-    places = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
+    wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+    places = f.gep(wholes, f.add(f.mul(h["wholes"], len(PART)), f.mul(h["taps"], 3)), "i64")
     room = f.alloca(tile.type, lanes)
     blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
     low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), blocks))
@@ -360,8 +393,8 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             starts = [f.gep(w, c, size) for c in columns]
             left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
             mask = f.lane_mask(left, lanes)
-            with f.loop(0, h["parts"]) as P:
-                part = read_part(f, ints, P.i, PART)
+            with f.loop(0, h["wholes"]) as P:
+                part = read_part(f, wholes, P.i, PART)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
                 to = f.gep(scratch, f.add(at, J.i), el)
