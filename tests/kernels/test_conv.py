@@ -294,6 +294,25 @@ def test_threads_and_batch_do_not_change_bits(case):
         )
 
 
+def test_taps_that_see_the_border_only_are_left_out():
+    """An infinite weight does not reach the outputs whose tap lies outside, however many threads."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((5, 40, 8, 9)).astype(np.float32)
+    w = rng.standard_normal((33, 40, 3, 3)).astype(np.float32)
+    without = w.copy()
+    w[:, :, 0, :], without[:, :, 0, :] = np.inf, 0
+    args = ((1, 1), (1, 1), (1, 1), 1)
+    before = threads.get_num_threads()
+    for count in (1, 2, 5):
+        threads.set_num_threads(count)
+        for images in (x, x[:1]):
+            for lies in (np.ascontiguousarray, channels_last):
+                y = conv(lies(images), w, args)
+                np.testing.assert_array_equal(y[:, :, 0], conv(images, without, args)[:, :, 0])
+                assert not np.isfinite(y[:, :, 1:]).any()
+    threads.set_num_threads(before)
+
+
 def test_empty_sizes():
     args = ((1, 1), (1, 1), (1, 1), 1)
     z = np.zeros

@@ -33,7 +33,8 @@ Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _PIXELS = 1024  # of a unit to stay below
 # when taps in the border are left out: numbers of a slab, pieces of a part, share of the work
-_WHOLE, _PIECES, _WORTH = 98304, 9, 0.03
+_WHOLE, _PIECES, _WORTH = 150000, 9, 0.03
+_TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,15 @@ def plan_wide(
     wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
     per_image = -(-wanted // (groups * images * panels))
     band = min(band, max(-(-grid_h // per_image), -(-tile.rows // max(grid_w, 1))))
+    room = _SLAB
     if len(shares) > len(parts):  # which zeros are left out must depend on the geometry alone
-        band = grid_h
+        band, room = grid_h, _TOGETHER
     bands = -(-grid_h // band)
     band = -(-grid_h // bands)
     unit_images = 1
     if bands == 1:
         image_bytes = max(slab_rows * row_bytes, 1)
-        together = min(_SLAB // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
+        together = min(room // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
         unit_images = max(min(together, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
