@@ -295,7 +295,7 @@ def test_threads_and_batch_do_not_change_bits(case):
 
 
 def test_taps_that_see_the_border_only_are_left_out():
-    """An infinite weight does not reach the outputs whose tap lies outside, however many threads."""
+    """An infinite weight does not reach outputs whose tap lies outside, however many threads."""
     rng = np.random.default_rng(7)
     x = rng.standard_normal((5, 40, 8, 9)).astype(np.float32)
     w = rng.standard_normal((33, 40, 3, 3)).astype(np.float32)
