@@ -310,6 +310,13 @@ def test_taps_that_see_the_border_only_are_left_out():
                 y = conv(lies(images), w, args)
                 np.testing.assert_array_equal(y[:, :, 0], conv(images, without, args)[:, :, 0])
                 assert not np.isfinite(y[:, :, 1:]).any()
+                g = lies(rng.standard_normal(y.shape).astype(np.float32))
+                g[:, :, 0] = 0
+                want = conv_dw(g, lies(images), w.shape, args)
+                g[:, :, 0] = np.inf
+                dw = conv_dw(g, lies(images), w.shape, args)
+                np.testing.assert_array_equal(dw[:, :, 0], want[:, :, 0])
+                assert not np.isfinite(dw[:, :, 1:]).any()
     threads.set_num_threads(before)
 
 

@@ -10,8 +10,9 @@ added in order.
 How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
 and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
 panels of columns) and has the whole sum over k: block after block it copies the rows of x that
-the block meets into its slab, packs the block of g a panel at a time, and multiplies. What the next
-block needs of images that lie channels last is prefetched between the tiles.
+the block meets into its slab, packs the block of g a panel at a time, and multiplies. Where much
+of what a tap sees is border, each tap has a table of the k at which it lies in the image. What the
+next block needs of images that lie channels last is prefetched between the tiles.
 """
 
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ _HEAD = (
     "source_n", "source_c", "source_h", "source_w", "height", "width",
     "slab_columns", "pitch", "row_pitch", "piece_pitch", "halo", "step_y", "step_x", "top", "left",
     "grid_step", "pixel_h", "pixel_w", "g_n", "g_c", "g_h", "g_w",
-    "b_at", "c_at", "rows_at", "table_at", "work_size",
+    "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
 )  # fmt: skip
+_TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
+_WORTH = 0.03  # the share of products with the border that is worth leaving out
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 
 
@@ -67,6 +70,7 @@ def plan_conv2d_dw(
     taps = len(view.taps)
     work = 2 * g.size * channels * taps + x.size + out.size
     parallel = work >= PARALLEL_WORK
+    spans = _spans(kernel, (oh, ow), x.shape[2:], stride, padding, dilation)
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
     lines = min(max(oh, 1), KC // max(ow, 1) + 2)
@@ -101,11 +105,35 @@ def plan_conv2d_dw(
         "pixel_h": view.move[0] * row_pitch, "pixel_w": view.move[1] * pitch,
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
-        "work_size": up(table_at + 16 * KC),
+        "work_size": up(table_at + 16 * (KC + 1) * len(spans)), "tables": len(spans),
     }  # fmt: skip
-    ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps))
+    spans = [n for span in spans for n in span]
+    ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps), *spans)
     stage = Stage(_kernels(d.name)["conv_dw"], parallel)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+
+
+def _spans(
+    kernel: Pair, grid: Pair, image: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> list[tuple[int, int, int, int]]:
+    """The _TAP of each tap; one of the whole grid where there is little to leave out."""
+    along = [
+        [
+            (
+                min(max(-((t * d - p) // s), 0), size),
+                min(max(-((t * d - p - n) // s), 0), size),
+            )
+            for t in range(k)
+        ]
+        for k, size, n, s, p, d in zip(
+            kernel, grid, image, stride, padding, dilation, strict=True
+        )
+    ]  # fmt: skip
+    spans = [(*y, *x) for y in along[0] for x in along[1]]
+    inside = sum(max(b - a, 0) * max(d - c, 0) for a, b, c, d in spans)
+    if inside < (1 - _WORTH) * len(spans) * grid[0] * grid[1]:
+        return spans
+    return [(0, grid[0], 0, grid[1])]
 
 
 def _share(
@@ -151,6 +179,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     el = tile.element
     (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
     slab = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    spans = f.gep(taps, h["taps"], "i64")
     b, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
     with f.units(h["items"]) as item:
         panel = f.mul(f.rem(item, h["panel_chunks"]), h["item_panels"])
@@ -171,13 +200,18 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
         # a sum without terms still runs once, and gives zeros
         with f.loop(0, f.max(h["k"], 1), KC) as K:
             kc = f.min(f.sub(h["k"], K.i), KC)
-            _meet(f, tile, d, h, K.i, kc, (slab, origin, offsets), channels)
+            _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
+            with f.loop(0, h["tables"]) as T:
+                table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
+                span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
+                _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
             first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
             following = _following(f, d, h, f.add(K.i, KC), (origin, g), channels,
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
-            turns = f.div(f.add(count, tile.rows - 1), tile.rows)
-            every = f.mul(turns, f.sub(last_panel, panel))
+            alike = f.div(count, h["tables"])  # rows that go by one table
+            turns = f.div(f.add(alike, tile.rows - 1), tile.rows)
+            every = f.mul(f.mul(turns, h["tables"]), f.sub(last_panel, panel))
             with f.loop(panel, last_panel) as P:
                 column = f.mul(P.i, tile.columns)
                 columns = f.min(f.sub(h["columns"], column), tile.columns)
@@ -188,13 +222,18 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 )  # fmt: skip
                 done = f.sub(P.i, panel)
                 to = f.gep(c, f.mul(done, sums), el)
-                with f.loop(0, count, tile.rows) as I:
+                with f.loop(0, h["tables"]) as T, f.loop(0, alike, tile.rows) as I:
+                    table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
+                    terms, first_k = f.words(table, 0, ["i64", "i64"])
+                    row = f.add(f.mul(T.i, alike), I.i)
                     f.call(
-                        "tiles", "void", slab, f.gep(rows, I.i, "i64"),
-                        f.min(f.sub(count, I.i), tile.rows), offsets, kc, b,
-                        f.gep(to, f.mul(I.i, tile.columns), el), columns, first,
+                        "tiles", "void", slab, f.gep(rows, row, "i64"),
+                        f.min(f.sub(alike, I.i), tile.rows), f.gep(table, 2, "i64"), terms,
+                        f.gep(b, f.mul(first_k, tile.columns), el),
+                        f.gep(to, f.mul(row, tile.columns), el), columns, first,
                     )  # fmt: skip
-                    turn = f.add(f.mul(done, turns), f.div(I.i, tile.rows))
+                    turn = f.add(f.mul(done, h["tables"]), T.i)
+                    turn = f.add(f.mul(turn, turns), f.div(I.i, tile.rows))
                     for memory_of in following:
                         memory_of.fetch(turn, every)
         with f.loop(panel, last_panel) as P:
@@ -210,10 +249,10 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
 
 def _meet(
     f: Function, tile: Tile, d: D.dtype, h: dict[str, Value], k: Operand, kc: Operand,
-    memories: tuple[Value, Value, Value], channels: Operand,
+    memories: tuple[Value, Value], channels: Operand,
 ) -> None:  # fmt: skip
-    """Copy what the block of k meets to the slab, and note where each k lies in it."""
-    slab, origin, offsets = memories
+    """Copy what the block of k meets to the slab."""
+    slab, origin = memories
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
     with f.loop(first, end) as N:
@@ -231,17 +270,52 @@ def _meet(
             channels, h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"],
             h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
         )  # fmt: skip
-        with f.loop(0, lines) as Y:
-            begin = f.mul(f.add(y, Y.i), h["grid_w"])
-            at = f.add(place, f.mul(Y.i, h["pixel_h"]))
-            to = f.gep(offsets, f.mul(f.sub(f.add(start, begin), k), 2), "i64")
-            stop = f.min(f.sub(high, begin), h["grid_w"])
-            with f.loop(f.max(f.sub(low, begin), 0), stop) as X:
-                value = f.add(at, f.mul(X.i, h["pixel_w"]))
+
+
+def _fill_table(
+    f: Function, tile: Tile, h: dict[str, Value], block: tuple[Operand, Operand], table: Value,
+    span: dict[str, Value],
+) -> None:  # fmt: skip
+    """The block's k whose pixel lies in the span: their number, the first one, then for each where
+    it lies in the slab and the bytes of B to the next."""
+    k, kc = block
+    first = f.div(k, h["area"])
+    end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
+    size = tile.columns * tile.itemsize
+    nowhere = f.alloca("i64", 1)
+    f.store(f.typed(0, "i64"), f.gep(table, 1, "i64"))
+    carry: list[tuple[str, Operand]] = [("i64", 0), ("i64", 0)]  # how many, the last one's k
+    with f.loop(first, end, 1, carry) as N:
+        start = f.mul(N.i, h["area"])
+        low = f.sub(f.max(k, start), start)
+        high = f.min(f.sub(f.add(k, kc), start), h["area"])
+        y = f.div(low, h["grid_w"])
+        stop = f.div(f.add(high, f.sub(h["grid_w"], 1)), h["grid_w"])
+        place = f.mul(f.sub(N.i, first), h["piece_pitch"])
+        y_low, y_high = f.max(y, span["y_low"]), f.min(stop, span["y_high"])
+        with f.loop(y_low, y_high, 1, [("i64", v) for v in N.carry]) as Y:
+            count, last = Y.carry
+            begin = f.mul(Y.i, h["grid_w"])
+            x_low = f.max(f.sub(low, begin), span["x_low"])
+            x_high = f.min(f.sub(high, begin), span["x_high"])
+            more = f.max(f.sub(x_high, x_low), 0)
+            some = f.icmp("sgt", more, 0)
+            here = f.sub(f.add(f.add(start, begin), x_low), k)
+            to = f.gep(table, f.mul(f.add(count, 1), 2), "i64")
+            # the step from the run before, or where the first run begins
+            none = f.icmp("eq", count, 0)
+            value = f.select(none, here, f.mul(f.sub(here, last), size))
+            f.store(value, f.select(some, f.gep(to, -1, "i64"), nowhere))
+            at = f.add(place, f.mul(f.sub(Y.i, y), h["pixel_h"]))
+            at = f.add(at, f.mul(x_low, h["pixel_w"]))
+            with f.loop(0, more) as X:
                 pair = f.gep(to, f.mul(X.i, 2), "i64")
-                f.store(f.typed(value, "i64"), pair)
-                step = f.typed(tile.columns * tile.itemsize, "i64")
-                f.store(step, f.gep(pair, 1, "i64"))
+                f.store(f.typed(f.add(at, f.mul(X.i, h["pixel_w"])), "i64"), pair)
+                f.store(f.typed(size, "i64"), f.gep(pair, 1, "i64"))
+            final = f.sub(f.add(here, more), 1)
+            Y.next = [f.add(count, more), f.select(some, final, last)]
+        N.next = list(Y.carry)
+    f.store(N.carry[0], table)
 
 
 @dataclass
