@@ -35,7 +35,7 @@ from weft.ops import (
     write,
 )
 from weft.ops.operators import binary, general, reflected
-from weft.runtime import native
+from weft.runtime import memory, native
 
 _ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
 
@@ -210,7 +210,7 @@ class Tensor(Handle):
         return (native.address(self._a) - native.address(base._a)) // self._a.itemsize
 
     def data_ptr(self) -> int:
-        return _address(self._a)
+        return native.address(memory.lend(self._a))
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         if memory_format is not None and memory_format is not layouts.contiguous_format:
@@ -329,22 +329,24 @@ class Tensor(Handle):
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The value as a NumPy array over the same memory."""
+        return memory.lend(self._read(force=force))
+
+    def _read(self, *, force: bool = False) -> np.ndarray:
+        """The value for who only looks at it: the array must not be handed on."""
         if self._rg and not force:
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
                 "instead."
             )
-        dispatch.look()
-        return self._a
+        return dispatch.read(self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        a = self.numpy()
+        a = self._read()
         a = a if dtype is None else a.astype(dtype, copy=False)
-        return a.copy() if copy else a
+        return a.copy() if copy else memory.lend(a)
 
     def __dlpack__(self, **kw: Any) -> Any:
-        dispatch.look()
-        return self.detach()._a.__dlpack__(**kw)
+        return memory.lend(dispatch.read(self.detach())).__dlpack__(**kw)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
@@ -587,10 +589,6 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
 
     def __repr__(self, **kw: Any) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
-
-
-def _address(a: np.ndarray) -> int:
-    return native.address(a)
 
 
 _TYPE_NAMES = {

@@ -52,6 +52,8 @@ class SegmentProgram:
         for name, ref in s.written.items():
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into)
+        named = {n.name: session.array(~j) for j, n in s.outside.items()}
+        self.program.weights.keep(named)
         self.numbers = _number_arrays(s.numbers, self.program)
         self.views = s.views
         drawing = [getattr(n.op, "generator", None) or default_generator for n in s.graph.effects]

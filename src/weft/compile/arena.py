@@ -20,10 +20,11 @@ class Memory:
     arena: int  # values that live within the run
     results: int  # tensors that it makes: gradients, losses
     scratch: int  # the kernels' own, and constants
+    packed: int  # copies of weights that do not change, as products read them
 
     @property
     def total(self) -> int:
-        return self.outside + self.arena + self.results + self.scratch
+        return self.outside + self.arena + self.results + self.scratch + self.packed
 
 
 class Arena:

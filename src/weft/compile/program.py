@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from weft.compile.arena import ARENA, Memory, Slots
 from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
+from weft.compile.weights import Weight, Weights
 from weft.core import config, dtype
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.core.types import numel
+from weft.kernels import Packed
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.epilogue import Epilogue
@@ -68,6 +71,7 @@ class Entry:
     label: str
     loops: tuple[str, ...] = ()  # what the loop computes, for people
     line: str | None = None  # the user's, as file.py:41
+    packed: Callable[[], Packed | None] | None = None  # how input 1 could come packed
 
 
 class Program:
@@ -269,7 +273,10 @@ class Program:
             except ValueError:  # a layout that the kernel does not read
                 ins = [self._dense(p, op, i, slots) for p in ins]
                 launch = op.plan([p.layout for p in ins], out.layout)
-            self.steps.append(Entry(launch, out, ins, op, str(op)))
+            made = Entry(launch, out, ins, op, str(op))
+            if isinstance(op, Summing):
+                made.packed = partial(op.packed, [p.layout for p in ins], out.layout)
+            self.steps.append(made)
 
     def _emit_product(self, group: Group, n: Node) -> None:
         """A product whose results go through a loop: tile by tile, or the loop afterwards."""
@@ -285,17 +292,20 @@ class Program:
         own = len(n.args) - 2
         ins = tuple(op.beside(p.layout) if i < own else p.layout for i, p in enumerate(more))
         factors = [p.layout for p in ab]
+        end = Epilogue(tuple(exprs), ins, tuple(over))
         try:
-            launch = op.plan_sums(factors, sums, Epilogue(tuple(exprs), ins, tuple(over)))
+            launch = op.plan_sums(factors, sums, end)
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
             launch = op.plan_sums(factors, sums)
-            self.steps.append(Entry(launch, outs[0], ab, op, str(op)))
+            packed = partial(op.packed, factors, sums)
+            self.steps.append(Entry(launch, outs[0], ab, op, str(op), packed=packed))
             launch = plan_fused(exprs, [over[0], *ins], over).launch
             ins = [*outs[1:], outs[0], *more]
             self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
             return
         ins = [*ab, *outs[1:], *more]
-        self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
+        packed = partial(op.packed, factors, sums, end)
+        self.steps.append(Entry(launch, outs[0], ins, op, _label(group), packed=packed))
 
     def _dense(self, p: Place, op: Op, i: int, slots: Slots) -> Place:
         """The operand, copied where it is not contiguous."""
@@ -369,6 +379,23 @@ class Program:
         self._views: dict[int, tuple[int, np.ndarray]] = {}  # of places, at their last address
         for i, c in enumerate(self.consts):
             self._point(("const", i), native.address(c))
+        self.weights = Weights(self.table, self.slots, self._weights())
+
+    def _weights(self) -> Iterator[Weight]:
+        """What may not change between runs: see compile/weights.py."""
+        made = {(t.shape, t.dtype) for t in self.out_types.values()}
+        inputs = {n.name: n.type for n in self.graph.inputs}
+        first = {
+            name
+            for name, readers in self._readers().items()
+            if any(isinstance(r.op, Summing) and r.args[0] is read for r, read in readers)
+        }
+        for i, e in enumerate(self.entries):
+            if e.packed is None or (base := e.ins[1].base)[0] != "in":
+                continue
+            t = inputs[base[1]]
+            if (t.shape, t.dtype) not in made and base[1] not in first:
+                yield Weight(i, e.ins[1], e.launch, e.packed)
 
     def _point(self, base: tuple, address: int) -> None:
         if self._set.get(base) != address:
@@ -397,14 +424,23 @@ class Program:
                 self._point(("in", name), address(a))
             for name, a in outs.items():
                 self._point(("out", name), address(a))
-            for r in self.ranges:
-                if isinstance(r, HostCall):
-                    self._host(r)
-                else:
-                    failed, status, detail = self.table.run(*r)
-                    if failed >= 0:
-                        self._raise(self.entries[failed], status, detail)
+            if self.weights.all:
+                self.weights.look(inputs, self._address_of, self._array)
+            try:
+                for r in self.ranges:
+                    if isinstance(r, HostCall):
+                        self._host(r)
+                    else:
+                        failed, status, detail = self.table.run(*r)
+                        if failed >= 0:
+                            self._raise(self.entries[failed], status, detail)
+            finally:
+                for name in self.into.values():
+                    memory.wrote(inputs[name])
         return {k: a for k, a in outs.items() if k not in self.into}
+
+    def _address_of(self, name: str) -> int:
+        return self._set["in", name]
 
     def _array(self, p: Place) -> np.ndarray:
         """The array at a place."""
@@ -487,6 +523,7 @@ class Program:
             arena=memory.block_size(self.arena_bytes),
             results=sum(results),
             scratch=self.table.scratch_bytes() + sum(c.nbytes for c in self.consts),
+            packed=self.weights.planned_bytes(),
         )
 
     def describe(self) -> str:

@@ -27,7 +27,7 @@ from weft.core.op import Op
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
-from weft.runtime import native
+from weft.runtime import memory, native
 
 WRITE = "write"
 PASS: Any = object()  # a size for which the call shall run eagerly, unrecorded
@@ -286,6 +286,7 @@ class Session:
             self._leave_trie()
             self.ghosts.append(None)
         np.copyto(t._a, value._a)
+        memory.wrote(t._a)
         if self.passing is None:
             self._append(key, WRITE, None)
 
@@ -352,14 +353,14 @@ class Session:
         """An outside tensor met for the first time: its layout becomes part of the key."""
         a = t._a
         whole = self.memory_of(t)
-        memory = (whole, a.shape, a.strides, native.address(a))
+        seen = (whole, a.shape, a.strides, native.address(a))
         self._kept.append(t)  # its id is in use
         self._handles.setdefault(whole, []).append(t)
-        place = self._by_memory.get(memory)
+        place = self._by_memory.get(seen)
         if place is not None:  # another handle of the same view (p and p.data)
             self._places[id(t)] = place
             return ~place
-        place = self._by_memory[memory] = self._places[id(t)] = len(self.outside)
+        place = self._by_memory[seen] = self._places[id(t)] = len(self.outside)
         self.outside.append(t)
         first = self._first.setdefault(whole, place)
         return (~place, a.shape, a.strides, a.dtype, first if first != place else -1)
@@ -461,6 +462,7 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
         )
         if node.op is WRITE:
             np.copyto(args[0]._a, args[1]._a)
+            memory.wrote(args[0]._a)
             continue
         ghost = session.ghosts[node.depth]
         if ghost is None:  # jumped over: no tensor stands for it

@@ -11,10 +11,7 @@ from weft.core.handle import Handle
 
 
 def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
-    """A new C-contiguous array of `data`; ValueError: ragged lists, too large a number."""
-    if isinstance(data, np.ndarray):
-        d = dtype or dt.from_np(data.dtype)
-        return np.array(data, d.np, order="C")
+    """A new C-contiguous array of what is none; ValueError: ragged lists, too large a number."""
     if isinstance(data, np.generic):
         return np.array(data, (dtype or dt.from_np(data.dtype)).np)
     if isinstance(data, (list, tuple, range)):

@@ -27,6 +27,7 @@ from weft.core.graph_text import parse
 from weft.core.types import Type
 from weft.io import container, report, running, tree
 from weft.io.check import Refused, check_text
+from weft.ops.dispatch import read
 
 FORMAT = "1"
 RESERVED = "weft/"
@@ -59,7 +60,7 @@ def save(
     for name, t in state.items():
         if name.startswith(RESERVED):
             raise ValueError(f"save: the parameter name {name!r} begins with {RESERVED!r}")
-        arrays[name] = np.ascontiguousarray(t.detach().numpy()).reshape(t.shape)
+        arrays[name] = np.ascontiguousarray(read(t)).reshape(t.shape)
     metadata = {
         "weft.format": FORMAT,
         "weft.card": card,
@@ -77,7 +78,7 @@ def save(
         graph, captured = _traced(model, inputs, dynamic_batch)
         for name, t in captured.items():
             if name not in arrays:
-                a = t.detach().numpy()
+                a = read(t)
                 arrays[f"{RESERVED}const/{name}"] = np.ascontiguousarray(a).reshape(a.shape)
         metadata["weft.graph.forward"] = to_text(graph)
         metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
@@ -175,7 +176,7 @@ def _record(model: Any, inputs: Mapping[str, weft.Tensor], arrays: dict) -> dict
     for side, tensors in (("inputs", inputs), ("outputs", outputs)):
         for name, t in tensors.items():
             key = f"{RESERVED}record/0/{side}/{name}"
-            arrays[key] = np.array(t.detach().numpy())
+            arrays[key] = np.array(read(t))
             record[side][name] = key
     return record
 

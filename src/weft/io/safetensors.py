@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import weft
 from weft.io import container
+from weft.ops.dispatch import read
 
 
 def save_file(
@@ -18,7 +19,7 @@ def save_file(
     for name, t in tensors.items():
         if not isinstance(t, weft.Tensor):
             raise TypeError(f"save_file: {name!r} is a {type(t).__name__}, not a tensor")
-    arrays = {k: t.detach().numpy() for k, t in tensors.items()}
+    arrays = {k: read(t) for k, t in tensors.items()}
     container.write(filename, arrays, metadata or {}, digest=False)
 
 

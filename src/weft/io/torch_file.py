@@ -26,6 +26,7 @@ from weft.io import container, torch_legacy, torch_pickle
 from weft.io.torch_makers import STORAGE_OF
 from weft.io.torch_zip import TorchZip
 from weft.ops import subclass
+from weft.ops.dispatch import read
 
 # ---------------------------------------------------------------------------- writing
 
@@ -120,11 +121,11 @@ class _Pickler(_PythonPickler):
     def _tensor(self, t: Tensor, requires_grad: bool) -> tuple:
         t = subclass.make_subclass(Tensor, t)
         owner = t if t._base is None else t._base
-        whole = owner.numpy(force=True)
+        whole = read(owner)
         if not whole.flags.c_contiguous or whole.dtype != t.dtype.np:
             t = t.contiguous() if not t.is_contiguous() else t.clone()
-            whole = t.numpy(force=True)
-        key = (weft.from_numpy(whole).data_ptr(), whole.nbytes, t.dtype) if whole.size else (id(t),)
+            whole = read(t)
+        key = (whole.ctypes.data, whole.nbytes, t.dtype) if whole.size else (id(t),)
         memory = self.memories.get(key)
         if memory is None:
             memory = self.memories[key] = _Memory(str(len(self.arrays)), t.dtype, whole.size)

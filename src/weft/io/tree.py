@@ -15,12 +15,13 @@ import numpy as np
 
 import weft
 from weft.io.container import BadFile
+from weft.ops.dispatch import read
 
 
 def flatten(value: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
     """The JSON form of `value`; its tensors go into `arrays` under prefix/..."""
     if isinstance(value, weft.Tensor):
-        return _store(value.detach().numpy(), prefix, arrays, "tensor")
+        return _store(read(value), prefix, arrays, "tensor")
     if isinstance(value, np.ndarray):
         return _store(value, prefix, arrays, "array")
     if isinstance(value, np.generic):

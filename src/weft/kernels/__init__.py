@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         plan_reduce,
         plan_scatter,
     )
+    from weft.kernels.packed import Packed
     from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
     from weft.kernels.schedule.attention_grad import plan_attention_grad
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
     from weft.kernels.schedule.conv_wide import fills_vectors
     from weft.kernels.schedule.epilogue import Epilogue
-    from weft.kernels.schedule.gemm import plan_matmul
+    from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
     from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
     from weft.kernels.schedule.pool import (
         Window,
@@ -54,13 +55,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
+    "packed": "Packed",
     "schedule.attention": "plan_attention plan_attention_lse",
     "schedule.attention_grad": "plan_attention_grad",
     "schedule.conv": "plan_conv2d plan_conv2d_dx",
     "schedule.conv_weight": "plan_conv2d_dw",
     "schedule.conv_wide": "fills_vectors",
     "schedule.epilogue": "Epilogue",
-    "schedule.gemm": "plan_matmul",
+    "schedule.gemm": "plan_matmul plan_matmul_packed",
     "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
     "schedule.image_int8": "plan_max_pool_bytes plan_to_bytes",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "

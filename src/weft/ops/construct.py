@@ -13,6 +13,7 @@ from weft.core.handle import Handle
 from weft.ops import creation
 from weft.ops.cast import cast
 from weft.ops.dispatch import wrap
+from weft.runtime import memory
 
 
 def tensor(
@@ -26,8 +27,10 @@ def tensor(
     """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
     dtype = dt.asked(dtype)
     if isinstance(data, Handle):
-        y = wrap(np.array(data._a, order="C"))
+        y = wrap(memory.copy(data._a))
         y = y if dtype is None else wrap(cast(y, dtype)._a)
+    elif isinstance(data, np.ndarray):
+        y = wrap(memory.copy(data, (dtype or dt.from_np(data.dtype)).np))
     else:
         y = wrap(nested.array_of(data, dtype))
     return creation.finish(y, requires_grad, device, "tensor")

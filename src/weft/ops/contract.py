@@ -37,11 +37,19 @@ class Product(Summing, abstract=True):
         return kernels.plan_matmul(*self.matrices(ins, out), out, epilogue)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        end = None
-        if len(ins) > 2:
-            args = [S.Arg(i, dt.from_np(out.dtype)) for i in range(len(ins) - 1)]
-            end = kernels.Epilogue((self.ending(*args),), tuple(ins[2:]), (out,))
-        return self.plan_sums(ins, out, end)
+        return self.plan_sums(ins, out, self._end(ins, out))
+
+    def packed(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> kernels.Packed | None:
+        end = epilogue or self._end(ins, out)
+        return kernels.plan_matmul_packed(*self.matrices(ins, out), out, end)
+
+    def _end(self, ins: list[Layout], out: Layout) -> kernels.Epilogue | None:
+        if len(ins) == 2:
+            return None
+        args = [S.Arg(i, dt.from_np(out.dtype)) for i in range(len(ins) - 1)]
+        return kernels.Epilogue((self.ending(*args),), tuple(ins[2:]), (out,))
 
 
 class MatMul(Product):

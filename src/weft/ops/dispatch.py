@@ -105,6 +105,20 @@ def look() -> None:
         state.recorder.looked = True
 
 
+def read(t: Any) -> np.ndarray:
+    """The value of a tensor, for who only looks at it: `numpy`, whose array may be written to,
+    takes the memory's mark away for good.
+    """
+    look()
+    return t._a
+
+
+def wrote(t: Handle) -> None:
+    """A tensor that is no ghost has been written to: its version grows, its memory's mark goes."""
+    memory.wrote(t._a)
+    storage_of(t).version += 1
+
+
 def settle() -> None:
     """Inside a compiled function: let the ops called so far happen, before state is looked at."""
     if state.recorder is not None:

@@ -17,7 +17,7 @@ from weft.core.types import numel
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, read, shape_of
 from weft.ops.gather import gather
 from weft.ops.join import cat, stack
 from weft.ops.pool import sizes
@@ -151,7 +151,7 @@ def segment_reduce(
             "segment_reduce(): Either lengths or offsets must be defined, not indices."
         )
     marks = lengths if lengths is not None else offsets
-    counts = marks.detach().numpy().astype(np.int64)
+    counts = read(marks).astype(np.int64)
     if lengths is None:
         counts = np.diff(counts, axis=-1)
     shape, rank = shape_of(data), counts.ndim

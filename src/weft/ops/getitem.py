@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, state, storage_of
+from weft.core.handle import Handle, state
 from weft.ops.cast import cast
 from weft.ops.dispatch import (
     NUMBERS,
@@ -27,6 +27,7 @@ from weft.ops.dispatch import (
     shape_of,
     types_of,
     wrap,
+    wrote,
 )
 from weft.ops.index import Index, IndexPut, outside, result_shape
 from weft.ops.view import Reshape, Select, Slice, reshape, unsqueeze
@@ -331,7 +332,7 @@ def _written_now(x: Any, index: Any, value: Any) -> bool:
         a[index] = v
     except (IndexError, ValueError):
         return False  # to be said in torch's words
-    storage_of(x).version += 1
+    wrote(x)
     return True
 
 
@@ -382,4 +383,4 @@ def _put_now(op: IndexPut, y: Any, tensors: tuple, value: Any) -> None:
     for d, i in zip(op.dims, places, strict=True):
         key[d] = i
     a[tuple(key)] = value._a
-    storage_of(y).version += 1
+    wrote(y)

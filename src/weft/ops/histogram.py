@@ -13,7 +13,7 @@ from weft.core.handle import Handle
 from weft.core.types import wrap_dim
 from weft.ops.complex_parts import imag
 from weft.ops.creation import full
-from weft.ops.dispatch import dtype_of, shape_of, wrap
+from weft.ops.dispatch import dtype_of, read, shape_of, wrap
 from weft.ops.join import cat
 from weft.ops.returns import FrExp, Histogram, HistogramDD
 from weft.ops.view import narrow, reshape
@@ -21,7 +21,7 @@ from weft.ops.view import narrow, reshape
 
 def _edges(a: np.ndarray, bins: Any, low: float | None, high: float | None) -> np.ndarray:
     if isinstance(bins, Handle):
-        return np.array(bins.detach().numpy(), a.dtype)
+        return np.array(read(bins), a.dtype)
     if low is None or high is None or low == high:
         low, high = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
         if low == high:
@@ -41,13 +41,13 @@ def histogramdd(
     if len(shape_of(input)) < 2:
         raise RuntimeError("torch.histogramdd: input tensor should have at least 2 dimensions")
     n = shape_of(input)[-1]
-    a = input.detach().numpy().reshape(-1, n)
+    a = read(input).reshape(-1, n)
     every = [bins] * n if isinstance(bins, int) else list(bins)
     if len(every) != n:
         raise RuntimeError(f"torch.histogramdd: expected {n} sequences of bins, got {len(every)}")
     ends = [None] * 2 * n if range is None else list(range)
     edges = [_edges(a[:, i], every[i], ends[2 * i], ends[2 * i + 1]) for i in np.arange(n)]
-    w = np.ones(len(a)) if weight is None else weight.detach().numpy().reshape(-1)
+    w = np.ones(len(a)) if weight is None else read(weight).reshape(-1)
     shape = tuple(len(e) - 1 for e in edges)
     inside, place = np.ones(len(a), bool), np.zeros(len(a), np.int64)
     for i, e in enumerate(edges):
@@ -84,7 +84,7 @@ def frexp(input: Any, *, out: Any = None) -> Any:
     """(mantissa, exponent): input = mantissa * 2^exponent, 0.5 <= |mantissa| < 1 or 0."""
     if dtype_of(input).category != dt.FLOAT:
         raise RuntimeError("torch.frexp() only supports floating-point dtypes")
-    exponent = wrap(np.asarray(np.frexp(input.detach().numpy())[1], np.int32))
+    exponent = wrap(np.asarray(np.frexp(read(input))[1], np.int32))
     wide = exponent.to(dtype_of(input))
     half = wide.div(2, rounding_mode="floor")  # in two steps: 2^exponent may overflow
     y = FrExp(input * (-half).exp2() * (half - wide).exp2(), exponent)

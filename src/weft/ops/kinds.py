@@ -140,6 +140,14 @@ class Summing(Op, abstract=True):
         """The sums alone, or with an epilogue; ValueError where there is no kernel for it."""
         raise NotImplementedError
 
+    def packed(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> kernels.Packed | None:
+        """How `plan` (or `plan_sums`, with an epilogue) reads its second operand where that was
+        packed before: asked by a compiled program once the operand is known not to change.
+        """
+        return None
+
 
 def in_parts(self: Op, *xs: np.ndarray) -> np.ndarray:
     """complex_host of an op that moves and adds numbers: it runs on real, then imaginary parts."""

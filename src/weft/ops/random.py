@@ -20,7 +20,7 @@ from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.compare import depends
 from weft.ops.creation import finish, memory_order, undo
-from weft.ops.dispatch import apply, dtype_of, settle, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, read, settle, shape_of, wrap
 from weft.ops.kinds import Create, by_loop
 from weft.ops.view import permute, shape_args
 from weft.ops.write import check_writable, write
@@ -38,7 +38,7 @@ class Generator(rng.Generator):
 
     def set_state(self, new_state: Any) -> Generator:
         """Continue from a state that `get_state` (or torch) made."""
-        super().set_state(new_state.numpy() if isinstance(new_state, Handle) else new_state)
+        super().set_state(read(new_state) if isinstance(new_state, Handle) else new_state)
         return self
 
     def clone_state(self) -> Generator:

@@ -55,7 +55,7 @@ class UntypedStorage:
     def _of(cls, t: Any) -> UntypedStorage:
         made = cls.__new__(cls)
         made._owner = _owner(t)
-        made._bytes = _whole(made._owner._a)
+        made._bytes = _whole(memory.lend(made._owner._a))
         return made
 
     @classmethod
@@ -79,7 +79,7 @@ class UntypedStorage:
         return self._bytes
 
     def _touched(self) -> None:
-        if self._owner is not None:
+        if self._owner is not None:  # `_of` has lent the memory: it has no mark to lose
             storage_of(self._owner).version += 1
 
     def data_ptr(self) -> int:

@@ -12,6 +12,7 @@ from weft.core.overrides import NOT_SUBCLASSES
 from weft.core.overrides import cover_functions as cover_functions  # for the rooms outside
 from weft.ops.dispatch import alias, apply, shape_of
 from weft.ops.view import Reshape
+from weft.runtime import memory
 
 
 def as_subclass(input: Any, cls: type) -> Any:
@@ -92,7 +93,7 @@ def deepcopy(input: Any, memo: dict) -> Any:
         )
     made = object.__new__(type(input))
     memo[id(input)] = made
-    made._a = input._a.copy()
+    made._a = memory.copy(input._a)
     made._rg = input._rg
     if input._grad is not None:
         made._grad = copy.deepcopy(input._grad, memo)

@@ -17,7 +17,7 @@ from weft.core.op import Op
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import Clone
-from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of, wrap
+from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of, wrap, wrote
 from weft.ops.index import Index, IndexPut
 from weft.ops.strided import AsStrided, WriteStrided
 from weft.ops.view import Reshape, expand, reshape
@@ -66,7 +66,7 @@ def inplace(op: Op, t: Any, *rest: Any) -> Any:
     ):
         with np.errstate(all="ignore"):
             host(t._a, *(r if r.__class__ in NUMBERS else r._a for r in rest), out=t._a)
-        storage_of(t).version += 1
+        wrote(t)
         return t
     return write(t, apply(op, t, *rest))
 
@@ -122,9 +122,10 @@ def store(t: Any, value: Any) -> Any:
         _keep_old(t, value._fn)
     if state.recorder is not None:
         state.recorder.write(t, value)
+        storage_of(t).version += 1
     else:
         np.copyto(t._a, value._a)
-    storage_of(t).version += 1
+        wrote(t)
     if track:
         _rebase(t, value, before)
     return t

@@ -4,9 +4,15 @@ system.
 A fresh 32 MB array costs two to three times a used one in page faults. A block is lent to a ctypes
 array that every view holds by its `base`; when the last view dies, so does that object, and its
 finaliser puts the block back.
+
+Whether a memory is unchanged can be told, so that what was made of it may be kept (packed weights).
+Who wants to know asks for its `mark`, a number that no other memory has; whoever writes to a memory
+calls `wrote` afterwards, which takes the mark away. A memory that was shown to somebody who could
+write without saying so (`lend`) has no mark any more, nor has one that is not ours.
 """
 
 import ctypes
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -52,6 +58,10 @@ def block_size(size: int) -> int:
     return size if size < SMALL else size_class(size)
 
 
+_leases: set[type] = set()
+_marks = itertools.count(1)
+
+
 class _Class:
     """The blocks of one size: those that wait for use, and the type of their leases."""
 
@@ -61,8 +71,9 @@ class _Class:
         self.size = size
         self.free: list[_Block] = []
         # A ctypes array, since NumPy takes its memory without a copy or a parse.
-        body = {"__del__": _end_lease, "__slots__": ("block",)}
+        body = {"__del__": _end_lease, "__slots__": ("block", "lent", "mark")}
         self.lease: Any = type("Lease", (ctypes.c_char * size,), body)
+        _leases.add(self.lease)
 
 
 class _Block:
@@ -173,6 +184,13 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return np.ndarray(shape, dtype, _allocator.take(size))
 
 
+def copy(a: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+    """A C-contiguous copy, of another dtype if one is named."""
+    made = empty(a.shape, dtype or a.dtype)
+    np.copyto(made, a, casting="unsafe")
+    return made
+
+
 def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     """What gives `empty(shape, dtype)` at each call, for a size of SMALL and more."""
     size, take, ndarray = math.prod(shape) * dtype.itemsize, _allocator.take, np.ndarray
@@ -183,6 +201,49 @@ def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
         return ndarray(shape, dtype, take(size))
 
     return make
+
+
+def _lease_of(a: Any) -> Any:
+    """The lease that an array's memory belongs to; None where it is not ours."""
+    while a is not None and a.__class__ not in _leases:
+        a = a.obj if isinstance(a, memoryview) else getattr(a, "base", None)
+    return a
+
+
+def mark(a: np.ndarray) -> int | None:
+    """The mark of the memory that an array lies in, given now if it has none; None where nobody
+    can tell whether it changes.
+
+    As long as `mark` gives the same number nothing was written there.  Ask before reading.
+    """
+    lease = _lease_of(a)
+    if lease is None:
+        return None
+    try:
+        found = lease.mark
+    except AttributeError:  # never asked, never written
+        found = None
+    if found is None and not hasattr(lease, "lent"):
+        found = lease.mark = next(_marks)
+    return found
+
+
+def wrote(a: np.ndarray) -> None:
+    """To be called after each write to an array's memory: its mark is gone."""
+    base: Any = a.base
+    if base.__class__ in _leases:
+        base.mark = None
+    elif base is not None and (lease := _lease_of(base)) is not None:
+        lease.mark = None
+
+
+def lend(a: np.ndarray) -> np.ndarray:
+    """The array, to be shown to who may write there at any time: its memory gets no mark again."""
+    lease = _lease_of(a)
+    if lease is not None:
+        lease.lent = True
+        lease.mark = None
+    return a
 
 
 def trim(keep: int = 0) -> None:

@@ -449,6 +449,16 @@ class Table:
             )
         self._blocks[entry][2 + slot] = pointer
 
+    def exchange(self, entry: int, launch: Launch) -> None:
+        """Let an entry run another launch, on the same pointers."""
+        ins = self._slots[entry] - 1
+        block = _words([*self._blocks[entry][: ins + 4], *launch.ints])
+        self._launches[entry], self._blocks[entry] = launch, block
+        self._entries[3 * entry : 3 * entry + 2] = [launch.plan_, ctypes.addressof(block)]
+        self._head[0] = max(self._head[0], launch.scratch)
+        self._head[1] = max(self._head[1], launch.scratch_per_thread)
+        self._head[2] |= any(stage.parallel for stage in launch.stages)
+
     def place(self, entry: int, slot: int) -> int:
         """The address of a pointer's word, for native code or NumPy writes that set many."""
         return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.runtime import random_code
+from weft.runtime import memory, random_code
 from weft.runtime import random_dist as dist
 from weft.runtime import random_reject as reject
 from weft.runtime.libm import libm
@@ -216,7 +216,8 @@ class Generator:
         transform(value[:whole], mean, std)
         if tail.size:
             transform(tail, mean, std)
-            value = np.concatenate([value[: n - 16], tail])
+            out = memory.empty((n,), value.dtype)
+            value = np.concatenate([value[: n - 16], tail], out=out)
         return dist.cast(value, dtype).reshape(shape)
 
     def _normal_serial(self, n: int, mean: float, std: float) -> np.ndarray:

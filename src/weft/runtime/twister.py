@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.runtime import machine
+from weft.runtime import machine, memory
 
 N, M = 624, 397
 STATE_WORDS = 2 * N + 1
@@ -408,7 +408,7 @@ class Twister:
         return order
 
     def _draw(self, which: int, n: int, dtype: type, *limit: int) -> np.ndarray:
-        out = np.empty(n, dtype)
+        out = memory.empty((n,), np.dtype(dtype))
         if n:
             functions()[which](self._address, out.ctypes.data, n, *limit)
         return out

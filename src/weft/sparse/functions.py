@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, state, storage_of
+from weft.core.handle import Handle, state
 from weft.core.types import wrap_dim
 from weft.ops import arithmetic, creation, index, join, view
 from weft.ops.cast import cast
-from weft.ops.dispatch import NUMBERS, dtype_of, shape_of, wrap
+from weft.ops.dispatch import NUMBERS, dtype_of, shape_of, wrap, wrote
 from weft.ops.promote import result_type
 from weft.ops.write import check_writable
 from weft.sparse.layout import (
@@ -96,7 +96,7 @@ def add_(input: Any, other: Any, *, alpha: Any = 1) -> Any:
         input._a[tuple(once._i._a)] = cast(moved, dtype_of(input))._a
     elif not rank:
         input._a[...] += (once._v * alpha)._a[0]
-    storage_of(input).version += 1
+    wrote(input)
     return input
 
 

@@ -21,7 +21,7 @@ from weft.core.handle import state
 from weft.core.types import numel
 from weft.ops import construct, creation, index, subclass, view
 from weft.ops.cast import cast
-from weft.ops.dispatch import dtype_of, shape_of, wrap
+from weft.ops.dispatch import dtype_of, read, shape_of, wrap
 from weft.tensor import Tensor
 
 
@@ -312,7 +312,7 @@ def to_sparse(input: Tensor, *args: Any, layout: Any = None, blocksize: Any = No
     rank = input.ndim if sparse_dim is None else sparse_dim
     if not 0 <= rank <= input.ndim:
         raise RuntimeError(f"to_sparse: sparse_dim {rank} of a tensor with {input.ndim} dims")
-    a = input.detach().numpy()
+    a = read(input)
     there = (a != 0).reshape(*a.shape[:rank], -1).any(-1)
     places = np.ascontiguousarray(np.stack(np.nonzero(there)) if rank else np.empty((0, 1)))
     i = wrap(places.astype(np.int64))

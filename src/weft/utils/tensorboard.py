@@ -258,7 +258,7 @@ def _tensorboard() -> tuple[dict[str, Any], Any]:
 
 
 def _array(x: Any) -> np.ndarray:
-    return x.detach().numpy() if isinstance(x, weft.Tensor) else np.asarray(x)
+    return np.array(x.detach() if isinstance(x, weft.Tensor) else x)
 
 
 def _picture(x: Any, form: str) -> np.ndarray:

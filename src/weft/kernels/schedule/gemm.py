@@ -1,12 +1,13 @@
 """Plans of matrix products; `gemm_code` makes the code and says what the numbers are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from weft.kernels.layout import Layout
+from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
 from weft.kernels.schedule.tile import Tile, tile_for, up
@@ -18,6 +19,7 @@ from weft.runtime.native import Launch, Stage
 PARALLEL_FROM = 1 << 19
 _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
+_MOST_PACKED = 512  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
     "columns": gemm_code.pack_columns,
@@ -52,12 +54,7 @@ def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = N
     problem = _normalise(a, b, out)
     element, quick = FLOAT_TYPES[name], work < _QUICK_BELOW
     rows, n, k = problem.sizes
-    own, more = (), 0
-    if epilogue is not None:
-        more = len(epilogue.ins) + len(epilogue.outs) - 1
-        if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
-            raise ValueError("matmul: an epilogue over a batch, or with too many operands")
-        own = epilogue_ints(epilogue, rows, n)
+    own, more = _ending(problem, out, epilogue)
     if rows == 1 and gemv.gemv_fits(n, problem.b_class, element):
         b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
         return gemv.plan_gemv(
@@ -73,6 +70,45 @@ def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = N
     )
 
 
+def plan_matmul_packed(
+    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None
+) -> Packed | None:
+    """`plan_matmul` of a b that was packed before; None where that would gain nothing: one row
+    reads b in place, and beside many rows packing is nothing.
+    """
+    if a.dtype.name not in ("float32", "float64") or not out.size:
+        return None
+    problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
+    rows, n, k = problem.sizes
+    alone = rows == 1 and gemv.gemv_fits(n, problem.b_class, element)
+    if alone or rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
+        return None
+    own, more = _ending(problem, out, epilogue)
+    kernels, tile = _kernels(element, problem.a_unit, "rows")
+    work = out.size * k
+    launch = Launch(
+        (Stage(kernels[more], work >= PARALLEL_FROM),),
+        problem.packed(tile).ints(tile, epilogue=own),
+        scratch_per_thread=tile.scratch_per_thread,
+        quick=work < _QUICK_BELOW,
+    )
+    pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
+    return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", element))
+
+
+def _ending(
+    problem: "_Problem", out: Layout, epilogue: Epilogue | None
+) -> tuple[tuple[int, ...], int]:
+    """An epilogue's address and ints, and the number of its own pointers."""
+    if epilogue is None:
+        return (), 0
+    rows, n, _ = problem.sizes
+    more = len(epilogue.ins) + len(epilogue.outs) - 1
+    if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
+        raise ValueError("matmul: an epilogue over a batch, or with too many operands")
+    return epilogue_ints(epilogue, rows, n), more
+
+
 @dataclass(frozen=True)
 class _Problem:
     """A product in the kernel's form: sizes (M, N, K), batch dims (size, strides of a, b, out)."""
@@ -82,6 +118,7 @@ class _Problem:
     b_strides: tuple[int, int]
     ldc: int
     batch: list[tuple[int, int, int, int]]
+    direct: int = 0  # K where B lies in packed panels
 
     @property
     def a_unit(self) -> bool:
@@ -92,11 +129,17 @@ class _Problem:
         row, column = self.b_strides
         return "rows" if column == 1 else "columns" if row == 1 else "any"
 
+    def packed(self, tile: Tile) -> "_Problem":
+        """The same, where B lies in packed panels."""
+        m, _, k = self.sizes
+        return replace(self, b_strides=(tile.columns, k), direct=k)
+
     def ints(
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = ()
     ) -> tuple[int, ...]:
         """Few rows read B in place: packing it would cost more than it saves."""
-        direct = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
+        few = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
+        direct = self.direct or int(few)
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
             epilogue=epilogue,
@@ -162,6 +205,13 @@ def _kernels(element: str, a_unit: bool, b_class: str) -> tuple[list[int], Tile]
     names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
     found = native.load(module.text(), names)
     return [found[name] for name in names], tile
+
+
+@cache
+def _packer(element: str, b_class: str) -> int:
+    module = Module(native.host().vector_bits)
+    name = gemm_code.pack_kernel(module, "pack_all", tile_for(element), pack=_PACKERS[b_class])
+    return native.load(module.text(), [name])[name]
 
 
 def _matrix_strides(x: Layout) -> tuple[int, int]:

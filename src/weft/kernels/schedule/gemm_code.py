@@ -30,7 +30,6 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
-_NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _HEAD = (
@@ -55,21 +54,22 @@ def gemm_ints(
     batch: Sequence[tuple[int, int, int, int]],
     extra: Sequence[int] = (),
     *,
-    direct: bool = False,
+    direct: int = 0,
     epilogue: Sequence[int] = (),
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
-    B in place where a panel is whole (its columns must be adjacent); `epilogue` is its address and
-    its own ints.
+    B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
+    panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
+    own ints.
     """
     batches = 1
     for size, *_ in batch:
         batches *= size
     address, *own = epilogue or (0,)
     own_at = len(_HEAD) + len(extra) + 4 * len(batch)
-    head = (*sizes, *a_strides, *b_strides, ldc, int(direct), address, own_at, batches, len(batch))
+    head = (*sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch))
     return (*head, *extra, *(word for dim in batch for word in dim), *own)
 
 
@@ -386,6 +386,28 @@ def gemm_kernel(
     return names
 
 
+def pack_kernel(module: Module, name: str, tile: Tile, *, pack: Packer) -> str:
+    """Emit the kernel that packs all of a stored B, with the ints of `gemm_ints`: panels of the
+    tile's columns, in each the rows one after another.
+    """
+    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
+    places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
+    pack(module.function("pack", [*pointers, *places], internal=True), tile)
+    f = module.kernel(name)
+    out, b = f.words("%args", 2, ["ptr"] * 2)
+    head = f.gep("%args", 5, "i64")
+    _, n, k = f.words(head, 0, ["i64"] * 3)
+    panels = f.div(f.add(n, tile.columns - 1), tile.columns)
+    blocks = f.div(f.add(k, KC - 1), KC)
+    with f.units(f.mul(panels, blocks)) as unit:
+        n0, k0 = f.mul(f.div(unit, blocks), tile.columns), f.mul(f.rem(unit, blocks), KC)
+        panel = f.gep(out, f.add(f.mul(n0, k), f.mul(k0, tile.columns)), tile.element)
+        kc, width = f.min(f.sub(k, k0), KC), f.min(f.sub(n, n0), tile.columns)
+        f.call("pack", "void", panel, b, head, k0, kc, n0, width)
+    f.ret()
+    return name
+
+
 def _products(
     f: Function,
     tile: Tile,
@@ -427,7 +449,8 @@ def _products(
         b_base = f.gep(b, b_batch, element)
         c_base = f.gep(out, f.add(c_batch, n0), element)
         full = f.icmp("eq", n, tile.columns)
-        direct = f.op("and", full, f.icmp("ne", h["direct"], 0))
+        usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
+        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
         width = _width_index(f, tile, n)
         aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
         exact = f.op("and", aligned, _is_width(f, tile, n))
@@ -437,7 +460,8 @@ def _products(
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
             ending = f.op("and", ends, f.icmp("sge", f.add(block.i, KC), h["K"]))
             with f.if_else(direct) as way:
-                in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), n0), element)
+                column_at = f.mul(n0, h["direct"])
+                in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
                 way.otherwise()
                 f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
             b_panel = way.merge("ptr", in_place, panel)
@@ -562,5 +586,5 @@ def batch_offsets(
 
 __all__ = [
     "MAX_INPUTS", "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
-    "pack_columns", "pack_rows", "transpose",
+    "pack_columns", "pack_kernel", "pack_rows", "transpose",
 ]  # fmt: skip

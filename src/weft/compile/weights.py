@@ -1,0 +1,144 @@
+"""Weights: inputs of a program that do not change between runs, packed once for the products.
+
+A product reads its second operand in panels, packed on every run.  Where that operand is an input,
+the program looks before each run at the mark of its memory (`runtime/memory.py`): the same mark
+twice in a row, at the same address, and the operand is packed into memory that is kept; the
+product's launch is exchanged for one that reads it there, until the mark differs.  The bits are the
+same.  How an op's kernel asks for this: `Summing.packed` (`ops/kinds.py`, `kernels/packed.py`).
+
+Inputs that the program writes to, or makes gradients of, are never looked at; nor are those that
+are a product's first operand (a batch, of which a later product takes the weight's gradient).
+Where nothing stays the same, only two runs in many look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from weft.kernels import Packed
+from weft.runtime import memory, native
+
+if TYPE_CHECKING:
+    from weft.compile.program import Place
+
+_PAUSE = 63  # runs without a look, at most, while everything changes
+_PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
+_BYTE = np.dtype(np.uint8)
+
+
+class Copy:
+    """A packed operand; programs that read the same one share it."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = memory.empty((max(size, memory.SMALL),), _BYTE)
+        self.address = native.address(self.memory)
+
+
+# by mark and address of the input, where the operand lies in it, and the form it is packed to
+_copies: WeakValueDictionary[tuple, Copy] = WeakValueDictionary()
+
+
+class Weight:
+    """The second operand of an entry of a program's table, if it is an input."""
+
+    def __init__(
+        self, entry: int, place: Place, plain: native.Launch, ask: Callable[[], Packed | None]
+    ) -> None:
+        self.entry = entry
+        self.name = place.base[1]
+        self.place = place
+        self.plain = plain
+        self.ask = ask
+        self.packed: Packed | None = None  # once asked
+        self.copy: Copy | None = None  # while the entry reads it
+        self.seen: tuple[int, int] | None = None  # mark and address at the last look
+        self.patience = self.left = 1  # looks at the same mark before it is packed
+        self.slot = (entry, 2, place.offset * place.layout.dtype.itemsize)
+
+
+class Weights:
+    """Those of one program."""
+
+    def __init__(self, table: native.Table, slots: dict[tuple, list], found: Iterable[Weight]):
+        self.table = table
+        self.slots = slots  # base -> the pointers that follow it when it moves
+        self.all = list(found)
+        self.pause = self.wait = 0
+        self.again = False  # whether the last run looked, after a pause
+
+    def keep(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Only inputs among these can be weights, and only where a change would be noticed."""
+        self.all = [
+            w for w in self.all if w.name in inputs and memory.mark(inputs[w.name]) is not None
+        ]
+
+    def look(
+        self, inputs: Mapping[str, np.ndarray], address: Callable[[str], int],
+        view: Callable[[Place], np.ndarray],
+    ) -> None:  # fmt: skip
+        """Before a run on these inputs, whose pointers are set: pack what stayed the same.
+
+        `address` gives an input's, `view` the array at a place.
+        """
+        if self.wait:
+            self.wait -= 1
+            return
+        same = False
+        for w in self.all:
+            mark = memory.mark(inputs[w.name])
+            now = (mark, address(w.name))
+            if mark is not None and now == w.seen:
+                same = True
+                if w.copy is None:
+                    w.left -= 1
+                    if not w.left:
+                        self._pack(w, view)
+                continue
+            if w.copy is not None:
+                w.copy = None
+                w.patience = min(2 * w.patience, _PATIENCE)
+                self.slots["in", w.name].append(w.slot)
+                self.table.exchange(w.entry, w.plain)
+                self.table.set_pointer(w.entry, 2, now[1] + w.slot[2])
+            w.seen, w.left = now, w.patience  # type: ignore[assignment]
+        if same:
+            self.pause = 0
+        elif self.again:  # two runs beside each other, and everything has changed between them
+            self.wait = self.pause = min(2 * self.pause + 1, _PAUSE)
+        self.again = not same and not self.again
+
+    def _pack(self, w: Weight, view: Callable[[Place], np.ndarray]) -> None:
+        p = self.packed(w)
+        if p is None:
+            self.all = [other for other in self.all if other is not w]
+            return
+        key = (*w.seen, w.place.offset, w.place.layout, p.form)  # type: ignore[misc]
+        copy = _copies.get(key)
+        if copy is None:
+            try:
+                copy = Copy(p.size)
+            except MemoryError:  # it goes on without
+                return
+            native.launch(p.pack, copy.memory, [view(w.place)])
+            _copies[key] = copy
+        w.copy = copy
+        self.slots["in", w.name].remove(w.slot)
+        self.table.exchange(w.entry, p.launch)
+        self.table.set_pointer(w.entry, 2, copy.address)
+
+    def packed(self, w: Weight) -> Packed | None:
+        """How a weight is packed; None where it is not."""
+        if w.packed is None:
+            w.packed = w.ask()
+        return w.packed
+
+    def planned_bytes(self) -> int:
+        """What the copies take up, or will when they are made."""
+        sizes = {
+            (w.name, w.place.offset, p.form): p.size for w in self.all if (p := self.packed(w))
+        }
+        return sum(memory.block_size(max(n, memory.SMALL)) for n in sizes.values())

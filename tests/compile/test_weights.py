@@ -1,0 +1,472 @@
+"""Weights that do not change are packed once, and every write to them is noticed."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import weft
+import weft.nn.functional as F
+from weft import nn
+from weft.compile import arena
+from weft.runtime import memory
+
+ROWS, WIDE, OUT = 20, 100, 170
+
+
+def bits(t):
+    return t.detach().contiguous().view(-1).view(weft.int32).tolist()
+
+
+class Case:
+    """A compiled product of a weight that is packed already."""
+
+    def __init__(self, weight=None, of=None):
+        weft.manual_seed(3)
+        self.layer = nn.Linear(WIDE, OUT)
+        if weight is not None:
+            self.layer.weight = nn.Parameter(weight)
+        self.x = weft.randn(ROWS, WIDE)
+        layer = self.layer
+        self.plain = of or (lambda x: F.relu(layer(x)))
+        self.fast = weft.compile(self.plain, replay=True)
+        self.check(6)
+
+    @property
+    def packed(self):
+        return any(w.copy is not None for w in self.fast._last.program.weights.all)
+
+    def check(self, times=4):
+        for _ in range(times):
+            with weft.no_grad():
+                got, wanted = self.fast(self.x), self.plain(self.x)
+            assert bits(got) == bits(wanted)
+
+
+def test_a_weight_is_packed_on_the_second_run_that_finds_it_unchanged():
+    case = Case()
+    assert case.packed and case.fast.stats["replay"] == "on"
+    again = Case()
+    with weft.no_grad():
+        again.layer.weight.add_(1)
+    again.check(1)
+    assert not again.packed
+    again.check(4)
+    assert again.packed
+
+
+def _stepper(layer, compiled):
+    """A step of an optimizer, called often enough to be matched, or replayed."""
+    opt = weft.optim.SGD(layer.parameters(), 0.5)
+    x = weft.ones(4, WIDE)
+
+    def step():
+        opt.zero_grad()
+        loss = layer(x).square().mean()
+        loss.backward()
+        opt.step()
+        return loss.detach()
+
+    step = weft.compile(step, replay=compiled == "replay") if compiled else step
+    for _ in range(6):
+        step()
+    return step
+
+
+def _load(layer, **how):
+    layer.load_state_dict({k: v * 2 + 1 for k, v in layer.state_dict().items()}, **how)
+
+
+def _rebind(layer):
+    layer.weight = nn.Parameter(layer.weight.detach() * 3)
+
+
+def _data(layer):
+    layer.weight.data = layer.weight.detach() * 3
+
+
+def _set(layer):
+    layer.weight.detach().set_(weft.randn(OUT, WIDE))  # another handle: no change
+    layer.weight.data.copy_(weft.randn(OUT, WIDE))
+
+
+def _in_thread(layer):
+    t = threading.Thread(target=lambda: layer.weight.data.mul_(1.5))
+    t.start()
+    t.join()
+
+
+def _compiled_write(layer):
+    f = weft.compile(lambda: layer.weight.data.mul_(1.25))
+    for _ in range(4):
+        f()
+
+
+def _vmapped(layer):
+    weight = layer.weight.requires_grad_(False)
+    weft.func.vmap(lambda v: weight.add_(1).sum() * 0 + v)(weft.ones(2))
+
+
+WRITES = {
+    "add_": lambda m: m.weight.data.add_(1),
+    "mul_ of a detached": lambda m: m.weight.detach().mul_(2),
+    "no_grad": lambda m: weft.no_grad()(lambda: m.weight.sub_(m.weight * 0.5))(),
+    "copy_": lambda m: m.weight.data.copy_(weft.randn(OUT, WIDE)),
+    "fill_": lambda m: m.weight.data.fill_(0.25),
+    "zero_": lambda m: m.weight.data.zero_(),
+    "item": lambda m: m.weight.data.__setitem__((3, 4), 9.0),
+    "row": lambda m: m.weight.data.__setitem__(2, weft.ones(WIDE)),
+    "mask": lambda m: m.weight.data.__setitem__(m.weight.data > 0, 0.0),
+    "places": lambda m: m.weight.data.__setitem__(weft.tensor([1, 5]), 2.0),
+    "view": lambda m: m.weight.data.view(-1)[5:9].add_(3),
+    "transposed": lambda m: m.weight.data.t().mul_(0.5),
+    "strided": weft.no_grad()(lambda m: m.weight.as_strided((3, 4), (1, 7), 11).fill_(1)),
+    "diagonal": lambda m: m.weight.data.diagonal().fill_(5),
+    "view of another dtype": lambda m: m.weight.data.view(weft.int32).bitwise_xor_(1 << 22),
+    "expanded": lambda m: m.weight.data[:1].unsqueeze(0).squeeze(0).add_(1),
+    "flattened": lambda m: m.weight.data.flatten().add_(1),
+    "unbound": lambda m: m.weight.data.unbind(0)[3].add_(1),
+    "chunk": lambda m: m.weight.data.chunk(2)[1].add_(1),
+    "index_add_": lambda m: m.weight.data.index_add_(0, weft.tensor([1]), weft.ones(1, WIDE)),
+    "scatter_": lambda m: m.weight.data.scatter_(0, weft.zeros(1, WIDE, dtype=weft.int64), 4.0),
+    "masked_fill_": lambda m: m.weight.data.masked_fill_(m.weight.data > 0, 0.5),
+    "clamp_": lambda m: m.weight.data.clamp_(-0.01, 0.01),
+    "out=": lambda m: weft.add(m.weight.data, 1, out=m.weight.data),
+    "uniform_": lambda m: m.weight.data.uniform_(),
+    "normal_": lambda m: m.weight.data.normal_(),
+    "bernoulli_": lambda m: m.weight.data.bernoulli_(),
+    "exponential_": lambda m: m.weight.data.exponential_(),
+    "init": lambda m: nn.init.xavier_normal_(m.weight),
+    "orthogonal": lambda m: nn.init.orthogonal_(m.weight),
+    "relu_": lambda m: F.relu_(m.weight.data),
+    "leaky in place": lambda m: F.leaky_relu(m.weight.data, 0.5, inplace=True),
+    "dropout in place": lambda m: F.dropout(m.weight.data, 0.5, inplace=True),
+    "sparse": lambda m: m.weight.data.add_(weft.eye(OUT, WIDE).to_sparse()),
+    "load_state_dict": _load,
+    "assigned state": lambda m: _load(m, assign=True),
+    "sgd": lambda m: _stepper(m, None),
+    "compiled write": _compiled_write,
+    "another parameter": _rebind,
+    "data =": _data,
+    "set_": _set,
+    "thread": _in_thread,
+    "vmap": _vmapped,
+    "numpy": lambda m: m.weight.detach().numpy().__setitem__(0, 7.0),
+    "asarray": lambda m: np.asarray(m.weight.detach()).__setitem__(0, 7.0),
+    "dlpack": lambda m: np.from_dlpack(m.weight.detach()).__setitem__(0, 7.0),
+    "storage": lambda m: m.weight.data.storage().fill_(0.5),
+    "storage item": lambda m: m.weight.data.untyped_storage().__setitem__(3, 65),
+    "storage kept": lambda m: weft.empty(0).set_(m.weight.data.untyped_storage()).add_(1),
+    "shared memory": lambda m: m.weight.data.share_memory_().add_(1),
+    "averaged": lambda m: weft.optim.swa_utils.AveragedModel(m).module.weight.data.add_(1),
+    "half and back": lambda m: m.half().float(),
+    "shallow copy": lambda m: copy.copy(m.weight.data).add_(1),
+    "unpickled": lambda m: pickle.loads(pickle.dumps(m.weight.data)).add_(1),  # no change
+    "grown": lambda m: m.weight.data.resize_(OUT, WIDE).add_(1),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_is_noticed(write):
+    case = Case()
+    assert case.packed
+    for _ in range(2):
+        WRITES[write](case.layer)
+        case.check()
+
+
+@pytest.mark.parametrize("how", ["matched", "replay"])
+def test_a_write_by_a_program_is_noticed(how):
+    case = Case()
+    step = _stepper(case.layer, how)
+    for _ in range(3):
+        case.check(6)
+        assert case.packed
+        step()
+        case.check(1)
+        assert not case.packed
+        step()
+        case.check(70)
+    layer = case.layer
+    write = weft.compile(lambda: layer.weight.data[4:9].mul_(1.25))
+    for _ in range(4):
+        write()
+    case.check(6)
+    write()
+    case.check(70)
+    assert case.packed
+
+
+def test_an_array_kept_from_before_the_first_run():
+    weight = weft.randn(OUT, WIDE)
+    kept = weight.numpy()
+    case = Case(weight)
+    assert not case.packed
+    for i in range(4):
+        kept[i] += 1
+        case.check(3)
+
+
+def test_an_array_taken_while_the_weight_is_packed():
+    case = Case()
+    kept = case.layer.weight.detach().numpy()
+    for i in range(4):
+        kept[i] += 1
+        case.check(3)
+    assert not case.packed
+
+
+@pytest.mark.parametrize("show", ["data_ptr", "numpy of a view", "dlpack of a view", "storage"])
+def test_memory_that_was_shown_is_never_packed(show):
+    weight = weft.randn(OUT, WIDE)
+    {
+        "data_ptr": weight.data_ptr,
+        "numpy of a view": weight[3].numpy,
+        "dlpack of a view": weight.t()[1].__dlpack__,
+        "storage": weight.untyped_storage,
+    }[show]()
+    assert not Case(weight).packed
+
+
+def test_memory_that_is_not_ours_is_never_packed():
+    a = np.ones((OUT, WIDE), np.float32)
+    case = Case(weft.from_numpy(a))
+    assert not case.packed
+    for i in range(3):
+        a[i] = i
+        case.check(3)
+
+
+def test_looking_at_a_weight_does_not_show_it():
+    case = Case()
+    m = case.layer
+    str(m.weight), m.weight.tolist(), m.weight[0, 0].item(), m.weight.sum(), np.array(m.weight.data)
+    copy.deepcopy(m), pickle.dumps(m.weight.data)
+    weft.save(m.state_dict(), io.BytesIO())
+    weft.histogram(m.weight.detach(), 4), m.weight.detach().to_sparse()
+    case.check()
+    assert case.packed
+
+
+def test_a_copy_of_a_shown_weight_can_be_packed():
+    shown = weft.randn(OUT, WIDE)
+    a = shown.numpy()
+    assert Case(shown.clone()).packed and Case(weft.tensor(a)).packed and not Case(shown).packed
+
+
+def test_views_of_one_memory():
+    whole = weft.randn(3, OUT, WIDE)
+
+    def of(i):
+        return lambda x: F.linear(x, whole[i])
+
+    cases = [Case(of=of(i)) for i in range(3)]
+    assert all(c.packed for c in cases)
+    whole[1, 2, 3] = 5
+    for c in cases:
+        c.check()
+
+
+def test_the_same_layout_at_another_address():
+    layers = [nn.Linear(WIDE, OUT) for _ in range(3)]
+    x = weft.randn(ROWS, WIDE)
+    f = weft.compile(lambda i, x: F.linear(x, layers[i].weight))
+    with weft.no_grad():
+        for i in [0] * 5 + [1, 2, 0, 1] + [2] * 5 + [0]:
+            assert bits(f(i, x)) == bits(F.linear(x, layers[i].weight))
+
+
+def test_freed_memory_that_is_leased_again():
+    x, f = weft.randn(ROWS, WIDE), weft.compile(lambda x, w: x @ w)
+    with weft.no_grad():
+        w = weft.randn(WIDE, OUT)
+        for _ in range(5):
+            f(x, w)
+        place, again = w._a.__array_interface__["data"], []
+        del w
+        for _ in range(6):  # the block serves again, with other numbers
+            w = weft.randn(WIDE, OUT)
+            assert bits(f(x, w)) == bits(x @ w)
+            again.append(w._a.__array_interface__["data"] == place)
+            del w
+    assert any(again)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 65), (5, 384, 64), (13, 385, 70), (130, 800, 130)])
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("dtype", [weft.float32, weft.float64])
+def test_bits_of_packed_products(shape, across, dtype):
+    m, k, n = shape
+    weft.manual_seed(1)
+    x, c = weft.randn(m, k, dtype=dtype), weft.randn(n, dtype=dtype)
+    big = weft.randn(n, 4096, dtype=dtype) if across else weft.randn(4096, n, dtype=dtype)
+    w = big[:, 5 : k + 5].t() if across else big[5 : k + 5]
+    plain = {
+        "alone": lambda: x @ w,
+        "bias": lambda: F.linear(x, w.t(), c),
+        "loop": lambda: (x @ w + c).tanh(),
+        "batch": lambda: weft.matmul(x.view(1, m, k).expand(2, m, k), w),
+    }
+    for name, f in plain.items():
+        fast = weft.compile(f)
+        for _ in range(5):
+            got = fast()
+        assert weft.equal(got, f()), name
+        assert any(v.copy is not None for v in fast._last.program.weights.all), name
+
+
+def test_batch_sizes_share_one_copy():
+    layer = nn.Linear(300, 400)
+    f = weft.compile(lambda x: layer(x))
+    with weft.no_grad():
+        for _ in range(4):
+            for n in (3, 5, 9):
+                f(weft.randn(n, 300))
+        before = memory.memory_stats()["used_bytes"]
+        copies = {
+            id(w.copy) for program in _programs(f._root) for w in program.weights.all if w.copy
+        }
+        assert len(copies) == 1
+        del f
+        gc.collect()
+    assert before - memory.memory_stats()["used_bytes"] >= 448 * 300 * 4
+
+
+def _programs(node):
+    for p in node.programs.values():
+        yield p.program
+    for child in node.children.values():
+        yield from _programs(child)
+
+
+def test_a_training_step_has_no_weights_to_look_at():
+    model = nn.Sequential(nn.Linear(WIDE, 80), nn.ReLU(), nn.Linear(80, OUT))
+    opt = weft.optim.Adam(model.parameters())
+    x = weft.randn(ROWS, WIDE)
+
+    def step():
+        opt.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        opt.step()
+        return loss.detach()
+
+    def gradients():
+        opt.zero_grad()
+        model(x).square().mean().backward()
+
+    for f in (weft.compile(step), weft.compile(gradients)):
+        for _ in range(4):
+            f()
+            opt.step()
+        assert f._last.program.weights.all == []
+
+
+def test_weights_that_always_change_are_seldom_looked_at(monkeypatch):
+    looks = []
+    real = memory.mark
+    x, w = weft.randn(ROWS, WIDE), weft.randn(WIDE, OUT)
+    f = weft.compile(lambda: x @ w)
+    f()
+    monkeypatch.setattr(memory, "mark", lambda a: looks.append(a) or real(a))
+    for _ in range(300):
+        w.add_(1)
+        f()
+    assert 5 < len(looks) < 30
+    for _ in range(70):
+        f()
+    assert f._last.program.weights.all[0].copy is not None
+
+
+def test_memory_counts_the_copies():
+    model = nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 300))
+    x = weft.randn(30, 300)
+    f = weft.compile(lambda: model(x))
+    gc.collect()
+    arena.ARENA.memory = np.empty(0, np.uint8)
+    with weft.no_grad():
+        f()
+        planned = f.memory()
+        assert planned.packed == memory.block_size(448 * 300 * 4) + memory.block_size(320 * 400 * 4)
+        f()
+        gc.collect()
+        before = memory.memory_stats()["used_bytes"] - planned.arena
+        f()
+        memory.reset_peak()
+        f()
+    measured = memory.memory_stats()["peak_bytes"] - before
+    told = planned.packed + planned.arena + planned.results
+    assert f.memory() == planned and abs(told - measured) < 0.05 * measured
+
+
+def test_a_profile_between_runs():
+    case = Case()
+    with weft.profiler.profile():
+        case.check()
+    case.fast._last.program.time_steps(2)
+    assert case.packed
+    case.check()
+    case.layer.weight.data.add_(1)
+    case.fast._last.program.time_steps(2)
+    case.check()
+
+
+def test_writes_and_calls_in_any_order():
+    rng = np.random.default_rng(0)
+    weft.manual_seed(0)
+    case = Case(of=None)
+    layer = case.layer
+    shown = weft.zeros(1, WIDE).numpy()
+    kept = {}
+
+    def keep_view():
+        kept["view"] = layer.weight.data[5:30]
+
+    def keep_array():
+        layer.weight.data = weft.randn(OUT, WIDE)
+        kept["array"] = layer.weight.data.numpy()
+
+    acts = [
+        lambda: layer.weight.data.mul_(0.9),
+        lambda: layer.weight.data.__setitem__(int(rng.integers(OUT)), weft.from_numpy(shown)[0]),
+        keep_view,
+        lambda: kept["view"].add_(0.1) if "view" in kept else None,
+        keep_array,
+        lambda: kept["array"].__setitem__(1, 0.5) if "array" in kept else None,
+        lambda: setattr(layer, "weight", nn.Parameter(weft.randn(OUT, WIDE))),
+        lambda: layer.bias.data.add_(1),
+        lambda: layer.weight.data.copy_(layer.weight.data * 1.01),
+        lambda: gc.collect(),
+    ]
+    for _ in range(250):
+        if rng.random() < 0.4:
+            acts[rng.integers(len(acts))]()
+        case.check(1)
+
+
+def test_threads_that_write_and_call():
+    layers = [nn.Linear(WIDE, OUT) for _ in range(2)]
+    x = weft.randn(ROWS, WIDE)
+    f = weft.compile(lambda layer, x: layer(x))
+    errors = []
+
+    def work(layer):
+        with weft.no_grad():
+            for i in range(60):
+                if i % 5 == 0:
+                    layer.weight.add_(0.01)
+                if bits(f(layer, x)) != bits(layer(x)):
+                    errors.append(i)
+
+    threads = [threading.Thread(target=work, args=(layer,)) for layer in layers]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors
