@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import weft
 import weft.nn.functional as F
 from weft import nn, optim
-from weft.compile import arena
+from weft.compile import api, arena
+from weft.compile.program import Program
 from weft.runtime import memory
 
 
@@ -102,3 +104,44 @@ def test_a_fork_frees_what_its_ops_have_read():
     assert memory.memory_stats()["peak_bytes"] - before < 8 * 4 * size
     assert abs(y[0].item() - 0.909297) < 1e-5 and kept[0].item() == 2
     assert f(x)[0][0].item() == y[0].item()
+
+
+def test_an_activation_is_computed_again_instead_of_kept(monkeypatch):
+    """What gelu's slope can compute again needs no memory between; the bits stay eager's."""
+    room = sys.modules["weft.compile.passes.recompute"]
+    monkeypatch.setattr(room, "_LARGE", 1 << 12)
+    monkeypatch.setattr(room, "_LONG", 8)
+    made = []
+
+    class Spy(Program):
+        def __init__(self, *args, **kw):
+            super().__init__(*args, **kw)
+            made.append((self, args, kw))
+
+    monkeypatch.setattr(api, "Program", Spy)
+
+    def new():
+        weft.manual_seed(0)
+        layers = [m for _ in range(4) for m in (nn.Linear(24, 96), nn.GELU(), nn.Linear(96, 24))]
+        net = nn.Sequential(*layers)
+        optimizer = weft.optim.SGD(net.parameters(), lr=0.1)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = (net(x) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+    x = weft.randn(32, 24)
+    eager, compiled = new(), weft.compile(new())
+    for _ in range(4):
+        assert compiled(x).item() == eager(x).item()
+    program, args, kw = max(made, key=lambda m: len(m[0].steps))
+    again = [s.label for s in program.steps if s.label.split()[-2:] == ["Gelu", "Slope"]]
+    assert len(again) == 4, [s.label for s in program.steps]
+    monkeypatch.setattr(room, "_LONG", 1 << 20)
+    kept = Program(*args, **kw)
+    assert program.arena_bytes <= kept.arena_bytes - 2 * 32 * 96 * 4

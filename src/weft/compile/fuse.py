@@ -60,6 +60,11 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     write there at once.
     """
     groups, group_of = _loops(g)
+    for value, loop in g.again:
+        mine, source = group_of[id(loop)], group_of[id(value)]
+        if mine != source and _can_merge(groups, mine, source):
+            _merge(groups, mine, source)
+            group_of |= {id(n): mine for n in groups[mine].nodes}
     _mark_wanted(g, groups, group_of)
     _absorb_into_reductions(g, groups, group_of)
     _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
@@ -232,44 +237,55 @@ def _absorb_into_products(
         loop.wanted = [*read, *loop.wanted]
 
 
+def _can_merge(groups: list[Group], mine: int, source: int) -> bool:
+    """Whether two loops may be one: no third kernel stands between them."""
+    loop, other = groups[mine], groups[source]
+    if any(not x.nodes or not x.is_loop or x.reduce or x.product for x in (loop, other)):
+        return False
+    nodes = [*other.nodes, *loop.nodes]
+    return (
+        other.nodes[0].type.shape == loop.nodes[0].type.shape
+        and len(nodes) <= MAX_NODES
+        and len(_reads(nodes)) <= MAX_READS
+        and not any(_depends(b, source, groups) for b in loop.before - {source})
+        and not any(_depends(b, mine, groups) for b in other.before - {mine})
+    )
+
+
+def _merge(groups: list[Group], mine: int, source: int) -> None:
+    """Two loops become one, `mine`."""
+    loop, other = groups[mine], groups[source]
+    loop.nodes = sorted([*other.nodes, *loop.nodes], key=lambda n: n.serial)
+    loop.before = (loop.before | other.before) - {source, mine}
+    other.nodes = []
+    for group in groups:
+        if source in group.before:
+            group.before.discard(source)
+            group.before.add(mine)
+    loop.before.discard(mine)
+
+
 def _merge_loops(g: Graph, groups: list[Group]) -> None:
-    """A loop that reads another one takes it inside where no third kernel stands between: what
-    both read, and what one reads of the other, is then read once."""
+    """A loop that reads another one takes it inside: what both read, and what one reads of the
+    other, is then read once."""
     users = _users(g)
     outputs = {id(n) for n in g.outputs.values()}
-
-    def plain(group: Group) -> bool:
-        return bool(group.nodes) and group.is_loop and not (group.reduce or group.product)
-
     for mine, loop in enumerate(groups):
-        waiting = sorted(loop.before, reverse=True) if plain(loop) else []
+        waiting = sorted(loop.before, reverse=True)
         while waiting:
             source = waiting.pop(0)
             other = groups[source]
-            if (
-                not plain(other)
-                or other.nodes[0].type.shape != loop.nodes[0].type.shape
-                or len(other.nodes) + len(loop.nodes) > MAX_NODES
-                or len(_reads([*other.nodes, *loop.nodes])) > MAX_READS
-                or any(_depends(b, source, groups) for b in loop.before - {source})
-            ):
+            if not _can_merge(groups, mine, source):
                 continue
-            loop.nodes = sorted([*other.nodes, *loop.nodes], key=lambda n: n.serial)
-            inside = {id(n) for n in loop.nodes}
             wanted = {id(n) for n in (*other.wanted, *loop.wanted)}
+            waiting = sorted({*waiting, *other.before}, reverse=True)
+            _merge(groups, mine, source)
+            inside = {id(n) for n in loop.nodes}
             loop.wanted = [
                 n for n in loop.nodes
                 if id(n) in wanted
                 and (id(n) in outputs or any(id(u) not in inside for u in users.get(id(n), ())))
             ]  # fmt: skip
-            waiting = sorted({*waiting, *other.before}, reverse=True)
-            loop.before = (loop.before | other.before) - {source}
-            other.nodes = []
-            for group in groups:
-                if source in group.before:
-                    group.before.discard(source)
-                    group.before.add(mine)
-            loop.before.discard(mine)
 
 
 def _users(g: Graph) -> dict[int, list[Node]]:

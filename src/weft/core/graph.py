@@ -68,6 +68,11 @@ class Builder:
                 self._interned[key] = found
         return found
 
+    def anew(self, n: Node) -> Node:
+        """A second node for the value of `n`, to be computed again: never interned."""
+        self._count += 1
+        return Node(n.op, n.args, n.type, "", self._count)
+
 
 def infer(op: Op, args: Iterable[Node | Number]) -> Type:
     """The type of `op` on these operands; a number has the dtype of the first tensor operand."""
@@ -84,6 +89,8 @@ class Graph:
     outputs: dict[str, Node]
     lines: dict[int, str] = field(default_factory=dict)  # node serial -> "file.py:41"
     effects: list[Node] = field(default_factory=list)  # random draws, in program order
+    # (a value that is computed a second time, a node whose loop shall do it)
+    again: list[tuple[Node, Node]] = field(default_factory=list)
 
     def nodes(self) -> list[Node]:
         """Every node that the outputs or effects need, operands first, inputs left out."""
