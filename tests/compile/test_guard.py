@@ -80,7 +80,7 @@ class Setting:
     @property
     def native(self):
         assert self.guard.stream is not None
-        return self.guard.stream.check() and not any(map(is_changed, self.guard._rest))
+        return self.guard.stream.check() and not any(map(is_changed, self.guard.rest))
 
     @property
     def python(self):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from weft.compile.world import OPTIMIZER_OWN, World, is_changed
@@ -28,23 +29,23 @@ class Guard:
         self.world = world
         self.none = [t._grad is None for t in world.tensors]
         self.stream: guards.Stream | None = None  # None: Python looks alone
-        self._rest: list[tuple] = []  # entries of world's dicts and lists that Python looks at
+        self.rest: list[tuple] = []  # entries of world's dicts and lists that Python looks at
         self._looks = 0
         self._look()
 
     def _look(self) -> None:
         self._looks += 1
-        self.stream, self._rest = None, []
+        self.stream = None
         if (
             guards.available()
             and self._looks <= _LOOKS
             and not any(map(_is_odd, self.world.tensors))
         ):
-            self.stream = self._stream()
+            self.stream = self.native()
 
     def holds(self) -> bool:
         """Whether all is as it was."""
-        if self.stream is not None and self.stream.check() and not any(map(is_changed, self._rest)):
+        if self.stream is not None and self.stream.check() and not any(map(is_changed, self.rest)):
             return True
         if [t._grad is None for t in self.world.tensors] != self.none or not self.world.holds():
             return False
@@ -52,8 +53,11 @@ class Guard:
             self._look()
         return True
 
-    def _stream(self) -> guards.Stream:
+    def native(self, more: Sequence[tuple[Any, str, Any]] = ()) -> guards.Stream:
+        """What the native look looks at as it is now, and these attributes of objects."""
+        self.rest = []
         world, s = self.world, guards.Stream()
+        s.attributes(more)
         s.attributes([
             (state, "grad", state.grad), (state, "autocast", state.autocast),
             (state, "saved_hooks", state.saved_hooks), (TapeNode, "watch", TapeNode.watch),
@@ -67,7 +71,7 @@ class Guard:
             elif kind in _DICTS or (kind is OrderedDict and len(d) == 1):
                 s.entries(d)
             else:
-                self._rest.append(entry)
+                self.rest.append(entry)
         for entry in world.lists:
             x = entry[0]
             if x.__class__ is list:
@@ -75,7 +79,7 @@ class Guard:
             elif x.__class__ is set and not x:
                 s.empty(x)
             else:
-                self._rest.append(entry)
+                self.rest.append(entry)
         for x, _ in world.types:
             s.kind(x)
         for cell, _, _ in world.cells:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -377,6 +377,7 @@ class Program:
         self._set: dict[tuple, int] = {}
         self._fixed: dict[str, np.ndarray] = {}
         self._views: dict[int, tuple[int, np.ndarray]] = {}  # of places, at their last address
+        self.owner: Any = None  # who sets pointers of the table by himself (see `take`)
         for i, c in enumerate(self.consts):
             self._point(("const", i), native.address(c))
         self.weights = Weights(self.table, self.slots, self._weights())
@@ -400,6 +401,7 @@ class Program:
     def _point(self, base: tuple, address: int) -> None:
         if self._set.get(base) != address:
             self._set[base] = address
+            self.owner = None
             put = self.table.set_pointer
             for entry, slot, offset in self.slots.get(base, ()):
                 put(entry, slot, address + offset)
@@ -408,6 +410,24 @@ class Program:
         """This input is read from `array`'s memory on every run; the caller changes its values."""
         self._fixed[name] = array
         self._point(("in", name), native.address(array))
+
+    def take(
+        self, owner: Any, inputs: Mapping[str, np.ndarray], moving: Sequence[tuple[str, str]]
+    ) -> None:
+        """Set the pointers of the arena and these inputs; `owner` will set those of `moving` before
+        each run of the table, while it still is `self.owner`.  ARENA.lock is held.
+        """
+        ARENA.ensure(self.arena_bytes)
+        self._point(("arena", None), native.address(ARENA.memory))
+        for name, a in inputs.items():
+            self._point(("in", name), native.address(a))
+        for base in moving:
+            self._set.pop(base, None)
+        self.owner = owner
+
+    def pointers(self, kind: str, name: str) -> list[tuple[int, int]]:
+        """Where the table keeps pointers to an input or output, with their offsets in it."""
+        return [(self.table.place(i, slot), at) for i, slot, at in self.slots.get((kind, name), ())]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs; those in `into` are written to their input's memory instead."""

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weft.compile.direct import Call, Direct, Directs, give
 from weft.compile.guard import Guard
 from weft.compile.record import WRITE, Ghost
 from weft.compile.repeat import Absent, stand_in
 from weft.compile.world import Unseen, World
 from weft.core.handle import Handle, TapeNode, state, storage_of
 from weft.kernels.layout import Layout
-from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ class Recording:
         if self.guard.none != last.none or not world.holds():
             raise Unseen("another thread changes what it can reach")
         self.result = last.result
+        self.growing = [i for i, n in enumerate(self.grown) if n]
         self.spent = _tape_ends(result)
         self.roots = {_root(t._a) for t in world.tensors}
         self.updates = [_Numbers(u) for u in last.updates]
@@ -255,6 +256,7 @@ class Recording:
         for i, (a, b) in enumerate(zip(watch.numbers, last.numbers, strict=True)):
             if i not in covered and (a != b or repr(a) != repr(b)):
                 raise Unseen(f"a number changes from call to call ({a!r}, {b!r})")
+        self.directs = Directs(self)
 
     def arrays(self, tensors: list[Handle]) -> list[np.ndarray] | None:
         """The arrays of the outside tensors; None where they are not what they were."""
@@ -286,22 +288,23 @@ class Recording:
         numbers = list(self.numbers)
         try:
             counters = self._refresh(numbers)
-            call = _Call(arrays, numbers)
+            call = Call(arrays, numbers)
             self.program.run(call)
         except Exception:  # Python says what is wrong, in eager's words
             return False, None
         for kept, values in counters:
             kept.update(values)
-        world = self.world.tensors
-        changed = (*world, *[t._grad for t in world], *tensors)
-        for t, n in zip(changed, self.grown, strict=True):
-            if n:
-                storage_of(t).version += n
+        if self.growing:
+            world = self.world.tensors
+            changed = (*world, *[t._grad for t in world], *tensors)
+            for i in self.growing:
+                storage_of(changed[i]).version += self.grown[i]
         for t, k in self.effects:
             t._grad = None if k is None else call.handle(k)
         for o in self.world.optimizers:
             o._opt_called = True
-        return True, self._give(self.result, call, tensors)
+        self.directs.note(self, tensors)
+        return True, give(self, call, tensors)
 
     def _refresh(self, numbers: list) -> list[tuple[dict, dict]]:
         """Put the present numbers of the optimizers' updates in; the counters after them."""
@@ -316,28 +319,6 @@ class Recording:
             counters.append((u.state, found[1]))
         return counters
 
-    def _give(self, spec: Any, call: _Call, tensors: list[Handle]) -> Any:
-        what = spec[0]
-        if what == "result":
-            if not spec[2]:
-                return call.handle(spec[1])
-            y = dispatch.wrap(call.array(spec[1]))
-            y._fn, y._rg = self.spent[spec[1]], True
-            return y
-        if what == "view":
-            y = dispatch.wrap(call.array(spec[2]))
-            dispatch.link_view(y, call.handle(spec[1]))
-            return y
-        if what == "static":
-            return self.world.tensors[spec[1]]
-        if what == "argument":
-            return tensors[spec[1]]
-        if what == "same":
-            return spec[1]
-        if what is dict:
-            return {k: self._give(v, call, tensors) for k, v in spec[1]}
-        return what(self._give(v, call, tensors) for v in spec[1])
-
 
 def _tape_ends(x: Any) -> dict[int, Any]:
     """Result -> its (spent) tape node."""
@@ -347,39 +328,6 @@ def _tape_ends(x: Any) -> dict[int, Any]:
         parts = x.values() if isinstance(x, dict) else x
         return {k: v for part in parts for k, v in _tape_ends(part).items()}
     return {}
-
-
-class _Call:
-    """One replay, as a program sees a session."""
-
-    def __init__(self, arrays: list[np.ndarray], numbers: list) -> None:
-        self.arrays = arrays
-        self.numbers = numbers
-        self.ghosts: dict[int, Any] = _Slots()
-        self.handles: dict[int, Any] = {}
-
-    def array(self, ref: int) -> np.ndarray:
-        return self.arrays[~ref] if ref < 0 else self.ghosts[ref].array
-
-    def handle(self, k: int) -> Any:
-        """The tensor of result k."""
-        found = self.handles.get(k)
-        if found is None:
-            found = self.handles[k] = dispatch.wrap(self.array(k))
-        return found
-
-    def give_up(self) -> None:
-        """Nothing to clean up: the call runs again with Python."""
-
-
-class _Slot:
-    array: Any = None
-
-
-class _Slots(dict):
-    def __missing__(self, k: int) -> _Slot:
-        made = self[k] = _Slot()
-        return made
 
 
 # ------------------------------------------------------------------------------ updates
@@ -443,15 +391,25 @@ class Replays:
         stats["replayed"] = 0
         self.kept: dict[Any, Recording] = {}
         self.last: dict[Any, Watch] = {}
+        self.direct: Direct | None = None  # of the recording that ran last
         self.failed = 0
 
     def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
         """(whether it was a replay, the result, what to hand to `watch` if not)."""
+        direct = self.direct
+        if direct is not None and not kw:
+            arrays = direct.call(*args)
+            if arrays is not None:
+                self.stats["replayed"] += 1
+                return True, direct.given(arrays, args), None
         tensors: list[Handle] = []
         objects: list[Any] = []
         key = _structure((args, kw), tensors, objects) if kw else _structure(args, tensors, objects)
         found = self.kept.get(key)
         if found is not None:
+            again, self.direct = self.direct, found.directs.now
+            if self.direct is not None and self.direct is not again:
+                return self.attempt(args, kw)
             done, result = found.run(tensors)
             if done:
                 self.stats["replayed"] += 1

@@ -1,14 +1,20 @@
-"""A native look at whether objects are still what and where they were; see `guard_code`."""
+"""A native look at whether objects are still what and where they were (`guard_code`), and a program
+that runs if they are (`replay_code`).
+"""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from weft.runtime import guard_code, native
+import numpy as np
+
+from weft.runtime import guard_code, memory, native, replay_code, threads
 
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
 _TYPE = 8
@@ -108,13 +114,70 @@ def _is_full(cell: types.CellType) -> bool:
     return True
 
 
+Places = Sequence[tuple[int, int]]  # addresses of a table's words, what to add to the pointer
+
+
+class GuardedRun:
+    """A table that runs on arguments like the ones recorded, if its stream finds all in place.
+
+    `call(*tensors)` gives the result's array (a tuple of them where there are more), or None:
+    nothing was done. `arguments`: an array like each and where its address goes; `results`: their
+    shapes and dtypes, and where theirs go; `roots`: the arrays that own the memory outside, which
+    no argument may share; `kind`: the tensors' class. Whoever calls must see to it that no other
+    run of the table happens meanwhile.
+    """
+
+    def __init__(
+        self, stream: Stream, arguments: Sequence[tuple[np.ndarray, Places]],
+        results: Sequence[tuple[tuple[int, ...], np.dtype, Places]], roots: Iterable[int],
+        table: native.Table, kind: type,
+    ) -> None:  # fmt: skip
+        if max(len(arguments), len(results)) > replay_code.MOST or not results:
+            raise ValueError(f"{len(arguments)} arguments, {len(results)} results")
+        places = lambda found: [len(found), *[w for pair in found for w in pair]]
+        taken: list[int] = []
+        for a, found in arguments:
+            taken += [id(a.dtype), a.ndim, *a.shape, *a.strides, *places(found)]
+        made: list[int] = []
+        kept: list[Any] = [stream, table, kind, [a.dtype for a, _ in arguments]]
+        for shape, dtype, found in results:
+            large = math.prod(shape) * dtype.itemsize >= memory.SMALL
+            maker = memory.maker(shape, dtype) if large else None
+            dims = native.words(shape)
+            kept.append((dtype, maker, dims))
+            at = ctypes.addressof(dims)
+            made += [id(dtype), len(shape), at, id(maker) if maker else 0, *places(found)]
+        known = list(roots)
+        arrays = [native.words(x) for x in (taken, made, known, (0, 0, 0))]
+        at_taken, at_made, at_known, report = map(ctypes.addressof, arrays)
+        head = native.words([
+            stream.address, len(arguments), at_taken, len(results), at_made, len(known), at_known,
+            table.address, len(table), report, id(kind),
+        ])  # fmt: skip
+        self._kept = kept, arrays, head
+        self.call: Callable[..., Any] = native.builtin(
+            "call", _functions()["weft_replay_call"], native.METH_FASTCALL,
+            bound=ctypes.addressof(head),
+        )  # fmt: skip
+
+
 @cache
 def _functions() -> dict[str, int]:
-    found = native.load(
-        guard_code.TEXT, guard_code.EXPORTS, native.python_functions(guard_code.FUNCTIONS_USED)
-    )
-    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(found["weft_guard_init"])(id(float))
+    imports = native.python_functions((*guard_code.FUNCTIONS_USED, *replay_code.FUNCTIONS_USED))
+    imports["weft_run_table"] = threads.functions()["weft_run_table"]
+    text, exports = guard_code.TEXT + replay_code.TEXT, guard_code.EXPORTS + replay_code.EXPORTS
+    found = native.load(text, exports, imports)
+    init = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+    init(found["weft_guard_init"])(id(float))
+    names = [sys.intern(name) for name in replay_code.NAMES]
+    _names.extend(names)
+    objects = [id(x) for x in (np.ndarray, None)]
+    words = native.words([*objects, native.new_array_function(), id(False), *map(id, names)])
+    init(found["weft_replay_init"])(ctypes.addressof(words))
     return found
+
+
+_names: list[str] = []  # which native code points to
 
 
 @cache

@@ -164,7 +164,7 @@ class _MethodDef(ctypes.Structure):
 
 
 _METH_FASTCALL, _METH_O = 0x80, 0x08
-METH_NOARGS = 0x04
+METH_FASTCALL, METH_NOARGS = _METH_FASTCALL, 0x04
 _kept: list[Any] = []  # names, which the builtins point to
 
 
@@ -364,8 +364,18 @@ def builtin(name: str, function: int, flags: int, bound: Any = None) -> Callable
 
 
 def builtins_fit() -> bool:
-    """Whether builtins that read structs of CPython may run here."""
-    return _builtins_fit()
+    """Whether builtins that read structs of CPython and NumPy may run here."""
+    return _builtins_fit() and _builtins_work()
+
+
+def words(values: Sequence[int]) -> Any:
+    """A ctypes array of 64-bit words."""
+    return _words(values)
+
+
+def new_array_function() -> int:
+    """The address of `PyArray_NewFromDescr`."""
+    return _numpy_function(_NEW_FROM_DESCR)
 
 
 @cache
@@ -435,6 +445,11 @@ class Table:
 
     def __len__(self) -> int:
         return len(self._launches)
+
+    @property
+    def address(self) -> int:
+        """Of the table's native form, for `weft_run_table`."""
+        return self._places[0]
 
     def scratch_bytes(self) -> int:
         """Scratch memory that a run takes, with as many threads as it may have."""

@@ -1,0 +1,169 @@
+"""What a replay gives; and a recording as one native call: guards, arguments, results, program.
+
+The native call is for recordings that do nothing but compute results from tensors: no gradients, no
+writes, no draws, no numbers that change.  Anything unusual (another mode, a tensor on the tape, an
+argument that shares memory) makes it give None, and the recording runs the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weft.compile.arena import ARENA
+from weft.core.handle import Handle
+from weft.ops import dispatch
+from weft.runtime import guards, replay_code
+
+if TYPE_CHECKING:
+    from weft.compile.replay import Recording
+
+_LONGEST = 4096  # replays the long way before the call is made anew, at most
+
+
+# ------------------------------------------------------------------------------ results
+
+
+class Call:
+    """One replay, as a program sees a session."""
+
+    def __init__(self, arrays: list[np.ndarray], numbers: list) -> None:
+        self.arrays = arrays
+        self.numbers = numbers
+        self.ghosts: dict[int, Any] = _Slots()
+        self.handles: dict[int, Any] = {}
+
+    def array(self, ref: int) -> np.ndarray:
+        return self.arrays[~ref] if ref < 0 else self.ghosts[ref].array
+
+    def handle(self, k: int) -> Any:
+        """The tensor of result k."""
+        found = self.handles.get(k)
+        if found is None:
+            found = self.handles[k] = dispatch.wrap(self.array(k))
+        return found
+
+    def give_up(self) -> None:
+        """Nothing to clean up: the call runs again with Python."""
+
+
+class _Slot:
+    array: Any = None
+
+
+class _Slots(dict):
+    def __missing__(self, k: int) -> _Slot:
+        made = self[k] = _Slot()
+        return made
+
+
+def give(r: Recording, call: Call, tensors: Sequence[Handle]) -> Any:
+    """What the recorded function returns, of this call's results."""
+    return _give(r, r.result, call, tensors)
+
+
+def _give(r: Recording, spec: Any, call: Call, tensors: Sequence[Handle]) -> Any:
+    what = spec[0]
+    if what == "result":
+        if not spec[2]:
+            return call.handle(spec[1])
+        y = dispatch.wrap(call.array(spec[1]))
+        y._fn, y._rg = r.spent[spec[1]], True
+        return y
+    if what == "view":
+        y = dispatch.wrap(call.array(spec[2]))
+        dispatch.link_view(y, call.handle(spec[1]))
+        return y
+    if what == "static":
+        return r.world.tensors[spec[1]]
+    if what == "argument":
+        return tensors[spec[1]]
+    if what == "same":
+        return spec[1]
+    if what is dict:
+        return {k: _give(r, v, call, tensors) for k, v in spec[1]}
+    return what(_give(r, v, call, tensors) for v in spec[1])
+
+
+# ------------------------------------------------------------------------------ the native call
+
+
+def may_be_direct(r: Recording) -> bool:
+    """Whether the recording is of that kind, and its arguments are tensors, one by one."""
+    segment, p = r.program, r.program.program
+    flat = r.key[0] is tuple and all(x.__class__ is tuple and _is_layout(x) for x in r.key[1:])
+    return (
+        guards.available() and flat and not r.objects
+        and not (r.updates or r.effects or any(r.grown))
+        and all(kind in ("argument", "static", "number") for kind, _ in r.sources)
+        and not (segment.views or segment.generators or p.into or p.direct)
+        and all(ref < 0 for _, ref in segment.names)
+        and [x.__class__ for x in p.ranges] == [tuple]
+        and 0 < len(p.out_types) <= replay_code.MOST
+        and len(r.key) - 1 <= replay_code.MOST
+    )  # fmt: skip
+
+
+def _is_layout(x: tuple) -> bool:
+    return len(x) == 3 and x[0].__class__ is tuple
+
+
+class Direct:
+    """How a recording runs now; not for long: another run of its program ends it."""
+
+    def __init__(self, r: Recording, tensors: Sequence[Handle]) -> None:
+        p = r.program.program
+        r.program.write_numbers(r.numbers)
+        inputs: dict[str, np.ndarray] = {}
+        arguments: list[tuple[np.ndarray, list]] = [(t._a, []) for t in tensors]
+        moving: list[tuple[str, str]] = [("out", name) for name in p.out_types]
+        for name, ref in r.program.names:
+            static, (_, i) = r.outside[~ref], r.sources[~ref]
+            if static is None:
+                moving.append(("in", name))
+                arguments[i][1].extend(p.pointers("in", name))
+            else:
+                inputs[name] = static._a
+        owner = object()
+        p.take(owner, inputs, moving)
+        results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in p.out_types.items()]
+        self.stream = r.guard.native([(p, "owner", owner), (ARENA, "memory", ARENA.memory)])
+        kind = type(dispatch.wrap(np.empty(0)))
+        self.run = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
+        self.call = self.run.call
+        names = list(p.out_types)
+        self._order = [(k, names.index(name)) for k, name in r.program.segment.results.items()]
+        self._recording = r
+        self._single = len(names) == 1 and r.result[0] == "result" and not r.result[2]
+
+    def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
+        """The function's result, of what `call` gave."""
+        if self._single:
+            return dispatch.wrap(arrays)
+        call = Call([], [])
+        found = arrays if arrays.__class__ is tuple else (arrays,)
+        for k, i in self._order:
+            call.ghosts[k].array = found[i]
+        return give(self._recording, call, tensors)
+
+
+class Directs:
+    """The direct calls of one recording, made when there were some replays without."""
+
+    def __init__(self, r: Recording) -> None:
+        self.wanted = may_be_direct(r)
+        self.now: Direct | None = None
+        self._wait = self._left = 1
+
+    def note(self, r: Recording, tensors: Sequence[Handle]) -> None:
+        """A replay went the long way."""
+        if not self.wanted or (self.now is not None and self.now.stream.check()):
+            return
+        self.now = None
+        self._left -= 1
+        if self._left or r.guard.stream is None or r.guard.rest or not r.guard.holds():
+            return
+        self._wait = self._left = min(2 * self._wait, _LONGEST)
+        self.now = Direct(r, tensors)

@@ -1,0 +1,274 @@
+"""A replay as one native call: eager's bits, nothing kept, and the long way where it must be."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import weft
+from tests.compile.test_compile import bits
+from weft import nn
+from weft.compile.arena import ARENA
+from weft.runtime import guards
+
+if not guards.available():
+    pytest.skip("no native calls here", allow_module_level=True)
+
+
+def batch(i, *shape):
+    return weft.tensor(np.random.default_rng(i).standard_normal(shape).astype(np.float32))
+
+
+def warm(f, *args, calls=10):
+    """f compiled, after some calls; its direct call is in use."""
+    c = weft.compile(f, replay=True)
+    for _ in range(calls):
+        c(*args)
+    assert direct_of(c) is not None, c.stats
+    return c
+
+
+def direct_of(c):
+    return c._replays.direct
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.scale = nn.Linear(6, 8), nn.Linear(8, 3), 1.5
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()) * self.scale
+
+
+def net():
+    return Net().eval().requires_grad_(False)
+
+
+def used(c, *args):
+    """The result, after which the same direct call must be in use."""
+    before = c.stats["replayed"], direct_of(c)
+    y = c(*args)
+    assert (c.stats["replayed"], direct_of(c)) == (before[0] + 1, before[1])
+    return y
+
+
+def test_the_bits_are_eagers_and_results_are_not_written_again():
+    model = net()
+    c = warm(model.forward, batch(0, 4, 6))
+    inputs = [batch(i, 4, 6) for i in range(20)]
+    kept = [used(c, x) for x in inputs]
+    assert bits(kept) == bits([model(x) for x in inputs])
+    assert all(type(y) is weft.Tensor and not y.requires_grad for y in kept)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 3000])  # small results, and those of Weft's allocator
+def test_structures_of_results(rows):
+    w = batch(1, 6, 8)
+
+    def f(x, y, unread):
+        a, b = x @ w, x + y
+        return {"a": a, "more": [b, 3, "text", w]}, (y, b.sum(0), x * 2.5)
+
+    args = batch(2, rows, 6), batch(3, rows, 6), batch(4, 2)
+    c = warm(f, *args)
+    for i in range(5):
+        args = batch(i, rows, 6), batch(i + 9, rows, 6), batch(4, 2)
+        got, wanted = used(c, *args), f(*args)
+        assert bits([*got[0].items(), got[1]]) == bits([*wanted[0].items(), wanted[1]])
+        assert got[1][0] is args[1] and got[0]["more"][3] is w
+
+
+def test_what_is_not_as_recorded_goes_the_long_way():
+    model = net()
+    c = warm(model.forward, batch(0, 4, 6))
+    whole = batch(5, 12, 6)
+    cases = {
+        "other size": batch(1, 5, 6),
+        "strides": batch(1, 6, 4).t(),
+        "a view": whole[4:8],
+        "part of a wider one": batch(1, 4, 12)[:, ::2],
+        "a parameter": nn.Parameter(batch(1, 4, 6)),
+        "requires grad": batch(1, 4, 6).requires_grad_(),
+        "on the tape": batch(1, 4, 6).requires_grad_() * 2,
+        "a promise": weft.compile(lambda x: x * 2)(batch(1, 4, 6)),
+    }
+    for name, x in cases.items():
+        for _ in range(3):
+            assert bits(c(x).detach()) == bits(model(x).detach()), name
+            assert c(x).requires_grad == x.requires_grad, name
+    with pytest.raises(RuntimeError):
+        c(batch(1, 4, 5))
+    with pytest.raises((TypeError, AttributeError)):
+        c(3)
+    with pytest.raises(TypeError):
+        c(batch(1, 4, 6), batch(1, 4, 6))
+    with pytest.raises(RuntimeError):  # another dtype
+        c(weft.ones(4, 6, dtype=weft.float64))
+    assert bits(used(c, cases["a view"])) == bits(model(whole[4:8]))
+
+
+def test_shared_memory_is_no_direct_call():
+    w = batch(0, 4, 6)
+
+    def f(x, y):
+        return x * w + y
+
+    c = warm(f, batch(1, 4, 6), batch(2, 4, 6))
+    both = batch(3, 8, 6)
+    for args in ((both[:4], both[4:]), (w, batch(1, 4, 6)), (both[2:6], both[2:6]), (w[:], w)):
+        assert direct_of(c).call(*args) is None
+        assert bits(c(*args)) == bits(f(*args))
+    x = batch(4, 4, 6)
+    assert direct_of(c).call(x, x) is None and bits(c(x, x)) == bits(f(x, x))
+
+
+def test_two_sizes_take_turns():
+    model = net()
+    c = weft.compile(model.forward, replay=True)
+    for i in range(60):
+        x = batch(i, 3 + i % 2, 6)
+        assert bits(c(x)) == bits(model(x))
+    calls = {id(r): r.directs.now for r in c._replays.kept.values()}
+    assert len(calls) == 2 and all(d is not None and d.stream.check() for d in calls.values())
+
+
+def test_a_change_outside_is_seen_and_learnt():
+    model = net()
+    c = warm(model.forward, batch(0, 4, 6))
+    for i in range(40):
+        if i % 10 == 3:
+            model.scale = float(i)  # the same program, another number
+        if i % 10 == 7:
+            model.first.weight = nn.Parameter(batch(i, 8, 6), requires_grad=False)
+        x = batch(i, 4, 6)
+        assert bits(c(x)) == bits(model(x)), i
+    with weft.no_grad():
+        assert bits(c(x)) == bits(model(x))
+    model.first.bias.data = batch(1, 8)
+    assert bits(c(x)) == bits(model(x))
+    model.first.bias.add_(1.0)  # in place: nothing to notice, read anew
+    assert bits(c(x)) == bits(model(x))
+
+
+def test_numbers_of_two_recordings_of_one_program():
+    model = net()
+    x = batch(0, 4, 6)
+    c = weft.compile(lambda x, by: model(x) * by, replay=True)
+    for i in range(80):
+        by = 2.0 + i % 2
+        assert bits(c(x, by)) == bits(model(x) * by), i
+    c = weft.compile(lambda x: model(x), replay=True)
+    for i in range(80):  # grad mode: two recordings
+        with weft.set_grad_enabled(bool(i // 8 % 2)):
+            assert bits(c(x)) == bits(model(x)), i
+
+
+def test_the_arena_may_move():
+    model = net()
+    x = batch(0, 4, 6)
+    c = warm(model.forward, x)
+    big = batch(1, 300, 300)
+    other = weft.compile(lambda x: ((x @ x).tanh() @ x).sum())
+    before = ARENA.memory
+    for k in range(4, 9):
+        whole = weft.ones(k * 100, k * 100) * 0.01
+        other(whole), other(whole)
+        assert bits(c(x)) == bits(model(x))
+    ARENA.memory = np.empty(0, np.uint8)  # as if it had been given back
+    for _ in range(3):
+        other(big)
+        assert bits(c(x)) == bits(model(x))
+    assert before is not ARENA.memory
+
+
+def test_bad_data_raises_as_eager_does():
+    table = batch(0, 6, 4)
+
+    def f(i):
+        return table[i] * 2
+
+    good, bad = weft.tensor([0, 5]), weft.tensor([0, 6])
+    c = warm(f, good)
+    for _ in range(3):
+        with pytest.raises(IndexError) as mine:
+            c(bad)
+        with pytest.raises(IndexError) as eager:
+            f(bad)
+        assert str(mine.value).split("\n")[0] == str(eager.value).split("\n")[0]
+        assert bits(c(good)) == bits(f(good))
+
+
+def test_nothing_is_kept_or_lost():
+    model = net()
+    x = batch(0, 4, 6)
+    c = warm(model.forward, x)
+    a, other = x._a, weft.ones(4, 6, dtype=weft.float64)
+    own = [a, a.dtype, np.ndarray, x, model.first.weight._a, ARENA.memory, other._a]
+    count = lambda: [sys.getrefcount(y) for y in own]
+    used(c, x)
+    before = count()
+    for _ in range(3000):
+        used(c, x)
+    direct = direct_of(c)
+    for refused in ((other,), (x, x), (3,), (), (weft.nn.Parameter(weft.ones(1)),)):
+        for _ in range(500):
+            assert direct.call(*refused) is None
+    assert [abs(n - m) < 20 for n, m in zip(count(), before, strict=True)] == [True] * len(own)
+    fresh = batch(1, 4, 6)
+    y = used(c, fresh)
+    refs = [weakref.ref(fresh._a), weakref.ref(y._a), weakref.ref(fresh), weakref.ref(y)]
+    del fresh, y
+    gc.collect()
+    assert [r() for r in refs] == [None] * 4
+    model_ref = weakref.ref(model)
+    del model, c, direct
+    own.clear()
+    gc.collect()
+    assert model_ref() is None
+
+
+def test_threads():
+    model = net()
+    x = batch(0, 4, 6)
+    c = warm(model.forward, x)
+    inputs = [[batch(10 * t + i, 4, 6) for i in range(10)] for t in range(4)]
+    wanted = [[bits(model(x)) for x in mine] for mine in inputs]
+    wrong = []
+
+    def work(t):
+        with weft.set_grad_enabled(True):
+            for _ in range(100):
+                wrong.extend(
+                    t for x, y in zip(inputs[t], wanted[t], strict=True) if bits(c(x)) != y
+                )
+
+    workers = [threading.Thread(target=work, args=(t,)) for t in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong and direct_of(c) is not None
+
+
+def test_what_writes_or_draws_is_not_direct():
+    w = batch(0, 4)
+    cases = {
+        "writes": lambda x: x.add_(1.0),
+        "writes outside": lambda x: x + w.mul_(1.5),
+        "draws": lambda x: x * weft.rand(4),
+        "a number": lambda x, n=2: x * n,
+    }
+    for name, f in cases.items():
+        c = weft.compile(f, replay=True)
+        for i in range(12):
+            x = batch(i, 3, 4)
+            c(x)
+        recordings = c._replays.kept.values()
+        assert recordings and c.stats["replayed"] >= 5, name
+        assert [r.directs.wanted for r in recordings] == [name == "a number"], name
