@@ -111,11 +111,13 @@ def _is_layout(x: tuple) -> bool:
 
 
 class Direct:
-    """How a recording runs now; not for long: another run of its program ends it."""
+    """How a recording, which has just run, runs again: the numbers that its program reads are there.
+
+    Another run of the program ends it.
+    """
 
     def __init__(self, r: Recording, tensors: Sequence[Handle]) -> None:
         p = r.program.program
-        r.program.write_numbers(r.numbers)
         inputs: dict[str, np.ndarray] = {}
         arguments: list[tuple[np.ndarray, list]] = [(t._a, []) for t in tensors]
         moving: list[tuple[str, str]] = [("out", name) for name in p.out_types]
