@@ -111,7 +111,7 @@ def _is_layout(x: tuple) -> bool:
 
 
 class Direct:
-    """How a recording, which has just run, runs again: the numbers that its program reads are there.
+    """How a recording, which has just run, runs again: its numbers are in their places.
 
     Another run of the program ends it.
     """
