@@ -101,6 +101,7 @@ def may_be_direct(r: Recording) -> bool:
         and not (segment.views or segment.generators or p.into or p.direct)
         and all(ref < 0 for _, ref in segment.names)
         and [x.__class__ for x in p.ranges] == [tuple]
+        and not getattr(getattr(p, "weights", None), "all", ())  # marks of memory are looked at
         and 0 < len(p.out_types) <= replay_code.MOST
         and len(r.key) - 1 <= replay_code.MOST
     )  # fmt: skip
