@@ -298,7 +298,13 @@ def test_freed_memory_that_is_leased_again():
     assert any(again)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 65), (5, 384, 64), (13, 385, 70), (130, 800, 130)])
+SHAPES = [
+    (1, 3, 65), (1, 384, 64), (1, 385, 10), (1, 800, 130), (2, 3, 65), (5, 384, 64), (13, 385, 70),
+    (130, 800, 130),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("dtype", [weft.float32, weft.float64])
 def test_bits_of_packed_products(shape, across, dtype):
@@ -318,7 +324,8 @@ def test_bits_of_packed_products(shape, across, dtype):
         for _ in range(5):
             got = fast()
         assert weft.equal(got, f()), name
-        assert any(v.copy is not None for v in fast._last.program.weights.all), name
+        in_place = m == 1 and not across and n > 60  # one row reads rows as they lie
+        assert in_place or any(v.copy for v in fast._last.program.weights.all), name
 
 
 def test_batch_sizes_share_one_copy():

@@ -101,7 +101,6 @@ def may_be_direct(r: Recording) -> bool:
         and not (segment.views or segment.generators or p.into or p.direct)
         and all(ref < 0 for _, ref in segment.names)
         and [x.__class__ for x in p.ranges] == [tuple]
-        and not getattr(getattr(p, "weights", None), "all", ())  # marks of memory are looked at
         and 0 < len(p.out_types) <= replay_code.MOST
         and len(r.key) - 1 <= replay_code.MOST
     )  # fmt: skip
@@ -118,6 +117,7 @@ class Direct:
     """
 
     def __init__(self, r: Recording, tensors: Sequence[Handle]) -> None:
+        """ValueError where a weight is not packed yet."""
         p = r.program.program
         inputs: dict[str, np.ndarray] = {}
         arguments: list[tuple[np.ndarray, list]] = [(t._a, []) for t in tensors]
@@ -129,10 +129,14 @@ class Direct:
                 arguments[i][1].extend(p.pointers("in", name))
             else:
                 inputs[name] = static._a
+        weights = p.weights.watched(inputs)
+        if weights is None:
+            raise ValueError("a weight is not packed")
         owner = object()
         p.take(owner, inputs, moving)
         results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in p.out_types.items()]
-        self.stream = r.guard.native([(p, "owner", owner), (ARENA, "memory", ARENA.memory)])
+        places = (p, "owner", owner), (ARENA, "memory", ARENA.memory)
+        self.stream = r.guard.native([*places, *weights])
         kind = type(dispatch.wrap(np.empty(0)))
         self.run = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
         self.call = self.run.call
@@ -169,4 +173,7 @@ class Directs:
         if self._left or r.guard.stream is None or r.guard.rest or not r.guard.holds():
             return
         self._wait = self._left = min(2 * self._wait, _LONGEST)
-        self.now = Direct(r, tensors)
+        try:
+            self.now = Direct(r, tensors)
+        except ValueError:
+            self.now = None

@@ -14,7 +14,7 @@ Where nothing stays the same, only two runs in many look.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -110,6 +110,19 @@ class Weights:
         elif self.again:  # two runs beside each other, and everything has changed between them
             self.wait = self.pause = min(2 * self.pause + 1, _PAUSE)
         self.again = not same and not self.again
+
+    def watched(self, inputs: Mapping[str, np.ndarray]) -> list[tuple[Any, str, Any]] | None:
+        """Attributes of objects that are what they are while all weights stay as they were packed;
+        None where one is not packed (yet).
+        """
+        found = [memory.marked(inputs[w.name]) if w.copy and w.name in inputs else None
+                 for w in self.all]  # fmt: skip
+        same = all(
+            x is not None and x[2] == w.seen[0]
+            for x, w in zip(found, self.all, strict=True)
+            if w.seen
+        )
+        return found if same and None not in found else None
 
     def _pack(self, w: Weight, view: Callable[[Place], np.ndarray]) -> None:
         p = self.packed(w)

@@ -228,6 +228,11 @@ def mark(a: np.ndarray) -> int | None:
     return found
 
 
+def marked(a: np.ndarray) -> tuple[Any, str, Any] | None:
+    """(object, attribute, value): the mark is the same while the attribute is this very value."""
+    return None if mark(a) is None else (lease := _lease_of(a), "mark", lease.mark)
+
+
 def wrote(a: np.ndarray) -> None:
     """To be called after each write to an array's memory: its mark is gone."""
     base: Any = a.base

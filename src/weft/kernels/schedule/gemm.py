@@ -74,24 +74,30 @@ def plan_matmul_packed(
     a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None
 ) -> Packed | None:
     """`plan_matmul` of a b that was packed before; None where that would gain nothing: one row
-    reads b in place, and beside many rows packing is nothing.
+    reads rows of b in place, and beside many rows packing is nothing.
     """
     if a.dtype.name not in ("float32", "float64") or not out.size:
         return None
     problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
     rows, n, k = problem.sizes
-    alone = rows == 1 and gemv.gemv_fits(n, problem.b_class, element)
+    alone = rows == 1 and problem.b_class == "rows" and gemv.gemv_fits(n, "rows", element)
     if alone or rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
     kernels, tile = _kernels(element, problem.a_unit, "rows")
     work = out.size * k
-    launch = Launch(
-        (Stage(kernels[more], work >= PARALLEL_FROM),),
-        problem.packed(tile).ints(tile, epilogue=own),
-        scratch_per_thread=tile.scratch_per_thread,
-        quick=work < _QUICK_BELOW,
-    )
+    if rows == 1 and not problem.batch:
+        launch = gemv.plan_gemv_panels(
+            (n, k), problem.a_strides[1], element, parallel=work >= _ROW_PARALLEL_FROM,
+            epilogue=own, more=more,
+        )  # fmt: skip
+    else:
+        launch = Launch(
+            (Stage(kernels[more], work >= PARALLEL_FROM),),
+            problem.packed(tile).ints(tile, epilogue=own),
+            scratch_per_thread=tile.scratch_per_thread,
+            quick=work < _QUICK_BELOW,
+        )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", element))
 

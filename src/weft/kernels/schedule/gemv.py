@@ -1,8 +1,9 @@
-"""One row times a matrix, without packing: out[g, n] = sum over k of a[g, k] * b[g, k, n].
+"""One row times a matrix: out[g, n] = sum over k of a[g, k] * b[g, k, n].
 
 The numbers are those of `gemm_code`: lanes are columns of out, k runs in order inside blocks of KC.
 A unit of columns that would end beyond the last column starts earlier instead: some columns are
-then computed twice, to the same bits.
+then computed twice, to the same bits. Where b was packed for products of more rows, its panels are
+read as they lie.
 """
 
 from functools import cache
@@ -64,6 +65,21 @@ def plan_gemv(
     return Launch((Stage(_kernels(element, b_class)[more], parallel),), ints, quick=quick)
 
 
+def plan_gemv_panels(
+    sizes: tuple[int, int],
+    a_step: int,
+    element: str,
+    *,
+    parallel: bool,
+    epilogue: tuple[int, ...] = (),
+    more: int = 0,
+) -> Launch:
+    """As `plan_gemv`, of a b in the panels of `gemm_code.pack_kernel`."""
+    address, *own = epilogue or (0,)
+    ints = (*sizes, a_step, 0, address, len(_HEAD), 1, 0, *own)
+    return Launch((Stage(_kernels(element, "panels")[more], parallel),), ints)
+
+
 @cache
 def _kernels(element: str, b_class: str) -> list[int]:
     """The kernels for 2, 3, ... inputs."""
@@ -72,7 +88,10 @@ def _kernels(element: str, b_class: str) -> list[int]:
     body = module.function(
         "product", [("ptr", "args"), ("ptr", "head"), ("i32", "tid"), ("i32", "nth")], internal=True
     )
-    _emit(body, tile_for(element), b_class)
+    if b_class == "panels":
+        _emit_panels(body, tile_for(element))
+    else:
+        _emit(body, tile_for(element), b_class)
     names = []
     for n_in in range(2, MAX_INPUTS + 1):
         names.append(f"gemv{n_in}")
@@ -136,6 +155,51 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
             target = f.gep(out, f.add(out_at, n0), element)
             with f.loop(0, width, lanes) as column:
                 value = f.load(tile.type, f.gep(totals, column.i, element))
+                f.store(value, f.gep(target, column.i, element))
+    f.ret()
+
+
+def _emit_panels(f: Function, tile: Tile) -> None:
+    """Panels as wide as a tile, their rows one after another: a unit is a panel."""
+    element, lanes, vectors, wide = tile.element, tile.lanes, tile.vectors, tile.columns
+    out, a, b = f.words("%args", 2, ["ptr"] * 3)
+    h = dict(zip(_HEAD, f.words("%head", 0, ["i64"] * len(_HEAD)), strict=True))
+    n, k, a_step = h["n"], h["k"], h["a_step"]
+    totals = f.alloca(element, wide)
+    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
+    with f.units(f.div(f.add(n, wide - 1), wide)) as unit:
+        n0 = f.mul(unit, wide)
+        panel = f.gep(b, f.mul(n0, k), element)
+        with f.loop(0, k, KC) as block:
+            end = f.min(f.add(block.i, KC), k)
+            whole = f.add(block.i, f.mul(f.div(f.sub(end, block.i), _TOGETHER), _TOGETHER))
+            sums: list[Operand] = [zero(tile.type)] * vectors
+            for low, high, together in ((block.i, whole, _TOGETHER), (whole, end, 1)):
+                with f.loop(low, high, together, [(tile.type, x) for x in sums]) as L:
+                    values: list[Operand] = list(L.carry)
+                    for i in range(together):
+                        at = f.add(L.i, i)
+                        row = f.gep(panel, f.mul(at, wide), element)
+                        one = f.load(element, f.gep(a, f.mul(at, a_step), element))
+                        one = f.splat(one, tile.type)
+                        for v in range(vectors):
+                            x = f.load(tile.type, f.gep(row, v * lanes, element))
+                            values[v] = multiply_add(f, tile, one, x, values[v])
+                    L.next = values
+                sums = list(L.carry)
+            first = f.icmp("eq", block.i, 0)
+            for v, value in enumerate(sums):
+                place = f.gep(totals, v * lanes, element)
+                total = f.op("fadd", f.load(tile.type, place), value)
+                f.store(f.select(first, value, total), place)
+        width = f.min(f.sub(n, n0), wide)
+        with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
+            ints = f.gep("%head", h["epilogue_at"], "i64")
+            f.call_at(epilogue, f.arg("args"), ints, totals, 0, 0, 1, n0, width)
+            way.otherwise()
+            target = f.gep(out, n0, element)
+            with f.loop(0, width) as column:
+                value = f.load(element, f.gep(totals, column.i, element))
                 f.store(value, f.gep(target, column.i, element))
     f.ret()
 
