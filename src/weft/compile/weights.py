@@ -115,14 +115,14 @@ class Weights:
         """Attributes of objects that are what they are while all weights stay as they were packed;
         None where one is not packed (yet).
         """
-        found = [memory.marked(inputs[w.name]) if w.copy and w.name in inputs else None
-                 for w in self.all]  # fmt: skip
-        same = all(
-            x is not None and x[2] == w.seen[0]
-            for x, w in zip(found, self.all, strict=True)
-            if w.seen
-        )
-        return found if same and None not in found else None
+        found = []
+        for w in self.all:
+            packed = w.copy is not None and w.seen is not None and w.name in inputs
+            now = memory.marked(inputs[w.name]) if packed else None
+            if now is None or now[2] != w.seen[0]:  # type: ignore[index]
+                return None
+            found.append(now)
+        return found
 
     def _pack(self, w: Weight, view: Callable[[Place], np.ndarray]) -> None:
         p = self.packed(w)

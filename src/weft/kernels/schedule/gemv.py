@@ -6,6 +6,7 @@ then computed twice, to the same bits. Where b was packed for products of more r
 read as they lie.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 from weft.kernels.schedule.gemm_code import (
@@ -122,7 +123,7 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
         width = f.min(width, f.mul(f.div(n, narrow), narrow))
     units = f.div(f.add(n, f.sub(width, 1)), width)
 
-    def start(unit: Operand) -> tuple[Operand, list[Operand]]:
+    def start(unit: Operand) -> tuple[Operand, Sequence[Operand]]:
         """The first column of a unit, and where its a, b and out start."""
         return (
             f.min(f.mul(f.rem(unit, units), width), f.sub(n, width)),
