@@ -289,9 +289,8 @@ def export(works: list[Work], python: dict[str, str]) -> None:
     """Have torch write the ONNX files that are not there yet."""
     folder = HERE / ".onnx"
     folder.mkdir(exist_ok=True)
-    missing = [
-        w.name for w in works if w.kind == "inference" and not (folder / f"{w.name}.onnx").exists()
-    ]
+    names = {w.name.removesuffix("_int8"): None for w in works if w.kind != "training"}
+    missing = [n for n in names if not (folder / f"{n}.onnx").exists()]
     code = (
         f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom peers import torch_peer\n"
         f"for w in {missing!r}: torch_peer.export(w, {str(folder)!r} + '/' + w + '.onnx')"

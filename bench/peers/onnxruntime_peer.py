@@ -1,13 +1,13 @@
-"""ONNX Runtime on what torch exports."""
+"""ONNX Runtime on what torch exports, and on what it makes of that in int8."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import onnxruntime
-from peers.onnx_inputs import draw, path_of
+from peers.onnx_inputs import check, draw, path_of
 
-VARIANTS = ["float32"]
+VARIANTS = ["float32", "int8"]
 _threads = 1
 
 
@@ -18,6 +18,7 @@ def start(threads: int) -> str:
 
 
 def make(work: str, variant: str) -> Callable[[], float]:
+    check(work, variant)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads
     options.inter_op_num_threads = 1

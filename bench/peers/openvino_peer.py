@@ -1,13 +1,13 @@
-"""OpenVINO on what torch exports, held to float32 (its default here is bfloat16)."""
+"""OpenVINO on what torch exports, held to float32 (its default here is bfloat16), or int8."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import openvino
-from peers.onnx_inputs import draw, path_of
+from peers.onnx_inputs import check, draw, path_of
 
-VARIANTS = ["float32"]
+VARIANTS = ["float32", "int8"]
 _threads = 1
 
 
@@ -18,6 +18,7 @@ def start(threads: int) -> str:
 
 
 def make(work: str, variant: str) -> Callable[[], float]:
+    check(work, variant)
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": _threads,

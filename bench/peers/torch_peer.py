@@ -19,6 +19,8 @@ def start(threads: int) -> str:
 
 
 def make(work: str, variant: str) -> Callable[[], float]:
+    if KINDS[work] == "int8":
+        raise NotImplementedError("torch's quantization needs a package of its own")
     training = KINDS[work] == "training"
     if (variant == "fused Adam" and not training) or (
         variant == "channels_last" and work not in _IMAGES[2:]

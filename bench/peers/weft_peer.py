@@ -24,7 +24,9 @@ def make(work: str, variant: str) -> Callable[[], float]:
         if variant != "eager":
             step = weft.compile(step, replay=variant == "replayed")
         return lambda: step().item()
-    model, inputs = models.inference(weft, work)
+    model, inputs = models.inference(weft, work.removesuffix("_int8"))
+    if KINDS[work] == "int8":
+        model = weft.quantize(model, calibration=[inputs])
     if variant != "eager":
         model = weft.compile(model, replay=variant == "replayed")
 
