@@ -70,20 +70,28 @@ class _Described:
 
 def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with a ByteImage: on bytes where there is a rule, else on floats."""
-    name = overrides.name_of(public).removesuffix(".__get__").removesuffix(".__set__")
-    name = name.rpartition(".")[2]
-    rule = _RULES.get(name)
-    if rule is not None:
-        y = rule(*args, **kw)
-        if y is not NotImplemented:
-            return y
-    elif name in overrides.OF_SHAPE:
+    rule = _known.get(public)
+    if rule is None:
+        rule = _known[public] = _rule_of(overrides.name_of(public))
+    if rule is _OF_SHAPE:
         return native(*args, **kw)
+    y = rule(*args, **kw)
+    if y is not NotImplemented:
+        return y
     for a in (*args, *kw.values()):
         for v in a if isinstance(a, (list, tuple)) else (a,):
             if v.__class__ is ByteImage:
                 become_floats(v)
     return native(*args, **kw)
+
+
+_OF_SHAPE, _NO_RULE = (lambda *_, **__: NotImplemented for _ in range(2))
+_known: dict[Any, Callable] = {}  # public function -> its rule
+
+
+def _rule_of(name: str) -> Callable:
+    name = name.removesuffix(".__get__").removesuffix(".__set__").rpartition(".")[2]
+    return _RULES.get(name, _OF_SHAPE if name in overrides.OF_SHAPE else _NO_RULE)
 
 
 class ByteImage(Tensor, layout=_answer):

@@ -339,8 +339,9 @@ def test_new_numbers_of_a_norm_are_seen():
 def test_a_layer_alone_and_after_an_error_gives_floats():
     m, x = resnet(), weft.randn(2, 3, 40, 36)
     q = weft.quantize(m, [x])
-    with pytest.raises(RuntimeError):
-        q(weft.randn(2, 5, 40, 36))
+    for wrong in ((2, 5, 40, 36), (3, 40), (2, 3, 0, 0)):
+        with pytest.raises(RuntimeError, match=r"images .N, 3, H, W.*kernel"):
+            q(weft.randn(*wrong))
     y = q[0](x)
     assert type(y) is weft.Tensor and y.shape == (2, 16, 20, 18)
     assert type(q[4](q[3](y))) is weft.Tensor

@@ -35,6 +35,7 @@ from weft.ops.quantized import (
     quantized_conv,
     range_to_scale,
     to_bytes,
+    version_of,
 )
 
 _FULL = 16  # columns from which a panel of a group is worth its arithmetic
@@ -72,7 +73,7 @@ class _Quantized(Module):
         """The grid that calibration found for the input."""
         scale, zero = self.input_scale, self.input_zero
         assert scale is not None and zero is not None
-        now = (scale._version, zero._version)
+        now = (version_of(scale), version_of(zero))
         if self._grid[0] != now:
             self._grid = (now, Grid(scale.item(), int(zero.item())))
         assert self._grid[1] is not None
@@ -88,7 +89,7 @@ class _Quantized(Module):
             other,
             to,
             norm and norm[4],
-            *[(id(t), None if t is None else t._version) for t in held],
+            *[(id(t), version_of(t)) for t in held],
         )
         found = self._made.get(key)
         if found is None or any(a is not b for a, b in zip(found[0], held, strict=True)):
@@ -165,6 +166,7 @@ class QuantizedConv2d(_Quantized):
     def __init__(self, layer: Conv2d, seen: tuple[Tensor, Tensor] | None = None) -> None:
         super().__init__(layer.weight.detach().permute(0, 2, 3, 1), layer.bias, seen, layer.groups)
         left, _, top, _ = layer._reversed_padding_repeated_twice
+        self.in_channels = layer.in_channels
         self._more = -layer.in_channels % FOUR  # channels of zeros, so that pixels are whole fours
         self.kernel_size, self.stride = tuple(layer.kernel_size), tuple(layer.stride)
         self.padding, self.dilation = (top, left), tuple(layer.dilation)
@@ -173,27 +175,36 @@ class QuantizedConv2d(_Quantized):
         self.observing = False
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.ndim == 3:
+        made = input.__class__ is ByteImage
+        shape = input._ghost.shape if made else input.shape  # the first costs less
+        if len(shape) == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
+        chain_shape = self._shape(shape)
         if self.input_scale is None:
             return self._dynamic(input)
         grid = self.grid()
-        if input.__class__ is ByteImage and input.resolve(grid):
+        if made and input.resolve(grid):
             q, grid = self._whole(input._bytes), input._grid
         else:
             q = image_to_bytes(input, grid)
-        chain = Chain(self, q, grid, (input.shape[0], self.out_features, *self._size(input)))
-        y = byte_image.of_chain(chain)
+        y = byte_image.of_chain(Chain(self, q, grid, chain_shape))
         return y if byte_image.flows() else y.contiguous()
 
     def _whole(self, q: Tensor) -> Tensor:
         return F.pad(q, (0, self._more)) if self._more else q
 
-    def _size(self, input: Tensor) -> list[int]:
+    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the result, (N, O, H', W'); RuntimeError on this line, although sums may wait."""
         window = zip(
-            input.shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=True
+            shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=False
         )
-        return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in window]
+        size = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in window]
+        if len(shape) != 4 or shape[1] != self.in_channels or min(size) < 1:
+            raise RuntimeError(
+                f"quantized conv2d: expected images (N, {self.in_channels}, H, W) no smaller than "
+                f"the kernel {self.kernel_size}, got {list(shape)}"
+            )
+        return (shape[0], self.out_features, *size)
 
     def _conv(self, q: Tensor, *more: Tensor, **settings: Any) -> Tensor:
         return quantized_conv(

@@ -253,6 +253,11 @@ def _as_images(a: Layout) -> Layout:
     return Layout.contiguous((1, a.shape[0], 1, a.shape[1]), a.dtype)
 
 
+def version_of(t: Any) -> int:
+    """How often a tensor was written to in place: `_version`, where that costs."""
+    return 0 if t is None or t._st is None else t._st.version
+
+
 def quantized_conv(x: Any, panels: Any, *more: Any, columns: int, **settings: Any) -> Any:
     """`QuantizedConv` of x, packed weights and, but for int32, (scale, shift[, other]).
 
