@@ -37,6 +37,7 @@ _PARALLEL_FROM = 1 << 19
 _SLAB = 384 << 10  # bytes that a unit of work reads, to stay below: half of L2
 _PIXELS = 1024  # of a unit, to stay below
 _MAGIC = 1.5 * 2**23  # added to a number of [0, 255] it leaves the rounded number in the last bits
+_PAIRS = {128: "x86.sse2.pmadd.wd", 256: "x86.avx2.pmadd.wd", 512: "x86.avx512.pmaddw.d.512"}
 _SIZES = {"int32": 4, "float32": 4, "uint8": 1}
 _HEAD = (
     "images", "height", "width", "channels", "group_channels", "columns", "panels", "groups",
@@ -358,6 +359,16 @@ def _dot(f: Function, total: Value, four: Value, columns: Value) -> Value:
     host = native.host()
     if host.vector_bits == 512 and host.has("avx512vnni"):
         return f.intrinsic("x86.avx512.vpdpbusd.512", total.type, total, four, columns)
+    pairs = _PAIRS.get(host.vector_bits) if host.arch == "x86_64" else None
+    if pairs is not None:  # bytes 0 and 2, then 1 and 3, as 16 bits: two products and their sum
+        halves = vector(2 * native.host().lanes(4), "i16")
+        u, s = (f.cast("bitcast", v, halves) for v in (four, columns))
+        for x, y in (
+            (f.op("and", u, 255), f.op("ashr", f.op("shl", s, 8), 8)),
+            (f.op("lshr", u, 8), f.op("ashr", s, 8)),
+        ):
+            total = f.op("add", total, f.intrinsic(pairs, total.type, x, y))
+        return total
     for byte in range(FOUR):
         u = f.op("and", f.op("lshr", four, 8 * byte), 255)
         s = f.op("ashr", f.op("shl", columns, 24 - 8 * byte), 24)
