@@ -271,6 +271,27 @@ def test_bias_is_one_add_after_the_sum():
     np.testing.assert_array_equal(conv(x, w, args, bias), conv(x, w, args) + bias[:, None, None])
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 5)])
+def test_one_tap_has_the_bits_of_a_step_of_two(size):
+    """A 1x1 kernel is a product, of planes or of pixels; with a stride it is not."""
+    rng = np.random.default_rng(8)
+    args = ((1, 1), (0, 0), (1, 1), 1)
+    for n in (1, 3):
+        x = rng.standard_normal((n, 500, *size)).astype(np.float32)
+        w = rng.standard_normal((21, 500, 1, 1)).astype(np.float32)
+        bias = rng.standard_normal(21).astype(np.float32)
+        g = rng.standard_normal((n, 21, *size)).astype(np.float32)
+        for image, gradient in ((x, g), (channels_last(x), channels_last(g))):
+            y = conv(image, w, args, bias)
+            np.testing.assert_array_equal(y, conv(image, w, args) + bias[:, None, None])
+            apart = np.zeros((n, 500, *(2 * k for k in size)), np.float32)
+            apart[:, :, ::2, ::2] = x
+            np.testing.assert_array_equal(y, conv(apart, w, ((2, 2), (0, 0), (1, 1), 1), bias))
+            dx = conv_dx(gradient, w, x.shape, args)
+            want = np.einsum("ncyx,co->noyx", g.astype(np.float64), w[..., 0, 0].astype(np.float64))
+            np.testing.assert_allclose(dx, want, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[5], CASES[8]], ids=str)
 def test_threads_and_batch_do_not_change_bits(case):
     x, w, g, args = sample(case, np.float32)

@@ -34,7 +34,7 @@ from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
     fills_vectors,
-    plan_pixels,
+    plan_one_tap,
     plan_wide,
     window,
 )
@@ -88,9 +88,8 @@ def plan_conv2d(
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
     if out.size and fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
-        one_tap = (kh, kw, *stride, *padding, groups) == (1, 1, 1, 1, 0, 0, 1)
-        if one_tap and (oh, ow) == x.shape[2:] and bias is None:
-            found = plan_pixels(x, w, out, epilogue)
+        if _has_one_tap(x, w, out, stride, padding, groups):
+            found = plan_one_tap(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
             if found is not None:
                 return found
         return _wide(
@@ -153,6 +152,11 @@ def plan_conv2d_dx(
             step = (stride[0] * out_h, stride[1] * out_w)
             parts.append(Part((na, nb), taps, at, y * out_h + x * out_w, step))
     if out.size and fills_vectors(out.shape[1] // groups, D.from_np(out.dtype)):
+        if _has_one_tap(out, w, g, stride, padding, groups):
+            across = Layout(w.shape[1::-1], w.strides[1::-1], w.dtype)
+            found = plan_one_tap(g, across, out, bias=bias)
+            if found is not None:
+                return found
         strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
         return plan_wide(
             g, w, out, groups, tuple(parts), ((rows, pitch), (top, left), (1, 1)),
@@ -160,6 +164,18 @@ def plan_conv2d_dx(
         )  # fmt: skip
     weights = Weights(True, g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
     return _plan(g, w, out, groups, slab, pitch, 1, top, tuple(parts), weights, bias is not None)
+
+
+def _has_one_tap(
+    x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, groups: int
+) -> bool:
+    """Whether each output is a sum over the channels of one pixel: x's own."""
+    geometry = (*w.shape[2:], *stride, *padding, groups)
+    return geometry == (1, 1, 1, 1, 0, 0, 1) and x.shape[2:] == out.shape[2:]
+
+
+def _one_tap(w: Layout) -> Layout:
+    return Layout(w.shape[:2], w.strides[:2], w.dtype)
 
 
 def _wide(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from weft.core import dtype as D
+from weft.core import scalar as S
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_micro import pixel_tile
 from weft.kernels.schedule.conv_wide_code import (
@@ -31,6 +32,7 @@ from weft.runtime.native import Launch, Stage
 
 Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
+_WASTE = 1.2  # times the arithmetic that a product may take, rounded up to its tiles
 _PIXELS = 1024  # of a unit to stay below
 # when taps in the border are left out: numbers of a slab, pieces of a part, share of the work
 _WHOLE, _PIECES, _WORTH = 150000, 9, 0.03
@@ -274,21 +276,54 @@ def _saves(
     return fits and few and left < (1 - _WORTH) * sum(map(work, parts))
 
 
-def plan_pixels(
-    x: Layout, w: Layout, out: Layout, epilogue: Epilogue | None = None
+def plan_one_tap(
+    source: Layout, w: Layout, out: Layout, *, bias: Layout | None, epilogue: Epilogue | None = None
 ) -> Launch | None:
-    """A kernel of one tap over images that lie channels last: a product, pixels x channels by w.
+    """out[image][y][x][co] = bias[co] + sum over ci of source[image][y][x][ci] w[co][ci]: a product
+    of the images as they lie and `w`, which is that matrix.
 
-    None where they do not lie so. ins as of `conv.plan_conv2d`.
+    ins as of `conv.plan_conv2d`. None where the images lie neither channels last nor channel by
+    channel, or the product would waste much of its tiles.
     """
+    if out.dtype.itemsize < 4:
+        return None
     try:
-        a, c = (_matrix(pixels_by_channels(images)) for images in (x, out))
+        a, c = (_matrix(pixels_by_channels(images)) for images in (source, out))
     except ValueError:
+        return _by_planes(source, w, out, bias, epilogue)
+    if not a.strides[1] == c.strides[1] == 1:
+        return _by_planes(source, w, out, bias, epilogue)
+    b = Layout(w.shape[::-1], w.strides[::-1], w.dtype)
+    end = _add(bias, c) if epilogue is None else over_pixels(epilogue)
+    return plan_matmul(a, b, c, end)
+
+
+def _by_planes(
+    source: Layout, w: Layout, out: Layout, bias: Layout | None, epilogue: Epilogue | None
+) -> Launch | None:
+    """Each image is w times a matrix of channels x pixels."""
+    images, pixels = out.shape[0], out.shape[2] * out.shape[3]
+    flat = all(x.strides[3] == 1 and x.strides[2] == x.shape[3] for x in (source, out))
+    tile = tile_for(register(D.from_np(out.dtype)))
+    last = -(-(pixels % tile.columns) // tile.lanes)
+    computed = pixels // tile.columns * tile.vectors + min(
+        v for v in (0, *tile.widths) if v >= last
+    )
+    if epilogue is not None or not flat or computed * tile.lanes > _WASTE * pixels:
         return None
-    if a.strides[1] != 1 or c.strides[1] != 1 or x.dtype.itemsize < 4:
+    if bias is not None and (images > 1 or not out.is_contiguous):
         return None
-    b = Layout((w.shape[1], w.shape[0]), (w.strides[1], w.strides[0]), w.dtype)
-    return plan_matmul(a, b, c, None if epilogue is None else _over_pixels(epilogue))
+    a = Layout((images, *w.shape), (0, *w.strides), w.dtype)
+    b, c = (Layout((*x.shape[:2], pixels), (*x.strides[:2], 1), x.dtype) for x in (source, out))
+    column = None if bias is None else Layout((w.shape[0], 1), (1, 0), bias.dtype)
+    return plan_matmul(a, b, c, _add(column, c), swapped=True)
+
+
+def _add(bias: Layout | None, out: Layout) -> Epilogue | None:
+    if bias is None:
+        return None
+    total, shift = (S.Arg(i, D.from_np(out.dtype)) for i in (0, 1))
+    return Epilogue((S.add(total, shift),), (bias,), (out,))
 
 
 def _matrix(a: Layout) -> Layout:
@@ -301,10 +336,10 @@ def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, 
     """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
     if inputs > MAX_INPUTS or out.dtype.itemsize < 4:
         raise ValueError(f"conv2d: no epilogue with {inputs} inputs on {out.dtype}")
-    return epilogue_ints(_over_pixels(e), out.size // channels, channels)
+    return epilogue_ints(over_pixels(e), out.size // channels, channels)
 
 
-def _over_pixels(e: Epilogue) -> Epilogue:
+def over_pixels(e: Epilogue) -> Epilogue:
     outs, ins = (tuple(map(pixels_by_channels, a)) for a in (e.outs, e.ins))
     if not all(o.is_contiguous for o in outs):
         raise ValueError("conv2d: an epilogue writes images that lie channels last")

@@ -27,11 +27,13 @@ _PACKERS = {
 }
 
 
-def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None) -> Launch:
+def plan_matmul(
+    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None, *, swapped: bool = False
+) -> Launch:
     """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]; launch it with ins (a, b).
 
-    With an epilogue its first result goes to `out`, its inputs follow: (a, b, *further outputs,
-    *operands).
+    `swapped` (float32 and float64 only): with ins (b, a). With an epilogue its first result goes to
+    `out`, its inputs follow: (a, b, *further outputs, *operands).
 
     Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand
     them: stride 0), any strides of a and b; out's columns adjacent. One dtype: float32 and float64
@@ -55,7 +57,7 @@ def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = N
     element, quick = FLOAT_TYPES[name], work < _QUICK_BELOW
     rows, n, k = problem.sizes
     own, more = _ending(problem, out, epilogue)
-    if rows == 1 and gemv.gemv_fits(n, problem.b_class, element):
+    if rows == 1 and not swapped and gemv.gemv_fits(n, problem.b_class, element):
         b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
         return gemv.plan_gemv(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
@@ -64,7 +66,7 @@ def plan_matmul(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = N
     kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
     return Launch(
         (Stage(kernels[more], parallel),),
-        problem.ints(tile, epilogue=own),
+        problem.ints(tile, epilogue=own, swapped=swapped),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
     )
@@ -141,14 +143,15 @@ class _Problem:
         return replace(self, b_strides=(tile.columns, k), direct=k)
 
     def ints(
-        self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = ()
-    ) -> tuple[int, ...]:
+        self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
+        swapped: bool = False,
+    ) -> tuple[int, ...]:  # fmt: skip
         """Few rows read B in place: packing it would cost more than it saves."""
         few = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
         direct = self.direct or int(few)
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
-            epilogue=epilogue,
+            epilogue=epilogue, swapped=swapped,
         )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
-    "batches", "dims",
+    "batches", "dims", "swapped",
 )  # fmt: skip
 MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
@@ -56,20 +56,24 @@ def gemm_ints(
     *,
     direct: int = 0,
     epilogue: Sequence[int] = (),
+    swapped: bool = False,
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
     B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
     panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
-    own ints.
+    own ints; `swapped`: the launch's inputs are (b, a).
     """
     batches = 1
     for size, *_ in batch:
         batches *= size
     address, *own = epilogue or (0,)
     own_at = len(_HEAD) + len(extra) + 4 * len(batch)
-    head = (*sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch))
+    head = (
+        *sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch),
+        int(swapped),
+    )  # fmt: skip
     return (*head, *extra, *(word for dim in batch for word in dim), *own)
 
 
@@ -418,8 +422,10 @@ def _products(
 ) -> None:
     """The loops of one thread."""
     element, size = tile.element, BYTES[tile.element]
-    out, a, b = f.words("%args", 2, ["ptr"] * 3)
+    out, *given = f.words("%args", 2, ["ptr"] * 3)
     h = _head(f)
+    swapped = f.icmp("ne", h["swapped"], 0)
+    a, b = f.select(swapped, given[1], given[0]), f.select(swapped, given[0], given[1])
     tid, nth = (f.cast("sext", f.arg(n), "i64") for n in ("tid", "nth"))
     scratch = own = f.arg("scratch")
     extra = len(_HEAD)
