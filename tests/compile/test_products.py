@@ -1,4 +1,6 @@
-"""A matrix product and the loop that follows it: one step, eager's bits."""
+"""A product and the loop that follows it, attention and the joins before it: one step, eager's
+bits.
+"""
 
 from __future__ import annotations
 
@@ -141,3 +143,38 @@ def test_a_sum_between_two_loops_keeps_them_apart(monkeypatch, r):
 
     steps = _labels(monkeypatch, fn)
     assert [s.split("(")[0].split()[0] for s in steps] == ["Mul", "Sum", "Add"], steps
+
+
+def test_a_decoder_reads_its_cache_where_it_lies(monkeypatch, r):
+    """cat(cache, new) is not made where one attention of few queries is all that reads it."""
+    for queries, mask in ((1, None), (2, r(2, 3, 2, 72) > 0), (1, r(2, 3, 1, 71))):
+        past, new = r(2, 2, 3, 70, 16), r(3, 2, 3, queries, 16)
+
+        def fn(past=past, new=new, mask=mask):
+            k, v = (weft.cat((past[i], new[i]), dim=2) for i in range(2))
+            return F.scaled_dot_product_attention(new[2], k, v, mask) * 2.0
+
+        steps = _labels(monkeypatch, fn)
+        assert len(steps) == 2, steps
+        assert "of pieces" in steps[0], steps
+
+
+def test_joins_that_others_read_or_that_do_not_fit_are_made(monkeypatch, r):
+    past, new = r(2, 2, 3, 70, 16), r(3, 2, 3, 5, 16)
+
+    def fn(queries, wanted):
+        k, v = (weft.cat((past[i], new[i]), dim=2) for i in range(2))
+        y = F.scaled_dot_product_attention(new[2, :, :, :queries], k, v)
+        return (y, k) if wanted else (y,)
+
+    for queries, wanted in ((1, True), (5, False)):
+        steps = _labels(monkeypatch, lambda q=queries, w=wanted: fn(q, w))
+        assert not any("of pieces" in s for s in steps), steps
+    across = r(2, 2, 3, 16, 70).transpose(-1, -2)  # a cache whose last stride is not 1: copied
+
+    def odd():
+        k, v = (weft.cat((across[i], new[i]), dim=2) for i in range(2))
+        return F.scaled_dot_product_attention(new[2, :, :, :1], k, v)
+
+    steps = _labels(monkeypatch, odd)
+    assert "of pieces" in steps[-1], steps

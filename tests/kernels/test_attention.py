@@ -117,6 +117,70 @@ def test_large_scores_and_nan():
     assert np.isnan(forward(q, k, v)[0]).all()
 
 
+ROW_SHAPES = [
+    (2, 3, 9, 200, 64, 64),
+    (1, 2, 7, 65, 17, 70),
+    (2, 1, 6, 5, 5, 3),
+    (1, 1, 5, 128, 16, 1),
+]
+
+
+@pytest.mark.parametrize("masks", ["none", "bool", "float"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
+@pytest.mark.parametrize("shape", ROW_SHAPES, ids=str)
+def test_few_queries_have_the_bits_they_have_among_others(shape, dtype, masks):
+    q, k, v, _ = sample(*shape, dtype)
+    rng = np.random.default_rng(3)
+    full = (*shape[:3], shape[3])
+    mask = {
+        "none": None,
+        "bool": rng.random(full) < 0.7,
+        "float": rng.standard_normal(full).astype(dtype),
+    }[masks]
+    if masks == "bool":
+        mask[..., 2, :] = False
+    for causal in (False, True):
+        out, lse = forward(q, k, v, mask, causal)
+        for few in range(1, attention.FEW_QUERIES + 1):
+            cut = None if mask is None else np.ascontiguousarray(mask[:, :, :few])
+            one, sums = forward(q[:, :, :few], k, v, cut, causal)
+            np.testing.assert_array_equal(one.view(np.uint8), out[:, :, :few].copy().view(np.uint8))
+            np.testing.assert_array_equal(sums, lse[:, :, :few])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, BF16], ids=str)
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 70, 99, 100])
+def test_keys_in_two_pieces(first, dtype):
+    q, k, v, _ = sample(2, 3, 2, 100, 24, 20, dtype)
+    mask = np.random.default_rng(4).random((2, 3, 2, 100)) < 0.5
+    want, _ = forward(q, k, v, mask)
+    cache = np.empty((2, 3, 128, 24), dtype)  # longer than what is used of it
+    cache[:, :, :first] = k[:, :, :first]
+    ins = (q, cache[:, :, :first], np.ascontiguousarray(k[:, :, first:]), v[:, :, :first])
+    ins = (*ins, np.asfortranarray(v[:, :, first:].swapaxes(0, 3)).swapaxes(0, 3), mask)
+    out = np.full(want.shape, 7, dtype)
+    q_, k1, k2, v1, v2, m = map(Layout.of, ins)
+    plan = attention.plan_attention(
+        q_, k1, v1, Layout.of(out), m, causal=False, scale=24**-0.5, later=(k2, v2)
+    )
+    assert native.launch(plan, out, ins) == 0
+    np.testing.assert_array_equal(out.view(np.uint8), want.view(np.uint8))
+
+
+def test_pieces_that_do_not_fit_are_refused():
+    q, k, v, _ = map(Layout.of, sample(1, 2, 2, 8, 4, 4, np.float32))
+    out = Layout.contiguous((1, 2, 2, 4), np.dtype(np.float32))
+    other = Layout.contiguous((1, 2, 3, 5), np.dtype(np.float32))
+    wide = Layout.of(np.zeros((1, 2, 3, 8), np.float32)[..., ::2])
+    for later in ((other, v), (v, other), (wide, v)):
+        with pytest.raises(ValueError, match="attention"):
+            attention.plan_attention(q, k, v, out, None, causal=False, scale=1.0, later=later)
+    many = sample(1, 2, 5, 8, 4, 4, np.float32)
+    q, k, v, out = map(Layout.of, many)
+    with pytest.raises(ValueError, match="more than 2"):
+        attention.plan_attention(q, k, v, out, None, causal=False, scale=1.0, later=(k, v))
+
+
 def test_strides_threads_and_batches_do_not_change_bits():
     rng = np.random.default_rng(3)
     qkv = rng.standard_normal((4, 100, 3, 2, 24)).astype(np.float32)  # as a fused projection gives

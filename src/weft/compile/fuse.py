@@ -4,6 +4,7 @@
                                         (loops that feed one another are merged)
     a reduction of such a loop's only result, used nowhere else: the loop runs inside it
     a product or convolution and the first loop over its result: it runs on each finished tile
+    attention of few queries and the joins that make its keys and values: it reads the pieces
     anything else                       a kernel of its own
 
 A node joins the loop of one of its operands unless another operand depends on that loop through
@@ -20,7 +21,9 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.types import numel
+from weft.ops.attention import Attention
 from weft.ops.contract import Product
+from weft.ops.join import Concat
 from weft.ops.kinds import Elementwise, Reduce, Summing
 from weft.ops.view import Reshape
 
@@ -35,6 +38,7 @@ class Group:
     wanted: list[Node] = field(default_factory=list)  # those that others read
     reduce: Node | None = None  # the reduction at the end, if any
     product: Node | None = None  # the product at the start, if any: the rest is its epilogue
+    pieces: Node | None = None  # the reader of joins (the nodes before it), which nobody else reads
     before: set[int] = field(default_factory=set)  # indices of the groups it reads from
 
     @property
@@ -68,6 +72,7 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     _mark_wanted(g, groups, group_of)
     _absorb_into_reductions(g, groups, group_of)
     _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
+    _absorb_joins(g, groups, group_of)
     for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
         groups[group_of[id(later)]].before.add(group_of[id(earlier)])
     _merge_loops(g, groups)
@@ -201,6 +206,29 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
                 if mine in other.before:
                     other.before.discard(mine)
                     other.before.add(source)
+
+
+def _absorb_joins(g: Graph, groups: list[Group], group_of: dict[int, int]) -> None:
+    """Keys and values that a decoder joins to its cache for one attention are not copied."""
+    users: dict[int, int] = {}
+    for x in (*g.outputs.values(), *(a for n in g.nodes() for a in n.args)):
+        users[id(x)] = users.get(id(x), 0) + 1
+    for n in g.nodes():
+        if not isinstance(n.op, Attention):
+            continue
+        q, *joins = (a for a in n.args[:3] if isinstance(a, Node))
+        alone = all(j.op == Concat(2) and users[id(j)] == 1 for j in joins)
+        types = [[a.type for a in j.args if isinstance(a, Node)] for j in joins]
+        if not alone or len(joins) != 2 or not n.op.reads_pieces(q.type, *types):
+            continue
+        mine = group_of[id(n)]
+        group = groups[mine]
+        group.pieces, group.nodes = n, [*joins, n]
+        for j in joins:
+            theirs = group_of[id(j)]
+            group.before |= groups[theirs].before
+            group.before.discard(theirs)
+            groups[theirs].nodes, group_of[id(j)] = [], mine
 
 
 def _absorb_into_products(

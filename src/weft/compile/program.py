@@ -34,6 +34,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.lower import lower_nest
 from weft.ops import dispatch
+from weft.ops.attention import Attention
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce, Summing
 from weft.ops.view import Reshape, Slice, SliceBack
@@ -232,6 +233,9 @@ class Program:
         if group.product is not None:
             self._emit_product(group, group.product)
             return
+        if group.pieces is not None:
+            self._emit_pieces(group.pieces, out, i, slots)
+            return
         if group.is_loop:
             exprs, reads = loop_exprs(group)
             ins = [self.places[id(r)] for r in reads]
@@ -306,6 +310,18 @@ class Program:
         ins = [*ab, *outs[1:], *more]
         packed = partial(op.packed, factors, sums, end)
         self.steps.append(Entry(launch, outs[0], ins, op, _label(group), packed=packed))
+
+    def _emit_pieces(self, n: Node, out: Place, i: int, slots: Slots) -> None:
+        """An attention whose keys and values lie in pieces."""
+        op, (q, k, v, *mask) = n.op, (a for a in n.args if isinstance(a, Node))
+        assert isinstance(op, Attention)
+        ins = [self.places[id(a)] for a in (q, *k.args, *v.args, *mask)]
+        try:
+            launch = op.plan_pieces([p.layout for p in ins], out.layout)
+        except ValueError:  # a layout that the kernel does not read
+            ins = [self._dense(p, op, i, slots) for p in ins]
+            launch = op.plan_pieces([p.layout for p in ins], out.layout)
+        self.steps.append(Entry(launch, out, ins, op, f"{op} of pieces"))
 
     def _dense(self, p: Place, op: Op, i: int, slots: Slots) -> Place:
         """The operand, copied where it is not contiguous."""
@@ -565,7 +581,7 @@ def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
 
 def _may_fail(group: Group) -> bool:
     """Whether the kernel checks its data (an index in range), or NumPy computes it."""
-    op = group.nodes[0].op
+    op = (group.pieces or group.nodes[0]).op
     if group.is_loop or op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")

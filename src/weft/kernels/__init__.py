@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         plan_scatter,
     )
     from weft.kernels.packed import Packed
-    from weft.kernels.schedule.attention import plan_attention, plan_attention_lse
+    from weft.kernels.schedule.attention import FEW_QUERIES, plan_attention, plan_attention_lse
     from weft.kernels.schedule.attention_grad import plan_attention_grad
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
     from weft.kernels.schedule.conv_int8 import Ending, pack_int8, plan_conv_int8
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
     "packed": "Packed",
-    "schedule.attention": "plan_attention plan_attention_lse",
+    "schedule.attention": "FEW_QUERIES plan_attention plan_attention_lse",
     "schedule.attention_grad": "plan_attention_grad",
     "schedule.conv": "plan_conv2d plan_conv2d_dx",
     "schedule.conv_weight": "plan_conv2d_dw",

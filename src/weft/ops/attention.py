@@ -8,6 +8,7 @@ gradient, and gradients of gradients.   Source: Vaswani et al. 2017; Dao et al. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,19 @@ class Attention(AttentionOp):
         return kernels.plan_attention(
             q, k, v, out, mask, causal=self.causal, scale=self.scale, with_lse=self.with_sums
         )
+
+    def reads_pieces(self, q: Type, keys: Sequence[Type], values: Sequence[Type]) -> bool:
+        """Whether `plan_pieces` has a kernel for keys and values that are joined of these."""
+        two = len(keys) == len(values) == 2 and keys[0].shape[2] == values[0].shape[2]
+        return two and q.shape[2] <= kernels.FEW_QUERIES
+
+    def plan_pieces(self, ins: list[Layout], out: Layout) -> Launch:
+        """As `plan`, for q, two pieces of k, two of v, which follow along S, and a mask."""
+        q, k, k2, v, v2 = ins[:5]
+        return kernels.plan_attention(
+            q, k, v, out, ins[5] if ins[5:] else None,
+            causal=self.causal, scale=self.scale, with_lse=self.with_sums, later=(k2, v2),
+        )  # fmt: skip
 
     def oracle(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, *mask: np.ndarray) -> np.ndarray:
         s = self.scores(q, k, *mask)

@@ -17,34 +17,37 @@ and the mask alone: not on threads or the batch.
 `with_lse` of `plan_attention` serves training: lse beside out in one pass.
 
 How: a thread packs the keys (transposed) and values of a head once, then takes blocks of 48
-queries (24 where causal, of which few see much that is hidden). Scores and sums stay in L1.
+queries (24 where causal, of which few see much that is hidden). Scores and sums stay in L1. Few
+queries are not worth that: see `attention_row`.
 """
 
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import attention_row
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     MASKS,
     ROWS,
     Scores,
     block_rows,
-    combine,
     emit_copy,
     emit_transpose,
-    hide,
     pack_values,
+    store_lse,
+    store_row,
+    weigh,
 )
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import Tile, tile_for, up
-from weft.kernels.target import math as vmath
-from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const
-from weft.kernels.target.math import Math
+from weft.kernels.target.element import memory, register
+from weft.kernels.target.llvm import Module, Operand, Value, const
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
+
+FEW_QUERIES = 2  # of a head that read keys and values where they lie: more pay for packing
 
 _HEAD: tuple[str, ...] = (
     "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
@@ -64,13 +67,37 @@ def plan_attention(
     causal: bool,
     scale: float,
     with_lse: bool = False,
+    later: tuple[Layout, Layout] | None = None,
 ) -> Launch:
     """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts.
 
     `with_lse` makes out (N, H, L, Ev + 1): the last column is lse, for free. float32 and float64.
+    `later`: further keys and values, which follow along S; ins = (q, k, k2, v, v2[, mask]). For
+    FEW_QUERIES at most.
     """
-    check(q, k, v, mask, values=out, with_lse=with_lse)
+    if later is None:
+        check(q, k, v, mask, values=out, with_lse=with_lse)
+    else:
+        keys, values = (_joined(*pair) for pair in zip((k, v), later, strict=True))
+        check(q, keys, values, mask, values=out, with_lse=with_lse)
+    if q.shape[2] <= FEW_QUERIES:
+        return _plan_rows(q, k, v, out, mask, causal, scale, later)
+    if later is not None:
+        raise ValueError(
+            f"attention: keys in two pieces for {q.shape[2]} queries, more than {FEW_QUERIES}"
+        )
     return _plan("attention", q, k, v, out, mask, causal, scale)
+
+
+def _joined(x: Layout, more: Layout) -> Layout:
+    """What both are one after the other along S, as far as `check` looks."""
+    apart = len(x.shape) != 4 or len(more.shape) != 4 or x.dtype != more.dtype
+    if apart or (x.shape[:2], x.shape[3]) != (more.shape[:2], more.shape[3]):
+        raise ValueError(f"attention: pieces {x} and {more} do not fit")
+    if any(a.shape[-1] > 1 and a.strides[-1] != 1 for a in (x, more)):
+        raise ValueError(f"attention: the last strides of {x} and {more} must be 1")
+    n, h, s, width = x.shape
+    return Layout.contiguous((n, h, s + more.shape[2], width), x.dtype)
 
 
 def plan_attention_lse(
@@ -174,6 +201,40 @@ def _plan(
     return Launch((stage,), ints, 0, values[-1], work + v.size < QUICK_WORK)
 
 
+def _plan_rows(
+    q: Layout,
+    k: Layout,
+    v: Layout,
+    out: Layout,
+    mask: Layout | None,
+    causal: bool,
+    scale: float,
+    later: tuple[Layout, Layout] | None,
+) -> Launch:
+    """Few queries: `attention_row`."""
+    if out.size == 0:
+        return Launch(())
+    (n, h, length, width), ev = q.shape, v.shape[3]
+    d = D.from_np(q.dtype)
+    tile = tile_for(register(d))
+    first, rest = k.shape[2], later or (k, v)
+    keys = first + (rest[0].shape[2] if later else 0)
+    scores_at = up(width * tile.itemsize)
+    sums_at = scores_at + up(BLOCK * tile.itemsize)
+    stats_at = sums_at + up(up(ev, tile.columns) * tile.itemsize)
+    values = (
+        n, h, length, keys, width, ev, out.shape[3], int(causal),
+        *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
+        first, *strides3(rest[0]), *strides3(rest[1]),
+        scores_at, sums_at, stats_at, stats_at + up(2 * tile.itemsize),
+    )  # fmt: skip
+    function = attention_row.kernel(d.name, mask_kind(mask), joined=later is not None)
+    work = 2 * n * h * length * keys * (width + ev)
+    ints = (*values, double_bits(scale))
+    stages = (Stage(function, work >= PARALLEL_WORK),)
+    return Launch(stages, ints, 0, values[-1], work < QUICK_WORK)
+
+
 @cache
 def kernels(name: str, mask: str) -> dict[str, int]:
     """The addresses of the forward kernels of one dtype and kind of mask."""
@@ -213,9 +274,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
     )
     total = f.gep(stats, ROWS, el)
     s = Scores(f, tile, table, scores, h["width"])
-    wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     mask_type = "i8" if masks == "bool" else memory(d)
-    exp = lambda v: vmath.call(math, "exp", v)
     low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
     heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
     with f.loop(f.div(low, h["blocks"]), heads) as U:
@@ -250,29 +309,12 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                     row = f.add(query, R.i)
                     limit = f.sub(f.add(row, 1), K.i)
                     limit = f.select(causal, f.min(limit, columns), columns)
+                    mask = None
+                    if masks != "none":
+                        mask = f.gep(at("m", row, mask_type), K.i, mask_type)
+                    best, here = f.gep(stats, R.i, el), f.gep(total, R.i, el)
                     places = s.vectors(scores, R.i)
-                    best, found = f.gep(stats, R.i, el), []
-                    for j, place in enumerate(places):
-                        seen = f.lane_mask(f.sub(limit, j * lanes), lanes)
-                        score = f.op("fmul", f.load(type, place, tile.align), scale)
-                        where = place
-                        if masks != "none":
-                            where = at("m", row, mask_type)
-                            where = f.gep(where, f.add(K.i, j * lanes), mask_type)
-                        found.append(hide(f, wide, d, masks, score, where, seen))
-                    old = f.load(el, best)
-                    new = f.intrinsic("maxnum", el, combine(f, found, "max"), old)
-                    f.store(new, best)
-                    # all hidden so far: subtract 0, so that exp(-inf - 0) = 0
-                    shift = f.select(f.fcmp("oeq", new, float("-inf")), const(el, 0.0), new)
-                    shift = f.splat(shift, type)
-                    fade = exp(f.op("fsub", f.splat(old, type), shift))
-                    ps = [exp(f.op("fsub", score, shift)) for score in found]
-                    for p, place in zip(ps, places, strict=True):
-                        f.store(p, place, tile.align)
-                    here = f.gep(total, R.i, el)
-                    faded = f.op("fmul", f.load(el, here), f.extract(fade, 0))
-                    f.store(f.op("fadd", faded, combine(f, ps, "sum")), here)
+                    fade = weigh(f, tile, d, masks, places, mask, limit, scale, best, here)
                     if kind == "attention":
                         later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
                         with f.loop(0, later, tile.columns) as C:
@@ -286,34 +328,11 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                     s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
             with f.loop(0, count) as R:
                 row = f.add(f.mul(U.i, h["queries"]), f.add(query, R.i))
-                here = f.load(el, f.gep(total, R.i, el))
-                best = f.load(el, f.gep(stats, R.i, el))
-
-                def store_lse(to: Value, best: Value = best, here: Value = here) -> None:
-                    log = vmath.call(math, "log", f.splat(here, type))
-                    f.store(f.op("fadd", best, f.extract(log, 0)), to)
-
+                here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
                 if kind == "lse":
-                    store_lse(f.gep(pointers[0], row, el))
+                    store_lse(f, tile, best, here, f.gep(pointers[0], row, el))
                 else:
                     to = f.gep(pointers[0], f.mul(row, h["out_width"]), memory(d))
-                    _store_row(f, tile, wide, d, h["value_width"], sums, R.i, here, to)
-                    if memory(d) == el:
-                        with f.iff(f.icmp("sgt", h["out_width"], h["value_width"])):
-                            store_lse(f.gep(to, h["value_width"], el))
+                    widths = h["value_width"], h["out_width"]
+                    store_row(f, tile, d, widths, sums, (R.i, ROWS), here, best, to)
     f.ret()
-
-
-def _store_row(
-    f: Function, tile: Tile, wide: Element, d: D.dtype, width: Value, sums: Value, r: Operand,
-    total: Value, out: Value,
-) -> None:  # fmt: skip
-    """out = sums[r] / total, 0 when the total is 0."""
-    empty = f.fcmp("oeq", total, 0.0)
-    divisor = f.splat(f.select(empty, const(tile.element, 1.0), total), tile.type)
-    with f.loop(0, width, tile.lanes) as C:
-        panel = f.div(C.i, tile.columns)
-        place = f.add(f.mul(f.add(f.mul(panel, ROWS), r), tile.columns), f.rem(C.i, tile.columns))
-        v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
-        v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
-        f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))

@@ -8,8 +8,11 @@ operand.
 from weft.core import dtype as D
 from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.tile import Tile
+from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
+from weft.kernels.target.math import Math
+from weft.runtime import native
 
 BLOCK = 64  # columns a step, part of the numbers' definition
 ROWS = 48  # rows a block, at most
@@ -188,3 +191,62 @@ def combine(f: Function, values: list[Value], join: str) -> Value:
 
 def _join(f: Function, a: Value, b: Value, join: str) -> Value:
     return f.op("fadd", a, b) if join == "sum" else f.select(f.fcmp("ogt", a, b), a, b)
+
+
+def weigh(
+    f: Function, tile: Tile, d: D.dtype, masks: str, places: list[Value], mask: Value | None,
+    limit: Operand, scale: Value, best: Value, total: Value,
+) -> Value:  # fmt: skip
+    """A block's products of one query, at `places`, become exp(s - best); best and total go on.
+
+    Keys from `limit` on are hidden. Gives exp(old best - best), a vector: what sums so far fade by.
+    """
+    el, type = tile.element, tile.type
+    wide, math = Element(f, tile.lanes), Math(f, has_fma=native.host().has_fma)
+    mask_type = "i8" if masks == "bool" else memory(d)
+    found = []
+    for j, place in enumerate(places):
+        seen = f.lane_mask(f.sub(limit, j * tile.lanes), tile.lanes)
+        score = f.op("fmul", f.load(type, place, tile.align), scale)
+        where = place if mask is None else f.gep(mask, j * tile.lanes, mask_type)
+        found.append(hide(f, wide, d, masks, score, where, seen))
+    old = f.load(el, best)
+    new = f.intrinsic("maxnum", el, combine(f, found, "max"), old)
+    f.store(new, best)
+    # all hidden so far: subtract 0, so that exp(-inf - 0) = 0
+    shift = f.splat(f.select(f.fcmp("oeq", new, float("-inf")), const(el, 0.0), new), type)
+    fade = vmath.call(math, "exp", f.op("fsub", f.splat(old, type), shift))
+    ps = [vmath.call(math, "exp", f.op("fsub", score, shift)) for score in found]
+    for p, place in zip(ps, places, strict=True):
+        f.store(p, place, tile.align)
+    faded = f.op("fmul", f.load(el, total), f.extract(fade, 0))
+    f.store(f.op("fadd", faded, combine(f, ps, "sum")), total)
+    return fade
+
+
+def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> None:
+    math = Math(f, has_fma=native.host().has_fma)
+    log = vmath.call(math, "log", f.splat(total, tile.type))
+    f.store(f.op("fadd", best, f.extract(log, 0)), to)
+
+
+def store_row(
+    f: Function, tile: Tile, d: D.dtype, widths: tuple[Value, Value], sums: Value,
+    row: tuple[Operand, int], total: Value, best: Value, out: Value,
+) -> None:  # fmt: skip
+    """out = sums / total, 0 when the total is 0; then lse where out is wider (widths: v's, out's).
+
+    The sums are row r of panels of so many rows.
+    """
+    wide, (r, rows), (width, out_width) = Element(f, tile.lanes), row, widths
+    empty = f.fcmp("oeq", total, 0.0)
+    divisor = f.splat(f.select(empty, const(tile.element, 1.0), total), tile.type)
+    with f.loop(0, width, tile.lanes) as C:
+        panel = f.div(C.i, tile.columns)
+        place = f.add(f.mul(f.add(f.mul(panel, rows), r), tile.columns), f.rem(C.i, tile.columns))
+        v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
+        v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
+        f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))
+    if memory(d) == tile.element:
+        with f.iff(f.icmp("sgt", out_width, width)):
+            store_lse(f, tile, best, total, f.gep(out, width, tile.element))

@@ -1,0 +1,180 @@
+"""Attention of one query at a time, without packing: keys and values are read where they lie.
+
+The numbers are those of `attention`: a decoder's query has the bits that it has among others. A
+score's products are one fma chain, so sixteen keys (as many as a vector has lanes) are turned in
+registers. Memory bounds this kernel: it asks for keys and values a block ahead, as if rows and
+heads followed on each other, which a cache of keys does.
+
+Keys and values may come in two pieces, one after the other along S: a cache, and what is new. Then
+nobody need copy them together.
+"""
+
+from functools import cache
+
+from weft.core import dtype as D
+from weft.kernels.schedule.attention_tiles import BLOCK, emit_copy, store_row, weigh
+from weft.kernels.schedule.conv_pack import transpose
+from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.runtime import native
+
+HEAD: tuple[str, ...] = (
+    "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
+    "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
+    "first_keys", "k2_n", "k2_h", "k2_l", "v2_n", "v2_h", "v2_l",
+    "scores_at", "sums_at", "stats_at", "work_size",
+)  # fmt: skip
+
+
+@cache
+def kernel(name: str, masks: str, *, joined: bool) -> int:
+    """The address of the kernel of one dtype and kind of mask; `joined`: of two pieces."""
+    return native.load(row_ir(name, masks, joined=joined), ["attention_row"])["attention_row"]
+
+
+def row_ir(name: str, masks: str, *, joined: bool) -> str:
+    """Its LLVM IR, for the host."""
+    d = D.BY_NAME[name]
+    tile = tile_for(register(d))
+    m = Module(native.host().vector_bits)
+    emit_copy(m, tile, d)
+    _emit(m, tile, d, masks, joined)
+    return m.text()
+
+
+class _Rows:
+    """Keys or values of a head: where row j lies, in one piece or two."""
+
+    def __init__(self, f: Function, d: D.dtype, pieces: list[tuple[Value, Value]], first: Value):
+        self.f, self.element, self.pieces, self.first = f, memory(d), pieces, first
+
+    def at(self, row: Operand) -> Value:
+        (base, step), *later = self.pieces
+        place = self.f.gep(base, self.f.mul(row, step), self.element)
+        for base2, step2 in later:
+            row2 = self.f.sub(row, self.first)
+            other = self.f.gep(base2, self.f.mul(row2, step2), self.element)
+            place = self.f.select(self.f.icmp("slt", row, self.first), place, other)
+        return place
+
+    def ask(self, place: Value) -> None:
+        """Bring the line that lies BLOCK rows after `place` to the second cache."""
+        ahead = self.f.gep(place, self.f.mul(self.pieces[0][1], BLOCK), self.element)
+        how = (Value(t, "i32") for t in ("0", "2", "1"))
+        self.f.intrinsic("prefetch", "void", ahead, *how)
+
+
+def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
+    f = m.kernel("attention_row")
+    el, lanes = tile.element, tile.lanes
+    names = ["q", "k", *["k2"] * joined, "v", *["v2"] * joined, *["m"] * (masks != "none")]
+    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
+    source = dict(zip(names, pointers[1:-1], strict=True))
+    ints = f.gep(f.arg("args"), 4 + len(names), "i64")
+    h = dict(zip(HEAD, f.words(ints, 0, ["i64"] * len(HEAD)), strict=True))
+    scale = f.load("double", f.gep(ints, len(HEAD), "i64"), 8)
+    scale = f.splat(scale if el == "double" else f.cast("fptrunc", scale, "float"), tile.type)
+    work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    scores, sums, stats = (f.gep(work, h[n]) for n in ("scores_at", "sums_at", "stats_at"))
+    total = f.gep(stats, 1, el)
+    places = [f.gep(scores, j, el) for j in range(0, BLOCK, lanes)]
+    mask_type = "i8" if masks == "bool" else memory(d)
+    low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["queries"]))
+    with f.loop(low, high) as U:
+        of, query = f.div(U.i, h["queries"]), f.rem(U.i, h["queries"])
+        n, head = f.div(of, h["heads"]), f.rem(of, h["heads"])
+
+        def at(name: str, row: Operand, element: str) -> Value:
+            place = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
+            return f.gep(source[name], f.add(place, f.mul(row, h[name + "_l"])), element)
+
+        def rows(name: str) -> _Rows:
+            pieces = [name, *[name + "2"] * joined]
+            starts = [(at(p, 0, memory(d)), h[p + "_l"]) for p in pieces]
+            return _Rows(f, d, starts, h["first_keys"])
+
+        keys, values = rows("k"), rows("v")
+        q = at("q", query, memory(d))
+        f.call("copy", "void", work, q, h["width"], h["width"], f.typed(1, "i64"), h["width"])
+        f.store(const(el, float("-inf")), stats)
+        f.store(const(el, 0.0), total)
+        causal = f.icmp("ne", h["causal"], 0)
+        end = f.select(causal, f.min(h["keys"], f.add(query, 1)), h["keys"])
+        # without keys one round still runs, and gives zeros
+        with f.loop(0, f.max(end, 1), BLOCK) as K:
+            columns = f.min(f.sub(end, K.i), BLOCK)
+            with f.loop(0, columns, lanes) as J:
+                last = f.sub(h["keys"], 1)
+                # a missing row repeats the last one: its scores are hidden
+                each = [keys.at(f.min(f.add(f.add(K.i, J.i), j), last)) for j in range(lanes)]
+                score = _products(f, tile, d, keys, work, each, h["width"])
+                f.store(score, f.gep(scores, J.i, el), tile.align)
+            limit = f.sub(f.add(query, 1), K.i)
+            limit = f.select(causal, f.min(limit, columns), columns)
+            mask = None
+            if masks != "none":
+                mask = f.gep(at("m", query, mask_type), K.i, mask_type)
+            fade = weigh(f, tile, d, masks, places, mask, limit, scale, stats, total)
+            with f.loop(0, h["value_width"], tile.columns) as C:
+                _spread(
+                    f, tile, d, values, (K.i, columns), C.i, h["value_width"], scores, sums, fade
+                )
+        here, best = f.load(el, total), f.load(el, stats)
+        to = f.gep(pointers[0], f.mul(U.i, h["out_width"]), memory(d))
+        widths = h["value_width"], h["out_width"]
+        store_row(f, tile, d, widths, sums, (0, 1), here, best, to)
+    f.ret()
+
+
+def _products(
+    f: Function, tile: Tile, d: D.dtype, keys: _Rows, x: Value, each: list[Value], width: Operand
+) -> Value:
+    """x times the keys that start at `each`, one a lane: an fma chain over the width."""
+    e, lanes = Element(f, tile.lanes), tile.lanes
+    whole = f.mul(f.div(width, lanes), lanes)
+
+    def scalar(at: Operand) -> Value:
+        return f.splat(f.load(tile.element, f.gep(x, at, tile.element)), tile.type)
+
+    with f.loop(0, whole, lanes, [(tile.type, zero(tile.type))]) as L:
+        score: Operand = L.carry[0]
+        parts = [f.gep(row, L.i, memory(d)) for row in each]
+        for part in parts:
+            keys.ask(part)
+        square = [e.from_memory(f.load(e.memory_type(d), part), d) for part in parts]
+        for i, column in enumerate(transpose(f, square)):
+            score = f.fma(scalar(f.add(L.i, i)), column, score)
+        L.next = [score]
+    one = Element(f, 1)
+    with f.loop(whole, width, 1, [(tile.type, L.carry[0])]) as rest:
+        column = Value("poison", tile.type)
+        for j, row in enumerate(each):
+            value = one.from_memory(f.load(memory(d), f.gep(row, rest.i, memory(d))), d)
+            column = f.insert(column, value, j)
+        rest.next = [f.fma(scalar(rest.i), column, rest.carry[0])]
+    return rest.carry[0]
+
+
+def _spread(
+    f: Function, tile: Tile, d: D.dtype, values: _Rows, block: tuple[Value, Operand],
+    column: Value, width: Value, weights: Value, sums: Value, fade: Value,
+) -> None:  # fmt: skip
+    """One panel of sums = sums * fade + weights times values of a block; the first has no sums."""
+    e, lanes, start = Element(f, tile.lanes), tile.lanes, block[0]
+    vectors = range(tile.vectors)
+    masks = [f.lane_mask(f.sub(width, f.add(column, v * lanes)), lanes) for v in vectors]
+    with f.loop(0, block[1], 1, [(tile.type, zero(tile.type))] * tile.vectors) as L:
+        weight = f.splat(f.load(tile.element, f.gep(weights, L.i, tile.element)), tile.type)
+        row = f.gep(values.at(f.add(start, L.i)), column, memory(d))
+        for v in vectors:
+            part = f.gep(row, v * lanes, memory(d))
+            values.ask(part)
+            value = e.from_memory(f.masked_load(e.memory_type(d), part, masks[v]), d)
+            L.next[v] = f.fma(weight, value, L.carry[v])
+    first = f.icmp("eq", start, 0)
+    for v in vectors:
+        to = f.gep(sums, f.add(column, v * lanes), tile.element)
+        before = f.op("fmul", f.load(tile.type, to, tile.align), fade)
+        sum = f.op("fadd", before, L.carry[v])
+        f.store(f.select(first, L.carry[v], sum), to, tile.align)
