@@ -28,7 +28,6 @@ from weft.ops import (
     contract,
     creation,
     dispatch,
-    operators,
     subclass,
     unary,
     view,
@@ -600,7 +599,6 @@ _TYPE_NAMES = {
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
 dispatch.install(Tensor, Parameter)
-operators.install(Tensor, Parameter)
 overrides.plain.update((Tensor, dt.dtype, device, Size, np.ndarray))
 # these give what is stored: a subclass gets it as it is
 _AS_THEY_ARE: set[Any] = {Tensor.grad.__get__}

@@ -52,11 +52,21 @@ def backward(
             )
         grad_tensors = grad_variables
     roots = _as_tuple(tensors)
+    if state.recorder is not None and inputs is None and not create_graph and len(roots) == 1:
+        matched = getattr(state.recorder, "backward", None)  # of a compiled function
+        if matched is not None and grad_tensors is None and isinstance(roots[0], Handle):
+            keep = bool(retain_graph)
+            matched(roots[0], keep, lambda: _backward(roots, None, keep, create_graph, None))
+            return
+    keep = create_graph if retain_graph is None else retain_graph
+    _backward(roots, grad_tensors, keep, create_graph, inputs)
+
+
+def _backward(roots: tuple, grad_tensors: Any, keep: bool, create_graph: bool, inputs: Any) -> None:
     only = None if inputs is None else _as_tuple(inputs)
     if only is not None and not only:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     grads = _root_grads(roots, grad_tensors)
-    keep = create_graph if retain_graph is None else retain_graph
     if only is None:
         _walk(roots, grads, keep, create_graph, None, accumulate=True)
         return

@@ -16,10 +16,12 @@ not fork.  Recording runs eager kernels, so the first call has eager's results b
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from weft.compile import tape
 from weft.compile.repeat import Repeats
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
@@ -245,6 +247,17 @@ class Session:
     def alike(self) -> Repeats:
         """Matches calls that differ only in their tensors as one node each."""
         return Repeats(self)
+
+    def backward(self, root: Handle, keep: bool, walk: Callable[[], Any]) -> None:
+        """root.backward(): `walk()`, or its effect where this tape was walked before."""
+        tape.backward(self, root, keep, walk)
+
+    def promise(self, made: TrieNode) -> Any:
+        """A tensor for the result of a call that was jumped over."""
+        y = dispatch._new(dispatch._tensor_class)
+        assert made.meta is not None
+        y._ghost = self.ghosts[made.depth] = Ghost(self, made.depth, made.meta, None)
+        return y
 
     def jump(self, end: TrieNode, length: int, numbers: list) -> None:
         """Match the `length` ops that lead to `end`; no tensor stands for their results."""

@@ -30,6 +30,7 @@ _quiet = _make_extobj(all="ignore")
 NUMBERS = (float, int, bool)
 _new = object.__new__
 _tensor_class: Any = Handle  # weft.Tensor once tensor.py has named it
+plain_classes: set[type] = set()  # tensor classes without behaviour of their own
 _launches: dict[tuple, tuple] = {}
 _LAUNCH_CAP = 50_000
 
@@ -38,6 +39,7 @@ def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
     """tensor.py names the class of results (ops may not import it: the import law)."""
     global _tensor_class
     _tensor_class = tensor_class
+    plain_classes.update((tensor_class, parameter))
     native.install(tensor_class, parameter)
 
 

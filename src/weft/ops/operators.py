@@ -22,15 +22,6 @@ from weft.runtime import native
 
 _new = object.__new__
 _CALLS = 100  # of one operator, before its native form is loaded (or made: some milliseconds)
-_plain: set[type] = set()  # tensor classes without behaviour of their own
-_result_class: type = Handle
-
-
-def install(*tensor_classes: type[Handle]) -> None:
-    """tensor.py names the plain tensor classes; results are of the first."""
-    global _result_class
-    _plain.update(tensor_classes)
-    _result_class = tensor_classes[0]
 
 
 def is_operand(x: Any) -> bool:
@@ -48,7 +39,7 @@ def binary(
     Without `halves`, a float16 tensor beside a number is left to the function.
     """
     beside_number = "efd" if halves else "fd"
-    host, classes = op.host, _plain
+    host, classes = op.host, dispatch.plain_classes
     tracked = op.nondiff is None
     keeps = dispatch.kept_of(op) if tracked else []
     light = tracked and not op.saves_result and not any(map(any, keeps))
@@ -69,7 +60,7 @@ def binary(
                     served += 1
                     if served > _CALLS and dispatch.learn(op, self, other):
                         served = 0
-                    y = new(_result_class)
+                    y = new(dispatch._tensor_class)
                     y._a = r
                 elif d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:
                     if calls < _CALLS:
@@ -87,7 +78,7 @@ def binary(
                         r = asarray(r)  # ufuncs give scalars for 0-dim operands
                     elif r.ndim > 1 and not r.flags.c_contiguous:
                         r = np.array(r, order="C")
-                    y = new(_result_class)
+                    y = new(dispatch._tensor_class)
                     y._a = r
                 else:
                     return function(self, other)
@@ -128,7 +119,7 @@ def binary(
                             r = asarray(r)
                         elif r.ndim > 1 and not r.flags.c_contiguous:
                             r = np.array(r, order="C")
-                    y = new(_result_class)
+                    y = new(dispatch._tensor_class)
                     y._a = r
                     if tracked and self._rg and state.grad:
                         _record_beside_number(op, keeps[1][0], self, other, y)
