@@ -15,7 +15,7 @@ of what a tap sees is border, each tap has a table of the k at which it lies in 
 next block needs of images that lie channels last is prefetched between the tiles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from weft.core import dtype as D
@@ -59,8 +59,6 @@ def plan_conv2d_dw(
     if out.size == 0:
         return Launch(())
     d = D.from_np(out.dtype)
-    tile = pixel_tile(register(d))
-    size, nr = tile.itemsize, tile.columns
     images, co, oh, ow = g.shape
     kernel = (out.shape[2], out.shape[3])
     if groups == co == x.shape[1] and groups > 1 and g.size:
@@ -70,6 +68,11 @@ def plan_conv2d_dw(
     taps = len(view.taps)
     work = 2 * g.size * channels * taps + x.size + out.size
     parallel = work >= PARALLEL_WORK
+    workers = threads.get_num_threads() if parallel else 1
+    tile = pixel_tile(register(d))
+    if groups * -(-channels // tile.lanes) * -(-columns // tile.columns) < workers:
+        tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
+    size, nr = tile.itemsize, tile.columns
     spans = _spans(kernel, (oh, ow), x.shape[2:], stride, padding, dilation)
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
@@ -78,7 +81,7 @@ def plan_conv2d_dw(
     slab_pixels = pieces * ((lines - 1) * view.move[0] + halo) * view.columns
     panels = -(-columns // nr)
     chunk, item_panels = _share(
-        channels, panels, groups, threads.get_num_threads() if parallel else 1,
+        channels, panels, groups, workers,
         (_SLAB // (slab_pixels * size), _SUMS // (taps * nr * size)), tile.lanes,
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
@@ -109,7 +112,7 @@ def plan_conv2d_dw(
     }  # fmt: skip
     spans = [n for span in spans for n in span]
     ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps), *spans)
-    stage = Stage(_kernels(d.name)["conv_dw"], parallel)
+    stage = Stage(_kernels(d.name, tile.vectors)["conv_dw"], parallel)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
 
@@ -158,14 +161,14 @@ def _share(
 
 
 @cache
-def _kernels(dtype: str) -> dict[str, int]:
-    return native.load(conv_dw_ir(dtype), ["conv_dw"])
+def _kernels(dtype: str, vectors: int) -> dict[str, int]:
+    return native.load(conv_dw_ir(dtype, vectors), ["conv_dw"])
 
 
-def conv_dw_ir(name: str) -> str:
-    """The LLVM IR of the kernel of one dtype, for the host."""
+def conv_dw_ir(name: str, vectors: int) -> str:
+    """The LLVM IR of the kernel of one dtype and panels of so many vectors, for the host."""
     d = D.BY_NAME[name]
-    tile = pixel_tile(register(d))
+    tile = replace(pixel_tile(register(d)), vectors=vectors)
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile)
     emit_slab(m, tile, d)
