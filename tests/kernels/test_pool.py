@@ -82,6 +82,9 @@ def grid_of(shape, window, ceil=False):
 WINDOWS = [
     ((2, 3, 8, 10), Window((2, 2), (2, 2)), False),
     ((1, 1, 1, 1), Window((1, 1), (1, 1)), False),
+    ((2, 3, 5, 71), Window((2, 2), (2, 2)), False),
+    ((2, 2, 7, 37), Window((2, 2), (2, 2)), True),
+    ((1, 3, 4, 64), Window((2, 2), (2, 2)), False),
     ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), False),
     ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), True),
     ((1, 2, 11, 40), Window((3, 2), (1, 1), (1, 0)), False),

@@ -24,6 +24,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.pool_pairs import are_pairs, plan_pairs
 from weft.kernels.schedule.pool_wide import (
     lies_wide,
     plan_wide_average,
@@ -121,6 +122,9 @@ def plan_max_pool2d_back(g: Layout, x: Layout, out: Layout, window: Window) -> L
         return plan_wide_back(g, x, out, w.kernel, w.stride, w.padding, w.dilation)
     if out.size == 0:
         return Launch(())
+    pairs = are_pairs(x, _plane(g), w.kernel, w.stride, w.padding, w.dilation)
+    if pairs and g.strides[3] == 1:
+        return plan_pairs("back", x, _plane(g), g)
     return _windows_launch("back", x, _plane(g), window, g=g.strides)
 
 
@@ -197,6 +201,9 @@ def _plan_windows(
     if kernel != "avg" and lies_wide(out, x):
         w = window
         return plan_wide_max(kernel, x, out, w.kernel, w.stride, w.padding, w.dilation)
+    w = window
+    if kernel == "max" and are_pairs(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
+        return plan_pairs("max", x, _plane(out))
     return _windows_launch(kernel, x, _plane(out), window, flags)
 
 
