@@ -135,7 +135,9 @@ class MaxPool2dInput(PoolOp):
     takes_channels_last = keeps_channels_last = is_wide
 
     def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return PlanePut(x.shape[2:]).oracle(g, MaxPool2dPlaces(*self.geometry).oracle(x))
+        return PlanePut((x.shape[2], x.shape[3])).oracle(
+            g, MaxPool2dPlaces(*self.geometry).oracle(x)
+        )
 
     def vjp(self, gy: Any, y: Any, g: Any, x: Any) -> tuple:
         return (lambda: apply(PlaneTake(), gy, apply(MaxPool2dPlaces(*self.geometry), x)), None)

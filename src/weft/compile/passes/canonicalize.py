@@ -46,7 +46,7 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return _or_inner(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
     if _masks_a_pool(op, args):
         back = x.op
-        assert isinstance(back, MaxPool2dInput)
+        assert isinstance(back, MaxPool2dInput) and op is not None
         g, r = x.args
         return b.node(back, b.node(op, g, b.node(MaxPool2d(*back.geometry), r)), r)
     return None

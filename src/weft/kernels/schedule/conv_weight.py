@@ -73,7 +73,7 @@ def plan_conv2d_dw(
     if groups * -(-channels // tile.lanes) * -(-columns // tile.columns) < workers:
         tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
     size, nr = tile.itemsize, tile.columns
-    spans = _spans(kernel, (oh, ow), x.shape[2:], stride, padding, dilation)
+    spans = _spans(kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation)
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
     lines = min(max(oh, 1), KC // max(ow, 1) + 2)

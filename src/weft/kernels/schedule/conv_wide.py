@@ -114,7 +114,7 @@ def plan_wide(
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
-    split = [_inside(p, source.shape[2:], slab, moves[0]) for p in parts]
+    split = [_inside(p, (source.shape[2], source.shape[3]), slab, moves[0]) for p in parts]
     if not _saves(parts, split, source.shape[1] // groups * slab_rows * slab_columns):
         split = [[(p, tuple(range(len(p.taps))))] for p in parts]
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]

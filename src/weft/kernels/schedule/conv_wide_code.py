@@ -116,7 +116,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"], h["height"],
                 h["width"], h["source_c"], h["source_h"], h["source_w"],
             )  # fmt: skip
-        f.store(unit, filled)
+        f.store(f.typed(unit, "i64"), filled)
         y = f.mul(band, h["band"])
         with f.loop(0, h["parts"]) as P:
             part = read_part(f, ints, P.i, PART)

@@ -352,6 +352,7 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
     f, h, type, lanes = k.f, k.h, tile.type, tile.lanes
     one, numbered = Element(f, 1), kind in ("argmax", "back")
     picks = f.alloca(vector(lanes, "i32"))
+    sums = plane = slopes = k.out
     index_type = vector(lanes, "i32")
     element = Element(f, lanes)
     slab = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
