@@ -130,7 +130,7 @@ class MaxPool2dInput(PoolOp):
         return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return kernels.plan_max_pool2d_back(*ins, out, self.window)
+        return kernels.plan_max_pool2d_back(ins[0], ins[1], out, self.window)
 
     takes_channels_last = keeps_channels_last = is_wide
 
