@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     )
     from weft.kernels.schedule.recurrent import plan_recurrent, plan_recurrent_grad
     from weft.kernels.schedule.rows import (
+        PARTS,
         plan_layer_norm,
-        plan_layer_norm_grad,
+        plan_norm_grad,
         plan_rms_norm,
         plan_softmax,
         plan_softmax_grad,
@@ -69,7 +70,7 @@ _HOMES = {
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_back plan_max_pool2d_dx plan_max_pool2d_indices",
     "schedule.recurrent": "plan_recurrent plan_recurrent_grad",
-    "schedule.rows": "plan_layer_norm plan_layer_norm_grad plan_rms_norm plan_softmax "
+    "schedule.rows": "PARTS plan_layer_norm plan_norm_grad plan_rms_norm plan_softmax "
     "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",
 }

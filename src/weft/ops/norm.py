@@ -31,7 +31,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
 from weft.ops.reduce import Sum, sum, sum_to
 from weft.ops.unary import rsqrt
-from weft.ops.view import reshape
+from weft.ops.view import narrow, reshape
 from weft.ops.write import write
 from weft.runtime.native import Launch
 
@@ -120,41 +120,76 @@ class NormInput(Elementwise):
     samples = (sample((3, 5), (5,), (3, 5), (3, 1), (3, 1), (3, 1), (3, 1), count=5),)
 
 
-class NormRows(Op):
-    """y = r (h - mean h - (x - m) r^2 mean(h (x - m))), h = g w: NormInput over the last `ndims`
-    dims, a row at a time; m and r have these dims as size 1
+class NormGrad(Op):
+    """y = the cotangents of layer_norm's operands, (rows + 2 PARTS, n): dx a row each, then PARTS
+    rows whose sum is the weight's, then PARTS for the bias; of rms_norm's, unless `centred`
     """
 
     ndims: int = 1
+    eps: float = 1e-5
+    centred: bool = True
     nondiff = _INSIDE
 
-    def type(self, g: Type, m: Type, r: Type, x: Type, w: Type) -> Type:
+    def type(self, g: Type, x: Type, w: Type) -> Type:
         lead = x.ndim - self.ndims
-        stat = (*x.shape[:lead], *(1,) * self.ndims)
-        if (g.shape, w.shape, m.shape, r.shape) != (x.shape, x.shape[lead:], stat, stat):
-            raise RuntimeError(f"norm: cotangent {g}, weight {w}, mean {m}, {r} do not fit {x}")
-        if any(t.dtype is not x.dtype for t in (g, w, m, r)):
-            raise RuntimeError(f"norm: cotangent {g}, weight {w}, mean {m}, {r} beside {x}")
-        return x
+        if (g.shape, w.shape) != (x.shape, x.shape[lead:]) or not g.dtype is x.dtype is w.dtype:
+            raise RuntimeError(f"norm: cotangent {g}, weight {w} do not fit {x}")
+        if x.dtype not in (dt.float32, dt.float64):
+            raise RuntimeError(
+                f"norm: the sums of gradients want float32 or float64, not {x.dtype}"
+            )
+        return Type((numel(x.shape[:lead]) + 2 * kernels.PARTS, numel(w.shape)), x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         if out.size == 0:
             return Launch(())
-        g, m, r, x, w = ins
-        return kernels.plan_layer_norm_grad(g, x, w, m, r, self.ndims, out)
+        g, x, w = ins
+        return kernels.plan_norm_grad(g, x, w, self.ndims, out, self.eps, centred=self.centred)
 
-    def oracle(self, g: np.ndarray, m: np.ndarray, r: np.ndarray, x: np.ndarray,
-               w: np.ndarray) -> np.ndarray:  # fmt: skip
-        dims = tuple(range(x.ndim - self.ndims, x.ndim))
-        h, d = g * w, x - m
-        mean = lambda v: v.sum(dims, keepdims=True) / max(_count(x.shape, dims), 1)
-        return r * (h - mean(h) - d * (r * r * mean(h * d)))
+    def oracle(self, g: np.ndarray, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        n = max(w.size, 1)
+        g, x, w = g.reshape(-1, w.size), x.reshape(-1, w.size), w.reshape(-1)
+        mean = lambda v: v.sum(1, keepdims=True) / n
+        h, d = g * w, x - mean(x) if self.centred else x
+        r = 1 / np.sqrt(mean(d * d) + self.eps)
+        dx = r * (h - mean(h) * self.centred - d * (r * r * mean(h * d)))
+        block = -(-len(x) // kernels.PARTS)
+        sums = [
+            np.array([v[p * block : (p + 1) * block].sum(0) for p in range(kernels.PARTS)])
+            for v in (g * (d * r), g)
+        ]
+        return np.concatenate([dx, *sums])
 
     vmap = by_loop
     samples = (
-        sample((3, 5), (3, 1), (3, 1), (3, 5), (5,)),
-        sample((2, 3, 4), (2, 1, 1), (2, 1, 1), (2, 3, 4), (3, 4), ndims=2),
+        sample((3, 5), (3, 5), (5,)),
+        sample((2, 20, 4), (2, 20, 4), (4,), centred=False),
+        sample((2, 3, 4), (2, 3, 4), (3, 4), ndims=2),
+        sample((0, 5), (0, 5), (5,)),
     )
+
+
+def _row_grads(g: Any, x: Any, w: Any, eps: float, *, centred: bool) -> list:
+    """What gives the cotangents of x, w and b: one kernel, when the first is wanted."""
+    found: list = []
+    ndims = w.ndim
+
+    def part(start: int, rows: int) -> Any:
+        if not found:
+            operands = [_one_run(a, ndims) for a in (g, x, w)]
+            found.append(apply(NormGrad(ndims, eps, centred), *operands))
+        return narrow(found[0], 0, start, rows)
+
+    rows, parts = numel(x.shape[: x.ndim - ndims]), kernels.PARTS
+
+    def summed(start: int) -> Any:
+        return reshape(apply(Sum((0,), False), part(start, parts)), w.shape)
+
+    return [
+        lambda: reshape(part(0, rows), x.shape),
+        lambda: summed(rows),
+        lambda: summed(rows + parts),
+    ]
 
 
 @contextmanager
@@ -194,11 +229,14 @@ def _norm_vjp(
         out = _norm_vjp(*wide, dims, eps, *kept)  # pyright: ignore[reportCallIssue]
         return tuple(cast(c() if callable(c) else c, d) for c in out)  # pyright: ignore[reportArgumentType]
     count = _count(x.shape, dims)
+    w_shape = tuple(w.shape)
+    lead = x.ndim - len(w_shape)
+    rows = dims == tuple(range(lead, x.ndim)) and x.shape[lead:] == w_shape and lead
+    if rows and m is None and not state.grad:
+        return tuple(_row_grads(g, x, w, eps, centred=True))
     if m is None or state.grad:
         m, v = _statistics(x, dims, count)
         r = rsqrt(v + eps)
-    w_shape = tuple(w.shape)
-    lead = x.ndim - len(w_shape)
     flat = tuple(i for i in dims if i < lead or w_shape[i - lead] == 1)  # w is constant along
     outside = tuple(i for i in range(x.ndim) if i < lead or w_shape[i - lead] == 1)
 
@@ -209,12 +247,6 @@ def _norm_vjp(
         h, xhat = g * w, (x - m) * r
         dx = r * (h - _mean(h, dims, count) - xhat * _mean(h * xhat, dims, count))
         return dx, lambda: sum_to(g * xhat, w_shape), shift
-    if dims == tuple(range(lead, x.ndim)) and x.shape[lead:] == w_shape and lead:
-        return (
-            lambda: apply(NormRows(len(dims)), g, m, r, x, w),
-            lambda: reshape(apply(Moment("scaled", outside), g, x, m, r), w_shape),
-            shift,
-        )
     if not flat:
         s = apply(Moment("product", dims), g, w)
         t = apply(Moment("weighted", dims), g, w, x, m)
@@ -347,6 +379,8 @@ class RmsNorm(Op):
             return tuple(cast(c() if callable(c) else c, d) for c in wide)  # pyright: ignore[reportArgumentType]
         dims = self.dims(x.ndim)
         rows = tuple(range(x.ndim - self.ndims))
+        if rows and not state.grad:
+            return tuple(_row_grads(g, x, w, self.eps, centred=False)[:2])
         r = rsqrt(_mean(x * x, dims, _count(x.shape, dims)) + self.eps)
         h, xhat = g * w, x * r
         return (

@@ -3,9 +3,11 @@
     softmax      m = max x,  e = exp(x - m),  s = sum e,  y = e / s
     log_softmax  y = (x - m) - log s
     their gradients from the results y:  y (g - sum g y),  g - exp(y) sum g
-    layer_norm's:  h = g w,  d = x - mu,  r (h - sum h / n - d (r r sum h d / n))
     layer_norm   mu = sum x / n,  d = x - mu,  r = 1 / sqrt(sum d d / n + eps),  y = d r w + b
     rms_norm     r = 1 / sqrt(sum x x / n + eps),  y = x r w
+    their gradients:  h = g w,  d = x - mu,  r (h - sum h / n - d (r r sum h d / n)), without mu and
+    sum h for rms_norm; and for w and b, sums over a part of the rows each, PARTS parts:
+    sum g (d r)  and  sum g,  row after row
 
 Each arrow is one rounding and the sums have the strict order of schedule/reduce.py, so the bits are
 those of the same formulas composed of elementwise ops and reductions.  float16 and bfloat16 compute
@@ -40,10 +42,13 @@ from weft.kernels.schedule.nest import (
 )
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector, zero
 from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 # ---------------------------------------------------------------------------------- planning
+
+
+PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
 
 
 @dataclass(frozen=True)
@@ -108,12 +113,16 @@ def plan_rms_norm(
     return _plan_norm("rms_norm", x, dims, out, eps, weight, None, None, rstd)
 
 
-def plan_layer_norm_grad(
-    g: Layout, x: Layout, weight: Layout, mean: Layout, rstd: Layout, dims: int, out: Layout
+def plan_norm_grad(
+    g: Layout, x: Layout, weight: Layout, dims: int, out: Layout, eps: float, *, centred: bool
 ) -> Launch:
-    """out = the cotangent of layer_norm's operand; inputs (g, mean, rstd, x, weight), the
-    statistics with the normalised dims as size 1. ValueError as `plan_layer_norm`."""
-    return _plan_norm("layer_norm_grad", x, dims, out, 0.0, weight, None, mean, rstd, g)
+    """out (rows + 2 PARTS, n) = the cotangents of layer_norm's operands (of rms_norm's unless
+    `centred`): x's rows, then a sum for the weight of each part of the rows, then for the bias.
+    Inputs (g, x, weight); ValueError as `plan_layer_norm`."""
+    kind = "layer_norm_grad" if centred else "rms_norm_grad"
+    return _plan_norm(
+        kind, x, dims, Layout.contiguous(x.shape, out.dtype), eps, weight, None, None, None, g
+    )
 
 
 def _plan_norm(
@@ -156,7 +165,7 @@ def _plan(
     kind: str, arrays: dict[str, Layout], rows: tuple[int, ...], count: int,
     per_row: dict[str, tuple[int, ...]], along: dict[str, int], eps: float,
 ) -> Launch:  # fmt: skip
-    if count == 0 or 0 in rows:
+    if count == 0 or (0 in rows and not kind.endswith("norm_grad")):  # whose sums are zeros then
         return EMPTY
     names = list(arrays)
     space = fold(rows, tuple(per_row[k] for k in names))
@@ -199,6 +208,7 @@ def source(s: Structure) -> str:
 
 
 Body = Callable[[Operand, Value | None], Value]
+Bodies = Callable[[Operand, Value | None], list[Value]]
 
 
 class _Rows:
@@ -225,31 +235,39 @@ class _Rows:
 
     def emit(self) -> None:
         f = self.f
-        lo, hi = f.split(self.rows)
         n = self.one.cast(self.count, D.int64, self.acc)
         eps = self.one.cast(self.eps, D.float64, self.acc)
+        if self.s.kind.endswith("norm_grad"):
+            self._norm_grads(n, eps)
+            f.ret()
+            return
+        lo, hi = f.split(self.rows)
         with f.loop(lo, hi) as rows:
-            at: dict[str, Value] = {}
-            flat: Operand = rows.i
-            coords: list[Operand] = []
-            for size in reversed(self.sizes[1:]):
-                coords.append(f.rem(flat, size))
-                flat = f.div(flat, size)
-            coords = [flat, *reversed(coords)]
-            for name, (pointer, d, _, _, strides) in self.operands.items():
-                offset: Operand = 0
-                for c, stride in zip(coords, strides, strict=True):
-                    offset = f.add(offset, f.mul(c, stride))
-                at[name] = f.gep(pointer, offset, memory(d))
+            at = self.places(rows.i)
             if self.s.kind in ("softmax", "log_softmax"):
                 self._softmax(at)
-            elif self.s.kind == "layer_norm_grad":
-                self._norm_grad(at, n)
             elif "grad" in self.s.kind:
                 self._softmax_grad(at)
             else:
                 self._norm(at, n, eps)
         f.ret()
+
+    def places(self, row: Value) -> dict[str, Value]:
+        """Where the operands' parts of a row start."""
+        f = self.f
+        at: dict[str, Value] = {}
+        flat: Operand = row
+        coords: list[Operand] = []
+        for size in reversed(self.sizes[1:]):
+            coords.append(f.rem(flat, size))
+            flat = f.div(flat, size)
+        coords = [flat, *reversed(coords)]
+        for name, (pointer, d, _, _, strides) in self.operands.items():
+            offset: Operand = 0
+            for c, stride in zip(coords, strides, strict=True):
+                offset = f.add(offset, f.mul(c, stride))
+            at[name] = f.gep(pointer, offset, memory(d))
+        return at
 
     # -- a row's elements
 
@@ -290,28 +308,47 @@ class _Rows:
 
     def reduced(self, kind: str, body: Body) -> Value:
         """The strict reduction of body over the row: a scalar."""
+        return self.reductions(kind, lambda i, mask: [body(i, mask)], 1)[0]
+
+    def reductions(self, kind: str, bodies: Bodies, count: int) -> list[Value]:
+        """The strict reductions of what `bodies` gives for each vector of the row, in one pass."""
         f = self.f
         op = Combine(f, kind, self.acc)
         if not self.s.chunked:
-            return self._run(op, 0, self.count, body)
+            return self._run(op, 0, self.count, bodies, count)
         first = op.start(1)[0]
-        with f.loop(0, self.count, CHUNK, [(first.type, first)]) as chunks:
+        with f.loop(0, self.count, CHUNK, [(first.type, first)] * count) as chunks:
             stop = f.min(f.add(chunks.i, CHUNK), self.count)
-            part = self._run(op, chunks.i, stop, body)
-            chunks.next[0] = op.step([chunks.carry[0]], [part], 1)[0]
-        return chunks.carry[0]
+            parts = self._run(op, chunks.i, stop, bodies, count)
+            for k, (c, p) in enumerate(zip(chunks.carry, parts, strict=True)):
+                chunks.next[k] = op.step([c], [p], 1)[0]
+        return list(chunks.carry)
 
-    def _run(self, op: Combine, start: Operand, stop: Operand, body: Body) -> Value:
+    def _run(
+        self, op: Combine, start: Operand, stop: Operand, bodies: Bodies, count: int
+    ) -> list[Value]:
         f = self.f
+
+        def step(sums: list[Value], i: Operand, mask: Value | None) -> list[Value]:
+            terms = bodies(i, mask)
+            return [op.step([s], [t], LANES)[0] for s, t in zip(sums, terms, strict=True)]
+
         whole = f.add(start, f.mul(f.div(f.sub(stop, start), LANES), LANES))
-        with f.loop(start, whole, LANES, [(self.type, op.start(LANES)[0])]) as loop:
-            loop.next[0] = op.step([loop.carry[0]], [body(loop.i, None)], LANES)[0]
-        acc = loop.carry[0]
+        with f.loop(start, whole, LANES, [(self.type, op.start(LANES)[0])] * count) as loop:
+            loop.next[:] = step(loop.carry, loop.i, None)
+        sums = loop.carry
         with f.if_else(f.icmp("slt", whole, stop)) as sides:
             mask = f.lane_mask(f.sub(stop, whole), LANES)
-            more = f.select(mask, op.step([acc], [body(whole, mask)], LANES)[0], acc)
+            more = [
+                f.select(mask, m, s) for m, s in zip(step(sums, whole, mask), sums, strict=True)
+            ]
             sides.otherwise()
-        acc = sides.merge(self.type, more, acc)
+        merged = [sides.merge(self.type, m, s) for m, s in zip(more, sums, strict=True)]
+        return [self._folded(op, acc) for acc in merged]
+
+    def _folded(self, op: Combine, acc: Value) -> Value:
+        """One scalar of all lanes, by halving."""
+        f = self.f
         half = LANES // 2
         while half > 1:
             low, high = (f.shuffle(acc, acc, range(b, b + half)) for b in (0, half))
@@ -377,41 +414,71 @@ class _Rows:
 
         self.each(finish)
 
-    def _norm_grad(self, at: dict[str, Value], n: Value) -> None:
+    def _norm_grads(self, n: Value, eps: Value) -> None:
+        """The rows' gradients, and what each part of the rows adds to the weight's and bias's."""
+        f, d = self.f, self.operands["out"][1]
+        block = f.div(f.add(self.rows, PARTS - 1), PARTS)
+        with f.units(f.typed(PARTS, "i64")) as part:
+            sums = [
+                f.gep(self.operands["out"][0], f.mul(f.add(self.rows, at), self.count), memory(d))
+                for at in (part, f.add(part, PARTS))
+            ]
+            for start in sums:
+                self.each(lambda i, mask, at=start: self._put(at, i, zero(self.type), mask))
+            first = f.mul(part, block)
+            with f.loop(f.min(first, self.rows), f.min(f.add(first, block), self.rows)) as rows:
+                self._norm_grad(self.places(rows.i), n, eps, sums)
+
+    def _put(self, start: Value, i: Operand, v: Value, mask: Value | None) -> None:
+        """A vector of sums, in the accumulator's dtype."""
+        f = self.f
+        p = f.gep(start, i, register(self.acc))
+        if mask is None:
+            f.store(v, p)
+        else:
+            store_part(f, v, p, mask, f.sub(self.count, i))
+
+    def _get(self, start: Value, i: Operand, mask: Value | None) -> Value:
+        f = self.f
+        p = f.gep(start, i, register(self.acc))
+        if mask is None:
+            return f.load(self.type, p)
+        return load_part(f, self.type, p, mask, f.sub(self.count, i))
+
+    def _norm_grad(self, at: dict[str, Value], n: Value, eps: Value, sums: list[Value]) -> None:
         f, m, one = self.f, self.element.math, self.one.math
-
-        def stat(name: str) -> Value:
-            d = self.operands[name][1]
-            return self.one.cast(self.one.load(at[name], d), d, self.acc)
-
-        mean, rstd = stat("mean"), stat("rstd")
-        centre = f.splat(mean, self.type)
+        centre, rstd, centred = self._statistics(at, n, eps)
 
         def weighed(i: Operand, mask: Value | None) -> Value:
             return m.mul(self.read(at, "g", i, mask), self.read(at, "weight", i, mask))
 
-        def centred(i: Operand, mask: Value | None) -> Value:
-            return m.sub(self.read(at, "x", i, mask), centre)
+        def terms(i: Operand, mask: Value | None) -> list[Value]:
+            h = weighed(i, mask)
+            t = m.mul(h, centred(i, mask))
+            return [t] if centre is None else [t, h]
 
-        s = one.div(self.reduced("sum", weighed), n)
-        t = self.reduced("sum", lambda i, mask: m.mul(weighed(i, mask), centred(i, mask)))
+        t, *s = self.reductions("sum", terms, 1 if centre is None else 2)
         slope = f.splat(one.div(one.mul(t, one.mul(rstd, rstd)), n), self.type)
-        level, scale = f.splat(s, self.type), f.splat(rstd, self.type)
+        scale = f.splat(rstd, self.type)
+        level = f.splat(one.div(s[0], n), self.type) if s else None
 
         def finish(i: Operand, mask: Value | None) -> None:
-            inner = m.sub(weighed(i, mask), level)
-            y = m.mul(scale, m.sub(inner, m.mul(centred(i, mask), slope)))
-            self.write(at, i, y, mask)
+            g, d = self.read(at, "g", i, mask), centred(i, mask)
+            inner = m.mul(g, self.read(at, "weight", i, mask))
+            inner = inner if level is None else m.sub(inner, level)
+            self.write(at, i, m.mul(scale, m.sub(inner, m.mul(d, slope))), mask)
+            for start, term in zip(sums, (m.mul(g, m.mul(d, scale)), g), strict=True):
+                self._put(start, i, m.add(self._get(start, i, mask), term), mask)
 
         self.each(finish)
 
-    def _norm(self, at: dict[str, Value], n: Value, eps: Value) -> None:
+    def _statistics(self, at: dict[str, Value], n: Value, eps: Value) -> tuple:
+        """(mean or None, 1 / deviation, what reads an element less the mean) of a row."""
         f, m, one = self.f, self.element.math, self.one.math
-        centre = None
-        if self.s.kind == "layer_norm":
+        mean = None
+        if self.s.kind.startswith("layer_norm"):
             mean = one.div(self.reduced("sum", lambda i, mask: self.read(at, "x", i, mask)), n)
-            self._stat(at, "mean", mean)
-            centre = f.splat(mean, self.type)
+        centre = None if mean is None else f.splat(mean, self.type)
 
         def centred(i: Operand, mask: Value | None) -> Value:
             x = self.read(at, "x", i, mask)
@@ -422,7 +489,13 @@ class _Rows:
             return m.mul(d, d)
 
         variance = one.div(self.reduced("sum", squared), n)
-        rstd = self.one.scalar("rsqrt", self.acc, one.add(variance, eps))
+        return mean, self.one.scalar("rsqrt", self.acc, one.add(variance, eps)), centred
+
+    def _norm(self, at: dict[str, Value], n: Value, eps: Value) -> None:
+        f, m = self.f, self.element.math
+        mean, rstd, centred = self._statistics(at, n, eps)
+        if mean is not None:
+            self._stat(at, "mean", mean)
         self._stat(at, "rstd", rstd)
         scale = f.splat(rstd, self.type)
 
