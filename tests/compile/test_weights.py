@@ -328,6 +328,38 @@ def test_bits_of_packed_products(shape, across, dtype):
         assert in_place or any(v.copy for v in fast._last.program.weights.all), name
 
 
+CONVS = [
+    (6, 40, 7, {"stride": 2, "padding": 3}), (40, 33, 3, {"padding": 1}), (400, 40, 1, {}),
+    (400, 40, 1, {"stride": 2}), (24, 48, 3, {"groups": 2, "padding": 2}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CONVS, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_bits_of_packed_convolutions(case, bias, batch):
+    channels, out, kernel, how = case
+    weft.manual_seed(2)
+    first = nn.Conv2d(2, channels, 1)  # what it makes lies channels last
+    layer = nn.Conv2d(channels, out, kernel, bias=bias, **how)
+    images = weft.randn(batch, 2, 9, 7)
+
+    def plain(x):
+        y = layer(F.relu(first(x)))
+        return F.relu(y + y.tanh()).sum((2, 3)), y
+
+    fast = weft.compile(plain)
+    with weft.no_grad():
+        for i in range(8):
+            if i == 5:
+                layer.weight.mul_(2)
+            for got, wanted in zip(fast(images), plain(images), strict=True):
+                assert bits(got) == bits(wanted), i
+    shape = tuple(layer.weight.shape)
+    found = [w for w in fast._last.program.weights.all if w.place.layout.shape == shape]
+    assert found and found[0].copy is not None
+
+
 def test_batch_sizes_share_one_copy():
     layer = nn.Linear(300, 400)
     f = weft.compile(lambda x: layer(x))

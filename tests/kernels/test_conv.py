@@ -11,7 +11,7 @@ import pytest
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx
+from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.runtime import native, threads
@@ -437,6 +437,27 @@ def test_channels_last_gives_the_same_bits(case):
         out = channels_last(np.full_like(like, np.nan)) if like is not w else np.empty_like(w)
         assert native.launch(plan(*map(of, wide), of(out), *args), out, wide) == 0
         np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_packed_weights_give_the_same_bits(case):
+    x, w, g, args = sample(case, np.float32)
+    bias = np.random.default_rng(5).standard_normal(len(w)).astype(np.float32)
+    for image, like in ((x, g), (channels_last(x), channels_last(g))):
+        for ins in ((image, w), (image, w, bias)):
+            of = [Layout.of(a) for a in (*ins[:2], like)]
+            shift = Layout.of(bias) if len(ins) > 2 else None
+            p = plan_conv2d_packed(*of, *args, bias=shift)
+            if len(w) // args[3] <= 8 or p is None:
+                assert p is None
+                continue
+            room = np.full(p.size + 64, 0xAA, np.uint8)
+            packed = room[-room.ctypes.data % 64 :][: p.size]
+            assert native.launch(p.pack, packed, (w,)) == 0
+            want, got = np.full_like(like, np.nan), np.full_like(like, np.nan)
+            assert native.launch(plan_conv2d(*of, *args, bias=shift), want, ins) == 0
+            assert native.launch(p.launch, got, (image, packed, *ins[2:])) == 0
+            np.testing.assert_array_equal(got, want)
 
 
 def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():

@@ -111,6 +111,14 @@ class Conv2d(ConvOp, Summing):
     ) -> Launch:
         return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, epilogue=epilogue)
 
+    def packed(
+        self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
+    ) -> kernels.Packed | None:
+        bias = ins[2] if ins[2:] else None
+        return kernels.plan_conv2d_packed(
+            ins[0], ins[1], out, *self.planned, bias=bias, epilogue=epilogue
+        )
+
     def makes_channels_last(self, x: Type, w: Type, *bias: Type) -> bool:
         return kernels.fills_vectors(w.shape[0] // self.groups, x.dtype)
 

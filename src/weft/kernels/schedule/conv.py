@@ -29,14 +29,17 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
+from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
     fills_vectors,
     plan_one_tap,
+    plan_one_tap_packed,
     plan_wide,
     window,
+    with_packed,
 )
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
@@ -46,6 +49,7 @@ from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
 _SLAB = 640 << 10  # bytes of a thread's slab to stay below, so that slab and panel lie in L2
+_MOST_PACKED = 4096  # pixels beside which packing w is below 1 %
 _THIN = 2  # up to this many rows the slab is not packed
 
 
@@ -110,6 +114,25 @@ def plan_conv2d(
     gather = not w.is_contiguous or _is_half(w)
     weights = Weights(gather, w.shape[0] // groups * w.strides[0], w.strides[0], w.strides[1])
     return _plan(x, w, out, groups, slab, row_step, step_h, top, (part,), weights, bias is not None)
+
+
+def plan_conv2d_packed(
+    x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    *, bias: Layout | None = None, epilogue: Epilogue | None = None,
+) -> Packed | None:  # fmt: skip
+    """`plan_conv2d` of a w that was packed before; None where that would gain nothing."""
+    if not out.size or not fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
+        return None
+    if _has_one_tap(x, w, out, stride, padding, groups):
+        found = plan_one_tap_packed(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
+        if found is not None:
+            return found
+    launch = plan_conv2d(
+        x, w, out, stride, padding, dilation, groups, bias=bias, epilogue=epilogue
+    )  # fmt: skip
+    if len(launch.stages) < 2 or out.size // w.shape[0] > _MOST_PACKED:
+        return None
+    return with_packed(launch, w, groups, biased=bias is not None)
 
 
 def plan_conv2d_dx(

@@ -10,6 +10,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
+from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_micro import pixel_tile
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
@@ -22,7 +23,7 @@ from weft.kernels.schedule.conv_wide_code import (
     inputs_of,
 )
 from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints, row_step
-from weft.kernels.schedule.gemm import plan_matmul
+from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import Tile, tile_for, up
@@ -171,7 +172,7 @@ def plan_wide(
         "out_n": out.strides[0], "out_c": out.strides[1],
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
-        "packed_group": packed_group, "work": packed,
+        "packed_group": packed_group, "packed": 0, "work": packed,
         "work_size": up(table_at + 16 * (deepest + 1)),
         "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
@@ -276,6 +277,16 @@ def _saves(
     return fits and few and left < (1 - _WORTH) * sum(map(work, parts))
 
 
+def with_packed(launch: Launch, w: Layout, groups: int, *, biased: bool) -> Packed:
+    """`plan_wide`'s launch where w was packed before."""
+    ints = list(launch.ints)
+    ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
+    pack, wide = launch.stages
+    alone = Stage(_kernels(w.dtype.name, biased)["pack1"], pack.parallel)
+    reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
+    return Packed(Launch((alone,), launch.ints), launch.scratch, reads, ("conv", groups))
+
+
 def plan_one_tap(
     source: Layout, w: Layout, out: Layout, *, bias: Layout | None, epilogue: Epilogue | None = None
 ) -> Launch | None:
@@ -285,17 +296,30 @@ def plan_one_tap(
     ins as of `conv.plan_conv2d`. None where the images lie neither channels last nor channel by
     channel, or the product would waste much of its tiles.
     """
-    if out.dtype.itemsize < 4:
-        return None
+    found = _by_pixels(source, w, out, bias, epilogue)
+    return _by_planes(source, w, out, bias, epilogue) if found is None else plan_matmul(*found)
+
+
+def plan_one_tap_packed(
+    source: Layout, w: Layout, out: Layout, *, bias: Layout | None, epilogue: Epilogue | None = None
+) -> Packed | None:
+    """`plan_one_tap` of a w that was packed before."""
+    found = _by_pixels(source, w, out, bias, epilogue)
+    return None if found is None else plan_matmul_packed(*found)
+
+
+def _by_pixels(
+    source: Layout, w: Layout, out: Layout, bias: Layout | None, epilogue: Epilogue | None
+) -> tuple[Layout, Layout, Layout, Epilogue | None] | None:
+    """Pixels x channels times w, if images lie channels last."""
     try:
         a, c = (_matrix(pixels_by_channels(images)) for images in (source, out))
     except ValueError:
-        return _by_planes(source, w, out, bias, epilogue)
-    if not a.strides[1] == c.strides[1] == 1:
-        return _by_planes(source, w, out, bias, epilogue)
+        return None
+    if not a.strides[1] == c.strides[1] == 1 or out.dtype.itemsize < 4:
+        return None
     b = Layout(w.shape[::-1], w.strides[::-1], w.dtype)
-    end = _add(bias, c) if epilogue is None else over_pixels(epilogue)
-    return plan_matmul(a, b, c, end)
+    return a, b, c, _add(bias, c) if epilogue is None else over_pixels(epilogue)
 
 
 def _by_planes(
@@ -309,7 +333,12 @@ def _by_planes(
     computed = pixels // tile.columns * tile.vectors + min(
         v for v in (0, *tile.widths) if v >= last
     )
-    if epilogue is not None or not flat or computed * tile.lanes > _WASTE * pixels:
+    if (
+        out.dtype.itemsize < 4
+        or epilogue is not None
+        or not flat
+        or computed * tile.lanes > _WASTE * pixels
+    ):
         return None
     if bias is not None and (images > 1 or not out.is_contiguous):
         return None
@@ -371,4 +400,5 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
 @cache
 def _kernels(dtype: str, biased: bool) -> dict[str, int]:
     names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
+    names.append("pack1")
     return native.load(conv_wide_ir(dtype, biased=biased), names)

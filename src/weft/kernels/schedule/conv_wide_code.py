@@ -27,8 +27,8 @@ HEAD: tuple[str, ...] = (
     "source_n", "source_c", "source_h", "source_w", "height", "width",
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
-    "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "work", "work_size",
-    "c_at", "rows_at", "table_at", "epilogue", "epilogue_at", "area_out",
+    "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
+    "work", "work_size", "c_at", "rows_at", "table_at", "epilogue", "epilogue_at", "area_out",
     "pieces", "unit_pieces", "unit_items", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
@@ -54,12 +54,10 @@ def conv_wide_ir(name: str, *, biased: bool) -> str:
     return m.text()
 
 
-def _body(
-    m: Module, name: str, *, biased: bool
-) -> tuple[Function, list[Value], dict[str, Value], Value]:
-    """What the kernels of all numbers of inputs call: its function, pointers, named ints, others.
+def _body(m: Module, name: str, *, biased: bool) -> tuple[Function, dict[str, Value], Value]:
+    """What the kernels of all numbers of inputs call: its function, named ints, others.
 
-    Pointers are (out, source, w) and a bias; an epilogue finds its own in the block.
+    Its `args` are out, the source, w and a bias; an epilogue finds its own operands there.
     """
     args = [*((("ptr", n)) for n in ("args", "scratch", "ints")), ("i32", "tid"), ("i32", "nth")]
     f = m.function(f"{name}_body", args, internal=True)
@@ -69,9 +67,12 @@ def _body(
         ints = k.gep(k.arg("args"), 4 + inputs, "i64")
         k.call(f"{name}_body", "void", k.arg("args"), scratch, ints, k.arg("tid"), k.arg("nth"))
         k.ret()
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (4 if biased else 3))
+    return f, *_read_head(f)
+
+
+def _read_head(f: Function) -> tuple[dict[str, Value], Value]:
     head = dict(zip(HEAD, f.words(f.arg("ints"), 0, ["i64"] * len(HEAD)), strict=True))
-    return f, pointers, head, f.gep(f.arg("ints"), len(HEAD), "i64")
+    return head, f.gep(f.arg("ints"), len(HEAD), "i64")
 
 
 def inputs_of(*, biased: bool) -> range:
@@ -80,10 +81,11 @@ def inputs_of(*, biased: bool) -> range:
 
 
 def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
-    f, pointers, h, ints = _body(m, "wide", biased=biased)
+    f, h, ints = _body(m, "wide", biased=biased)
     el, scratch = tile.element, f.arg("scratch")
-    out, source = pointers[:2]
-    bias = pointers[3] if biased else Value("null", "ptr")
+    out, source, w, *more = f.words(f.arg("args"), 2, ["ptr"] * (4 if biased else 3))
+    bias = more[0] if biased else Value("null", "ptr")
+    panels = f.select(f.icmp("ne", h["packed"], 0), w, scratch)
     epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
     epilogue_ints = f.gep(ints, h["epilogue_at"], "i64")
     taps = f.gep(ints, f.mul(f.add(h["parts"], h["wholes"]), len(PART)), "i64")
@@ -146,7 +148,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     column = f.mul(f.sub(I.i, part["first_item"]), tile.columns)
                     columns = f.min(f.sub(h["columns"], column), tile.columns)
                     b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
-                    b = f.gep(scratch, f.add(b, f.mul(column, part["whole_k"])), el)
+                    b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
                     out_column = f.add(f.mul(group, h["columns"]), column)
                     to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
                     to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
@@ -360,9 +362,20 @@ def _store_some(
 
 
 def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
-    """B[group][part][panel][k][column] from w, into scratch: the stage before."""
-    f, pointers, h, ints = _body(m, "pack", biased=biased)
-    el, lanes, size, scratch = tile.element, tile.lanes, memory(d), f.arg("scratch")
+    """B[group][part][panel][k][column] from w: into scratch, as the stage before; `pack1`: to out,
+    a launch of its own whose one input is w.
+    """
+    args = [*((("ptr", n)) for n in ("to", "w", "ints")), ("i32", "tid"), ("i32", "nth")]
+    f = m.function("pack_body", args, internal=True)
+    for inputs in (1, *inputs_of(biased=biased)):
+        k = m.kernel(f"pack{inputs}")
+        out, *ins, scratch = k.words(k.arg("args"), 2, ["ptr"] * (2 + inputs))
+        ints = k.gep(k.arg("args"), 4 + inputs, "i64")
+        to, w = (out, ins[0]) if inputs == 1 else (scratch, ins[1])
+        k.call("pack_body", "void", to, w, ints, k.arg("tid"), k.arg("nth"))
+        k.ret()
+    h, ints = _read_head(f)
+    el, lanes, size = tile.element, tile.lanes, memory(d)
     one, wide = Element(f, 1), Element(f, lanes)
     in_memory = wide.memory_type(d)
     wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
@@ -381,7 +394,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         channel = f.mul(block, lanes)
         last = f.min(f.add(channel, lanes), h["channels"])
         column = f.mul(panel, tile.columns)
-        w = f.gep(pointers[2], f.mul(group, h["w_group"]), size)
+        w = f.gep(f.arg("w"), f.mul(group, h["w_group"]), size)
         with f.loop(0, tile.columns, lanes) as J:
             # a missing column repeats the last one: its sums are thrown away
             columns = [
@@ -397,7 +410,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 part = read_part(f, wholes, P.i, PART)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
-                to = f.gep(scratch, f.add(at, J.i), el)
+                to = f.gep(f.arg("to"), f.add(at, J.i), el)
                 place = f.gep(places, part["first_tap"], "i64")
                 for case in f.switch(h["pack"], range(PACK_ANY), PACK_ANY):
                     if case == PACK_DEPTH:  # one part, its k adjacent
