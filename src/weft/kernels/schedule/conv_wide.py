@@ -35,8 +35,9 @@ Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _WASTE = 1.2  # times the arithmetic that a product may take, rounded up to its tiles
 _PIXELS = 1024  # of a unit to stay below
-# when taps in the border are left out: numbers of a slab, pieces of a part, share of the work
-_WHOLE, _PIECES, _WORTH = 150000, 9, 0.03
+# when taps in the border are left out: numbers of a slab, pieces of a part, share of the work, and
+# pixels, since each piece reads all of B (7x7 of one image: 2.9 ms, 2.2 with the border)
+_WHOLE, _PIECES, _WORTH, _LEAST = 150000, 9, 0.03, 64
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
@@ -272,7 +273,8 @@ def _saves(
         return p.grid[0] * p.grid[1] * len(p.taps)
 
     left = sum(work(p) for own in split for p, _ in own)
-    fits = slab <= _WHOLE and max(p.grid[0] * p.grid[1] for p in parts) <= _PIXELS
+    most = max(p.grid[0] * p.grid[1] for p in parts)
+    fits = slab <= _WHOLE and _LEAST <= most <= _PIXELS
     few = sum(map(len, split)) <= _PIECES * len(parts)
     return fits and few and left < (1 - _WORTH) * sum(map(work, parts))
 
