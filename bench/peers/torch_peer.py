@@ -42,7 +42,7 @@ def make(work: str, variant: str) -> Callable[[], float]:
     def run() -> float:
         with torch.no_grad():
             y = model(*inputs)
-        return (y[0] if isinstance(y, tuple) else y).flatten()[0].item()
+        return float((y[0] if isinstance(y, tuple) else y).numpy().flat[0])
 
     return run
 

@@ -139,16 +139,14 @@ class Direct:
         self.stream = r.guard.native([*places, *weights])
         kind = type(dispatch.wrap(np.empty(0)))
         self.run = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
-        self.call = self.run.call
+        self.call = self.run.call  # native: the arrays of the results, or None
         names = list(p.out_types)
         self._order = [(k, names.index(name)) for k, name in r.program.segment.results.items()]
         self._recording = r
-        self._single = len(names) == 1 and r.result[0] == "result" and not r.result[2]
+        self.single = len(names) == 1 and r.result[0] == "result" and not r.result[2]
 
     def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
         """The function's result, of what `call` gave."""
-        if self._single:
-            return dispatch.wrap(arrays)
         call = Call([], [])
         found = arrays if arrays.__class__ is tuple else (arrays,)
         for k, i in self._order:

@@ -26,6 +26,7 @@ from weft.compile.repeat import Absent, stand_in
 from weft.compile.world import Unseen, World
 from weft.core.handle import Handle, TapeNode, state, storage_of
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
 
 if TYPE_CHECKING:
@@ -397,11 +398,10 @@ class Replays:
     def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
         """(whether it was a replay, the result, what to hand to `watch` if not)."""
         direct = self.direct
-        if direct is not None and not kw:
-            arrays = direct.call(*args)
-            if arrays is not None:
-                self.stats["replayed"] += 1
-                return True, direct.given(arrays, args), None
+        if direct is not None and not kw and (found := direct.call(*args)) is not None:
+            self.stats["replayed"] += 1
+            y = dispatch.wrap(found) if direct.single else direct.given(found, args)
+            return True, y, None
         tensors: list[Handle] = []
         objects: list[Any] = []
         key = _structure((args, kw), tensors, objects) if kw else _structure(args, tensors, objects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from weft.nn.hooks import Everywhere
 from weft.nn.module import Module
 
 _OWN = ("training", "_hooked", "_compiled_call_impl")  # attributes of the wrapper itself
@@ -21,6 +22,11 @@ class OptimizedModule(Module):
         super().__init__()
         self._modules["_orig_mod"] = module
         object.__setattr__(self, "_compiled", wrap(module.__call__))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooked or Everywhere.active:
+            return self._call_hooked(args, kwargs)
+        return self._compiled(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._compiled(*args, **kwargs)

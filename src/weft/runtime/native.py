@@ -170,7 +170,7 @@ _kept: list[Any] = []  # names, which the builtins point to
 
 @cache
 def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
-    imports = _imports(builtin_code.FUNCTIONS)
+    imports = python_functions(builtin_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 5)(found["weft_builtin_init"])
@@ -191,7 +191,7 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     """
     if not (_builtins_fit() and _builtins_work()):
         return {}
-    imports = _imports(small_code.FUNCTIONS)
+    imports = python_functions(small_code.FUNCTIONS)
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
     init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
@@ -280,7 +280,7 @@ def install(tensor: type[Handle], parameter: type[Handle]) -> None:
 
 @cache
 def _layout_functions() -> dict[str, int]:
-    imports = _imports(layout_code.FUNCTIONS)
+    imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False]
@@ -320,7 +320,8 @@ def _slots_fit() -> bool:
     return True
 
 
-def _imports(names: Sequence[str]) -> dict[str, int]:
+def python_functions(names: Sequence[str]) -> dict[str, int]:
+    """The addresses of functions of Python's C API."""
     return {name: _function_address(getattr(ctypes.pythonapi, name)) for name in names}
 
 
@@ -351,11 +352,6 @@ def _small_operations_work(made: dict[str, Any]) -> bool:
 
 def _function_address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def python_functions(names: Sequence[str]) -> dict[str, int]:
-    """The addresses of functions of Python's C API."""
-    return {name: _function_address(getattr(ctypes.pythonapi, name)) for name in names}
 
 
 def builtin(name: str, function: int, flags: int, bound: Any = None) -> Callable[..., Any]:
