@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.compile.direct import Call, Direct, Directs, give
+from weft.compile.formula import formula
 from weft.compile.guard import Guard
 from weft.compile.record import WRITE, Ghost
 from weft.compile.repeat import Absent, stand_in
@@ -343,17 +344,25 @@ class _Numbers:
         self.update = update
         self.at, self.group, self.state = update.at, update.group, update.state
         self.count = sum(r in NUMBERS for n in update.path for r in n.args)
+        self.formula: Any = None  # once asked: a function, or False
 
     def ask(self) -> tuple[list, dict]:
         """(its numbers, the counters after it); Absent where it is another update now."""
+        if self.formula is None:
+            self.formula = formula(self.update.call, self._run, self.group, self.state) or False
+        found = self.formula(self.group, self.state) if self.formula else None
+        return self._run(self.group, self.state) if found is None else found
+
+    def _run(self, group: dict, counters: dict) -> tuple[list, dict]:
+        """By calling the update on stand-ins."""
         u = self.update
-        kept = {**self.state, **u.tensors}
+        kept = {**counters, **u.tensors}
         self._left = iter(u.path)
         self._found: list = []
         before = state.recorder, state.grad
         state.recorder, state.grad = self, False
         try:
-            u.call(u.p, u.grad, kept, self.group)
+            u.call(u.p, u.grad, kept, group)
         finally:
             state.recorder, state.grad = before
         if next(self._left, None) is not None or len(self._found) != self.count or self.looked:
