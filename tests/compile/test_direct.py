@@ -124,10 +124,10 @@ def test_shared_memory_is_no_direct_call():
     c = warm(f, batch(1, 4, 6), batch(2, 4, 6))
     both = batch(3, 8, 6)
     for args in ((both[:4], both[4:]), (w, batch(1, 4, 6)), (both[2:6], both[2:6]), (w[:], w)):
-        assert direct_of(c).call(*args) is None
+        assert direct_of(c).run(*args) is None
         assert bits(c(*args)) == bits(f(*args))
     x = batch(4, 4, 6)
-    assert direct_of(c).call(x, x) is None and bits(c(x, x)) == bits(f(x, x))
+    assert direct_of(c).run(x, x) is None and bits(c(x, x)) == bits(f(x, x))
 
 
 def test_two_sizes_take_turns():
@@ -227,7 +227,7 @@ def test_nothing_is_kept_or_lost():
     direct = direct_of(c)
     for refused in ((other,), (x, x), (3,), (), (weft.nn.Parameter(weft.ones(1)),)):
         for _ in range(500):
-            assert direct.call(*refused) is None
+            assert direct.run(*refused) is None
     assert [abs(n - m) < 20 for n, m in zip(count(), before, strict=True)] == [True] * len(own)
     fresh = batch(1, 4, 6)
     y = used(c, fresh)
@@ -265,19 +265,52 @@ def test_threads():
     assert not wrong and direct_of(c) is not None
 
 
-def test_what_writes_or_draws_is_not_direct():
-    w = batch(0, 4)
+def test_what_draws_or_writes_to_arguments_is_not_direct():
+    w, v = batch(0, 4), batch(1, 4)
     cases = {
         "writes": lambda x: x.add_(1.0),
         "writes outside": lambda x: x + w.mul_(1.5),
+        "writes and computes": lambda x: (v.add_(x.sum(0)), x * v)[1],
         "draws": lambda x: x * weft.rand(4),
         "a number": lambda x, n=2: x * n,
     }
     for name, f in cases.items():
         c = weft.compile(f, replay=True)
         for i in range(12):
-            x = batch(i, 3, 4)
-            c(x)
-        recordings = c._replays.kept.values()
-        assert recordings and c.stats["replayed"] >= 5, name
-        assert [r.directs.wanted for r in recordings] == [name == "a number"], name
+            c(batch(i, 3, 4))
+        (recording,) = c._replays.kept.values()
+        assert c.stats["replayed"] >= 5, name
+        assert (recording.directs.now is None) == (name in ("writes", "draws")), name
+
+
+def test_a_training_step_is_direct():
+    seen = []
+    for wrap in (lambda f: f, lambda f: weft.compile(f, replay=True)):
+        weft.manual_seed(0)
+        model, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)), batch(0, 4, 6)
+        o = weft.optim.AdamW(model.parameters(), lr=0.1)
+
+        def step(x, model=model, o=o):
+            o.zero_grad()
+            loss = model(x).mean()
+            loss.backward()
+            o.step()
+            return loss.detach()
+
+        step, history, first = wrap(step), [], model[0].weight
+        for i in range(40):
+            o.param_groups[0]["lr"] = 0.1 / (1 + i)
+            if i == 25:
+                first.requires_grad_(False)
+            elif i == 30:
+                o.state[model[2].bias]["step"] = 3.0
+            loss = step(x)
+            params = list(model.parameters())
+            state = [v for p in params for v in o.state[p].values()]
+            versions = [p._version for p in params]
+            history.append(bits([loss, params, [p.grad for p in params], state, versions]))
+            if i == 20 and seen:
+                assert direct_of(step) is not None and direct_of(step).stream.check()
+                assert step.stats["replayed"] >= 15
+        seen.append(history)
+    assert seen[0] == seen[1]

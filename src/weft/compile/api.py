@@ -65,7 +65,7 @@ class SegmentProgram:
         before = [(g, g.get_state()) for g in self.generators]
         try:
             with ARENA.lock:  # the numbers' memory is the program's: another thread may call it too
-                self._write_numbers(session.numbers)
+                self.write_numbers(session.numbers)
                 outs = self.program.run(inputs)
         except Exception:  # an index out of range: go as far as eager would have gone
             for g, drawn in before:
@@ -78,7 +78,8 @@ class SegmentProgram:
         for k in self.views:
             self._view(session, k)
 
-    def _write_numbers(self, numbers: list) -> None:
+    def write_numbers(self, numbers: list) -> None:
+        """Put a call's Python numbers where the program reads them; ARENA.lock is held."""
         for array, places, whole in self.numbers:
             values = [numbers[at] for at in places]
             with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's

@@ -1,13 +1,13 @@
 """What a replay gives; and a recording as one native call: guards, arguments, results, program.
 
-The native call is for recordings that do nothing but compute results from tensors: no gradients, no
-writes, no draws, no numbers that change.  Anything unusual (another mode, a tensor on the tape, an
-argument that shares memory) makes it give None, and the recording runs the long way.
+The native call is for recordings whose arguments are tensors, one by one, that draw no random
+numbers and write to no argument.  Anything unusual (another mode, a tensor on the tape, an argument
+that shares memory) makes it give None, and the recording runs the long way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from weft.compile.arena import ARENA
 from weft.core.handle import Handle
 from weft.ops import dispatch
-from weft.runtime import guards, replay_code
+from weft.runtime import guards, memory, replay_code
 
 if TYPE_CHECKING:
     from weft.compile.replay import Recording
@@ -96,12 +96,11 @@ def may_be_direct(r: Recording) -> bool:
     flat = r.key[0] is tuple and all(x.__class__ is tuple and _is_layout(x) for x in r.key[1:])
     return (
         guards.available() and flat and not r.objects
-        and not (r.updates or r.effects or any(r.grown))
         and all(kind in ("argument", "static", "number") for kind, _ in r.sources)
-        and not (segment.views or segment.generators or p.into or p.direct)
+        and not (segment.views or segment.generators)
         and all(ref < 0 for _, ref in segment.names)
         and [x.__class__ for x in p.ranges] == [tuple]
-        and 0 < len(p.out_types) <= replay_code.MOST
+        and 0 < len(p.out_types) - len(p.into) <= replay_code.MOST
         and len(r.key) - 1 <= replay_code.MOST
     )  # fmt: skip
 
@@ -117,11 +116,12 @@ class Direct:
     """
 
     def __init__(self, r: Recording, tensors: Sequence[Handle]) -> None:
-        """ValueError where a weight is not packed yet."""
+        """ValueError where a weight is not packed yet, or an argument is written to."""
         p = r.program.program
         inputs: dict[str, np.ndarray] = {}
         arguments: list[tuple[np.ndarray, list]] = [(t._a, []) for t in tensors]
-        moving: list[tuple[str, str]] = [("out", name) for name in p.out_types]
+        names = [name for name in p.out_types if name not in p.into]
+        moving: list[tuple[str, str]] = [("out", name) for name in names]
         for name, ref in r.program.names:
             static, (_, i) = r.outside[~ref], r.sources[~ref]
             if static is None:
@@ -130,20 +130,39 @@ class Direct:
             else:
                 inputs[name] = static._a
         weights = p.weights.watched(inputs)
-        if weights is None:
-            raise ValueError("a weight is not packed")
+        if weights is None or not inputs.keys() >= set(p.into.values()):
+            raise ValueError("a weight is not packed, or an argument is written to")
+        self._written = [inputs[source] for source in p.into.values()]
         owner = object()
         p.take(owner, inputs, moving)
-        results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in p.out_types.items()]
+        types = [(k, p.out_types[k]) for k in names]
+        results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in types]
         places = (p, "owner", owner), (ARENA, "memory", ARENA.memory)
         self.stream = r.guard.native([*places, *weights])
         kind = type(dispatch.wrap(np.empty(0)))
-        self.run = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
-        self.call = self.run.call  # native: the arrays of the results, or None
-        names = list(p.out_types)
+        self._call = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
         self._order = [(k, names.index(name)) for k, name in r.program.segment.results.items()]
         self._recording = r
-        self.single = len(names) == 1 and r.result[0] == "result" and not r.result[2]
+        self._counters: list[tuple[dict, dict]] = []
+        pure = not (r.updates or r.effects or r.growing or p.into or r.world.optimizers)
+        self.single = pure and len(names) == 1 and r.result[0] == "result" and not r.result[2]
+        # run(*tensors) -> the arrays of the results, or None: nothing was done
+        self.run: Callable[..., Any] = self._call.call if pure else self._step
+
+    def _step(self, *tensors: Any) -> Any:
+        """`run` of a recording that has effects."""
+        r = self._recording
+        if r.updates:
+            numbers = list(r.numbers)
+            try:
+                self._counters = r.refresh(numbers)
+                r.program.write_numbers(numbers)
+            except Exception:  # Python says what is wrong, in eager's words
+                return None
+        found = self._call.call(*tensors)
+        for a in self._written:
+            memory.wrote(a)
+        return found
 
     def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
         """The function's result, of what `call` gave."""
@@ -151,6 +170,7 @@ class Direct:
         found = arrays if arrays.__class__ is tuple else (arrays,)
         for k, i in self._order:
             call.ghosts[k].array = found[i]
+        self._recording.after(call, self._counters, tensors)
         return give(self._recording, call, tensors)
 
 

@@ -14,7 +14,7 @@ reach: such a function goes on being matched, and `stats["replay"]` says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -289,11 +289,19 @@ class Recording:
             return False, None
         numbers = list(self.numbers)
         try:
-            counters = self._refresh(numbers)
+            counters = self.refresh(numbers)
             call = Call(arrays, numbers)
             self.program.run(call)
         except Exception:  # Python says what is wrong, in eager's words
             return False, None
+        self.after(call, counters, tensors)
+        self.directs.note(self, tensors)
+        return True, give(self, call, tensors)
+
+    def after(
+        self, call: Call, counters: list[tuple[dict, dict]], tensors: Sequence[Handle]
+    ) -> None:
+        """What Python would have done to tensors and optimizers, once the program has run."""
         for kept, values in counters:
             kept.update(values)
         if self.growing:
@@ -305,10 +313,8 @@ class Recording:
             t._grad = None if k is None else call.handle(k)
         for o in self.world.optimizers:
             o._opt_called = True
-        self.directs.note(self, tensors)
-        return True, give(self, call, tensors)
 
-    def _refresh(self, numbers: list) -> list[tuple[dict, dict]]:
+    def refresh(self, numbers: list) -> list[tuple[dict, dict]]:
         """Put the present numbers of the optimizers' updates in; the counters after them."""
         known: dict[tuple, tuple[list, dict]] = {}
         counters = []
@@ -407,7 +413,7 @@ class Replays:
     def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
         """(whether it was a replay, the result, what to hand to `watch` if not)."""
         direct = self.direct
-        if direct is not None and not kw and (found := direct.call(*args)) is not None:
+        if direct is not None and not kw and (found := direct.run(*args)) is not None:
             self.stats["replayed"] += 1
             y = dispatch.wrap(found) if direct.single else direct.given(found, args)
             return True, y, None

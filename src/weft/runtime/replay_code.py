@@ -21,7 +21,7 @@ FUNCTIONS_USED = (
     "PyTuple_New", "PyTuple_SetItem",
 )  # fmt: skip
 NAMES = ("_ghost", "_rg", "_fn", "_hooks", "_a")
-MOST = 16  # arguments, and results
+MOST = 512  # arguments, and results
 
 TEXT = """
 declare void @Py_IncRef(ptr)
