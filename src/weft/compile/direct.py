@@ -135,6 +135,7 @@ class Direct:
         self._written = [inputs[source] for source in p.into.values()]
         owner = object()
         p.take(owner, inputs, moving)
+        self._owner = owner
         types = [(k, p.out_types[k]) for k in names]
         results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in types]
         places = (p, "owner", owner), (ARENA, "memory", ARENA.memory)
@@ -152,6 +153,8 @@ class Direct:
     def _step(self, *tensors: Any) -> Any:
         """`run` of a recording that has effects."""
         r = self._recording
+        if r.program.program.owner is not self._owner:  # the numbers there are another's
+            return None
         if r.updates:
             numbers = list(r.numbers)
             try:
