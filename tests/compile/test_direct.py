@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,20 +298,21 @@ def test_a_training_step_is_direct():
             o.step()
             return loss.detach()
 
-        step, history, first = wrap(step), [], model[0].weight
+        fast: Any = wrap(step)
+        history, first = [], model[0].weight
         for i in range(40):
             o.param_groups[0]["lr"] = 0.1 / (1 + i)
             if i == 25:
                 first.requires_grad_(False)
             elif i == 30:
                 o.state[model[2].bias]["step"] = 3.0
-            loss = step(x)
+            loss = fast(x)
             params = list(model.parameters())
             state = [v for p in params for v in o.state[p].values()]
             versions = [p._version for p in params]
             history.append(bits([loss, params, [p.grad for p in params], state, versions]))
             if i == 20 and seen:
-                assert direct_of(step) is not None and direct_of(step).stream.check()
-                assert step.stats["replayed"] >= 15
+                assert direct_of(fast) is not None and direct_of(fast).stream.check()
+                assert fast.stats["replayed"] >= 15
         seen.append(history)
     assert seen[0] == seen[1]
