@@ -194,6 +194,26 @@ def test_in_a_compiled_function_ghosts_are_matched():
     np.testing.assert_array_equal(weft.relu(y)._a, y._a)
 
 
+def test_a_call_that_the_recorder_does_not_know_leaves_no_trace():
+    """Operands that a miss met for the first time are met anew by the call that follows."""
+
+    def f(a, b):
+        y = a + a.detach()  # two handles of one memory
+        return weft.relu(y @ b) + b.sum() if a.ndim == 2 else y * 2
+
+    teach(ADD, weft.ones(3, 2), weft.ones(3, 2))
+    g, rng = weft.compile(f), np.random.default_rng(0)
+    w = rand(2, 2, grad=True)
+    for shape in [(3, 2), (3, 2), (4, 2), (2,), (4, 2), (3, 2), (2,), (5, 2), (5, 2), (5, 2)]:
+        a = weft.tensor(rng.standard_normal(shape).astype(np.float32))
+        got, want = g(a, w), f(a, w)
+        np.testing.assert_array_equal(got.detach()._a, want.detach()._a)
+        if want.requires_grad:
+            assert got.requires_grad
+            (one,), (other,) = (weft.autograd.grad(y.sum(), [w]) for y in (got, want))
+            np.testing.assert_array_equal(one._a, other._a)
+
+
 def test_bad_data_is_found_by_the_long_way():
     from weft.ops.gather import Gather
 

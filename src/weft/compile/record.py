@@ -133,15 +133,24 @@ class Pending:
     __slots__ = ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides")
 
     def __init__(self, session: Session, handle: Handle, place: int) -> None:
-        a = handle._a
-        self.array = a
+        self.array = handle._a
         self.session: Session | None = session
         self.k = ~place
-        self.shape = a.shape
-        self.strides = tuple(s // a.itemsize for s in a.strides)
-        self.dtype = dt.from_np(a.dtype)
-        self.offset = handle.storage_offset()
+        self.offset = 0 if handle._base is None else handle.storage_offset()
         self.outer = None
+
+    def __getattr__(self, name: str) -> Any:
+        """The layout is seldom asked for."""
+        a = self.array
+        if name == "shape":
+            self.shape = made = a.shape
+        elif name == "dtype":
+            self.dtype = made = dt.from_np(a.dtype)
+        elif name == "strides":
+            self.strides = made = tuple([s // a.itemsize for s in a.strides])
+        else:
+            raise AttributeError(name)
+        return made
 
     def demand(self, handle: Handle) -> np.ndarray:
         """The value after the promised writes."""
@@ -166,13 +175,10 @@ class Session:
         self.start = 0  # depth of the segment's first op
         self.ghosts: list[Ghost | None] = []  # by depth; None for writes
         self.outside: list[Handle] = []  # tensors from outside, by order of first use
-        self._kept: list[Handle] = []
         self._held: list[int] = []  # computed results that a tensor stood for at the last flush
         self._places: dict[int, int] = {}  # id of an outside handle -> place
-        self._by_memory: dict[tuple, int] = {}
         self._memories: dict[int, int] = {}  # ids of storages and NumPy arrays -> a memory's name
         self._handles: dict[int, list[Handle]] = {}  # the outside handles of each memory
-        self._first: dict[int, int] = {}  # the first place in each memory
         self.pending: list[Handle | None] = []  # handles whose memory has promised writes
         self._pendings: list[Pending] = []
         self.numbers: list[Any] = []  # Python numbers met, in order
@@ -199,17 +205,7 @@ class Session:
         if self.matching:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
-                self.cursor = found
-                meta = found.meta
-                assert meta is not None
-                y = dispatch._new(dispatch._tensor_class)
-                outer = None
-                if meta.view:
-                    dispatch.link_view(y, args[0])
-                    outer = self._outer(args[0])
-                y._ghost = ghost = Ghost(self, found.depth, meta, outer)
-                self.ghosts.append(ghost)
-                return y
+                return self._matched(found, args)
             self._leave_trie()
         y = dispatch._new(dispatch._tensor_class)
         x = args[0] if args else None
@@ -236,6 +232,64 @@ class Session:
         y._ghost = ghost = Ghost(self, node.depth, meta, outer)
         self.ghosts.append(ghost)
         return y
+
+    def _matched(self, found: TrieNode, args: tuple) -> Any:
+        """The promise of a recorded call's result."""
+        self.cursor = found
+        meta = found.meta
+        assert meta is not None
+        y = dispatch._new(dispatch._tensor_class)
+        outer = None
+        if meta.view:
+            dispatch.link_view(y, args[0])
+            outer = self._outer(args[0])
+        y._ghost = ghost = Ghost(self, found.depth, meta, outer)
+        self.ghosts.append(ghost)
+        return y
+
+    def known(self, op: Op, args: tuple) -> Any:
+        """Called by the op's native form, before the checks of a public function: what `apply`
+        gives for tensors where the path goes on with this very call, else None and no effect.
+        """
+        children = self.cursor.children
+        if not self.matching:
+            return None
+        for key in children:
+            if key[0] is op:
+                break
+        else:
+            return None
+        met = len(self.outside)
+        refs: list = [op]
+        for a in args:
+            known = a._ghost
+            refs.append(known.k if known is not None and known.session is self else self._ref(a))
+        found = children.get(tuple(refs))
+        if found is None:
+            self._forget(met)
+            return None
+        y = self._matched(found, args)
+        if op.nondiff is None and state.grad:
+            for a in args:
+                if a._rg:
+                    dispatch.record(op, args, y)
+                    break
+        return y
+
+    def _forget(self, met: int) -> None:
+        """The outside tensors from place `met` on were not used after all."""
+        for t in self.outside[met:]:
+            whole = self.memory_of(t)
+            handles = self._handles.pop(whole, [])
+            kept = [h for h in handles if self._places[id(h)] < met]
+            for h in handles:
+                if self._places[id(h)] >= met:
+                    del self._places[id(h)]
+            if kept:
+                self._handles[whole] = kept
+            else:  # nobody keeps its ids in use
+                self._memories = {k: m for k, m in self._memories.items() if m != whole}
+        del self.outside[met:]
 
     def _outer(self, x: Handle) -> Handle | None:
         """The outside tensor whose memory x lies in, or None."""
@@ -366,21 +420,28 @@ class Session:
         """An outside tensor met for the first time: its layout becomes part of the key."""
         a = t._a
         whole = self.memory_of(t)
-        seen = (whole, a.shape, a.strides, native.address(a))
-        self._kept.append(t)  # its id is in use
-        self._handles.setdefault(whole, []).append(t)
-        place = self._by_memory.get(seen)
-        if place is not None:  # another handle of the same view (p and p.data)
-            self._places[id(t)] = place
-            return ~place
-        place = self._by_memory[seen] = self._places[id(t)] = len(self.outside)
+        shape, strides, first = a.shape, a.strides, -1
+        handles = self._handles.get(whole)
+        if handles is None:
+            self._handles[whole] = [t]  # keeps it: its id is in use
+        else:
+            at = native.address(a)
+            for h in handles:
+                b = h._ghost.array if h._ghost.__class__ is Pending else h._a  # type: ignore[union-attr]
+                if b.shape == shape and b.strides == strides and native.address(b) == at:
+                    handles.append(t)  # another handle of the same view (p and p.data)
+                    place = self._places[id(t)] = self._places[id(h)]
+                    return ~place
+            handles.append(t)
+            first = self._places[id(handles[0])]
+        place = self._places[id(t)] = len(self.outside)
         self.outside.append(t)
-        first = self._first.setdefault(whole, place)
-        return (~place, a.shape, a.strides, a.dtype, first if first != place else -1)
+        return (~place, shape, strides, a.dtype, first)
 
     def memory_of(self, t: Handle) -> int:
         """One name for a memory, whichever storages or views of one NumPy array reach it."""
-        st = id(storage_of(t))
+        storage = t._st
+        st = id(storage_of(t) if storage is None else storage)
         found = self._memories.get(st)
         if found is None:
             base = t._a.base

@@ -21,6 +21,7 @@ SIGNATURES = {
     "PyList_SetItem": "i32 ptr i64 ptr", "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
     "PyLong_FromLongLong": "ptr i64", "PyLong_FromVoidPtr": "ptr ptr",
     "PyObject_CallNoArgs": "ptr ptr", "PyObject_CallMethodObjArgs": "ptr ptr ptr ...",
+    "PyObject_CallFunctionObjArgs": "ptr ptr ...",
     "PyObject_GenericGetAttr": "ptr ptr ptr", "PyObject_GenericSetAttr": "i32 ptr ptr ptr",
     "PyObject_GetAttr": "ptr ptr ptr", "PySequence_Tuple": "ptr ptr",
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",

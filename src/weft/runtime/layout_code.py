@@ -25,6 +25,7 @@ EXPORTS = ("weft_layout_init", "weft_layout_call", "weft_tensor_call")
 FUNCTIONS = (
     "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyEval_RestoreThread", "PyEval_SaveThread",
     "PyIter_Next", "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsVoidPtr",
+    "PyObject_CallFunctionObjArgs",
     "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
     "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyTuple_GetItem", "PyTuple_New",
     "PyTuple_SetItem", "PyWeakref_NewRef",

@@ -5,12 +5,13 @@
 What `dispatch.apply` does for tensors of the plain classes while nobody records: the arrays' call
 (layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
-recorder, a watch on nodes.  `tests/runtime/test_quick.py` compares it with the Python.
+recorder (which may know the call), a watch on nodes.  `tests/runtime/test_quick.py` compares it
+with the Python.
 """
 
 ATTRIBUTES = (  # their names' objects
     "_a", "_rg", "_fn", "_st", "_base", "version", "views", "add_view", "recorder", "grad",
-    "watch",
+    "watch", "known",
 )  # fmt: skip
 SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "line")
 
@@ -418,7 +419,38 @@ error:
 idle:
   call void @Py_DecRef(ptr %recorder)
   %is_idle = icmp eq ptr %recorder, %none
-  if %is_idle values nothing
+  if %is_idle values recorded
+recorded:  ; a compiled function's: recorder.known(op, tensors)
+  %name_known = word known
+  %known = call ptr @PyObject_GetAttr(ptr %recorder, ptr %name_known)
+  %has_known = icmp ne ptr %known, null
+  if %has_known pack unasked
+unasked:
+  call void @PyErr_Clear()
+  goto nothing
+pack:
+  %tensors = call ptr @PyTuple_New(i64 %n)
+  %no_tensors = icmp eq ptr %tensors, null
+  if %no_tensors unpacked packing
+unpacked:
+  call void @Py_DecRef(ptr %known)
+  goto error
+packing:
+  %q = phi i64 [ 0, %pack ], [ %q1, %packed ]
+  %q_more = icmp slt i64 %q, %n
+  if %q_more packed call
+packed:
+  %part = item ptr %args %q
+  call void @Py_IncRef(ptr %part)
+  %q_set = call i32 @PyTuple_SetItem(ptr %tensors, i64 %q, ptr %part)
+  %q1 = add i64 %q, 1
+  goto packing
+call:
+  %match = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %known, ptr %op, ptr %tensors,
+    ptr null)
+  call void @Py_DecRef(ptr %known)
+  call void @Py_DecRef(ptr %tensors)
+  ret ptr %match
 values:
   %v = phi i64 [ 0, %idle ], [ %v1, %got ]
   %v_more = icmp slt i64 %v, %n
