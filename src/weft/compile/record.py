@@ -427,7 +427,7 @@ class Session:
         else:
             at = native.address(a)
             for h in handles:
-                b = h._ghost.array if h._ghost.__class__ is Pending else h._a  # type: ignore[union-attr]
+                b = h._ghost.array if h._ghost.__class__ is Pending else h._a
                 if b.shape == shape and b.strides == strides and native.address(b) == at:
                     handles.append(t)  # another handle of the same view (p and p.data)
                     place = self._places[id(t)] = self._places[id(h)]
