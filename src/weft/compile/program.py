@@ -5,6 +5,8 @@ computes stand between ranges of it.  Every value has a place: an outside tensor
 output made anew on each run, a slot of the arena shared by values whose lives do not overlap, a
 number, a constant.  Views are places, not work.  A value that is written back to memory nobody
 reads any more is computed straight into it.
+
+Long because every decision here is about one table: where each value lies when a step runs.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.lower import lower_nest
 from weft.ops import dispatch
 from weft.ops.attention import Attention
+from weft.ops.index import IndexPut
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce, Summing
 from weft.ops.view import Reshape, Slice, SliceBack
@@ -141,7 +144,9 @@ class Program:
             source = self.into.get(name)
             if source is None:
                 self._output_of[id(n)] = ("out", name)
-            elif self._can_write_directly(n, source, readers, order):
+            elif self._can_write_directly(n, source, readers, order) or self._sets_one_place(
+                n, source, readers[source], order[id(n)]
+            ):
                 self._output_of[id(n)] = ("in", source)
                 self.direct.add(name)
 
@@ -156,6 +161,26 @@ class Program:
                     if n.op.is_view:  # type: ignore[union-attr]
                         root[id(n)] = root[id(a)]
         return readers
+
+    def _sets_one_place(
+        self, n: Node, source: str, readers: list[tuple[Node, Node]], mine: int
+    ) -> bool:
+        """Whether the node sets one index of a tensor that nobody else reads as it was: a step of
+        a cache. It is set where it lies: to do so twice, should a later op fail, changes nothing.
+        """
+        if not isinstance(n.op, IndexPut) or n.op.mode != "set" or id(n) in self._output_of:
+            return False
+        x, _, *indices = n.args
+        layout = self.layouts[source]
+        own = isinstance(x, Node) and x.op is None and x.name == source and len(readers) == 1
+        # an index outside then leaves the tensor alone
+        one = all(isinstance(i, Node) and numel(i.type.shape) == 1 for i in indices)
+        if not own or not one or not layout.is_contiguous or layout.shape != n.type.shape:
+            return False
+        later = (g for g in self.groups[mine + 1 :] if _may_fail(g))
+        return all(g.nodes[0].serial > n.serial for g in later) and not any(
+            self.graph.outputs[k] is n for k in self.graph.outputs if self.into.get(k) != source
+        )
 
     def _can_write_directly(
         self,
@@ -267,6 +292,9 @@ class Program:
             self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
+        elif isinstance(op, IndexPut) and out == ins[0]:
+            launch = op.plan_in_place([p.layout for p in ins], out.layout)
+            self.steps.append(Entry(launch, out, ins, op, str(op)))
         elif op.plan is None:
             self.steps.append(HostCall(op, ins, out, op.host))
         elif is_complex(n):

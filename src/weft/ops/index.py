@@ -248,6 +248,13 @@ class IndexPut(_Indexed):
             self.mode, self.dims, self.at, ins[0], tuple(ins[2:]), ins[1], out, self.wrap
         )
 
+    def plan_in_place(self, ins: list[Layout], out: Layout) -> Launch:
+        """As `plan`, where out is x's memory: nothing but the indices' places is written."""
+        return kernels.plan_index_put(
+            self.mode, self.dims, self.at, ins[0], tuple(ins[2:]), ins[1], out, self.wrap,
+            in_place=True,
+        )  # fmt: skip
+
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return self._error([arrays[0].shape[d] for d in self.dims], arrays[2:])
 

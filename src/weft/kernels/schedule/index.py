@@ -85,11 +85,12 @@ def plan_scatter(
 
 def plan_index_put(
     mode: str, dims: tuple[int, ...], at: int, x: Layout | None, indices: tuple[Layout, ...],
-    src: Layout, out: Layout, wrap: bool = True,
+    src: Layout, out: Layout, wrap: bool = True, *, in_place: bool = False,
 ) -> Launch:  # fmt: skip
     """out = x; out[indices] op= src, src laid out as plan_index's result (it may broadcast).
 
-    Inputs (x, src, *indices); without x (None) out starts from zero: (src, *indices).
+    Inputs (x, src, *indices); without x (None) out starts from zero: (src, *indices). `in_place`:
+    out is x, which is not copied.
     """
     strides, per_index = _spread(out, dims, at, indices)
     count = len(_common(indices))
@@ -99,7 +100,7 @@ def plan_index_put(
     sizes, steps = tuple(out.shape[d] for d in dims), tuple(out.strides[d] for d in dims)
     return _plan_put(
         mode, x, out, src.dtype, shape, strides, broadcast_strides(src, shape), indices, per_index,
-        sizes, steps, shared, wrap,
+        sizes, steps, shared, wrap, in_place=in_place,
     )  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def _plan_put(
     mode: str, x: Layout | None, out: Layout, src_dtype: object, shape: tuple[int, ...],
     out_strides: Strides, src_strides: Strides, indices: tuple[Layout, ...],
     per_index: tuple[Strides, ...], sizes: tuple[int, ...], steps: tuple[int, ...],
-    shared: tuple[bool, ...], wrap: bool, skip: int | None = None,
+    shared: tuple[bool, ...], wrap: bool, skip: int | None = None, *, in_place: bool = False,
 ) -> Launch:  # fmt: skip
     if mode not in MODES:
         raise ValueError(f"scatter: mode must be one of {MODES}, not {mode!r}")
@@ -181,7 +182,7 @@ def _plan_put(
         fill = plan_nest((Const(0, d),), (), (out,), (2,), base)
     else:
         fill = plan_nest((Arg(0, D.from_np(x.dtype)),), (x,), (out,), (2, 3), base)
-    stages.extend(fill.launch.stages)
+    stages.extend(() if in_place else fill.launch.stages)
     ints.extend(fill.launch.ints)
     if 0 not in shape:
         strides = (src_strides, out_strides, *per_index)
@@ -208,7 +209,8 @@ def _plan_put(
         start = base + len(fill.launch.ints)
         parallel = bool(share) and size * 8 >= PARALLEL_WORK
         stages.append(Stage(_put_kernel(s, start), parallel))
-    quick = (math.prod(out.shape) + math.prod(shape)) * 8 < QUICK_WORK
+    copied = 0 if in_place else math.prod(out.shape)
+    quick = (copied + math.prod(shape)) * 8 < QUICK_WORK
     return Launch(tuple(stages), tuple(ints), quick=quick)
 
 
