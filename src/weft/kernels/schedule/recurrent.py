@@ -17,7 +17,7 @@ from functools import cache
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import micro_kernel
+from weft.kernels.schedule.gemm_code import micro_kernel, touch
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target import math as vmath
 from weft.kernels.target.llvm import FLOAT_TYPES, Module, Operand, Value, zero
@@ -348,6 +348,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
         unit = f.mul(P.i, tile.lanes)
         mask = kernel.mask(unit)
         bias = kernel.load(kernel.at(kernel.ins[-1], unit), mask) if kind.bias else None
+        # where the next panel, or the next step's first, reads and writes
+        done = f.icmp("eq", f.add(P.i, 1), kernel.panels)
+        whole = f.mul(kernel.rows, kernel.width)
+        y_next, x_next = (
+            f.select(done, f.sub(f.mul(whole, parts), unit), f.typed(tile.lanes, "i64"))
+            for parts in (1, kind.gates)
+        )
         with f.loop(low, high, tile.rows) as R:
             count = f.min(f.sub(high, R.i), tile.rows)
             before = kernel.at(out, kernel.row(T.i, R.i))
@@ -370,6 +377,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     kernel.load(plane(p, kernel.row(T.i, row), unit), mask)
                     for p in range(kind.states)
                 ]
+                for g in range(kind.gates):
+                    touch(f, kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
+                for p in range(kind.states):
+                    touch(f, plane(p, here, y_next), level=2, write=True)
+                with f.iff(more):
+                    for p in range(kind.states, kind.states + kind.kept):
+                        touch(f, plane(p, here, y_next), level=2, write=True)
                 new = kind.step(kernel, products, given, old, bias)
                 for p, value in enumerate(new[: kind.states]):
                     kernel.store(value, plane(p, here), mask)
