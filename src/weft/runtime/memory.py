@@ -27,7 +27,7 @@ _PAGE = 4096
 _ADDRESSABLE = 1 << 47
 _MAX_SIZES = 4096  # exact sizes whose class is remembered
 _HUGE_PAGE = 2 * 1024 * 1024
-_HUGE_FROM = 4 * 1024 * 1024
+_HUGE_FROM = _HUGE_PAGE
 
 
 def _default_cap() -> int:
@@ -162,8 +162,8 @@ class Allocator:
 def _system_block(size: int) -> tuple[Any, int]:
     """A new block: (its owner, the address of `size` aligned bytes).
 
-    NumPy asks Linux for huge pages from 4 MB on; they help only where the block starts on such a
-    page.
+    NumPy asks Linux for huge pages from 4 MB on, room for alignment included; they help only where
+    the block starts on such a page.
     """
     align = _HUGE_PAGE if size >= _HUGE_FROM else ALIGNMENT
     owner = np.empty(size + align, np.uint8)

@@ -13,7 +13,7 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.schedule.attention_tiles import BLOCK, emit_copy, store_row, weigh
-from weft.kernels.schedule.conv_pack import transpose
+from weft.kernels.schedule.gemm_code import touch, transpose
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
@@ -61,8 +61,7 @@ class _Rows:
     def ask(self, place: Value) -> None:
         """Bring the line that lies BLOCK rows after `place` to the second cache."""
         ahead = self.f.gep(place, self.f.mul(self.pieces[0][1], BLOCK), self.element)
-        how = (Value(t, "i32") for t in ("0", "2", "1"))
-        self.f.intrinsic("prefetch", "void", ahead, *how)
+        touch(self.f, ahead, level=2)
 
 
 def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:

@@ -13,6 +13,7 @@ from weft.kernels.schedule.gemm_code import (
     MAX_INPUTS,
     batch_offsets,
     multiply_add,
+    touch,
     transpose,
 )
 from weft.kernels.schedule.tile import KC, Tile, tile_for
@@ -131,16 +132,18 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
         )
 
     total = f.mul(h["batches"], units)
-    with f.units_ahead(total) as (unit, following):
+    with f.units(total) as unit:
         n0, (a_at, b_at, out_at) = start(unit)
         a_row, b_batch = f.gep(a, a_at, element), f.gep(b, b_at, element)
-        # the last unit looks ahead at itself: it is in the cache
-        n1, (_, later_at, _) = start(f.select(f.icmp("slt", following, total), following, unit))
-        later = f.gep(b, f.add(later_at, f.mul(n1, b_step)), element)
+        later = None
+        if b_class != "rows":  # the last unit looks ahead at itself: it is in the cache
+            following = f.unit_after()
+            n1, (_, later_at, _) = start(f.select(f.icmp("slt", following, total), following, unit))
+            later = f.gep(b, f.add(later_at, f.mul(n1, b_step)), element)
         with f.loop(0, f.max(k, 1), KC) as block:
             span = (block.i, f.min(f.add(block.i, KC), k))
             first = f.icmp("eq", block.i, 0)
-            if b_class == "rows":
+            if later is None:
                 _rows(f, tile, (a_row, a_step), (b_batch, b_step), span, (n0, width), sums)
             else:
                 _columns(f, tile, (a_row, a_step), (b_batch, b_step), span, n0, (later, k), sums)
@@ -205,10 +208,6 @@ def _emit_panels(f: Function, tile: Tile) -> None:
     f.ret()
 
 
-def _prefetch(f: Function, place: Value) -> None:
-    f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in ("0", "2", "1")))
-
-
 _Strided = tuple[Operand, Operand]
 
 
@@ -241,7 +240,7 @@ def _rows(
                     for v in range(_STEP):
                         at = f.gep(row, f.add(column.i, v * lanes), element)
                         if together > 1:
-                            _prefetch(f, f.gep(at, ahead, element))
+                            touch(f, f.gep(at, ahead, element), level=2)
                         values[v] = multiply_add(f, tile, one, f.load(tile.type, at), values[v])
                 for value, place in zip(values, places, strict=True):
                     f.store(value, place)
@@ -268,12 +267,12 @@ def _columns(
         total: Operand = L.carry[0]
         at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
         for row in at:
-            _prefetch(f, f.gep(row, _NEAR * 64 // BYTES[element], element))
+            touch(f, f.gep(row, _NEAR * 64 // BYTES[element], element), level=2)
         ahead = f.add(f.mul(L.i, lanes), _FAR // BYTES[element])
         line = f.div(ahead, later[1])
         far = f.gep(later[0], f.add(ahead, f.mul(line, f.sub(b[1], later[1]))), element)
         for at_line in range(0, lanes * lanes * BYTES[element], 64):
-            _prefetch(f, f.gep(far, at_line))
+            touch(f, f.gep(far, at_line), level=2)
         turned = transpose(f, [f.load(tile.type, row) for row in at])
         for i, value in enumerate(turned):
             total = multiply_add(f, tile, scalar(f.add(L.i, i)), value, total)

@@ -487,30 +487,25 @@ class Function:
         read as a detail only after an error. So one stage of a launch may do this, one that reports
         no errors.
         """
-        with self.units_ahead(total, known=False) as (unit, _):
-            yield unit
-
-    @contextmanager
-    def units_ahead(self, total: Operand, *, known: bool = True) -> Iterator[tuple[Value, Value]]:
-        """As `units`, with the unit that this thread does next (`total` or more: none)."""
         counter = self.gep(self.arg("args"), 1, "i64")
         take, body, after = (self.label(h) for h in ("take", "unit", "done"))
-        slot = self.alloca("i64") if known else None
-        draw = f"atomicrmw add ptr {counter}, i64 1 monotonic"
-        if slot:
-            self.store(self.emit("i64", draw), slot)
         self.branch(take)
         self.at(take)
-        unit = self.load("i64", slot) if slot else self.emit("i64", draw)
+        unit = self.emit("i64", f"atomicrmw add ptr {counter}, i64 1 monotonic")
         self.branch_if(self.emit("i1", f"icmp slt i64 {unit}, {total}"), body, after)
         self.at(body)
-        following = unit
-        if slot:
-            following = self.emit("i64", draw)
-            self.store(following, slot)
-        yield unit, following
+        yield unit
         self.branch(take)
         self.at(after)
+
+    def unit_after(self) -> Value:
+        """Inside `units`: which one this thread probably gets next (perhaps none), if
+        the others take one each meanwhile.
+        """
+        counter = self.gep(self.arg("args"), 1, "i64")
+        drawn = self.emit("i64", f"load atomic i64, ptr {counter} monotonic, align 8")
+        others = self.sub(self.cast("sext", self.arg("nth"), "i64"), 1)
+        return self.typed(self.add(drawn, others), "i64")
 
     def text(self) -> str:
         """The function's definition."""
