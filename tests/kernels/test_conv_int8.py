@@ -15,6 +15,7 @@ from weft.kernels.schedule.conv_int8 import (
     pack_int8,
     plan_conv_int8,
 )
+from weft.kernels.schedule.depth_int8 import plan_depthwise_int8
 from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
 from weft.runtime import native, threads
 
@@ -187,12 +188,43 @@ def test_pools_of_bytes(rng, channels, kernel, stride, padding):
     np.testing.assert_array_equal(out, np.max(taps, 0))
 
 
+@pytest.mark.parametrize("to", ["float32", "uint8"])
+@pytest.mark.parametrize("with_other", [False, True])
+@pytest.mark.parametrize("shape,window", [
+    ((2, 7, 9, 24), ((3, 3), (1, 1), (1, 1), (1, 1))),
+    ((1, 8, 5, 3), ((3, 2), (2, 1), (1, 0), (1, 2))),
+    ((2, 6, 6, 100), ((5, 5), (2, 2), (2, 2), (1, 1))),
+    ((0, 4, 4, 4), ((3, 3), (1, 1), (1, 1), (1, 1))),
+])  # fmt: skip
+def test_depthwise(rng, shape, window, with_other, to):
+    kernel, stride, padding, dilation = window
+    area, channels = kernel[0] * kernel[1], shape[3]
+    x = rng.integers(0, 256, shape).astype(np.uint8)
+    w = rng.integers(-127, 128, (channels, *kernel, 1))
+    want = sums(x, w, stride, padding, dilation, channels, 90) - 90 * w.sum((1, 2, 3))
+    scale = rng.uniform(1e-3, 2e-3, channels).astype(np.float32)
+    shift = rng.normal(100, 30, channels).astype(np.float32)
+    rows = np.ascontiguousarray(w.reshape(channels, area).T.astype(np.float32))
+    ins, z = [x, rows, scale, shift], want.astype(np.float32) * scale + shift
+    if with_other:
+        ins.append(rng.integers(0, 256, want.shape).astype(np.uint8))
+        z = z + ins[4].astype(np.float32) * np.float32(0.3)
+    z = np.clip(z, np.float32(5), np.float32(240))
+    out = np.full(want.shape, 77, to)
+    ending = Ending(90, 5.0, 240.0, float(np.float32(0.3)))
+    launch = plan_depthwise_int8([Layout.of(a) for a in ins], Layout.of(out), *window, ending)
+    assert native.launch(launch, out, ins) == 0
+    np.testing.assert_array_equal(out, np.rint(z).astype(np.uint8) if to == "uint8" else z)
+    with pytest.raises(ValueError, match="depthwise_int8"):
+        plan_depthwise_int8([Layout.of(a) for a in ins[:3]], Layout.of(out), *window, ending)
+
+
 @pytest.mark.parametrize("target", ["avx2", "sse"])
 def test_hosts_without_the_instruction(target):
     here = [
         f"tests/kernels/test_conv_int8.py::test_{name}"
         for name in ("sums_are_exact", "endings_round_each_operation", "products_are_exact",
-                     "floats_to_bytes", "pools_of_bytes")
+                     "floats_to_bytes", "pools_of_bytes", "depthwise")
     ]  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *here],

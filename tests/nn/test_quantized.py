@@ -172,12 +172,7 @@ def resnet(how="modules"):
     return m.eval()
 
 
-@pytest.mark.parametrize("how", ["modules", "functions", "in place"])
-def test_a_residual_network_stays_in_bytes(how, monkeypatch):
-    m, batches = resnet(how), [weft.randn(8, 3, 40, 36) for _ in range(3)]
-    q = weft.quantize(m, batches)
-    assert q.quantization.relative < 0.06 and q.quantization.agreement > 0.85
-    x = batches[0]
+def count_conversions(monkeypatch):
     counts = Counter()
 
     def count(room, name):
@@ -192,6 +187,16 @@ def test_a_residual_network_stays_in_bytes(how, monkeypatch):
     count(quantized, "image_to_bytes")
     count(byte_image, "become_floats")
     count(byte_image, "bytes_max_pool")
+    return counts
+
+
+@pytest.mark.parametrize("how", ["modules", "functions", "in place"])
+def test_a_residual_network_stays_in_bytes(how, monkeypatch):
+    m, batches = resnet(how), [weft.randn(8, 3, 40, 36) for _ in range(3)]
+    q = weft.quantize(m, batches)
+    assert q.quantization.relative < 0.06 and q.quantization.agreement > 0.85
+    x = batches[0]
+    counts = count_conversions(monkeypatch)
     q(x)  # floats at both ends only: the image, and what the last pool takes the mean of
     assert counts == {"image_to_bytes": 1, "bytes_max_pool": 1, "become_floats": 1}
     want = q(x).numpy().tobytes()
@@ -360,3 +365,45 @@ def test_dilation_groups_and_odd_channels():
     assert q.quantization.relative < 0.03
     empty = q(x[:0])
     assert empty.shape == (0, 7, 3, 7)
+
+
+class Inverted(nn.Module):
+    """MobileNetV2's block: expand, depthwise, project, and a sum without a clamp behind."""
+
+    def __init__(self, cin, cout, stride):
+        super().__init__()
+        wide = 3 * cin
+        self.layers = nn.Sequential(
+            nn.Conv2d(cin, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide),
+            nn.ReLU6(), nn.Conv2d(wide, cout, 1, bias=False), nn.BatchNorm2d(cout),
+        )  # fmt: skip
+        self.sums = stride == 1 and cin == cout
+
+    def forward(self, x):
+        return x + self.layers(x) if self.sums else self.layers(x)
+
+
+def test_a_mobile_network_stays_in_bytes(monkeypatch):
+    weft.manual_seed(5)
+    m = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU6(), Inverted(8, 12, 1), Inverted(12, 12, 1),
+        Inverted(12, 20, 2), Inverted(20, 20, 1), nn.Conv2d(20, 64, 1), nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5),
+    )  # fmt: skip
+    with weft.no_grad():
+        for _ in range(8):
+            m(weft.randn(8, 3, 24, 20))
+    m.eval()
+    x = weft.randn(8, 3, 24, 20)
+    q = weft.quantize(m, [x])
+    assert not [r for r in q.quantization.layers if r.note]
+    assert q.quantization.relative < 0.06
+    want, counts = q(x).numpy().tobytes(), count_conversions(monkeypatch)
+    q(x)
+    assert counts == {"image_to_bytes": 1, "become_floats": 1}
+    compiled = weft.compile(q)
+    with weft.no_grad():
+        assert all(compiled(x).numpy().tobytes() == want for _ in range(3))
+    dynamic = weft.quantize(m, [x], activations="dynamic").quantization
+    assert [r.note for r in dynamic.layers].count("groups of 1 channels to 1") == 4

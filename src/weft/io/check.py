@@ -333,7 +333,7 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _same(ts)
 
 
-@_rule("QuantizedConv", "ImageToBytes", "BytesMaxPool")
+@_rule("QuantizedConv", "QuantizedDepthwise", "ImageToBytes", "BytesMaxPool")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     return op.type(*ts) == out  # which looks at every number
 

@@ -33,6 +33,7 @@ from weft.ops.quantized import (
     pack_weight,
     quantize_rows,
     quantized_conv,
+    quantized_depthwise,
     range_to_scale,
     to_bytes,
     version_of,
@@ -55,13 +56,18 @@ class _Quantized(Module):
         self, weight: Tensor, bias: Tensor | None, seen: tuple[Tensor, Tensor] | None, groups: int
     ) -> None:
         super().__init__()
+        self.depthwise = groups > 1 and groups == weight.shape[0] and weight.shape[-1] == 1
         rows = weight.reshape(weight.shape[0], -1)
         q, scale = quantize_rows(rows)
         self.groups = groups
         self.out_features, self.in_features = rows.shape
-        self.register_buffer("panels", pack_weight(q.reshape(weight.shape), groups))
+        if self.depthwise:  # (taps, C), and `zero` is taken from the bytes
+            self.register_buffer("panels", q.float().t().contiguous())
+        else:
+            self.register_buffer("panels", pack_weight(q.reshape(weight.shape), groups))
         self.register_buffer("scale", scale)
-        self.register_buffer("sums", q.float().sum(1))  # what `zero` adds to each column
+        sums = q.float().sum(1)  # what `zero` adds to each column
+        self.register_buffer("sums", sums * 0 if self.depthwise else sums)
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
         found = (None, None) if seen is None else range_to_scale(*seen)
         self.register_buffer("input_scale", found[0])
@@ -114,10 +120,9 @@ class _Quantized(Module):
     def _in_panels(self, x: Any) -> Tensor:
         """One number a column, as the panels lie."""
         each = self.out_features // self.groups
+        more = 0 if self.depthwise else -each % COLUMNS
         rows = np.broadcast_to(x, self.out_features).reshape(self.groups, each)
-        return weft.from_numpy(
-            np.pad(rows, ((0, 0), (0, -each % COLUMNS))).astype(np.float32).ravel()
-        )
+        return weft.from_numpy(np.pad(rows, ((0, 0), (0, more))).astype(np.float32).ravel())
 
     def extra_repr(self) -> str:
         how = "static" if self.input_scale is not None else "dynamic"
@@ -207,9 +212,12 @@ class QuantizedConv2d(_Quantized):
         return (shape[0], self.out_features, *size)
 
     def _conv(self, q: Tensor, *more: Tensor, **settings: Any) -> Tensor:
+        window = {"kernel": self.kernel_size, "stride": self.stride, "dilation": self.dilation}
+        if self.depthwise:
+            return quantized_depthwise(q, self.panels, *more, **window, **settings)
         return quantized_conv(
-            q, self.panels, *more, columns=self.out_features, kernel=self.kernel_size,
-            stride=self.stride, dilation=self.dilation, groups=self.groups, **settings,
+            q, self.panels, *more, columns=self.out_features, groups=self.groups, **window,
+            **settings,
         )  # fmt: skip
 
     def finish(self, chain: Chain, grid: Grid | None) -> Tensor:
@@ -300,8 +308,8 @@ def quantize(
     activations   "static" or "dynamic" (each row's own range); static if there is a calibration
     skip          names of layers (or of modules around them) that stay in float32
 
-    The report is the copy's attribute `quantization`.  Groups, dilation and padding modes other
-    than zeros stay in float32, as do layers that the calibration did not reach.
+    The report is the copy's attribute `quantization`.  Narrow groups (depthwise layers if dynamic)
+    and padding other than zeros stay in float32, as do layers that the calibration did not reach.
     ValueError: static activations without calibration, a name in `skip` that is not there.
     """
     batches = [b if isinstance(b, tuple) else (b,) for b in calibration or ()]
@@ -356,7 +364,8 @@ def _why_not(name: str, layer: Module, kept: set[str], seen: dict | None) -> str
         return f"its weight is {layer.weight.dtype}"
     if isinstance(layer, Conv2d):
         ins, outs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
-        if layer.groups != 1 and (ins % FOUR or outs < _FULL):
+        alone = ins == outs == 1 and not layer.in_channels % FOUR and seen is not None
+        if layer.groups != 1 and not alone and (ins % FOUR or outs < _FULL):
             return f"groups of {ins} channels to {outs}"
         left, right, top, bottom = layer._reversed_padding_repeated_twice
         if layer.padding_mode != "zeros" or left != right or top != bottom:

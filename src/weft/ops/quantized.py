@@ -17,6 +17,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_int8 import COLUMNS, FOUR, LONGEST
+from weft.kernels.schedule.depth_int8 import MOST_TAPS
 from weft.ops.dispatch import apply, shape_of, wrap
 from weft.ops.kinds import by_loop
 from weft.runtime.native import Launch
@@ -121,12 +122,8 @@ class QuantizedConv(Op):
         y = y.reshape(shape)
         if self.to == "int32":
             return y.astype(np.int32)
-        scale, shift = (m.reshape(g, -1)[:, :each].reshape(-1) for m in more[:2])
-        z = y.astype(np.float32) * scale + shift
-        for other in more[2:]:
-            z = z + other.astype(np.float32) * np.float32(self.other_scale)
-        z = np.minimum(np.maximum(z, np.float32(self.floor)), np.float32(self.ceiling))
-        return z if self.to == "float32" else np.rint(z).astype(np.uint8)
+        factors = [m.reshape(g, -1)[:, :each].reshape(-1) for m in more[:2]]
+        return _finished(self, y, *factors, *more[2:])
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         if len(out.shape) == 2:  # rows as pixels
@@ -246,11 +243,91 @@ def _windows(op: Any, sizes: tuple[int, ...]) -> list[int]:
     return size
 
 
+def _finished(op: Any, y: np.ndarray, scale: Any, shift: Any, *others: Any) -> np.ndarray:
+    """Sums as floats or bytes, each operation in float32."""
+    z = y.astype(np.float32) * scale + shift
+    for other in others:
+        z = z + other.astype(np.float32) * np.float32(op.other_scale)
+    z = np.minimum(np.maximum(z, np.float32(op.floor)), np.float32(op.ceiling))
+    return z if op.to == "float32" else np.rint(z).astype(np.uint8)
+
+
+class QuantizedDepthwise(Op):
+    """y[n, y, x, c] = sum over the taps in the image of (x[n, ..., c] - border) w[p, q, c]
+
+    x (N, H, W, C) uint8, w (taps, C) whole numbers in float32, scale and shift (C,); then as
+    `QuantizedConv`: to float32 or uint8.
+    """
+
+    kernel: tuple = (1, 1)
+    stride: tuple = (1, 1)
+    padding: tuple = (0, 0)
+    dilation: tuple = (1, 1)
+    border: int = 0
+    to: str = "uint8"
+    floor: float = 0.0
+    ceiling: float = 255.0
+    other_scale: float = 0.0
+    single = True
+    nondiff = "bytes have no gradient"
+
+    def type(self, x: Type, w: Type, *more: Type) -> Type:
+        given = [t.dtype for t in (x, w, *more)]
+        want = [dt.uint8, *[dt.float32] * 3, dt.uint8]
+        if given != want[: len(given)] or len(given) < 4 or self.to not in ("float32", "uint8"):
+            raise TypeError(
+                f"quantized depthwise: expected uint8, three of float32 (and uint8), got "
+                f"{[d.name for d in given]}, to {self.to}"
+            )
+        if x.ndim != 4 or not 0 <= self.border <= 255:
+            raise RuntimeError(f"{self}: expected images (N, H, W, C), got {list(x.shape)}")
+        if self.to == "uint8" and not 0 <= self.floor <= self.ceiling <= 255:
+            raise RuntimeError(f"{self}: bytes lie between 0 and 255")
+        c = x.shape[3]
+        shape = (x.shape[0], *_windows(self, x.shape[1:3]), c)
+        area = self.kernel[0] * self.kernel[1]
+        shapes = [t.shape for t in (w, *more)]
+        if shapes != [(area, c), (c,), (c,), shape][: len(shapes)] or area > MOST_TAPS:
+            raise RuntimeError(f"quantized depthwise: {area} taps, operands of shapes {shapes}")
+        return Type(shape, _TO[self.to])
+
+    def oracle(self, x: np.ndarray, w: np.ndarray, *more: np.ndarray) -> np.ndarray:
+        h, v = _windows(self, x.shape[1:3])
+        sides = [(0, 0), *((p, p) for p in self.padding), (0, 0)]
+        x = np.pad(x.astype(np.float64) - self.border, sides)
+        (kh, kw), (sh, sw), (dh, dw) = self.kernel, self.stride, self.dilation
+        y = np.zeros((x.shape[0], h, v, x.shape[3]))
+        for p in range(kh):
+            for q in range(kw):
+                y += x[:, p * dh :: sh, q * dw :: sw][:, :h, :v] * w[p * kw + q]
+        return _finished(self, y, *more)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        ending = kernels.Ending(self.border, self.floor, self.ceiling, self.other_scale)
+        window = (self.kernel, self.stride, self.padding, self.dilation)
+        return kernels.plan_depthwise_int8(ins, out, *window, ending)
+
+    vmap = by_loop
+    samples = (
+        sample((2, 5, 6, 20), (6, 20), (20,), (20,), of=("uint8", *["float32"] * 3), low=0, high=9,
+               kernel=(2, 3), stride=(2, 1), padding=(1, 1), border=7, to="float32"),
+        sample((1, 4, 3, 8), (9, 8), (8,), (8,), (1, 4, 3, 8), low=0, high=9,
+               of=("uint8", *["float32"] * 3, "uint8"), kernel=(3, 3), padding=(1, 1),
+               other_scale=0.5, ceiling=200.0),
+    )  # fmt: skip
+
+
 def _as_images(a: Layout) -> Layout:
     """A matrix's rows as the pixels of one image."""
     if not a.is_contiguous:
         raise ValueError("quantized conv: operands must be contiguous")
     return Layout.contiguous((1, a.shape[0], 1, a.shape[1]), a.dtype)
+
+
+def quantized_depthwise(x: Any, w: Any, *more: Any, **settings: Any) -> Any:
+    """`QuantizedDepthwise` of x, w (taps, C), scale, shift (and another image)."""
+    others = [m.contiguous() for m in more]
+    return apply(QuantizedDepthwise(**settings), x.contiguous(), w, *others)
 
 
 def version_of(t: Any) -> int:

@@ -25,7 +25,16 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.nest import QUICK_WORK
 from weft.kernels.schedule.tile import up
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
+from weft.kernels.target.llvm import (
+    Function,
+    Module,
+    Operand,
+    Value,
+    const,
+    vector,
+    with_element,
+    zero,
+)
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage, double_bits
 
@@ -311,41 +320,56 @@ def _emit_ending(
     stored = {"int32": words, "float32": floats, "uint8": bytes_of}[kind]
     out, total, left, other = (f.arg(n) for n in ("out", "total", "left", "other"))
     few = f.icmp("slt", left, vectors * lanes)
-    room, spare = f.alloca(bytes_of, vectors), f.alloca(stored, vectors)
+    room, spare = f.alloca(bytes_of, vectors), f.alloca(stored)
     scale, shift = (
         [f.load(floats, f.gep(f.arg(n), v * lanes, "float")) for v in range(vectors)]
         if kind != "int32" else [] for n in ("scale", "shift")
     )  # fmt: skip
     low, high, other_scale = (f.splat(f.arg(n), floats) for n in ("low", "high", "other_scale"))
     for r in range(height):
-        values = sums[r * vectors : (r + 1) * vectors]
+        values, more = sums[r * vectors : (r + 1) * vectors], []
+        if with_other:
+            there = f.gep(other, f.mul(total, r))
+            with f.if_else(few) as way:
+                _copy(f, there, room, left, 1)
+                way.otherwise()
+            there = way.merge("ptr", room, there)
+            more = [f.load(bytes_of, f.gep(there, v * lanes), 1) for v in range(vectors)]
         if kind != "int32":
             values = [f.cast("sitofp", v, floats) for v in values]
-            values = [f.op("fadd", f.op("fmul", v, s), t)
-                      for v, s, t in zip(values, scale, shift, strict=True)]  # fmt: skip
-            if with_other:
-                there = f.gep(other, f.mul(total, r))
-                with f.if_else(few) as way:
-                    _copy(f, there, room, left, 1)
-                    way.otherwise()
-                there = way.merge("ptr", room, there)
-                more = [f.load(bytes_of, f.gep(there, v * lanes), 1) for v in range(vectors)]
-                more = [f.cast("uitofp", f.cast("zext", m, words), floats) for m in more]
-                values = [f.op("fadd", v, f.op("fmul", m, other_scale))
-                          for v, m in zip(values, more, strict=True)]  # fmt: skip
-            values = [f.select(f.fcmp("ogt", low, v), low, v) for v in values]  # keeps NaN
-            values = [f.select(f.fcmp("olt", high, v), high, v) for v in values]
-        if kind == "uint8":
-            values = [f.op("fadd", v, const(floats, _MAGIC)) for v in values]
-            values = [f.cast("trunc", f.cast("bitcast", v, words), bytes_of) for v in values]
+            values = finished(f, values, (scale, shift, more), (low, high, other_scale), kind)
         to = f.gep(out, f.mul(f.mul(total, r), size))
         with f.if_else(few) as way:
             for v, value in enumerate(values):
-                f.store(value, f.gep(spare, v, stored), 1)
-            _copy(f, spare, to, left, size)
+                rest, start = f.sub(left, v * lanes), f.gep(to, v * lanes * size)
+                with f.if_else(f.icmp("sge", rest, lanes)) as whole:
+                    f.store(value, start, 1)
+                    whole.otherwise()
+                    f.store(value, spare)
+                    _copy(f, spare, start, rest, size)
             way.otherwise()
             for v, value in enumerate(values):
                 f.store(value, f.gep(to, v * lanes * size), 1)
+
+
+def finished(
+    f: Function, sums: list[Value], factors: tuple[list, list, list], limits: tuple, kind: str
+) -> list[Value]:
+    """Vectors of sums as floats or bytes; factors are (scale, shift, bytes of another image)."""
+    (scale, shift, more), (low, high, other_scale), floats = factors, limits, sums[0].type
+    values = [f.op("fadd", f.op("fmul", v, s), t)
+              for v, s, t in zip(sums, scale, shift, strict=True)]  # fmt: skip
+    if more:
+        words = [f.cast("zext", m, with_element(floats, "i32")) for m in more]
+        values = [f.op("fadd", v, f.op("fmul", f.cast("uitofp", m, floats), other_scale))
+                  for v, m in zip(values, words, strict=True)]  # fmt: skip
+    values = [f.select(f.fcmp("ogt", low, v), low, v) for v in values]  # keeps NaN
+    values = [f.select(f.fcmp("olt", high, v), high, v) for v in values]
+    if kind == "float32":
+        return values
+    values = [f.op("fadd", v, const(floats, _MAGIC)) for v in values]
+    values = [f.cast("bitcast", v, with_element(floats, "i32")) for v in values]
+    return [f.cast("trunc", v, with_element(floats, "i8")) for v in values]
 
 
 def _copy(f: Function, source: Value, to: Value, count: Operand, size: int) -> None:
