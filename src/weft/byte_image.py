@@ -181,7 +181,8 @@ def _make_plain(x: Any) -> None:
 def _clamped(x: ByteImage, low: float, high: float, *, inplace: bool) -> Any:
     chain, grid = x._chain, x._grid
     if chain is not None:
-        chain = replace(chain, low=max(chain.low, low), high=max(min(chain.high, high), low))
+        high = max(min(chain.high, high), low)
+        chain = replace(chain, low=min(max(chain.low, low), high), high=high)
     elif grid is None or low > -grid.zero * grid.scale or high < (255 - grid.zero) * grid.scale:
         return NotImplemented  # bytes that it would change
     if inplace:
@@ -202,6 +203,15 @@ def _hardtanh(
     input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Any:
     return _clamped(input, float(min_val), float(max_val), inplace=inplace)
+
+
+def _clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
+    bounds = (-UNBOUNDED if min is None else min, UNBOUNDED if max is None else max)
+    if out is not None or any(b.__class__ not in (int, float) for b in bounds):
+        return NotImplemented
+    if bounds[0] > bounds[1] or input.__class__ is not ByteImage:
+        return NotImplemented
+    return _clamped(input, float(bounds[0]), float(bounds[1]), inplace=False)
 
 
 def _batch_norm(
@@ -268,6 +278,7 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
 
 
 _RULES: dict[str, Callable] = {
+    "clamp": _clamp, "clip": _clamp,
     "relu": _relu, "relu_": lambda x: _relu(x, True), "relu6": _relu6, "hardtanh": _hardtanh,
     "batch_norm": _batch_norm, "add": _add, "__add__": _add, "__radd__": _add, "add_": _add_,
     "__iadd__": _add_, "max_pool2d": _max_pool2d, "adaptive_avg_pool2d": _mean_of_planes,

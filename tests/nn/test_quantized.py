@@ -190,7 +190,7 @@ def count_conversions(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("how", ["modules", "functions", "in place"])
+@pytest.mark.parametrize("how", ["modules", "functions", "in place", "clamp"])
 def test_a_residual_network_stays_in_bytes(how, monkeypatch):
     m, batches = resnet(how), [weft.randn(8, 3, 40, 36) for _ in range(3)]
     q = weft.quantize(m, batches)
@@ -211,7 +211,7 @@ def test_the_ways_to_spell_a_block_give_the_same_bytes():
     x = weft.randn(2, 3, 40, 36)
     results = {
         how: weft.quantize(resnet(how), [x])(x).numpy().tobytes()
-        for how in ("modules", "functions", "in place")
+        for how in ("modules", "functions", "in place", "clamp")
     }
     assert len(set(results.values())) == 1
 
@@ -295,6 +295,9 @@ ODD = {
     "both ways": lambda m, y: m.b(y.relu()) + m.b(y) * y.shape[1],
     "pool with a rest": lambda m, y: m.b(nn.functional.max_pool2d(y, 2, ceil_mode=True)),
     "relu6 and hardtanh": lambda m, y: nn.functional.hardtanh(m.b(nn.functional.relu6(y)), -1, 1),
+    "clamps that exclude one another": lambda m, y: (
+        m.b(y).clamp(min=3).clamp(-4, 1) + y.clamp(max=-1).relu()
+    ),
     "dropout": lambda m, y: nn.functional.dropout(m.b(y), 0.5, training=False),
     "list": lambda m, y: [y, {"b": m.b(y)}],
     "print": lambda m, y: m.b(y) if "tensor" in repr(y) else None,
