@@ -87,15 +87,16 @@ def _kernel(kind: str, inputs: int) -> int:
                     v = f.load(bytes_of, f.gep(source, f.add(f.add(there, pixel), at)), 1)
                     v = f.cast("sitofp", f.cast("zext", v, words), floats)
                     tap = f.add(f.mul(f.add(number, Q.i), h["channels"]), at)
-                    factor = f.load(floats, f.gep(w, tap, "float"))
-                    product = f.op("fmul", f.op("fsub", v, less), factor)
+                    product = f.op(
+                        "fmul", f.op("fsub", v, less), f.load(floats, f.gep(w, tap, "float"))
+                    )
                     Q.next[0] = f.op("fadd", Q.carry[0], product)
                 P.next[0] = Q.carry[0]
             to = f.add(place, at)
-            factors = [[f.load(floats, f.gep(p, at, "float"))] for p in (scale, shift)]
+            factor, addend = ([f.load(floats, f.gep(p, at, "float"))] for p in (scale, shift))
             more = [f.load(bytes_of, f.gep(pointers[5], to), 1)] if inputs == 5 else []
             wide = tuple(f.splat(v, floats) for v in limits)
-            (done,) = finished(f, P.carry, (*factors, more), wide, kind)
+            (done,) = finished(f, P.carry, (factor, addend, more), wide, kind)
             f.store(done, f.gep(out, to, f"[{size} x i8]"), 1)
 
         with f.if_else(f.icmp("sge", h["channels"], lanes)) as way:
