@@ -176,7 +176,7 @@ def plan_reduction(
     amount = outputs * total * count * work((pre,))
     parallel = amount >= PARALLEL_WORK
     stages = tuple(Stage(address[n], parallel) for n in names)
-    scratch = outputs * total * chunks * 16 + 64 if chunked else 0
+    scratch = outputs * total * chunks * 16 + 128 if chunked else 0
     launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
@@ -348,17 +348,26 @@ class _Reduce:
     def _rows(self) -> None:
         f, s = self.f, self.s
         lo, hi = f.split(self._units())
-        with f.loop(lo, hi) as units:
+        # a unit's output, outer index and chunk: counted up, for a division takes as long as a row
+        state: list[tuple[str, Operand]] = []
+        if s.chunked:
+            per = f.mul(self.total, self.chunks)
+            part = f.rem(lo, per)
+            begin = f.div(lo, per), f.div(part, self.chunks), f.rem(part, self.chunks)
+            state = [("i64", v) for v in begin]
+        with f.loop(lo, hi, 1, state) as units:
             start, stop = 0, self.count
             index: Operand = units.i
             o: Operand = 0
             part: Operand = 0
             if s.chunked:
-                per = f.mul(self.total, self.chunks)
-                index, part = f.div(units.i, per), f.rem(units.i, per)
-                o, c = f.div(part, self.chunks), f.rem(part, self.chunks)
+                index, o, c = units.carry
+                part = f.add(f.mul(o, self.chunks), c)
                 start = f.mul(c, CHUNK)
                 stop = f.min(f.add(start, CHUNK), self.count)
+                above = self._counted(c, self.chunks)
+                further = self._counted(o, self.total, above[1])
+                units.next = [f.add(index, further[1]), further[0], above[0]]
             coords = f.coordinates(index, self.kept)
             rows = self.shifted(self.ins, coords, 0)
             first = self.op.start(LANES)
@@ -379,6 +388,15 @@ class _Reduce:
             else:
                 offset = self.dot(coords, self.out_strides)
                 self.write(acc, f.gep(self.out, offset, memory(s.out_dtype)), None, 1)
+
+    def _counted(
+        self, i: Operand, size: Operand, step: Operand = 1
+    ) -> tuple[Operand, Operand]:  # fmt: skip
+        """(i + step, or 0 where that is the size; 1 there and 0 elsewhere)"""
+        f = self.f
+        following = f.add(i, step)
+        over = f.icmp("eq", following, size)
+        return f.select(over, f.typed(0, "i64"), following), f.cast("zext", over, "i64")
 
     def _run(self, rows: list[Value], start: Operand, stop: Operand, acc: Acc) -> Acc:
         """All of one inner group (or chunk) into the 16 lanes."""
@@ -428,9 +446,9 @@ class _Reduce:
     def finish(self) -> None:
         """The second stage of a chunked reduction: each output's chunks in order."""
         f, s = self.f, self.s
-        lanes = s.lanes if s.vectors else 1
+        lanes = s.lanes
         types = self.op.types(lanes)
-        width = self.kept[-1] if s.vectors else 1
+        width = self.kept[-1] if s.ranks[0] else 1
         across = f.div(f.add(width, lanes - 1), lanes)
         lo, hi = f.split(f.mul(f.div(self.outputs, width), across))
         with f.loop(lo, hi) as units:
@@ -441,15 +459,14 @@ class _Reduce:
                 cells = self._kept(parts.i, index)
                 item = [f.load(t, p) for t, (_, p) in zip(types, cells, strict=True)]
                 parts.next = list(self.op.step(list(parts.carry), item, lanes))
-            if s.vectors:
-                coords = [*f.coordinates(line, self.kept[:-1]), first]
-            else:
-                coords = f.coordinates(units.i, self.kept)
+            coords = [*f.coordinates(line, self.kept[:-1]), first] if s.ranks[0] else []
             pointer = f.gep(self.out, self.dot(coords, self.out_strides), memory(s.out_dtype))
             few = f.min(f.sub(width, first), lanes)
-            mask = f.lane_mask(few, lanes) if s.vectors else None
-            stride = self.out_strides[-1] if s.vectors else 1
-            self.write(list(parts.carry), pointer, mask, few, stride)
+            stride = self.out_strides[-1] if s.ranks[0] else 1
+            if lanes == 1:
+                self.write(list(parts.carry), pointer, None, 1)
+            else:
+                self.write(list(parts.carry), pointer, f.lane_mask(few, lanes), few, stride)
         f.ret()
 
     def _columns(self) -> None:
