@@ -178,3 +178,28 @@ def test_joins_that_others_read_or_that_do_not_fit_are_made(monkeypatch, r):
 
     steps = _labels(monkeypatch, odd)
     assert "of pieces" in steps[-1], steps
+
+
+def test_parts_are_joined_in_the_order_in_which_they_are_read(monkeypatch, r):
+    """The gradient of one projection to queries, keys and values: no copy but of the parts."""
+    x, w = r(2, 5, 12), r(36, 12)
+
+    def fn():
+        q, k, v = F.linear(x, w).view(2, 5, 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        parts = weft.cat([a.unsqueeze(0) for a in (q * 2.0, k, v + 1.0)])
+        return parts.permute(1, 3, 0, 2, 4).reshape(10, 36) @ w
+
+    steps = _labels(monkeypatch, fn)
+    assert not any("Reshape" in s for s in steps), steps
+    assert sum(s.startswith("Concat") for s in steps) == 3, steps
+
+
+def test_a_slice_of_a_slices_gradient_is_the_gradient(monkeypatch, r):
+    q, k, v, g = r(1, 2, 6, 4).requires_grad_(), r(1, 2, 6, 4), r(1, 2, 6, 4), r(1, 2, 6, 4)
+
+    def fn():
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return weft.autograd.grad(y, q, g)[0]
+
+    steps = _labels(monkeypatch, fn)
+    assert not any("SliceBack" in s for s in steps), steps

@@ -234,7 +234,7 @@ def _absorb_joins(g: Graph, groups: list[Group], group_of: dict[int, int]) -> No
 def _absorb_into_products(
     g: Graph, groups: list[Group], group_of: dict[int, int], written: set[int]
 ) -> None:
-    users = _users(g)
+    users = readers_of(g)
     outputs = {id(n) for n in g.outputs.values()}
     for mine, loop in enumerate(groups):
         if not loop.nodes or not loop.is_loop or loop.reduce is not None:
@@ -296,7 +296,7 @@ def _merge(groups: list[Group], mine: int, source: int) -> None:
 def _merge_loops(g: Graph, groups: list[Group]) -> None:
     """A loop that reads another one takes it inside: what both read, and what one reads of the
     other, is then read once."""
-    users = _users(g)
+    users = readers_of(g)
     outputs = {id(n) for n in g.outputs.values()}
     for mine, loop in enumerate(groups):
         waiting = sorted(loop.before, reverse=True)
@@ -316,7 +316,7 @@ def _merge_loops(g: Graph, groups: list[Group]) -> None:
             ]  # fmt: skip
 
 
-def _users(g: Graph) -> dict[int, list[Node]]:
+def readers_of(g: Graph) -> dict[int, list[Node]]:
     """Who reads a node."""
     users: dict[int, list[Node]] = {}
     for n in g.nodes():

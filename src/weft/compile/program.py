@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from weft.compile.arena import ARENA, Memory, Slots
-from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, why_apart
+from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, readers_of, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.compile.weights import Weight, Weights
@@ -40,7 +40,7 @@ from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce, Summing
-from weft.ops.view import Reshape, Slice, SliceBack
+from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import memory, native
 
 
@@ -107,6 +107,7 @@ class Program:
         for n in self.graph.inputs:
             self.places[id(n)] = Place(("in", n.name), 0, self.layouts[n.name])
         self._name_outputs()
+        self._readers_of = readers_of(self.graph)
         slots = Slots()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
         last = self._last_uses(order)
@@ -246,9 +247,21 @@ class Program:
             layout = channels_last_layout(n.type)
         base = self._output_of.get(id(n))
         if base is None:
+            if isinstance(n.op, Concat):
+                layout = self._read_order(n, layout)
             base = ("arena", slots.take(layout.size * n.type.dtype.itemsize, last.get(id(n), i)))
         self.places[id(n)] = Place(base, 0, layout)
         self._pending.add(id(n))
+
+    def _read_order(self, n: Node, layout: Layout) -> Layout:
+        """The layout of a value whose only reader permutes it: the order in which that reads."""
+        readers = self._readers_of.get(id(n), [])
+        if len(readers) != 1 or not isinstance(readers[0].op, Permute):
+            return layout
+        dims, shape = readers[0].op.dims, readers[0].type.shape
+        steps = Layout.contiguous(shape, layout.dtype).strides
+        strides = dict(zip(dims, steps, strict=True))
+        return Layout(layout.shape, tuple(strides[d] for d in range(len(dims))), layout.dtype)
 
     def _emit(self, group: Group, i: int, slots: Slots) -> None:
         n = group.wanted[0]

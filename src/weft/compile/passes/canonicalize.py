@@ -2,6 +2,7 @@
 to where there is less of it.
 
 Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
+Slice(..)(SliceBack(..)(x)) -> x, where both are of the same elements
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, r), r) -> MaxPool2dInput(ReluBack(g, MaxPool2d(r)), r)
 """
@@ -14,7 +15,7 @@ from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
 from weft.ops.pool import MaxPool2d, MaxPool2dInput
 from weft.ops.unary import ReluBack
-from weft.ops.view import Expand, Permute, Reshape
+from weft.ops.view import Expand, Permute, Reshape, Slice, SliceBack
 
 
 def canonicalize(g: Graph) -> Graph:
@@ -40,6 +41,8 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return None
     if _changes_nothing(op, x):
         return x
+    if _takes_back(n, x):
+        return x.args[0]  # pyright: ignore[reportReturnType]
     if isinstance(op, Reshape) and isinstance(x.op, Reshape):
         return _or_inner(b, op, x.args[0])
     if isinstance(op, Permute) and isinstance(x.op, Permute):
@@ -72,6 +75,17 @@ def _changes_nothing(op: Any, x: Node) -> bool:
     return isinstance(op, Cast) and op.dtype is x.type.dtype
 
 
+def _takes_back(n: Node, x: Node) -> bool:
+    """Whether a slice takes what a gradient of a slice has put among zeros."""
+    op, back = n.op, x.op
+    return (
+        isinstance(op, Slice)
+        and isinstance(back, SliceBack)
+        and (op.dim, op.start, op.step) == (back.dim, back.start, back.step)
+        and n.type.shape == x.args[0].type.shape  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
 def is_canonical(g: Graph) -> bool:
     """Whether no rule of this pass applies (outputs that are bare inputs aside)."""
     kept = {id(n) for n in g.outputs.values()}
@@ -80,6 +94,8 @@ def is_canonical(g: Graph) -> bool:
         if not isinstance(x, Node):
             continue
         if _changes_nothing(n.op, x) and not (id(n) in kept and x.op is None):
+            return False
+        if _takes_back(n, x):
             return False
         if isinstance(n.op, (Reshape, Permute)) and type(n.op) is type(x.op):
             return False
