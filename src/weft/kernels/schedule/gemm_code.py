@@ -533,7 +533,10 @@ def _soon(
     if b_rows:  # KC rows of so many lines
         lines = -(-tile.columns // line)
         high = f.mul(f.div(number, lines), f.mul(h["b_rs"], KC // _UNROLL))
-        at, step = f.add(high, f.mul(f.rem(number, lines), line)), h["b_rs"]
+        packed = f.icmp("sgt", h["direct"], 1)
+        below = f.add(high, f.mul(f.rem(number, lines), line))
+        at = f.select(packed, f.mul(number, KC // _UNROLL * line), below)
+        step = f.select(packed, line, h["b_rs"])
         tiles = lines * _UNROLL
     else:  # a line of every column
         at, step, tiles = f.mul(number, line), h["b_cs"], KC // line
