@@ -103,6 +103,7 @@ _TARGET = [
     ("i64", "first"),
     ("ptr", "soon"),
     ("i64", "soon_step"),
+    ("i64", "soon_far"),
 ]
 
 
@@ -111,7 +112,8 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     name.
 
     `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
-    Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache.
+    Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
+    those `soon_far` elements behind each.
     """
     name = f"tile_{rows}x{vectors}"
     pointer = "ptr noalias readonly"
@@ -153,6 +155,7 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
             a, b, soon, *sums = L.carry
             if count > 1:
                 touch(f, soon, level=2)
+                touch(f, f.gep(soon, f.arg("soon_far"), element), level=2)
             for u in range(count):
                 a_at = f.gep(a, f.mul(a_step, u), element)
                 if not a_unit and count > 1:
@@ -524,7 +527,7 @@ def _row_chunks(
 
 def _soon(
     f: Function, tile: Tile, h: dict[str, Value], panel: Value, number: Operand, *, b_rows: bool
-) -> tuple[Value, Operand]:
+) -> tuple[Value, Operand, Operand]:
     """Where the micro-kernel of the panel's tile `number` prefetches what will be packed next, and
     its step. A micro-kernel asks for KC / _UNROLL cache lines, one under the other, so the first
     tiles cover a panel; later ones ask for one line again and again.
@@ -535,13 +538,16 @@ def _soon(
         high = f.mul(f.div(number, lines), f.mul(h["b_rs"], KC // _UNROLL))
         packed = f.icmp("sgt", h["direct"], 1)
         below = f.add(high, f.mul(f.rem(number, lines), line))
-        at = f.select(packed, f.mul(number, KC // _UNROLL * line), below)
+        run = KC // _UNROLL * line
+        at = f.select(packed, f.mul(number, 2 * run), below)  # two runs a tile: few rows, few tiles
         step = f.select(packed, line, h["b_rs"])
-        tiles = lines * _UNROLL
+        tiles = f.select(packed, -(-lines * _UNROLL // 2), lines * _UNROLL)
+        far = f.select(packed, run, 0)
     else:  # a line of every column
-        at, step, tiles = f.mul(number, line), h["b_cs"], KC // line
+        at, step, tiles, far = f.mul(number, line), h["b_cs"], KC // line, 0
     here = f.icmp("slt", number, tiles)
-    return f.gep(panel, f.select(here, at, 0), tile.element), f.select(here, step, 0)
+    start = f.gep(panel, f.select(here, at, 0), tile.element)
+    return start, f.select(here, step, 0), f.select(here, far, 0)
 
 
 def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
