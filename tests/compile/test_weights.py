@@ -432,7 +432,7 @@ def test_memory_counts_the_copies():
     with weft.no_grad():
         f()
         planned = f.memory()
-        assert planned.packed == memory.block_size(448 * 300 * 4) + memory.block_size(320 * 400 * 4)
+        assert planned.packed == memory.block_size((448 * 300 + 320 * 400) * 4)
         f()
         gc.collect()
         before = memory.memory_stats()["used_bytes"] - planned.arena

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from weft.kernels import Packed
+from weft.kernels.schedule.tile import up
 from weft.runtime import memory, native
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ _BYTE = np.dtype(np.uint8)
 class Copy:
     """A packed operand; programs that read the same one share it."""
 
-    def __init__(self, size: int) -> None:
-        self.memory = memory.empty((max(size, memory.SMALL),), _BYTE)
-        self.address = native.address(self.memory)
+    def __init__(self, part: np.ndarray) -> None:
+        self.memory = part
+        self.address = native.address(part)
 
 
 # by mark and address of the input, where the operand lies in it, and the form it is packed to
@@ -55,6 +56,7 @@ class Weight:
         self.ask = ask
         self.packed: Packed | None = None  # once asked
         self.copy: Copy | None = None  # while the entry reads it
+        self.key: tuple = ()  # of the copy
         self.seen: tuple[int, int] | None = None  # mark and address at the last look
         self.patience = self.left = 1  # looks at the same mark before it is packed
         self.slot = (entry, 2, place.offset * place.layout.dtype.itemsize)
@@ -87,7 +89,7 @@ class Weights:
         if self.wait:
             self.wait -= 1
             return
-        same = False
+        same, ready = False, []
         for w in self.all:
             mark = memory.mark(inputs[w.name])
             now = (mark, address(w.name))
@@ -96,7 +98,7 @@ class Weights:
                 if w.copy is None:
                     w.left -= 1
                     if not w.left:
-                        self._pack(w, view)
+                        ready.append(w)
                 continue
             if w.copy is not None:
                 w.copy = None
@@ -105,6 +107,8 @@ class Weights:
                 self.table.exchange(w.entry, w.plain)
                 self.table.set_pointer(w.entry, 2, now[1] + w.slot[2])
             w.seen, w.left = now, w.patience  # type: ignore[assignment]
+        if ready:
+            self._pack(ready, view)
         if same:
             self.pause = 0
         elif self.again:  # two runs beside each other, and everything has changed between them
@@ -124,24 +128,39 @@ class Weights:
             found.append(now)
         return found
 
-    def _pack(self, w: Weight, view: Callable[[Place], np.ndarray]) -> None:
-        p = self.packed(w)
-        if p is None:
-            self.all = [other for other in self.all if other is not w]
-            return
-        key = (*w.seen, w.place.offset, w.place.layout, p.form)  # type: ignore[misc]
-        copy = _copies.get(key)
-        if copy is None:
+    def _pack(self, ready: list[Weight], view: Callable[[Place], np.ndarray]) -> None:
+        """In one block for all, of huge pages where it is large: weights come from memory on each
+        run, and the small pages of many blocks cost 5 % of a product's time.
+        """
+        found: dict[tuple, Copy] = {}
+        wanted: dict[tuple, tuple[Weight, Packed]] = {}
+        for w in ready:
+            p = self.packed(w)
+            if p is None:
+                self.all = [other for other in self.all if other is not w]
+                continue
+            w.key = (*w.seen, w.place.offset, w.place.layout, p.form)  # type: ignore[misc]
+            known = _copies.get(w.key)
+            if known is None:
+                wanted[w.key] = w, p
+            else:
+                found[w.key] = known
+        if wanted:
             try:
-                copy = Copy(p.size)
+                block = memory.empty((_room(p for _, p in wanted.values()),), _BYTE)
             except MemoryError:  # it goes on without
                 return
-            native.launch(p.pack, copy.memory, [view(w.place)])
-            _copies[key] = copy
-        w.copy = copy
-        self.slots["in", w.name].remove(w.slot)
-        self.table.exchange(w.entry, p.launch)
-        self.table.set_pointer(w.entry, 2, copy.address)
+            at = 0
+            for key, (w, p) in wanted.items():
+                found[key] = _copies[key] = Copy(block[at : at + p.size])
+                native.launch(p.pack, found[key].memory, [view(w.place)])
+                at += up(p.size)
+        for w in ready:
+            w.copy = found.get(w.key)
+            if w.copy is not None:
+                self.slots["in", w.name].remove(w.slot)
+                self.table.exchange(w.entry, w.packed.launch)  # type: ignore[union-attr]
+                self.table.set_pointer(w.entry, 2, w.copy.address)
 
     def packed(self, w: Weight) -> Packed | None:
         """How a weight is packed; None where it is not."""
@@ -151,7 +170,10 @@ class Weights:
 
     def planned_bytes(self) -> int:
         """What the copies take up, or will when they are made."""
-        sizes = {
-            (w.name, w.place.offset, p.form): p.size for w in self.all if (p := self.packed(w))
-        }
-        return sum(memory.block_size(max(n, memory.SMALL)) for n in sizes.values())
+        found = {(w.name, w.place, p.form): p for w in self.all if (p := self.packed(w))}
+        return memory.block_size(_room(found.values())) if found else 0
+
+
+def _room(packed: Iterable[Packed]) -> int:
+    """The bytes of a block for such copies."""
+    return max(sum(up(p.size) for p in packed), memory.SMALL)
