@@ -21,6 +21,8 @@ up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
 word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
 `epilogue`, called on each tile after its last block of k, while the tile is in the first cache.
+
+Long because the packers, the tile and the loops around them agree on one form of a panel.
 """
 
 from collections.abc import Callable, Sequence
