@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,25 +22,24 @@ def compile(
     options: dict | None = None,
     disable: bool = False,
     replay: bool = False,
+    autotune: bool = False,
 ) -> Any:
     """A function (or Module) whose ops run as native programs: same results, to the bit.
 
     The first call runs eagerly and records; later calls match the recording and run programs.
-    Branches, prints and other side effects happen on every call, as written.  The keywords after
-    `model` are torch's and accepted for its scripts; none is needed.
+    Branches, prints and other side effects happen on every call, as written.
+
+    `replay`: a call whose Python is known to do nothing new runs its program alone.  `autotune` (or
+    torch's mode="max-autotune"): when a program is planned, the sizes of pieces that products and
+    convolutions work on are timed, once a machine, and not taken from a model; results stay the
+    same to the bit.  The other keywords are torch's and accepted for its scripts.
     """
     from weft.compile import api  # the compiler is loaded with its first use
 
-    return api.compile(
-        model,
-        fullgraph=fullgraph,
-        dynamic=dynamic,
-        backend=backend,
-        mode=mode,
-        options=options,
-        disable=disable,
-        replay=replay,
-    )
+    tuned = autotune or (mode or "").startswith("max-autotune")
+    if model is None:
+        return partial(compile, disable=disable, replay=replay, autotune=tuned)
+    return model if disable else api.compiled(model, replay=replay, autotune=tuned)
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,7 @@ _LIVE_SETS = 3  # programs of one segment for different results held, before one
 class SegmentProgram:
     """A segment of a recorded path, compiled for one set of live results."""
 
-    def __init__(self, session: Session, live: tuple[int, ...]) -> None:
+    def __init__(self, session: Session, live: tuple[int, ...], *, autotune: bool = False) -> None:
         cursor = session.cursor
         path = cursor.path(session.start)
         before = cursor.path(0)[: session.start]
@@ -51,7 +51,7 @@ class SegmentProgram:
         into = {}
         for name, ref in s.written.items():
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
-        self.program = Program(s.graph, layouts, into)
+        self.program = Program(s.graph, layouts, into, autotune=autotune)
         named = {n.name: session.array(~j) for j, n in s.outside.items()}
         self.program.weights.keep(named)
         self.numbers = _number_arrays(s.numbers, self.program)
@@ -141,9 +141,10 @@ class OpByOp:
 class CompiledFunction:
     """What `weft.compile` returns: call it as the function it wraps."""
 
-    def __init__(self, fn: Callable, *, replay: bool = False) -> None:
+    def __init__(self, fn: Callable, *, replay: bool = False, autotune: bool = False) -> None:
         functools.update_wrapper(self, fn)
         self._fn = fn
+        self._autotune = autotune
         self._root = TrieNode(None, None, (), None)
         self._recorded = 0
         self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
@@ -275,7 +276,7 @@ class CompiledFunction:
         recorder, state.recorder = state.recorder, None
         start = time.perf_counter()
         try:
-            made: Any = SegmentProgram(session, live)
+            made: Any = SegmentProgram(session, live, autotune=self._autotune)
             self.stats["programs"] += 1
         except CannotFunctionalize as e:
             made = OpByOp(str(e))
@@ -304,28 +305,8 @@ def _report(fn: Callable, session: Session, made: Any, seconds: float) -> None:
     )
 
 
-def compile(
-    model: Callable | None = None,
-    *,
-    fullgraph: bool = False,
-    dynamic: bool | None = None,
-    backend: Any = "weft",
-    mode: str | None = None,
-    options: dict | None = None,
-    disable: bool = False,
-    replay: bool = False,
-) -> Any:
-    """A function (or Module) whose ops run as native programs: same results, to the bit.
-
-    The first call runs eagerly and records; later calls match the recording and run programs.
-    Branches, prints and other side effects happen on every call, as written.  The keywords after
-    `model` are torch's and accepted for its scripts; none is needed.
-    """
-    if model is None:
-        return functools.partial(compile, disable=disable, replay=replay)
-    if disable:
-        return model
+def compiled(model: Callable, **ways: bool) -> Any:
+    """The function compiled, or the Module whose call is; `ways` as of CompiledFunction."""
     if hasattr(model, "_compile_as_module"):
-        made = functools.partial(CompiledFunction, replay=replay)
-        return model._compile_as_module(made)  # type: ignore[union-attr]
-    return CompiledFunction(model, replay=replay)
+        return model._compile_as_module(functools.partial(CompiledFunction, **ways))  # type: ignore[union-attr]
+    return CompiledFunction(model, **ways)

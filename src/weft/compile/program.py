@@ -24,6 +24,7 @@ from weft.compile.arena import ARENA, Memory, Slots
 from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, readers_of, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
+from weft.compile.tune import shown, tuned
 from weft.compile.weights import Weight, Weights
 from weft.core import config, dtype
 from weft.core import scalar as S
@@ -82,9 +83,15 @@ class Program:
     """A graph made ready to run, any number of times, on inputs of one set of layouts."""
 
     def __init__(
-        self, graph: Graph, layouts: Mapping[str, Layout], into: Mapping[str, str] | None = None
+        self,
+        graph: Graph,
+        layouts: Mapping[str, Layout],
+        into: Mapping[str, str] | None = None,
+        *,
+        autotune: bool = False,
     ) -> None:
         """`into`: outputs that are written to an input's memory (output name -> input name)."""
+        self._autotune = autotune
         self.graph = graph = run_passes(graph)
         self.into = dict(into or {})
         self.layouts = dict(layouts)
@@ -111,7 +118,8 @@ class Program:
         slots = Slots()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
         last = self._last_uses(order)
-        for i, group in enumerate(self.groups):
+        groups = shown(self.groups) if self._autotune else self.groups
+        for i, group in enumerate(groups):
             for n in group.wanted:
                 if n.op.is_view and self._as_view(n):  # type: ignore[union-attr]
                     continue
@@ -314,10 +322,10 @@ class Program:
             self.steps.append(HostCall(op, ins, out, dispatch.complex_host(op)))
         else:
             try:
-                launch = op.plan([p.layout for p in ins], out.layout)
+                launch = self._best(op, op.plan, [p.layout for p in ins], out.layout)
             except ValueError:  # a layout that the kernel does not read
                 ins = [self._dense(p, op, i, slots) for p in ins]
-                launch = op.plan([p.layout for p in ins], out.layout)
+                launch = self._best(op, op.plan, [p.layout for p in ins], out.layout)
             made = Entry(launch, out, ins, op, str(op))
             if isinstance(op, Summing):
                 made.packed = partial(op.packed, [p.layout for p in ins], out.layout)
@@ -339,9 +347,9 @@ class Program:
         factors = [p.layout for p in ab]
         end = Epilogue(tuple(exprs), ins, tuple(over))
         try:
-            launch = op.plan_sums(factors, sums, end)
+            launch = self._best(op, op.plan_sums, factors, sums, end)
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
-            launch = op.plan_sums(factors, sums)
+            launch = self._best(op, op.plan_sums, factors, sums)
             packed = partial(op.packed, factors, sums)
             self.steps.append(Entry(launch, outs[0], ab, op, str(op), packed=packed))
             launch = plan_fused(exprs, [over[0], *ins], over).launch
@@ -363,6 +371,21 @@ class Program:
             ins = [self._dense(p, op, i, slots) for p in ins]
             launch = op.plan_pieces([p.layout for p in ins], out.layout)
         self.steps.append(Entry(launch, out, ins, op, f"{op} of pieces"))
+
+    def _best(
+        self,
+        op: Op,
+        plan: Callable[..., native.Launch],
+        ins: list[Layout],
+        out: Layout,
+        end: Epilogue | None = None,
+    ) -> native.Launch:
+        """The launch of a kernel by its plan; with autotune the fastest of several."""
+        more = () if end is None else (end,)
+        if not self._autotune:
+            return plan(ins, out, *more)
+        operands = [out, *ins] if end is None else [end.outs[0], *ins, *end.outs[1:], *end.ins]
+        return tuned(f"{op} {more}", lambda: plan(ins, out, *more), operands)
 
     def _dense(self, p: Place, op: Op, i: int, slots: Slots) -> Place:
         """The operand, copied where it is not contiguous."""

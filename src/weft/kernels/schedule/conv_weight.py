@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from weft.core import dtype as D
+from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_code import open_block
@@ -82,7 +83,11 @@ def plan_conv2d_dw(
     panels = -(-columns // nr)
     chunk, item_panels = _share(
         channels, panels, groups, workers,
-        (_SLAB // (slab_pixels * size), _SUMS // (taps * nr * size)), tile.lanes,
+        (
+            choose("slab", _SLAB, _SLAB // 2, _SLAB * 2) // (slab_pixels * size),
+            choose("sums", _SUMS, _SUMS // 2, _SUMS * 2) // (taps * nr * size),
+        ),
+        tile.lanes,
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
     pitch = pixel_pitch(chunk, tile)

@@ -9,6 +9,7 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.core import scalar as S
+from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_micro import pixel_tile
@@ -130,12 +131,13 @@ def plan_wide(
     work = 2 * out.size * channels * len(taps) // len(parts) + source.size + out.size
     parallel = work >= PARALLEL_WORK
     row_bytes = row_pitch * size
-    rows_fit = max((_SLAB // row_bytes - halo) // grid_step + 1, 1)
+    slab_bytes = choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
+    rows_fit = max((slab_bytes // row_bytes - halo) // grid_step + 1, 1)
     band = max(min(rows_fit, _PIXELS // max(grid_w, 1), grid_h), 1)
     wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
     per_image = -(-wanted // (groups * images * panels))
     band = min(band, max(-(-grid_h // per_image), -(-tile.rows // max(grid_w, 1))))
-    room = _SLAB
+    room = slab_bytes
     if len(shares) > len(parts):  # which zeros are left out must depend on the geometry alone
         band, room = grid_h, _TOGETHER
     bands = -(-grid_h // band)
@@ -151,7 +153,8 @@ def plan_wide(
     seen = sum(len(p.taps) for _, p, _ in shares)
     units = groups * -(-images // unit_images) * bands
     # a slab serves as many panels as leave every thread its share
-    pieces = max(min(-(-4 * wanted // units), unit_items), 1) if parallel else 1
+    shared = choose("pieces", 4, 2, 8) * wanted
+    pieces = max(min(-(-shared // units), unit_items), 1) if parallel else 1
     deepest = max(channels * len(p.taps) for p in parts)
     pixels = unit_images * band * grid_w
     c_at = up(unit_images * image_pitch * size)

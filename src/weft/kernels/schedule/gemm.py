@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
@@ -45,7 +46,7 @@ def plan_matmul(
     if out.size == 0:
         return Launch(())
     work = out.size * max(a.shape[-1], 1)
-    parallel = work >= PARALLEL_FROM
+    parallel = _shared(work, PARALLEL_FROM)
     name = a.dtype.name
     if epilogue is not None and name not in ("float32", "float64"):
         raise ValueError(f"matmul: no epilogue on products of {name}")
@@ -61,7 +62,7 @@ def plan_matmul(
         b_step = problem.b_strides[0 if problem.b_class == "rows" else 1]
         return gemv.plan_gemv(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
-            parallel=work >= _ROW_PARALLEL_FROM, quick=quick, epilogue=own, more=more,
+            parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
     return Launch(
@@ -102,6 +103,12 @@ def plan_matmul_packed(
         )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", element))
+
+
+def _shared(work: int, least: int) -> bool:
+    """Whether threads share a product of so many multiplications."""
+    model = int(work >= least)
+    return bool(choose("share", model, 1 - model) if least // 8 <= work < 8 * least else model)
 
 
 def _ending(
@@ -147,8 +154,10 @@ class _Problem:
         swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
         """Few rows read B in place: packing it would cost more than it saves."""
-        few = self.b_class == "rows" and self.sizes[0] <= 2 * tile.rows
-        direct = self.direct or int(few)
+        direct = self.direct
+        if self.b_class == "rows" and not direct:
+            few = int(self.sizes[0] <= 2 * tile.rows)
+            direct = choose("in place", few, 1 - few) if self.sizes[0] <= 16 * tile.rows else few
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
             epilogue=epilogue, swapped=swapped,

@@ -1,0 +1,139 @@
+"""autotune=True: what plans choose by a model of the machine is timed, and the fastest kept.
+
+Each launch of a program is planned with the numbers that its plan asks for (kernels/choices.py) one
+after another changed, and run with cold caches; a number that makes it 3 % faster stays.  Choices
+are kept on disk, by the op and the layouts, for this machine and number of threads: what was timed
+once is not timed again.  No choice changes a bit of a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from weft.kernels.choices import picking
+from weft.kernels.layout import Layout
+from weft.runtime import machine, memory, native, threads
+
+T = TypeVar("T")
+RUNS = 5
+GAIN = 0.97  # of the time before, at most, for another number to stay
+_FLUSH_BYTES = 64 << 20
+
+
+def shown(groups: Sequence[T]) -> Iterable[T]:
+    """The groups of a program, with a bar on a terminal: timing takes a while."""
+    from tqdm import tqdm  # not for `import weft`
+
+    return tqdm(groups, desc="autotune", unit="kernel", leave=False, disable=None)
+
+
+def tuned(key: str, plan: Callable[[], native.Launch], operands: Sequence[Layout]) -> native.Launch:
+    """The fastest launch that `plan` makes; operands: its result's layout, then its inputs'."""
+    full = f"{key} {operands} {threads.get_num_threads()}"
+    name = hashlib.sha256(full.encode()).hexdigest()[:32]
+    known = _table().get(name)
+    if known is not None:
+        with picking(known):
+            return plan()
+    with picking({}) as asked:
+        launch = plan()
+    if not any(len(options) > 1 for options in asked.values()):
+        return launch
+    best: dict[str, int] = {}
+    arrays = [_stand_in(x) for x in operands]
+    fastest = _seconds(launch, arrays)
+    for what, (_, *others) in asked.items():
+        for other in others:
+            with picking(best | {what: other}):
+                made = plan()
+            if (made.ints, made.stages) == (launch.ints, launch.stages):
+                continue
+            spent = _seconds(made, arrays)
+            if spent < GAIN * fastest:
+                launch, fastest, best = made, spent, best | {what: other}
+    _keep(name, best)
+    return launch
+
+
+def _stand_in(x: Layout) -> np.ndarray:
+    """Memory of such a layout, all zeros: an index of zero is in range."""
+    reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if n]
+    before = -sum(r for r in reach if r < 0)
+    whole = memory.empty((before + sum(r for r in reach if r > 0) + 1,), x.dtype)
+    whole.fill(0)
+    size = x.dtype.itemsize
+    strides = tuple(s * size for s in x.strides)
+    return np.lib.stride_tricks.as_strided(whole[before:], x.shape, strides)
+
+
+def _seconds(launch: native.Launch, arrays: list[np.ndarray]) -> float:
+    """The median of a few runs, each behind a sweep through more memory than the caches hold."""
+    spent = []
+    for _ in range(RUNS):
+        _flush()
+        start = time.perf_counter()
+        native.launch(launch, arrays[0], arrays[1:])
+        spent.append(time.perf_counter() - start)
+    return sorted(spent)[RUNS // 2]
+
+
+def _flush() -> None:
+    sweep = _sweep()
+    np.add(sweep, 1, out=sweep)
+
+
+@cache
+def _sweep() -> np.ndarray:
+    return np.zeros(_FLUSH_BYTES // 8)
+
+
+# ------------------------------------------------------------------------------ kept on disk
+
+
+def _file() -> Path | None:
+    place = machine.cache_dir()
+    if place is None:
+        return None
+    host = machine.host()
+    made_for = hashlib.sha256(f"{host.cpu} {host.features}".encode()).hexdigest()[:12]
+    return place.parent / f"tuned-{made_for}.json"
+
+
+@cache
+def _table() -> dict[str, dict[str, int]]:
+    """Choices by launch, as far as this process knows; a damaged file is as none."""
+    file = _file()
+    try:
+        found = json.loads(file.read_text()) if file is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in found.items() if _is_choices(v)} if isinstance(found, dict) else {}
+
+
+def _is_choices(x: object) -> bool:
+    return isinstance(x, dict) and all(type(v) is int for v in x.values())
+
+
+def _keep(name: str, choices: Mapping[str, int]) -> None:
+    """Add a launch's choices, in memory and beside what other processes have written."""
+    table, file = _table(), _file()
+    table[name] = dict(choices)
+    if file is None:
+        return
+    try:
+        handle, part = tempfile.mkstemp(dir=file.parent, suffix=".part")
+        with os.fdopen(handle, "w") as f:
+            json.dump(table, f)
+        os.replace(part, file)
+    except OSError:
+        return
