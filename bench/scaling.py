@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 import weft
 from weft.compile.arena import ARENA
-from weft.compile.program import Entry, Program
+from weft.compile.program import Program
+from weft.compile.steps import Entry
 
 REPEATS = 3
 _Stage = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)

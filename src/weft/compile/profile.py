@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from weft.compile.program import Entry, HostCall, Program
+from weft.compile.program import Program
 from weft.compile.record import user_line
+from weft.compile.steps import Entry, HostCall
 from weft.core import dtype as dt
 from weft.core.op import Op
 from weft.core.types import Type
@@ -79,6 +80,7 @@ class Collector:
             raise RuntimeError("profile: another profile is being taken")
         native._launcher()  # what it puts in place is what we exchange
         self._plain = native.launch, native.Table.run, dispatch.quietly
+        native.stand_aside(on=True)
         native.launch = self._launch
         native.Table.run = self._runner()
         dispatch.quietly = self._host
@@ -86,6 +88,7 @@ class Collector:
     def stop(self) -> None:
         """No more; the events' ops and costs are looked up now."""
         native.launch, native.Table.run, dispatch.quietly = self._plain
+        native.stand_aside(on=False)
         Collector._on.release()
         ops = {id(found[0]): key[0] for key, found in dispatch._launches.items()}
         for event, launch, out, ins in self._launched:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from weft.compile.arena import ARENA, Memory, Slots
 from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, readers_of, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
+from weft.compile.steps import Entry, HostCall, Place, describe, label_of, loops_of
 from weft.compile.tune import shown, tuned
 from weft.compile.weights import Weight, Weights
 from weft.core import config, dtype
@@ -31,11 +31,9 @@ from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
 from weft.core.types import numel
-from weft.kernels import Packed
 from weft.kernels.eager import plan_copy, plan_fused, plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.epilogue import Epilogue
-from weft.kernels.schedule.lower import lower_nest
 from weft.ops import dispatch
 from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
@@ -43,40 +41,6 @@ from weft.ops.join import Concat
 from weft.ops.kinds import Create, Reduce, Summing
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import memory, native
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value lies: a base (kind, index), an element offset in it, a layout."""
-
-    base: tuple[str, Any]  # ("in", name) ("out", name) ("arena", slot) ("const", i)
-    offset: int
-    layout: Layout
-
-
-@dataclass
-class HostCall:
-    """An op that NumPy computes."""
-
-    op: Op
-    ins: list[Place]
-    out: Place
-    compute: Callable[..., Any]
-    line: str | None = None  # the user's, as file.py:41
-
-
-@dataclass
-class Entry:
-    """A native launch: its operands' places (further outputs first)."""
-
-    launch: native.Launch
-    out: Place
-    ins: list[Place]
-    op: Op
-    label: str
-    loops: tuple[str, ...] = ()  # what the loop computes, for people
-    line: str | None = None  # the user's, as file.py:41
-    packed: Callable[[], Packed | None] | None = None  # how input 1 could come packed
 
 
 class Program:
@@ -291,7 +255,7 @@ class Program:
                 launch = plan_reduce(
                     r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout
                 )
-                self.steps.append(Entry(launch, out, ins, r, _label(group)))
+                self.steps.append(Entry(launch, out, ins, r, label_of(group)))
                 return
             outs = [self.places[id(w)] for w in group.wanted]
             planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
@@ -301,8 +265,8 @@ class Program:
                     out,
                     [*outs[1:], *ins],
                     op,
-                    _label(group),
-                    _loops(exprs, ins, outs),
+                    label_of(group),
+                    loops_of(exprs, ins, outs),
                 )
             )
             return
@@ -354,11 +318,11 @@ class Program:
             self.steps.append(Entry(launch, outs[0], ab, op, str(op), packed=packed))
             launch = plan_fused(exprs, [over[0], *ins], over).launch
             ins = [*outs[1:], outs[0], *more]
-            self.steps.append(Entry(launch, outs[0], ins, op, _label(group)))
+            self.steps.append(Entry(launch, outs[0], ins, op, label_of(group)))
             return
         ins = [*ab, *outs[1:], *more]
         packed = partial(op.packed, factors, sums, end)
-        self.steps.append(Entry(launch, outs[0], ins, op, _label(group), packed=packed))
+        self.steps.append(Entry(launch, outs[0], ins, op, label_of(group), packed=packed))
 
     def _emit_pieces(self, n: Node, out: Place, i: int, slots: Slots) -> None:
         """An attention whose keys and values lie in pieces."""
@@ -628,14 +592,7 @@ class Program:
 
     def describe(self) -> str:
         """The schedule, one line a step."""
-        lines = []
-        for i, s in enumerate(self.steps):
-            what = s.label if isinstance(s, Entry) else f"host {s.op}"
-            out = s.out
-            lines.append(f"{i:4d} {what} -> {out.base[0]}:{out.base[1]} {list(out.layout.shape)}")
-            if isinstance(s, Entry):
-                lines.extend(f"       {text}" for text in s.loops)
-        return "\n".join([*lines, f"arena {self.arena_bytes} bytes"])
+        return f"{describe(self.steps)}\narena {self.arena_bytes} bytes"
 
 
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
@@ -649,16 +606,3 @@ def _may_fail(group: Group) -> bool:
     if group.is_loop or op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")
-
-
-def _label(group: Group) -> str:
-    names = [n.op.name for n in group.nodes]  # type: ignore[union-attr]
-    return " ".join(names) if len(names) <= 6 else f"{' '.join(names[:5])} ... {len(names)} ops"
-
-
-def _loops(exprs: list[S.Expr], ins: list[Place], outs: list[Place]) -> tuple[str, ...]:
-    """The loop as text, for WEFT_DEBUG=4."""
-    if not config.wants(4):
-        return ()
-    program = lower_nest(tuple(exprs), tuple(p.layout for p in ins), tuple(p.layout for p in outs))
-    return tuple(str(program).split("\n"))

@@ -24,7 +24,7 @@ from weft.kernels.schedule.tile import up
 from weft.runtime import memory, native
 
 if TYPE_CHECKING:
-    from weft.compile.program import Place
+    from weft.compile.steps import Place
 
 _PAUSE = 63  # runs without a look, at most, while everything changes
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most

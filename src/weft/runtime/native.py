@@ -270,6 +270,12 @@ def layout_calls(op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> Layou
     return LayoutCalls(op if _slots_fit() else None, keeps)
 
 
+def stand_aside(*, on: bool) -> None:
+    """Whether native forms of ops say None to everything, so that launches go through `launch`."""
+    if _builtins_fit() and _builtins_work():
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(_layout_functions()["weft_layout_aside"])(int(on))
+
+
 _tensors: list[type] = [Handle, Handle]
 
 
