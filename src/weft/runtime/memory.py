@@ -11,10 +11,13 @@ calls `wrote` afterwards, which takes the mark away. A memory that was shown to 
 write without saying so (`lend`) has no mark any more, nor has one that is not ours.
 """
 
+import contextlib
 import ctypes
 import itertools
 import math
+import mmap
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -165,10 +168,21 @@ def _system_block(size: int) -> tuple[Any, int]:
     NumPy asks Linux for huge pages from 4 MB on, room for alignment included; they help only where
     the block starts on such a page.
     """
-    align = _HUGE_PAGE if size >= _HUGE_FROM else ALIGNMENT
-    owner = np.empty(size + align, np.uint8)
+    if size >= _HUGE_FROM and sys.platform == "linux":
+        # pages of its own: a heap's block would keep what lies before the first huge page, too
+        try:
+            whole = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError):
+            raise MemoryError(f"no memory for {size} bytes") from None
+        owner = np.frombuffer(whole, np.uint8)
+        start = owner.__array_interface__["data"][0]
+        address = -(-start // _HUGE_PAGE) * _HUGE_PAGE
+        with contextlib.suppress(OSError, AttributeError):  # a kernel without huge pages
+            whole.madvise(mmap.MADV_HUGEPAGE, address - start, size // _HUGE_PAGE * _HUGE_PAGE)
+        return owner, address
+    owner = np.empty(size + ALIGNMENT, np.uint8)
     start = owner.__array_interface__["data"][0]
-    return owner, -(-start // align) * align
+    return owner, -(-start // ALIGNMENT) * ALIGNMENT
 
 
 _allocator = Allocator(_default_cap())
