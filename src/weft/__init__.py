@@ -225,6 +225,7 @@ _HOMES = {
     "io.files": "load save",
     "profiler": "profile",
     "nn.quantized": "quantize",
+    "ops.contract": "is_fast_math set_fast_math",
     "ops.copies": "alias_copy as_strided_copy diagonal_copy expand_copy permute_copy "
     "split_with_sizes split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",

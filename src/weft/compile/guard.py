@@ -15,6 +15,7 @@ from typing import Any
 from weft.compile.world import OPTIMIZER_OWN, World, is_changed
 from weft.core import dtype as dt
 from weft.core.handle import Handle, TapeNode, state
+from weft.ops.contract import FastMath
 from weft.runtime import guard_code, guards
 
 _LOOKS = 8  # streams made since equal objects had come in; then Python looks alone
@@ -61,7 +62,7 @@ class Guard:
         s.attributes([
             (state, "grad", state.grad), (state, "autocast", state.autocast),
             (state, "saved_hooks", state.saved_hooks), (TapeNode, "watch", TapeNode.watch),
-            (dt._Default, "dtype", dt.get_default_dtype()),
+            (dt._Default, "dtype", dt.get_default_dtype()), (FastMath, "on", FastMath.on),
         ])  # fmt: skip
         for entry in world.dicts:
             d = entry[0] if isinstance(entry[0], dict) else gc.get_referents(entry[0])[0]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weft.core.handle import Handle, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
+from weft.ops.contract import FastMath
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
@@ -203,7 +204,7 @@ def _flavour(update: Callable, group: dict) -> tuple:
     for k, v in group.items():
         if k != "params":
             settings.append(v if v.__class__ in _PLAIN else bool(v) if v.__class__ is float else k)
-    return (update.__func__, *settings)  # type: ignore[attr-defined]
+    return (update.__func__, FastMath.on, *settings)  # type: ignore[attr-defined]
 
 
 def _index(tensors: list[Handle], t: Handle) -> int | None:

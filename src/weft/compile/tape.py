@@ -19,6 +19,7 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta, Op
 from weft.ops import dispatch
+from weft.ops.contract import FastMath
 from weft.ops.dispatch import NUMBERS
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _tape(session: Session, root: Handle) -> tuple[tuple, list[TapeNode], list[H
     places: dict[int, int] = {id(n): i for i, n in enumerate(nodes)}
     plain = dispatch.plain_classes
     leaves: list[Handle] = []
-    key: list = [promised.k, state.autocast, dt.get_default_dtype()]
+    key: list = [promised.k, state.autocast, dt.get_default_dtype(), FastMath.on]
     for node in nodes:
         op, saved = node.op, node.saved
         if saved is None or node.hooks or node.post:

@@ -23,6 +23,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, TapeNode, state
+from weft.ops.contract import FastMath
 from weft.runtime.random import Generator
 
 _LARGEST = 100_000  # objects
@@ -362,7 +363,8 @@ def _state_of(t: Handle) -> tuple:
 
 
 def _modes() -> tuple:
-    return state.grad, state.autocast, state.saved_hooks, TapeNode.watch, dt.get_default_dtype()
+    modes = state.grad, state.autocast, state.saved_hooks, TapeNode.watch, dt.get_default_dtype()
+    return *modes, FastMath.on
 
 
 def _is_optimizer(x: Any) -> bool:

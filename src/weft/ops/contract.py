@@ -25,7 +25,17 @@ from weft.runtime.native import Launch
 
 
 class Product(Summing, abstract=True):
-    """y[..., m, n] = sum over k of a[..., m, k] b[..., k, n], k in increasing order, then + bias"""
+    """y[..., m, n] = sum over k of a[..., m, k] b[..., k, n], k in increasing order, then + bias
+
+    `fast`: a and b may be rounded first (`set_fast_math`); other ops for all that remembers ops.
+    """
+
+    fast: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}({'fast=True' if self.fast else ''})"
+
+    __repr__ = __str__
 
     def matrices(self, ins: list[Layout], out: Layout) -> tuple[Layout, Layout]:
         """a and b as they lie under out's batch dims."""
@@ -34,7 +44,7 @@ class Product(Summing, abstract=True):
     def plan_sums(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> Launch:
-        return kernels.plan_matmul(*self.matrices(ins, out), out, epilogue)
+        return kernels.plan_matmul(*self.matrices(ins, out), out, epilogue, fast=self.fast)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return self.plan_sums(ins, out, self._end(ins, out))
@@ -43,7 +53,7 @@ class Product(Summing, abstract=True):
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:
         end = epilogue or self._end(ins, out)
-        return kernels.plan_matmul_packed(*self.matrices(ins, out), out, end)
+        return kernels.plan_matmul_packed(*self.matrices(ins, out), out, end, fast=self.fast)
 
     def _end(self, ins: list[Layout], out: Layout) -> kernels.Epilogue | None:
         if len(ins) == 2:
@@ -208,6 +218,29 @@ def _spread(x: Layout, batch: tuple[int, ...]) -> Layout:
 
 
 _MATMUL, _LINEAR, _TURN, _ROWS = MatMul(), Linear(), Permute((1, 0)), Sum((0,), False)
+
+
+class FastMath:
+    """The setting, where guards find it."""
+
+    on = False
+
+
+def set_fast_math(mode: bool) -> None:
+    """Whether products of float32 may round their operands to bfloat16 (8 bits), for speed.
+
+    Sums stay float32: |error| <= about 2^-8 sum_k |a[m, k]| |b[k, n]|.  For matmul, linear and what
+    is built on them, their gradients too, of 8 rows or more, on hosts with AVX512-BF16; elsewhere
+    they stay as they are.  Ops called from then on obey, in all threads.
+    """
+    global _MATMUL, _LINEAR
+    FastMath.on = on = bool(mode)
+    _MATMUL, _LINEAR = MatMul(on), Linear(on)
+
+
+def is_fast_math() -> bool:
+    """Whether products may be rounded (`set_fast_math`)."""
+    return FastMath.on
 
 
 def matmul(input: Any, other: Any, *, out: Any = None) -> Any:

@@ -7,20 +7,23 @@ from typing import Any
 
 import weft
 from weft.core.overrides import state
+from weft.ops.contract import is_fast_math, set_fast_math
 
 _kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Kept: Weft multiplies float32 as float32 whatever it says."""
+    """Products of float32: "medium" as `weft.set_fast_math(True)`, the others as float32."""
     if precision not in ("highest", "high", "medium"):
         warnings.warn(f"{precision} is not one of 'highest', 'high', or 'medium'", stacklevel=2)
         return
-    _kept["precision"] = precision
+    if precision != "medium":
+        _kept["precision"] = precision
+    set_fast_math(precision == "medium")
 
 
 def get_float32_matmul_precision() -> str:
-    return _kept["precision"]
+    return "medium" if is_fast_math() else _kept["precision"]
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

@@ -20,6 +20,8 @@ from weft.runtime.native import Launch, Stage
 PARALLEL_FROM = 1 << 19
 _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
+_PAIRS_FROM = 8  # rows
+_SUMS = np.dtype(np.float32)
 _MOST_PACKED = 512  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -29,11 +31,13 @@ _PACKERS = {
 
 
 def plan_matmul(
-    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None, *, swapped: bool = False
-) -> Launch:
+    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None, *, swapped: bool = False,
+    fast: bool = False,
+) -> Launch:  # fmt: skip
     """out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]; launch it with ins (a, b).
 
-    `swapped` (float32 and float64 only): with ins (b, a). With an epilogue its first result goes to
+    `swapped` (float32 and float64 only): with ins (b, a). `fast`: float32 may be rounded to
+    bfloat16 before it is multiplied. With an epilogue its first result goes to
     `out`, its inputs follow: (a, b, *further outputs, *operands).
 
     Shapes: a (*batch, M, K), b (*batch, K, N), out (*batch, M, N) with the same batch dims (expand
@@ -52,6 +56,8 @@ def plan_matmul(
         raise ValueError(f"matmul: no epilogue on products of {name}")
     if name in gemm_plain.HALVES:
         return _plan_halves(a, b, out, parallel)
+    if fast and _pairs(a):
+        return _plan_words(a, b, out, parallel, epilogue)
     if name not in FLOAT_TYPES:
         return gemm_plain.plan_integers(a, b, out, parallel=parallel)
     problem = _normalise(a, b, out)
@@ -74,13 +80,15 @@ def plan_matmul(
 
 
 def plan_matmul_packed(
-    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None
+    a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None, *, fast: bool = False
 ) -> Packed | None:
     """`plan_matmul` of a b that was packed before; None where that would gain nothing: one row
     reads rows of b in place, and beside many rows packing is nothing.
     """
     if a.dtype.name not in ("float32", "float64") or not out.size:
         return None
+    if fast and _pairs(a):
+        return _pack_words(a, b, out, epilogue)
     problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
     rows, n, k = problem.sizes
     alone = rows == 1 and problem.b_class == "rows" and gemv.gemv_fits(n, "rows", element)
@@ -182,35 +190,93 @@ def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
     return _Problem((m, n, k), (a_rs, a_cs), _matrix_strides(b), ldc, batch)
 
 
+def _pairs(a: Layout) -> bool:
+    """Whether a product of float32 gains by rounding its operands: a few rows are bound by the
+    bytes of b. It depends on the shape of a alone: the columns of b do not change a row's bits.
+    """
+    many = a.dtype.name == "float32" and a.shape[-2] >= _PAIRS_FROM and a.shape[-1] > 1
+    return many and gemm_bf16.multiplies_pairs()
+
+
+def _plan_words(
+    a: Layout, b: Layout, out: Layout, parallel: bool, epilogue: Epilogue | None = None
+) -> Launch:
+    """A product of words of two bfloat16; its sums go to out as they are, or are narrowed."""
+    narrow = out.dtype != _SUMS
+    source = "i16" if narrow else "float"
+    (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
+    problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS) if narrow else out)
+    own, more = _ending(problem, out, epilogue)
+    places = "abc" if narrow else "ab"
+    found, tile = gemm_bf16.products(problem.a_unit, problem.b_class, places)
+    size_a, size_b = (gemm_bf16.size_of(words) for words in (wide_a, wide_b))
+    tables = [
+        gemm_bf16.descriptor(a, -1, wide_a, 0),
+        gemm_bf16.descriptor(b, -2, wide_b, size_a),
+    ]
+    codes = [
+        gemm_bf16.stage(0, 2 + more, source, woven=weave_a),
+        gemm_bf16.stage(1, 2 + more, source, woven=weave_b),
+        found[more],
+    ]
+    shared = size_a + size_b
+    if narrow:
+        tables.append(gemm_plain.descriptor(out, shared))
+        codes.append(gemm_bf16.stage(2, 2, source, woven=False))
+        shared += up(out.size * 4)
+    ints = _with_tables(problem, tile, 2 + more, tables, shared, own)
+    return Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
+
+
+def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
+    """`_plan_words` of float32 whose b was made words, in panels, before."""
+    (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
+    problem = _normalise(wide_a, wide_b, out)
+    _, n, k = problem.sizes
+    if any(step for _, _, step, _ in problem.batch):
+        return None
+    own, more = _ending(problem, out, epilogue)
+    found, tile = gemm_bf16.products(problem.a_unit, "rows", "a")
+    shared, bytes_b = gemm_bf16.size_of(wide_a), gemm_bf16.size_of(wide_b)
+    tables = [gemm_bf16.descriptor(a, -1, wide_a, 0)]
+    ints = _with_tables(problem.packed(tile), tile, 2 + more, tables, shared, own)
+    codes = gemm_bf16.stage(0, 2 + more, "float", woven=weave_a), found[more]
+    parallel = out.size * a.shape[-1] >= PARALLEL_FROM
+    launch = Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
+    table = [gemm_bf16.descriptor(b, -2, wide_b, 0)]
+    codes = gemm_bf16.stage(0, 1, "float", woven=weave_b), gemm_bf16.packer(problem.b_class)
+    pack = Launch(
+        tuple(Stage(c, parallel=True) for c in codes),
+        _with_tables(problem, tile, 1, table, bytes_b), bytes_b,
+    )  # fmt: skip
+    return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs"))
+
+
+def _with_tables(
+    problem: _Problem, tile: Tile, n_in: int, tables: list[list[int]], shared: int,
+    own: Sequence[int] = (),
+) -> tuple[int, ...]:  # fmt: skip
+    """The ints of a product with operands in scratch, whose extra words say where their
+    descriptors begin: behind all else.
+    """
+    word = 4 + n_in + len(problem.ints(tile, [0] * gemm_plain.N_EXTRA, own))
+    words = [word + sum(map(len, tables[:i])) for i in range(len(tables))]
+    extra = [*words, *[0] * (gemm_plain.N_EXTRA - 1 - len(words)), shared]
+    return (*problem.ints(tile, extra, own), *(x for table in tables for x in table))
+
+
 def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
-    sums = Layout.contiguous(out.shape, np.dtype(np.float32))
     if a.dtype.name == "bfloat16" and gemm_bf16.multiplies_pairs():
-        (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
-        problem = _normalise(wide_a, wide_b, sums)
-        weaves = (weave_a, weave_b)
-        found, tile = gemm_bf16.kernels(problem.a_unit, problem.b_class, weaves)
-        names = ("a", "b", "gemm2", "narrow")
-        size_a, size_b = (gemm_bf16.size_of(words) for words in (wide_a, wide_b))
-        tables = [
-            gemm_bf16.descriptor(a, -1, wide_a, 0),
-            gemm_bf16.descriptor(b, -2, wide_b, size_a),
-        ]
-        shared = size_a + size_b
-    else:
-        wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
-        problem = _normalise(wide_a, wide_b, sums)
-        found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
-        names = ("widen_a", "widen_b", "gemm2", "narrow")
-        tables, shared = [], 0
-        for operand in (a, b):
-            tables.append(gemm_plain.descriptor(operand, shared))
-            shared += up(tables[-1][1] * tables[-1][2] * 4)
-    tables.append(gemm_plain.descriptor(out, shared))
-    shared += up(out.size * 4)
-    word = 4 + 2 + len(problem.ints(tile, [0] * gemm_plain.N_EXTRA))
-    words = [word, word + len(tables[0]), word + len(tables[0]) + len(tables[1])]
-    ints = (*problem.ints(tile, [*words, shared]), *tables[0], *tables[1], *tables[2])
-    stages = tuple(Stage(found[n], parallel) for n in names)
+        return _plan_words(a, b, out, parallel)
+    wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
+    problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS))
+    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
+    tables, shared = [], 0
+    for operand in (a, b, out):
+        tables.append(gemm_plain.descriptor(operand, shared))
+        shared += up(tables[-1][1] * tables[-1][2] * 4)
+    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm2", "narrow"))
+    ints = _with_tables(problem, tile, 2, tables, shared)
     return Launch(stages, ints, shared, tile.scratch_per_thread)
 
 

@@ -15,13 +15,20 @@ from functools import cache
 import numpy as np
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import extra_word, gemm_kernel, pack_columns, pack_rows
+from weft.kernels.schedule.gemm_code import (
+    extra_word,
+    gemm_kernel,
+    pack_columns,
+    pack_kernel,
+    pack_rows,
+)
 from weft.kernels.schedule.gemm_plain import HALVES, emit_conversion, outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime import native
 
-_N_IN = 2
+_PACKERS = {"rows": pack_rows, "columns": pack_columns}
+_ROUNDS = 16  # float32 that the rounding instruction takes
 
 
 def multiplies_pairs() -> bool:
@@ -71,24 +78,45 @@ def size_of(words: Layout) -> int:
 
 
 @cache
-def kernels(a_unit: bool, b_class: str, weaves: tuple[bool, bool]) -> tuple[dict[str, int], Tile]:
-    """The stages a, b, gemm2, narrow."""
+def products(a_unit: bool, b_class: str, in_scratch: str) -> tuple[list[int], Tile]:
+    """The loops over words, for 2, 3, ... inputs."""
     tile = replace(tile_for("float"), pairs=True)
     module = Module(native.host().vector_bits)
-    packer = pack_rows if b_class == "rows" else pack_columns
-    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch=True)
-    for place, woven in enumerate(weaves):
-        _emit_words(module, "ab"[place], place, tile.lanes, woven=woven)
-    emit_conversion(module, "narrow", HALVES["bfloat16"], 2, tile.lanes)
-    return native.load(module.text(), ["a", "b", gemm, "narrow"]), tile
+    names = gemm_kernel(
+        module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit, in_scratch=in_scratch
+    )
+    found = native.load(module.text(), names)
+    return [found[name] for name in names], tile
 
 
-def _emit_words(module: Module, name: str, place: int, lanes: int, *, woven: bool) -> None:
-    """One stage: input `place` to its words."""
-    f = module.kernel(name)
+@cache
+def packer(b_class: str) -> int:
+    """Words at the start of scratch to panels."""
+    module = Module(native.host().vector_bits)
+    pack = _PACKERS[b_class]
+    pack_kernel(module, "pack_all", tile_for("float"), pack=pack, in_scratch=True)
+    return native.load(module.text(), ["pack_all"])["pack_all"]
+
+
+@cache
+def stage(place: int, n_in: int, source: str, *, woven: bool) -> int:
+    """Of a launch with so many inputs: one of them to its words, or (place 2) sums to out."""
+    module = Module(native.host().vector_bits)
+    lanes = tile_for("float").lanes
+    if place == 2:
+        emit_conversion(module, "stage", HALVES["bfloat16"], 2, lanes)
+    else:
+        _emit_words(module, place, n_in, lanes, woven=woven, source=source)
+    return native.load(module.text(), ["stage"])["stage"]
+
+
+def _emit_words(
+    module: Module, place: int, n_in: int, lanes: int, *, woven: bool, source: str
+) -> None:
+    f = module.kernel("stage")
     array = f.load("ptr", f.gep("%args", 3 + place, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + _N_IN, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(_N_IN) + place, "i64"))
+    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
+    word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
     table = f.gep("%args", word, "i64")
     offset, k, k_step, other, other_step, count, dims = f.words(table, 0, ["i64"] * 7)
     to = f.gep(scratch, offset)
@@ -97,29 +125,46 @@ def _emit_words(module: Module, name: str, place: int, lanes: int, *, woven: boo
     first, last = f.split(f.mul(count, rows))
     with f.loop(first, last) as row:
         matrix, r = f.div(row.i, rows), f.rem(row.i, rows)
-        start = f.gep(array, outer_offset(f, f.gep(table, 7, "i64"), dims, matrix), "i16")
+        start = f.gep(array, outer_offset(f, f.gep(table, 7, "i64"), dims, matrix), source)
         target = f.gep(to, f.mul(row.i, columns), "i32")
         if woven:
-            _weave(f, start, target, lanes, k=k, k_step=k_step, row=r, columns=columns)
+            _weave(f, start, target, lanes, source, k=k, k_step=k_step, row=r, columns=columns)
         else:
-            source = f.gep(start, f.mul(r, other_step), "i16")
-            _copy(f, source, target, lanes, k=k, k_step=k_step)
+            at = f.gep(start, f.mul(r, other_step), source)
+            _copy(f, at, target, lanes, source, k=k, k_step=k_step)
     f.ret()
 
 
+def _halves(f: Function, place: Value, width: int, source: str) -> Value:
+    """So many neighbours as the bits of bfloat16; float32 is rounded to nearest even."""
+    narrow = vector(width, "i16")
+    if source == "i16":
+        return f.load(narrow, place, 2)
+    lanes = max(width, _ROUNDS)
+    value = f.load(vector(width, "float"), place, 4)
+    if width == 1:
+        value = f.splat(value, vector(lanes, "float"))
+    rounded = f.intrinsic("x86.avx512bf16.cvtneps2bf16.512", vector(lanes, "bfloat"), value)
+    bits = f.cast("bitcast", rounded, vector(lanes, "i16"))
+    return f.extract(bits, 0) if width == 1 else bits
+
+
 def _weave(
-    f: Function, start: Value, target: Value, lanes: int, *, k: Value, k_step: Value, row: Operand,
-    columns: Operand,
+    f: Function, start: Value, target: Value, lanes: int, source: str, *, k: Value, k_step: Value,
+    row: Operand, columns: Operand,
 ) -> None:  # fmt: skip
     """target[c] = (element c of row 2 row, that of the next row or 0), columns adjacent."""
-    low = f.gep(start, f.mul(f.mul(row, 2), k_step), "i16")
+    low = f.gep(start, f.mul(f.mul(row, 2), k_step), source)
     has_high = f.icmp("slt", f.add(f.mul(row, 2), 1), k)
-    high = f.gep(low, f.select(has_high, k_step, 0), "i16")
+    high = f.gep(low, f.select(has_high, k_step, 0), source)
     keep = f.select(has_high, Value("-1", "i32"), Value("0", "i32"))
 
     def weave(column: Operand, width: int) -> None:
-        narrow, wide = vector(width, "i16"), vector(width, "i32")
-        a, b = (f.cast("zext", f.load(narrow, f.gep(p, column, "i16")), wide) for p in (low, high))
+        wide = vector(width, "i32")
+        a, b = (
+            f.cast("zext", _halves(f, f.gep(p, column, source), width, source), wide)
+            for p in (low, high)
+        )
         upper = f.op("shl", f.op("and", b, f.splat(keep, wide)), f.splat(Value("16", "i32"), wide))
         f.store(f.op("or", a, upper), f.gep(target, column, "i32"))
 
@@ -131,20 +176,22 @@ def _weave(
 
 
 def _copy(
-    f: Function, source: Value, target: Value, lanes: int, *, k: Value, k_step: Value
+    f: Function, at_row: Value, target: Value, lanes: int, source: str, *, k: Value, k_step: Value
 ) -> None:
     """target[p] = (elements 2 p, 2 p + 1 of a row, or 0)."""
     adjacent = f.icmp("eq", k_step, 1)
     whole = f.select(adjacent, f.mul(f.div(k, 2 * lanes), 2 * lanes), 0)
-    wide = vector(lanes, "i32")
+    halves = vector(lanes, "i16")
     with f.loop(0, whole, 2 * lanes) as at:
-        value = f.load(wide, f.gep(source, at.i, "i16"), 2)
-        f.store(value, f.gep(target, f.div(at.i, 2), "i32"))
+        for part in (0, lanes):
+            here = f.add(at.i, part)
+            value = _halves(f, f.gep(at_row, here, source), lanes, source)
+            f.store(f.typed(value, halves), f.gep(target, here, "i16"), 2)
     with f.loop(whole, k, 2) as at:
-        here = f.gep(source, f.mul(at.i, k_step), "i16")
-        low = f.cast("zext", f.load("i16", here), "i32")
+        here = f.gep(at_row, f.mul(at.i, k_step), source)
+        low = f.cast("zext", _halves(f, here, 1, source), "i32")
         more = f.icmp("slt", f.add(at.i, 1), k)
-        next_one = f.gep(here, f.select(more, k_step, 0), "i16")
-        high = f.op("shl", f.cast("zext", f.load("i16", next_one), "i32"), Value("16", "i32"))
+        next_one = _halves(f, f.gep(here, f.select(more, k_step, 0), source), 1, source)
+        high = f.op("shl", f.cast("zext", next_one, "i32"), Value("16", "i32"))
         high = f.select(more, high, Value("0", "i32"))
         f.store(f.op("or", low, high), f.gep(target, f.div(at.i, 2), "i32"))

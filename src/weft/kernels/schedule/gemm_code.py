@@ -358,14 +358,14 @@ def gemm_kernel(
     *,
     pack: Packer,
     a_unit: bool,
-    in_scratch: bool = False,
+    in_scratch: str = "",
 ) -> list[str]:
     """Emit the kernels `name` + the number of inputs, from 2 to MAX_INPUTS, and all they call;
     returns their names. Launch one with `gemm_ints` and `tile.scratch_per_thread`.
 
-    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `in_scratch`: a, b and out are in scratch
-    memory, there are four extra ints: the words of the block that hold the byte offsets of a, b and
-    out, and the bytes of scratch before the threads' panels.
+    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `in_scratch`: those of a, b and c (out)
+    that are in scratch memory, for which there are four extra ints: the words of the block that
+    hold the byte offsets of a, b and out, and the bytes of scratch before the threads' panels.
     """
     kernels = {
         (rows, vectors): micro_kernel(module, tile, rows, vectors, a_unit=a_unit)
@@ -385,7 +385,7 @@ def gemm_kernel(
         b_rows=pack is pack_rows,
     )
     names = []
-    for n_in in [2] if in_scratch else range(2, MAX_INPUTS + 1):
+    for n_in in [2] if "c" in in_scratch else range(2, MAX_INPUTS + 1):
         names.append(f"{name}{n_in}")
         f = module.kernel(names[-1])
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
@@ -395,15 +395,18 @@ def gemm_kernel(
     return names
 
 
-def pack_kernel(module: Module, name: str, tile: Tile, *, pack: Packer) -> str:
+def pack_kernel(
+    module: Module, name: str, tile: Tile, *, pack: Packer, in_scratch: bool = False
+) -> str:
     """Emit the kernel that packs all of a stored B, with the ints of `gemm_ints`: panels of the
-    tile's columns, in each the rows one after another.
+    tile's columns, in each the rows one after another. `in_scratch`: B is where scratch begins.
     """
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
     f = module.kernel(name)
-    out, b = f.words("%args", 2, ["ptr"] * 2)
+    out, b, scratch = f.words("%args", 2, ["ptr"] * 3)
+    b = scratch if in_scratch else b
     head = f.gep("%args", 5, "i64")
     _, n, k = f.words(head, 0, ["i64"] * 3)
     panels = f.div(f.add(n, tile.columns - 1), tile.columns)
@@ -422,7 +425,7 @@ def _products(
     tile: Tile,
     kernels: dict[tuple[int, int], str],
     *,
-    in_scratch: bool,
+    in_scratch: str,
     b_rows: bool,
 ) -> None:
     """The loops of one thread."""
@@ -436,7 +439,10 @@ def _products(
     extra = len(_HEAD)
     if in_scratch:
         *words, shared = f.words("%head", extra, ["i64"] * 4)
-        a, b, out = (f.gep(scratch, f.load("i64", f.gep("%args", w, "i64"))) for w in words)
+        a, b, out = (
+            f.gep(scratch, f.load("i64", f.gep("%args", word, "i64"))) if n in in_scratch else usual
+            for n, word, usual in zip("abc", words, (a, b, out), strict=True)
+        )
         own = f.gep(scratch, shared)
         extra += 4
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))

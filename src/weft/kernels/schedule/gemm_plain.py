@@ -66,7 +66,7 @@ def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int],
     tile = tile_for("float")
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
-    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch=True)
+    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch="abc")
     names = ("widen_a", "widen_b", "narrow")
     for place, stage in enumerate(names):
         emit_conversion(module, stage, HALVES[name], place, tile.lanes)
