@@ -13,6 +13,7 @@ SIGNATURES = Path(__file__).parent / "fixtures/torch_signatures.json"
 # Weft's own, and torch's C++ classes and functions of its amp module, which the record lacks
 OTHERS = {"Parameter", "Generator", "Size", "device", "dtype", "finfo", "iinfo", "layout"}
 OTHERS |= {"memory_format", "is_autocast_available", "profile", "quantize"}
+OTHERS |= {"is_fast_math", "set_fast_math"}
 
 
 def test_every_public_name_is_torchs_or_ours():

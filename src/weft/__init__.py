@@ -139,7 +139,9 @@ from weft.ops.torch_order import (  # fmt: skip
 from weft.ops.norm import rms_norm
 
 # -------------------------------------------------------------------------------- products, windows
-from weft.ops.contract import addmm, bmm, dot, matmul, mm, mv, outer
+from weft.ops.contract import (
+    addmm, bmm, dot, is_fast_math, matmul, mm, mv, outer, set_fast_math,
+)  # fmt: skip
 from weft.ops.einsum import (
     addbmm, addmv, addr, baddbmm, cdist, chain_matmul, cross, einsum, inner, kron, tensordot,
     vander, vdot,
@@ -225,7 +227,6 @@ _HOMES = {
     "io.files": "load save",
     "profiler": "profile",
     "nn.quantized": "quantize",
-    "ops.contract": "is_fast_math set_fast_math",
     "ops.copies": "alias_copy as_strided_copy diagonal_copy expand_copy permute_copy "
     "split_with_sizes split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",
@@ -281,7 +282,7 @@ _overrides.cover_functions(
     "get_num_threads get_rng_state initial_seed is_autocast_available is_autocast_cpu_enabled "
     "is_autocast_enabled is_grad_enabled is_storage is_tensor manual_seed promote_types "
     "result_type seed set_default_dtype set_num_threads set_printoptions set_rng_state typename "
-    "vmap load save set_default_device get_default_device",
+    "is_fast_math set_fast_math vmap load save set_default_device get_default_device",
     makers="arange as_tensor asarray bartlett_window blackman_window empty empty_permuted "
     "empty_strided eye frombuffer from_dlpack from_numpy full hamming_window hann_window "
     "kaiser_window linspace logspace normal ones rand randint randn randperm scalar_tensor "

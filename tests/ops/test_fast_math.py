@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 import weft
+from weft.compat.torch_ import settings
 from weft.kernels.schedule.gemm_bf16 import multiplies_pairs
 
 pairs = pytest.mark.skipif(not multiplies_pairs(), reason="the host has no products of bfloat16")
 
 
 @pytest.fixture(autouse=True)
-def setting():
+def reset():
     yield
-    weft.set_float32_matmul_precision("highest")
+    settings.set_float32_matmul_precision("highest")
 
 
 def bits(t):
@@ -208,13 +209,13 @@ def test_threads_change_nothing(rng):
 
 
 def test_torchs_name_for_it():
-    assert weft.get_float32_matmul_precision() == "highest" and not weft.is_fast_math()
-    weft.set_float32_matmul_precision("medium")
-    assert weft.is_fast_math() and weft.get_float32_matmul_precision() == "medium"
-    weft.set_float32_matmul_precision("high")
-    assert not weft.is_fast_math() and weft.get_float32_matmul_precision() == "high"
+    assert settings.get_float32_matmul_precision() == "highest" and not weft.is_fast_math()
+    settings.set_float32_matmul_precision("medium")
+    assert weft.is_fast_math() and settings.get_float32_matmul_precision() == "medium"
+    settings.set_float32_matmul_precision("high")
+    assert not weft.is_fast_math() and settings.get_float32_matmul_precision() == "high"
     weft.set_fast_math(True)
-    assert weft.get_float32_matmul_precision() == "medium"
+    assert settings.get_float32_matmul_precision() == "medium"
     with pytest.warns(UserWarning, match="is not one of"):
-        weft.set_float32_matmul_precision("low")
+        settings.set_float32_matmul_precision("low")
     assert weft.is_fast_math()
