@@ -7,7 +7,6 @@ from typing import Any
 
 import weft
 from weft.core.overrides import state
-from weft.ops.contract import is_fast_math, set_fast_math
 
 _kept: dict[str, Any] = {"precision": "highest", "deterministic": False, "warn_only": False}
 
@@ -19,11 +18,11 @@ def set_float32_matmul_precision(precision: str) -> None:
         return
     if precision != "medium":
         _kept["precision"] = precision
-    set_fast_math(precision == "medium")
+    weft.set_fast_math(precision == "medium")
 
 
 def get_float32_matmul_precision() -> str:
-    return "medium" if is_fast_math() else _kept["precision"]
+    return "medium" if weft.is_fast_math() else _kept["precision"]
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
