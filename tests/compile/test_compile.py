@@ -513,6 +513,24 @@ def test_results_held_differ_from_call_to_call():
     assert fn.stats["programs"] <= 5
 
 
+def test_values_computed_early_live_as_long_as_their_tensors():
+    """One reference from outside keeps a value: how many Python counts differs by its version."""
+
+    @weft.compile
+    def f(x):
+        y = x * 2
+        if y.sum() > 0:  # all until here is computed, y with it
+            z = y + 1
+            if z.sum() > 0:
+                return y * z
+        return y
+
+    for k in (1.0, 2.0, 3.0, -1.0, 4.0):
+        y = 2 * k
+        expected = y * (y + 1) if y > 0 else y
+        assert f(weft.full((5,), k)).tolist() == [expected] * 5
+
+
 def test_timing_steps_needs_no_memory_of_a_run():
     def f(x, i):
         return (x.t() @ x).exp()[i], x.sum(0)

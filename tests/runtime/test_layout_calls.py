@@ -230,3 +230,12 @@ def test_a_view_beyond_its_operand_is_not_remembered():
 def test_without_builtins_all_goes_the_long_way(monkeypatch):
     monkeypatch.setenv("WEFT_NO_BUILTIN", "1")
     assert native.layout_calls() is None
+
+
+def test_objects_with_another_header_go_the_long_way(monkeypatch):
+    """As a build of Python without the global lock has, whether or not the lock is on."""
+    if native.layout_calls() is None:
+        pytest.skip("no builtins here")
+    monkeypatch.setattr(native, "_HEADER", 32)
+    assert native.layout_calls() is None
+    assert native.small_operations.__wrapped__() == {}

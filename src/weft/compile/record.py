@@ -33,7 +33,10 @@ from weft.runtime import memory, native
 
 WRITE = "write"
 PASS: Any = object()  # a size for which the call shall run eagerly, unrecorded
-_UNHELD = 3  # references to a ghost nobody holds: the list, a loop's variable, getrefcount's own
+_probe = [object()]
+# What `getrefcount(ghosts[k])` says of a ghost that only the list has. Always asked of a subscript:
+# whether a local variable that is passed counts twice depends on Python's version (not from 3.14).
+_UNHELD = sys.getrefcount(_probe[0])
 
 
 class Meta:
@@ -337,7 +340,7 @@ class Session:
 
     def is_held(self, k: int) -> bool:
         """Whether a tensor stands for result k."""
-        return self.ghosts[k] is not None and sys.getrefcount(self.ghosts[k]) > 2
+        return self.ghosts[k] is not None and sys.getrefcount(self.ghosts[k]) > _UNHELD
 
     def write(self, t: Handle, value: Handle) -> None:
         """t's memory gets value: matched or recorded like an op."""
@@ -394,12 +397,11 @@ class Session:
         """Forget the values that no tensor stands for any more: nothing can ask for them."""
         ghosts, held = self.ghosts, []
         for k in self._held:
-            g = ghosts[k]
-            if g is not None and g.array is not None:
-                if sys.getrefcount(g) > _UNHELD:
+            if ghosts[k] is not None and ghosts[k].array is not None:  # type: ignore[union-attr]
+                if sys.getrefcount(ghosts[k]) > _UNHELD:
                     held.append(k)
                 else:
-                    g.array = None
+                    ghosts[k].array = None  # type: ignore[union-attr]
         self._held = held
 
     # -------------------------------------------------------------- inside
@@ -510,7 +512,7 @@ class Session:
         return tuple(
             k
             for k in range(len(ghosts))
-            if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > 2  # type: ignore[union-attr]
+            if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > _UNHELD  # type: ignore[union-attr]
         )
 
     def held(self) -> tuple[int, ...]:

@@ -336,12 +336,17 @@ def _alike(now: Iterable, before: Iterable) -> bool:
     return True
 
 
+_GLOBAL = {  # the last is for what a class annotates and its type parameters, from 3.12
+    "LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS",
+}  # fmt: skip
+
+
 @functools.cache
 def _names_of(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
     """The globals, attributes and modules that a code object and those inside it name."""
     found, attributes, imported = set(), set(), set()
     for i in dis.get_instructions(code):
-        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"):
+        if i.opname in _GLOBAL:
             found.add(i.argval)
         elif i.opname == "IMPORT_NAME":
             imported.add(i.argval)

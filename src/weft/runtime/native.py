@@ -151,7 +151,12 @@ def _builtins_fit() -> bool:
         sys.implementation.name == "cpython"
         and (3, 11) <= sys.version_info[:2] <= (3, 14)
         and locked
+        # a build without the lock has a longer header even where the lock was turned on again
+        and object.__basicsize__ == _HEADER
     )
+
+
+_HEADER = 16  # bytes before an object's own fields: its count, its type
 
 
 class _MethodDef(ctypes.Structure):
