@@ -87,6 +87,9 @@ WINDOWS = [
     ((1, 3, 4, 64), Window((2, 2), (2, 2)), False),
     ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), False),
     ((2, 2, 9, 37), Window((3, 3), (2, 2), (1, 1)), True),
+    ((1, 2, 8, 64), Window((3, 3), (2, 2), (1, 1)), False),
+    ((2, 1, 4, 99), Window((3, 3), (2, 2), (1, 1)), False),
+    ((1, 2, 2, 1), Window((3, 3), (2, 2), (1, 1)), False),
     ((1, 2, 11, 40), Window((3, 2), (1, 1), (1, 0)), False),
     ((1, 2, 11, 13), Window((2, 3), (3, 4), (1, 1), (2, 3)), False),
     ((3, 1, 1, 50), Window((1, 4), (1, 3), (0, 2)), True),
@@ -129,6 +132,30 @@ def test_max(shape, window, ceil, dtype):
     same(run(plan, shape, dtype, g, indices), want.astype(dtype))
     plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(x), out, window)
     same(run(plan, shape, dtype, g, x), want.astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
+@pytest.mark.parametrize("fill", [None, -np.inf, np.nan])
+@pytest.mark.parametrize("size", [(7, 70), (6, 64)], ids=str)
+def test_gradients_of_overlapping_windows_are_added_in_order(size, fill, dtype):
+    window = Window((3, 3), (2, 2), (1, 1))
+    rng = np.random.default_rng(6)
+    shape, full = (2, 2, *size), (2, 2, *grid_of(size, window))
+    # peaks at odd places, each of which four windows share
+    x = rng.standard_normal(shape).astype(dtype)
+    x[..., 1::4, 1::2] += 9
+    if fill is not None:
+        x[1] = fill
+    out = Layout.contiguous(full, np.dtype(np.int64))
+    plan = pool.plan_max_pool2d_indices(Layout.of(x), out, window)
+    indices = run(plan, full, np.int64, x)
+    g = rng.standard_normal(full).astype(dtype)
+    g[0, 0, 0] = -0.0
+    want = np.zeros(shape, dtype)
+    for at in np.ndindex(*full):  # float32 sums, one after the other
+        want[at[0], at[1]].reshape(-1)[indices[at]] += g[at]
+    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(x), Layout.of(x), window)
+    assert run(plan, shape, dtype, g, x).tobytes() == want.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)

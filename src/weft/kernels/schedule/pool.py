@@ -25,6 +25,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.pool_pairs import are_pairs, plan_pairs
+from weft.kernels.schedule.pool_threes import are_threes, plan_threes
 from weft.kernels.schedule.pool_wide import (
     lies_wide,
     plan_wide_average,
@@ -125,6 +126,9 @@ def plan_max_pool2d_back(g: Layout, x: Layout, out: Layout, window: Window) -> L
     pairs = are_pairs(x, _plane(g), w.kernel, w.stride, w.padding, w.dilation)
     if pairs and g.strides[3] == 1:
         return plan_pairs("back", x, _plane(g), g)
+    threes = are_threes(x, _plane(g), w.kernel, w.stride, w.padding, w.dilation)
+    if threes and g.strides[3] == 1:
+        return plan_threes("back", x, _plane(g), g)
     return _windows_launch("back", x, _plane(g), window, g=g.strides)
 
 
@@ -204,6 +208,8 @@ def _plan_windows(
     w = window
     if kernel == "max" and are_pairs(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
         return plan_pairs("max", x, _plane(out))
+    if kernel == "max" and are_threes(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
+        return plan_threes("max", x, _plane(out))
     return _windows_launch(kernel, x, _plane(out), window, flags)
 
 
