@@ -39,6 +39,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 OURS = ("weft", "replayed")
 OTHERS = (("weft", "compiled"), ("weft", "eager"))
+FAST = ("weft", "fast math")  # in a table of its own: no target is judged by it
 
 
 class Peer:
@@ -170,6 +171,18 @@ def table(rows: list[Row], peak: float, reads: float) -> str:
     return "\n".join(out)
 
 
+def fast_table(rows: list[Row]) -> str:
+    """Markdown: what `weft.set_fast_math(True)` gains; its operands are rounded to bfloat16."""
+    out = ["| work | Weft float32, ms | fast math, ms | gain |", "|---|---|---|---|"]
+    for row in rows:
+        if OURS in row.times and FAST in row.times:
+            ours, fast = row.median(OURS), row.median(FAST)
+            out.append(
+                f"| {row.work.what} | {1e3 * ours:.3g} | {1e3 * fast:.3g} | {ours / fast:.2f} |"
+            )
+    return "\n".join(out)
+
+
 def summary(row: Row) -> str:
     """A line while the others are still to come."""
     best, ratio = row.best_peer(), row.ratio()
@@ -261,7 +274,8 @@ def main() -> int:
         f"multiply-adds, {reads / 1e9:.1f} GB/s read."
     )
     versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
-    text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n{details(rows)}\n"
+    text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n"
+    text += f"Fast math, where products may round:\n\n{fast_table(rows)}\n\n{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
         text += f"\n## {script}.py\n\n```text\n{printed_by(script)}```\n"

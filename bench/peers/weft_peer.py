@@ -1,4 +1,7 @@
-"""Weft: compiled, compiled with replay=True (Python skipped behind guards), and line by line."""
+"""Weft: compiled, compiled with replay=True (Python skipped behind guards), and line by line.
+
+"fast math" is replayed too, with products of float32 that may round their operands to bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import works
 
 import weft
 
-VARIANTS = ["replayed", "compiled", "eager"]
+FAST = "fast math"
+VARIANTS = ["replayed", "compiled", "eager", FAST]
 KINDS = {w.name: w.kind for w in works.WORKS}
 
 
@@ -19,16 +23,20 @@ def start(threads: int) -> str:
 
 
 def make(work: str, variant: str) -> Callable[[], float]:
+    if variant == FAST and KINDS[work] == "int8":
+        raise NotImplementedError("bytes are no float32")
+    weft.set_fast_math(variant == FAST)
+    replay = variant in ("replayed", FAST)
     if KINDS[work] == "training":
         step = models.training_step(weft, work)
         if variant != "eager":
-            step = weft.compile(step, replay=variant == "replayed")
+            step = weft.compile(step, replay=replay)
         return lambda: step().item()
     model, inputs = models.inference(weft, work.removesuffix("_int8"))
     if KINDS[work] == "int8":
         model = weft.quantize(model, calibration=[inputs])
     if variant != "eager":
-        model = weft.compile(model, replay=variant == "replayed")
+        model = weft.compile(model, replay=replay)
 
     def run() -> float:
         with weft.no_grad():
