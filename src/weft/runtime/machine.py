@@ -5,6 +5,7 @@ llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s 
 (a `--help`) never need.
 """
 
+import ctypes
 import hashlib
 import importlib
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.core import config
+from weft.runtime.parts import split
 
 CACHE_VERSION = 1  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
@@ -99,7 +101,8 @@ def _llvm() -> Any:
 
 
 @cache
-def _target_machine() -> Any:
+def _target_machine(number: int = 0) -> Any:
+    """One for each thread that compiles; the first is the linker's, too."""
     llvm, machine = _llvm(), host()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
@@ -141,7 +144,7 @@ def load(
     with _lock:
         found = _loaded.get(key)
         if found is None or any(name not in found for name in exports):
-            found = _link(key, _object(key, ir_text), exports, imports or {})
+            found = _link(key, _objects(ir_text), exports, imports or {})
             _loaded[key] = found
             _show(ir_text, exports)
         else:
@@ -179,19 +182,76 @@ def _key(ir_text: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _object(key: str, ir_text: str) -> bytes:
-    directory = cache_dir()
-    path = directory / key[:2] / f"{key}.o" if directory else None
-    if path is not None:
-        image = _read(path)
+def _objects(ir_text: str) -> list[bytes]:
+    """The object files of the text's parts, from the disk or the compiler."""
+    parts, directory = split(ir_text), cache_dir()
+    images: dict[str, bytes] = {}
+    paths: list[Path | None] = []
+    for part in parts:
+        key = _key(part)
+        paths.append(directory / key[:2] / f"{key}.o" if directory else None)
+        image = _read(paths[-1]) if paths[-1] else None
         if image is not None:
-            _counts["disk"] += 1
-            return image
-    image = emit_object(ir_text)
-    _counts["compiled"] += 1
-    if path is not None:
-        _write(path, image)
-    return image
+            images[part] = image
+    missing = [part for part in parts if part not in images]
+    _counts["compiled" if missing else "disk"] += 1
+    images.update(_emit_all(missing))
+    for part, path in zip(parts, paths, strict=True):
+        if path is not None and part in missing:
+            _write(path, images[part])
+    return [images[part] for part in parts]
+
+
+def _emit_all(texts: Sequence[str]) -> dict[str, bytes]:
+    """The object of each text; threads share the work, the largest first."""
+    images: dict[str, bytes] = {}
+    if len(texts) < 2:
+        return {text: emit_object(text) for text in texts}
+    left = sorted(set(texts), key=len)
+    errors: list[Exception] = []
+
+    def work(number: int) -> None:
+        try:
+            while not errors:
+                text = left.pop()
+                images[text] = _emit_apart(text, _target_machine(number))
+        except IndexError:
+            return
+        except Exception as error:  # raised below
+            errors.append(error)
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    helpers = [
+        threading.Thread(target=work, args=(number,), daemon=True)
+        for number in range(1, min(len(left), cores or 1))
+    ]
+    for helper in helpers:
+        helper.start()
+    work(0)
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
+    return images
+
+
+def _emit_apart(ir_text: str, target: Any) -> bytes:
+    """The object of the IR, made in a context of its own. llvmlite allows one call at a time; LLVM
+    allows one a context, so its code generator is called past that lock.
+    """
+    llvm, ffi = _llvm(), importlib.import_module("llvmlite.binding.ffi")
+    module = llvm.parse_assembly(ir_text, llvm.create_context())
+    module.verify()
+    emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    with ffi.OutputString() as message:
+        buffer = getattr(emit, "_cfn", emit)(target, module, 1, message)
+        if not buffer:
+            raise RuntimeError(str(message))
+    try:
+        size = ffi.lib.LLVMPY_GetBufferSize(buffer)
+        return ctypes.string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), size)
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
 def emit_object(ir_text: str) -> bytes:
@@ -211,9 +271,11 @@ def _parse(ir_text: str) -> Any:
 
 
 def _link(
-    key: str, image: bytes, exports: Sequence[str], imports: Mapping[str, int]
+    key: str, images: Sequence[bytes], exports: Sequence[str], imports: Mapping[str, int]
 ) -> dict[str, int]:
-    builder = _llvm().JITLibraryBuilder().add_object_img(image).add_current_process()
+    builder = _llvm().JITLibraryBuilder().add_current_process()
+    for image in images:
+        builder.add_object_img(image)
     for name, address in imports.items():
         builder.import_symbol(name, address)
     for name in exports:

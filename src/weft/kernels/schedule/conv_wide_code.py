@@ -274,6 +274,8 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
     Row r, column c of the slab are row r step_y - top, column c step_x - left of the image. A pixel
     has room for `pitch` channels, whole vectors; what follows the last channel is any number.
     """
+    for apart in (1, 2):
+        _emit_square(m, tile, d, apart)
     pointers = [("ptr noalias", "to"), ("ptr noalias readonly", "from")]
     f = m.function("slab", [*pointers, *(("i64", n) for n in _SLAB)], internal=True)
     to, source = f.arg("to"), f.arg("from")
@@ -315,35 +317,38 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
                         v = f.masked_load(in_memory, f.gep(pixel, whole, memory(d)), rest)
                         f.store(wide.from_memory(v, d), f.gep(target, whole, el))
             elif case == 1:
-                with f.loop(0, channels, lanes) as C:
-                    # a missing channel repeats the last one: nobody reads it
-                    planes = [
-                        f.gep(
-                            origin,
-                            f.mul(f.min(f.add(C.i, j), f.sub(channels, 1)), source_c),
-                            memory(d),
-                        )
-                        for j in range(lanes)
-                    ]
-                    target = f.gep(row, C.i, el)
-                    with f.loop(low, high, lanes) as X:
-                        count = f.min(f.sub(high, X.i), lanes)
-                        for apart in f.switch(step, (1,), 2):
-                            ats = [f.gep(p, f.mul(X.i, apart), memory(d)) for p in planes]
-                            square = transpose(
-                                f,
-                                [
-                                    wide.from_memory(load_step(f, wide, at, d, count, apart), d)
-                                    for at in ats
-                                ],
-                            )
-                            _store_some(f, square, f.gep(target, f.mul(X.i, pitch), el), pitch,
-                                        count, el)  # fmt: skip
+                with f.loop(0, channels, lanes) as C, f.loop(low, high, lanes) as X:
+                    count = f.min(f.sub(high, X.i), lanes)
+                    at = f.add(f.mul(C.i, source_c), f.mul(X.i, step))
+                    target = f.gep(f.gep(row, C.i, el), f.mul(X.i, pitch), el)
+                    for apart in f.switch(step, (1,), 2):
+                        f.call(
+                            f"square{apart}", "void", target, f.gep(origin, at, memory(d)), pitch,
+                            source_c, f.sub(channels, C.i), count,
+                        )  # fmt: skip
             else:
                 with f.loop(low, high) as X, f.loop(0, channels) as C:
                     at = f.add(f.mul(X.i, step), f.mul(C.i, source_c))
                     v = one.load(f.gep(origin, at, memory(d)), d)
                     f.store(v, f.gep(f.gep(row, f.mul(X.i, pitch), el), C.i, el))
+    f.ret()
+
+
+def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
+    """`count` pixels, `apart` elements apart in each channel's plane, of a vector of channels: a
+    function, for loops around so many addresses take the compiler long.
+    """
+    args = [("ptr noalias", "to"), ("ptr noalias readonly", "from")]
+    ints = [("i64", n) for n in ("pitch", "source_c", "channels", "count")]
+    f = m.function(f"square{apart}", [*args, *ints], internal=True)
+    wide, count = Element(f, tile.lanes), f.arg("count")
+    read: list[Value] = []
+    for j in range(tile.lanes):
+        # a missing channel repeats the last one: nobody reads it
+        plane = f.mul(f.min(f.sub(f.arg("channels"), 1), j), f.arg("source_c"))
+        at = f.gep(f.arg("from"), plane, memory(d))
+        read.append(wide.from_memory(load_step(f, wide, at, d, count, apart), d))
+    _store_some(f, transpose(f, read), f.arg("to"), f.arg("pitch"), count, tile.element)
     f.ret()
 
 

@@ -1,0 +1,57 @@
+"""A large module of LLVM IR as several small ones, which compile side by side.
+
+Functions stay in their order, and a part ends when it is large enough: modules that begin with the
+same functions (a register tile, a packer) then begin with the same parts, compiled once for all.
+"""
+
+import re
+
+_ENOUGH = 24_000  # characters of a part: some 20 ms of code generation
+_NAME = re.compile(r"@([\w.]+)")
+_END = "\n}\n"
+
+
+def split(ir_text: str) -> list[str]:
+    """The parts, to link together: functions that were internal are hidden, and constants that
+    several parts read are in each. The text itself where it is small, or holds anything but
+    declarations and internal constants, then functions, then metadata.
+    """
+    if len(ir_text) < 2 * _ENOUGH:
+        return [ir_text]
+    start = max(ir_text.find("define "), 0)
+    *functions, metadata = ir_text[start:].split(_END)
+    if not functions:
+        return [ir_text]
+    heads: dict[str, str] = {}  # what a part needs, by name
+    for line in ir_text[:start].splitlines():
+        simple = line.startswith("declare ") or " = internal constant " in line
+        if simple and line.count("@") == 1:
+            heads[_name(line)] = line
+        elif line:
+            return [ir_text]
+    for i, given in enumerate(functions):
+        text = given.lstrip("\n").replace("define internal ", "define hidden ", 1)
+        first = text[: text.find(" {\n")]
+        if not first.startswith("define "):
+            return [ir_text]
+        heads[_name(first)] = first.replace("define", "declare", 1)
+        functions[i] = text + _END
+    groups: list[list[str]] = [[]]
+    for text in functions:
+        if groups[-1] and max(sum(map(len, groups[-1])), len(text)) >= _ENOUGH:
+            groups.append([])
+        groups[-1].append(text)
+    parts: list[str] = []
+    for group in groups:
+        body = "\n".join(group)
+        used = sorted(set(_NAME.findall(body)) - set(map(_name, group)))
+        parts.append("\n".join([*(heads[n] for n in used if n in heads), body, metadata, ""]))
+    return parts
+
+
+def _name(text: str) -> str:
+    """The first name in a text."""
+    found = _NAME.search(text)
+    if found is None:
+        raise ValueError(f"no name in {text[:80]!r}")
+    return found[1]

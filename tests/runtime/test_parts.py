@@ -1,0 +1,67 @@
+"""Large modules are compiled in parts that together do what the whole does."""
+
+import ctypes
+
+import pytest
+
+from weft.kernels.target.llvm import Module, Value
+from weft.runtime import machine
+from weft.runtime.parts import split
+
+
+def module(last: int, adds: int = 900) -> str:
+    """f(x) = 3 g(x) + table[1] + last, where g adds 1 `adds` times; h(x) = g(x) + table[0]."""
+    m = Module()
+    table = m.constant("table", "i64", [100, 2000])
+    argument = [("i64", "x")]
+    g = m.function("g", argument, "i64", internal=True)
+    value = g.arg("x")
+    for _ in range(adds):
+        value = g.op("add", value, 1)
+    g.ret(g.intrinsic("smax", "i64", value, 0))
+    h = m.function("h", argument, "i64", internal=True)
+    h.ret(h.op("add", h.call("g", "i64", h.arg("x")), h.load("i64", table)))
+    big = m.function("f", argument, "i64")
+    value = big.arg("x")
+    for _ in range(adds):
+        value = big.op("sub", value, 1)
+    parts = [big.call("h", "i64", big.arg("x")), big.call("g", "i64", big.arg("x"))]
+    value = big.op("add", value, big.op("add", *parts))
+    value = big.op("add", value, big.load("i64", big.gep(table, 1, "i64")))
+    pair = big.alloca("i64", 8)
+    big.store(Value("0", "i64"), pair, 8, stream=True)
+    big.ret(big.op("add", value, last))
+    return m.text()
+
+
+def call(address: int, x: int) -> int:
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(x)
+
+
+def test_parts_do_what_the_whole_does():
+    for last in (5, 6):
+        text = module(last)
+        assert len(split(text)) > 1
+        expected = (41 - 900) + (41 + 900 + 100) + (41 + 900) + 2000 + last
+        assert call(machine.load(text, ["f"])["f"], 41) == expected
+
+
+def test_modules_that_begin_alike_share_parts():
+    one, other = split(module(1)), split(module(2))
+    assert one[0] == other[0] and one[-1] != other[-1]
+    assert "define hidden i64 @g" in one[0] and "!0" in one[-1]
+
+
+def test_what_it_does_not_know_stays_whole():
+    text = module(7)
+    for line in ("@state = internal global i64 0", "@alias = internal constant ptr @table"):
+        whole = f"{line}\n{text}"
+        assert split(whole) == [whole]
+    assert split(module(7, adds=9)) == [module(7, adds=9)]
+    assert split("x" * 99_999) == ["x" * 99_999]
+
+
+def test_an_error_in_a_part_is_the_caller_s():
+    with pytest.raises(RuntimeError, match="undefined value"):
+        machine.load(module(8).replace("add i64 %x, 1", "add i64 %no, 1"), ["f"])
+    assert call(machine.load(module(9), ["f"])["f"], 0) == 900 + 100 + 2000 + 9
