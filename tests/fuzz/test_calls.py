@@ -26,7 +26,7 @@ def test_random_calls_return_or_raise(tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60 + count // 20,
+        timeout=180 + count // 20,
     )
     last = log.read_text(encoding="utf-8") if log.exists() else "before the first call"
     assert run.returncode == 0, f"{last}\n{run.stderr[-3000:]}"
