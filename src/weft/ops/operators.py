@@ -122,7 +122,12 @@ def binary(
                     y = new(dispatch._tensor_class)
                     y._a = r
                     if tracked and self._rg and state.grad:
-                        _record_beside_number(op, keeps[1][0], self, other, y)
+                        if light:
+                            saved = (Meta(a.shape, d), other)
+                            y._fn = TapeNode(op, (self._fn or self, None), saved, (), None)
+                            y._rg = True
+                        else:
+                            _record_beside_number(op, keeps[1][0], self, other, y)
                     return y
         elif not is_operand(other):
             return NotImplemented
