@@ -6,6 +6,7 @@ import pytest
 import weft
 from weft import nn
 from weft.nn.utils import rnn as U
+from weft.ops.recurrent import lstm_states
 
 CLASSES = [nn.RNN, nn.LSTM, nn.GRU]
 
@@ -280,3 +281,20 @@ def test_an_lstms_result_changed_in_place_is_noticed():
         y.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("sizes", [(3, 7, 1, 2), (2, 14, 20, 40), (2, 40, 64, 130), (2, 5, 384, 9)])
+def test_an_lstm_over_its_inputs_has_the_bits_of_one_over_its_gates(sizes):
+    steps, rows, features, hidden = sizes
+    x, h, c = data(steps, rows, features), data(rows, hidden, seed=1), data(rows, hidden, seed=2)
+    w, v = data(4 * hidden, hidden, seed=3) * 0.1, data(4 * hidden, features, seed=4)
+    b = data(4 * hidden, seed=5)
+    gates = nn.functional.linear(x.flatten(0, 1), v, b).unflatten(0, (steps, rows))
+    for kept in (False, True):
+        want = lstm_states(gates, h, c, w, with_gates=kept)
+        got = lstm_states(x, h, c, w, v, b, with_gates=kept)
+        np.testing.assert_array_equal(got.numpy(), want.numpy())
+    with pytest.raises(RuntimeError, match="weight and bias"):
+        lstm_states(x, h, c, w, v[:, :-1], b, with_gates=False)
+    with pytest.raises(RuntimeError, match="weight and bias"):
+        lstm_states(x, h, c, w, v, b.double(), with_gates=False)

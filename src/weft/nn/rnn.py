@@ -48,22 +48,25 @@ def _pieces(x: Tensor, count: int) -> tuple:
 
 
 class _LstmSequence(Function):
-    """An LSTM's steps as one kernel: (gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the last c).
+    """An LSTM's steps as one kernel: (gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the last c),
+    or (x (T, N, I), h, c, W_hh, W_ih, the sum of the biases).
 
-    The gradient of W_hh is one product over all steps.
+    The gradients of the weights are single products over all steps.
     """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, h: Tensor, c: Tensor, w: Tensor) -> tuple:
-        wanted = any(ctx.needs_input_grad)
-        states = lstm_states(gates, h, c, w, with_gates=wanted)
-        ctx.save_for_backward(gates, h, c, w, states)
+    def forward(ctx: Any, *given: Tensor) -> tuple:
+        states = lstm_states(*given, with_gates=any(ctx.needs_input_grad))
+        ctx.save_for_backward(*given, states)
         return states[0, 1:], states[1, -1].clone()
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple:
-        gates, h, c, w, states = ctx.saved_tensors
-        return lstm_gradient(dh, dc.unsqueeze(0), states, gates, h, c, w)
+        *given, states = ctx.saved_tensors
+        dx, *others = lstm_gradient(dh, dc.unsqueeze(0), states, *given)
+        if callable(dx):  # a product that nobody may want
+            dx = dx() if ctx.needs_input_grad[0] else None
+        return dx, *others
 
 
 class _GruSequence(Function):
@@ -131,6 +134,11 @@ _STEPS: dict[str, tuple[int, Callable]] = {  # mode -> (gates, step)
     "LSTM": (4, _step_lstm),
     "GRU": (3, _step_gru),
 }
+
+
+# An LSTM of few features multiplies them step by step: memory for all gates would cost more.  Up to
+# so many the sums, and with them the bits, are those of `linear`, which shorter calls take.
+_ONE_SUM = 384
 
 
 class RNNBase(Module):
@@ -375,10 +383,15 @@ class RNNBase(Module):
             if self.bias:
                 outer, inner = own["bias_hh"].split([2 * self.hidden_size, self.hidden_size])
                 bias = own["bias_ih"] + weft.cat([outer, weft.zeros_like(inner)])
-        gates = F.linear(x, own["weight_ih"], bias).unflatten(0, (steps, -1))
+        few = self.mode == "LSTM" and bias is not None and 2 * x.shape[1] <= self.hidden_size
+        short = x.shape[1] > _ONE_SUM or steps < 4 or state[0].shape[0] < 4
+        inside = few and not short
+        gates = x if inside else F.linear(x, own["weight_ih"], bias)
+        gates = gates.unflatten(0, (steps, -1))
         gates = gates.flip(0) if reverse else gates
         if self.mode == "LSTM":
-            h, c = _LstmSequence.apply(gates, *state, w)
+            given = (own["weight_ih"], bias) if inside else ()
+            h, c = _LstmSequence.apply(gates, *state, w, *given)
             last = (h[-1], c)
         elif self.mode == "GRU":
             h = _GruSequence.apply(gates, *state, w, inner)

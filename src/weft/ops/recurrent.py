@@ -7,8 +7,10 @@ each.
            h[t] = (h[t-1] - n) z + n
     RNN    h[t] = tanh or relu of x[t] + h[t-1] w^T
 
-The products with the input, and the gradient of w, are single products over all steps: they are
-outside.   Sources: Hochreiter and Schmidhuber 1997; Cho et al. 2014; Elman 1990.
+The gradient of w is one product over all steps, outside.  So is the product with the input, but for
+an LSTM of few features, whose kernel makes it step by step.
+
+Sources: Hochreiter and Schmidhuber 1997; Cho et al. 2014; Elman 1990.
 """
 
 from __future__ import annotations
@@ -56,15 +58,22 @@ class LstmStates(Op):
     """y[p, t] = h and c after step t, t = 0 being the initial ones
 
     x (T, N, 4H), h and c (N, H), w (4H, H) -> (2, T + 1, N, H).
+    With v (4H, I) and b (4H,) x is (T, N, I), and x v^T + b stands for x.
     `with_gates`: four more planes, the gates after their functions (0 at t = 0).  They are for the
     gradient alone: no cotangent may come in through them.
     """
 
     with_gates: bool = False
 
-    def type(self, x: Type, h: Type, c: Type, w: Type) -> Type:
+    def type(self, x: Type, h: Type, c: Type, w: Type, *inner: Type) -> Type:
+        if len(inner) not in (0, 2):
+            raise TypeError(f"lstm: 4 or 6 operands, got {4 + len(inner)}")
         fits = x.ndim == 3 and h.ndim == w.ndim == 2 and h.shape == c.shape
-        if not fits or x.shape[1:] != (h.shape[0], w.shape[0]):
+        if fits and inner:
+            wanted = [(w.shape[0], x.shape[2]), (w.shape[0],)]
+            if [v.shape for v in inner] != wanted or any(v.dtype is not x.dtype for v in inner):
+                raise RuntimeError(f"lstm: weight and bias {inner} do not fit inputs {x}")
+        if not fits or x.shape[1:] != (h.shape[0], x.shape[2] if inner else w.shape[0]):
             raise RuntimeError(f"lstm: gates {x}, states {h} and {c}, weight {w} do not fit")
         if w.shape != (4 * h.shape[1], h.shape[1]):
             raise RuntimeError(f"lstm: weight {w} does not fit states {h}")
@@ -73,7 +82,11 @@ class LstmStates(Op):
         _need_wide(x)
         return Type((6 if self.with_gates else 2, x.shape[0] + 1, *h.shape), x.dtype)
 
-    def oracle(self, x: np.ndarray, h: np.ndarray, c: np.ndarray, w: np.ndarray) -> np.ndarray:
+    def oracle(
+        self, x: np.ndarray, h: np.ndarray, c: np.ndarray, w: np.ndarray, *inner: np.ndarray
+    ) -> np.ndarray:
+        if inner:
+            x = x @ inner[0].T + inner[1]
         rows = [[h, c, *[np.zeros_like(h)] * 4]]
         for gates in x:
             i, f, g, o = np.split(gates + h @ w.T, 4, -1)
@@ -85,9 +98,11 @@ class LstmStates(Op):
         return np.stack([np.stack(r[: 6 if self.with_gates else 2]) for r in rows], 1)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return kernels.plan_recurrent("lstm", ins, out)
+        return kernels.plan_recurrent("lstm over inputs" if ins[4:] else "lstm", ins, out)
 
-    def body(self, x: Any, h: Any, c: Any, w: Any) -> Any:
+    def body(self, x: Any, h: Any, c: Any, w: Any, *inner: Any) -> Any:
+        if inner:
+            x = linear(x, *inner)
         rows = [[h, c, *[zeros_like(h)] * 4]]
         for t in range(x.shape[0]):
             i, f, g, o = chunk(select(x, 0, t) + linear(h, w), 4, -1)
@@ -99,17 +114,20 @@ class LstmStates(Op):
 
     vmap = by_loop
 
-    def vjp(self, g: Any, y: Any, x: Any, h: Any, c: Any, w: Any) -> tuple:
+    def vjp(self, g: Any, y: Any, x: Any, h: Any, c: Any, w: Any, *inner: Any) -> tuple:
         dh, dc = select(g, 0, 0), select(g, 0, 1)
         steps = x.shape[0]
         later = narrow(dc, 0, 1, steps) if steps else unsqueeze(zeros_like(c), 0)
-        dx, dh0, dc0, dw = lstm_gradient(narrow(dh, 0, 1, steps), later, None, x, h, c, w)
-        return dx, dh0 + select(dh, 0, 0), dc0 + select(dc, 0, 0), dw
+        dx, dh0, dc0, dw, *rest = lstm_gradient(
+            narrow(dh, 0, 1, steps), later, None, x, h, c, w, *inner
+        )
+        return dx, dh0 + select(dh, 0, 0), dc0 + select(dc, 0, 0), dw, *rest
 
     samples = (
         sample((3, 2, 20), (2, 5), (2, 5), (20, 5)),
         sample((0, 2, 12), (2, 3), (2, 3), (12, 3)),
         sample((2, 7, 68), (7, 17), (7, 17), (68, 17), low=-0.5, high=0.5),
+        sample((2, 7, 3), (7, 17), (7, 17), (68, 17), (68, 3), (68,), low=-0.5, high=0.5),
     )
 
 
@@ -192,32 +210,37 @@ class LstmGrad(Op):
     )
 
 
-def lstm_states(x: Any, h: Any, c: Any, w: Any, *, with_gates: bool) -> Any:
+def lstm_states(x: Any, h: Any, c: Any, w: Any, *inner: Any, with_gates: bool) -> Any:
     """The planes of LstmStates; operands in any layout."""
-    x, h, c, w = (v.contiguous() for v in (x, h, c, w))
-    return apply(LstmStates(with_gates), x, h, c, w)
+    return apply(LstmStates(with_gates), *(v.contiguous() for v in (x, h, c, w, *inner)))
 
 
 def lstm_gradient(
-    dh: Any, dc: Any, states: Any, x: Any, h: Any, c: Any, w: Any
-) -> tuple[Any, Any, Any, Any]:
-    """The cotangents of x, the initial h and c, and w from those of h (T, N, H) and c (T, N, H).
+    dh: Any, dc: Any, states: Any, x: Any, h: Any, c: Any, w: Any, *inner: Any
+) -> tuple[Any, ...]:
+    """The cotangents of x, the initial h and c, w and `inner` from those of h (T, N, H) and c
+    (T, N, H).
 
     dc may be (1, N, H): that of the last c alone.  `states`: the six planes, if they are known.
     With gradients wanted of the result too (`create_graph`) it is composed of ops.
     """
     if state.grad:
-        states = LstmStates(True).body(x, h, c, w)
+        states = LstmStates(True).body(x, h, c, w, *inner)
         d = LstmGrad().body(dh, dc, states, w)
     else:
         if states is None:
-            states = lstm_states(x, h, c, w, with_gates=True)
+            states = lstm_states(x, h, c, w, *inner, with_gates=True)
         d = apply(LstmGrad(), dh.contiguous(), dc.contiguous(), states, w.contiguous())
-    steps, _, width = dh.shape
+    steps, rows, width = dh.shape
     first = select(d, 0, 0)
     dx = narrow(d, 0, 1, steps)
     dw = _product_gradient(dx, states)
-    return dx, narrow(first, 1, 0, width), narrow(first, 1, width, width), dw
+    others = narrow(first, 1, 0, width), narrow(first, 1, width, width), dw
+    if not inner:
+        return dx, *others
+    gates, given = (reshape(v, (steps * rows, v.shape[2])) for v in (dx, x))
+    dv = matmul(transpose(gates, 0, 1), given)
+    return lambda: matmul(dx, inner[0]), *others, dv, sum(gates, (0,))
 
 
 class GruStates(Op):

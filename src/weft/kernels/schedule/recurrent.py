@@ -6,7 +6,8 @@ launch each.
 
 Rows of a batch do not meet, so each thread takes some rows through all steps and none waits for
 another.  w is packed once.  A panel of the forward product holds all gates of one vector of units:
-what leaves the registers is complete, and the cell is computed on it while it lies in L1.
+what leaves the registers is complete, and the cell is computed on it while it lies in L1. A cell
+that `reads` takes the inputs' product too, step by step: their gates never go to memory.
 
 Numbers: every product is one fma chain over increasing k; a row's bits depend on the row alone.
 float32 and float64.
@@ -25,7 +26,7 @@ from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-_HEAD = ("steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more")
+_HEAD = ("steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more", "inputs")
 
 
 class Cell:
@@ -37,6 +38,7 @@ class Cell:
     kept = 0  # further planes that the gradient reads
     columns: int  # parts of the gradient's rows, those of s first
     bias = False  # an input (H,) that is added to the last part of s
+    reads = False  # x are inputs, with a weight (gates * H, I) and a bias: the last two operands
     direct = False  # h[t] depends on h[t-1] beside the product
 
     def step(
@@ -78,6 +80,10 @@ class _Lstm(Cell):
             m.mul(m.mul(dh, t), m.mul(o, m.sub(1.0, o))),
         ]
         return columns, m.mul(dc, fade)
+
+
+class _LstmOverInputs(_Lstm):
+    name, reads = "lstm over inputs", True
 
 
 class _Gru(Cell):
@@ -125,7 +131,9 @@ class _Rnn(Cell):
         return [k.f.select(k.f.fcmp("ogt", y[0], 0.0), dh, zero(dh.type))], None
 
 
-CELLS: dict[str, Cell] = {c.name: c for c in (_Lstm(), _Gru(), _Rnn("tanh"), _Rnn("relu"))}
+CELLS: dict[str, Cell] = {
+    c.name: c for c in (_Lstm(), _LstmOverInputs(), _Gru(), _Rnn("tanh"), _Rnn("relu"))
+}
 
 
 def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
@@ -133,27 +141,30 @@ def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
     planes for it; t = 0 holds the initial states, and zeros.
 
     ins: x (T, N, gates * H), h and for an LSTM c (N, H), w (gates * H, H), for a GRU the bias (H,)
-    of its last gate; out (planes, T + 1, N, H).  All contiguous (ValueError).
+    of its last gate; out (planes, T + 1, N, H).  All contiguous (ValueError).  A cell that reads:
+    x (T, N, I), and after w the inputs' weight (gates * H, I) and bias (gates * H,).
     """
     kind = CELLS[cell]
     x, *states, w = ins[: 2 + kind.states]
     steps, rows, width = _sizes(kind, out, w)
+    deep, every = x.shape[-1] if kind.reads else 0, kind.gates * width
     layouts = [*ins[2 + kind.states :], *states]
-    shapes = [*[(width,)] * kind.bias, *[(rows, width)] * kind.states]
+    shapes: list[tuple[int, ...]] = [(width,)] * kind.bias
+    shapes += [(every, deep), (every,)] * kind.reads + [(rows, width)] * kind.states
     planes = kind.states, kind.states + kind.kept
     if [a.shape for a in layouts] != shapes or out.shape[0] not in planes:
         raise ValueError(f"{cell}: {[a.shape for a in ins]} do not give {out.shape}")
-    if x.shape != (steps, rows, kind.gates * width):
+    if x.shape != (steps, rows, deep if kind.reads else every):
         raise ValueError(f"{cell}: {x.shape} does not give {out.shape}")
     _check(cell, [*ins, out])
     if out.size == 0:
         return Launch(())
     tile = tile_for(FLOAT_TYPES[x.dtype.name])
     panels = -(-width // tile.lanes)
-    packed = panels * width * kind.gates * tile.lanes * tile.itemsize
+    packed = panels * (width + deep) * kind.gates * tile.lanes * tile.itemsize
     plane = (steps + 1) * rows * width
-    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states)
-    return _launch(kind, "forward", steps * rows * kind.gates * width * width, ints, packed, tile)
+    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states, deep)
+    return _launch(kind, "forward", steps * rows * every * (width + deep), ints, packed, tile)
 
 
 def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
@@ -181,7 +192,7 @@ def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch
     padded = panels * tile.columns
     packed = up(kind.gates * width * padded * tile.itemsize)
     every = kind.states > 1 and given[1].shape[0] > 1
-    ints = (steps, rows, width, panels, (steps + 1) * rows * width, packed, padded, every)
+    ints = (steps, rows, width, panels, (steps + 1) * rows * width, packed, padded, every, 0)
     scratch = packed + 2 * rows * padded * tile.itemsize
     return _launch(kind, "gradient", steps * rows * kind.gates * width * width, ints, scratch, tile)
 
@@ -261,6 +272,7 @@ class _Kernel:
     rest_at: Value
     padded: Value
     more: Value
+    inputs: Value
 
     def at(self, pointer: Operand, *terms: Operand) -> Value:
         """pointer + the sum of terms, in elements."""
@@ -268,6 +280,10 @@ class _Kernel:
         for term in terms:
             offset = self.f.add(offset, term)
         return self.f.gep(pointer, offset, self.tile.element)
+
+    def deep(self) -> Operand:
+        """The rows of a panel of the forward product."""
+        return self.f.add(self.width, self.inputs)
 
     def row(self, step: Operand, row: Operand) -> Operand:
         """The offset of a row of a plane."""
@@ -303,30 +319,37 @@ class _Kernel:
 
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
-    """Panel p, row k: w's column k for the units of vector p, gate after gate."""
-    kernel = _Kernel(m, "pack_forward", tile, 2 + kind.states + kind.bias)
-    f, w, el, wide = kernel.f, kernel.ins[1 + kind.states], tile.element, kind.gates * tile.lanes
+    """Panel p, row k: w's column k for the units of vector p, gate after gate; then the same of
+    the inputs' weight."""
+    kernel = _Kernel(m, "pack_forward", tile, 2 + kind.states + kind.bias + 2 * kind.reads)
+    f, el, wide = kernel.f, tile.element, kind.gates * tile.lanes
+    weights = [(kernel.ins[1 + kind.states], kernel.width)]
+    weights += [(kernel.ins[-2], kernel.inputs)] * kind.reads
     first, last = f.split(kernel.panels)
     with f.loop(first, last) as P:
-        panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.width), wide))
+        panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.deep()), wide))
         with f.loop(0, wide) as J:
             gate, lane = f.div(J.i, tile.lanes), f.rem(J.i, tile.lanes)
             unit = f.add(f.mul(P.i, tile.lanes), lane)
             exists = f.icmp("slt", unit, kernel.width)
             row = f.add(f.mul(gate, kernel.width), f.select(exists, unit, 0))
-            source = kernel.at(w, f.mul(row, kernel.width))
-            with f.loop(0, kernel.width) as K:
-                value = f.select(exists, f.load(el, kernel.at(source, K.i)), f.typed(0.0, el))
-                f.store(value, kernel.at(panel, f.mul(K.i, wide), J.i))
+            to = kernel.at(panel, J.i)
+            for w, deep in weights:
+                source = kernel.at(w, f.mul(row, deep))
+                with f.loop(0, deep) as K:
+                    value = f.select(exists, f.load(el, kernel.at(source, K.i)), f.typed(0.0, el))
+                    f.store(value, kernel.at(to, f.mul(K.i, wide)))
+                to = kernel.at(to, f.mul(deep, wide))
     f.ret()
 
 
 def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
-    kernel = _Kernel(m, "forward", tile, 2 + kind.states + kind.bias)
+    kernel = _Kernel(m, "forward", tile, 2 + kind.states + kind.bias + 2 * kind.reads)
     f, out, x = kernel.f, kernel.out, kernel.ins[0]
     initial = kernel.ins[1 : 1 + kind.states]
     wide = kind.gates * tile.lanes
     corner = f.alloca(tile.element, tile.rows * wide)
+    own = f.alloca(tile.element, tile.rows * wide) if kind.reads else x  # the inputs' product
     low, high = f.split(kernel.rows)
     more = f.icmp("ne", kernel.more, 0)
 
@@ -344,10 +367,14 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 for p in range(kind.states, kind.states + kind.kept):
                     kernel.store(zero(tile.type), plane(p, here, U.i), mask)
     with f.loop(0, kernel.steps) as T, f.loop(0, kernel.panels) as P:
-        panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.width), wide))
+        panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.deep()), wide))
         unit = f.mul(P.i, tile.lanes)
         mask = kernel.mask(unit)
         bias = kernel.load(kernel.at(kernel.ins[-1], unit), mask) if kind.bias else None
+        shifts = [
+            kernel.load(kernel.at(kernel.ins[-1], unit, f.mul(kernel.width, g)), mask)
+            for g in range(kind.gates * kind.reads)
+        ]
         # where the next panel, or the next step's first, reads and writes
         done = f.icmp("eq", f.add(P.i, 1), kernel.panels)
         whole = f.mul(kernel.rows, kernel.width)
@@ -361,23 +388,37 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             for gate, width in _parts(kind, tile):
                 b, c = (kernel.at(z, gate * tile.lanes) for z in (panel, corner))
                 kernel.multiply(count, kernel.width, before, kernel.width, b, wide, c, wide, width)
+                if kind.reads:
+                    k, b = kernel.inputs, kernel.at(b, f.mul(kernel.width, wide))
+                    given = kernel.at(x, f.mul(f.add(f.mul(T.i, kernel.rows), R.i), k))
+                    c = kernel.at(own, gate * tile.lanes)
+                    kernel.multiply(count, k, given, k, b, wide, c, wide, width)
             with f.loop(0, count) as Q:
                 row = f.add(R.i, Q.i)
                 gates = kernel.at(x, f.mul(kernel.row(T.i, row), kind.gates), unit)
                 sums = kernel.at(corner, f.mul(Q.i, wide))
                 here = f.add(kernel.row(f.add(T.i, 1), row), unit)
-                given = [
-                    kernel.load(kernel.at(gates, f.mul(kernel.width, g)), mask)
-                    for g in range(kind.gates)
-                ]
-                products = [
-                    f.load(tile.type, kernel.at(sums, g * tile.lanes)) for g in range(kind.gates)
-                ]
+
+                def vectors(tiles: Value) -> list[Value]:
+                    return [
+                        f.load(tile.type, kernel.at(tiles, g * tile.lanes))
+                        for g in range(kind.gates)
+                    ]
+
+                products = vectors(sums)
+                if kind.reads:
+                    inputs = vectors(kernel.at(own, f.mul(Q.i, wide)))
+                    given = [kernel.math.add(v, b) for v, b in zip(inputs, shifts, strict=True)]
+                else:
+                    given = [
+                        kernel.load(kernel.at(gates, f.mul(kernel.width, g)), mask)
+                        for g in range(kind.gates)
+                    ]
                 old = [
                     kernel.load(plane(p, kernel.row(T.i, row), unit), mask)
                     for p in range(kind.states)
                 ]
-                for g in range(kind.gates):
+                for g in range(0 if kind.reads else kind.gates):
                     touch(f, kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
                 for p in range(kind.states):
                     touch(f, plane(p, here, y_next), level=2, write=True)
