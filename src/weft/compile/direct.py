@@ -138,8 +138,8 @@ class Direct:
         self._owner = owner
         types = [(k, p.out_types[k]) for k in names]
         results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in types]
-        places = (p, "owner", owner), (ARENA, "memory", ARENA.memory)
-        self.stream = r.guard.native([*places, *weights])
+        places = (p, "owner", owner), (p.table, "form", p.table.form)
+        self.stream = r.guard.native([*places, (ARENA, "memory", ARENA.memory), *weights])
         kind = type(dispatch.wrap(np.empty(0)))
         self._call = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)
         self._order = [(k, names.index(name)) for k, name in r.program.segment.results.items()]

@@ -18,6 +18,7 @@ from weft.runtime import guard_code, memory, native, replay_code, threads
 
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
 _TYPE = 8
+_DIMS, _DTYPE = (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
 ABSENT = object()  # stands for a dict's entry that is not there
 
 
@@ -31,6 +32,7 @@ class Stream:
         self._kept: list[Any] = []
         self._parts: list[int] = []
         self._words: list[tuple[Any, int]] = []  # an object's word, by its place
+        self._arrays: list[np.ndarray] = []  # whose dims and strides count
 
     def _id(self, x: Any) -> int:
         self._kept.append(x)
@@ -51,8 +53,9 @@ class Stream:
         self._kept.append(x.cell_contents if _is_full(x) else None)
 
     def data(self, x: Any) -> None:
-        """The ndarray's memory begins here."""
-        self._words.append((x, _LENGTH))
+        """The ndarray's memory begins here, and is seen in this way: all may be set in place."""
+        self._words += [(x, place) for place in (_LENGTH, *_DIMS, _DTYPE)]
+        self._arrays.append(x)
 
     def entries(self, x: dict, modes: Callable[[Any, Any], tuple[int, Any]] | None = None) -> None:
         """The dict's keys and values, in order; `modes(key, value)` gives what of a value counts:
@@ -95,14 +98,18 @@ class Stream:
     def ready(self) -> Stream:
         """No instruction is added any more."""
         places = [self._id(x) + place for x, place in self._words]
+        for a in self._arrays:  # where the dims lie will have been compared by then
+            for at in (ctypes.c_int64.from_address(id(a) + place).value for place in _DIMS):
+                places += range(at, at + 8 * a.ndim, 8)
         looked = [w for at in places for w in (at, ctypes.c_int64.from_address(at).value)]
         words = [guard_code.WORDS, len(places), *looked, *self._parts, guard_code.END]
         self._native = (ctypes.c_int64 * len(words))(*words)
         self.address = ctypes.addressof(self._native)
         function = _functions()["weft_guard_check"]
         self.check: Callable[[], bool] = native.builtin(
-            "check", function, native.METH_NOARGS, bound=self.address
-        )
+            "check", function, native.METH_NOARGS,
+            bound=native.Bound(self.address, self._native, self._kept),
+        )  # fmt: skip
         return self
 
 
@@ -157,7 +164,7 @@ class GuardedRun:
         self._kept = kept, arrays, head
         self.call: Callable[..., Any] = native.builtin(
             "call", _functions()["weft_replay_call"], native.METH_FASTCALL,
-            bound=ctypes.addressof(head),
+            bound=native.Bound(ctypes.addressof(head), *self._kept),
         )  # fmt: skip
 
 

@@ -224,7 +224,8 @@ class LayoutCalls:
             facts = (op.nondiff is None, op.saves_result)
             self._table = _words([0, id(op), *map(int, facts), *keeps])
         self._kept: list[Any] = [op]
-        at, made = ctypes.addressof(self._table), _layout_functions()
+        at = Bound(ctypes.addressof(self._table), self._table, self._kept)
+        made = _layout_functions()
         self.call = _builtin("call", made["weft_layout_call"], _METH_FASTCALL, None, at)
         self.quick = _builtin("quick", made["weft_tensor_call"], _METH_FASTCALL, None, at)
 
@@ -365,6 +366,21 @@ def _function_address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+class Bound(int):
+    """An address, and what must live as long as native code may look there.
+
+    A builtin's `self` of this kind keeps it all for the time of a call, whoever drops the builtin
+    meanwhile (Python code that the call runs, another thread).
+    """
+
+    kept: Any
+
+    def __new__(cls, address: int, *kept: Any) -> "Bound":
+        made = super().__new__(cls, address)
+        made.kept = kept
+        return made
+
+
 def builtin(name: str, function: int, flags: int, bound: Any = None) -> Callable[..., Any]:
     """A builtin function made of native code, which gets `bound` as its `self`."""
     return _builtin(name, function, flags, None, bound)
@@ -448,6 +464,7 @@ class Table:
         self._head = _words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
         self._result = (ctypes.c_int64 * 3)()
         self._call = _table_runner()
+        self.form = object()  # another one whenever pointers' words have moved (see `place`)
         self._places = (ctypes.addressof(self._head), ctypes.addressof(self._result))
 
     def __len__(self) -> int:
@@ -475,6 +492,7 @@ class Table:
         """Let an entry run another launch, on the same pointers."""
         ins = self._slots[entry] - 1
         block = _words([*self._blocks[entry][: ins + 4], *launch.ints])
+        self.form = object()
         self._launches[entry], self._blocks[entry] = launch, block
         self._entries[3 * entry : 3 * entry + 2] = [launch.plan_, ctypes.addressof(block)]
         self._head[0] = max(self._head[0], launch.scratch)
@@ -482,7 +500,9 @@ class Table:
         self._head[2] |= any(stage.parallel for stage in launch.stages)
 
     def place(self, entry: int, slot: int) -> int:
-        """The address of a pointer's word, for native code or NumPy writes that set many."""
+        """The address of a pointer's word, for native code or NumPy writes that set many; it is
+        valid while `form` is the same object.
+        """
         return ctypes.addressof(self._blocks[entry]) + 8 * (2 + slot)
 
     def run(self, start: int = 0, stop: int | None = None) -> tuple[int, int, int]:

@@ -127,11 +127,16 @@ open:
 sized:
   %count = call i64 @PyList_Size(ptr %views)
   %last = sub i64 %count, 1
-  %empty_list = icmp sle i64 %count, 0
+  %no_list = icmp slt i64 %count, 0
+  if %no_list unsized long
+long:
+  %empty_list = icmp eq i64 %count, 0
   if %empty_list ask seen
 seen:
   %last_ref = call ptr @PyList_GetItem(ptr %views, i64 %last)
+  call void @Py_IncRef(ptr %last_ref)
   %last_view = call ptr @PyObject_CallNoArgs(ptr %last_ref)
+  call void @Py_DecRef(ptr %last_ref)
   %no_last = icmp eq ptr %last_view, null
   if %no_last unsized alive
 unsized:
