@@ -13,6 +13,7 @@ import weft.nn.functional as F
 from weft import nn, optim
 from weft.compile import api, arena
 from weft.compile.program import Program
+from weft.ops.gather import Gather
 from weft.runtime import memory
 
 
@@ -145,3 +146,30 @@ def test_an_activation_is_computed_again_instead_of_kept(monkeypatch):
     monkeypatch.setattr(room, "_LONG", 1 << 20)
     kept = Program(*args, **kw)
     assert program.arena_bytes <= kept.arena_bytes - 2 * 32 * 96 * 4
+
+
+def test_arrays_that_a_failing_run_shows_keep_their_memory(monkeypatch):
+    """A traceback's frames hold them, and may print them when everything else is gone."""
+    seen = []
+
+    def fail(self, status, arrays):
+        seen.extend((a, a.copy()) for a in arrays)
+        return IndexError("as told")
+
+    monkeypatch.setattr(Gather, "fail", fail)
+
+    def f(x, i):
+        return weft.gather(x + 1, 1, i)  # an operand in the arena, one from outside
+
+    c, good = weft.compile(f), weft.zeros(300, 40, dtype=weft.int64)
+    for _ in range(3):
+        c(weft.randn(300, 40), good)
+    with pytest.raises(IndexError):
+        c(weft.randn(300, 40), good + 77)
+    assert len(seen) == 2 * 2  # the program's run, and eager's that says what is wrong
+    with arena.ARENA.lock:
+        arena.ARENA.memory = np.empty(0, np.uint8)
+    gc.collect()
+    memory.trim()
+    held = [weft.full((300, 40), 7.0) for _ in range(8)]
+    assert all(np.array_equal(a, b) for a, b in seen), held

@@ -15,6 +15,7 @@ import weft
 from tests.compile.test_compile import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
+from weft.nn import hooks
 
 SCALE = 1.0
 
@@ -464,3 +465,38 @@ def test_results_that_are_views_of_results():
         assert whole[0, 0].item() == 7.0 == parts["turned"][0, 0].item()
         assert whole._version == flat._version == 1
     assert c.stats["replayed"] >= 5
+
+
+def test_hooks_of_all_modules_are_seen():
+    layer = nn.Linear(3, 2)
+    c = weft.compile(lambda x: layer(x).detach(), replay=True)
+    x, calls = weft.randn(4, 3), []
+    for _ in range(8):
+        c(x)
+    before = c.stats["replayed"]
+    c(x)
+    assert c.stats["replayed"] == before + 1
+    for register, hook in (
+        (hooks.register_module_forward_hook, lambda m, args, y: calls.append(1)),
+        (hooks.register_module_forward_pre_hook, lambda m, args: calls.append(2)),
+    ):
+        handle = register(hook)
+        try:
+            c(x)
+            assert len(calls) == 1
+            for _ in range(6):  # the list is one that grows: never a replay
+                c(x)
+            assert len(calls) == 7
+        finally:
+            handle.remove()
+        calls.clear()
+        for _ in range(8):
+            c(x)
+        assert not calls
+    before = c.stats["replayed"]
+    handle = hooks.register_module_forward_hook(lambda m, args, y: 2 * y)
+    try:
+        assert [np.array_equal(c(x), 2 * layer.forward(x).detach()) for _ in range(8)] == [True] * 8
+    finally:
+        handle.remove()
+    assert np.array_equal(c(x), layer(x).detach())

@@ -11,7 +11,6 @@ Long because every decision here is about one table: where each value lies when 
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -420,7 +419,8 @@ class Program:
                 self.slots.setdefault(base, []).append((i, slot, offset))
         self._set: dict[tuple, int] = {}
         self._fixed: dict[str, np.ndarray] = {}
-        self._views: dict[int, tuple[int, np.ndarray]] = {}  # of places, at their last address
+        # inputs and outputs, while a run lasts
+        self._running: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = {}, {}
         self.owner: Any = None  # who sets pointers of the table by himself (see `take`)
         for i, c in enumerate(self.consts):
             self._point(("const", i), native.address(c))
@@ -488,6 +488,7 @@ class Program:
                 self._point(("in", name), address(a))
             for name, a in outs.items():
                 self._point(("out", name), address(a))
+            self._running = inputs, outs
             if self.weights.all:
                 self.weights.look(inputs, self._address_of, self._array)
             try:
@@ -499,6 +500,7 @@ class Program:
                         if failed >= 0:
                             self._raise(self.entries[failed], status, detail)
             finally:
+                self._running = {}, {}
                 for name in self.into.values():
                     memory.wrote(inputs[name])
         return {k: a for k, a in outs.items() if k not in self.into}
@@ -507,22 +509,24 @@ class Program:
         return self._set["in", name]
 
     def _array(self, p: Place) -> np.ndarray:
-        """The array at a place."""
-        base = ("arena", None) if p.base[0] == "arena" else p.base
-        start = self._set[base] + (p.base[1] if p.base[0] == "arena" else 0)
-        known = self._views.get(id(p))
-        if known is not None and known[0] == start:
-            return known[1]
-        size = p.layout.dtype.itemsize
+        """The array at a place, which keeps its memory: it may get into a traceback."""
+        kind, index = p.base
         if not p.layout.size:
             return np.empty(p.layout.shape, p.layout.dtype)
-        raw = (ctypes.c_char * size).from_address(start + p.offset * size)
-        one = np.frombuffer(memoryview(raw), p.layout.dtype, 1)
-        found = np.lib.stride_tricks.as_strided(
-            one, p.layout.shape, tuple(s * size for s in p.layout.strides)
-        )
-        self._views[id(p)] = (start, found)
-        return found
+        inputs, outs = self._running
+        if kind == "arena":
+            owner, start = ARENA.memory, index
+        elif kind == "const":
+            owner, start = self.consts[index], 0
+        else:
+            owner, start = (outs if kind == "out" else {**self._fixed, **inputs})[index], 0
+        x, size = p.layout, p.layout.dtype.itemsize
+        steps = [(n - 1) * s * size for n, s in zip(x.shape, x.strides, strict=True)]
+        before = -sum(s for s in steps if s < 0)
+        start += native.address(owner) + p.offset * size - before
+        window = _Window(owner, start, before + sum(s for s in steps if s > 0) + size)
+        strides = tuple(s * size for s in x.strides)
+        return np.ndarray(x.shape, x.dtype, np.asarray(window), before, strides)
 
     def _host(self, call: HostCall) -> None:
         value = dispatch.quietly(call.compute, [self._array(p) for p in call.ins])
@@ -538,7 +542,7 @@ class Program:
         """(step, median seconds): each step alone, again and again, on inputs of zeros."""
         rows = []
         with ARENA.lock:
-            held = self._point_at_stand_ins()
+            self._point_at_stand_ins()
             at = 0
             for s in self.steps:
                 if isinstance(s, Entry) and not s.launch.stages:
@@ -553,16 +557,16 @@ class Program:
                     times.append(time.perf_counter() - start)
                 at += isinstance(s, Entry)
                 rows.append((s, sorted(times)[runs // 2]))
-            held.clear()
+            self._running = {}, {}
             for name, a in self._fixed.items():
                 self._point(("in", name), native.address(a))
         return rows
 
-    def _point_at_stand_ins(self) -> list[np.ndarray]:
-        """Give every input and output memory of its own, to be held while it is used."""
+    def _point_at_stand_ins(self) -> None:
+        """Give every input and output memory of its own, which `_running` holds."""
         ARENA.ensure(self.arena_bytes)
         self._point(("arena", None), native.address(ARENA.memory))
-        held = []
+        held: dict[str, dict[str, np.ndarray]] = {"in": {}, "out": {}}
         layouts = {("in", k): v for k, v in self.layouts.items()}
         for k, t in self.out_types.items():
             layouts["out", k] = Layout.contiguous(t.shape, t.dtype.np)
@@ -570,9 +574,9 @@ class Program:
             reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if n]
             before = -sum(r for r in reach if r < 0)
             size = before + sum(r for r in reach if r > 0) + 1
-            held.append(np.zeros(size, x.dtype))
-            self._point(base, native.address(held[-1]) + before * x.dtype.itemsize)
-        return held
+            made = held[base[0]][base[1]] = np.zeros(size, x.dtype)[before:]
+            self._point(base, native.address(made))
+        self._running = held["in"], held["out"]
 
     def memory(self) -> Memory:
         """What a run needs."""
@@ -593,6 +597,18 @@ class Program:
     def describe(self) -> str:
         """The schedule, one line a step."""
         return f"{describe(self.steps)}\narena {self.arena_bytes} bytes"
+
+
+class _Window:
+    """Bytes of an array's memory, for `np.asarray`: what that makes holds this by its `base`."""
+
+    __slots__ = ("__array_interface__", "owner")
+
+    def __init__(self, owner: np.ndarray, start: int, size: int) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3, "data": (start, False), "shape": (size,), "typestr": "|u1",
+        }  # fmt: skip
 
 
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:

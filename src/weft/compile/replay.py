@@ -467,7 +467,7 @@ class Replays:
             if len(self.kept) >= _KEPT:
                 self.kept.clear()
             self.kept[key] = Recording(key, objects, last, watch, result)
-            del self.last[key]
+            self.last.pop(key, None)  # another thread's call may have
             self.stats["replay"] = "on"
             self.failed = 0
         except Unseen as e:

@@ -63,6 +63,7 @@ class World:
         self._used: set[str] = {"forward", "backward", "setup_context"}
         self._classes: dict[type, set[str]] = {}  # users' classes -> members walked
         self._todo: list[tuple[Any, str]] = [(r, "the function") for r in roots]
+        self._todo += [(hooks, "a hook of all modules") for hooks in _hooks_everywhere()]
         self._walk()
         # most are a module's hooks and the like: empty, and looked at in one step
         self._empty = [d for d, _, values, _ in self.dicts if not values]
@@ -101,10 +102,12 @@ class World:
         for f, (code, defaults) in zip(self.functions, self._codes, strict=True):
             if f.__code__ is not code or f.__defaults__ is not defaults:
                 return f.__qualname__
-        for t, (a, rg, fn, hooks) in zip(self.tensors, self._tensor_states, strict=True):
+        for t, (a, seen, rg, fn, hooks) in zip(self.tensors, self._tensor_states, strict=True):
             ghost = t._ghost
             if t.__dict__.get("_a") is not a or (ghost is not None and ghost.session is not None):
                 return "a tensor's memory"
+            if a is not None and _seen(a) != seen:
+                return "how a tensor's memory is seen"
             if t._rg is not rg or t._fn is not fn or t._hooks or _hooked(t) or hooks:
                 return "a tensor's place on the tape"
         for o, settings in zip(self.optimizers, self._settings, strict=True):
@@ -364,12 +367,25 @@ def _hooked(t: Handle) -> bool:
 
 
 def _state_of(t: Handle) -> tuple:
-    return t.__dict__.get("_a"), t._rg, t._fn, bool(t._hooks)
+    a = t.__dict__.get("_a")
+    return a, None if a is None else _seen(a), t._rg, t._fn, bool(t._hooks)
+
+
+def _seen(a: np.ndarray) -> tuple:
+    """What may be set in place, by `resize` most likely."""
+    return a.shape, a.strides, a.dtype
 
 
 def _modes() -> tuple:
     modes = state.grad, state.autocast, state.saved_hooks, TapeNode.watch, dt.get_default_dtype()
     return *modes, FastMath.on
+
+
+def _hooks_everywhere() -> list[dict]:
+    """The hooks that every module calls: weft.nn's, if it is there."""
+    module = sys.modules.get("weft.nn.hooks")
+    kept = () if module is None else vars(module.Everywhere).values()
+    return [x for x in kept if isinstance(x, dict)]
 
 
 def _is_optimizer(x: Any) -> bool:
