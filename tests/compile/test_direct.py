@@ -316,3 +316,26 @@ def test_a_training_step_is_direct():
                 assert fast.stats["replayed"] >= 15
         seen.append(history)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("n", [6, 256])  # memory of NumPy's, and of Weft's allocator
+def test_an_argument_that_shares_a_weights_memory_is_not_replayed(n):
+    w = nn.Linear(n, n).weight
+
+    def f(a):
+        with weft.no_grad():
+            w.add_(1)
+            y = a * 2
+            w.mul_(2)
+        return y
+
+    def run(g):
+        with weft.no_grad():
+            w.copy_(weft.eye(n))
+        x = weft.ones(4, n)
+        given = [*[lambda: x] * 9, lambda: w.data[:4], lambda: w.detach()[1:5], lambda: x]
+        return [bits(g(a())) for a in given]
+
+    c = weft.compile(f, replay=True)
+    assert run(c) == run(f)
+    assert c.stats["replayed"] > 3

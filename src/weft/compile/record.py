@@ -334,8 +334,7 @@ class Session:
 
     def knows_memory(self, t: Handle) -> bool:
         """Whether a tensor of this memory was used before."""
-        a = t._a
-        root = id(a if a.base is None else a.base)
+        root = memory.root(t._a)
         return root in self._memories or (t._st is not None and id(t._st) in self._memories)
 
     def is_held(self, k: int) -> bool:
@@ -446,8 +445,7 @@ class Session:
         st = id(storage_of(t) if storage is None else storage)
         found = self._memories.get(st)
         if found is None:
-            base = t._a.base
-            root = id(t._a if base is None else base)
+            root = memory.root(t._a)
             found = self._memories[st] = self._memories.setdefault(root, st)
         return found
 

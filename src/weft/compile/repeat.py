@@ -17,6 +17,7 @@ from weft.core.handle import Handle, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.contract import FastMath
+from weft.runtime import memory
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
@@ -163,7 +164,7 @@ class Repeats:
                 places.append(known)
                 continue
             a = t._a
-            whole = id(a if a.base is None else a.base)
+            whole = memory.root(a)
             if session.knows_memory(t) or whole in new:
                 places.append(object())  # a view of memory met before: never found
             else:

@@ -29,6 +29,7 @@ from weft.core.handle import Handle, TapeNode, state, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
+from weft.runtime.memory import root
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
@@ -67,10 +68,6 @@ def _structure(x: Any, tensors: list[Handle], objects: list[Any]) -> Any:
 
 def _version(t: Any) -> int:
     return 0 if t is None else storage_of(t).version
-
-
-def _root(a: np.ndarray) -> int:
-    return id(a if a.base is None else a.base)
 
 
 # ------------------------------------------------------------------------------ a watched call
@@ -252,7 +249,7 @@ class Recording:
         self.result = last.result
         self.growing = [i for i, n in enumerate(self.grown) if n]
         self.spent = _tape_ends(result)
-        self.roots = {_root(t._a) for t in world.tensors}
+        self.roots = {root(t._a) for t in world.tensors}
         self.updates = [_Numbers(u) for u in last.updates]
         covered = {p for u in self.updates for p in range(u.at, u.at + u.count)}
         for i, (a, b) in enumerate(zip(watch.numbers, last.numbers, strict=True)):
@@ -275,7 +272,7 @@ class Recording:
             if kind == "grad" and (Layout.of(a) != layout or t._rg or t._hooks or t._base):
                 return None
             found.append(a)
-            roots.append(_root(a))
+            roots.append(root(a))
         if len(set(roots)) < len(roots) or not self.roots.isdisjoint(roots):
             return None
         return found

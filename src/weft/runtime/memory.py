@@ -224,6 +224,18 @@ def _lease_of(a: Any) -> Any:
     return a
 
 
+def root(a: np.ndarray) -> int:
+    """One name for the memory that an array lies in, whichever of its views this is.
+
+    NumPy's views name an array as their base, which may lie in a lease of ours.
+    """
+    while (base := a.base) is not None:
+        a = base
+        if a.__class__ is not np.ndarray:
+            break
+    return id(a)
+
+
 def mark(a: np.ndarray) -> int | None:
     """The mark of the memory that an array lies in, given now if it has none; None where nobody
     can tell whether it changes.

@@ -243,11 +243,20 @@ axis:
   %axis_same = and i1 %d_same, %s_same
   %k1 = add i64 %k, 1
   br i1 %axis_same, label %axes, label %drop_more
-owner:
-  %base_at = getelementptr i8, ptr %a, i64 48
+owner:  ; memory.root
+  %view = phi ptr [ %a, %axes ], [ %base, %based ]
+  %base_at = getelementptr i8, ptr %view, i64 48
   %base = load ptr, ptr %base_at
   %own = icmp eq ptr %base, null
-  %root = select i1 %own, ptr %a, ptr %base
+  br i1 %own, label %rooted, label %based
+based:
+  %base_kind_at = getelementptr ptr, ptr %base, i64 1
+  %base_kind = load ptr, ptr %base_kind_at
+  %arrays = load ptr, ptr @ndarray
+  %view_too = icmp eq ptr %base_kind, %arrays
+  br i1 %view_too, label %owner, label %rooted
+rooted:
+  %root = phi ptr [ %view, %owner ], [ %base, %based ]
   %outside = call i1 @among(ptr %roots, i64 %n_roots, ptr %root)
   br i1 %outside, label %drop_more, label %beside
 beside:
