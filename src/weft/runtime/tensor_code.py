@@ -107,11 +107,11 @@ mode:
   if %graded watched done
 watched:
   %fn = attr %base _fn
-  %rg = attr %base _rg
-  %wants = call i32 @truth(ptr %rg)
   %no_fn = icmp eq ptr %fn, null
   if %no_fn fail1 placed
 placed:
+  %rg = attr %base _rg
+  %wants = call i32 @truth(ptr %rg)
   call void @Py_DecRef(ptr %fn)
   %unmade_here = icmp eq ptr %fn, %none
   %leaf = icmp eq i32 %wants, 1
