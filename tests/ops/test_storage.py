@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 
+import numpy as np
 import pytest
 
 import weft
@@ -115,3 +116,13 @@ def test_shared_memory_is_seen_by_both_processes():
     assert m.share_memory_().data_ptr() == before
     layer = weft.nn.Linear(2, 2).share_memory()
     assert layer.weight.is_shared() and layer.weight.requires_grad
+
+
+def test_an_empty_array_may_begin_anywhere():
+    """An empty bytearray's address is any (CPython 3.13), and nothing is read there."""
+    memory = np.zeros(9, np.uint8)
+    odd = np.frombuffer(memory, np.float32, 0, 1)
+    assert odd.ctypes.data % 4
+    assert weft.from_numpy(odd).shape == (0,)
+    with pytest.raises(ValueError, match="not aligned"):
+        weft.from_numpy(memory[1:9].view(np.float32))

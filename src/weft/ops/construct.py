@@ -65,7 +65,7 @@ def from_numpy(a: np.ndarray) -> Any:
         )
     if any(s % a.itemsize for s in a.strides):
         raise ValueError("from_numpy: the array's strides are not multiples of its item size")
-    if a.ctypes.data % a.itemsize:
+    if a.size and a.ctypes.data % a.itemsize:
         raise ValueError("from_numpy: the array's memory is not aligned to its item size")
     y = wrap(a)
     if d.tensors is not None:
