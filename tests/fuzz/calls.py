@@ -32,8 +32,7 @@ for _room in pkgutil.iter_modules(ops.__path__):
     importlib.import_module(f"weft.ops.{_room.name}")
 
 # A call that makes a kernel on a loaded machine may take seconds. The watchdog writes the threads'
-# frames while they run, which may itself end in a segmentation fault: with its text in stderr, a
-# return code of -11 means no more than 1.
+# frames while they run: should a return code of -11 follow its text, it is one suspect, unproven.
 SECONDS_A_CALL = 90
 DTYPES = (dt.float32, dt.float32, dt.float64, dt.complex64, dt.float16,
           dt.bfloat16, dt.int64, dt.int64, dt.int32, dt.int8, dt.uint8, dt.bool)  # fmt: skip
