@@ -72,11 +72,11 @@ class Launch:
 
     def __post_init__(self) -> None:
         # The native form, made at once: two threads may make their first call at the same time.
-        ints = _words(self.ints)
+        ints = words(self.ints)
         pairs = [w for s in self.stages for w in (s.function, int(s.parallel))]
         sizes = [len(self.stages), len(self.ints), self.scratch, self.scratch_per_thread]
         flags = [int(self.quick), int(any(s.parallel for s in self.stages)), 0]
-        block = _words([*sizes, ctypes.addressof(ints), *flags, *pairs])
+        block = words([*sizes, ctypes.addressof(ints), *flags, *pairs])
         object.__setattr__(self, "_kept", (ints, block))
         object.__setattr__(self, "plan_", ctypes.addressof(block))
 
@@ -90,7 +90,8 @@ def double_bits(value: float) -> int:
     return struct.unpack("<q", struct.pack("<d", value))[0]
 
 
-def _words(values: Sequence[int]) -> Any:
+def words(values: Sequence[int]) -> Any:
+    """A ctypes array of 64-bit words."""
     return (ctypes.c_int64 * max(len(values), 1))(*values)
 
 
@@ -122,14 +123,14 @@ def address(array: np.ndarray) -> int:
 
 @cache
 def _launcher() -> Callable[..., int]:
-    function = _builtins()[0] if _builtins_fit() and _builtins_work() else _launch_by_ctypes
+    function = _builtins()[0] if builtins_fit() else _launch_by_ctypes
     globals()["launch"] = function
     return function
 
 
 @cache
 def _addresser() -> Callable[[np.ndarray], int]:
-    function = _builtins()[1] if _builtins_fit() and _builtins_work() else _address_by_ctypes
+    function = _builtins()[1] if builtins_fit() else _address_by_ctypes
     globals()["address"] = function
     return function
 
@@ -168,8 +169,7 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-_METH_FASTCALL, _METH_O = 0x80, 0x08
-METH_FASTCALL, METH_NOARGS = _METH_FASTCALL, 0x04
+METH_FASTCALL, METH_NOARGS, _METH_O = 0x80, 0x04, 0x08
 _kept: list[Any] = []  # names, which the builtins point to
 
 
@@ -183,8 +183,8 @@ def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
     _kept.append(name)
     init(id(np.ndarray), id(name), id(TypeError), id(MemoryError), ctypes.addressof(_detail))
     return (
-        _builtin("launch", found["weft_builtin_launch"], _METH_FASTCALL, launch.__doc__),
-        _builtin("address", found["weft_builtin_address"], _METH_O, address.__doc__),
+        builtin("launch", found["weft_builtin_launch"], METH_FASTCALL, doc=launch.__doc__),
+        builtin("address", found["weft_builtin_address"], _METH_O, doc=address.__doc__),
     )
 
 
@@ -194,14 +194,14 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
 
     Empty where the interpreter or NumPy is not one whose structs we know.
     """
-    if not (_builtins_fit() and _builtins_work()):
+    if not builtins_fit():
         return {}
     imports = python_functions(small_code.FUNCTIONS)
     found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
     init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
     made: dict[str, Callable[..., Any]] = {
-        name: _builtin(name, found[f"weft_small_{name}"], _METH_FASTCALL, None)
+        name: builtin(name, found[f"weft_small_{name}"], METH_FASTCALL)
         for name in small_code.OPERATIONS
     }
     return made if _small_operations_work(made) else {}
@@ -219,15 +219,15 @@ class LayoutCalls:
     def __init__(self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> None:
         """`keeps`: bits of the operands whose values the tape keeps, by which want a gradient."""
         if op is None:
-            self._table = _words([0] * 12)
+            self._table = words([0] * 12)
         else:
             facts = (op.nondiff is None, op.saves_result)
-            self._table = _words([0, id(op), *map(int, facts), *keeps])
+            self._table = words([0, id(op), *map(int, facts), *keeps])
         self._kept: list[Any] = [op]
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()
-        self.call = _builtin("call", made["weft_layout_call"], _METH_FASTCALL, None, at)
-        self.quick = _builtin("quick", made["weft_tensor_call"], _METH_FASTCALL, None, at)
+        self.call = builtin("call", made["weft_layout_call"], METH_FASTCALL, at)
+        self.quick = builtin("quick", made["weft_tensor_call"], METH_FASTCALL, at)
 
     def add(
         self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray,
@@ -251,8 +251,8 @@ class LayoutCalls:
             word for a in ins for word in (id(a.dtype), a.ndim, *a.shape, *a.strides)
         ]  # fmt: skip
         metas = tuple([Meta(a.shape, a.dtype) for a in ins])
-        dims, strides, operands = _words(out.shape), _words(out.strides), _words(wanted)
-        entry = _words([
+        dims, strides, operands = words(out.shape), words(out.strides), words(wanted)
+        entry = words([
             self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
             out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
             ctypes.addressof(strides), offset, 0 if make is None else id(make), id(metas),
@@ -271,14 +271,14 @@ _TAPES = {"f": 1, "V": 1, "i": 0, "u": 0, "b": 0}  # which results get a tape no
 
 def layout_calls(op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> LayoutCalls | None:
     """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
-    if not (_builtins_fit() and _builtins_work()):
+    if not builtins_fit():
         return None
     return LayoutCalls(op if _slots_fit() else None, keeps)
 
 
 def stand_aside(*, on: bool) -> None:
     """Whether native forms of ops say None to everything, so that launches go through `launch`."""
-    if _builtins_fit() and _builtins_work():
+    if builtins_fit():
         ctypes.CFUNCTYPE(None, ctypes.c_int64)(_layout_functions()["weft_layout_aside"])(int(on))
 
 
@@ -302,7 +302,7 @@ def _layout_functions() -> dict[str, int]:
     object_new = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(
         ("PyType_GetSlot", ctypes.pythonapi)
     )(object, _TP_NEW)
-    given = _words([
+    given = words([
         id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
         tensor, parameter, modes, object_new, *others, *map(id, names),
         *[_slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
@@ -381,19 +381,9 @@ class Bound(int):
         return made
 
 
-def builtin(name: str, function: int, flags: int, bound: Any = None) -> Callable[..., Any]:
-    """A builtin function made of native code, which gets `bound` as its `self`."""
-    return _builtin(name, function, flags, None, bound)
-
-
 def builtins_fit() -> bool:
     """Whether builtins that read structs of CPython and NumPy may run here."""
     return _builtins_fit() and _builtins_work()
-
-
-def words(values: Sequence[int]) -> Any:
-    """A ctypes array of 64-bit words."""
-    return _words(values)
 
 
 def new_array_function() -> int:
@@ -406,10 +396,10 @@ def _definition(name: str, function: int, flags: int, doc: str | None) -> _Metho
     return _MethodDef(name.encode(), function, flags, (doc or "").encode())
 
 
-def _builtin(
-    name: str, function: int, flags: int, doc: str | None, bound: Any = None
+def builtin(
+    name: str, function: int, flags: int, bound: Any = None, doc: str | None = None
 ) -> Callable[..., Any]:
-    """A builtin function, which native code gets `bound` as its `self`."""
+    """A builtin function made of native code, which gets `bound` as its `self`."""
     definition = _definition(name, function, flags, doc)
     make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
         ("PyCFunction_NewEx", ctypes.pythonapi)
@@ -426,7 +416,7 @@ def _runner() -> Any:
 
 
 def _launch_by_ctypes(launch: Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
-    pointers = _words([_address_by_ctypes(array) for array in (out, *ins)])
+    pointers = words([_address_by_ctypes(array) for array in (out, *ins)])
     result = (ctypes.c_int64 * 2)()
     _runner()(launch.plan_, ctypes.addressof(pointers), len(ins), ctypes.addressof(result))
     if result[0]:
@@ -451,17 +441,17 @@ class Table:
 
     def __init__(self, entries: Sequence[tuple[Launch, int, Sequence[int]]]):
         self._launches = [launch for launch, _, _ in entries]  # their plans must live
-        self._blocks = [_words([0, 0, out, *ins, 0, *launch.ints]) for launch, out, ins in entries]
+        self._blocks = [words([0, 0, out, *ins, 0, *launch.ints]) for launch, out, ins in entries]
         self._slots = [1 + len(ins) for _, _, ins in entries]
         triples = [
             (launch.plan_, ctypes.addressof(block), len(ins))
             for (launch, _, ins), block in zip(entries, self._blocks, strict=True)
         ]
-        self._entries = _words([word for triple in triples for word in triple])
+        self._entries = words([word for triple in triples for word in triple])
         shared = max((launch.scratch for launch in self._launches), default=0)
         each = max((launch.scratch_per_thread for launch in self._launches), default=0)
         parallel = any(stage.parallel for launch in self._launches for stage in launch.stages)
-        self._head = _words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
+        self._head = words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
         self._result = (ctypes.c_int64 * 3)()
         self._call = _table_runner()
         self.form = object()  # another one whenever pointers' words have moved (see `place`)
@@ -491,7 +481,7 @@ class Table:
     def exchange(self, entry: int, launch: Launch) -> None:
         """Let an entry run another launch, on the same pointers."""
         ins = self._slots[entry] - 1
-        block = _words([*self._blocks[entry][: ins + 4], *launch.ints])
+        block = words([*self._blocks[entry][: ins + 4], *launch.ints])
         self.form = object()
         self._launches[entry], self._blocks[entry] = launch, block
         self._entries[3 * entry : 3 * entry + 2] = [launch.plan_, ctypes.addressof(block)]
