@@ -25,7 +25,6 @@ import works
 from tqdm import tqdm
 
 import weft
-from weft.compile.arena import ARENA
 from weft.compile.program import Program
 from weft.compile.steps import Entry
 
@@ -77,8 +76,7 @@ def measure(program: Program, n: int) -> list[tuple[str, float]]:
     """(label, seconds on n threads) of every launch."""
     rows = []
     entries = [s for s in program.steps if isinstance(s, Entry) and s.launch.stages]
-    with ARENA.lock:
-        held = program._point_at_stand_ins()
+    with program.on_zeros():
         blocks = zip(program.table._blocks, program.table._slots, strict=True)
         for e, (block, slots) in zip(entries, blocks, strict=True):
             scratch = np.zeros(e.launch.scratch + n * e.launch.scratch_per_thread + 64, np.uint8)
@@ -86,9 +84,6 @@ def measure(program: Program, n: int) -> list[tuple[str, float]]:
             block[0] = block[1] = 0
             stages = [(_Stage(s.function), s.parallel) for s in e.launch.stages]
             rows.append((e.label, sum(stage_seconds(f, p, block, n) for f, p in stages)))
-        held.clear()
-        for name, a in program._fixed.items():
-            program._point(("in", name), a.__array_interface__["data"][0])
     return rows
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -541,8 +542,7 @@ class Program:
     def time_steps(self, runs: int) -> list[tuple[Entry | HostCall, float]]:
         """(step, median seconds): each step alone, again and again, on inputs of zeros."""
         rows = []
-        with ARENA.lock:
-            self._point_at_stand_ins()
+        with self.on_zeros():
             at = 0
             for s in self.steps:
                 if isinstance(s, Entry) and not s.launch.stages:
@@ -557,26 +557,28 @@ class Program:
                     times.append(time.perf_counter() - start)
                 at += isinstance(s, Entry)
                 rows.append((s, sorted(times)[runs // 2]))
-            self._running = {}, {}
-            for name, a in self._fixed.items():
-                self._point(("in", name), native.address(a))
         return rows
 
-    def _point_at_stand_ins(self) -> None:
-        """Give every input and output memory of its own, which `_running` holds."""
-        ARENA.ensure(self.arena_bytes)
-        self._point(("arena", None), native.address(ARENA.memory))
-        held: dict[str, dict[str, np.ndarray]] = {"in": {}, "out": {}}
-        layouts = {("in", k): v for k, v in self.layouts.items()}
-        for k, t in self.out_types.items():
-            layouts["out", k] = Layout.contiguous(t.shape, t.dtype.np)
-        for base, x in layouts.items():
-            reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if n]
-            before = -sum(r for r in reach if r < 0)
-            size = before + sum(r for r in reach if r > 0) + 1
-            made = held[base[0]][base[1]] = np.zeros(size, x.dtype)[before:]
-            self._point(base, native.address(made))
-        self._running = held["in"], held["out"]
+    @contextmanager
+    def on_zeros(self) -> Iterator[None]:
+        """A block in which every input and output has memory of its own, zeros at first."""
+        ins = {k: x.zeros() for k, x in self.layouts.items()}
+        outs = {
+            k: Layout.contiguous(t.shape, t.dtype.np).zeros() for k, t in self.out_types.items()
+        }
+        with ARENA.lock:
+            ARENA.ensure(self.arena_bytes)
+            self._point(("arena", None), native.address(ARENA.memory))
+            for kind, arrays in (("in", ins), ("out", outs)):
+                for name, a in arrays.items():
+                    self._point((kind, name), native.address(a))
+            self._running = ins, outs
+            try:
+                yield
+            finally:
+                self._running = {}, {}
+                for name, a in self._fixed.items():
+                    self._point(("in", name), native.address(a))
 
     def memory(self) -> Memory:
         """What a run needs."""

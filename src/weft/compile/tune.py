@@ -22,7 +22,7 @@ import numpy as np
 
 from weft.kernels.choices import picking
 from weft.kernels.layout import Layout
-from weft.runtime import machine, memory, native, threads
+from weft.runtime import machine, native, threads
 
 T = TypeVar("T")
 RUNS = 5
@@ -50,7 +50,7 @@ def tuned(key: str, plan: Callable[[], native.Launch], operands: Sequence[Layout
     if not any(len(options) > 1 for options in asked.values()):
         return launch
     best: dict[str, int] = {}
-    arrays = [_stand_in(x) for x in operands]
+    arrays = [x.zeros() for x in operands]  # an index of zero is in range
     fastest = _seconds(launch, arrays)
     for what, (_, *others) in asked.items():
         for other in others:
@@ -63,17 +63,6 @@ def tuned(key: str, plan: Callable[[], native.Launch], operands: Sequence[Layout
                 launch, fastest, best = made, spent, best | {what: other}
     _keep(name, best)
     return launch
-
-
-def _stand_in(x: Layout) -> np.ndarray:
-    """Memory of such a layout, all zeros: an index of zero is in range."""
-    reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True) if n]
-    before = -sum(r for r in reach if r < 0)
-    whole = memory.empty((before + sum(r for r in reach if r > 0) + 1,), x.dtype)
-    whole.fill(0)
-    size = x.dtype.itemsize
-    strides = tuple(s * size for s in x.strides)
-    return np.lib.stride_tricks.as_strided(whole[before:], x.shape, strides)
 
 
 def _seconds(launch: native.Launch, arrays: list[np.ndarray]) -> float:

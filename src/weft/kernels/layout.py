@@ -36,6 +36,14 @@ class Layout:
             step *= max(size, 1)
         return Layout(tuple(shape), tuple(reversed(strides)), np.dtype(dtype))
 
+    def zeros(self) -> np.ndarray:
+        """An array of zeros that lies so, in memory of its own."""
+        reach = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True) if n]
+        before = -sum(r for r in reach if r < 0)
+        whole = np.zeros(before + sum(r for r in reach if r > 0) + 1, self.dtype)
+        strides = tuple(s * self.dtype.itemsize for s in self.strides)
+        return np.lib.stride_tricks.as_strided(whole[before:], self.shape, strides)
+
     def pairs(self) -> "Layout":
         """A complex layout as kernels read it: real parts, and a last dim (of 2) beside each."""
         strides = (*(2 * s for s in self.strides), 1)
