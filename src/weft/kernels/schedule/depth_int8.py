@@ -13,8 +13,8 @@ from functools import cache
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_int8 import Ending, finished
+from weft.kernels.schedule.image_int8 import windows
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.target.llvm import Module, Operand, vector, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
@@ -64,16 +64,7 @@ def _kernel(kind: str, inputs: int) -> int:
     border = f.cast("sitofp", h["border"], "float")
     limits = [f.cast("fptrunc", f.cast("bitcast", h[n], "double"), "float")
               for n in ("low", "high", "other_scale")]  # fmt: skip
-    line = f.mul(h["width"], h["channels"])
-    low, high = f.split(f.mul(h["images"], h["out_h"]))
-    with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
-        image, row = f.div(R.i, h["out_h"]), f.rem(R.i, h["out_h"])
-        y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
-        column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
-        down = taps(f, y, h["gap_h"], h["height"], h["kernel_h"])
-        across = taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
-        source = f.gep(x, f.mul(f.mul(image, h["height"]), line))
-        place = f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"])
+    with windows(f, h, x) as (y, column, down, across, source, line, place):
 
         def channels(floats: str, at: Operand) -> None:
             bytes_of = floats.replace("float", "i8")

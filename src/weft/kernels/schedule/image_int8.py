@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
@@ -113,13 +116,21 @@ def _byte(f: Function, v: Value, scale: Value, shift: Value) -> Value:
     return f.cast("fptosi", v, words)
 
 
-@cache
-def _pool() -> int:
-    m = Module(native.host().vector_bits)
-    f = m.kernel("max_pool_bytes")
-    (out, x), _, h, _ = open_block(f, 1, _POOL_HEAD)
-    lanes = native.host().lanes(1)
-    whole = f.mul(f.div(h["channels"], lanes), lanes)
+class Window(NamedTuple):
+    """Where an output over an image of bytes, channels last, reads and writes."""
+
+    y: Operand  # its first row, maybe above the image
+    column: Operand
+    down: tuple[Operand, Operand]  # its taps inside the image
+    across: tuple[Operand, Operand]
+    source: Value  # the image
+    line: Operand  # bytes a row
+    place: Operand  # where the output's channels begin
+
+
+@contextmanager
+def windows(f: Function, h: dict[str, Value], x: Value) -> Iterator[Window]:
+    """Each of this thread's outputs."""
     line = f.mul(h["width"], h["channels"])
     low, high = f.split(f.mul(h["images"], h["out_h"]))
     with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
@@ -129,7 +140,19 @@ def _pool() -> int:
         down = taps(f, y, h["gap_h"], h["height"], h["kernel_h"])
         across = taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
         source = f.gep(x, f.mul(f.mul(image, h["height"]), line))
-        to = f.gep(out, f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"]))
+        place = f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"])
+        yield Window(y, column, down, across, source, line, place)
+
+
+@cache
+def _pool() -> int:
+    m = Module(native.host().vector_bits)
+    f = m.kernel("max_pool_bytes")
+    (out, x), _, h, _ = open_block(f, 1, _POOL_HEAD)
+    lanes = native.host().lanes(1)
+    whole = f.mul(f.div(h["channels"], lanes), lanes)
+    with windows(f, h, x) as (y, column, down, across, source, line, place):
+        to = f.gep(out, place)
 
         def largest(type: str, at: Operand) -> None:
             with f.loop(*down, carry=[(type, zero(type))]) as P:
