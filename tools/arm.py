@@ -46,7 +46,12 @@ DEBS = [
     "python3.11",
 ]
 TOOLS = ("pytest", "hypothesis", "scipy")
-TESTS = ("tests/kernels", "tests/runtime", "tests/compile/test_compile.py")
+TESTS = (
+    "tests/kernels",
+    "tests/runtime",
+    "tests/compile/test_compile.py",
+    "tests/compile/test_writes_and_failures.py",
+)
 # qemu-user aborts when a process with threads forks: tests of forks are not run there
 LEFT_OUT = "not forked_child"
 

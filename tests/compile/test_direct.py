@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import weft
-from tests.compile.test_compile import bits
+from tests.compile.agree import bits
 from weft import nn
 from weft.compile.arena import ARENA
 from weft.runtime import guards

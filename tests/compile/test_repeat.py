@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import weft
-from tests.compile.test_compile import bits
+from tests.compile.agree import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
 from weft.compile.repeat import Jump

@@ -7,7 +7,7 @@ import pytest
 
 import weft
 import weft.nn.functional as F
-from tests.compile.test_compile import bits
+from tests.compile.agree import bits
 from weft import nn, optim
 from weft.compile import api
 from weft.compile.generalise import _Differs, _Symbols

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import weft
-from tests.compile.test_compile import bits
+from tests.compile.agree import bits
 from weft import nn, optim
 from weft.compile.tape import Walk
 from weft.utils.checkpoint import checkpoint

@@ -1,0 +1,229 @@
+"""Promised writes, exceptions and threads in compiled functions: what eager leaves, to the bit."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import weft
+from tests.compile.agree import bits, same, tensor
+
+
+def test_reading_a_written_tensor_in_many_ways():
+    import copy
+    import pickle
+
+    def make():
+        w = tensor(3)
+        seen = []
+        reads = [
+            lambda: w.numpy().tobytes(), lambda: repr(w), lambda: np.asarray(w).tobytes(),
+            lambda: copy.deepcopy(w).tolist(), lambda: pickle.loads(pickle.dumps(w)).tolist(),
+            lambda: w.data.tolist(), lambda: bool(weft.equal(w, w * 1)), lambda: w[1].item(),
+            lambda: [float(v) for v in w], lambda: w.nonzero().tolist(), lambda: w.max().item(),
+            lambda: (w.shape, w.dtype, w.stride(), w.storage_offset(), w.is_contiguous()),
+        ]  # fmt: skip
+
+        def f(x):
+            for read in reads:
+                w.add_(x)
+                seen.append(read())
+            return w * 1
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w, tuple(map(repr, seen)))
+
+    same(make, 5)
+
+
+def test_an_exception_after_a_promised_write():
+    def make():
+        w = tensor(3)
+
+        def f(x):
+            w.add_(x)
+            try:
+                raise KeyError
+            except KeyError:
+                return 1
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w,)
+
+    same(make, 5)
+
+
+def test_an_exception_out_of_the_function_after_a_write():
+    w = weft.zeros(3)
+
+    def f(x):
+        w.add_(x)
+        raise KeyError
+
+    c = weft.compile(f)
+    for i in range(4):
+        with pytest.raises(KeyError):
+            c(weft.ones(3))
+        assert w.tolist() == [i + 1.0] * 3
+
+
+def test_one_numpy_memory_under_several_tensors():
+    def make():
+        n = np.arange(4, dtype=np.float32)
+        a, b, c = weft.from_numpy(n), weft.from_numpy(n), weft.from_numpy(n[1:3])
+
+        def f(x):
+            a.add_(x)
+            r = b * 1
+            b.mul_(2.0)
+            s = c + 1
+            c.zero_()
+            return r, s, a * 1
+
+        return f, lambda i: (tensor(4, seed=i),), lambda: (a, b, c, n.tobytes())
+
+    same(make, 5)
+
+
+def test_threads_may_share_a_compiled_function():
+    import threading
+
+    w = tensor(20, 20)
+    c = weft.compile(lambda x: ((x @ w).tanh() * 0.5 @ w).sum(0))
+    wrong = []
+
+    def work(seed):
+        for i in range(20):
+            x = tensor(1 + i % 3, 20, seed=100 * seed + i)
+            if bits(c(x)) != bits(((x @ w).tanh() * 0.5 @ w).sum(0)):
+                wrong.append((seed, i))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_constants_as_results():
+    def make():
+        w = tensor(3)
+
+        def f(x):
+            w.zero_()
+            one = weft.ones(3)
+            return one, weft.ones(3), weft.zeros(2, 2), weft.arange(4), one + x, weft.zeros(0, 2), w
+
+        return f, lambda i: (tensor(3, seed=i),), lambda: (w,)
+
+    same(make)
+
+
+def test_a_constant_result_may_be_written_to():
+    c = weft.compile(lambda: weft.ones(2))
+    for _ in range(4):
+        y = c()
+        assert y.tolist() == [1.0, 1.0]
+        y.mul_(5.0)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointed_layers(use_reentrant):
+    def make():
+        weft.manual_seed(0)
+        w = tensor(4, 4, requires_grad=True)
+
+        def body(x):
+            return weft.nn.functional.dropout(x @ w, 0.5).tanh()
+
+        def f(x):
+            w.grad = None
+            x.requires_grad_()
+            y = weft.utils.checkpoint.checkpoint(body, x, use_reentrant=use_reentrant)
+            y.sum().backward()
+            return y, w.grad, weft.rand(2)
+
+        return f, lambda i: (tensor(2, 4, seed=i),), lambda: (weft.get_rng_state(),)
+
+    same(make, 5)
+
+
+def test_a_failing_op_leaves_what_eager_leaves():
+    def make():
+        weft.manual_seed(0)
+        table, count, total = tensor(4, 3), weft.tensor(0), tensor(3)
+
+        def f(i):
+            count.add_(1)
+            table.add_(weft.rand(4, 3))
+            y = table[i]
+            total.add_(y.sum(0))
+            if y[0, 0].item() > 0:  # an op that fails is noticed when a value is asked for
+                table.mul_(0.5)
+            return y, weft.rand(2)
+
+        def guarded(i):
+            try:
+                return f(i)
+            except IndexError as e:
+                return str(e)
+
+        def indices(k):
+            return (weft.tensor([0, 9 if k in (3, 5) else 1]),)
+
+        return guarded, indices, lambda: (table, count, total, weft.get_rng_state())
+
+    same(make, 8)
+
+
+def test_a_failing_op_raises_out_of_the_function():
+    runs = []
+    for wrap in (lambda f: f, weft.compile):
+        weft.manual_seed(0)
+        table, seen = tensor(4, 3), []
+
+        def f(i, table=table):
+            table.add_(weft.rand(4, 3))
+            y = table[i]
+            table.mul_(0.5)
+            return y
+
+        c = wrap(f)
+        for k in range(7):
+            try:
+                seen.append(bits(c(weft.tensor([0, 9 if k == 4 else 1]))))
+            except IndexError as e:
+                seen.append(str(e))
+            seen.append(bits([table, weft.get_rng_state()]))
+        runs.append(seen)
+    assert runs[0] == runs[1]
+
+
+def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
+    fn = weft.compile(lambda x, s: x * s + 1)
+    x = weft.ones(4).half()
+    for s in (1.0, 2.0, 3.0, 1e6, -1e7):
+        assert fn(x, s).tolist() == (x * s + 1).tolist()
+    assert fn(x, 1e6)[0].item() == float("inf")
+
+
+def test_threads_do_not_see_each_others_numbers():
+    x = tensor(50_000, seed=1)
+    f = weft.compile(lambda k: (x * k).tanh() + k)
+    for k in (1.0, 2.0, 3.0):
+        f(k)
+    meant = {k: bits((x * float(k)).tanh() + float(k)) for k in range(4)}
+    wrong = []
+
+    def work(k):
+        for _ in range(150):
+            if bits(f(float(k))) != meant[k]:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
