@@ -12,10 +12,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from weft.compile.world import OPTIMIZER_OWN, World, is_changed
-from weft.core import dtype as dt
-from weft.core.handle import Handle, TapeNode, state
-from weft.ops.contract import FastMath
+from weft.compile.world import MODES, OPTIMIZER_OWN, World, is_changed
+from weft.core.handle import Handle
 from weft.runtime import guard_code, guards
 
 _LOOKS = 8  # streams made since equal objects had come in; then Python looks alone
@@ -59,11 +57,7 @@ class Guard:
         self.rest = []
         world, s = self.world, guards.Stream()
         s.attributes(more)
-        s.attributes([
-            (state, "grad", state.grad), (state, "autocast", state.autocast),
-            (state, "saved_hooks", state.saved_hooks), (TapeNode, "watch", TapeNode.watch),
-            (dt._Default, "dtype", dt.get_default_dtype()), (FastMath, "on", FastMath.on),
-        ])  # fmt: skip
+        s.attributes([(x, name, getattr(x, name)) for x, name in MODES])
         for entry in world.dicts:
             d = entry[0] if isinstance(entry[0], dict) else gc.get_referents(entry[0])[0]
             kind = type(d)

@@ -376,9 +376,15 @@ def _seen(a: np.ndarray) -> tuple:
     return a.shape, a.strides, a.dtype
 
 
-def _modes() -> tuple:
-    modes = state.grad, state.autocast, state.saved_hooks, TapeNode.watch, dt.get_default_dtype()
-    return *modes, FastMath.on
+# attributes of objects whose values are the modes of a call; guard.py reads them in native form
+MODES: tuple[tuple[Any, str], ...] = (
+    (state, "grad"), (state, "autocast"), (state, "saved_hooks"), (TapeNode, "watch"),
+    (dt._Default, "dtype"), (FastMath, "on"),
+)  # fmt: skip
+
+
+def _modes() -> list:
+    return [getattr(x, name) for x, name in MODES]
 
 
 def _hooks_everywhere() -> list[dict]:
