@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.target.llvm import Module, Operand, Value, zero
+from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
 
 _UNROLL = 2
@@ -27,6 +27,7 @@ _ARGS = [
     ("i64", "columns"),
     ("i64", "first"),
 ]
+_SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 
 
 def pixel_tile(element: str) -> Tile:
@@ -40,30 +41,39 @@ def heights(tile: Tile) -> list[int]:
     return {14: [14, 7, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
 
 
-def emit_tiles(m: Module, tile: Tile) -> None:
+def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     """`tiles(a, rows, count, offsets, kc, b, c, columns, first)`: c[i][j] (+)= sum over k.
 
     `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
-    nonzero overwrites c.
+    nonzero overwrites c. Two arguments more if it `writes`, `soon, soons`: the lines of so many
+    addresses are asked for meanwhile, to be written, one each step of the first whole tile: a core
+    waits for some 24 at a time, and more at once keep it from the panel's.
     """
     widths = tile.widths
     for vectors in widths:
         for height in heights(tile):
-            _emit_micro(m, tile, height, vectors)
-    f = m.function("tiles", _ARGS, internal=True)
-    a, rows, count, offsets, kc, b, c, columns, first = (f.arg(n) for _, n in _ARGS)
+            _emit_micro(m, tile, height, vectors, writes)
+    args = _ARGS + _SOON if writes else _ARGS
+    f = m.function("tiles", args, internal=True)
+    a, rows, count, offsets, kc, b, c, columns, first, *soon = (f.arg(n) for _, n in args)
     vectors = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
+    tallest, *rest = heights(tile)
+    full = f.mul(f.div(count, tallest), tallest)
     for width in f.switch(vectors, sorted(widths)[:-1], widths[0]):
 
         def call(height: int, row: Operand, width: int = width) -> None:
             at = f.gep(c, f.mul(row, tile.columns), tile.element)
             name = f"pixels{height}x{width}"
-            f.call(name, "void", a, f.gep(rows, row, "i64"), offsets, kc, b, at, first)
+            more = list(soon) if height == tallest else []
+            if more:
+                more[1] = f.select(f.icmp("eq", row, 0), soon[1], f.typed(0, "i64"))
+            f.call(name, "void", a, f.gep(rows, row, "i64"), offsets, kc, b, at, first, *more)
 
-        tallest, *rest = heights(tile)
-        full = f.mul(f.div(count, tallest), tallest)
         with f.loop(0, full, tallest) as L:
             call(tallest, L.i)
+        if writes:
+            with f.iff(f.icmp("eq", full, 0)), f.loop(0, soon[1]) as S:
+                _ask(f, soon[0], S.i)
         row: Operand = full
         for height in rest:
             fits = f.icmp("sge", f.sub(count, row), height)
@@ -73,19 +83,29 @@ def emit_tiles(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def _emit_micro(m: Module, tile: Tile, height: int, vectors: int) -> None:
+def _ask(f: Function, soon: Value, i: Operand) -> None:
+    touch(f, f.load("ptr", f.gep(soon, i, "ptr")), level=2, write=True)
+
+
+def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) -> None:
+    whole = height == tile.rows
     args = [_ARGS[i] for i in (0, 1, 3, 4, 5, 6, 8)]
+    args += _SOON if writes and whole else []
     f = m.function(f"pixels{height}x{vectors}", args, internal=True)
-    a, rows, offsets, kc, b, c, first = (f.arg(n) for _, n in args)
+    a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
     types = ["ptr", *[type] * (height * vectors)]
 
-    def steps(low: Operand, high: Operand, unroll: int, state: list[Value]) -> list[Value]:
+    def steps(
+        low: Operand, high: Operand, unroll: int, state: list[Value], *, asks: bool = False
+    ) -> list[Value]:
         with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
             panel, *sums = L.carry
             pairs = f.gep(offsets, f.mul(L.i, 2), "i64")
-            if unroll == _UNROLL and height == tile.rows:
+            if asks:
+                _ask(f, soon[0], f.div(L.i, unroll))
+            if unroll == _UNROLL and whole:
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
@@ -104,7 +124,12 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int) -> None:
         return L.carry
 
     middle = f.op("and", kc, -_UNROLL)
-    state = steps(0, middle, _UNROLL, [b, *[zero(type)] * (height * vectors)])
+    state: list[Value] = [b, *[zero(type)] * (height * vectors)]
+    start: Operand = 0
+    if soon:
+        start = f.min(f.mul(soon[1], _UNROLL), middle)
+        state = steps(0, start, _UNROLL, state, asks=True)
+    state = steps(start, middle, _UNROLL, state)
     sums = steps(middle, kc, 1, state)[1:]
     places = [
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)

@@ -159,7 +159,8 @@ def plan_wide(
     pixels = unit_images * band * grid_w
     c_at = up(unit_images * image_pitch * size)
     rows_at = c_at + up(pixels * nr * size)
-    table_at = rows_at + up(8 * pixels)
+    outs_at = rows_at + up(8 * pixels)
+    table_at = outs_at + up(8 * pixels)
     packed_group = panels * nr * channels * len(taps)
     packed = up(groups * packed_group * size)
     w_group, w_column, w_channel = weights
@@ -178,7 +179,7 @@ def plan_wide(
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "packed": 0, "work": packed,
         "work_size": up(table_at + 16 * (deepest + 1)),
-        "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
+        "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "parts": len(shares), "wholes": len(parts), "taps": seen,

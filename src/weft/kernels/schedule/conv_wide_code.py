@@ -16,7 +16,7 @@ from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import load_step, transpose
-from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
+from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
@@ -28,7 +28,8 @@ HEAD: tuple[str, ...] = (
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
-    "work", "work_size", "c_at", "rows_at", "table_at", "epilogue", "epilogue_at", "area_out",
+    "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
+    "area_out",
     "pieces", "unit_pieces", "unit_items", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
@@ -45,7 +46,7 @@ def conv_wide_ir(name: str, *, biased: bool) -> str:
     d = BY_NAME[name]
     tile = pixel_tile(register(d))
     m = Module(native.host().vector_bits)
-    emit_tiles(m, tile)
+    emit_tiles(m, tile, writes=True)
     emit_slab(m, tile, d)
     _emit_pack(m, tile, d, biased)
     _emit_rows(m, tile, d)
@@ -92,7 +93,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
-    c, rows, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "table_at"))
+    c, rows, outs, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at"))
+    lines = -(-tile.columns * tile.itemsize // 64)
+    soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     f.store(f.typed(-1, "i64"), filled)
     with f.units(h["pieces"]) as piece:
@@ -137,7 +140,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     pair = f.gep(offsets, f.mul(place, 2), "i64")
                     f.store(f.typed(f.add(C.i, tap), "i64"), pair)
                     f.store(step, f.gep(pair, 1, "i64"))
-                _fill_rows(f, h, part, rows, images, grid_h)
+                _fill_rows(f, h, part, (rows, outs), images, grid_h)
                 planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
                 # whether the unit's results follow on one another
                 line = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
@@ -179,21 +182,25 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         panel = f.gep(
                             b, f.mul(_number(f, part, first_number, low_k), tile.columns), el
                         )
+                        asks = f.op("and", ends, f.icmp("eq", planes, "false"))
                         ends = f.op("and", ends, linear)
-                        # each tile goes out when it is done; its lines are asked for before
-                        some = f.select(ends, f.typed(tile.rows, "i64"), pixels)
+                        # each tile goes out when it is done; its lines are asked for meanwhile
+                        some = f.select(asks, f.typed(tile.rows, "i64"), pixels)
                         with f.loop(0, pixels, some) as I:
                             count = f.min(f.sub(pixels, I.i), some)
                             place = f.gep(c, f.mul(I.i, tile.columns), el)
                             to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
-                            with f.iff(ends), f.loop(0, count) as L:
-                                line = f.gep(to, f.mul(L.i, part["out_w"]), memory(d))
-                                for byte in range(0, tile.columns * tile.itemsize, 64):
-                                    touch(f, f.gep(line, byte), level=2, write=True)
+                            with f.iff(asks), f.loop(0, count) as L:
+                                line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
+                                line = f.gep(start, line, memory(d))
+                                for j in range(lines):
+                                    at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
+                                    f.store(f.gep(line, 64 * j), at)
                             f.call(
                                 "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
                                 f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
-                                f.cast("zext", f.icmp("eq", K.i, 0), "i64"),
+                                f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
+                                f.select(asks, f.mul(count, lines), f.typed(0, "i64")),
                             )  # fmt: skip
                             with f.iff(ends):
                                 first = f.add(f.mul(y, part["row_pixels"]), part["pixel_at"])
@@ -255,17 +262,20 @@ def _store_planes(
 
 
 def _fill_rows(
-    f: Function, h: dict[str, Value], part: dict[str, Value], rows: Value, images: Operand,
-    grid_h: Operand,
+    f: Function, h: dict[str, Value], part: dict[str, Value], tables: tuple[Value, Value],
+    images: Operand, grid_h: Operand,
 ) -> None:  # fmt: skip
-    """Where each pixel of the unit's grid lies in the slab."""
+    """Where each pixel of the unit's grid lies in the slab, and where its results go."""
     with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
         start = f.add(f.mul(N.i, h["image_pitch"]), f.mul(Y.i, h["pixel_h"]))
         start = f.add(start, part["source_at"])
-        to = f.gep(rows, f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"]), "i64")
-        with f.loop(0, part["grid_w"]) as X:
-            value = f.add(start, f.mul(X.i, h["pixel_w"]))
-            f.store(f.typed(value, "i64"), f.gep(to, X.i, "i64"))
+        out = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+        at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
+        steps = (h["pixel_w"], part["out_w"])
+        for table, first, step in zip(tables, (start, out), steps, strict=True):
+            with f.loop(0, part["grid_w"]) as X:
+                value = f.typed(f.add(first, f.mul(X.i, step)), "i64")
+                f.store(value, f.gep(table, f.add(at, X.i), "i64"))
 
 
 def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
