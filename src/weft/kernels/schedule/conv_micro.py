@@ -14,7 +14,7 @@ from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
 
-_UNROLL = 2
+UNROLL = 2
 _AHEAD = 16  # k at which B is prefetched: the hardware stops at the end of each page
 _ARGS = [
     ("ptr noalias readonly", "a"),
@@ -105,7 +105,7 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
             pairs = f.gep(offsets, f.mul(L.i, 2), "i64")
             if asks:
                 _ask(f, soon[0], f.div(L.i, unroll))
-            if unroll == _UNROLL and whole:
+            if unroll == UNROLL and whole:
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
@@ -123,13 +123,13 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
             L.next = [panel, *sums]
         return L.carry
 
-    middle = f.op("and", kc, -_UNROLL)
+    middle = f.op("and", kc, -UNROLL)
     state: list[Value] = [b, *[zero(type)] * (height * vectors)]
     start: Operand = 0
     if soon:
-        start = f.min(f.mul(soon[1], _UNROLL), middle)
-        state = steps(0, start, _UNROLL, state, asks=True)
-    state = steps(start, middle, _UNROLL, state)
+        start = f.min(f.mul(soon[1], UNROLL), middle)
+        state = steps(0, start, UNROLL, state, asks=True)
+    state = steps(start, middle, UNROLL, state)
     sums = steps(middle, kc, 1, state)[1:]
     places = [
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)

@@ -14,9 +14,9 @@ whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
-from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
+from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import load_step, transpose
-from weft.kernels.schedule.gemm_code import MAX_INPUTS
+from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
@@ -184,6 +184,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         )
                         asks = f.op("and", ends, f.icmp("eq", planes, "false"))
                         ends = f.op("and", ends, linear)
+                        few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
+                        few = f.op("or", few, f.icmp("eq", asks, "false"))
                         # each tile goes out when it is done; its lines are asked for meanwhile
                         some = f.select(asks, f.typed(tile.rows, "i64"), pixels)
                         with f.loop(0, pixels, some) as I:
@@ -193,14 +195,18 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             with f.iff(asks), f.loop(0, count) as L:
                                 line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
                                 line = f.gep(start, line, memory(d))
-                                for j in range(lines):
-                                    at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
-                                    f.store(f.gep(line, 64 * j), at)
+                                with f.if_else(few) as way:  # no steps to ask in: all at once
+                                    for j in range(lines):
+                                        touch(f, f.gep(line, 64 * j), level=2, write=True)
+                                    way.otherwise()
+                                    for j in range(lines):
+                                        at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
+                                        f.store(f.gep(line, 64 * j), at)
                             f.call(
                                 "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
                                 f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
                                 f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
-                                f.select(asks, f.mul(count, lines), f.typed(0, "i64")),
+                                f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
                             )  # fmt: skip
                             with f.iff(ends):
                                 first = f.add(f.mul(y, part["row_pixels"]), part["pixel_at"])
