@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
-from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
+from weft.core.scalar import Arg, Const, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import touch
+from weft.kernels.schedule.gemm_code import micro_kernel, touch
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
+from weft.kernels.schedule.tile import tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime.native import host, load
@@ -42,9 +43,10 @@ class Epilogue:
     outs: tuple[Layout, ...]
 
 
-def epilogue_ints(e: Epilogue, rows: int, columns: int) -> tuple[int, ...]:
+def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: bool = False) -> tuple[int, ...]:
     """The address of the epilogue's function and its ints, over a product of rows x columns.
 
+    `finish`: of a micro-kernel instead that ends with the epilogue (`gemm_code.micro_kernel`).
     Raises ValueError where an operand's rows are not evenly spaced, or an expression is not one of
     the element alone.
     """
@@ -66,10 +68,19 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int) -> tuple[int, ...]:
         tuple(D.from_np(x.dtype) for x in e.ins),
         classes,
         tuple(r == 0 for r, _ in steps),
+        finish,
     )
     return (address, *[columns] * len(e.outs), *(r for r, _ in steps))
 
 
+def ends_in_registers(e: Epilogue) -> bool:
+    """Whether the expressions are short enough to be repeated for each vector of a tile."""
+    nodes = [n for n in postorder(e.exprs) if not isinstance(n, Arg | Const)]
+    return len(nodes) <= _SHORT and all(isinstance(n, Scalar) and n.name in _PLAIN for n in nodes)
+
+
+_SHORT = 8
+_PLAIN = ("add", "sub", "mul", "max", "min", "neg", "abs")
 _MAY_FAIL = ("div", "rem", "floordiv", "fmod")
 
 
@@ -97,8 +108,12 @@ def _function(
     in_dtypes: tuple[D.dtype, ...],
     classes: tuple[int, ...],
     fixed: tuple[bool, ...],
+    finish: bool,
 ) -> int:
     module = Module(vector_bits=host().vector_bits)
+    if finish:
+        _emit_finish(module, exprs, out_dtypes, in_dtypes, classes, fixed)
+        return load(module.text(), ["finish"])["finish"]
     args = [("ptr", "args"), ("ptr", "ints"), ("ptr", "product"), ("i64", "ldp"), ("i64", "row")]
     f = module.function("epilogue", [*args, *(("i64", n) for n in ("rows", "n0", "n"))])
     _emit(f, exprs, out_dtypes, in_dtypes, classes, fixed)
@@ -183,3 +198,72 @@ def _emit(
     with f.iff(f.icmp("slt", whole, n)):
         strip(whole, f.lane_mask(f.sub(n, whole), lanes))
     f.ret()
+
+
+def _emit_finish(
+    module: Module,
+    exprs: tuple[Expr, ...],
+    out_dtypes: Sequence[D.dtype],
+    in_dtypes: Sequence[D.dtype],
+    classes: Sequence[int],
+    fixed: Sequence[bool],
+) -> None:
+    """The micro-kernel of a whole tile, whose sums go through the expressions in registers."""
+    tile = tile_for(register(out_dtypes[0]))
+    lanes = tile.lanes
+    n_out, types = len(out_dtypes), [*out_dtypes, *in_dtypes]
+    used = {x.index + n_out - 1 for x in postorder(exprs) if isinstance(x, Arg) and x.index}
+    starts: list[Value] = []
+    steps: list[Value] = []
+
+    def place(f: Function, k: int, row: int, vector: int) -> Value:
+        along = k < n_out or classes[k - n_out] == 1
+        at = f.add(f.mul(steps[k], row), vector * lanes if along else 0)
+        return f.gep(starts[k], at, memory(types[k]))
+
+    def touched(f: Function) -> Sequence[Value]:
+        """Begin; then all lines that the tile reads of what differs from row to row."""
+        pointers = [
+            *f.words("%args", 2, ["ptr"]), *f.words("%args", FIRST, ["ptr"] * (len(types) - 1))
+        ]  # fmt: skip
+        steps.extend(f.words("%ints", 0, ["i64"] * len(types)))
+        for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
+            along = k < n_out or classes[k - n_out] == 1
+            at = f.mul(f.arg("row"), steps[k])
+            starts.append(f.gep(p, f.add(at, f.arg("n0")) if along else at, memory(d)))
+        return [
+            place(f, k, row, v)
+            for k in sorted(used)
+            if not fixed[k - n_out]
+            for row in range(tile.rows)
+            for v in range(tile.vectors if classes[k - n_out] == 1 else 1)
+        ]
+
+    def finish(f: Function, sums: list[Value]) -> None:
+        element = Element(f, lanes)
+
+        def read(k: int, row: int, v: int) -> Value:
+            d = types[k]
+            if k >= n_out and classes[k - n_out] == 0:
+                one = Element(f, 1).load(place(f, k, row, v), d)
+                return f.splat(one, vector(lanes, register(d)))
+            return element.from_memory(f.load(element.memory_type(d), place(f, k, row, v)), d)
+
+        for v in range(tile.vectors):
+            kept = {k: read(k, 0, v) for k in sorted(used) if fixed[k - n_out]}
+            for row in range(tile.rows):
+
+                def leaf(x: Expr, row: int = row, v: int = v, kept: dict = kept) -> Value:
+                    assert isinstance(x, Arg)
+                    if x.index == 0:
+                        return sums[row * tile.vectors + v]
+                    k = n_out + x.index - 1
+                    return kept[k] if k in kept else read(k, row, v)
+
+                values = element.expressions(exprs, leaf)
+                for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
+                    f.store(element.to_memory(value, d), place(f, k, row, v))
+
+    micro_kernel(
+        module, tile, tile.rows, tile.vectors, a_unit=True, finish=finish, touched=touched
+    )  # fmt: skip

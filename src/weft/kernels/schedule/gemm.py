@@ -10,7 +10,7 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
-from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints
+from weft.kernels.schedule.epilogue import Epilogue, ends_in_registers, epilogue_ints
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
@@ -22,6 +22,7 @@ _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
+_MOST_FINISHED = 4096  # k of products that end with their epilogue
 _MOST_PACKED = 512  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -71,9 +72,10 @@ def plan_matmul(
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
+    finish = _finish(problem, tile, epilogue)
     return Launch(
         (Stage(kernels[more], parallel),),
-        problem.ints(tile, epilogue=own, swapped=swapped),
+        problem.ints(tile, epilogue=own, finish=finish, swapped=swapped),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
     )
@@ -105,7 +107,7 @@ def plan_matmul_packed(
     else:
         launch = Launch(
             (Stage(kernels[more], work >= PARALLEL_FROM),),
-            problem.packed(tile).ints(tile, epilogue=own),
+            problem.packed(tile).ints(tile, epilogue=own, finish=_finish(problem, tile, epilogue)),
             scratch_per_thread=tile.scratch_per_thread,
             quick=work < _QUICK_BELOW,
         )
@@ -130,6 +132,17 @@ def _ending(
     if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
         raise ValueError("matmul: an epilogue over a batch, or with too many operands")
     return epilogue_ints(epilogue, rows, n), more
+
+
+def _finish(problem: "_Problem", tile: Tile, epilogue: Epilogue | None) -> int:
+    """The address of the micro-kernel that ends with the epilogue, where sums of few terms make
+    storing them and reading them again dear; else 0.
+    """
+    rows, n, k = problem.sizes
+    fits = problem.a_unit and rows >= tile.rows and n >= tile.columns and k <= _MOST_FINISHED
+    if epilogue is None or not fits or not ends_in_registers(epilogue):
+        return 0
+    return epilogue_ints(epilogue, rows, n, finish=True)[0]
 
 
 @dataclass(frozen=True)
@@ -159,7 +172,7 @@ class _Problem:
 
     def ints(
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
-        swapped: bool = False,
+        finish: int = 0, swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
         """Few rows read B in place: packing it would cost more than it saves."""
         direct = self.direct
@@ -168,7 +181,7 @@ class _Problem:
             direct = choose("in place", few, 1 - few) if self.sizes[0] <= 16 * tile.rows else few
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
-            epilogue=epilogue, swapped=swapped,
+            epilogue=epilogue, finish=finish, swapped=swapped,
         )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
-    "batches", "dims", "swapped",
+    "batches", "dims", "swapped", "finish",
 )  # fmt: skip
 MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
@@ -58,6 +58,7 @@ def gemm_ints(
     *,
     direct: int = 0,
     epilogue: Sequence[int] = (),
+    finish: int = 0,
     swapped: bool = False,
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
@@ -65,7 +66,8 @@ def gemm_ints(
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
     B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
     panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
-    own ints; `swapped`: the launch's inputs are (b, a).
+    own ints; `finish` the address of a micro-kernel of a whole tile that ends with the epilogue, or
+    0; `swapped`: the launch's inputs are (b, a).
     """
     batches = 1
     for size, *_ in batch:
@@ -74,7 +76,7 @@ def gemm_ints(
     own_at = len(_HEAD) + len(extra) + 4 * len(batch)
     head = (
         *sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch),
-        int(swapped),
+        int(swapped), finish,
     )  # fmt: skip
     return (*head, *extra, *(word for dim in batch for word in dim), *own)
 
@@ -109,15 +111,24 @@ _TARGET = [
 ]
 
 
-def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool) -> str:
+Finish = Callable[[Function, list[Value]], None]
+ENDING = [("ptr", "args"), ("ptr", "ints"), ("i64", "row"), ("i64", "n0")]
+
+
+def micro_kernel(
+    module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool,
+    finish: Finish | None = None, touched: Callable[[Function], Sequence[Value]] | None = None,
+) -> str:  # fmt: skip
     """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
     name.
 
+    With `finish` the function is an export, `finish`, has the further arguments `ENDING`, and the
+    sums, row by row, go to that instead of c.
     `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each.
     """
-    name = f"tile_{rows}x{vectors}"
+    name = f"tile_{rows}x{vectors}" if finish is None else "finish"
     pointer = "ptr noalias readonly"
     signature = [
         ("i64", "kc"),
@@ -129,8 +140,8 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     ]
     f = module.function(
         name,
-        [*signature, *_TARGET],
-        internal=True,
+        [*signature, *_TARGET, *(ENDING if finish else [])],
+        internal=finish is None,
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
     a_step: Operand = 1 if a_unit else f.arg("cs")
@@ -140,6 +151,8 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     for pointer_ in c_row:
         for at in range(0, vectors * lanes, line):
             touch(f, f.gep(pointer_, at, element), write=True)
+    for place in touched(f) if touched else ():
+        touch(f, place)
 
     def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
@@ -176,11 +189,16 @@ def micro_kernel(module: Module, tile: Tile, rows: int, vectors: int, *, a_unit:
     sums = steps(whole, f.arg("kc"), 1, values)[3:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
-        for value, place in zip(sums, places, strict=True):
-            f.store(f.typed(value, type), place)
+        if finish is None:
+            for value, place in zip(sums, places, strict=True):
+                f.store(f.typed(value, type), place)
         way.otherwise()
-        for value, place in zip(sums, places, strict=True):
-            f.store(f.op("fadd", f.load(type, place), value), place)
+        total = [f.op("fadd", f.load(type, p), v) for v, p in zip(sums, places, strict=True)]
+        if finish is None:
+            for value, place in zip(total, places, strict=True):
+                f.store(value, place)
+    if finish is not None:
+        finish(f, [way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
     f.ret()
     return name
 
@@ -450,7 +468,8 @@ def _products(
     dims = f.gep("%head", extra, "i64")
     epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
     ends = f.icmp("ne", h["epilogue"], 0)
-    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
+    epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
+    finishes = f.icmp("ne", h["finish"], 0)
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
@@ -495,18 +514,24 @@ def _products(
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
-                target = f.select(exact, c_rows, corner)
-                step = f.select(exact, h["ldc"], tile.columns)
-                fresh = f.select(exact, first, 1)
-                for rows_, vectors in _cases(f, tile, width, rows):
-                    micro = kernels[rows_, vectors]
-                    of_a, of_b = (a_rows, h["a_rs"], h["a_cs"]), (b_panel, b_step)
-                    f.call(micro, "void", kc, *of_a, *of_b, target, step, fresh, *soon)
-                with f.iff(f.op("xor", exact, True)):
-                    f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
-                with f.iff(ending):
-                    product, place = (c_rows, h["ldc"]), (row.i, rows, n0, n)
-                    f.call_at(epilogue, f.arg("args"), epilogue_ints, *product, *place)
+                operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
+                whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
+                with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
+                    product = (c_rows, h["ldc"], first)
+                    ends_at = (f.arg("args"), epilogue_ints, row.i, n0)
+                    f.call_at(finish, *operands, *product, *soon, *ends_at)
+                    way.otherwise()
+                    target = f.select(exact, c_rows, corner)
+                    step = f.select(exact, h["ldc"], tile.columns)
+                    fresh = f.select(exact, first, 1)
+                    for rows_, vectors in _cases(f, tile, width, rows):
+                        micro = kernels[rows_, vectors]
+                        f.call(micro, "void", *operands, target, step, fresh, *soon)
+                    with f.iff(f.op("xor", exact, True)):
+                        f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
+                    with f.iff(ending):
+                        product, place = (c_rows, h["ldc"]), (row.i, rows, n0, n)
+                        f.call_at(epilogue, f.arg("args"), epilogue_ints, *product, *place)
     f.ret()
 
 
