@@ -261,6 +261,29 @@ def test_an_epilogue_gives_the_bits_of_the_loop_that_would_follow(rng, m, n, ord
         assert (got[1] == after).all()
 
 
+@pytest.mark.parametrize("m", [5, 6, 20])
+@pytest.mark.parametrize("n", [63, 64, 145])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_short_epilogue_in_registers_gives_the_bits_of_its_loop(rng, m, n, dtype):
+    """Whole tiles end in registers, the others are stored first."""
+    for k in (0, 1, 70, 384, 401):
+        a, b = (strided(rng, *s, "C", dtype) for s in ((m, k), (k, n)))
+        bias, residual = (rng.standard_normal(s).astype(dtype) for s in ((n,), (m, n)))
+        scale, half = rng.standard_normal((m, 1)), residual.astype(np.float16)
+        x, w, r, c, h = (
+            _arg(i, str(t.dtype)) for i, t in enumerate((bias, bias, residual, scale, half))
+        )
+        scaled = S.mul(S.add(x, w), S.cast(c, x.dtype))
+        exprs = (S.max(S.add(scaled, r), 0), S.sub(S.abs(x), S.cast(h, x.dtype)))
+        got = _ended(a, b, exprs, (bias, residual, scale, half), (dtype, dtype))
+        product = matmul(a, b)
+        shifted = (product + bias) * scale.astype(dtype) + residual
+        assert (got[0] == np.maximum(shifted, 0)).all()
+        assert (got[1] == np.abs(product) - half.astype(dtype)).all()
+    product[:], a[:] = np.nan, np.nan
+    assert np.isnan(_ended(a, b, (S.max(_arg(0, dtype), 0),), (), (dtype,))[0]).all()
+
+
 def test_rows_of_a_large_result_are_those_of_a_small_one(rng):
     """With a short k, few rows at a time: here 41 times 192 and some more."""
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((8001, 20), (20, 263)))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
-from weft.core.scalar import Arg, Const, Coord, Expr, Param, Scalar, postorder
+from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import micro_kernel, touch
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
@@ -76,10 +76,11 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: bool = False)
 def ends_in_registers(e: Epilogue) -> bool:
     """Whether the expressions are short enough to be repeated for each vector of a tile."""
     nodes = [n for n in postorder(e.exprs) if not isinstance(n, Arg | Const)]
-    return len(nodes) <= _SHORT and all(isinstance(n, Scalar) and n.name in _PLAIN for n in nodes)
+    plain = all(isinstance(n, Cast) or getattr(n, "name", "") in _PLAIN for n in nodes)
+    return plain and len(nodes) <= _SHORT
 
 
-_SHORT = 8
+_SHORT = 12
 _PLAIN = ("add", "sub", "mul", "max", "min", "neg", "abs")
 _MAY_FAIL = ("div", "rem", "floordiv", "fmod")
 

@@ -22,7 +22,7 @@ _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
-_MOST_FINISHED = 4096  # k of products that end with their epilogue
+_MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _MOST_PACKED = 512  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,

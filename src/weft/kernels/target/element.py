@@ -224,6 +224,8 @@ class Element:
         if name == "rsqrt":
             return m.div(1.0, f.intrinsic("sqrt", x.type, x))
         if name in ("min", "max"):
+            if xs[1] == const(x.type, 0.0):  # no NaN: one comparison
+                return f.select(f.fcmp("ugt" if name == "max" else "ult", x, xs[1]), x, xs[1])
             other = f.fcmp("ogt" if name == "max" else "olt", x, xs[1])
             return m.sel(m.isnan(x), x, f.select(other, x, xs[1]))
         if name == "fmod":
