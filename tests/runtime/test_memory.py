@@ -73,6 +73,28 @@ def test_trim_and_cap():
     assert allocator.cached_bytes == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="pages move on Linux only")
+def test_a_new_block_gets_the_pages_of_free_smaller_ones():
+    huge = 2 << 20
+    allocator = memory.Allocator(cap=1 << 30)
+    small = [allocator.take(n * huge) for n in (4, 2, 2)]
+    for lease in small:
+        np.frombuffer(lease, np.uint8).fill(7)
+    kept = np.frombuffer(small.pop(), np.uint8)
+    del small, lease
+    assert allocator.cached_bytes == 6 * huge
+    large = np.frombuffer(allocator.take(8 * huge), np.uint8)  # 4 and 2, and 2 that are fresh
+    assert allocator.cached_bytes == 0
+    assert (large[: 6 * huge] == 7).all() and not large[6 * huge :].any()
+    other = np.frombuffer(allocator.take(4 * huge), np.uint8)
+    large.fill(1)
+    kept[:] = 2
+    assert not other.any() and (large == 1).all() and (kept == 2).all()
+    del large  # nothing moves from a larger block to a smaller one, or steps would move for ever
+    allocator.take(6 * huge)
+    assert allocator.cached_bytes == (8 + 6) * huge
+
+
 def test_memory_that_does_not_exist():
     used = memory.memory_stats()["used_bytes"]
     with pytest.raises(MemoryError):

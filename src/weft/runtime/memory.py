@@ -156,10 +156,30 @@ class Allocator:
     def _grow(self, size_class: _Class) -> _Block:
         self.system_allocations += 1
         try:
-            return _Block(self, size_class)
+            block = _Block(self, size_class)
         except MemoryError:
             self.trim(0)
             return _Block(self, size_class)
+        if size_class.size > _HUGE_FROM:
+            self._furnish(block)
+        return block
+
+    def _furnish(self, block: _Block) -> None:
+        """Move the pages of free smaller blocks into a new one: a page that is touched for the
+        first time costs more than what a kernel writes there.
+        """
+        at, left = block.address, block.size_class.size // _HUGE_PAGE
+        for size in sorted((s for s in self._classes if s < block.size_class.size), reverse=True):
+            pages, free = size // _HUGE_PAGE, self._classes[size].free
+            while 0 < pages <= left:
+                try:
+                    donor = free.pop()
+                except IndexError:
+                    break
+                self.cached_bytes -= size
+                if not _move_pages(donor.address, at, pages * _HUGE_PAGE):
+                    return
+                at, left = at + pages * _HUGE_PAGE, left - pages
 
 
 def _system_block(size: int) -> tuple[Any, int]:
@@ -183,6 +203,30 @@ def _system_block(size: int) -> tuple[Any, int]:
     owner = np.empty(size + ALIGNMENT, np.uint8)
     start = owner.__array_interface__["data"][0]
     return owner, -(-start // ALIGNMENT) * ALIGNMENT
+
+
+def _move_pages(source: int, target: int, size: int) -> bool:
+    """Whether the pages at `source` lie at `target` now, instead of what lay there; others may
+    come in their place. Linux can from 5.7 on.
+    """
+    move = _mremap()
+    return move is not None and move(source, size, size, _MOVE, target) == target
+
+
+_MOVE = 1 | 2 | 4  # MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP: the mapping itself stays
+
+
+@cache
+def _mremap() -> Any:
+    if sys.platform != "linux":
+        return None
+    word, pointer = ctypes.c_size_t, ctypes.c_void_p
+    try:
+        found = ctypes.CDLL(None).mremap
+    except AttributeError:
+        return None
+    found.restype, found.argtypes = pointer, (pointer, word, word, ctypes.c_int, pointer)
+    return found
 
 
 _allocator = Allocator(_default_cap())
