@@ -3,10 +3,13 @@
     python bench/kernels.py [--only REGEX] [--threads 1 2] [--rounds 9] [--list]
 
 Needs torch beside Weft (`make bench` makes such an environment).  A row gives what Weft reaches,
-eager and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), the larger of the two
-as a fraction of what this machine was measured to do in the same run (fused multiply-adds in
-registers; reading or copying 256 MB), and the median over the rounds of torch's time divided by
-Weft's: above 1 Weft is faster.  Cases in bytes whose arrays fit a cache may pass 100 %.
+eager and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), and the median over
+the rounds of torch's time by Weft's: above 1 Weft is faster.  "limit" is the better of the two
+as a share of what the machine was measured to do: fused multiply-adds in registers; for bytes a
+loop that does nothing but read and write as many arrays of that size, timed in each round, the
+medians compared (`limits.mix`: the faster of writing past the caches and through).  "inside" is
+the same share of the rate that the kernel itself has on a 32nd of the data, which the caches hold:
+near 100 % where a row waits for its own arithmetic rather than for memory.
 """
 
 from __future__ import annotations
@@ -20,66 +23,32 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import limits
 import numpy as np
 import torch
 
 import weft
-from weft.kernels.limits import peak_flops, read_bandwidth
-from weft.kernels.target.llvm import Module
-from weft.runtime import memory, native
+from weft.kernels.limits import peak_flops
 
 Make = Callable[[Any], Callable[[], Any]]
+PART = 32
 QUIET = 0.02  # seconds between peers: their idle threads spin for some ms and would take a core
 _OPENBLAS = "OPENBLAS_NUM_THREADS"
 
 
 @dataclass(frozen=True)
 class Case:
-    """`make(t)` gives the call for library `t`; `amount` is operations ("flop") or bytes."""
+    """`make(t)` gives the call for library `t`; `amount` is operations or bytes."""
 
     name: str
     amount: float
-    limit: str  # "flop", "read" or "copy"
+    mix: tuple[int, int] | None  # arrays read and written, which share the bytes; None for flop
     make: Make
     numpy: Callable[[], Callable[[], Any]] | None = None
-
-
-# ------------------------------------------------------------------ the machine's limits
-
-
-def limits() -> dict[str, float]:
-    """What the cores reach together: flop/s in registers, bytes/s read and copied in memory."""
-    host = native.host()
-    lanes = host.lanes(4)
-    kind = f"<{lanes} x float>"
-    m = Module(host.vector_bits)
-    f = m.kernel("copy")
-    out, source = f.words("%args", 2, ["ptr", "ptr"])
-    (n,) = f.words("%args", 5, ["i64"])
-    first, last = f.split(n, 8 * lanes)
-    with f.loop(first, last, 8 * lanes) as loop:
-        for u in range(8):
-            at = f.add(loop.i, u * lanes)
-            v = f.load(kind, f.gep(source, at, "float"))
-            f.store(v, f.gep(out, at, "float"), 4 * lanes, stream=True)
-    f.ret()
-    big, other = (memory.empty((1 << 26,), np.dtype(np.float32)) for _ in range(2))
-    big[:] = 1
-    other[:] = 0
-    stage = native.Stage(native.load(m.text(), ["copy"])["copy"], True)
-    launch = native.Launch((stage,), (big.size,))
-    times = []
-    for _ in range(7):
-        start = time.perf_counter()
-        native.launch(launch, other, [big])
-        times.append(time.perf_counter() - start)
-    return {
-        "flop": peak_flops(weft.get_num_threads()),
-        "read": read_bandwidth(weft.get_num_threads()),
-        "copy": 2 * big.nbytes / min(times),
-    }
+    inside: Make | None = None  # the same on a PART of the data
 
 
 # ------------------------------------------------------------------ the cases
@@ -114,8 +83,8 @@ def _product(name: str, a: tuple[int, ...], b: tuple[int, ...], turned: str = ""
 
     flops = 2.0 * np.prod(a[:-2], dtype=float) * a[-2] * a[-1] * b[-1]
     if a[-2] == 1:
-        return Case(name, 4.0 * (np.prod(b) + a[-1] + b[-1]), "read", make, plain)
-    return Case(name, flops, "flop", make, plain)
+        return Case(name, 4.0 * (np.prod(b) + a[-1] + b[-1]), (1, 0), make, plain)
+    return Case(name, flops, None, make, plain)
 
 
 def _products() -> list[Case]:
@@ -152,7 +121,7 @@ def _linear(name: str, m: int, k: int, n: int, activation: str) -> Case:
 
         return call
 
-    return Case(name, 2.0 * m * k * n, "flop", make)
+    return Case(name, 2.0 * m * k * n, None, make)
 
 
 def _linear_grad(name: str, m: int, k: int, n: int) -> Case:
@@ -168,7 +137,7 @@ def _linear_grad(name: str, m: int, k: int, n: int) -> Case:
 
         return call
 
-    return Case(name, 6.0 * m * k * n, "flop", make)
+    return Case(name, 6.0 * m * k * n, None, make)
 
 
 def _attention(name: str, b: int, h: int, n: int, m: int, d: int, grad: bool) -> Case:
@@ -187,9 +156,9 @@ def _attention(name: str, b: int, h: int, n: int, m: int, d: int, grad: bool) ->
         return call
 
     if n == 1:
-        return Case(name, 8.0 * b * h * m * d, "read", make)
+        return Case(name, 8.0 * b * h * m * d, (2, 0), make)
     share = 0.5 if n == m else 1.0
-    return Case(name, share * (14.0 if grad else 4.0) * b * h * n * m * d, "flop", make)
+    return Case(name, share * (14.0 if grad else 4.0) * b * h * n * m * d, None, make)
 
 
 def _with_grad(t: Any, fn: Callable[..., Any], xs: list[Any], shape: tuple[int, ...]) -> Callable:
@@ -207,42 +176,48 @@ def _with_grad(t: Any, fn: Callable[..., Any], xs: list[Any], shape: tuple[int, 
 def _rows() -> list[Case]:
     n, big = 4096 * 1024, 1 << 24
 
-    def softmax(t: Any) -> Callable[[], Any]:
-        x = _normal(t, 4096, 1024)
-        return lambda: t.softmax(x, -1)
+    def rows(part: int, *names: str) -> Callable[[Any], list[Any]]:
+        """Operands that want gradients: x of 4096/part rows of 1024, weight and bias."""
+        shapes = {"x": (4096 // part, 1024), "w": (1024,), "b": (1024,)}
+        return lambda t: [_normal(t, *shapes[k], grad=True) for k in names]
 
-    def norm(t: Any) -> Callable[[], Any]:
-        x, w, b = _normal(t, 4096, 1024), _normal(t, 1024), _normal(t, 1024)
-        return lambda: t.nn.functional.layer_norm(x, (1024,), w, b)
+    def quietly(t: Any, fn: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            with t.no_grad():
+                return fn()
 
-    def norm_grad(t: Any) -> Callable[[], Any]:
-        xs = [
-            _normal(t, 4096, 1024, grad=True),
-            _normal(t, 1024, grad=True),
-            _normal(t, 1024, grad=True),
-        ]
+        return call
+
+    def softmax(part: int, t: Any) -> Callable[[], Any]:
+        (x,) = rows(part, "x")(t)
+        return quietly(t, lambda: t.softmax(x, -1))
+
+    def softmax_grad(part: int, t: Any) -> Callable[[], Any]:
+        return _with_grad(t, lambda x: t.softmax(x, -1), rows(part, "x")(t), (4096 // part, 1024))
+
+    def norm(part: int, t: Any) -> Callable[[], Any]:
+        x, w, b = rows(part, "x", "w", "b")(t)
+        return quietly(t, lambda: t.nn.functional.layer_norm(x, (1024,), w, b))
+
+    def norm_grad(part: int, t: Any) -> Callable[[], Any]:
         norm = t.nn.functional.layer_norm
-        return _with_grad(t, lambda x, w, b: norm(x, (1024,), w, b), xs, (4096, 1024))
+        xs = rows(part, "x", "w", "b")(t)
+        return _with_grad(t, lambda x, w, b: norm(x, (1024,), w, b), xs, (4096 // part, 1024))
 
-    def softmax_grad(t: Any) -> Callable[[], Any]:
-        return _with_grad(
-            t, lambda x: t.softmax(x, -1), [_normal(t, 4096, 1024, grad=True)], (4096, 1024)
-        )
-
-    def gelu(t: Any) -> Callable[[], Any]:
-        x = _normal(t, big)
+    def gelu(part: int, t: Any) -> Callable[[], Any]:
+        x = _normal(t, big // part)
         return lambda: t.nn.functional.gelu(x)
 
-    def gelu_grad(t: Any) -> Callable[[], Any]:
-        return _with_grad(t, t.nn.functional.gelu, [_normal(t, 1 << 22, grad=True)], (1 << 22,))
+    def gelu_grad(part: int, t: Any) -> Callable[[], Any]:
+        shape = ((1 << 22) // part,)
+        return _with_grad(t, t.nn.functional.gelu, [_normal(t, *shape, grad=True)], shape)
 
-    def triad(t: Any) -> Callable[[], Any]:
-        x, y, z = (_normal(t, big) for _ in range(3))
+    def triad(part: int, t: Any) -> Callable[[], Any]:
+        x, y, z = (_normal(t, big // part) for _ in range(3))
         return lambda: x * y + z
 
-    def total(t: Any) -> Callable[[], Any]:
-        x = _normal(t, big)
-        return x.sum
+    def total(part: int, t: Any) -> Callable[[], Any]:
+        return _normal(t, big // part).sum
 
     def embedding(t: Any) -> Callable[[], Any]:
         table = _normal(t, 32000, 384, grad=True)
@@ -256,24 +231,21 @@ def _rows() -> list[Case]:
 
         return call
 
-    def cross(grad: bool) -> Make:
-        def make(t: Any) -> Callable[[], Any]:
-            x = _normal(t, 1024, 4096, grad=grad)
-            y = t.from_numpy(np.random.default_rng(0).integers(0, 4096, 1024))
+    def cross(part: int, t: Any, *, grad: bool) -> Callable[[], Any]:
+        x = _normal(t, 1024 // part, 4096, grad=grad)
+        y = t.from_numpy(np.random.default_rng(0).integers(0, 4096, 1024 // part))
 
-            def call() -> Any:
-                loss = t.nn.functional.cross_entropy(x, y)
-                if grad:
-                    x.grad = None
-                    loss.backward()
-                return loss
+        def call() -> Any:
+            loss = t.nn.functional.cross_entropy(x, y)
+            if grad:
+                x.grad = None
+                loss.backward()
+            return loss
 
-            return call
+        return call
 
-        return make
-
-    def dropout(t: Any) -> Callable[[], Any]:
-        x = _normal(t, 1 << 22)
+    def dropout(part: int, t: Any) -> Callable[[], Any]:
+        x = _normal(t, (1 << 22) // part)
         return lambda: t.nn.functional.dropout(x, 0.1)
 
     def adam(t: Any) -> Callable[[], Any]:
@@ -284,21 +256,27 @@ def _rows() -> list[Case]:
             p.grad = _normal(t, *p.shape)
         return lambda: (optimizer.step(), ps[0].detach())[1]
 
+    def row(
+        name: str, amount: float, mix: tuple[int, int], make: Callable[..., Any], **how: Any
+    ) -> Case:
+        whole, part = (partial(make, p, **how) for p in (1, PART))
+        return Case(name, amount, mix, whole, None, part)
+
     moved = 6 * (384 * 384 + 384 + 1536 * 384 + 1536 + 384 * 1536 + 384)
     return [
-        Case("softmax 4096x1024", 8.0 * n, "copy", softmax),
-        Case("softmax 4096x1024, backward", 16.0 * n, "copy", softmax_grad),
-        Case("layer norm 4096x1024", 8.0 * n, "copy", norm),
-        Case("layer norm 4096x1024, backward", 20.0 * n, "copy", norm_grad),
-        Case("gelu 16M", 8.0 * big, "copy", gelu),
-        Case("gelu 4M, backward", 20.0 * (1 << 22), "copy", gelu_grad),
-        Case("x*y+z 16M", 16.0 * big, "copy", triad),
-        Case("sum 16M", 4.0 * big, "read", total),
-        Case("embedding gradient 32000x384", 4.0 * 32000 * 384, "copy", embedding),
-        Case("cross entropy 1024x4096", 4.0 * n, "read", cross(False)),
-        Case("cross entropy 1024x4096, backward", 12.0 * n, "copy", cross(True)),
-        Case("dropout 4M", 8.0 * (1 << 22), "copy", dropout),
-        Case("Adam 8 M parameters", 28.0 * moved, "copy", adam),
+        row("softmax 4096x1024", 8.0 * n, (1, 1), softmax),
+        row("softmax 4096x1024, backward", 20.0 * n, (3, 2), softmax_grad),
+        row("layer norm 4096x1024", 8.0 * n, (1, 1), norm),
+        row("layer norm 4096x1024, backward", 20.0 * n, (3, 2), norm_grad),
+        row("gelu 16M", 8.0 * big, (1, 1), gelu),
+        row("gelu 4M, backward", 20.0 * (1 << 22), (3, 2), gelu_grad),
+        row("x*y+z 16M", 16.0 * big, (3, 1), triad),
+        row("sum 16M", 4.0 * big, (1, 0), total),
+        Case("embedding gradient 32000x384", 4.0 * 32000 * 384, (0, 1), embedding),
+        row("cross entropy 1024x4096", 4.0 * n, (1, 0), cross, grad=False),
+        row("cross entropy 1024x4096, backward", 12.0 * n, (2, 1), cross, grad=True),
+        row("dropout 4M", 8.0 * (1 << 22), (1, 1), dropout),
+        Case("Adam 8 M parameters", 28.0 * moved, (4, 3), adam),
     ]
 
 
@@ -341,6 +319,12 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     }
     if case.numpy is not None:
         peers["numpy"] = case.numpy()
+    if case.mix is not None:
+        ways = limits.mix(*case.mix, int(case.amount / sum(case.mix)) // 4096 * 4096)
+        peers.update(zip(("floor", "streamed floor"), ways, strict=False))
+    if case.inside is not None:
+        peers["inside"] = case.inside(weft)
+        peers["inside compiled"] = weft.compile(case.inside(weft))
     repeat = {}
     for name, call in peers.items():
         for _ in range(3):
@@ -353,9 +337,16 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def _row(case: Case, times: dict[str, list[float]], limit: dict[str, float]) -> str:
-    rate = {k: case.amount / statistics.median(v) / 1e9 for k, v in times.items()}
-    share = max(rate["eager"], rate["compiled"]) * 1e9 / limit[case.limit]
+def _row(case: Case, times: dict[str, list[float]], peak: float) -> str:
+    middle = {k: statistics.median(v) for k, v in times.items()}
+    rate = {k: case.amount / v / 1e9 for k, v in middle.items()}
+    best = min(middle["eager"], middle["compiled"])
+    floors = [middle[k] for k in ("floor", "streamed floor") if k in middle]
+    floor = min(floors) if floors else case.amount / peak
+    inside = f"{'':>9s}"
+    if case.inside is not None:
+        own = min(middle["inside"], middle["inside compiled"]) * PART
+        inside = f"{100 * own / best:7.0f} %"
 
     def ratio(peer: str, own: str) -> str:
         if peer not in times:
@@ -363,11 +354,11 @@ def _row(case: Case, times: dict[str, list[float]], limit: dict[str, float]) -> 
         pairs = zip(times[peer], times[own], strict=True)
         return f"{statistics.median(p / o for p, o in pairs):8.2f}"
 
-    unit = "GFLOP/s" if case.limit == "flop" else "GB/s"
+    unit = "GFLOP/s" if case.mix is None else "GB/s"
     return (
-        f"{case.name:36s}{rate['eager']:9.1f}{rate['compiled']:9.1f}{rate['torch']:9.1f} {unit:8s}"
-        f"{100 * share:5.0f} %{ratio('torch', 'eager')}{ratio('torch', 'compiled')}"
-        f"{ratio('numpy', 'eager')}"
+        f"{case.name:36s}{rate['eager']:9.1f}{rate['compiled']:9.1f}{rate['torch']:9.1f}"
+        f"{case.amount / floor / 1e9:9.1f} {unit:8s}{100 * floor / best:5.0f} %{inside}"
+        f"{ratio('torch', 'eager')}{ratio('torch', 'compiled')}{ratio('numpy', 'eager')}"
     )
 
 
@@ -393,18 +384,17 @@ def main() -> None:
     threads = args.threads[0]
     weft.set_num_threads(threads)
     torch.set_num_threads(threads)
-    limit = limits()
+    peak = peak_flops(threads)
     print(
         f"\nweft {weft.__version__}, torch {torch.__version__}, {threads} threads: "
-        f"{limit['flop'] / 1e9:.0f} GFLOP/s, read {limit['read'] / 1e9:.1f} GB/s, "
-        f"copy {limit['copy'] / 1e9:.1f} GB/s"
+        f"{peak / 1e9:.0f} GFLOP/s"
     )
     print(
-        f"{'case':36s}{'eager':>9s}{'compiled':>9s}{'torch':>9s} {'':8s}{'limit':>7s}"
-        f"{'t/eager':>8s}{'t/comp':>8s}{'np/eag':>8s}"
+        f"{'case':36s}{'eager':>9s}{'compiled':>9s}{'torch':>9s}{'floor':>9s} {'':8s}{'limit':>7s}"
+        f"{'inside':>9s}{'t/eager':>8s}{'t/comp':>8s}{'np/eag':>8s}"
     )
     for case in chosen:
-        print(_row(case, measure(case, args.rounds), limit), flush=True)
+        print(_row(case, measure(case, args.rounds), peak), flush=True)
 
 
 if __name__ == "__main__":
