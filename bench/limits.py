@@ -25,7 +25,7 @@ MIXES = ((1, 0), (0, 1), (1, 1), (2, 1), (3, 1), (4, 3))
 UNROLL = 4  # vectors a step
 
 
-def mix(reads: int, writes: int, nbytes: int) -> list[Callable[[], None]]:
+def mix(reads: int, writes: int, nbytes: int) -> list[Callable[[], object]]:
     """Calls that sum `reads` arrays of `nbytes` each into `writes` others: the ways to write."""
     arrays = [
         memory.empty((nbytes // 4,), np.dtype(np.float32)) for _ in range(reads + max(writes, 1))
@@ -33,7 +33,7 @@ def mix(reads: int, writes: int, nbytes: int) -> list[Callable[[], None]]:
     for a in arrays:
         a[:] = 0
 
-    def call(*, stream: bool) -> Callable[[], None]:
+    def call(*, stream: bool) -> Callable[[], object]:
         address = native.load(_text(reads, writes, stream=stream), ["mix"])["mix"]
         launch = native.Launch((native.Stage(address, True),), (nbytes // 4,))
         return lambda: native.launch(launch, arrays[0], arrays[1:])
@@ -73,7 +73,7 @@ def _text(reads: int, writes: int, *, stream: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="The machine's limits.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--megabytes", type=int, default=64, help="an array's size in the mixes")
     args = parser.parse_args()

@@ -7,6 +7,8 @@ from tests.kernels.run import elementwise, launched, of, thread_count
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.eager import plan_layer_norm, plan_reduce, plan_rms_norm, plan_softmax
+from weft.kernels.schedule import rows
+from weft.runtime.memory import empty
 
 X, Y, Z = (S.Arg(i, D.float32) for i in range(3))
 SHAPES = [((5, 7), 1), ((3, 1000), 1), ((2, 20000), 1), ((4, 9, 33), 1), ((4, 9, 33), 0),
@@ -34,6 +36,47 @@ def test_softmax_is_its_composition(shape: tuple[int, ...], dim: int) -> None:
         assert softmax(x, dim).tobytes() == elementwise(X / Y, e, total).tobytes()
         want = elementwise((X - Y) - S.log(Z), x, top, total)
         assert softmax(x, dim, log=True).tobytes() == want.tobytes()
+
+
+def test_long_rows_wait_in_the_output() -> None:
+    x = np.random.default_rng(3).standard_normal((2, rows.HELD_BYTES // 4 + 7)).astype(np.float32)
+    e = elementwise(S.exp(X - Y), x, reduced("max", x, 1))
+    want = elementwise(X / Y, e, reduced("sum", e, 1))
+    assert softmax(x, 1).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("count", [64, 70])
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_results_past_the_caches_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, height: int, count: int
+) -> None:
+    """Rows that fill cache lines, rows that do not, and a result that starts inside a line."""
+    rng = np.random.default_rng(4)
+    x, g = (rng.standard_normal((height, count)).astype(np.float32) for _ in range(2))
+    w, b = (rng.standard_normal(count).astype(np.float32) for _ in range(2))
+    plans = {
+        "softmax": (lambda out: plan_softmax(of(x), 1, out), (x,), 0),
+        "log softmax": (lambda out: plan_softmax(of(x), 1, out, log=True), (x,), 0),
+        "its gradient": (lambda o: rows.plan_softmax_grad(of(g), of(x), o, log=True), (g, x), 0),
+        "layer norm": (
+            lambda out: plan_layer_norm(of(x), 1, out, 1e-5, weight=of(w), bias=of(b)),
+            (x, w, b),
+            0,
+        ),
+        "norm's gradients": (
+            lambda o: rows.plan_norm_grad(of(g), of(x), of(w), 1, o, 1e-5, centred=True),
+            (g, x, w),
+            2 * rows.PARTS,
+        ),
+    }
+    for name, (plan, ins, more) in plans.items():
+        found = []
+        for limit, shift in ((1 << 60, 0), (0, 0), (0, 1)):
+            monkeypatch.setattr(rows, "STREAM_BYTES", limit)
+            room = empty(((height + more) * count + 16 + 4096,), np.dtype(np.float32))
+            out = room[shift : shift + (height + more) * count].reshape(-1, count)
+            found.append(launched(plan(of(out)), out, *ins).tobytes())
+        assert found[0] == found[1] == found[2], name
 
 
 def test_softmax_edges() -> None:

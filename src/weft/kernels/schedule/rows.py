@@ -13,26 +13,34 @@ Each arrow is one rounding and the sums have the strict order of schedule/reduce
 those of the same formulas composed of elementwise ops and reductions.  float16 and bfloat16 compute
 in float32 and round once, at the store.  Threads share rows.
 
+Softmax's last pass of a row runs inside the exponentials of the next: divisions beside products.
+Exponentials wait in scratch meanwhile (very long rows: in the output).  The other kernels take two
+rows at a time: a sum waits for its last addition, two do so together.
+
 Pointer order: out; then inputs: saved statistics (mean, then rstd, float32 for halves) if wanted,
 x, weight, bias, those that are given.
+
+Long because the kernels share how a row is read, summed, written and asked for ahead.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.columns import plan_columns
 from weft.kernels.schedule.combine import Combine, accumulator
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
     QUICK_WORK,
+    STREAM_BYTES,
     fold,
     gather,
     load_part,
@@ -42,12 +50,14 @@ from weft.kernels.schedule.nest import (
 )
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector, zero
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
 from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 # ---------------------------------------------------------------------------------- planning
 
 
+HELD_BYTES = 1 << 18  # of a row of exponentials
+LINE = 64  # bytes of a cache line
 PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
 
 
@@ -60,6 +70,8 @@ class Structure:
     classes: tuple[int, ...]  # stride along the row
     rank: int
     chunked: bool
+    held: bool = False  # softmax: exponentials wait in scratch
+    stream: bool = False  # the output's rows start and end with a cache line and bypass the caches
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,17 +189,28 @@ def _plan(
         count > CHUNK,
     )
     width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
-    own = -(-count * width // 64) * 64 if kind == "softmax" and not _in_place(s) else 0
+    held = kind == "softmax" and (count * width <= HELD_BYTES or not _same(s))
+    out = arrays["out"]
+    lines = (count, *space.strides[0])
+    s = replace(
+        s,
+        held=held,
+        stream=(held or kind != "softmax")
+        and s.classes[0] == 1
+        and space.size * count * out.dtype.itemsize >= STREAM_BYTES
+        and all(n * out.dtype.itemsize % LINE == 0 for n in lines),
+    )
+    own = -(-count * width // LINE) * LINE if held else 0
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
     for v in space.strides:
         ints.extend(v)
     amount = space.size * count * 16
     stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), scratch_per_thread=own, quick=amount < QUICK_WORK)
+    return Launch((stage,), tuple(ints), scratch_per_thread=2 * own, quick=amount < QUICK_WORK)
 
 
-def _in_place(s: Structure) -> bool:
-    """Whether the row of exponentials may wait in the output itself."""
+def _same(s: Structure) -> bool:
+    """Whether the output has the accumulator's dtype and rows of adjacent elements."""
     d = dict(s.dtypes)
     return d["out"] is accumulator("sum", d["x"]) and s.classes[0] == 1
 
@@ -207,8 +230,12 @@ def source(s: Structure) -> str:
     return module.text()
 
 
+_CHAINS = 4  # maxima side by side
+
 Body = Callable[[Operand, Value | None], Value]
+Pass = Callable[[Operand, Value | None], None]  # of the vector at i, under a mask
 Bodies = Callable[[Operand, Value | None], list[Value]]
+Places = dict[str, Value]  # where the operands' parts of a row start
 
 
 class _Rows:
@@ -232,6 +259,9 @@ class _Rows:
         }
         self.element = Element(f, LANES)
         self.one = Element(f, 1)
+        if s.stream:
+            address = f.cast("ptrtoint", pointers[0], "i64")
+            self.lined = f.icmp("eq", f.op("and", address, LINE - 1), 0)
 
     def emit(self) -> None:
         f = self.f
@@ -242,17 +272,31 @@ class _Rows:
             f.ret()
             return
         lo, hi = f.split(self.rows)
-        with f.loop(lo, hi) as rows:
-            at = self.places(rows.i)
-            if self.s.kind in ("softmax", "log_softmax"):
-                self._softmax(at)
-            elif "grad" in self.s.kind:
-                self._softmax_grad(at)
-            else:
-                self._norm(at, n, eps)
+        if self.s.kind in ("softmax", "log_softmax"):
+            self._softmaxes(lo, hi)
+        elif "grad" in self.s.kind:
+            self._rows(lo, hi, self._softmax_grad)
+        else:
+            self._rows(lo, hi, partial(self._norm, n=n, eps=eps))
+        if self.s.stream and host().arch in ("x86_64", "amd64"):
+            f.intrinsic("x86.sse.sfence", "void")
         f.ret()
 
-    def places(self, row: Value) -> dict[str, Value]:
+    def _rows(self, lo: Operand, hi: Operand, body: Callable[[list[Places]], None]) -> None:
+        """body for each two rows from lo to hi, and for a last one."""
+        f = self.f
+
+        def together(*rows: Operand) -> None:
+            self.following = [self.places(f.add(r, len(rows))) for r in rows]
+            body([self.places(r) for r in rows])
+
+        with f.loop(lo, f.sub(hi, 1), 2) as pairs:
+            together(pairs.i, f.add(pairs.i, 1))
+        odd = f.op("and", f.sub(hi, lo), f.typed(1, "i64"))
+        with f.iff(f.icmp("sgt", f.select(f.icmp("slt", lo, hi), odd, f.typed(0, "i64")), 0)):
+            together(f.sub(hi, 1))
+
+    def places(self, row: Operand) -> dict[str, Value]:
         """Where the operands' parts of a row start."""
         f = self.f
         at: dict[str, Value] = {}
@@ -267,9 +311,22 @@ class _Rows:
             for c, stride in zip(coords, strides, strict=True):
                 offset = f.add(offset, f.mul(c, stride))
             at[name] = f.gep(pointer, offset, memory(d))
+        if self.s.kind == "softmax":
+            at["held"] = at["out"]
+        if self.s.held:
+            room = f.mul(f.cast("sext", f.arg("tid"), "i64"), 2)
+            room = f.add(room, f.op("and", f.typed(row, "i64"), 1))
+            at["held"] = f.gep(self.scratch, f.mul(room, self.own))
         return at
 
     # -- a row's elements
+
+    def touch(self, i: Operand, *names: str, level: int) -> None:
+        """Ask for what the next rows read at i."""
+        for name in names:
+            _, d, kind, _, _ = self.operands[name]
+            for at in self.following if kind == 1 else ():
+                touch(self.f, self.f.gep(at[name], i, memory(d)), level=level)
 
     def read(self, at: dict[str, Value], name: str, i: Operand, mask: Value | None) -> Value:
         """Operand `name` at i of its row, in the accumulator's dtype."""
@@ -292,12 +349,18 @@ class _Rows:
         count = LANES if mask is None else f.sub(self.count, i)
         if kind != 1:
             scatter(f, v, at["out"], i, stride, count)
-        elif mask is None:
-            f.store(v, f.gep(at["out"], i, memory(d)))
-        else:
+        elif mask is not None:
             store_part(f, v, f.gep(at["out"], i, memory(d)), mask, count)
+        elif self.s.stream:
+            p = f.gep(at["out"], i, memory(d))
+            with f.if_else(self.lined) as sides:
+                f.store(v, p, min(LANES * d.itemsize, LINE), stream=True)
+                sides.otherwise()
+                f.store(v, p)
+        else:
+            f.store(v, f.gep(at["out"], i, memory(d)))
 
-    def each(self, body: Callable[[Operand, Value | None], None]) -> None:
+    def each(self, body: Pass) -> None:
         """body at every vector of the row, the rest under a mask."""
         f = self.f
         whole = f.mul(f.div(self.count, LANES), LANES)
@@ -358,59 +421,93 @@ class _Rows:
 
     # -- the kernels
 
-    def _softmax(self, at: dict[str, Value]) -> None:
-        f, m, log = self.f, self.element.math, self.s.kind == "log_softmax"
-        top = f.splat(self.reduced("max", lambda i, mask: self.read(at, "x", i, mask)), self.type)
-        word = register(self.acc)
-        if log:
-            buffer = None
-        elif _in_place(self.s):
-            buffer = at["out"]
-        else:
-            tid = f.cast("sext", f.arg("tid"), "i64")
-            buffer = f.gep(self.scratch, f.mul(tid, self.own))
+    def _largest(self, at: dict[str, Value]) -> Value:
+        """The row's maximum, but for NaN: the sum of exponentials will be one. Four vectors at a
+        time, since a comparison waits for the one before."""
+        f = self.f
+        start = const(self.type, float("-inf"))
+
+        def larger(a: Value, b: Value) -> Value:
+            return f.select(f.fcmp("ogt", a, b), a, b)
+
+        step = _CHAINS * LANES
+        whole = f.mul(f.div(self.count, step), step)
+        with f.loop(0, whole, step, [(self.type, start)] * _CHAINS) as loop:
+            for k, old in enumerate(loop.carry):
+                loop.next[k] = larger(self.read(at, "x", f.add(loop.i, k * LANES), None), old)
+        top = loop.carry[0]
+        for v in loop.carry[1:]:
+            top = larger(v, top)
+        with f.loop(whole, self.count, LANES, [(self.type, top)]) as loop:
+            mask = f.lane_mask(f.sub(self.count, loop.i), LANES)
+            v = f.select(mask, self.read(at, "x", loop.i, mask), start)
+            loop.next[0] = larger(v, loop.carry[0])
+        return self._folded(Combine(f, "max", self.acc), loop.carry[0])
+
+    def _softmaxes(self, lo: Operand, hi: Operand) -> None:
+        f = self.f
+        with f.iff(f.icmp("slt", lo, hi)):
+            self.following = [self.places(f.add(lo, 1))]
+            first = self._exponentials(self.places(lo), lambda i, mask: None)
+            with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in first]) as rows:
+                last = self._softmax(self.places(f.sub(rows.i, 1)), rows.carry)
+                self.following = [self.places(f.add(rows.i, 1))]
+                rows.next[:] = self._exponentials(self.places(rows.i), last)
+            self.each(self._softmax(self.places(f.sub(hi, 1)), rows.carry))
+
+    def _exponentials(self, at: Places, also: Pass) -> list[Value]:
+        """A row's sum of exponentials; for log_softmax its logarithm and the maximum. `also` runs
+        on its way."""
+        f, m = self.f, self.element.math
+        top = self._largest(at)
+        wide = f.splat(top, self.type)
 
         def exponential(i: Operand, mask: Value | None) -> Value:
-            e = self.element.scalar("exp", self.acc, m.sub(self.read(at, "x", i, mask), top))
-            if buffer is not None and mask is None:
-                f.store(e, f.gep(buffer, i, word))
-            elif buffer is not None and mask is not None:
-                store_part(f, e, f.gep(buffer, i, word), mask, f.sub(self.count, i))
+            e = self.element.scalar("exp", self.acc, m.sub(self.read(at, "x", i, mask), wide))
+            if "held" in at:
+                self._put(at["held"], i, e, mask)
+            also(i, mask)
+            self.touch(i, "x", level=1)
             return e
 
         total = self.reduced("sum", exponential)
-        if log:
-            total = self.one.scalar("log", self.acc, total)
-        total = f.splat(total, self.type)
+        return [total] if "held" in at else [self.one.scalar("log", self.acc, total), top]
+
+    def _softmax(self, at: Places, numbers: list[Value]) -> Pass:
+        """A row's last pass."""
+        m = self.element.math
+        total, *top = (self.f.splat(v, self.type) for v in numbers)
 
         def finish(i: Operand, mask: Value | None) -> None:
-            if buffer is None:
-                y = m.sub(m.sub(self.read(at, "x", i, mask), top), total)
+            if top:
+                y = m.sub(m.sub(self.read(at, "x", i, mask), top[0]), total)
             else:
-                p = f.gep(buffer, i, word)
-                e = f.load(self.type, p) if mask is None else load_part(
-                    f, self.type, p, mask, f.sub(self.count, i))  # fmt: skip
-                y = m.div(e, total)
+                y = m.div(self._get(at["held"], i, mask), total)
             self.write(at, i, y, mask)
 
-        self.each(finish)
+        return finish
 
-    def _softmax_grad(self, at: dict[str, Value]) -> None:
+    def _softmax_grad(self, rows: list[Places]) -> None:
         m, log = self.element.math, self.s.kind == "log_softmax_grad"
 
-        def term(i: Operand, mask: Value | None) -> Value:
-            g = self.read(at, "g", i, mask)
-            return g if log else m.mul(g, self.read(at, "x", i, mask))
+        def terms(i: Operand, mask: Value | None) -> list[Value]:
+            g = [self.read(at, "g", i, mask) for at in rows]
+            if log:
+                return g
+            return [m.mul(v, self.read(at, "x", i, mask)) for v, at in zip(g, rows, strict=True)]
 
-        total = self.f.splat(self.reduced("sum", term), self.type)
+        totals = [self.f.splat(v, self.type) for v in self.reductions("sum", terms, len(rows))]
 
         def finish(i: Operand, mask: Value | None) -> None:
-            g, y = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
-            if log:
-                y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
-            else:
-                y = m.mul(y, m.sub(g, total))
-            self.write(at, i, y, mask)
+            for at, total in zip(rows, totals, strict=True):
+                g, y = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
+                if log:
+                    y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
+                else:
+                    y = m.mul(y, m.sub(g, total))
+                self.write(at, i, y, mask)
+            if self.s.stream:
+                self.touch(i, "g", "x", level=2)
 
         self.each(finish)
 
@@ -426,8 +523,11 @@ class _Rows:
             for start in sums:
                 self.each(lambda i, mask, at=start: self._put(at, i, zero(self.type), mask))
             first = f.mul(part, block)
-            with f.loop(f.min(first, self.rows), f.min(f.add(first, block), self.rows)) as rows:
-                self._norm_grad(self.places(rows.i), n, eps, sums)
+            self._rows(
+                f.min(first, self.rows),
+                f.min(f.add(first, block), self.rows),
+                partial(self._norm_grad, n=n, eps=eps, sums=sums),
+            )
 
     def _put(self, start: Value, i: Operand, v: Value, mask: Value | None) -> None:
         """A vector of sums, in the accumulator's dtype."""
@@ -445,67 +545,90 @@ class _Rows:
             return f.load(self.type, p)
         return load_part(f, self.type, p, mask, f.sub(self.count, i))
 
-    def _norm_grad(self, at: dict[str, Value], n: Value, eps: Value, sums: list[Value]) -> None:
+    def _norm_grad(self, rows: list[Places], *, n: Value, eps: Value, sums: list[Value]) -> None:
         f, m, one = self.f, self.element.math, self.one.math
-        centre, rstd, centred = self._statistics(at, n, eps)
-
-        def weighed(i: Operand, mask: Value | None) -> Value:
-            return m.mul(self.read(at, "g", i, mask), self.read(at, "weight", i, mask))
-
-        def terms(i: Operand, mask: Value | None) -> list[Value]:
-            h = weighed(i, mask)
-            t = m.mul(h, centred(i, mask))
-            return [t] if centre is None else [t, h]
-
-        t, *s = self.reductions("sum", terms, 1 if centre is None else 2)
-        slope = f.splat(one.div(one.mul(t, one.mul(rstd, rstd)), n), self.type)
-        scale = f.splat(rstd, self.type)
-        level = f.splat(one.div(s[0], n), self.type) if s else None
+        numbers: list[list[Value]] = []
+        for mean, rstd, (t, *h) in self._statistics(rows, n, eps, slopes=True):
+            slope = one.div(one.mul(t, one.mul(rstd, rstd)), n)
+            centre = [] if mean is None else [mean, one.div(h[0], n)]
+            numbers.append([f.splat(v, self.type) for v in (rstd, slope, *centre)])
 
         def finish(i: Operand, mask: Value | None) -> None:
-            g, d = self.read(at, "g", i, mask), centred(i, mask)
-            inner = m.mul(g, self.read(at, "weight", i, mask))
-            inner = inner if level is None else m.sub(inner, level)
-            self.write(at, i, m.mul(scale, m.sub(inner, m.mul(d, slope))), mask)
-            for start, term in zip(sums, (m.mul(g, m.mul(d, scale)), g), strict=True):
-                self._put(start, i, m.add(self._get(start, i, mask), term), mask)
+            weight = self.read(rows[0], "weight", i, mask)
+            totals = [self._get(start, i, mask) for start in sums]
+            for at, (scale, slope, *centre) in zip(rows, numbers, strict=True):
+                g, d = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
+                inner = m.mul(g, weight)
+                if centre:
+                    d, inner = m.sub(d, centre[0]), m.sub(inner, centre[1])
+                self.write(at, i, m.mul(scale, m.sub(inner, m.mul(d, slope))), mask)
+                terms = m.mul(g, m.mul(d, scale)), g
+                totals = [m.add(v, term) for v, term in zip(totals, terms, strict=True)]
+            for start, v in zip(sums, totals, strict=True):
+                self._put(start, i, v, mask)
+            if self.s.stream:
+                self.touch(i, "g", "x", level=2)
 
         self.each(finish)
 
-    def _statistics(self, at: dict[str, Value], n: Value, eps: Value) -> tuple:
-        """(mean or None, 1 / deviation, what reads an element less the mean) of a row."""
+    def _statistics(
+        self, rows: list[Places], n: Value, eps: Value, *, slopes: bool = False
+    ) -> list[tuple[Value | None, Value, list[Value]]]:
+        """(mean or None, 1 / deviation, sums of h d and h if wanted) of each row."""
         f, m, one = self.f, self.element.math, self.one.math
-        mean = None
+        means: list[Value] = []
         if self.s.kind.startswith("layer_norm"):
-            mean = one.div(self.reduced("sum", lambda i, mask: self.read(at, "x", i, mask)), n)
-        centre = None if mean is None else f.splat(mean, self.type)
+            found = self.reductions(
+                "sum", lambda i, mask: [self.read(at, "x", i, mask) for at in rows], len(rows)
+            )
+            means = [one.div(v, n) for v in found]
+        centres = [f.splat(v, self.type) for v in means]
 
-        def centred(i: Operand, mask: Value | None) -> Value:
-            x = self.read(at, "x", i, mask)
-            return x if centre is None else m.sub(x, centre)
+        def terms(i: Operand, mask: Value | None) -> list[Value]:
+            found: list[Value] = []
+            weight = self.read(rows[0], "weight", i, mask) if slopes else None
+            for k, at in enumerate(rows):
+                d = self.read(at, "x", i, mask)
+                d = m.sub(d, centres[k]) if centres else d
+                found.append(m.mul(d, d))
+                if weight is not None:
+                    h = m.mul(self.read(at, "g", i, mask), weight)
+                    found += [m.mul(h, d), h] if centres else [m.mul(h, d)]
+            if self.s.stream and self.s.kind == "layer_norm":
+                self.touch(i, "x", level=2)
+            return found
 
-        def squared(i: Operand, mask: Value | None) -> Value:
-            d = centred(i, mask)
-            return m.mul(d, d)
+        each = 1 + slopes * (2 if centres else 1)
+        sums = self.reductions("sum", terms, len(rows) * each)
+        out: list[tuple[Value | None, Value, list[Value]]] = []
+        for k in range(len(rows)):
+            squares, *more = sums[k * each : (k + 1) * each]
+            rstd = self.one.scalar("rsqrt", self.acc, one.add(one.div(squares, n), eps))
+            out.append((means[k] if means else None, rstd, more))
+        return out
 
-        variance = one.div(self.reduced("sum", squared), n)
-        return mean, self.one.scalar("rsqrt", self.acc, one.add(variance, eps)), centred
-
-    def _norm(self, at: dict[str, Value], n: Value, eps: Value) -> None:
+    def _norm(self, rows: list[Places], *, n: Value, eps: Value) -> None:
         f, m = self.f, self.element.math
-        mean, rstd, centred = self._statistics(at, n, eps)
-        if mean is not None:
-            self._stat(at, "mean", mean)
-        self._stat(at, "rstd", rstd)
-        scale = f.splat(rstd, self.type)
+        numbers: list[list[Value]] = []
+        for at, (mean, rstd, _) in zip(rows, self._statistics(rows, n, eps), strict=True):
+            self._stat(at, "rstd", rstd)
+            numbers.append([f.splat(rstd, self.type)])
+            if mean is not None:
+                self._stat(at, "mean", mean)
+                numbers[-1].append(f.splat(mean, self.type))
 
         def finish(i: Operand, mask: Value | None) -> None:
-            y = m.mul(centred(i, mask), scale)
-            if "weight" in at:
-                y = m.mul(y, self.read(at, "weight", i, mask))
-            if "bias" in at:
-                y = m.add(y, self.read(at, "bias", i, mask))
-            self.write(at, i, y, mask)
+            weight, bias = (
+                self.read(rows[0], name, i, mask) if name in rows[0] else None
+                for name in ("weight", "bias")
+            )
+            for at, (scale, *mean) in zip(rows, numbers, strict=True):
+                y = self.read(at, "x", i, mask)
+                y = m.mul(m.sub(y, mean[0]) if mean else y, scale)
+                y = y if weight is None else m.mul(y, weight)
+                self.write(at, i, y if bias is None else m.add(y, bias), mask)
+            if self.s.stream and self.s.kind == "rms_norm":
+                self.touch(i, "x", level=2)
 
         self.each(finish)
 
