@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.compile import tape
+from weft.compile import expect, tape
 from weft.compile.repeat import Repeats
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
@@ -56,8 +56,8 @@ class TrieNode:
     """A recorded call: an op (or a write), its operands, what it gave, and what came next."""
 
     __slots__ = (
-        "args", "children", "depth", "derived", "jumps", "line", "meta", "numbers", "op", "parent",
-        "programs",
+        "args", "children", "depth", "derived", "jumps", "line", "meta", "native", "next",
+        "numbers", "op", "parent", "programs",
     )  # fmt: skip
 
     def __init__(self, parent: TrieNode | None, op: Any, args: tuple, meta: Meta | None) -> None:
@@ -72,6 +72,8 @@ class TrieNode:
         self.children: dict[tuple, TrieNode] = {}
         self.programs: dict[tuple, Any] = {}
         self.jumps: dict[tuple, Any] = {}  # see compile/repeat.py
+        self.next: TrieNode | None = None  # the child that came last, of which `native` is known
+        self.native: Any = None  # see compile/expect.py
 
     def numbers_after(self) -> int:
         """How many Python numbers the path has met, this call's own among them."""
@@ -84,6 +86,7 @@ class TrieNode:
             node = stack.pop()
             node.jumps = {k: j for k, j in node.jumps.items() if not j.end.derived}
             node.children = {k: c for k, c in node.children.items() if not c.derived}
+            node.next = None
             stack.extend(node.children.values())
 
     def path(self, start: int) -> list[TrieNode]:
@@ -169,6 +172,13 @@ class Pending:
 class Session:
     """One call of a compiled function."""
 
+    # Fixed places, which native code reads (runtime/match_code.py).
+    __slots__ = (
+        "_handles", "_held", "_memories", "_pendings", "_places", "_program_of", "cursor", "ghosts",
+        "looked", "matching", "numbers", "outside", "passing", "pending", "program", "recorded",
+        "start", "synthesize", "synthesized", "updates",
+    )  # fmt: skip
+
     def __init__(self, root: TrieNode, program_of: Any, synthesize: Any = None) -> None:
         self.synthesize = synthesize or (lambda *_: None)
         self.synthesized = 0
@@ -195,6 +205,9 @@ class Session:
 
     def apply(self, op: Op, args: tuple) -> Any:
         """Called by dispatch.apply in place of running the op."""
+        y = expect.match(self, op, args)
+        if y is not None:
+            return y
         refs: list = [op]
         for a in args:  # _ref, written out: this is the cost of matching
             if a.__class__ in NUMBERS:
@@ -208,7 +221,7 @@ class Session:
         if self.matching:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
-                return self._matched(found, args)
+                return self._matched(key, found, args)
             self._leave_trie()
         y = dispatch._new(dispatch._tensor_class)
         x = args[0] if args else None
@@ -236,8 +249,9 @@ class Session:
         self.ghosts.append(ghost)
         return y
 
-    def _matched(self, found: TrieNode, args: tuple) -> Any:
+    def _matched(self, key: tuple, found: TrieNode, args: tuple) -> Any:
         """The promise of a recorded call's result."""
+        expect.expect(self.cursor, key, found, args)
         self.cursor = found
         meta = found.meta
         assert meta is not None
@@ -267,11 +281,12 @@ class Session:
         for a in args:
             known = a._ghost
             refs.append(known.k if known is not None and known.session is self else self._ref(a))
-        found = children.get(tuple(refs))
+        key = tuple(refs)
+        found = children.get(key)
         if found is None:
             self._forget(met)
             return None
-        y = self._matched(found, args)
+        y = self._matched(key, found, args)
         if op.nondiff is None and state.grad:
             for a in args:
                 if a._rg:
@@ -559,6 +574,7 @@ def execute_unseen(op: Op, args: tuple) -> np.ndarray:
         state.recorder = recorder
 
 
+native.install_trie(Session, TrieNode, Ghost, Pending)
 _OWN = __file__.rpartition("/compile/")[0]
 
 

@@ -55,6 +55,8 @@ def apply(op: Op, *args: Any) -> Any:
     recorder = state.recorder
     if recorder is not None:
         y = recorder.apply(op, args)
+        if y._rg:  # the recorder has put it on the tape
+            return y
     elif (y := op.quick(*args)) is not None:
         return y
     elif op.is_view:
@@ -529,6 +531,12 @@ def _remember_view(op: Op, a: np.ndarray, view: np.ndarray) -> None:
 
 def _calls_of(op: Op) -> native.LayoutCalls | None:
     """The op's native form, made if need be; None where it knows enough layouts, or cannot be."""
+    calls = native_form(op)
+    return calls if calls is not None and len(calls) < _MOST_LAYOUTS else None
+
+
+def native_form(op: Op) -> native.LayoutCalls | None:
+    """The op's native form, made if need be; None where it cannot be."""
     calls = op._calls
     if calls is None:
         own = not (op.is_view and op.saves_result)
@@ -537,7 +545,7 @@ def _calls_of(op: Op) -> native.LayoutCalls | None:
         if calls is None:
             return None
         vars(op).update(_calls=calls, call=calls.call, quick=calls.quick)
-    return calls if len(calls) < _MOST_LAYOUTS else None
+    return calls
 
 
 def _arrays(args: tuple) -> list[np.ndarray]:

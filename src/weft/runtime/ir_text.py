@@ -6,6 +6,8 @@ put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into el
 %x = attr %object NAME           PyObject_GenericGetAttr; null and an exception where it fails
 goto label                       if %condition then else
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
+%x = slot %object NAME           what lies as many bytes behind %object as the word says
+fill ptr %x %object NAME         a store there; what was there is not let go
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from collections.abc import Callable, Sequence
 SIGNATURES = {
     "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",
     "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
-    "PyEval_SaveThread": "ptr", "PyIter_Next": "ptr ptr", "PyList_GetItem": "ptr ptr i64",
-    "PyList_SetItem": "i32 ptr i64 ptr", "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
+    "PyEval_SaveThread": "ptr", "PyIter_Next": "ptr ptr", "PyList_Append": "i32 ptr ptr",
+    "PyList_GetItem": "ptr ptr i64", "PyList_SetItem": "i32 ptr i64 ptr",
+    "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
     "PyLong_FromLongLong": "ptr i64", "PyLong_FromVoidPtr": "ptr ptr",
     "PyObject_CallNoArgs": "ptr ptr", "PyObject_CallMethodObjArgs": "ptr ptr ptr ...",
     "PyObject_CallFunctionObjArgs": "ptr ptr ...",
     "PyObject_GenericGetAttr": "ptr ptr ptr", "PyObject_GenericSetAttr": "i32 ptr ptr ptr",
-    "PyObject_GetAttr": "ptr ptr ptr", "PySequence_Tuple": "ptr ptr",
+    "PyObject_GetAttr": "ptr ptr ptr", "PyObject_RichCompareBool": "i32 ptr ptr i32",
+    "PySequence_Tuple": "ptr ptr",
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
     "PyTuple_SetItem": "i32 ptr i64 ptr", "PyTuple_Size": "i64 ptr",
     "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
@@ -100,12 +104,30 @@ def _attr(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[s
     return [*_word(n, names, f"%name{n}", name), get]
 
 
+def _slot(_: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
+    return [*_place(to, names, base, name), f"  {to} = load ptr, ptr {to}.at"]
+
+
+def _fill(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+    return [*_place(f"%fill{n}", names, base, name), f"  store ptr {x}, ptr %fill{n}.at"]
+
+
+def _place(to: str, names: Sequence[str], base: str, name: str) -> list[str]:
+    return [
+        f"  {to}.word = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
+        f"  {to}.bytes = load i64, ptr {to}.word",
+        f"  {to}.at = getelementptr i8, ptr {base}, i64 {to}.bytes",
+    ]
+
+
 _FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
     (re.compile(r"(%\S+) = get (\S+) (%\S+) (\S+)"), _load),
     (re.compile(r"(%\S+) = item (\S+) (%\S+) (\S+)"), _item),
     (re.compile(r"put (\S+) (\S+) (%\S+) (\S+)"), _put),
     (re.compile(r"(%\S+) = word (\S+)"), _word),
     (re.compile(r"(%\S+) = attr (%\S+) (\S+)"), _attr),
+    (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
+    (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
     (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
     (
         re.compile(r"if (%\S+) (\S+) (\S+)"),

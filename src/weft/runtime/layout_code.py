@@ -19,22 +19,25 @@ dims, 6 what the operands must be: for each its descr, its rank, its dims, its s
 The entry found comes to the front.
 """
 
-from weft.runtime import ir_text, tensor_code
+from weft.runtime import ir_text, match_code, tensor_code
 
-EXPORTS = ("weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call")
+EXPORTS = (
+    "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
+    "weft_match_call",
+)  # fmt: skip
 FUNCTIONS = (
     "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyEval_RestoreThread", "PyEval_SaveThread",
-    "PyIter_Next", "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsVoidPtr",
-    "PyObject_CallFunctionObjArgs",
+    "PyIter_Next", "PyList_Append", "PyList_GetItem", "PyList_SetItem", "PyList_Size",
+    "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
     "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
-    "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyTuple_GetItem", "PyTuple_New",
-    "PyTuple_SetItem", "PyWeakref_NewRef",
+    "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyObject_RichCompareBool", "PyTuple_GetItem",
+    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyWeakref_NewRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", *tensor_code.ATTRIBUTES,
-    *tensor_code.SLOTS,
+    *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """
@@ -253,5 +256,7 @@ nothing:
 TEXT = (
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)
-    + ir_text.expand(_TEXT + tensor_code.TEXT, WORDS).replace("MOST_WORDS", str(MOST_WORDS))
+    + ir_text.expand(_TEXT + tensor_code.TEXT + match_code.TEXT, WORDS).replace(
+        "MOST_WORDS", str(MOST_WORDS)
+    )
 )

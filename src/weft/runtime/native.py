@@ -24,7 +24,7 @@ import numpy as np
 
 from weft.core.handle import Handle, Storage, TapeNode, sequence, state
 from weft.core.op import Meta, Op
-from weft.runtime import builtin_code, layout_code, small_code, tensor_code, threads
+from weft.runtime import builtin_code, layout_code, match_code, small_code, tensor_code, threads
 from weft.runtime.machine import (
     Host,
     cache_dir,
@@ -93,6 +93,11 @@ def double_bits(value: float) -> int:
 def words(values: Sequence[int]) -> Any:
     """A ctypes array of 64-bit words."""
     return (ctypes.c_int64 * max(len(values), 1))(*values)
+
+
+def address_of(block: Any) -> int:
+    """Where `words` lie."""
+    return ctypes.addressof(block)
 
 
 _detail = ctypes.c_int64(0)
@@ -214,7 +219,7 @@ class LayoutCalls:
     `quick(*tensors)` does so for tensors, the tape node with it; None as well where there is no op.
     """
 
-    __slots__ = ("_kept", "_table", "call", "quick")
+    __slots__ = ("_kept", "_table", "address", "call", "quick")
 
     def __init__(self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> None:
         """`keeps`: bits of the operands whose values the tape keeps, by which want a gradient."""
@@ -226,6 +231,7 @@ class LayoutCalls:
         self._kept: list[Any] = [op]
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()
+        self.address = 0 if op is None else int(at)  # 0: it does not know the op
         self.call = builtin("call", made["weft_layout_call"], METH_FASTCALL, at)
         self.quick = builtin("quick", made["weft_tensor_call"], METH_FASTCALL, at)
 
@@ -256,7 +262,7 @@ class LayoutCalls:
             self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
             out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
             ctypes.addressof(strides), offset, 0 if make is None else id(make), id(metas),
-            _TAPES.get(out.dtype.kind, 2),
+            tape_of(out.dtype),
         ])  # fmt: skip
         dtypes = [a.dtype for a in (out, *ins)]
         self._kept.append((launch, dtypes, dims, strides, operands, make, metas, entry))
@@ -266,14 +272,19 @@ class LayoutCalls:
         return len(self._kept) - 1
 
 
-_TAPES = {"f": 1, "V": 1, "i": 0, "u": 0, "b": 0}  # which results get a tape node; complex: Python
+_TAPES = {"f": 1, "V": 1, "i": 0, "u": 0, "b": 0}
+
+
+def tape_of(dtype: np.dtype) -> int:
+    """Whether a result of this dtype gets a tape node: 0 none, 1 of native code, 2 of Python."""
+    return _TAPES.get(dtype.kind, 2)
 
 
 def layout_calls(op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> LayoutCalls | None:
     """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
     if not builtins_fit():
         return None
-    return LayoutCalls(op if _slots_fit() else None, keeps)
+    return LayoutCalls(op if _slots_fit(TapeNode, tensor_code.SLOTS) else None, keeps)
 
 
 def stand_aside(*, on: bool) -> None:
@@ -290,6 +301,26 @@ def install(tensor: type[Handle], parameter: type[Handle]) -> None:
     _tensors[:] = tensor, parameter
 
 
+_trie: list[type] = []  # compile/record.py's: Session, TrieNode, Ghost, Pending
+
+
+def install_trie(session: type, node: type, ghost: type, pending: type) -> None:
+    """compile/record.py names the classes that a match looks into."""
+    _trie[:] = session, node, ghost, pending
+
+
+@cache
+def match_function() -> Callable[..., Any] | None:
+    """`match(session, op, operands)` of match_code.py; None where it cannot be."""
+    if not (builtins_fit() and _trie and _slots_fit(TapeNode, tensor_code.SLOTS)):
+        return None
+    session, node, ghost, pending = _trie
+    kinds = {"session": (session,), "trie": (node,), "ghost": (ghost, pending)}
+    if not all(_slots_fit(k, s) for n, s in match_code.SLOTS.items() for k in kinds[n]):
+        return None
+    return builtin("match", _layout_functions()["weft_match_call"], METH_FASTCALL)
+
+
 @cache
 def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
@@ -297,7 +328,8 @@ def _layout_functions() -> dict[str, int]:
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
-    _kept.extend(objects + names)
+    more = [sys.intern(name) for name in match_code.ATTRIBUTES]
+    _kept.extend(objects + names + more + _trie)
     tensor, parameter, modes, *others = map(id, objects)
     object_new = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(
         ("PyType_GetSlot", ctypes.pythonapi)
@@ -306,9 +338,19 @@ def _layout_functions() -> dict[str, int]:
         id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
         tensor, parameter, modes, object_new, *others, *map(id, names),
         *[_slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
+        *_match_words(more),
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(found["weft_layout_init"])(ctypes.addressof(given))
     return found
+
+
+def _match_words(names: list[str]) -> list[int]:
+    if not _trie:
+        return [0] * len(match_code.WORDS)
+    session, node, ghost, pending = _trie
+    kinds = {"session": session, "trie": node, "ghost": ghost}
+    slots = [_slot_offset(kinds[k], name) for k, of in match_code.SLOTS.items() for name in of]
+    return [id(session), id(ghost), id(pending), *map(id, names), *slots]
 
 
 _TP_NEW = 65  # Py_tp_new of CPython's stable ABI
@@ -321,12 +363,12 @@ def _slot_offset(kind: type, name: str) -> int:
 
 
 @cache
-def _slots_fit() -> bool:
-    """Whether tape nodes have their slots where we shall fill them."""
-    node = object.__new__(TapeNode)
-    for name in tensor_code.SLOTS:
-        setattr(node, name, mark := object())
-        place = id(node) + _slot_offset(TapeNode, name)
+def _slots_fit(kind: type, names: tuple[str, ...]) -> bool:
+    """Whether objects of a class have their slots where we shall look."""
+    made = object.__new__(kind)
+    for name in names:
+        setattr(made, name, mark := object())
+        place = id(made) + _slot_offset(kind, name)
         if ctypes.c_void_p.from_address(place).value != id(mark):
             return False
     return True

@@ -5,8 +5,8 @@
 What `dispatch.apply` does for tensors of the plain classes while nobody records: the arrays' call
 (layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
-recorder (which may know the call), a watch on nodes.  `tests/runtime/test_quick.py` compares it
-with the Python.
+watch on nodes, a recorder (a compiled function's may know the call: match_code.py, then its
+`known`).  `tests/runtime/test_quick.py` compares it with the Python.
 """
 
 ATTRIBUTES = (  # their names' objects
@@ -174,15 +174,10 @@ done:
   ret i32 0
 }
 
-; a slot of a tape node gets an object that is given away
-define internal void @fill(ptr %node, ptr %slot, ptr %object) nounwind {
-  %offset = ptrtoint ptr %slot to i64
-  put ptr %object %node %offset
-  ret void
-}
-
-; dispatch.record of up to three tensors: not 0 with an exception
-define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, ptr %table, ptr %e) nounwind {
+; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; `holder` is
+; the attribute that holds y's value, or what is promised of it
+define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %table,
+    ptr %e, ptr %holder) nounwind {
 entry:
   %none = word none
   %object_new = word object_new
@@ -199,23 +194,18 @@ fail:
 begun:
   %op = item ptr %table 1
   call void @Py_IncRef(ptr %op)
-  %slot_op = word op
-  call void @fill(ptr %node, ptr %slot_op, ptr %op)
-  %slot_hooks = word hooks
+  fill ptr %op %node op
   call void @Py_IncRef(ptr %none)
-  call void @fill(ptr %node, ptr %slot_hooks, ptr %none)
-  %slot_post = word post
+  fill ptr %none %node hooks
   call void @Py_IncRef(ptr %none)
-  call void @fill(ptr %node, ptr %slot_post, ptr %none)
-  %slot_line = word line
+  fill ptr %none %node post
   call void @Py_IncRef(ptr %none)
-  call void @fill(ptr %node, ptr %slot_line, ptr %none)
+  fill ptr %none %node line
   %edges = call ptr @PyTuple_New(i64 %n)
   %no_edges = icmp eq ptr %edges, null
   if %no_edges fail edged
 edged:
-  %slot_edges = word edges
-  call void @fill(ptr %node, ptr %slot_edges, ptr %edges)
+  fill ptr %edges %node edges
   goto next_edge
 next_edge:
   %i = phi i64 [ 0, %edged ], [ %i1, %set_edge ]
@@ -250,11 +240,13 @@ save:
   %keep_word = add i64 %wants, 4
   %may_keep = item i64 %table %keep_word
   %above = shl i64 -1, %n
-  %below = xor i64 %above, -1
+  %others = or i64 %above, %numbers
+  %below = xor i64 %others, -1
   %keep = and i64 %may_keep, %below
+  %apart = or i64 %keep, %numbers
   %metas = item ptr %e 10
   %result_too = item i64 %table 3
-  %keeps = icmp ne i64 %keep, 0
+  %keeps = icmp ne i64 %apart, 0
   if %keeps some bare
 bare:
   call void @Py_IncRef(ptr %metas)
@@ -265,8 +257,7 @@ some:
   if %no_mixed fail saved
 saved:
   %kept = phi ptr [ %metas, %bare ], [ %mixed, %some ]
-  %slot_saved = word saved
-  call void @fill(ptr %node, ptr %slot_saved, ptr %kept)
+  fill ptr %kept %node saved
   %values = call i64 @llvm.ctpop.i64(i64 %keep)
   %count = add i64 %values, %result_too
   %no_versions = icmp eq i64 %count, 0
@@ -279,9 +270,8 @@ versioned:
   %no_several = icmp eq ptr %several, null
   if %no_several fail versions
 versions:
-  %numbers = phi ptr [ %empty, %unversioned ], [ %several, %versioned ]
-  %slot_versions = word versions
-  call void @fill(ptr %node, ptr %slot_versions, ptr %numbers)
+  %counts = phi ptr [ %empty, %unversioned ], [ %several, %versioned ]
+  fill ptr %counts %node versions
   if %keeps next_kept result
 next_kept:
   %j = phi i64 [ 0, %versions ], [ %j1, %keep_next ]
@@ -292,9 +282,18 @@ one_kept:
   %shifted_keep = lshr i64 %keep, %j
   %keep_bit = and i64 %shifted_keep, 1
   %is_kept = icmp ne i64 %keep_bit, 0
-  if %is_kept value shape
+  if %is_kept value unkept
+unkept:
+  %shifted_number = lshr i64 %numbers, %j
+  %number_bit = and i64 %shifted_number, 1
+  %is_number = icmp ne i64 %number_bit, 0
+  %its = item ptr %args %j
+  if %is_number described shape
 shape:
-  %meta = call ptr @PyTuple_GetItem(ptr %metas, i64 %j)
+  %its_shape = call ptr @PyTuple_GetItem(ptr %metas, i64 %j)
+  goto described
+described:
+  %meta = phi ptr [ %its, %unkept ], [ %its_shape, %shape ]
   call void @Py_IncRef(ptr %meta)
   %m_set = call i32 @PyTuple_SetItem(ptr %kept, i64 %j, ptr %meta)
   goto keep_next
@@ -320,11 +319,11 @@ written:
   if %no_number fail version
 version:
   %of = phi ptr [ %zero, %fresh ], [ %number, %written ]
-  %v_set = call i32 @PyTuple_SetItem(ptr %numbers, i64 %p, ptr %of)
+  %v_set = call i32 @PyTuple_SetItem(ptr %counts, i64 %p, ptr %of)
   %p1 = add i64 %p, 1
   goto keep_next
 keep_next:
-  %p_next = phi i64 [ %p, %shape ], [ %p1, %version ]
+  %p_next = phi i64 [ %p, %described ], [ %p1, %version ]
   %j1 = add i64 %j, 1
   goto next_kept
 result:
@@ -339,14 +338,12 @@ alias:
   %no_twin = icmp eq ptr %twin, null
   if %no_twin fail twinned
 twinned:
-  %slot_early = word result
-  call void @fill(ptr %node, ptr %slot_early, ptr %twin)
-  %a = attr %y _a
+  fill ptr %twin %node result
+  %a = call ptr @PyObject_GenericGetAttr(ptr %y, ptr %holder)
   %no_a = icmp eq ptr %a, null
   if %no_a fail valued
 valued:
-  %name_a = word _a
-  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_a, ptr %a)
+  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %holder, ptr %a)
   call void @Py_DecRef(ptr %a)
   %storage = word storage
   %memory = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
@@ -359,14 +356,13 @@ owned:
   call void @Py_DecRef(ptr %memory)
   %zero_last = word zero
   call void @Py_IncRef(ptr %zero_last)
-  %l_set = call i32 @PyTuple_SetItem(ptr %numbers, i64 %values, ptr %zero_last)
+  %l_set = call i32 @PyTuple_SetItem(ptr %counts, i64 %values, ptr %zero_last)
   %bad1 = or i32 %a_bad, %t_bad
   %bad2 = or i32 %bad1, %y_bad
   %is_bad = icmp ne i32 %bad2, 0
   if %is_bad fail sequenced
 resulted:
-  %slot_result = word result
-  call void @fill(ptr %node, ptr %slot_result, ptr %none)
+  fill ptr %none %node result
   goto sequenced
 sequenced:
   %sequence = word sequence
@@ -374,8 +370,7 @@ sequenced:
   %no_seq = icmp eq ptr %seq, null
   if %no_seq fail whole
 whole:
-  %slot_seq = word seq
-  call void @fill(ptr %node, ptr %slot_seq, ptr %seq)
+  fill ptr %seq %node seq
   %name_fn = word _fn
   %fn_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_fn, ptr %node)
   %name_rg = word _rg
@@ -425,7 +420,18 @@ idle:
   call void @Py_DecRef(ptr %recorder)
   %is_idle = icmp eq ptr %recorder, %none
   if %is_idle values recorded
-recorded:  ; a compiled function's: recorder.known(op, tensors)
+recorded:  ; a compiled function's
+  %match_class = get ptr %recorder 8
+  %session_class = word session_class
+  %is_session = icmp eq ptr %match_class, %session_class
+  if %is_session matching unmatched
+matching:
+  %matched = call ptr @match(ptr %recorder, ptr %op, ptr %args, i64 %n)
+  %missed = icmp eq ptr %matched, %none
+  if %missed unmatched given
+given:
+  ret ptr %matched
+unmatched:  ; recorder.known(op, tensors)
   %name_known = word known
   %known = call ptr @PyObject_GetAttr(ptr %recorder, ptr %name_known)
   %has_known = icmp ne ptr %known, null
@@ -451,11 +457,11 @@ packed:
   %q1 = add i64 %q, 1
   goto packing
 call:
-  %match = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %known, ptr %op, ptr %tensors,
+  %answer = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %known, ptr %op, ptr %tensors,
     ptr null)
   call void @Py_DecRef(ptr %known)
   call void @Py_DecRef(ptr %tensors)
-  ret ptr %match
+  ret ptr %answer
 values:
   %v = phi i64 [ 0, %idle ], [ %v1, %got ]
   %v_more = icmp slt i64 %v, %n
@@ -579,7 +585,8 @@ view:
 linked:
   if %tape note done
 note:
-  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, ptr %table, ptr %e)
+  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 0, ptr %table, ptr %e,
+    ptr %name_a)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted drop done
 done:

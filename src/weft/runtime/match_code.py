@@ -1,0 +1,404 @@
+"""LLVM IR that matches a call inside a compiled function with the one its path expects next.
+
+    match(session, op, (operand, ...)) -> Tensor, or None: the long way
+
+What `Session.apply` and `dispatch.record` (compile/record.py, ops/dispatch.py) do where the trie's
+node has a `next` whose call this is: the op by identity, operands as results, outside tensors or
+numbers in the places that it names.  Gives the ghost, with its link to a base and its tape node.
+Until all is compared nothing has an effect but that outside tensors met for the first time
+become known, and these are forgotten where one is not as expected.
+
+The node's `native` is an int, the address of i64 words: 0 the op, 1 operands, 2 the op's table
+(layout_code.py) or 0, 3 whether the result is a view, 4 to 8 its place, shape, strides, dtype and
+offset, 9 unused, 10 and 11 as in an entry of layout_code.py; from 12 on a pair an operand: what it
+is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number), and its place, its
+key or its class.
+"""
+
+SLOTS = {  # of which class
+    "session": ("cursor", "ghosts", "matching", "numbers", "outside"),
+    "trie": ("native", "next"),
+    "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
+}
+ATTRIBUTES = ("_ghost", "_ref", "_forget")
+CLASSES = ("session_class", "ghost_class", "pending_class")
+WORDS = (
+    *CLASSES, *ATTRIBUTES, *(f"{kind}.{name}" for kind, names in SLOTS.items() for name in names)
+)  # fmt: skip
+
+TEXT = """
+; a new reference, null with an exception, or None as a borrowed reference: the long way
+define internal ptr @match(ptr %session, ptr %op, ptr %args, i64 %n) nounwind {
+entry:
+  %none = word none
+  %tensor = word tensor
+  %parameter = word parameter
+  %true = word true
+  %matching = slot %session session.matching
+  %matches = icmp eq ptr %matching, %true
+  %cursor = slot %session session.cursor
+  if %matches path nothing
+nothing:
+  ret ptr %none
+path:
+  %child = slot %cursor trie.next
+  %no_child = icmp eq ptr %child, null
+  %not_child = icmp eq ptr %child, %none
+  %childless = or i1 %no_child, %not_child
+  if %childless nothing known
+known:
+  %native = slot %child trie.native
+  %no_native = icmp eq ptr %native, null
+  %not_native = icmp eq ptr %native, %none
+  %unarmed = or i1 %no_native, %not_native
+  if %unarmed nothing armed
+armed:
+  %e = call ptr @PyLong_AsVoidPtr(ptr %native)
+  %op_wanted = load ptr, ptr %e
+  %n_wanted = item i64 %e 1
+  %op_is = icmp eq ptr %op_wanted, %op
+  %n_is = icmp eq i64 %n_wanted, %n
+  %call_is = and i1 %op_is, %n_is
+  %outside = slot %session session.outside
+  %met = call i64 @PyList_Size(ptr %outside)
+  if %call_is operands nothing
+operands:
+  %i = phi i64 [ 0, %armed ], [ %i1, %fits ]
+  %wants = phi i64 [ 0, %armed ], [ %wants1, %fits ]
+  %numbers = phi i64 [ 0, %armed ], [ %numbers1, %fits ]
+  %firsts = phi i64 [ 0, %armed ], [ %firsts1, %fits ]
+  %i_more = icmp slt i64 %i, %n
+  if %i_more operand tape
+operand:
+  %x = item ptr %args %i
+  %class = get ptr %x 8
+  %twice = shl i64 %i, 1
+  %w_kind = add i64 %twice, 12
+  %w_value = add i64 %twice, 13
+  %kind = item i64 %e %w_kind
+  %value = item i64 %e %w_value
+  %flag = shl i64 1, %i
+  %a_number = icmp eq i64 %kind, 3
+  if %a_number number object
+number:
+  %class_word = ptrtoint ptr %class to i64
+  %class_is = icmp eq i64 %class_word, %value
+  %numbers_too = or i64 %numbers, %flag
+  if %class_is fits nothing
+object:
+  %is_tensor = icmp eq ptr %class, %tensor
+  %is_parameter = icmp eq ptr %class, %parameter
+  %plain = or i1 %is_tensor, %is_parameter
+  if %plain asked nothing
+asked:
+  %ghost = attr %x _ghost
+  %lost = icmp eq ptr %ghost, null
+  if %lost error had
+error:
+  ret ptr null
+had:
+  call void @Py_DecRef(ptr %ghost)  ; x holds it
+  %valued = icmp eq ptr %ghost, %none
+  if %valued from_outside promised
+from_outside:
+  %is_known = icmp eq i64 %kind, 1
+  %is_first = icmp eq i64 %kind, 2
+  %firsts_too = or i64 %firsts, %flag
+  if %is_known listed first
+first:
+  if %is_first wished nothing
+listed:
+  %within = icmp ult i64 %value, %met
+  if %within place nothing
+place:
+  %there = call ptr @PyList_GetItem(ptr %outside, i64 %value)
+  %is_there = icmp eq ptr %there, %x
+  if %is_there wished nothing
+promised:
+  %g_class = get ptr %ghost 8
+  %ghost_class = word ghost_class
+  %pending_class = word pending_class
+  %is_ghost = icmp eq ptr %g_class, %ghost_class
+  %is_pending = icmp eq ptr %g_class, %pending_class
+  %is_ours = or i1 %is_ghost, %is_pending
+  if %is_ours ours nothing
+ours:
+  %whose = slot %ghost ghost.session
+  %here = icmp eq ptr %whose, %session
+  if %here numbered nothing
+numbered:
+  %k_object = slot %ghost ghost.k
+  %k_ptr = call ptr @PyLong_AsVoidPtr(ptr %k_object)
+  %k = ptrtoint ptr %k_ptr to i64
+  %inverse = xor i64 %value, -1
+  %result_wanted = icmp eq i64 %kind, 0
+  %outside_wanted = icmp eq i64 %kind, 1
+  %k_wanted = select i1 %result_wanted, i64 %value, i64 %inverse
+  %k_is = icmp eq i64 %k, %k_wanted
+  %one_wanted = or i1 %result_wanted, %outside_wanted
+  %fitting = and i1 %k_is, %one_wanted
+  if %fitting wished nothing
+wished:
+  %firsts_now = phi i64 [ %firsts_too, %first ], [ %firsts, %place ], [ %firsts, %numbered ]
+  %rg = attr %x _rg
+  %wish32 = call i32 @truth(ptr %rg)
+  %odd = icmp slt i32 %wish32, 0
+  %wish64 = zext i32 %wish32 to i64
+  %bit = shl i64 %wish64, %i
+  %wants_too = or i64 %wants, %bit
+  if %odd nothing fits
+fits:
+  %wants1 = phi i64 [ %wants, %number ], [ %wants_too, %wished ]
+  %numbers1 = phi i64 [ %numbers_too, %number ], [ %numbers, %wished ]
+  %firsts1 = phi i64 [ %firsts, %number ], [ %firsts_now, %wished ]
+  %i1 = add i64 %i, 1
+  goto operands
+tape:
+  %any = icmp ne i64 %wants, 0
+  if %any table mode
+table:
+  %about = item ptr %e 2
+  %no_table = icmp eq ptr %about, null
+  if %no_table nothing rules
+rules:
+  %differentiable64 = item i64 %about 2
+  %differentiable = icmp ne i64 %differentiable64, 0
+  %tape64 = item i64 %e 11
+  %floats = icmp ne i64 %tape64, 0
+  %would = and i1 %differentiable, %floats
+  if %would able mode
+able:
+  %three = icmp sle i64 %n, 3
+  %simple = icmp eq i64 %tape64, 1
+  %fine = and i1 %three, %simple
+  if %fine mode nothing
+mode:
+  %wanted = phi i1 [ false, %tape ], [ false, %rules ], [ true, %able ]
+  %view64 = item i64 %e 3
+  %is_view = icmp ne i64 %view64, 0
+  %ask = or i1 %wanted, %is_view
+  if %ask graded_ decided
+graded_:
+  %state = word state
+  %name_grad = word grad
+  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
+  %grad32 = call i32 @truth(ptr %grad)
+  %unsaid = icmp slt i32 %grad32, 0
+  if %unsaid nothing said
+said:
+  %is_graded = icmp ne i32 %grad32, 0
+  %noting = and i1 %is_graded, %wanted
+  if %noting watch decided
+watch:
+  %nodes = word node
+  %name_watch = word watch
+  %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
+  %no_watcher = icmp eq ptr %watcher, null
+  if %no_watcher error watching
+watching:
+  call void @Py_DecRef(ptr %watcher)
+  %unwatched = icmp eq ptr %watcher, %none
+  if %unwatched decided nothing
+decided:
+  %taped = phi i1 [ false, %mode ], [ false, %said ], [ true, %watching ]
+  %graded = phi i1 [ false, %mode ], [ %is_graded, %said ], [ true, %watching ]
+  call void @Py_IncRef(ptr %child)
+  goto meet
+meet:
+  %j = phi i64 [ 0, %decided ], [ %j1, %met_one ]
+  %j_more = icmp slt i64 %j, %n
+  if %j_more one make
+one:
+  %shifted = lshr i64 %firsts, %j
+  %first_bit = and i64 %shifted, 1
+  %j1 = add i64 %j, 1
+  %is_new = icmp ne i64 %first_bit, 0
+  if %is_new meeting met_one
+meeting:
+  %new = item ptr %args %j
+  %name_ref = word _ref
+  %key = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %session, ptr %name_ref, ptr %new,
+    ptr null)
+  %no_key = icmp eq ptr %key, null
+  if %no_key lose compare
+compare:
+  %j_twice = shl i64 %j, 1
+  %w_key = add i64 %j_twice, 13
+  %key_wanted = item ptr %e %w_key
+  %alike = call i32 @PyObject_RichCompareBool(ptr %key, ptr %key_wanted, i32 2)
+  call void @Py_DecRef(ptr %key)
+  %uncompared = icmp slt i32 %alike, 0
+  if %uncompared lose compared
+compared:
+  %differs = icmp eq i32 %alike, 0
+  if %differs forget met_one
+met_one:
+  goto meet
+forget:
+  %count = call ptr @PyLong_FromLongLong(i64 %met)
+  %no_count = icmp eq ptr %count, null
+  if %no_count lose counted
+counted:
+  %name_forget = word _forget
+  %forgot = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %session, ptr %name_forget,
+    ptr %count, ptr null)
+  call void @Py_DecRef(ptr %count)
+  %unforgotten = icmp eq ptr %forgot, null
+  if %unforgotten lose forgotten
+forgotten:
+  call void @Py_DecRef(ptr %forgot)
+  call void @Py_DecRef(ptr %child)
+  ret ptr %none
+lose:
+  call void @Py_DecRef(ptr %child)
+  ret ptr null
+make:
+  %object_new = word object_new
+  %empty = word empty
+  %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %no_y = icmp eq ptr %y, null
+  if %no_y lose promise
+promise:
+  %kind_of_ghost = word ghost_class
+  %made = call ptr %object_new(ptr %kind_of_ghost, ptr %empty, ptr null)
+  %unmade = icmp eq ptr %made, null
+  if %unmade drop filled
+drop:
+  call void @Py_DecRef(ptr %y)
+  goto lose
+filled:
+  call void @Py_IncRef(ptr %session)
+  fill ptr %session %made ghost.session
+  call void @Py_IncRef(ptr %none)
+  fill ptr %none %made ghost.array
+  %m_k = item ptr %e 4
+  call void @Py_IncRef(ptr %m_k)
+  fill ptr %m_k %made ghost.k
+  %m_shape = item ptr %e 5
+  call void @Py_IncRef(ptr %m_shape)
+  fill ptr %m_shape %made ghost.shape
+  %m_strides = item ptr %e 6
+  call void @Py_IncRef(ptr %m_strides)
+  fill ptr %m_strides %made ghost.strides
+  %m_dtype = item ptr %e 7
+  call void @Py_IncRef(ptr %m_dtype)
+  fill ptr %m_dtype %made ghost.dtype
+  %m_offset = item ptr %e 8
+  call void @Py_IncRef(ptr %m_offset)
+  fill ptr %m_offset %made ghost.offset
+  %viewed = load ptr, ptr %args
+  if %is_view outer whole
+outer:
+  %above = attr %viewed _ghost
+  %no_above = icmp eq ptr %above, null
+  if %no_above part aboved
+aboved:
+  call void @Py_DecRef(ptr %above)
+  %above_class = get ptr %above 8
+  %ghosts_class = word ghost_class
+  %above_ghost = icmp eq ptr %above_class, %ghosts_class
+  if %above_ghost inner whole
+inner:  ; of this session, as it was an operand
+  %inner_outer = slot %above ghost.outer
+  goto whole
+whole:
+  %of = phi ptr [ %none, %filled ], [ %viewed, %aboved ], [ %inner_outer, %inner ]
+  call void @Py_IncRef(ptr %of)
+  fill ptr %of %made ghost.outer
+  %name_ghost = word _ghost
+  %unset = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_ghost, ptr %made)
+  %is_unset = icmp ne i32 %unset, 0
+  if %is_unset part linking
+part:
+  call void @Py_DecRef(ptr %made)
+  goto drop
+linking:
+  if %is_view link taping
+link:
+  %unlinked = call i32 @link(ptr %y, ptr %viewed, i1 %graded)
+  %is_unlinked = icmp ne i32 %unlinked, 0
+  if %is_unlinked part taping
+taping:
+  if %taped note go
+note:
+  %rules_of = item ptr %e 2
+  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %rules_of,
+    ptr %e, ptr %name_ghost)
+  %is_unnoted = icmp ne i32 %unnoted, 0
+  if %is_unnoted part go
+go:
+  %list = slot %session session.numbers
+  goto collect
+collect:
+  %q = phi i64 [ 0, %go ], [ %q1, %collected ]
+  %q_more = icmp slt i64 %q, %n
+  if %q_more pick moved
+pick:
+  %q_shifted = lshr i64 %numbers, %q
+  %q_bit = and i64 %q_shifted, 1
+  %is_number = icmp ne i64 %q_bit, 0
+  %q1 = add i64 %q, 1
+  if %is_number append collected
+append:
+  %its = item ptr %args %q
+  %unlisted = call i32 @PyList_Append(ptr %list, ptr %its)
+  %is_unlisted = icmp ne i32 %unlisted, 0
+  if %is_unlisted part collected
+collected:
+  goto collect
+moved:
+  %ghosts = slot %session session.ghosts
+  %unkept = call i32 @PyList_Append(ptr %ghosts, ptr %made)
+  %is_unkept = icmp ne i32 %unkept, 0
+  if %is_unkept part kept
+kept:
+  call void @Py_DecRef(ptr %made)
+  %left = slot %session session.cursor
+  fill ptr %child %session session.cursor
+  call void @Py_DecRef(ptr %left)
+  ret ptr %y
+}
+
+define ptr @weft_match_call(ptr %self, ptr %given, i64 %n_given) nounwind {
+entry:
+  %args = alloca [8 x ptr], align 8
+  %three = icmp eq i64 %n_given, 3
+  if %three typed nothing
+typed:
+  %session = load ptr, ptr %given
+  %op = item ptr %given 1
+  %tuple = item ptr %given 2
+  %class = get ptr %session 8
+  %session_class = word session_class
+  %is_session = icmp eq ptr %class, %session_class
+  if %is_session sized nothing
+sized:
+  %n = call i64 @PyTuple_Size(ptr %tuple)
+  %less = sub i64 %n, 1
+  %few = icmp ult i64 %less, 8
+  if %few next odd
+odd:
+  call void @PyErr_Clear()  ; where it is no tuple
+  goto nothing
+next:
+  %i = phi i64 [ 0, %sized ], [ %i1, %taken ]
+  %more = icmp slt i64 %i, %n
+  if %more taken matched
+taken:
+  %x = call ptr @PyTuple_GetItem(ptr %tuple, i64 %i)
+  put ptr %x %args [%i]
+  %i1 = add i64 %i, 1
+  goto next
+matched:
+  %y = call ptr @match(ptr %session, ptr %op, ptr %args, i64 %n)
+  %none = word none
+  %missed = icmp eq ptr %y, %none
+  if %missed nothing done
+done:
+  ret ptr %y
+nothing:
+  %none_too = word none
+  call void @Py_IncRef(ptr %none_too)
+  ret ptr %none_too
+}
+"""
