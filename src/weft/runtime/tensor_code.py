@@ -7,6 +7,8 @@ What `dispatch.apply` does for tensors of the plain classes while nobody records
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
 watch on nodes, a recorder (a compiled function's may know the call: match_code.py, then its
 `known`).  `tests/runtime/test_quick.py` compares it with the Python.
+
+Long because a line of IR says little: the call, a view's link and the tape node are here.
 """
 
 ATTRIBUTES = (  # their names' objects
