@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import weft
 from tests.compile.agree import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
-from weft.compile.repeat import Jump
+from weft.compile.repeat import Jump, Repeats
 
 
 def model_of(*sizes):
@@ -187,3 +189,100 @@ def test_an_update_of_the_users_own_is_not_jumped():
         return o, plain(model, o), lambda i: None
 
     assert jumps_of(runs_alike(make)) == 0
+
+
+# ------------------------------------------------------------------------------ whole steps
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Of each step inside a compiled function: whether it was one jump."""
+    found = []
+    ours = Repeats.whole
+
+    def noted(self, *args):
+        found.append(ours(self, *args))
+        return found[-1]
+
+    monkeypatch.setattr(Repeats, "whole", noted)
+    return found
+
+
+# `maximize` puts an op between; the others' numbers do not follow from what is compared
+ONE_BY_ONE = {"sgd dampening", "adamw maximize", "radam", "asgd", "rprop"}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_optimizers_step_is_one_jump(kind, whole):
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = OPTIMIZERS[kind](model.parameters())
+
+        def between(i):
+            o.param_groups[0]["lr"] = 0.1 / (3 + i)
+
+        return o, plain(model, o), between
+
+    runs_alike(make)
+    assert whole[-5:] == [kind not in ONE_BY_ONE] * 5
+
+
+def test_a_whole_step_sees_what_changed(whole):
+    """Settings, counters, gradients, state and memory that are not as they were."""
+
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = optim.Adam(model.parameters(), lr=0.05)
+        ps = list(model.parameters())
+
+        def between(i):
+            if i < 6:
+                return
+            p, q = o.state[ps[0]], o.state[ps[2]]
+            match i - 6:
+                case 0:
+                    o.param_groups[0]["weight_decay"] = 0.1
+                case 2:
+                    p["step"] += 3.0
+                case 4:
+                    o.param_groups[0]["betas"] = (0.5, 0.75)
+                case 5:
+                    p["exp_avg"] = p["exp_avg"].clone()
+                case 6:  # one memory for two states
+                    both = weft.zeros(2, *p["exp_avg"].shape)
+                    p["exp_avg"], p["exp_avg_sq"] = both[0], both[1]
+                case 8:
+                    p["exp_avg"] = p["exp_avg_sq"] = p["exp_avg"].clone()
+                case 10:
+                    p["exp_avg"], p["exp_avg_sq"] = q["exp_avg"].clone()[:, :4], q["exp_avg"].abs()
+                    p["exp_avg_sq"] = p["exp_avg_sq"][:, :4]
+                case 12:
+                    ps[1].requires_grad_(False)
+                    ps[1].grad = None
+                case 14:
+                    ps[1].requires_grad_()
+                case 16:
+                    o.param_groups[0]["maximize"] = True
+                case 18:
+                    ps[0].data = ps[0].data.clone()
+                case 19:
+                    o.param_groups[0]["lr"] = 0.0
+
+        return o, plain(model, o), between
+
+    runs_alike(make, 30)
+    assert whole.count(True) >= 8 and False in whole[6:]
+
+
+def test_a_whole_step_keeps_no_optimizer_alive():
+    model = model_of(4, 3)
+    f = weft.compile(lambda step, x: step(x))
+    for _ in range(3):
+        o = optim.Adam(model.parameters())
+        step = plain(model, o)
+        for _ in range(5):
+            f(step, weft.randn(3, 4))
+        gone = weakref.ref(o)
+        del o, step
+        gc.collect()
+        assert gone() is None

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from weft.compile import expect, tape
-from weft.compile.repeat import Repeats
+from weft.compile.repeat import WRITE, Repeats
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
@@ -31,7 +31,6 @@ from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS
 from weft.runtime import memory, native
 
-WRITE = "write"
 PASS: Any = object()  # a size for which the call shall run eagerly, unrecorded
 _probe = [object()]
 # What `getrefcount(ghosts[k])` says of a ghost that only the list has. Always asked of a subscript:

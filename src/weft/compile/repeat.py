@@ -6,6 +6,9 @@ which ops are called depends on nothing but the settings, the counters and the l
 parameter of a kind is matched op by op.  For the others the trie knows, from an earlier call, where
 the path goes from here when these tensors stand in these places: the cursor jumps there, with the
 numbers that the first one met.
+
+Where a whole step was matched before from the same node, with the parameters, gradients and state
+in the same places, it is one jump: the numbers follow from settings and counters (formula.py).
 """
 
 from __future__ import annotations
@@ -13,16 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from weft.core.handle import Handle, storage_of
+from weft.compile.formula import formula
+from weft.core.handle import Handle, state, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.contract import FastMath
+from weft.ops.dispatch import NUMBERS
 from weft.runtime import memory
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
 
+WRITE = "write"  # the op of a node that writes to memory
 _PLAIN = (bool, int, str, type(None))
+_TRIES = 8  # whole steps learned at one node; then its parameters are matched one by one
 
 
 class Jump:
@@ -90,8 +97,96 @@ class Update:
         self.state = state
         self.tensors = {k: _like(v) for k, v in state.items() if isinstance(v, Handle)}
         self.group = group
+        self.counters = {k: v for k, v in state.items() if v.__class__ is float}  # before it
         self.at = 0  # the place of its first number among the call's
         self.path: list[TrieNode] = []
+
+
+class Numbers:
+    """An update that is asked for its numbers: its ops are compared with the path, not run."""
+
+    looked = False
+
+    def __init__(self, update: Update) -> None:
+        self.update = update
+        self.at, self.group, self.state = update.at, update.group, update.state
+        self.count = sum(r in NUMBERS for n in update.path for r in n.args)
+        self.formula: Any = None  # once asked: a function, or False
+
+    def function(self) -> Any:
+        """Its numbers and the counters after it as a function of settings and state, or None."""
+        u = self.update
+        return formula(u.call, self._run, self.group, {**u.counters, **u.tensors})
+
+    def ask(self) -> tuple[list, dict]:
+        """(its numbers, the counters after it); Absent where it is another update now."""
+        if self.formula is None:
+            self.formula = formula(self.update.call, self._run, self.group, self.state) or False
+        found = self.formula(self.group, self.state) if self.formula else None
+        return self._run(self.group, self.state) if found is None else found
+
+    def _run(self, group: dict, counters: dict) -> tuple[list, dict]:
+        """By calling the update on stand-ins."""
+        u = self.update
+        kept = {**counters, **u.tensors}
+        self._left = iter(u.path)
+        self._found: list = []
+        before = state.recorder, state.grad
+        state.recorder, state.grad = self, False
+        try:
+            u.call(u.p, u.grad, kept, group)
+        finally:
+            state.recorder, state.grad = before
+        if next(self._left, None) is not None or len(self._found) != self.count or self.looked:
+            raise Absent
+        return self._found, {k: v for k, v in kept.items() if v.__class__ is float}
+
+    def _next(self, op: Any) -> TrieNode:
+        node = next(self._left, None)
+        if node is None or node.op is not op:
+            raise Absent
+        return node
+
+    def apply(self, op: Any, args: tuple) -> Any:
+        meta = self._next(op).meta
+        self._found += [a for a in args if a.__class__ in NUMBERS]
+        assert meta is not None
+        return stand_in(meta.shape, meta.strides, meta.dtype)
+
+    def write(self, t: Handle, value: Handle) -> None:
+        self._next(WRITE)
+
+    def flush(self) -> None:
+        raise Absent
+
+
+class Part:
+    """One parameter's part of a whole step: where its tensors were, and its jump."""
+
+    __slots__ = ("count", "grad", "jump", "kind", "p", "places")
+
+    def __init__(self, places: tuple, jump: Jump, kind: int, count: int) -> None:
+        self.p, self.grad, *rest = places
+        self.places = rest  # of the state's tensors
+        self.jump = jump
+        self.kind = kind  # which of the step's formulas gives its numbers
+        self.count = count  # numbers
+
+
+class Step:
+    """A whole `optimizer.step()`, as it was matched: a part or None for each parameter."""
+
+    __slots__ = ("end", "flavours", "formulas", "length", "parts", "tries")
+
+    def __init__(
+        self, end: TrieNode, length: int, flavours: list, formulas: list, parts: list, tries: int
+    ) -> None:
+        self.end = end
+        self.length = length
+        self.flavours = flavours  # by group
+        self.formulas = formulas
+        self.parts = parts
+        self.tries = tries
 
 
 class Repeats:
@@ -100,6 +195,110 @@ class Repeats:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.kinds: dict[tuple, Kind] = {}
+        self._start = session.cursor
+        self._seen: list[tuple] | None = None  # the updates of a step that is being learned
+        self._asked: list[Numbers] = []  # the first update of each kind
+
+    def whole(self, update: Callable, groups: list[dict], states: dict) -> bool:
+        """All parameters' updates in one jump; False: nothing is done."""
+        session = self.session
+        if not session.matching or session.updates is not None:
+            return False
+        known = self._start.jumps.get(update.__func__)  # type: ignore[attr-defined]
+        found = None if known is None else self._place_all(known, update, groups, states)
+        if known is None or found is None:
+            if known is None or known.tries < _TRIES:
+                self._seen = []
+            return False
+        todo, numbers = found
+        for part, tensors, kept, after in todo:
+            jump = part.jump
+            for i in jump.firsts:
+                session.first_use(tensors[i])
+            for i in jump.written:
+                session.promise_write(tensors[i])
+                storage_of(tensors[i]).version += jump.versions[i]
+            kept.update(after)
+        session.jump(known.end, known.length, numbers)
+        return True
+
+    def _place_all(
+        self, known: Step, update: Callable, groups: list[dict], states: dict
+    ) -> tuple[list, list] | None:
+        """(part, tensors, state, counters after it) of each parameter with a gradient, and the
+        step's numbers; None where something is not as it was.
+        """
+        session, numbers, todo = self.session, [], []
+        places, new, kinds = session._places, set(), {}
+        tensor = dispatch._tensor_class
+        left = iter(known.parts)
+        if len(groups) != len(known.flavours):
+            return None
+        for group, flavour in zip(groups, known.flavours, strict=True):
+            if _flavour(update, group) != flavour:
+                return None
+            for p in group["params"]:
+                part, grad = next(left, None), p._grad
+                if grad is None or part is None:
+                    if grad is not part:
+                        return None
+                    continue
+                ghost, place = grad._ghost, places.get(id(p))
+                if ghost is None or ghost.session is not session or ghost.k != part.grad:
+                    return None
+                if place is None or ~place != part.p or grad.__class__ is not tensor:
+                    return None
+                kept = states.get(p) or {}
+                tensors, counters = [p, grad], []
+                for k, v in kept.items():
+                    if v.__class__ is float:
+                        counters.append((k, v))
+                    else:
+                        tensors.append(v)
+                if len(tensors) - 2 != len(part.places):
+                    return None
+                for t, wanted in zip(tensors[2:], part.places, strict=True):
+                    if not isinstance(t, Handle) or self._place(t, new) != wanted:
+                        return None
+                name = (id(group), *counters)
+                made = kinds.get(name)
+                if made is None:
+                    made = kinds[name] = known.formulas[part.kind](group, kept)
+                if made is None or len(made[0]) != part.count:
+                    return None
+                numbers += made[0]
+                todo.append((part, tensors, kept, made[1]))
+        return None if next(left, None) is not None else (todo, numbers)
+
+    def learn(self, update: Callable, groups: list[dict]) -> None:
+        """The step is over, op by op or in several jumps: know it as one."""
+        seen, session, start = self._seen, self.session, self._start
+        if not seen or not session.matching:
+            return
+        parts: list[Part | None] = []
+        left = iter(seen)
+        for group in groups:
+            for p in group["params"]:
+                if p._grad is None:
+                    parts.append(None)
+                    continue
+                one = next(left, None)
+                if one is None or one[0] is not p or one[1] is not p._grad or one[3] is None:
+                    return
+                _, _, places, jump, kind, count = one
+                ours = [*places[:2]]
+                if any(x.__class__ is not int for x in ours) or places[0] >= 0 or places[1] < 0:
+                    return
+                parts.append(Part(places, jump, kind, count))
+        length = sum(part.jump.length for part in parts if part is not None)
+        formulas = [n.function() for n in self._asked]
+        flavours = [_flavour(update, group) for group in groups]
+        whole = length == session.cursor.depth - start.depth and next(left, None) is None
+        if whole and None not in formulas:
+            name: Any = update.__func__  # type: ignore[attr-defined]
+            tries = 1 + (start.jumps[name].tries if name in start.jumps else 0)
+            made = Step(session.cursor, length, flavours, formulas, parts, tries)
+            start.jumps[name] = made
 
     def __call__(self, update: Callable, p: Handle, grad: Handle, state: dict, group: dict) -> None:
         """update(p, grad, state, group), or its effect."""
@@ -124,15 +323,25 @@ class Repeats:
                 update(p, grad, state, group)
                 return
         name = (id(group), *counters)
-        kind = self.kinds.get(name)
+        kind, start = self.kinds.get(name), self.session.cursor
+        flavour = _flavour(update, group) if kind is None else kind.flavour
+        places = None if self._seen is None else self._places(tensors)
         if kind is not None and self._jump(kind, tensors):
             state.update(kind.counters)
-            return
-        flavour = _flavour(update, group) if kind is None else kind.flavour
-        numbers = self._learn(flavour, tensors, lambda: update(p, grad, state, group))
-        if kind is None:
-            after = [(k, v) for k, v in state.items() if v.__class__ is float]
-            self.kinds[name] = Kind(flavour, numbers, after)
+        else:
+            first = None
+            if self._seen is not None and kind is None:
+                first = Update(update, p, grad, state, group)
+            numbers = self._learn(flavour, tensors, lambda: update(p, grad, state, group))
+            if kind is None:
+                after = [(k, v) for k, v in state.items() if v.__class__ is float]
+                kind = self.kinds[name] = Kind(flavour, numbers, after)
+            if first is not None:
+                first.path = self.session.cursor.path(start.depth + 1)
+                self._asked.append(Numbers(first))
+        if self._seen is not None and places is not None:
+            jump, which = start.jumps.get((flavour, *places)), list(self.kinds).index(name)
+            self._seen.append((p, grad, places, jump, which, len(kind.numbers)))
 
     def _jump(self, kind: Kind, tensors: list[Handle]) -> bool:
         session = self.session
@@ -152,25 +361,23 @@ class Repeats:
 
     def _places(self, tensors: list[Handle]) -> list:
         """Where the tensors come from: like a trie key's operands, but nothing becomes known."""
-        session = self.session
-        places, new = [], set()
-        for t in tensors:
-            ghost = t._ghost
-            if ghost is not None and ghost.session is session:
-                places.append(ghost.k)
-                continue
-            known = session.known_place(t)
-            if known is not None:
-                places.append(known)
-                continue
-            a = t._a
-            whole = memory.root(a)
-            if session.knows_memory(t) or whole in new:
-                places.append(object())  # a view of memory met before: never found
-            else:
-                new.add(whole)
-                places.append((a.shape, a.strides, a.dtype))
-        return places
+        new: set[int] = set()
+        return [self._place(t, new) for t in tensors]
+
+    def _place(self, t: Handle, new: set[int]) -> Any:
+        """Where one tensor comes from; `new` are the memories met first by those before it."""
+        session, ghost = self.session, t._ghost
+        if ghost is not None and ghost.session is session:
+            return ghost.k
+        known = session.known_place(t)
+        if known is not None:
+            return known
+        a = t._a
+        whole = memory.root(a)
+        if whole in new or session.knows_memory(t):
+            return object()  # a view of memory met before: never found
+        new.add(whole)
+        return a.shape, a.strides, a.dtype
 
     def _learn(self, flavour: tuple, tensors: list[Handle], run: Callable[[], None]) -> list:
         """Run op by op, and note the path if it is one that can be jumped; the numbers met."""
@@ -201,10 +408,17 @@ class Repeats:
 
 def _flavour(update: Callable, group: dict) -> tuple:
     """What decides, beside layouts and counters, which ops an update calls."""
-    settings = []
+    settings: list[Any] = []
     for k, v in group.items():
-        if k != "params":
-            settings.append(v if v.__class__ in _PLAIN else bool(v) if v.__class__ is float else k)
+        kind = v.__class__
+        if kind is float:
+            settings.append("some" if v else "none")
+        elif kind in _PLAIN:
+            settings.append(v)
+        elif kind is tuple:
+            settings.append(tuple([x if x.__class__ in _PLAIN else x.__class__ for x in v]))
+        elif k != "params":
+            settings.append(k)
     return (update.__func__, FastMath.on, *settings)  # type: ignore[attr-defined]
 
 

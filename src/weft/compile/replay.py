@@ -20,20 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.compile.direct import Call, Direct, Directs, give
-from weft.compile.formula import formula
 from weft.compile.guard import Guard
-from weft.compile.record import WRITE, Ghost
-from weft.compile.repeat import Absent, stand_in
+from weft.compile.record import Ghost
+from weft.compile.repeat import Numbers
 from weft.compile.world import Unseen, World
-from weft.core.handle import Handle, TapeNode, state, storage_of
+from weft.core.handle import Handle, TapeNode, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
-from weft.ops.dispatch import NUMBERS
 from weft.runtime.memory import root
 
 if TYPE_CHECKING:
-    from weft.compile.record import Session, TrieNode
-    from weft.compile.repeat import Update
+    from weft.compile.record import Session
 
 _TRIES = 20  # calls without a recording after which none is tried any more
 _KEPT = 8  # recordings
@@ -250,7 +247,7 @@ class Recording:
         self.growing = [i for i, n in enumerate(self.grown) if n]
         self.spent = _tape_ends(result)
         self.roots = {root(t._a) for t in world.tensors}
-        self.updates = [_Numbers(u) for u in last.updates]
+        self.updates = [Numbers(u) for u in last.updates]
         covered = {p for u in self.updates for p in range(u.at, u.at + u.count)}
         for i, (a, b) in enumerate(zip(watch.numbers, last.numbers, strict=True)):
             if i not in covered and (a != b or repr(a) != repr(b)):
@@ -333,62 +330,6 @@ def _tape_ends(x: Any) -> dict[int, Any]:
         parts = x.values() if isinstance(x, dict) else x
         return {k: v for part in parts for k, v in _tape_ends(part).items()}
     return {}
-
-
-# ------------------------------------------------------------------------------ updates
-
-
-class _Numbers:
-    """An update that is asked for its numbers: its ops are compared with the path, not run."""
-
-    looked = False
-
-    def __init__(self, update: Update) -> None:
-        self.update = update
-        self.at, self.group, self.state = update.at, update.group, update.state
-        self.count = sum(r in NUMBERS for n in update.path for r in n.args)
-        self.formula: Any = None  # once asked: a function, or False
-
-    def ask(self) -> tuple[list, dict]:
-        """(its numbers, the counters after it); Absent where it is another update now."""
-        if self.formula is None:
-            self.formula = formula(self.update.call, self._run, self.group, self.state) or False
-        found = self.formula(self.group, self.state) if self.formula else None
-        return self._run(self.group, self.state) if found is None else found
-
-    def _run(self, group: dict, counters: dict) -> tuple[list, dict]:
-        """By calling the update on stand-ins."""
-        u = self.update
-        kept = {**counters, **u.tensors}
-        self._left = iter(u.path)
-        self._found: list = []
-        before = state.recorder, state.grad
-        state.recorder, state.grad = self, False
-        try:
-            u.call(u.p, u.grad, kept, group)
-        finally:
-            state.recorder, state.grad = before
-        if next(self._left, None) is not None or len(self._found) != self.count or self.looked:
-            raise Absent
-        return self._found, {k: v for k, v in kept.items() if v.__class__ is float}
-
-    def _next(self, op: Any) -> TrieNode:
-        node = next(self._left, None)
-        if node is None or node.op is not op:
-            raise Absent
-        return node
-
-    def apply(self, op: Any, args: tuple) -> Any:
-        meta = self._next(op).meta
-        self._found += [a for a in args if a.__class__ in NUMBERS]
-        assert meta is not None
-        return stand_in(meta.shape, meta.strides, meta.dtype)
-
-    def write(self, t: Handle, value: Handle) -> None:
-        self._next(WRITE)
-
-    def flush(self) -> None:
-        raise Absent
 
 
 # ------------------------------------------------------------------------------ the caller's side

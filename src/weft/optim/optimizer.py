@@ -400,6 +400,8 @@ class ByParameter(Optimizer):
     def _update_all(self) -> None:
         update = self._update
         repeat = alike() if type(self)._alike is update.__func__ else None
+        if repeat is not None and repeat.whole(update, self.param_groups, self.state):
+            return
         for group in self.param_groups:
             for p in group["params"]:
                 grad = p.grad
@@ -420,6 +422,8 @@ class ByParameter(Optimizer):
                     update(p, grad, state, group)
                 else:
                     repeat(update, p, grad, state, group)
+        if repeat is not None:
+            repeat.learn(update, self.param_groups)
 
     def _check_layout(self, grad: Tensor) -> None:
         """RuntimeError for a gradient of a layout that this optimizer does not take."""
