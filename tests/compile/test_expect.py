@@ -8,7 +8,7 @@ import pytest
 
 import weft
 from weft.compile import expect
-from weft.compile.record import Session, TrieNode
+from weft.compile.record import Ghost, Session, TrieNode
 from weft.core.handle import Handle, TapeNode
 from weft.runtime import native
 
@@ -302,5 +302,15 @@ def test_a_session_with_odd_operands():
     assert session.outside == [x] and session.ghosts == [y._ghost]
     empty = object.__new__(Session)  # nothing is set
     assert match(empty, first.op, (x, 2.0)) is None
+    empty.matching = True
+    assert match(empty, first.op, (x, 2.0)) is None
+    empty.cursor, empty.numbers, empty.outside = f._root, [], None
+    assert match(empty, first.op, (x, 2.0)) is None
+    empty.outside, empty.ghosts = [], ()
+    assert match(empty, first.op, (x, 2.0)) is None
+    odd = x.clone()
+    odd._ghost = object.__new__(Ghost)
+    odd._ghost.session = session
+    assert match(session, session.cursor.next.op, (odd, 1.0)) is None
     bare = Session(object.__new__(TrieNode), None)
     assert match(bare, first.op, (x, 2.0)) is None

@@ -50,6 +50,8 @@ def by_python(op, *tensors):
 def same_saved(a, b):
     if isinstance(b, Handle):
         return a is b
+    if b.__class__ is float:
+        return a.__class__ is float and repr(a) == repr(b)
     return (a.shape, a.np_dtype) == (b.shape, b.np_dtype)
 
 
@@ -71,7 +73,10 @@ def check(op, *tensors):
         assert all(same_saved(a, b) for a, b in zip(n.saved, m.saved, strict=True))
         assert (n.result is None) == (m.result is None)
         if n.result is not None:
-            assert n.result._a is y._a and n.result._st is y._st and n.result._fn is None
+            array, storage = n.result
+            assert array is y._a and storage is y._st
+            kept = dispatch.of_kept(n.result)
+            assert kept._a is y._a and kept._st is y._st and kept._fn is None
         assert n.seq == m.seq - 1 and n.hooks is n.post is n.line is None
     return y
 
@@ -85,6 +90,53 @@ def test_two_operands(op, which):
     with weft.no_grad():
         assert check(op, a, b)._fn is None
     check(op, a, a)
+
+
+NUMBERS = (1.5, 0.0, -0.0, 1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
+
+
+@pytest.mark.parametrize("op", [ADD, MUL, SUB, DIV], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_number_beside_a_tensor(op, dtype, grad):
+    x = rand(3, 4).to(getattr(weft, dtype)).requires_grad_(grad)
+    for number in NUMBERS:
+        check(op, x, number)
+        check(op, number, x)
+    check(op, rand(4, 3, grad=grad).T, 2.5)
+    check(op, rand(grad=grad), 2.5)
+    with weft.no_grad():
+        assert check(op, x, 1.5)._fn is None
+
+
+def test_integers_beside_a_tensor():
+    """As floats where these are exact; others, and booleans, are left to Python."""
+    x = rand(3, grad=True)
+    teach(MUL, x, 2.0)
+    for number in (2, 0, -1, -7, 2**53 - 1, 1 - 2**53):
+        y, want = MUL.quick(x, number), by_python(MUL, x, float(number))
+        np.testing.assert_array_equal(y._a, want._a)
+        assert same_saved(y._fn.saved[1], float(number)) and y._fn.edges == (x, None)
+    for other in (2**53, -(2**53), 10**400, True, False, "2", None, 2j, np.float32(2), [2.0]):
+        assert MUL.quick(x, other) is None
+    assert MUL.quick(2.0, 2.0) is None and MUL.quick(2.0) is None
+    assert MUL.quick(x, 2.0, 2.0) is None and MUL.quick(x, x, 2.0) is None
+    whole = weft.arange(3)
+    for t in (whole, whole.to(weft.float16), whole.to(weft.bfloat16), whole.to(weft.complex64)):
+        assert MUL.quick(t, 2.0) is None
+    with pytest.raises(OverflowError):
+        x * 10**400
+
+
+def test_a_number_has_the_tensors_dtype():
+    """A 0-dim float64 tensor beside a float32 one is another case than a number."""
+    x, wide = rand(3), weft.tensor(1e-9, dtype=weft.float64)
+    teach(ADD, x.double(), wide)
+    assert ADD.quick(x, 1e-9) is None
+    teach(ADD, x, weft.tensor(1e-9))
+    y = ADD.quick(x, 1e-9)
+    np.testing.assert_array_equal(y._a, x._a + np.float32(1e-9))
+    assert y._a.dtype == np.float32
 
 
 @pytest.mark.parametrize("op", [RELU, EXP, Gelu(), Softmax(1), Sum((0,), False)], ids=str)
@@ -240,6 +292,16 @@ def test_other_threads_have_modes_of_their_own():
 
 def _counts(*objects):
     return [sys.getrefcount(x) for x in objects]
+
+
+def test_operators_learn_numbers():
+    x = rand(3, 4, grad=True)
+    vars(ADD).pop("quick", None), vars(ADD).pop("_calls", None)
+    for _ in range(5 * dispatch._OFTEN):
+        y = x + 1.5
+    assert ADD.quick(x, 1.5) is not None
+    np.testing.assert_array_equal(y._a, x._a + np.float32(1.5))
+    np.testing.assert_array_equal((x + 3)._a, x._a + np.float32(3))
 
 
 def test_references_are_given_back():

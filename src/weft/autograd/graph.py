@@ -12,7 +12,7 @@ from typing import Any
 from weft.core.dtype import dtype, from_np
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta
-from weft.ops.dispatch import NUMBERS, alias, record, shape_of
+from weft.ops.dispatch import NUMBERS, alias, of_kept, record, shape_of
 from weft.ops.view import Reshape
 
 Node = TapeNode
@@ -119,6 +119,8 @@ def saved_values(node: TapeNode) -> tuple[tuple, Any]:
         if result.__class__ is Packed:
             result = result.value()
         else:
+            if result.__class__ is tuple:
+                result = of_kept(result)
             st = result._st
             if st is not None and st.version != versions[k]:
                 result = Stale(result, node, st.version, versions[k])
@@ -159,7 +161,8 @@ def _pack_node(node: TapeNode) -> None:
         for s, e in zip(node.saved, node.edges, strict=True)
     )
     if node.result is not None:
-        node.result = packed(node.result, None)
+        kept = node.result
+        node.result = packed(of_kept(kept) if kept.__class__ is tuple else kept, None)
 
 
 _watchers: dict[str, Callable[[TapeNode], None]] = {}

@@ -132,7 +132,7 @@ class TapeNode:
     edges: tuple  # per operand: TapeNode, leaf Handle, or None where no gradient flows
     saved: tuple | None  # per operand: Handle (value kept), Meta, or a Python number
     versions: tuple  # of the kept handles' storages, at the time of the call
-    result: Any  # alias of the result where vjp reads it, else Meta
+    result: Any  # where vjp reads it: (array, storage) or an alias; else None
     seq: int
     hooks: dict | None  # of the result's gradient, by id; id -1 (retain_grad) comes last
     post: dict | None  # of the node: hook(grads of operands, grads of results)

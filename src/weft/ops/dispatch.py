@@ -217,7 +217,7 @@ def record(op: Op, args: tuple, y: Any) -> None:
         else:
             saved.append(Meta(a._a.shape, a._a.dtype))
     if op.saves_result:
-        result = alias(y)
+        result = kept_result(y)
         versions = [*versions, 0 if y._st is None else y._st.version]
     else:
         result = None
@@ -294,7 +294,7 @@ def record_two(op: Op, a: Any, b: Any, y: Any) -> None:
         saved_b = Meta(shape_of(b), b._a.dtype)
     result = None
     if op.saves_result:
-        result = alias(y)
+        result = kept_result(y)
         versions = (*versions, y._st.version)
     edges = ((a._fn or a) if wants_a else None, (b._fn or b) if wants_b else None)
     y._fn = TapeNode(op, edges, (saved_a, saved_b), versions, result)
@@ -329,6 +329,22 @@ def record_three(op: Op, args: tuple, y: Any) -> None:
         c = Meta(c._a.shape, c._a.dtype)
     y._fn = TapeNode(op, edges, (a, b, c), tuple(versions), None)
     y._rg = True
+
+
+def kept_result(y: Handle) -> Any:
+    """What the tape keeps of a result: its array and storage, of which the engine makes a tensor
+    (`of_kept`), or an alias.  Not y itself, whose tape node it is.
+    """
+    if y._ghost is None and y._base is None:
+        return y._a, storage_of(y)
+    return alias(y)
+
+
+def of_kept(result: tuple) -> Any:
+    """A tensor off the tape that has a kept result's value and storage."""
+    y = _new(_tensor_class)
+    y._a, y._st = result
+    return y
 
 
 def alias(t: Handle) -> Any:
@@ -504,7 +520,7 @@ def _floats(arrays: list) -> bool:
 
 def learn(op: Op, *args: Any) -> bool:
     """Whether `op.quick` knows tensors like these from now on."""
-    if op.plan is None or not _worth_remembering(op, [a._a for a in args]):
+    if op.plan is None or not _worth_remembering(op, _arrays(args)):
         return False
     _run_native(op, args)
     return True

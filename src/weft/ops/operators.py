@@ -105,7 +105,11 @@ def binary(
                         other = float(other)
                     number = number_array(other, d)
                     r = None if quick is None else quick(a, number)
-                    if r is None:
+                    if r is not None:
+                        served += 1
+                        if served > _CALLS and dispatch.learn(op, self, other):
+                            served = 0
+                    else:
                         if calls < _CALLS:
                             calls += 1
                             if calls == _CALLS:
@@ -167,7 +171,7 @@ def _record_beside_number(op: Op, keep: bool, x: Any, number: Any, y: Any) -> No
         saved = Meta(x._a.shape, x._a.dtype)
     result = None
     if op.saves_result:
-        result = dispatch.alias(y)
+        result = dispatch.kept_result(y)
         versions = (*versions, 0)
     y._fn = TapeNode(op, (x._fn or x, None), (saved, number), versions, result)
     y._rg = True

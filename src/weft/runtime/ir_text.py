@@ -18,8 +18,11 @@ from collections.abc import Callable, Sequence
 # what the builtins call of CPython's API: result, arguments
 SIGNATURES = {
     "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",
+    "PyErr_Occurred": "ptr",
     "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
-    "PyEval_SaveThread": "ptr", "PyIter_Next": "ptr ptr", "PyList_Append": "i32 ptr ptr",
+    "PyEval_SaveThread": "ptr", "PyFloat_AsDouble": "double ptr",
+    "PyFloat_FromDouble": "ptr double", "PyLong_AsDouble": "double ptr",
+    "PyIter_Next": "ptr ptr", "PyList_Append": "i32 ptr ptr",
     "PyList_GetItem": "ptr ptr i64", "PyList_SetItem": "i32 ptr i64 ptr",
     "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
     "PyLong_FromLongLong": "ptr i64", "PyLong_FromVoidPtr": "ptr ptr",

@@ -26,17 +26,21 @@ EXPORTS = (
     "weft_match_call",
 )  # fmt: skip
 FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyEval_RestoreThread", "PyEval_SaveThread",
-    "PyIter_Next", "PyList_Append", "PyList_GetItem", "PyList_SetItem", "PyList_Size",
-    "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
+    "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
+    "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
+    "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble", "PyLong_AsVoidPtr",
+    "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
     "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
     "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyObject_RichCompareBool", "PyTuple_GetItem",
     "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyWeakref_NewRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
+_BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
-    "storage", "node", "sequence", "zero", "true", "false", *tensor_code.ATTRIBUTES,
+    "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "float32",
+    "float64",
+    *tensor_code.ATTRIBUTES,
     *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
 
@@ -52,7 +56,8 @@ entry:
   ret void
 }
 
-; the entry for these arrays, or null; their addresses go into the block
+; the entry for these arrays, or null; their addresses go into the block. One of two may be null: a
+; number, whose value lies behind the block's words
 define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
 entry:
   %aside = load i64, ptr @aside
@@ -76,17 +81,30 @@ differs:
   goto try
 operands:
   %i = phi i64 [ 0, %count ], [ %i1, %fits ]
-  %w = phi ptr [ %wanted, %count ], [ %w_next, %fits ]
+  %w = phi ptr [ %wanted, %count ], [ %w_fits, %fits ]
   %i_more = icmp slt i64 %i, %n
   if %i_more operand found
 operand:
   %x = item ptr %arrays %i
-  %descr = get ptr %x 56
   %descr_wanted = load ptr, ptr %w
+  %rank_wanted = item i64 %w 1
+  %no_array = icmp eq ptr %x, null
+  if %no_array number array
+number:  ; beside one array, whose dtype it has
+  %one = xor i64 %i, 1
+  %beside = item ptr %arrays %one
+  %its_descr = get ptr %beside 56
+  %its_dtype = icmp eq ptr %its_descr, %descr_wanted
+  %single = icmp eq i64 %rank_wanted, 0
+  %number_fits = and i1 %its_dtype, %single
+  %w_after = getelementptr i64, ptr %w, i64 2
+  %value = getelementptr i64, ptr %block, i64 MOST_WORDS
+  if %number_fits fits differs
+array:
+  %descr = get ptr %x 56
   %descr_fits = icmp eq ptr %descr, %descr_wanted
   %rank32 = get i32 %x 24
   %rank = sext i32 %rank32 to i64
-  %rank_wanted = item i64 %w 1
   %rank_fits = icmp eq i64 %rank, %rank_wanted
   %both = and i1 %descr_fits, %rank_fits
   if %both layout differs
@@ -100,7 +118,7 @@ layout:
 axes:
   %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
   %k_more = icmp slt i64 %k, %rank
-  if %k_more axis fits
+  if %k_more axis laid
 axis:
   %d = item i64 %dims %k
   %dw = item i64 %dims_wanted %k
@@ -111,8 +129,12 @@ axis:
   %same = and i1 %d_is, %s_is
   %k1 = add i64 %k, 1
   if %same axes differs
+laid:
+  %data_there = get ptr %x 16
+  goto fits
 fits:
-  %data = get ptr %x 16
+  %data = phi ptr [ %data_there, %laid ], [ %value, %number ]
+  %w_fits = phi ptr [ %w_next, %laid ], [ %w_after, %number ]
   %word = add i64 %i, 3
   put ptr %data %block [%word]
   %i1 = add i64 %i, 1
@@ -253,10 +275,9 @@ nothing:
 }
 """
 
+_ALL = ir_text.expand(_TEXT + tensor_code.TEXT + match_code.TEXT, WORDS)
 TEXT = (
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)
-    + ir_text.expand(_TEXT + tensor_code.TEXT + match_code.TEXT, WORDS).replace(
-        "MOST_WORDS", str(MOST_WORDS)
-    )
+    + _ALL.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))
 )

@@ -21,12 +21,25 @@ SLOTS = {  # of which class
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
 }
 ATTRIBUTES = ("_ghost", "_ref", "_forget")
-CLASSES = ("session_class", "ghost_class", "pending_class")
+CLASSES = ("session_class", "trie_class", "ghost_class", "pending_class")
 WORDS = (
     *CLASSES, *ATTRIBUTES, *(f"{kind}.{name}" for kind, names in SLOTS.items() for name in names)
 )  # fmt: skip
 
 TEXT = """
+; whether the object is there and of the class itself
+define internal i1 @is_a(ptr %x, ptr %class) nounwind {
+entry:
+  %absent = icmp eq ptr %x, null
+  if %absent no yes
+no:
+  ret i1 false
+yes:
+  %its = get ptr %x 8
+  %same = icmp eq ptr %its, %class
+  ret i1 %same
+}
+
 ; a new reference, null with an exception, or None as a borrowed reference: the long way
 define internal ptr @match(ptr %session, ptr %op, ptr %args, i64 %n) nounwind {
 entry:
@@ -37,15 +50,26 @@ entry:
   %matching = slot %session session.matching
   %matches = icmp eq ptr %matching, %true
   %cursor = slot %session session.cursor
-  if %matches path nothing
+  %outside = slot %session session.outside
+  %numbers_list = slot %session session.numbers
+  %ghosts = slot %session session.ghosts
+  %trie_class = word trie_class
+  %at_node = call i1 @is_a(ptr %cursor, ptr %trie_class)
+  %list = word list
+  %outside_list = call i1 @is_a(ptr %outside, ptr %list)
+  %number_list = call i1 @is_a(ptr %numbers_list, ptr %list)
+  %ghost_list = call i1 @is_a(ptr %ghosts, ptr %list)
+  %lists1 = and i1 %outside_list, %number_list
+  %lists2 = and i1 %lists1, %ghost_list
+  %places = and i1 %at_node, %lists2
+  %ready = and i1 %matches, %places
+  if %ready path nothing
 nothing:
   ret ptr %none
 path:
   %child = slot %cursor trie.next
-  %no_child = icmp eq ptr %child, null
-  %not_child = icmp eq ptr %child, %none
-  %childless = or i1 %no_child, %not_child
-  if %childless nothing known
+  %has_child = call i1 @is_a(ptr %child, ptr %trie_class)
+  if %has_child known nothing
 known:
   %native = slot %child trie.native
   %no_native = icmp eq ptr %native, null
@@ -59,7 +83,6 @@ armed:
   %op_is = icmp eq ptr %op_wanted, %op
   %n_is = icmp eq i64 %n_wanted, %n
   %call_is = and i1 %op_is, %n_is
-  %outside = slot %session session.outside
   %met = call i64 @PyList_Size(ptr %outside)
   if %call_is operands nothing
 operands:
@@ -128,6 +151,10 @@ ours:
   if %here numbered nothing
 numbered:
   %k_object = slot %ghost ghost.k
+  %int = word int
+  %k_int = call i1 @is_a(ptr %k_object, ptr %int)
+  if %k_int counted_k nothing
+counted_k:
   %k_ptr = call ptr @PyLong_AsVoidPtr(ptr %k_object)
   %k = ptrtoint ptr %k_ptr to i64
   %inverse = xor i64 %value, -1
@@ -139,7 +166,7 @@ numbered:
   %fitting = and i1 %k_is, %one_wanted
   if %fitting wished nothing
 wished:
-  %firsts_now = phi i64 [ %firsts_too, %first ], [ %firsts, %place ], [ %firsts, %numbered ]
+  %firsts_now = phi i64 [ %firsts_too, %first ], [ %firsts, %place ], [ %firsts, %counted_k ]
   %rg = attr %x _rg
   %wish32 = call i32 @truth(ptr %rg)
   %odd = icmp slt i32 %wish32, 0
@@ -300,9 +327,11 @@ aboved:
   if %above_ghost inner whole
 inner:  ; of this session, as it was an operand
   %inner_outer = slot %above ghost.outer
+  %no_outer = icmp eq ptr %inner_outer, null
+  %some_outer = select i1 %no_outer, ptr %none, ptr %inner_outer
   goto whole
 whole:
-  %of = phi ptr [ %none, %filled ], [ %viewed, %aboved ], [ %inner_outer, %inner ]
+  %of = phi ptr [ %none, %filled ], [ %viewed, %aboved ], [ %some_outer, %inner ]
   call void @Py_IncRef(ptr %of)
   fill ptr %of %made ghost.outer
   %name_ghost = word _ghost
@@ -327,7 +356,6 @@ note:
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted part go
 go:
-  %list = slot %session session.numbers
   goto collect
 collect:
   %q = phi i64 [ 0, %go ], [ %q1, %collected ]
@@ -341,13 +369,12 @@ pick:
   if %is_number append collected
 append:
   %its = item ptr %args %q
-  %unlisted = call i32 @PyList_Append(ptr %list, ptr %its)
+  %unlisted = call i32 @PyList_Append(ptr %numbers_list, ptr %its)
   %is_unlisted = icmp ne i32 %unlisted, 0
   if %is_unlisted part collected
 collected:
   goto collect
 moved:
-  %ghosts = slot %session session.ghosts
   %unkept = call i32 @PyList_Append(ptr %ghosts, ptr %made)
   %is_unkept = icmp ne i32 %unkept, 0
   if %is_unkept part kept

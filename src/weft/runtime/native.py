@@ -326,7 +326,8 @@ def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
-    objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False]
+    objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
+    objects += [np.dtype(np.float32), np.dtype(np.float64)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
@@ -350,7 +351,7 @@ def _match_words(names: list[str]) -> list[int]:
     session, node, ghost, pending = _trie
     kinds = {"session": session, "trie": node, "ghost": ghost}
     slots = [_slot_offset(kinds[k], name) for k, of in match_code.SLOTS.items() for name in of]
-    return [id(session), id(ghost), id(pending), *map(id, names), *slots]
+    return [id(session), id(node), id(ghost), id(pending), *map(id, names), *slots]
 
 
 _TP_NEW = 65  # Py_tp_new of CPython's stable ABI

@@ -2,7 +2,8 @@
 
     quick(tensor, ...) -> Tensor, or None: the long way
 
-What `dispatch.apply` does for tensors of the plain classes while nobody records: the arrays' call
+What `dispatch.apply` does for tensors of the plain classes (or one and a Python number, which takes
+its dtype) while nobody records: the arrays' call
 (layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
 watch on nodes, a recorder (a compiled function's may know the call: match_code.py, then its
@@ -335,34 +336,55 @@ no_result:
   call void @Py_IncRef(ptr %none)
   goto resulted
 alias:
-  %tensor = word tensor
-  %twin = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
-  %no_twin = icmp eq ptr %twin, null
-  if %no_twin fail twinned
-twinned:
-  fill ptr %twin %node result
-  %a = call ptr @PyObject_GenericGetAttr(ptr %y, ptr %holder)
-  %no_a = icmp eq ptr %a, null
-  if %no_a fail valued
-valued:
-  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %holder, ptr %a)
-  call void @Py_DecRef(ptr %a)
   %storage = word storage
   %memory = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
   %no_memory = icmp eq ptr %memory, null
   if %no_memory fail owned
 owned:
   %name_st = word _st
-  %t_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_st, ptr %memory)
   %y_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_st, ptr %memory)
+  %is_y_bad = icmp ne i32 %y_bad, 0
+  if %is_y_bad part held
+part:
   call void @Py_DecRef(ptr %memory)
+  goto fail
+held:
   %zero_last = word zero
   call void @Py_IncRef(ptr %zero_last)
   %l_set = call i32 @PyTuple_SetItem(ptr %counts, i64 %values, ptr %zero_last)
-  %bad1 = or i32 %a_bad, %t_bad
-  %bad2 = or i32 %bad1, %y_bad
-  %is_bad = icmp ne i32 %bad2, 0
-  if %is_bad fail sequenced
+  %a = call ptr @PyObject_GenericGetAttr(ptr %y, ptr %holder)
+  %no_a = icmp eq ptr %a, null
+  if %no_a part valued
+valued:
+  %name_a = word _a
+  %has_value = icmp eq ptr %holder, %name_a
+  if %has_value pair promise
+pair:  ; (array, storage), of which the engine makes a tensor
+  %both = call ptr @PyTuple_New(i64 2)
+  %no_both = icmp eq ptr %both, null
+  if %no_both apart_too paired
+apart_too:
+  call void @Py_DecRef(ptr %a)
+  goto part
+paired:
+  %a_set = call i32 @PyTuple_SetItem(ptr %both, i64 0, ptr %a)
+  %m_kept = call i32 @PyTuple_SetItem(ptr %both, i64 1, ptr %memory)
+  fill ptr %both %node result
+  goto sequenced
+promise:  ; another tensor of the same promise
+  %tensor = word tensor
+  %twin = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %no_twin = icmp eq ptr %twin, null
+  if %no_twin apart_too twinned
+twinned:
+  fill ptr %twin %node result
+  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %holder, ptr %a)
+  %t_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_st, ptr %memory)
+  call void @Py_DecRef(ptr %a)
+  call void @Py_DecRef(ptr %memory)
+  %is_bad = or i32 %a_bad, %t_bad
+  %bad_twin = icmp ne i32 %is_bad, 0
+  if %bad_twin fail sequenced
 resulted:
   fill ptr %none %node result
   goto sequenced
@@ -385,17 +407,24 @@ whole:
 
 define ptr @weft_tensor_call(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
-  %block = alloca [MOST_WORDS x i64], align 64
+  %block = alloca [BLOCK_WORDS x i64], align 64
   %arrays = alloca [8 x ptr], align 8
+  %pair = alloca [2 x ptr], align 8
   %tensor = word tensor
   %parameter = word parameter
   %none = word none
   %table = call ptr @PyLong_AsVoidPtr(ptr %self)
   %less = sub i64 %n, 1
   %few = icmp ult i64 %less, 8
+  %no_more = icmp slt i64 %n, 3
+  %n_held = select i1 %no_more, i64 3, i64 %n  ; the third may be a number's object
+  put ptr null %arrays [0]
+  put ptr null %arrays [1]
+  put ptr null %arrays [2]
   if %few kinds nothing
 kinds:
-  %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
+  %t = phi i64 [ 0, %entry ], [ %t1, %kind ], [ %t1, %number ]
+  %numbers = phi i64 [ 0, %entry ], [ %numbers, %kind ], [ %numbers1, %number ]
   %t_more = icmp slt i64 %t, %n
   if %t_more kind modes
 kind:
@@ -405,7 +434,22 @@ kind:
   %is_parameter = icmp eq ptr %class, %parameter
   %plain = or i1 %is_tensor, %is_parameter
   %t1 = add i64 %t, 1
-  if %plain kinds nothing
+  if %plain kinds perhaps
+perhaps:  ; a number beside one tensor
+  %float = word float
+  %int = word int
+  %is_float = icmp eq ptr %class, %float
+  %is_int = icmp eq ptr %class, %int
+  %is_number = or i1 %is_float, %is_int
+  %is_two = icmp eq i64 %n, 2
+  %first_number = icmp eq i64 %numbers, 0
+  %beside = and i1 %is_two, %first_number
+  %number_fits = and i1 %is_number, %beside
+  %flag = shl i64 1, %t
+  %numbers1 = or i64 %numbers, %flag
+  if %number_fits number nothing
+number:
+  goto kinds
 modes:
   %op = item ptr %table 1
   %no_op = icmp eq ptr %op, null
@@ -434,6 +478,9 @@ matching:
 given:
   ret ptr %matched
 unmatched:  ; recorder.known(op, tensors)
+  %all_tensors = icmp eq i64 %numbers, 0
+  if %all_tensors ask_known nothing
+ask_known:
   %name_known = word known
   %known = call ptr @PyObject_GetAttr(ptr %recorder, ptr %name_known)
   %has_known = icmp ne ptr %known, null
@@ -465,11 +512,19 @@ call:
   call void @Py_DecRef(ptr %tensors)
   ret ptr %answer
 values:
-  %v = phi i64 [ 0, %idle ], [ %v1, %got ]
+  %v = phi i64 [ 0, %idle ], [ %v1, %got ], [ %v1, %no_array ]
   %v_more = icmp slt i64 %v, %n
-  if %v_more value search
+  %v1 = add i64 %v, 1
+  if %v_more value valued_all
 value:
   %x = item ptr %args %v
+  %v_shifted = lshr i64 %numbers, %v
+  %v_bit = and i64 %v_shifted, 1
+  %v_number = icmp ne i64 %v_bit, 0
+  if %v_number no_array array
+no_array:
+  goto values
+array:
   %a = attr %x _a
   %absent = icmp eq ptr %a, null
   if %absent ghost valued
@@ -479,7 +534,6 @@ ghost:
   goto nothing
 valued:
   put ptr %a %arrays [%v]
-  %v1 = add i64 %v, 1
   %a_class = get ptr %a 8
   %ndarray = word ndarray
   %is_array = icmp eq ptr %a_class, %ndarray
@@ -489,19 +543,83 @@ got:
 strange:
   call void @release(ptr %arrays, i64 %v1)
   goto nothing
+valued_all:
+  %some_number = icmp ne i64 %numbers, 0
+  if %some_number count search
+count:  ; the number in the tensor's dtype, behind the block's words
+  %place = lshr i64 %numbers, 1
+  %other = xor i64 %place, 1
+  %given_number = item ptr %args %place
+  %its_array = item ptr %arrays %other
+  %its_descr = get ptr %its_array 56
+  %its_number = getelementptr i64, ptr %block, i64 MOST_WORDS
+  %int_class = word int
+  %number_class = get ptr %given_number 8
+  %whole = icmp eq ptr %number_class, %int_class
+  if %whole from_int from_float
+from_int:
+  %int_value = call double @PyLong_AsDouble(ptr %given_number)
+  %small_enough = fcmp olt double %int_value, 9007199254740992.0
+  %large_enough = fcmp ogt double %int_value, -9007199254740992.0
+  %exact = and i1 %small_enough, %large_enough
+  if %exact ranged inexact
+ranged:
+  %perhaps_failed = fcmp oeq double %int_value, -1.0
+  if %perhaps_failed occurred make_float
+occurred:
+  %overflow = call ptr @PyErr_Occurred()
+  %overflown = icmp ne ptr %overflow, null
+  if %overflown inexact make_float
+inexact:
+  call void @PyErr_Clear()
+  goto leave
+make_float:  ; as the tape of Python's way has it
+  %made_float = call ptr @PyFloat_FromDouble(double %int_value)
+  %no_float = icmp eq ptr %made_float, null
+  if %no_float fail convert
+from_float:
+  %float_value = call double @PyFloat_AsDouble(ptr %given_number)
+  call void @Py_IncRef(ptr %given_number)
+  goto convert
+convert:
+  %held = phi ptr [ %made_float, %make_float ], [ %given_number, %from_float ]
+  %double = phi double [ %int_value, %make_float ], [ %float_value, %from_float ]
+  put ptr %held %arrays [2]
+  %its_tensor = item ptr %args %other
+  put ptr %held %pair [%place]
+  put ptr %its_tensor %pair [%other]
+  %single_descr = word float32
+  %double_descr = word float64
+  %is_single = icmp eq ptr %its_descr, %single_descr
+  %is_double = icmp eq ptr %its_descr, %double_descr
+  if %is_single single wide
+single:
+  %float32 = fptrunc double %double to float
+  store float %float32, ptr %its_number
+  goto search
+wide:
+  store double %double, ptr %its_number
+  if %is_double search leave
 search:
+  %operands = phi ptr [ %args, %valued_all ], [ %pair, %single ], [ %pair, %wide ]
   %e = call ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block)
   %unknown = icmp eq ptr %e, null
   if %unknown leave wishes
 leave:
-  call void @release(ptr %arrays, i64 %n)
+  call void @release(ptr %arrays, i64 %n_held)
   goto nothing
 wishes:
-  %i = phi i64 [ 0, %search ], [ %i1, %noted ]
-  %wants = phi i64 [ 0, %search ], [ %wants1, %noted ]
+  %i = phi i64 [ 0, %search ], [ %i1, %noted ], [ %i1, %wish ]
+  %wants = phi i64 [ 0, %search ], [ %wants1, %noted ], [ %wants, %wish ]
   %i_more = icmp slt i64 %i, %n
   if %i_more wish wished
 wish:
+  %i1 = add i64 %i, 1
+  %i_shifted = lshr i64 %numbers, %i
+  %i_bit = and i64 %i_shifted, 1
+  %i_number = icmp ne i64 %i_bit, 0
+  if %i_number wishes asked
+asked:
   %z = item ptr %args %i
   %rg = attr %z _rg
   %wish32 = call i32 @truth(ptr %rg)
@@ -511,7 +629,6 @@ noted:
   %wish64 = zext i32 %wish32 to i64
   %bit = shl i64 %wish64, %i
   %wants1 = or i64 %wants, %bit
-  %i1 = add i64 %i, 1
   goto wishes
 wished:
   %any = icmp ne i64 %wants, 0
@@ -587,18 +704,18 @@ view:
 linked:
   if %tape note done
 note:
-  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 0, ptr %table, ptr %e,
-    ptr %name_a)
+  %unnoted = call i32 @record(ptr %y, ptr %operands, i64 %n, i64 %wants, i64 %numbers,
+    ptr %table, ptr %e, ptr %name_a)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted drop done
 done:
-  call void @release(ptr %arrays, i64 %n)
+  call void @release(ptr %arrays, i64 %n_held)
   ret ptr %y
 drop:
   call void @Py_DecRef(ptr %y)
   goto fail
 fail:
-  call void @release(ptr %arrays, i64 %n)
+  call void @release(ptr %arrays, i64 %n_held)
   ret ptr null
 nothing:
   call void @Py_IncRef(ptr %none)
