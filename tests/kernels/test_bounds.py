@@ -12,6 +12,7 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels import eager
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.gemm import plan_matmul
 from weft.runtime import native, threads
 
 threads.set_num_threads(1)
@@ -54,6 +55,10 @@ for d, shape, step, end in itertools.product(dtypes, shapes, (1, 3), (0, 1)):
         (eager.plan_copy(of(x.T), of(y.reshape(x.T.shape))), y.reshape(x.T.shape), (x.T,)),
         (eager.plan_cumulative("max", 0, of(x), of(y)), y, (x,)),
     ]
+    if len(shape) == 2:  # products whose operands lie along and across
+        wide, tall = guarded((shape[0], 70), d, 1, end), guarded((shape[1], 70), d, 1, end)
+        launches.append((plan_matmul(of(x.T), of(wide), of(tall)), tall, (x.T, wide)))
+        launches.append((plan_matmul(of(x), of(tall), of(wide)), wide, (x, tall)))
     for dim in range(len(shape)):
         out = guarded(tuple(n for k, n in enumerate(shape) if k != dim) or (1,), d, 1, end)
         line = out if len(shape) > 1 else out.reshape(())

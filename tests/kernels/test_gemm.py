@@ -96,7 +96,15 @@ def test_bits_do_not_depend_on_neighbours(rng, dtype):
 
 
 @pytest.mark.parametrize(
-    "m,k,n", [(200, 100, 64), (300, 500, 130), (1, 900, 3000), (3, 200, 2000), (900, 700, 1)]
+    "m,k,n",
+    [
+        (200, 100, 64),
+        (300, 500, 130),
+        (1, 900, 3000),
+        (3, 200, 2000),
+        (900, 700, 1),
+        (395, 401, 700),
+    ],
 )
 def test_bits_do_not_depend_on_threads(rng, m, k, n):
     before = threads.get_num_threads()
@@ -105,7 +113,7 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
         results = []
         for count in (1, 2, 3, 7):
             threads.set_num_threads(count)
-            results.append(matmul(a, b).tobytes())
+            results += [matmul(x, b).tobytes() for x in (a, np.asfortranarray(a))]
     finally:
         threads.set_num_threads(before)
     assert len(set(results)) == 1

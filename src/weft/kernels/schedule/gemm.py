@@ -297,9 +297,9 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
 def _kernels(element: str, a_unit: bool, b_class: str) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
     host = native.host()
-    tile = tile_for(element)
+    tile = replace(tile_for(element), across=not a_unit)
     module = Module(host.vector_bits)
-    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit)
+    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class])
     found = native.load(module.text(), names)
     return [found[name] for name in names], tile
 

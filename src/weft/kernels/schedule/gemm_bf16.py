@@ -80,11 +80,9 @@ def size_of(words: Layout) -> int:
 @cache
 def products(a_unit: bool, b_class: str, in_scratch: str) -> tuple[list[int], Tile]:
     """The loops over words, for 2, 3, ... inputs."""
-    tile = replace(tile_for("float"), pairs=True)
+    tile = replace(tile_for("float"), pairs=True, across=not a_unit)
     module = Module(native.host().vector_bits)
-    names = gemm_kernel(
-        module, "gemm", tile, pack=_PACKERS[b_class], a_unit=a_unit, in_scratch=in_scratch
-    )
+    names = gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], in_scratch=in_scratch)
     found = native.load(module.text(), names)
     return [found[name] for name in names], tile
 

@@ -27,13 +27,15 @@ Long because the packers, the tile and the loops around them agree on one form o
 
 from collections.abc import Callable, Sequence
 
-from weft.kernels.schedule.tile import KC, Tile
+from weft.kernels.schedule.tile import KC, PACKED_TILES, Tile
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _FEW_ROWS = 192  # of a result that the last cache does not hold
-_A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
+_PACKED_K = 4  # k in turn for which a part of A is packed: their lines stay in the first cache
+_GROUP = 8  # panels of a unit
+_UNITS = 3  # a thread, at least
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
     "batches", "dims", "swapped", "finish",
@@ -116,7 +118,7 @@ ENDING = [("ptr", "args"), ("ptr", "ints"), ("i64", "row"), ("i64", "n0")]
 
 
 def micro_kernel(
-    module: Module, tile: Tile, rows: int, vectors: int, *, a_unit: bool,
+    module: Module, tile: Tile, rows: int, vectors: int, *,
     finish: Finish | None = None, touched: Callable[[Function], Sequence[Value]] | None = None,
 ) -> str:  # fmt: skip
     """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
@@ -124,7 +126,8 @@ def micro_kernel(
 
     With `finish` the function is an export, `finish`, has the further arguments `ENDING`, and the
     sums, row by row, go to that instead of c.
-    `a_unit`: the elements of a row of A are adjacent. `bs` is the distance of B's rows in elements.
+    The elements of a row of A are adjacent, its rows `rs` elements apart; with `tile.across` A lies
+    as `_pack_across` leaves it. `bs` is the distance of B's rows in elements.
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each.
     """
@@ -134,7 +137,6 @@ def micro_kernel(
         ("i64", "kc"),
         (pointer, "a"),
         ("i64", "rs"),
-        ("i64", "cs"),
         (pointer, "b"),
         ("i64", "bs"),
     ]
@@ -144,8 +146,9 @@ def micro_kernel(
         internal=finish is None,
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
-    a_step: Operand = 1 if a_unit else f.arg("cs")
-    row_offset = [f.mul(f.arg("rs"), i) for i in range(rows)]
+    # strides that are known when the code is made: by variable ones the sums spill
+    a_step = tile.rows if tile.across else 1
+    row_offset = [i if tile.across else f.mul(f.arg("rs"), i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
     for pointer_ in c_row:
@@ -172,11 +175,9 @@ def micro_kernel(
                 touch(f, soon, level=2)
                 touch(f, f.gep(soon, f.arg("soon_far"), element), level=2)
             for u in range(count):
-                a_at = f.gep(a, f.mul(a_step, u), element)
-                if not a_unit and count > 1:
-                    touch(f, f.gep(a, f.mul(a_step, u + _A_AHEAD), element))
+                a_at = f.gep(a, a_step * u, element)
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
-            a_next = f.gep(a, f.mul(a_step, count), element)
+            a_next = f.gep(a, a_step * count, element)
             soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
             L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), soon, *sums]
         return L.carry
@@ -226,7 +227,38 @@ def _merge(module: Module, tile: Tile) -> None:
     f.ret()
 
 
-# -- packers of a stored B
+# -- packers of a stored B, and of an A that lies across
+
+
+def _pack_across(module: Module, tile: Tile) -> None:
+    """panel[t][k][r] = row t * tile.rows + r of A, `rows` rows of the `exist` that follow. A tile
+    then reads its part as it lies; in place each k is in another line, often in another page.
+    """
+    pointers = [("ptr noalias", "panel"), ("ptr noalias readonly", "a")]
+    sizes = [("i64", n) for n in ("rs", "cs", "kc", "rows", "exist")]
+    f = module.function("pack_a", [*pointers, *sizes], internal=True)
+    element, high = tile.element, tile.rows
+    width = 1 << (high - 1).bit_length()  # of a vector, whose tail is overwritten by the next k's
+
+    def copy(type: str, k: Operand, row: Operand) -> None:
+        """Some k of as many rows as the type has elements."""
+        at = f.add(f.mul(k, f.arg("cs")), f.mul(row, f.arg("rs")))
+        place = f.add(f.mul(f.div(row, high), tile.packed_rows), f.rem(row, high))
+        to = f.gep("%panel", f.add(place, f.mul(k, high)), element)
+        start = [("ptr", f.gep("%a", at, element)), ("ptr", to)]
+        with f.loop(0, f.min(f.sub(f.arg("kc"), k), _PACKED_K), carry=start) as some:
+            source, target = some.carry
+            f.store(f.load(type, source), target)
+            some.next = [f.gep(source, f.arg("cs"), element), f.gep(target, high, element)]
+
+    safe = f.max(f.min(f.arg("rows"), f.sub(f.arg("exist"), width - high)), 0)
+    whole = f.select(f.icmp("eq", f.arg("rs"), 1), f.mul(f.div(safe, high), high), 0)
+    with f.loop(0, f.arg("kc"), _PACKED_K) as k:
+        with f.loop(0, whole, high) as row:
+            copy(vector(width, element), k.i, row.i)
+        with f.loop(whole, f.arg("rows")) as row:
+            copy(element, k.i, row.i)
+    f.ret()
 
 
 def _whole_or_masked(
@@ -375,22 +407,24 @@ def gemm_kernel(
     tile: Tile,
     *,
     pack: Packer,
-    a_unit: bool,
     in_scratch: str = "",
 ) -> list[str]:
     """Emit the kernels `name` + the number of inputs, from 2 to MAX_INPUTS, and all they call;
     returns their names. Launch one with `gemm_ints` and `tile.scratch_per_thread`.
 
-    `a_unit`: rows of A are adjacent in memory (a_cs = 1). `in_scratch`: those of a, b and c (out)
-    that are in scratch memory, for which there are four extra ints: the words of the block that
-    hold the byte offsets of a, b and out, and the bytes of scratch before the threads' panels.
+    The elements of a row of A are adjacent (a_cs = 1) unless `tile.across`. `in_scratch`: those of
+    a, b and c (out) that are in scratch memory, for which there are four extra ints: the words of
+    the block that hold the byte offsets of a, b and out, and the bytes of scratch before the
+    threads' panels.
     """
     kernels = {
-        (rows, vectors): micro_kernel(module, tile, rows, vectors, a_unit=a_unit)
+        (rows, vectors): micro_kernel(module, tile, rows, vectors)
         for vectors in tile.widths
         for rows in range(1, tile.rows + 1)
     }
     _merge(module, tile)
+    if tile.across:
+        _pack_across(module, tile)
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
@@ -465,6 +499,7 @@ def _products(
         extra += 4
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
+    own_a = f.gep(corner, tile.rows * tile.columns * size)
     dims = f.gep("%head", extra, "i64")
     epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
     ends = f.icmp("ne", h["epilogue"], 0)
@@ -472,29 +507,42 @@ def _products(
     finishes = f.icmp("ne", h["finish"], 0)
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
-    columns = f.mul(h["batches"], panels)
-    chunk, chunks = _row_chunks(f, tile, h, columns, nth)
+    cut = _pieces if tile.across else _row_chunks
+    chunk, chunks, wide = cut(f, tile, h, panels, nth)  # rows of a unit, panels of one
+    groups = f.div(f.add(panels, f.sub(wide, 1)), wide)
+    columns = f.mul(h["batches"], groups)
     with f.units(f.mul(columns, chunks)) as unit:
         column = f.rem(unit, columns)
         m_from = f.mul(f.div(unit, columns), chunk)
         m_to = f.min(f.add(m_from, chunk), h["M"])
-        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
-        n = f.min(f.sub(h["N"], n0), tile.columns)
+        batch, group = f.div(column, groups), f.rem(column, groups)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
-        a_base = f.gep(a, a_batch, element)
+        a_base = f.gep(a, f.add(a_batch, f.mul(m_from, h["a_rs"])), element)
         b_base = f.gep(b, b_batch, element)
-        c_base = f.gep(out, f.add(c_batch, n0), element)
-        full = f.icmp("eq", n, tile.columns)
-        usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
-        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
-        width = _width_index(f, tile, n)
-        aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
-        exact = f.op("and", aligned, _is_width(f, tile, n))
+        p_from = f.mul(group, wide)
+        p_to = f.min(f.add(p_from, wide), panels)
         # K = 0 stores zeros
-        with f.loop(0, f.max(h["K"], 1), KC) as block:
+        with f.loop(0, f.max(h["K"], 1), KC) as block, f.loop(p_from, p_to) as p:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
-            ending = f.op("and", ends, f.icmp("sge", f.add(block.i, KC), h["K"]))
+            more = f.icmp("slt", f.add(block.i, KC), h["K"])
+            ending = f.op("and", ends, f.op("xor", more, True))
+            a_tiles = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
+            a_step: Operand = f.mul(h["a_rs"], tile.rows)  # from tile to tile
+            if tile.across:
+                with f.iff(f.icmp("eq", p.i, p_from)):
+                    rows = (f.sub(end, m_from) for end in (m_to, h["M"]))
+                    f.call("pack_a", "void", own_a, a_tiles, h["a_rs"], h["a_cs"], kc, *rows)
+                a_tiles, a_step = own_a, tile.packed_rows
+            n0 = f.mul(p.i, tile.columns)
+            n = f.min(f.sub(h["N"], n0), tile.columns)
+            c_base = f.gep(out, f.add(c_batch, n0), element)
+            full = f.icmp("eq", n, tile.columns)
+            usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
+            direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
+            width = _width_index(f, tile, n)
+            aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
+            exact = f.op("and", aligned, _is_width(f, tile, n))
             with f.if_else(direct) as way:
                 column_at = f.mul(n0, h["direct"])
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
@@ -502,19 +550,22 @@ def _products(
                 f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
             b_panel = way.merge("ptr", in_place, panel)
             b_step = f.select(direct, h["b_rs"], tile.columns)
-            a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
-            more = f.icmp("slt", f.add(block.i, KC), h["K"])
-            soon_k = f.select(more, f.add(block.i, KC), 0)
-            soon_n = f.select(more, n0, f.add(n0, f.mul(nth, tile.columns)))
+            # what is packed next: the group's next panel, its first of the next k, the next unit's
+            beside = f.icmp("slt", f.add(p.i, 1), p_to)
+            onward = f.select(more, f.add(block.i, KC), 0)
+            far = f.add(p.i, f.add(f.mul(f.sub(nth, 1), wide), 1))
+            soon_k = f.select(beside, block.i, onward)
+            soon_p = f.select(beside, f.add(p.i, 1), f.select(more, p_from, far))
+            soon_n = f.mul(soon_p, tile.columns)
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(b_base, corner_of_b, element)
             with f.loop(m_from, m_to, tile.rows) as row:
                 number = f.div(f.sub(row.i, m_from), tile.rows)
                 soon = _soon(f, tile, h, soon_panel, number, b_rows=b_rows)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
-                a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
+                a_rows = f.gep(a_tiles, f.mul(number, a_step), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
-                operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
+                operands = (kc, a_rows, h["a_rs"], b_panel, b_step)
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
                     product = (c_rows, h["ldc"], first)
@@ -535,15 +586,39 @@ def _products(
     f.ret()
 
 
-def _row_chunks(
-    f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand
-) -> tuple[Value, Operand]:
-    """How many rows of a panel are one unit, and how many such there are: all where panels alone
-    keep the threads busy (then each is packed once), but no more than the last cache holds of A,
-    which every panel reads, and few where a short k makes a result that it does not hold: panel
-    after panel then completes rows that are near.
+def _pieces(
+    f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
+) -> tuple[Value, Value, Value]:
+    """Rows of a unit, how many such chunks there are, and panels of a unit, where a unit packs its
+    part of A for its panels and each panel of B for its rows: as nearly square as they can be, and
+    units enough for the threads.
     """
-    m, k = h["M"], h["K"]
+    wanted = f.select(f.icmp("sgt", nth, 1), f.mul(nth, _UNITS), 1)
+    tiles = f.div(f.add(h["M"], tile.rows - 1), tile.rows)
+    chunks = f.div(f.add(tiles, PACKED_TILES - 1), PACKED_TILES)
+    groups = f.div(f.add(panels, _GROUP - 1), _GROUP)
+    with f.loop(0, 8, carry=[("i64", chunks), ("i64", groups)]) as halving:
+        c, g = halving.carry
+        few = f.icmp("slt", f.mul(h["batches"], f.mul(c, g)), wanted)
+        high, wide = f.mul(f.mul(tiles, tile.rows), g), f.mul(f.mul(panels, tile.columns), c)
+        tall = f.icmp("sge", high, wide)
+        both = f.op("and", few, tall), f.op("and", few, f.op("xor", tall, True))
+        halving.next = [f.select(x, f.mul(n, 2), n) for x, n in zip(both, (c, g), strict=True)]
+    c, g = halving.carry
+    deep = f.div(f.add(tiles, f.sub(c, 1)), c)
+    chunks = f.div(f.add(tiles, f.sub(deep, 1)), deep)
+    return f.mul(deep, tile.rows), chunks, f.div(f.add(panels, f.sub(g, 1)), g)
+
+
+def _row_chunks(
+    f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
+) -> tuple[Value, Operand, Operand]:
+    """How many rows of a panel are one unit, how many such there are, and 1, the panels of a unit:
+    all rows where panels alone keep the threads busy (then each is packed once), but no more than
+    the last cache holds of A, which every panel reads, and few where a short k makes a result that
+    it does not hold: panel after panel then completes rows that are near.
+    """
+    m, k, columns = h["M"], h["K"], f.mul(h["batches"], panels)
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
@@ -555,7 +630,7 @@ def _row_chunks(
     wanted = f.select(whole, parts, wanted)
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
-    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
+    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk), 1
 
 
 def _soon(

@@ -5,6 +5,7 @@ result once (bfloat16 has a faster way on some hosts: `gemm_bf16`). Integers: el
 wrapping in their own width.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -63,10 +64,10 @@ def dense(layout: Layout) -> Layout:
 def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int], Tile]:
     """The stages widen_a, widen_b, gemm2 (it has two inputs), narrow of a half dtype."""
     host = native.host()
-    tile = tile_for("float")
+    tile = replace(tile_for("float"), across=not a_unit)
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
-    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, a_unit=a_unit, in_scratch="abc")
+    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, in_scratch="abc")
     names = ("widen_a", "widen_b", "narrow")
     for place, stage in enumerate(names):
         emit_conversion(module, stage, HALVES[name], place, tile.lanes)

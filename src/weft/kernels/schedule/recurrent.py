@@ -239,7 +239,7 @@ def recurrent_ir(cell: str, element: str) -> str:
     widths = {tile.vectors, *(width for _, width in _parts(kind, tile))}
     for width in sorted(widths):
         for rows in range(1, tile.rows + 1):
-            micro_kernel(m, tile, rows, width, a_unit=True)
+            micro_kernel(m, tile, rows, width)
     _emit_pack_forward(m, tile, kind)
     _emit_forward(m, tile, kind)
     _emit_pack_gradient(m, tile, kind)
@@ -315,7 +315,7 @@ class _Kernel:
         f = self.f
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
             name = f"tile_{case}x{vectors}"
-            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), c, 0, 0)
+            f.call(name, "void", k, a, lda, b, ldb, c, ldc, int(not add), c, 0, 0)
 
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:

@@ -8,7 +8,8 @@ float32 has polynomials of its own for exp log tanh erf sin cos; the others go t
 where they are right to the last bit but one.  float64's rarer functions call the C library lane by
 lane.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
-(single precision coefficients); Giles, "Approximating the erfinv function" (2010).
+(single precision coefficients; those of erf are fitted here); Giles, "Approximating the erfinv
+function" (2010).
 """
 
 from __future__ import annotations
@@ -74,20 +75,16 @@ def tanh32(m: Math, x: Value) -> Value:
 
 
 def erf32(m: Math, x: Value) -> Value:
-    """x + x q(x^2) below 0.93, 1 - exp(r(|x|)) above."""
+    """x + x q(x^2) up to 1, a polynomial in |x| - 2.5 up to 3.92, then 1."""
     t, s = m.abs(x), m.mul(x, x)
-    r = m.mad(t, -1.72853470e-5, 3.83197126e-4)
-    u = m.mad(t, -3.88396438e-3, 2.42546219e-2)
-    r = m.mad(r, s, u)
-    for c in (-1.06777877e-1, -6.34846687e-1, -1.28717512e-1):
-        r = m.mad(r, t, c)
-    r = m.mad(r, t, m.f.neg(t))
-    far = m.sub(1.0, exp32(m, r))
-    q = m.poly(s, (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1,
-                   1.28379166e-1))  # fmt: skip
-    near = m.mad(q, x, x)
-    y = m.copysign(m.sel(m.cmp("ogt", t, 0.927734375), far, near), x)
-    return m.sel(m.isnan(x), x, y)
+    q = m.poly(s, (7.8521960e-5, -8.0097304e-4, 5.1882798e-3, -2.6853789e-2, 1.1283585e-1,
+                   -3.7612626e-1, 1.2837917e-1))  # fmt: skip
+    far = m.poly(m.sub(t, 2.5), (-9.1247275e-6, 2.1040629e-5, 6.1888168e-5, -2.7890014e-4,
+                                 2.8650503e-4, 5.7036957e-4, -2.8181728e-3, 6.1032474e-3,
+                                 -8.6153187e-3, 8.3532361e-3, -5.4466524e-3, 2.1780804e-3,
+                                 9.9959308e-1))  # fmt: skip
+    far = m.copysign(m.sel(m.cmp("olt", t, 3.92), far, 1.0), x)
+    return m.sel(m.cmp("ogt", t, 1.0), far, m.mad(q, x, x))
 
 
 TURN_LIMIT = 1.0e6  # beyond it the reduction by parts of pi/2 loses bits: the C library's turn
