@@ -36,6 +36,7 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _PACKED_K = 4  # k in turn for which a part of A is packed: their lines stay in the first cache
 _GROUP = 8  # panels of a unit
 _UNITS = 3  # a thread, at least
+_PART_ROWS = 96  # at least, of the parts in which the last units are done
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
     "batches", "dims", "swapped", "finish",
@@ -511,16 +512,28 @@ def _products(
     chunk, chunks, wide = cut(f, tile, h, panels, nth)  # rows of a unit, panels of one
     groups = f.div(f.add(panels, f.sub(wide, 1)), wide)
     columns = f.mul(h["batches"], groups)
-    with f.units(f.mul(columns, chunks)) as unit:
+    # the last unit of each thread in parts, so that none waits long for another
+    every = f.mul(columns, chunks)
+    parts = f.select(f.icmp("sgt", nth, 1), f.min(f.max(f.div(chunk, _PART_ROWS), 1), 4), 1)
+    part = f.mul(
+        f.div(f.add(chunk, f.sub(f.mul(parts, tile.rows), 1)), f.mul(parts, tile.rows)), tile.rows
+    )
+    early = f.max(f.sub(every, nth), 0)
+    with f.units(f.add(early, f.mul(f.sub(every, early), parts))) as drawn:
+        late = f.sub(drawn, early)
+        whole = f.icmp("slt", late, 0)
+        unit = f.select(whole, drawn, f.add(early, f.div(late, parts)))
         column = f.rem(unit, columns)
-        m_from = f.mul(f.div(unit, columns), chunk)
-        m_to = f.min(f.add(m_from, chunk), h["M"])
+        m_start = f.mul(f.div(unit, columns), chunk)
+        m_from = f.add(m_start, f.select(whole, 0, f.mul(f.rem(late, parts), part)))
+        m_end = f.min(f.add(m_start, chunk), h["M"])
+        m_to = f.min(f.add(m_from, f.select(whole, chunk, part)), m_end)
         batch, group = f.div(column, groups), f.rem(column, groups)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, f.add(a_batch, f.mul(m_from, h["a_rs"])), element)
         b_base = f.gep(b, b_batch, element)
         p_from = f.mul(group, wide)
-        p_to = f.min(f.add(p_from, wide), panels)
+        p_to = f.select(f.icmp("slt", m_from, m_to), f.min(f.add(p_from, wide), panels), p_from)
         # K = 0 stores zeros
         with f.loop(0, f.max(h["K"], 1), KC) as block, f.loop(p_from, p_to) as p:
             kc = f.min(f.sub(h["K"], block.i), KC)
