@@ -265,6 +265,4 @@ def _emit_finish(
                 for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
                     f.store(element.to_memory(value, d), place(f, k, row, v))
 
-    micro_kernel(
-        module, tile, tile.rows, tile.vectors, a_unit=True, finish=finish, touched=touched
-    )  # fmt: skip
+    micro_kernel(module, tile, tile.rows, tile.vectors, finish=finish, touched=touched)

@@ -521,13 +521,13 @@ def _products(
     early = f.max(f.sub(every, nth), 0)
     with f.units(f.add(early, f.mul(f.sub(every, early), parts))) as drawn:
         late = f.sub(drawn, early)
-        whole = f.icmp("slt", late, 0)
-        unit = f.select(whole, drawn, f.add(early, f.div(late, parts)))
+        entire = f.icmp("slt", late, 0)
+        unit = f.select(entire, drawn, f.add(early, f.div(late, parts)))
         column = f.rem(unit, columns)
         m_start = f.mul(f.div(unit, columns), chunk)
-        m_from = f.add(m_start, f.select(whole, 0, f.mul(f.rem(late, parts), part)))
+        m_from = f.add(m_start, f.select(entire, 0, f.mul(f.rem(late, parts), part)))
         m_end = f.min(f.add(m_start, chunk), h["M"])
-        m_to = f.min(f.add(m_from, f.select(whole, chunk, part)), m_end)
+        m_to = f.min(f.add(m_from, f.select(entire, chunk, part)), m_end)
         batch, group = f.div(column, groups), f.rem(column, groups)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, f.add(a_batch, f.mul(m_from, h["a_rs"])), element)
@@ -601,7 +601,7 @@ def _products(
 
 def _pieces(
     f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
-) -> tuple[Value, Value, Value]:
+) -> tuple[Operand, Operand, Operand]:
     """Rows of a unit, how many such chunks there are, and panels of a unit, where a unit packs its
     part of A for its panels and each panel of B for its rows: as nearly square as they can be, and
     units enough for the threads.
@@ -625,7 +625,7 @@ def _pieces(
 
 def _row_chunks(
     f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
-) -> tuple[Value, Operand, Operand]:
+) -> tuple[Operand, Operand, Operand]:
     """How many rows of a panel are one unit, how many such there are, and 1, the panels of a unit:
     all rows where panels alone keep the threads busy (then each is packed once), but no more than
     the last cache holds of A, which every panel reads, and few where a short k makes a result that
