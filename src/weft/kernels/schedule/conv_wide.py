@@ -36,9 +36,12 @@ Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _WASTE = 1.2  # times the arithmetic that a product may take, rounded up to its tiles
 _PIXELS = 1024  # of a unit to stay below
-# when taps in the border are left out: numbers of a slab, pieces of a part, share of the work, and
-# pixels, since each piece reads all of B (7x7 of one image: 2.9 ms, 2.2 with the border)
-_WHOLE, _PIECES, _WORTH, _LEAST = 150000, 9, 0.03, 64
+# a band is one thread's where all of B takes up to so many bytes; its slab may be larger then; it
+# has so many tiles
+_NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
+# when taps in the border are left out: numbers of a slab, pieces of a part, pixels, and the shares
+# of the work that rows apart must save, and columns too
+_WHOLE, _PIECES, _LEAST, _WORTH = 150000, 9, 32, (0.02, 0.03)
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
@@ -46,7 +49,8 @@ _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads 
 class Part:
     """A dense convolution at unit step.
 
-    Its grid of outputs, its taps (offset in the slab, offset in w), where it reads and writes.
+    Its grid of outputs, its taps (offset in the slab, offset in w), where it reads and writes, and
+    its first row in the part of which it may be a piece.
     """
 
     grid: Pair
@@ -54,6 +58,7 @@ class Part:
     source_at: int
     out_at: int
     out_step: Pair
+    first_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,7 @@ def plan_wide(
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
-    split = [_inside(p, (source.shape[2], source.shape[3]), slab, moves[0]) for p in parts]
-    if not _saves(parts, split, source.shape[1] // groups * slab_rows * slab_columns):
-        split = [[(p, tuple(range(len(p.taps))))] for p in parts]
+    split = _split(parts, source, groups, slab, moves[0])
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
     pitch = pixel_pitch(channels, tile)
@@ -128,20 +131,25 @@ def plan_wide(
     halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
     panels = -(-columns // nr)
     taps = [t for part in parts for t in part.taps]
+    packed_group = panels * nr * channels * len(taps)
     work = 2 * out.size * channels * len(taps) // len(parts) + source.size + out.size
     parallel = work >= PARALLEL_WORK
     row_bytes = row_pitch * size
-    slab_bytes = choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
+    # where all of B stays in the second cache a band is one thread's, which fills its slab alone
+    near = parallel and packed_group * size <= _NEAR
+    slab_bytes = _SLAB_ALONE if near else choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
     rows_fit = max((slab_bytes // row_bytes - halo) // grid_step + 1, 1)
     band = max(min(rows_fit, _PIXELS // max(grid_w, 1), grid_h), 1)
     wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
-    per_image = -(-wanted // (groups * images * panels))
-    band = min(band, max(-(-grid_h // per_image), -(-tile.rows // max(grid_w, 1))))
-    room = slab_bytes
-    if len(shares) > len(parts):  # which zeros are left out must depend on the geometry alone
-        band, room = grid_h, _TOGETHER
+    per_image = -(-wanted // (groups * images * (1 if near else panels)))
+    least = tile.rows * (_TILES if near else 1)
+    band = min(band, max(-(-grid_h // per_image), -(-least // max(grid_w, 1))))
     bands = -(-grid_h // band)
+    if near and groups * images * bands < 8 * wanted:
+        bands += -bands % threads.get_num_threads()
     band = -(-grid_h // bands)
+    bands = -(-grid_h // band)
+    room = _TOGETHER if len(shares) > len(parts) else slab_bytes
     unit_images = 1
     if bands == 1:
         image_bytes = max(slab_rows * row_bytes, 1)
@@ -149,19 +157,20 @@ def plan_wide(
         unit_images = max(min(together, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
-    unit_items = panels * len(shares)
+    unit_items = panels * len(shares)  # panel by panel: its pieces find it in the second cache
     seen = sum(len(p.taps) for _, p, _ in shares)
     units = groups * -(-images // unit_images) * bands
     # a slab serves as many panels as leave every thread its share
     shared = choose("pieces", 4, 2, 8) * wanted
-    pieces = max(min(-(-shared // units), unit_items), 1) if parallel else 1
-    deepest = max(channels * len(p.taps) for p in parts)
+    alone = not parallel or (near and units >= wanted)
+    pieces = 1 if alone else max(min(-(-shared // units), max(panels, wanted), unit_items), 1)
     pixels = unit_images * band * grid_w
+    places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
+    depths = [channels * len(p.taps) for _, p, _ in shares]
     c_at = up(unit_images * image_pitch * size)
     rows_at = c_at + up(pixels * nr * size)
-    outs_at = rows_at + up(8 * pixels)
-    table_at = outs_at + up(8 * pixels)
-    packed_group = panels * nr * channels * len(taps)
+    outs_at = rows_at + up(8 * sum(places))
+    table_at = outs_at + up(8 * sum(places))
     packed = up(groups * packed_group * size)
     w_group, w_column, w_channel = weights
     head = {
@@ -178,10 +187,11 @@ def plan_wide(
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "packed": 0, "work": packed,
-        "work_size": up(table_at + 16 * (deepest + 1)),
+        "work_size": up(table_at + 16 * (sum(depths) + 1)),
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
+        "together": len(shares) if pieces <= panels else 1,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
     }  # fmt: skip
     inputs = 3 if biased else 2
@@ -200,8 +210,8 @@ def plan_wide(
                        "packed_at": packed_at})  # fmt: skip
         packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
     records: list[dict[str, int]] = []
-    tap = item = 0
-    for i, part, _ in shares:
+    tap = 0
+    for n, (i, part, _) in enumerate(shares):
         whole = wholes[i]
         records.append({
             "k": channels * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
@@ -210,9 +220,11 @@ def plan_wide(
             "packed_at": whole["packed_at"], "whole_k": whole["k"],
             "whole_taps": whole["part_taps"],
             "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
-            "row_pixels": parts[i].grid[1], "first_item": item, "end_item": item + panels,
+            "row_pixels": parts[i].grid[1],
+            "first_row": part.first_row,
+            "rows_at": sum(places[:n]), "table_at": sum(depths[:n]),
         })  # fmt: skip
-        tap, item = tap + len(part.taps), item + panels
+        tap += len(part.taps)
     ints += [r.get(n, 0) for r in (*records, *wholes) for n in PART]
     ints += [t[0] * pitch for _, p, _ in shares for t in p.taps]
     ints += [n for *_, numbers in shares for n in numbers]
@@ -225,15 +237,44 @@ def plan_wide(
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
 
 
-def _inside(
-    part: Part, image: Pair, slab: tuple[Pair, Pair, Pair], move: Pair
-) -> list[tuple[Part, tuple[int, ...]]]:
-    """The part in pieces that leave out the taps which see the border only, by their numbers.
+Split = list[tuple[Part, tuple[int, ...]]]
 
-    Rows of outputs by the rows of taps that lie in the image; of the most rows alike, columns too.
+
+def _split(
+    parts: tuple[Part, ...], source: Layout, groups: int, slab: tuple[Pair, Pair, Pair], move: Pair
+) -> list[Split]:
+    """The parts, or pieces of each that leave out taps (see `_inside`), with their taps' numbers:
+    rows apart, or columns too, if that saves work enough. A unit must then hold whole images.
+    """
+    found = [[(p, tuple(range(len(p.taps))))] for p in parts]
+    (rows, columns), *_ = slab
+    most = max(p.grid[0] * p.grid[1] for p in parts)
+    if source.shape[1] // groups * rows * columns > _WHOLE or not _LEAST <= most <= _PIXELS:
+        return found
+    image = (source.shape[2], source.shape[3])
+    for share, across in zip(_WORTH, (False, True), strict=True):
+        pieces = [_inside(p, image, slab, move, across=across) for p in parts]
+        few = sum(map(len, pieces)) <= _PIECES * len(parts)
+        if few and _steps(pieces) < (1 - share) * _steps(found):
+            found = pieces
+    return found
+
+
+def _steps(split: list[Split]) -> int:
+    """What the pieces of one image cost: rows times taps; a last tile of one row takes two."""
+    sizes = [(p.grid[0] * p.grid[1], len(p.taps)) for own in split for p, _ in own]
+    return sum((rows + (rows % 7 & 1)) * taps for rows, taps in sizes)
+
+
+def _inside(
+    part: Part, image: Pair, slab: tuple[Pair, Pair, Pair], move: Pair, *, across: bool
+) -> Split:
+    """The part in pieces that leave out the taps which see the border only, by their numbers: rows
+    of outputs by the rows of taps that lie in the image; of the most rows alike, columns too if
+    `across`. The largest comes first.
     """
     (_, slab_columns), before, steps = slab
-    down, across = move
+    down, along = move
     seen = [divmod(part.source_at + t[0], slab_columns) for t in part.taps]
 
     def alike(dim: int, step: int) -> list[tuple[int, int, frozenset[int]]]:
@@ -251,36 +292,21 @@ def _inside(
                 out.append((i, i + 1, inside))
         return out
 
-    rows, columns = alike(0, down // slab_columns), alike(1, across)
+    rows, columns = alike(0, down // slab_columns), alike(1, along)
     most = max((end - first for first, end, _ in rows), default=0)
     every = frozenset(s[1] for s in seen)
     pieces = []
     for y, y_end, in_rows in rows:
-        some = columns if y_end - y == most else [(0, part.grid[1], every)]
+        some = columns if across and y_end - y == most else [(0, part.grid[1], every)]
         for x, x_end, in_columns in some:
             numbers = tuple(i for i, s in enumerate(seen) if s[0] in in_rows and s[1] in in_columns)
             piece = Part(
                 (y_end - y, x_end - x), tuple(part.taps[i] for i in numbers),
-                part.source_at + y * down + x * across,
-                part.out_at + y * part.out_step[0] + x * part.out_step[1], part.out_step,
+                part.source_at + y * down + x * along,
+                part.out_at + y * part.out_step[0] + x * part.out_step[1], part.out_step, y,
             )  # fmt: skip
             pieces.append((piece, numbers))
-    return pieces
-
-
-def _saves(
-    parts: tuple[Part, ...], split: list[list[tuple[Part, tuple[int, ...]]]], slab: int
-) -> bool:
-    """Whether pieces are worth it: a unit must then hold whole images."""
-
-    def work(p: Part) -> int:
-        return p.grid[0] * p.grid[1] * len(p.taps)
-
-    left = sum(work(p) for own in split for p, _ in own)
-    most = max(p.grid[0] * p.grid[1] for p in parts)
-    fits = slab <= _WHOLE and _LEAST <= most <= _PIXELS
-    few = sum(map(len, split)) <= _PIECES * len(parts)
-    return fits and few and left < (1 - _WORTH) * sum(map(work, parts))
+    return sorted(pieces, key=lambda p: -p[0].grid[0] * p[0].grid[1])
 
 
 def with_packed(launch: Launch, w: Layout, groups: int, *, biased: bool) -> Packed:

@@ -30,11 +30,12 @@ HEAD: tuple[str, ...] = (
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
     "area_out",
-    "pieces", "unit_pieces", "unit_items", "parts", "wholes", "taps",
+    "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
-    "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_item", "end_item",
+    "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_row",
+    "rows_at", "table_at",
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 _SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
@@ -93,16 +94,21 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
     tid = f.cast("sext", f.arg("tid"), "i64")
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
-    c, rows, outs, offsets = (f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at"))
+    c, all_rows, all_outs, tables_at = (
+        f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at")
+    )
     lines = -(-tile.columns * tile.itemsize // 64)
     soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     f.store(f.typed(-1, "i64"), filled)
+    _fill_tables(f, h, ints, (taps, steps), tables_at)
     with f.units(h["pieces"]) as piece:
         unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
-        # of the unit's panels
+        # of the unit's panels, each with all parts
+        most = f.div(h["unit_items"], h["together"])
         low, high = (
-            f.div(f.mul(f.add(place, i), h["unit_items"]), h["unit_pieces"]) for i in (0, 1)
+            f.mul(f.div(f.mul(f.add(place, i), most), h["unit_pieces"]), h["together"])
+            for i in (0, 1)
         )
         band = f.rem(unit, h["bands"])
         rest = f.div(unit, h["bands"])
@@ -112,121 +118,115 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         images = f.min(f.sub(h["images"], image), h["unit_images"])
         at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
         top = f.sub(h["top"], f.mul(band, h["band_step"]))
-        # a thread's next piece is often one of the same unit, whose slab it has
-        with f.iff(f.icmp("ne", unit, f.load("i64", filled))), f.loop(0, images) as N:
-            to = f.gep(slab, f.mul(N.i, h["image_pitch"]), el)
-            start = f.gep(source, f.add(at, f.mul(N.i, h["source_n"])), memory(d))
-            f.call(
-                "slab", "void", to, start, h["slab_rows"], h["slab_columns"], h["channels"],
-                h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"], h["height"],
-                h["width"], h["source_c"], h["source_h"], h["source_w"],
-            )  # fmt: skip
-        f.store(f.typed(unit, "i64"), filled)
         y = f.mul(band, h["band"])
-        with f.loop(0, h["parts"]) as P:
-            part = read_part(f, ints, P.i, PART)
-            begin = f.max(low, part["first_item"])
-            end = f.min(high, part["end_item"])
-            grid_h = f.max(f.min(f.sub(part["grid_h"], y), h["band"]), 0)
+        # a thread's next piece is often one of the same unit, whose slab it has
+        with f.iff(f.icmp("ne", unit, f.load("i64", filled))):
+            with f.loop(0, images) as N:
+                to = f.gep(slab, f.mul(N.i, h["image_pitch"]), el)
+                start = f.gep(source, f.add(at, f.mul(N.i, h["source_n"])), memory(d))
+                f.call(
+                    "slab", "void", to, start, h["slab_rows"], h["slab_columns"], h["channels"],
+                    h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"],
+                    h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
+                )  # fmt: skip
+            with f.loop(0, h["parts"]) as P:
+                part = read_part(f, ints, P.i, PART)
+                first_row, grid_h = _rows_of(f, h, part, y)
+                tables = tuple(f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
+                skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
+                _fill_rows(f, h, part, tables, skipped, images, grid_h)
+        f.store(f.typed(unit, "i64"), filled)
+        with f.loop(low, high) as Item:
+            part = read_part(f, ints, f.rem(Item.i, h["parts"]), PART)
+            rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
+            offsets = f.gep(tables_at, f.mul(part["table_at"], 2), "i64")
+            first_number = f.gep(numbers, part["first_tap"], "i64")
+            first_row, grid_h = _rows_of(f, h, part, y)
             pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
-            with f.iff(f.icmp("slt", begin, f.select(f.icmp("sgt", pixels, 0), end, begin))):
-                first_tap, first_number, first_step = (
-                    f.gep(a, part["first_tap"], "i64") for a in (taps, numbers, steps)
-                )
-                with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
-                    tap = f.load("i64", f.gep(first_tap, T.i, "i64"))
-                    step = f.load("i64", f.gep(first_step, T.i, "i64"))
-                    place = f.add(f.mul(C.i, part["part_taps"]), T.i)
-                    pair = f.gep(offsets, f.mul(place, 2), "i64")
-                    f.store(f.typed(f.add(C.i, tap), "i64"), pair)
-                    f.store(step, f.gep(pair, 1, "i64"))
-                _fill_rows(f, h, part, (rows, outs), images, grid_h)
+            with f.iff(f.icmp("sgt", pixels, 0)):
                 planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
                 # whether the unit's results follow on one another
                 line = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
                 whole = f.icmp("eq", h["out_n"], f.mul(grid_h, part["out_h"]))
                 whole = f.op("or", whole, f.icmp("eq", images, 1))
                 linear = f.op("and", f.op("and", line, whole), f.icmp("eq", planes, "false"))
-                with f.loop(begin, end) as I:
-                    column = f.mul(f.sub(I.i, part["first_item"]), tile.columns)
-                    columns = f.min(f.sub(h["columns"], column), tile.columns)
-                    b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
-                    b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
-                    out_column = f.add(f.mul(group, h["columns"]), column)
-                    to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
-                    to = f.add(f.add(to, part["out_at"]), f.mul(y, part["out_h"]))
-                    start = f.gep(out, to, memory(d))
-                    shift = f.gep(bias, out_column, memory(d)) if biased else bias
+                column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
+                columns = f.min(f.sub(h["columns"], column), tile.columns)
+                b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
+                b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
+                out_column = f.add(f.mul(group, h["columns"]), column)
+                to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
+                to = f.add(f.add(to, part["out_at"]), f.mul(first_row, part["out_h"]))
+                start = f.gep(out, to, memory(d))
+                shift = f.gep(bias, out_column, memory(d)) if biased else bias
 
-                    def ending(
-                        at: Operand, count: Operand, place: Value, to: Operand,
-                        column: Operand = out_column, columns: Operand = columns,
-                        shift: Value = shift, out_w: Operand = part["out_w"],
-                    ) -> None:  # fmt: skip
-                        """`count` pixels from `at` on, whose sums lie in `place`."""
-                        with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
-                            f.call_at(
-                                epilogue, f.arg("args"), epilogue_ints, place, tile.columns, at,
-                                count, column, columns,
-                            )  # fmt: skip
-                            way.otherwise()
-                            f.call("rows", "void", to, place, shift, count, columns, out_w)
+                def ending(
+                    at: Operand, count: Operand, place: Value, to: Operand,
+                    column: Operand = out_column, columns: Operand = columns,
+                    shift: Value = shift, out_w: Operand = part["out_w"],
+                ) -> None:  # fmt: skip
+                    """`count` pixels from `at` on, whose sums lie in `place`."""
+                    with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
+                        f.call_at(
+                            epilogue, f.arg("args"), epilogue_ints, place, tile.columns, at,
+                            count, column, columns,
+                        )  # fmt: skip
+                        way.otherwise()
+                        f.call("rows", "void", to, place, shift, count, columns, out_w)
 
-                    # a sum without terms still runs once, and gives zeros
-                    with f.loop(0, f.max(part["whole_k"], 1), KC) as K:
-                        end = f.add(K.i, KC)
-                        ends = f.icmp("sge", end, part["whole_k"])
-                        low_k = _before(f, part, first_number, K.i)
-                        end = _before(f, part, first_number, end)
-                        kc = f.sub(f.select(ends, part["k"], end), low_k)
-                        panel = f.gep(
-                            b, f.mul(_number(f, part, first_number, low_k), tile.columns), el
-                        )
-                        asks = f.op("and", ends, f.icmp("eq", planes, "false"))
-                        ends = f.op("and", ends, linear)
-                        few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
-                        few = f.op("or", few, f.icmp("eq", asks, "false"))
-                        # each tile goes out when it is done; its lines are asked for meanwhile
-                        some = f.select(asks, f.typed(tile.rows, "i64"), pixels)
-                        with f.loop(0, pixels, some) as I:
-                            count = f.min(f.sub(pixels, I.i), some)
-                            place = f.gep(c, f.mul(I.i, tile.columns), el)
-                            to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
-                            with f.iff(asks), f.loop(0, count) as L:
-                                line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
-                                line = f.gep(start, line, memory(d))
-                                with f.if_else(few) as way:  # no steps to ask in: all at once
-                                    for j in range(lines):
-                                        touch(f, f.gep(line, 64 * j), level=2, write=True)
-                                    way.otherwise()
-                                    for j in range(lines):
-                                        at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
-                                        f.store(f.gep(line, 64 * j), at)
-                            f.call(
-                                "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
-                                f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
-                                f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
-                                f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
-                            )  # fmt: skip
-                            with f.iff(ends):
-                                first = f.add(f.mul(y, part["row_pixels"]), part["pixel_at"])
-                                first = f.add(f.mul(image, h["area_out"]), first)
-                                ending(f.add(first, I.i), count, place, to)
-                    kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
-                    kind = f.select(planes, f.typed(2, "i64"), kind)
-                    for case in f.switch(kind, (1, 2), 0):
-                        if case == 1:
-                            with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
-                                to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-                                at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
-                                place = f.gep(c, f.mul(at, tile.columns), el)
-                                first = f.mul(f.add(image, N.i), h["area_out"])
-                                first = f.add(first, part["pixel_at"])
-                                first = f.add(first, f.mul(f.add(y, Y.i), part["row_pixels"]))
-                                ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
-                        elif case == 2:
-                            _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
-                                          columns)  # fmt: skip
+                # a sum without terms still runs once, and gives zeros
+                with f.loop(0, f.max(part["whole_k"], 1), KC) as K:
+                    end = f.add(K.i, KC)
+                    ends = f.icmp("sge", end, part["whole_k"])
+                    low_k = _before(f, part, first_number, K.i)
+                    end = _before(f, part, first_number, end)
+                    kc = f.sub(f.select(ends, part["k"], end), low_k)
+                    panel = f.gep(b, f.mul(_number(f, part, first_number, low_k), tile.columns), el)
+                    asks = f.op("and", ends, f.icmp("eq", planes, "false"))
+                    ends = f.op("and", ends, linear)
+                    few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
+                    few = f.op("or", few, f.icmp("eq", asks, "false"))
+                    # each tile goes out when it is done; its lines are asked for meanwhile
+                    some = f.select(asks, f.typed(tile.rows, "i64"), pixels)
+                    with f.loop(0, pixels, some) as I:
+                        count = f.min(f.sub(pixels, I.i), some)
+                        place = f.gep(c, f.mul(I.i, tile.columns), el)
+                        to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
+                        with f.iff(asks), f.loop(0, count) as L:
+                            line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
+                            line = f.gep(start, line, memory(d))
+                            with f.if_else(few) as way:  # no steps to ask in: all at once
+                                for j in range(lines):
+                                    touch(f, f.gep(line, 64 * j), level=2, write=True)
+                                way.otherwise()
+                                for j in range(lines):
+                                    at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
+                                    f.store(f.gep(line, 64 * j), at)
+                        f.call(
+                            "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
+                            f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
+                            f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
+                            f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
+                        )  # fmt: skip
+                        with f.iff(ends):
+                            first = f.add(f.mul(first_row, part["row_pixels"]), part["pixel_at"])
+                            first = f.add(f.mul(image, h["area_out"]), first)
+                            ending(f.add(first, I.i), count, place, to)
+                kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
+                kind = f.select(planes, f.typed(2, "i64"), kind)
+                for case in f.switch(kind, (1, 2), 0):
+                    if case == 1:
+                        with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+                            to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
+                            at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
+                            place = f.gep(c, f.mul(at, tile.columns), el)
+                            first = f.mul(f.add(image, N.i), h["area_out"])
+                            first = f.add(first, part["pixel_at"])
+                            first = f.add(first, f.mul(f.add(first_row, Y.i), part["row_pixels"]))
+                            ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
+                    elif case == 2:
+                        _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
+                                      columns)  # fmt: skip
     f.ret()
 
 
@@ -267,14 +267,41 @@ def _store_planes(
         )  # fmt: skip
 
 
+def _rows_of(
+    f: Function, h: dict[str, Value], part: dict[str, Value], y: Operand
+) -> tuple[Operand, Operand]:
+    """(first, number) of the part's rows that lie in the band from row y of the grid on."""
+    low, high = (
+        f.max(f.min(f.sub(end, part["first_row"]), part["grid_h"]), 0)
+        for end in (y, f.add(y, h["band"]))
+    )
+    return low, f.sub(high, low)
+
+
+def _fill_tables(
+    f: Function, h: dict[str, Value], ints: Value, taps: tuple[Value, Value], tables: Value
+) -> None:
+    """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
+    with f.loop(0, h["parts"]) as P:
+        part = read_part(f, ints, P.i, PART)
+        own = [f.gep(a, part["first_tap"], "i64") for a in taps]
+        table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
+        with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
+            tap, step = (f.load("i64", f.gep(a, T.i, "i64")) for a in own)
+            place = f.add(f.mul(C.i, part["part_taps"]), T.i)
+            pair = f.gep(table, f.mul(place, 2), "i64")
+            f.store(f.typed(f.add(C.i, tap), "i64"), pair)
+            f.store(step, f.gep(pair, 1, "i64"))
+
+
 def _fill_rows(
     f: Function, h: dict[str, Value], part: dict[str, Value], tables: tuple[Value, Value],
-    images: Operand, grid_h: Operand,
+    skipped: Operand, images: Operand, grid_h: Operand,
 ) -> None:  # fmt: skip
     """Where each pixel of the unit's grid lies in the slab, and where its results go."""
     with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
         start = f.add(f.mul(N.i, h["image_pitch"]), f.mul(Y.i, h["pixel_h"]))
-        start = f.add(start, part["source_at"])
+        start = f.add(f.add(start, part["source_at"]), skipped)
         out = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
         at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
         steps = (h["pixel_w"], part["out_w"])
