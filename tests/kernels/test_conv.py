@@ -341,6 +341,30 @@ def test_taps_that_see_the_border_only_are_left_out():
     threads.set_num_threads(before)
 
 
+@pytest.mark.parametrize("shape", [(1, 64, 30, 29), (2, 40, 7, 7), (1, 72, 14, 14)], ids=str)
+def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
+    """Rows of outputs apart, in bands shared by threads, each panel with all of them."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal(shape).astype(np.float32)
+    w = rng.standard_normal((50, shape[1], 3, 3)).astype(np.float32)
+    infinite = w.copy()
+    infinite[:, :, 0, :] = np.inf
+    args = ((1, 1), (1, 1), (1, 1), 1)
+    before, found = threads.get_num_threads(), []
+    for count in (1, 2, 3):
+        threads.set_num_threads(count)
+        for lies in (np.ascontiguousarray, channels_last):
+            found.append(conv(lies(x), w, args))
+            y = conv(lies(x), infinite, args)
+            np.testing.assert_array_equal(y[:, :, 0], found[0][:, :, 0])
+            assert not np.isfinite(y[:, :, 1:]).any()
+    threads.set_num_threads(before)
+    for y in found[1:]:
+        np.testing.assert_array_equal(y, found[0])
+    alone = conv(x[:1], w, args)
+    np.testing.assert_array_equal(alone, found[0][:1])
+
+
 def test_empty_sizes():
     args = ((1, 1), (1, 1), (1, 1), 1)
     z = np.zeros
@@ -464,7 +488,8 @@ def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():
     """relu(y s + bias + residual), and where it is positive: several panels, bands and images."""
     rng = np.random.default_rng(6)
     f32 = D.float32
-    for n, ci, size, co, k in ((3, 40, 13, 70, 3), (2, 500, 7, 33, 1), (1, 3, 40, 32, 5)):
+    sizes = ((3, 40, 13, 70, 3), (2, 500, 7, 33, 1), (1, 3, 40, 32, 5), (1, 64, 29, 40, 3))
+    for n, ci, size, co, k in sizes:
         x = channels_last(rng.standard_normal((n, ci, size, size)).astype(np.float32))
         w = rng.standard_normal((co, ci, k, k)).astype(np.float32)
         scale, bias = rng.standard_normal((2, co)).astype(np.float32)

@@ -3,9 +3,9 @@
 `conv_wide` plans it; in `conv` are the definitions and the order of sums, which are the same here.
 A *unit* is a band of rows of an image, or a few small images, of one group. A thread copies what
 its unit needs into its slab, [image][row][column][channel] with the zero border, whatever the
-strides of the source; then, for each panel of output channels and each block of k, runs the tiles
-of `conv_micro` over the unit's pixels. The weights are packed first, as [group][part][panel][k]
-[column]. Outputs go out as they lie: rows of channels, or squares transposed.
+strides of the source; then, for each panel of output channels, each part and each block of k, runs
+the tiles of `conv_micro` over the unit's pixels. The weights are packed first, as [group][part]
+[panel][k][column]. Outputs go out as they lie: rows of channels, or squares transposed.
 
 The ints are HEAD; PART for each part, then for each whole part, as its weights are packed (a part
 leaves taps out that see the border only); the taps' offsets in the slab, their numbers in the
@@ -132,9 +132,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             with f.loop(0, h["parts"]) as P:
                 part = read_part(f, ints, P.i, PART)
                 first_row, grid_h = _rows_of(f, h, part, y)
-                tables = tuple(f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
+                rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
-                _fill_rows(f, h, part, tables, skipped, images, grid_h)
+                _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
         with f.loop(low, high) as Item:
             part = read_part(f, ints, f.rem(Item.i, h["parts"]), PART)
