@@ -50,6 +50,7 @@ PUBLIC_LAYERS = {"autograd"}  # torch.autograd is a public name; its submodules 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("io", "weft.core"): "a .weft file holds a Graph: its text form, types and dtypes",
     ("io", "weft.ops"): "reads back and exports the ops of a Graph by their classes",
+    ("io", "weft.runtime"): "reads files into memory of Weft's own, whose changes are noticed",
     ("io", "weft.compile"): "records the Graph that it saves, and runs the one that it loaded",
     ("serve", "weft.compile"): "serves the Graph of a file, not the Python code of a model",
     ("nn", "weft.ops"): "nn.functional is where the rooms' functions get torch's names",

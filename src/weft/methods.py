@@ -62,6 +62,7 @@ from weft.ops import (
     write,
 )
 from weft.ops.construct import tensor
+from weft.runtime import native
 from weft.tensor import Tensor
 
 METHODS: dict[ModuleType, str] = {
@@ -349,7 +350,7 @@ def is_nonzero(self: Tensor) -> bool:
 def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether both look at the same memory in the same way."""
     return (
-        self.data_ptr() == tensor.data_ptr()
+        native.address(self._a) == native.address(tensor._a)
         and self.shape == tensor.shape
         and self.stride() == tensor.stride()
     )

@@ -209,7 +209,7 @@ class Tensor(Handle):
         return (native.address(self._a) - native.address(base._a)) // self._a.itemsize
 
     def data_ptr(self) -> int:
-        return native.address(memory.lend(self._a))
+        return native.address(memory.give_away(self._a))
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         if memory_format is not None and memory_format is not layouts.contiguous_format:
@@ -296,6 +296,7 @@ class Tensor(Handle):
         self._ghost = None
         self._st = storage_of(value)
         self._base = value._base
+        self._pin = value._pin
 
     def detach(self) -> Tensor:
         """The same memory, off the tape."""
@@ -573,6 +574,7 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
             return made
         made = object.__new__(cls)
         made._a = data._a
+        made._pin = data._pin
         made._st = storage_of(data)
         made._rg = requires_grad
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
 import io
 import pickle
@@ -222,16 +223,100 @@ def test_an_array_taken_while_the_weight_is_packed():
     assert not case.packed
 
 
-@pytest.mark.parametrize("show", ["data_ptr", "numpy of a view", "dlpack of a view", "storage"])
-def test_memory_that_was_shown_is_never_packed(show):
+@pytest.mark.parametrize("show", ["data_ptr", "of a view", "of a storage"])
+def test_memory_whose_address_was_told_is_never_packed(show):
     weight = weft.randn(OUT, WIDE)
-    {
+    told = {
         "data_ptr": weight.data_ptr,
-        "numpy of a view": weight[3].numpy,
-        "dlpack of a view": weight.t()[1].__dlpack__,
-        "storage": weight.untyped_storage,
+        "of a view": lambda: weight[3].data_ptr(),
+        "of a storage": lambda: weight.untyped_storage().data_ptr(),
     }[show]()
-    assert not Case(weight).packed
+    case = Case(weight)
+    assert not case.packed
+    (ctypes.c_float * 40).from_address(told)[:] = range(40)
+    case.check()
+    assert not case.packed
+
+
+class Subclass(np.ndarray):
+    """An array whose views hold it and not what it views."""
+
+
+# what is made of a tensor, through which its memory can be written; an array over that
+SHOWN = {
+    "numpy": lambda t: t.numpy(),
+    "numpy of a view": lambda t: t[3].numpy(),
+    "numpy across": lambda t: t.t().numpy(),
+    "a part of it": lambda t: t.numpy()[1:][::2],
+    "reshaped": lambda t: t.numpy().reshape(-1).view(np.int32).view(np.float32),
+    "subclass": lambda t: t.numpy().view(Subclass)[2:].T,
+    "strided": lambda t: np.lib.stride_tricks.as_strided(t.numpy()[4:], (3, 2), (8, 4)),
+    "memoryview": lambda t: np.asarray(memoryview(t.numpy())),
+    "buffer": lambda t: np.frombuffer(t.numpy(), np.float32),
+    "ctypes": lambda t: np.ctypeslib.as_array((ctypes.c_float * 9).from_buffer(t.numpy())),
+    "asarray": lambda t: np.asarray(t),
+    "dlpack": lambda t: np.from_dlpack(t),
+    "dlpack of a view": lambda t: np.from_dlpack(t[5:].t()),
+    "another tensor": lambda t: weft.from_numpy(t.numpy())[2:].numpy(),
+    "dlpack to and fro": lambda t: weft.from_dlpack(t)[2:].numpy(),
+    "storage": lambda t: t.untyped_storage()._bytes[8:80].view(np.float32),
+    "set": lambda t: weft.empty(0).set_(t.untyped_storage())[3:].numpy(),
+}
+
+
+@pytest.mark.parametrize("show", SHOWN)
+def test_memory_is_packed_again_once_no_array_shows_it(show):
+    weight = weft.randn(OUT, WIDE)
+    kept = SHOWN[show](weight)
+    case = Case(weight)
+    assert not case.packed
+    for value in (1, 2):
+        kept[...] = value
+        case.check(1)
+    case.check(70)
+    assert not case.packed
+    kept[...] = 3
+    del kept
+    gc.collect()
+    case.check(70)
+    assert case.packed
+    SHOWN[show](weight)[...] = 4
+    case.check(1)
+    assert not case.packed
+    case.check(70)
+    assert case.packed
+
+
+def test_what_is_shown_cannot_be_resized():
+    for t in (weft.ones(3), weft.ones(OUT, WIDE), weft.from_numpy(np.ones(5))):
+        with pytest.raises(ValueError, match="resize"):
+            t.numpy().resize((9,), refcheck=False)
+
+
+MADE_OF = {
+    "whole": weft.from_numpy,
+    "part": lambda a: weft.from_numpy(a[1:][::2]),
+    "view": lambda a: weft.as_tensor(a)[1:].T,
+    "detached": lambda a: weft.from_numpy(a).detach().view(-1),
+    "parameter": lambda a: nn.Parameter(weft.from_numpy(a)),
+    "data": lambda a: setattr(t := weft.ones(1), "data", weft.from_numpy(a)) or t,
+}
+
+
+@pytest.mark.parametrize("made", MADE_OF)
+@pytest.mark.parametrize("shape", [(5, 2), (OUT, WIDE)])
+def test_what_a_tensor_was_made_of_cannot_be_resized(made, shape):
+    """Its memory would be freed under a kernel; NumPy's `refcheck` does not know tensors."""
+    a = np.ones(shape)
+    t = MADE_OF[made](a)
+    for size in (0, 1_000_000):
+        with pytest.raises(ValueError, match="resize"):
+            a.resize(size, refcheck=False)
+    assert t.sum().item() == t.numel()
+    del t
+    gc.collect()
+    a.resize(7, refcheck=False)
+    assert a.shape == (7,)
 
 
 def test_memory_that_is_not_ours_is_never_packed():
@@ -456,13 +541,15 @@ def test_a_profile_between_runs():
     case.check()
 
 
-def test_writes_and_calls_in_any_order():
-    rng = np.random.default_rng(0)
-    weft.manual_seed(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_writes_and_calls_in_any_order(seed):
+    rng = np.random.default_rng(seed)
+    weft.manual_seed(seed)
     case = Case(of=None)
     layer = case.layer
     shown = weft.zeros(1, WIDE).numpy()
     kept = {}
+    shows = list(SHOWN.values())
 
     def keep_view():
         kept["view"] = layer.weight.data[5:30]
@@ -470,6 +557,14 @@ def test_writes_and_calls_in_any_order():
     def keep_array():
         layer.weight.data = weft.randn(OUT, WIDE)
         kept["array"] = layer.weight.data.numpy()
+
+    def show():
+        kept[int(rng.integers(3))] = shows[rng.integers(len(shows))](layer.weight.data)
+
+    def write_shown():
+        for i in range(3):
+            if i in kept:
+                kept[i][...] = float(rng.integers(5)) / 4
 
     acts = [
         lambda: layer.weight.data.mul_(0.9),
@@ -482,11 +577,45 @@ def test_writes_and_calls_in_any_order():
         lambda: layer.bias.data.add_(1),
         lambda: layer.weight.data.copy_(layer.weight.data * 1.01),
         lambda: gc.collect(),
+        show,
+        write_shown,
+        lambda: kept.pop(int(rng.integers(3)), None),
+        kept.clear,
     ]
     for _ in range(250):
         if rng.random() < 0.4:
             acts[rng.integers(len(acts))]()
         case.check(1)
+    kept.clear()
+    gc.collect()
+    case.check(70)
+    assert case.packed
+
+
+def test_threads_that_show_and_call():
+    """An array is shown, written to and dropped by one thread while another one calls."""
+    layer = nn.Linear(WIDE, OUT, bias=False)
+    x = weft.ones(ROWS, WIDE)
+    fast = weft.compile(lambda: layer(x), replay=True)
+    done, errors = threading.Event(), []
+
+    def call():
+        with weft.no_grad():
+            while not done.is_set():
+                fast()
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for t in threads:
+        t.start()
+    for i in range(200):
+        layer.weight.data.numpy()[...] = i
+        with weft.no_grad():
+            if fast().unique().tolist() != [float(i * WIDE)]:
+                errors.append(i)
+    done.set()
+    for t in threads:
+        t.join()
+    assert not errors
 
 
 def test_threads_that_write_and_call():

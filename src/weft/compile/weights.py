@@ -75,7 +75,7 @@ class Weights:
     def keep(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Only inputs among these can be weights, and only where a change would be noticed."""
         self.all = [
-            w for w in self.all if w.name in inputs and memory.mark(inputs[w.name]) is not None
+            w for w in self.all if w.name in inputs and memory.may_be_marked(inputs[w.name])
         ]
 
     def look(

@@ -10,6 +10,7 @@ _st     the storage: shared by all views of one memory, made when a second handl
 _base   the tensor this one is a view of (the owner of the memory), with `_view` the op of the view
 _rg     requires_grad;  _fn  the tape node that made it;  _grad, _hooks, _retain  as in torch
 _held   a cotangent whose memory someone else may hold: who wants to keep it makes a copy
+_pin    what keeps an array of NumPy's, which the tensor was made of, from being resized
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Handle:
     _hooks: dict | None = None
     _retain: bool = False
     _held: bool = False
+    _pin: Any = None
 
     def __getattr__(self, name: str) -> Any:
         if name == "_a":

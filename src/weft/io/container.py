@@ -2,8 +2,8 @@
 
 Written to a temporary file beside the target, flushed to the disk, renamed: a reader sees the old
 file or the new one, never a half.  The metadata carries a digest of every tensor and of the other
-metadata, so a changed or cut file is refused.  A file is read in one go (not mapped: a mapped file
-that another program cuts would end this one) and its tensors are views of that memory.
+metadata, so a changed or cut file is refused.  A file is read, not mapped: a mapped file that
+another program cuts would end this one, and what it writes there would go unnoticed.
 
 Format: https://github.com/huggingface/safetensors (8 bytes of header length, JSON, raw data).
 """
@@ -23,6 +23,7 @@ import numpy as np
 import safetensors.numpy
 
 from weft.core import dtype as dt
+from weft.runtime import memory
 
 DIGEST = "weft.digest"
 _LONGEST_HEADER = 100_000_000  # bytes; as the safetensors library
@@ -106,14 +107,15 @@ def _sync_folder(folder: Path) -> None:
 def read(
     path: str | os.PathLike, *, check: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, metadata).  The arrays may be written; they share one piece of memory.
+    """(arrays, metadata).  Each array lies in memory of its own, of Weft's; it may be written.
 
     FileNotFoundError; BadFile for anything that is not a whole, unchanged container.
     """
-    data = _contents(path)
-    header, start = _header(data, path)
-    metadata = _metadata(header.pop("__metadata__", {}), path)
-    arrays = _arrays(header, data[start:], path)
+    with open(path, "rb", buffering=0) as f:
+        size = os.fstat(f.fileno()).st_size
+        header, start = _header(f, size, path)
+        metadata = _metadata(header.pop("__metadata__", {}), path)
+        arrays = _arrays(f, header, size - start, path)
     if check and DIGEST in metadata:
         rest = {k: v for k, v in metadata.items() if k != DIGEST}
         if _digest(arrays, rest) != metadata[DIGEST]:
@@ -121,31 +123,34 @@ def read(
     return arrays, metadata
 
 
-def _contents(path: str | os.PathLike) -> np.ndarray:
-    with open(path, "rb", buffering=0) as f:
-        data = np.empty(os.fstat(f.fileno()).st_size, np.uint8)
-        view, at = memoryview(data), 0  # pyright: ignore[reportArgumentType]
-        while at < len(view):
-            count = f.readinto(view[at:])
-            if not count:
-                raise BadFile(f"{path}: the file became shorter while it was read")
-            at += count
-    return data
+def _fill(f: BinaryIO, data: np.ndarray, path: Any) -> None:
+    view, at = memoryview(data), 0  # pyright: ignore[reportArgumentType]
+    while at < len(view):
+        count = f.readinto(view[at:])  # type: ignore[attr-defined]
+        if not count:
+            raise BadFile(f"{path}: the file became shorter while it was read")
+        at += count
 
 
-def _header(data: np.ndarray, path: Any) -> tuple[dict, int]:
-    if data.size < 8:
-        raise BadFile(f"{path}: {data.size} bytes: a container has a header of at least 8")
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    if size > data.size - 8:
+def _bytes(f: BinaryIO, size: int, path: Any) -> bytes:
+    data = np.empty(size, np.uint8)
+    _fill(f, data, path)
+    return data.tobytes()
+
+
+def _header(f: BinaryIO, whole: int, path: Any) -> tuple[dict, int]:
+    if whole < 8:
+        raise BadFile(f"{path}: {whole} bytes: a container has a header of at least 8")
+    size = int.from_bytes(_bytes(f, 8, path), "little")
+    if size > whole - 8:
         raise BadFile(
-            f"{path}: the header needs {size} bytes and the file holds {data.size - 8}: it is cut, "
+            f"{path}: the header needs {size} bytes and the file holds {whole - 8}: it is cut, "
             "or not a safetensors file"
         )
     if size > _LONGEST_HEADER:
         raise BadFile(f"{path}: a header of {size} bytes: more than {_LONGEST_HEADER}")
     try:
-        header = json.loads(data[8 : 8 + size].tobytes(), object_pairs_hook=_once)
+        header = json.loads(_bytes(f, size, path), object_pairs_hook=_once)
     except (ValueError, RecursionError) as e:
         what = str(e) if isinstance(e, _Twice) else "not JSON: not a safetensors file"
         raise BadFile(f"{path}: the header is {what}") from None
@@ -173,31 +178,35 @@ def _metadata(found: Any, path: Any) -> dict[str, str]:
     return found
 
 
-def _arrays(header: dict, data: np.ndarray, path: Any) -> dict[str, np.ndarray]:
-    """The tensors; together they must fill the data, each byte once."""
-    arrays = {}
-    spans = []
+def _arrays(f: BinaryIO, header: dict, size: int, path: Any) -> dict[str, np.ndarray]:
+    """The tensors; together they must fill the data of `size` bytes, each byte once."""
+    found = {}
     for name, entry in header.items():
-        d, shape, begin, end = _entry(entry, f"{path}: tensor {name[:80]!r}")
-        if end > data.size:
+        found[name] = d, shape, begin, end = _entry(entry, f"{path}: tensor {name[:80]!r}")
+        if end > size:
             raise BadFile(
-                f"{path}: tensor {name[:80]!r} ends at byte {end} of {data.size}: the file is cut"
+                f"{path}: tensor {name[:80]!r} ends at byte {end} of {size}: the file is cut"
             )
-        a = data[begin:end]
-        if a.ctypes.data % d.itemsize:
-            a = a.copy()  # kernels read whole elements
-        if d is dt.bool and a.max(initial=0) > 1:
-            raise BadFile(f"{path}: tensor {name[:80]!r}: a bool is the byte 0 or 1")
-        arrays[name] = a.view(d.np).reshape(shape)
-        spans.append((begin, end, name))
     at = 0
-    for begin, end, name in sorted(spans):
+    in_order = sorted((begin, end, name) for name, (_, _, begin, end) in found.items())
+    for begin, end, name in in_order:
         if begin != at:
             raise BadFile(f"{path}: tensor {name[:80]!r} begins at byte {begin}, not at {at}")
         at = end
-    if at != data.size:
-        raise BadFile(f"{path}: {data.size - at} bytes belong to no tensor")
+    if at != size:
+        raise BadFile(f"{path}: {size - at} bytes belong to no tensor")
+    arrays: dict[str, Any] = dict.fromkeys(found)
+    for begin, end, name in in_order:
+        d, shape, _, _ = found[name]
+        a = memory.empty((end - begin,), _BYTE)
+        _fill(f, a, path)
+        if d is dt.bool and a.max(initial=0) > 1:
+            raise BadFile(f"{path}: tensor {name[:80]!r}: a bool is the byte 0 or 1")
+        arrays[name] = a.view(d.np).reshape(shape)
     return arrays
+
+
+_BYTE = np.dtype(np.uint8)
 
 
 def _entry(entry: Any, where: str) -> tuple[dt.dtype, tuple[int, ...], int, int]:

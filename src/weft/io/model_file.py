@@ -12,7 +12,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from weft.core.types import Type
 from weft.io import container, report, running, tree
 from weft.io.check import Refused, check_text
 from weft.ops.dispatch import read
+from weft.runtime import memory
 
 FORMAT = "1"
 RESERVED = "weft/"
@@ -82,7 +83,7 @@ def save(
                 arrays[f"{RESERVED}const/{name}"] = np.ascontiguousarray(a).reshape(a.shape)
         metadata["weft.graph.forward"] = to_text(graph)
         metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
-    made = ModelFile(str(path), arrays, metadata)
+    made = ModelFile(str(path), Arrays(arrays), metadata)
     if example is not None:
         found = report.verify(made)
         made.keep_report("compiled", found)
@@ -181,24 +182,54 @@ def _record(model: Any, inputs: Mapping[str, weft.Tensor], arrays: dict) -> dict
     return record
 
 
+class Arrays(MutableMapping[str, np.ndarray]):
+    """Arrays by name.  Who takes one out may write to it: no program counts on it meanwhile."""
+
+    def __init__(self, held: Mapping[str, np.ndarray]) -> None:
+        self.held = dict(held)  # for who only looks
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return memory.lend(self.held[name])
+
+    def __setitem__(self, name: str, a: np.ndarray) -> None:
+        self.held[name] = a
+
+    def __delitem__(self, name: str) -> None:
+        del self.held[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.held  # the Mapping's own would take the array out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+
 @dataclass
 class ModelFile:
     """An open `.weft` file: tensors, graphs, records, state."""
 
     path: str
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays  # made of any mapping
     metadata: dict[str, str]
     _programs: dict[tuple, Program] = field(default_factory=dict, repr=False)
     _graphs: dict[str, Graph] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.arrays, Arrays):
+            self.arrays = Arrays(self.arrays)
+
     def write(self, path: str | os.PathLike | None = None) -> None:
         """Write the file (to its own path), atomically."""
-        container.write(self.path if path is None else path, self.arrays, self.metadata)
+        container.write(self.path if path is None else path, self.arrays.held, self.metadata)
 
     def state_dict(self) -> dict[str, weft.Tensor]:
         """The model's parameters and buffers, for load_state_dict."""
-        return {k: weft.from_numpy(a) for k, a in self.arrays.items() if not k.startswith(RESERVED)}
+        held = self.arrays.held
+        return {k: weft.from_numpy(a) for k, a in held.items() if not k.startswith(RESERVED)}
 
     def graph(self, signature: str = "forward") -> Graph:
         """The graph of a signature.
@@ -223,7 +254,7 @@ class ModelFile:
     def _check_weights(self, graph: Graph) -> None:
         for n in graph.inputs:
             if self.is_weight(n.name):
-                a = self.weight(n.name)
+                a = self._weight(n.name)
                 if a.shape != tuple(n.type.shape) or a.dtype != n.type.dtype.np:
                     found = f"{a.dtype} {list(a.shape)}"
                     raise ValueError(f"weight {n.name!r} is {found}, the graph takes {n.type}")
@@ -242,7 +273,7 @@ class ModelFile:
         """The training state that was saved, or None."""
         found = self._json("training", None)
         try:
-            return None if found is None else tree.unflatten(found, self.arrays)
+            return None if found is None else tree.unflatten(found, self.arrays.held)
         except container.BadFile:
             raise
         except (ValueError, TypeError, RecursionError) as e:
@@ -306,7 +337,7 @@ class ModelFile:
         """The function that runs the graph on inputs of these shapes, made once for each set."""
         graph = self.graph(signature)
         named = {n.name: n for n in graph.inputs}
-        weights = {k: self.weight(k) for k in named if self.is_weight(k)}
+        weights = {k: self._weight(k) for k in named if self.is_weight(k)}
         wanted = [k for k in named if k not in weights]
         if set(inputs) != set(wanted):
             raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(wanted)}")
@@ -315,7 +346,8 @@ class ModelFile:
             if have != want.np:
                 raise ValueError(f"input {k!r} is {have}, the model takes {want.name}")
         sizes = running.sizes_for(graph, {k: inputs[k].shape for k in wanted})
-        program = self._program(graph, (signature, tuple(sorted(sizes.items()))), sizes)
+        key = (signature, tuple(sorted(sizes.items())))
+        program = self._program(graph, key, sizes, weights)
 
         def call(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             ready = {k: np.ascontiguousarray(given[k]) for k in wanted}
@@ -333,11 +365,14 @@ class ModelFile:
 
         return call
 
-    def _program(self, graph: Graph, key: tuple, sizes: dict[str, int]) -> Program:
+    def _program(
+        self, graph: Graph, key: tuple, sizes: dict[str, int], weights: Mapping[str, np.ndarray]
+    ) -> Program:
         with self._lock:
             program = self._programs.pop(key, None)
             if program is None:
                 program = running.compiled(running.sized(graph, sizes))
+                program.weights.keep(weights)
             self._programs[key] = program  # the last used stand last
             while len(self._programs) > _PROGRAMS:
                 del self._programs[next(iter(self._programs))]
@@ -353,8 +388,12 @@ class ModelFile:
 
     def weight(self, name: str) -> np.ndarray:
         """The file's tensor behind an input of the graph.  KeyError when it has none."""
-        a = self.arrays.get(name)
-        return self.arrays[f"{RESERVED}const/{name}"] if a is None else a
+        return memory.lend(self._weight(name))
+
+    def _weight(self, name: str) -> np.ndarray:
+        held = self.arrays.held
+        a = held.get(name)
+        return held[f"{RESERVED}const/{name}"] if a is None else a
 
 
 def load(path: str | os.PathLike) -> ModelFile:
@@ -373,4 +412,4 @@ def from_container(
         )
     if "weft.state" in metadata:
         raise container.BadFile(f"{path}: a training state, not a model: weft.load reads it")
-    return ModelFile(str(path), arrays, metadata)
+    return ModelFile(str(path), Arrays(arrays), metadata)

@@ -21,6 +21,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.io import torch_makers, torch_pickle
+from weft.runtime import memory
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -120,7 +121,9 @@ class _Room:
         self.left -= count * d.itemsize
         if self.left < 0:
             raise RuntimeError(f"load: storages are cut: {count} numbers do not lie in the file")
-        return np.zeros(count, d.np)
+        made = memory.empty((count,), d.np)
+        made.fill(0)
+        return made
 
 
 def _plain(file: BinaryIO) -> Any:

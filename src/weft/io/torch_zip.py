@@ -18,9 +18,12 @@ import numpy as np
 
 import weft
 from weft.core import dtype as dt
+from weft.runtime import memory
 
 _RATIO = 100  # torch stores without compression; re-packed weights shrink by far less than this
 _SMALL = 1 << 20  # bytes that any record may have
+_PIECE = 1 << 20  # bytes that are read at once
+_CUT = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error)
 
 
 class TorchZip:
@@ -79,7 +82,7 @@ class TorchZip:
         entry = self._entry(name)
         try:
             return self._zip.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as e:
+        except _CUT as e:
             raise self._cut(e) from None
 
     def get_record_offset(self, name: str) -> int:
@@ -108,11 +111,26 @@ class TorchZip:
             start = self.get_record_offset(name)
             if start % d.itemsize == 0:
                 return np.frombuffer(self._map, d, count, start)
-        a = np.frombuffer(bytearray(self.get_record(name)), np.uint8, count * d.itemsize)
+        a = self._read(name)[: count * d.itemsize]
         if self.order == ">":
             part = d.itemsize // (2 if d.kind == "c" else 1)  # a complex number is two numbers
             a = np.ascontiguousarray(a.reshape(-1, part)[:, ::-1]).reshape(-1)
         return a.view(d)
+
+    def _read(self, name: str) -> np.ndarray:
+        """The bytes of a record, in memory of Weft's own."""
+        entry = self._entry(name)
+        a = memory.empty((entry.file_size,), np.dtype(np.uint8))
+        view, at = memoryview(a), 0  # pyright: ignore[reportArgumentType]
+        try:
+            with self._zip.open(entry) as f:
+                while count := f.readinto(view[at : at + _PIECE]):
+                    at += count
+        except _CUT as e:
+            raise self._cut(e) from None
+        if at != len(view):
+            raise self._cut(EOFError(f"record {name} has {at} bytes of {len(view)}"))
+        return a
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(self._root + name)

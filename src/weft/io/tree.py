@@ -16,6 +16,7 @@ import numpy as np
 import weft
 from weft.io.container import BadFile
 from weft.ops.dispatch import read
+from weft.runtime import memory
 
 
 def flatten(value: Any, prefix: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -70,7 +71,8 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if tag in ("$tensor", "$array"):
         if not isinstance(inner, str) or inner not in arrays:
             raise BadFile(f"state: tensor {inner!r} is missing")
-        return weft.from_numpy(arrays[inner]) if tag == "$tensor" else arrays[inner]
+        a = arrays[inner]
+        return weft.from_numpy(a) if tag == "$tensor" else memory.lend(a)
     if tag == "$float":
         return float(inner)
     if tag == "$dtype":

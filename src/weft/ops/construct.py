@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -68,6 +69,10 @@ def from_numpy(a: np.ndarray) -> Any:
     if a.size and a.ctypes.data % a.itemsize:
         raise ValueError("from_numpy: the array's memory is not aligned to its item size")
     y = wrap(a)
+    owner = a
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    y._pin = ref(owner)  # NumPy resizes nothing that has a weak reference
     if d.tensors is not None:
         y.__class__ = d.tensors
     return y

@@ -55,7 +55,7 @@ class UntypedStorage:
     def _of(cls, t: Any) -> UntypedStorage:
         made = cls.__new__(cls)
         made._owner = _owner(t)
-        made._bytes = _whole(memory.lend(made._owner._a))
+        made._bytes = memory.lend(_whole(made._owner._a))
         return made
 
     @classmethod
@@ -84,7 +84,7 @@ class UntypedStorage:
 
     def data_ptr(self) -> int:
         """Where the memory begins."""
-        return native.address(self._bytes)
+        return native.address(memory.give_away(self._bytes))
 
     def nbytes(self) -> int:
         """Its size in bytes."""
@@ -110,7 +110,7 @@ class UntypedStorage:
 
     @property
     def _cdata(self) -> int:
-        return self.data_ptr()
+        return native.address(self._bytes)
 
     def is_shared(self) -> bool:
         """Whether processes that are forked from now on write to the same memory."""
@@ -200,10 +200,10 @@ class UntypedStorage:
         return iter(self.tolist())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, UntypedStorage) and self.data_ptr() == other.data_ptr()
+        return isinstance(other, UntypedStorage) and self._cdata == other._cdata
 
     def __hash__(self) -> int:
-        return self.data_ptr()
+        return self._cdata
 
     def __reduce__(self) -> tuple:
         return type(self), (self._bytes.copy(),)

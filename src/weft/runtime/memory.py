@@ -7,8 +7,9 @@ finaliser puts the block back.
 
 Whether a memory is unchanged can be told, so that what was made of it may be kept (packed weights).
 Who wants to know asks for its `mark`, a number that no other memory has; whoever writes to a memory
-calls `wrote` afterwards, which takes the mark away. A memory that was shown to somebody who could
-write without saying so (`lend`) has no mark any more, nor has one that is not ours.
+calls `wrote` afterwards, which takes the mark away. A memory that is shown to somebody who could
+write without saying so has no mark while the array shown lives (`lend`: its views hold it), or
+never again (`give_away`: an address); nor has one that is not ours.
 """
 
 import contextlib
@@ -18,9 +19,11 @@ import math
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -63,6 +66,8 @@ def block_size(size: int) -> int:
 
 _leases: set[type] = set()
 _marks = itertools.count(1)
+_showing = threading.RLock()  # a finaliser inside may show memory, too
+_GIVEN: list[Callable[[], Any]] = [lambda: True]  # as weak references, to what never dies
 
 
 class _Class:
@@ -293,14 +298,26 @@ def mark(a: np.ndarray) -> int | None:
         found = lease.mark
     except AttributeError:  # never asked, never written
         found = None
-    if found is None and not hasattr(lease, "lent"):
-        found = lease.mark = next(_marks)
-    return found
+    return _new_mark(lease) if found is None else found
+
+
+def _new_mark(lease: Any) -> int | None:
+    with _showing:
+        if any(shown() is not None for shown in getattr(lease, "lent", ())):
+            return None
+        lease.mark = made = next(_marks)
+        return made
 
 
 def marked(a: np.ndarray) -> tuple[Any, str, Any] | None:
     """(object, attribute, value): the mark is the same while the attribute is this very value."""
     return None if mark(a) is None else (lease := _lease_of(a), "mark", lease.mark)
+
+
+def may_be_marked(a: np.ndarray) -> bool:
+    """Whether the memory has a mark, or may have one again: it is ours and was not given away."""
+    lease = _lease_of(a)
+    return lease is not None and getattr(lease, "lent", None) is not _GIVEN
 
 
 def wrote(a: np.ndarray) -> None:
@@ -313,11 +330,32 @@ def wrote(a: np.ndarray) -> None:
 
 
 def lend(a: np.ndarray) -> np.ndarray:
-    """The array, to be shown to who may write there at any time: its memory gets no mark again."""
+    """The array for somebody who may write there: its memory has no mark while this one lives.
+
+    What is made of it holds it: views by their base, buffers and DLPack capsules too.  Memory that
+    is not ours is shown as a view, which cannot be resized.
+    """
+    lease = _lease_of(a)
+    if lease is None:
+        return a.view() if a.base is None else a
+    at = a.__array_interface__["data"][0] - lease.block.address
+    shown = np.ndarray(a.shape, a.dtype, lease, at, a.strides)
+    shown.flags.writeable = a.flags.writeable
+    with _showing:
+        lent = getattr(lease, "lent", [])
+        if lent is not _GIVEN:
+            lease.lent = [*(r for r in lent if r() is not None), ref(shown)]
+        lease.mark = None
+    return shown
+
+
+def give_away(a: np.ndarray) -> np.ndarray:
+    """The array, whose address somebody is told: its memory gets no mark again."""
     lease = _lease_of(a)
     if lease is not None:
-        lease.lent = True
-        lease.mark = None
+        with _showing:
+            lease.lent = _GIVEN
+            lease.mark = None
     return a
 
 
