@@ -13,8 +13,8 @@ from weft.compile.program import Program
 from weft.nn import functional as F
 
 
-def _labels(monkeypatch, fn, *xs):
-    """The steps of fn's program, after checking its results against eager's, to the bit."""
+def _program(monkeypatch, fn, *xs):
+    """fn's program, after checking its results against eager's, to the bit."""
     made = []
 
     class Spy(Program):
@@ -30,7 +30,12 @@ def _labels(monkeypatch, fn, *xs):
         for g, w in zip(got if several else (got,), wanted if several else (wanted,), strict=True):
             np.testing.assert_array_equal(g.detach().numpy(), w.detach().numpy())
     assert compiled.stats["op_by_op"] == 0
-    return [s.label for s in made[-1].steps]
+    return made[-1]
+
+
+def _labels(monkeypatch, fn, *xs):
+    """The steps of fn's program, after checking its results against eager's, to the bit."""
+    return [s.label for s in _program(monkeypatch, fn, *xs).steps]
 
 
 @pytest.fixture(name="r")
@@ -203,3 +208,78 @@ def test_a_slice_of_a_slices_gradient_is_the_gradient(monkeypatch, r):
 
     steps = _labels(monkeypatch, fn)
     assert not any("SliceBack" in s for s in steps), steps
+
+
+def _over(program):
+    """Labels of the steps whose result lies where an operand lay."""
+    return [s.label for s in program.steps if any(s.out == p for p in s.ins)]
+
+
+def test_a_result_takes_the_place_of_an_operand_read_for_the_last_time(monkeypatch, r):
+    x, w, y, big, z = r(2, 7, 20), r(33, 20), r(2, 7, 33), r(9, 500), r(9, 9)
+    for over, fn in (
+        (True, lambda: (F.linear(x, w) + y.softmax(-1)).softmax(-1)),
+        (True, lambda: (weft.exp(F.linear(x, w) * 2) * y.softmax(-1)).softmax(-1)),
+        # more blocks of k than one: sums lie in the result
+        (False, lambda: (F.linear(big, big) + z.softmax(-1)).softmax(-1)),
+    ):
+        assert bool(_over(_program(monkeypatch, fn))) == over
+
+    def read_again():
+        a = y.softmax(-1)
+        return (F.linear(x, w) + a).softmax(-1), a.softmax(-1)
+
+    assert not _over(_program(monkeypatch, read_again))
+
+    def two():  # two results over two operands that both of them read
+        a, b = (y * 2).softmax(-1), y.softmax(-1)
+        s, d = a * b + 1, (a - b).abs()
+        return s.softmax(-1), d.softmax(-1)
+
+    assert len(_over(_program(monkeypatch, two))) == 1
+
+
+def test_an_operand_that_is_read_elsewhere_too_is_not_overwritten(monkeypatch, r):
+    x, w = r(20, 20), r(20, 20)
+
+    def own_factor():
+        a = x.softmax(-1)
+        return (F.linear(a, w) + a).softmax(-1)
+
+    def across():
+        a = x.softmax(-1)
+        return (a * 2 + a.T).softmax(-1)
+
+    def part():
+        a = x.softmax(-1)
+        return (a[:1] + a).softmax(-1)
+
+    def factor_is_a_view():
+        a = x.softmax(-1)
+        return (F.linear(w, a.T) + a).softmax(-1)
+
+    def no_rows():  # the loop follows the product, whose sums must not lie over `a`
+        a = r3.softmax(-1)
+        return (F.linear(x3, w) * place + a).softmax(-1)
+
+    x3, r3, place = r(4, 3, 20), r(4, 3, 20), r(3, 20)
+    for fn in (own_factor, across, part, factor_is_a_view, no_rows):
+        program = _program(monkeypatch, fn)
+        assert fn is no_rows or not _over(program)
+
+
+def test_images_take_the_place_of_a_residual(monkeypatch):
+    weft.manual_seed(0)
+    for channels, kernel, over in ((24, 1, 1), (24, 3, 1), (400, 1, 0)):
+        first = weft.nn.Conv2d(3, 40, 3, padding=1)
+        inner = weft.nn.Conv2d(40, channels, 3, padding=1)
+        outer = weft.nn.Conv2d(channels, 40, kernel, padding=kernel // 2)
+        norm, last = weft.nn.BatchNorm2d(40).eval(), weft.nn.Conv2d(40, 24, 1)
+        x = weft.randn(3, 3, 9, 7)
+
+        def fn(first=first, inner=inner, outer=outer, norm=norm, last=last, x=x):
+            a = weft.relu(first(x))
+            return last(weft.relu(norm(outer(inner(a))) + F.max_pool2d(a, 3, 1, 1)))
+
+        with weft.no_grad():
+            assert len(_over(_program(monkeypatch, fn))) == over, (channels, kernel)

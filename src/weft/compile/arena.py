@@ -70,6 +70,17 @@ class Slots:
         self.until.setdefault(until, []).append((offset, size))
         return offset
 
+    def hand_over(self, offset: int, i: int, until: int) -> bool:
+        """The value at `offset`, which group i is the last to read, is followed there by one that
+        the group makes; False where another group reads it later.
+        """
+        found = next((s for s in self.until.get(i, ()) if s[0] == offset), None)
+        if found is None or until == i:
+            return False
+        self.until[i].remove(found)
+        self.until.setdefault(until, []).append(found)
+        return True
+
     def release(self, i: int) -> None:
         """Group i has run: what was last read by it is free."""
         done = self.until.pop(i, None)

@@ -4,7 +4,8 @@ Groups (compile/fuse.py) become entries of one native table, run by one call; op
 computes stand between ranges of it.  Every value has a place: an outside tensor's memory, an
 output made anew on each run, a slot of the arena shared by values whose lives do not overlap, a
 number, a constant.  Views are places, not work.  A value that is written back to memory nobody
-reads any more is computed straight into it.
+reads any more is computed straight into it; and one whose loop is the last to read an operand of
+the same layout takes the operand's slot (a residual sum: its lines are loaded once, not twice).
 
 Long because every decision here is about one table: where each value lies when a step runs.
 """
@@ -81,7 +82,7 @@ class Program:
         self._readers_of = readers_of(self.graph)
         slots = Slots()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
-        last = self._last_uses(order)
+        self._last = self._last_uses(order)
         groups = shown(self.groups) if self._autotune else self.groups
         for i, group in enumerate(groups):
             for n in group.wanted:
@@ -90,7 +91,7 @@ class Program:
                 if isinstance(n.op, Create) and not n.op.effect:
                     self._constant(n)
                     continue
-                self._give_place(n, i, last, slots)
+                self._give_place(n, i, slots)
             if group.wanted and id(group.wanted[0]) in self._pending:
                 planned = len(self.steps)
                 self._emit(group, i, slots)
@@ -213,7 +214,7 @@ class Program:
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
         self.places[id(n)] = Place(("const", len(self.consts) - 1), 0, layout)
 
-    def _give_place(self, n: Node, i: int, last: dict[int, int], slots: Slots) -> None:
+    def _give_place(self, n: Node, i: int, slots: Slots) -> None:
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
         if id(n) in self.channels_last:
             layout = channels_last_layout(n.type)
@@ -221,9 +222,48 @@ class Program:
         if base is None:
             if isinstance(n.op, Concat):
                 layout = self._read_order(n, layout)
-            base = ("arena", slots.take(layout.size * n.type.dtype.itemsize, last.get(id(n), i)))
+            base = self._over_operand(n, layout, i, slots) or self._slot(n, layout, i, slots)
         self.places[id(n)] = Place(base, 0, layout)
         self._pending.add(id(n))
+
+    def _slot(self, n: Node, layout: Layout, i: int, slots: Slots) -> tuple[str, int]:
+        size = layout.size * n.type.dtype.itemsize
+        return "arena", slots.take(size, self._last.get(id(n), i))
+
+    def _over_operand(
+        self, n: Node, layout: Layout, i: int, slots: Slots
+    ) -> tuple[str, int] | None:
+        """The slot of an operand that lies as n does, where n's loop is the last to read it: each
+        element is read before it is written.
+        """
+        group = self.groups[i]
+        product, factors = group.product, []
+        if product is not None:
+            op, factors = product.op, [a for a in product.args[:2] if isinstance(a, Node)]
+            types = (a.type for a in product.args if isinstance(a, Node))
+            if not isinstance(op, Summing) or not op.sums_apart(*types):
+                return None
+        elif not group.is_loop:
+            return None
+        if group.reduce is not None or any(w.op.is_view for w in group.wanted):  # type: ignore[union-attr]
+            return None
+        inside = {id(m) for m in group.nodes}
+        operands = [a for m in group.nodes for a in m.args if isinstance(a, Node)]
+        reads = [a for a in operands if id(a) not in inside]
+        factor_bases = [self.places[id(a)].base for a in factors]
+        for a in reads:
+            place = self.places[id(a)]
+            if place != Place(place.base, 0, layout) or place.base[0] != "arena":
+                continue
+            alike = (p == place for r in reads if (p := self.places[id(r)]).base == place.base)
+            if (
+                a.type == n.type
+                and place.base not in factor_bases
+                and all(alike)
+                and slots.hand_over(place.base[1], i, self._last.get(id(n), i))
+            ):
+                return place.base
+        return None
 
     def _read_order(self, n: Node, layout: Layout) -> Layout:
         """The layout of a value whose only reader permutes it: the order in which that reads."""
@@ -241,7 +281,7 @@ class Program:
         assert op is not None
         out = self.places[id(n)]
         if group.product is not None:
-            self._emit_product(group, group.product)
+            self._emit_product(group, group.product, i, slots)
             return
         if group.pieces is not None:
             self._emit_pieces(group.pieces, out, i, slots)
@@ -295,7 +335,7 @@ class Program:
                 made.packed = partial(op.packed, [p.layout for p in ins], out.layout)
             self.steps.append(made)
 
-    def _emit_product(self, group: Group, n: Node) -> None:
+    def _emit_product(self, group: Group, n: Node, i: int, slots: Slots) -> None:
         """A product whose results go through a loop: tile by tile, or the loop afterwards."""
         op = n.op
         assert isinstance(op, Summing)
@@ -307,12 +347,15 @@ class Program:
         over = [_seen(p.layout, shape) for p in outs]
         sums = _seen(outs[0].layout, n.type.shape)
         own = len(n.args) - 2
-        ins = tuple(op.beside(p.layout) if i < own else p.layout for i, p in enumerate(more))
+        ins = tuple(op.beside(p.layout) if k < own else p.layout for k, p in enumerate(more))
         factors = [p.layout for p in ab]
         end = Epilogue(tuple(exprs), ins, tuple(over))
         try:
             launch = self._best(op, op.plan_sums, factors, sums, end)
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
+            if any(p.base == outs[0].base for p in more):  # which the sums shall not overwrite
+                n, at = next(w for w in group.wanted), outs[0].layout
+                outs[0] = self.places[id(n)] = Place(self._slot(n, at, i, slots), 0, at)
             launch = self._best(op, op.plan_sums, factors, sums)
             packed = partial(op.packed, factors, sums)
             self.steps.append(Entry(launch, outs[0], ab, op, str(op), packed=packed))

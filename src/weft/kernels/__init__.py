@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.conv_wide import fills_vectors
     from weft.kernels.schedule.depth_int8 import plan_depthwise_int8
     from weft.kernels.schedule.epilogue import Epilogue
-    from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
+    from weft.kernels.schedule.gemm import is_one_block, plan_matmul, plan_matmul_packed
     from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
     from weft.kernels.schedule.pool import (
         Window,
@@ -65,7 +65,7 @@ _HOMES = {
     "schedule.conv_wide": "fills_vectors",
     "schedule.depth_int8": "plan_depthwise_int8",
     "schedule.epilogue": "Epilogue",
-    "schedule.gemm": "plan_matmul plan_matmul_packed",
+    "schedule.gemm": "is_one_block plan_matmul plan_matmul_packed",
     "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
     "schedule.image_int8": "plan_max_pool_bytes plan_to_bytes",
     "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "

@@ -49,6 +49,9 @@ class Product(Summing, abstract=True):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return self.plan_sums(ins, out, self._end(ins, out))
 
+    def sums_apart(self, a: Type, b: Type, *bias: Type) -> bool:
+        return kernels.is_one_block(a.shape[-1])
+
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:

@@ -111,6 +111,9 @@ class Conv2d(ConvOp, Summing):
     ) -> Launch:
         return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, epilogue=epilogue)
 
+    def sums_apart(self, x: Type, w: Type, *bias: Type) -> bool:
+        return numel(w.shape[2:]) > 1 or kernels.is_one_block(w.shape[1])
+
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:

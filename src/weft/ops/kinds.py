@@ -140,6 +140,12 @@ class Summing(Op, abstract=True):
         """The sums alone, or with an epilogue; ValueError where there is no kernel for it."""
         raise NotImplementedError
 
+    def sums_apart(self, *types: Type) -> bool:
+        """Whether sums lie in the result's memory only once the epilogue has read its operands
+        there, so that it may be an operand's own memory (`types`: the operands of the sums).
+        """
+        return False
+
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:

@@ -11,7 +11,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import Epilogue, ends_in_registers, epilogue_ints
-from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -113,6 +113,13 @@ def plan_matmul_packed(
         )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", element))
+
+
+def is_one_block(k: int) -> bool:
+    """Whether sums over so many products are one block: with an epilogue, none of them then lies in
+    the result's memory, which may be an operand's of the epilogue.
+    """
+    return k <= KC
 
 
 def _shared(work: int, least: int) -> bool:

@@ -21,6 +21,8 @@ up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
 word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
 `epilogue`, called on each tile after its last block of k, while the tile is in the first cache.
+Where there is one block only, sums go from the thread's own memory to the epilogue: out may then be
+the memory of one of its operands.
 
 Long because the packers, the tile and the loops around them agree on one form of a panel.
 """
@@ -506,6 +508,7 @@ def _products(
     ends = f.icmp("ne", h["epilogue"], 0)
     epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
     finishes = f.icmp("ne", h["finish"], 0)
+    apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     cut = _pieces if tile.across else _row_chunks
@@ -556,6 +559,7 @@ def _products(
             width = _width_index(f, tile, n)
             aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
             exact = f.op("and", aligned, _is_width(f, tile, n))
+            at_once = f.op("and", exact, f.op("xor", apart, True))
             with f.if_else(direct) as way:
                 column_at = f.mul(n0, h["direct"])
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
@@ -585,17 +589,23 @@ def _products(
                     ends_at = (f.arg("args"), epilogue_ints, row.i, n0)
                     f.call_at(finish, *operands, *product, *soon, *ends_at)
                     way.otherwise()
-                    target = f.select(exact, c_rows, corner)
-                    step = f.select(exact, h["ldc"], tile.columns)
-                    fresh = f.select(exact, first, 1)
+                    target = f.select(at_once, c_rows, corner)
+                    step = f.select(at_once, h["ldc"], tile.columns)
+                    fresh = f.select(at_once, first, 1)
+                    with f.iff(apart), f.loop(0, rows) as L:
+                        line = f.gep(c_rows, f.mul(L.i, h["ldc"]), element)
+                        for byte in range(0, tile.columns * size, 64):
+                            touch(f, f.gep(line, byte), write=True)
                     for rows_, vectors in _cases(f, tile, width, rows):
                         micro = kernels[rows_, vectors]
                         f.call(micro, "void", *operands, target, step, fresh, *soon)
-                    with f.iff(f.op("xor", exact, True)):
+                    with f.iff(f.op("xor", f.op("or", exact, apart), True)):
                         f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
                     with f.iff(ending):
-                        product, place = (c_rows, h["ldc"]), (row.i, rows, n0, n)
-                        f.call_at(epilogue, f.arg("args"), epilogue_ints, *product, *place)
+                        product = f.select(apart, corner, c_rows)
+                        pitch = f.select(apart, tile.columns, h["ldc"])
+                        place = (row.i, rows, n0, n)
+                        f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
     f.ret()
 
 
