@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,8 +83,11 @@ class SegmentProgram:
         """Put a call's Python numbers where the program reads them; ARENA.lock is held."""
         for array, places, whole in self.numbers:
             values = [numbers[at] for at in places]
-            with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
-                array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
+            try:  # a third of NumPy's time; a format of struct's only for the dtypes it knows
+                struct.pack_into(f"{len(values)}{_PACKED[array.dtype]}", array, 0, *values)
+            except (KeyError, OverflowError, struct.error):
+                with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
+                    array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
 
     def _view(self, session: Session, k: int) -> np.ndarray:
         """The array of a result that is a view, taken from what it views."""
@@ -97,6 +101,7 @@ class SegmentProgram:
 
 
 _64_BITS = 0xFFFFFFFFFFFFFFFF
+_PACKED = {np.dtype(np.float16): "e", np.dtype(np.float32): "f", np.dtype(np.float64): "d"}
 
 
 def _number_arrays(

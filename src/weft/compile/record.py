@@ -381,8 +381,8 @@ class Session:
             return
         for h in self._handles[self.memory_of(outer)]:
             if h._ghost is None:
-                h._ghost = Pending(self, h, self._places[id(h)])
-                self._pendings.append(h._ghost)
+                h._ghost = made = Pending(self, h, self._places[id(h)])
+                self._pendings.append(made)
                 del h._a
                 self.pending.append(h)
 
@@ -433,8 +433,12 @@ class Session:
 
     def first_use(self, t: Handle) -> Any:
         """An outside tensor met for the first time: its layout becomes part of the key."""
-        a = t._a
-        whole = self.memory_of(t)
+        a, st, memories = t._a, t._st, self._memories
+        if st is None:
+            st = storage_of(t)
+        whole = memories.get(name := id(st))
+        if whole is None:  # memory_of, written out: most often it is new
+            whole = memories[name] = memories.setdefault(memory.root(a), name)
         shape, strides, first = a.shape, a.strides, -1
         handles = self._handles.get(whole)
         if handles is None:

@@ -216,8 +216,9 @@ class Repeats:
             for i in jump.firsts:
                 session.first_use(tensors[i])
             for i in jump.written:
-                session.promise_write(tensors[i])
-                storage_of(tensors[i]).version += jump.versions[i]
+                t = tensors[i]
+                session.promise_write(t)
+                t._st.version += jump.versions[i]
             kept.update(after)
         session.jump(known.end, known.length, numbers)
         return True
@@ -229,7 +230,7 @@ class Repeats:
         step's numbers; None where something is not as it was.
         """
         session, numbers, todo = self.session, [], []
-        places, new, kinds = session._places, set(), {}
+        places, memories, new, kinds = session._places, session._memories, set(), {}
         tensor = dispatch._tensor_class
         left = iter(known.parts)
         if len(groups) != len(known.flavours):
@@ -257,9 +258,23 @@ class Repeats:
                         tensors.append(v)
                 if len(tensors) - 2 != len(part.places):
                     return None
-                for t, wanted in zip(tensors[2:], part.places, strict=True):
-                    if not isinstance(t, Handle) or self._place(t, new) != wanted:
+                i = 1
+                for wanted in part.places:
+                    i += 1
+                    t = tensors[i]
+                    if t.__class__ is not tensor or wanted.__class__ is not tuple:
+                        if not isinstance(t, Handle) or self._place(t, new) != wanted:
+                            return None
+                    elif id(t) in places or ((g := t._ghost) and g.session is session):
                         return None
+                    else:  # it must be met first here: `_place`, written out
+                        a, st = t._a, t._st
+                        whole = memory.root(a)
+                        if whole in new or whole in memories or id(st) in memories:
+                            return None
+                        if (a.shape, a.strides, a.dtype) != wanted:
+                            return None
+                        new.add(whole)
                 name = (id(group), *counters)
                 made = kinds.get(name)
                 if made is None:
