@@ -135,6 +135,14 @@ INPLACE = (
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
 }  # fmt: skip
+# ops with a number: its keyword, how many tensors come before it, its sign
+_WEIGHTED = {
+    "add_": (arithmetic.AddScaled(), "alpha", 1, 1.0),
+    "sub_": (arithmetic.AddScaled(), "alpha", 1, -1.0),
+    "addcmul_": (weighted.Addcmul(), "value", 2, 1.0),
+    "addcdiv_": (weighted.Addcdiv(), "value", 2, 1.0),
+    "lerp_": (weighted.Lerp(), "", 1, 1.0),
+}
 
 
 def bind(rooms: dict[ModuleType, str]) -> None:
@@ -153,17 +161,36 @@ def bind_inplace(names: str) -> None:
 
 
 def _inplace_form(name: str, fn: Callable) -> Callable:
-    direct = _DIRECT.get(name + "_")
+    direct, scaled = _DIRECT.get(name + "_"), _WEIGHTED.get(name + "_")
 
     def form(self: Any, *args: Any, **kw: Any) -> Any:
         if direct is not None and len(args) == 1 and not kw and _same(self, args[0]):
             return write.inplace(direct, self, args[0])
+        if scaled is not None and not state.modes and _into(self, args, kw, *scaled):
+            return self
         write.check_writable(self)
         return write.assign(self, fn(self, *args, **kw))
 
     form.__name__ = form.__qualname__ = name + "_"
     form.__doc__ = f"`{name}`, written into the tensor's own memory.  Returns the tensor."
     return form
+
+
+def _into(t: Any, args: tuple, kw: dict, op: Any, word: str, count: int, sign: float) -> bool:
+    """Whether t's memory has op(t, *args, number) now, by native code alone; else nothing is done.
+
+    The number is the keyword `word` or, where that is "", the last argument.
+    """
+    number: Any = None
+    if word:
+        if len(args) == count and len(kw) == 1:
+            number = kw.get(word)
+    elif len(args) == count + 1 and not kw:
+        number = args[count]
+    if number.__class__ is not float or not op.into(t, *args[:count], sign * number):
+        return False
+    dispatch.wrote(t)
+    return True
 
 
 def _same(t: Any, other: Any) -> bool:

@@ -165,8 +165,11 @@ class Op(metaclass=OpMeta):
     # of an instance that was called often: runs it on arrays of known layouts (ops/dispatch.py)
     call: ClassVar[Any] = None
     quick: ClassVar[Any] = staticmethod(lambda *tensors: None)  # the same on tensors
+    into: ClassVar[Any] = staticmethod(lambda *tensors: None)  # the first one's memory gets it
+    pointwise: ClassVar[bool] = False  # kinds.Elementwise
     _calls: ClassVar[Any] = None
     _uses: ClassVar[int] = 0  # calls that NumPy served
+    _writes: ClassVar[int] = 0  # the same of writes in place
 
     def __init_subclass__(cls, abstract: bool = False, **kw: Any) -> None:
         super().__init_subclass__(**kw)

@@ -526,6 +526,13 @@ def learn(op: Op, *args: Any) -> bool:
     return True
 
 
+def learn_write(op: Op, *args: Any) -> None:
+    """After a write by NumPy: every so often, `op.into` is told of tensors like these."""
+    vars(op)["_writes"] = count = op._writes + 1
+    if count % _OFTEN == 0:
+        learn(op, *args)
+
+
 def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:
     """Let the op's native form know these layouts: they came, and may come again."""
     calls = _calls_of(op)
@@ -557,10 +564,11 @@ def native_form(op: Op) -> native.LayoutCalls | None:
     if calls is None:
         own = not (op.is_view and op.saves_result)
         bits = [sum(keep << i for i, keep in enumerate(kept)) for kept in kept_of(op)]
-        calls = native.layout_calls(op, bits) if own else native.layout_calls()
+        pointwise = op.pointwise and not op.effect
+        calls = native.layout_calls(op, bits, pointwise=pointwise) if own else native.layout_calls()
         if calls is None:
             return None
-        vars(op).update(_calls=calls, call=calls.call, quick=calls.quick)
+        vars(op).update(_calls=calls, call=calls.call, quick=calls.quick, into=calls.into)
     return calls
 
 

@@ -33,6 +33,7 @@ class Elementwise(Op, abstract=True):
     """
 
     broadcasts: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
     scalar: ClassVar[Callable[..., S.Expr]]
 
     def expr(self, *dtypes: dt.dtype) -> S.Expr:

@@ -7,6 +7,7 @@ with that region replaced (WriteStrided), of which x is then a view again.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,18 @@ from weft.core.op import Op
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import Clone
-from weft.ops.dispatch import NUMBERS, alias, apply, dtype_of, record, shape_of, wrap, wrote
+from weft.ops.dispatch import (
+    NUMBERS,
+    alias,
+    apply,
+    dtype_of,
+    learn_write,
+    quietly,
+    record,
+    shape_of,
+    wrap,
+    wrote,
+)
 from weft.ops.index import Index, IndexPut
 from weft.ops.strided import AsStrided, WriteStrided
 from weft.ops.view import Reshape, expand, reshape
@@ -54,6 +66,9 @@ def check_writable(t: Handle) -> None:
 
 def inplace(op: Op, t: Any, *rest: Any) -> Any:
     """t's memory gets op(t, *rest).  Returns t."""
+    if op.into(t, *rest):
+        wrote(t)
+        return t
     check_writable(t)
     host = op.host
     if (
@@ -64,9 +79,10 @@ def inplace(op: Op, t: Any, *rest: Any) -> Any:
         and all(r.__class__ in NUMBERS or not (r._rg and state.grad) for r in rest)
         and all(r.__class__ in NUMBERS or _fits(t, r) for r in rest)
     ):
-        with np.errstate(all="ignore"):
-            host(t._a, *(r if r.__class__ in NUMBERS else r._a for r in rest), out=t._a)
+        arrays = [r if r.__class__ in NUMBERS else r._a for r in rest]
+        quietly(functools.partial(host, out=t._a), [t._a, *arrays])
         wrote(t)
+        learn_write(op, t, *rest)
         return t
     return write(t, apply(op, t, *rest))
 

@@ -11,7 +11,8 @@ made over the operand's memory, which it keeps alive by its `base`, as NumPy's v
 
 The builtin's `self` (tensor_code.py's as well) is an int, the address of a table, i64 words: 0 the
 first entry, 1 the op (0: none, tensors are left alone), 2 whether it has a gradient, 3 whether its
-result is kept, from 4 on the operands kept (bits), by which of three want a gradient (bits).
+result is kept, from 4 on the operands kept (bits), by which of three want a gradient (bits), 12
+whether it works element by element.
 Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
 dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
 7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0;
@@ -23,7 +24,7 @@ from weft.runtime import ir_text, match_code, tensor_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_match_call",
+    "weft_tensor_into", "weft_match_call",
 )  # fmt: skip
 FUNCTIONS = (
     "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
@@ -56,8 +57,8 @@ entry:
   ret void
 }
 
-; the entry for these arrays, or null; their addresses go into the block. One of two may be null: a
-; number, whose value lies behind the block's words
+; the entry for these arrays, or null; their addresses go into the block. One of several may be
+; null: a number, whose value lies behind the block's words
 define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
 entry:
   %aside = load i64, ptr @aside
@@ -90,8 +91,9 @@ operand:
   %rank_wanted = item i64 %w 1
   %no_array = icmp eq ptr %x, null
   if %no_array number array
-number:  ; beside one array, whose dtype it has
-  %one = xor i64 %i, 1
+number:  ; beside arrays, of which the first has its dtype
+  %at_front = icmp eq i64 %i, 0
+  %one = zext i1 %at_front to i64
   %beside = item ptr %arrays %one
   %its_descr = get ptr %beside 56
   %its_dtype = icmp eq ptr %its_descr, %descr_wanted
@@ -152,6 +154,30 @@ done:
   ret ptr %e
 }
 
+; runs a plan on the block's pointers
+define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
+entry:
+  %n_ints = item i64 %plan 1
+  %values = item ptr %plan 4
+  %ints_word = add i64 %n, 4
+  %ints = getelementptr i64, ptr %block, i64 %ints_word
+  %bytes = shl i64 %n_ints, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
+  %quick = item i64 %plan 5
+  %holds = icmp ne i64 %quick, 0
+  if %holds held released
+held:
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  goto ran
+released:
+  %state = call ptr @PyEval_SaveThread()
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  call void @PyEval_RestoreThread(ptr %state)
+  goto ran
+ran:
+  ret void
+}
+
 ; the result; null with the block's status 0 and an exception, or with the status of bad data
 define internal ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block) nounwind {
 entry:
@@ -210,24 +236,7 @@ error:
 made:
   %out_data = get ptr %out 16
   put ptr %out_data %block 16
-  %n_ints = item i64 %plan 1
-  %values = item ptr %plan 4
-  %ints_word = add i64 %n, 4
-  %ints = getelementptr i64, ptr %block, i64 %ints_word
-  %bytes = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
-  %quick = item i64 %plan 5
-  %holds = icmp ne i64 %quick, 0
-  if %holds held released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  goto ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  call void @PyEval_RestoreThread(ptr %state)
-  goto ran
-ran:
+  call void @launch(ptr %plan, ptr %block, i64 %n)
   %status = load i64, ptr %block
   %good = icmp eq i64 %status, 0
   if %good done bad

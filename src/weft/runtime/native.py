@@ -217,23 +217,29 @@ class LayoutCalls:
     result, or None where `add` has not been told of the layouts (or the data is bad).
 
     `quick(*tensors)` does so for tensors, the tape node with it; None as well where there is no op.
+    `into(*tensors)` writes the result over the first tensor's value, and gives True or None.
     """
 
-    __slots__ = ("_kept", "_table", "address", "call", "quick")
+    __slots__ = ("_kept", "_table", "address", "call", "into", "quick")
 
-    def __init__(self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> None:
-        """`keeps`: bits of the operands whose values the tape keeps, by which want a gradient."""
+    def __init__(
+        self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8, *, pointwise: bool = False
+    ) -> None:
+        """`keeps`: bits of the operands whose values the tape keeps, by which want a gradient.
+        `pointwise`: an element of the result depends on that of the operands there alone.
+        """
         if op is None:
-            self._table = words([0] * 12)
+            self._table = words([0] * 13)
         else:
             facts = (op.nondiff is None, op.saves_result)
-            self._table = words([0, id(op), *map(int, facts), *keeps])
+            self._table = words([0, id(op), *map(int, facts), *keeps, int(pointwise)])
         self._kept: list[Any] = [op]
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()
         self.address = 0 if op is None else int(at)  # 0: it does not know the op
         self.call = builtin("call", made["weft_layout_call"], METH_FASTCALL, at)
         self.quick = builtin("quick", made["weft_tensor_call"], METH_FASTCALL, at)
+        self.into = builtin("into", made["weft_tensor_into"], METH_FASTCALL, at)
 
     def add(
         self, launch: Launch, ins: Sequence[np.ndarray], out: np.ndarray,
@@ -280,11 +286,14 @@ def tape_of(dtype: np.dtype) -> int:
     return _TAPES.get(dtype.kind, 2)
 
 
-def layout_calls(op: Op | None = None, keeps: Sequence[int] = (0,) * 8) -> LayoutCalls | None:
+def layout_calls(
+    op: Op | None = None, keeps: Sequence[int] = (0,) * 8, *, pointwise: bool = False
+) -> LayoutCalls | None:
     """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
     if not builtins_fit():
         return None
-    return LayoutCalls(op if _slots_fit(TapeNode, tensor_code.SLOTS) else None, keeps)
+    known = op if _slots_fit(TapeNode, tensor_code.SLOTS) else None
+    return LayoutCalls(known, keeps, pointwise=pointwise)
 
 
 def stand_aside(*, on: bool) -> None:

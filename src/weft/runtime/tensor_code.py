@@ -1,9 +1,10 @@
 """LLVM IR of the Python builtin that runs an op on tensors of layouts met before, with the tape.
 
     quick(tensor, ...) -> Tensor, or None: the long way
+    into(tensor, ...) -> True: the first one's memory has the result; or None
 
-What `dispatch.apply` does for tensors of the plain classes (or one and a Python number, which takes
-its dtype) while nobody records: the arrays' call
+What `dispatch.apply` does for tensors of the plain classes (and a Python number, which takes the
+first one's dtype) while nobody records: the arrays' call
 (layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
 watch on nodes, a recorder (a compiled function's may know the call: match_code.py, then its
@@ -20,6 +21,9 @@ SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "
 
 TEXT = """
 declare i64 @llvm.ctpop.i64(i64)
+declare i64 @llvm.cttz.i64(i64, i1)
+declare i64 @llvm.smin.i64(i64, i64)
+declare i64 @llvm.smax.i64(i64, i64)
 
 define internal void @release(ptr %objects, i64 %n) nounwind {
 entry:
@@ -405,22 +409,144 @@ whole:
   ret i32 %bad
 }
 
+; where an array's elements lie: the first byte, and the byte behind the last at most
+define internal {i64, i64} @extent(ptr %x) nounwind {
+entry:
+  %data = get i64 %x 16
+  %rank32 = get i32 %x 24
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %behind = add i64 %data, 16
+  goto axes
+axes:
+  %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
+  %low = phi i64 [ %data, %entry ], [ %low1, %axis ]
+  %high = phi i64 [ %behind, %entry ], [ %high1, %axis ]
+  %more = icmp slt i64 %k, %rank
+  if %more axis done
+axis:
+  %d = item i64 %dims %k
+  %s = item i64 %strides %k
+  %last = sub i64 %d, 1
+  %way = mul i64 %last, %s
+  %back = call i64 @llvm.smin.i64(i64 %way, i64 0)
+  %forth = call i64 @llvm.smax.i64(i64 %way, i64 0)
+  %low1 = add i64 %low, %back
+  %high1 = add i64 %high, %forth
+  %k1 = add i64 %k, 1
+  goto axes
+done:
+  %one = insertvalue {i64, i64} poison, i64 %low, 0
+  %both = insertvalue {i64, i64} %one, i64 %high, 1
+  ret {i64, i64} %both
+}
+
+; whether an entry's result may be written over its first operand: of its layout, element by
+; element, and no other operand overlaps it but the array itself
+define internal i1 @fits_first(ptr %table, ptr %e, ptr %arrays, i64 %n) nounwind {
+entry:
+  %pointwise = item i64 %table 12
+  %plan = item i64 %e 2
+  %is_pointwise = icmp ne i64 %pointwise, 0
+  %planned = icmp ne i64 %plan, 0
+  %kind = item i64 %e 11
+  %floats = icmp eq i64 %kind, 1
+  %able = and i1 %is_pointwise, %planned
+  %able_too = and i1 %able, %floats
+  %x = load ptr, ptr %arrays
+  %is_array = icmp ne ptr %x, null
+  %ready = and i1 %able_too, %is_array
+  if %ready alike no
+no:
+  ret i1 false
+alike:
+  %descr = get ptr %x 56
+  %rank32 = get i32 %x 24
+  %flags = get i32 %x 64
+  %writeable = and i32 %flags, 1024
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %descr_out = item ptr %e 3
+  %rank_out = item i64 %e 4
+  %dims_out = item ptr %e 5
+  %strides_out = item ptr %e 7
+  %same_descr = icmp eq ptr %descr, %descr_out
+  %same_rank = icmp eq i64 %rank, %rank_out
+  %may_write = icmp ne i32 %writeable, 0
+  %some = and i1 %same_descr, %same_rank
+  %all = and i1 %some, %may_write
+  if %all axes no
+axes:
+  %k = phi i64 [ 0, %alike ], [ %k1, %axis ]
+  %k_more = icmp slt i64 %k, %rank
+  if %k_more axis others
+axis:
+  %d = item i64 %dims %k
+  %d_out = item i64 %dims_out %k
+  %s = item i64 %strides %k
+  %s_out = item i64 %strides_out %k
+  %same_d = icmp eq i64 %d, %d_out
+  %same_s = icmp eq i64 %s, %s_out
+  %same = and i1 %same_d, %same_s
+  %k1 = add i64 %k, 1
+  if %same axes no
+others:
+  %mine = call {i64, i64} @extent(ptr %x)
+  %low = extractvalue {i64, i64} %mine, 0
+  %high = extractvalue {i64, i64} %mine, 1
+  goto next
+next:
+  %i = phi i64 [ 1, %others ], [ %i1, %one ], [ %i1, %apart ]
+  %more = icmp slt i64 %i, %n
+  %i1 = add i64 %i, 1
+  if %more one yes
+one:
+  %z = item ptr %arrays %i
+  %itself = icmp eq ptr %z, %x
+  %number = icmp eq ptr %z, null
+  %harmless = or i1 %itself, %number
+  if %harmless next array
+array:
+  %its = call {i64, i64} @extent(ptr %z)
+  %its_low = extractvalue {i64, i64} %its, 0
+  %its_high = extractvalue {i64, i64} %its, 1
+  %before = icmp ule i64 %its_high, %low
+  %behind = icmp uge i64 %its_low, %high
+  %disjoint = or i1 %before, %behind
+  if %disjoint apart no
+apart:
+  goto next
+yes:
+  ret i1 true
+}
+
 define ptr @weft_tensor_call(ptr %self, ptr %args, i64 %n) nounwind {
+  %y = call ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 false)
+  ret ptr %y
+}
+
+define ptr @weft_tensor_into(ptr %self, ptr %args, i64 %n) nounwind {
+  %done = call ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 true)
+  ret ptr %done
+}
+
+define internal ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 %into) nounwind {
 entry:
   %block = alloca [BLOCK_WORDS x i64], align 64
   %arrays = alloca [8 x ptr], align 8
-  %pair = alloca [2 x ptr], align 8
+  %renewed = alloca [8 x ptr], align 8
   %tensor = word tensor
   %parameter = word parameter
   %none = word none
   %table = call ptr @PyLong_AsVoidPtr(ptr %self)
   %less = sub i64 %n, 1
   %few = icmp ult i64 %less, 8
-  %no_more = icmp slt i64 %n, 3
-  %n_held = select i1 %no_more, i64 3, i64 %n  ; the third may be a number's object
-  put ptr null %arrays [0]
-  put ptr null %arrays [1]
-  put ptr null %arrays [2]
+  %n_and = add i64 %n, 1
+  %full = icmp eq i64 %n, 8
+  %n_held = select i1 %full, i64 8, i64 %n_and  ; a number's object may be the last
+  store [8 x ptr] zeroinitializer, ptr %arrays
   if %few kinds nothing
 kinds:
   %t = phi i64 [ 0, %entry ], [ %t1, %kind ], [ %t1, %number ]
@@ -435,15 +561,16 @@ kind:
   %plain = or i1 %is_tensor, %is_parameter
   %t1 = add i64 %t, 1
   if %plain kinds perhaps
-perhaps:  ; a number beside one tensor
+perhaps:  ; a number beside tensors
   %float = word float
   %int = word int
   %is_float = icmp eq ptr %class, %float
   %is_int = icmp eq ptr %class, %int
   %is_number = or i1 %is_float, %is_int
-  %is_two = icmp eq i64 %n, 2
+  %between = sub i64 %n, 2
+  %is_few = icmp ult i64 %between, 6
   %first_number = icmp eq i64 %numbers, 0
-  %beside = and i1 %is_two, %first_number
+  %beside = and i1 %is_few, %first_number
   %number_fits = and i1 %is_number, %beside
   %flag = shl i64 1, %t
   %numbers1 = or i64 %numbers, %flag
@@ -466,7 +593,9 @@ idle:
   call void @Py_DecRef(ptr %recorder)
   %is_idle = icmp eq ptr %recorder, %none
   if %is_idle values recorded
-recorded:  ; a compiled function's
+recorded:
+  if %into nothing compiled
+compiled:  ; a compiled function's
   %match_class = get ptr %recorder 8
   %session_class = word session_class
   %is_session = icmp eq ptr %match_class, %session_class
@@ -546,9 +675,10 @@ strange:
 valued_all:
   %some_number = icmp ne i64 %numbers, 0
   if %some_number count search
-count:  ; the number in the tensor's dtype, behind the block's words
-  %place = lshr i64 %numbers, 1
-  %other = xor i64 %place, 1
+count:  ; the number in the first tensor's dtype, behind the block's words
+  %place = call i64 @llvm.cttz.i64(i64 %numbers, i1 true)
+  %at_front = icmp eq i64 %place, 0
+  %other = zext i1 %at_front to i64
   %given_number = item ptr %args %place
   %its_array = item ptr %arrays %other
   %its_descr = get ptr %its_array 56
@@ -584,10 +714,10 @@ from_float:
 convert:
   %held = phi ptr [ %made_float, %make_float ], [ %given_number, %from_float ]
   %double = phi double [ %int_value, %make_float ], [ %float_value, %from_float ]
-  put ptr %held %arrays [2]
-  %its_tensor = item ptr %args %other
-  put ptr %held %pair [%place]
-  put ptr %its_tensor %pair [%other]
+  put ptr %held %arrays [%n]
+  %bytes = shl i64 %n, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %renewed, ptr %args, i64 %bytes, i1 false)
+  put ptr %held %renewed [%place]
   %single_descr = word float32
   %double_descr = word float64
   %is_single = icmp eq ptr %its_descr, %single_descr
@@ -601,7 +731,7 @@ wide:
   store double %double, ptr %its_number
   if %is_double search leave
 search:
-  %operands = phi ptr [ %args, %valued_all ], [ %pair, %single ], [ %pair, %wide ]
+  %operands = phi ptr [ %args, %valued_all ], [ %renewed, %single ], [ %renewed, %wide ]
   %e = call ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block)
   %unknown = icmp eq ptr %e, null
   if %unknown leave wishes
@@ -632,6 +762,34 @@ noted:
   goto wishes
 wished:
   %any = icmp ne i64 %wants, 0
+  if %into write make
+write:  ; the result's memory is the first operand's: nothing is taped
+  if %any free fits_in
+free:
+  %name_mode = word grad
+  %taping = call ptr @PyObject_GetAttr(ptr %state, ptr %name_mode)
+  %taping32 = call i32 @truth(ptr %taping)
+  %off = icmp eq i32 %taping32, 0
+  if %off fits_in leave
+fits_in:
+  %may = call i1 @fits_first(ptr %table, ptr %e, ptr %arrays, i64 %n)
+  if %may over leave
+over:
+  %first = load ptr, ptr %arrays
+  %place_out = get ptr %first 16
+  put ptr %place_out %block 16
+  store i64 0, ptr %block
+  %plan_in = item ptr %e 2
+  call void @launch(ptr %plan_in, ptr %block, i64 %n)
+  %status_in = load i64, ptr %block
+  %well = icmp eq i64 %status_in, 0
+  if %well written leave
+written:
+  call void @release(ptr %arrays, i64 %n_held)
+  %true = word true
+  call void @Py_IncRef(ptr %true)
+  ret ptr %true
+make:
   %differentiable64 = item i64 %table 2
   %differentiable = icmp ne i64 %differentiable64, 0
   %tape64 = item i64 %e 11
@@ -670,8 +828,8 @@ watching:
   %unwatched = icmp eq ptr %watcher, %none
   if %unwatched go leave
 go:
-  %tape = phi i1 [ false, %wished ], [ false, %said ], [ true, %watching ]
-  %graded = phi i1 [ false, %wished ], [ %is_graded, %said ], [ true, %watching ]
+  %tape = phi i1 [ false, %make ], [ false, %said ], [ true, %watching ]
+  %graded = phi i1 [ false, %make ], [ %is_graded, %said ], [ true, %watching ]
   %out = call ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block)
   %good = icmp ne ptr %out, null
   if %good wrap failed
