@@ -283,3 +283,19 @@ def test_images_take_the_place_of_a_residual(monkeypatch):
 
         with weft.no_grad():
             assert len(_over(_program(monkeypatch, fn))) == over, (channels, kernel)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_an_lstm_of_which_the_last_step_counts_makes_no_zeros_for_the_others(monkeypatch, r, first):
+    x, g = r(*(2, 5, 3) if first else (5, 2, 3)), r(2, 17)
+    lstm = weft.nn.LSTM(3, 17, batch_first=first)
+
+    def gradients(step):
+        def fn():
+            y = lstm(x)[0]
+            return weft.autograd.grad(y[:, step] if first else y[step], [*lstm.parameters()], g)
+
+        return _labels(monkeypatch, fn)
+
+    assert not any("SliceBack" in s for s in gradients(-1))
+    assert any("SliceBack" in s for s in gradients(-2))

@@ -132,34 +132,37 @@ class LstmStates(Op):
 
 
 class LstmGrad(Op):
-    """y[t + 1] = the cotangent of step t's a, (N, 4H); y[0] holds those of the initial h and c
+    """y[t + 1] = the cotangent of step t's a, (N, 4H); y[0] holds those of the initial h and c,
+    y[T + 1] the sums over all t
 
-    dh (T, N, H); dc (T, N, H), or (1, N, H): of the last c alone; s the six planes of LstmStates.
+    dh and dc (T, N, H), or (1, N, H): of the last step alone; s the six planes of LstmStates.
     """
 
     nondiff = "gradients of gradients are composed: see lstm_gradient"
     vmap = by_loop
 
     def type(self, dh: Type, dc: Type, s: Type, w: Type) -> Type:
-        if dh.ndim != 3 or s.ndim != 4 or s.shape != (6, dh.shape[0] + 1, *dh.shape[1:]):
+        if s.ndim != 4 or s.shape[0] != 6 or s.shape[1] < 1:
+            raise RuntimeError(f"lstm: {s} are no states with gates")
+        steps, rows, width = s.shape[1] - 1, *s.shape[2:]
+        one = (1, rows, width)
+        if dh.shape not in (one, (steps, rows, width)):
             raise RuntimeError(f"lstm: cotangent {dh} does not fit states {s}")
-        steps, rows, width = dh.shape
-        if dc.shape not in ((1, rows, width), (steps or 1, rows, width)) or w.shape != (
-            4 * width,
-            width,
-        ):
-            raise RuntimeError(f"lstm: cotangent {dc} or weight {w} does not fit {dh}")
+        if dc.shape not in (one, (steps or 1, rows, width)) or w.shape != (4 * width, width):
+            raise RuntimeError(f"lstm: cotangent {dc} or weight {w} does not fit {s}")
         if not dh.dtype is dc.dtype is s.dtype is w.dtype:
             raise RuntimeError(f"lstm: {dh}, {dc}, {s} and {w} must have one dtype")
         _need_wide(dh)
-        return Type((steps + 1, rows, 4 * width), dh.dtype)
+        return Type((steps + 2, rows, 4 * width), dh.dtype)
 
     def oracle(self, dh: np.ndarray, dc: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
         below, carry = np.zeros_like(dc[0]), dc[-1]
         out: list = []
-        for t in reversed(range(len(dh))):
+        steps = s.shape[1] - 1
+        for t in reversed(range(steps)):
             c, i, f, g, o = s[1:, t + 1]
-            total, squashed = dh[t] + below, np.tanh(c)
+            given = dh[t] if len(dh) == steps else dh[0] * (t == steps - 1)
+            total, squashed = given + below, np.tanh(c)
             carry = carry + total * o * (1 - squashed**2)
             da = np.concatenate(
                 [
@@ -174,7 +177,8 @@ class LstmGrad(Op):
             below = da @ w
             out.append(da)
         first = np.concatenate([below, carry, np.zeros_like(below), np.zeros_like(below)], -1)
-        return np.stack([*out, first])[::-1]
+        sums = np.sum(out, 0, s.dtype) if out else np.zeros_like(first)
+        return np.stack([sums, *out, first])[::-1]
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_recurrent_grad("lstm", ins, out)
@@ -183,9 +187,12 @@ class LstmGrad(Op):
         carry = select(dc, 0, -1)
         below = zeros_like(carry)
         out: list = []
-        for t in reversed(range(dh.shape[0])):
+        steps = s.shape[1] - 1
+        for t in reversed(range(steps)):
             c, i, f, g, o = (select(select(s, 0, p), 0, t + 1) for p in range(1, 6))
-            total, squashed = select(dh, 0, t) + below, tanh(c)
+            comes = dh.shape[0] == steps or t == steps - 1
+            given = select(dh, 0, t if dh.shape[0] == steps else 0) if comes else 0.0
+            total, squashed = given + below, tanh(c)
             carry = carry + total * o * (1 - squashed * squashed)
             da = [
                 carry * g * i * (1 - i),
@@ -199,13 +206,15 @@ class LstmGrad(Op):
             out.append(cat(da, -1))
             below = matmul(out[-1], w)
         nothing = zeros_like(below)
-        out.append(cat([below, carry, nothing, nothing], -1))
-        return stack(out[::-1])
+        first = cat([below, carry, nothing, nothing], -1)
+        sums = sum(stack(out), (0,)) if out else zeros_like(first)
+        return stack([first, *out[::-1], sums])
 
     samples = (
         sample((3, 2, 5), (1, 2, 5), (6, 4, 2, 5), (20, 5), low=-0.5, high=0.5),
         sample((3, 2, 5), (3, 2, 5), (6, 4, 2, 5), (20, 5), low=-0.5, high=0.5),
         sample((1, 9, 19), (1, 9, 19), (6, 2, 9, 19), (76, 19), low=-0.5, high=0.5),
+        sample((1, 2, 5), (1, 2, 5), (6, 4, 2, 5), (20, 5), low=-0.5, high=0.5),
         sample((0, 2, 3), (1, 2, 3), (6, 1, 2, 3), (12, 3)),
     )
 
@@ -240,7 +249,7 @@ def lstm_gradient(
         return dx, *others
     gates, given = (reshape(v, (steps * rows, v.shape[2])) for v in (dx, x))
     dv = matmul(transpose(gates, 0, 1), given)
-    return lambda: matmul(dx, inner[0]), *others, dv, sum(gates, (0,))
+    return lambda: matmul(dx, inner[0]), *others, dv, sum(select(d, 0, steps + 1), (0,))
 
 
 class GruStates(Op):

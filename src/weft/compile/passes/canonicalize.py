@@ -1,10 +1,11 @@
 """canonicalize: views of views become one view, views that change nothing disappear, a mask moves
-to where there is less of it.
+to where there is less of it, zeros of all steps but the last are not made.
 
 Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
 Slice(..)(SliceBack(..)(x)) -> x, where both are of the same elements
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, r), r) -> MaxPool2dInput(ReluBack(g, MaxPool2d(r)), r)
+LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
 from weft.ops.pool import MaxPool2d, MaxPool2dInput
+from weft.ops.recurrent import LstmGrad
 from weft.ops.unary import ReluBack
 from weft.ops.view import Expand, Permute, Reshape, Slice, SliceBack
 
@@ -52,6 +54,11 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         assert isinstance(back, MaxPool2dInput) and op is not None
         g, r = x.args
         return b.node(back, b.node(op, g, b.node(MaxPool2d(*back.geometry), r)), r)
+    if _of_the_last_step(op, x):
+        assert op is not None
+        back = x.args[0] if isinstance(x.op, Permute) else x
+        last = back.args[0]  # pyright: ignore[reportAttributeAccessIssue]
+        return b.node(op, b.node(x.op, last) if back is not x else last, *args[1:])  # type: ignore[arg-type]
     return None
 
 
@@ -60,6 +67,19 @@ def _masks_a_pool(op: Any, args: tuple) -> bool:
     lies, so relu's result there is the pool's."""
     x = args[0]
     return isinstance(op, ReluBack) and isinstance(x.op, MaxPool2dInput) and x.args[1] is args[1]
+
+
+def _of_the_last_step(op: Any, x: Node) -> bool:
+    """Whether it is an LSTM's gradient and all cotangents of h but the last step's are zeros."""
+    back = x.args[0] if isinstance(x.op, Permute) else x
+    if not isinstance(op, LstmGrad) or not isinstance(back, Node):
+        return False
+    steps = x.op.dims[0] if isinstance(x.op, Permute) else 0
+    put = back.op
+    if not isinstance(put, SliceBack) or (put.dim, put.start) != (steps, put.size - 1):
+        return False
+    last = back.args[0]
+    return isinstance(last, Node) and last.type.shape[steps] == 1
 
 
 def _or_inner(b: Builder, op: Any, x: Any) -> Node:
@@ -99,6 +119,6 @@ def is_canonical(g: Graph) -> bool:
             return False
         if isinstance(n.op, (Reshape, Permute)) and type(n.op) is type(x.op):
             return False
-        if _masks_a_pool(n.op, n.args):
+        if _masks_a_pool(n.op, n.args) or _of_the_last_step(n.op, x):
             return False
     return True

@@ -26,7 +26,9 @@ from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-_HEAD = ("steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more", "inputs")
+_HEAD = (
+    "steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more", "inputs", "every",
+)  # fmt: skip
 
 
 class Cell:
@@ -40,6 +42,7 @@ class Cell:
     bias = False  # an input (H,) that is added to the last part of s
     reads = False  # x are inputs, with a weight (gates * H, I) and a bias: the last two operands
     direct = False  # h[t] depends on h[t-1] beside the product
+    sums = False  # the gradient ends with each row's sums over the steps
 
     def step(
         self, k: "_Kernel", s: list[Value], x: list[Value], old: list[Value], bias: Value | None
@@ -57,7 +60,7 @@ class Cell:
 class _Lstm(Cell):
     """i, f, o = sigmoid, g = tanh of x + s;  c = f c + i g;  h = o tanh(c)"""
 
-    name, gates, states, kept, columns = "lstm", 4, 2, 4, 4
+    name, gates, states, kept, columns, sums = "lstm", 4, 2, 4, 4, True
 
     def step(self, k, s, x, old, bias):
         m = k.math
@@ -163,25 +166,26 @@ def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
     panels = -(-width // tile.lanes)
     packed = panels * (width + deep) * kind.gates * tile.lanes * tile.itemsize
     plane = (steps + 1) * rows * width
-    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states, deep)
+    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states, deep, 1)
     return _launch(kind, "forward", steps * rows * every * (width + deep), ints, packed, tile)
 
 
 def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
     """out[t + 1]: the cotangents of step t's s, and of x where they differ; out[0]: those of the
-    initial states, then zeros.
+    initial states, then zeros; for an LSTM out[T + 1]: the sums over all t.
 
-    ins: dh (T, N, H); for an LSTM dc (T, N, H), or (1, N, H) of the last c alone; y as
-    `plan_recurrent` gives it, with all planes; w.  out (T + 1, N, columns * H).  All contiguous
-    (ValueError).
+    ins: dh (T, N, H); for an LSTM dc (T, N, H), and each of the two may be (1, N, H): that of the
+    last step alone; y as `plan_recurrent` gives it, with all planes; w.
+    out (T + 1, N, columns * H), for an LSTM (T + 2, ...).  All contiguous (ValueError).
     """
     kind = CELLS[cell]
     *given, y, w = ins
     steps, rows, width = _sizes(kind, y, w)
     shape = (steps, rows, width)
-    fits = given[0].shape == shape and len(given) == kind.states
-    fits &= all(a.shape in (shape, (1, rows, width)) and a.shape[0] for a in given[1:])
-    fits &= out.shape == (steps + 1, rows, kind.columns * width)
+    some = {shape, (1, rows, width)} if kind.states > 1 else {shape}
+    fits = len(given) == kind.states and all(a.shape in some for a in given)
+    fits &= all(a.shape[0] for a in given[1:])
+    fits &= out.shape == (steps + 1 + kind.sums, rows, kind.columns * width)
     if not fits or y.shape[0] != kind.states + kind.kept:
         raise ValueError(f"{cell}: cotangents {[a.shape for a in given]} do not fit {y.shape}")
     _check(cell, [*ins, out])
@@ -191,8 +195,9 @@ def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch
     panels = -(-width // tile.columns)
     padded = panels * tile.columns
     packed = up(kind.gates * width * padded * tile.itemsize)
-    every = kind.states > 1 and given[1].shape[0] > 1
-    ints = (steps, rows, width, panels, (steps + 1) * rows * width, packed, padded, every, 0)
+    more = kind.states > 1 and given[1].shape[0] > 1
+    plane, every = (steps + 1) * rows * width, given[0].shape == shape
+    ints = (steps, rows, width, panels, plane, packed, padded, more, 0, every)
     scratch = packed + 2 * rows * padded * tile.itemsize
     return _launch(kind, "gradient", steps * rows * kind.gates * width * width, ints, scratch, tile)
 
@@ -273,6 +278,7 @@ class _Kernel:
     padded: Value
     more: Value
     inputs: Value
+    every: Value
 
     def at(self, pointer: Operand, *terms: Operand) -> Value:
         """pointer + the sum of terms, in elements."""
@@ -459,21 +465,29 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     dh_later = f.gep(kernel.scratch, kernel.rest_at)  # from the step after
     dc_later = kernel.at(dh_later, f.mul(kernel.rows, kernel.padded))
     low, high = f.split(kernel.rows)
-    every = f.icmp("ne", kernel.more, 0)
+    more, every = (f.icmp("ne", v, 0) for v in (kernel.more, kernel.every))
 
     def spare(base: Value, row: Operand, unit: Operand) -> Value:
         return kernel.at(base, f.mul(row, kernel.padded), unit)
 
+    def sums(row: Operand, unit: Operand) -> list[Value]:
+        """Where a row's sums over the steps are, a column each."""
+        end = f.mul(kernel.row(f.add(kernel.steps, 1), row), kind.columns)
+        return [kernel.at(out, end, unit, f.mul(width, c)) for c in range(kind.columns * kind.sums)]
+
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
         for dc in given_c:  # of the last step: the only one, unless there is one a step
-            last = f.select(every, f.sub(kernel.steps, 1), 0)
+            last = f.select(more, f.sub(kernel.steps, 1), 0)
             value = kernel.load(kernel.at(dc, kernel.row(last, R.i), U.i), mask)
             f.store(value, spare(dc_later, R.i, U.i))
         f.store(zero(tile.type), spare(dh_later, R.i, U.i))
+        for place in sums(R.i, U.i):
+            kernel.store(zero(tile.type), place, mask)
     with f.loop(0, kernel.steps) as back:
         step = f.sub(f.sub(kernel.steps, 1), back.i)
         after = f.add(step, 1)
+        comes = f.op("or", every, f.icmp("eq", back.i, 0))  # a cotangent of h
         with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
             mask = kernel.mask(U.i)
 
@@ -485,7 +499,9 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 ]
 
             now, old = planes(kind.states + kind.kept, after), planes(kind.states, step)
-            given = kernel.load(kernel.at(dh, kernel.row(step, R.i), U.i), mask)
+            read = kernel.row(f.select(every, step, 0), R.i)
+            given = kernel.load(kernel.at(dh, read, U.i), mask)
+            given = f.select(comes, given, zero(tile.type))
             dh_at, dc_at = spare(dh_later, R.i, U.i), spare(dc_later, R.i, U.i)
             total = kernel.math.add(given, f.load(tile.type, dh_at))
             carry = f.load(tile.type, dc_at) if given_c else None
@@ -494,13 +510,15 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 f.store(f.typed(rest, tile.type), dh_at)  # type: ignore[arg-type]
             for dc in given_c:
                 f.store(f.typed(rest, tile.type), dc_at)  # type: ignore[arg-type]
-                with f.iff(f.op("and", every, f.icmp("sgt", step, 0))):
+                with f.iff(f.op("and", more, f.icmp("sgt", step, 0))):
                     place = kernel.at(dc, kernel.row(f.sub(step, 1), R.i), U.i)
-                    more = kernel.math.add(f.load(tile.type, dc_at), kernel.load(place, mask))
-                    f.store(more, dc_at)
+                    both = kernel.math.add(f.load(tile.type, dc_at), kernel.load(place, mask))
+                    f.store(both, dc_at)
             to = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns), U.i)
             for column, value in enumerate(columns):
                 kernel.store(value, kernel.at(to, f.mul(width, column)), mask)
+            for value, place in zip(columns, sums(R.i, U.i), strict=False):
+                kernel.store(kernel.math.add(kernel.load(place, mask), value), place, mask)
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
