@@ -18,6 +18,7 @@ import datetime as dt
 import json
 import os
 import platform
+import shlex
 import signal
 import statistics
 import subprocess
@@ -245,7 +246,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="write RESULTS.md and results.png")
-    parser.add_argument("--also", default="", help="scripts of bench/ to run behind, by commas")
+    parser.add_argument(
+        "--also", default="",
+        help="scripts of bench/ to run behind, by commas, each with arguments of its own",
+    )  # fmt: skip
     args = parser.parse_args()
     wanted = [w for w in args.only.split(",") if w]
     unknown = set(wanted) - {w.name for w in WORKS} | set(args.peers.split(",")) - set(PEERS)
@@ -278,7 +282,8 @@ def main() -> int:
     text += f"Fast math, where products may round:\n\n{fast_table(rows)}\n\n{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
-        text += f"\n## {script}.py\n\n```text\n{printed_by(script)}```\n"
+        name, _, args = script.partition(" ")
+        text += f"\n## {name}.py {args}".rstrip() + "\n\n```text\n{printed_by(script)}```\n"
     if args.write:
         head = "# Results\n\nWritten by `make bench` (`bench/suite.py --write`).\n\n"
         picture = "![speed beside the best peer](results.png)\n\n"
@@ -289,14 +294,17 @@ def main() -> int:
 
 def printed_by(script: str) -> str:
     """What a script of this folder prints, on the screen too."""
-    call = [sys.executable, str(HERE / f"{script}.py")]
+    name, *args = shlex.split(script)
+    call = [sys.executable, str(HERE / f"{name}.py"), *args]
     lines = []
     with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         for line in run.stdout:
             tqdm.write(line, end="")
             lines.append(line)
-    return "".join(lines) or f"failed: exit code {run.returncode}\n"
+    if run.returncode:
+        lines.append(f"failed: exit code {run.returncode}\n")
+    return "".join(lines)
 
 
 def export(works: list[Work], python: dict[str, str]) -> None:

@@ -15,7 +15,8 @@ import pytest
 import weft
 import weft.nn.functional as F
 from weft import nn
-from weft.compile import arena
+from weft.compile import arena, weights
+from weft.kernels.schedule.tile import up
 from weft.runtime import memory
 
 ROWS, WIDE, OUT = 20, 100, 170
@@ -527,6 +528,56 @@ def test_memory_counts_the_copies():
     measured = memory.memory_stats()["peak_bytes"] - before
     told = planned.packed + planned.arena + planned.results
     assert f.memory() == planned and abs(told - measured) < 0.05 * measured
+
+
+PREPACK = "cpp.weight_prepack"  # torch's name
+
+
+@pytest.mark.parametrize("replay", [False, True])
+@pytest.mark.parametrize(
+    ("options", "variable", "packs"),
+    [
+        ({PREPACK: False}, None, False), ({"cpp.weight-prepack": False}, "1", False),
+        ({PREPACK: True}, None, True), ({PREPACK: True}, "0", True), (None, "0", False),
+        ({}, "1", True),
+    ],
+)  # fmt: skip
+def test_packing_can_be_switched_off(options, variable, packs, replay, monkeypatch):
+    if variable is not None:
+        monkeypatch.setenv("WEFT_WEIGHT_PREPACK", variable)
+    model = nn.Sequential(nn.Linear(WIDE, OUT), nn.ReLU(), nn.Linear(OUT, WIDE))
+    x = weft.randn(2, WIDE)
+    fast = weft.compile(model, options=options, replay=replay)
+    given = weft.compile(options=options, replay=replay)(lambda x: model(x))
+    with weft.no_grad():
+        wanted = bits(model(x))
+        for f in (fast, given):
+            assert all(bits(f(x)) == wanted for _ in range(5))
+            assert (f.memory().packed > 0) == packs
+            assert not replay or f.stats["replay"] == "on"
+        for w in fast._compiled._last.program.weights.all:
+            assert packs and w.copy is not None
+
+
+def test_an_option_of_the_wrong_type():
+    with pytest.raises(RuntimeError, match="got str should be bool"):
+        weft.compile(lambda x: x, options={PREPACK: "no"})
+
+
+@pytest.mark.parametrize(("most", "copies"), [(WIDE * 192 * 4 + 1, 1), (100, 0)])
+def test_one_row_keeps_few_copies(most, copies, monkeypatch):
+    """It reads weights that come from memory where they lie."""
+    monkeypatch.setattr(weights, "_MOST_SPARE", most)
+    layer, x = nn.Linear(WIDE, OUT), weft.randn(1, WIDE)
+    wide, rows = nn.Linear(WIDE, 2 * OUT), weft.randn(9, WIDE)
+    f = weft.compile(lambda: (layer(x), wide(rows)), replay=True)
+    with weft.no_grad():
+        for _ in range(6):
+            assert list(map(bits, f())) == [bits(layer(x)), bits(wide(rows))]
+    of = {w.place.layout.shape for w in f._last.program.weights.all if w.copy is not None}
+    assert ((OUT, WIDE) in of) == bool(copies) and (2 * OUT, WIDE) in of
+    want = (up(OUT, 64) * copies + up(2 * OUT, 64)) * WIDE * 4
+    assert f.memory().packed == memory.block_size(want)
 
 
 def test_a_profile_between_runs():

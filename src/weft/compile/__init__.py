@@ -32,14 +32,25 @@ def compile(
     `replay`: a call whose Python is known to do nothing new runs its program alone.  `autotune` (or
     torch's mode="max-autotune"): when a program is planned, the sizes of pieces that products and
     convolutions work on are timed, once a machine, and not taken from a model; results stay the
-    same to the bit.  The other keywords are torch's and accepted for its scripts.
+    same to the bit.  `options`, by torch's names: {"cpp.weight_prepack": False} keeps no packed
+    copies of weights (less memory, products of some rows are slower; also WEFT_WEIGHT_PREPACK=0),
+    {"max_autotune": True} is `autotune`; RuntimeError where one of these is no bool.  Other options
+    and the other keywords are torch's and accepted for its scripts.
     """
     from weft.compile import api  # the compiler is loaded with its first use
 
-    tuned = autotune or (mode or "").startswith("max-autotune")
+    asked = {k.replace("-", "_"): v for k, v in (options or {}).items()}
+    for name in ("cpp.weight_prepack", "max_autotune"):
+        if name in asked and not isinstance(asked[name], bool):
+            kind = type(asked[name]).__name__
+            raise RuntimeError(f"Unexpected type of attr {name}, got {kind} should be bool")
+    tuned = autotune or (mode or "").startswith("max-autotune") or asked.get("max_autotune", False)
     if model is None:
-        return partial(compile, disable=disable, replay=replay, autotune=tuned)
-    return model if disable else api.compiled(model, replay=replay, autotune=tuned)
+        return partial(compile, options=asked, disable=disable, replay=replay, autotune=tuned)
+    if disable:
+        return model
+    pack = asked.get("cpp.weight_prepack")
+    return api.compiled(model, replay=replay, autotune=tuned, pack=pack)
 
 
 def __getattr__(name: str) -> Any:

@@ -32,7 +32,9 @@ _LIVE_SETS = 3  # programs of one segment for different results held, before one
 class SegmentProgram:
     """A segment of a recorded path, compiled for one set of live results."""
 
-    def __init__(self, session: Session, live: tuple[int, ...], *, autotune: bool = False) -> None:
+    def __init__(
+        self, session: Session, live: tuple[int, ...], *, autotune: bool, pack: bool
+    ) -> None:
         cursor = session.cursor
         path = cursor.path(session.start)
         before = cursor.path(0)[: session.start]
@@ -54,7 +56,7 @@ class SegmentProgram:
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into, autotune=autotune)
         named = {n.name: session.array(~j) for j, n in s.outside.items()}
-        self.program.weights.keep(named)
+        self.program.weights.keep(named if pack else {})
         self.numbers = _number_arrays(s.numbers, self.program)
         self.views = s.views
         drawing = [getattr(n.op, "generator", None) or default_generator for n in s.graph.effects]
@@ -146,10 +148,15 @@ class OpByOp:
 class CompiledFunction:
     """What `weft.compile` returns: call it as the function it wraps."""
 
-    def __init__(self, fn: Callable, *, replay: bool = False, autotune: bool = False) -> None:
+    def __init__(
+        self, fn: Callable, *, replay: bool = False, autotune: bool = False,
+        pack: bool | None = None,
+    ) -> None:  # fmt: skip
         functools.update_wrapper(self, fn)
         self._fn = fn
-        self._autotune = autotune
+        self._ways = {
+            "autotune": autotune, "pack": config.packs_weights() if pack is None else pack,
+        }  # fmt: skip
         self._root = TrieNode(None, None, (), None)
         self._recorded = 0
         self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
@@ -281,7 +288,7 @@ class CompiledFunction:
         recorder, state.recorder = state.recorder, None
         start = time.perf_counter()
         try:
-            made: Any = SegmentProgram(session, live, autotune=self._autotune)
+            made: Any = SegmentProgram(session, live, **self._ways)
             self.stats["programs"] += 1
         except CannotFunctionalize as e:
             made = OpByOp(str(e))
@@ -310,7 +317,7 @@ def _report(fn: Callable, session: Session, made: Any, seconds: float) -> None:
     )
 
 
-def compiled(model: Callable, **ways: bool) -> Any:
+def compiled(model: Callable, **ways: Any) -> Any:
     """The function compiled, or the Module whose call is; `ways` as of CompiledFunction."""
     if hasattr(model, "_compile_as_module"):
         return model._compile_as_module(functools.partial(CompiledFunction, **ways))  # type: ignore[union-attr]

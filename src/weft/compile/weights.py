@@ -6,6 +6,9 @@ twice in a row, at the same address, and the operand is packed into memory that 
 product's launch is exchanged for one that reads it there, until the mark differs.  The bits are the
 same.  How an op's kernel asks for this: `Summing.packed` (`ops/kinds.py`, `kernels/packed.py`).
 
+A product of one row reads what comes from memory nearly as fast where it lies: beyond some bytes of
+such operands they stay there, a decoder's weights would take twice their memory.
+
 Inputs that the program writes to, or makes gradients of, are never looked at; nor are those that
 are a product's first operand (a batch, of which a later product takes the weight's gradient).
 Where nothing stays the same, only two runs in many look.
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from weft.compile.steps import Place
 
 _PAUSE = 63  # runs without a look, at most, while everything changes
+_MOST_SPARE = 128 << 20  # bytes of copies that gain little where they come from memory
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
 _BYTE = np.dtype(np.uint8)
 
@@ -69,6 +73,7 @@ class Weights:
         self.table = table
         self.slots = slots  # base -> the pointers that follow it when it moves
         self.all = list(found)
+        self.asked = False  # whether all know how they are packed
         self.pause = self.wait = 0
         self.again = False  # whether the last run looked, after a pause
 
@@ -132,13 +137,13 @@ class Weights:
         """In one block for all, of huge pages where it is large: weights come from memory on each
         run, and the small pages of many blocks cost 5 % of a product's time.
         """
+        self._ask()
         found: dict[tuple, Copy] = {}
         wanted: dict[tuple, tuple[Weight, Packed]] = {}
+        ready = [w for w in ready if w in self.all]
         for w in ready:
-            p = self.packed(w)
-            if p is None:
-                self.all = [other for other in self.all if other is not w]
-                continue
+            p = w.packed
+            assert p is not None
             w.key = (*w.seen, w.place.offset, w.place.layout, p.form)  # type: ignore[misc]
             known = _copies.get(w.key)
             if known is None:
@@ -162,15 +167,25 @@ class Weights:
                 self.table.exchange(w.entry, w.packed.launch)  # type: ignore[union-attr]
                 self.table.set_pointer(w.entry, 2, w.copy.address)
 
-    def packed(self, w: Weight) -> Packed | None:
-        """How a weight is packed; None where it is not."""
-        if w.packed is None:
+    def _ask(self) -> None:
+        """Learn once how each is packed; only those remain that are worth their memory."""
+        if self.asked:
+            return
+        self.asked = True
+        for w in self.all:
             w.packed = w.ask()
-        return w.packed
+        self.all = [w for w in self.all if w.packed is not None]
+        spare = {k: p for k, p in self._forms().items() if p.spare}
+        if sum(p.size for p in spare.values()) > _MOST_SPARE:
+            self.all = [w for w in self.all if not w.packed.spare]  # type: ignore[union-attr]
+
+    def _forms(self) -> dict[tuple, Packed]:
+        return {(w.name, w.place, w.packed.form): w.packed for w in self.all if w.packed}
 
     def planned_bytes(self) -> int:
         """What the copies take up, or will when they are made."""
-        found = {(w.name, w.place, p.form): p for w in self.all if (p := self.packed(w))}
+        self._ask()
+        found = self._forms()
         return memory.block_size(_room(found.values())) if found else 0
 
 

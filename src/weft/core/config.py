@@ -3,6 +3,7 @@
 WEFT_DEBUG   1 a line a compile  2 the graph with the user's lines  3 what each pass changed
              4 loops and schedule  5 LLVM IR  6 assembly.  Each level prints the ones below too.
 WEFT_DUMP    a folder: the same texts as numbered files, for a bug report
+WEFT_WEIGHT_PREPACK   0: programs keep no packed copies of weights, unless they are told to
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ def debug_level() -> int:
     """WEFT_DEBUG as an int; 0 when unset or not a number."""
     text = os.environ.get("WEFT_DEBUG", "")
     return int(text) if text.isdigit() else 0
+
+
+def packs_weights() -> bool:
+    """Whether programs keep packed copies of weights that do not change; WEFT_WEIGHT_PREPACK."""
+    return os.environ.get("WEFT_WEIGHT_PREPACK") != "0"
 
 
 def wants(level: int) -> bool:

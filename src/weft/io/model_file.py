@@ -22,6 +22,7 @@ import weft
 from weft.compile.program import Program
 from weft.compile.symbolic import NotUniform, bind, generalise
 from weft.compile.trace import named_results, trace
+from weft.core import config
 from weft.core.graph import Graph, Node, to_text
 from weft.core.graph_text import parse
 from weft.core.types import Type
@@ -372,7 +373,7 @@ class ModelFile:
             program = self._programs.pop(key, None)
             if program is None:
                 program = running.compiled(running.sized(graph, sizes))
-                program.weights.keep(weights)
+                program.weights.keep(weights if config.packs_weights() else {})
             self._programs[key] = program  # the last used stand last
             while len(self._programs) > _PROGRAMS:
                 del self._programs[next(iter(self._programs))]

@@ -124,7 +124,7 @@ class TorchZip:
         view, at = memoryview(a), 0  # pyright: ignore[reportArgumentType]
         try:
             with self._zip.open(entry) as f:
-                while count := f.readinto(view[at : at + _PIECE]):
+                while count := f.readinto(view[at : at + _PIECE]):  # type: ignore[attr-defined]
                     at += count
         except _CUT as e:
             raise self._cut(e) from None

@@ -15,10 +15,12 @@ class Packed:
     A compiled program runs `pack` when it finds that the operand does not change between runs, then
     `launch` in place of the usual one: it has the same inputs and results, the same bits too, but
     reads at input 1 the `size` bytes (64-byte aligned) that `pack` wrote.  `form` says how they
-    lie: operands of one layout that are packed to one form share the copy.
+    lie: operands of one layout that are packed to one form share the copy.  `spare`: one that comes
+    from memory, not from the caches, is read nearly as fast where it lies.
     """
 
     pack: Launch  # out: the packed memory; ins: the operand, as it lies
     size: int
     launch: Launch
     form: tuple[Any, ...]
+    spare: bool = False

@@ -8,13 +8,15 @@ from typing import Any
 from weft.nn.hooks import Everywhere
 from weft.nn.module import Module
 
+_OF_THE_CALL = ("memory", "stats")  # of the compiled function, where the module has none
 _OWN = ("training", "_hooked", "_compiled_call_impl")  # attributes of the wrapper itself
 
 
 class OptimizedModule(Module):
     """The module, called through `weft.compile`: same parameters, same results.
 
-    Attributes are read from and written to the original, `_orig_mod`.  As in torch the names in
+    Attributes are read from and written to the original, `_orig_mod` (`memory()` and `stats` of the
+    compiled call are read where it has none).  As in torch the names in
     `state_dict()` and `named_parameters()` begin with `_orig_mod.`; save the original's.
     """
 
@@ -45,7 +47,10 @@ class OptimizedModule(Module):
         modules = self.__dict__.get("_modules", {})
         if name == "_orig_mod":
             return modules[name]
-        return getattr(modules["_orig_mod"], name)
+        module = modules["_orig_mod"]
+        if name in _OF_THE_CALL and not hasattr(module, name):
+            return getattr(self._compiled, name)
+        return getattr(module, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:

@@ -99,7 +99,8 @@ def plan_matmul_packed(
     own, more = _ending(problem, out, epilogue)
     kernels, tile = _kernels(element, problem.a_unit, "rows")
     work = out.size * k
-    if rows == 1 and not problem.batch:
+    row = rows == 1 and not problem.batch
+    if row:
         launch = gemv.plan_gemv_panels(
             (n, k), problem.a_strides[1], element, parallel=work >= _ROW_PARALLEL_FROM,
             epilogue=own, more=more,
@@ -112,7 +113,8 @@ def plan_matmul_packed(
             quick=work < _QUICK_BELOW,
         )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
-    return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", element))
+    size = up(n, tile.columns) * k * tile.itemsize
+    return Packed(pack, size, launch, ("gemm", element), spare=row)
 
 
 def is_one_block(k: int) -> bool:
