@@ -10,6 +10,7 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.loop_interp import run as interpret
 from weft.kernels import eager
+from weft.kernels.schedule import reduce
 from weft.kernels.schedule.combine import accumulator
 from weft.kernels.schedule.lower import lower_reduction
 from weft.kernels.schedule.reduce import CHUNK
@@ -198,3 +199,14 @@ def test_reducing_nothing_gives_the_identity(kind: str, want: object) -> None:
 def test_scalars_reduce_to_themselves() -> None:
     assert reduced("sum", np.asarray(np.float32(3)), dims=None).item() == 3
     assert CHUNK == 8192
+
+
+def test_rows_asked_for_ahead_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of an operand that comes from memory, with columns left over and rows across."""
+    monkeypatch.setattr(reduce, "FAR_BYTES", 0)
+    reduce.plan_reduction.cache_clear()
+    x = np.random.default_rng(5).standard_normal((77, 211)).astype(np.float32)
+    for kind, op, start in (("sum", np.add, 0.0), ("max", np.maximum, -np.inf)):
+        for v in (x, x[::2, 5:], x[::-1]):
+            assert reduced(kind, v, dims=(0,)).tobytes() == strict(op, start, v, (0,)).tobytes()
+    reduce.plan_reduction.cache_clear()

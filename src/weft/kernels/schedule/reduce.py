@@ -30,6 +30,7 @@ from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Expr, Param, cast, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     EMPTY,
     PARALLEL_WORK,
@@ -61,6 +62,8 @@ LANES = 16
 CHUNK = 8192
 OWN_CHUNK = 64  # an inner group of so many elements is a chunk for each outer index
 BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
+FAR_BYTES = 8 << 20  # operands from this size on come from memory
+AHEAD = 16  # rows at which columns ask for them: each row's piece lies in a page of its own
 
 
 def in_chunks(count: int, total: int) -> bool:
@@ -87,6 +90,7 @@ class Structure:
     vectors: bool  # columns only: whether a vector of outputs is taken
     chunked: bool
     params: tuple[dtype, ...]
+    ahead: tuple[int, ...] = ()  # columns only: operands whose rows are asked for ahead
 
     @property
     def lanes(self) -> int:
@@ -130,10 +134,7 @@ def plan_reduction(
     if not reduced:
         raise ValueError("a reduction needs at least one dim")
     kept = [d for d in range(rank) if d not in reduced]
-    if keepdim:
-        out_strides = [out_layout.strides[d] for d in kept]
-    else:
-        out_strides = list(out_layout.strides)
+    out_strides = [out_layout.strides[d] for d in kept] if keepdim else list(out_layout.strides)
     if any(shape[d] == 0 for d in kept):
         return Planned(EMPTY, ())
     group = [reduced[-1]]
@@ -154,10 +155,15 @@ def plan_reduction(
     columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
     chunked = in_chunks(count, total)
     params = used_params((pre, post))
+    ahead = tuple(
+        k
+        for k in (sorted(used) if vectors and len(i_sizes) == 1 else ())
+        if classes[k] == 1 and in_layouts[k].size * in_layouts[k].dtype.itemsize >= FAR_BYTES
+    )
     structure = Structure(
         kind, pre, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
         (len(kept_space.sizes), len(o_sizes), len(i_sizes)), classes, columns, vectors, chunked,
-        params,
+        params, ahead,
     )  # fmt: skip
     names = ["reduce", "finish"] if chunked else ["reduce"]
     address = _kernels(structure)
@@ -538,6 +544,11 @@ class _Reduce:
                 lane = f.op("and", loop.i, LANES - 1)
                 with f.loop(0, vectors) as u:
                     item = [self.values(at, f.mul(u.i, lanes), mask, count, 0)]
+                    for k in s.ahead:
+                        d = s.in_dtypes[k]
+                        far = f.add(f.mul(self.strides[k][2][-1], AHEAD), f.mul(u.i, lanes))
+                        for line in range(0, lanes * d.itemsize, 64):
+                            touch(f, f.gep(f.gep(at[k], far, memory(d)), line), level=2)
                     if op.arg:
                         item.append(f.splat(f.typed(loop.i, "i64"), types[1]))
                     cell = cells(lane, u.i)
