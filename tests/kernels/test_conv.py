@@ -243,15 +243,19 @@ def test_few_rows_give_the_bits_of_many():
         np.testing.assert_array_equal(conv(x, w[:count].copy(), args), every[:, :count])
 
 
-@pytest.mark.parametrize("stride", [(1, 1), (2, 3)], ids=str)
-def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride):
+@pytest.mark.parametrize(
+    ("stride", "dilation", "size"),
+    [((1, 1), 1, (17, 37)), ((2, 3), 1, (17, 37)), ((1, 1), 2, (5, 119)), ((1, 1), 1, (1, 15))],
+    ids=str,
+)
+def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride, dilation, size):
     """Products with zero weights change no sum, so both orders of k are one."""
     rng = np.random.default_rng(9)
-    x = rng.standard_normal((3, 21, 17, 37)).astype(np.float32)
+    x = rng.standard_normal((3, 21, *size)).astype(np.float32)
     w = rng.standard_normal((21, 1, 3, 4)).astype(np.float32)
     dense = np.zeros((21, 21, 3, 4), np.float32)
     dense[range(21), range(21)] = w[:, 0]
-    geometry = (stride, (1, 2), (1, 1))
+    geometry = (stride, (1, 2), (1, dilation))
     bias = rng.standard_normal(21).astype(np.float32)
     y = conv(x, w, (*geometry, 21), bias)
     np.testing.assert_array_equal(y, conv(x, dense, (*geometry, 1), bias))

@@ -19,7 +19,8 @@ How: with output channels enough, as `conv_wide` says. Else: C[m, column] of a g
 cut in panels of columns. A thread copies what a *unit* (a band of rows of an image, or a few small
 images, of one group) needs into its slab (see `conv_pack`), packs panel after panel from it,
 multiplies by the weight rows, and stores. With one or two rows packing would cost more than it
-saves: the slab is read in place, and a depthwise convolution has a kernel of its own. The gradient
+saves: the slab is read in place, and a depthwise convolution has kernels of its own (with steps of
+one: `conv_rows`). The gradient
 with stride s is s*s dense convolutions, one for each residue of the input position modulo s (a
 *part*). Weights that are transposed, strided or halves are gathered into scratch first.
 """
@@ -31,6 +32,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
+from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows
 from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
@@ -102,6 +104,10 @@ def plan_conv2d(
         )  # fmt: skip
     if epilogue is not None:
         raise ValueError(f"conv2d: no epilogue on {out.shape} of {groups} groups")
+    if by_rows(x, w, out, stride, dilation, groups):
+        return plan_by_rows(
+            x, w, out, padding, dilation[1], biased=bias is not None, back=False
+        )  # fmt: skip
     slab, row_step, step_h, top = image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
     offsets = tap_offsets(slab, (kh, kw), stride, dilation)
     places = [p * w.strides[2] + q * w.strides[3] for p in range(kh) for q in range(kw)]
@@ -148,6 +154,8 @@ def plan_conv2d_dx(
     _check_bias("conv2d_dx", bias, out.shape[1], out)
     height, width = out.shape[2:]
     kh, kw = w.shape[2:]
+    if by_rows(g, w, out, stride, dilation, groups):
+        return plan_by_rows(g, w, out, padding, dilation[1], biased=bias is not None, back=True)
     top, left = ((k - 1) * d // s for k, d, s in zip((kh, kw), dilation, stride))
     # padded position y + ph = s*a + residue; a tap p of that residue reads g's row
     # a - (p*d - residue) / s
