@@ -15,6 +15,8 @@ of what a tap sees is border, each tap has a table of the k at which it lies in 
 next block needs of images that lie channels last is prefetched between the tiles.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -24,7 +26,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import plan_depthwise_dw
-from weft.kernels.schedule.conv_micro import emit_tiles, pixel_tile
+from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_wide_code import emit_slab
@@ -42,11 +44,12 @@ _HEAD = (
     "columns", "panels", "item_panels", "panel_chunks", "channels", "chunk", "chunks", "taps",
     "items", "k", "area", "grid_h", "grid_w", "run_h", "run_w",
     "source_n", "source_c", "source_h", "source_w", "height", "width",
-    "slab_columns", "pitch", "row_pitch", "piece_pitch", "halo", "step_y", "step_x", "top", "left",
+    "slab_columns", "pitch", "row_pitch", "halo", "step_y", "step_x", "top", "left",
     "grid_step", "pixel_h", "pixel_w", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
+_FEW = 6  # rows that a tile of fewer costs: it waits for B
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 
@@ -77,25 +80,24 @@ def plan_conv2d_dw(
     spans = _spans(kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation)
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
-    lines = min(max(oh, 1), KC // max(ow, 1) + 2)
-    pieces = min((KC - 1) // area + 2, max(images, 1))
-    slab_pixels = pieces * ((lines - 1) * view.move[0] + halo) * view.columns
+    pieces = min(_met(area), max(images, 1))
+    lines = min(_met(max(ow, 1)), pieces * max(oh, 1))
+    slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * view.columns
     panels = -(-columns // nr)
     chunk, item_panels = _share(
         channels, panels, groups, workers,
         (
-            choose("slab", _SLAB, _SLAB // 2, _SLAB * 2) // (slab_pixels * size),
+            choose("slab", _SLAB, _SLAB // 2, _SLAB * 2) // size,
             choose("sums", _SUMS, _SUMS // 2, _SUMS * 2) // (taps * nr * size),
         ),
-        tile.lanes,
+        slab_pixels, (taps, len(spans)), tile,
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
     pitch = pixel_pitch(chunk, tile)
     row_pitch = view.columns * pitch
-    piece_pitch = slab_pixels // pieces * pitch
     rows = chunk * taps
     run = (1, area) if g.strides[2] == ow * g.strides[3] or oh == 1 else (oh, ow)
-    b_at = up(pieces * piece_pitch * size)
+    b_at = up(slab_pixels * pitch * size)
     c_at = b_at + up((KC + tile.lanes) * nr * size)
     rows_at = c_at + up(item_panels * (rows + tile.lanes) * nr * size)
     table_at = rows_at + up(8 * rows)
@@ -108,7 +110,7 @@ def plan_conv2d_dw(
         "source_n": x.strides[0], "source_c": x.strides[1], "source_h": x.strides[2],
         "source_w": x.strides[3], "height": x.shape[2], "width": x.shape[3],
         "slab_columns": view.columns, "pitch": pitch, "row_pitch": row_pitch,
-        "piece_pitch": piece_pitch, "halo": halo, "step_y": view.steps[0], "step_x": view.steps[1],
+        "halo": halo, "step_y": view.steps[0], "step_x": view.steps[1],
         "top": padding[0], "left": padding[1], "grid_step": view.move[0],
         "pixel_h": view.move[0] * row_pitch, "pixel_w": view.move[1] * pitch,
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
@@ -144,25 +146,66 @@ def _spans(
     return [(0, grid[0], 0, grid[1])]
 
 
+def _met(size: int) -> int:
+    """How many runs of `size` elements, one behind the other, a block of k meets at most."""
+    step = math.gcd(KC, size)  # blocks begin at multiples of it in a run
+    return 1 + -(-(KC - step) // size)
+
+
 def _share(
-    channels: int, panels: int, groups: int, workers: int, most: Pair, lanes: int
+    channels: int, panels: int, groups: int, workers: int, most: Pair, slab_pixels: int,
+    taps_tables: Pair, tile: Tile,
 ) -> Pair:  # fmt: skip
-    """(channels, panels) of an item: what fits `most` (the slab, the sums), shared out evenly."""
+    """(channels, panels) of an item: of those whose slab and sums fit `most`, the least work.
 
-    def part(total: int, size: int) -> int:
-        return -(-total // -(-total // size))
+    It is counted in rows of a tile over a block of k. What whole tiles leave over costs more than
+    its share; a panel is packed once an item, and the item's tables and slab are filled: 20, 2 and
+    1/1500 a number, as measured.
+    """
+    taps, tables = taps_tables
 
-    chunk = part(channels, max(min(most) // lanes * lanes, lanes))
-    item_panels = part(panels, max(most[1] // chunk, 1))
+    def parts(total: int, limit: int, steps: Iterable[int]) -> set[int]:
+        """Even parts, and multiples of the steps."""
+        even = (-(-total // n) for n in range(1, min(total, 64) + 1))
+        every = {*even, *(m for s in steps for m in range(s, total + s, s))}
+        return {min(p, total) for p in every if p <= max(limit, 1)} or {1}
 
-    def items() -> int:
-        return groups * -(-channels // chunk) * -(-panels // item_panels)
+    def rows(count: int) -> int:
+        """What a table's rows cost."""
+        whole, rest = divmod(count, tile.rows)
+        cost = whole * tile.rows
+        for height in heights(tile)[1:]:
+            cost += max(height, _FEW) * (rest >= height)
+            rest -= height * (rest >= height)
+        return cost
 
-    while items() < 4 * workers and items() % workers and item_panels > 1:
-        item_panels = part(panels, item_panels - 1)
-    while items() < 4 * workers and items() % workers and chunk > lanes:
-        chunk = up(part(channels, chunk - lanes), lanes)
-    return chunk, item_panels
+    def split(total: int, part: int) -> list[Pair]:
+        """How many whole parts, and the rest."""
+        return [(total // part, part), (1, total % part)][: 1 + (total % part > 0)]
+
+    def cost(pair: Pair) -> float:
+        """Of the thread with the most, if each takes the next item when it is done."""
+        items = [
+            (groups * n * m, p * (tables * rows(c * taps // tables) + 20) + 2 * tables
+             + slab_pixels * c / 1500)
+            for n, c in split(channels, pair[0])
+            for m, p in split(panels, pair[1])
+        ]  # fmt: skip
+        if sum(n for n, _ in items) > 8 * workers:
+            return sum(n * each for n, each in items) / workers
+        threads = [0.0] * workers
+        for n, each in items:
+            for _ in range(n):
+                threads[threads.index(min(threads))] += each
+        return max(threads)
+
+    found = [
+        (chunk, item_panels)
+        for chunk in parts(channels, min(most), (tile.rows, tile.lanes))
+        if slab_pixels * pixel_pitch(chunk, tile) <= most[0] or chunk <= tile.lanes
+        for item_panels in parts(panels, most[1] // chunk, ())
+    ]
+    return min(sorted(found, reverse=True), key=cost)
 
 
 @cache
@@ -263,14 +306,15 @@ def _meet(
     slab, origin = memories
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
-    with f.loop(first, end) as N:
+    with f.loop(first, end, 1, [("i64", 0)]) as N:
+        (place,) = N.carry
         start = f.mul(N.i, h["area"])
         low = f.sub(f.max(k, start), start)
         high = f.min(f.sub(f.add(k, kc), start), h["area"])
         y = f.div(low, h["grid_w"])
         lines = f.sub(f.div(f.add(high, f.sub(h["grid_w"], 1)), h["grid_w"]), y)
-        place = f.mul(f.sub(N.i, first), h["piece_pitch"])
         slab_rows = f.add(f.mul(f.sub(lines, 1), h["grid_step"]), h["halo"])
+        N.next = [f.add(place, f.mul(slab_rows, h["row_pitch"]))]
         top = f.sub(h["top"], f.mul(f.mul(y, h["grid_step"]), h["step_y"]))
         f.call(
             "slab", "void", f.gep(slab, place, tile.element),
@@ -292,16 +336,18 @@ def _fill_table(
     size = tile.columns * tile.itemsize
     nowhere = f.alloca("i64", 1)
     f.store(f.typed(0, "i64"), f.gep(table, 1, "i64"))
-    carry: list[tuple[str, Operand]] = [("i64", 0), ("i64", 0)]  # how many, the last one's k
+    # how many, the last one's k, where the image's rows lie in the slab
+    carry: list[tuple[str, Operand]] = [("i64", 0)] * 3
     with f.loop(first, end, 1, carry) as N:
         start = f.mul(N.i, h["area"])
         low = f.sub(f.max(k, start), start)
         high = f.min(f.sub(f.add(k, kc), start), h["area"])
         y = f.div(low, h["grid_w"])
         stop = f.div(f.add(high, f.sub(h["grid_w"], 1)), h["grid_w"])
-        place = f.mul(f.sub(N.i, first), h["piece_pitch"])
+        place = N.carry[2]
+        slab_rows = f.add(f.mul(f.sub(f.sub(stop, y), 1), h["grid_step"]), h["halo"])
         y_low, y_high = f.max(y, span["y_low"]), f.min(stop, span["y_high"])
-        with f.loop(y_low, y_high, 1, [("i64", v) for v in N.carry]) as Y:
+        with f.loop(y_low, y_high, 1, [("i64", v) for v in N.carry[:2]]) as Y:
             count, last = Y.carry
             begin = f.mul(Y.i, h["grid_w"])
             x_low = f.max(f.sub(low, begin), span["x_low"])
@@ -322,7 +368,7 @@ def _fill_table(
                 f.store(f.typed(size, "i64"), f.gep(pair, 1, "i64"))
             final = f.sub(f.add(here, more), 1)
             Y.next = [f.add(count, more), f.select(some, final, last)]
-        N.next = list(Y.carry)
+        N.next = [*Y.carry, f.add(place, f.mul(slab_rows, h["row_pitch"]))]
     f.store(N.carry[0], table)
 
 
