@@ -15,9 +15,10 @@ from weft.core import dtype as D
 from weft.core.graph import Builder, Graph
 from weft.core.types import Type
 from weft.ops.conv import Conv2d
-from weft.ops.pool import MaxPool2dInput
+from weft.ops.pool import MaxPool2d, MaxPool2dInput
 from weft.ops.softmax import Softmax
 from weft.ops.unary import Exp, ReluBack
+from weft.ops.view import Reshape
 
 
 def conv(channels, out, kernel=3, **kw):
@@ -130,6 +131,19 @@ def test_what_lies_channels_last():
     # a convolution of one channel does not read so
     g = Graph([x, w, v, u], {"soft": soft, "narrow": narrow})
     assert channels_last(g, fuse(g)) == set()
+
+
+def test_a_pool_writes_planes_for_whom_no_view_serves():
+    b = Builder()
+    x, w = (b.input(n, Type(s, D.float32)) for n, s in (("x", (2, 3, 9, 9)), ("w", (24, 3, 2, 2))))
+    y = b.node(Exp(), b.node(Conv2d(), x, w))
+    pooled = b.node(MaxPool2d((2, 2), (2, 2)), y)
+    rows = b.node(Exp(), b.node(Reshape((2, 384)), pooled))
+    g = Graph([x, w], {"rows": rows})
+    assert channels_last(g, fuse(g)) == {id(y)}
+    columns = b.node(Exp(), b.node(Reshape((2, 24, 16)), pooled))  # strides express this one
+    g = Graph([x, w], {"columns": columns})
+    assert channels_last(g, fuse(g)) == {id(y), id(pooled)}
 
 
 def test_a_convolution_goes_on_with_what_follows(monkeypatch):

@@ -266,13 +266,14 @@ def channels_last(a):
         Window((2, 2), (2, 2)),
         Window((3, 2), (2, 3), (1, 1)),
         Window((3, 3), (1, 2), (1, 0), (2, 3)),
+        Window((2, 3), (1, 1)),
     ],
     ids=str,
 )
 def test_channels_last_gives_the_same_bits(window, dtype):
     rng = np.random.default_rng(3)
     for channels in (2, 21, 70):
-        x = rng.integers(-9, 9, (3, channels, 11, 13)).astype(dtype)
+        x = rng.integers(-9, 9, (3, channels, 11, 23)).astype(dtype)
         x[0, 1, 2:4, 3:5], x[1, 0] = np.nan, -np.inf
         grid = tuple(
             (s + 2 * p - d * (k - 1) - 1) // t + 1
@@ -298,6 +299,10 @@ def test_channels_last_gives_the_same_bits(window, dtype):
             wide_ins = tuple(channels_last(a) for a in ins)
             assert native.launch(plan(of(wide), [of(a) for a in wide_ins]), wide, wide_ins) == 0
             same(y, wide)
+            if y is out:  # and to planes
+                planes = np.full_like(y, 77)
+                assert native.launch(plan(of(y), [of(wide_ins[0])]), planes, wide_ins) == 0
+                same(y, planes)
             if y is dx and ins[1] is x:  # operands that do not lie so
                 wide[:] = 77
                 assert native.launch(plan(of(wide), [of(a) for a in ins]), wide, ins) == 0
@@ -311,8 +316,8 @@ def test_channels_last_gives_the_same_bits(window, dtype):
             same(*averages)
     if x.itemsize > 2:
         bad = channels_last(places)
-        bad[0, 0, 0, 0] = 11 * 13
+        bad[0, 0, 0, 0] = 11 * 23
         wide = channels_last(dx)
         plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(bad), Layout.of(wide))
         assert native.launch(plan, wide, (g, bad)) == 1
-        assert native.detail() == 11 * 13
+        assert native.detail() == 11 * 23

@@ -212,6 +212,10 @@ class Op(metaclass=OpMeta):
         """Whether its plan writes an image so where it reads one so."""
         return False
 
+    def turns_channels_last(self, *types: Type) -> bool:
+        """Whether its plan reads an image so and writes planes in the same time."""
+        return False
+
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self}: an op does not change, make another")
 

@@ -88,7 +88,7 @@ class MaxPool2d(PoolOp):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _reference(self, x, lambda w, at: np.max(w))
 
-    takes_channels_last = keeps_channels_last = is_wide
+    takes_channels_last = keeps_channels_last = turns_channels_last = is_wide
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(MaxPool2dInput(*self.geometry), g, x),)

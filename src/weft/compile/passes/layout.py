@@ -51,7 +51,17 @@ def _free_of_order(g: Graph) -> set[int]:
     for n in g.nodes():
         if not _reads_any_order(n):
             free -= {id(a) for a in n.args if isinstance(a, Node)}
+        elif isinstance(n.op, Reshape):  # it would copy what may be written so at once
+            free -= {id(a) for a in n.args if isinstance(a, Node) and _turned(a, n.op)}
     return free
+
+
+def _turned(a: Node, reshape: Reshape) -> bool:
+    """Whether a value that the reshape cannot view channels last may be made in planes."""
+    if a.op is None or not _is_image(a.type):
+        return False
+    seen = reshape.layout(channels_last_layout(a.type))
+    return seen is None and a.op.turns_channels_last(*_types(a))
 
 
 def _reads_any_order(n: Node) -> bool:

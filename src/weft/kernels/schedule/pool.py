@@ -32,6 +32,7 @@ from weft.kernels.schedule.pool_wide import (
     plan_wide_back,
     plan_wide_max,
     plan_wide_put,
+    turns,
 )
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import Element, memory, register
@@ -206,6 +207,8 @@ def _plan_windows(
         w = window
         return plan_wide_max(kernel, x, out, w.kernel, w.stride, w.padding, w.dilation)
     w = window
+    if kernel == "max" and turns(x, out):
+        return plan_wide_max("turned", x, out, w.kernel, w.stride, w.padding, w.dilation)
     if kernel == "max" and are_pairs(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
         return plan_pairs("max", x, _plane(out))
     if kernel == "max" and are_threes(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):

@@ -7,11 +7,13 @@ rows of windows overlap, images and blocks of channels.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
+from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, gather
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
@@ -19,6 +21,7 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 Pair = tuple[int, int]
+_TAPS = 9  # of windows that code is made for
 _BLOCK = 64  # channels of an average or a gradient that a thread takes at once
 _HEAD = (
     "images", "channels", "height", "width", "out_h", "out_w", "kernel_h", "kernel_w",
@@ -35,16 +38,24 @@ def lies_wide(out: Layout, *others: Layout) -> bool:
     )  # fmt: skip
 
 
+def turns(x: Layout, out: Layout) -> bool:
+    """Whether `turned` serves: images channels last to planes."""
+    wide = x.shape[1] > 1 and x.strides[1] == 1 and not x.is_contiguous
+    return wide and out.is_contiguous and x.dtype.itemsize >= 4
+
+
 def plan_wide_max(
     kind: str, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> Launch:
-    """out = the maximum of each window (`max`), or where it lies in its plane (`argmax`)."""
+    """out = the maximum of each window (`max`; `turned`, where out lies channel by channel), or
+    where it lies in its plane (`argmax`)."""
     values = (
         x.shape[0], *x.shape[1:], *out.shape[2:], *kernel, *stride, *padding, *dilation,
-        *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
+        *x.strides, out.strides[0], *out.strides[2:], 0, out.strides[1], *(0,) * 3,
     )  # fmt: skip
     work = out.size * kernel[0] * kernel[1]
-    stage = Stage(_kernels(D.from_np(x.dtype).name)[kind], work >= PARALLEL_WORK)
+    whole = _whole(x, out, kernel, stride, padding, dilation)
+    stage = Stage(_kernel(D.from_np(x.dtype).name, kind, whole), work >= PARALLEL_WORK)
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
@@ -59,7 +70,8 @@ def plan_wide_back(
         *x.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact),
     )  # fmt: skip
     work = g.size * kernel[0] * kernel[1] + out.size
-    stage = Stage(_kernels(D.from_np(x.dtype).name)["back"], work >= PARALLEL_WORK)
+    whole = _whole(x, g, kernel, stride, padding, dilation)
+    stage = Stage(_kernel(D.from_np(x.dtype).name, "back", whole), work >= PARALLEL_WORK)
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
@@ -69,7 +81,7 @@ def plan_wide_average(x: Layout, out: Layout) -> Launch:
         x.shape[0], *x.shape[1:], *out.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
         *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
     )  # fmt: skip
-    stage = Stage(_kernels(D.from_np(x.dtype).name)["average"], x.size >= PARALLEL_WORK)
+    stage = Stage(_kernel(D.from_np(x.dtype).name, "average"), x.size >= PARALLEL_WORK)
     return Launch((stage,), values, quick=x.size < QUICK_WORK)
 
 
@@ -80,24 +92,40 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
         *g.strides, out.strides[0], *out.strides[2:], *places.strides, 0,
     )  # fmt: skip
     work = 4 * g.size + out.size
-    stage = Stage(_kernels(D.from_np(g.dtype).name)["put"], work >= PARALLEL_WORK)
+    stage = Stage(_kernel(D.from_np(g.dtype).name, "put"), work >= PARALLEL_WORK)
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
+def _whole(
+    x: Layout, grid: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> Pair:
+    """The kernel's size where code may know it: few taps, adjacent, all in the image."""
+    inside = all(
+        (o - 1) * s + k <= n
+        for o, s, k, n in zip(grid.shape[2:], stride, kernel, x.shape[2:], strict=True)
+    )
+    plain = (padding, dilation) == ((0, 0), (1, 1)) and kernel[0] * kernel[1] <= _TAPS
+    return kernel if inside and plain else (0, 0)
+
+
 @cache
-def _kernels(name: str) -> dict[str, int]:
-    return native.load(pool_wide_ir(name), ("max", "argmax", "average", "back", "put"))
+def _kernel(name: str, kind: str, whole: Pair = (0, 0)) -> int:
+    return native.load(pool_wide_ir(name, kind, whole), [kind])[kind]
 
 
-def pool_wide_ir(name: str) -> str:
-    """The LLVM IR of the kernels of one dtype, for the host."""
+def pool_wide_ir(name: str, kind: str, whole: Pair = (0, 0)) -> str:
+    """The LLVM IR of a kernel for one dtype, and one size of windows unless it is (0, 0), for the
+    host."""
     d = D.BY_NAME[name]
     m = Module(native.host().vector_bits)
-    _emit_max(m, d, places=False)
-    _emit_max(m, d, places=True)
-    _emit_average(m, d)
-    _emit_back(m, d)
-    _emit_put(m, d)
+    if kind == "average":
+        _emit_average(m, d)
+    elif kind == "put":
+        _emit_put(m, d)
+    elif kind == "back":
+        _emit_back(m, d, whole)
+    else:
+        _emit_max(m, d, kind, whole)
     return m.text()
 
 
@@ -109,15 +137,50 @@ def taps(f: Function, start: Operand, gap: Operand, size: Operand, kernel: Opera
     return first, f.min(end, kernel)
 
 
-class _Window:
-    """A window of taps [p_low, p_high) x [q_low, q_high) inside the image."""
+@dataclass
+class _Step:
+    """A tap, what the ones before it left, and what the next one gets."""
 
-    def __init__(self, f: Function, h: dict[str, Value], row: Operand, column: Operand) -> None:
-        self.f, self.h = f, h
+    p: Operand
+    q: Operand
+    state: list
+    next: list = field(default_factory=list)
+
+
+class _Window:
+    """A window of taps [p_low, p_high) x [q_low, q_high) inside the image; `whole` is its size
+    where that is known."""
+
+    def __init__(
+        self, f: Function, h: dict[str, Value], row: Operand, column: Operand, whole: Pair
+    ) -> None:
+        self.f, self.h, self.whole = f, h, whole
         self.y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
         self.x = f.sub(f.mul(column, h["step_w"]), h["pad_w"])
-        self.rows = taps(f, self.y, h["gap_h"], h["height"], h["kernel_h"])
-        self.columns = taps(f, self.x, h["gap_w"], h["width"], h["kernel_w"])
+        self.rows: tuple = (0, whole[0])
+        self.columns: tuple = (0, whole[1])
+        if whole == (0, 0):
+            self.rows = taps(f, self.y, h["gap_h"], h["height"], h["kernel_h"])
+            self.columns = taps(f, self.x, h["gap_w"], h["width"], h["kernel_w"])
+
+    def each(self, state: list[tuple[str, Operand]]) -> Iterator[_Step]:
+        """For each tap in order; `state` is carried from one to the next, and is the last's."""
+        f = self.f
+        if self.whole != (0, 0):
+            for p in range(self.whole[0]):
+                for q in range(self.whole[1]):
+                    step = _Step(p, q, [v for _, v in state])
+                    yield step
+                    state[:] = [(t, v) for (t, _), v in zip(state, step.next, strict=True)]
+            return
+        with f.loop(*self.rows, carry=state) as P:
+            inner = [(t, v) for (t, _), v in zip(state, P.carry, strict=True)]
+            with f.loop(*self.columns, carry=inner) as Q:
+                step = _Step(P.i, Q.i, list(Q.carry))
+                yield step
+                Q.next = step.next
+            P.next = list(Q.carry)
+        state[:] = [(t, v) for (t, _), v in zip(state, P.carry, strict=True)]
 
     def place(self, p: Operand, q: Operand) -> tuple[Operand, Operand]:
         """The pixel of a tap."""
@@ -135,21 +198,18 @@ class _Window:
     ) -> list[Value]:
         """The largest of the taps, and where it lies if that is wanted; read(offset in x)."""
         f, h = self.f, self.h
-        carry: list[tuple[str, Operand]] = [(type, const(type, float("-inf")))]
+        state: list[tuple[str, Operand]] = [(type, const(type, float("-inf")))]
         if index_type:
             first = self.place(self.rows[0], self.columns[0])
-            carry.append((index_type, self.number(first, index_type)))
-        with f.loop(*self.rows, carry=carry) as P:
-            inner = [(t, v) for (t, _), v in zip(carry, P.carry, strict=True)]
-            with f.loop(*self.columns, carry=inner) as Q:
-                pixel = self.place(P.i, Q.i)
-                v = read(f.add(f.mul(pixel[0], h["x_h"]), f.mul(pixel[1], h["x_w"])))
-                better = f.op("or", f.fcmp("ogt", v, Q.carry[0]), f.fcmp("uno", v, v))
-                Q.next[0] = f.select(better, v, Q.carry[0])
-                if index_type:
-                    Q.next[1] = f.select(better, self.number(pixel, index_type), Q.carry[1])
-            P.next = list(Q.carry)
-        return P.carry
+            state.append((index_type, self.number(first, index_type)))
+        for tap in self.each(state):
+            pixel = self.place(tap.p, tap.q)
+            v = read(f.add(f.mul(pixel[0], h["x_h"]), f.mul(pixel[1], h["x_w"])))
+            better = f.op("or", f.fcmp("ogt", v, tap.state[0]), f.fcmp("uno", v, v))
+            tap.next = [f.select(better, v, tap.state[0])]
+            if index_type:
+                tap.next.append(f.select(better, self.number(pixel, index_type), tap.state[1]))
+        return [f.typed(v, t) for t, v in state]
 
 
 def _channels(f: Function, count: Operand, lanes: int) -> Iterator[tuple[Operand, Value | None]]:
@@ -169,36 +229,62 @@ def _put(f: Function, v: Value, pointer: Value, mask: Value | None) -> None:
     f.store(v, pointer) if mask is None else f.masked_store(v, pointer, mask)
 
 
-def _emit_max(m: Module, d: D.dtype, *, places: bool) -> None:
-    f = m.kernel("argmax" if places else "max")
+def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
+    f = m.kernel(name)
+    places, turned = name == "argmax", name == "turned"
     (out, x), _, h, _ = open_block(f, 1, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
     type, index_type = vector(lanes, register(d)), vector(lanes, "i32")
     out_memory = "i64" if places else memory(d)
+    # a block of channels of some windows, turned together
+    room = f.alloca(type, _BLOCK)
+    block = const("i64", _BLOCK) if turned else h["channels"]
     low, high = f.split(f.mul(h["images"], h["out_h"]))
-    with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
+    with f.loop(low, high) as R:
         image, row = f.div(R.i, h["out_h"]), f.rem(R.i, h["out_h"])
-        window = _Window(f, h, row, X.i)
         at = f.add(f.mul(image, h["out_n"]), f.mul(row, h["out_h_step"]))
-        to = f.gep(out, f.add(at, f.mul(X.i, h["out_w_step"])), out_memory)
+        line = f.gep(out, at, out_memory)
         source = f.gep(x, f.mul(image, h["x_n"]), memory(d))
-        for channel, mask in _channels(f, h["channels"], lanes):
+        with f.loop(0, h["channels"], block) as B, f.loop(0, h["out_w"], lanes) as W:
+            channels = f.min(f.sub(h["channels"], B.i), block)
+            count = f.min(f.sub(h["out_w"], W.i), lanes)
+            with f.loop(0, count) as X:
+                window = _Window(f, h, row, f.add(W.i, X.i), whole)
+                to = f.gep(line, f.mul(f.add(W.i, X.i), h["out_w_step"]), out_memory)
+                for start, mask in _channels(f, channels, lanes):
+                    channel = f.add(B.i, start)
 
-            def read(at: Operand, channel: Operand = channel, mask: Value | None = mask) -> Value:
-                pixel = f.gep(source, f.add(at, channel), memory(d))
-                return element.from_memory(_get(f, element.memory_type(d), pixel, mask), d)
+                    def read(
+                        at: Operand, channel: Operand = channel, mask: Value | None = mask
+                    ) -> Value:
+                        pixel = f.gep(source, f.add(at, channel), memory(d))
+                        return element.from_memory(_get(f, element.memory_type(d), pixel, mask), d)
 
-            best = window.best(read, type, index_type if places else None)
-            if places:
-                result = f.cast("sext", best[1], vector(lanes, "i64"))
-            else:
-                result = element.to_memory(best[0], d)
-            _put(f, result, f.gep(to, channel, out_memory), mask)
+                    best = window.best(read, type, index_type if places else None)
+                    if turned:
+                        f.store(best[0], f.gep(room, f.add(start, X.i), type))
+                    elif places:
+                        result = f.cast("sext", best[1], vector(lanes, "i64"))
+                        _put(f, result, f.gep(to, channel, out_memory), mask)
+                    else:
+                        result = element.to_memory(best[0], d)
+                        _put(f, result, f.gep(to, channel, out_memory), mask)
+            if turned:
+                some = f.lane_mask(count, lanes)
+                start = f.gep(line, f.mul(W.i, h["out_w_step"]), memory(d))
+                with f.loop(0, channels, lanes) as C:
+                    square = [f.load(type, f.gep(room, f.add(C.i, i), type)) for i in range(lanes)]
+                    for j, v in enumerate(transpose(f, square)):
+                        channel = f.add(C.i, j)
+                        with f.iff(f.icmp("slt", channel, channels)):
+                            at = f.mul(f.add(B.i, channel), h["at_c"])
+                            v = element.to_memory(v, d)
+                            f.masked_store(v, f.gep(start, at, memory(d)), some)
     f.ret()
 
 
-def _emit_back(m: Module, d: D.dtype) -> None:
+def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
     f = m.kernel("back")
     (out, g, x), _, h, _ = open_block(f, 2, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
@@ -241,7 +327,7 @@ def _emit_back(m: Module, d: D.dtype) -> None:
             for start, mask in _channels(f, count, lanes):
                 _put(f, zero(held), f.gep(to, start, memory(d)), mask)
         with f.loop(first, after) as Y, f.loop(0, h["out_w"]) as X:
-            window = _Window(f, h, Y.i, X.i)
+            window = _Window(f, h, Y.i, X.i, whole)
             for start, mask in _channels(f, count, lanes):
                 last = f.sub(f.sub(count, start), 1)
                 far = f.mul(start, h["x_c"])
@@ -254,8 +340,8 @@ def _emit_back(m: Module, d: D.dtype) -> None:
                 at = f.add(f.mul(Y.i, h["at_h"]), f.mul(X.i, h["at_w"]))
                 at = f.add(at, f.mul(start, h["at_c"]))
                 slope = read(f.gep(slopes, at, memory(d)), h["at_c"], mask, last)
-                with f.loop(*window.rows) as P, f.loop(*window.columns) as Q:
-                    pixel = window.place(P.i, Q.i)
+                for step in window.each([]):
+                    pixel = window.place(step.p, step.q)
                     mine = f.icmp("eq", where, window.number(pixel, index_type))
                     at = f.add(f.mul(pixel[0], h["out_h_step"]), f.mul(pixel[1], h["out_w_step"]))
                     to = f.gep(target, f.add(at, start), memory(d))
