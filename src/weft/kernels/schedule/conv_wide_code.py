@@ -478,6 +478,10 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         across = f.mul(C.i, h["w_channel"])
                         if case == PACK_TAPS:
                             ats = [f.gep(s, across, size) for s in starts]
+                            # the next panel's: each of its runs begins in another page
+                            soon = f.gep(ats[0], f.mul(h["w_column"], tile.columns), size)
+                            with f.loop(0, f.mul(h["area"], lanes * d.itemsize), 64) as L:
+                                touch(f, f.gep(soon, L.i))
                             some = f.lane_mask(h["area"], lanes)
                             v = [f.masked_load(in_memory, at, some) for at in ats]
                             for i, x in enumerate(
