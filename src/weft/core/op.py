@@ -45,9 +45,12 @@ class OpMeta(type):
     _exact: bool  # holds floats, of which 0.0 == -0.0 and 1.0 == 1 == True are different attributes
 
     def __call__(cls, *args: Any, **kw: Any) -> Any:
-        key = (args, tuple(kw.items())) if kw else args
-        if cls._exact:
+        if not cls._exact:
+            key = (args, tuple(kw.items())) if kw else args
+        elif kw:
             key = (_exactly(args), tuple(kw), _exactly(kw.values()))
+        else:
+            key = _exactly(args)
         try:
             return cls._interned[key]
         except KeyError:
@@ -74,7 +77,10 @@ class OpMeta(type):
 
 def _exactly(values: Iterable) -> tuple:
     """Values that are equal only where every bit and the class are."""
-    return tuple([v.hex() if v.__class__ is float else (v.__class__, v) for v in values])
+    return tuple([
+        float.hex(v) if v.__class__ is float and (v == 0 or v != v) else (v.__class__, v)
+        for v in values
+    ])  # fmt: skip
 
 
 def _bind(cls: Any, args: tuple, kw: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
 from weft.ops.reduce import Sum, sum_to
-from weft.ops.view import Permute, reshape, transpose, unsqueeze
+from weft.ops.view import Permute, Reshape, reshape, run, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 
@@ -407,11 +407,16 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     elif (y := _LINEAR.quick(input, weight, bias)) is not None:
         return y
     x, w = shape_of(input), shape_of(weight)
+    rows, known = None, _AS_ROWS.get((x, w))
+    if known is not None:  # a matrix of rows came of such an input before, and was of use
+        rows = run(known[0], input)
+        tensors = (rows, weight) if bias is None else (rows, weight, bias)
+        if (y := _LINEAR.quick(*tensors)) is not None:
+            return run(known[1], y)
     if not x or x[-1] != w[-1]:
-        rows = numel(x[:-1])
         raise RuntimeError(
-            f"linear: mat1 and mat2 shapes cannot be multiplied ({rows}x{x[-1] if x else 0} and "
-            f"{w[-1]}x{w[0]})"
+            f"linear: mat1 and mat2 shapes cannot be multiplied ({numel(x[:-1])}x"
+            f"{x[-1] if x else 0} and {w[-1]}x{w[0]})"
         )
     if dtype_of(input) is not dtype_of(weight):
         raise RuntimeError(
@@ -425,9 +430,18 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if len(x) == 2:
         y = apply(_LINEAR, input, weight, *inside)
     else:
-        rows = reshape(input, (numel(x[:-1]), x[-1]))
-        y = reshape(apply(_LINEAR, rows, weight, *inside), (*x[:-1], w[0]))
+        flat, back = known or (Reshape((numel(x[:-1]), x[-1])), Reshape((*x[:-1], w[0])))
+        y = apply(_LINEAR, apply(flat, input) if rows is None else rows, weight, *inside)
+        y = apply(back, y)
+        if len(_AS_ROWS) < _MOST_ROWS:
+            _AS_ROWS[x, w] = flat, back
     return y if inside or bias is None else y + bias
+
+
+_AS_ROWS: dict[
+    tuple, tuple[Reshape, Reshape]
+] = {}  # by shapes of input and weight: to rows and back
+_MOST_ROWS = 10_000
 
 
 def _fits_inside(input: Any, weight: Any, bias: Any) -> bool:

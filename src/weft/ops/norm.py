@@ -609,6 +609,11 @@ def layer_norm(
 
     Source: Ba et al. 2016.
     """
+    known = normalized_shape.__class__ is tuple and eps.__class__ is float and bias is not None
+    if known and weight is not None and normalized_shape == shape_of(weight):
+        y = LayerNorm(len(normalized_shape), eps).quick(input, weight, bias)
+        if y is not None:
+            return y
     wanted = _normalized(input, normalized_shape, weight, bias)
     w, b = (a.contiguous() for a in _affine(input, wanted, weight, bias))
     return apply(LayerNorm(len(wanted), float(eps)), _one_run(input, len(wanted)), w, b)

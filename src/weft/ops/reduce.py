@@ -280,6 +280,13 @@ def mean(
     if dtype is not None:
         input = cast(input, dtype)
     d = dtype_of(input)
+    plain = dim is None or dim.__class__ is int
+    known = _MEANS.get((shape_of(input), d, dim, keepdim)) if plain else None
+    if known is not None:
+        op, count = known
+        y = op.quick(input)
+        y = (apply(op, input) if y is None else y) / count
+        return y if out is None else out.copy_result(y)
     if d.category < dt.FLOAT:
         raise RuntimeError(
             "mean(): could not infer output dtype. Input dtype must be either a floating point or "
@@ -287,9 +294,16 @@ def mean(
         )
     shape = shape_of(input)
     dims = wrap_dims(dim, len(shape), "mean")
-    count = numel(shape[i] for i in dims)
-    y = apply(Sum(dims, keepdim), input) / (float(count) if count else math.nan)
+    size = numel(shape[i] for i in dims)
+    op, count = Sum(dims, keepdim), float(size) if size else math.nan
+    if plain and len(_MEANS) < _MOST_MEANS:
+        _MEANS[shape, d, dim, keepdim] = op, count
+    y = apply(op, input) / count
     return y if out is None else out.copy_result(y)
+
+
+_MEANS: dict[tuple, tuple[Sum, float]] = {}  # by shape, dtype, dim and keepdim
+_MOST_MEANS = 10_000
 
 
 @numpy_words

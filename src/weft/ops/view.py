@@ -333,18 +333,14 @@ class SliceBack(View):
 
 def reshape(input: Any, *sizes: Any, shape: Any = None) -> Any:
     """The same elements, in order, under `shape` (one -1 is inferred); a view where possible."""
-    old = shape_of(input)
-    new = infer_shape(shape_args(sizes, "reshape", shape), numel(old))
-    return apply(Reshape(new), input)
+    return run(_reshape_op(shape_of(input), sizes, shape, "reshape"), input)
 
 
 def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
     """reshape that never copies; RuntimeError where the strides do not allow it."""
     if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dt.dtype)):
         return apply(Bitcast(dtype or shape[0]), input)
-    old = shape_of(input)
-    new = infer_shape(shape_args(shape, "view", size), numel(old))
-    y = apply(Reshape(new), input)
+    y = run(_reshape_op(shape_of(input), shape, size, "view"), input)
     if y._base is None:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one "
@@ -353,9 +349,51 @@ def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
     return y
 
 
+def run(op: Any, input: Any) -> Any:
+    """The op's result, at once where it knows tensors like this one."""
+    y = op.quick(input)
+    return apply(op, input) if y is None else y
+
+
+def _reshape_op(old: tuple[int, ...], sizes: tuple, named: Any, name: str) -> Reshape:
+    """The Reshape of what `reshape` or `view` was given; checked once for each size and wish."""
+    wish = _wish(sizes) if named is None else None
+    op = None if wish is None else _RESHAPES.get((old, wish))
+    if op is None:
+        op = Reshape(infer_shape(shape_args(sizes, name, named), numel(old)))
+        _keep(_RESHAPES, (old, wish), op)
+    return op
+
+
+def _wish(sizes: tuple) -> tuple | None:
+    """The ints of `f(2, 3)` or `f((2, 3))`; None where there are others among them."""
+    if len(sizes) == 1 and isinstance(sizes[0], tuple):
+        sizes = sizes[0]
+    for n in sizes:
+        if n.__class__ is not int:  # True and 1.0 are equal to 1
+            return None
+    return sizes
+
+
+def _keep(known: dict, key: tuple, op: Any) -> None:
+    if key[1] is not None:
+        if len(known) >= _MOST:
+            known.clear()
+        known[key] = op
+
+
+_MOST = 10_000  # wishes remembered
+_RESHAPES: dict[tuple, Any] = {}  # by the shape and the wish
+_PERMUTES: dict[tuple, Any] = {}  # by the rank and the wish
+
+
 def permute(input: Any, *order: Any, dims: Any = None) -> Any:
     """Dims in another order: dim k of the result is dim dims[k] of the input."""
     n = len(shape_of(input))
+    wish = _wish(order) if dims is None else None
+    op = None if wish is None else _PERMUTES.get((n, wish))
+    if op is not None:
+        return run(op, input)
     wanted = shape_args(order, "permute", dims)
     if len(wanted) != n:
         raise RuntimeError(
@@ -366,7 +404,8 @@ def permute(input: Any, *order: Any, dims: Any = None) -> Any:
     places = tuple(wrap_dim(d, n, "permute") for d in wanted)
     if len(set(places)) != n:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
-    return apply(Permute(places), input)
+    _keep(_PERMUTES, (n, wish), op := Permute(places))
+    return apply(op, input)
 
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
