@@ -426,6 +426,98 @@ def training_steps_are_disturbed() -> None:
         run()
 
 
+@case
+def matched_calls_are_disturbed() -> None:
+    """What native code compares, made strange between and during the calls that it matches."""
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1))
+    o = optim.Adam(model.parameters(), lr=0.01)
+    change: list[Any] = [None]
+
+    def step(x: Any) -> Any:
+        o.zero_grad()
+        h = model[0](x).relu()
+        change[1:] = [(h,)]
+        if callable(change[0]):
+            attempt(change[0])
+        loss = (model[2](h).view(-1) * 2.0).mean()
+        loss.backward()
+        o.step()
+        return loss.detach()
+
+    c, x = weft.compile(step), weft.randn(5, 6)
+
+    def run() -> None:
+        for _ in range(6):
+            attempt(c, x)
+
+    run()
+    w, root = model[0].weight, c._root
+
+    def nodes() -> list[Any]:
+        found, node = [], root
+        while node is not None and len(found) < 200:
+            found.append(node)
+            node = getattr(node, "next", None)
+        return found
+
+    for disturb in (
+        lambda: setattr(w, "_rg", 7), lambda: setattr(w, "_rg", True),
+        lambda: setattr(w, "_fn", "node"), lambda: setattr(w, "_fn", None),
+        lambda: setattr(w, "_st", 3), lambda: setattr(w, "_st", None),
+        lambda: setattr(w, "_base", 1.5), lambda: setattr(w, "_base", None),
+        lambda: setattr(w, "_ghost", object()), lambda: setattr(w, "_ghost", None),
+        lambda: w._a.resize((1,), refcheck=False), lambda: setattr(w, "data", weft.randn(8, 6)),
+        lambda: [setattr(n, "next", 5) for n in nodes()], lambda: None,
+        lambda: [delattr(n, "native") for n in nodes()], lambda: None,
+        lambda: [delattr(n, "next") for n in nodes()], lambda: None,
+        lambda: setattr(change[-1][0]._ghost, "k", "0"), lambda: None,
+        lambda: delattr(change[-1][0]._ghost, "session"), lambda: None,
+        lambda: root.children.clear(), lambda: root.jumps.clear(), lambda: gc.collect(),
+        lambda: setattr(weft.core.handle.state.recorder, "outside", None), lambda: None,
+        lambda: setattr(weft.core.handle.state.recorder, "cursor", None), lambda: None,
+        lambda: weft.core.handle.state.recorder.ghosts.clear(), lambda: None,
+    ):  # fmt: skip
+        change[0] = None
+        attempt(disturb)
+        run()
+        change[0] = disturb
+        run()
+        weft.core.handle.state.recorder = None
+    other = [threading.Thread(target=run) for _ in range(2)]
+    [t.start() for t in other]
+    run()
+    [t.join() for t in other]
+
+
+@case
+def what_is_written_to_is_strange() -> None:
+    x, y = known(4, 6), known(4, 6)
+    for _ in range(230):
+        x.add_(y, alpha=1e-6), x.mul_(1.0), x.lerp_(y, 1e-6)
+    a = x._a
+    with tempfile.TemporaryFile() as f:
+        f.truncate(96)
+        mapped = np.memmap(f, np.float32, "r", shape=(4, 6))
+        spread = np.lib.stride_tricks.as_strided(np.zeros(9, np.float32), (4, 6), (4, 4))
+        unowned = np.frombuffer(bytes(96), np.float32).reshape(4, 6)
+        for value in (
+            mapped, a.view(np.recarray), a.astype(object), np.broadcast_to(a[0], (4, 6)), a[::-1],
+            a.astype(">f4"), unowned, spread, 3, None, [a], a[:0],
+        ):  # fmt: skip
+            for t, z in ((x, y), (y, x), (x, x)):
+                t._a = value
+                for f_ in (
+                    lambda t, z: t.add_(z, alpha=0.5), lambda t, z: t.mul_(2.0),
+                    lambda t, z: t.mul_(z), lambda t, z: t.lerp_(z, 0.5), lambda t, z: z.add_(t),
+                    lambda t, z: t.add_(10**400), lambda t, z: t.mul_(float("nan")),
+                    lambda t, z: z.addcmul_(t, t, value=0.1), lambda t, z: z.sub_(z),
+                ):  # fmt: skip
+                    attempt(f_, t, z)
+                x._a, y._a = a, np.ones_like(a)
+    del x._a
+    attempt(lambda: x.mul_(2.0)), attempt(lambda: y.mul_(x))
+
+
 if __name__ == "__main__":
     faulthandler.enable()
     CASES[sys.argv[1]]()
