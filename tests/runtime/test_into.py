@@ -58,6 +58,22 @@ def test_the_result_lies_in_the_first_operand(case, dtype):
     assert mark is None or memory.mark(u._a) != mark
 
 
+def test_every_length_is_written_once():
+    """No tail is computed a second time from what lies there already."""
+    for n in [*range(1, 140), 1000, 16385, 100_003]:
+        x, y = rand(n), rand(n)
+        teach(ADD, x, y)
+        want = x._a + y._a
+        assert ADD.into(x, y) is True
+        np.testing.assert_array_equal(x._a, want)
+    rows = rand(37, 19)
+    turned = rand(19, 37).T
+    teach(MUL, rows, turned)
+    want = rows._a * turned._a
+    assert MUL.into(rows, turned) is True
+    np.testing.assert_array_equal(rows._a, want)
+
+
 def test_an_operand_that_is_the_first_one():
     x = rand(5)
     teach(MUL, x, x)

@@ -355,8 +355,21 @@ note:
     ptr %e, ptr %name_ghost)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted part go
-go:
-  goto collect
+go:  ; a finalizer may have run, and have called ops
+  %cursor_now = slot %session session.cursor
+  %numbers_now = slot %session session.numbers
+  %ghosts_now = slot %session session.ghosts
+  %in_place = icmp eq ptr %cursor_now, %cursor
+  %numbers_there = call i1 @is_a(ptr %numbers_now, ptr %list)
+  %ghosts_there = call i1 @is_a(ptr %ghosts_now, ptr %list)
+  %lists_there = and i1 %numbers_there, %ghosts_there
+  %undisturbed = and i1 %in_place, %lists_there
+  if %undisturbed collect disturbed
+disturbed:
+  call void @Py_DecRef(ptr %made)
+  call void @Py_DecRef(ptr %y)
+  call void @Py_DecRef(ptr %child)
+  goto nothing
 collect:
   %q = phi i64 [ 0, %go ], [ %q1, %collected ]
   %q_more = icmp slt i64 %q, %n
@@ -369,13 +382,13 @@ pick:
   if %is_number append collected
 append:
   %its = item ptr %args %q
-  %unlisted = call i32 @PyList_Append(ptr %numbers_list, ptr %its)
+  %unlisted = call i32 @PyList_Append(ptr %numbers_now, ptr %its)
   %is_unlisted = icmp ne i32 %unlisted, 0
   if %is_unlisted part collected
 collected:
   goto collect
 moved:
-  %unkept = call i32 @PyList_Append(ptr %ghosts, ptr %made)
+  %unkept = call i32 @PyList_Append(ptr %ghosts_now, ptr %made)
   %is_unkept = icmp ne i32 %unkept, 0
   if %is_unkept part kept
 kept:

@@ -268,7 +268,7 @@ class LayoutCalls:
             self._table[0], len(ins), 0 if launch is None else launch.plan_, id(out.dtype),
             out.ndim, ctypes.addressof(dims), ctypes.addressof(operands),
             ctypes.addressof(strides), offset, 0 if make is None else id(make), id(metas),
-            tape_of(out.dtype),
+            tape_of(out.dtype), max(a.itemsize for a in (out, *ins)),
         ])  # fmt: skip
         dtypes = [a.dtype for a in (out, *ins)]
         self._kept.append((launch, dtypes, dims, strides, operands, make, metas, entry))

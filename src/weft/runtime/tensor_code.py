@@ -409,15 +409,15 @@ whole:
   ret i32 %bad
 }
 
-; where an array's elements lie: the first byte, and the byte behind the last at most
-define internal {i64, i64} @extent(ptr %x) nounwind {
+; where an array's elements lie: the first byte, and the byte behind the last
+define internal {i64, i64} @extent(ptr %x, i64 %bytes) nounwind {
 entry:
   %data = get i64 %x 16
   %rank32 = get i32 %x 24
   %rank = sext i32 %rank32 to i64
   %dims = get ptr %x 32
   %strides = get ptr %x 40
-  %behind = add i64 %data, 16
+  %behind = add i64 %data, %bytes
   goto axes
 axes:
   %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
@@ -493,7 +493,8 @@ axis:
   %k1 = add i64 %k, 1
   if %same axes no
 others:
-  %mine = call {i64, i64} @extent(ptr %x)
+  %bytes = item i64 %e 12
+  %mine = call {i64, i64} @extent(ptr %x, i64 %bytes)
   %low = extractvalue {i64, i64} %mine, 0
   %high = extractvalue {i64, i64} %mine, 1
   goto next
@@ -509,7 +510,7 @@ one:
   %harmless = or i1 %itself, %number
   if %harmless next array
 array:
-  %its = call {i64, i64} @extent(ptr %z)
+  %its = call {i64, i64} @extent(ptr %z, i64 %bytes)
   %its_low = extractvalue {i64, i64} %its, 0
   %its_high = extractvalue {i64, i64} %its, 1
   %before = icmp ule i64 %its_high, %low
