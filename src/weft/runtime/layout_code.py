@@ -16,7 +16,8 @@ whether it works element by element.
 Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
 dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
 7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0;
-10 a tuple of the operands' Metas; 11 its tape node: 0 none, 1 made here, 2 Python makes it; 12 bytes of the largest element.
+10 a tuple of the operands' Metas; 11 its tape node: 0 none, 1 made here, 2 Python makes it; 12
+bytes of the largest element.
 The entry found comes to the front.
 """
 
