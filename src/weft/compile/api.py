@@ -86,7 +86,8 @@ class SegmentProgram:
         for array, places, whole in self.numbers:
             values = [numbers[at] for at in places]
             try:  # a third of NumPy's time; a format of struct's only for the dtypes it knows
-                struct.pack_into(f"{len(values)}{_PACKED[array.dtype]}", array, 0, *values)
+                form = f"{len(values)}{_PACKED[array.dtype]}"
+                struct.pack_into(form, array, 0, *values)  # pyright: ignore[reportArgumentType]
             except (KeyError, OverflowError, struct.error):
                 with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
                     array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
