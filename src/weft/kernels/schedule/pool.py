@@ -238,7 +238,7 @@ def _windows_launch(
     offsets = [c % step * length + c // step for c in columns]
     windows = x.shape[0] * x.shape[1] * oh * ow
     work = windows * window.kernel[0] * window.kernel[1] + x.size
-    stage = Stage(_kernels(D.from_np(x.dtype).name)[kernel], work >= PARALLEL_WORK)
+    stage = Stage(_kernel(D.from_np(x.dtype).name, kernel), work >= PARALLEL_WORK)
     ints = (*(head[n] for n in _HEAD), *offsets)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
@@ -264,7 +264,7 @@ def _plan_planes(
     wide = image is out and d in (D.float16, D.bfloat16)
     head["work_size"] = up(4 * image.shape[2] * image.shape[3]) if wide else 0
     work = 4 * (read.size + image.size)
-    stage = Stage(_kernels(d.name)[kernel], work >= PARALLEL_WORK)
+    stage = Stage(_kernel(d.name, kernel), work >= PARALLEL_WORK)
     ints = tuple(head[n] for n in _HEAD)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
@@ -273,15 +273,9 @@ def _plane(a: Layout) -> Pair:
     return a.shape[2], a.shape[3]
 
 
-_KERNELS = (
-    "max", "argmax", "avg", "back", "adaptive_max", "adaptive_argmax", "adaptive_avg",
-    "max_dx", "avg_dx", "adaptive_avg_dx",
-)  # fmt: skip
-
-
 @cache
-def _kernels(name: str) -> dict[str, int]:
-    return native.load(pool_ir(name), _KERNELS)
+def _kernel(name: str, kernel: str) -> int:
+    return native.load(pool_ir(name, kernel), [kernel])[kernel]
 
 
 def _tile(d: D.dtype) -> Tile:
@@ -289,20 +283,23 @@ def _tile(d: D.dtype) -> Tile:
     return Tile(element, native.host().lanes(BYTES[element]), 1, 1)
 
 
-def pool_ir(name: str) -> str:
-    """The LLVM IR of the kernels of one dtype, for the host."""
+def pool_ir(name: str, kernel: str) -> str:
+    """The LLVM IR of one kernel for one dtype, for the host: a program rarely needs a second."""
     d = D.BY_NAME[name]
     tile = _tile(d)
     m = Module(native.host().vector_bits)
-    for kind in ("max", "argmax", "avg"):
-        _emit_windows(m, tile, d, kind)
-        _emit_adaptive(m, d, kind)
-    _emit_windows(m, tile, d, "back")
-    emit_plane(m, tile, d, float("-inf"), "plane_low")
-    emit_plane(m, tile, d, 0.0, "plane_zero")
-    _emit_max_dx(m, tile, d)
-    _emit_avg_dx(m, tile, d, adaptive=False)
-    _emit_avg_dx(m, tile, d, adaptive=True)
+    if kernel == "max_dx":
+        _emit_max_dx(m, tile, d)
+    elif kernel.endswith("avg_dx"):
+        _emit_avg_dx(m, tile, d, adaptive=kernel.startswith("adaptive_"))
+    elif kernel.startswith("adaptive_"):
+        _emit_adaptive(m, d, kernel.removeprefix("adaptive_"))
+    else:
+        _emit_windows(m, tile, d, kernel)
+        if kernel == "avg":
+            emit_plane(m, tile, d, 0.0, "plane_zero")
+        else:
+            emit_plane(m, tile, d, float("-inf"), "plane_low")
     return m.text()
 
 
