@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import weft
 from weft import Tensor
 from weft.ops.dispatch import alike
+from weft.runtime.native import ahead
 
 RemovableHandle = weft.autograd.hooks.RemovableHandle
 
@@ -326,6 +327,7 @@ def _taken(p: Tensor, value: Any, key: Any = None) -> Any:
     return value
 
 
+_REHEARSED = 40_000  # elements: more than NumPy serves
 _PROGRAM_FROM = 1 << 18  # elements; below, calling the ops costs less than matching them
 
 
@@ -363,6 +365,10 @@ class ByParameter(Optimizer):
                 "lr as a Tensor is not supported for capturable=False and foreach=True"
             )
         super().__init__(params, defaults)
+        cls = type(self)
+        if cls.__module__.startswith("weft.optim."):
+            plain = {k: v for k, v in defaults.items() if not isinstance(v, Tensor)}
+            ahead(f"{cls.__name__} {plain}", lambda: _rehearse(cls, plain))
 
     def step(self, closure: Callable | None = None) -> Any:
         """Update the parameters that have a gradient; returns the closure's loss."""
@@ -488,6 +494,13 @@ def check_betas(betas: tuple) -> None:
 def zeros(p: Tensor) -> Tensor:
     """The usual start of a moving average."""
     return weft.zeros_like(p)
+
+
+def _rehearse(cls: Any, settings: dict[str, Any]) -> None:
+    """One update, so that its kernels are compiled before they are needed (once a machine)."""
+    p = weft.nn.Parameter(weft.zeros(_REHEARSED))
+    p.grad = weft.zeros(_REHEARSED)
+    cls([p], **settings).step()
 
 
 def _update_pairs(
