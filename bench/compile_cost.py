@@ -9,8 +9,9 @@ sizes   200 batches of random size and length through one GPT step, eager and co
 memory  bytes of a training step: planned, measured in Weft's allocator, and (each in a process of
         its own) the peak of resident memory above what the library and a tiny model take, of
         compiled Weft and, where it is installed, torch (Linux)
-cold    seconds of the first three compiled ResNet-18 training steps beside eager's, with an empty
-        kernel cache and with a warm one
+cold    seconds of the first four compiled ResNet-18 training steps beside eager's, with an empty
+        kernel cache and with a warm one; of import, model and first steps of two small models,
+        their kernels cached. Modules come with their byte code, as pip installs them
 recurrent  training steps of an LSTM, a GRU and an RNN (hidden 256, input 64, length 64, batch 32):
         milliseconds eager, compiled, replayed and, where it is installed, torch's
 """
@@ -256,16 +257,63 @@ print(f"{time.perf_counter() - start - sum(times):.2f} s to the model;",
 """
 
 
+SMALL = """
+import sys, time
+times = [time.perf_counter()]
+import weft
+times.append(time.perf_counter())
+from weft import nn, optim
+if sys.argv[1] == "mlp":
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(),
+                          nn.Linear(30, 5))
+    x = weft.randn(8, 20)
+else:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+                          nn.Flatten(), nn.Linear(8 * 13 * 13, 5))
+    x = weft.randn(8, 1, 28, 28)
+o = optim.Adam(model.parameters())
+y = weft.randint(0, 5, (8,))
+@weft.compile
+def step():
+    o.zero_grad()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    o.step()
+    return loss.detach()
+times.append(time.perf_counter())
+for _ in range(3):
+    step().item()
+    times.append(time.perf_counter())
+print(*(b - a for a, b in zip(times, times[1:])))
+"""
+
+
 def cold() -> None:
     """The first steps in a new process."""
     with tempfile.TemporaryDirectory() as folder:
+
+        def run(program: str, how: str, cache: str) -> str:
+            env = {**os.environ, "WEFT_CACHE_DIR": str(Path(folder) / cache)}
+            env |= {
+                "PYTHONPYCACHEPREFIX": str(Path(folder) / "code"),
+                "PYTHONDONTWRITEBYTECODE": "",
+            }
+            call = [sys.executable, "-c", program, how]
+            return subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
+
+        run(COLD, "compiled", "first")  # fills the cache of byte code
         for cache in ("empty", "warm"):
             for how in ("eager", "compiled"):
-                place = Path(folder) / how
-                env = {**os.environ, "WEFT_CACHE_DIR": str(place)}
-                call = [sys.executable, "-c", COLD, how]
-                out = subprocess.run(call, capture_output=True, text=True, check=True, env=env)
-                print(f"ResNet-18, {cache} cache, {how:8s}: {out.stdout.strip()}", flush=True)
+                print(
+                    f"ResNet-18, {cache} cache, {how:8s}: {run(COLD, how, how).strip()}", flush=True
+                )
+        for model in ("mlp", "cnn"):
+            run(SMALL, model, model)
+            rows = [[float(s) for s in run(SMALL, model, model).split()] for _ in range(9)]
+            parts = [statistics.median(column) for column in zip(*rows, strict=True)]
+            print(f"small {model}, cached: import {parts[0]:.3f}, model {parts[1]:.3f}, steps",
+                  " ".join(f"{t:.3f}" for t in parts[2:]),
+                  f"s; import to the first step {sum(parts[:3]):.3f} s", flush=True)  # fmt: skip
 
 
 def recurrent() -> None:
