@@ -135,6 +135,8 @@ CASES = [
     (2, 3, 7, 8, 4, 2, 2, (3, 3), (0, 0), (1, 1), 1),
     (1, 2, 5, 5, 3, 3, 3, (1, 1), (4, 3), (1, 1), 1),
     (33, 5, 3, 2, 70, 3, 2, (1, 1), (1, 1), (1, 1), 1),
+    (2, 1, 6, 37, 20, 3, 3, (1, 2), (1, 1), (1, 1), 1),
+    (3, 20, 5, 19, 4, 3, 3, (1, 1), (1, 0), (1, 1), 1),
 ]
 
 
@@ -422,7 +424,7 @@ import numpy as np
 sys.path.insert(0, {folder!r})
 from test_conv import CASES, conv, conv_dw, conv_dx, sample
 h = hashlib.sha256()
-for case in CASES[3:9]:
+for case in (*CASES[3:9], CASES[12]):
     x, w, g, args = sample(case, np.float32)
     for r in (conv(x, w, args), conv_dx(g, w, x.shape, args), conv_dw(g, x, w.shape, args)):
         h.update(r.tobytes())

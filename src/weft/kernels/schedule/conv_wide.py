@@ -14,6 +14,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_micro import pixel_tile
 from weft.kernels.schedule.conv_wide_code import (
+    FEW,
     HEAD,
     PACK_ANY,
     PACK_COLUMNS,
@@ -125,7 +126,7 @@ def plan_wide(
     split = _split(parts, source, groups, slab, moves[0])
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
-    pitch = pixel_pitch(channels, tile)
+    pitch = FEW if channels <= FEW else pixel_pitch(channels, tile)
     row_pitch = slab_columns * pitch
     grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
     halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
@@ -167,7 +168,7 @@ def plan_wide(
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
     depths = [channels * len(p.taps) for _, p, _ in shares]
-    c_at = up(unit_images * image_pitch * size)
+    c_at = up((unit_images * image_pitch + tile.lanes) * size)  # pixels are written by vectors
     rows_at = c_at + up(pixels * nr * size)
     outs_at = rows_at + up(8 * sum(places))
     table_at = outs_at + up(8 * sum(places))

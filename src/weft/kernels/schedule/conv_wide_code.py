@@ -19,7 +19,7 @@ from weft.kernels.schedule.conv_pack import load_step, transpose
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, zero
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
@@ -37,6 +37,7 @@ PART = (
     "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_row",
     "rows_at", "table_at",
 )  # fmt: skip
+FEW = 4  # so many channels or fewer have no more room a pixel
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 _SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
 _SLAB += ("height", "width", "source_c", "source_h", "source_w")
@@ -315,7 +316,8 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
     """`slab(to, from, ...)`: one image as [row][column][channel], zeros around it.
 
     Row r, column c of the slab are row r step_y - top, column c step_x - left of the image. A pixel
-    has room for `pitch` channels, whole vectors; what follows the last channel is any number.
+    has room for `pitch` channels, whole vectors or `FEW`; what follows the last channel, and up to
+    a vector behind the slab, is any number.
     """
     for apart in (1, 2):
         _emit_square(m, tile, d, apart)
@@ -343,9 +345,12 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
         inside = f.icmp("ult", y, height)
         low, high = f.select(inside, first, columns), f.select(inside, end, columns)
         row = f.gep(to, f.mul(R.i, row_pitch), el)
-        for start, stop in ((0, low), (high, columns)):
+
+        def border(start: Operand, stop: Operand, row: Value = row) -> None:
             with f.loop(f.mul(start, pitch), f.mul(stop, pitch), lanes) as Z:
                 f.store(zero(type), f.gep(row, Z.i, el))
+
+        border(0, low)  # what a vector writes too far is written again
         at = f.sub(f.mul(y, source_h), f.mul(left, source_w))
         origin = f.gep(source, at, memory(d))
         for case in f.switch(kind, (0, 1), 2):
@@ -374,6 +379,7 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
                     at = f.add(f.mul(X.i, step), f.mul(C.i, source_c))
                     v = one.load(f.gep(origin, at, memory(d)), d)
                     f.store(v, f.gep(f.gep(row, f.mul(X.i, pitch), el), C.i, el))
+        border(high, columns)
     f.ret()
 
 
@@ -385,14 +391,42 @@ def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
     ints = [("i64", n) for n in ("pitch", "source_c", "channels", "count")]
     f = m.function(f"square{apart}", [*args, *ints], internal=True)
     wide, count = Element(f, tile.lanes), f.arg("count")
-    read: list[Value] = []
-    for j in range(tile.lanes):
+
+    def plane(j: int) -> Value:
         # a missing channel repeats the last one: nobody reads it
-        plane = f.mul(f.min(f.sub(f.arg("channels"), 1), j), f.arg("source_c"))
-        at = f.gep(f.arg("from"), plane, memory(d))
-        read.append(wide.from_memory(load_step(f, wide, at, d, count, apart), d))
-    _store_some(f, transpose(f, read), f.arg("to"), f.arg("pitch"), count, tile.element)
+        at = f.mul(f.min(f.sub(f.arg("channels"), 1), j), f.arg("source_c"))
+        at = f.gep(f.arg("from"), at, memory(d))
+        return wide.from_memory(load_step(f, wide, at, d, count, apart), d)
+
+    with f.if_else(f.icmp("eq", f.arg("pitch"), FEW)) as way:
+        for i, v in enumerate(_fours(f, [plane(j) for j in range(FEW)])):
+            with f.iff(f.icmp("slt", f.typed(i * tile.lanes // FEW, "i64"), count)):
+                f.store(v, f.gep(f.arg("to"), i * tile.lanes, tile.element))
+        way.otherwise()
+        square = transpose(f, [plane(j) for j in range(tile.lanes)])
+        _store_some(f, square, f.arg("to"), f.arg("pitch"), count, tile.element)
     f.ret()
+
+
+def _fours(f: Function, planes: list[Value]) -> list[Value]:
+    """Four vectors, an element of each after the other."""
+    lanes = lanes_of(planes[0].type)
+    half = lanes // 2
+    pairs = [
+        [f.shuffle(a, b, [lanes * (q % 2) + at + q // 2 for q in range(lanes)]) for at in (0, half)]
+        for a, b in (planes[:2], planes[2:])
+    ]
+    found = []
+    for i in range(FEW):
+        places = [divmod(i * lanes + q, FEW) for q in range(lanes)]
+        side = places[0][0] // half
+        found.append(
+            f.shuffle(
+                pairs[0][side], pairs[1][side],
+                [lanes * (c // 2) + 2 * (p - half * side) + c % 2 for p, c in places],
+            )
+        )  # fmt: skip
+    return found
 
 
 def _store_some(

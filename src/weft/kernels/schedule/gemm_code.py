@@ -34,6 +34,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
+_SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _PACKED_K = 4  # k in turn for which a part of A is packed: their lines stay in the first cache
 _GROUP = 8  # panels of a unit
@@ -571,14 +572,20 @@ def _products(
             beside = f.icmp("slt", f.add(p.i, 1), p_to)
             onward = f.select(more, f.add(block.i, KC), 0)
             far = f.add(p.i, f.add(f.mul(f.sub(nth, 1), wide), 1))
-            soon_k = f.select(beside, block.i, onward)
-            soon_p = f.select(beside, f.add(p.i, 1), f.select(more, p_from, far))
+            # packed panels that the second cache holds: always the next unit's same k, so that a
+            # short last block need not ask for a whole one
+            small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
+            even = f.op("and", small, f.icmp("sgt", h["direct"], 1))
+            soon_k = f.select(f.op("or", beside, even), block.i, onward)
+            inside = f.op("and", more, f.op("xor", even, True))
+            soon_p = f.select(beside, f.add(p.i, 1), f.select(inside, p_from, far))
+            soon_kc = f.min(f.sub(h["K"], soon_k), KC)
             soon_n = f.mul(soon_p, tile.columns)
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(b_base, corner_of_b, element)
             with f.loop(m_from, m_to, tile.rows) as row:
                 number = f.div(f.sub(row.i, m_from), tile.rows)
-                soon = _soon(f, tile, h, soon_panel, number, b_rows=b_rows)
+                soon = _soon(f, tile, h, soon_panel, number, (kc, soon_kc), b_rows=b_rows)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_tiles, f.mul(number, a_step), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
@@ -657,11 +664,13 @@ def _row_chunks(
 
 
 def _soon(
-    f: Function, tile: Tile, h: dict[str, Value], panel: Value, number: Operand, *, b_rows: bool
-) -> tuple[Value, Operand, Operand]:
+    f: Function, tile: Tile, h: dict[str, Value], panel: Value, number: Operand,
+    depths: tuple[Operand, Operand], *, b_rows: bool,
+) -> tuple[Value, Operand, Operand]:  # fmt: skip
     """Where the micro-kernel of the panel's tile `number` prefetches what will be packed next, and
-    its step. A micro-kernel asks for KC / _UNROLL cache lines, one under the other, so the first
-    tiles cover a panel; later ones ask for one line again and again.
+    its step; `depths` are k of this block and of that. A micro-kernel asks for k / _UNROLL cache
+    lines, one under the other, so the first tiles cover a panel; later ones ask for one line again
+    and again.
     """
     line = 64 // tile.itemsize
     if b_rows:  # KC rows of so many lines
@@ -669,11 +678,12 @@ def _soon(
         high = f.mul(f.div(number, lines), f.mul(h["b_rs"], KC // _UNROLL))
         packed = f.icmp("sgt", h["direct"], 1)
         below = f.add(high, f.mul(f.rem(number, lines), line))
-        run = KC // _UNROLL * line
-        at = f.select(packed, f.mul(number, 2 * run), below)  # two runs a tile: few rows, few tiles
+        asked = f.max(f.div(depths[0], _UNROLL), 1)  # twice a tile: few rows have few tiles
+        at = f.select(packed, f.mul(f.mul(number, 2 * line), asked), below)
         step = f.select(packed, line, h["b_rs"])
-        tiles = f.select(packed, -(-lines * _UNROLL // 2), lines * _UNROLL)
-        far = f.select(packed, run, 0)
+        wanted = f.div(f.add(f.mul(depths[1], lines), f.mul(asked, 2)), f.mul(asked, 2))
+        tiles = f.select(packed, wanted, lines * _UNROLL)
+        far = f.select(packed, f.mul(asked, line), 0)
     else:  # a line of every column
         at, step, tiles, far = f.mul(number, line), h["b_cs"], KC // line, 0
     here = f.icmp("slt", number, tiles)
