@@ -28,8 +28,8 @@ from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import plan_depthwise_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
+from weft.kernels.schedule.conv_slab import emit_slab
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
-from weft.kernels.schedule.conv_wide_code import emit_slab
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
