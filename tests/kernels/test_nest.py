@@ -14,7 +14,7 @@ from weft.core.loop_interp import run as interpret
 from weft.kernels import eager
 from weft.kernels.schedule import nest
 from weft.kernels.schedule.lower import lower_nest
-from weft.runtime import native
+from weft.runtime import memory, native
 
 X, Y, Z = (S.Arg(i, D.float32) for i in range(3))
 ULPS = {"lgamma": 1000, "digamma": 200, "tan": 8}  # near roots the reference is off too
@@ -167,6 +167,24 @@ def test_streaming_stores_and_unaligned_outputs() -> None:
         assert (out == x + 1).all()
         assert (room[start + n :] == 0).all()
         room[:] = 0
+
+
+@pytest.mark.parametrize("width", [16, 48, 70])
+@pytest.mark.parametrize("shift", [0, 3])
+def test_rows_stream_where_each_begins_a_cache_line(
+    monkeypatch: pytest.MonkeyPatch, width: int, shift: int
+) -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((2, 9, width)).astype(np.float32)
+    monkeypatch.setattr(nest, "STREAM_BYTES", 0)
+    nest.plan_nest.cache_clear()
+    room = memory.empty((1 << 14,), np.dtype(np.float32))
+    room[:] = 7
+    out = room[shift : shift + 9 * width].reshape(9, width)
+    launch = nest.plan_nest((X * Y,), (of(x), of(y[:1])), (of(out),)).launch
+    nest.plan_nest.cache_clear()
+    assert launched(launch, out, x, y[:1]).tobytes() == (x * y[:1]).tobytes()
+    assert (room[:shift] == 7).all() and (room[shift + 9 * width :] == 7).all()
 
 
 def test_nothing_is_written_outside() -> None:

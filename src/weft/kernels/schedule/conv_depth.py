@@ -1,8 +1,9 @@
 """The weight gradient of a depthwise convolution: the sums of `conv_weight`, bit for bit.
 
 One vector holds the same tap of adjacent channels, so x and g are turned to [position][channel]
-first. An output is one chain over k = (n, oy, ox): the only independent sums are taps and channels.
-Threads take (block of channels, chunk of taps).
+first: rows of adjacent elements from where they lie, others from a copy in the slab's form. An
+output is one chain over k = (n, oy, ox): the only independent sums are taps and channels. Threads
+take (block of channels, chunk of taps).
 """
 
 from functools import cache
@@ -15,7 +16,7 @@ from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
@@ -73,6 +74,8 @@ def depthwise_dw_ir(name: str) -> str:
     m = Module(native.host().vector_bits)
     emit_plane(m, tile, d)
     _emit_turn(m, tile)
+    if d.itemsize >= 4:
+        _emit_turn_rows(m, tile)
     _emit_kernel(m, tile, d)
     return m.text()
 
@@ -95,6 +98,34 @@ def _emit_turn(m: Module, tile: Tile) -> None:
     f.ret()
 
 
+def _emit_turn_rows(m: Module, tile: Tile) -> None:
+    """`turn_rows(to, from, lanes, step, rows, row_step, width, pitch)`: to[row * pitch + x][lane] =
+    from[lane * step][row * row_step + x], the last of `lanes` repeated; zeros where a vector of
+    positions passes the row's end, which the next row writes over."""
+    names = ("lanes", "step", "rows", "row_step", "width", "pitch")
+    f = m.function(
+        "turn_rows",
+        [("ptr noalias", "to"), ("ptr noalias readonly", "from"), *(("i64", n) for n in names)],
+        internal=True,
+    )
+    el = tile.element
+    to, source = f.arg("to"), f.arg("from")
+    count, step, rows, row_step, width, pitch = (f.arg(n) for n in names)
+    starts = [f.gep(source, f.mul(f.min(f.sub(count, 1), i), step), el) for i in range(tile.lanes)]
+    with f.loop(0, rows) as R:
+        at, line = f.mul(R.i, row_step), f.mul(R.i, pitch)
+        with f.loop(0, width, tile.lanes) as X:
+            mask = f.lane_mask(f.sub(width, X.i), tile.lanes)
+            here = f.add(at, X.i)
+            turned = transpose(
+                f, [f.masked_load(tile.type, f.gep(s, here, el), mask) for s in starts]
+            )
+            place = f.gep(to, f.mul(f.add(line, X.i), tile.lanes), el)
+            for i, row in enumerate(turned):
+                f.store(row, f.gep(place, i * tile.lanes, el), tile.align)
+    f.ret()
+
+
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("depthwise_dw")
     el, type, lanes, one = tile.element, tile.type, tile.lanes, Element(f, 1)
@@ -104,31 +135,57 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
         f.gep(planes, h[n]) for n in ("xt_at", "g_at", "gt_at", "sums_at")
     )
     sums = f.gep(block_sums, _TAPS * lanes, el)
+    wide = f.typed(int(d.itemsize >= 4), "i64")
+    plain_x = f.icmp("eq", f.mul(f.mul(h["x_w"], h["phases"]), wide), 1)
+    plain_g = f.icmp("eq", f.mul(h["g_w"], wide), 1)
+    with f.iff(plain_x), f.loop(0, f.mul(h["x_pitch"], lanes), lanes) as Z:  # the border
+        f.store(zero(type), f.gep(turned, Z.i, el), tile.align)
     low, high = f.split(f.mul(h["blocks"], h["chunks"]))
     with f.loop(low, high) as I:
         channel = f.mul(f.div(I.i, h["chunks"]), lanes)
         tap = f.mul(f.rem(I.i, h["chunks"]), _TAPS)
+        few = f.min(f.sub(h["channels"], channel), lanes)
         places = f.words(f.gep(offsets, tap, "i64"), 0, ["i64"] * _TAPS)
         places = [f.mul(p, lanes) for p in places]
         total = f.mul(h["images"], h["area"])
         with f.loop(0, h["images"]) as N:
-            with f.loop(0, lanes) as L:
-                # a missing channel repeats the last one: its sums are thrown away
-                c = f.min(f.add(channel, L.i), f.sub(h["channels"], 1))
-                at = f.add(f.mul(N.i, h["x_n"]), f.mul(c, h["x_c"]))
-                f.call(
-                    "plane", "void", f.gep(planes, f.mul(L.i, h["x_pitch"]), el),
-                    f.gep(x, at, memory(d)), h["slab_rows"], h["top"], h["height"], h["x_h"],
-                    h["x_w"], h["row_pitch"], h["phase_pitch"], h["phases"], h["left"], h["width"],
-                )  # fmt: skip
-                at = f.add(f.mul(N.i, h["g_n"]), f.mul(c, h["g_c"]))
-                f.call(
-                    "plane", "void", f.gep(g_planes, f.mul(L.i, h["g_pitch"]), el),
-                    f.gep(g, at, memory(d)), h["grid_h"], 0, h["grid_h"], h["g_h"], h["g_w"],
-                    h["grid_w"], h["grid_w"], 1, 0, h["grid_w"],
-                )  # fmt: skip
-            f.call("turn", "void", turned, planes, h["x_pitch"])
-            f.call("turn", "void", g_turned, g_planes, h["g_pitch"])
+            here = f.add(f.mul(N.i, h["x_n"]), f.mul(channel, h["x_c"]))
+            with f.if_else(plain_x) as sides:
+                if d.itemsize >= 4:
+                    to = f.add(f.mul(h["top"], h["row_pitch"]), h["left"])
+                    rows = f.min(h["height"], f.sub(h["slab_rows"], h["top"]))
+                    width = f.min(h["width"], f.sub(h["row_pitch"], h["left"]))
+                    f.call(
+                        "turn_rows", "void", f.gep(turned, f.mul(to, lanes), el),
+                        f.gep(x, here, el), few, h["x_c"], rows, h["x_h"], width, h["row_pitch"],
+                    )  # fmt: skip
+                sides.otherwise()
+                with f.loop(0, lanes) as L:
+                    # a missing channel repeats the last one: its sums are thrown away
+                    at = f.add(here, f.mul(f.min(L.i, f.sub(few, 1)), h["x_c"]))
+                    f.call(
+                        "plane", "void", f.gep(planes, f.mul(L.i, h["x_pitch"]), el),
+                        f.gep(x, at, memory(d)), h["slab_rows"], h["top"], h["height"], h["x_h"],
+                        h["x_w"], h["row_pitch"], h["phase_pitch"], h["phases"], h["left"],
+                        h["width"],
+                    )  # fmt: skip
+                f.call("turn", "void", turned, planes, h["x_pitch"])
+            here = f.add(f.mul(N.i, h["g_n"]), f.mul(channel, h["g_c"]))
+            with f.if_else(plain_g) as sides:
+                if d.itemsize >= 4:
+                    f.call(
+                        "turn_rows", "void", g_turned, f.gep(g, here, el), few, h["g_c"],
+                        h["grid_h"], h["g_h"], h["grid_w"], h["grid_w"],
+                    )  # fmt: skip
+                sides.otherwise()
+                with f.loop(0, lanes) as L:
+                    at = f.add(here, f.mul(f.min(L.i, f.sub(few, 1)), h["g_c"]))
+                    f.call(
+                        "plane", "void", f.gep(g_planes, f.mul(L.i, h["g_pitch"]), el),
+                        f.gep(g, at, memory(d)), h["grid_h"], 0, h["grid_h"], h["g_h"], h["g_w"],
+                        h["grid_w"], h["grid_w"], 1, 0, h["grid_w"],
+                    )  # fmt: skip
+                f.call("turn", "void", g_turned, g_planes, h["g_pitch"])
             # the blocks of k that this image has a part in
             begin = f.mul(N.i, h["area"])
             end = f.add(begin, h["area"])
@@ -149,9 +206,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                         place = f.gep(sums, t * lanes, el)
                         added = f.op("fadd", f.load(type, place, tile.align), block)
                         f.store(f.select(first, block, added), place, tile.align)
-        lanes_left = f.min(f.sub(h["channels"], channel), lanes)
         taps_left = f.min(f.sub(h["taps"], tap), _TAPS)
-        with f.loop(0, lanes_left) as L, f.loop(0, taps_left) as T:
+        with f.loop(0, few) as L, f.loop(0, taps_left) as T:
             value = f.load(el, f.gep(sums, f.add(f.mul(T.i, lanes), L.i), el))
             at = f.add(f.mul(f.add(channel, L.i), h["taps"]), f.add(tap, T.i))
             one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)

@@ -236,10 +236,13 @@ def plan_nest(
     rank, size = len(space.sizes), space.size
     inner = space.sizes[-1]
     classes = tuple(stride_class(s[-1]) for s in space.strides)
+    outs = tuple(zip(out_layouts, space.strides, strict=False))
     stream = (
-        rank == 1
-        and all(c == 1 for c in classes[: len(out_layouts)])
+        not tiled
+        and all(c == 1 for c in classes[: len(outs)])
         and size * min(o.dtype.itemsize for o in out_layouts) >= STREAM_BYTES
+        # rows start with a cache line, for what is left of one is written through the caches
+        and all(s * o.dtype.itemsize % 64 == 0 for o, steps in outs for s in steps[:-1])
     )
     structure = Structure(
         exprs,

@@ -5,10 +5,10 @@ gradients are added window after window. Nothing is copied: of a row, 2X and 2X+
 of two vectors, 2X-1 is the latter moved by a lane. "Last NaN, else first maximum" is associative,
 so a row's three columns are joined once for the two rows of windows that share it. The gradient
 asks of each window which of nine places is its own, and a row between two rows of windows waits,
-half added up, in scratch. Threads take planes.
+half added up, in scratch. Planes without a NaN, which is looked for first, need half the
+comparisons. Threads take planes.
 """
 
-from collections.abc import Callable
 from functools import cache
 
 from weft.core import dtype as D
@@ -111,8 +111,9 @@ class _Part:
             f.masked_store(v, place, self.halves[k]) if self.tail else f.store(v, place)
 
 
-def _better(f: Function, v: Value, best: Value) -> Value:
-    return f.op("or", f.fcmp("ogt", v, best), f.fcmp("uno", v, v))
+def _better(f: Function, v: Value, best: Value, *, nan: bool = True) -> Value:
+    more = f.fcmp("ogt", v, best)
+    return f.op("or", more, f.fcmp("uno", v, v)) if nan else more
 
 
 def _largest(f: Function, values: list[Value]) -> Value:
@@ -163,28 +164,91 @@ def _emit_max(m: Module, element: str) -> None:
 
 
 def _emit_back(m: Module, element: str) -> None:
+    for nan in (False, True):
+        _emit_back_plane(m, element, nan=nan)
+    _emit_any_nan(m, element)
     f = m.kernel("back")
-    (out, g, x), scratch, h, _ = open_block(f, 2, _HEAD)
+    (out, g, x), scratch, h, ints = open_block(f, 2, _HEAD)
+    head = f.gep(ints, -len(_HEAD), "i64")
+    mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), f.mul(h["pitch"], _HELD))
+    held = f.gep(scratch, mine)
+    low, high = f.split(h["planes"])
+    with f.loop(low, high) as P:
+        n, c = f.div(P.i, h["channels"]), f.rem(P.i, h["channels"])
+        source = f.gep(x, f.add(f.mul(n, h["x_n"]), f.mul(c, h["x_c"])), element)
+        gradient = f.gep(g, f.add(f.mul(n, h["g_n"]), f.mul(c, h["g_c"])), element)
+        target = f.gep(out, f.mul(P.i, f.mul(h["height"], h["width"])), element)
+        found = f.call("any_nan", "i64", source, h["height"], h["width"], h["x_h"])
+        with f.if_else(f.icmp("eq", found, 0)) as sides:
+            f.call("plane", "void", target, gradient, source, held, head)
+            sides.otherwise()
+            f.call("plane_nan", "void", target, gradient, source, held, head)
+    f.ret()
+
+
+def _emit_any_nan(m: Module, element: str) -> None:
+    """`any_nan(x, height, width, step)`: 1 where an element is a NaN, else 0."""
+    sizes = [("i64", n) for n in ("height", "width", "step")]
+    f = m.function("any_nan", [("ptr noalias readonly", "x"), *sizes], "i64", internal=True)
+    lanes = native.host().lanes(BYTES[element])
+    type = vector(lanes, element)
+    width = f.arg("width")
+    whole = f.mul(f.div(width, lanes), lanes)
+    mask = f.lane_mask(f.sub(width, whole), lanes)
+    number = f"i{8 * BYTES[element]}"
+    kind, bits = vector(lanes, number), 8 * BYTES[element]
+    # without its sign a NaN is a larger integer than infinity
+    infinity = 0x7F800000 if bits == 32 else 0x7FF << 52
+    size = const(kind, (1 << (bits - 1)) - 1)
+
+    def larger(old: Value, v: Value) -> Value:
+        return f.intrinsic("umax", kind, old, f.op("and", f.cast("bitcast", v, kind), size))
+
+    with f.loop(0, f.arg("height"), carry=[(kind, zero(kind))]) as Y:
+        row = f.gep(f.arg("x"), f.mul(Y.i, f.arg("step")), element)
+        with f.loop(0, whole, lanes, [(kind, Y.carry[0])]) as X:
+            X.next[0] = larger(X.carry[0], f.load(type, f.gep(row, X.i, element)))
+        with f.loop(whole, width, lanes, [(kind, X.carry[0])]) as T:  # once or never
+            T.next[0] = larger(T.carry[0], f.masked_load(type, f.gep(row, T.i, element), mask))
+        Y.next[0] = T.carry[0]
+    most = f.intrinsic("vector.reduce.umax", number, Y.carry[0])
+    found = f.icmp("ugt", most, infinity)
+    f.ret(f.cast("zext", found, "i64"))
+
+
+def _emit_back_plane(m: Module, element: str, *, nan: bool) -> None:
+    """`plane(target, gradient, source, held, head)`, or `plane_nan` where there may be a NaN."""
+    args = [
+        ("ptr noalias", "target"), ("ptr noalias readonly", "gradient"),
+        ("ptr noalias readonly", "source"), ("ptr noalias", "held"),
+        ("ptr noalias readonly", "head"),
+    ]  # fmt: skip
+    f = m.function("plane_nan" if nan else "plane", args, internal=True)
+    target, gradient, source, room = (f.arg(n) for _, n in args[:4])
+    h = dict(zip(_HEAD, f.words(f.arg("head"), 0, ["i64"] * len(_HEAD)), strict=True))
     lanes = native.host().lanes(BYTES[element])
     type, index = vector(lanes, element), vector(lanes, "i32")
     whole = _whole(f, h, lanes)
-    mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), f.mul(h["pitch"], _HELD))
-    held = [f.gep(scratch, f.add(mine, f.mul(h["pitch"], k))) for k in range(_HELD)]
-    low, high = f.split(h["planes"])
+    held = [f.gep(room, f.mul(h["pitch"], k)) for k in range(_HELD)]
+
+    def row(r: Operand) -> Value:
+        return f.gep(source, f.mul(r, h["x_h"]), element)
+
+    def to(r: Operand) -> Value:
+        return f.gep(target, f.mul(r, h["width"]), element)
 
     def best_of(part: _Part, row: Value, number: int) -> list[Value]:
         """A row's maxima, and their places among the windows' nine."""
         columns = part.columns(row)
         best, where = columns[0], f.op("add", part.first, const(index, 3 * number))
         for q, v in enumerate(columns[1:], 1):
-            better = _better(f, v, best)
+            better = _better(f, v, best, nan=nan)
             best = f.select(better, v, best)
             where = f.select(better, const(index, 3 * number + q), where)
         return [best, where]
 
     def windows(
-        at: Operand, y: Operand, row: Callable[[Operand], Value],
-        to: Callable[[Operand], Value], slopes: Value, after: list[Value], *, tail: bool,
+        at: Operand, y: Operand, slopes: Value, after: list[Value], *, tail: bool
     ) -> list[Value]:  # fmt: skip
         """One vector of windows; `after` is what those at its right give to their left columns."""
         part = _Part(f, h, element, at, tail=tail)
@@ -198,7 +262,7 @@ def _emit_back(m: Module, element: str) -> None:
         above = [f.load(type, maxima), f.load(index, columns)]
         best, where = (f.select(top, b, a) for a, b in zip(above, second, strict=True))
         for v, place in (second, third):
-            better = _better(f, v, best)
+            better = _better(f, v, best, nan=nan)
             best, where = f.select(better, v, best), f.select(better, place, where)
         f.store(third[0], maxima)
         f.store(f.op("sub", third[1], const(index, 6)), columns)
@@ -229,25 +293,13 @@ def _emit_back(m: Module, element: str) -> None:
             part.put_row(sums[2], to(below))
         return given
 
-    with f.loop(low, high) as P:
-        n, c = f.div(P.i, h["channels"]), f.rem(P.i, h["channels"])
-        source = f.gep(x, f.add(f.mul(n, h["x_n"]), f.mul(c, h["x_c"])), element)
-        gradient = f.gep(g, f.add(f.mul(n, h["g_n"]), f.mul(c, h["g_c"])), element)
-        target = f.gep(out, f.mul(P.i, f.mul(h["height"], h["width"])), element)
-
-        def row(r: Operand, source: Value = source) -> Value:
-            return f.gep(source, f.mul(r, h["x_h"]), element)
-
-        def to(r: Operand, target: Value = target) -> Value:
-            return f.gep(target, f.mul(r, h["width"]), element)
-
-        with f.loop(0, h["out_h"]) as Y:
-            slopes = f.gep(gradient, f.mul(Y.i, h["g_h"]), element)
-            nothing = [(type, zero(type))] * 3
-            with f.loop(whole, h["out_w"], lanes, nothing) as T:  # once or never
-                T.next[:] = windows(T.i, Y.i, row, to, slopes, T.carry, tail=True)
-            carry = [(type, v) for v in T.carry]
-            with f.loop(0, whole, lanes, carry) as X:  # from the right
-                at = f.sub(f.sub(whole, lanes), X.i)
-                X.next[:] = windows(at, Y.i, row, to, slopes, X.carry, tail=False)
+    with f.loop(0, h["out_h"]) as Y:
+        slopes = f.gep(gradient, f.mul(Y.i, h["g_h"]), element)
+        nothing = [(type, zero(type))] * 3
+        with f.loop(whole, h["out_w"], lanes, nothing) as T:  # once or never
+            T.next[:] = windows(T.i, Y.i, slopes, T.carry, tail=True)
+        carry = [(type, v) for v in T.carry]
+        with f.loop(0, whole, lanes, carry) as X:  # from the right
+            at = f.sub(f.sub(whole, lanes), X.i)
+            X.next[:] = windows(at, Y.i, slopes, X.carry, tail=False)
     f.ret()
