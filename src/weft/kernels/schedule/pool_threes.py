@@ -225,7 +225,8 @@ def _emit_back_plane(m: Module, element: str, *, nan: bool) -> None:
     ]  # fmt: skip
     f = m.function("plane_nan" if nan else "plane", args, internal=True)
     target, gradient, source, room = (f.arg(n) for _, n in args[:4])
-    h = dict(zip(_HEAD, f.words(f.arg("head"), 0, ["i64"] * len(_HEAD)), strict=True))
+    sizes = f.words(f.arg("head"), 0, ["i64"] * len(_HEAD))
+    h: dict[str, Value] = dict(zip(_HEAD, sizes, strict=True))
     lanes = native.host().lanes(BYTES[element])
     type, index = vector(lanes, element), vector(lanes, "i32")
     whole = _whole(f, h, lanes)
