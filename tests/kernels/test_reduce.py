@@ -210,3 +210,25 @@ def test_rows_asked_for_ahead_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
         for v in (x, x[::2, 5:], x[::-1]):
             assert reduced(kind, v, dims=(0,)).tobytes() == strict(op, start, v, (0,)).tobytes()
     reduce.plan_reduction.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims"), [((5, 7, 33), (0, 2)), ((2, 3, 9000), (2,)), ((3, 70, 80), (0, 2))]
+)
+def test_several_sums_in_one_pass_are_the_sums_alone(
+    shape: tuple[int, ...], dims: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(2)
+    x, y = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    x.flat[3] = np.nan
+    a, b = (S.Arg(i, D.float32) for i in (0, 1))
+    wide = [v.swapaxes(1, -1).copy().swapaxes(1, -1) for v in (x, y)]  # what is kept is adjacent
+    for operands in ((x, y), wide):
+        alone = [
+            reduced("sum", *operands, dims=dims, keepdim=True, pre=e) for e in (a, S.mul(a, b), b)
+        ]
+        out = np.full((3, *alone[0].shape), 7, np.float32)
+        launch = eager.plan_reduce(
+            "sum", a, dims, True, [of(v) for v in operands], of(out), others=(S.mul(a, b), b)
+        )
+        assert launched(launch, out, *operands).tobytes() == np.stack(alone).tobytes()

@@ -518,6 +518,8 @@ def rms_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out
 
 
 def moment(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
+    if op.total:
+        raise NoRule("it is a gradient's")
     product = e.scalar(op.expr(*(t.dtype for t in types)), ins)
     return reduced(e, "ReduceSum", product, op.dims, True)
 

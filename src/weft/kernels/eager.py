@@ -59,16 +59,17 @@ def plan_reduce(
     *,
     post: Expr | None = None,
     scalars: Sequence[float | int] = (),
+    others: Sequence[Expr] = (),
 ) -> Launch:
     """out = post(kind of pre(in_0, ...) over dims); kinds: sum prod max min argmax argmin any all.
 
     `dims` None (or none at all) reduces every dim.  `post` reads the result as Arg(0) in the
-    accumulator's dtype.
+    accumulator's dtype.  With `others`, out[0] is that and out[1 + j] the same of others[j].
     """
     shape = broadcast_shapes(*(x.shape for x in in_layouts))
     wanted = None if dims is None or not len(dims) else tuple(dims)
     planned = plan_reduction(
-        kind, pre, wanted, keepdim, tuple(in_layouts), out_layout, shape, post
+        kind, pre, wanted, keepdim, tuple(in_layouts), out_layout, shape, post, tuple(others)
     )  # fmt: skip
     return _given(planned, scalars)
 

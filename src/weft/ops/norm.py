@@ -50,16 +50,20 @@ class Moment(Op):
     """y = the sum over dims of a product of the operands, broadcast; dims stay as size 1.
 
     squares (x - m)^2 · product g w · centred g (x - m) · weighted g w (x - m) · scaled g (x - m) r
+    With `total`, y[0] is the sum of the first operand and y[1] that of the product, in one pass.
     """
 
     kind: str = "squares"
     dims: tuple[int, ...] = ()
+    total: bool = False
     nondiff = _INSIDE
 
     def type(self, *xs: Type) -> Type:
         shape = broadcast_shapes(*(x.shape for x in xs), op="moment")
+        if self.total and shape != xs[0].shape:
+            raise RuntimeError(f"moment: {xs[0]} is not of the operands' shape {shape}")
         kept = tuple(1 if d in self.dims else n for d, n in enumerate(shape))
-        return Type(kept, xs[0].dtype)
+        return Type((2, *kept) if self.total else kept, xs[0].dtype)
 
     def expr(self, *dtypes: dt.dtype) -> S.Expr:
         """The product that is summed, as a scalar expression."""
@@ -67,14 +71,20 @@ class Moment(Op):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         expr = self.expr(*(dt.from_np(x.dtype) for x in ins))
-        return kernels.plan_reduce("sum", expr, self.dims, True, ins, out)
+        if not self.total:
+            return kernels.plan_reduce("sum", expr, self.dims, True, ins, out)
+        first = S.Arg(0, dt.from_np(ins[0].dtype))
+        return kernels.plan_reduce("sum", first, self.dims, True, ins, out, others=(expr,))
 
     def takes_channels_last(self, *types: Type) -> bool:
         return True
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
         terms = S.evaluate(self.expr(*(dt.from_np(x.dtype) for x in xs)), xs)
-        return np.sum(terms, axis=self.dims, keepdims=True)
+        moment = np.sum(terms, axis=self.dims, keepdims=True)
+        if not self.total:
+            return moment
+        return np.stack([np.sum(xs[0], axis=self.dims, keepdims=True), moment])
 
     vmap = by_loop
     onnx = Onnx("ReduceSum", 13, build=onnx_rules.moment)
@@ -83,6 +93,7 @@ class Moment(Op):
         sample((3, 5), (5,), kind="product", dims=(1,)),
         sample((3, 5), (5,), (3, 5), (3, 1), kind="weighted", dims=(1,)),
         sample((3, 5), (3, 5), (3, 1), (3, 1), kind="scaled", dims=(0,)),
+        sample((2, 3, 80), (2, 3, 80), (1, 3, 1), kind="centred", dims=(0, 2), total=True),
     )
 
 
@@ -256,8 +267,8 @@ def _norm_vjp(
             lambda: reshape(apply(scaled, g, x, m, r), w_shape) if outside else g * (x - m) * r,
             shift,
         )
-    total = apply(Sum(flat, True), g)
-    moment = apply(Moment("centred", flat), g, x, m)
+    both = apply(Moment("centred", flat, total=True), g, x, m)
+    total, moment = both[0], both[1]
     s, t = total * w, moment * w
     rest = tuple(i for i in dims if i not in flat)
     if rest:

@@ -47,26 +47,30 @@ Acc = list[Value]
 
 
 class Combine:
-    """The operation: one accumulator register, or (value, index) for argmax and argmin."""
+    """The operation: `count` accumulator registers side by side, or (value, index) for argmax and
+    argmin."""
 
-    def __init__(self, f: Function, kind: str, acc: dtype) -> None:
-        self.f, self.kind, self.acc = f, kind, acc
+    def __init__(self, f: Function, kind: str, acc: dtype, count: int = 1) -> None:
+        self.f, self.kind, self.acc, self.count = f, kind, acc, count
         self.arg = kind in ("argmax", "argmin")
 
     def types(self, lanes: int) -> list[str]:
         one = [vector(lanes, register(self.acc))]
-        return [*one, vector(lanes, "i64")] if self.arg else one
+        return [*one, vector(lanes, "i64")] if self.arg else one * self.count
 
     def start(self, lanes: int) -> Acc:
         first = Element(self.f, lanes).const(self.acc, identity(self.kind, self.acc))
         if not self.arg:
-            return [first]
+            return [first] * self.count
         return [first, const(vector(lanes, "i64"), (1 << 63) - 1)]
 
     def step(self, a: Acc, b: Acc, lanes: int) -> Acc:
         """a combined with b, a being the earlier one."""
         if not self.arg:
-            return [Element(self.f, lanes).scalar(ROW[self.kind], self.acc, a[0], b[0])]
+            element = Element(self.f, lanes)
+            return [
+                element.scalar(ROW[self.kind], self.acc, v, w) for v, w in zip(a, b, strict=True)
+            ]
         f = self.f
         (v, i), (w, j) = a, b
         more = "gt" if self.kind == "argmax" else "lt"
@@ -81,5 +85,5 @@ class Combine:
         better = f.op("or", better, f.op("and", same, f.icmp("slt", j, i)))
         return [f.select(better, w, v), f.select(better, j, i)]
 
-    def result(self, a: Acc) -> Value:
-        return a[1] if self.arg else a[0]
+    def results(self, a: Acc) -> Acc:
+        return a[1:] if self.arg else a

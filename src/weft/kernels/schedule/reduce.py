@@ -9,14 +9,15 @@ inner group goes to lane r mod 16, outer reduced indices slowest; at the end the
 by halving: l with l + 8, then + 4, + 2, + 1.  When R > 8192, or R >= 64 and there are outer reduced
 indices, the group is cut into chunks of 8192 (or less), each reduced so from the identity, and the
 chunks' results are combined one after the other (outer reduced index slowest): threads share the
-chunks of a sum over images, reading whole runs of memory.  float16 and bfloat16 accumulate in
-float32; bool any/all as bytes.
+chunks of a sum over images, reading whole runs of memory.  Several expressions are reduced in one
+pass, each as it would be alone.  float16 and bfloat16 accumulate in float32; bool any/all as bytes.
 
 NaN: sum, prod, max, min give NaN; argmax and argmin give the first NaN's index.  Ties: the first.
 
 Two loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are
 one vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in
 memory; with one-element vectors it serves every other layout.
+Long because planning, both loops and the chunks' join read one Structure.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Structure:
     """What a reduction kernel is made from."""
 
     kind: str
-    pre: Expr  # of the accumulator's dtype
+    pres: tuple[Expr, ...]  # of the accumulator's dtype; results of several lie one after another
     post: Expr  # of Arg(0, accumulator's or index's dtype), of the output's dtype
     acc: dtype
     in_dtypes: tuple[dtype, ...]
@@ -97,7 +98,7 @@ class Structure:
         """Elements a vector: 16 of a row, a register's worth of neighbouring outputs, or one."""
         if not self.columns:
             return LANES
-        every = (*self.in_dtypes, *(x.dtype for x in postorder((self.pre,))))
+        every = (*self.in_dtypes, *(x.dtype for x in postorder(self.pres)))
         return min(host().lanes(max(width(d) for d in every)), 32) if self.vectors else 1
 
 
@@ -111,18 +112,24 @@ def plan_reduction(
     out_layout: Layout,
     shape: tuple[int, ...],
     post: Expr | None = None,
+    others: tuple[Expr, ...] = (),
 ) -> Planned:
     """The launch of `out = post(kind of pre over dims)`; operands broadcast to `shape`.
 
-    `dims` None reduces all.  `post` reads the result as Arg(0) of the accumulator's dtype (int64
-    for argmax and argmin); by default it is cast to the output's dtype.
+    With `others`, out[0] is that and out[1 + j] the same of others[j].  `dims` None reduces all.
+    `post` reads the result as Arg(0) of the accumulator's dtype (int64 for argmax and argmin); by
+    default it is cast to the output's dtype.
     """
     acc = accumulator(kind, pre.dtype)
     out_dtype = D.from_np(out_layout.dtype)
     result = D.int64 if kind in ("argmax", "argmin") else acc
-    if kind in ("any", "all"):
-        pre = cast(pre, D.bool)
-    pre = cast(pre, acc)
+    pres = tuple(
+        cast(cast(e, D.bool) if kind in ("any", "all") else e, acc) for e in (pre, *others)
+    )
+    plane = 0
+    if others:
+        plane = out_layout.strides[0]
+        out_layout = Layout(out_layout.shape[1:], out_layout.strides[1:], out_layout.dtype)
     post = cast(Arg(0, result) if post is None else post, out_dtype)
     strides = tuple(broadcast_strides(x, shape) for x in in_layouts)
     if not shape:
@@ -151,17 +158,17 @@ def plan_reduction(
     i_sizes, i_strides = _merged(*pick(group))
     count, total = math.prod(i_sizes), math.prod(o_sizes)
     outputs = kept_space.size
-    used = {n.index for n in postorder((pre,)) if isinstance(n, Arg)}
+    used = {n.index for n in postorder(pres) if isinstance(n, Arg)}
     columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
     chunked = in_chunks(count, total)
-    params = used_params((pre, post))
+    params = used_params((*pres, post))
     ahead = tuple(
         k
         for k in (sorted(used) if vectors and len(i_sizes) == 1 else ())
         if classes[k] == 1 and in_layouts[k].size * in_layouts[k].dtype.itemsize >= FAR_BYTES
     )
     structure = Structure(
-        kind, pre, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
+        kind, pres, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
         (len(kept_space.sizes), len(o_sizes), len(i_sizes)), classes, columns, vectors, chunked,
         params, ahead,
     )  # fmt: skip
@@ -173,16 +180,16 @@ def plan_reduction(
         lines = outputs // kept_space.sizes[-1] * (total * chunks if chunked else 1)
         across = -(-kept_space.sizes[-1] // structure.lanes)
         block = min(BLOCK, max(2, across * lines // 8))
-    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks, block]
+    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks, block, plane]
     ints.extend(kept_space.strides[0])
     for k in range(len(in_layouts)):
         ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
     first = len(ints)
     ints.extend([0] * len(params))
-    amount = outputs * total * count * work((pre,))
+    amount = outputs * total * count * work(pres)
     parallel = amount >= PARALLEL_WORK
     stages = tuple(Stage(address[n], parallel) for n in names)
-    scratch = outputs * total * chunks * 16 + 128 if chunked else 0
+    scratch = outputs * total * chunks * 8 * max(len(pres), 2) + 128 if chunked else 0
     launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
@@ -245,7 +252,7 @@ class _Reduce:
     def __init__(self, module: Module, s: Structure, name: str) -> None:
         self.s = s
         self.f = f = module.kernel(name)
-        self.op = Combine(f, s.kind, s.acc)
+        self.op = Combine(f, s.kind, s.acc, len(s.pres))
         n = len(s.in_dtypes)
         self.out = f.words("%args", 2, ["ptr"])[0]
         self.ins = f.words("%args", 3, ["ptr"] * n)
@@ -253,7 +260,7 @@ class _Reduce:
         take = Reader(f, "%args", 4 + n).take
         kept, outer, inner = s.ranks
         self.kept, self.outer, self.inner = take(kept), take(outer), take(inner)
-        self.outputs, self.total, self.count, self.chunks, self.block = take(5)
+        self.outputs, self.total, self.count, self.chunks, self.block, self.plane = take(6)
         self.out_strides = take(kept)
         self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
         self.lanes = s.lanes
@@ -284,8 +291,8 @@ class _Reduce:
 
     def values(
         self, rows: list[Value], i: Operand, mask: Value | None, stop: Operand, stride_of: int
-    ) -> Value:
-        """pre at `lanes` places from i along the vector dim (`stride_of` part's last stride)."""
+    ) -> list[Value]:
+        """Each pre at `lanes` places from i along the vector dim (the last of part `stride_of`)."""
         f, s = self.f, self.s
         element = Element(f, self.lanes, lambda bad: self._fail(bad, mask))
 
@@ -306,7 +313,7 @@ class _Reduce:
                 v = gather(f, type, row, i, self.strides[k][stride_of][-1], last)
             return element.from_memory(v, d)
 
-        return element.expressions((s.pre,), leaf)[0]
+        return element.expressions(s.pres, leaf)
 
     def _fail(self, bad: Value, mask: Value | None) -> None:
         f = self.f
@@ -316,24 +323,25 @@ class _Reduce:
 
     def write(self, acc: Acc, pointer: Value, mask: Value | None, count: Operand,
               stride: Operand = 1) -> None:  # fmt: skip
-        """post(result) to the output."""
+        """post(result) to the output, each to its own."""
         f, s = self.f, self.s
-        result = self.op.result(acc)
-        lanes = 1 if not result.type.startswith("<") else int(result.type[1:].split()[0])
-        element = Element(f, lanes)
+        for j, result in enumerate(self.op.results(acc)):
+            lanes = 1 if not result.type.startswith("<") else int(result.type[1:].split()[0])
+            element = Element(f, lanes)
 
-        def leaf(n: Expr) -> Value:
-            if isinstance(n, Param):
-                return f.splat(self.params[n.index], element.type(n.dtype))
-            return result
+            def leaf(n: Expr, result: Value = result, element: Element = element) -> Value:
+                if isinstance(n, Param):
+                    return f.splat(self.params[n.index], element.type(n.dtype))
+                return result
 
-        v = element.to_memory(element.expressions((s.post,), leaf)[0], s.out_dtype)
-        if lanes == 1 or (stride == 1 and mask is None):
-            f.store(v, pointer)
-        elif stride == 1:
-            store_part(f, v, pointer, mask, count)  # type: ignore[arg-type]
-        else:
-            scatter(f, v, pointer, 0, stride, count)
+            to = f.gep(pointer, f.mul(self.plane, j), memory(s.out_dtype)) if j else pointer
+            v = element.to_memory(element.expressions((s.post,), leaf)[0], s.out_dtype)
+            if lanes == 1 or (stride == 1 and mask is None):
+                f.store(v, to)
+            elif stride == 1:
+                store_part(f, v, to, mask, count)  # type: ignore[arg-type]
+            else:
+                scatter(f, v, to, 0, stride, count)
 
     # -- the two loops
 
@@ -420,13 +428,13 @@ class _Reduce:
             sides.otherwise()
         return [sides.merge(t, a, b) for t, a, b in zip(op.types(LANES), new, acc, strict=True)]
 
-    def _item(self, v: Value, i: Operand) -> Acc:
+    def _item(self, v: list[Value], i: Operand) -> Acc:
         """An element as an accumulator: with its index for argmax and argmin."""
         if not self.op.arg:
-            return [v]
+            return v
         f = self.f
         type = vector(LANES, "i64")
-        return [v, f.op("add", f.splat(f.typed(i, "i64"), type), lane_numbers(type))]
+        return [*v, f.op("add", f.splat(f.typed(i, "i64"), type), lane_numbers(type))]
 
     def _halved(self, acc: Acc) -> Acc:
         """16 lanes to one: l with l + 8, + 4, + 2, + 1."""
@@ -525,7 +533,7 @@ class _Reduce:
         used = f.max(used, 1)
 
         def cells(lane: Operand, u: Operand) -> list[Value]:
-            at = f.add(f.mul(lane, BLOCK), u)
+            at = f.add(f.mul(lane, vectors), u)  # side by side: sets of the cache are few
             return [f.gep(r, at, t) for r, t in zip(place.room, types, strict=True)]
 
         def get(at: list[Value]) -> Acc:
@@ -543,7 +551,7 @@ class _Reduce:
                 at = self.shifted(here, f.coordinates(loop.i, self.inner), 2)
                 lane = f.op("and", loop.i, LANES - 1)
                 with f.loop(0, vectors) as u:
-                    item = [self.values(at, f.mul(u.i, lanes), mask, count, 0)]
+                    item = self.values(at, f.mul(u.i, lanes), mask, count, 0)
                     for k in s.ahead:
                         d = s.in_dtypes[k]
                         far = f.add(f.mul(self.strides[k][2][-1], AHEAD), f.mul(u.i, lanes))
