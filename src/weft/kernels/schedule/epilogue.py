@@ -12,14 +12,14 @@ own memory: an element is read before it is written. Its code is that of `nest`,
 the bits are those of a loop that would follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import micro_kernel, touch
+from weft.kernels.schedule.gemm_code import Finish, micro_kernel, touch
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.target.element import Element, memory, register
@@ -211,58 +211,65 @@ def _emit_finish(
 ) -> None:
     """The micro-kernel of a whole tile, whose sums go through the expressions in registers."""
     tile = tile_for(register(out_dtypes[0]))
-    lanes = tile.lanes
     n_out, types = len(out_dtypes), [*out_dtypes, *in_dtypes]
     used = {x.index + n_out - 1 for x in postorder(exprs) if isinstance(x, Arg) and x.index}
-    starts: list[Value] = []
-    steps: list[Value] = []
+    along = [k < n_out or classes[k - n_out] == 1 for k in range(len(types))]
+    operands = [k for k in sorted(used) if not fixed[k - n_out]]
 
-    def place(f: Function, k: int, row: int, vector: int) -> Value:
-        along = k < n_out or classes[k - n_out] == 1
-        at = f.add(f.mul(steps[k], row), vector * lanes if along else 0)
-        return f.gep(starts[k], at, memory(types[k]))
-
-    def touched(f: Function) -> Sequence[Value]:
-        """Begin; then all lines that the tile reads of what differs from row to row."""
+    def ending(f: Function) -> Finish:
         pointers = [
             *f.words("%args", 2, ["ptr"]), *f.words("%args", FIRST, ["ptr"] * (len(types) - 1))
         ]  # fmt: skip
-        steps.extend(f.words("%ints", 0, ["i64"] * len(types)))
+        steps = f.words("%ints", 0, ["i64"] * len(types))
+        element = Element(f, tile.lanes)
+        starts = []
         for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
-            along = k < n_out or classes[k - n_out] == 1
             at = f.mul(f.arg("row"), steps[k])
-            starts.append(f.gep(p, f.add(at, f.arg("n0")) if along else at, memory(d)))
-        return [
-            place(f, k, row, v)
-            for k in sorted(used)
-            if not fixed[k - n_out]
-            for row in range(tile.rows)
-            for v in range(tile.vectors if classes[k - n_out] == 1 else 1)
-        ]
+            starts.append(f.gep(p, f.add(at, f.arg("n0")) if along[k] else at, memory(d)))
 
-    def finish(f: Function, sums: list[Value]) -> None:
-        element = Element(f, lanes)
+        def place(k: int, row: int, column: int) -> Value:
+            at = f.add(f.mul(steps[k], row), column if along[k] else 0)
+            return f.gep(starts[k], at, memory(types[k]))
 
-        def read(k: int, row: int, v: int) -> Value:
-            d = types[k]
-            if k >= n_out and classes[k - n_out] == 0:
-                one = Element(f, 1).load(place(f, k, row, v), d)
-                return f.splat(one, vector(lanes, register(d)))
-            return element.from_memory(f.load(element.memory_type(d), place(f, k, row, v)), d)
+        def ask(ks: Iterable[int], row: int, column: int) -> None:
+            for k in ks:
+                if along[k] or not column:
+                    touch(f, place(k, row, column), write=k < n_out)
 
-        for v in range(tile.vectors):
-            kept = {k: read(k, 0, v) for k in sorted(used) if fixed[k - n_out]}
-            for row in range(tile.rows):
+        # a core waits for some 24 lines at a time: of results and operands together one kind is
+        # asked for before the tile, the other after the one before it
+        before, early = (range(n_out), operands) if operands else ((), range(n_out))
+        for row in range(tile.rows):
+            for column in range(0, tile.columns, tile.lanes):
+                ask(before, row, column)
 
-                def leaf(x: Expr, row: int = row, v: int = v, kept: dict = kept) -> Value:
+        def read(k: int, row: int, column: int) -> Value:
+            at, d = place(k, row, column), types[k]
+            if not along[k]:
+                return f.splat(Element(f, 1).load(at, d), vector(tile.lanes, register(d)))
+            return element.from_memory(f.load(element.memory_type(d), at), d)
+
+        def finish(sums: list[Value]) -> None:
+            def one(row: int, v: int, kept: dict[int, Value]) -> None:
+                column = v * tile.lanes
+                ask(early, row + tile.rows, column)
+                leaves = {0: sums[row * tile.vectors + v]}
+                leaves |= {k - n_out + 1: x for k, x in kept.items()}
+                leaves |= {k - n_out + 1: read(k, row, column) for k in operands}
+
+                def leaf(x: Expr) -> Value:
                     assert isinstance(x, Arg)
-                    if x.index == 0:
-                        return sums[row * tile.vectors + v]
-                    k = n_out + x.index - 1
-                    return kept[k] if k in kept else read(k, row, v)
+                    return leaves[x.index]
 
                 values = element.expressions(exprs, leaf)
                 for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
-                    f.store(element.to_memory(value, d), place(f, k, row, v))
+                    f.store(element.to_memory(value, d), place(k, row, column))
 
-    micro_kernel(module, tile, tile.rows, tile.vectors, finish=finish, touched=touched)
+            for v in range(tile.vectors):
+                kept = {k: read(k, 0, v * tile.lanes) for k in sorted(used - {*operands})}
+                for row in range(tile.rows):
+                    one(row, v, kept)
+
+        return finish
+
+    micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)

@@ -117,25 +117,25 @@ _TARGET = [
 ]
 
 
-Finish = Callable[[Function, list[Value]], None]
+Finish = Callable[[list[Value]], None]
 ENDING = [("ptr", "args"), ("ptr", "ints"), ("i64", "row"), ("i64", "n0")]
 
 
 def micro_kernel(
     module: Module, tile: Tile, rows: int, vectors: int, *,
-    finish: Finish | None = None, touched: Callable[[Function], Sequence[Value]] | None = None,
+    ending: Callable[[Function], Finish] | None = None,
 ) -> str:  # fmt: skip
     """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
     name.
 
-    With `finish` the function is an export, `finish`, has the further arguments `ENDING`, and the
-    sums, row by row, go to that instead of c.
+    With `ending` the function is an export, `finish`, has the further arguments `ENDING`, and the
+    sums, row by row, go to what `ending` gives instead of c.
     The elements of a row of A are adjacent, its rows `rs` elements apart; with `tile.across` A lies
     as `_pack_across` leaves it. `bs` is the distance of B's rows in elements.
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each.
     """
-    name = f"tile_{rows}x{vectors}" if finish is None else "finish"
+    name = f"tile_{rows}x{vectors}" if ending is None else "finish"
     pointer = "ptr noalias readonly"
     signature = [
         ("i64", "kc"),
@@ -146,8 +146,8 @@ def micro_kernel(
     ]
     f = module.function(
         name,
-        [*signature, *_TARGET, *(ENDING if finish else [])],
-        internal=finish is None,
+        [*signature, *_TARGET, *(ENDING if ending else [])],
+        internal=ending is None,
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
     # strides that are known when the code is made: by variable ones the sums spill
@@ -155,11 +155,10 @@ def micro_kernel(
     row_offset = [i if tile.across else f.mul(f.arg("rs"), i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
-    for pointer_ in c_row:
+    finish = ending(f) if ending else None
+    for pointer_ in () if ending else c_row:
         for at in range(0, vectors * lanes, line):
             touch(f, f.gep(pointer_, at, element), write=True)
-    for place in touched(f) if touched else ():
-        touch(f, place)
 
     def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
@@ -203,7 +202,7 @@ def micro_kernel(
             for value, place in zip(total, places, strict=True):
                 f.store(value, place)
     if finish is not None:
-        finish(f, [way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
+        finish([way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
     f.ret()
     return name
 
