@@ -514,9 +514,8 @@ class Session:
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
             self.flush()
-        for g in self.ghosts:
-            if g is not None:
-                g.session = None
+        for g in filter(None, self.ghosts):
+            g.session = None
         for p in self._pendings:  # aliases made meanwhile may still have them
             p.session = None
         self.ghosts = []
@@ -525,11 +524,8 @@ class Session:
         """Depths of this segment's results that somebody still holds."""
         ghosts = self.ghosts
         count = sys.getrefcount
-        return tuple(
-            k
-            for k in range(len(ghosts))
-            if ghosts[k] is not None and ghosts[k].array is None and count(ghosts[k]) > _UNHELD  # type: ignore[union-attr]
-        )
+        made = [k for k, g in enumerate(ghosts) if g is not None and g.array is None]
+        return tuple([k for k in made if count(ghosts[k]) > _UNHELD])
 
     def held(self) -> tuple[int, ...]:
         """Depths of the call's results that somebody holds, computed or not."""
