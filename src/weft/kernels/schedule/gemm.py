@@ -71,7 +71,7 @@ def plan_matmul(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
-    kernels, tile = _kernels(element, problem.a_unit, problem.b_class)
+    kernels, tile = _kernels(element, problem.a_class, problem.b_class)
     finish = _finish(problem, tile, epilogue)
     return Launch(
         (Stage(kernels[more], parallel),),
@@ -97,7 +97,7 @@ def plan_matmul_packed(
     if alone or rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
-    kernels, tile = _kernels(element, problem.a_unit, "rows")
+    kernels, tile = _kernels(element, problem.a_class, "rows")
     work = out.size * k
     row = rows == 1 and not problem.batch
     if row:
@@ -148,7 +148,12 @@ def _finish(problem: "_Problem", tile: Tile, epilogue: Epilogue | None) -> int:
     storing them and reading them again dear; else 0.
     """
     rows, n, k = problem.sizes
-    fits = problem.a_unit and rows >= tile.rows and n >= tile.columns and k <= _MOST_FINISHED
+    fits = (
+        problem.a_class == "rows"
+        and rows >= tile.rows
+        and n >= tile.columns
+        and k <= _MOST_FINISHED
+    )
     if epilogue is None or not fits or not ends_in_registers(epilogue):
         return 0
     return epilogue_ints(epilogue, rows, n, finish=True)[0]
@@ -166,13 +171,12 @@ class _Problem:
     direct: int = 0  # K where B lies in packed panels
 
     @property
-    def a_unit(self) -> bool:
-        return self.a_strides[1] == 1
+    def a_class(self) -> str:
+        return _adjacent(self.a_strides)
 
     @property
     def b_class(self) -> str:
-        row, column = self.b_strides
-        return "rows" if column == 1 else "columns" if row == 1 else "any"
+        return _adjacent(self.b_strides)
 
     def packed(self, tile: Tile) -> "_Problem":
         """The same, where B lies in packed panels."""
@@ -192,6 +196,12 @@ class _Problem:
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
             epilogue=epilogue, finish=finish, swapped=swapped,
         )  # fmt: skip
+
+
+def _adjacent(strides: tuple[int, int]) -> str:
+    """Whether the elements of rows, of columns, or of neither are adjacent."""
+    row, column = strides
+    return "rows" if column == 1 else "columns" if row == 1 else "any"
 
 
 def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
@@ -230,7 +240,7 @@ def _plan_words(
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS) if narrow else out)
     own, more = _ending(problem, out, epilogue)
     places = "abc" if narrow else "ab"
-    found, tile = gemm_bf16.products(problem.a_unit, problem.b_class, places)
+    found, tile = gemm_bf16.products(problem.a_class, problem.b_class, places)
     size_a, size_b = (gemm_bf16.size_of(words) for words in (wide_a, wide_b))
     tables = [
         gemm_bf16.descriptor(a, -1, wide_a, 0),
@@ -258,7 +268,7 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
     if any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
-    found, tile = gemm_bf16.products(problem.a_unit, "rows", "a")
+    found, tile = gemm_bf16.products(problem.a_class, "rows", "a")
     shared, bytes_b = gemm_bf16.size_of(wide_a), gemm_bf16.size_of(wide_b)
     tables = [gemm_bf16.descriptor(a, -1, wide_a, 0)]
     ints = _with_tables(problem.packed(tile), tile, 2 + more, tables, shared, own)
@@ -292,7 +302,7 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
         return _plan_words(a, b, out, parallel)
     wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS))
-    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_unit, problem.b_class)
+    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_class, problem.b_class)
     tables, shared = [], 0
     for operand in (a, b, out):
         tables.append(gemm_plain.descriptor(operand, shared))
@@ -303,10 +313,10 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
 
 
 @cache
-def _kernels(element: str, a_unit: bool, b_class: str) -> tuple[list[int], Tile]:
+def _kernels(element: str, a_class: str, b_class: str) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
     host = native.host()
-    tile = replace(tile_for(element), across=not a_unit)
+    tile = replace(tile_for(element), a_class=a_class)
     module = Module(host.vector_bits)
     names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class])
     found = native.load(module.text(), names)

@@ -78,9 +78,9 @@ def size_of(words: Layout) -> int:
 
 
 @cache
-def products(a_unit: bool, b_class: str, in_scratch: str) -> tuple[list[int], Tile]:
+def products(a_class: str, b_class: str, in_scratch: str) -> tuple[list[int], Tile]:
     """The loops over words, for 2, 3, ... inputs."""
-    tile = replace(tile_for("float"), pairs=True, across=not a_unit)
+    tile = replace(tile_for("float"), pairs=True, a_class=a_class)
     module = Module(native.host().vector_bits)
     names = gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], in_scratch=in_scratch)
     found = native.load(module.text(), names)

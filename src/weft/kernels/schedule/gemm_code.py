@@ -29,16 +29,14 @@ Long because the packers, the tile and the loops around them agree on one form o
 
 from collections.abc import Callable, Sequence
 
-from weft.kernels.schedule.tile import KC, PACKED_TILES, Tile
+from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _FEW_ROWS = 192  # of a result that the last cache does not hold
-_PACKED_K = 4  # k in turn for which a part of A is packed: their lines stay in the first cache
-_GROUP = 8  # panels of a unit
-_UNITS = 3  # a thread, at least
+_A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PART_ROWS = 96  # at least, of the parts in which the last units are done
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
@@ -130,8 +128,7 @@ def micro_kernel(
 
     With `ending` the function is an export, `finish`, has the further arguments `ENDING`, and the
     sums, row by row, go to what `ending` gives instead of c.
-    The elements of a row of A are adjacent, its rows `rs` elements apart; with `tile.across` A lies
-    as `_pack_across` leaves it. `bs` is the distance of B's rows in elements.
+    `bs` is the distance of B's rows in elements.
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each.
     """
@@ -141,6 +138,7 @@ def micro_kernel(
         ("i64", "kc"),
         (pointer, "a"),
         ("i64", "rs"),
+        ("i64", "cs"),
         (pointer, "b"),
         ("i64", "bs"),
     ]
@@ -150,9 +148,10 @@ def micro_kernel(
         internal=ending is None,
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
-    # strides that are known when the code is made: by variable ones the sums spill
-    a_step = tile.rows if tile.across else 1
-    row_offset = [i if tile.across else f.mul(f.arg("rs"), i) for i in range(rows)]
+    along = tile.a_class == "rows"
+    cs: Operand = 1 if along else f.arg("cs")
+    rs: Operand = 1 if tile.a_class == "columns" else f.arg("rs")
+    row_offset = [f.mul(rs, i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
     finish = ending(f) if ending else None
@@ -171,19 +170,26 @@ def micro_kernel(
 
     def steps(start: Operand, stop: Operand, count: int, values: Sequence[Operand]) -> list[Value]:
         """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
-        carry = list(zip(["ptr", "ptr", "ptr", *[type] * (rows * vectors)], values, strict=True))
+        # a pointer for each step where A lies across: computed on the way, they come so late that
+        # loads of B move ahead of them, and the sums spill
+        heads = 1 if along else count
+        first = [f.gep(values[0], f.mul(cs, u), element) for u in range(heads)]
+        types = ["ptr"] * (heads + 2) + [type] * (rows * vectors)
+        carry = list(zip(types, [*first, *values[1:]], strict=True))
         with f.loop(start, stop, count, carry) as L:
-            a, b, soon, *sums = L.carry
+            a, (b, soon, *sums) = L.carry[:heads], L.carry[heads:]
             if count > 1:
                 touch(f, soon, level=2)
                 touch(f, f.gep(soon, f.arg("soon_far"), element), level=2)
+            for head in a if count > 1 and not along else ():
+                touch(f, f.gep(head, f.mul(cs, _A_AHEAD), element))
             for u in range(count):
-                a_at = f.gep(a, a_step * u, element)
+                a_at = f.gep(a[0], u, element) if along else a[u]
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
-            a_next = f.gep(a, a_step * count, element)
+            a_next = [f.gep(head, f.mul(cs, count), element) for head in a]
             soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
-            L.next = [a_next, f.gep(b, f.mul(f.arg("bs"), count), element), soon, *sums]
-        return L.carry
+            L.next = [*a_next, f.gep(b, f.mul(f.arg("bs"), count), element), soon, *sums]
+        return [L.carry[0], *L.carry[heads:]]
 
     values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
     whole: Operand = 0
@@ -230,38 +236,7 @@ def _merge(module: Module, tile: Tile) -> None:
     f.ret()
 
 
-# -- packers of a stored B, and of an A that lies across
-
-
-def _pack_across(module: Module, tile: Tile) -> None:
-    """panel[t][k][r] = row t * tile.rows + r of A, `rows` rows of the `exist` that follow. A tile
-    then reads its part as it lies; in place each k is in another line, often in another page.
-    """
-    pointers = [("ptr noalias", "panel"), ("ptr noalias readonly", "a")]
-    sizes = [("i64", n) for n in ("rs", "cs", "kc", "rows", "exist")]
-    f = module.function("pack_a", [*pointers, *sizes], internal=True)
-    element, high = tile.element, tile.rows
-    width = 1 << (high - 1).bit_length()  # of a vector, whose tail is overwritten by the next k's
-
-    def copy(type: str, k: Operand, row: Operand) -> None:
-        """Some k of as many rows as the type has elements."""
-        at = f.add(f.mul(k, f.arg("cs")), f.mul(row, f.arg("rs")))
-        place = f.add(f.mul(f.div(row, high), tile.packed_rows), f.rem(row, high))
-        to = f.gep("%panel", f.add(place, f.mul(k, high)), element)
-        start = [("ptr", f.gep("%a", at, element)), ("ptr", to)]
-        with f.loop(0, f.min(f.sub(f.arg("kc"), k), _PACKED_K), carry=start) as some:
-            source, target = some.carry
-            f.store(f.load(type, source), target)
-            some.next = [f.gep(source, f.arg("cs"), element), f.gep(target, high, element)]
-
-    safe = f.max(f.min(f.arg("rows"), f.sub(f.arg("exist"), width - high)), 0)
-    whole = f.select(f.icmp("eq", f.arg("rs"), 1), f.mul(f.div(safe, high), high), 0)
-    with f.loop(0, f.arg("kc"), _PACKED_K) as k:
-        with f.loop(0, whole, high) as row:
-            copy(vector(width, element), k.i, row.i)
-        with f.loop(whole, f.arg("rows")) as row:
-            copy(element, k.i, row.i)
-    f.ret()
+# -- packers of a stored B
 
 
 def _whole_or_masked(
@@ -415,10 +390,9 @@ def gemm_kernel(
     """Emit the kernels `name` + the number of inputs, from 2 to MAX_INPUTS, and all they call;
     returns their names. Launch one with `gemm_ints` and `tile.scratch_per_thread`.
 
-    The elements of a row of A are adjacent (a_cs = 1) unless `tile.across`. `in_scratch`: those of
-    a, b and c (out) that are in scratch memory, for which there are four extra ints: the words of
-    the block that hold the byte offsets of a, b and out, and the bytes of scratch before the
-    threads' panels.
+    `in_scratch`: those of a, b and c (out) that are in scratch memory, for which there are four
+    extra ints: the words of the block that hold the byte offsets of a, b and out, and the bytes of
+    scratch before the threads' panels.
     """
     kernels = {
         (rows, vectors): micro_kernel(module, tile, rows, vectors)
@@ -426,8 +400,6 @@ def gemm_kernel(
         for rows in range(1, tile.rows + 1)
     }
     _merge(module, tile)
-    if tile.across:
-        _pack_across(module, tile)
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
@@ -502,7 +474,6 @@ def _products(
         extra += 4
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
-    own_a = f.gep(corner, tile.rows * tile.columns * size)
     dims = f.gep("%head", extra, "i64")
     epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
     ends = f.icmp("ne", h["epilogue"], 0)
@@ -511,10 +482,8 @@ def _products(
     apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
-    cut = _pieces if tile.across else _row_chunks
-    chunk, chunks, wide = cut(f, tile, h, panels, nth)  # rows of a unit, panels of one
-    groups = f.div(f.add(panels, f.sub(wide, 1)), wide)
-    columns = f.mul(h["batches"], groups)
+    columns = f.mul(h["batches"], panels)
+    chunk, chunks = _row_chunks(f, tile, h, columns, nth)
     # the last unit of each thread in parts, so that none waits long for another
     every = f.mul(columns, chunks)
     parts = f.select(f.icmp("sgt", nth, 1), f.min(f.max(f.div(chunk, _PART_ROWS), 1), 4), 1)
@@ -531,35 +500,26 @@ def _products(
         m_from = f.add(m_start, f.select(entire, 0, f.mul(f.rem(late, parts), part)))
         m_end = f.min(f.add(m_start, chunk), h["M"])
         m_to = f.min(f.add(m_from, f.select(entire, chunk, part)), m_end)
-        batch, group = f.div(column, groups), f.rem(column, groups)
+        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
+        n = f.min(f.sub(h["N"], n0), tile.columns)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
-        a_base = f.gep(a, f.add(a_batch, f.mul(m_from, h["a_rs"])), element)
+        a_base = f.gep(a, a_batch, element)
         b_base = f.gep(b, b_batch, element)
-        p_from = f.mul(group, wide)
-        p_to = f.select(f.icmp("slt", m_from, m_to), f.min(f.add(p_from, wide), panels), p_from)
-        # K = 0 stores zeros
-        with f.loop(0, f.max(h["K"], 1), KC) as block, f.loop(p_from, p_to) as p:
+        c_base = f.gep(out, f.add(c_batch, n0), element)
+        full = f.icmp("eq", n, tile.columns)
+        usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
+        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
+        width = _width_index(f, tile, n)
+        aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
+        exact = f.op("and", aligned, _is_width(f, tile, n))
+        at_once = f.op("and", exact, f.op("xor", apart, True))
+        # K = 0 stores zeros; a part may have no rows
+        deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
+        with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
             more = f.icmp("slt", f.add(block.i, KC), h["K"])
             ending = f.op("and", ends, f.op("xor", more, True))
-            a_tiles = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
-            a_step: Operand = f.mul(h["a_rs"], tile.rows)  # from tile to tile
-            if tile.across:
-                with f.iff(f.icmp("eq", p.i, p_from)):
-                    rows = (f.sub(end, m_from) for end in (m_to, h["M"]))
-                    f.call("pack_a", "void", own_a, a_tiles, h["a_rs"], h["a_cs"], kc, *rows)
-                a_tiles, a_step = own_a, tile.packed_rows
-            n0 = f.mul(p.i, tile.columns)
-            n = f.min(f.sub(h["N"], n0), tile.columns)
-            c_base = f.gep(out, f.add(c_batch, n0), element)
-            full = f.icmp("eq", n, tile.columns)
-            usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
-            direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
-            width = _width_index(f, tile, n)
-            aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
-            exact = f.op("and", aligned, _is_width(f, tile, n))
-            at_once = f.op("and", exact, f.op("xor", apart, True))
             with f.if_else(direct) as way:
                 column_at = f.mul(n0, h["direct"])
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
@@ -567,28 +527,24 @@ def _products(
                 f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
             b_panel = way.merge("ptr", in_place, panel)
             b_step = f.select(direct, h["b_rs"], tile.columns)
-            # what is packed next: the group's next panel, its first of the next k, the next unit's
-            beside = f.icmp("slt", f.add(p.i, 1), p_to)
-            onward = f.select(more, f.add(block.i, KC), 0)
-            far = f.add(p.i, f.add(f.mul(f.sub(nth, 1), wide), 1))
+            a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
             # packed panels that the second cache holds: always the next unit's same k, so that a
             # short last block need not ask for a whole one
             small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
             even = f.op("and", small, f.icmp("sgt", h["direct"], 1))
-            soon_k = f.select(f.op("or", beside, even), block.i, onward)
             inside = f.op("and", more, f.op("xor", even, True))
-            soon_p = f.select(beside, f.add(p.i, 1), f.select(inside, p_from, far))
+            soon_k = f.select(even, block.i, f.select(more, f.add(block.i, KC), 0))
+            soon_n = f.select(inside, n0, f.add(n0, f.mul(nth, tile.columns)))
             soon_kc = f.min(f.sub(h["K"], soon_k), KC)
-            soon_n = f.mul(soon_p, tile.columns)
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(b_base, corner_of_b, element)
             with f.loop(m_from, m_to, tile.rows) as row:
                 number = f.div(f.sub(row.i, m_from), tile.rows)
                 soon = _soon(f, tile, h, soon_panel, number, (kc, soon_kc), b_rows=b_rows)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
-                a_rows = f.gep(a_tiles, f.mul(number, a_step), element)
+                a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
-                operands = (kc, a_rows, h["a_rs"], b_panel, b_step)
+                operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
                     product = (c_rows, h["ldc"], first)
@@ -615,39 +571,15 @@ def _products(
     f.ret()
 
 
-def _pieces(
-    f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
-) -> tuple[Operand, Operand, Operand]:
-    """Rows of a unit, how many such chunks there are, and panels of a unit, where a unit packs its
-    part of A for its panels and each panel of B for its rows: as nearly square as they can be, and
-    units enough for the threads.
-    """
-    wanted = f.select(f.icmp("sgt", nth, 1), f.mul(nth, _UNITS), 1)
-    tiles = f.div(f.add(h["M"], tile.rows - 1), tile.rows)
-    chunks = f.div(f.add(tiles, PACKED_TILES - 1), PACKED_TILES)
-    groups = f.div(f.add(panels, _GROUP - 1), _GROUP)
-    with f.loop(0, 8, carry=[("i64", chunks), ("i64", groups)]) as halving:
-        c, g = halving.carry
-        few = f.icmp("slt", f.mul(h["batches"], f.mul(c, g)), wanted)
-        high, wide = f.mul(f.mul(tiles, tile.rows), g), f.mul(f.mul(panels, tile.columns), c)
-        tall = f.icmp("sge", high, wide)
-        both = f.op("and", few, tall), f.op("and", few, f.op("xor", tall, True))
-        halving.next = [f.select(x, f.mul(n, 2), n) for x, n in zip(both, (c, g), strict=True)]
-    c, g = halving.carry
-    deep = f.div(f.add(tiles, f.sub(c, 1)), c)
-    chunks = f.div(f.add(tiles, f.sub(deep, 1)), deep)
-    return f.mul(deep, tile.rows), chunks, f.div(f.add(panels, f.sub(g, 1)), g)
-
-
 def _row_chunks(
-    f: Function, tile: Tile, h: dict[str, Value], panels: Operand, nth: Operand
-) -> tuple[Operand, Operand, Operand]:
-    """How many rows of a panel are one unit, how many such there are, and 1, the panels of a unit:
-    all rows where panels alone keep the threads busy (then each is packed once), but no more than
-    the last cache holds of A, which every panel reads, and few where a short k makes a result that
-    it does not hold: panel after panel then completes rows that are near.
+    f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand
+) -> tuple[Value, Operand]:
+    """How many rows of a panel are one unit, and how many such there are: all where panels alone
+    keep the threads busy (then each is packed once), but no more than the last cache holds of A,
+    which every panel reads, and few where a short k makes a result that it does not hold: panel
+    after panel then completes rows that are near.
     """
-    m, k, columns = h["M"], h["K"], f.mul(h["batches"], panels)
+    m, k = h["M"], h["K"]
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
@@ -659,7 +591,7 @@ def _row_chunks(
     wanted = f.select(whole, parts, wanted)
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
-    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk), 1
+    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
 
 
 def _soon(

@@ -61,10 +61,10 @@ def dense(layout: Layout) -> Layout:
 
 
 @cache
-def half_kernels(name: str, a_unit: bool, b_class: str) -> tuple[dict[str, int], Tile]:
+def half_kernels(name: str, a_class: str, b_class: str) -> tuple[dict[str, int], Tile]:
     """The stages widen_a, widen_b, gemm2 (it has two inputs), narrow of a half dtype."""
     host = native.host()
-    tile = replace(tile_for("float"), across=not a_unit)
+    tile = replace(tile_for("float"), a_class=a_class)
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
     (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, in_scratch="abc")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from weft.kernels.target.llvm import BYTES, vector
 from weft.runtime import native
 
-PACKED_TILES = 64  # that a unit of a product has at most where it packs its part of A
 KC = 384  # sums run in blocks of this many k: part of the definition of the numbers, never tune it
 
 
@@ -22,7 +21,9 @@ class Tile:
     vectors: int
     fma: bool = True
     pairs: bool = False  # an element of a and of b is two bfloat16, along k
-    across: bool = False  # the elements of a row of a are not adjacent: units pack their part of a
+    a_class: str = (
+        "rows"  # elements that are adjacent in a: those of "rows", of "columns", or "any"
+    )
 
     @property
     def columns(self) -> int:
@@ -47,15 +48,9 @@ class Tile:
         return [self.vectors >> i for i in range(self.vectors.bit_length())]
 
     @property
-    def packed_rows(self) -> int:
-        """Elements of a tile's part of A for KC, and room for a vector's tail."""
-        return KC * self.rows + self.lanes
-
-    @property
     def scratch_per_thread(self) -> int:
-        """Bytes of a packed panel, of one tile for the ragged last panel, and of a unit's a."""
-        a = PACKED_TILES * self.packed_rows if self.across else 0
-        return ((KC + self.rows) * self.columns + a) * self.itemsize
+        """Bytes of a packed panel and of one tile for the ragged last panel."""
+        return (KC + self.rows) * self.columns * self.itemsize
 
 
 def tile_for(element: str) -> Tile:
