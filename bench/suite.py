@@ -282,8 +282,8 @@ def main() -> int:
     text += f"Fast math, where products may round:\n\n{fast_table(rows)}\n\n{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
-        name, _, args = script.partition(" ")
-        text += f"\n## {name}.py {args}".rstrip() + "\n\n```text\n{printed_by(script)}```\n"
+        name, _, rest = script.partition(" ")
+        text += f"\n## {name}.py {rest}".rstrip() + f"\n\n```text\n{printed_by(script)}```\n"
     if args.write:
         head = "# Results\n\nWritten by `make bench` (`bench/suite.py --write`).\n\n"
         picture = "![speed beside the best peer](results.png)\n\n"

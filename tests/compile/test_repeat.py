@@ -96,6 +96,27 @@ def test_groups_with_their_own_settings():
     runs_alike(make, 12)
 
 
+def test_autocast_around_an_update_is_no_jump_of_one_without():
+    """Adafactor multiplies matrices, which autocast does in bfloat16."""
+
+    def make():
+        model = model_of(4, 6, 6, 6, 2)
+        params = list(model.parameters())[::-1]  # a bias first, whose ops are the same in both
+        o, mode = optim.Adafactor(params, lr=0.1), {}
+
+        def step(x):
+            o.zero_grad()
+            loss = (model(x) ** 2).mean()
+            loss.backward()
+            with weft.autocast("cpu", enabled=mode["on"]):
+                o.step()
+            return loss
+
+        return o, step, lambda i: mode.update(on=i in (4, 5, 9, 10, 11))
+
+    runs_alike(make, 14)
+
+
 def test_counters_that_differ():
     """A layer that is thawed late has its own step count, and so its own numbers."""
 

@@ -1,5 +1,7 @@
 """Quantized layers against the float arithmetic that they stand for; whole models against float."""
 
+import copy
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -188,6 +190,47 @@ def count_conversions(monkeypatch):
     count(byte_image, "become_floats")
     count(byte_image, "bytes_max_pool")
     return counts
+
+
+def _by_state_dict(q, path, **how):
+    """Into a model that was calibrated on something else."""
+    weft.save(q.state_dict(), path)
+    other = weft.quantize(resnet(), [weft.rand(2, 3, 40, 36) * 0.1])
+    other(weft.ones(1, 3, 40, 36))  # what it has kept of its own numbers
+    assert str(other.load_state_dict(weft.load(path), **how)) == "<All keys matched successfully>"
+    return other
+
+
+KEPT = {
+    ".weft": lambda q, p: _by_state_dict(q, p / "q.weft"),
+    ".safetensors": lambda q, p: _by_state_dict(q, p / "q.safetensors"),
+    ".pt": lambda q, p: _by_state_dict(q, p / "q.pt"),
+    "assigned": lambda q, p: _by_state_dict(q, p / "q.pt", assign=True),
+    "pickle": lambda q, p: pickle.loads(pickle.dumps(q)),
+    "deepcopy": lambda q, p: copy.deepcopy(q),
+    "a copy of a copy": lambda q, p: copy.deepcopy(pickle.loads(pickle.dumps(q))),
+}
+
+
+@pytest.mark.parametrize("how", KEPT)
+def test_a_network_that_was_kept_gives_the_same_bits(how, tmp_path):
+    q = weft.quantize(resnet(), [weft.randn(8, 3, 40, 36)])
+    x = weft.randn(3, 3, 40, 36)
+    wanted = q(x).numpy().tobytes()
+    other = KEPT[how](q, tmp_path)
+    assert other(x).numpy().tobytes() == wanted
+    fast = weft.compile(other)
+    assert all(fast(x).numpy().tobytes() == wanted for _ in range(3))
+    assert [m.grids for m in other.modules() if isinstance(m, QuantizedConv2d)] == [
+        m.grids for m in q.modules() if isinstance(m, QuantizedConv2d)
+    ]
+
+
+def test_grids_that_are_none():
+    q = weft.quantize(nn.Conv2d(3, 4, 3), [weft.randn(1, 3, 5, 5)])
+    for wrong in (None, weft.zeros(3), weft.zeros(2, 5)):
+        with pytest.raises(RuntimeError, match="rows of 6 numbers"):
+            q.load_state_dict({**q.state_dict(), "_extra_state": wrong})
 
 
 @pytest.mark.parametrize("how", ["modules", "functions", "in place", "clamp"])

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from weft.compile.formula import formula
+from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
@@ -434,7 +435,8 @@ def _flavour(update: Callable, group: dict) -> tuple:
             settings.append(tuple([x if x.__class__ in _PLAIN else x.__class__ for x in v]))
         elif k != "params":
             settings.append(k)
-    return (update.__func__, FastMath.on, *settings)  # type: ignore[attr-defined]
+    modes = (state.autocast, dt.get_default_dtype(), FastMath.on)
+    return (update.__func__, *modes, *settings)  # type: ignore[attr-defined]
 
 
 def _index(tensors: list[Handle], t: Handle) -> int | None:

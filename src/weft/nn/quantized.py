@@ -72,15 +72,25 @@ class _Quantized(Module):
         found = (None, None) if seen is None else range_to_scale(*seen)
         self.register_buffer("input_scale", found[0])
         self.register_buffer("input_zero", found[1])
-        self._grid: tuple[Any, Grid | None] = (None, None)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._grid: tuple[tuple, Grid | None] = ((None,) * 4, None)  # found for these tensors
         self._made: dict[tuple, tuple] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("_grid", "_made")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._forget()
 
     def grid(self) -> Grid:
         """The grid that calibration found for the input."""
         scale, zero = self.input_scale, self.input_zero
         assert scale is not None and zero is not None
-        now = (version_of(scale), version_of(zero))
-        if self._grid[0] != now:
+        now = (scale, version_of(scale), zero, version_of(zero))
+        if any(a is not b for a, b in zip(self._grid[0], now, strict=True)):
             self._grid = (now, Grid(scale.item(), int(zero.item())))
         assert self._grid[1] is not None
         return self._grid[1]
@@ -194,6 +204,20 @@ class QuantizedConv2d(_Quantized):
             q = image_to_bytes(input, grid)
         y = byte_image.of_chain(Chain(self, q, grid, chain_shape))
         return y if byte_image.flows() else y.contiguous()
+
+    def get_extra_state(self) -> Tensor:
+        """The grids of chains (n, 6), float64: batch norm, sum, clamp low and high; scale, zero."""
+        rows = [(*key, grid.scale, grid.zero) for key, grid in self.grids.items()]
+        return weft.tensor(rows, dtype=weft.float64).reshape(-1, 6)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """What `get_extra_state` gave.  RuntimeError: other than such rows."""
+        if not isinstance(state, Tensor) or state.ndim != 2 or state.shape[1] != 6:
+            raise RuntimeError(f"quantized conv2d: grids are rows of 6 numbers, got {state!r:.80}")
+        self.grids = {
+            (bool(norm), bool(other), low, high): Grid(scale, int(zero))
+            for norm, other, low, high, scale, zero in state.double().tolist()
+        }
 
     def _whole(self, q: Tensor) -> Tensor:
         return F.pad(q, (0, self._more)) if self._more else q
