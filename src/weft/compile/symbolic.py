@@ -7,6 +7,7 @@ puts a size in again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -82,12 +83,14 @@ class _Pair:
         return x
 
 
-def bind(g: Graph, sizes: dict[str, int]) -> Graph:
-    """The graph at given sizes, its types inferred anew.
+def bind(
+    g: Graph, sizes: dict[str, int], op_of: Callable[[Op, dict[str, int]], Op] | None = None
+) -> Graph:
+    """The graph at given sizes, its types inferred anew; `op_of` in place of `with_sizes`.
 
     KeyError names a size that is missing; ValueError a type that is not what the graph says.
     """
-    b = Builder()
+    b, op_of = Builder(), op_of or with_sizes
     new: dict[int, Any] = {}
     inputs = []
     for n in g.inputs:
@@ -98,7 +101,7 @@ def bind(g: Graph, sizes: dict[str, int]) -> Graph:
     for n in g.nodes():
         assert n.op is not None
         args = [new[id(a)] if isinstance(a, Node) else a for a in n.args]
-        made = new[id(n)] = b.node(with_sizes(n.op, sizes), *args)
+        made = new[id(n)] = b.node(op_of(n.op, sizes), *args)
         told = Type(_fill(tuple(n.type.shape), sizes), n.type.dtype)
         if made.type != told:
             raise ValueError(f"{made.op} gives {made.type}, and the graph says {told}")

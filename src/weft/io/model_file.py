@@ -28,6 +28,7 @@ from weft.core.graph_text import parse
 from weft.core.types import Type
 from weft.io import container, report, running, tree
 from weft.io.check import Refused, check_text
+from weft.ops.contract import fast_math, is_fast_math
 from weft.ops.dispatch import read
 from weft.runtime import memory
 
@@ -77,13 +78,14 @@ def save(
         )
     if example is not None:
         inputs = _inputs(example, input_names)
-        graph, captured = _traced(model, inputs, dynamic_batch)
+        with fast_math(False):  # what is written does not depend on the setting
+            graph, captured = _traced(model, inputs, dynamic_batch)
+            metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
         for name, t in captured.items():
             if name not in arrays:
                 a = read(t)
                 arrays[f"{RESERVED}const/{name}"] = np.ascontiguousarray(a).reshape(a.shape)
         metadata["weft.graph.forward"] = to_text(graph)
-        metadata["weft.records"] = json.dumps([_record(model, inputs, arrays)])
     made = ModelFile(str(path), Arrays(arrays), metadata)
     if example is not None:
         found = report.verify(made)
@@ -329,6 +331,7 @@ class ModelFile:
     ) -> dict[str, np.ndarray]:
         """Run the compiled graph on arrays: no Python of the model is involved.
 
+        Products obey the present `weft.set_fast_math`, whatever it was when the file was written.
         ValueError: a missing or unknown input, a shape or dtype that does not fit, a graph that
         is not safe to run.
         """
@@ -347,7 +350,7 @@ class ModelFile:
             if have != want.np:
                 raise ValueError(f"input {k!r} is {have}, the model takes {want.name}")
         sizes = running.sizes_for(graph, {k: inputs[k].shape for k in wanted})
-        key = (signature, tuple(sorted(sizes.items())))
+        key = (signature, is_fast_math(), tuple(sorted(sizes.items())))
         program = self._program(graph, key, sizes, weights)
 
         def call(given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from weft.compile.symbolic import with_sizes
 from weft.core.graph import Graph, Node
 from weft.core.graph_interp import meaning
 from weft.io import running
+from weft.ops.contract import fast_math
 
 
 @dataclass
@@ -68,6 +69,11 @@ def verify(model_file: Any, rtol: float = 1e-4, atol: float = 1e-5) -> Report:
     held against its NumPy meaning on the same operands; the first that differs is named with the
     user's line.
     """
+    with fast_math(False):
+        return _verified(model_file, rtol, atol)
+
+
+def _verified(model_file: Any, rtol: float, atol: float) -> Report:
     found = Report("compiled graph")
     for i, record in enumerate(model_file.records()):
         try:

@@ -9,9 +9,11 @@ import numpy as np
 
 from weft.compile.passes.decompose import decompose
 from weft.compile.program import Layout, Program
-from weft.compile.symbolic import bind, sizes_of
+from weft.compile.symbolic import bind, sizes_of, with_sizes
 from weft.core.graph import Builder, Graph
+from weft.core.op import Op
 from weft.io.check import Refused, check_sized, check_text
+from weft.ops.contract import Product, is_fast_math
 from weft.ops.creation import Clone
 
 
@@ -27,13 +29,18 @@ def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     """The graph at these sizes, of primitives only, safe to run.  Refused where it is not."""
     check_text(graph)
     try:
-        bound = decompose(bind(graph, dict(sizes)))
+        bound = decompose(bind(graph, dict(sizes), _obeying))
     except MemoryError:
         raise
     except Exception as e:  # a type rule that meets what it was not made for may raise anything
         raise Refused(f"the graph does not fit sizes {dict(sizes)}: {e}") from None
     check_sized(bound)
     return bound
+
+
+def _obeying(op: Op, sizes: dict[str, int]) -> Op:
+    """A file's products obey the present `set_fast_math`, not the one of who wrote it."""
+    return type(op)(is_fast_math()) if isinstance(op, Product) else with_sizes(op, sizes)
 
 
 def compiled(bound: Graph) -> Program:

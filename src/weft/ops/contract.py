@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -229,6 +232,9 @@ class FastMath:
     on = False
 
 
+_setting = threading.RLock()
+
+
 def set_fast_math(mode: bool) -> None:
     """Whether products of float32 may round their operands to bfloat16 (8 bits), for speed.
 
@@ -237,8 +243,21 @@ def set_fast_math(mode: bool) -> None:
     they stay as they are.  Ops called from then on obey, in all threads.
     """
     global _MATMUL, _LINEAR
-    FastMath.on = on = bool(mode)
-    _MATMUL, _LINEAR = MatMul(on), Linear(on)
+    with _setting:
+        FastMath.on = on = bool(mode)
+        _MATMUL, _LINEAR = MatMul(on), Linear(on)
+
+
+@contextmanager
+def fast_math(mode: bool) -> Iterator[None]:
+    """A block under `set_fast_math(mode)`, in all threads; then as it was."""
+    with _setting:
+        before = FastMath.on
+        set_fast_math(mode)
+        try:
+            yield
+        finally:
+            set_fast_math(before)
 
 
 def is_fast_math() -> bool:
