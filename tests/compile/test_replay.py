@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import random
+import sys
 import time
 from typing import Any
 
@@ -500,3 +502,42 @@ def test_hooks_of_all_modules_are_seen():
     finally:
         handle.remove()
     assert np.array_equal(c(x), layer(x).detach())
+
+
+class Scale:
+    """No module: a class without annotations, whose dict gets some when they are read."""
+
+    def __init__(self):
+        self.by = 3.0
+
+
+class Unreadable:
+    if sys.version_info >= (3, 14):  # before, they are evaluated where they stand
+        by: a_name_that_is_not_there = 2.0  # noqa: F821
+
+
+class Layer(nn.Module):
+    width: int = 3
+
+    def forward(self, x):
+        return x * FACTOR.by + self.width * UNREADABLE.by
+
+
+Unreadable.by, FACTOR, UNREADABLE = 2.0, Scale(), Unreadable()
+
+
+def test_annotations_that_are_read_leave_a_recording():
+    layer = Layer()
+    c, x = weft.compile(lambda x: layer(x), replay=True), weft.randn(4, 3)
+    for _ in range(8):
+        c(x)
+    before = c.stats["replayed"]
+    for cls in (Scale, Layer, Unreadable):
+        with contextlib.suppress(NameError):
+            assert isinstance(cls.__annotations__, dict)
+    for _ in range(3):
+        assert np.array_equal(c(x), layer(x))
+    assert c.stats["replayed"] == before + 3 and c.stats["replay"] == "on"
+    Scale.more = 1  # what the class itself gets is still seen
+    assert np.array_equal(c(x), layer(x))
+    assert c.stats["replayed"] == before + 3

@@ -16,6 +16,7 @@ import functools
 import sys
 import types
 from collections.abc import Iterable
+from contextlib import suppress
 from operator import is_
 from typing import Any
 
@@ -216,6 +217,8 @@ class World:
 
     def _members(self, cls: type) -> None:
         if cls not in self._classes:
+            with suppress(Exception):  # whoever reads them first changes the class's dict by it
+                cls.__annotations__  # noqa: B018
             self._classes[cls] = set()
             self.dicts.append((vars(cls), list(vars(cls)), list(vars(cls).values()), cls.__name__))
 
