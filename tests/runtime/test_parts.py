@@ -54,7 +54,7 @@ def test_modules_that_begin_alike_share_parts():
 
 def test_what_it_does_not_know_stays_whole():
     text = module(7)
-    for line in ("@state = internal global i64 0", "@alias = internal constant ptr @table"):
+    for line in ("@state = internal global i64 5", "@alias = internal constant ptr @table"):
         whole = f"{line}\n{text}"
         assert split(whole) == [whole]
     assert split(module(7, adds=9)) == [module(7, adds=9)]
@@ -65,3 +65,35 @@ def test_an_error_in_a_part_is_the_caller_s():
     with pytest.raises(RuntimeError, match="undefined value"):
         machine.load(module(8).replace("add i64 %x, 1", "add i64 %no, 1"), ["f"])
     assert call(machine.load(module(9), ["f"])["f"], 0) == 900 + 100 + 2000 + 9
+
+
+def test_variables_are_shared_by_the_parts():
+    """A global that several parts read and write lies in the first of them."""
+    body = "\n".join(f"  %x{i} = add i64 {i}, 1" for i in range(1500))
+    text = f"""declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+@many = internal global [4 x i64] zeroinitializer
+@one = internal global i64 0
+define void @first(i64 %v) {{
+{body}
+  store i64 %v, ptr @one
+  ret void
+}}
+define i64 @second() {{
+{body}
+  %r = load i64, ptr @one
+  ret i64 %r
+}}
+define i64 @third() {{
+{body}
+  %r = load i64, ptr @many
+  ret i64 %r
+}}
+"""
+    given = split(text)
+    assert len(given) > 1
+    assert sum("@one = hidden global" in p for p in given) == 1
+    found = machine.load(text, ("first", "second", "third"))
+    first = ctypes.CFUNCTYPE(None, ctypes.c_int64)(found["first"])
+    second, third = (ctypes.CFUNCTYPE(ctypes.c_int64)(found[n]) for n in ("second", "third"))
+    first(41)
+    assert (second(), third()) == (41, 0)

@@ -73,6 +73,23 @@ def expand(text: str, names: Sequence[str] = ()) -> str:
     return "\n".join(out) + "\n"
 
 
+def heads_first(text: str) -> str:
+    """The text with what lies between its functions before them (comments are dropped there), as
+    `parts.split` wants it.
+    """
+    heads: list[str] = []
+    functions: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        inside = inside or line.startswith("define ")
+        if inside:
+            functions.append(line)
+            inside = line != "}"
+        elif line and not line.startswith(";"):
+            heads.append(line)
+    return "\n".join([*heads, *functions, ""])
+
+
 def _load(_: int, __: Sequence[str], to: str, kind: str, base: str, offset: str) -> list[str]:
     return [
         f"  {to}.at = getelementptr i8, ptr {base}, i64 {offset}",

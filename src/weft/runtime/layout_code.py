@@ -286,7 +286,7 @@ nothing:
 """
 
 _ALL = ir_text.expand(_TEXT + tensor_code.TEXT + match_code.TEXT, WORDS)
-TEXT = (
+TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)
     + _ALL.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))

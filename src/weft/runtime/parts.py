@@ -9,12 +9,13 @@ import re
 _ENOUGH = 24_000  # characters of a part: some 20 ms of code generation
 _NAME = re.compile(r"@([\w.]+)")
 _END = "\n}\n"
+_VARIABLE = re.compile(r"(@[\w.]+) = internal global (.+) (?:0|null|zeroinitializer)")
 
 
 def split(ir_text: str) -> list[str]:
-    """The parts, to link together: functions that were internal are hidden, and constants that
-    several parts read are in each. The text itself where it is small, or holds anything but
-    declarations and internal constants, then functions, then metadata.
+    """The parts, to link together: functions that were internal are hidden, constants that several
+    parts read are in each, variables in the first. The text itself where it is small, or holds
+    anything but declarations, internal constants and variables, then functions, then metadata.
     """
     if len(ir_text) < 2 * _ENOUGH:
         return [ir_text]
@@ -23,10 +24,14 @@ def split(ir_text: str) -> list[str]:
     if not functions:
         return [ir_text]
     heads: dict[str, str] = {}  # what a part needs, by name
+    variables: dict[str, str] = {}
     for line in ir_text[:start].splitlines():
         simple = line.startswith("declare ") or " = internal constant " in line
         if simple and line.count("@") == 1:
             heads[_name(line)] = line
+        elif _VARIABLE.fullmatch(line):
+            variables[_name(line)] = line.replace(" internal ", " hidden ", 1)
+            heads[_name(line)] = _VARIABLE.sub(r"\1 = external hidden global \2", line)
         elif line:
             return [ir_text]
     for i, given in enumerate(functions):
@@ -45,6 +50,11 @@ def split(ir_text: str) -> list[str]:
     for group in groups:
         body = "\n".join(group)
         used = sorted(set(_NAME.findall(body)) - set(map(_name, group)))
+        if group is groups[0]:
+            heads, external = {**heads, **variables}, heads
+            used = sorted({*used, *variables})
+        else:
+            heads = external
         parts.append("\n".join([*(heads[n] for n in used if n in heads), body, metadata, ""]))
     return parts
 
