@@ -47,15 +47,14 @@ def split(ir_text: str) -> list[str]:
             groups.append([])
         groups[-1].append(text)
     parts: list[str] = []
-    for group in groups:
+    for i, group in enumerate(groups):
         body = "\n".join(group)
-        used = sorted(set(_NAME.findall(body)) - set(map(_name, group)))
-        if group is groups[0]:
-            heads, external = {**heads, **variables}, heads
-            used = sorted({*used, *variables})
-        else:
-            heads = external
-        parts.append("\n".join([*(heads[n] for n in used if n in heads), body, metadata, ""]))
+        used = set(_NAME.findall(body)) - set(map(_name, group))
+        known = heads
+        if i == 0:
+            used, known = used.union(variables), {**heads, **variables}
+        lines = [known[n] for n in sorted(used) if n in known]
+        parts.append("\n".join([*lines, body, metadata, ""]))
     return parts
 
 
