@@ -368,6 +368,7 @@ class ByParameter(Optimizer):
         cls = type(self)
         if cls.__module__.startswith("weft.optim."):
             plain = {k: v for k, v in defaults.items() if not isinstance(v, Tensor)}
+            ahead("loss", _rehearse_loss)
             ahead(f"{cls.__name__} {plain}", lambda: _rehearse(cls, plain))
 
     def step(self, closure: Callable | None = None) -> Any:
@@ -494,6 +495,13 @@ def check_betas(betas: tuple) -> None:
 def zeros(p: Tensor) -> Tensor:
     """The usual start of a moving average."""
     return weft.zeros_like(p)
+
+
+def _rehearse_loss() -> None:
+    """What most training steps end with."""
+    logits = weft.zeros(16, 64, requires_grad=True)
+    loss = weft.nn.functional.cross_entropy(logits, weft.zeros(16, dtype=weft.int64))
+    loss.backward()
 
 
 def _rehearse(cls: Any, settings: dict[str, Any]) -> None:

@@ -208,6 +208,7 @@ class _Making:
 
 
 _making: dict[str, _Making] = {}
+_PATIENCE = 0.2  # seconds: some times what a part takes
 
 
 def _objects(ir_text: str) -> list[bytes]:
@@ -239,8 +240,8 @@ def _objects(ir_text: str) -> list[bytes]:
             _making.pop(part, None)
             made.done.set()
     for part, made in others.items():  # own ones are done: nobody waits for one who waits
-        made.done.wait()
-        if made.image is None:  # whoever tried it was stopped, or failed
+        made.done.wait(_PATIENCE)
+        if made.image is None:  # whoever tried it was stopped, or failed, or gets no core
             made = _Making()
             _emit_all({part: made})
         own[part] = made
@@ -257,7 +258,7 @@ def _emit_all(makings: Mapping[str, _Making]) -> None:
     def work() -> None:
         try:
             while not errors:
-                if background and _stop.is_set():
+                if background and (_stop.is_set() or _late.is_set()):
                     raise Stopped
                 text = left.pop()
                 makings[text].image = _emit(text)
@@ -350,7 +351,7 @@ class _Behind(threading.local):
 
 
 _behind = _Behind()
-_stop = threading.Event()
+_stop, _late = threading.Event(), threading.Event()
 _known: set[str] = set()
 _wanted: deque[tuple[str, Callable[[], Any]]] = deque()
 _worker: list[threading.Thread] = []
@@ -376,6 +377,18 @@ def prepare(ir_text: str) -> None:
     _objects(ir_text)
 
 
+def no_more_ahead() -> None:
+    """A kernel is wanted now: what was not compiled yet can no longer be ahead, and would take the
+    cores of what computes (its slices of time hold up every stage of a launch). This thread's own
+    work ahead goes on.
+    """
+    if _wanted and not _behind.working:
+        for item in list(_wanted)[1:]:
+            with contextlib.suppress(ValueError):
+                _wanted.remove(item)
+        _late.set()
+
+
 def _hire() -> None:
     with _hiring:
         if _wanted and not _worker and not _stop.is_set():
@@ -387,6 +400,7 @@ def _work_ahead() -> None:
     _behind.working = True
     while _wanted and not _stop.is_set():
         name, make = _wanted[0]
+        _late.clear()
         directory = cache_dir()
         mark = directory / f"{_key(name)[:_DIGEST]}.ahead" if directory else None
         try:
@@ -395,10 +409,12 @@ def _work_ahead() -> None:
                 if mark is not None:
                     mark.touch(mode=0o600)
         except Stopped:
-            break
+            if _stop.is_set():
+                break
         except Exception as error:
             config.show(1, f"ahead {name}", repr(error)) if config.wants(1) else None
-        _wanted.popleft()
+        with contextlib.suppress(ValueError):  # it may have been given up
+            _wanted.remove((name, make))
     with _hiring:
         _worker.clear()
     _hire()  # what came while this one ended
@@ -423,7 +439,7 @@ def _forked() -> None:
 
 
 def _yield_to_others() -> None:
-    """This thread computes only where a core is idle."""
+    """This thread computes where a core is idle."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -33,15 +33,7 @@ from weft.runtime import (
     tensor_code,
     threads,
 )
-from weft.runtime.machine import (
-    Host,
-    ahead,
-    cache_dir,
-    cache_stats,
-    emit_assembly,
-    emit_object,
-    host,
-)
+from weft.runtime.machine import Host, cache_dir, cache_stats, emit_assembly, emit_object, host
 
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "ahead", "cache_dir",
@@ -56,9 +48,15 @@ OUT_OF_MEMORY = -1
 def load(
     ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """`machine.load`, of a kernel: what will call it is compiled meanwhile."""
-    ahead("calls", _prepare_calls)
+    """`machine.load`, of a kernel that is wanted now."""
+    machine.no_more_ahead()
     return machine.load(ir_text, exports, imports)
+
+
+def ahead(name: str, make: Callable[[], Any]) -> None:
+    """`machine.ahead`, behind what every kernel's call needs."""
+    machine.ahead("calls", _prepare_calls)
+    machine.ahead(name, make)
 
 
 def _prepare_calls() -> None:
