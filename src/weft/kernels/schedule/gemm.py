@@ -23,7 +23,7 @@ _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
-_MOST_PACKED = 512  # rows beside which packing b is below 1 %
+_MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
     "columns": gemm_code.pack_columns,
