@@ -27,6 +27,8 @@ from weakref import ref
 
 import numpy as np
 
+from weft.runtime import native
+
 SMALL = 16 * 1024  # below this NumPy's own cache is faster than ours
 ALIGNMENT = 64
 _PAGE = 4096
@@ -338,13 +340,14 @@ def lend(a: np.ndarray) -> np.ndarray:
     lease = _lease_of(a)
     if lease is None:
         return a.view() if a.base is None else a
-    at = a.__array_interface__["data"][0] - lease.block.address
+    at = native.address(a) - lease.block.address
     shown = np.ndarray(a.shape, a.dtype, lease, at, a.strides)
-    shown.flags.writeable = a.flags.writeable
+    if not a.flags.writeable:
+        shown.flags.writeable = False
     with _showing:
-        lent = getattr(lease, "lent", [])
+        lent = getattr(lease, "lent", ())
         if lent is not _GIVEN:
-            lease.lent = [*(r for r in lent if r() is not None), ref(shown)]
+            lease.lent = [*[r for r in lent if r() is not None], ref(shown)]
         lease.mark = None
     return shown
 
