@@ -53,12 +53,16 @@ class Slots:
         self.free: list[tuple[int, int]] = []  # (offset, size), by offset
         self.until: dict[int, list[tuple[int, int]]] = {}  # last use -> (offset, size)
 
-    def take(self, nbytes: int, until: int) -> int:
+    def take(self, nbytes: int, until: int, *, behind: bool = False) -> int:
+        """A place for a value that group `until` reads last; `behind` all others: holes stay whole
+        for what comes and goes while it lives.
+        """
         size = max(ALIGN, -(-nbytes // ALIGN) * ALIGN)
-        best = min((f for f in self.free if f[1] >= size), key=lambda f: f[1], default=None)
+        holes = (f for f in self.free if f[1] >= size and not behind)
+        best = min(holes, key=lambda f: f[1], default=None)
         if best is None:
             offset = self.total
-            if self.free and sum(self.free[-1]) == self.total:  # grow the last hole
+            if not behind and self.free and sum(self.free[-1]) == self.total:  # grow the last hole
                 offset = self.free.pop()[0]
             self.total = offset + size
         else:

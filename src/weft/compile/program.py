@@ -64,6 +64,7 @@ class Program:
         self.channels_last = channels_last(graph, self.groups)
         self.places: dict[int, Place] = {}
         self.steps: list[Entry | HostCall] = []
+        self._launches: dict[tuple, native.Launch] = {}
         self.consts: list[np.ndarray] = []
         self.direct: set[str] = set()  # outputs computed straight into an input's memory
         self.out_types = {k: v.type for k, v in graph.outputs.items()}
@@ -203,7 +204,8 @@ class Program:
         if found is None:
             return False
         layout, offset = found
-        if id(x) in self.channels_last and not layout.is_contiguous:
+        apart = id(x) in self.channels_last and id(n) not in self.channels_last
+        if apart and not layout.is_contiguous:
             return False  # its readers may count on a contiguous value, which they saw recorded
         self.places[id(n)] = Place(source.base, source.offset + offset, layout)
         return True
@@ -215,20 +217,54 @@ class Program:
         self.places[id(n)] = Place(("const", len(self.consts) - 1), 0, layout)
 
     def _give_place(self, n: Node, i: int, slots: Slots) -> None:
-        layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
-        if id(n) in self.channels_last:
-            layout = channels_last_layout(n.type)
+        self._pending.add(id(n))
+        if id(n) in self.places:  # of a join: its operands are computed where it lies
+            return
+        layout = self._layout(n)
         base = self._output_of.get(id(n))
         if base is None:
-            if isinstance(n.op, Concat):
-                layout = self._read_order(n, layout)
+            joined = self._part_of_join(n, layout, i, slots)
+            if joined is not None:
+                self.places[id(n)] = joined
+                return
             base = self._over_operand(n, layout, i, slots) or self._slot(n, layout, i, slots)
         self.places[id(n)] = Place(base, 0, layout)
-        self._pending.add(id(n))
 
-    def _slot(self, n: Node, layout: Layout, i: int, slots: Slots) -> tuple[str, int]:
+    def _layout(self, n: Node) -> Layout:
+        """How a value lies that has memory of its own."""
+        if id(n) in self.channels_last:
+            return channels_last_layout(n.type)
+        layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
+        own = isinstance(n.op, Concat) and id(n) not in self._output_of
+        return self._read_order(n, layout) if own else layout
+
+    def _part_of_join(self, n: Node, layout: Layout, i: int, slots: Slots) -> Place | None:
+        """Where n lies in its only reader, if that joins samples that lie as n's do."""
+        readers = self._readers_of.get(id(n), [])
+        if len(readers) != 1 or readers[0].op != Concat(0):
+            return None
+        join = readers[0]
+        at = 0
+        for a in join.args:
+            if a is n:
+                break
+            at += a.type.shape[0]  # type: ignore[union-attr]
+        whole = self._layout(join)
+        part, offset = Slice(0, at, at + n.type.shape[0], 1).layout(whole)
+        base = self._output_of.get(id(join), ("out", ""))
+        if part.strides != layout.strides or base[0] == "in":
+            return None
+        if id(join) not in self.places:
+            base = self._output_of.get(id(join))
+            base = base or self._slot(join, whole, i, slots, behind=True)
+            self.places[id(join)] = Place(base, 0, whole)
+        return Place(self.places[id(join)].base, offset, layout)
+
+    def _slot(
+        self, n: Node, layout: Layout, i: int, slots: Slots, *, behind: bool = False
+    ) -> tuple[str, int]:
         size = layout.size * n.type.dtype.itemsize
-        return "arena", slots.take(size, self._last.get(id(n), i))
+        return "arena", slots.take(size, self._last.get(id(n), i), behind=behind)
 
     def _over_operand(
         self, n: Node, layout: Layout, i: int, slots: Slots
@@ -387,7 +423,24 @@ class Program:
         out: Layout,
         end: Epilogue | None = None,
     ) -> native.Launch:
-        """The launch of a kernel by its plan; with autotune the fastest of several."""
+        """The launch of a kernel by its plan, one for all slices of a batch; with autotune the
+        fastest of several.
+        """
+        more = () if end is None else (end,)
+        key = (op, plan.__name__, *ins, out, *more)
+        found = self._launches.get(key)
+        if found is None:
+            found = self._launches[key] = self._planned(op, plan, ins, out, end)
+        return found
+
+    def _planned(
+        self,
+        op: Op,
+        plan: Callable[..., native.Launch],
+        ins: list[Layout],
+        out: Layout,
+        end: Epilogue | None,
+    ) -> native.Launch:
         more = () if end is None else (end,)
         if not self._autotune:
             return plan(ins, out, *more)
@@ -426,6 +479,8 @@ class Program:
             assert found is not None
             layout, offset = found
             to = Place(out.base, out.offset + offset, layout)
+            if source == to:
+                continue
             if source is None:
                 layout = layout.pairs() if layout.dtype.kind == "c" else layout
                 zero = S.Const(0, dtype.from_np(layout.dtype))

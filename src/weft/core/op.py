@@ -214,6 +214,12 @@ class Op(metaclass=OpMeta):
         """Whether its plan can write an image so, and would rather."""
         return False
 
+    def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
+        """The operands of which result y's sample i, along dim 0, reads sample i alone: together
+        with the others, whole, they make any samples by themselves. None where it is not so.
+        """
+        return ()
+
     def keeps_channels_last(self, *types: Type) -> bool:
         """Whether its plan writes an image so where it reads one so."""
         return False

@@ -91,6 +91,9 @@ def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
 class Conv2d(ConvOp, Summing):
     """y = the windows of x times w, plus bias"""
 
+    def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
+        return (0,)
+
     def type(self, x: Type, w: Type, *bias: Type) -> Type:
         self.fits(x, w)
         _check_bias(bias, w.shape[0], x.dtype)
@@ -117,10 +120,8 @@ class Conv2d(ConvOp, Summing):
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:
-        bias = ins[2] if ins[2:] else None
-        return kernels.plan_conv2d_packed(
-            ins[0], ins[1], out, *self.planned, bias=bias, epilogue=epilogue
-        )
+        (x, w), bias = ins[:2], ins[2] if ins[2:] else None
+        return kernels.plan_conv2d_packed(x, w, out, *self.planned, bias=bias, epilogue=epilogue)
 
     def makes_channels_last(self, x: Type, w: Type, *bias: Type) -> bool:
         return kernels.fills_vectors(w.shape[0] // self.groups, x.dtype)

@@ -39,6 +39,9 @@ class Concat(Op):
         total = sum(x.shape[self.dim] for x in xs)
         return Type((*first.shape[: self.dim], total, *first.shape[self.dim + 1 :]), first.dtype)
 
+    def keeps_channels_last(self, *types: Type) -> bool:
+        return self.dim == 0
+
     def host(self, *xs: np.ndarray) -> np.ndarray:
         return np.concatenate(xs, axis=self.dim)
 

@@ -52,6 +52,10 @@ class Elementwise(Op, abstract=True):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_elementwise(self.expr(*(dt.from_np(x.dtype) for x in ins)), ins, out)
 
+    def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
+        dims = [(t.ndim, t.shape[:1]) for t in types]
+        return tuple(k for k, d in enumerate(dims) if d == (y.ndim, y.shape[:1]))
+
     def complex_host(self, *xs: np.ndarray) -> np.ndarray:
         return np.array(self.oracle(*xs), order="C")
 

@@ -67,6 +67,9 @@ class PoolOp(Op, abstract=True):
             raise RuntimeError(f"{self}: no window fits an image of {x.shape[2:]}")
         return Type((*x.shape[:2], *out), x.dtype)
 
+    def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
+        return tuple(range(len(types)))
+
     vmap = by_folding
 
 

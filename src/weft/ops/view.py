@@ -239,6 +239,9 @@ class Slice(View):
         n = len(range(*slice(self.start, self.stop, self.step).indices(x.shape[self.dim])))
         return Type((*x.shape[: self.dim], n, *x.shape[self.dim + 1 :]), x.dtype)
 
+    def keeps_channels_last(self, *types: Type) -> bool:
+        return self.dim == 0
+
     def host(self, x: np.ndarray) -> np.ndarray:
         return x[(slice(None),) * self.dim + (slice(self.start, self.stop, self.step),)]
 

@@ -16,6 +16,7 @@ from weft.compile.passes.canonicalize import canonicalize, is_canonical
 from weft.compile.passes.decompose import decompose, has_no_composites
 from weft.compile.passes.own import outputs_are_own, own
 from weft.compile.passes.recompute import is_done, recompute
+from weft.compile.passes.slices import slices
 from weft.core import config
 from weft.core.graph import Graph, to_text, verify
 
@@ -40,6 +41,7 @@ PASSES = (
     ),
     Pass("own", own, "every output has memory of its own", outputs_are_own),
     Pass("recompute", recompute, "a value and the loop that repeats it have one shape", is_done),
+    Pass("slices", slices, "every output still has memory of its own", outputs_are_own),
 )
 
 

@@ -3,8 +3,9 @@
 Convolutions put channels across the vector (kernels/schedule/conv_wide.py): with the channels of a
 pixel side by side they read and write plain runs, and their neighbours pay nothing.  So what such a
 convolution makes lies channels last, and what elementwise loops and pools make of it, as long as
-every reader takes it so.  A program's inputs and outputs lie as eager would have them: they are
-transposed inside the kernels at the edges.  No number changes: sums go by logical index.
+every reader takes it so; some samples of it, and samples joined, lie as they did.  A program's
+inputs and outputs lie as eager would have them: they are transposed inside the kernels at the
+edges.  No number changes: sums go by logical index.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from weft.compile.fuse import Group
 from weft.core.graph import Graph, Node
 from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
+from weft.ops.join import Concat
 from weft.ops.kinds import Elementwise
-from weft.ops.view import Reshape
+from weft.ops.view import Reshape, Slice
 
 
 def channels_last(g: Graph, groups: list[Group]) -> set[int]:
@@ -48,8 +50,9 @@ def _free_of_order(g: Graph) -> set[int]:
     """Values of four dims that are no outputs and whose every reader takes channels last."""
     kept = {id(n) for n in g.outputs.values()}
     free = {id(n) for n in g.nodes() if _is_image(n.type) and id(n) not in kept}
-    for n in g.nodes():
-        if not _reads_any_order(n):
+    for n in reversed(g.nodes()):  # who reads a node is known by then
+        follows = isinstance(n.op, (Slice, Concat)) and n.op.dim == 0
+        if (follows and id(n) not in free) or not (follows or _reads_any_order(n)):
             free -= {id(a) for a in n.args if isinstance(a, Node)}
         elif isinstance(n.op, Reshape):  # it would copy what may be written so at once
             free -= {id(a) for a in n.args if isinstance(a, Node) and _turned(a, n.op)}
