@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
-os.environ.setdefault("WEFT_AHEAD", "0")  # nothing in the background while tests count bytes
 
 # The same examples every time, on any machine; `--hypothesis-profile=explore` draws new ones.
 settings.register_profile(

@@ -54,8 +54,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("io", "weft.compile"): "records the Graph that it saves, and runs the one that it loaded",
     ("serve", "weft.compile"): "serves the Graph of a file, not the Python code of a model",
     ("nn", "weft.ops"): "nn.functional is where the rooms' functions get torch's names",
-    ("nn", "weft.runtime.native"): "a layer's kernels are compiled while the model is built",
-    ("optim", "weft.runtime.native"): "an optimizer's kernels are compiled before its first step",
     ("optim", "weft.ops"): "tells a compiled step which updates are alike",
     ("data", "weft.runtime"): "gives each worker a default generator of its own",
     ("compat", "weft.core.overrides"): "torch.overrides is the protocol's public face",

@@ -14,7 +14,6 @@ from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
-from weft.nn.rehearsal import convolution, few, rehearse
 from weft.nn.sizes import ntuple, reversed_twice
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
@@ -67,12 +66,6 @@ class _Conv(Module):
             self.bias = Parameter(weft.empty(out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
-        if n == 2 and not transposed and not isinstance(self.padding, str):
-            ends = (
-                (in_channels, out_channels) if groups > 1 else map(few, (in_channels, out_channels))
-            )
-            windows = (self.kernel_size, self.stride, self.padding, self.dilation)
-            rehearse("conv2d", convolution, *ends, *windows, groups, bool(bias))
         self.reset_parameters()
 
     def _check_padding(self) -> None:

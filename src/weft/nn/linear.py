@@ -10,7 +10,6 @@ from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
-from weft.nn.rehearsal import few, linear, rehearse
 
 
 class Identity(Module):
@@ -44,7 +43,6 @@ class Linear(Module):
             self.bias = Parameter(weft.empty(out_features, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
-        rehearse("linear", linear, few(in_features), few(out_features), bool(bias))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

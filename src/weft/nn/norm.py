@@ -9,7 +9,6 @@ from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
-from weft.nn.rehearsal import batch_norm, rehearse
 
 
 class _WithStatistics(Module):
@@ -95,8 +94,6 @@ class _BatchNorm(_WithStatistics):
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias
         )
-        if self._ranks == (4,):
-            rehearse("batch norm", batch_norm)
 
     _ranks: ClassVar[tuple[int, ...]] = ()
 

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import weft
 from weft import Tensor
 from weft.ops.dispatch import alike
-from weft.runtime.native import ahead
 
 RemovableHandle = weft.autograd.hooks.RemovableHandle
 
@@ -327,7 +326,6 @@ def _taken(p: Tensor, value: Any, key: Any = None) -> Any:
     return value
 
 
-_REHEARSED = 40_000  # elements: more than NumPy serves
 _PROGRAM_FROM = 1 << 18  # elements; below, calling the ops costs less than matching them
 
 
@@ -365,11 +363,6 @@ class ByParameter(Optimizer):
                 "lr as a Tensor is not supported for capturable=False and foreach=True"
             )
         super().__init__(params, defaults)
-        cls = type(self)
-        if cls.__module__.startswith("weft.optim."):
-            plain = {k: v for k, v in defaults.items() if not isinstance(v, Tensor)}
-            ahead("loss", _rehearse_loss)
-            ahead(f"{cls.__name__} {plain}", lambda: _rehearse(cls, plain))
 
     def step(self, closure: Callable | None = None) -> Any:
         """Update the parameters that have a gradient; returns the closure's loss."""
@@ -495,20 +488,6 @@ def check_betas(betas: tuple) -> None:
 def zeros(p: Tensor) -> Tensor:
     """The usual start of a moving average."""
     return weft.zeros_like(p)
-
-
-def _rehearse_loss() -> None:
-    """What most training steps end with."""
-    logits = weft.zeros(16, 64, requires_grad=True)
-    loss = weft.nn.functional.cross_entropy(logits, weft.zeros(16, dtype=weft.int64))
-    loss.backward()
-
-
-def _rehearse(cls: Any, settings: dict[str, Any]) -> None:
-    """One update, so that its kernels are compiled before they are needed (once a machine)."""
-    p = weft.nn.Parameter(weft.zeros(_REHEARSED))
-    p.grad = weft.zeros(_REHEARSED)
-    cls([p], **settings).step()
 
 
 def _update_pairs(

@@ -5,8 +5,6 @@ llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s 
 (a `--help`) never need.
 """
 
-import atexit
-import contextlib
 import ctypes
 import hashlib
 import importlib
@@ -15,8 +13,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,21 +100,9 @@ def _llvm() -> Any:
     return llvm
 
 
-_machines: list[Any] = []  # that no thread uses now
-
-
-@contextlib.contextmanager
-def _target_machine() -> Iterator[Any]:
-    """One for each thread that compiles."""
-    try:
-        machine = _machines.pop()
-    except IndexError:
-        machine = _new_target_machine()
-    yield machine
-    _machines.append(machine)
-
-
-def _new_target_machine() -> Any:
+@cache
+def _target_machine(number: int = 0) -> Any:
+    """One for each thread that compiles; the first is the linker's, too."""
     llvm, machine = _llvm(), host()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
@@ -127,7 +112,7 @@ def _new_target_machine() -> Any:
 
 @cache
 def _linker() -> Any:
-    return _llvm().create_lljit_compiler(_new_target_machine(), use_jit_link=True)
+    return _llvm().create_lljit_compiler(_target_machine(), use_jit_link=True)
 
 
 _lock = threading.RLock()
@@ -137,13 +122,13 @@ _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 
 def _after_fork() -> None:
-    """The child's only thread does not hold the lock that another of the parent's may have held,
-    nor does anybody compile there.
-    """
-    global _lock, _hiring
-    _lock, _hiring = threading.RLock(), threading.Lock()
-    _making.clear()
-    _machines.clear()
+    """The child's only thread does not hold the lock that another of the parent's may have held."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def load(
@@ -156,17 +141,15 @@ def load(
     (memory). Raises RuntimeError when the IR is not valid.
     """
     key = _key(ir_text)
-    found = _loaded.get(key)
-    if found is None or any(name not in found for name in exports):
-        images = _objects(ir_text)
-        with _lock:
-            found = _loaded.get(key)  # another thread may have linked it meanwhile
-            if found is None or any(name not in found for name in exports):
-                found = _loaded[key] = _link(key, images, exports, imports or {})
-                _show(ir_text, exports)
-    elif not _behind.working:
-        _counts["memory"] += 1
-    return {name: found[name] for name in exports}
+    with _lock:
+        found = _loaded.get(key)
+        if found is None or any(name not in found for name in exports):
+            found = _link(key, _objects(ir_text), exports, imports or {})
+            _loaded[key] = found
+            _show(ir_text, exports)
+        else:
+            _counts["memory"] += 1
+        return {name: found[name] for name in exports}
 
 
 def _show(ir_text: str, exports: Sequence[str]) -> None:
@@ -199,93 +182,60 @@ def _key(ir_text: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-class _Making:
-    """A part that a thread compiles now; others wait for it instead of compiling it, too."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.image: bytes | None = None
-
-
-_making: dict[str, _Making] = {}
-_PATIENCE = 0.2  # seconds: some times what a part takes
-
-
 def _objects(ir_text: str) -> list[bytes]:
     """The object files of the text's parts, from the disk or the compiler."""
     parts, directory = split(ir_text), cache_dir()
     images: dict[str, bytes] = {}
-    paths: dict[str, Path] = {}
-    own: dict[str, _Making] = {}
-    others: dict[str, _Making] = {}
+    paths: list[Path | None] = []
     for part in parts:
         key = _key(part)
-        if directory is not None:
-            paths[part] = directory / key[:2] / f"{key}.o"
-            image = _read(paths[part])
-            if image is not None:
-                images[part] = image
-                continue
-        made = _Making()
-        known = _making.setdefault(part, made)
-        (own if known is made else others)[part] = known
-    if not _behind.working:
-        _counts["disk" if len(images) == len(parts) else "compiled"] += 1
-    try:
-        _emit_all(own)
-    finally:
-        for part, made in own.items():
-            if made.image is not None and part in paths:
-                _write(paths[part], made.image)
-            _making.pop(part, None)
-            made.done.set()
-    for part, made in others.items():  # own ones are done: nobody waits for one who waits
-        made.done.wait(_PATIENCE)
-        if made.image is None:  # whoever tried it was stopped, or failed, or gets no core
-            made = _Making()
-            _emit_all({part: made})
-        own[part] = made
-    images.update({part: made.image for part, made in own.items() if made.image is not None})
+        paths.append(directory / key[:2] / f"{key}.o" if directory else None)
+        image = _read(paths[-1]) if paths[-1] else None
+        if image is not None:
+            images[part] = image
+    missing = [part for part in parts if part not in images]
+    _counts["compiled" if missing else "disk"] += 1
+    images.update(_emit_all(missing))
+    for part, path in zip(parts, paths, strict=True):
+        if path is not None and part in missing:
+            _write(path, images[part])
     return [images[part] for part in parts]
 
 
-def _emit_all(makings: Mapping[str, _Making]) -> None:
-    """Give each text its object; threads share the work, the largest first."""
-    left = sorted(makings, key=len)
+def _emit_all(texts: Sequence[str]) -> dict[str, bytes]:
+    """The object of each text; threads share the work, the largest first."""
+    images: dict[str, bytes] = {}
+    if len(texts) < 2:
+        return {text: emit_object(text) for text in texts}
+    left = sorted(set(texts), key=len)
     errors: list[Exception] = []
-    background = _behind.working
 
-    def work() -> None:
+    def work(number: int) -> None:
         try:
             while not errors:
-                if background and (_stop.is_set() or _late.is_set()):
-                    raise Stopped
                 text = left.pop()
-                makings[text].image = _emit(text)
+                images[text] = _emit_apart(text, _target_machine(number))
         except IndexError:
             return
         except Exception as error:  # raised below
             errors.append(error)
 
-    def help_() -> None:
-        if background:
-            _yield_to_others()
-        work()
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(len(left), cores or 1) - (not background)
-    helpers = [threading.Thread(target=help_, daemon=True) for _ in range(count)]
+    helpers = [
+        threading.Thread(target=work, args=(number,), daemon=True)
+        for number in range(1, min(len(left), cores or 1))
+    ]
     for helper in helpers:
         helper.start()
-    if not background:
-        work()
+    work(0)
     for helper in helpers:
         helper.join()
     if errors:
         raise errors[0]
+    return images
 
 
-def _emit(ir_text: str) -> bytes:
+def _emit_apart(ir_text: str, target: Any) -> bytes:
     """The object of the IR, made in a context of its own. llvmlite allows one call at a time; LLVM
     allows one a context, so its code generator is called past that lock.
     """
@@ -293,7 +243,7 @@ def _emit(ir_text: str) -> bytes:
     module = llvm.parse_assembly(ir_text, llvm.create_context())
     module.verify()
     emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
-    with _target_machine() as target, ffi.OutputString() as message:
+    with ffi.OutputString() as message:
         buffer = getattr(emit, "_cfn", emit)(target, module, 1, message)
         if not buffer:
             raise RuntimeError(str(message))
@@ -306,14 +256,12 @@ def _emit(ir_text: str) -> bytes:
 
 def emit_object(ir_text: str) -> bytes:
     """The relocatable object file of the IR for the host."""
-    with _target_machine() as machine:
-        return machine.emit_object(_parse(ir_text))
+    return _target_machine().emit_object(_parse(ir_text))
 
 
 def emit_assembly(ir_text: str) -> str:
     """The host's assembly of the IR, to read."""
-    with _target_machine() as machine:
-        return machine.emit_assembly(_parse(ir_text))
+    return _target_machine().emit_assembly(_parse(ir_text))
 
 
 def _parse(ir_text: str) -> Any:
@@ -335,119 +283,6 @@ def _link(
     tracker = builder.link(_linker(), f"weft{len(_trackers)}_{key[:12]}")
     _trackers.append(tracker)
     return {name: tracker[name] for name in exports}
-
-
-# -- ahead of need: while Python builds a model, the other cores compile what it will call
-
-
-class Stopped(Exception):
-    """The process ends, or forks: what was to be compiled ahead can wait."""
-
-
-class _Behind(threading.local):
-    """`working`: this thread works ahead of need."""
-
-    working = False
-
-
-_behind = _Behind()
-_stop, _late = threading.Event(), threading.Event()
-_known: set[str] = set()
-_wanted: deque[tuple[str, Callable[[], Any]]] = deque()
-_worker: list[threading.Thread] = []
-_hiring = threading.Lock()
-
-
-def ahead(name: str, make: Callable[[], Any]) -> None:
-    """Call `make` in the background, that its kernels be on the disk when they are needed.
-
-    Once a machine: a file by this name says that it was done. What it raises is not told: whoever
-    needs the kernels will hear of it. WEFT_AHEAD=0: nothing is done ahead.
-    """
-    if name in _known:
-        return
-    _known.add(name)
-    if os.environ.get("WEFT_AHEAD", "1") != "0":
-        _wanted.append((name, make))
-        _hire()
-
-
-def prepare(ir_text: str) -> None:
-    """Compile LLVM IR, without linking it."""
-    _objects(ir_text)
-
-
-def no_more_ahead() -> None:
-    """A kernel is wanted now: what was not compiled yet can no longer be ahead, and would take the
-    cores of what computes (its slices of time hold up every stage of a launch). This thread's own
-    work ahead goes on.
-    """
-    if _wanted and not _behind.working:
-        for item in list(_wanted)[1:]:
-            with contextlib.suppress(ValueError):
-                _wanted.remove(item)
-        _late.set()
-
-
-def _hire() -> None:
-    with _hiring:
-        if _wanted and not _worker and not _stop.is_set():
-            _worker.append(threading.Thread(target=_work_ahead, daemon=True))
-            _worker[0].start()
-
-
-def _work_ahead() -> None:
-    _behind.working = True
-    while _wanted and not _stop.is_set():
-        name, make = _wanted[0]
-        _late.clear()
-        directory = cache_dir()
-        mark = directory / f"{_key(name)[:_DIGEST]}.ahead" if directory else None
-        try:
-            if mark is None or not mark.exists():
-                make()
-                if mark is not None:
-                    mark.touch(mode=0o600)
-        except Stopped:
-            if _stop.is_set():
-                break
-        except Exception as error:
-            config.show(1, f"ahead {name}", repr(error)) if config.wants(1) else None
-        with contextlib.suppress(ValueError):  # it may have been given up
-            _wanted.remove((name, make))
-    with _hiring:
-        _worker.clear()
-    _hire()  # what came while this one ended
-
-
-def _stop_worker() -> None:
-    """No thread is inside LLVM when the process ends or forks."""
-    _stop.set()
-    for thread in list(_worker):
-        if thread is not threading.current_thread():
-            thread.join()
-
-
-def _go_on() -> None:
-    _stop.clear()
-    _hire()
-
-
-def _forked() -> None:
-    _after_fork()
-    _go_on()
-
-
-def _yield_to_others() -> None:
-    """This thread computes where a core is idle."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
-atexit.register(_stop_worker)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_stop_worker, after_in_parent=_go_on, after_in_child=_forked)
 
 
 # -- the disk cache: code that we will execute, so only from a directory that nobody else can write

@@ -15,7 +15,7 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -24,45 +24,25 @@ import numpy as np
 
 from weft.core.handle import Handle, Storage, TapeNode, sequence, state
 from weft.core.op import Meta, Op
-from weft.runtime import (
-    builtin_code,
-    layout_code,
-    machine,
-    match_code,
-    small_code,
-    tensor_code,
-    threads,
+from weft.runtime import builtin_code, layout_code, match_code, small_code, tensor_code, threads
+from weft.runtime.machine import (
+    Host,
+    cache_dir,
+    cache_stats,
+    emit_assembly,
+    emit_object,
+    host,
+    load,
 )
-from weft.runtime.machine import Host, cache_dir, cache_stats, emit_assembly, emit_object, host
 
 __all__ = [
-    "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "ahead", "cache_dir",
-    "cache_stats", "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
+    "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
+    "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
     "layout_calls", "load", "make_table", "small_operations",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.
 OUT_OF_MEMORY = -1
-
-
-def load(
-    ir_text: str, exports: Sequence[str], imports: Mapping[str, int] | None = None
-) -> dict[str, int]:
-    """`machine.load`, of a kernel that is wanted now."""
-    machine.no_more_ahead()
-    return machine.load(ir_text, exports, imports)
-
-
-def ahead(name: str, make: Callable[[], Any]) -> None:
-    """`machine.ahead`, behind what every kernel's call needs."""
-    machine.ahead("calls", _prepare_calls)
-    machine.ahead(name, make)
-
-
-def _prepare_calls() -> None:
-    threads.prepare()
-    for text in (layout_code.TEXT, builtin_code.TEXT):
-        machine.prepare(text)
 
 
 @dataclass(frozen=True)
@@ -202,7 +182,7 @@ _kept: list[Any] = []  # names, which the builtins point to
 def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
     imports = python_functions(builtin_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
-    found = machine.load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
+    found = load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 5)(found["weft_builtin_init"])
     name = sys.intern("plan_")
     _kept.append(name)
@@ -222,7 +202,7 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     if not builtins_fit():
         return {}
     imports = python_functions(small_code.FUNCTIONS)
-    found = machine.load(small_code.TEXT, small_code.EXPORTS, imports)
+    found = load(small_code.TEXT, small_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
     init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
     made: dict[str, Callable[..., Any]] = {
@@ -354,7 +334,7 @@ def match_function() -> Callable[..., Any] | None:
 def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
-    found = machine.load(layout_code.TEXT, layout_code.EXPORTS, imports)
+    found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [np.dtype(np.float32), np.dtype(np.float64)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]

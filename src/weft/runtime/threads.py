@@ -10,7 +10,8 @@ import os
 import threading
 import time
 
-from weft.runtime import machine, pool_code
+from weft.runtime import pool_code
+from weft.runtime.machine import load
 
 _wanted: int | None = None
 _found: dict[str, int] | None = None
@@ -71,18 +72,9 @@ def functions() -> dict[str, int]:
     return _found
 
 
-def prepare() -> None:
-    """Compile the native functions."""
-    machine.prepare(_text())
-
-
-def _text() -> str:
-    # WEFT_POOL=condition|alone tests the ways of other systems.
-    return pool_code.text(os.environ.get("WEFT_POOL", ""))
-
-
 def _start() -> dict[str, int]:
-    found = machine.load(_text(), pool_code.EXPORTS)
+    # WEFT_POOL=condition|alone tests the ways of other systems.
+    found = load(pool_code.text(os.environ.get("WEFT_POOL", "")), pool_code.EXPORTS)
     _reset(found)
     _resize(get_num_threads(), found)
     atexit.register(_resize, 1)
