@@ -32,8 +32,8 @@ def steps(*, autotune: bool) -> list[bytes]:
     """Losses and parameters of training steps whose plans have choices."""
     weft.manual_seed(3)
     model = nn.Sequential(
-        nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 40, 3, stride=2), nn.ReLU(),
-        nn.Conv2d(40, 3, 5), nn.Flatten(), nn.Linear(3 * 5 * 5, 70), nn.GELU(), nn.Linear(70, 130),
+        nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 390, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(390, 3, 5), nn.Flatten(), nn.Linear(3 * 5 * 5, 70), nn.GELU(), nn.Linear(70, 130),
     )  # fmt: skip
     optimizer = weft.optim.AdamW(model.parameters())
     x, y = weft.randn(24, 3, 20, 20), weft.randint(0, 130, (24,))
