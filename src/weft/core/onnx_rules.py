@@ -518,10 +518,13 @@ def rms_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out
 
 
 def moment(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
-    if op.total:
-        raise NoRule("it is a gradient's")
     product = e.scalar(op.expr(*(t.dtype for t in types)), ins)
-    return reduced(e, "ReduceSum", product, op.dims, True)
+    summed = reduced(e, "ReduceSum", product, op.dims, True)
+    if not op.total:
+        return summed
+    both = (reduced(e, "ReduceSum", ins[0], op.dims, True), summed)
+    first = e.const([0], np.int64)
+    return e.node("Concat", *(e.node("Unsqueeze", s, first) for s in both), axis=0)
 
 
 def attention(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:

@@ -200,9 +200,13 @@ def plan_conv2d_dx(
 def _has_one_tap(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, groups: int
 ) -> bool:
-    """Whether each output is a sum over the channels of one pixel: x's own."""
+    """Whether each output is a sum over the channels of one pixel: x's own. Without fma a product
+    rounds twice a term, a convolution of more taps once: there none is a product.
+    """
     geometry = (*w.shape[2:], *stride, *padding, groups)
-    return geometry == (1, 1, 1, 1, 0, 0, 1) and x.shape[2:] == out.shape[2:]
+    return (
+        native.host().has_fma and geometry == (1, 1, 1, 1, 0, 0, 1) and x.shape[2:] == out.shape[2:]
+    )
 
 
 def _one_tap(w: Layout) -> Layout:

@@ -8,7 +8,7 @@ from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, lanes_of, zero
 
-FEW = 4  # so many channels or fewer have no more room a pixel
+FEW = 4  # so many channels or fewer have no more room a pixel, if a vector holds them
 _SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
 _SLAB += ("height", "width", "source_c", "source_h", "source_w")
 

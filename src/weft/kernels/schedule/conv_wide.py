@@ -126,7 +126,7 @@ def plan_wide(
     split = _split(parts, source, groups, slab, moves[0])
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
-    pitch = FEW if channels <= FEW else pixel_pitch(channels, tile)
+    pitch = FEW if channels <= FEW <= tile.lanes else pixel_pitch(channels, tile)
     row_pitch = slab_columns * pitch
     grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
     halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
