@@ -1,6 +1,7 @@
 """Calls that native code matches: what Python's look at the trie gives, tape and links with it."""
 
 import gc
+import subprocess
 import sys
 
 import numpy as np
@@ -314,3 +315,29 @@ def test_a_session_with_odd_operands():
     assert match(session, session.cursor.next.op, (odd, 1.0)) is None
     bare = Session(object.__new__(TrieNode), None)
     assert match(bare, first.op, (x, 2.0)) is None
+
+
+_EAGER_FIRST = """
+import weft
+
+x, w = weft.ones(4, 4), weft.ones(4, 4, requires_grad=True)
+for _ in range(200):
+    (x @ w).relu()  # until native code knows these layouts, before anything of the compiler is there
+from weft.runtime import native
+
+made_before = native._layout_functions.cache_info().currsize
+f = weft.compile(lambda x: (x @ w).relu().sum())
+for _ in range(4):
+    f(x)
+from weft.compile.record import Session
+
+by_python, matched = [], Session._matched
+Session._matched = lambda self, *args: by_python.append(args) or matched(self, *args)
+f(x)
+print(made_before, len(by_python))
+"""
+
+
+def test_eager_code_that_ran_before_the_compiler_was_loaded():
+    run = subprocess.run([sys.executable, "-c", _EAGER_FIRST], capture_output=True, text=True)
+    assert (run.stdout.split(), run.stderr) == (["1", "0"], "")

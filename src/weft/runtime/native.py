@@ -327,7 +327,9 @@ def match_function() -> Callable[..., Any] | None:
     kinds = {"session": (session,), "trie": (node,), "ghost": (ghost, pending)}
     if not all(_slots_fit(k, s) for n, s in match_code.SLOTS.items() for k in kinds[n]):
         return None
-    return builtin("match", _layout_functions()["weft_match_call"], METH_FASTCALL)
+    functions = _layout_functions()
+    _name_objects(functions)  # again: eager code may have had them made before the trie was there
+    return builtin("match", functions["weft_match_call"], METH_FASTCALL)
 
 
 @cache
@@ -335,6 +337,12 @@ def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
     found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
+    _name_objects(found)
+    return found
+
+
+def _name_objects(functions: dict[str, int]) -> None:
+    """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [np.dtype(np.float32), np.dtype(np.float64)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
@@ -350,8 +358,7 @@ def _layout_functions() -> dict[str, int]:
         *[_slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
         *_match_words(more),
     ])  # fmt: skip
-    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(found["weft_layout_init"])(ctypes.addressof(given))
-    return found
+    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
 
 
 def _match_words(names: list[str]) -> list[int]:
