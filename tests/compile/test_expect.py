@@ -322,7 +322,7 @@ import weft
 
 x, w = weft.ones(4, 4), weft.ones(4, 4, requires_grad=True)
 for _ in range(200):
-    (x @ w).relu()  # until native code knows these layouts, before anything of the compiler is there
+    (x @ w).relu()  # until native code knows the layouts; the compiler is not there yet
 from weft.runtime import native
 
 made_before = native._layout_functions.cache_info().currsize

@@ -251,11 +251,10 @@ class Program:
             at += a.type.shape[0]  # type: ignore[union-attr]
         whole = self._layout(join)
         part, offset = Slice(0, at, at + n.type.shape[0], 1).layout(whole)
-        base = self._output_of.get(id(join), ("out", ""))
-        if part.strides != layout.strides or base[0] == "in":
+        base = self._output_of.get(id(join))
+        if part.strides != layout.strides or (base is not None and base[0] == "in"):
             return None
         if id(join) not in self.places:
-            base = self._output_of.get(id(join))
             base = base or self._slot(join, whole, i, slots, behind=True)
             self.places[id(join)] = Place(base, 0, whole)
         return Place(self.places[id(join)].base, offset, layout)
@@ -390,7 +389,7 @@ class Program:
             launch = self._best(op, op.plan_sums, factors, sums, end)
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
             if any(p.base == outs[0].base for p in more):  # which the sums shall not overwrite
-                n, at = next(w for w in group.wanted), outs[0].layout
+                n, at = group.wanted[0], outs[0].layout
                 outs[0] = self.places[id(n)] = Place(self._slot(n, at, i, slots), 0, at)
             launch = self._best(op, op.plan_sums, factors, sums)
             packed = partial(op.packed, factors, sums)

@@ -21,8 +21,35 @@ _MESSAGES = {
     "no_memory": "launch: out of memory",
 }
 
-_TEXT = """
+LAUNCH = """
 declare void @weft_run_block(ptr, ptr, i64)
+
+; runs a plan on the pointers that the block holds, without the GIL unless it is quick
+define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
+entry:
+  %n_ints = item i64 %plan 1
+  %values = item ptr %plan 4
+  %ints_word = add i64 %n, 4
+  %ints = getelementptr i64, ptr %block, i64 %ints_word
+  %bytes = shl i64 %n_ints, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
+  %quick = item i64 %plan 5
+  %holds = icmp ne i64 %quick, 0
+  if %holds held released
+held:
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  goto ran
+released:
+  %state = call ptr @PyEval_SaveThread()
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  call void @PyEval_RestoreThread(ptr %state)
+  goto ran
+ran:
+  ret void
+}
+"""
+
+_TEXT = """
 declare ptr @malloc(i64)
 declare void @free(ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
@@ -148,23 +175,7 @@ stored:
   %i1 = add i64 %i, 1
   goto next
 ints:
-  %iw = add i64 %n_in, 4
-  %i_at = getelementptr i64, ptr %block, i64 %iw
-  %values = item ptr %plan 4
-  %ib = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %i_at, ptr %values, i64 %ib, i1 false)
-  %quick = item i64 %plan 5
-  %holds = icmp ne i64 %quick, 0
-  if %holds held released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n_in)
-  goto ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n_in)
-  call void @PyEval_RestoreThread(ptr %state)
-  goto ran
-ran:
+  call void @launch(ptr %plan, ptr %block, i64 %n_in)
   %status = load i64, ptr %block
   %zero = icmp eq i64 %status, 0
   if %zero end note
@@ -184,4 +195,4 @@ end:
 _STRINGS = "\n".join(
     f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items()
 )
-TEXT = ir_text.declare(FUNCTIONS) + ir_text.expand(_TEXT.replace("MESSAGES", _STRINGS))
+TEXT = ir_text.declare(FUNCTIONS) + ir_text.expand(LAUNCH + _TEXT.replace("MESSAGES", _STRINGS))

@@ -8,6 +8,7 @@ goto label                       if %condition then else
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
 %x = slot %object NAME           what lies as many bytes behind %object as the word says
 fill ptr %x %object NAME         a store there; what was there is not let go
+give ptr %x %object NAME         the same with a new reference
 """
 
 from __future__ import annotations
@@ -132,6 +133,10 @@ def _fill(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[st
     return [*_place(f"%fill{n}", names, base, name), f"  store ptr {x}, ptr %fill{n}.at"]
 
 
+def _give(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+    return [f"  call void @Py_IncRef(ptr {x})", *_fill(n, names, x, base, name)]
+
+
 def _place(to: str, names: Sequence[str], base: str, name: str) -> list[str]:
     return [
         f"  {to}.word = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
@@ -148,6 +153,7 @@ _FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
     (re.compile(r"(%\S+) = attr (%\S+) (\S+)"), _attr),
     (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
     (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
+    (re.compile(r"give ptr (\S+) (%\S+) (\S+)"), _give),
     (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
     (
         re.compile(r"if (%\S+) (\S+) (\S+)"),

@@ -21,7 +21,7 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import ir_text, match_code, tensor_code
+from weft.runtime import builtin_code, ir_text, match_code, tensor_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
@@ -47,8 +47,6 @@ WORDS = (
 )  # fmt: skip
 
 _TEXT = """
-declare void @weft_run_block(ptr, ptr, i64)
-
 @aside = internal global i64 0
 
 ; while it is not 0, no layouts are known: a profile wants to see every launch
@@ -153,30 +151,6 @@ move:
   goto done
 done:
   ret ptr %e
-}
-
-; runs a plan on the block's pointers
-define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
-entry:
-  %n_ints = item i64 %plan 1
-  %values = item ptr %plan 4
-  %ints_word = add i64 %n, 4
-  %ints = getelementptr i64, ptr %block, i64 %ints_word
-  %bytes = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
-  %quick = item i64 %plan 5
-  %holds = icmp ne i64 %quick, 0
-  if %holds held released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  goto ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  call void @PyEval_RestoreThread(ptr %state)
-  goto ran
-ran:
-  ret void
 }
 
 ; the result; null with the block's status 0 and an exception, or with the status of bad data
@@ -285,7 +259,7 @@ nothing:
 }
 """
 
-_ALL = ir_text.expand(_TEXT + tensor_code.TEXT + match_code.TEXT, WORDS)
+_ALL = ir_text.expand(_TEXT + builtin_code.LAUNCH + tensor_code.TEXT + match_code.TEXT, WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)

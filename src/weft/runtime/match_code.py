@@ -181,54 +181,18 @@ fits:
   %i1 = add i64 %i, 1
   goto operands
 tape:
-  %any = icmp ne i64 %wants, 0
-  if %any table mode
-table:
   %about = item ptr %e 2
-  %no_table = icmp eq ptr %about, null
-  if %no_table nothing rules
-rules:
-  %differentiable64 = item i64 %about 2
-  %differentiable = icmp ne i64 %differentiable64, 0
-  %tape64 = item i64 %e 11
-  %floats = icmp ne i64 %tape64, 0
-  %would = and i1 %differentiable, %floats
-  if %would able mode
-able:
-  %three = icmp sle i64 %n, 3
-  %simple = icmp eq i64 %tape64, 1
-  %fine = and i1 %three, %simple
-  if %fine mode nothing
-mode:
-  %wanted = phi i1 [ false, %tape ], [ false, %rules ], [ true, %able ]
   %view64 = item i64 %e 3
   %is_view = icmp ne i64 %view64, 0
-  %ask = or i1 %wanted, %is_view
-  if %ask graded_ decided
-graded_:
-  %state = word state
-  %name_grad = word grad
-  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
-  %grad32 = call i32 @truth(ptr %grad)
-  %unsaid = icmp slt i32 %grad32, 0
-  if %unsaid nothing said
-said:
-  %is_graded = icmp ne i32 %grad32, 0
-  %noting = and i1 %is_graded, %wanted
-  if %noting watch decided
-watch:
-  %nodes = word node
-  %name_watch = word watch
-  %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
-  %no_watcher = icmp eq ptr %watcher, null
-  if %no_watcher error watching
-watching:
-  call void @Py_DecRef(ptr %watcher)
-  %unwatched = icmp eq ptr %watcher, %none
-  if %unwatched decided nothing
+  %decision = call i32 @taping(ptr %about, ptr %e, i64 %n, i64 %wants, i1 %is_view)
+  %raised = icmp eq i32 %decision, -2
+  if %raised error asked_all
+asked_all:
+  %by_python = icmp slt i32 %decision, 0
+  if %by_python nothing decided
 decided:
-  %taped = phi i1 [ false, %mode ], [ false, %said ], [ true, %watching ]
-  %graded = phi i1 [ false, %mode ], [ %is_graded, %said ], [ true, %watching ]
+  %taped = trunc i32 %decision to i1
+  %graded = icmp sgt i32 %decision, 1
   call void @Py_IncRef(ptr %child)
   goto meet
 meet:
@@ -294,25 +258,18 @@ drop:
   call void @Py_DecRef(ptr %y)
   goto lose
 filled:
-  call void @Py_IncRef(ptr %session)
-  fill ptr %session %made ghost.session
-  call void @Py_IncRef(ptr %none)
-  fill ptr %none %made ghost.array
+  give ptr %session %made ghost.session
+  give ptr %none %made ghost.array
   %m_k = item ptr %e 4
-  call void @Py_IncRef(ptr %m_k)
-  fill ptr %m_k %made ghost.k
+  give ptr %m_k %made ghost.k
   %m_shape = item ptr %e 5
-  call void @Py_IncRef(ptr %m_shape)
-  fill ptr %m_shape %made ghost.shape
+  give ptr %m_shape %made ghost.shape
   %m_strides = item ptr %e 6
-  call void @Py_IncRef(ptr %m_strides)
-  fill ptr %m_strides %made ghost.strides
+  give ptr %m_strides %made ghost.strides
   %m_dtype = item ptr %e 7
-  call void @Py_IncRef(ptr %m_dtype)
-  fill ptr %m_dtype %made ghost.dtype
+  give ptr %m_dtype %made ghost.dtype
   %m_offset = item ptr %e 8
-  call void @Py_IncRef(ptr %m_offset)
-  fill ptr %m_offset %made ghost.offset
+  give ptr %m_offset %made ghost.offset
   %viewed = load ptr, ptr %args
   if %is_view outer whole
 outer:
@@ -332,8 +289,7 @@ inner:  ; of this session, as it was an operand
   goto whole
 whole:
   %of = phi ptr [ %none, %filled ], [ %viewed, %aboved ], [ %some_outer, %inner ]
-  call void @Py_IncRef(ptr %of)
-  fill ptr %of %made ghost.outer
+  give ptr %of %made ghost.outer
   %name_ghost = word _ghost
   %unset = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_ghost, ptr %made)
   %is_unset = icmp ne i32 %unset, 0
@@ -350,8 +306,7 @@ link:
 taping:
   if %taped note go
 note:
-  %rules_of = item ptr %e 2
-  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %rules_of,
+  %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %about,
     ptr %e, ptr %name_ghost)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted part go

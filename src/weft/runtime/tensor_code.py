@@ -181,6 +181,66 @@ done:
   ret i32 0
 }
 
+; whether a call's result gets a tape node (bit 0) and is made with gradients on (bit 1, where that
+; was asked); -1: Python has a say, -2: an exception
+define internal i32 @taping(ptr %table, ptr %e, i64 %n, i64 %wants, i1 %is_view) nounwind {
+entry:
+  %any = icmp ne i64 %wants, 0
+  if %any rules ask
+rules:
+  %no_table = icmp eq ptr %table, null
+  if %no_table python known
+python:
+  ret i32 -1
+known:
+  %differentiable64 = item i64 %table 2
+  %differentiable = icmp ne i64 %differentiable64, 0
+  %tape64 = item i64 %e 11
+  %floats = icmp ne i64 %tape64, 0
+  %both = and i1 %differentiable, %floats
+  if %both able ask
+able:
+  %three = icmp sle i64 %n, 3
+  %simple = icmp eq i64 %tape64, 1
+  %fine = and i1 %three, %simple
+  if %fine ask python
+ask:
+  %would = phi i1 [ false, %entry ], [ false, %known ], [ true, %able ]
+  %matters = or i1 %would, %is_view
+  if %matters mode plain
+plain:
+  ret i32 0
+mode:
+  %state = word state
+  %name_grad = word grad
+  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
+  %grad32 = call i32 @truth(ptr %grad)
+  %unsaid = icmp slt i32 %grad32, 0
+  if %unsaid python said
+said:
+  %is_graded = icmp ne i32 %grad32, 0
+  %noting = and i1 %is_graded, %would
+  if %noting watch untaped
+untaped:
+  %bits = shl i32 %grad32, 1
+  ret i32 %bits
+watch:
+  %nodes = word node
+  %name_watch = word watch
+  %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
+  %no_watcher = icmp eq ptr %watcher, null
+  if %no_watcher error watching
+error:
+  ret i32 -2
+watching:
+  call void @Py_DecRef(ptr %watcher)
+  %none = word none
+  %unwatched = icmp eq ptr %watcher, %none
+  if %unwatched taped python
+taped:
+  ret i32 3
+}
+
 ; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; `holder` is
 ; the attribute that holds y's value, or what is promised of it
 define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %table,
@@ -200,14 +260,10 @@ fail:
   ret i32 -1
 begun:
   %op = item ptr %table 1
-  call void @Py_IncRef(ptr %op)
-  fill ptr %op %node op
-  call void @Py_IncRef(ptr %none)
-  fill ptr %none %node hooks
-  call void @Py_IncRef(ptr %none)
-  fill ptr %none %node post
-  call void @Py_IncRef(ptr %none)
-  fill ptr %none %node line
+  give ptr %op %node op
+  give ptr %none %node hooks
+  give ptr %none %node post
+  give ptr %none %node line
   %edges = call ptr @PyTuple_New(i64 %n)
   %no_edges = icmp eq ptr %edges, null
   if %no_edges fail edged
@@ -791,46 +847,17 @@ written:
   call void @Py_IncRef(ptr %true)
   ret ptr %true
 make:
-  %differentiable64 = item i64 %table 2
-  %differentiable = icmp ne i64 %differentiable64, 0
-  %tape64 = item i64 %e 11
-  %floats = icmp ne i64 %tape64, 0
-  %could = and i1 %any, %differentiable
-  %would = and i1 %could, %floats
   %plan = item ptr %e 2
   %is_view = icmp eq ptr %plan, null
-  %ask = or i1 %would, %is_view
-  if %ask able go
-able:
-  %three = icmp sle i64 %n, 3
-  %simple = icmp eq i64 %tape64, 1
-  %fine = and i1 %three, %simple
-  %spared = xor i1 %would, true
-  %here = or i1 %fine, %spared
-  if %here mode leave
-mode:
-  %name_grad = word grad
-  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
-  %grad32 = call i32 @truth(ptr %grad)
-  %unsaid = icmp slt i32 %grad32, 0
-  if %unsaid leave said
-said:
-  %is_graded = icmp ne i32 %grad32, 0
-  %noting = and i1 %is_graded, %would
-  if %noting watch go
-watch:
-  %nodes = word node
-  %name_watch = word watch
-  %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
-  %no_watcher = icmp eq ptr %watcher, null
-  if %no_watcher fail watching
-watching:
-  call void @Py_DecRef(ptr %watcher)
-  %unwatched = icmp eq ptr %watcher, %none
-  if %unwatched go leave
+  %decision = call i32 @taping(ptr %table, ptr %e, i64 %n, i64 %wants, i1 %is_view)
+  %raised_early = icmp eq i32 %decision, -2
+  if %raised_early fail decided
+decided:
+  %by_python = icmp slt i32 %decision, 0
+  if %by_python leave go
 go:
-  %tape = phi i1 [ false, %make ], [ false, %said ], [ true, %watching ]
-  %graded = phi i1 [ false, %make ], [ %is_graded, %said ], [ true, %watching ]
+  %tape = trunc i32 %decision to i1
+  %graded = icmp sgt i32 %decision, 1
   %out = call ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block)
   %good = icmp ne ptr %out, null
   if %good wrap failed

@@ -121,6 +121,12 @@ def _function(
     return load(module.text(), ["epilogue"])["epilogue"]
 
 
+def _places(f: Function, count: int) -> tuple[list[Value], list[Value]]:
+    """Where each result and operand begins, and the distance of its rows."""
+    pointers = [*f.words("%args", 2, ["ptr"]), *f.words("%args", FIRST, ["ptr"] * (count - 1))]
+    return pointers, f.words("%ints", 0, ["i64"] * count)
+
+
 def _emit(
     f: Function,
     exprs: tuple[Expr, ...],
@@ -133,11 +139,7 @@ def _emit(
     lanes = host().lanes(product.itemsize)
     n_out, n_in = len(out_dtypes), len(in_dtypes)
     element = Element(f, lanes)
-    steps = f.words("%ints", 0, ["i64"] * (n_out + n_in))
-    pointers = [
-        *f.words("%args", 2, ["ptr"]),
-        *f.words("%args", FIRST, ["ptr"] * (n_out - 1 + n_in)),
-    ]
+    pointers, steps = _places(f, n_out + n_in)
     used = {x.index for x in postorder(exprs) if isinstance(x, Arg)}
     row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
     whole = f.mul(f.div(n, lanes), lanes)
@@ -217,10 +219,7 @@ def _emit_finish(
     operands = [k for k in sorted(used) if not fixed[k - n_out]]
 
     def ending(f: Function) -> Finish:
-        pointers = [
-            *f.words("%args", 2, ["ptr"]), *f.words("%args", FIRST, ["ptr"] * (len(types) - 1))
-        ]  # fmt: skip
-        steps = f.words("%ints", 0, ["i64"] * len(types))
+        pointers, steps = _places(f, len(types))
         element = Element(f, tile.lanes)
         starts = []
         for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
