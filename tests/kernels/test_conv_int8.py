@@ -1,9 +1,5 @@
 """Byte products, convolutions and pools against NumPy's int64, on every kind of host."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -217,22 +213,6 @@ def test_depthwise(rng, shape, window, with_other, to):
     np.testing.assert_array_equal(out, np.rint(z).astype(np.uint8) if to == "uint8" else z)
     with pytest.raises(ValueError, match="depthwise_int8"):
         plan_depthwise_int8([Layout.of(a) for a in ins[:3]], Layout.of(out), *window, ending)
-
-
-@pytest.mark.parametrize("target", ["avx2", "sse"])
-def test_hosts_without_the_instruction(target):
-    here = [
-        f"tests/kernels/test_conv_int8.py::test_{name}"
-        for name in ("sums_are_exact", "endings_round_each_operation", "products_are_exact",
-                     "floats_to_bytes", "pools_of_bytes", "depthwise")
-    ]  # fmt: skip
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *here],
-        env={**os.environ, "WEFT_TARGET": target},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-2000:]
 
 
 def test_what_does_not_fit_is_refused(rng):

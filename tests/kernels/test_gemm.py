@@ -3,9 +3,6 @@ its row and column.
 """
 
 import itertools
-import os
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -343,30 +340,3 @@ def test_mistakes_are_named():
         plan_matmul(layout(2, 3), layout(3, 5), Layout((2, 5), (1, 2), np.dtype("float32")))
     with pytest.raises(ValueError, match="matrices"):
         plan_matmul(layout(3), layout(3, 5), layout(5))
-
-
-@pytest.mark.parametrize("target", ["avx2", "sse"])
-def test_other_vector_widths(target):
-    """The whole file again, with the code that narrower machines get."""
-    if "WEFT_TARGET" in os.environ:
-        pytest.skip("already inside such a run")
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-p",
-            "no:cacheprovider",
-            __file__,
-            "-k",
-            "not widths",
-        ],
-        env={**os.environ, "WEFT_TARGET": target},
-        capture_output=True,
-        text=True,
-    )
-    if "this machine has" in run.stdout + run.stderr:
-        pytest.skip(f"this machine has no {target}")
-    assert run.returncode == 0, run.stdout + run.stderr

@@ -4,11 +4,6 @@ Run as a script it prints the table (WEFT_TARGET=avx2 or sse for the others):
     python -m tests.kernels.test_math
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,7 +11,6 @@ from tests.kernels.run import elementwise
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.target import math as vmath
-from weft.runtime.native import host
 
 # bounds in ulp: float32, float64; and where the operands are drawn from
 BOUNDS = {
@@ -150,30 +144,6 @@ def test_special_values(name: str, d: D.dtype) -> None:
     np.testing.assert_allclose(got, want, rtol=8 * info.eps, atol=0)
     exact = ~np.isnan(want) & (name not in ("lgamma", "erfc"))
     assert (np.signbit(got) == np.signbit(want))[exact].all()
-
-
-@pytest.mark.parametrize("target", ["avx2", "sse"])
-def test_narrower_vectors(target: str) -> None:
-    """The whole table of rows and the bounds hold on machines with 256 and 128 bit vectors."""
-    if host().arch not in ("x86_64", "amd64"):
-        pytest.skip(f"{target} needs an x86-64 machine")
-    if target == "avx2" and host().vector_bits < 256:
-        pytest.skip("this machine has no avx2")
-    code = (
-        "from tests.kernels import test_math, test_nest, test_reduce\n"
-        "assert test_math.check_all(1000) == []\n"
-        "test_nest.test_every_row_on_every_dtype()\n"
-        "test_nest.test_casts_between_all_dtypes()\n"
-        "test_nest.test_nothing_is_written_outside()\n"
-        "test_reduce.test_bits_of_the_strict_order((5, 7, 33))\n"
-        "print('fine')\n"
-    )
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "WEFT_TARGET": target, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.stdout == "fine\n", done.stderr
 
 
 if __name__ == "__main__":
