@@ -20,7 +20,16 @@ from weft.kernels.schedule.conv_slab import emit_slab, store_some
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const
+from weft.kernels.target.llvm import (
+    Function,
+    Module,
+    Operand,
+    Value,
+    const,
+    lane_numbers,
+    lanes_of,
+    vector,
+)
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
@@ -469,19 +478,34 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
                 value = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
                 v.append(wide.rounded(f.op("fadd", value, shift), d))
             there = f.min(f.sub(count, P.i), lanes)
-            some = f.lane_mask(there, lanes)
             start = f.gep(to, f.mul(P.i, out_w), memory(d))
             square = transpose(f, v)
-            with f.if_else(f.icmp("eq", out_w, 1)) as way:
-                for j, value in enumerate(square):
-                    with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
-                        at = f.gep(start, f.mul(out_c, j), memory(d))
-                        f.masked_store(wide.to_memory(value, d), at, some)
-                way.otherwise()
+            for case in f.switch(out_w, (1, 2), 0):
+                if case:
+                    for j, value in enumerate(square):
+                        with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
+                            at = f.gep(start, f.mul(out_c, j), memory(d))
+                            _store_step(f, wide.to_memory(value, d), at, there, case, d)
+                    continue
                 for i, value in enumerate(square):
                     f.store(value, f.gep(room, i, tile.type), tile.align)
                 with f.loop(0, left) as C, f.loop(0, there) as X:
                     value = f.load(el, f.gep(f.gep(room, C.i, tile.type), X.i, el))
-                    at = f.add(f.mul(C.i, out_c), f.mul(X.i, out_w))
+                    at = f.add(f.mul(out_c, C.i), f.mul(X.i, out_w))
                     one.store(value, f.gep(start, at, memory(d)), d)
     f.ret()
+
+
+def _store_step(f: Function, v: Value, at: Value, count: Operand, step: int, d: dtype) -> None:
+    """The first `count` elements of a vector, to every one or second place; others are left."""
+    lanes = lanes_of(v.type)
+    if step == 1:
+        f.masked_store(v, at, f.lane_mask(count, lanes))
+        return
+    numbers = lane_numbers(vector(lanes, "i32"))
+    even = f.icmp("eq", f.op("and", numbers, 1), 0)
+    for half in (0, 1):
+        apart = f.shuffle(v, v, [(i + half * lanes) // 2 for i in range(lanes)])
+        mask = f.lane_mask(f.sub(f.mul(count, 2), half * lanes), lanes)
+        place = f.gep(at, half * lanes, memory(d))
+        f.masked_store(apart, place, f.op("and", mask, even))
