@@ -6,8 +6,8 @@ twice in a row, at the same address, and the operand is packed into memory that 
 product's launch is exchanged for one that reads it there, until the mark differs.  The bits are the
 same.  How an op's kernel asks for this: `Summing.packed` (`ops/kinds.py`, `kernels/packed.py`).
 
-A product of one row reads what comes from memory nearly as fast where it lies: beyond some bytes of
-such operands they stay there, a decoder's weights would take twice their memory.
+A product of one row reads what comes from memory nearly as fast where it lies: where copies of such
+operands would take more than an eighth of the machine's memory, they stay there.
 
 Inputs that the program writes to, or makes gradients of, are never looked at; nor are those that
 are a product's first operand (a batch, of which a later product takes the weight's gradient).
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from weft.compile.steps import Place
 
 _PAUSE = 63  # runs without a look, at most, while everything changes
-_MOST_SPARE = 128 << 20  # bytes of copies that gain little where they come from memory
+_MOST_SPARE = memory.machine_bytes() // 8  # bytes of copies that gain little from memory
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
 _BYTE = np.dtype(np.uint8)
 

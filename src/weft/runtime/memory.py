@@ -43,12 +43,15 @@ def _default_cap() -> int:
     its next use.
     """
     text = os.environ.get("WEFT_CACHE_BYTES")
-    if text:
-        return int(text)
+    return int(text) if text else machine_bytes() // 4
+
+
+def machine_bytes() -> int:
+    """The machine's memory; 4 GB where nobody tells."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 1 << 30
+        return 1 << 32
 
 
 def size_class(size: int) -> int:
