@@ -11,9 +11,9 @@ import pytest
 
 import weft
 from weft import io, nn
-from weft.kernels.schedule import gemm_bf16
+from weft.kernels.schedule.tile import multiplies_pairs
 
-ROUNDS = gemm_bf16.multiplies_pairs()  # whether this host has the instruction
+ROUNDS = multiplies_pairs()  # whether this host has the instruction
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 import weft
 from weft.compat.torch_ import settings
-from weft.kernels.schedule.gemm_bf16 import multiplies_pairs
+from weft.kernels.schedule.tile import multiplies_pairs
 
 pairs = pytest.mark.skipif(not multiplies_pairs(), reason="the host has no products of bfloat16")
 

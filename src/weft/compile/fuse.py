@@ -17,7 +17,6 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
 from weft.core.types import numel
@@ -345,7 +344,7 @@ def _product_of(
                 isinstance(product.op, Summing)
                 and (isinstance(product.op, Product) or shape == a.type.shape == product.type.shape)
                 and all(len(groups[group_of[id(c)]].nodes) == 1 for c in chain)
-                and all(t.dtype in (D.float32, D.float64) for t in types)
+                and product.op.goes_on(*(p.type for p in product.args if isinstance(p, Node)))
                 and types[0].dtype is types[-1].dtype
                 and shape[-1:] == product.type.shape[-1:]
                 and numel(shape) == numel(product.type.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from weft.core.graph import Builder, Graph
 from weft.core.op import Op
 from weft.io.check import Refused, check_sized, check_text
 from weft.ops.contract import Product, is_fast_math
+from weft.ops.conv import Conv2d, Conv2dInput
 from weft.ops.creation import Clone
 
 
@@ -39,8 +41,10 @@ def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 
 
 def _obeying(op: Op, sizes: dict[str, int]) -> Op:
-    """A file's products obey the present `set_fast_math`, not the one of who wrote it."""
-    return type(op)(is_fast_math()) if isinstance(op, Product) else with_sizes(op, sizes)
+    """What may be rounded in a file obeys the present `set_fast_math`, not its writer's."""
+    op = with_sizes(op, sizes)
+    rounds = isinstance(op, Product | Conv2d | Conv2dInput)
+    return replace(op, fast=is_fast_math()) if rounds else op
 
 
 def compiled(bound: Graph) -> Program:

@@ -22,6 +22,7 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
+from weft.ops.contract import FastMath
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
 from weft.ops.kinds import Summing, by_loop
@@ -33,12 +34,20 @@ Pair = tuple[int, int]
 
 
 class ConvOp(Op, abstract=True):
-    """What the three share: the geometry."""
+    """What the three share: the geometry.
+
+    `fast`, an attribute of the first two: operands may be rounded first (`set_fast_math`).
+    """
 
     stride: Pair = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, left, bottom, right
     dilation: Pair = (1, 1)
     groups: int = 1
+
+    def __str__(self) -> str:
+        return super().__str__().replace(", fast=False", "")  # files without it stay as they are
+
+    __repr__ = __str__
 
     @property
     def geometry(self) -> tuple:
@@ -91,6 +100,8 @@ def _check_bias(bias: tuple[Type, ...], channels: int, dtype: Any) -> None:
 class Conv2d(ConvOp, Summing):
     """y = the windows of x times w, plus bias"""
 
+    fast: bool = False
+
     def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
         return (0,)
 
@@ -104,7 +115,7 @@ class Conv2d(ConvOp, Summing):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
-        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=bias)
+        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, bias=bias, fast=self.fast)
 
     def beside(self, bias: Layout) -> Layout:
         return Layout((*bias.shape, 1, 1), (*bias.strides, 0, 0), bias.dtype)
@@ -112,16 +123,29 @@ class Conv2d(ConvOp, Summing):
     def plan_sums(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> Launch:
-        return kernels.plan_conv2d(ins[0], ins[1], out, *self.planned, epilogue=epilogue)
+        return kernels.plan_conv2d(
+            ins[0], ins[1], out, *self.planned, epilogue=epilogue, fast=self.fast
+        )
+
+    def in_pairs(self, w: Type) -> bool:
+        """Whether pairs of channels are multiplied, rounded to bfloat16."""
+        return kernels.in_pairs(w.shape[0] // self.groups, w.dtype, fast=self.fast)
+
+    def goes_on(self, x: Type, w: Type, *bias: Type) -> bool:
+        # a half's bias is added before the sum is rounded, an epilogue comes after
+        return super().goes_on(x) or (self.in_pairs(w) and not bias)
 
     def sums_apart(self, x: Type, w: Type, *bias: Type) -> bool:
-        return numel(w.shape[2:]) > 1 or kernels.is_one_block(w.shape[1])
+        one_product = numel(w.shape[2:]) == 1 and not self.in_pairs(w)
+        return not one_product or kernels.is_one_block(w.shape[1])
 
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
     ) -> kernels.Packed | None:
         (x, w), bias = ins[:2], ins[2] if ins[2:] else None
-        return kernels.plan_conv2d_packed(x, w, out, *self.planned, bias=bias, epilogue=epilogue)
+        return kernels.plan_conv2d_packed(
+            x, w, out, *self.planned, bias=bias, epilogue=epilogue, fast=self.fast
+        )
 
     def makes_channels_last(self, x: Type, w: Type, *bias: Type) -> bool:
         return kernels.fills_vectors(w.shape[0] // self.groups, x.dtype)
@@ -140,8 +164,8 @@ class Conv2d(ConvOp, Summing):
 
     def vjp(self, g: Any, y: Any, x: Any, w: Any, bias: Any = None) -> tuple:
         return (
-            lambda: apply(Conv2dInput(*self.geometry, tuple(x.shape[2:])), g, w),
-            lambda: apply(Conv2dWeight(*self.geometry, tuple(w.shape[2:])), g, x),
+            lambda: _input(self, x, g, w),
+            lambda: _weight(self, w, g, x),
             lambda: sum(g, (0, 2, 3)),
         )
 
@@ -160,6 +184,7 @@ class Conv2dInput(ConvOp):
     """y = the adjoint of Conv2d in its input, of `size`, on g (N, O, h, w); plus bias (C,)"""
 
     size: Pair = (0, 0)
+    fast: bool = False
 
     def type(self, g: Type, w: Type, *bias: Type) -> Type:
         if g.ndim != 4 or w.ndim != 4:
@@ -174,7 +199,7 @@ class Conv2dInput(ConvOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         bias = ins[2] if ins[2:] else None
-        return kernels.plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias)
+        return kernels.plan_conv2d_dx(ins[0], ins[1], out, *self.planned, bias=bias, fast=self.fast)
 
     def makes_channels_last(self, g: Type, w: Type, *bias: Type) -> bool:
         return kernels.fills_vectors(w.shape[1], g.dtype)
@@ -200,8 +225,8 @@ class Conv2dInput(ConvOp):
 
     def vjp(self, gx: Any, y: Any, g: Any, w: Any, bias: Any = None) -> tuple:
         return (
-            lambda: _fit(apply(Conv2d(*self.geometry), gx, w.contiguous()), g.shape),
-            lambda: apply(Conv2dWeight(*self.geometry, tuple(w.shape[2:])), g, gx),
+            lambda: _fit(_forward(self, gx, w), g.shape),
+            lambda: _weight(self, w, g, gx),
             lambda: sum(gx, (0, 2, 3)),
         )
 
@@ -248,8 +273,8 @@ class Conv2dWeight(ConvOp):
 
     def vjp(self, gw: Any, y: Any, g: Any, x: Any) -> tuple:
         return (
-            lambda: _fit(apply(Conv2d(*self.geometry), x, gw.contiguous()), g.shape),
-            lambda: apply(Conv2dInput(*self.geometry, tuple(x.shape[2:])), g, gw),
+            lambda: _fit(_forward(self, x, gw), g.shape),
+            lambda: _input(self, x, g, gw),
         )
 
     vmap = by_loop
@@ -257,6 +282,18 @@ class Conv2dWeight(ConvOp):
         sample((2, 6, 5, 6), (2, 4, 5, 6), padding=(1, 1, 1, 1), kernel=(3, 3)),
         sample((1, 6, 3, 4), (1, 4, 7, 6), stride=(2, 1), groups=2, kernel=(2, 3)),
     )
+
+
+def _forward(op: ConvOp, x: Any, w: Any) -> Any:
+    return apply(Conv2d(*op.geometry, FastMath.on), x, w.contiguous())
+
+
+def _input(op: ConvOp, x: Any, g: Any, w: Any) -> Any:
+    return apply(Conv2dInput(*op.geometry, tuple(x.shape[2:]), FastMath.on), g, w)
+
+
+def _weight(op: ConvOp, w: Any, g: Any, x: Any) -> Any:
+    return apply(Conv2dWeight(*op.geometry, tuple(w.shape[2:])), g, x)
 
 
 def _bare(op: ConvOp) -> ConvOp:
@@ -397,17 +434,21 @@ def _check_reach(xs: tuple, kernel: tuple, pads: list, dilation: tuple) -> None:
         )
 
 
-def _wide(*xs: Any) -> tuple[tuple, Any]:
-    """The operands in a dtype that the kernels compute in, and the dtype to come back to."""
+def _wide(columns: int, *xs: Any) -> tuple[tuple, Any]:
+    """The operands in a dtype that the kernels compute in, and the dtype to come back to; a group
+    has so many output channels.
+    """
     d = dtype_of(xs[0])
-    if d in (dt.float32, dt.float64):
+    if d in (dt.float32, dt.float64) or kernels.in_pairs(columns, d):
         return xs, None
     wide = dt.float32 if d.category == dt.FLOAT else dt.float64
     return tuple(None if x is None else cast(x, wide) for x in xs), d
 
 
-def _run(op: Op, x: Any, w: Any, bias: Any) -> Any:
-    (x, w, bias), back = _wide(x, w, bias)
+def _run(op: Conv2d | Conv2dInput, x: Any, w: Any, bias: Any) -> Any:
+    shape = shape_of(w)
+    columns = shape[0] // op.groups if isinstance(op, Conv2d) else shape[1]
+    (x, w, bias), back = _wide(columns, x, w, bias)
     w = w.contiguous()
     y = apply(op, x, w) if bias is None else apply(op, x, w, bias.contiguous())
     return y if back is None else cast(y, back)
@@ -438,7 +479,7 @@ def conv1d(
     _check(1, input, weight, bias, stride, dilation, groups)
     ((left, right),) = pads = _paddings(padding, 1, shape_of(weight)[2:], stride, dilation)
     _check_reach(shape_of(input), shape_of(weight)[2:], pads, dilation)
-    op = Conv2d((1, *stride), (0, left, 0, right), (1, *dilation), groups)
+    op = Conv2d((1, *stride), (0, left, 0, right), (1, *dilation), groups, FastMath.on)
     x = unsqueeze(input, -2)
     single = len(shape_of(x)) == 3
     y = _run(op, unsqueeze(x, 0) if single else x, unsqueeze(weight, 2), bias)
@@ -466,7 +507,7 @@ def conv2d(
     kernel = shape_of(weight)[2:]
     (top, bottom), (left, right) = pads = _paddings(padding, 2, kernel, stride, dilation)
     _check_reach(shape_of(input), kernel, pads, dilation)
-    op = Conv2d(stride, (top, left, bottom, right), dilation, groups)
+    op = Conv2d(stride, (top, left, bottom, right), dilation, groups, FastMath.on)
     if len(shape_of(input)) == 4:
         return _run(op, input, weight, bias)
     y = _run(op, unsqueeze(input, 0), weight, bias)
@@ -501,7 +542,7 @@ def conv3d(
         x = _pad_depth(x, shape, before)
     out_depth = (before + depth + after - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     (top, bottom), (left, right) = pads[1:]
-    op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups)
+    op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups, FastMath.on)
     y: Any = None
     for p in range(kernel[0]):
         at = p * dilation[0]
@@ -555,7 +596,7 @@ def _transposed(
     if n == 1:
         x, weight = unsqueeze(x, 2), unsqueeze(weight, 2)
         stride, dilation, pads, size = (1, *stride), (1, *dilation), (0, *pads), (1, *size)
-    op = Conv2dInput(stride, (*pads, *pads), dilation, groups, size)
+    op = Conv2dInput(stride, (*pads, *pads), dilation, groups, size, FastMath.on)
     y = _run(op, x, weight, bias)
     shape = shape_of(y) if n == 2 else (*shape_of(y)[:2], shape_of(y)[3])
     return reshape(y, shape if len(xs) == n + 2 else shape[1:])

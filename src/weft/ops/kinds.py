@@ -145,6 +145,10 @@ class Summing(Op, abstract=True):
         """The sums alone, or with an epilogue; ValueError where there is no kernel for it."""
         raise NotImplementedError
 
+    def goes_on(self, *types: Type) -> bool:
+        """Whether the kernel may compute an epilogue (`types`: the operands)."""
+        return types[0].dtype in (dt.float32, dt.float64)
+
     def sums_apart(self, *types: Type) -> bool:
         """Whether sums lie in the result's memory only once the epilogue has read its operands
         there, so that it may be an operand's own memory (`types`: the operands of the sums).

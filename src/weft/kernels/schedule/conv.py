@@ -13,7 +13,8 @@ shapes agree.
 Numbers: one accumulator an output, fma in increasing k = (ci, p, q) (the input gradient:
 (co, p, q), of the taps that reach the element) in blocks of 384, blocks added in order, the bias
 last. Zero padding takes part as zeros. Nothing else matters to the bits: not the batch, threads,
-tiles, or the width of vectors.
+tiles, or the width of vectors. bfloat16, and float32 where the caller lets it be rounded (`fast`),
+goes by pairs of channels where a group has outputs enough (`words` has the order).
 
 How: with output channels enough, as `conv_wide` says. Else: C[m, column] of a grid [image][y][x],
 cut in panels of columns. A thread copies what a *unit* (a band of rows of an image, or a few small
@@ -46,6 +47,7 @@ from weft.kernels.schedule.conv_wide import (
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, tile_for, up
+from weft.kernels.schedule.words import in_pairs
 from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
@@ -81,26 +83,28 @@ class Weights:
 
 def plan_conv2d(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, bias: Layout | None = None, epilogue: Epilogue | None = None,
+    *, bias: Layout | None = None, epilogue: Epilogue | None = None, fast: bool = False,
 ) -> Launch:  # fmt: skip
     """out = conv2d(x, w) (+ bias); ins = (x, w) or (x, w, bias).
 
-    `padding` is (top, left): the rest follows from out's size, so it may be uneven. An epilogue's
-    operands broadcast to its results, which are images; ins (x, w, *further outputs, *operands);
-    ValueError where there is none: it wants vectors of channels, and images channels last.
+    `fast`: float32 may be rounded to bfloat16 before it is multiplied. `padding` is (top, left):
+    the rest follows from out's size, so it may be uneven. An epilogue's operands broadcast to its
+    results, which are images; ins (x, w, *further outputs, *operands); ValueError where there is
+    none: it wants vectors of channels, and images channels last.
     """
     check("conv2d", x, w, out, stride, padding, dilation, groups)
     _check_bias("conv2d", bias, w.shape[0], w)
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
-    if out.size and fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
-        if _has_one_tap(x, w, out, stride, padding, groups):
+    pairs = in_pairs(w.shape[0] // groups, D.from_np(out.dtype), fast=fast)
+    if out.size and (pairs or fills_vectors(w.shape[0] // groups, D.from_np(out.dtype))):
+        if not pairs and _has_one_tap(x, w, out, stride, padding, groups):
             found = plan_one_tap(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
             if found is not None:
                 return found
         return _wide(
             x, w, out, stride, padding, dilation, groups, biased=bias is not None,
-            epilogue=epilogue,
+            epilogue=epilogue, pairs=pairs,
         )  # fmt: skip
     if epilogue is not None:
         raise ValueError(f"conv2d: no epilogue on {out.shape} of {groups} groups")
@@ -124,31 +128,33 @@ def plan_conv2d(
 
 def plan_conv2d_packed(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, bias: Layout | None = None, epilogue: Epilogue | None = None,
+    *, bias: Layout | None = None, epilogue: Epilogue | None = None, fast: bool = False,
 ) -> Packed | None:  # fmt: skip
     """`plan_conv2d` of a w that was packed before; None where that would gain nothing."""
-    if not out.size or not fills_vectors(w.shape[0] // groups, D.from_np(out.dtype)):
+    pairs = in_pairs(w.shape[0] // groups, D.from_np(out.dtype), fast=fast)
+    wide = pairs or fills_vectors(w.shape[0] // groups, D.from_np(out.dtype))
+    if not out.size or not wide:
         return None
-    if _has_one_tap(x, w, out, stride, padding, groups):
+    if not pairs and _has_one_tap(x, w, out, stride, padding, groups):
         found = plan_one_tap_packed(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
         if found is not None:
             return found
     launch = plan_conv2d(
-        x, w, out, stride, padding, dilation, groups, bias=bias, epilogue=epilogue
+        x, w, out, stride, padding, dilation, groups, bias=bias, epilogue=epilogue, fast=fast
     )  # fmt: skip
     if len(launch.stages) < 2 or out.size // w.shape[0] > _MOST_PACKED:
         return None
-    return with_packed(launch, w, groups, biased=bias is not None)
+    return with_packed(launch, w, groups, biased=bias is not None, pairs=pairs)
 
 
 def plan_conv2d_dx(
     g: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, bias: Layout | None = None,
+    *, bias: Layout | None = None, fast: bool = False,
 ) -> Launch:  # fmt: skip
     """out[n, ci, oy*sh - ph + p*dh, ox*sw - pw + q*dw] += w[co, ci, p, q] * g[n, co, oy, ox].
 
     The gradient of conv2d for its input, and conv_transpose2d; ins = (g, w) or (g, w, bias), the
-    bias of size Ci.
+    bias of size Ci. `fast` as in `plan_conv2d`.
     """
     check("conv2d_dx", out, w, g, stride, padding, dilation, groups)
     _check_bias("conv2d_dx", bias, out.shape[1], out)
@@ -182,8 +188,9 @@ def plan_conv2d_dx(
             _, _, out_h, out_w = out.strides
             step = (stride[0] * out_h, stride[1] * out_w)
             parts.append(Part((na, nb), taps, at, y * out_h + x * out_w, step))
-    if out.size and fills_vectors(out.shape[1] // groups, D.from_np(out.dtype)):
-        if _has_one_tap(out, w, g, stride, padding, groups):
+    pairs = in_pairs(out.shape[1] // groups, D.from_np(out.dtype), fast=fast)
+    if out.size and (pairs or fills_vectors(out.shape[1] // groups, D.from_np(out.dtype))):
+        if not pairs and _has_one_tap(out, w, g, stride, padding, groups):
             across = Layout(w.shape[1::-1], w.strides[1::-1], w.dtype)
             found = plan_one_tap(g, across, out, bias=bias)
             if found is not None:
@@ -191,7 +198,7 @@ def plan_conv2d_dx(
         strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
         return plan_wide(
             g, w, out, groups, tuple(parts), ((rows, pitch), (top, left), (1, 1)),
-            ((pitch, 1), (1, 1)), strides, biased=bias is not None,
+            ((pitch, 1), (1, 1)), strides, biased=bias is not None, pairs=pairs,
         )  # fmt: skip
     weights = Weights(True, g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
     return _plan(g, w, out, groups, slab, pitch, 1, top, tuple(parts), weights, bias is not None)
@@ -215,7 +222,7 @@ def _one_tap(w: Layout) -> Layout:
 
 def _wide(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, biased: bool, epilogue: Epilogue | None,
+    *, biased: bool, epilogue: Epilogue | None, pairs: bool,
 ) -> Launch:  # fmt: skip
     """The forward one with channels across the vector."""
     kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
@@ -229,7 +236,7 @@ def _wide(
     return plan_wide(
         x, w, out, groups, (part,), ((view.rows, view.columns), padding, view.steps),
         ((view.move[0] * view.columns, view.move[1]), view.move), strides, biased=biased,
-        epilogue=epilogue,
+        epilogue=epilogue, pairs=pairs,
     )  # fmt: skip
 
 

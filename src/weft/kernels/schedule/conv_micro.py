@@ -9,7 +9,7 @@ k; a block of k that is not the first is added to what C holds.
 
 from dataclasses import replace
 
-from weft.kernels.schedule.gemm_code import touch
+from weft.kernels.schedule.gemm_code import multiply_add, touch
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
@@ -30,9 +30,11 @@ _ARGS = [
 _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 
 
-def pixel_tile(element: str) -> Tile:
+def pixel_tile(element: str, *, pairs: bool = False) -> Tile:
     """Tall and narrow: a panel of B streams from L2, and rows cost a broadcast each."""
-    tile = tile_for(element)
+    tile = replace(tile_for(element), pairs=pairs)
+    if pairs:
+        return tile
     return replace(tile, rows=14, vectors=2) if native.host().registers >= 32 else tile
 
 
@@ -119,7 +121,11 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
                 for i in range(height):
                     left = f.splat(f.load(element, f.gep(base[i], at, element)), type)
                     for j in range(vectors):
-                        sums[i * vectors + j] = f.fma(left, right[j], sums[i * vectors + j])
+                        total = sums[i * vectors + j]
+                        if tile.pairs:
+                            sums[i * vectors + j] = multiply_add(f, tile, right[j], left, total)
+                        else:
+                            sums[i * vectors + j] = f.fma(left, right[j], total)
             L.next = [panel, *sums]
         return L.carry
 

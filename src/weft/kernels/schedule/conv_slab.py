@@ -2,9 +2,12 @@
 their zero border, the channels of a pixel adjacent, whatever the strides of the image.
 """
 
+from functools import partial
+
 from weft.core.dtype import dtype
 from weft.kernels.schedule.conv_pack import load_step, transpose
 from weft.kernels.schedule.tile import Tile
+from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, lanes_of, zero
 
@@ -14,11 +17,11 @@ _SLAB += ("height", "width", "source_c", "source_h", "source_w")
 
 
 def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
-    """`slab(to, from, ...)`: one image as [row][column][channel], zeros around it.
+    """`slab(to, from, ...)`: one image as [row][column][unit of channels], zeros around it.
 
     Row r, column c of the slab are row r step_y - top, column c step_x - left of the image. A pixel
-    has room for `pitch` channels, whole vectors or `FEW`; what follows the last channel, and up to
-    a vector behind the slab, is any number.
+    has room for `pitch` units, whole vectors or `FEW`; what follows the last one, and up to a
+    vector behind the slab, is any number.
     """
     for apart in (1, 2):
         _emit_square(m, tile, d, apart)
@@ -30,8 +33,8 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
     )
     height, width, source_c, source_h, source_w = (f.arg(n) for n in _SLAB[9:])
     el, lanes, type = tile.element, tile.lanes, tile.type
-    one, wide = Element(f, 1), Element(f, lanes)
-    in_memory = wide.memory_type(d)
+    reads = units_of(f, d, lanes, pairs=tile.pairs)
+    one, units = Element(f, 1).memory_type(d), reads.units(channels)
     step = f.mul(step_x, source_w)
     near = f.op("or", f.icmp("eq", step, 1), f.icmp("eq", step, 2))
     kind = f.select(near, f.typed(1, "i64"), f.typed(2, "i64"))
@@ -39,8 +42,9 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
     first = f.min(f.div(f.add(left, f.sub(step_x, 1)), step_x), columns)
     end = f.div(f.add(f.add(left, width), f.sub(step_x, 1)), step_x)
     end = f.max(f.min(end, columns), first)
-    whole = f.op("and", channels, -lanes)
-    rest = f.lane_mask(f.sub(channels, whole), lanes)
+    whole = f.op("and", units, -lanes)
+    numbers = f.mul(whole, reads.per)
+    rest = reads.masks(f.sub(channels, numbers))
     with f.loop(0, rows) as R:
         y = f.sub(f.mul(R.i, step_y), top)
         inside = f.icmp("ult", y, height)
@@ -60,44 +64,52 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
                     pixel = f.gep(origin, f.mul(X.i, step), memory(d))
                     target = f.gep(row, f.mul(X.i, pitch), el)
                     with f.loop(0, whole, lanes) as C:
-                        v = wide.load(f.gep(pixel, C.i, memory(d)), d)
+                        v = reads.adjacent(f.gep(pixel, f.mul(C.i, reads.per), memory(d)))
                         f.store(v, f.gep(target, C.i, el))
-                    with f.iff(f.icmp("slt", whole, channels)):
-                        v = f.masked_load(in_memory, f.gep(pixel, whole, memory(d)), rest)
-                        f.store(wide.from_memory(v, d), f.gep(target, whole, el))
+                    with f.iff(f.icmp("slt", whole, units)):
+                        v = reads.adjacent(f.gep(pixel, numbers, memory(d)), rest)
+                        f.store(v, f.gep(target, whole, el))
             elif case == 1:
-                with f.loop(0, channels, lanes) as C, f.loop(low, high, lanes) as X:
+                with f.loop(0, units, lanes) as C, f.loop(low, high, lanes) as X:
                     count = f.min(f.sub(high, X.i), lanes)
-                    at = f.add(f.mul(C.i, source_c), f.mul(X.i, step))
+                    channel = f.mul(C.i, reads.per)
+                    at = f.add(f.mul(channel, source_c), f.mul(X.i, step))
                     target = f.gep(f.gep(row, C.i, el), f.mul(X.i, pitch), el)
                     for apart in f.switch(step, (1,), 2):
                         f.call(
                             f"square{apart}", "void", target, f.gep(origin, at, memory(d)), pitch,
-                            source_c, f.sub(channels, C.i), count,
+                            source_c, f.sub(channels, channel), count,
                         )  # fmt: skip
             else:
-                with f.loop(low, high) as X, f.loop(0, channels) as C:
-                    at = f.add(f.mul(X.i, step), f.mul(C.i, source_c))
-                    v = one.load(f.gep(origin, at, memory(d)), d)
+                with f.loop(low, high) as X, f.loop(0, units) as C:
+                    channel = f.mul(C.i, reads.per)
+                    at = f.add(f.mul(X.i, step), f.mul(channel, source_c))
+                    more = f.icmp("slt", f.add(channel, 1), channels)
+                    load = partial(f.load, one)
+                    v = reads.unit(load, f.gep(origin, at, memory(d)), source_c, more, width=1)
                     f.store(v, f.gep(f.gep(row, f.mul(X.i, pitch), el), C.i, el))
         border(high, columns)
     f.ret()
 
 
 def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
-    """`count` pixels, `apart` elements apart in each channel's plane, of a vector of channels: a
+    """`count` pixels, `apart` elements apart in each channel's plane, of a vector of units: a
     function, for loops around so many addresses take the compiler long.
     """
     args = [("ptr noalias", "to"), ("ptr noalias readonly", "from")]
     ints = [("i64", n) for n in ("pitch", "source_c", "channels", "count")]
     f = m.function(f"square{apart}", [*args, *ints], internal=True)
-    wide, count = Element(f, tile.lanes), f.arg("count")
+    wide, count, channels = Element(f, tile.lanes), f.arg("count"), f.arg("channels")
+    reads = units_of(f, d, tile.lanes, pairs=tile.pairs)
+    last = f.sub(reads.units(channels), 1)
 
     def plane(j: int) -> Value:
-        # a missing channel repeats the last one: nobody reads it
-        at = f.mul(f.min(f.sub(f.arg("channels"), 1), j), f.arg("source_c"))
-        at = f.gep(f.arg("from"), at, memory(d))
-        return wide.from_memory(load_step(f, wide, at, d, count, apart), d)
+        # a missing unit repeats the last one: nobody reads it
+        channel = f.mul(f.min(last, j), reads.per)
+        at = f.gep(f.arg("from"), f.mul(channel, f.arg("source_c")), memory(d))
+        more = f.icmp("slt", f.add(channel, 1), channels)
+        load = lambda at: load_step(f, wide, at, d, count, apart)
+        return reads.unit(load, at, f.arg("source_c"), more)
 
     with f.if_else(f.icmp("eq", f.arg("pitch"), FEW)) as way:
         for i, v in enumerate(_fours(f, [plane(j) for j in range(FEW)])):

@@ -110,29 +110,32 @@ def pixel_pitch(channels: int, tile: Tile) -> int:
 def plan_wide(
     source: Layout, w: Layout, out: Layout, groups: int, parts: tuple[Part, ...],
     slab: tuple[Pair, Pair, Pair], moves: tuple[Pair, Pair], weights: tuple[int, int, int],
-    *, biased: bool, epilogue: Epilogue | None = None,
+    *, biased: bool, epilogue: Epilogue | None = None, pairs: bool = False,
 ) -> Launch:  # fmt: skip
-    """`parts` count places in pixels of the slab.
+    """`parts` count places in pixels of the slab; `pairs` of channels are multiplied (`words`).
 
     `slab` is its (rows, columns), (top, left) and the steps of the image from row to row and column
     to column in it; `moves` the steps in the slab, in pixels, from output to output (down, across)
     and, in rows and columns, of the grid. `weights` are w's strides of (group, column, channel).
     """
     d = D.from_np(out.dtype)
-    tile = pixel_tile(register(d))
+    tile = pixel_tile(register(d), pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
-    split = _split(parts, source, groups, slab, moves[0])
+    channels = source.shape[1] // groups
+    depth = -(-channels // 2) if pairs else channels
+    direct = pairs and _in_place(source, parts, channels, slab, moves)
+    split = _split(parts, source, depth, slab, moves[0])
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
-    images, columns, channels = out.shape[0], out.shape[1] // groups, source.shape[1] // groups
-    pitch = FEW if channels <= FEW <= tile.lanes else pixel_pitch(channels, tile)
+    images, columns = out.shape[0], out.shape[1] // groups
+    pitch = FEW if depth <= FEW <= tile.lanes else pixel_pitch(depth, tile)
     row_pitch = slab_columns * pitch
     grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
     halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
     panels = -(-columns // nr)
     taps = [t for part in parts for t in part.taps]
-    packed_group = panels * nr * channels * len(taps)
+    packed_group = panels * nr * depth * len(taps)
     work = 2 * out.size * channels * len(taps) // len(parts) + source.size + out.size
     parallel = work >= PARALLEL_WORK
     row_bytes = row_pitch * size
@@ -167,7 +170,7 @@ def plan_wide(
     pieces = 1 if alone else max(min(-(-shared // units), max(panels, wanted), unit_items), 1)
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
-    depths = [channels * len(p.taps) for _, p, _ in shares]
+    depths = [depth * len(p.taps) for _, p, _ in shares]
     c_at = up((unit_images * image_pitch + tile.lanes) * size)  # pixels are written by vectors
     rows_at = c_at + up(pixels * nr * size)
     outs_at = rows_at + up(8 * sum(places))
@@ -176,7 +179,8 @@ def plan_wide(
     w_group, w_column, w_channel = weights
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
-        "images": images, "unit_images": unit_images, "bands": bands, "band": band,
+        "depth": depth, "direct": int(direct), "images": images, "unit_images": unit_images,
+        "bands": bands, "band": band,
         "source_n": source.strides[0], "source_c": source.strides[1],
         "source_h": source.strides[2], "source_w": source.strides[3],
         "height": source.shape[2], "width": source.shape[3],
@@ -199,14 +203,20 @@ def plan_wide(
     own: tuple[int, ...] = ()
     if epilogue is not None:
         inputs += len(epilogue.ins) + len(epilogue.outs) - 1
+        if out.dtype.itemsize < 4 and not pairs:
+            raise ValueError(f"conv2d: no epilogue on {out.dtype}")
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
         head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
+    if direct:
+        head["image_pitch"] = source.strides[0] // 2
+        head["pixel_h"] = source.strides[2] * step_y // 2
+        head["pixel_w"] = source.strides[3] * step_x // 2
     ints = [head[n] for n in HEAD]
     wholes: list[dict[str, int]] = []
     packed_at = tap = 0
     for part in parts:
-        k = channels * len(part.taps)
+        k = depth * len(part.taps)
         wholes.append({"k": k, "part_taps": len(part.taps), "first_tap": tap,
                        "packed_at": packed_at})  # fmt: skip
         packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
@@ -215,7 +225,7 @@ def plan_wide(
     for n, (i, part, _) in enumerate(shares):
         whole = wholes[i]
         records.append({
-            "k": channels * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
+            "k": depth * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
             "grid_h": part.grid[0], "grid_w": part.grid[1], "source_at": part.source_at * pitch,
             "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
             "packed_at": whole["packed_at"], "whole_k": whole["k"],
@@ -233,16 +243,32 @@ def plan_wide(
         around = (*numbers[1:], *(n + len(parts[i].taps) for n in numbers[:1]))
         ints += [(b - a) * nr * size for a, b in zip(numbers, around, strict=True)]
     ints += [*(t[1] for t in taps), *own]
-    code = _kernels(d.name, biased)
+    code = _kernels(d.name, biased, pairs)
     stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
+
+
+def _in_place(
+    source: Layout, parts: tuple[Part, ...], channels: int, slab: tuple[Pair, Pair, Pair],
+    moves: tuple[Pair, Pair],
+) -> bool:  # fmt: skip
+    """Whether the words of a convolution of one tap lie in the image as they would in a slab."""
+    (rows, columns), before, steps = slab
+    plain = len(parts) == 1 and parts[0].source_at == 0 and [t[0] for t in parts[0].taps] == [0]
+    plain = plain and before == (0, 0) and moves == ((columns, 1), (1, 1))
+    whole = all((n - 1) * s < m for n, s, m in zip((rows, columns), steps, source.shape[2:]))
+    even = channels % 2 == 0 and all(
+        s % 2 == 0 for n, s in zip(source.shape, source.strides, strict=True) if n > 1 and s != 1
+    )
+    narrow = D.from_np(source.dtype) is D.bfloat16
+    return narrow and plain and whole and even and source.strides[1] == 1
 
 
 Split = list[tuple[Part, tuple[int, ...]]]
 
 
 def _split(
-    parts: tuple[Part, ...], source: Layout, groups: int, slab: tuple[Pair, Pair, Pair], move: Pair
+    parts: tuple[Part, ...], source: Layout, depth: int, slab: tuple[Pair, Pair, Pair], move: Pair
 ) -> list[Split]:
     """The parts, or pieces of each that leave out taps (see `_inside`), with their taps' numbers:
     rows apart, or columns too, if that saves work enough. A unit must then hold whole images.
@@ -250,7 +276,7 @@ def _split(
     found = [[(p, tuple(range(len(p.taps))))] for p in parts]
     (rows, columns), *_ = slab
     most = max(p.grid[0] * p.grid[1] for p in parts)
-    if source.shape[1] // groups * rows * columns > _WHOLE or not _LEAST <= most <= _PIXELS:
+    if depth * rows * columns > _WHOLE or not _LEAST <= most <= _PIXELS:
         return found
     image = (source.shape[2], source.shape[3])
     for share, across in zip(_WORTH, (False, True), strict=True):
@@ -310,14 +336,17 @@ def _inside(
     return sorted(pieces, key=lambda p: -p[0].grid[0] * p[0].grid[1])
 
 
-def with_packed(launch: Launch, w: Layout, groups: int, *, biased: bool) -> Packed:
+def with_packed(
+    launch: Launch, w: Layout, groups: int, *, biased: bool, pairs: bool = False
+) -> Packed:
     """`plan_wide`'s launch where w was packed before."""
     ints = list(launch.ints)
     ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
     pack, wide = launch.stages
-    alone = Stage(_kernels(w.dtype.name, biased)["pack1"], pack.parallel)
+    alone = Stage(_kernels(w.dtype.name, biased, pairs)["pack1"], pack.parallel)
     reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
-    return Packed(Launch((alone,), launch.ints), launch.scratch, reads, ("conv", groups))
+    form = ("conv", groups, pairs)
+    return Packed(Launch((alone,), launch.ints), launch.scratch, reads, form)
 
 
 def plan_one_tap(
@@ -396,7 +425,7 @@ def _matrix(a: Layout) -> Layout:
 
 def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, ...]:
     """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
-    if inputs > MAX_INPUTS or out.dtype.itemsize < 4:
+    if inputs > MAX_INPUTS:
         raise ValueError(f"conv2d: no epilogue with {inputs} inputs on {out.dtype}")
     return epilogue_ints(over_pixels(e), out.size // channels, channels)
 
@@ -425,13 +454,14 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
     if weights[1] == 1:
         return PACK_COLUMNS
     every = len(parts) == 1 and [t[1] for t in parts[0].taps] == list(range(area))
+    every = every and (area == 1 or not tile.pairs)
     if dense and weights[2] == area and every:
         return PACK_DEPTH
     return PACK_TAPS if dense and area <= tile.lanes else PACK_ANY
 
 
 @cache
-def _kernels(dtype: str, biased: bool) -> dict[str, int]:
+def _kernels(dtype: str, biased: bool, pairs: bool) -> dict[str, int]:
     names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
     names.append("pack1")
-    return native.load(conv_wide_ir(dtype, biased=biased), names)
+    return native.load(conv_wide_ir(dtype, biased=biased, pairs=pairs), names)

@@ -12,6 +12,8 @@ leaves taps out that see the border only); the taps' offsets in the slab, their 
 whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 """
 
+from functools import partial
+
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
@@ -19,6 +21,7 @@ from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.conv_slab import emit_slab, store_some
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
+from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
     Function,
@@ -33,7 +36,8 @@ from weft.kernels.target.llvm import (
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
-    "groups", "columns", "panels", "channels", "images", "unit_images", "bands", "band",
+    "groups", "columns", "panels", "channels", "depth", "direct", "images", "unit_images",
+    "bands", "band",
     "source_n", "source_c", "source_h", "source_w", "height", "width",
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
@@ -50,10 +54,10 @@ PART = (
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 
 
-def conv_wide_ir(name: str, *, biased: bool) -> str:
+def conv_wide_ir(name: str, *, biased: bool, pairs: bool = False) -> str:
     """The LLVM IR of `wide` and its stage before, `pack`, for one dtype, for the host."""
     d = BY_NAME[name]
-    tile = pixel_tile(register(d))
+    tile = pixel_tile(register(d), pairs=pairs)
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile, writes=True)
     emit_slab(m, tile, d)
@@ -125,11 +129,14 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         group = f.div(rest, chunks)
         images = f.min(f.sub(h["images"], image), h["unit_images"])
         at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
+        direct = f.icmp("ne", h["direct"], 0)  # the image itself serves as slab
+        low_row = f.mul(f.mul(band, h["band_step"]), h["source_h"])
+        images_at = f.select(direct, f.gep(source, f.add(at, low_row), memory(d)), slab)
         top = f.sub(h["top"], f.mul(band, h["band_step"]))
         y = f.mul(band, h["band"])
         # a thread's next piece is often one of the same unit, whose slab it has
         with f.iff(f.icmp("ne", unit, f.load("i64", filled))):
-            with f.loop(0, images) as N:
+            with f.loop(0, f.select(direct, 0, images)) as N:
                 to = f.gep(slab, f.mul(N.i, h["image_pitch"]), el)
                 start = f.gep(source, f.add(at, f.mul(N.i, h["source_n"])), memory(d))
                 f.call(
@@ -211,7 +218,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
                                     f.store(f.gep(line, 64 * j), at)
                         f.call(
-                            "tiles", "void", slab, f.gep(rows, I.i, "i64"), count,
+                            "tiles", "void", images_at, f.gep(rows, I.i, "i64"), count,
                             f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
                             f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
                             f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
@@ -294,7 +301,7 @@ def _fill_tables(
         part = read_part(f, ints, P.i, PART)
         own = [f.gep(a, part["first_tap"], "i64") for a in taps]
         table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
-        with f.loop(0, h["channels"]) as C, f.loop(0, part["part_taps"]) as T:
+        with f.loop(0, h["depth"]) as C, f.loop(0, part["part_taps"]) as T:
             tap, step = (f.load("i64", f.gep(a, T.i, "i64")) for a in own)
             place = f.add(f.mul(C.i, part["part_taps"]), T.i)
             pair = f.gep(table, f.mul(place, 2), "i64")
@@ -320,8 +327,8 @@ def _fill_rows(
 
 
 def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
-    """B[group][part][panel][k][column] from w: into scratch, as the stage before; `pack1`: to out,
-    a launch of its own whose one input is w.
+    """B[group][part][panel][k][column] from w, in units (`words`): into scratch, as the stage
+    before; `pack1`: to out, a launch of its own whose one input is w.
     """
     args = [*((("ptr", n)) for n in ("to", "w", "ints")), ("i32", "tid"), ("i32", "nth")]
     f = m.function("pack_body", args, internal=True)
@@ -334,12 +341,11 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         k.ret()
     h, ints = _read_head(f)
     el, lanes, size = tile.element, tile.lanes, memory(d)
-    one, wide = Element(f, 1), Element(f, lanes)
-    in_memory = wide.memory_type(d)
+    in_memory, reads = vector(lanes, size), units_of(f, d, lanes, pairs=tile.pairs)
     wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     places = f.gep(wholes, f.add(f.mul(h["wholes"], len(PART)), f.mul(h["taps"], 3)), "i64")
     room = f.alloca(tile.type, lanes)
-    blocks = f.div(f.add(h["channels"], lanes - 1), lanes)
+    blocks = f.div(f.add(h["depth"], lanes - 1), lanes)
     low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), blocks))
     with f.loop(low, high) as I:
         # in the order in which w is read from end to end: along k, or along the columns
@@ -350,7 +356,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         panel = f.select(by_depth, f.rem(along, h["panels"]), f.rem(I.i, h["panels"]))
         group = f.div(along, h["panels"])
         channel = f.mul(block, lanes)
-        last = f.min(f.add(channel, lanes), h["channels"])
+        last = f.min(f.add(channel, lanes), h["depth"])
         column = f.mul(panel, tile.columns)
         w = f.gep(f.arg("w"), f.mul(group, h["w_group"]), size)
         with f.loop(0, tile.columns, lanes) as J:
@@ -375,17 +381,20 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         stop = f.mul(last, part["part_taps"])
                         with f.loop(f.mul(channel, part["part_taps"]), stop, lanes) as K:
                             count = f.min(f.sub(stop, K.i), lanes)
-                            some = f.lane_mask(count, lanes)
-                            v = [f.masked_load(in_memory, f.gep(s, K.i, size), some)
-                                 for s in starts]  # fmt: skip
-                            square = transpose(f, [wide.from_memory(x, d) for x in v])
+                            number = f.mul(K.i, reads.per)
+                            numbers = f.mul(h["channels"], part["part_taps"])
+                            some = reads.masks(f.sub(numbers, number))
+                            v = [reads.adjacent(f.gep(s, number, size), some) for s in starts]
+                            square = transpose(f, v)
                             target = f.gep(to, f.mul(K.i, tile.columns), el)
                             store_some(f, square, target, tile.columns, count, el)
                         continue
                     with f.loop(channel, last) as C:
                         target = f.mul(f.mul(C.i, part["part_taps"]), tile.columns)
                         target = f.gep(to, target, el)
-                        across = f.mul(C.i, h["w_channel"])
+                        number = f.mul(C.i, reads.per)
+                        across = f.mul(number, h["w_channel"])
+                        more = f.icmp("slt", f.add(number, 1), h["channels"])
                         if case == PACK_TAPS:
                             ats = [f.gep(s, across, size) for s in starts]
                             # the next panel's: each of its runs begins in another page
@@ -393,10 +402,9 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             with f.loop(0, f.mul(h["area"], lanes * d.itemsize), 64) as L:
                                 touch(f, f.gep(soon, L.i))
                             some = f.lane_mask(h["area"], lanes)
-                            v = [f.masked_load(in_memory, at, some) for at in ats]
-                            for i, x in enumerate(
-                                transpose(f, [wide.from_memory(x, d) for x in v])
-                            ):
+                            load = partial(f.masked_load, in_memory, mask=some)
+                            v = [reads.unit(load, at, h["w_channel"], more) for at in ats]
+                            for i, x in enumerate(transpose(f, v)):
                                 f.store(x, f.gep(room, i, tile.type), tile.align)
                         with f.loop(0, part["part_taps"]) as T:
                             tap = f.load("i64", f.gep(place, T.i, "i64"))
@@ -406,12 +414,15 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 f.store(v, to_row)
                             elif case == PACK_COLUMNS:
                                 at = f.gep(f.gep(w, across, size), f.add(column, J.i), size)
-                                v = f.masked_load(in_memory, f.gep(at, tap, size), mask)
-                                f.store(wide.from_memory(v, d), to_row)
+                                load = partial(f.masked_load, in_memory, mask=mask)
+                                at = f.gep(at, tap, size)
+                                f.store(reads.unit(load, at, h["w_channel"], more), to_row)
                             else:
+                                load = partial(f.load, size)
                                 for j in range(lanes):
                                     at = f.gep(starts[j], f.add(across, tap), size)
-                                    f.store(one.load(at, d), f.gep(to_row, j, el))
+                                    v = reads.unit(load, at, h["w_channel"], more, width=1)
+                                    f.store(v, f.gep(to_row, j, el))
     f.ret()
 
 

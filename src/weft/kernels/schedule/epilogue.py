@@ -35,7 +35,8 @@ class Epilogue:
     """`exprs[j]` of the product, Arg(0), and of the operands, Arg(1)..., into `outs[j]`.
 
     `ins` are the operands' layouts; they broadcast to the shape of the outputs, which are
-    contiguous. The first output has the product's dtype: sums lie in its memory meanwhile.
+    contiguous. The first output has the product's dtype: sums lie in its memory meanwhile, but for
+    halves, whose sums are float32 in memory of their own, and are rounded first.
     """
 
     exprs: tuple[Expr, ...]
@@ -136,7 +137,8 @@ def _emit(
     fixed: Sequence[bool],
 ) -> None:
     product = out_dtypes[0]
-    lanes = host().lanes(product.itemsize)
+    sums = D.float32 if product.itemsize < D.float32.itemsize else product
+    lanes = host().lanes(sums.itemsize)
     n_out, n_in = len(out_dtypes), len(in_dtypes)
     element = Element(f, lanes)
     pointers, steps = _places(f, n_out + n_in)
@@ -168,7 +170,7 @@ def _emit(
             for k in range(n_out, n_out + n_in)
             if fixed[k - n_out] and k - n_out + 1 in used
         }
-        source = f.gep("%product", column, memory(product))
+        source = f.gep("%product", column, memory(sums))
         moving = [k for k in range(n_out + n_in) if k not in kept]
         carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
         with f.loop(0, f.arg("rows"), carry=carry) as rows:
@@ -180,7 +182,7 @@ def _emit(
             def leaf(x: Expr) -> Value:
                 assert isinstance(x, Arg)
                 if x.index == 0:
-                    return read(here, 0, product)
+                    return element.rounded(read(here, 0, sums), product)
                 k = n_out + x.index - 1
                 return kept[k] if k in kept else read(places[k], k, types[k])
 
@@ -192,7 +194,7 @@ def _emit(
                 else:
                     store_part(f, out, places[k], mask, count)
             rows.next = [
-                f.gep(here, f.arg("ldp"), memory(product)),
+                f.gep(here, f.arg("ldp"), memory(sums)),
                 *(f.gep(places[k], steps[k], memory(types[k])) for k in moving),
             ]
 

@@ -11,7 +11,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import Epilogue, ends_in_registers, epilogue_ints
-from weft.kernels.schedule.tile import KC, Tile, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -227,7 +227,7 @@ def _pairs(a: Layout) -> bool:
     bytes of b. It depends on the shape of a alone: the columns of b do not change a row's bits.
     """
     many = a.dtype.name == "float32" and a.shape[-2] >= _PAIRS_FROM and a.shape[-1] > 1
-    return many and gemm_bf16.multiplies_pairs()
+    return many and multiplies_pairs()
 
 
 def _plan_words(
@@ -298,7 +298,7 @@ def _with_tables(
 
 
 def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
-    if a.dtype.name == "bfloat16" and gemm_bf16.multiplies_pairs():
+    if a.dtype.name == "bfloat16" and multiplies_pairs():
         return _plan_words(a, b, out, parallel)
     wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS))

@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 
+from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import (
     extra_word,
@@ -24,17 +25,11 @@ from weft.kernels.schedule.gemm_code import (
 )
 from weft.kernels.schedule.gemm_plain import HALVES, emit_conversion, outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.words import halves
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime import native
 
 _PACKERS = {"rows": pack_rows, "columns": pack_columns}
-_ROUNDS = 16  # float32 that the rounding instruction takes
-
-
-def multiplies_pairs() -> bool:
-    """Whether the host has the instruction."""
-    host = native.host()
-    return host.vector_bits == 512 and host.has("avx512bf16")
 
 
 def words_of(layout: Layout, k_dim: int) -> tuple[Layout, bool]:
@@ -134,17 +129,9 @@ def _emit_words(
 
 
 def _halves(f: Function, place: Value, width: int, source: str) -> Value:
-    """So many neighbours as the bits of bfloat16; float32 is rounded to nearest even."""
-    narrow = vector(width, "i16")
-    if source == "i16":
-        return f.load(narrow, place, 2)
-    lanes = max(width, _ROUNDS)
-    value = f.load(vector(width, "float"), place, 4)
-    if width == 1:
-        value = f.splat(value, vector(lanes, "float"))
-    rounded = f.intrinsic("x86.avx512bf16.cvtneps2bf16.512", vector(lanes, "bfloat"), value)
-    bits = f.cast("bitcast", rounded, vector(lanes, "i16"))
-    return f.extract(bits, 0) if width == 1 else bits
+    """So many neighbours as the bits of bfloat16."""
+    value = f.load(vector(width, source), place, 2 if source == "i16" else 4)
+    return halves(f, value, D.bfloat16 if source == "i16" else D.float32, width)
 
 
 def _weave(

@@ -28,8 +28,9 @@ Long because the packers, the tile and the loops around them agree on one form o
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from weft.kernels.schedule.tile import KC, Tile
+from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 _UNROLL = 4
@@ -90,12 +91,20 @@ def gemm_ints(
 
 def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
     """a * b + c: one rounding, or two on hosts without fma. With `tile.pairs` a lane of a and of b
-    holds two bfloat16, whose products are added to c one after the other.
+    holds two bfloat16, whose products are added to c one after the other, the second first.
     """
     if tile.pairs:
-        halves = vector(2 * tile.lanes, "bfloat")
-        a, b = (f.cast("bitcast", f.typed(x, tile.type), halves) for x in (a, b))
-        return f.intrinsic("x86.avx512bf16.dpbf16ps.512", tile.type, c, a, b)
+        a, b = (f.typed(x, tile.type) for x in (a, b))
+        if multiplies_pairs():
+            halves = vector(2 * tile.lanes, "bfloat")
+            a, b = (f.cast("bitcast", x, halves) for x in (a, b))
+            return f.intrinsic("x86.avx512bf16.dpbf16ps.512", tile.type, c, a, b)
+        single, bits = replace(tile, pairs=False), vector(tile.lanes, "i32")
+        a, b = (f.cast("bitcast", x, bits) for x in (a, b))
+        for op, by in (("and", -1 << 16), ("shl", 16)):
+            one, two = (f.cast("bitcast", f.op(op, x, by), tile.type) for x in (a, b))
+            c = multiply_add(f, single, one, two, c)
+        return f.typed(c, tile.type)
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 

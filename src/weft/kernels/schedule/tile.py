@@ -61,6 +61,12 @@ def tile_for(element: str) -> Tile:
     return Tile(element, lanes, rows, 4 if host.registers >= 32 else 2, host.has_fma)
 
 
+def multiplies_pairs() -> bool:
+    """Whether the host has an instruction for products of pairs of bfloat16 (AVX512-BF16)."""
+    host = native.host()
+    return host.vector_bits == 512 and host.has("avx512bf16")
+
+
 def up(value: int, unit: int = 64) -> int:
     """`value` rounded up to a multiple of `unit`."""
     return -(-value // unit) * unit
