@@ -6,6 +6,8 @@
 
 1-d convolutions are 2-d ones of height 1; 3-d ones a sum over depth taps.  Weights (out, in/groups,
 kh, kw); sums in the order of kernels/schedule/conv.py.
+
+Long because the three are each other's gradient, and torch's functions are those of one geometry.
 """  # noqa: E501
 
 from __future__ import annotations
