@@ -1,11 +1,24 @@
 """LLVM IR of the thread pool; what runs on it is in `run_code`. Plain text: nothing is generated.
 
-`@weft_pool` is i32 words at byte offsets; words that threads fight for have a cache line each:
+A stage has `nth` parts. Each is run once, by whoever claims it first: worker t claims part t when
+it comes, and the caller, done with part 0, claims whatever nobody has begun. So a worker that comes
+late (it sleeps, or another program has its core) skips the stage, and nobody waits for it.
 
-      0 generation (workers sleep on it)          64 pending workers (the caller sleeps on it)
-    128 sleeping workers   192 stop               196 threads wanted, the caller included
-    200 workers started    256 function           264 its argument   272 threads of this run
-    320 the caller sleeps  384 lock: who holds it may use the workers
+`@generation` numbers the stages. `@lines` has a cache line for each worker, whose `state` is
+
+    4 g      part t of stage g may be claimed, by comparing and exchanging
+    4 g + 1  somebody runs it; 4 g + 3: and the caller sleeps until it is done
+    4 g + 4  it is done: the same as open for stage g + 1
+
+- The caller changes generation, task and units' counter only while all parts are done. A worker
+  that woke for stage g and lost time finds another number than 4 g in its line and claims nothing.
+  It reads the task only behind a claim, which holds the stage open. 64-bit numbers never return.
+- Whoever is about to sleep says so, then looks once more; `@wait` may return for no reason. A wake
+  takes the count of `@sleepers`, so one that was woken in vain counts itself anew: else an
+  `announce` that lost time between its two exchanges would let a worker sleep for good.
+- Scratch memory belongs to the part (`tid`), not to the thread that runs it.
+- A worker stops when it sees `@stop`, which is set before the generation changes, and leaves -1;
+  the caller waits for that before it makes lines anew.
 
 A caller that finds the lock taken runs its stages alone: the bits are the same, since no kernel's
 result depends on `nth`. A worker spins for a few tens of microseconds, then sleeps in the kernel (a
@@ -19,7 +32,7 @@ from weft.runtime import run_code
 
 SPIN = 2000
 SLOTS = 8
-WORKERS = 256
+WORKERS = 1024
 
 _LINUX = """
 declare i64 @syscall(i64, ...)
@@ -36,6 +49,12 @@ define internal void @wake(ptr %word) nounwind {
   ret void
 }
 define internal void @init_wait() nounwind { ret void }
+"""
+
+# A worker's line: its state, the generation that it started behind, its thread, the CPU it came on
+# (-1: it was sent away since).
+_LINE = """
+%Line = type { i64, i64, i32, i32, [40 x i8] }
 """
 
 _CREATE = """
@@ -64,14 +83,12 @@ declare i32 @pthread_cond_broadcast(ptr)
 define internal void @wait(ptr %word, i32 %value) nounwind {
 entry:
   %l = call i32 @pthread_mutex_lock(ptr @mutex)
-  br label %check
-check:
   %v = load atomic i32, ptr %word seq_cst, align 4
   %same = icmp eq i32 %v, %value
   br i1 %same, label %sleep, label %done
 sleep:
   %c = call i32 @pthread_cond_wait(ptr @condition, ptr @mutex)
-  br label %check
+  br label %done
 done:
   %u = call i32 @pthread_mutex_unlock(ptr @mutex)
   ret void
@@ -93,54 +110,24 @@ define internal void @init_wait() nounwind {
 # time: both parts then go one after another. Who is found there is sent to the other CPUs.
 _SPREAD = """
 @weft_cpus = global [128 x i8] zeroinitializer, align 64
-@places = internal global [WORKERS x { i32, i32 }] zeroinitializer, align 64
 declare i32 @sched_getcpu()
-define internal void @arrive_thread(i32 %tid) nounwind {
-entry:
-  %known = icmp ult i32 %tid, WORKERS
-  br i1 %known, label %note, label %done
-note:
+define internal void @arrive_thread(ptr %line) nounwind {
   %id = call i64 (i64, ...) @syscall(i64 GETTID)
   %id32 = trunc i64 %id to i32
-  %at = getelementptr { i32, i32 }, ptr @places, i32 %tid
+  %at = getelementptr %Line, ptr %line, i32 0, i32 2
   store i32 %id32, ptr %at
-  br label %done
-done:
   ret void
 }
 define internal i32 @here() nounwind {
   %cpu = call i32 @sched_getcpu()
   ret i32 %cpu
 }
-define internal void @note_cpu(i32 %tid) nounwind {
-entry:
-  %known = icmp ult i32 %tid, WORKERS
-  br i1 %known, label %note, label %done
-note:
-  %cpu = call i32 @sched_getcpu()
-  %at = getelementptr { i32, i32 }, ptr @places, i32 %tid, i32 1
-  store i32 %cpu, ptr %at
-  br label %done
-done:
-  ret void
-}
-define internal void @spread(i32 %nth, i32 %cpu) nounwind {
+define internal void @send_away(ptr %line, i32 %cpu) nounwind {
 entry:
   %mask = alloca [128 x i8], align 8
   %byte = lshr i32 %cpu, 3
   %fits = icmp ult i32 %byte, 128
-  br i1 %fits, label %next, label %done
-next:
-  %t = phi i32 [ 1, %entry ], [ %t1, %skip ]
-  %less = icmp slt i32 %t, %nth
-  %known = icmp ult i32 %t, WORKERS
-  %more = and i1 %less, %known
-  br i1 %more, label %look, label %done
-look:
-  %at = getelementptr { i32, i32 }, ptr @places, i32 %t, i32 1
-  %its = load i32, ptr %at
-  %same = icmp eq i32 %its, %cpu
-  br i1 %same, label %send, label %skip
+  br i1 %fits, label %send, label %done
 send:
   call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @weft_cpus, i64 128, i1 false)
   %place = getelementptr i8, ptr %mask, i32 %byte
@@ -151,14 +138,11 @@ send:
   %clear = xor i8 %bit, -1
   %new = and i8 %old, %clear
   store i8 %new, ptr %place
-  %id_at = getelementptr { i32, i32 }, ptr @places, i32 %t
+  %id_at = getelementptr %Line, ptr %line, i32 0, i32 2
   %id = load i32, ptr %id_at
   %id64 = zext i32 %id to i64
   %r = call i64 (i64, ...) @syscall(i64 SETAFFINITY, i64 %id64, i64 128, ptr %mask)
-  br label %skip
-skip:
-  %t1 = add i32 %t, 1
-  br label %next
+  br label %done
 done:
   ret void
 }
@@ -166,126 +150,141 @@ done:
 
 _NO_SPREAD = """
 @weft_cpus = global [128 x i8] zeroinitializer, align 64
-define internal void @arrive_thread(i32 %tid) nounwind { ret void }
-define internal i32 @here() nounwind { ret i32 0 }
-define internal void @note_cpu(i32 %tid) nounwind { ret void }
-define internal void @spread(i32 %nth, i32 %cpu) nounwind { ret void }
+define internal void @arrive_thread(ptr %line) nounwind { ret void }
+define internal i32 @here() nounwind { ret i32 -1 }
+define internal void @send_away(ptr %line, i32 %cpu) nounwind { ret void }
 """
 
 _POOL = """
-@weft_pool = global [512 x i8] zeroinitializer, align 64
+; what threads fight for has a cache line of its own
+@generation = internal global i64 0, align 64
+; workers that have gone to sleep since the last wake
+@sleepers = internal global { i32, [60 x i8] } zeroinitializer, align 64
+@lock = internal global { i32, [60 x i8] } zeroinitializer, align 64
+%Task = type { ptr, ptr, i32, [44 x i8] }
+@task = internal global %Task zeroinitializer, align 64
+@stop = internal global i32 0, align 4
+@wanted = internal global i32 0, align 4
+@weft_workers = global i32 0, align 4
+@lines = internal global [WORKERS x %Line] zeroinitializer, align 64
 
 define internal ptr @worker(ptr %packed) nounwind {
 entry:
   %bits = ptrtoint ptr %packed to i64
   %tid = trunc i64 %bits to i32
-  %high = lshr i64 %bits, 32
-  %gen0 = trunc i64 %high to i32
-  call void @arrive_thread(i32 %tid)
+  %line = getelementptr %Line, ptr @lines, i32 %tid
+  %since_at = getelementptr %Line, ptr %line, i32 0, i32 1
+  %since = load i64, ptr %since_at
+  %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
+  call void @arrive_thread(ptr %line)
   br label %outer
 outer:
-  %g = phi i32 [ %gen0, %entry ], [ %ng, %finish ]
+  %g = phi i64 [ %since, %entry ], [ %ng, %work ], [ %ng, %run ], [ %ng, %rouse ]
   br label %spin
 spin:
   %i = phi i32 [ 0, %outer ], [ %i1, %spin_more ]
-  %v = load atomic i32, ptr @weft_pool acquire, align 4
-  %new = icmp ne i32 %v, %g
-  br i1 %new, label %work, label %spin_more
+  %v = load atomic i64, ptr @generation acquire, align 8
+  %new = icmp ne i64 %v, %g
+  br i1 %new, label %come, label %spin_more
 spin_more:
   PAUSE
   %i1 = add i32 %i, 1
   %c = icmp ult i32 %i1, SPIN
   br i1 %c, label %spin, label %sleep
 sleep:
-  %o = atomicrmw add ptr getelementptr (i8, ptr @weft_pool, i64 128), i32 1 seq_cst
-  br label %doze
-doze:
-  %v2 = load atomic i32, ptr @weft_pool seq_cst, align 4
-  %new2 = icmp ne i32 %v2, %g
-  br i1 %new2, label %awake, label %nap
+  %o = atomicrmw add ptr @sleepers, i32 1 seq_cst
+  %g32 = trunc i64 %g to i32
+  %v2 = load atomic i64, ptr @generation seq_cst, align 8
+  %new2 = icmp ne i64 %v2, %g
+  br i1 %new2, label %come, label %nap
 nap:
-  call void @wait(ptr @weft_pool, i32 %g)
-  br label %doze
-awake:
-  %o2 = atomicrmw sub ptr getelementptr (i8, ptr @weft_pool, i64 128), i32 1 seq_cst
-  br label %work
-work:
-  %ng = load atomic i32, ptr @weft_pool acquire, align 4
-  %stop = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 192) acquire, align 4
+  call void @wait(ptr @generation, i32 %g32)
+  br label %sleep
+come:
+  %ng = load atomic i64, ptr @generation acquire, align 8
+  %cpu = call i32 @here()
+  store atomic i32 %cpu, ptr %cpu_at monotonic, align 4
+  %stop = load atomic i32, ptr @stop acquire, align 4
   %is_stop = icmp ne i32 %stop, 0
-  br i1 %is_stop, label %last, label %run
+  br i1 %is_stop, label %last, label %work
+work:
+  %open = shl i64 %ng, 2
+  %mine = or i64 %open, 1
+  %x = cmpxchg ptr %line, i64 %open, i64 %mine seq_cst seq_cst
+  %got = extractvalue { i64, i1 } %x, 1
+  br i1 %got, label %run, label %outer
 run:
-  %fn = load ptr, ptr getelementptr (i8, ptr @weft_pool, i64 256)
-  %arg = load ptr, ptr getelementptr (i8, ptr @weft_pool, i64 264)
-  %nth = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 272)
-  call void @note_cpu(i32 %tid)
+  %fn = load ptr, ptr @task
+  %arg = load ptr, ptr getelementptr (%Task, ptr @task, i32 0, i32 1)
+  %nth = load i32, ptr getelementptr (%Task, ptr @task, i32 0, i32 2)
   call void %fn(ptr %arg, i32 %tid, i32 %nth)
-  call void @arrive()
-  br label %finish
-finish:
+  %ready = add i64 %open, 4
+  %sleeps = call i1 @leave(ptr %line, i64 %ready)
+  br i1 %sleeps, label %rouse, label %outer
+rouse:
+  call void @wake(ptr %line)
   br label %outer
 last:
-  call void @arrive()
+  %waits = call i1 @leave(ptr %line, i64 -1)
+  br i1 %waits, label %rouse_last, label %end
+rouse_last:
+  call void @wake(ptr %line)
+  br label %end
+end:
   ret ptr null
 }
 
-define internal void @arrive() nounwind {
-entry:
-  %p = atomicrmw sub ptr getelementptr (i8, ptr @weft_pool, i64 64), i32 1 seq_cst
-  %is_last = icmp eq i32 %p, 1
-  br i1 %is_last, label %check, label %done
-check:
-  %s = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 320) seq_cst, align 4
-  %sleeps = icmp ne i32 %s, 0
-  br i1 %sleeps, label %rouse, label %done
-rouse:
-  call void @wake(ptr getelementptr (i8, ptr @weft_pool, i64 64))
-  br label %done
-done:
-  ret void
+; set a line's state; whether the caller sleeps until it changes
+define internal i1 @leave(ptr %line, i64 %state) nounwind {
+  %old = atomicrmw xchg ptr %line, i64 %state seq_cst
+  %bit = and i64 %old, 2
+  %sleeps = icmp ne i64 %bit, 0
+  ret i1 %sleeps
 }
 
-; tell the workers that there is something to do (a task, or to stop)
-define internal void @announce(i32 %workers) nounwind {
+; tell the workers that there is something to do (a task, or to stop): the generation's number
+define internal i64 @announce() nounwind {
 entry:
-  store atomic i32 %workers, ptr getelementptr (i8, ptr @weft_pool, i64 64) seq_cst, align 4
-  %o = atomicrmw add ptr @weft_pool, i32 1 seq_cst
-  %s = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 128) seq_cst, align 4
+  %old = load i64, ptr @generation
+  %g = add i64 %old, 1
+  %o = atomicrmw xchg ptr @generation, i64 %g seq_cst
+  %s = atomicrmw xchg ptr @sleepers, i32 0 seq_cst
   %any = icmp ne i32 %s, 0
   br i1 %any, label %rouse, label %done
 rouse:
-  call void @wake(ptr @weft_pool)
+  call void @wake(ptr @generation)
   br label %done
 done:
-  ret void
+  ret i64 %g
 }
 
-define internal void @await() nounwind {
+; wait until a line has this state
+define internal void @await(ptr %line, i64 %state) nounwind {
 entry:
   br label %spin
 spin:
   %i = phi i32 [ 0, %entry ], [ %i1, %more ]
-  %p = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 64) acquire, align 4
-  %zero = icmp eq i32 %p, 0
-  br i1 %zero, label %done, label %more
+  %v = load atomic i64, ptr %line acquire, align 8
+  %there = icmp eq i64 %v, %state
+  br i1 %there, label %done, label %more
 more:
   PAUSE
   %i1 = add i32 %i, 1
   %c = icmp ult i32 %i1, SPIN
-  br i1 %c, label %spin, label %sleep
-sleep:
-  store atomic i32 1, ptr getelementptr (i8, ptr @weft_pool, i64 320) seq_cst, align 4
-  br label %doze
+  br i1 %c, label %spin, label %doze
 doze:
-  %p2 = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 64) seq_cst, align 4
-  %zero2 = icmp eq i32 %p2, 0
-  br i1 %zero2, label %awake, label %nap
+  %v2 = load atomic i64, ptr %line seq_cst, align 8
+  %there2 = icmp eq i64 %v2, %state
+  br i1 %there2, label %done, label %note
+note:
+  %asleep = or i64 %v2, 2
+  %x = cmpxchg ptr %line, i64 %v2, i64 %asleep seq_cst seq_cst
+  %noted = extractvalue { i64, i1 } %x, 1
+  br i1 %noted, label %nap, label %doze
 nap:
-  call void @wait(ptr getelementptr (i8, ptr @weft_pool, i64 64), i32 %p2)
+  %low = trunc i64 %asleep to i32
+  call void @wait(ptr %line, i32 %low)
   br label %doze
-awake:
-  store atomic i32 0, ptr getelementptr (i8, ptr @weft_pool, i64 320) seq_cst, align 4
-  br label %done
 done:
   ret void
 }
@@ -296,55 +295,106 @@ entry:
   %thread = alloca i64
   br label %check
 check:
-  %n = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 200)
-  %want = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 196)
+  %n = load i32, ptr @weft_workers
+  %want = load i32, ptr @wanted
   %next = add i32 %n, 1
-  %more = icmp slt i32 %next, %want
+  %fewer = icmp slt i32 %next, %want
+  %known = icmp ult i32 %next, WORKERS
+  %more = and i1 %fewer, %known
   br i1 %more, label %create, label %done
 create:
-  %gen = load i32, ptr @weft_pool
-  %g64 = zext i32 %gen to i64
-  %high = shl i64 %g64, 32
+  %g = load i64, ptr @generation
+  %g1 = add i64 %g, 1
+  %open = shl i64 %g1, 2
+  %line = getelementptr %Line, ptr @lines, i32 %next
+  store i64 %open, ptr %line
+  %since_at = getelementptr %Line, ptr %line, i32 0, i32 1
+  store i64 %g, ptr %since_at
+  %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
+  store i32 -1, ptr %cpu_at
   %t64 = zext i32 %next to i64
-  %bits = or i64 %high, %t64
-  %packed = inttoptr i64 %bits to ptr
+  %packed = inttoptr i64 %t64 to ptr
   %rc = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %packed)
   %ok = icmp eq i32 %rc, 0
   br i1 %ok, label %made, label %done
 made:
   %id = load ptr, ptr %thread
   %d = call i32 @pthread_detach(ptr %id)
-  store i32 %next, ptr getelementptr (i8, ptr @weft_pool, i64 200)
+  store i32 %next, ptr @weft_workers
   br label %check
 done:
-  %have = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 200)
+  %have = load i32, ptr @weft_workers
   %threads = add i32 %have, 1
   ret i32 %threads
 }
 
 define internal void @parallel(ptr %fn, ptr %arg, i32 %nth) nounwind {
-  store ptr %fn, ptr getelementptr (i8, ptr @weft_pool, i64 256)
-  store ptr %arg, ptr getelementptr (i8, ptr @weft_pool, i64 264)
-  store i32 %nth, ptr getelementptr (i8, ptr @weft_pool, i64 272)
-  %workers = sub i32 %nth, 1
+entry:
+  store ptr %fn, ptr @task
+  store ptr %arg, ptr getelementptr (%Task, ptr @task, i32 0, i32 1)
+  store i32 %nth, ptr getelementptr (%Task, ptr @task, i32 0, i32 2)
   %cpu = call i32 @here()
-  call void @announce(i32 %workers)
+  %g = call i64 @announce()
+  %open = shl i64 %g, 2
+  %mine = or i64 %open, 1
+  %ready = add i64 %open, 4
   call void %fn(ptr %arg, i32 0, i32 %nth)
-  call void @await()
-  call void @spread(i32 %nth, i32 %cpu)
+  br label %look
+look:
+  %t = phi i32 [ 1, %entry ], [ %t1, %next ]
+  %line = getelementptr %Line, ptr @lines, i32 %t
+  %state = load atomic i64, ptr %line acquire, align 8
+  %idle = icmp eq i64 %state, %open
+  br i1 %idle, label %claim, label %next
+claim:
+  %x = cmpxchg ptr %line, i64 %open, i64 %mine seq_cst seq_cst
+  %got = extractvalue { i64, i1 } %x, 1
+  br i1 %got, label %run, label %next
+run:
+  call void %fn(ptr %arg, i32 %t, i32 %nth)
+  store atomic i64 %ready, ptr %line seq_cst, align 8
+  br label %next
+next:
+  %t1 = add i32 %t, 1
+  %more = icmp slt i32 %t1, %nth
+  br i1 %more, label %look, label %wait
+wait:
+  %w = phi i32 [ 1, %next ], [ %w1, %wait ]
+  %other = getelementptr %Line, ptr @lines, i32 %w
+  call void @await(ptr %other, i64 %ready)
+  call void @spread(ptr %other, i32 %cpu)
+  %w1 = add i32 %w, 1
+  %again = icmp slt i32 %w1, %nth
+  br i1 %again, label %wait, label %done
+done:
+  ret void
+}
+
+; send a worker away that came on the caller's CPU
+define internal void @spread(ptr %line, i32 %cpu) nounwind {
+entry:
+  %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
+  %its = load atomic i32, ptr %cpu_at monotonic, align 4
+  %same = icmp eq i32 %its, %cpu
+  br i1 %same, label %send, label %done
+send:
+  store atomic i32 -1, ptr %cpu_at monotonic, align 4
+  call void @send_away(ptr %line, i32 %cpu)
+  br label %done
+done:
   ret void
 }
 
 ; the number of threads this caller may use: 1 when the pool is busy
-define internal i32 @acquire(i64 %wanted) nounwind {
+define internal i32 @acquire(i64 %wanted_too) nounwind {
 entry:
-  %n = load atomic i32, ptr getelementptr (i8, ptr @weft_pool, i64 196) acquire, align 4
+  %n = load atomic i32, ptr @wanted acquire, align 4
   %many = icmp sgt i32 %n, 1
-  %w = icmp ne i64 %wanted, 0
+  %w = icmp ne i64 %wanted_too, 0
   %try = and i1 %many, %w
   br i1 %try, label %lock, label %alone
 lock:
-  %x = cmpxchg ptr getelementptr (i8, ptr @weft_pool, i64 384), i32 0, i32 1 seq_cst seq_cst
+  %x = cmpxchg ptr @lock, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
   br i1 %got, label %mine, label %alone
 mine:
@@ -364,7 +414,7 @@ entry:
   %held = icmp sgt i32 %threads, 1
   br i1 %held, label %unlock, label %done
 unlock:
-  store atomic i32 0, ptr getelementptr (i8, ptr @weft_pool, i64 384) seq_cst, align 4
+  store atomic i32 0, ptr @lock seq_cst, align 4
   br label %done
 done:
   ret void
@@ -374,33 +424,42 @@ done:
 ; next parallel stage
 define i32 @weft_pool_resize(i32 %n) nounwind {
 entry:
-  %x = cmpxchg ptr getelementptr (i8, ptr @weft_pool, i64 384), i32 0, i32 1 seq_cst seq_cst
+  %x = cmpxchg ptr @lock, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
   br i1 %got, label %mine, label %busy
 busy:
   ret i32 0
 mine:
-  %workers = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 200)
+  %workers = load i32, ptr @weft_workers
   %any = icmp sgt i32 %workers, 0
   br i1 %any, label %stop, label %set
 stop:
-  store atomic i32 1, ptr getelementptr (i8, ptr @weft_pool, i64 192) seq_cst, align 4
-  call void @announce(i32 %workers)
-  call void @await()
-  store atomic i32 0, ptr getelementptr (i8, ptr @weft_pool, i64 192) seq_cst, align 4
-  store i32 0, ptr getelementptr (i8, ptr @weft_pool, i64 200)
+  store atomic i32 1, ptr @stop seq_cst, align 4
+  %g = call i64 @announce()
+  br label %wait
+wait:
+  %t = phi i32 [ 1, %stop ], [ %t1, %wait ]
+  %line = getelementptr %Line, ptr @lines, i32 %t
+  call void @await(ptr %line, i64 -1)
+  %t1 = add i32 %t, 1
+  %more = icmp sle i32 %t1, %workers
+  br i1 %more, label %wait, label %stopped
+stopped:
+  store atomic i32 0, ptr @stop seq_cst, align 4
+  store i32 0, ptr @weft_workers
   br label %set
 set:
-  store atomic i32 %n, ptr getelementptr (i8, ptr @weft_pool, i64 196) seq_cst, align 4
+  store atomic i32 %n, ptr @wanted seq_cst, align 4
   call void @release(i32 2)
   ret i32 1
 }
 
 ; forget workers that a fork did not copy
 define void @weft_pool_reset() nounwind {
-  %n = load i32, ptr getelementptr (i8, ptr @weft_pool, i64 196)
-  call void @llvm.memset.p0.i64(ptr @weft_pool, i8 0, i64 512, i1 false)
-  store i32 %n, ptr getelementptr (i8, ptr @weft_pool, i64 196)
+  store i32 0, ptr @sleepers
+  store i32 0, ptr @lock
+  store i32 0, ptr @stop
+  store i32 0, ptr @weft_workers
   call void @llvm.memset.p0.i64(ptr @slots, i8 0, i64 SLOT_BYTES, i1 false)
   call void @init_wait()
   ret void
@@ -419,7 +478,7 @@ _SYSCALLS = {
 _HUGE = "%advice = call i32 @madvise(ptr %base, i64 %bytes, i32 14)"
 
 EXPORTS = (
-    "weft_pool",
+    "weft_workers",
     "weft_cpus",
     "weft_pool_resize",
     "weft_pool_reset",
@@ -450,6 +509,7 @@ def text(waits: str = "") -> str:
     }
     parts = [
         declaration,
+        _LINE,
         _LINUX if linux else "",
         {"futex": _CREATE + _FUTEX, "condition": _CREATE + _CONDITION, "alone": _ALONE}[way],
         _SPREAD if calls else _NO_SPREAD,

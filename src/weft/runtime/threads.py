@@ -50,7 +50,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Use this many threads from the next launch on. Results do not change by a bit.
+    """Use this many threads from the next launch on, at most 1,024. Results do not change by a bit.
 
     Raises ValueError for a number below 1.
     """
@@ -100,4 +100,4 @@ def _resize(threads: int, found: dict[str, int] | None = None) -> None:
 
 def started_workers() -> int:
     """How many worker threads exist now (they are made at the first parallel stage)."""
-    return ctypes.c_int32.from_address(functions()["weft_pool"] + 200).value
+    return ctypes.c_int32.from_address(functions()["weft_workers"]).value
