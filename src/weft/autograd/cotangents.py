@@ -24,6 +24,7 @@ class CustomOp:
 
     broadcasts = True  # a user's gradient may be of a shape that the operand was expanded to
     nondiff = None
+    sees_result = True
 
     def __init__(self, name: str, vjp: Callable, free: Callable[[], None]) -> None:
         self.name = name

@@ -245,7 +245,7 @@ def _walk(
             if node.versions:
                 saved, result = saved_values(node)
             if result is None:
-                if g.__class__ is not Cotangents:
+                if op.sees_result and g.__class__ is not Cotangents:
                     result = Meta(g._a.shape, g._a.dtype) if g._ghost is None else _meta(g)
             elif create_graph:
                 result = alias(result)
@@ -280,8 +280,15 @@ def _walk(
                         continue
                     c = c()
                 s = saved[i]
-                if c._ghost is None and s.__class__ is Meta:
-                    if c._a.shape != s.shape or c._a.dtype is not s.np_dtype:
+                if c._ghost is None:
+                    a = c._a
+                    if s.__class__ is Meta:
+                        if a.shape != s.shape or a.dtype is not s.np_dtype:
+                            c = _fit(c, s.shape, s.dtype, node, i)
+                    elif isinstance(s, Handle) and s._ghost is None:
+                        if a.shape != s._a.shape or a.dtype is not s._a.dtype:
+                            c = _fit(c, s.shape, s.dtype, node, i)
+                    elif a.shape != tuple(s.shape) or dtype_of(c) is not s.dtype:
                         c = _fit(c, s.shape, s.dtype, node, i)
                 elif shape_of(c) != s.shape or dtype_of(c) is not s.dtype:
                     c = _fit(c, s.shape, s.dtype, node, i)
@@ -297,8 +304,9 @@ def _walk(
                     else:
                         pending[edge] = _sum(old, c)
                 else:
-                    old = leaves.get(id(edge))
-                    leaves[id(edge)] = (edge, c if old is None else _sum(old[1], c))
+                    key = id(edge)
+                    old = leaves.get(key)
+                    leaves[key] = (edge, c if old is None else _sum(old[1], c))
             if not keep:
                 if node.versions:
                     node.saved = None
@@ -311,7 +319,10 @@ def _walk(
             if leaf._hooks:
                 g = hooks.call(leaf._hooks, g)
             if wanted is None:
-                _accumulate(leaf, g)
+                if leaf._grad is None and not g._held and leaf._post_accumulate is None:
+                    leaf._grad = g
+                else:
+                    _accumulate(leaf, g)
             elif key in ends:
                 found[key] = g
                 if accumulate:
@@ -440,7 +451,6 @@ def _accumulate(t: Any, g: Any) -> None:
         t._grad = add(old, g) if g.__class__ in overrides.layouts else add(g, old)
     else:
         old.add_(g)
-    after = t.__dict__.get("_post_accumulate")
-    if after:
-        for hook in list(after.values()):
+    if t._post_accumulate:
+        for hook in list(t._post_accumulate.values()):
             hook(t)

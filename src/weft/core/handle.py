@@ -88,6 +88,7 @@ class Handle:
     _fn: TapeNode | None = None
     _grad: Any = None
     _hooks: dict | None = None
+    _post_accumulate: dict | None = None
     _retain: bool = False
     _held: bool = False
     _pin: Any = None
@@ -101,7 +102,7 @@ class Handle:
         raise MissingAttribute(type(self), name)
 
 
-FIELDS = frozenset(Handle.__annotations__) | {"_post_accumulate"}
+FIELDS = frozenset(Handle.__annotations__)
 
 
 def attributes_of(t: Handle) -> dict[str, Any]:

@@ -99,17 +99,19 @@ def _bind(cls: Any, args: tuple, kw: dict[str, Any]) -> dict[str, Any]:
 
 
 class _WhatIsSaved:
-    """Reads a class's vjp rule when `saves`, `saved_args` or `saves_result` is first asked for."""
+    """Reads a class's vjp rule when what it saves or sees is first asked for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __get__(self, op: Op | None, cls: type[Op]) -> Any:
-        _note_saved(cls)  # replaces the three, so that the next look is a plain one
+        _note_saved(cls)  # replaces them, so that the next look is a plain one
         return getattr(cls, self.name)
 
 
-_SAVED = {name: _WhatIsSaved(name) for name in ("saves", "saved_args", "saves_result")}
+_SAVED = {
+    name: _WhatIsSaved(name) for name in ("saves", "saved_args", "saves_result", "sees_result")
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Op(metaclass=OpMeta):
     saved_args: ClassVar[tuple[int, ...] | None] = ()
     saved_for: ClassVar[tuple[tuple[int, ...], ...] | None] = None  # per cotangent, if different
     saves_result: ClassVar[bool] = False
+    sees_result: ClassVar[bool] = False  # vjp reads the result, be it only its shape
     oracle: ClassVar[Any] = None
     plan: ClassVar[Any] = None
     host: ClassVar[Any] = None
@@ -264,7 +267,7 @@ def _note_saved(cls: type[Op]) -> None:
     attribute that every `Meta` has.
     """
     if cls.vjp is None:
-        cls.saved_args, cls.saves_result = (), False
+        cls.saved_args, cls.saves_result, cls.sees_result = (), False, False
         return
     code = cls.vjp.__code__
     params = code.co_varnames[1 : code.co_argcount]  # without self
@@ -289,10 +292,15 @@ def _note_saved(cls: type[Op]) -> None:
     operands = params[2:]
     star_used = bool(code.co_flags & 0x04) and params[-1] in used
     cls.saves_result = len(params) > 1 and params[1] in used
+    cls.sees_result = len(params) < 2 or any(_names(i, params[1]) for i in instructions)
     kept = tuple(i for i, p in enumerate(operands) if p in used)
     if star_used:  # those behind the star as well: more than a call can have
         kept = (*kept, *range(len(operands) - 1, 64)) if len(operands) > 1 else None
     cls.saved_args = kept
+
+
+def _names(ins: dis.Instruction, variable: str) -> bool:
+    return ins.argval == variable or (isinstance(ins.argval, tuple) and variable in ins.argval)
 
 
 class Meta:

@@ -52,13 +52,13 @@ def wrap(a: np.ndarray) -> Any:
 
 def apply(op: Op, *args: Any) -> Any:
     """The result of `op` on `args` (tensors; Python numbers where the op takes them)."""
+    if (y := op.quick(*args)) is not None:
+        return y
     recorder = state.recorder
     if recorder is not None:
         y = recorder.apply(op, args)
         if y._rg:  # the recorder has put it on the tape
             return y
-    elif (y := op.quick(*args)) is not None:
-        return y
     elif op.is_view:
         y = _view(op, args[0])
     else:
