@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from weft.core import dtype as dt
 from weft.core import overrides
+from weft.core.handle import take_over
 from weft.ops import view
 from weft.ops.quantized import UNBOUNDED, Grid, bytes_max_pool
 from weft.ops.reduce import mean
@@ -136,7 +137,7 @@ def become_floats(x: ByteImage) -> Any:
         y = (x._bytes.to(dt.float32) - float(x._grid.zero)) * x._grid.scale
     z = view.permute(y, (0, 3, 1, 2)).contiguous()
     x.__dict__.clear()
-    x.__dict__.update(z.__dict__)
+    take_over(x, z)
     x.__class__ = Tensor  # type: ignore[assignment]
     return y
 

@@ -86,13 +86,18 @@ def attributes_gone_or_strange() -> None:
         for value in strange:
             for base in (known(4, 6), nn.Parameter(known(4, 6))):
                 t = base.clone() if base.__class__ is weft.Tensor else base
-                t.__dict__[name] = value
+                attempt(object.__setattr__, t, name, value)
                 ops(t)
                 attempt(c, t)
                 attempt(repr, t)
+                attempt(lambda t: (t * t).sum().backward(), t)
+                attempt(object.__delattr__, t, name)
+                ops(t)
+                attempt(c, t)
     for change in (
         lambda t: t.__dict__.clear(),
-        lambda t: t.__dict__.pop("_a"),
+        lambda t: delattr(t, "_a"),
+        lambda t: [delattr(t, name) for name in ("_rg", "_fn", "_st", "_base", "_ghost", "_held")],
         lambda t: setattr(t, "__dict__", {}),
         lambda t: setattr(t, "__dict__", {1: 2}),
     ):
@@ -101,11 +106,12 @@ def attributes_gone_or_strange() -> None:
         ops(t)
         attempt(c, t)
         for p in model.parameters():
-            kept = dict(p.__dict__)
+            kept, value = dict(p.__dict__), p._a
             attempt(change, p)
             attempt(c, x)
             p.__dict__.clear()
             p.__dict__.update(kept)
+            p._a = value
             attempt(c, x)
 
 

@@ -47,7 +47,7 @@ class _Row:
 
 
 def _ghost_of(level: Level, batch: Any, dim: int) -> Any:
-    y = dispatch._new(dispatch._tensor_class)
+    y = dispatch.fresh()
     y._ghost = _Row(level, batch, dim)
     return y
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from weft.compile.world import MODES, OPTIMIZER_OWN, World, is_changed
-from weft.core.handle import Handle
+from weft.core.handle import Handle, computed
 from weft.runtime import guard_code, guards
 
 _LOOKS = 8  # streams made since equal objects had come in; then Python looks alone
-_TENSOR_FIELDS = ("_a", "_rg", "_fn", "_hooks", "_ghost", "_grad", "_post_accumulate")
+_PLACES = ("_a", "_rg", "_fn", "_ghost")  # of a tensor
+_TENSOR_FIELDS = ("_hooks", "_grad", "_post_accumulate")  # in its `__dict__`
 _DICTS = (dict, defaultdict)
 
 
@@ -89,6 +90,7 @@ class Guard:
 
     def _tensor(self, s: guards.Stream, t: Handle) -> None:
         s.kind(t)
+        s.places(t, Handle, _PLACES)
         s.dicts([(t, t.__dict__)])
         s.entries(t.__dict__, _tensor_mode)
         s.data(t._a)
@@ -141,12 +143,12 @@ def _is_odd(t: Handle) -> bool:
     """Whether C would read the tensor wrongly: a class that computes what is an attribute of ours,
     a value or hooks of another kind.
     """
-    ours = (Handle, *Handle.__mro__)
-    overrides = any(n in vars(c) for c in type(t).__mro__ if c not in ours for n in _TENSOR_FIELDS)
+    ours, names = (Handle, *Handle.__mro__), _PLACES + _TENSOR_FIELDS
+    overrides = any(n in vars(c) for c in type(t).__mro__ if c not in ours for n in names)
     hooks = [t.__dict__.get(n) for n in ("_hooks", "_post_accumulate")]
     return (
         overrides or type(t).__getattribute__ is not object.__getattribute__
-        or "_a" not in t.__dict__ or type(t.__dict__) is not dict
+        or computed(t) is None or type(t.__dict__) is not dict
         or any(h is not None and type(h) not in (dict, OrderedDict) for h in hooks)
         or (t._ghost is not None and t._ghost.session is not None)
     )  # fmt: skip

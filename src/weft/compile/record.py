@@ -222,7 +222,7 @@ class Session:
             if found is not None:
                 return self._matched(key, found, args)
             self._leave_trie()
-        y = dispatch._new(dispatch._tensor_class)
+        y = dispatch.fresh()
         x = args[0] if args else None
         try:
             y._a = execute_unseen(op, args)
@@ -254,7 +254,7 @@ class Session:
         self.cursor = found
         meta = found.meta
         assert meta is not None
-        y = dispatch._new(dispatch._tensor_class)
+        y = dispatch.fresh()
         outer = None
         if meta.view:
             dispatch.link_view(y, args[0])
@@ -325,7 +325,7 @@ class Session:
 
     def promise(self, made: TrieNode) -> Any:
         """A tensor for the result of a call that was jumped over."""
-        y = dispatch._new(dispatch._tensor_class)
+        y = dispatch.fresh()
         assert made.meta is not None
         y._ghost = self.ghosts[made.depth] = Ghost(self, made.depth, made.meta, None)
         return y

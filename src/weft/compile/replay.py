@@ -24,7 +24,7 @@ from weft.compile.guard import Guard
 from weft.compile.record import Ghost
 from weft.compile.repeat import Numbers
 from weft.compile.world import Unseen, World
-from weft.core.handle import Handle, TapeNode, storage_of
+from weft.core.handle import Handle, TapeNode, computed, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.runtime.memory import root
@@ -95,7 +95,7 @@ class Watch:
             id(t._a): (kind, i)
             for kind, ts in lists
             for i, t in enumerate(ts)
-            if t is not None and "_a" in t.__dict__
+            if t is not None and computed(t) is not None
         }
         try:
             self._check(session)
@@ -143,7 +143,7 @@ class Watch:
     def _source(self, t: Handle) -> tuple[str, Any]:
         """Where a later call finds this outside tensor."""
         found = self.known.get(id(t))
-        if found is None and (a := t.__dict__.get("_a")) is not None:
+        if found is None and (a := computed(t)) is not None:
             found = self.by_array.get(id(a))  # p.detach(), p.data
             if (
                 found is None and not a.ndim and not a.flags.writeable

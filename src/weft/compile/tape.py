@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.autograd import anomaly
 from weft.core import dtype as dt
-from weft.core.handle import Handle, TapeNode, state
+from weft.core.handle import Handle, TapeNode, computed, state
 from weft.core.op import Meta, Op
 from weft.ops import dispatch
 from weft.ops.contract import FastMath
@@ -143,6 +143,12 @@ def _is_ours(op: Any) -> bool:
     return False
 
 
+def _is_bare(g: Handle) -> bool:
+    """Whether a gradient is a promise and nothing more."""
+    off = not g._rg and g._fn is None and g._base is None
+    return off and not g.__dict__ and computed(g) is None
+
+
 def _learn(session: Session, key: tuple, leaves: list[Handle], walk: Callable[[], Any]) -> None:
     """walk(), and note the path if it is one that can be jumped."""
     start, begin, known = session.cursor, session.start, len(session.outside)
@@ -165,7 +171,7 @@ def _learn(session: Session, key: tuple, leaves: list[Handle], walk: Callable[[]
         if ghost is None or ghost.session is not session or ghost.k <= start.depth:
             return
         made = path[ghost.k - start.depth - 1]
-        if made.meta.view or made in grads or not g.__dict__.keys() <= {"_ghost", "_held", "_st"}:
+        if made.meta.view or made in grads or not _is_bare(g):
             return
         grads.append(made)
     start.jumps[key] = Walk(session.cursor, len(path), session.numbers[at:], grads)

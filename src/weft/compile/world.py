@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, TapeNode, state
+from weft.core.handle import Handle, TapeNode, computed, state
 from weft.ops.contract import FastMath
 from weft.runtime.random import Generator
 
@@ -105,7 +105,7 @@ class World:
                 return f.__qualname__
         for t, (a, seen, rg, fn, hooks) in zip(self.tensors, self._tensor_states, strict=True):
             ghost = t._ghost
-            if t.__dict__.get("_a") is not a or (ghost is not None and ghost.session is not None):
+            if computed(t) is not a or (ghost is not None and ghost.session is not None):
                 return "a tensor's memory"
             if a is not None and _seen(a) != seen:
                 return "how a tensor's memory is seen"
@@ -370,7 +370,7 @@ def _hooked(t: Handle) -> bool:
 
 
 def _state_of(t: Handle) -> tuple:
-    a = t.__dict__.get("_a")
+    a = computed(t)
     return a, None if a is None else _seen(a), t._rg, t._fn, bool(t._hooks)
 
 

@@ -1,7 +1,8 @@
 """What a tensor's handle holds, and what the tape keeps of one call.
 
 `Handle` is the data layout of `weft.Tensor` (which adds the methods); the rooms compute on it.
-Attributes are class-level defaults, so that making a handle sets only what differs:
+What every op asks for has a fixed place, which native code reads (runtime/tensor_code.py); the
+rest are class-level defaults, so that making a handle sets only what differs:
 
 _a      the value: a NumPy view over the storage.  Absent on a *ghost*, a tensor that a compiled
         function has promised but not computed; reading it asks the recorder for the value.
@@ -80,17 +81,21 @@ class MissingAttribute(AttributeError):
 class Handle:
     """A tensor without methods; what else its `__dict__` has, a user gave it."""
 
+    __slots__ = (
+        "__dict__", "__weakref__", "_a", "_base", "_fn", "_ghost", "_held", "_rg", "_st",
+    )  # fmt: skip
+
     _a: np.ndarray
-    _ghost: Any = None
-    _st: Storage | None = None
-    _base: Handle | None = None
-    _rg: bool = False
-    _fn: TapeNode | None = None
+    _ghost: Any
+    _st: Storage | None
+    _base: Handle | None
+    _rg: bool
+    _fn: TapeNode | None
+    _held: bool
     _grad: Any = None
     _hooks: dict | None = None
     _post_accumulate: dict | None = None
     _retain: bool = False
-    _held: bool = False
     _pin: Any = None
 
     def __getattr__(self, name: str) -> Any:
@@ -99,7 +104,35 @@ class Handle:
             if ghost is None:
                 raise AttributeError("a tensor without a value")
             return ghost.demand(self)
+        if name in DEFAULTS:  # an object that `object.__new__` made
+            setattr(self, name, default := DEFAULTS[name])
+            return default
         raise MissingAttribute(type(self), name)
+
+
+# what a new handle has in its fixed places
+DEFAULTS = {
+    "_ghost": None, "_st": None, "_base": None, "_fn": None, "_rg": False, "_held": False,
+}  # fmt: skip
+_read_value = vars(Handle)["_a"].__get__
+
+
+def computed(t: Handle) -> np.ndarray | None:
+    """A tensor's value; None of a promise, which is not asked for."""
+    try:
+        return _read_value(t)
+    except AttributeError:
+        return None
+
+
+def take_over(t: Handle, other: Handle) -> None:
+    """From now on t is what the other handle is."""
+    t.__dict__.update(other.__dict__)
+    for name in DEFAULTS:
+        setattr(t, name, getattr(other, name))
+    value = computed(other)
+    if value is not None:
+        t._a = value
 
 
 FIELDS = frozenset(Handle.__annotations__)

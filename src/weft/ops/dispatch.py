@@ -19,7 +19,15 @@ from numpy._core.umath import _make_extobj
 from numpy.lib.array_utils import byte_bounds
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, Storage, TapeNode, state, storage_of
+from weft.core.handle import (
+    DEFAULTS,
+    Handle,
+    Storage,
+    TapeNode,
+    computed,
+    state,
+    storage_of,
+)
 from weft.core.op import REGISTRY, Meta, Op
 from weft.core.types import Type
 from weft.kernels.layout import Layout
@@ -43,9 +51,20 @@ def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
     native.install(tensor_class, parameter)
 
 
+def fresh() -> Any:
+    """A tensor without a value: the caller gives it one, or a promise.
+
+    Where there are native forms of ops, the first of them replaces this function by a builtin.
+    """
+    y = _new(_tensor_class)
+    for name, default in DEFAULTS.items():
+        setattr(y, name, default)
+    return y
+
+
 def wrap(a: np.ndarray) -> Any:
     """A fresh tensor over an array."""
-    y = _new(_tensor_class)
+    y = fresh()
     y._a = a
     return y
 
@@ -62,7 +81,7 @@ def apply(op: Op, *args: Any) -> Any:
     elif op.is_view:
         y = _view(op, args[0])
     else:
-        y = _new(_tensor_class)
+        y = fresh()
         if op.host is None and op.plan is not None:
             y._a = _run_native(op, args)
         else:
@@ -77,7 +96,7 @@ def apply(op: Op, *args: Any) -> Any:
 
 def _view(op: Op, x: Any) -> Any:
     """A tensor over what a view op makes of x's memory; of a copy where it had to copy."""
-    y = _new(_tensor_class)
+    y = fresh()
     a = x._a
     call = op.call
     if call is not None and (r := call(a)) is not None:
@@ -342,19 +361,19 @@ def kept_result(y: Handle) -> Any:
 
 def of_kept(result: tuple) -> Any:
     """A tensor off the tape that has a kept result's value and storage."""
-    y = _new(_tensor_class)
+    y = fresh()
     y._a, y._st = result
     return y
 
 
 def alias(t: Handle) -> Any:
     """Another handle of the same value, off the tape (so the tape makes no reference cycle)."""
-    y = _new(_tensor_class)
+    y = fresh()
     if t._ghost is None:
         y._a = t._a
     else:  # same promise, same value when it comes
         y._ghost = t._ghost
-        known = t.__dict__.get("_a")
+        known = computed(t)
         if known is not None:
             y._a = known
     y._st = storage_of(t)
@@ -568,6 +587,7 @@ def native_form(op: Op) -> native.LayoutCalls | None:
         calls = native.layout_calls(op, bits, pointwise=pointwise) if own else native.layout_calls()
         if calls is None:
             return None
+        globals()["fresh"] = native.tensor_maker() or fresh
         vars(op).update(_calls=calls, call=calls.call, quick=calls.quick, into=calls.into)
     return calls
 

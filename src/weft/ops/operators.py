@@ -20,7 +20,6 @@ from weft.ops.dispatch import _errors as errors
 from weft.ops.dispatch import _quiet as quiet
 from weft.runtime import native
 
-_new = object.__new__
 _CALLS = 100  # of one operator, before its native form is loaded (or made: some milliseconds)
 
 
@@ -43,7 +42,7 @@ def binary(
     tracked = op.nondiff is None
     keeps = dispatch.kept_of(op) if tracked else []
     light = tracked and not op.saves_result and not any(map(any, keeps))
-    asarray, ndarray, reset, hush, new = np.asarray, np.ndarray, errors.reset, errors.set, _new
+    asarray, ndarray, reset, hush = np.asarray, np.ndarray, errors.reset, errors.set
     quick: Any = None  # the native form, where there is one and after some calls
     calls = served = 0
 
@@ -60,7 +59,7 @@ def binary(
                     served += 1
                     if served > _CALLS and dispatch.learn(op, self, other):
                         served = 0
-                    y = new(dispatch._tensor_class)
+                    y = dispatch.fresh()
                     y._a = r
                 elif d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:
                     if calls < _CALLS:
@@ -78,7 +77,7 @@ def binary(
                         r = asarray(r)  # ufuncs give scalars for 0-dim operands
                     elif r.ndim > 1 and not r.flags.c_contiguous:
                         r = np.array(r, order="C")
-                    y = new(dispatch._tensor_class)
+                    y = dispatch.fresh()
                     y._a = r
                 else:
                     return function(self, other)
@@ -123,7 +122,7 @@ def binary(
                             r = asarray(r)
                         elif r.ndim > 1 and not r.flags.c_contiguous:
                             r = np.array(r, order="C")
-                    y = new(dispatch._tensor_class)
+                    y = dispatch.fresh()
                     y._a = r
                     if tracked and self._rg and state.grad:
                         if light:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.core.handle import Handle, attributes_of, state
+from weft.core.handle import Handle, attributes_of, state, take_over
 from weft.core.overrides import NOT_SUBCLASSES
 from weft.core.overrides import cover_functions as cover_functions  # for the rooms outside
 from weft.ops.dispatch import alias, apply, shape_of
@@ -43,7 +43,7 @@ def _become(y: Any, cls: type) -> Any:
         y.__class__ = cls
     except TypeError:  # a class with __slots__ lies otherwise in memory
         made = object.__new__(cls)
-        made.__dict__.update(y.__dict__)
+        take_over(made, y)
         return made
     return y
 

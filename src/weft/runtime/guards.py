@@ -47,6 +47,12 @@ class Stream:
         self._words.append((x, _TYPE))
         self._kept.append(type(x))
 
+    def places(self, x: Any, kind: type, names: Sequence[str]) -> None:
+        """These slots, of x's class `kind`, hold what they do."""
+        for name in names:
+            self._kept.append(getattr(x, name))
+            self._words.append((x, native.slot_offset(kind, name)))
+
     def cell(self, x: types.CellType) -> None:
         """The cell holds this object."""
         self._words.append((x, _LENGTH))

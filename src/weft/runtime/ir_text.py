@@ -4,11 +4,13 @@
 %x = item ptr %array %i          element %i of 8-byte words
 put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into element %i
 %x = attr %object NAME           PyObject_GenericGetAttr; null and an exception where it fails
+%x = field %object NAME          a new reference to what a slot holds; to None where it is empty
 goto label                       if %condition then else
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
 %x = slot %object NAME           what lies as many bytes behind %object as the word says
 fill ptr %x %object NAME         a store there; what was there is not let go
 give ptr %x %object NAME         the same with a new reference
+renew ptr %x %object NAME        the same, and what was there is let go
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable, Sequence
 # what the builtins call of CPython's API: result, arguments
 SIGNATURES = {
     "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",
-    "PyErr_Occurred": "ptr",
+    "PyDict_GetItemWithError": "ptr ptr ptr", "PyErr_Occurred": "ptr",
     "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
     "PyEval_SaveThread": "ptr", "PyFloat_AsDouble": "double ptr",
     "PyFloat_FromDouble": "ptr double", "PyLong_AsDouble": "double ptr",
@@ -34,6 +36,7 @@ SIGNATURES = {
     "PySequence_Tuple": "ptr ptr",
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
     "PyTuple_SetItem": "i32 ptr i64 ptr", "PyTuple_Size": "i64 ptr",
+    "PyThreadState_Get": "ptr", "PyThreadState_GetID": "i64 ptr",
     "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
 }  # fmt: skip
 
@@ -137,6 +140,27 @@ def _give(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[st
     return [f"  call void @Py_IncRef(ptr {x})", *_fill(n, names, x, base, name)]
 
 
+def _field(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
+    return [
+        *_place(to, names, base, name),
+        f"  {to}.raw = load ptr, ptr {to}.at",
+        f"  {to}.empty = icmp eq ptr {to}.raw, null",
+        *_word(n, names, f"{to}.none", "none"),
+        f"  {to} = select i1 {to}.empty, ptr {to}.none, ptr {to}.raw",
+        f"  call void @Py_IncRef(ptr {to})",
+    ]
+
+
+def _renew(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+    return [
+        *_place(f"%old{n}", names, base, name),
+        f"  %old{n} = load ptr, ptr %old{n}.at",
+        f"  call void @Py_IncRef(ptr {x})",
+        f"  store ptr {x}, ptr %old{n}.at",
+        f"  call void @Py_DecRef(ptr %old{n})",
+    ]
+
+
 def _place(to: str, names: Sequence[str], base: str, name: str) -> list[str]:
     return [
         f"  {to}.word = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
@@ -153,6 +177,8 @@ _FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
     (re.compile(r"(%\S+) = attr (%\S+) (\S+)"), _attr),
     (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
     (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
+    (re.compile(r"(%\S+) = field (%\S+) (\S+)"), _field),
+    (re.compile(r"renew ptr (\S+) (%\S+) (\S+)"), _renew),
     (re.compile(r"give ptr (\S+) (%\S+) (\S+)"), _give),
     (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
     (

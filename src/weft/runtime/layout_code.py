@@ -25,25 +25,25 @@ from weft.runtime import builtin_code, ir_text, match_code, tensor_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_into", "weft_match_call",
+    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
 )  # fmt: skip
 FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
+    "Py_IncRef", "Py_DecRef", "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_Occurred",
+    "PyEval_RestoreThread", "PyThreadState_Get", "PyThreadState_GetID",
     "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
     "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble", "PyLong_AsVoidPtr",
     "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
     "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
-    "PyObject_GenericSetAttr", "PyObject_GetAttr", "PyObject_RichCompareBool", "PyTuple_GetItem",
-    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyWeakref_NewRef",
+    "PyObject_GetAttr", "PyObject_RichCompareBool", "PyTuple_GetItem",
+    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
-    "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "float32",
-    "float64",
-    *tensor_code.ATTRIBUTES,
-    *tensor_code.SLOTS, *match_code.WORDS,
+    "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
+    "float32", "float64",
+    *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """

@@ -20,7 +20,7 @@ SLOTS = {  # of which class
     "trie": ("native", "next"),
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
 }
-ATTRIBUTES = ("_ghost", "_ref", "_forget")
+ATTRIBUTES = ("_ref", "_forget")
 CLASSES = ("session_class", "trie_class", "ghost_class", "pending_class")
 WORDS = (
     *CLASSES, *ATTRIBUTES, *(f"{kind}.{name}" for kind, names in SLOTS.items() for name in names)
@@ -114,12 +114,7 @@ object:
   %plain = or i1 %is_tensor, %is_parameter
   if %plain asked nothing
 asked:
-  %ghost = attr %x _ghost
-  %lost = icmp eq ptr %ghost, null
-  if %lost error had
-error:
-  ret ptr null
-had:
+  %ghost = field %x _ghost
   call void @Py_DecRef(ptr %ghost)  ; x holds it
   %valued = icmp eq ptr %ghost, %none
   if %valued from_outside promised
@@ -167,7 +162,7 @@ counted_k:
   if %fitting wished nothing
 wished:
   %firsts_now = phi i64 [ %firsts_too, %first ], [ %firsts, %place ], [ %firsts, %counted_k ]
-  %rg = attr %x _rg
+  %rg = field %x _rg
   %wish32 = call i32 @truth(ptr %rg)
   %odd = icmp slt i32 %wish32, 0
   %wish64 = zext i32 %wish32 to i64
@@ -187,6 +182,8 @@ tape:
   %decision = call i32 @taping(ptr %about, ptr %e, i64 %n, i64 %wants, i1 %is_view)
   %raised = icmp eq i32 %decision, -2
   if %raised error asked_all
+error:
+  ret ptr null
 asked_all:
   %by_python = icmp slt i32 %decision, 0
   if %by_python nothing decided
@@ -246,7 +243,7 @@ lose:
 make:
   %object_new = word object_new
   %empty = word empty
-  %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %y = call ptr @fresh()
   %no_y = icmp eq ptr %y, null
   if %no_y lose promise
 promise:
@@ -273,10 +270,7 @@ filled:
   %viewed = load ptr, ptr %args
   if %is_view outer whole
 outer:
-  %above = attr %viewed _ghost
-  %no_above = icmp eq ptr %above, null
-  if %no_above part aboved
-aboved:
+  %above = field %viewed _ghost
   call void @Py_DecRef(ptr %above)
   %above_class = get ptr %above 8
   %ghosts_class = word ghost_class
@@ -288,17 +282,13 @@ inner:  ; of this session, as it was an operand
   %some_outer = select i1 %no_outer, ptr %none, ptr %inner_outer
   goto whole
 whole:
-  %of = phi ptr [ %none, %filled ], [ %viewed, %aboved ], [ %some_outer, %inner ]
+  %of = phi ptr [ %none, %filled ], [ %viewed, %outer ], [ %some_outer, %inner ]
   give ptr %of %made ghost.outer
-  %name_ghost = word _ghost
-  %unset = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_ghost, ptr %made)
-  %is_unset = icmp ne i32 %unset, 0
-  if %is_unset part linking
+  renew ptr %made %y _ghost
+  if %is_view link taping
 part:
   call void @Py_DecRef(ptr %made)
   goto drop
-linking:
-  if %is_view link taping
 link:
   %unlinked = call i32 @link(ptr %y, ptr %viewed, i1 %graded)
   %is_unlinked = icmp ne i32 %unlinked, 0
@@ -307,7 +297,7 @@ taping:
   if %taped note go
 note:
   %unnoted = call i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %about,
-    ptr %e, ptr %name_ghost)
+    ptr %e, i1 true)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted part go
 go:  ; a finalizer may have run, and have called ops

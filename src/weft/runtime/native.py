@@ -292,7 +292,7 @@ def layout_calls(
     """Such a table, empty; None where the interpreter or NumPy is not one whose structs we know."""
     if not builtins_fit():
         return None
-    known = op if _slots_fit(TapeNode, tensor_code.SLOTS) else None
+    known = op if _places_fit() else None
     return LayoutCalls(known, keeps, pointwise=pointwise)
 
 
@@ -321,7 +321,7 @@ def install_trie(session: type, node: type, ghost: type, pending: type) -> None:
 @cache
 def match_function() -> Callable[..., Any] | None:
     """`match(session, op, operands)` of match_code.py; None where it cannot be."""
-    if not (builtins_fit() and _trie and _slots_fit(TapeNode, tensor_code.SLOTS)):
+    if not (builtins_fit() and _trie and _places_fit()):
         return None
     session, node, ghost, pending = _trie
     kinds = {"session": (session,), "trie": (node,), "ghost": (ghost, pending)}
@@ -330,6 +330,18 @@ def match_function() -> Callable[..., Any] | None:
     functions = _layout_functions()
     _name_objects(functions)  # again: eager code may have had them made before the trie was there
     return builtin("match", functions["weft_match_call"], METH_FASTCALL)
+
+
+@cache
+def tensor_maker() -> Callable[[], Any] | None:
+    """What makes a tensor without a value (dispatch.fresh), in native code; None: it cannot be."""
+    if not (builtins_fit() and _places_fit()):
+        return None
+    return builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
+
+
+def _places_fit() -> bool:
+    return _slots_fit(TapeNode, tensor_code.SLOTS) and _slots_fit(Handle, tensor_code.HANDLE_SLOTS)
 
 
 @cache
@@ -344,7 +356,7 @@ def _layout_functions() -> dict[str, int]:
 def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
-    objects += [np.dtype(np.float32), np.dtype(np.float64)]
+    objects += [Handle, np.dtype(np.float32), np.dtype(np.float64)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
@@ -355,7 +367,8 @@ def _name_objects(functions: dict[str, int]) -> None:
     given = words([
         id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
         tensor, parameter, modes, object_new, *others, *map(id, names),
-        *[_slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
+        *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
+        *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
         *_match_words(more),
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
@@ -366,14 +379,14 @@ def _match_words(names: list[str]) -> list[int]:
         return [0] * len(match_code.WORDS)
     session, node, ghost, pending = _trie
     kinds = {"session": session, "trie": node, "ghost": ghost}
-    slots = [_slot_offset(kinds[k], name) for k, of in match_code.SLOTS.items() for name in of]
+    slots = [slot_offset(kinds[k], name) for k, of in match_code.SLOTS.items() for name in of]
     return [id(session), id(node), id(ghost), id(pending), *map(id, names), *slots]
 
 
 _TP_NEW = 65  # Py_tp_new of CPython's stable ABI
 
 
-def _slot_offset(kind: type, name: str) -> int:
+def slot_offset(kind: type, name: str) -> int:
     """Where objects of a class have a slot: PyMemberDescrObject.d_member, PyMemberDef.offset."""
     member = ctypes.c_void_p.from_address(id(vars(kind)[name]) + 40).value
     return ctypes.c_ssize_t.from_address((member or 0) + 16).value
@@ -385,7 +398,7 @@ def _slots_fit(kind: type, names: tuple[str, ...]) -> bool:
     made = object.__new__(kind)
     for name in names:
         setattr(made, name, mark := object())
-        place = id(made) + _slot_offset(kind, name)
+        place = id(made) + slot_offset(kind, name)
         if ctypes.c_void_p.from_address(place).value != id(mark):
             return False
     return True

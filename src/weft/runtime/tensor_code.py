@@ -14,9 +14,9 @@ Long because a line of IR says little: the call, a view's link and the tape node
 """
 
 ATTRIBUTES = (  # their names' objects
-    "_a", "_rg", "_fn", "_st", "_base", "version", "views", "add_view", "recorder", "grad",
-    "watch", "known",
+    "version", "views", "add_view", "recorder", "grad", "watch", "known", "__dict__",
 )  # fmt: skip
+HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
 SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "line")
 
 TEXT = """
@@ -60,18 +60,98 @@ given:
   ret i32 %r
 }
 
+@thread = internal global i64 -1
+@modes = internal global ptr null
+
+; a mode of this thread, borrowed, or its default; null with an exception. The dictionary of the
+; thread that asked last is kept: `threading.local` takes three times as long to find it
+define internal ptr @mode(ptr %name, ptr %default) nounwind {
+entry:
+  goto again
+again:
+  %here = call ptr @PyThreadState_Get()
+  %id = call i64 @PyThreadState_GetID(ptr %here)
+  %last = load i64, ptr @thread
+  %known = icmp eq i64 %id, %last
+  if %known look find
+find:
+  %state = word state
+  %name_dict = word __dict__
+  %found = call ptr @PyObject_GetAttr(ptr %state, ptr %name_dict)
+  %lost = icmp eq ptr %found, null
+  if %lost error keep
+error:
+  ret ptr null
+keep:
+  %old = load ptr, ptr @modes
+  store ptr %found, ptr @modes
+  store i64 %id, ptr @thread
+  call void @Py_DecRef(ptr %old)
+  goto again
+look:
+  %dict = load ptr, ptr @modes
+  %set = call ptr @PyDict_GetItemWithError(ptr %dict, ptr %name)
+  %unset = icmp eq ptr %set, null
+  %is = select i1 %unset, ptr %default, ptr %set
+  ret ptr %is
+}
+
+; a tensor whose places hold what a new one's do, its value is not there yet; null with an exception
+define internal ptr @fresh() nounwind {
+entry:
+  %object_new = word object_new
+  %tensor = word tensor
+  %empty = word empty
+  %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %no_y = icmp eq ptr %y, null
+  if %no_y error fill
+error:
+  ret ptr null
+fill:
+  %none = word none
+  %false = word false
+  give ptr %none %y _ghost
+  give ptr %none %y _st
+  give ptr %none %y _base
+  give ptr %none %y _fn
+  give ptr %false %y _rg
+  give ptr %false %y _held
+  ret ptr %y
+}
+
+define ptr @weft_tensor_fresh(ptr %self, ptr %nothing) nounwind {
+  %y = call ptr @fresh()
+  ret ptr %y
+}
+
+; whether an object has a tensor's places
+define internal i1 @is_handle(ptr %x) nounwind {
+entry:
+  %class = get ptr %x 8
+  %tensor = word tensor
+  %parameter = word parameter
+  %is_tensor = icmp eq ptr %class, %tensor
+  %is_parameter = icmp eq ptr %class, %parameter
+  %plain = or i1 %is_tensor, %is_parameter
+  if %plain yes ask
+yes:
+  ret i1 true
+ask:
+  %handle = word handle
+  %below = call i32 @PyType_IsSubtype(ptr %class, ptr %handle)
+  %is = icmp ne i32 %below, 0
+  ret i1 %is
+}
+
 ; dispatch.link_view: not 0 with an exception
 define internal i32 @link(ptr %y, ptr %x, i1 %graded) nounwind {
 entry:
   %none = word none
-  %old = attr %x _st
-  %lost = icmp eq ptr %old, null
-  if %lost fail0 had
-fail0:
-  ret i32 -1
-had:
+  %old = field %x _st
   %has = icmp ne ptr %old, %none
   if %has stored first
+fail0:
+  ret i32 -1
 first:
   call void @Py_DecRef(ptr %old)
   %object_new = word object_new
@@ -81,43 +161,26 @@ first:
   %unmade = icmp eq ptr %made, null
   if %unmade fail0 own
 own:
-  %name_st = word _st
-  %unowned = call i32 @PyObject_GenericSetAttr(ptr %x, ptr %name_st, ptr %made)
-  %is_unowned = icmp ne i32 %unowned, 0
-  if %is_unowned fail1 stored
+  renew ptr %made %x _st
+  goto stored
 stored:
-  %st = phi ptr [ %old, %had ], [ %made, %own ]
-  %name_st1 = word _st
-  %unshared = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_st1, ptr %st)
-  %is_unshared = icmp ne i32 %unshared, 0
-  if %is_unshared fail1 shared
-fail1:
-  %st1 = phi ptr [ %made, %own ], [ %st, %stored ], [ %st, %shared ], [ %st, %based ],
-    [ %st, %watched ], [ %st, %listed ], [ %st, %noted ], [ %st, %asked ], [ %st, %unsized ]
-  call void @Py_DecRef(ptr %st1)
-  ret i32 -1
-shared:
-  %above = attr %x _base
-  %baseless = icmp eq ptr %above, null
-  if %baseless fail1 bases
-bases:
+  %st = phi ptr [ %old, %entry ], [ %made, %own ]
+  renew ptr %st %y _st
+  %above = field %x _base
   %whole = icmp eq ptr %above, %none
   %base = select i1 %whole, ptr %x, ptr %above
-  goto based
-based:
-  %name_base = word _base
-  %unbased = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_base, ptr %base)
+  renew ptr %base %y _base
   call void @Py_DecRef(ptr %above)  ; y holds it now, or x is the caller's
-  %is_unbased = icmp ne i32 %unbased, 0
-  if %is_unbased fail1 mode
-mode:
   if %graded watched done
+fail1:
+  call void @Py_DecRef(ptr %st)
+  ret i32 -1
 watched:
-  %fn = attr %base _fn
-  %no_fn = icmp eq ptr %fn, null
-  if %no_fn fail1 placed
+  %is_base = call i1 @is_handle(ptr %base)
+  if %is_base placed done
 placed:
-  %rg = attr %base _rg
+  %fn = field %base _fn
+  %rg = field %base _rg
   %wants = call i32 @truth(ptr %rg)
   call void @Py_DecRef(ptr %fn)
   %unmade_here = icmp eq ptr %fn, %none
@@ -211,9 +274,10 @@ ask:
 plain:
   ret i32 0
 mode:
-  %state = word state
   %name_grad = word grad
-  %grad = call ptr @PyObject_GetAttr(ptr %state, ptr %name_grad)
+  %true = word true
+  %grad = call ptr @mode(ptr %name_grad, ptr %true)
+  call void @Py_IncRef(ptr %grad)
   %grad32 = call i32 @truth(ptr %grad)
   %unsaid = icmp slt i32 %grad32, 0
   if %unsaid python said
@@ -241,10 +305,10 @@ taped:
   ret i32 3
 }
 
-; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; `holder` is
-; the attribute that holds y's value, or what is promised of it
+; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; y has its
+; value, or it is promised
 define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %table,
-    ptr %e, ptr %holder) nounwind {
+    ptr %e, i1 %promised) nounwind {
 entry:
   %none = word none
   %object_new = word object_new
@@ -281,9 +345,8 @@ edge:
   %wanted = icmp ne i64 %bit, 0
   if %wanted flows stops
 flows:
-  %fn = attr %x _fn
-  %lost = icmp eq ptr %fn, null
-  if %lost fail end
+  %fn = field %x _fn
+  goto end
 end:
   %leaf = icmp eq ptr %fn, %none
   if %leaf leaves set_edge
@@ -364,10 +427,7 @@ value:
   %z = item ptr %args %j
   call void @Py_IncRef(ptr %z)
   %z_set = call i32 @PyTuple_SetItem(ptr %kept, i64 %j, ptr %z)
-  %st = attr %z _st
-  %no_st = icmp eq ptr %st, null
-  if %no_st fail has_st
-has_st:
+  %st = field %z _st
   %unshared = icmp eq ptr %st, %none
   if %unshared fresh written
 fresh:
@@ -401,50 +461,36 @@ alias:
   %no_memory = icmp eq ptr %memory, null
   if %no_memory fail owned
 owned:
-  %name_st = word _st
-  %y_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_st, ptr %memory)
-  %is_y_bad = icmp ne i32 %y_bad, 0
-  if %is_y_bad part held
-part:
-  call void @Py_DecRef(ptr %memory)
-  goto fail
-held:
+  renew ptr %memory %y _st
   %zero_last = word zero
   call void @Py_IncRef(ptr %zero_last)
   %l_set = call i32 @PyTuple_SetItem(ptr %counts, i64 %values, ptr %zero_last)
-  %a = call ptr @PyObject_GenericGetAttr(ptr %y, ptr %holder)
-  %no_a = icmp eq ptr %a, null
-  if %no_a part valued
-valued:
-  %name_a = word _a
-  %has_value = icmp eq ptr %holder, %name_a
-  if %has_value pair promise
+  if %promised promise pair
+part:
+  call void @Py_DecRef(ptr %memory)
+  goto fail
 pair:  ; (array, storage), of which the engine makes a tensor
   %both = call ptr @PyTuple_New(i64 2)
   %no_both = icmp eq ptr %both, null
-  if %no_both apart_too paired
-apart_too:
-  call void @Py_DecRef(ptr %a)
-  goto part
+  if %no_both part paired
 paired:
+  %a = field %y _a
   %a_set = call i32 @PyTuple_SetItem(ptr %both, i64 0, ptr %a)
   %m_kept = call i32 @PyTuple_SetItem(ptr %both, i64 1, ptr %memory)
   fill ptr %both %node result
   goto sequenced
 promise:  ; another tensor of the same promise
-  %tensor = word tensor
-  %twin = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %twin = call ptr @fresh()
   %no_twin = icmp eq ptr %twin, null
-  if %no_twin apart_too twinned
+  if %no_twin part twinned
 twinned:
   fill ptr %twin %node result
-  %a_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %holder, ptr %a)
-  %t_bad = call i32 @PyObject_GenericSetAttr(ptr %twin, ptr %name_st, ptr %memory)
-  call void @Py_DecRef(ptr %a)
+  %ghost = field %y _ghost
+  renew ptr %ghost %twin _ghost
+  call void @Py_DecRef(ptr %ghost)
+  renew ptr %memory %twin _st
   call void @Py_DecRef(ptr %memory)
-  %is_bad = or i32 %a_bad, %t_bad
-  %bad_twin = icmp ne i32 %is_bad, 0
-  if %bad_twin fail sequenced
+  goto sequenced
 resulted:
   fill ptr %none %node result
   goto sequenced
@@ -455,14 +501,11 @@ sequenced:
   if %no_seq fail whole
 whole:
   fill ptr %seq %node seq
-  %name_fn = word _fn
-  %fn_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_fn, ptr %node)
-  %name_rg = word _rg
+  renew ptr %node %y _fn
   %true = word true
-  %rg_bad = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_rg, ptr %true)
+  renew ptr %true %y _rg
   call void @Py_DecRef(ptr %node)
-  %bad = or i32 %fn_bad, %rg_bad
-  ret i32 %bad
+  ret i32 0
 }
 
 ; where an array's elements lie: the first byte, and the byte behind the last
@@ -639,15 +682,13 @@ modes:
   %no_op = icmp eq ptr %op, null
   if %no_op nothing asks
 asks:
-  %state = word state
   %name_recorder = word recorder
-  %recorder = call ptr @PyObject_GetAttr(ptr %state, ptr %name_recorder)
+  %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
   %no_recorder = icmp eq ptr %recorder, null
   if %no_recorder error idle
 error:
   ret ptr null
 idle:
-  call void @Py_DecRef(ptr %recorder)
   %is_idle = icmp eq ptr %recorder, %none
   if %is_idle values recorded
 recorded:
@@ -711,14 +752,7 @@ value:
 no_array:
   goto values
 array:
-  %a = attr %x _a
-  %absent = icmp eq ptr %a, null
-  if %absent ghost valued
-ghost:
-  call void @PyErr_Clear()
-  call void @release(ptr %arrays, i64 %v)
-  goto nothing
-valued:
+  %a = field %x _a
   put ptr %a %arrays [%v]
   %a_class = get ptr %a 8
   %ndarray = word ndarray
@@ -726,7 +760,7 @@ valued:
   if %is_array got strange
 got:
   goto values
-strange:
+strange:  ; None: a ghost
   call void @release(ptr %arrays, i64 %v1)
   goto nothing
 valued_all:
@@ -808,7 +842,7 @@ wish:
   if %i_number wishes asked
 asked:
   %z = item ptr %args %i
-  %rg = attr %z _rg
+  %rg = field %z _rg
   %wish32 = call i32 @truth(ptr %rg)
   %odd = icmp slt i32 %wish32, 0
   if %odd leave noted
@@ -824,7 +858,9 @@ write:  ; the result's memory is the first operand's: nothing is taped
   if %any free fits_in
 free:
   %name_mode = word grad
-  %taping = call ptr @PyObject_GetAttr(ptr %state, ptr %name_mode)
+  %on = word true
+  %taping = call ptr @mode(ptr %name_mode, ptr %on)
+  call void @Py_IncRef(ptr %taping)
   %taping32 = call i32 @truth(ptr %taping)
   %off = icmp eq i32 %taping32, 0
   if %off fits_in leave
@@ -866,21 +902,14 @@ failed:
   %raised = icmp eq i64 %status, 0
   if %raised fail leave
 wrap:
-  %object_new = word object_new
-  %empty = word empty
-  %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
+  %y = call ptr @fresh()
   %no_y = icmp eq ptr %y, null
   if %no_y lose own
 lose:
   call void @Py_DecRef(ptr %out)
   goto fail
 own:
-  %name_a = word _a
-  %unowned = call i32 @PyObject_GenericSetAttr(ptr %y, ptr %name_a, ptr %out)
-  call void @Py_DecRef(ptr %out)
-  %is_unowned = icmp ne i32 %unowned, 0
-  if %is_unowned drop owned
-owned:
+  fill ptr %out %y _a
   if %is_view view linked
 view:
   %x0 = load ptr, ptr %args
@@ -891,7 +920,7 @@ linked:
   if %tape note done
 note:
   %unnoted = call i32 @record(ptr %y, ptr %operands, i64 %n, i64 %wants, i64 %numbers,
-    ptr %table, ptr %e, ptr %name_a)
+    ptr %table, ptr %e, i1 false)
   %is_unnoted = icmp ne i32 %unnoted, 0
   if %is_unnoted drop done
 done:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle, state
+from weft.core.handle import Handle, state, take_over
 from weft.core.types import wrap_dim
 from weft.ops import arithmetic, creation, index, join, view
 from weft.ops.cast import cast
@@ -106,7 +106,7 @@ def _become(s: SparseTensor, y: SparseTensor) -> SparseTensor:
         raise RuntimeError(
             "a leaf Variable that requires grad is being used in an in-place operation."
         )
-    s.__dict__.update(y.__dict__)
+    take_over(s, y)
     return s
 
 

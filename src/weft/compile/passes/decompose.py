@@ -71,7 +71,7 @@ class Expander:
 
 def wrap_node(node: Node) -> Any:
     """A tensor that stands for a node."""
-    y = dispatch._new(dispatch._tensor_class)
+    y = dispatch.fresh()
     y._ghost = SymbolicGhost(node)
     return y
 
