@@ -199,6 +199,45 @@ def test_parts_are_joined_in_the_order_in_which_they_are_read(monkeypatch, r):
     assert sum(s.startswith("Concat") for s in steps) == 3, steps
 
 
+def test_attention_reads_and_makes_what_projections_make_and_read(monkeypatch, r):
+    """Neither its result nor the gradients of queries, keys and values are copied."""
+    x, w, out, g = r(2, 5, 12), r(36, 12), r(12, 12), r(2, 5, 12)
+    w.requires_grad_()
+
+    def forward(joined=True):
+        if joined:
+            q, k, v = F.linear(x, w).view(2, 5, 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            q, k, v = (F.linear(x, p).view(2, 5, 4, 3).transpose(1, 2) for p in w.chunk(3))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.linear(y.transpose(1, 2).reshape(2, 5, 12), out)
+
+    def answer():
+        with weft.no_grad():
+            return forward()
+
+    names = {s.split("(")[0].split()[0] for s in _labels(monkeypatch, answer)}
+    assert names == {"Linear", "Attention"}
+    for joined in (True, False):
+        steps = _labels(monkeypatch, lambda j=joined: weft.autograd.grad(forward(j), w, g)[0])
+        names = {s.split("(")[0].split()[0] for s in steps}
+        assert names == {"Linear", "Attention", "MatMul", "AttentionGrad"}, steps
+
+
+def test_a_stack_of_all_selects_is_a_permutation_and_no_other_is(monkeypatch, r):
+    x = r(3, 2, 5, 4)
+    for dim, taken in ((0, (0, 1, 2)), (0, (1, 0, 2)), (2, (0, 1, 2, 3, 4)), (2, (0, 1, 2, 3))):
+        for order in ((0, 1, 2), (2, 0, 1)):
+
+            def fn(dim=dim, taken=taken, order=order):
+                y = x * 2.0
+                return weft.stack([y.select(dim, i).permute(order) for i in taken])
+
+            steps = _labels(monkeypatch, fn)
+            whole = taken == tuple(range(x.shape[dim]))
+            assert any("Concat" in s for s in steps) != whole, steps
+
+
 def test_a_slice_of_a_slices_gradient_is_the_gradient(monkeypatch, r):
     q, k, v, g = r(1, 2, 6, 4).requires_grad_(), r(1, 2, 6, 4), r(1, 2, 6, 4), r(1, 2, 6, 4)
 

@@ -45,14 +45,16 @@ def forward(q, k, v, mask=None, causal=False, scale=None):
     plan = attention.plan_attention_lse(*layouts, Layout.of(lse), masks, causal=causal, scale=scale)
     assert native.launch(plan, lse, ins[:2] + ins[3:]) == 0
     if lse.dtype == q.dtype:  # both at once
-        both = np.full((*shape[:3], shape[3] + 1), 7, q.dtype)
+        both = np.full(out.size + lse.size, 7, q.dtype)
         plan = attention.plan_attention(
             *layouts, Layout.of(v), Layout.of(both), masks,
             causal=causal, scale=scale, with_lse=True,
         )  # fmt: skip
         assert native.launch(plan, both, ins) == 0
-        np.testing.assert_array_equal(both[..., :-1], out)
-        np.testing.assert_array_equal(both[..., -1], lse)
+        n, h, length, width = shape
+        rows = both[: out.size].reshape(n, length, h, width).transpose(0, 2, 1, 3)
+        np.testing.assert_array_equal(rows, out)
+        np.testing.assert_array_equal(both[out.size :].reshape(n, h, length), lse)
     return out, lse
 
 
@@ -233,7 +235,19 @@ def gradients(g, q, k, v, out, lse, mask=None, causal=False, scale=None):
     )
     assert native.launch(launch, result, ins) == 0
     parts = np.split(result, [sizes[0], sizes[0] + sizes[1]], -1)
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    if shapes[0] == shapes[1] == shapes[2]:  # side by side, with a gap after each query
+        n, h, length, width = q.shape
+        room = np.full((n, length, 4, h, width), 7, q.dtype)
+        side = room[:, :, :3]
+        launch = grad.plan_attention_grad(
+            *layouts, Layout.of(side), masks, causal=causal, scale=scale
+        )
+        assert native.launch(launch, side, ins) == 0
+        for i, part in enumerate(parts):
+            np.testing.assert_array_equal(side[:, :, i].swapaxes(1, 2), part)
+        assert (room[:, :, 3] == 7).all()
+    return parts
 
 
 def ref_gradients(g, q, k, v, mask, causal, scale):
@@ -281,12 +295,13 @@ def test_gradients_strides_threads_and_batches():
     qkv = rng.standard_normal((3, 100, 3, 2, 24)).astype(np.float32)
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)
     g = rng.standard_normal((3, 100, 2, 24)).astype(np.float32).transpose(0, 2, 1, 3)
-    both = np.empty((3, 2, 100, 25), np.float32)
+    both = np.empty(3 * 2 * 100 * 25, np.float32)
     plan = attention.plan_attention(
         *(Layout.of(a) for a in (q, k, v, both)), None, causal=True, scale=0.2, with_lse=True
     )
     native.launch(plan, both, (q, k, v))
-    out, lse = both[..., :-1], both[..., -1]
+    out = both[: g.size].reshape(3, 100, 2, 24).transpose(0, 2, 1, 3)
+    lse = both[g.size :].reshape(3, 2, 100)
     c = np.ascontiguousarray
     want = gradients(c(g), c(q), c(k), c(v), c(out), c(lse), causal=True, scale=0.2)
     before = threads.get_num_threads()

@@ -235,7 +235,7 @@ class Program:
         if id(n) in self.channels_last:
             return channels_last_layout(n.type)
         layout = Layout.contiguous(n.type.shape, n.type.dtype.np)
-        own = isinstance(n.op, Concat) and id(n) not in self._output_of
+        own = isinstance(n.op, (Concat, Attention)) and id(n) not in self._output_of
         return self._read_order(n, layout) if own else layout
 
     def _part_of_join(self, n: Node, layout: Layout, i: int, slots: Slots) -> Place | None:

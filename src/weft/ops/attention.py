@@ -25,10 +25,11 @@ from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.dropout import dropout
+from weft.ops.join import cat
 from weft.ops.kinds import by_folding
 from weft.ops.reduce import amax, sum
 from weft.ops.softmax import softmax
-from weft.ops.view import expand, narrow, reshape, select, transpose, unsqueeze
+from weft.ops.view import expand, movedim, narrow, permute, reshape, select, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 WITH_MASK = {"of": ("float32", "float32", "float32", "bool")}
@@ -72,8 +73,9 @@ def _need_fit(q: Type, k: Type, v: Type, mask: tuple[Type, ...]) -> None:
 class Attention(AttentionOp):
     """y = softmax(scale q k^T + mask over the keys) v; 0 where a query sees nothing
 
-    `with_sums`: one more column, log(sum exp) of the row's scores, which saves the gradient a pass.
-    It is for the gradient alone: no cotangent may come in through it.
+    y is (N, H, L, Ev). `with_sums`: one run of numbers, y as (N, L, H, Ev), then log(sum exp) of
+    each row of scores, (N, H, L), which saves the gradient a pass: `_parts` gives views of both.
+    The sums are for the gradient alone: no cotangent may come in through them.
     """
 
     def flops(self, q: Type, k: Type, *rest: Type) -> float:
@@ -83,7 +85,9 @@ class Attention(AttentionOp):
 
     def type(self, q: Type, k: Type, v: Type, *mask: Type) -> Type:
         _need_fit(q, k, v, mask)
-        return Type((*q.shape[:3], v.shape[3] + self.with_sums), q.dtype)
+        if self.with_sums:
+            return Type((numel(q.shape[:3]) * (v.shape[3] + 1),), q.dtype)
+        return Type((*q.shape[:3], v.shape[3]), q.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         q, k, v = ins[:3]
@@ -114,15 +118,15 @@ class Attention(AttentionOp):
         if not self.with_sums:
             return y
         with np.errstate(divide="ignore"):
-            return np.concatenate([y, np.where(np.isinf(top), 0, top) + np.log(total)], -1)
+            sums = np.where(np.isinf(top), 0, top) + np.log(total)
+        return np.concatenate([np.swapaxes(y, 1, 2).ravel(), sums.ravel()])
 
     def vjp(self, g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None) -> tuple:
-        width, value_width = q.shape[3], v.shape[3]
+        width = q.shape[3]
         extra = () if mask is None else (mask,)
         sums: Any = None
         if self.with_sums:
-            sums = select(y, 3, value_width)
-            g, y = narrow(g, 3, 0, value_width), narrow(y, 3, 0, value_width)
+            (g, _), (y, sums) = _parts(g, q, v), _parts(y, q, v)
         if state.grad:
             return (*_composed_vjp(self, g, q, k, v, mask), None)
         if sums is None:
@@ -131,18 +135,36 @@ class Attention(AttentionOp):
         queries, keys = q.shape[2] * width, k.shape[2] * width
         all_three: list = []
 
-        def part(start: int, like: Any) -> Any:  # one kernel gives them, one after the other
+        def part(
+            index: int, start: int, like: Any
+        ) -> Any:  # one kernel gives them, one after the other
             if not all_three:
                 all_three.append(apply(AttentionGrad(self.causal, self.scale), *operands))
+            if len(shape_of(all_three[0])) == 5:
+                return permute(select(all_three[0], 2, index), (0, 2, 1, 3))
             count = like.shape[2] * like.shape[3]
             return reshape(narrow(all_three[0], 2, start, count), like.shape)
 
         return (
-            lambda: part(0, q),
-            lambda: part(queries, k),
-            lambda: part(queries + keys, v),
+            lambda: part(0, 0, q),
+            lambda: part(1, queries, k),
+            lambda: part(2, queries + keys, v),
             None,
         )
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        if not self.with_sums or any(d is None for d in dims):
+            return by_folding(self, size, dims, *xs)
+        flat = [
+            reshape(movedim(x, d, 0), (-1, *shape_of(x)[2:])) for x, d in zip(xs, dims, strict=True)
+        ]
+        y = apply(self, *flat)
+        rows = numel(shape_of(flat[0])[:3])
+        halves = (
+            narrow(y, 0, 0, rows * shape_of(flat[2])[3]),
+            narrow(y, 0, shape_of(y)[0] - rows, rows),
+        )
+        return cat([reshape(x, (size, -1)) for x in halves], 1), 0
 
     onnx = Onnx("Softmax", 13, build=onnx_rules.attention)
     samples = (
@@ -178,7 +200,9 @@ class AttentionSums(AttentionOp):
 
 
 class AttentionGrad(AttentionOp):
-    """y = the cotangents of q, k, v one after the other, a row a head: (N, H, L E + S E + S Ev)"""
+    """y = the cotangents of q, k, v side by side, (N, L, 3, H, E), as a projection to all three
+    reads them; where sizes differ one after the other, a row a head: (N, H, L E + S E + S Ev)
+    """
 
     nondiff = "it serves the gradient of Attention, whose own gradient is composed"
 
@@ -187,6 +211,9 @@ class AttentionGrad(AttentionOp):
         rows = (*q.shape[:3], v.shape[3])
         if (g.shape, out.shape, lse.shape) != (rows, rows, q.shape[:3]) or g.dtype is not q.dtype:
             raise RuntimeError(f"attention: cotangent {g}, result {out}, sums {lse} do not fit {q}")
+        if q.shape == k.shape == v.shape:
+            n, h, length, width = q.shape
+            return Type((n, length, 3, h, width), q.dtype)
         sizes = [x.shape[2] * x.shape[3] for x in (q, k, v)]
         return Type((*q.shape[:2], sizes[0] + sizes[1] + sizes[2]), q.dtype)
 
@@ -204,13 +231,24 @@ class AttentionGrad(AttentionOp):
         p = np.exp(self.scores(q, k, *mask) - lse[..., None])
         ds = p * (g @ np.swapaxes(v, -1, -2) - (g * out).sum(-1, keepdims=True))
         dk, dv = self.scale * (np.swapaxes(ds, -1, -2) @ q), np.swapaxes(p, -1, -2) @ g
-        parts = (self.scale * (ds @ k), dk, dv)
-        return np.concatenate([x.reshape(*q.shape[:2], -1) for x in parts], -1)
+        all_three = (self.scale * (ds @ k), dk, dv)
+        if q.shape == k.shape == v.shape:
+            return np.stack([np.swapaxes(x, 1, 2) for x in all_three], 2)
+        return np.concatenate([x.reshape(*q.shape[:2], -1) for x in all_three], -1)
 
     samples = (
         sample((1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 4), (1, 2, 3)),
         sample((1, 2, 3, 3), (1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 3), (1, 2, 3, 3), (1, 2, 3)),
+        sample(*[(2, 2, 3, 4)] * 5, (2, 2, 3)),
     )  # fmt: skip
+
+
+def _parts(y: Any, q: Any, v: Any) -> tuple[Any, Any]:
+    """Views (N, H, L, Ev) and (N, H, L) of what `with_sums` makes."""
+    (n, h, length, _), width = shape_of(q), shape_of(v)[3]
+    rows = n * h * length
+    out = reshape(narrow(y, 0, 0, rows * width), (n, length, h, width))
+    return permute(out, (0, 2, 1, 3)), reshape(narrow(y, 0, rows * width, rows), (n, h, length))
 
 
 def _rows(x: Any) -> Any:
@@ -344,5 +382,5 @@ def scaled_dot_product_attention(
         if tracked and dtype_of(q) in (dt.float32, dt.float64):
             op = Attention(op.causal, op.scale, True)
         y = apply(op, *map(_rows, operands))
-        y = narrow(y, 3, 0, vs[-1]) if op.with_sums else y
+        y = _parts(y, q, v)[0] if op.with_sums else y
     return y if len(batch) == 2 else reshape(y, (*batch, qs[-2], vs[-1]))

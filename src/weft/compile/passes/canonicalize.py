@@ -3,6 +3,7 @@ to where there is less of it, zeros of all steps but the last are not made.
 
 Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Permute(q[p])(x)
 Slice(..)(SliceBack(..)(x)) -> x, where both are of the same elements
+Concat(0)(Select(d, i)(x), one for each i) -> Reshape(Permute(d first)(x)), of permuted selects too
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, r), r) -> MaxPool2dInput(ReluBack(g, MaxPool2d(r)), r)
 LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
@@ -14,10 +15,11 @@ from typing import Any
 
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
+from weft.ops.join import Concat
 from weft.ops.pool import MaxPool2d, MaxPool2dInput
 from weft.ops.recurrent import LstmGrad
 from weft.ops.unary import ReluBack
-from weft.ops.view import Expand, Permute, Reshape, Slice, SliceBack
+from weft.ops.view import Expand, Permute, Reshape, Select, Slice, SliceBack
 
 
 def canonicalize(g: Graph) -> Graph:
@@ -47,6 +49,9 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return x.args[0]  # pyright: ignore[reportReturnType]
     if isinstance(op, Reshape) and isinstance(x.op, Reshape):
         return _or_inner(b, op, x.args[0])
+    if (apart := _taken_apart(op, args)) is not None:
+        whole, dims = apart
+        return _or_inner(b, Reshape(n.type.shape), _or_inner(b, Permute(dims), whole))
     if isinstance(op, Permute) and isinstance(x.op, Permute):
         return _or_inner(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
     if _masks_a_pool(op, args):
@@ -60,6 +65,37 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         last = back.args[0]  # pyright: ignore[reportAttributeAccessIssue]
         return b.node(op, b.node(x.op, last) if back is not x else last, *args[1:])  # type: ignore[arg-type]
     return None
+
+
+def _taken_apart(op: Any, args: tuple) -> tuple[Node, tuple[int, ...]] | None:
+    """Of a stack of all of a tensor's selects, each permuted alike: the tensor, and the permutation
+    of it that the stack is.
+
+    So the gradients of queries, keys and values lie at once as their common projection reads them.
+    """
+    if not isinstance(op, Concat) or op.dim != 0:
+        return None
+    whole, order, dim = None, (), 0
+    for i, a in enumerate(args):
+        if not isinstance(a, Node):
+            return None
+        alone = isinstance(a.op, Reshape) and a.type.shape[0] == 1
+        part = a.args[0] if alone else a
+        mine = part.op.dims if isinstance(part, Node) and isinstance(part.op, Permute) else None
+        source = part.args[0] if mine is not None else part  # pyright: ignore[reportAttributeAccessIssue]
+        if not isinstance(source, Node) or not isinstance(source.op, Select):
+            return None
+        shape = part.type.shape  # pyright: ignore[reportAttributeAccessIssue]
+        if (alone and shape != a.type.shape[1:]) or source.op.index != i:
+            return None
+        if i == 0:
+            whole, order, dim = source.args[0], mine, source.op.dim
+        if (whole, order, dim) != (source.args[0], mine, source.op.dim):
+            return None
+    if not isinstance(whole, Node) or whole.type.shape[dim] != len(args):
+        return None
+    others = [d for d in range(whole.type.ndim) if d != dim]
+    return whole, (dim, *(others[d] for d in order or range(len(others))))
 
 
 def _masks_a_pool(op: Any, args: tuple) -> bool:
@@ -118,6 +154,8 @@ def is_canonical(g: Graph) -> bool:
         if _takes_back(n, x):
             return False
         if isinstance(n.op, (Reshape, Permute)) and type(n.op) is type(x.op):
+            return False
+        if _taken_apart(n.op, n.args) is not None:
             return False
         if _masks_a_pool(n.op, n.args) or _of_the_last_step(n.op, x):
             return False

@@ -14,7 +14,8 @@ Gimelshein 2018; Dao et al. 2022): after a block out = out * exp(m_old - m_new) 
 chain over the block; sums of p by lanes, then halving. A query's bits depend on its own row, k, v
 and the mask alone: not on threads or the batch.
 
-`with_lse` of `plan_attention` serves training: lse beside out in one pass.
+`with_lse` of `plan_attention` serves training: lse behind out in one pass, a query's heads side by
+side, as the projection that follows reads them.
 
 How: a thread packs the keys (transposed) and values of a head once, then takes blocks of 48
 queries (24 where causal, of which few see much that is hidden). Scores and sums stay in L1. Few
@@ -29,12 +30,14 @@ from weft.kernels.schedule import attention_row
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     MASKS,
+    RESULT,
     ROWS,
     Scores,
     block_rows,
     emit_copy,
     emit_transpose,
     pack_values,
+    result_row,
     store_lse,
     store_row,
     weigh,
@@ -50,8 +53,8 @@ from weft.runtime.native import Launch, Stage, double_bits
 FEW_QUERIES = 2  # of a head that read keys and values where they lie: more pay for packing
 
 _HEAD: tuple[str, ...] = (
-    "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
-    "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
+    "batch", "heads", "queries", "keys", "width", "value_width", "causal",
+    *RESULT, "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
     "blocks", "block", "x_at", "scores_at", "sums_at", "stats_at", "table_at", "values_at",
     "work_size",
 )  # fmt: skip
@@ -71,7 +74,8 @@ def plan_attention(
 ) -> Launch:
     """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts.
 
-    `with_lse` makes out (N, H, L, Ev + 1): the last column is lse, for free. float32 and float64.
+    `with_lse` makes out one run of memory: (N, L, H, Ev), then lse (N, H, L), for free. float32 and
+    float64.
     `later`: further keys and values, which follow along S; ins = (q, k, k2, v, v2[, mask]). For
     FEW_QUERIES at most.
     """
@@ -81,12 +85,12 @@ def plan_attention(
         keys, values = (_joined(*pair) for pair in zip((k, v), later, strict=True))
         check(q, keys, values, mask, values=out, with_lse=with_lse)
     if q.shape[2] <= FEW_QUERIES:
-        return _plan_rows(q, k, v, out, mask, causal, scale, later)
+        return _plan_rows(q, k, v, out, mask, causal, scale, later, with_lse=with_lse)
     if later is not None:
         raise ValueError(
             f"attention: keys in two pieces for {q.shape[2]} queries, more than {FEW_QUERIES}"
         )
-    return _plan("attention", q, k, v, out, mask, causal, scale)
+    return _plan("attention", q, k, v, out, mask, causal, scale, with_lse=with_lse)
 
 
 def _joined(x: Layout, more: Layout) -> Layout:
@@ -136,11 +140,13 @@ def check(
             f"attention: mask {mask.shape} {mask.dtype} does not fit {(n, h, length, s)} {q.dtype}"
         )
     wide = sums_dtype(q)
-    full = (n, h, length, ev + int(with_lse))
+    full = (n * h * length * (ev + 1),) if with_lse else (n, h, length, ev)
     if values is not None and (
-        values.shape != full or values.dtype != q.dtype or not values.is_contiguous
+        values.shape != full
+        or values.dtype != q.dtype
+        or (values.strides[-1] != 1 and values.shape[-1] > 1 and values.size)
     ):
-        raise ValueError(f"attention: out {values} must be a contiguous {full}")
+        raise ValueError(f"attention: out {values} must be a {full} whose last stride is 1")
     if with_lse and wide.np != q.dtype:
         raise ValueError(f"attention: lse has dtype {wide} and cannot share out with {q.dtype}")
     if sums is not None and (
@@ -164,6 +170,14 @@ def strides3(layout: Layout | None) -> tuple[int, ...]:
     return (0, 0, 0) if layout is None else layout.strides[:3]
 
 
+def _result(q: Layout, v: Layout, out: Layout, *, with_lse: bool) -> tuple[int, ...]:
+    """The words of RESULT."""
+    (n, h, length, _), ev = q.shape, v.shape[3]
+    if with_lse:
+        return (length * h * ev, ev, h * ev, n * length * h * ev)
+    return (*strides3(out), -1)
+
+
 def _plan(
     kind: str,
     q: Layout,
@@ -173,6 +187,8 @@ def _plan(
     mask: Layout | None,
     causal: bool,
     scale: float,
+    *,
+    with_lse: bool = False,
 ) -> Launch:
     if out.size == 0:
         return Launch(())
@@ -189,7 +205,7 @@ def _plan(
     table_at = stats_at + up(2 * ROWS * size)
     block = block_rows(causal=causal)
     values = (
-        n, h, length, s, width, ev, out.shape[3] if kind == "attention" else 0, int(causal),
+        n, h, length, s, width, ev, int(causal), *_result(q, v, out, with_lse=with_lse),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
         -(-length // block), block, x_at, scores_at, sums_at, stats_at, table_at, values_at,
         table_at + up(8 * (2 * ROWS + 2 * BLOCK + 2)),
@@ -210,6 +226,8 @@ def _plan_rows(
     causal: bool,
     scale: float,
     later: tuple[Layout, Layout] | None,
+    *,
+    with_lse: bool,
 ) -> Launch:
     """Few queries: `attention_row`."""
     if out.size == 0:
@@ -223,7 +241,7 @@ def _plan_rows(
     sums_at = scores_at + up(BLOCK * tile.itemsize)
     stats_at = sums_at + up(up(ev, tile.columns) * tile.itemsize)
     values = (
-        n, h, length, keys, width, ev, out.shape[3], int(causal),
+        n, h, length, keys, width, ev, int(causal), *_result(q, v, out, with_lse=with_lse),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
         first, *strides3(rest[0]), *strides3(rest[1]),
         scores_at, sums_at, stats_at, stats_at + up(2 * tile.itemsize),
@@ -327,12 +345,12 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                     fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                     s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
             with f.loop(0, count) as R:
-                row = f.add(f.mul(U.i, h["queries"]), f.add(query, R.i))
+                row = f.add(query, R.i)
                 here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
                 if kind == "lse":
-                    store_lse(f, tile, best, here, f.gep(pointers[0], row, el))
+                    to = f.gep(pointers[0], f.add(f.mul(U.i, h["queries"]), row), el)
+                    store_lse(f, tile, best, here, to)
                 else:
-                    to = f.gep(pointers[0], f.mul(row, h["out_width"]), memory(d))
-                    widths = h["value_width"], h["out_width"]
-                    store_row(f, tile, d, widths, sums, (R.i, ROWS), here, best, to)
+                    to = result_row(f, d, h, pointers[0], (n, head, row))
+                    store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
     f.ret()

@@ -6,7 +6,7 @@
 ins = (g, q, k, v, out, lse) or (..., mask). g and out are (N, H, L, Ev), lse (N, H, L); shapes,
 dtypes and masks as in `attention`. All but lse may have any strides with a last one of 1, so out
 and lse may be views of `plan_attention`'s `with_lse` output; lse may have any strides. The result
-is one row a head: dq, then dk, then dv.
+is one row a head (dq, then dk, then dv), or for each query all heads of dq, of dk, of dv.
 
 Numbers: dq is chains of fma over blocks of 64 keys, dk and dv over blocks of 48 queries (24
 where causal), blocks in order; delta by lanes, then halving. The gradient of a row does not depend
@@ -45,7 +45,8 @@ from weft.runtime.native import Launch, Stage, double_bits
 
 _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
 _HEAD: tuple[str, ...] = (
-    "batch", "heads", "queries", "keys", "width", "value_width", "result_width", "block", "causal",
+    "batch", "heads", "queries", "keys", "width", "value_width", "block", "causal",
+    *(f"{name}_{dim}" for name in ("to_q", "to_k", "to_v") for dim in ("from", "n", "h", "l")),
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
     "panels_y_at", "values_at", "x_at", "y_at", "x_panels_at", "y_panels_at", "scores_at",
     "products_at", "dq_at", "dk_at", "dv_at", "lse_at", "delta_at", "table_at", "work_size",
@@ -56,7 +57,7 @@ def plan_attention_grad(
     g: Layout, q: Layout, k: Layout, v: Layout, out: Layout, lse: Layout, result: Layout,
     mask: Layout | None, *, causal: bool, scale: float,
 ) -> Launch:  # fmt: skip
-    """result (N, H, L * E + S * (E + Ev)), contiguous."""
+    """result (N, H, L * E + S * (E + Ev)) or, of q, k, v alike, (N, L, 3, H, E)."""
     check(q, k, v, mask)
     n, h, length, width = q.shape
     s, ev = v.shape[2:]
@@ -67,11 +68,21 @@ def plan_attention_grad(
             raise ValueError(f"attention_grad: the last stride of {name} must be 1")
     if lse.shape != (n, h, length) or lse.dtype != sums_dtype(q).np:
         raise ValueError(f"attention_grad: lse {lse} is not a {(n, h, length)}")
-    want = (n, h, length * width + s * (width + ev))
-    if result.shape != want or result.dtype != q.dtype or not result.is_contiguous:
-        raise ValueError(f"attention_grad: the result {result} must be a contiguous {want}")
+    total = length * width + s * (width + ev)
+    alike = (length, width) == (s, ev)
+    want = (n, length, 3, h, width) if alike and len(result.shape) == 5 else (n, h, total)
+    steps = result.strides
+    if result.shape != want or result.dtype != q.dtype:
+        raise ValueError(f"attention_grad: the result {result} must be a {want}")
+    if steps[-1] != 1 and want[-1] > 1 and result.size:
+        raise ValueError(f"attention_grad: the last stride of the result {result} must be 1")
     if result.size == 0:
         return Launch(())
+    if len(want) == 5:
+        places = [(i * steps[2], steps[0], steps[3], steps[1]) for i in range(3)]
+    else:
+        starts = ((0, width), (length * width, width), ((length + s) * width, ev))
+        places = [(start, *steps[:2], step) for start, step in starts]
     d = D.from_np(q.dtype)
     tile = tile_for(register(d))
     size, columns = tile.itemsize, tile.columns
@@ -91,14 +102,15 @@ def plan_attention_grad(
         "lse": length,
         "delta": length,
     }
-    at, places = 0, []
+    at, rooms = 0, []
     for count in sizes.values():
-        places.append(at)
+        rooms.append(at)
         at += up(count * size)
     strides = [s for a in (g, q, k, v, out, lse, mask) for s in strides3(a)]
     values = (
-        n, h, length, s, width, ev, want[2], block_rows(causal=causal), int(causal), *strides,
-        *places[1:], at, at + up(8 * (2 * _TABLE + BLOCK + 2)),
+        n, h, length, s, width, ev, block_rows(causal=causal), int(causal),
+        *(word for place in places for word in place), *strides,
+        *rooms[1:], at, at + up(8 * (2 * _TABLE + BLOCK + 2)),
     )  # fmt: skip
     function = kernels(d.name, mask_kind(mask))
     work = 5 * n * h * length * s * (width + ev)
@@ -185,7 +197,6 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     low, high = f.split(f.mul(h["batch"], h["heads"]))
     with f.loop(low, high) as U:
         n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
-        result = f.gep(pointers[0], f.mul(U.i, h["result_width"]), memory(d))
 
         def at(name: str, row: Operand, element: str) -> Value:
             start = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
@@ -194,16 +205,20 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
         def head_of(name: str) -> tuple[Value, Value]:
             return at(name, 0, memory(d)), h[name + "_l"]
 
-        def store(sums: Value, rows: Operand, count: Operand, wanted: Value, to: Value,
-                  factor: Value | None) -> None:  # fmt: skip
-            """Panels of `rows` rows as rows of `wanted` columns, times the factor."""
+        def store(sums: Value, rows: Operand, count: Operand, wanted: Value, name: str,
+                  first: Operand, factor: Value | None) -> None:  # fmt: skip
+            """Panels of `rows` rows, times the factor, as rows from `first` on of the result."""
+            to, step = h[f"to_{name}_from"], h[f"to_{name}_l"]
+            for index, dim in ((n, "n"), (head, "h")):
+                to = f.add(to, f.mul(index, h[f"to_{name}_{dim}"]))
+            to = f.gep(pointers[0], f.add(to, f.mul(first, step)), memory(d))
             with f.loop(0, count) as R, f.loop(0, wanted, lanes) as C:
                 panel = f.mul(f.mul(f.div(C.i, tile.columns), rows), tile.columns)
                 inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
                 v = f.load(type, f.gep(sums, f.add(panel, inside), el), tile.align)
                 v = v if factor is None else f.op("fmul", v, factor)
                 v = wide.to_memory(wide.rounded(v, d), d)
-                here = f.gep(to, f.add(f.mul(R.i, wanted), C.i), memory(d))
+                here = f.gep(to, f.add(f.mul(R.i, step), C.i), memory(d))
                 f.masked_store(v, here, f.lane_mask(f.sub(wanted, C.i), lanes))
 
         f.call("transpose", "void", work, *head_of("k"), h["keys"], width)
@@ -265,12 +280,9 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 t.spread(count, place["values"], h["keys"], K.i, columns, width, place["dq"], fresh)
                 for weights, panels, sums, wanted in others:
                     across.add(weights.scores, columns, panels, count, wanted, sums, h["keys"], K.i)
-            to = f.gep(result, f.mul(B.i, width), memory(d))
-            store(place["dq"], ROWS, count, width, to, scale)
-        keys = f.gep(result, f.mul(h["queries"], width), memory(d))
-        store(place["dk"], h["keys"], h["keys"], width, keys, scale)
-        values = f.gep(keys, f.mul(h["keys"], width), memory(d))
-        store(place["dv"], h["keys"], h["keys"], value_width, values, None)
+            store(place["dq"], ROWS, count, width, "q", B.i, scale)
+        store(place["dk"], h["keys"], h["keys"], width, "k", 0, scale)
+        store(place["dv"], h["keys"], h["keys"], value_width, "v", 0, None)
     f.ret()
 
 

@@ -12,7 +12,14 @@ nobody need copy them together.
 from functools import cache
 
 from weft.core import dtype as D
-from weft.kernels.schedule.attention_tiles import BLOCK, emit_copy, store_row, weigh
+from weft.kernels.schedule.attention_tiles import (
+    BLOCK,
+    RESULT,
+    emit_copy,
+    result_row,
+    store_row,
+    weigh,
+)
 from weft.kernels.schedule.gemm_code import touch, transpose
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
@@ -20,8 +27,8 @@ from weft.kernels.target.llvm import Function, Module, Operand, Value, const, ze
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
-    "batch", "heads", "queries", "keys", "width", "value_width", "out_width", "causal",
-    "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
+    "batch", "heads", "queries", "keys", "width", "value_width", "causal",
+    *RESULT, "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
     "first_keys", "k2_n", "k2_h", "k2_l", "v2_n", "v2_h", "v2_l",
     "scores_at", "sums_at", "stats_at", "work_size",
 )  # fmt: skip
@@ -120,9 +127,8 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
                     f, tile, d, values, (K.i, columns), C.i, h["value_width"], scores, sums, fade
                 )
         here, best = f.load(el, total), f.load(el, stats)
-        to = f.gep(pointers[0], f.mul(U.i, h["out_width"]), memory(d))
-        widths = h["value_width"], h["out_width"]
-        store_row(f, tile, d, widths, sums, (0, 1), here, best, to)
+        to = result_row(f, d, h, pointers[0], (n, head, query))
+        store_row(f, tile, d, h["value_width"], sums, (0, 1), here, best, to)
     f.ret()
 
 

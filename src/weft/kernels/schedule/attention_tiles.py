@@ -18,6 +18,8 @@ BLOCK = 64  # columns a step, part of the numbers' definition
 ROWS = 48  # rows a block, at most
 _ROWS_CAUSAL = 24  # fewer compute fewer of the scores that are hidden
 MASKS = ("none", "bool", "float")
+# where a kernel's result lies: strides of sample, head, query; where the rows' lse begin, or -1
+RESULT = ("out_n", "out_h", "out_l", "lse_at")
 
 
 def block_rows(*, causal: bool) -> int:
@@ -230,15 +232,27 @@ def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> 
     f.store(f.op("fadd", best, f.extract(log, 0)), to)
 
 
+def result_row(
+    f: Function, d: D.dtype, h: dict[str, Value], out: Value, at: tuple[Operand, Operand, Operand]
+) -> tuple[Value, Value, Value]:
+    """A query's row of the result, the place of its lse, and whether that is wanted."""
+    n, head, query = at
+    place = f.add(f.mul(n, h["out_n"]), f.add(f.mul(head, h["out_h"]), f.mul(query, h["out_l"])))
+    unit = f.add(f.mul(n, h["heads"]), head)
+    lse = f.add(h["lse_at"], f.add(f.mul(unit, h["queries"]), query))
+    wanted = f.icmp("sge", h["lse_at"], 0)
+    return f.gep(out, place, memory(d)), f.gep(out, lse, memory(d)), wanted
+
+
 def store_row(
-    f: Function, tile: Tile, d: D.dtype, widths: tuple[Value, Value], sums: Value,
-    row: tuple[Operand, int], total: Value, best: Value, out: Value,
+    f: Function, tile: Tile, d: D.dtype, width: Value, sums: Value, row: tuple[Operand, int],
+    total: Value, best: Value, to: tuple[Value, Value, Value],
 ) -> None:  # fmt: skip
-    """out = sums / total, 0 when the total is 0; then lse where out is wider (widths: v's, out's).
+    """out = sums / total, 0 when the total is 0; then lse if wanted (`to`: see `result_row`).
 
     The sums are row r of panels of so many rows.
     """
-    wide, (r, rows), (width, out_width) = Element(f, tile.lanes), row, widths
+    wide, (r, rows), (out, lse, wanted) = Element(f, tile.lanes), row, to
     empty = f.fcmp("oeq", total, 0.0)
     divisor = f.splat(f.select(empty, const(tile.element, 1.0), total), tile.type)
     with f.loop(0, width, tile.lanes) as C:
@@ -248,5 +262,5 @@ def store_row(
         v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
         f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))
     if memory(d) == tile.element:
-        with f.iff(f.icmp("sgt", out_width, width)):
-            store_lse(f, tile, best, total, f.gep(out, width, tile.element))
+        with f.iff(wanted):
+            store_lse(f, tile, best, total, lse)
