@@ -401,7 +401,7 @@ def _batches(name: str, index: int, size: int) -> Iterator[tuple[tuple, list, li
         for i, d in chosen.items():
             args[i] = np.stack([r[i] for r in rows], d)
             for r, out in zip(rows, each, strict=True):
-                out[i] = np.ascontiguousarray(r[i])
+                out[i] = np.array(r[i], order="C")  # keeps 0 dims
         yield dims, args, each
 
 
@@ -525,7 +525,7 @@ def _repeated(a: np.ndarray, d: int) -> np.ndarray:
 
 LAYOUTS = {
     "negative strides": _reversed,
-    "Fortran order": np.asfortranarray,
+    "Fortran order": lambda a: np.array(a, order="F"),  # keeps 0 dims
     "gaps between elements": _gaps,
 }
 

@@ -82,6 +82,13 @@ def test_a_layer_norm_of_another_shape_than_before():
             F.layer_norm(x, (3, 4), w, b)
         with pytest.raises(RuntimeError):
             F.layer_norm(x, (3,), w, b)
+        with pytest.raises(TypeError, match="found element of type float at pos 0"):
+            F.layer_norm(x, (4.0,), w, b)
+        for wrong in ((4.0,), (True,), 4, 4.0):
+            with pytest.raises(TypeError, match="must be tuple of ints"):
+                F.layer_norm(x, wrong)
+            with pytest.raises(TypeError, match="must be tuple of ints"):
+                F.rms_norm(x, wrong)
 
 
 def test_means_by_dim_and_dtype():

@@ -298,6 +298,12 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return _floats(ts[:1]) and x.ndim >= 2 and target.dtype is dt.int64
 
 
+@_rule("CrossEntropy")
+def _(op: Any, ts: list[Type], out: Type) -> bool:
+    known = op.reduction in ("none", "mean", "sum") and 0 <= op.smoothing <= 1
+    return known and _floats(ts[:1])
+
+
 @_rule("Scatter", "ScatterReduce")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     x, src, index = ts

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weft.kernels.packed import Packed
     from weft.kernels.schedule.attention import FEW_QUERIES, plan_attention, plan_attention_lse
     from weft.kernels.schedule.attention_grad import plan_attention_grad
+    from weft.kernels.schedule.class_loss import plan_cross_entropy, plan_cross_entropy_grad
     from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
     from weft.kernels.schedule.conv_int8 import Ending, pack_int8, plan_conv_int8
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
@@ -61,6 +62,7 @@ _HOMES = {
     "packed": "Packed",
     "schedule.attention": "FEW_QUERIES plan_attention plan_attention_lse",
     "schedule.attention_grad": "plan_attention_grad",
+    "schedule.class_loss": "plan_cross_entropy plan_cross_entropy_grad",
     "schedule.conv": "plan_conv2d plan_conv2d_dx plan_conv2d_packed",
     "schedule.conv_weight": "plan_conv2d_dw",
     "schedule.conv_wide": "fills_vectors",

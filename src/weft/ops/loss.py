@@ -46,7 +46,7 @@ class PickClass(Op):
         )
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
-        return _no_class(arrays[1], arrays[0].shape[1], self.ignore)
+        return no_class(arrays[1], arrays[0].shape[1], self.ignore)
 
     def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         skip = target == self.ignore
@@ -85,7 +85,7 @@ class PutClass(Op):
         )
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
-        return _no_class(arrays[1], self.classes, self.ignore)
+        return no_class(arrays[1], self.classes, self.ignore)
 
     def oracle(self, g: np.ndarray, target: np.ndarray) -> np.ndarray:
         y = np.zeros((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
@@ -113,7 +113,8 @@ def _between(x: Layout) -> Layout:
     return Layout((x.shape[0], 1, *x.shape[1:]), (x.strides[0], 0, *x.strides[1:]), x.dtype)
 
 
-def _no_class(target: np.ndarray, classes: int, ignore: int) -> Exception:
+def no_class(target: np.ndarray, classes: int, ignore: int) -> Exception:
+    """What is said of a target outside [0, classes)."""
     bad = target[(target != ignore) & ((target < 0) | (target >= classes))]
     return IndexError(f"Target {bad[0] if bad.size else '?'} is out of bounds.")
 

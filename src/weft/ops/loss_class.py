@@ -11,6 +11,7 @@ from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast, in_float32
 from weft.ops.compare import number_tensor
+from weft.ops.cross_entropy import CrossEntropy
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.distance import pairwise_distance
 from weft.ops.gather import gather
@@ -39,11 +40,14 @@ def nll_loss(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_classes(input, target, weight)
-    return _nll(input, target, weight, ignore_index, reduction, 0.0)
+    return _nll(input, target, weight, ignore_index, reduction)
 
 
-def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothing: float) -> Any:
-    """nll_loss of log-probabilities x, with `smoothing` of it spread over all classes."""
+def _nll(
+    x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothing: float = 0.0, *,
+    logits: bool = False,
+) -> Any:  # fmt: skip
+    """nll_loss of log-probabilities (or `logits`) x, with `smoothing` of it over all classes."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
     shape = shape_of(target)
@@ -54,7 +58,15 @@ def _nll(x: Any, target: Any, weight: Any, ignore: int, reduction: str, smoothin
     if len(shape_of(x)) == 1:
         x, target = unsqueeze(x, 0), unsqueeze(target, 0)
     target = cast(target, dt.int64)
-    picked = -apply(PickClass(ignore), x, target)
+    rows = logits and len(shape_of(x)) == 2 and dtype_of(x).category == dt.FLOAT
+    if rows and weight is None:
+        loss = apply(CrossEntropy(ignore, reduction, smoothing), x, target)
+        return reshape(loss, shape) if reduction == "none" else loss
+    if rows and smoothing == 0:
+        picked = apply(CrossEntropy(ignore, "none"), x, target)
+    else:
+        x = log_softmax(x, 1) if logits else x
+        picked = -apply(PickClass(ignore), x, target)
     counted: Any = None
     full: Any = 1.0
     if weight is not None:
@@ -132,8 +144,8 @@ def cross_entropy(
     if shape != shape_of(target):
         if shape:
             _check_classes(input, target, weight)
-        x = log_softmax(input, dim)
-        return _nll(x, target, weight, ignore_index, reduction, label_smoothing)
+        smoothing = float(label_smoothing)
+        return _nll(input, target, weight, ignore_index, reduction, smoothing, logits=True)
     if dtype_of(target).category != dt.FLOAT:
         raise RuntimeError(
             "Expected floating point type for target with class probabilities, got "

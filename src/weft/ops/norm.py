@@ -583,9 +583,16 @@ def instance_norm(
     )
 
 
-def _normalized(input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
-    listed = isinstance(normalized_shape, (tuple, list))
-    wanted = tuple(map(int, normalized_shape if listed else (normalized_shape,)))
+def _normalized(
+    name: str, input: Any, normalized_shape: Any, *params: Any
+) -> tuple[int, ...]:  # fmt: skip
+    says = f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, "
+    if not isinstance(normalized_shape, (tuple, list)):
+        raise TypeError(f"{says}not {type(normalized_shape).__name__}")
+    for at, n in enumerate(normalized_shape):
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(f"{says}but found element of type {type(n).__name__} at pos {at}")
+    wanted = tuple(map(int, normalized_shape))
     shape = shape_of(input)
     if not wanted:
         raise RuntimeError(
@@ -621,11 +628,17 @@ def layer_norm(
     Source: Ba et al. 2016.
     """
     known = normalized_shape.__class__ is tuple and eps.__class__ is float and bias is not None
-    if known and weight is not None and normalized_shape == shape_of(weight):
-        y = LayerNorm(len(normalized_shape), eps).quick(input, weight, bias)
+    if (
+        known
+        and weight is not None
+        and normalized_shape == shape_of(weight)
+        and len(normalized_shape) == 1
+        and normalized_shape[0].__class__ is int  # (4.0,) is equal too
+    ):
+        y = LayerNorm(1, eps).quick(input, weight, bias)
         if y is not None:
             return y
-    wanted = _normalized(input, normalized_shape, weight, bias)
+    wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)
     w, b = (a.contiguous() for a in _affine(input, wanted, weight, bias))
     return apply(LayerNorm(len(wanted), float(eps)), _one_run(input, len(wanted)), w, b)
 
@@ -637,7 +650,7 @@ def rms_norm(
 
     Source: Zhang & Sennrich 2019.
     """
-    wanted = _normalized(input, normalized_shape, weight)
+    wanted = _normalized("rms_norm", input, normalized_shape, weight)
     w, _ = _affine(input, wanted, weight, None)
     if eps is None:
         # float16 and bfloat16 compute in float32, whose epsilon torch takes for them

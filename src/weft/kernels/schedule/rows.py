@@ -41,6 +41,7 @@ from weft.kernels.schedule.nest import (
     PARALLEL_WORK,
     QUICK_WORK,
     STREAM_BYTES,
+    Space,
     fold,
     gather,
     load_part,
@@ -76,6 +77,11 @@ class Structure:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.dtypes)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a row's exponentials wait for its last pass."""
+        return self.kind in ("softmax", "cross_entropy_grad")
 
 
 def plan_softmax(x: Layout, dim: int, out: Layout, *, log: bool = False) -> Launch:
@@ -179,8 +185,20 @@ def _plan(
 ) -> Launch:  # fmt: skip
     if count == 0 or (0 in rows and not kind.endswith("norm_grad")):  # whose sums are zeros then
         return EMPTY
+    space = fold(rows, tuple(per_row[k] for k in arrays))
+    s, ints, per_thread = structure_of(kind, arrays, space, count, along, eps)
+    amount = space.size * count * 16
+    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
+    return Launch((stage,), tuple(ints), scratch_per_thread=per_thread, quick=amount < QUICK_WORK)
+
+
+def structure_of(
+    kind: str, arrays: dict[str, Layout], space: Space, count: int, along: dict[str, int],
+    eps: float = 0.0,
+) -> tuple[Structure, list[int], int]:  # fmt: skip
+    """The structure of a kernel, its ints, the bytes of scratch that each thread needs. `space`:
+    the rows, and the strides of each of the arrays there."""
     names = list(arrays)
-    space = fold(rows, tuple(per_row[k] for k in names))
     s = Structure(
         kind,
         tuple((k, D.from_np(arrays[k].dtype)) for k in names),
@@ -189,13 +207,13 @@ def _plan(
         count > CHUNK,
     )
     width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
-    held = kind == "softmax" and (count * width <= HELD_BYTES or not _same(s))
+    held = s.waits and (count * width <= HELD_BYTES or not _same(s))
     out = arrays["out"]
     lines = (count, *space.strides[0])
     s = replace(
         s,
         held=held,
-        stream=(held or kind != "softmax")
+        stream=(held or not s.waits)
         and s.classes[0] == 1
         and space.size * count * out.dtype.itemsize >= STREAM_BYTES
         and all(n * out.dtype.itemsize % LINE == 0 for n in lines),
@@ -204,9 +222,7 @@ def _plan(
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
     for v in space.strides:
         ints.extend(v)
-    amount = space.size * count * 16
-    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), scratch_per_thread=2 * own, quick=amount < QUICK_WORK)
+    return s, ints, 2 * own
 
 
 def _same(s: Structure) -> bool:
@@ -226,7 +242,7 @@ def _kernel(s: Structure) -> int:
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernel."""
     module = Module(vector_bits=host().vector_bits)
-    _Rows(module, s).emit()
+    Rows(module, s).emit()
     return module.text()
 
 
@@ -238,7 +254,9 @@ Bodies = Callable[[Operand, Value | None], list[Value]]
 Places = dict[str, Value]  # where the operands' parts of a row start
 
 
-class _Rows:
+class Rows:
+    """The code of a structure; class_loss.py has rows with another end."""
+
     def __init__(self, module: Module, s: Structure) -> None:
         self.s = s
         self.f = f = module.kernel("rows")
@@ -247,7 +265,7 @@ class _Rows:
         self.type = vector(LANES, register(self.acc))
         pointers = f.words("%args", 2, ["ptr"] * n)
         self.scratch = f.words("%args", 2 + n, ["ptr"])[0]
-        take = Reader(f, "%args", 3 + n).take
+        self.take = take = Reader(f, "%args", 3 + n).take
         self.sizes = take(s.rank)
         self.rows, self.count = take(2)
         self.eps = take(1, "double")[0]
@@ -273,14 +291,18 @@ class _Rows:
             return
         lo, hi = f.split(self.rows)
         if self.s.kind in ("softmax", "log_softmax"):
-            self._softmaxes(lo, hi)
+            self.softmaxes(lo, hi)
         elif "grad" in self.s.kind:
             self._rows(lo, hi, self._softmax_grad)
         else:
             self._rows(lo, hi, partial(self._norm, n=n, eps=eps))
-        if self.s.stream and host().arch in ("x86_64", "amd64"):
-            f.intrinsic("x86.sse.sfence", "void")
+        self.fence()
         f.ret()
+
+    def fence(self) -> None:
+        """What was written past the caches is there for everybody."""
+        if self.s.stream and host().arch in ("x86_64", "amd64"):
+            self.f.intrinsic("x86.sse.sfence", "void")
 
     def _rows(self, lo: Operand, hi: Operand, body: Callable[[list[Places]], None]) -> None:
         """body for each two rows from lo to hi, and for a last one."""
@@ -315,7 +337,7 @@ class _Rows:
             for c, stride in zip(coords, strides, strict=True):
                 offset = f.add(offset, f.mul(c, stride))
             at[name] = f.gep(pointer, offset, memory(d))
-        if self.s.kind == "softmax":
+        if self.s.waits:
             at["held"] = at["out"]
         if self.s.held:
             room = f.mul(f.cast("sext", f.arg("tid"), "i64"), 2)
@@ -448,45 +470,49 @@ class _Rows:
             loop.next[0] = larger(v, loop.carry[0])
         return self._folded(Combine(f, "max", self.acc), loop.carry[0])
 
-    def _softmaxes(self, lo: Operand, hi: Operand) -> None:
+    def softmaxes(self, lo: Operand, hi: Operand) -> None:
+        """The last pass of a row runs beside the exponentials of the next."""
         f = self.f
         with f.iff(f.icmp("slt", lo, hi)):
             self.following = [self.places(f.add(lo, 1))]
-            first = self._exponentials(self.places(lo), lambda i, mask: None)
+            first = self.exponentials(self.places(lo), lambda i, mask: None)
             with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in first]) as rows:
-                last = self._softmax(self.places(f.sub(rows.i, 1)), rows.carry)
+                last = self.last_pass(self.places(f.sub(rows.i, 1)), rows.carry)
                 self.following = [self.places(f.add(rows.i, 1))]
-                rows.next[:] = self._exponentials(self.places(rows.i), last)
-            self.each(self._softmax(self.places(f.sub(hi, 1)), rows.carry))
+                rows.next[:] = self.exponentials(self.places(rows.i), last)
+            self.each(self.last_pass(self.places(f.sub(hi, 1)), rows.carry))
 
-    def _exponentials(self, at: Places, also: Pass) -> list[Value]:
-        """A row's sum of exponentials; for log_softmax its logarithm and the maximum. `also` runs
-        on its way."""
+    def exponentials(self, at: Places, also: Pass, *, plain: bool = False) -> list[Value]:
+        """A row's maximum and sum of exponentials of x - maximum; `plain`: and the sum of these
+        differences. `also` runs on its way."""
         f, m = self.f, self.element.math
         top = self._largest(at)
         wide = f.splat(top, self.type)
 
-        def exponential(i: Operand, mask: Value | None) -> Value:
-            e = self.element.scalar("exp", self.acc, m.sub(self.read(at, "x", i, mask), wide))
+        def terms(i: Operand, mask: Value | None) -> list[Value]:
+            d = m.sub(self.read(at, "x", i, mask), wide)
+            e = self.element.scalar("exp", self.acc, d)
             if "held" in at:
                 self._put(at["held"], i, e, mask)
             also(i, mask)
             self.touch(i, "x", level=1)
-            return e
+            return [e, d] if plain else [e]
 
-        total = self.reduced("sum", exponential)
-        return [total] if "held" in at else [self.one.scalar("log", self.acc, total), top]
+        return [top, *self.reductions("sum", terms, 1 + plain)]
 
-    def _softmax(self, at: Places, numbers: list[Value]) -> Pass:
-        """A row's last pass."""
-        m = self.element.math
-        total, *top = (self.f.splat(v, self.type) for v in numbers)
+    def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
+        """A row's results from what its exponentials gave."""
+        f, m = self.f, self.element.math
+        log = self.s.kind == "log_softmax"
+        top, total = numbers
+        total = self.one.scalar("log", self.acc, total) if log else total
+        top, total = f.splat(top, self.type), f.splat(total, self.type)
 
         def finish(i: Operand, mask: Value | None) -> None:
-            if top:
-                y = m.sub(m.sub(self.read(at, "x", i, mask), top[0]), total)
+            if log:
+                y = m.sub(m.sub(self.read(at, "x", i, mask), top), total)
             else:
-                y = m.div(self._get(at["held"], i, mask), total)
+                y = m.div(self.waiting(at, i, mask), total)
             self.write(at, i, y, mask)
 
         return finish
@@ -541,6 +567,10 @@ class _Rows:
             f.store(v, p)
         else:
             store_part(f, v, p, mask, f.sub(self.count, i))
+
+    def waiting(self, at: Places, i: Operand, mask: Value | None) -> Value:
+        """The exponentials that were kept for the last pass."""
+        return self._get(at["held"], i, mask)
 
     def _get(self, start: Value, i: Operand, mask: Value | None) -> Value:
         f = self.f

@@ -1,0 +1,199 @@
+"""Cross entropy of rows of logits x and one class t a row: the row kernels of softmax, ended so.
+
+    d = x - max x,  L = log(sum exp d),  loss = a (L - d[t]) + b (C L - sum d)
+    its gradient:  exp(d) (g / sum exp d) - b g,  less a g at t
+
+a = 1 - smoothing and b = smoothing / C; without smoothing the terms of b are left out.  A row whose
+t is `ignore` has loss 0 and a cotangent g of 0.  "sum" and "mean" add the rows' losses, of each
+group where there are such, one after another in float64.
+
+Pointer order: out, [g], x, target (int64).  Status 1: a target outside [0, C).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from weft.core import dtype as D
+from weft.kernels.layout import Layout
+from weft.kernels.schedule.nest import EMPTY, PARALLEL_WORK, QUICK_WORK, Space
+from weft.kernels.schedule.reduce import LANES
+from weft.kernels.schedule.rows import LINE, Pass, Places, Rows, Structure, structure_of
+from weft.kernels.target.element import memory, register
+from weft.kernels.target.llvm import Module, Operand, Value, lane_numbers, vector
+from weft.runtime.native import Launch, Stage, double_bits, host, load
+
+
+def plan_cross_entropy(
+    x: Layout, target: Layout, out: Layout, *, ignore: int, reduction: str, smoothing: float
+) -> Launch:
+    """out (..., N), or (...) of a reduction = cross entropy of x (..., N, C) and target (..., N),
+    of at most one dim before; inputs (x, target)."""
+    arrays = {"out": out, "x": x, "target": target}
+    return _plan("cross_entropy", arrays, ignore, reduction, smoothing)
+
+
+def plan_cross_entropy_grad(
+    g: Layout, x: Layout, target: Layout, out: Layout, *, ignore: int, reduction: str,
+    smoothing: float,
+) -> Launch:  # fmt: skip
+    """out = the cotangent of x for g, of the loss's shape; inputs (g, x, target)."""
+    arrays = {"out": out, "g": g, "x": x, "target": target}
+    return _plan("cross_entropy_grad", arrays, ignore, reduction, smoothing)
+
+
+def _plan(
+    kind: str, arrays: dict[str, Layout], ignore: int, reduction: str, smoothing: float
+) -> Launch:
+    rows, classes = arrays["target"].shape, arrays["x"].shape[-1]
+    if 0 in arrays["out"].shape:
+        return EMPTY
+    # a stride for each dim of the rows: of a reduction's result and cotangent the last is 0
+    steps = [(*v.strides, 0)[: len(rows)] for v in arrays.values()]
+    along = {k: v.strides[-1] if len(v.shape) > len(rows) else 0 for k, v in arrays.items()}
+    space = Space(rows, tuple(steps))
+    s, ints, per_thread = structure_of(kind, arrays, space, classes, along)
+    spread = smoothing / classes if classes else 0.0
+    amount = space.size * classes * 16
+    parts, scratch = ["rows"], 0
+    if reduction != "none" and kind == "cross_entropy":
+        parts, scratch = ["rows", "groups"], space.size * 8
+    elif reduction == "mean":
+        parts, scratch = ["groups", "rows"], -(-space.size * 8 // LINE) * LINE
+    ints += [ignore, scratch, double_bits(1.0 - smoothing), double_bits(spread)]
+    stages = tuple(
+        Stage(
+            _kernel(s, reduction, smoothing > 0, part), part == "rows" and amount >= PARALLEL_WORK
+        )
+        for part in parts
+    )
+    return Launch(stages, tuple(ints), scratch, per_thread, quick=amount < QUICK_WORK)
+
+
+@lru_cache(maxsize=256)
+def _kernel(s: Structure, reduction: str, smooth: bool, part: str) -> int:
+    module = Module(vector_bits=host().vector_bits)
+    made = _ClassLoss(module, s, reduction, smooth)
+    made.emit() if part == "rows" else made.groups()
+    return load(module.text(), ["rows"])["rows"]
+
+
+class _ClassLoss(Rows):
+    def __init__(self, module: Module, s: Structure, reduction: str, smooth: bool) -> None:
+        super().__init__(module, s)
+        self.reduction, self.smooth = reduction, smooth
+        self.ignore, self.shared = self.take(2)
+        self.mine, self.spread = (
+            self.one.cast(v, D.float64, self.acc) for v in self.take(2, "double")
+        )
+
+    def emit(self) -> None:
+        f = self.f
+        lo, hi = f.split(self.rows)
+        if self.s.kind == "cross_entropy":
+            with f.loop(lo, hi) as rows:
+                self.following = [self.places(f.add(rows.i, 1))]
+                self._loss(rows.i)
+        else:
+            self.softmaxes(lo, hi)
+            self.fence()
+        f.ret()
+
+    def places(self, row: Operand) -> Places:
+        f = self.f
+        at = super().places(row)
+        if self.s.kind == "cross_entropy":
+            at["loss"] = f.gep(self.scratch, row, register(self.acc))
+        elif self.reduction == "mean":
+            group = f.div(row, self.sizes[1]) if self.s.rank == 2 else 0
+            at["g"] = f.gep(self.scratch, group, register(self.acc))
+            at["held"] = f.gep(at["held"], self.shared) if self.s.held else at["held"]
+        return at
+
+    def groups(self) -> None:
+        """Of each group of rows the sum or mean of its losses, or a row's share of g."""
+        f, m, acc = self.f, self.one.math, self.acc
+        groups, n = (1, self.sizes[0]) if self.s.rank == 1 else self.sizes
+        name = "out" if self.s.kind == "cross_entropy" else "g"
+        pointer, d, _, _, strides = self.operands[name]
+        with f.loop(0, groups) as group:
+            first = f.mul(group.i, n)
+            place = f.gep(pointer, f.mul(group.i, strides[0]) if self.s.rank == 2 else 0, memory(d))
+            with f.loop(0, n, 1, [("double", 0.0), ("i64", 0)]) as rows:
+                at = self.places(f.add(first, rows.i))
+                _, kept = self._class(at)
+                y = rows.carry[0]
+                if name == "out":
+                    y = m.add(y, self.one.cast(f.load(register(acc), at["loss"]), acc, D.float64))
+                rows.next[:] = [y, f.add(rows.carry[1], f.cast("zext", kept, "i64"))]
+            y, count = rows.carry
+            if name == "g":
+                y = self.one.cast(self.one.load(place, d), d, D.float64)
+            y = (
+                m.div(y, self.one.cast(count, D.int64, D.float64))
+                if self.reduction == "mean"
+                else y
+            )
+            if name == "out":
+                self.one.store(self.one.cast(y, D.float64, d), place, d)
+            else:
+                share = f.gep(self.scratch, group.i, register(acc))
+                f.store(self.one.cast(y, D.float64, acc), share)
+        f.ret()
+
+    def _class(self, at: Places) -> tuple[Value, Value]:
+        """A row's class, and whether it counts."""
+        f = self.f
+        t = f.load("i64", at["target"])
+        return t, f.icmp("ne", t, self.ignore)
+
+    def _checked(self, at: Places) -> tuple[Value, Value]:
+        """`_class`; one outside is reported, and does not count."""
+        f = self.f
+        t, kept = self._class(at)
+        inside = f.icmp("ult", t, self.count)
+        with f.iff(f.op("and", kept, f.op("xor", inside, f.typed(1, "i1")))):
+            f.store(f.typed(1, "i64"), f.arg("args"))
+            f.store(t, f.gep(f.arg("args"), 1, "i64"))
+        return t, f.op("and", kept, inside)
+
+    def _loss(self, row: Operand) -> None:
+        f, m, acc = self.f, self.one.math, self.acc
+        at = self.places(row)
+        top, total, *plain = self.exponentials(at, lambda i, mask: None, plain=self.smooth)
+        t, counts = self._checked(at)
+        with f.if_else(counts) as sides:
+            _, d, _, stride, _ = self.operands["x"]
+            z = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
+            log = self.one.scalar("log", acc, total)
+            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
+            if self.smooth:
+                n = self.one.cast(self.count, D.int64, acc)
+                rest = m.mul(self.spread, m.sub(m.mul(n, log), plain[0]))
+                loss = m.add(m.mul(self.mine, loss), rest)
+            sides.otherwise()
+        loss = sides.merge(loss.type, loss, 0.0)
+        if self.reduction == "none":
+            d = self.operands["out"][1]
+            self.one.store(self.one.cast(loss, acc, d), at["out"], d)
+        else:
+            f.store(loss, at["loss"])
+
+    def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
+        f, m, one = self.f, self.element.math, self.one.math
+        t, counts = self._checked(at)
+        d = self.acc if self.reduction == "mean" else self.operands["g"][1]
+        g = self.one.cast(self.one.load(at["g"], d), d, self.acc)
+        g = f.select(counts, g, 0.0)
+        factor = f.splat(one.div(g, numbers[1]), self.type)
+        own = f.splat(one.mul(g, self.mine) if self.smooth else g, self.type)
+        rest = f.splat(one.mul(g, self.spread), self.type)
+        lanes = lane_numbers(vector(LANES, "i32"))
+
+        def finish(i: Operand, mask: Value | None) -> None:
+            y = m.mul(self.waiting(at, i, mask), factor)
+            y = m.sub(y, rest) if self.smooth else y
+            here = f.splat(f.cast("trunc", f.typed(f.sub(t, i), "i64"), "i32"), lanes.type)
+            self.write(at, i, f.select(f.icmp("eq", lanes, here), m.sub(y, own), y), mask)
+
+        return finish

@@ -1,0 +1,170 @@
+"""Cross entropy of rows of logits: the logits are read once, also by the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weft import kernels
+from weft.core import dtype as dt
+from weft.core.op import Op, sample
+from weft.core.types import Type
+from weft.kernels.layout import Layout
+from weft.ops.cast import cast
+from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.loss import PickClass, PutClass, no_class
+from weft.ops.reduce import sum
+from weft.ops.softmax import SoftmaxGrad, log_softmax, softmax
+from weft.ops.view import expand, reshape, unsqueeze
+from weft.runtime.native import Launch
+
+_TARGET = {"of": ("float32", "int64"), "low": 0, "high": 5}
+_G_TARGET = {"of": ("float32", "float32", "int64"), "low": 0, "high": 5}
+
+
+class RowLoss(Op, abstract=True):
+    """Of x (N, C) and a class a row (N,), or groups of both (G, N, C) and (G, N); rows whose class
+    is `ignore` are left out."""
+
+    ignore: int = -100
+    reduction: str = "mean"  # none mean sum
+    smoothing: float = 0.0  # the share of each target that is spread over all classes
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {"ignore": self.ignore, "reduction": self.reduction, "smoothing": self.smoothing}
+
+    def fits(self, x: Type, target: Type) -> Type:
+        """The type of the loss."""
+        if x.ndim not in (2, 3) or x.shape[:-1] != target.shape or target.dtype is not dt.int64:
+            raise RuntimeError(f"{self}: targets {target} for an input {x}")
+        return Type(target.shape if self.reduction == "none" else target.shape[:-1], x.dtype)
+
+    def reduced(self, loss: Any, target: Any) -> Any:
+        if self.reduction == "none":
+            return loss
+        total = sum(loss, -1)
+        return total / self.counted(target, dtype_of(loss)) if self.reduction == "mean" else total
+
+    def counted(self, target: Any, d: dt.dtype) -> Any:
+        return sum(cast(target != self.ignore, d), -1)
+
+    def cotangents(self, g: Any, target: Any) -> Any:
+        """What each row's loss gets of the cotangent of the result."""
+        if self.reduction == "mean":
+            g = g / self.counted(target, dtype_of(g))
+        g = g if self.reduction == "none" else unsqueeze(g, -1)
+        return g.where(target != self.ignore, 0.0)
+
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        """The batch becomes groups, or joins them."""
+        moved = [
+            expand(x, (size, *shape_of(x))) if d is None else x.movedim(d, 0)
+            for x, d in zip(xs, dims, strict=True)
+        ]
+        if len(shape_of(moved[-1])) == 2:
+            return apply(self, *moved), 0
+        groups = shape_of(moved[-1])[1]
+        y = apply(self, *(reshape(x, (size * groups, *shape_of(x)[2:])) for x in moved))
+        return reshape(y, (size, groups, *shape_of(y)[1:])), 0
+
+
+class CrossEntropy(RowLoss):
+    """l[n] = -log softmax(x[n])[t], t = target[n] (smoothed); their mean, sum, or all"""
+
+    def type(self, x: Type, target: Type) -> Type:
+        return self.fits(x, target)
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        x, target = ins
+        return kernels.plan_cross_entropy(x, target, out, **self._given)
+
+    def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
+        return no_class(arrays[-1], arrays[-2].shape[-1], self.ignore)
+
+    def body(self, x: Any, target: Any) -> Any:
+        y = log_softmax(x, -1)
+        loss = -apply(PickClass(self.ignore), y.movedim(-1, 1), target)
+        if self.smoothing:
+            spread = -sum(y, -1) * (self.smoothing / shape_of(x)[-1])
+            loss = loss * (1.0 - self.smoothing) + spread.where(target != self.ignore, 0.0)
+        return self.reduced(loss, target)
+
+    def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        kept = target != self.ignore
+        z = x - x.max(-1, keepdims=True, initial=-np.inf)
+        y = z - np.log(np.exp(z).sum(-1, keepdims=True))
+        q = _expected(self, y, target)
+        loss = -np.where(q == 0, 0.0, q * y).sum(-1)
+        if self.reduction == "none":
+            return loss
+        return loss.sum(-1) / kept.sum(-1) if self.reduction == "mean" else loss.sum(-1)
+
+    def vjp(self, g: Any, y: Any, x: Any, target: Any) -> tuple:
+        return apply(CrossEntropyGrad(**self._given), g, x, target), None
+
+    samples = (
+        sample((3, 5), (3,), **_TARGET),
+        sample((4, 6), (4,), **_TARGET, ignore=1, reduction="sum"),
+        sample((4, 70), (4,), **_TARGET, ignore=2, reduction="none", smoothing=0.25),
+        sample((2, 5, 5), (2, 5), **_TARGET, ignore=0, smoothing=0.1),
+    )
+
+
+class CrossEntropyGrad(RowLoss):
+    """y[n] = g (softmax(x[n]) - the target's distribution): the cotangent of CrossEntropy's x"""
+
+    def type(self, g: Type, x: Type, target: Type) -> Type:
+        if self.fits(x, target) != g:
+            raise RuntimeError(f"{self}: cotangent {g} does not fit {x}")
+        return x
+
+    def plan(self, ins: list[Layout], out: Layout) -> Launch:
+        g, x, target = ins
+        return kernels.plan_cross_entropy_grad(g, x, target, out, **self._given)
+
+    fail = CrossEntropy.fail
+
+    def body(self, g: Any, x: Any, target: Any) -> Any:
+        each = self.cotangents(g, target)
+        classes = shape_of(x)[-1]
+        mine = apply(PutClass(classes, self.ignore), each * (1.0 - self.smoothing), target)
+        each = unsqueeze(each, -1)
+        rest = each * (self.smoothing / max(classes, 1))
+        return each * softmax(x, -1) - mine.movedim(1, -1) - rest
+
+    def oracle(self, g: np.ndarray, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+        kept = target != self.ignore
+        e = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
+        if self.reduction != "none":
+            g = (g / kept.sum(-1) if self.reduction == "mean" else g)[..., None]
+        p = e / e.sum(-1, keepdims=True) * kept[..., None]
+        return np.where(kept, g, 0.0)[..., None] * (p - _expected(self, x, target))
+
+    def vjp(self, h: Any, y: Any, g: Any, x: Any, target: Any) -> tuple:
+        def to_g() -> Any:
+            ones = cast(target == target, g.dtype)
+            each = CrossEntropyGrad(self.ignore, "none", self.smoothing)
+            return self.reduced(sum(h * apply(each, ones, x, target), -1), target)
+
+        def to_x() -> Any:
+            slope = apply(SoftmaxGrad(), h, softmax(x, -1))
+            return slope * unsqueeze(self.cotangents(g, target), -1)
+
+        return to_g, to_x, None
+
+    samples = (
+        sample((), (3, 5), (3,), **_G_TARGET),
+        sample((), (4, 6), (4,), **_G_TARGET, ignore=1, reduction="sum"),
+        sample((4,), (4, 70), (4,), **_G_TARGET, ignore=2, reduction="none", smoothing=0.25),
+        sample((2,), (2, 5, 5), (2, 5), **_G_TARGET, ignore=0, smoothing=0.1),
+    )
+
+
+def _expected(op: RowLoss, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The distribution over the classes that each target stands for; 0 where it is ignored."""
+    kept = target != op.ignore
+    q = np.full(x.shape, op.smoothing / max(x.shape[-1], 1), x.dtype)
+    q[kept, target[kept]] += 1.0 - op.smoothing
+    return q * kept[..., None]
