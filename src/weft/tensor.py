@@ -183,7 +183,8 @@ class Tensor(Handle):
 
     @property
     def T(self) -> Tensor:
-        return view.permute(self, tuple(reversed(range(self.ndim))))
+        n = self.ndim
+        return view.transpose(self, 0, 1) if n == 2 else view.permute(self, tuple(range(n))[::-1])
 
     @property
     def mT(self) -> Tensor:

@@ -43,13 +43,22 @@ class State(threading.local):
 state = State()
 
 
+_ROOM = 8
+
+
 class Storage:
     """One memory, seen by any number of views; counts its in-place writes."""
 
-    # Class-level defaults, so that making one sets nothing.
-    version: int = 0
-    views: list | None = None  # weak references to tracked views (see `add_view`)
-    room: int = 8  # length of `views` at which the dead are dropped
+    __slots__ = ("room", "version", "views")  # fixed places, as a handle's
+
+    version: int
+    views: list | None  # weak references to tracked views (see `add_view`)
+    room: int  # length of `views` at which the dead are dropped
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.views = None
+        self.room = _ROOM
 
     def add_view(self, y: Handle) -> None:
         """Note a view whose place on the tape changes when the memory is written to."""

@@ -111,7 +111,7 @@ class Neg(Elementwise):
     host = staticmethod(np.negative)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (-g,)
+        return (apply(_NEG, g),)
 
     onnx = Onnx("Neg", 13)
     samples = (
@@ -451,6 +451,8 @@ def atan2(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def neg(input: Any, *, out: Any = None) -> Any:
     """y = -input; RuntimeError on bool."""
+    if out is None and isinstance(input, Handle) and (y := _NEG.quick(input)) is not None:
+        return y
     if isinstance(input, Handle) and dtype_of(input) is dt.bool:
         raise RuntimeError(
             "Negation, the `-` operator, on a bool tensor is not supported. If you are trying "

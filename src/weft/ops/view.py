@@ -387,7 +387,16 @@ def _keep(known: dict, key: tuple, op: Any) -> None:
 
 _MOST = 10_000  # wishes remembered
 _RESHAPES: dict[tuple, Any] = {}  # by the shape and the wish
+_EXPANDS: dict[tuple, Any] = {}  # by the shape and the wish
+_OTHERS: dict[tuple, Any] = {}  # by function, shape and dims as they were given, all of them ints
 _PERMUTES: dict[tuple, Any] = {}  # by the rank and the wish
+
+
+def _run_new(key: tuple | None, op: Any, input: Any) -> Any:
+    """The op's result; `key` is what it is found by the next time."""
+    if key is not None:
+        _keep(_OTHERS, key, op)
+    return run(op, input)
 
 
 def permute(input: Any, *order: Any, dims: Any = None) -> Any:
@@ -461,8 +470,12 @@ def movedim(input: Any, source: Dims, destination: Dims) -> Any:
 
 def expand(input: Any, *sizes: Any, size: Any = None, implicit: bool = False) -> Any:
     """Size-1 dims repeated without copying; -1 keeps a size."""
-    want = shape_args(sizes, "expand", size)
     have = shape_of(input)
+    wish = _wish(sizes) if size is None else None
+    op = None if wish is None else _EXPANDS.get((have, wish))
+    if op is not None:
+        return run(op, input)
+    want = shape_args(sizes, "expand", size)
     lead = len(want) - len(have)
     if lead < 0:
         raise RuntimeError(
@@ -472,36 +485,52 @@ def expand(input: Any, *sizes: Any, size: Any = None, implicit: bool = False) ->
     shape = tuple(have[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(want))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"expand: invalid sizes {list(want)}")
-    return apply(Expand(shape), input)
+    _keep(_EXPANDS, (have, wish), op := Expand(shape))
+    return run(op, input)
 
 
 def squeeze(input: Any, dim: Any = None) -> Any:
     """Dims of size 1 dropped: all, or only those named."""
     shape = shape_of(input)
+    key = None
+    if dim is None or dim.__class__ is int:
+        op = _OTHERS.get(key := ("squeeze", shape, dim))
+        if op is not None:
+            return run(op, input)
     if dim is None:
-        return apply(Reshape(tuple(n for n in shape if n != 1)), input)
+        dim = range(len(shape))
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
     drop = {wrap_dim(d, len(shape), "squeeze") for d in dims}
     kept = tuple(n for i, n in enumerate(shape) if not (i in drop and n == 1))
-    return apply(Reshape(kept), input)
+    return _run_new(key, Reshape(kept), input)
 
 
 def unsqueeze(input: Any, dim: int) -> Any:
     """A new dim of size 1 at place `dim`."""
     shape = shape_of(input)
+    key = None
+    if dim.__class__ is int:
+        op = _OTHERS.get(key := ("unsqueeze", shape, dim))
+        if op is not None:
+            return run(op, input)
     d = wrap_dim(dim, len(shape) + 1, "unsqueeze")
-    return apply(Reshape((*shape[:d], 1, *shape[d:])), input)
+    return _run_new(key, Reshape((*shape[:d], 1, *shape[d:])), input)
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dims start_dim..end_dim joined into one."""
     shape = shape_of(input)
+    key = None
+    if start_dim.__class__ is end_dim.__class__ is int:
+        op = _OTHERS.get(key := ("flatten", shape, start_dim, end_dim))
+        if op is not None:
+            return run(op, input)
     if not shape:
         return apply(Reshape((1,)), input)
     a, b = wrap_dim(start_dim, len(shape), "flatten"), wrap_dim(end_dim, len(shape), "flatten")
     if a > b:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
-    return apply(Reshape((*shape[:a], numel(shape[a : b + 1]), *shape[b + 1 :])), input)
+    return _run_new(key, Reshape((*shape[:a], numel(shape[a : b + 1]), *shape[b + 1 :])), input)
 
 
 def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
@@ -515,6 +544,11 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
 def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     """`length` places of `dim` from `start` on, as a view."""
     shape = shape_of(input)
+    key = None
+    if dim.__class__ is start.__class__ is length.__class__ is int:
+        op = _OTHERS.get(key := ("narrow", shape, dim, start, length))
+        if op is not None:
+            return run(op, input)
     if not shape:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     d = wrap_dim(dim, len(shape), "narrow")
@@ -535,12 +569,17 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
         raise RuntimeError(
             f"start ({start}) + length ({length}) exceeds dimension size ({shape[d]})."
         )
-    return apply(Slice(d, start, start + length, 1), input)
+    return _run_new(key, Slice(d, start, start + length, 1), input)
 
 
 def select(input: Any, dim: int, index: int) -> Any:
     """The slice `index` of `dim`, which is dropped, as a view."""
     shape = shape_of(input)
+    key = None
+    if dim.__class__ is index.__class__ is int:
+        op = _OTHERS.get(key := ("select", shape, dim, index))
+        if op is not None:
+            return run(op, input)
     d = wrap_dim(dim, len(shape), "select")
     if not shape:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
@@ -550,4 +589,4 @@ def select(input: Any, dim: int, index: int) -> Any:
             f"select(): index {index} out of range for tensor of size {list(shape)} at dimension "
             f"{d}"
         )
-    return apply(Select(d, index % n), input)
+    return _run_new(key, Select(d, index % n), input)

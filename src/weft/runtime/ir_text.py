@@ -3,7 +3,6 @@
 %x = get ptr %object 56          the word (of this type) that lies 56 bytes behind %object
 %x = item ptr %array %i          element %i of 8-byte words
 put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into element %i
-%x = attr %object NAME           PyObject_GenericGetAttr; null and an exception where it fails
 %x = field %object NAME          a new reference to what a slot holds; to None where it is empty
 goto label                       if %condition then else
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
@@ -25,13 +24,12 @@ SIGNATURES = {
     "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
     "PyEval_SaveThread": "ptr", "PyFloat_AsDouble": "double ptr",
     "PyFloat_FromDouble": "ptr double", "PyLong_AsDouble": "double ptr",
-    "PyIter_Next": "ptr ptr", "PyList_Append": "i32 ptr ptr",
+    "PyIter_Next": "ptr ptr", "PyList_Append": "i32 ptr ptr", "PyList_New": "ptr i64",
     "PyList_GetItem": "ptr ptr i64", "PyList_SetItem": "i32 ptr i64 ptr",
     "PyList_Size": "i64 ptr", "PyLong_AsVoidPtr": "ptr ptr",
     "PyLong_FromLongLong": "ptr i64", "PyLong_FromVoidPtr": "ptr ptr",
     "PyObject_CallNoArgs": "ptr ptr", "PyObject_CallMethodObjArgs": "ptr ptr ptr ...",
     "PyObject_CallFunctionObjArgs": "ptr ptr ...",
-    "PyObject_GenericGetAttr": "ptr ptr ptr", "PyObject_GenericSetAttr": "i32 ptr ptr ptr",
     "PyObject_GetAttr": "ptr ptr ptr", "PyObject_RichCompareBool": "i32 ptr ptr i32",
     "PySequence_Tuple": "ptr ptr",
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
@@ -123,11 +121,6 @@ def _word(_: int, names: Sequence[str], to: str, name: str) -> list[str]:
     ]
 
 
-def _attr(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
-    get = f"  {to} = call ptr @PyObject_GenericGetAttr(ptr {base}, ptr %name{n})"
-    return [*_word(n, names, f"%name{n}", name), get]
-
-
 def _slot(_: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
     return [*_place(to, names, base, name), f"  {to} = load ptr, ptr {to}.at"]
 
@@ -174,7 +167,6 @@ _FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
     (re.compile(r"(%\S+) = item (\S+) (%\S+) (\S+)"), _item),
     (re.compile(r"put (\S+) (\S+) (%\S+) (\S+)"), _put),
     (re.compile(r"(%\S+) = word (\S+)"), _word),
-    (re.compile(r"(%\S+) = attr (%\S+) (\S+)"), _attr),
     (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
     (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
     (re.compile(r"(%\S+) = field (%\S+) (\S+)"), _field),

@@ -28,22 +28,23 @@ EXPORTS = (
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
 )  # fmt: skip
 FUNCTIONS = (
-    "Py_IncRef", "Py_DecRef", "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_Occurred",
-    "PyEval_RestoreThread", "PyThreadState_Get", "PyThreadState_GetID",
+    "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
     "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
-    "PyList_GetItem", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble", "PyLong_AsVoidPtr",
-    "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
-    "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GenericGetAttr",
-    "PyObject_GetAttr", "PyObject_RichCompareBool", "PyTuple_GetItem",
+    "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble",
+    "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
+    "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GetAttr",
+    "PyObject_RichCompareBool", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
     "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
+    "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
-    "float32", "float64",
-    *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.SLOTS, *match_code.WORDS,
+    "room_of", "float32", "float64",
+    *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
+    *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """

@@ -341,7 +341,9 @@ def tensor_maker() -> Callable[[], Any] | None:
 
 
 def _places_fit() -> bool:
-    return _slots_fit(TapeNode, tensor_code.SLOTS) and _slots_fit(Handle, tensor_code.HANDLE_SLOTS)
+    of = tensor_code
+    kinds = (Handle, of.HANDLE_SLOTS), (Storage, of.STORAGE_SLOTS), (TapeNode, of.SLOTS)
+    return all(_slots_fit(kind, names) for kind, names in kinds)
 
 
 @cache
@@ -356,7 +358,7 @@ def _layout_functions() -> dict[str, int]:
 def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
-    objects += [Handle, np.dtype(np.float32), np.dtype(np.float64)]
+    objects += [Handle, Storage().room, np.dtype(np.float32), np.dtype(np.float64)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
@@ -368,6 +370,7 @@ def _name_objects(functions: dict[str, int]) -> None:
         id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
         tensor, parameter, modes, object_new, *others, *map(id, names),
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
+        *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
         *_match_words(more),
     ])  # fmt: skip

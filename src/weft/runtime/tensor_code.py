@@ -14,9 +14,10 @@ Long because a line of IR says little: the call, a view's link and the tape node
 """
 
 ATTRIBUTES = (  # their names' objects
-    "version", "views", "add_view", "recorder", "grad", "watch", "known", "__dict__",
+    "add_view", "recorder", "grad", "watch", "known", "__dict__",
 )  # fmt: skip
 HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
+STORAGE_SLOTS = ("version", "views", "room")
 SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "line")
 
 TEXT = """
@@ -124,6 +125,27 @@ define ptr @weft_tensor_fresh(ptr %self, ptr %nothing) nounwind {
   ret ptr %y
 }
 
+; a new Storage; null with an exception
+define internal ptr @memory() nounwind {
+entry:
+  %object_new = word object_new
+  %storage = word storage
+  %empty = word empty
+  %st = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
+  %no_st = icmp eq ptr %st, null
+  if %no_st made fill
+fill:
+  %none = word none
+  %zero = word zero
+  %room = word room_of
+  give ptr %none %st views
+  give ptr %zero %st version
+  give ptr %room %st room
+  goto made
+made:
+  ret ptr %st
+}
+
 ; whether an object has a tensor's places
 define internal i1 @is_handle(ptr %x) nounwind {
 entry:
@@ -154,10 +176,7 @@ fail0:
   ret i32 -1
 first:
   call void @Py_DecRef(ptr %old)
-  %object_new = word object_new
-  %storage = word storage
-  %empty = word empty
-  %made = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
+  %made = call ptr @memory()
   %unmade = icmp eq ptr %made, null
   if %unmade fail0 own
 own:
@@ -188,12 +207,31 @@ placed:
   %still = and i1 %unmade_here, %leaf
   if %still done listed
 listed:
-  %views = attr %st views
-  %no_views = icmp eq ptr %views, null
-  if %no_views fail1 open
+  %class = get ptr %st 8
+  %storage = word storage
+  %is_storage = icmp eq ptr %class, %storage
+  if %is_storage open call
 open:
+  %views = field %st views
   %unlisted = icmp eq ptr %views, %none
-  if %unlisted ask sized
+  if %unlisted begin sized
+begin:  ; the first one
+  call void @Py_DecRef(ptr %views)
+  %list = call ptr @PyList_New(i64 1)
+  %no_list1 = icmp eq ptr %list, null
+  if %no_list1 fail1 first_ref
+first_ref:
+  %ref1 = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
+  %no_ref1 = icmp eq ptr %ref1, null
+  if %no_ref1 unlist hang1
+unlist:
+  call void @Py_DecRef(ptr %list)
+  goto fail1
+hang1:
+  %set1 = call i32 @PyList_SetItem(ptr %list, i64 0, ptr %ref1)
+  renew ptr %list %st views
+  call void @Py_DecRef(ptr %list)
+  goto done
 sized:
   %count = call i64 @PyList_Size(ptr %views)
   %last = sub i64 %count, 1
@@ -229,6 +267,8 @@ noted:
   if %is_bad fail1 done
 ask:
   call void @Py_DecRef(ptr %views)
+  goto call
+call:
   %name_add = word add_view
   %answer = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %st, ptr %name_add, ptr %y,
     ptr null)
@@ -436,12 +476,21 @@ fresh:
   call void @Py_DecRef(ptr %st)
   goto version
 written:
-  %number = attr %st version
+  %st_class = get ptr %st 8
+  %storage = word storage
+  %is_storage = icmp eq ptr %st_class, %storage
+  if %is_storage counted strange_memory
+strange_memory:  ; never written to
   call void @Py_DecRef(ptr %st)
-  %no_number = icmp eq ptr %number, null
-  if %no_number fail version
+  %nothing = word zero
+  call void @Py_IncRef(ptr %nothing)
+  goto version
+counted:
+  %number = field %st version
+  call void @Py_DecRef(ptr %st)
+  goto version
 version:
-  %of = phi ptr [ %zero, %fresh ], [ %number, %written ]
+  %of = phi ptr [ %zero, %fresh ], [ %number, %counted ], [ %nothing, %strange_memory ]
   %v_set = call i32 @PyTuple_SetItem(ptr %counts, i64 %p, ptr %of)
   %p1 = add i64 %p, 1
   goto keep_next
@@ -456,8 +505,7 @@ no_result:
   call void @Py_IncRef(ptr %none)
   goto resulted
 alias:
-  %storage = word storage
-  %memory = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
+  %memory = call ptr @memory()
   %no_memory = icmp eq ptr %memory, null
   if %no_memory fail owned
 owned:
