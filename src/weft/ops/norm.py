@@ -115,6 +115,18 @@ class ScaleShift(Elementwise):
     samples = (sample((2, 3, 4), (3, 1), (3, 1), (3, 1), (3, 1)),)
 
 
+class Affine(Elementwise):
+    """y = x s + t, rounded twice"""
+
+    def scalar(self, x: S.Expr, s: S.Expr, t: S.Expr) -> S.Expr:
+        return S.add(S.mul(x, s), t)
+
+    def vjp(self, g: Any, y: Any, x: Any, s: Any, t: Any) -> tuple:
+        return lambda: g * s, lambda: g * x, g
+
+    samples = (sample((2, 3, 4), (3, 1), (3, 1)),)
+
+
 class NormInput(Elementwise):
     """y = r (g w - (s + (x - m) r^2 t) / count): the gradient of a norm in its input"""
 
@@ -409,7 +421,10 @@ class RmsNorm(Op):
 
 
 class BatchNormEval(Op):
-    """y = (x - mean) w / sqrt(var + eps) + b, one number a channel (dim 1)"""
+    """y = (x - mean) w / sqrt(var + eps) + b, one number a channel (dim 1)
+
+    Computed as x s + t, s = w / sqrt(var + eps) and t = b - mean s once a channel: torch's order.
+    """
 
     eps: float = 1e-5
 
@@ -417,9 +432,9 @@ class BatchNormEval(Op):
         return x
 
     def body(self, x: Any, w: Any, b: Any, mean: Any, var: Any) -> Any:
-        r = rsqrt(var + self.eps)
+        s = w * rsqrt(var + self.eps)
         ndim = len(shape_of(x))
-        return apply(ScaleShift(), x, *(_per_channel(a, ndim) for a in (mean, r, w, b)))
+        return apply(Affine(), x, *(_per_channel(a, ndim) for a in (s, b - mean * s)))
 
     def oracle(self, x: np.ndarray, *rest: np.ndarray) -> np.ndarray:
         w, b, m, v = (a.reshape(-1, *(1,) * (x.ndim - 2)) for a in rest)

@@ -10,7 +10,7 @@ k; a block of k that is not the first is added to what C holds.
 from dataclasses import replace
 
 from weft.kernels.schedule.gemm_code import multiply_add, touch
-from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
 
@@ -111,6 +111,12 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
+            # the next block's, half of them by each height: a panel that comes from memory then comes
+            # evenly, while its block meets all tiles
+            if unroll == UNROLL and height > 1:
+                for line in range(0 if whole else 64, unroll * vectors * tile.align, 128):
+                    place = f.gep(f.gep(panel, KC * tile.columns, element), line)
+                    touch(f, place, level=2)
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
                 right = [
