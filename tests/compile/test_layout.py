@@ -165,7 +165,7 @@ def test_a_convolution_goes_on_with_what_follows(monkeypatch):
         for _ in range(3):
             assert run().numpy().tobytes() == want
     schedule = made[-1].describe()
-    assert "Conv2d ScaleShift Relu" in schedule and "ScaleShift Add Relu Sum" in schedule
+    assert "Conv2d Affine Relu" in schedule and "Affine Add Relu Sum" in schedule
 
 
 @pytest.mark.parametrize("window", [(2, 2), (3, 2, 1), (3, 1)], ids=str)

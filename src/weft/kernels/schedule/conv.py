@@ -19,11 +19,11 @@ goes by pairs of channels where a group has outputs enough (`words` has the orde
 How: with output channels enough, as `conv_wide` says. Else: C[m, column] of a grid [image][y][x],
 cut in panels of columns. A thread copies what a *unit* (a band of rows of an image, or a few small
 images, of one group) needs into its slab (see `conv_pack`), packs panel after panel from it,
-multiplies by the weight rows, and stores. With one or two rows packing would cost more than it
+multiplies by the weight rows, and stores. With up to four rows packing would cost more than it
 saves: the slab is read in place, and a depthwise convolution has kernels of its own (with steps of
-one: `conv_rows`). The gradient
-with stride s is s*s dense convolutions, one for each residue of the input position modulo s (a
-*part*). Weights that are transposed, strided or halves are gathered into scratch first.
+one: `conv_rows`). The gradient with stride s is s*s dense convolutions, one for each residue of the
+input position modulo s (a *part*). Weights that are transposed, strided or halves are gathered into
+scratch first.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
+from weft.kernels.schedule.conv_pack import THIN
 from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows
 from weft.kernels.schedule.conv_wide import (
     Pair,
@@ -54,7 +55,6 @@ from weft.runtime.native import Launch, Stage
 
 _SLAB = 640 << 10  # bytes of a thread's slab to stay below, so that slab and panel lie in L2
 _MOST_PACKED = 4096  # pixels beside which packing w is below 1 %
-_THIN = 2  # up to this many rows the slab is not packed
 
 
 @dataclass(frozen=True)
@@ -374,7 +374,7 @@ def _plan(
     head = {
         "groups": groups, "rows": rows, "row_chunk": row_chunk, "row_chunks": row_chunks,
         "channels": channels, "images": images, "unit_images": unit_images,
-        "band": band, "bands": bands, "direct": int(slab.direct), "thin": int(rows <= _THIN),
+        "band": band, "bands": bands, "direct": int(slab.direct), "thin": int(rows <= THIN),
         "source_n": source.strides[0], "source_c": source.strides[1],
         "source_h": source.strides[2], "source_w": source.strides[3],
         "height": source.shape[2], "width": source.shape[3],

@@ -13,8 +13,18 @@ from collections.abc import Iterator
 from weft.core.dtype import dtype
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.element import Element, memory
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const
+from weft.kernels.target.llvm import (
+    Function,
+    Module,
+    Operand,
+    Value,
+    const,
+    lane_numbers,
+    lanes_of,
+    vector,
+)
 
+THIN = 4  # so many rows meet the slab where it lies: packing it would cost as much as they
 _PLANE = ("row_count", "top", "height", "stride_h", "stride_w", "row_pitch", "phase_pitch")
 _PLANE += ("phases", "left", "width")
 _WINDOW = [
@@ -147,7 +157,7 @@ def emit_pack(m: Module, tile: Tile) -> None:
 
 
 def emit_thin(m: Module, tile: Tile) -> None:
-    """`thin(c, a, rows, a_step, first, slab, ...)`: pack and multiply for few rows, in place.
+    """`thin(c, a, rows, a_step, first, slab, ...)`: pack and multiply up to THIN rows in place.
 
     c[m][j] (+)= sum over k of a[m * a_step + k] * slab[place of column j + offsets[k]].
     """
@@ -161,25 +171,27 @@ def emit_thin(m: Module, tile: Tile) -> None:
     later = f.icmp("eq", first, 0)
     for source, at, length in _sources(f, tile):
         vectors = f.div(f.add(length, lanes - 1), lanes)
-        with f.loop(0, rows) as M:
-            left = f.gep(a, f.mul(M.i, a_step), element)
-            target = f.gep(c, f.add(f.mul(M.i, tile.columns), at), element)
+        for m in f.switch(rows, range(1, THIN), THIN):
             for n in f.switch(vectors, range(1, tile.vectors), tile.vectors):
                 mask = f.lane_mask(f.sub(length, (n - 1) * lanes), lanes)
-                with f.loop(0, f.arg("kc"), carry=[(type, const(type, 0.0))] * n) as K:
+                with f.loop(0, f.arg("kc"), carry=[(type, const(type, 0.0))] * (m * n)) as K:
                     s = f.gep(source, f.load("i64", f.gep(f.arg("offsets"), K.i, "i64")), element)
-                    weight = f.splat(f.load(element, f.gep(left, K.i, element)), type)
-                    for j in range(n):
-                        s1 = f.gep(s, j * lanes, element)
-                        v = f.masked_load(type, s1, mask) if j == n - 1 else f.load(type, s1)
-                        K.next[j] = f.fma(weight, v, K.carry[j])
-                for j, value in enumerate(K.carry):
-                    t1 = f.gep(target, j * lanes, element)
+                    right = [f.load(type, f.gep(s, j * lanes, element)) for j in range(n - 1)]
+                    last = f.gep(s, (n - 1) * lanes, element)
+                    right.append(f.masked_load(type, last, mask))
+                    for i in range(m):
+                        place = f.add(f.mul(a_step, i), K.i)
+                        left = f.splat(f.load(element, f.gep(a, place, element)), type)
+                        for j in range(n):
+                            K.next[i * n + j] = f.fma(left, right[j], K.carry[i * n + j])
+                for k, value in enumerate(K.carry):
+                    i, j = divmod(k, n)
+                    to = f.gep(c, f.add(at, i * tile.columns + j * lanes), element)
                     every = const(mask.type, True)
                     where = mask if j == n - 1 else every
-                    old = f.masked_load(type, t1, f.select(later, where, const(mask.type, False)))
+                    old = f.masked_load(type, to, f.select(later, where, const(mask.type, False)))
                     value = f.select(later, f.op("fadd", old, value), value)
-                    f.masked_store(value, t1, where)
+                    f.masked_store(value, to, where)
     f.ret()
 
 
@@ -204,7 +216,6 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
     element, lanes = tile.element, tile.lanes
     one, wide = Element(f, 1), Element(f, lanes)
     biased = f.icmp("ne", bias, Value("null", "ptr"))
-    dense = f.icmp("eq", stride_w, 1)
     for image, y, x, at, length in runs(f, column, columns, grid_h, grid_w):
         place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
         target, source = f.gep(out, place, memory(d)), f.gep(c, at, element)
@@ -216,18 +227,35 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
                 b.otherwise()
             # -0.0 is what leaves every sum as it is, a zero's sign included
             shift = b.merge(element, loaded, const(element, -0.0))
-            with f.if_else(dense) as b:
-                shifts = f.splat(shift, tile.type)
-                with f.loop(0, length, lanes) as L:
-                    mask = f.lane_mask(f.sub(length, L.i), lanes)
-                    v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
-                    v = wide.to_memory(wide.rounded(f.op("fadd", v, shifts), d), d)
-                    f.masked_store(v, f.gep(t, L.i, memory(d)), mask)
-                b.otherwise()
+            for step in f.switch(stride_w, (1, 2), 0):
+                if step:
+                    shifts = f.splat(shift, tile.type)
+                    with f.loop(0, length, lanes) as L:
+                        left = f.sub(length, L.i)
+                        mask = f.lane_mask(left, lanes)
+                        v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
+                        v = wide.to_memory(wide.rounded(f.op("fadd", v, shifts), d), d)
+                        store_step(f, v, f.gep(t, f.mul(L.i, step), memory(d)), left, step, d)
+                    continue
                 with f.loop(0, length) as L:
                     v = f.op("fadd", f.load(element, f.gep(s, L.i, element)), shift)
                     one.store(one.rounded(v, d), f.gep(t, f.mul(L.i, stride_w), memory(d)), d)
     f.ret()
+
+
+def store_step(f: Function, v: Value, at: Value, count: Operand, step: int, d: dtype) -> None:
+    """The first `count` elements of a vector, to every one or second place; others are left."""
+    lanes = lanes_of(v.type)
+    if step == 1:
+        f.masked_store(v, at, f.lane_mask(count, lanes))
+        return
+    numbers = lane_numbers(vector(lanes, "i32"))
+    even = f.icmp("eq", f.op("and", numbers, 1), 0)
+    for half in (0, 1):
+        apart = f.shuffle(v, v, [(i + half * lanes) // 2 for i in range(lanes)])
+        mask = f.lane_mask(f.sub(f.mul(count, 2), half * lanes), lanes)
+        place = f.gep(at, half * lanes, memory(d))
+        f.masked_store(apart, place, f.op("and", mask, even))
 
 
 def transpose(f: Function, rows: list[Value]) -> list[Value]:

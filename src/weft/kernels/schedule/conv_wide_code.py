@@ -17,22 +17,13 @@ from functools import partial
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
-from weft.kernels.schedule.conv_pack import transpose
+from weft.kernels.schedule.conv_pack import store_step, transpose
 from weft.kernels.schedule.conv_slab import emit_slab, store_some
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import (
-    Function,
-    Module,
-    Operand,
-    Value,
-    const,
-    lane_numbers,
-    lanes_of,
-    vector,
-)
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
@@ -496,7 +487,7 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
                     for j, value in enumerate(square):
                         with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
                             at = f.gep(start, f.mul(out_c, j), memory(d))
-                            _store_step(f, wide.to_memory(value, d), at, there, case, d)
+                            store_step(f, wide.to_memory(value, d), at, there, case, d)
                     continue
                 for i, value in enumerate(square):
                     f.store(value, f.gep(room, i, tile.type), tile.align)
@@ -505,18 +496,3 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
                     at = f.add(f.mul(out_c, C.i), f.mul(X.i, out_w))
                     one.store(value, f.gep(start, at, memory(d)), d)
     f.ret()
-
-
-def _store_step(f: Function, v: Value, at: Value, count: Operand, step: int, d: dtype) -> None:
-    """The first `count` elements of a vector, to every one or second place; others are left."""
-    lanes = lanes_of(v.type)
-    if step == 1:
-        f.masked_store(v, at, f.lane_mask(count, lanes))
-        return
-    numbers = lane_numbers(vector(lanes, "i32"))
-    even = f.icmp("eq", f.op("and", numbers, 1), 0)
-    for half in (0, 1):
-        apart = f.shuffle(v, v, [(i + half * lanes) // 2 for i in range(lanes)])
-        mask = f.lane_mask(f.sub(f.mul(count, 2), half * lanes), lanes)
-        place = f.gep(at, half * lanes, memory(d))
-        f.masked_store(apart, place, f.op("and", mask, even))
