@@ -10,7 +10,7 @@ k; a block of k that is not the first is added to what C holds.
 from dataclasses import replace
 
 from weft.kernels.schedule.gemm_code import multiply_add, touch
-from weft.kernels.schedule.tile import KC, Tile, tile_for
+from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
 
@@ -99,6 +99,8 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
     types = ["ptr", *[type] * (height * vectors)]
 
+    block = f.mul(kc, tile.columns)
+
     def steps(
         low: Operand, high: Operand, unroll: int, state: list[Value], *, asks: bool = False
     ) -> list[Value]:
@@ -111,11 +113,11 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
-            # the next block's, half of them by each height: a panel that comes from memory comes
+            # the next block's or panel's, half by each height: a panel that comes from memory comes
             # evenly then, while its block meets all tiles
             if unroll == UNROLL and height > 1:
                 for line in range(0 if whole else 64, unroll * vectors * tile.align, 128):
-                    place = f.gep(f.gep(panel, KC * tile.columns, element), line)
+                    place = f.gep(f.gep(panel, block, element), line)
                     touch(f, place, level=2)
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
