@@ -235,19 +235,40 @@ def test_halves_are_the_float32_result_rounded_once(dtype):
 
 
 def test_few_rows_give_the_bits_of_many():
-    """One or two output channels are computed without packing: the numbers must not show it."""
+    """Up to four output channels are computed without packing: the numbers must not show it."""
     rng = np.random.default_rng(8)
     x = rng.standard_normal((2, 50, 9, 30)).astype(np.float32)
     w = rng.standard_normal((7, 50, 3, 3)).astype(np.float32)
     args = ((1, 1), (1, 1), (1, 1), 1)
     every = conv(x, w, args)
-    for count in (1, 2):
+    for count in (1, 2, 3, 4, 5):
         np.testing.assert_array_equal(conv(x, w[:count].copy(), args), every[:, :count])
+
+
+def test_an_input_gradient_of_few_channels_has_the_bits_of_many():
+    """A step of two: results go to every second place, those of the other residues beside them."""
+    rng = np.random.default_rng(10)
+    w = rng.standard_normal((20, 9, 7, 5)).astype(np.float32)
+    g = rng.standard_normal((2, 20, 6, 37)).astype(np.float32)
+    args = ((2, 2), (3, 2), (1, 1), 1)
+    every = conv_dx(g, w, (2, 9, 12, 74), args)
+    np.testing.assert_allclose(every, ref_dx(g, w, (2, 9, 12, 74), *args), rtol=1e-4, atol=1e-4)
+    for count in (1, 3, 4, 5):
+        few = conv_dx(g, w[:, :count].copy(), (2, count, 12, 74), args)
+        np.testing.assert_array_equal(few, every[:, :count])
 
 
 @pytest.mark.parametrize(
     ("stride", "dilation", "size"),
-    [((1, 1), 1, (17, 37)), ((2, 3), 1, (17, 37)), ((1, 1), 2, (5, 119)), ((1, 1), 1, (1, 15))],
+    [
+        ((1, 1), 1, (17, 37)),
+        ((2, 3), 1, (17, 37)),
+        ((1, 1), 2, (5, 119)),
+        ((1, 1), 1, (1, 15)),
+        ((2, 2), 1, (17, 37)),
+        ((2, 2), 1, (4, 150)),
+        ((2, 2), 2, (9, 21)),
+    ],
     ids=str,
 )
 def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride, dilation, size):

@@ -21,9 +21,9 @@ cut in panels of columns. A thread copies what a *unit* (a band of rows of an im
 images, of one group) needs into its slab (see `conv_pack`), packs panel after panel from it,
 multiplies by the weight rows, and stores. With up to four rows packing would cost more than it
 saves: the slab is read in place, and a depthwise convolution has kernels of its own (with steps of
-one: `conv_rows`). The gradient with stride s is s*s dense convolutions, one for each residue of the
-input position modulo s (a *part*). Weights that are transposed, strided or halves are gathered into
-scratch first.
+one or two: `conv_rows`). The gradient with stride s is s*s dense convolutions, one for each residue
+of the input position modulo s (a *part*). Weights that are transposed, strided or halves are
+gathered into scratch first.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.conv_pack import THIN
-from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows
+from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows, residues
 from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
@@ -110,8 +110,8 @@ def plan_conv2d(
         raise ValueError(f"conv2d: no epilogue on {out.shape} of {groups} groups")
     if by_rows(x, w, out, stride, dilation, groups):
         return plan_by_rows(
-            x, w, out, padding, dilation[1], biased=bias is not None, back=False
-        )  # fmt: skip
+            x, w, out, stride[0], padding, dilation[1], biased=bias is not None, back=False
+        )
     slab, row_step, step_h, top = image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
     offsets = tap_offsets(slab, (kh, kw), stride, dilation)
     places = [p * w.strides[2] + q * w.strides[3] for p in range(kh) for q in range(kw)]
@@ -161,12 +161,14 @@ def plan_conv2d_dx(
     height, width = out.shape[2:]
     kh, kw = w.shape[2:]
     if by_rows(g, w, out, stride, dilation, groups):
-        return plan_by_rows(g, w, out, padding, dilation[1], biased=bias is not None, back=True)
+        return plan_by_rows(
+            g, w, out, stride[0], padding, dilation[1], biased=bias is not None, back=True
+        )
     top, left = ((k - 1) * d // s for k, d, s in zip((kh, kw), dilation, stride))
     # padded position y + ph = s*a + residue; a tap p of that residue reads g's row
     # a - (p*d - residue) / s
-    down = [_residues(i, height, padding[0], stride[0]) for i in range(stride[0])]
-    across = [_residues(j, width, padding[1], stride[1]) for j in range(stride[1])]
+    down = [residues(i, height, padding[0], stride[0]) for i in range(stride[0])]
+    across = [residues(j, width, padding[1], stride[1]) for j in range(stride[1])]
     pitch = left + max(b + nb for b, nb in across)
     rows = top + max(a for a, _ in down) + max(na for _, na in down)
     slab = Slab(False, rows * pitch, pitch, pitch, 1, rows, top, left)
@@ -238,13 +240,6 @@ def _wide(
         ((view.move[0] * view.columns, view.move[1]), view.move), strides, biased=biased,
         epilogue=epilogue, pairs=pairs,
     )  # fmt: skip
-
-
-def _residues(residue: int, size: int, padding: int, stride: int) -> Pair:
-    """The first a and the number of a with 0 <= stride*a + residue - padding < size."""
-    first = max(-((residue - padding) // stride), 0) if residue < padding else 0
-    end = -((residue - padding - size) // stride)
-    return first, max(end - first, 0)
 
 
 def check(

@@ -235,7 +235,8 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
                         mask = f.lane_mask(left, lanes)
                         v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
                         v = wide.to_memory(wide.rounded(f.op("fadd", v, shifts), d), d)
-                        store_step(f, v, f.gep(t, f.mul(L.i, step), memory(d)), left, step, d)
+                        to = f.gep(t, f.mul(L.i, step), memory(d))
+                        store_step(f, v, to, step_masks(f, left, lanes, step), d)
                     continue
                 with f.loop(0, length) as L:
                     v = f.op("fadd", f.load(element, f.gep(s, L.i, element)), shift)
@@ -243,19 +244,25 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
     f.ret()
 
 
-def store_step(f: Function, v: Value, at: Value, count: Operand, step: int, d: dtype) -> None:
-    """The first `count` elements of a vector, to every one or second place; others are left."""
-    lanes = lanes_of(v.type)
+def step_masks(f: Function, count: Operand, lanes: int, step: int) -> list[Value]:
+    """For `store_step`: which lanes of each vector hold the first `count` elements."""
     if step == 1:
-        f.masked_store(v, at, f.lane_mask(count, lanes))
-        return
+        return [f.lane_mask(count, lanes)]
     numbers = lane_numbers(vector(lanes, "i32"))
     even = f.icmp("eq", f.op("and", numbers, 1), 0)
-    for half in (0, 1):
+    reach = f.mul(count, 2)
+    return [f.op("and", f.lane_mask(f.sub(reach, half * lanes), lanes), even) for half in (0, 1)]
+
+
+def store_step(f: Function, v: Value, at: Value, masks: list[Value], d: dtype) -> None:
+    """Elements of a vector, to every place or (two masks) every second; others are left."""
+    if len(masks) == 1:
+        f.masked_store(v, at, masks[0])
+        return
+    lanes = lanes_of(v.type)
+    for half, mask in enumerate(masks):
         apart = f.shuffle(v, v, [(i + half * lanes) // 2 for i in range(lanes)])
-        mask = f.lane_mask(f.sub(f.mul(count, 2), half * lanes), lanes)
-        place = f.gep(at, half * lanes, memory(d))
-        f.masked_store(apart, place, f.op("and", mask, even))
+        f.masked_store(apart, f.gep(at, half * lanes, memory(d)), mask)
 
 
 def transpose(f: Function, rows: list[Value]) -> list[Value]:

@@ -1,20 +1,25 @@
-"""Depthwise convolutions of step one, and their input gradients, over rows of adjacent elements.
+"""Depthwise convolutions of steps of one or two, and their input gradients, over adjacent elements.
 
 The numbers are those of `conv`: an accumulator an output, fma in increasing (p, q), zeros around.
 Nothing is copied: a row of the image is read where it lies, under masks where its borders are, once
 for each column of the kernel, and goes to the sums of all the rows of outputs that it is part of.
 Those sums stay in registers, for some vectors of columns side by side, while the rows go by. The
 input's gradient is such a convolution of g with both turned upside down, planes from the last to
-the first: memory is read in one direction. Threads take planes.
+the first: memory is read in one direction; with a step of two it is one for each residue of the
+positions (a *part*), of every second row and column of the kernel. Threads take planes.
 """
 
+import itertools
+from dataclasses import dataclass
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
+from weft.kernels.schedule.conv_pack import step_masks, store_step
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import up
+from weft.kernels.target.element import memory
 from weft.kernels.target.llvm import (
     BYTES,
     Module,
@@ -30,9 +35,22 @@ from weft.runtime.native import Launch, Stage
 Pair = tuple[int, int]
 _LARGEST = 8  # rows or columns of a kernel: all are code
 _HEAD = (
-    "planes", "channels", "height", "width", "out_h", "out_w", "x_n", "x_c", "x_h", "x_at",
-    "out_n", "out_c", "out_row", "out_at", "w_c", "w_p", "w_q", "top", "pitch",
+    "planes", "channels", "height", "width", "x_n", "x_c", "x_h", "x_at", "out_n", "out_c",
+    "out_row", "w_c", "w_p", "w_q", "pitch",
 )  # fmt: skip
+_PART = ("rows", "columns", "out_at", "top")  # then where each of its columns of the kernel meets x
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows p and columns q of the kernel that some outputs meet.
+
+    `rows[j][m]`: of the j-th row of x that a row of outputs brings along, what meets the outputs of
+    the m-th row before it; None where none does.
+    """
+
+    rows: tuple[tuple[int | None, ...], ...]
+    columns: tuple[int, ...]
 
 
 def by_rows(x: Layout, w: Layout, out: Layout, stride: Pair, dilation: Pair, groups: int) -> bool:
@@ -41,57 +59,81 @@ def by_rows(x: Layout, w: Layout, out: Layout, stride: Pair, dilation: Pair, gro
     masks = host.has_fma and (host.has_avx512 or host.vector_bits == 256)
     single = groups == x.shape[1] == out.shape[1] and w.shape[1] == 1
     plain = x.strides[3] == 1 and out.strides[3] == 1 and x.dtype.itemsize >= 4
-    steps = stride == (1, 1) and dilation[0] == 1
-    return masks and single and plain and steps and max(w.shape[2:]) <= _LARGEST and out.size > 0
+    near = dilation[0] == 1 if stride == (1, 1) else dilation == (1, 1) and stride == (2, 2)
+    return masks and single and plain and near and max(w.shape[2:]) <= _LARGEST and out.size > 0
 
 
 def plan_by_rows(
-    x: Layout, w: Layout, out: Layout, padding: Pair, dilation: int, *, biased: bool, back: bool
-) -> Launch:
+    x: Layout, w: Layout, out: Layout, stride: int, padding: Pair, dilation: int,
+    *, biased: bool, back: bool,
+) -> Launch:  # fmt: skip
     """As `plan_conv2d`, or (`back`) as `plan_conv2d_dx`, which have checked the layouts."""
     channels, height, width = x.shape[1:]
-    kh, kw = w.shape[2:]
+    kernel = (w.shape[2], w.shape[3])
     lanes = native.host().lanes(x.dtype.itemsize)
-    pitch = up((width + lanes) * x.dtype.itemsize)
-    across = [q * dilation - padding[1] for q in range(kw)]
-    ends, sign, top = (0, 0), 1, padding[0]
-    if back:
-        across = [-a for a in across]
-        ends = (height - 1) * x.strides[2], (out.shape[2] - 1) * out.strides[2]
-        sign, top = -1, padding[0] + out.shape[2] - height
+    pitch = up((width + 2 * lanes) * x.dtype.itemsize)
+    sign, last = (-1, (height - 1) * x.strides[2]) if back else (1, 0)
     head = (
-        x.shape[0] * channels, channels, height, width, *out.shape[2:],
-        *x.strides[:2], sign * x.strides[2], ends[0],
-        *out.strides[:2], sign * out.strides[2], ends[1],
-        w.strides[0], *w.strides[2:], top, pitch,
+        x.shape[0] * channels, channels, height, width, *x.strides[:2], sign * x.strides[2], last,
+        *out.strides[:2], (sign * stride if back else 1) * out.strides[2],
+        w.strides[0], *w.strides[2:], pitch,
     )  # fmt: skip
-    work = 2 * out.size * kh * kw
-    code = _kernel(D.from_np(x.dtype).name, kh, kw, biased)
+    ints = list(head)
+    if back:
+        down, along = (
+            [residues(i, out.shape[2 + d], padding[d], stride) for i in range(stride)]
+            for d in (0, 1)
+        )
+        for i, (a, rows) in enumerate(down):
+            for j, (b, columns) in enumerate(along):
+                y, z = stride * (a + rows - 1) + i - padding[0], stride * b + j - padding[1]
+                ints += (rows, columns, y * out.strides[2] + z, a + rows - height)
+                ints += (b - q * dilation // stride for q in range(j, kernel[1], stride))
+    else:
+        ints += (*out.shape[2:], 0, padding[0])
+        ints += (q * dilation - padding[1] for q in range(kernel[1]))
+    work = 2 * (x if back else out).size * kernel[0] * kernel[1]
+    code = _kernel(D.from_np(x.dtype).name, *kernel, stride, biased, back)
     stage = Stage(code, work >= PARALLEL_WORK)
-    return Launch((stage,), (*head, *across), 0, pitch, work < QUICK_WORK)
+    return Launch((stage,), tuple(ints), 0, pitch, work < QUICK_WORK)
+
+
+def residues(residue: int, size: int, padding: int, stride: int) -> Pair:
+    """The first a and the number of a with 0 <= stride*a + residue - padding < size."""
+    first = max(-((residue - padding) // stride), 0) if residue < padding else 0
+    end = -((residue - padding - size) // stride)
+    return first, max(end - first, 0)
 
 
 @cache
-def _kernel(name: str, kh: int, kw: int, biased: bool) -> int:
-    return native.load(conv_rows_ir(name, kh, kw, biased=biased), ["by_rows"])["by_rows"]
+def _kernel(name: str, kh: int, kw: int, stride: int, biased: bool, back: bool) -> int:
+    text = conv_rows_ir(name, kh, kw, stride, biased=biased, back=back)
+    return native.load(text, ["by_rows"])["by_rows"]
 
 
-def conv_rows_ir(name: str, kh: int, kw: int, *, biased: bool) -> str:
+def conv_rows_ir(name: str, kh: int, kw: int, stride: int, *, biased: bool, back: bool) -> str:
     """The LLVM IR of the kernel of one dtype and kernel size, for the host."""
     m = Module(native.host().vector_bits)
-    _emit(m, {"float32": "float", "float64": "double"}[name], kh, kw, biased=biased)
+    every = range(stride)
+    if back:
+        rows = [(tuple(range(i, kh, stride)),) for i in every]
+        parts = [Part(p, tuple(range(j, kw, stride))) for p in rows for j in every]
+    else:
+        deep = range(0, kh, stride)
+        found = tuple(tuple(p + j if p + j < kh else None for p in deep) for j in every)
+        parts = [Part(found, tuple(range(kw)))]
+    steps = (1, stride) if back else (stride, 1)
+    _emit(m, D.BY_NAME[name], parts, steps, biased=biased)
     return m.text()
 
 
-def _emit(m: Module, element: str, kh: int, kw: int, *, biased: bool) -> None:
+def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool) -> None:
+    """`steps` are those of the columns of x and of the outputs."""
     host = native.host()
-    lanes = host.lanes(BYTES[element])
+    element, lanes = memory(d), host.lanes(d.itemsize)
     type, index = vector(lanes, element), vector(lanes, "i32")
-    # vectors side by side: a sum waits for its last product, and half the registers hold sums
-    widths = [n for n in (4, 2, 1) if n * kh <= host.registers // 2] or [1]
     f = m.kernel("by_rows")
     (out, x, w, *bias), scratch, h, ints = open_block(f, 3 if biased else 2, _HEAD)
-    across = f.words(ints, 0, ["i64"] * kw)
     nothing = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["pitch"]))
     with f.loop(0, h["pitch"], lanes * BYTES[element]) as Z:
         f.store(zero(type), f.gep(nothing, Z.i))
@@ -102,56 +144,77 @@ def _emit(m: Module, element: str, kh: int, kw: int, *, biased: bool) -> None:
         places = f.op("add", lane_numbers(index), f.splat(first, index))
         return f.icmp("ult", places, f.splat(last, index))
 
-    def strip(at: Operand, count: int, source: Value, target: Value, weights: list[Value],
-              more: Value | None) -> None:  # fmt: skip
+    def strip(
+        part: Part, p: dict[str, Value], across: list[Value], at: Operand, count: int,
+        source: Value, target: Value, weights: dict[Pair, Value], more: Value | None,
+    ) -> None:  # fmt: skip
         """`count` vectors of columns from `at` on, all rows."""
+        older = max(len(part.rows[0]) - 1, 0)
         starts = [f.add(at, s * lanes) for s in range(count)]
-        places = [[f.add(s, a) for s in starts] for a in across]
-        masks = [[inside(p, h["width"]) for p in row] for row in places]
-        stored = [inside(s, h["out_w"]) for s in starts]
-        carry = [(type, zero(type))] * ((kh - 1) * count)
-        with f.loop(0, f.add(h["out_h"], kh - 1), carry=carry) as R:
-            r = f.sub(R.i, h["top"])
-            there = f.gep(source, f.mul(r, h["x_h"]), element)
-            row = f.select(f.icmp("ult", r, h["height"]), there, nothing)
+        places = [[f.add(f.mul(s, steps[0]), a) for s in starts] for a in across]
+        masks = {
+            (k, s): [inside(f.add(place, i * lanes), h["width"]) for i in range(steps[0])]
+            for k, row in enumerate(places)
+            for s, place in enumerate(row)
+        }
+        stored = [step_masks(f, f.sub(p["columns"], s), lanes, steps[1]) for s in starts]
+
+        def read(row: Value, k: int, s: int) -> Value:
+            v = [
+                f.masked_load(type, f.gep(row, f.add(places[k][s], i * lanes), element), mask)
+                for i, mask in enumerate(masks[k, s])
+            ]
+            return v[0] if len(v) == 1 else f.shuffle(*v, range(0, 2 * lanes, 2))
+
+        with f.loop(0, f.add(p["rows"], older), carry=[(type, zero(type))] * (older * count)) as R:
             sums = [zero(type)] * count + list(R.carry)  # of the outputs at R.i, R.i - 1, ...
-            for q in range(kw):
-                for s in range(count):
-                    v = f.masked_load(type, f.gep(row, places[q][s], element), masks[q][s])
-                    for p in range(kh):
-                        k = p * count + s
-                        sums[k] = f.fma(v, weights[p * kw + q], sums[k])
-            y = f.sub(R.i, kh - 1)
+            for j, meets in enumerate(part.rows):
+                r = f.sub(f.add(f.mul(R.i, len(part.rows)), j), p["top"])
+                there = f.gep(source, f.mul(r, h["x_h"]), element)
+                row = f.select(f.icmp("ult", r, h["height"]), there, nothing)
+                for k, q in enumerate(part.columns):
+                    for s in range(count):
+                        v = read(row, k, s)
+                        for m, tap in enumerate(meets):
+                            if tap is not None:
+                                place = m * count + s
+                                sums[place] = f.fma(v, weights[tap, q], sums[place])
+            y = f.sub(R.i, older)
             with f.iff(f.icmp("sge", y, 0)):
                 line = f.gep(target, f.mul(y, h["out_row"]), element)
-                for s in range(count):
-                    v = sums[(kh - 1) * count + s]
+                for s, v in enumerate(sums[older * count :]):
                     v = v if more is None else f.op("fadd", v, more)
-                    f.masked_store(v, f.gep(line, starts[s], element), stored[s])
-            R.next[:] = sums[: (kh - 1) * count]
+                    to = f.gep(line, f.mul(starts[s], steps[1]), element)
+                    store_step(f, v, to, stored[s], d)
+            R.next[:] = sums[: older * count]
 
     low, high = f.split(h["planes"])
     with f.loop(low, high) as P:
         here = f.select(f.icmp("slt", h["x_h"], 0), f.sub(f.add(low, f.sub(high, 1)), P.i), P.i)
         n, c = f.div(here, h["channels"]), f.rem(here, h["channels"])
-
-        def plane(base: Value, name: str, n: Operand = n, c: Operand = c) -> Value:
-            at = f.add(f.mul(n, h[f"{name}_n"]), f.mul(c, h[f"{name}_c"]))
-            return f.gep(base, f.add(at, h[f"{name}_at"]), element)
-
-        source, target = plane(x, "x"), plane(out, "out")
+        source = f.gep(x, f.add(f.add(f.mul(n, h["x_n"]), f.mul(c, h["x_c"])), h["x_at"]), element)
+        plane = f.gep(out, f.add(f.mul(n, h["out_n"]), f.mul(c, h["out_c"])), element)
         taps = f.gep(w, f.mul(c, h["w_c"]), element)
-        weights = []
-        for p in range(kh):
-            for q in range(kw):
-                at = f.add(f.mul(h["w_p"], p), f.mul(h["w_q"], q))
-                weights.append(f.splat(f.load(element, f.gep(taps, at, element)), type))
         more = f.splat(f.load(element, f.gep(bias[0], c, element)), type) if biased else None
-        vectors = f.div(f.add(h["out_w"], lanes - 1), lanes)
-        done: Operand = 0
-        for count in widths:
-            end = f.mul(f.div(vectors, count), count)
-            with f.loop(done, end, count) as V:
-                strip(f.mul(V.i, lanes), count, source, target, weights, more)
-            done = end
+        word = 0
+        for part in parts:
+            p = dict(zip(_PART, f.words(ints, word, ["i64"] * len(_PART)), strict=True))
+            across = f.words(ints, word + len(_PART), ["i64"] * len(part.columns))
+            word += len(_PART) + len(part.columns)
+            weights = {}
+            for k, q in itertools.product(sum(part.rows, ()), part.columns):
+                if k is not None:
+                    tap = f.add(f.mul(h["w_p"], k), f.mul(h["w_q"], q))
+                    weights[k, q] = f.splat(f.load(element, f.gep(taps, tap, element)), type)
+            target = f.gep(plane, p["out_at"], element)
+            deep = max(len(part.rows[0]), 1)
+            # side by side: a sum waits for its last product, and half the registers hold sums
+            widths = [n for n in (4, 2, 1) if n * deep <= host.registers // 2] or [1]
+            vectors = f.div(f.add(p["columns"], lanes - 1), lanes)
+            done: Operand = 0
+            for count in widths:
+                end = f.mul(f.div(vectors, count), count)
+                with f.loop(done, end, count) as V:
+                    strip(part, p, across, f.mul(V.i, lanes), count, source, target, weights, more)
+                done = end
     f.ret()

@@ -17,7 +17,7 @@ from functools import partial
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
-from weft.kernels.schedule.conv_pack import store_step, transpose
+from weft.kernels.schedule.conv_pack import step_masks, store_step, transpose
 from weft.kernels.schedule.conv_slab import emit_slab, store_some
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
@@ -484,10 +484,11 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
             square = transpose(f, v)
             for case in f.switch(out_w, (1, 2), 0):
                 if case:
+                    masks = step_masks(f, there, lanes, case)
                     for j, value in enumerate(square):
                         with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
                             at = f.gep(start, f.mul(out_c, j), memory(d))
-                            store_step(f, wide.to_memory(value, d), at, there, case, d)
+                            store_step(f, wide.to_memory(value, d), at, masks, d)
                     continue
                 for i, value in enumerate(square):
                     f.store(value, f.gep(room, i, tile.type), tile.align)
