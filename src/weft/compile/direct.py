@@ -49,6 +49,17 @@ class Call:
         """Nothing to clean up: the call runs again with Python."""
 
 
+class _Given(Call):
+    """One replay by the native call, whose results are there."""
+
+    def __init__(self, results: dict[int, np.ndarray]) -> None:
+        self.results = results
+        self.handles = {}
+
+    def array(self, ref: int) -> np.ndarray:
+        return self.results[ref]
+
+
 class _Slot:
     array: Any = None
 
@@ -132,7 +143,7 @@ class Direct:
         weights = p.weights.watched(inputs)
         if weights is None or not inputs.keys() >= set(p.into.values()):
             raise ValueError("a weight is not packed, or an argument is written to")
-        self._written = [inputs[source] for source in p.into.values()]
+        self._written = [memory.lease_of(inputs[source]) for source in p.into.values()]
         owner = object()
         p.take(owner, inputs, moving)
         self._owner = owner
@@ -145,7 +156,8 @@ class Direct:
         self._order = [(k, names.index(name)) for k, name in r.program.segment.results.items()]
         self._recording = r
         self._counters: list[tuple[dict, dict]] = []
-        pure = not (r.updates or r.effects or r.growing or p.into or r.world.optimizers)
+        grown = r.growing or r.growing_more
+        pure = not (r.updates or r.effects or grown or p.into or r.world.optimizers)
         self.single = pure and len(names) == 1 and r.result[0] == "result" and not r.result[2]
         # run(*tensors) -> the arrays of the results, or None: nothing was done
         self.run: Callable[..., Any] = self._call.call if pure else self._step
@@ -163,16 +175,15 @@ class Direct:
             except Exception:  # Python says what is wrong, in eager's words
                 return None
         found = self._call.call(*tensors)
-        for a in self._written:
-            memory.wrote(a)
+        for lease in self._written:  # as memory.wrote
+            if lease is not None:
+                lease.mark = None
         return found
 
     def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
         """The function's result, of what `call` gave."""
-        call = Call([], [])
         found = arrays if arrays.__class__ is tuple else (arrays,)
-        for k, i in self._order:
-            call.ghosts[k].array = found[i]
+        call = _Given({k: found[i] for k, i in self._order})
         self._recording.after(call, self._counters, tensors)
         return give(self._recording, call, tensors)
 

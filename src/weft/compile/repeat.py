@@ -111,6 +111,7 @@ class Numbers:
     def __init__(self, update: Update) -> None:
         self.update = update
         self.at, self.group, self.state = update.at, update.group, update.state
+        self.counters = tuple(k for k, v in self.state.items() if v.__class__ is float)
         self.count = sum(r in NUMBERS for n in update.path for r in n.args)
         self.formula: Any = None  # once asked: a function, or False
 

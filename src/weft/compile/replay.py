@@ -244,7 +244,10 @@ class Recording:
         if self.guard.none != last.none or not world.holds():
             raise Unseen("another thread changes what it can reach")
         self.result = last.result
-        self.growing = [i for i, n in enumerate(self.grown) if n]
+        grown = [i for i, n in enumerate(self.grown) if n]
+        static = len(world.tensors)
+        self.growing = [(world.tensors[i], self.grown[i]) for i in grown if i < static]
+        self.growing_more = [i for i in grown if i >= static]  # gradients, arguments
         self.spent = _tape_ends(result)
         self.roots = {root(t._a) for t in world.tensors}
         self.updates = [Numbers(u) for u in last.updates]
@@ -298,10 +301,12 @@ class Recording:
         """What Python would have done to tensors and optimizers, once the program has run."""
         for kept, values in counters:
             kept.update(values)
-        if self.growing:
+        for t, n in self.growing:
+            storage_of(t).version += n
+        if self.growing_more:
             world = self.world.tensors
             changed = (*world, *[t._grad for t in world], *tensors)
-            for i in self.growing:
+            for i in self.growing_more:
                 storage_of(changed[i]).version += self.grown[i]
         for t, k in self.effects:
             t._grad = None if k is None else call.handle(k)
@@ -313,12 +318,13 @@ class Recording:
         known: dict[tuple, tuple[list, dict]] = {}
         counters = []
         for u in self.updates:
-            kind = (id(u.group), *[(k, v) for k, v in u.state.items() if v.__class__ is float])
+            state = u.state
+            kind = (id(u.group), u.counters, *[state[k] for k in u.counters])
             found = known.get(kind)
             if found is None or len(found[0]) != u.count:
                 found = known[kind] = u.ask()
             numbers[u.at : u.at + u.count] = found[0]
-            counters.append((u.state, found[1]))
+            counters.append((state, found[1]))
         return counters
 
 

@@ -271,7 +271,7 @@ def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     return make
 
 
-def _lease_of(a: Any) -> Any:
+def lease_of(a: Any) -> Any:
     """The lease that an array's memory belongs to; None where it is not ours."""
     while a is not None and a.__class__ not in _leases:
         a = a.obj if isinstance(a, memoryview) else getattr(a, "base", None)
@@ -296,7 +296,7 @@ def mark(a: np.ndarray) -> int | None:
 
     As long as `mark` gives the same number nothing was written there.  Ask before reading.
     """
-    lease = _lease_of(a)
+    lease = lease_of(a)
     if lease is None:
         return None
     try:
@@ -316,12 +316,12 @@ def _new_mark(lease: Any) -> int | None:
 
 def marked(a: np.ndarray) -> tuple[Any, str, Any] | None:
     """(object, attribute, value): the mark is the same while the attribute is this very value."""
-    return None if mark(a) is None else (lease := _lease_of(a), "mark", lease.mark)
+    return None if mark(a) is None else (lease := lease_of(a), "mark", lease.mark)
 
 
 def may_be_marked(a: np.ndarray) -> bool:
     """Whether the memory has a mark, or may have one again: it is ours and was not given away."""
-    lease = _lease_of(a)
+    lease = lease_of(a)
     return lease is not None and getattr(lease, "lent", None) is not _GIVEN
 
 
@@ -330,7 +330,7 @@ def wrote(a: np.ndarray) -> None:
     base: Any = a.base
     if base.__class__ in _leases:
         base.mark = None
-    elif base is not None and (lease := _lease_of(base)) is not None:
+    elif base is not None and (lease := lease_of(base)) is not None:
         lease.mark = None
 
 
@@ -340,7 +340,7 @@ def lend(a: np.ndarray) -> np.ndarray:
     What is made of it holds it: views by their base, buffers and DLPack capsules too.  Memory that
     is not ours is shown as a view, which cannot be resized.
     """
-    lease = _lease_of(a)
+    lease = lease_of(a)
     if lease is None:
         return a.view() if a.base is None else a
     at = native.address(a) - lease.block.address
@@ -357,7 +357,7 @@ def lend(a: np.ndarray) -> np.ndarray:
 
 def give_away(a: np.ndarray) -> np.ndarray:
     """The array, whose address somebody is told: its memory gets no mark again."""
-    lease = _lease_of(a)
+    lease = lease_of(a)
     if lease is not None:
         with _showing:
             lease.lent = _GIVEN
