@@ -28,7 +28,7 @@ Long because the packers, the tile and the loops around them agree on one form o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
@@ -490,6 +490,8 @@ def _products(
     finishes = f.icmp("ne", h["finish"], 0)
     apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
+    inner_step = f.load("i64", f.gep(dims, f.sub(f.mul(h["dims"], 4), 2), "i64"))  # or anything
+
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
     chunk, chunks = _row_chunks(f, tile, h, columns, nth)
@@ -515,6 +517,12 @@ def _products(
         a_base = f.gep(a, a_batch, element)
         b_base = f.gep(b, b_batch, element)
         c_base = f.gep(out, f.add(c_batch, n0), element)
+        # the unit that this thread probably takes next, along the innermost dim: to ask for a wrong
+        # line does no harm
+        next_column = f.rem(f.add(column, nth), columns)
+        next_batch, next_panel = f.div(next_column, panels), f.rem(next_column, panels)
+        further = f.mul(f.sub(next_batch, batch), inner_step)
+        next_base = f.gep(b_base, further, element)
         full = f.icmp("eq", n, tile.columns)
         usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
         direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
@@ -543,13 +551,14 @@ def _products(
             even = f.op("and", small, f.icmp("sgt", h["direct"], 1))
             inside = f.op("and", more, f.op("xor", even, True))
             soon_k = f.select(even, block.i, f.select(more, f.add(block.i, KC), 0))
-            soon_n = f.select(inside, n0, f.add(n0, f.mul(nth, tile.columns)))
+            soon_n = f.select(inside, n0, f.mul(next_panel, tile.columns))
             soon_kc = f.min(f.sub(h["K"], soon_k), KC)
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
-            soon_panel = f.gep(b_base, corner_of_b, element)
+            soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
+            asks = _Soon.of(f, tile, h, kc, soon_kc, b_rows=b_rows)
             with f.loop(m_from, m_to, tile.rows) as row:
                 number = f.div(f.sub(row.i, m_from), tile.rows)
-                soon = _soon(f, tile, h, soon_panel, number, (kc, soon_kc), b_rows=b_rows)
+                soon = asks.tile(f, element, soon_panel, number)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
@@ -603,32 +612,56 @@ def _row_chunks(
     return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
 
 
-def _soon(
-    f: Function, tile: Tile, h: dict[str, Value], panel: Value, number: Operand,
-    depths: tuple[Operand, Operand], *, b_rows: bool,
-) -> tuple[Value, Operand, Operand]:  # fmt: skip
-    """Where the micro-kernel of the panel's tile `number` prefetches what will be packed next, and
-    its step; `depths` are k of this block and of that. A micro-kernel asks for k / _UNROLL cache
-    lines, one under the other, so the first tiles cover a panel; later ones ask for one line again
-    and again.
+@dataclass(frozen=True)
+class _Soon:
+    """How the tiles of a panel ask for the lines of what is packed next.
+
+    A micro-kernel asks for k / _UNROLL lines, `step` elements apart, and for those `far` elements
+    behind each. Tile number q * across + r, if below `tiles`, begins at q * outer + r * inner;
+    later ones ask for one line again and again.
     """
-    line = 64 // tile.itemsize
-    if b_rows:  # KC rows of so many lines
+
+    across: Operand
+    outer: Operand
+    inner: Operand
+    step: Operand
+    far: Operand
+    tiles: Operand
+
+    @staticmethod
+    def of(
+        f: Function, tile: Tile, h: dict[str, Value], kc: Operand, soon_kc: Operand, *, b_rows: bool
+    ) -> "_Soon":
+        """Of a block of `kc`, where `soon_kc` rows of B come next."""
+        line = 64 // tile.itemsize
+        asked = f.max(f.div(kc, _UNROLL), 1)
+        if not b_rows:  # a line of every column, where k is short of some of them
+            across = f.div(f.add(tile.columns - 1, asked), asked)
+            tiles = f.mul(f.div(f.add(soon_kc, line - 1), line), across)
+            return _Soon(across, line, f.mul(asked, h["b_cs"]), h["b_cs"], 0, tiles)
         lines = -(-tile.columns // line)
-        high = f.mul(f.div(number, lines), f.mul(h["b_rs"], KC // _UNROLL))
         packed = f.icmp("sgt", h["direct"], 1)
-        below = f.add(high, f.mul(f.rem(number, lines), line))
-        asked = f.max(f.div(depths[0], _UNROLL), 1)  # twice a tile: few rows have few tiles
-        at = f.select(packed, f.mul(f.mul(number, 2 * line), asked), below)
-        step = f.select(packed, line, h["b_rs"])
-        wanted = f.div(f.add(f.mul(depths[1], lines), f.mul(asked, 2)), f.mul(asked, 2))
-        tiles = f.select(packed, wanted, lines * _UNROLL)
-        far = f.select(packed, f.mul(asked, line), 0)
-    else:  # a line of every column
-        at, step, tiles, far = f.mul(number, line), h["b_cs"], KC // line, 0
-    here = f.icmp("slt", number, tiles)
-    start = f.gep(panel, f.select(here, at, 0), tile.element)
-    return start, f.select(here, step, 0), f.select(here, far, 0)
+        run = f.mul(asked, line)
+        twice = f.mul(asked, 2)  # packed, line after line: few rows have few tiles
+        wanted = f.div(f.add(f.mul(soon_kc, lines), twice), twice)
+        return _Soon(
+            f.select(packed, 1, lines),
+            f.select(packed, f.mul(run, 2), f.mul(asked, h["b_rs"])),
+            line,
+            f.select(packed, line, h["b_rs"]),
+            f.select(packed, run, 0),
+            f.select(packed, wanted, f.mul(f.div(f.add(soon_kc, asked), asked), lines)),
+        )
+
+    def tile(
+        self, f: Function, element: str, panel: Value, number: Operand
+    ) -> tuple[Value, Operand, Operand]:
+        """Where a tile begins to ask, and its two distances."""
+        inner = f.mul(f.rem(number, self.across), self.inner)
+        at = f.add(f.mul(f.div(number, self.across), self.outer), inner)
+        here = f.icmp("slt", number, self.tiles)
+        start = f.gep(panel, f.select(here, at, 0), element)
+        return start, f.select(here, self.step, 0), f.select(here, self.far, 0)
 
 
 def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
