@@ -33,6 +33,7 @@ from weft.kernels.schedule.attention_tiles import (
     RESULT,
     ROWS,
     Scores,
+    ask,
     block_rows,
     emit_copy,
     emit_transpose,
@@ -297,9 +298,13 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
     heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
     with f.loop(f.div(low, h["blocks"]), heads) as U:
         n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
+        following = f.min(f.add(U.i, 1), f.sub(heads, 1))
+        then = f.div(following, h["heads"]), f.rem(following, h["heads"])
 
-        def at(name: str, row: Operand, element: str) -> Value:
-            place = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
+        def at(
+            name: str, row: Operand, element: str, unit: tuple[Value, Value] = (n, head)
+        ) -> Value:
+            place = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
             return f.gep(source[name], f.add(place, f.mul(row, h[name + "_l"])), element)
 
         keys = at("k", 0, memory(d))
@@ -325,6 +330,11 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                 s.product(x, count, work, K.i, columns, h["width"], scores)
                 with f.loop(0, count) as R:
                     row = f.add(query, R.i)
+                    with f.iff(f.icmp("eq", K.i, 0)):  # the next head's row, meanwhile
+                        for name in ("q", "k", "v") if kind == "attention" else ("q", "k"):
+                            last = f.sub(h["queries" if name == "q" else "keys"], 1)
+                            there = at(name, f.min(row, last), memory(d), then)
+                            ask(f, d, there, h["value_width" if name == "v" else "width"])
                     limit = f.sub(f.add(row, 1), K.i)
                     limit = f.select(causal, f.min(limit, columns), columns)
                     mask = None

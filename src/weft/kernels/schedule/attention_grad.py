@@ -26,6 +26,7 @@ from weft.kernels.schedule.attention_tiles import (
     MASKS,
     ROWS,
     Scores,
+    ask,
     block_rows,
     combine,
     emit_copy,
@@ -197,21 +198,42 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     low, high = f.split(f.mul(h["batch"], h["heads"]))
     with f.loop(low, high) as U:
         n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
+        following = f.min(f.add(U.i, 1), f.sub(high, 1))
+        then = f.div(following, h["heads"]), f.rem(following, h["heads"])
 
-        def at(name: str, row: Operand, element: str) -> Value:
-            start = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
+        def at(
+            name: str, row: Operand, element: str, unit: tuple[Value, Value] = (n, head)
+        ) -> Value:
+            start = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
             return f.gep(source[name], f.add(start, f.mul(row, h[name + "_l"])), element)
 
         def head_of(name: str) -> tuple[Value, Value]:
             return at(name, 0, memory(d)), h[name + "_l"]
 
+        def to_row(name: str, row: Operand) -> Value:
+            """A row of a part of the result."""
+            to = f.add(h[f"to_{name}_from"], f.mul(row, h[f"to_{name}_l"]))
+            for index, dim in ((n, "n"), (head, "h")):
+                to = f.add(to, f.mul(index, h[f"to_{name}_{dim}"]))
+            return f.gep(pointers[0], to, memory(d))
+
+        def ask_rows(row: Value) -> None:
+            """What the next head reads of this row, and where this one's results will be."""
+            key = f.min(row, f.sub(h["keys"], 1))
+            for name, at_row, columns in (
+                ("q", row, width), ("g", row, value_width), ("out", row, value_width),
+                ("k", key, width), ("v", key, value_width),
+            ):  # fmt: skip
+                ask(f, d, at(name, at_row, memory(d), then), columns)
+            for name, at_row, columns in (
+                ("q", row, width), ("k", key, width), ("v", key, value_width)
+            ):  # fmt: skip
+                ask(f, d, to_row(name, at_row), columns, write=True)
+
         def store(sums: Value, rows: Operand, count: Operand, wanted: Value, name: str,
                   first: Operand, factor: Value | None) -> None:  # fmt: skip
             """Panels of `rows` rows, times the factor, as rows from `first` on of the result."""
-            to, step = h[f"to_{name}_from"], h[f"to_{name}_l"]
-            for index, dim in ((n, "n"), (head, "h")):
-                to = f.add(to, f.mul(index, h[f"to_{name}_{dim}"]))
-            to = f.gep(pointers[0], f.add(to, f.mul(first, step)), memory(d))
+            to, step = to_row(name, first), h[f"to_{name}_l"]
             with f.loop(0, count) as R, f.loop(0, wanted, lanes) as C:
                 panel = f.mul(f.mul(f.div(C.i, tile.columns), rows), tile.columns)
                 inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
@@ -253,6 +275,8 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 )  # fmt: skip
                 with f.loop(0, count) as R:
                     row = f.add(B.i, R.i)
+                    with f.iff(f.icmp("eq", K.i, 0)):
+                        ask_rows(row)
                     lse, delta = (
                         f.splat(f.load(el, f.gep(p, row, el)), type)
                         for p in (place["lse"], place["delta"])

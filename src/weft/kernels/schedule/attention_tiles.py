@@ -7,6 +7,7 @@ operand.
 
 from weft.core import dtype as D
 from weft.kernels.schedule.conv_pack import transpose
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory
@@ -230,6 +231,15 @@ def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> 
     math = Math(f, has_fma=native.host().has_fma)
     log = vmath.call(math, "log", f.splat(total, tile.type))
     f.store(f.op("fadd", best, f.extract(log, 0)), to)
+
+
+def ask(f: Function, d: D.dtype, row: Value, width: Operand, *, write: bool = False) -> None:
+    """Bring a row to the second cache, or, to be written, to the first: rows lie in pages of their
+    own, which the hardware does not foresee.
+    """
+    line = max(1, 64 // d.itemsize)
+    with f.loop(0, width, line) as C:
+        touch(f, f.gep(row, C.i, memory(d)), level=1 if write else 2, write=write)
 
 
 def result_row(
