@@ -63,7 +63,7 @@ LANES = 16
 CHUNK = 8192
 OWN_CHUNK = 64  # an inner group of so many elements is a chunk for each outer index
 BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
-FAR_BYTES = 8 << 20  # operands from this size on come from memory
+FAR_BYTES = 1 << 20  # operands from this size on come from memory
 AHEAD = 16  # rows at which columns ask for them: each row's piece lies in a page of its own
 
 
