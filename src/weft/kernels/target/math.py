@@ -4,9 +4,9 @@ Every function works lane by lane with the same instructions, so a result depend
 alone, never on the lane, the width or the neighbours.  Errors stay at or below 2 ulp in float32 and
 4 ulp in float64 (tests/kernels/test_math.py measures them); inf, NaN, -0 and denormals are exact.
 
-float32 has polynomials of its own for exp log tanh erf sin cos; the others go through float64,
-where they are right to the last bit but one.  float64's rarer functions call the C library lane by
-lane.
+float32 has polynomials of its own for exp log tanh erf sin cos (erf, with AVX-512, one for each of
+16 places, whose coefficients are looked up in registers); the others go through float64, where they
+are right to the last bit but one.  float64's rarer functions call the C library lane by lane.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
 (single precision coefficients; those of erf are fitted here); Giles, "Approximating the erfinv
 function" (2010).
@@ -15,9 +15,11 @@ function" (2010).
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from weft.kernels.target.llvm import Value, const, with_element
 from weft.kernels.target.vector import Math, is64
+from weft.runtime.native import host
 
 LN2 = math.log(2)
 
@@ -28,12 +30,14 @@ def exp32(m: Math, x: Value) -> Value:
     """2**n * p(r), x = n ln2 + r."""
     x = m.sel(m.cmp("ogt", x, 89.0), 89.0, x)
     x = m.sel(m.cmp("olt", x, -104.0), -104.0, x)
-    n, i = m.nearest(m.mul(x, 1 / LN2))
+    n, i = m.nearest(x, 1 / LN2)
     r = m.mad(n, -0.693359375, x)
     r = m.mad(n, 2.12194440e-4, r)
-    p = m.poly(r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2,
-                   1.6666665459e-1, 5.0000001201e-1))  # fmt: skip
-    y = m.add(m.mad(p, m.mul(r, r), r), 1.0)
+    p = m.poly(r, (1.3750892e-3, 8.3690582e-3, 4.1669555e-2, 1.6666517e-1, 4.9999988e-1))
+    if m.has_fma:
+        y = m.mad(m.mad(p, r, 1.0), r, 1.0)
+    else:  # products round: only the last sum may count
+        y = m.add(m.mad(p, m.mul(r, r), r), 1.0)
     return m.scale(y, i, n)
 
 
@@ -75,7 +79,9 @@ def tanh32(m: Math, x: Value) -> Value:
 
 
 def erf32(m: Math, x: Value) -> Value:
-    """x + x q(x^2) up to 1, a polynomial in |x| - 2.5 up to 3.92, then 1."""
+    """x + x q(x^2) up to 1, a polynomial in |x| - 2.5 up to 3.92, then 1; or from a table."""
+    if host().has_avx512:
+        return m.by_sixteen(_erf_by_table, x)
     t, s = m.abs(x), m.mul(x, x)
     q = m.poly(s, (7.8521960e-5, -8.0097304e-4, 5.1882798e-3, -2.6853789e-2, 1.1283585e-1,
                    -3.7612626e-1, 1.2837917e-1))  # fmt: skip
@@ -85,6 +91,40 @@ def erf32(m: Math, x: Value) -> Value:
                                  9.9959308e-1))  # fmt: skip
     far = m.copysign(m.sel(m.cmp("olt", t, 3.92), far, 1.0), x)
     return m.sel(m.cmp("ogt", t, 1.0), far, m.mad(q, x, x))
+
+
+@cache
+def _erf_table() -> list[list[float]]:
+    """For each power of r, highest first, its coefficient of erf(k / 4 + r) - r, k = 0 to 15.
+
+    Taylor's series up to r^7; for r^6 stands what Chebyshev's polynomial leaves of it where
+    |r| < 1/8. The last one is raised, so that it ends with 1.
+    """
+    w = 1 / 8
+    fourth, square, one = 1.5 * w**2, -0.5625 * w**4, w**6 / 32
+    columns: list[list[float]] = []
+    for k in range(16):
+        c = k / 4
+        a = [math.erf(c), 2 / math.sqrt(math.pi) * math.exp(-c * c)]
+        for n in range(1, 7):  # erf'' = -2 t erf'
+            a.append(-2 * (c * n * a[n] + (n - 1) * a[n - 1]) / (n * (n + 1)))
+        a[4], a[2], a[0] = a[4] + fourth * a[6], a[2] + square * a[6], a[0] + one * a[6]
+        a[5], a[3], a[1] = a[5] + fourth * a[7], a[3] + square * a[7], a[1] + one * a[7] - 1
+        columns.append(a[5::-1])
+    columns[-1][-1] += 2**-24
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _erf_by_table(m: Math, x: Value) -> Value:
+    t = m.abs(x)
+    t = m.sel(m.cmp("ogt", t, 3.874), 3.874, t)
+    n, i = m.nearest_quarter(t)
+    r = m.sub(t, n)
+    *powers, base = (m.table(i, row) for row in _erf_table())
+    p = powers[0]
+    for c in powers[1:]:
+        p = m.mad(p, r, c)
+    return m.copysign(m.add(base, m.mad(p, r, r)), x)
 
 
 TURN_LIMIT = 1.0e6  # beyond it the reduction by parts of pi/2 loses bits: the C library's turn

@@ -5,7 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from weft.kernels.target.llvm import Function, Module, Value, const, lanes_of, with_element
+from weft.kernels.target.llvm import (
+    Function,
+    Module,
+    Value,
+    const,
+    lanes_of,
+    with_element,
+    zero,
+)
 from weft.runtime.native import host
 
 
@@ -106,14 +114,39 @@ class Math:
             x = self.mul(x, self.floats(self.f.op("shl", biased, const(n.type, mantissa))))
         return x
 
-    def nearest(self, x: Value) -> tuple[Value, Value]:
-        """(round to nearest as a float, the same as an integer vector); |x| < 2**22 or 2**51."""
+    def nearest(self, x: Value, by: float = 1.0) -> tuple[Value, Value]:
+        """(x * by rounded to nearest as a float, the same as an integer vector); below 2**22 or
+        2**51."""
         wide = x.type.endswith(("double", "double>"))
         magic = 1.5 * 2.0 ** (52 if wide else 23)
-        shifted = self.add(x, magic)
+        shifted = self.add(x, magic) if by == 1 else self.mad(x, by, magic)
         bits = struct.unpack("<q" if wide else "<i", struct.pack("<d" if wide else "<f", magic))[0]
         n = self.bits(shifted)
         return self.sub(shifted, magic), self.f.op("sub", n, const(n.type, bits))
+
+    def nearest_quarter(self, x: Value) -> tuple[Value, Value]:
+        """(x rounded to a multiple of 1/4, integers that end with 4 times that); |x| < 2**20."""
+        shifted = self.add(x, 1.5 * 2.0**21)
+        return self.sub(shifted, 1.5 * 2.0**21), self.bits(shifted)
+
+    def table(self, i: Value, values: Sequence[float]) -> Value:
+        """values[i mod 16] of 16 floats, for each of 16 lanes. AVX-512 only."""
+        cells = ", ".join(f"float {const('float', v)}" for v in values)
+        table = Value(f"<{cells}>", "<16 x float>")
+        return self.f.intrinsic("x86.avx512.permvar.sf.512", table.type, table, i)
+
+    def by_sixteen(self, body: Callable[[Math, Value], Value], x: Value) -> Value:
+        """body of floats, whose code is for 16 of them, for any number."""
+        f, lanes = self.f, lanes_of(x.type)
+        if lanes == 1:
+            return f.extract(body(self, f.insert(zero("<16 x float>"), x, 0)), 0)
+        if lanes < 16:
+            y = body(self, f.shuffle(x, x, [k % lanes for k in range(16)]))
+            return f.shuffle(y, y, range(lanes))
+        if lanes == 16:
+            return body(self, x)
+        halves = [f.shuffle(x, x, range(a, a + lanes // 2)) for a in (0, lanes // 2)]
+        return f.shuffle(*(self.by_sixteen(body, half) for half in halves), range(lanes))
 
     def outlined(self, name: str, body: Callable[..., Value], *xs: Value) -> Value:
         """Call a function made once per module: for long bodies, used more than once or rarely."""
