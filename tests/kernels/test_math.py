@@ -92,6 +92,26 @@ def test_pow() -> None:
     np.testing.assert_array_equal(elementwise(S.pow(*args), x, y), want)
 
 
+def test_erf_at_every_place_of_its_table() -> None:
+    """Polynomials meet halfway between multiples of 1/4: there, beside it, and in between."""
+    places = np.arange(-32, 33, dtype=np.float32) / 8
+    near = [places, np.nextafter(places, np.float32(9)), np.nextafter(places, np.float32(-9))]
+    x = np.concatenate([*near, np.linspace(-4.2, 4.2, 300_001, dtype=np.float32)])
+    got = elementwise(S.erf(S.Arg(0, D.float32)), x)
+    exact = S.TABLE["erf"].numpy(x.astype(np.float64))
+    assert worst(got, exact.astype(np.longdouble)) <= 1.5
+    assert (got[x == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["erf", "exp"])
+def test_vectors_of_another_length_have_the_same_bits(name: str) -> None:
+    """Beside float64 a vector holds 8 floats."""
+    x = np.linspace(-5, 5, 1001, dtype=np.float32)
+    y = S.Scalar(name, (S.Arg(0, D.float32),))
+    wide = elementwise(S.cast(y, D.float64), x)
+    np.testing.assert_array_equal(wide, elementwise(y, x).astype(np.float64))
+
+
 def test_erf_is_one_far_out() -> None:
     """Its polynomial in |x| must go down to -inf without a turn."""
     x = np.concatenate([np.linspace(4, 200, 20001), np.logspace(2, 38.5, 2001)]).astype(np.float32)
