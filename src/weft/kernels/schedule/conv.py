@@ -112,8 +112,8 @@ def plan_conv2d(
         return plan_by_rows(
             x, w, out, stride[0], padding, dilation[1], biased=bias is not None, back=False
         )
-    slab, row_step, step_h, top = image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
-    offsets = tap_offsets(slab, (kh, kw), stride, dilation)
+    slab, row_step, step_h, top = _image_slab(x, (kh, kw), (oh, ow), stride, padding, dilation)
+    offsets = _tap_offsets(slab, (kh, kw), stride, dilation)
     places = [p * w.strides[2] + q * w.strides[3] for p in range(kh) for q in range(kw)]
     grid = (oh, ow)
     out_step = (out.strides[2], out.strides[3])
@@ -300,17 +300,16 @@ def _check_bias(name: str, bias: Layout | None, size: int, like: Layout) -> None
             )
 
 
-def image_slab(
-    x: Layout, kernel: Pair, out: Pair, stride: Pair, padding: Pair, dilation: Pair,
-    *, in_place: bool = True,
-) -> tuple[Slab, int, int, int]:  # fmt: skip
-    """The slab of an image for the windows of a convolution; x itself if that serves and may.
+def _image_slab(
+    x: Layout, kernel: Pair, out: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> tuple[Slab, int, int, int]:
+    """The slab of an image for the windows of a convolution; x itself if that serves.
 
     Returns (slab, offset of the next output row in it, slab rows an output row, top).
     """
     inside = all(o + d * (k - 1) <= s for o, d, k, s in zip(out, dilation, kernel, x.shape[2:]))
     plain = stride == (1, 1) and padding == (0, 0) and x.strides[3] == 1
-    if in_place and inside and plain and not _is_half(x):
+    if inside and plain and not _is_half(x):
         return Slab(True, x.strides[1], x.strides[2], 0, 1, 0, 0, 0), x.strides[2], 1, 0
     span = [
         max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(out, stride, kernel, dilation)
@@ -321,7 +320,7 @@ def image_slab(
     return slab, stride[0] * pitch, stride[0], padding[0]
 
 
-def tap_offsets(slab: Slab, kernel: Pair, stride: Pair, dilation: Pair) -> list[int]:
+def _tap_offsets(slab: Slab, kernel: Pair, stride: Pair, dilation: Pair) -> list[int]:
     """Where in the slab the taps (p, q) of output (0, 0) lie."""
     offsets = []
     for p in range(kernel[0]):

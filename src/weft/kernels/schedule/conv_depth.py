@@ -1,7 +1,7 @@
 """The weight gradient of a depthwise convolution: the sums of `conv_weight`, bit for bit.
 
 One vector holds the same tap of adjacent channels, so x and g are turned to [position][channel]
-first: rows of adjacent elements from where they lie, others from a copy in the slab's form. An
+first: rows of adjacent elements from where they lie, others from a copy of the plane. An
 output is one chain over k = (n, oy, ox): the only independent sums are taps and channels. Threads
 take (block of channels, chunk of taps).
 """
@@ -10,7 +10,7 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv import Pair, image_slab, tap_offsets
+from weft.kernels.schedule.conv import Pair
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
@@ -24,7 +24,7 @@ _TAPS = 9  # taps a chunk: as many sums as sixteen registers hold
 _HEAD = (
     "channels", "blocks", "taps", "chunks", "images", "area", "grid_h", "grid_w",
     "x_n", "x_c", "x_h", "x_w", "height", "width", "g_n", "g_c", "g_h", "g_w",
-    "slab_rows", "top", "left", "row_pitch", "phase_pitch", "phases", "row_step",
+    "slab_rows", "top", "left", "row_pitch", "step_h", "step_w",
     "x_pitch", "g_pitch", "xt_at", "g_at", "gt_at", "sums_at", "work_size",
 )  # fmt: skip
 
@@ -38,11 +38,16 @@ def plan_depthwise_dw(
     size, lanes = tile.itemsize, tile.lanes
     images, channels, oh, ow = g.shape
     kernel = (out.shape[2], out.shape[3])
-    slab, row_step, _, _ = image_slab(
-        x, kernel, (oh, ow), stride, padding, dilation, in_place=False
+    rows, columns = (
+        max((o - 1) * s + (k - 1) * d + 1, 1)
+        for o, s, k, d in zip((oh, ow), stride, kernel, dilation)
     )
-    offsets = tap_offsets(slab, kernel, stride, dilation)
-    x_pitch, g_pitch = slab.plane + lanes, oh * ow + lanes
+    offsets = [
+        p * dilation[0] * columns + q * dilation[1]
+        for p in range(kernel[0])
+        for q in range(kernel[1])
+    ]
+    x_pitch, g_pitch = rows * columns + lanes, oh * ow + lanes
     xt_at = up(lanes * x_pitch * size)
     g_at = xt_at * 2
     gt_at = g_at + up(lanes * g_pitch * size)
@@ -50,8 +55,7 @@ def plan_depthwise_dw(
     blocks, chunks = -(-channels // lanes), -(-len(offsets) // _TAPS)
     values = (
         channels, blocks, len(offsets), chunks, images, oh * ow, oh, ow,
-        *x.strides, *x.shape[2:], *g.strides, slab.rows, slab.top, slab.left,
-        slab.row_pitch, slab.phase_pitch, slab.phases, row_step,
+        *x.strides, *x.shape[2:], *g.strides, rows, *padding, columns, *stride,
         x_pitch, g_pitch, xt_at, g_at, gt_at, sums_at,
         sums_at + up(2 * _TAPS * lanes * size),
     )  # fmt: skip
@@ -136,7 +140,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     )
     sums = f.gep(block_sums, _TAPS * lanes, el)
     wide = f.typed(int(d.itemsize >= 4), "i64")
-    plain_x = f.icmp("eq", f.mul(f.mul(h["x_w"], h["phases"]), wide), 1)
+    plain_x = f.icmp("eq", f.mul(h["x_w"], wide), 1)
     plain_g = f.icmp("eq", f.mul(h["g_w"], wide), 1)
     with f.iff(plain_x), f.loop(0, f.mul(h["x_pitch"], lanes), lanes) as Z:  # the border
         f.store(zero(type), f.gep(turned, Z.i, el), tile.align)
@@ -166,8 +170,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     f.call(
                         "plane", "void", f.gep(planes, f.mul(L.i, h["x_pitch"]), el),
                         f.gep(x, at, memory(d)), h["slab_rows"], h["top"], h["height"], h["x_h"],
-                        h["x_w"], h["row_pitch"], h["phase_pitch"], h["phases"], h["left"],
-                        h["width"],
+                        h["x_w"], h["row_pitch"], h["row_pitch"], 1, h["left"], h["width"],
                     )  # fmt: skip
                 f.call("turn", "void", turned, planes, h["x_pitch"])
             here = f.add(f.mul(N.i, h["g_n"]), f.mul(channel, h["g_c"]))
@@ -221,7 +224,7 @@ def _block(
     """sums[tap] += g * x over `count` positions of the grid from `start`, in order."""
     el, type, lanes = tile.element, tile.type, tile.lanes
     for _, y, x, at, length in runs(f, start, count, h["grid_h"], h["grid_w"]):
-        source = f.add(f.mul(y, h["row_step"]), x)
+        source = f.add(f.mul(f.mul(y, h["step_h"]), h["row_pitch"]), f.mul(x, h["step_w"]))
         source = f.gep(turned, f.mul(source, lanes), el)
         factor = f.gep(g_turned, f.mul(f.add(start, at), lanes), el)
         rooms = [f.gep(sums, t * lanes, el) for t in range(_TAPS)]
@@ -230,8 +233,9 @@ def _block(
         with f.loop(0, length, carry=old) as L:
             step = f.mul(L.i, lanes)
             v = f.load(type, f.gep(factor, step, el), tile.align)
+            across = f.mul(step, h["step_w"])
             for t, tap in enumerate(taps):
-                u = f.load(type, f.gep(tap, step, el), tile.align)
+                u = f.load(type, f.gep(tap, across, el), tile.align)
                 L.next[t] = f.fma(v, u, L.carry[t])
         for room, value in zip(rooms, L.carry, strict=True):
             f.store(value, room, tile.align)
