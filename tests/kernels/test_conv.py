@@ -292,6 +292,19 @@ def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride, dilation, size):
     )
 
 
+@pytest.mark.parametrize(("width", "channels", "stride"), [(2, 36, 1), (4, 20, 2), (4, 128, 1)])
+def test_narrow_groups_give_the_bits_of_a_dense_weights_gradient(width, channels, stride):
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((3, channels, 9, 21)).astype(np.float32)
+    geometry = ((stride, stride), (1, 2), (1, 1))
+    shape = (channels, width, 3, 5)
+    y = conv(x, np.zeros(shape, np.float32), (*geometry, channels // width))
+    g = rng.standard_normal(y.shape).astype(np.float32)
+    every = conv_dw(g, x, (channels, channels, 3, 5), (*geometry, 1))
+    own = [every[c, c // width * width :][:width] for c in range(channels)]
+    np.testing.assert_array_equal(conv_dw(g, x, shape, (*geometry, channels // width)), own)
+
+
 def test_bias_is_one_add_after_the_sum():
     x, w, _, args = sample(CASES[3], np.float32)
     bias = np.random.default_rng(2).standard_normal(w.shape[0]).astype(np.float32)

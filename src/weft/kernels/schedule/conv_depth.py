@@ -1,6 +1,7 @@
-"""The weight gradient of a depthwise convolution: the sums of `conv_weight`, bit for bit.
+"""The weight gradient of groups of few channels: the sums of `conv_weight`, bit for bit.
 
-One vector holds the same tap of adjacent channels, so x and g are turned to [position][channel]
+One vector holds the same tap of adjacent channels of g, each with one of x of its group (a group of
+four meets x in four orders), so x and g are turned to [position][channel]
 first: rows of adjacent elements from where they lie, others from a copy of the plane. An
 output is one chain over k = (n, oy, ox): the only independent sums are taps and channels. Threads
 take (block of channels, chunk of taps).
@@ -21,6 +22,7 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 _TAPS = 9  # taps a chunk: as many sums as sixteen registers hold
+_WIDTHS = (1, 2, 4)  # channels a group: more fill the vectors of `conv_weight` as well
 _HEAD = (
     "channels", "blocks", "taps", "chunks", "images", "area", "grid_h", "grid_w",
     "x_n", "x_c", "x_h", "x_w", "height", "width", "g_n", "g_c", "g_h", "g_w",
@@ -29,15 +31,22 @@ _HEAD = (
 )  # fmt: skip
 
 
-def plan_depthwise_dw(
+def is_narrow(out: Layout, groups: int, x: Layout) -> bool:
+    """Whether the kernel serves."""
+    co, width = out.shape[:2]
+    same = co == x.shape[1] and co == groups * width
+    return same and groups > 1 and width in _WIDTHS
+
+
+def plan_narrow_dw(
     g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair
 ) -> Launch:
-    """As `plan_conv2d_dw`, which has checked the layouts, for groups = channels; nothing empty."""
+    """As `plan_conv2d_dw`, which has checked the layouts, for such groups; nothing empty."""
     d = D.from_np(out.dtype)
     tile = tile_for(register(d))
     size, lanes = tile.itemsize, tile.lanes
     images, channels, oh, ow = g.shape
-    kernel = (out.shape[2], out.shape[3])
+    width, kernel = out.shape[1], (out.shape[2], out.shape[3])
     rows, columns = (
         max((o - 1) * s + (k - 1) * d + 1, 1)
         for o, s, k, d in zip((oh, ow), stride, kernel, dilation)
@@ -52,27 +61,29 @@ def plan_depthwise_dw(
     g_at = xt_at * 2
     gt_at = g_at + up(lanes * g_pitch * size)
     sums_at = 2 * gt_at - g_at
-    blocks, chunks = -(-channels // lanes), -(-len(offsets) // _TAPS)
+    most = min(_TAPS, 3 * native.host().registers // 4 // width)
+    blocks, chunks = -(-channels // lanes), -(-len(offsets) // most)
+    each = most if width == 1 else -(-len(offsets) // chunks)
     values = (
         channels, blocks, len(offsets), chunks, images, oh * ow, oh, ow,
         *x.strides, *x.shape[2:], *g.strides, rows, *padding, columns, *stride,
         x_pitch, g_pitch, xt_at, g_at, gt_at, sums_at,
-        sums_at + up(2 * _TAPS * lanes * size),
+        sums_at + up(2 * each * width * lanes * size),
     )  # fmt: skip
     # a last chunk repeats the last tap
-    offsets += [offsets[-1]] * (chunks * _TAPS - len(offsets))
-    work = 2 * g.size * len(offsets)
-    stage = Stage(_kernels(d.name)["depthwise_dw"], work >= PARALLEL_WORK)
+    offsets += [offsets[-1]] * (chunks * each - len(offsets))
+    work = 2 * g.size * width * len(offsets)
+    stage = Stage(_kernel(d.name, width, each), work >= PARALLEL_WORK)
     return Launch((stage,), (*values, *offsets), 0, values[-1], work < QUICK_WORK)
 
 
 @cache
-def _kernels(name: str) -> dict[str, int]:
-    return native.load(depthwise_dw_ir(name), ["depthwise_dw"])
+def _kernel(name: str, width: int, taps: int) -> int:
+    return native.load(narrow_dw_ir(name, width, taps), ["narrow_dw"])["narrow_dw"]
 
 
-def depthwise_dw_ir(name: str) -> str:
-    """The LLVM IR of the kernel of one dtype, for the host."""
+def narrow_dw_ir(name: str, width: int, taps: int) -> str:
+    """The LLVM IR of the kernel of one dtype, groups of `width` channels, chunks of `taps`."""
     d = D.BY_NAME[name]
     tile = tile_for(register(d))
     m = Module(native.host().vector_bits)
@@ -80,7 +91,7 @@ def depthwise_dw_ir(name: str) -> str:
     _emit_turn(m, tile)
     if d.itemsize >= 4:
         _emit_turn_rows(m, tile)
-    _emit_kernel(m, tile, d)
+    _emit_kernel(m, tile, d, width, taps)
     return m.text()
 
 
@@ -130,15 +141,15 @@ def _emit_turn_rows(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
-    f = m.kernel("depthwise_dw")
+def _emit_kernel(m: Module, tile: Tile, d: D.dtype, members: int, each: int) -> None:
+    f, rooms = m.kernel("narrow_dw"), range(each * members)
     el, type, lanes, one = tile.element, tile.type, tile.lanes, Element(f, 1)
     (out, g, x), scratch, h, offsets = open_block(f, 2, _HEAD)
     planes = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     turned, g_planes, g_turned, block_sums = (
         f.gep(planes, h[n]) for n in ("xt_at", "g_at", "gt_at", "sums_at")
     )
-    sums = f.gep(block_sums, _TAPS * lanes, el)
+    sums = f.gep(block_sums, len(rooms) * lanes, el)
     wide = f.typed(int(d.itemsize >= 4), "i64")
     plain_x = f.icmp("eq", f.mul(h["x_w"], wide), 1)
     plain_g = f.icmp("eq", f.mul(h["g_w"], wide), 1)
@@ -147,9 +158,9 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     low, high = f.split(f.mul(h["blocks"], h["chunks"]))
     with f.loop(low, high) as I:
         channel = f.mul(f.div(I.i, h["chunks"]), lanes)
-        tap = f.mul(f.rem(I.i, h["chunks"]), _TAPS)
+        tap = f.mul(f.rem(I.i, h["chunks"]), each)
         few = f.min(f.sub(h["channels"], channel), lanes)
-        places = f.words(f.gep(offsets, tap, "i64"), 0, ["i64"] * _TAPS)
+        places = f.words(f.gep(offsets, tap, "i64"), 0, ["i64"] * each)
         places = [f.mul(p, lanes) for p in places]
         total = f.mul(h["images"], h["area"])
         with f.loop(0, h["images"]) as N:
@@ -195,39 +206,42 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             with f.loop(f.mul(f.div(begin, KC), KC), end, KC) as B:
                 start, stop = f.max(B.i, begin), f.min(f.add(B.i, KC), end)
                 with f.iff(f.icmp("eq", start, B.i)):
-                    for t in range(_TAPS):
+                    for t in rooms:
                         f.store(const(type, 0.0), f.gep(block_sums, t * lanes, el), tile.align)
                 _block(
                     f, tile, h, f.sub(start, begin), f.sub(stop, start), turned, g_turned,
-                    places, block_sums,
+                    places, block_sums, members,
                 )  # fmt: skip
                 whole = f.icmp("eq", stop, f.min(f.add(B.i, KC), total))
                 with f.iff(whole):
                     first = f.icmp("eq", B.i, 0)
-                    for t in range(_TAPS):
+                    for t in rooms:
                         block = f.load(type, f.gep(block_sums, t * lanes, el), tile.align)
                         place = f.gep(sums, t * lanes, el)
                         added = f.op("fadd", f.load(type, place, tile.align), block)
                         f.store(f.select(first, block, added), place, tile.align)
-        taps_left = f.min(f.sub(h["taps"], tap), _TAPS)
+        taps_left = f.min(f.sub(h["taps"], tap), each)
         with f.loop(0, few) as L, f.loop(0, taps_left) as T:
-            value = f.load(el, f.gep(sums, f.add(f.mul(T.i, lanes), L.i), el))
-            at = f.add(f.mul(f.add(channel, L.i), h["taps"]), f.add(tap, T.i))
-            one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)
+            for i in range(members):
+                at = f.mul(f.add(f.mul(T.i, members), i), lanes)
+                value = f.load(el, f.gep(sums, f.add(at, L.i), el))
+                at = f.add(f.mul(f.add(channel, L.i), members), i)
+                at = f.add(f.mul(at, h["taps"]), f.add(tap, T.i))
+                one.store(one.rounded(value, d), f.gep(out, at, memory(d)), d)
     f.ret()
 
 
 def _block(
     f: Function, tile: Tile, h: dict[str, Value], start: Operand, count: Operand, turned: Value,
-    g_turned: Value, places: list[Operand], sums: Value,
+    g_turned: Value, places: list[Operand], sums: Value, width: int,
 ) -> None:  # fmt: skip
-    """sums[tap] += g * x over `count` positions of the grid from `start`, in order."""
+    """sums[tap][i] += g * x's i-th channel of the group, over `count` positions from `start`."""
     el, type, lanes = tile.element, tile.type, tile.lanes
     for _, y, x, at, length in runs(f, start, count, h["grid_h"], h["grid_w"]):
         source = f.add(f.mul(f.mul(y, h["step_h"]), h["row_pitch"]), f.mul(x, h["step_w"]))
         source = f.gep(turned, f.mul(source, lanes), el)
         factor = f.gep(g_turned, f.mul(f.add(start, at), lanes), el)
-        rooms = [f.gep(sums, t * lanes, el) for t in range(_TAPS)]
+        rooms = [f.gep(sums, t * lanes, el) for t in range(len(places) * width)]
         taps = [f.gep(source, p, el) for p in places]
         old = [(type, f.load(type, room, tile.align)) for room in rooms]
         with f.loop(0, length, carry=old) as L:
@@ -236,6 +250,10 @@ def _block(
             across = f.mul(step, h["step_w"])
             for t, tap in enumerate(taps):
                 u = f.load(type, f.gep(tap, across, el), tile.align)
-                L.next[t] = f.fma(v, u, L.carry[t])
+                for i in range(width):
+                    place = t * width + i
+                    spread = [k // width * width + i for k in range(lanes)]
+                    one = u if width == 1 else f.shuffle(u, u, spread)
+                    L.next[place] = f.fma(v, one, L.carry[place])
         for room, value in zip(rooms, L.carry, strict=True):
             f.store(value, room, tile.align)

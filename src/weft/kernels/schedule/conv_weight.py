@@ -25,7 +25,7 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.conv_depth import plan_depthwise_dw
+from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
 from weft.kernels.schedule.conv_slab import emit_slab
@@ -65,8 +65,8 @@ def plan_conv2d_dw(
     d = D.from_np(out.dtype)
     images, co, oh, ow = g.shape
     kernel = (out.shape[2], out.shape[3])
-    if groups == co == x.shape[1] and groups > 1 and g.size:
-        return plan_depthwise_dw(g, x, out, stride, padding, dilation)
+    if is_narrow(out, groups, x) and g.size:
+        return plan_narrow_dw(g, x, out, stride, padding, dilation)
     channels, columns, area = out.shape[1], co // groups, max(oh * ow, 1)
     view = window(kernel, (oh, ow), stride, dilation)
     taps = len(view.taps)
