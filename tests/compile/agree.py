@@ -13,7 +13,7 @@ def bits(x):
         return (x.dtype.name, tuple(x.shape), x.detach().numpy().tobytes())
     if isinstance(x, (tuple, list)):
         return [bits(i) for i in x]
-    return x
+    return x.hex() if isinstance(x, float) else x  # nan is nan
 
 
 def same(make, calls=4):
