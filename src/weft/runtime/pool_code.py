@@ -31,6 +31,8 @@ import sys
 from weft.runtime import run_code
 
 SPIN = 2000
+WATCH = 300
+BRIEFLY = 100_000  # nanoseconds
 SLOTS = 8
 WORKERS = 1024
 
@@ -44,6 +46,13 @@ _FUTEX = """define internal void @wait(ptr %word, i32 %value) nounwind {
   %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 128, i64 %v, i64 0, i64 0, i64 0)
   ret void
 }
+define internal void @wait_briefly(ptr %word, i32 %value) nounwind {
+  %time = alloca [2 x i64]
+  store [2 x i64] [i64 0, i64 BRIEFLY], ptr %time
+  %v = zext i32 %value to i64
+  %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 128, i64 %v, ptr %time, i64 0, i64 0)
+  ret void
+}
 define internal void @wake(ptr %word) nounwind {
   %r = call i64 (i64, ...) @syscall(i64 FUTEX, ptr %word, i64 129, i64 65536, i64 0, i64 0, i64 0)
   ret void
@@ -51,8 +60,8 @@ define internal void @wake(ptr %word) nounwind {
 define internal void @init_wait() nounwind { ret void }
 """
 
-# A worker's line: its state, the generation that it started behind, its thread, the CPU it came on
-# (-1: it was sent away since).
+# A worker's line: its state, the generation that it started behind, its thread, the CPU that it
+# came on or was fetched to (-1: it was sent away since).
 _LINE = """
 %Line = type { i64, i64, i32, i32, [40 x i8] }
 """
@@ -67,6 +76,7 @@ _ALONE = """
 define internal i32 @pthread_create(ptr %a, ptr %b, ptr %c, ptr %d) nounwind { ret i32 1 }
 define internal i32 @pthread_detach(ptr %a) nounwind { ret i32 1 }
 define internal void @wait(ptr %word, i32 %value) nounwind { ret void }
+define internal void @wait_briefly(ptr %word, i32 %value) nounwind { ret void }
 define internal void @wake(ptr %word) nounwind { ret void }
 define internal void @init_wait() nounwind { ret void }
 """
@@ -93,6 +103,10 @@ done:
   %u = call i32 @pthread_mutex_unlock(ptr @mutex)
   ret void
 }
+define internal void @wait_briefly(ptr %word, i32 %value) nounwind {
+  call void @wait(ptr %word, i32 %value)
+  ret void
+}
 define internal void @wake(ptr %word) nounwind {
   %l = call i32 @pthread_mutex_lock(ptr @mutex)
   %c = call i32 @pthread_cond_broadcast(ptr @condition)
@@ -107,8 +121,10 @@ define internal void @init_wait() nounwind {
 """
 
 # Linux likes to wake a worker on the caller's CPU, where it waits until the caller sleeps, each
-# time: both parts then go one after another. Who is found there is sent to the other CPUs.
-_SPREAD = """
+# time: both parts then go one after another. Who is found there is sent to the other CPUs. And it
+# may leave a worker that has begun behind another program for milliseconds, beside the CPU of a
+# caller that waits for just that part: if its own clock stands still, the caller fetches it.
+_PLACES = """
 @weft_cpus = global [128 x i8] zeroinitializer, align 64
 declare i32 @sched_getcpu()
 define internal void @arrive_thread(ptr %line) nounwind {
@@ -122,22 +138,50 @@ define internal i32 @here() nounwind {
   %cpu = call i32 @sched_getcpu()
   ret i32 %cpu
 }
-define internal void @send_away(ptr %line, i32 %cpu) nounwind {
+; how long a worker has run, in ns; 0: unknown
+define internal i64 @run_time(ptr %line) nounwind {
+  %time = alloca [2 x i64]
+  store [2 x i64] zeroinitializer, ptr %time
+  %id_at = getelementptr %Line, ptr %line, i32 0, i32 2
+  %id = load i32, ptr %id_at
+  %not = xor i32 %id, -1
+  %high = shl i32 %not, 3
+  %clock = or i32 %high, 6
+  %clock64 = sext i32 %clock to i64
+  %r = call i64 (i64, ...) @syscall(i64 CLOCK, i64 %clock64, ptr %time)
+  %s = load i64, ptr %time
+  %more_at = getelementptr i64, ptr %time, i64 1
+  %more = load i64, ptr %more_at
+  %ns = mul i64 %s, 1000000000
+  %all = add i64 %ns, %more
+  ret i64 %all
+}
+; let a worker run on this CPU only, or on all but this (-1: on all)
+define internal void @place(ptr %line, i32 %cpu, i1 %only) nounwind {
 entry:
   %mask = alloca [128 x i8], align 8
   %byte = lshr i32 %cpu, 3
   %fits = icmp ult i32 %byte, 128
-  br i1 %fits, label %send, label %done
-send:
-  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @weft_cpus, i64 128, i1 false)
-  %place = getelementptr i8, ptr %mask, i32 %byte
-  %old = load i8, ptr %place
+  %at = getelementptr i8, ptr %mask, i32 %byte
   %low = and i32 %cpu, 7
   %low8 = trunc i32 %low to i8
   %bit = shl i8 1, %low8
+  br i1 %only, label %none, label %all
+none:
+  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 128, i1 false)
+  br i1 %fits, label %turn, label %done
+all:
+  call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @weft_cpus, i64 128, i1 false)
+  br i1 %fits, label %turn, label %set
+turn:
+  %old = load i8, ptr %at
+  %on = or i8 %old, %bit
   %clear = xor i8 %bit, -1
-  %new = and i8 %old, %clear
-  store i8 %new, ptr %place
+  %off = and i8 %old, %clear
+  %new = select i1 %only, i8 %on, i8 %off
+  store i8 %new, ptr %at
+  br label %set
+set:
   %id_at = getelementptr %Line, ptr %line, i32 0, i32 2
   %id = load i32, ptr %id_at
   %id64 = zext i32 %id to i64
@@ -148,11 +192,12 @@ done:
 }
 """
 
-_NO_SPREAD = """
+_NO_PLACES = """
 @weft_cpus = global [128 x i8] zeroinitializer, align 64
 define internal void @arrive_thread(ptr %line) nounwind { ret void }
 define internal i32 @here() nounwind { ret i32 -1 }
-define internal void @send_away(ptr %line, i32 %cpu) nounwind { ret void }
+define internal i64 @run_time(ptr %line) nounwind { ret i64 0 }
+define internal void @place(ptr %line, i32 %cpu, i1 %only) nounwind { ret void }
 """
 
 _POOL = """
@@ -258,11 +303,11 @@ done:
   ret i64 %g
 }
 
-; wait until a line has this state
-define internal void @await(ptr %line, i64 %state) nounwind {
+; spin until a line has this state: whether it has
+define internal i1 @spin(ptr %line, i64 %state, i32 %times) nounwind {
 entry:
-  br label %spin
-spin:
+  br label %look
+look:
   %i = phi i32 [ 0, %entry ], [ %i1, %more ]
   %v = load atomic i64, ptr %line acquire, align 8
   %there = icmp eq i64 %v, %state
@@ -270,20 +315,47 @@ spin:
 more:
   PAUSE
   %i1 = add i32 %i, 1
-  %c = icmp ult i32 %i1, SPIN
-  br i1 %c, label %spin, label %doze
+  %c = icmp ult i32 %i1, %times
+  br i1 %c, label %look, label %done
+done:
+  ret i1 %there
+}
+
+; wait until a line has this state
+define internal void @await(ptr %line, i64 %state) nounwind {
+entry:
+  %at_once = call i1 @spin(ptr %line, i64 %state, i32 SPIN)
+  br i1 %at_once, label %done, label %watch
+watch:
+  %first = call i64 @run_time(ptr %line)
+  %soon = call i1 @spin(ptr %line, i64 %state, i32 WATCH)
+  br i1 %soon, label %done, label %doze
 doze:
-  %v2 = load atomic i64, ptr %line seq_cst, align 8
-  %there2 = icmp eq i64 %v2, %state
-  br i1 %there2, label %done, label %note
+  %last = phi i64 [ %first, %watch ], [ %last, %note ], [ %now, %nap ]
+  %v = load atomic i64, ptr %line seq_cst, align 8
+  %there = icmp eq i64 %v, %state
+  br i1 %there, label %done, label %note
 note:
-  %asleep = or i64 %v2, 2
-  %x = cmpxchg ptr %line, i64 %v2, i64 %asleep seq_cst seq_cst
+  %asleep = or i64 %v, 2
+  %x = cmpxchg ptr %line, i64 %v, i64 %asleep seq_cst seq_cst
   %noted = extractvalue { i64, i1 } %x, 1
-  br i1 %noted, label %nap, label %doze
+  br i1 %noted, label %look, label %doze
+look:
+  %now = call i64 @run_time(ptr %line)
+  %same = icmp eq i64 %now, %last
+  %known = icmp ne i64 %now, 0
+  %stands = and i1 %same, %known
+  br i1 %stands, label %fetch, label %nap
+fetch:
+  %cpu = call i32 @here()
+  %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
+  store atomic i32 %cpu, ptr %cpu_at monotonic, align 4
+  call void @place(ptr %line, i32 %cpu, i1 true)
+  call void @place(ptr %line, i32 -1, i1 false)
+  br label %nap
 nap:
   %low = trunc i64 %asleep to i32
-  call void @wait(ptr %line, i32 %low)
+  call void @wait_briefly(ptr %line, i32 %low)
   br label %doze
 done:
   ret void
@@ -333,7 +405,6 @@ entry:
   store ptr %fn, ptr @task
   store ptr %arg, ptr getelementptr (%Task, ptr @task, i32 0, i32 1)
   store i32 %nth, ptr getelementptr (%Task, ptr @task, i32 0, i32 2)
-  %cpu = call i32 @here()
   %g = call i64 @announce()
   %open = shl i64 %g, 2
   %mine = or i64 %open, 1
@@ -362,7 +433,7 @@ wait:
   %w = phi i32 [ 1, %next ], [ %w1, %wait ]
   %other = getelementptr %Line, ptr @lines, i32 %w
   call void @await(ptr %other, i64 %ready)
-  call void @spread(ptr %other, i32 %cpu)
+  call void @spread(ptr %other)
   %w1 = add i32 %w, 1
   %again = icmp slt i32 %w1, %nth
   br i1 %again, label %wait, label %done
@@ -370,16 +441,17 @@ done:
   ret void
 }
 
-; send a worker away that came on the caller's CPU
-define internal void @spread(ptr %line, i32 %cpu) nounwind {
+; send a worker away that is on the caller's CPU
+define internal void @spread(ptr %line) nounwind {
 entry:
+  %cpu = call i32 @here()
   %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
   %its = load atomic i32, ptr %cpu_at monotonic, align 4
   %same = icmp eq i32 %its, %cpu
   br i1 %same, label %send, label %done
 send:
   store atomic i32 -1, ptr %cpu_at monotonic, align 4
-  call void @send_away(ptr %line, i32 %cpu)
+  call void @place(ptr %line, i32 %cpu, i1 false)
   br label %done
 done:
   ret void
@@ -472,8 +544,8 @@ _PAUSE = {
     "aarch64": ("call void @llvm.aarch64.hint(i32 1)", "declare void @llvm.aarch64.hint(i32)"),
 }
 _SYSCALLS = {
-    "x86_64": {"FUTEX": "202", "GETTID": "186", "SETAFFINITY": "203"},
-    "aarch64": {"FUTEX": "98", "GETTID": "178", "SETAFFINITY": "122"},
+    "x86_64": {"FUTEX": "202", "GETTID": "186", "SETAFFINITY": "203", "CLOCK": "228"},
+    "aarch64": {"FUTEX": "98", "GETTID": "178", "SETAFFINITY": "122", "CLOCK": "113"},
 }
 _HUGE = "%advice = call i32 @madvise(ptr %base, i64 %bytes, i32 14)"
 
@@ -504,6 +576,8 @@ def text(waits: str = "") -> str:
         "SLOT_BYTES": str(64 * SLOTS),
         "SLOTS": str(SLOTS),
         "SPIN": str(SPIN),
+        "WATCH": str(WATCH),
+        "BRIEFLY": str(BRIEFLY),
         "WORKERS": str(WORKERS),
         **(calls or {}),
     }
@@ -512,7 +586,7 @@ def text(waits: str = "") -> str:
         _LINE,
         _LINUX if linux else "",
         {"futex": _CREATE + _FUTEX, "condition": _CREATE + _CONDITION, "alone": _ALONE}[way],
-        _SPREAD if calls else _NO_SPREAD,
+        _PLACES if calls else _NO_PLACES,
         _POOL,
         run_code.SCRATCH,
         run_code.RUN,
