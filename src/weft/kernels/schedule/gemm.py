@@ -84,8 +84,8 @@ def plan_matmul(
 def plan_matmul_packed(
     a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None = None, *, fast: bool = False
 ) -> Packed | None:
-    """`plan_matmul` of a b that was packed before; None where that would gain nothing: one row
-    reads rows of b in place, and beside many rows packing is nothing.
+    """`plan_matmul` of a b that was packed before; None where that would gain nothing: beside many
+    rows packing is nothing.
     """
     if a.dtype.name not in ("float32", "float64") or not out.size:
         return None
@@ -93,8 +93,7 @@ def plan_matmul_packed(
         return _pack_words(a, b, out, epilogue)
     problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
     rows, n, k = problem.sizes
-    alone = rows == 1 and problem.b_class == "rows" and gemv.gemv_fits(n, "rows", element)
-    if alone or rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
+    if rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
     kernels, tile = _kernels(element, problem.a_class, "rows")
