@@ -9,9 +9,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.kernels.test_conv import CASES, channels_last, out_size, ref_conv2d, ref_dx, run, sample
+from tests.kernels.test_conv import (
+    CASES,
+    channels_last,
+    out_size,
+    ref_conv2d,
+    ref_dw,
+    ref_dx,
+    run,
+    sample,
+    taps,
+)
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
+from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.tile import multiplies_pairs
 from weft.kernels.schedule.words import PAIRS_FROM
 from weft.runtime import native, threads
@@ -53,6 +64,12 @@ def conv_dx(g, w, x_shape, args):
     return run(plan, x_shape, g.dtype, (g, w))
 
 
+def conv_dw(g, x, w_shape, args):
+    out = Layout.contiguous(w_shape, g.dtype)
+    plan = plan_conv2d_dw(Layout.of(g), Layout.of(x), out, *args, fast=True)
+    return run(plan, w_shape, g.dtype, (g, x))
+
+
 def rounded(*arrays):
     return [a.astype(BF16).astype(np.float64) for a in arrays]
 
@@ -81,15 +98,49 @@ def test_forward_and_input_gradient(case, dtype):
             close(conv_dx(lies(g), w, x.shape, args), want, w.size, size)
 
 
+@kinds
+@pytest.mark.parametrize("case", [c for c in CASES + MORE if paired(c)[0]], ids=str)
+def test_weight_gradient(case, dtype):
+    x, w, g, args = sample(case, dtype)
+    xr, gr = rounded(x, g)
+    want = ref_dw(gr, xr, w.shape, *args)
+    size = ref_dw(np.abs(gr), np.abs(xr), w.shape, *args)
+    results = set()
+    for lies in (np.ascontiguousarray, channels_last):
+        for other in (np.ascontiguousarray, channels_last):
+            got = conv_dw(lies(g), other(x), w.shape, args)
+            close(got, want, g[:, 0].size, size)
+            results.add(got.tobytes())
+    assert len(results) == 1
+    apart = np.zeros((*g.shape[:3], 2 * g.shape[3]), dtype)[..., ::2]
+    apart[...] = g
+    assert conv_dw(apart, x, w.shape, args).tobytes() in results
+
+
+@kinds
+def test_what_a_last_odd_pixel_does_not_see(dtype):
+    """A tap's sum has no product with the image's column behind its last pixel."""
+    x, w, g, args = sample((2, 20, 6, 9, 24, 3, 3, (1, 1), (0, 0), (1, 1), 1), dtype)
+    assert g.shape[3] == 7
+    x[..., 7], x[..., 8] = np.inf, np.nan  # the second and third taps' alone
+    dw = conv_dw(g, x, w.shape, args).astype(F32)
+    assert np.isfinite(dw[..., 0]).all() and not np.isfinite(dw[..., 1:]).any()
+
+
 def by_pairs(a, b):
     """The definition, of (channels, taps): the second channel of a pair first, blocks of words."""
     c, taps = a.shape
-    words = [[(i, t) for i in (p + 1, p) if i < c] for p in range(0, c, 2) for t in range(taps)]
+    return by_words(
+        a, b, [[(i, t) for i in (p + 1, p) if i < c] for p in range(0, c, 2) for t in range(taps)]
+    )
+
+
+def by_words(a, b, words):
     total = None
     for start in range(0, len(words), 384):
         acc = np.float32(0)
-        for i, t in (place for word in words[start : start + 384] for place in word):
-            acc = np.float32(np.longdouble(a[i, t]) * np.longdouble(b[i, t]) + np.longdouble(acc))
+        for place in (place for word in words[start : start + 384] for place in word):
+            acc = np.float32(np.longdouble(a[place]) * np.longdouble(b[place]) + np.longdouble(acc))
         total = acc if total is None else np.float32(total + acc)
     return total
 
@@ -104,6 +155,19 @@ def test_strict_order(dtype):
     for n, co, oy, ox in ((0, 0, 0, 0), (2, 18, 5, 12), (1, 3, 2, 7)):
         piece = xp[n, :, 2 * oy : 2 * oy + 3, ox : ox + 3].reshape(101, 9)
         assert y[n, co, oy, ox] == by_pairs(wr[co].reshape(101, 9), piece).astype(dtype)
+    x, g = xp[:, :50], rng.standard_normal((6, 19, 12, 13)).astype(dtype)
+    x = np.concatenate([x, x + 1]).astype(BF16).astype(F32)
+    dw = conv_dw(g, x.astype(dtype), (19, 50, 3, 3), ((1, 1), (0, 0), (1, 1), 1))
+    words = [
+        [(n, y, i) for i in (p + 1, p) if i < 13]
+        for n in range(6)
+        for y in range(12)
+        for p in range(0, 13, 2)
+    ]
+    for co, ci, p, q in ((0, 0, 0, 0), (18, 49, 2, 1), (3, 20, 1, 2)):
+        piece = taps(x, p, q, 12, 13, (1, 1), (1, 1))[:, ci]
+        one = g[:, co].astype(BF16).astype(F32)
+        assert dw[co, ci, p, q] == by_words(one, piece, words).astype(dtype)
 
 
 @kinds
@@ -117,8 +181,9 @@ def test_threads_batch_layout_and_packing_do_not_change_bits(dtype):
             threads.set_num_threads(count)
             for lies in (np.ascontiguousarray, channels_last):
                 y, dx = conv(lies(x), w, args), conv_dx(lies(g), w, x.shape, args)
+                dw = conv_dw(lies(g), lies(x), w.shape, args)
                 alone = conv(lies(x[-1:]), w, args)
-                found.add((y.tobytes(), dx.tobytes(), alone.tobytes()))
+                found.add((y.tobytes(), dx.tobytes(), dw.tobytes(), alone.tobytes()))
                 assert alone.tobytes() == y[-1:].tobytes()
                 layouts = (Layout.of(lies(x)), Layout.of(w), Layout.of(y))
                 packed = plan_conv2d_packed(*layouts, *args, fast=True)
@@ -178,6 +243,9 @@ def test_empty_sizes(dtype):
     assert y.shape == (2, 20, 5, 5) and not y.any()
     dx = conv_dx(np.zeros((2, 4, 0, 3), dtype), np.ones((4, 30, 3, 3), dtype), (2, 30, 1, 3), args)
     assert dx.shape == (2, 30, 1, 3) and not dx.any()
+    for size in ((0, 20, 5, 5), (2, 20, 0, 5)):
+        image = np.ones((size[0], 3, max(size[2] - 1, 1), 5), dtype)
+        assert not conv_dw(np.zeros(size, dtype), image, (20, 3, 3, 3), args).any()
 
 
 def digest():
@@ -186,6 +254,7 @@ def digest():
         x, w, g, args = sample(case, BF16)
         h.update(conv(x, w, args).tobytes() + conv(channels_last(x), w, args).tobytes())
         h.update(conv_dx(g, w, x.shape, args).tobytes())
+        h.update(conv_dw(g, x, w.shape, args).tobytes())
     return h.hexdigest()
 
 

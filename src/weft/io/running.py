@@ -15,7 +15,7 @@ from weft.core.graph import Builder, Graph
 from weft.core.op import Op
 from weft.io.check import Refused, check_sized, check_text
 from weft.ops.contract import Product, is_fast_math
-from weft.ops.conv import Conv2d, Conv2dInput
+from weft.ops.conv import ConvOp
 from weft.ops.creation import Clone
 
 
@@ -43,8 +43,7 @@ def sized(graph: Graph, sizes: Mapping[str, int]) -> Graph:
 def _obeying(op: Op, sizes: dict[str, int]) -> Op:
     """What may be rounded in a file obeys the present `set_fast_math`, not its writer's."""
     op = with_sizes(op, sizes)
-    rounds = isinstance(op, Product | Conv2d | Conv2dInput)
-    return replace(op, fast=is_fast_math()) if rounds else op
+    return replace(op, fast=is_fast_math()) if isinstance(op, Product | ConvOp) else op
 
 
 def compiled(bound: Graph) -> Program:

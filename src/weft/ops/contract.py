@@ -240,8 +240,8 @@ def set_fast_math(mode: bool) -> None:
 
     Sums stay float32: |error| <= about 2^-8 sum_k |a[m, k]| |b[k, n]|.  For matmul, linear and what
     is built on them, their gradients too, of 8 rows or more; for convolutions, transposed ones and
-    the gradients of their inputs, of 9 output channels a group or more.  On hosts with AVX512-BF16:
-    elsewhere they stay as they are.  Ops called from then on obey, in all threads.
+    their gradients, of 9 output channels a group or more.  On hosts with AVX512-BF16: elsewhere
+    they stay as they are.  Ops called from then on obey, in all threads.
     """
     global _MATMUL, _LINEAR
     with _setting:

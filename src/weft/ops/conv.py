@@ -38,7 +38,7 @@ Pair = tuple[int, int]
 class ConvOp(Op, abstract=True):
     """What the three share: the geometry.
 
-    `fast`, an attribute of the first two: operands may be rounded first (`set_fast_math`).
+    `fast`, each one's last attribute: operands may be rounded first (`set_fast_math`).
     """
 
     stride: Pair = (1, 1)
@@ -246,6 +246,7 @@ class Conv2dWeight(ConvOp):
     """y = the gradient of Conv2d in its weight, of `kernel` size, from g (N, O, h, w) and x"""
 
     kernel: Pair = (1, 1)
+    fast: bool = False
 
     def type(self, g: Type, x: Type) -> Type:
         if g.ndim != 4 or x.ndim != 4:
@@ -258,7 +259,7 @@ class Conv2dWeight(ConvOp):
         return _taps_flops(g, self.type(g, x).shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        return kernels.plan_conv2d_dw(ins[0], ins[1], out, *self.planned)
+        return kernels.plan_conv2d_dw(ins[0], ins[1], out, *self.planned, fast=self.fast)
 
     def takes_channels_last(self, g: Type, x: Type) -> bool:
         return kernels.fills_vectors(g.shape[1] // self.groups, g.dtype)
@@ -295,7 +296,7 @@ def _input(op: ConvOp, x: Any, g: Any, w: Any) -> Any:
 
 
 def _weight(op: ConvOp, w: Any, g: Any, x: Any) -> Any:
-    return apply(Conv2dWeight(*op.geometry, tuple(w.shape[2:])), g, x)
+    return apply(Conv2dWeight(*op.geometry, tuple(w.shape[2:]), FastMath.on), g, x)
 
 
 def _bare(op: ConvOp) -> ConvOp:

@@ -5,20 +5,23 @@
 
 Shapes and dtypes as in `conv`; g and x may have any strides. Numbers: one accumulator an output,
 fma in increasing k = (n, oy, ox) in blocks of 384 (a block may go on in the next image), blocks
-added in order.
+added in order. Where outputs go by pairs of channels (`words`), k are words of two pixels of a row
+of g, the second one's product added first; a last odd one is alone.
 
 How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
 and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
 panels of columns) and has the whole sum over k: block after block it copies the rows of x that
 the block meets into its slab, packs the block of g a panel at a time, and multiplies. Where much
 of what a tap sees is border, each tap has a table of the k at which it lies in the image. What the
-next block needs of images that lie channels last is prefetched between the tiles.
+next block needs of images that lie channels last is prefetched between the tiles. Words of x are
+made in the slab, in place: of each number and the one a step beside it; those of a last odd pixel,
+beside zeros, lie behind the row.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 from weft.core import dtype as D
 from weft.kernels.choices import choose
@@ -33,8 +36,9 @@ from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
+from weft.kernels.schedule.words import halves, in_pairs, units_of, woven
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value
+from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
@@ -45,19 +49,26 @@ _HEAD = (
     "items", "k", "area", "grid_h", "grid_w", "run_h", "run_w",
     "source_n", "source_c", "source_h", "source_w", "height", "width",
     "slab_columns", "pitch", "row_pitch", "halo", "step_y", "step_x", "top", "left",
-    "grid_step", "pixel_h", "pixel_w", "g_n", "g_c", "g_h", "g_w",
+    "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
+    "run_pixels", "move", "singles", "single_at",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 6  # rows that a tile of fewer costs: it waits for B
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
+_PACK += ("pixels",)
+_WEAVE = ("rows", "columns", "pitch", "row_pitch", "move", "singles", "single_at")
 
 
 def plan_conv2d_dw(
-    g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Launch:
-    """out = the gradient of conv2d for its weight, g that for its output; ins = (g, x)."""
+    g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
+    *, fast: bool = False,
+) -> Launch:  # fmt: skip
+    """out = the gradient of conv2d for its weight, g that for its output; ins = (g, x).
+
+    `fast`: float32 may be rounded to bfloat16 before it is multiplied.
+    """
     check("conv2d_dw", x, out, g, stride, padding, dilation, groups)
     need("conv2d_dw", out=out)
     if out.size == 0:
@@ -67,13 +78,17 @@ def plan_conv2d_dw(
     kernel = (out.shape[2], out.shape[3])
     if is_narrow(out, groups, x) and g.size:
         return plan_narrow_dw(g, x, out, stride, padding, dilation)
-    channels, columns, area = out.shape[1], co // groups, max(oh * ow, 1)
+    channels, columns = out.shape[1], co // groups
+    pairs = in_pairs(columns, d, fast=fast)
+    per = 2 if pairs else 1
+    grid_w = -(-ow // per)
+    area, odd = max(oh * grid_w, 1), ow % per
     view = window(kernel, (oh, ow), stride, dilation)
     taps = len(view.taps)
     work = 2 * g.size * channels * taps + x.size + out.size
     parallel = work >= PARALLEL_WORK
     workers = threads.get_num_threads() if parallel else 1
-    tile = pixel_tile(register(d))
+    tile = pixel_tile(register(d), pairs=pairs)
     if groups * -(-channels // tile.lanes) * -(-columns // tile.columns) < workers:
         tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
     size, nr = tile.itemsize, tile.columns
@@ -81,8 +96,10 @@ def plan_conv2d_dw(
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
     pieces = min(_met(area), max(images, 1))
-    lines = min(_met(max(ow, 1)), pieces * max(oh, 1))
-    slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * view.columns
+    lines = min(_met(max(grid_w, 1)), pieces * max(oh, 1))
+    singles = (kernel[1] - 1) * dilation[1] + 1 if odd else 0
+    row_columns = view.columns + singles
+    slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * row_columns
     panels = -(-columns // nr)
     chunk, item_panels = _share(
         channels, panels, groups, workers,
@@ -94,9 +111,10 @@ def plan_conv2d_dw(
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
     pitch = pixel_pitch(chunk, tile)
-    row_pitch = view.columns * pitch
+    row_pitch, pixel_w = row_columns * pitch, per * view.move[1] * pitch
     rows = chunk * taps
-    run = (1, area) if g.strides[2] == ow * g.strides[3] or oh == 1 else (oh, ow)
+    merged = oh == 1 or (not odd and g.strides[2] == ow * g.strides[3])
+    run = (1, area) if merged else (oh, grid_w)
     b_at = up(slab_pixels * pitch * size)
     c_at = b_at + up((KC + tile.lanes) * nr * size)
     rows_at = c_at + up(item_panels * (rows + tile.lanes) * nr * size)
@@ -105,21 +123,26 @@ def plan_conv2d_dw(
         "columns": columns, "panels": panels, "item_panels": item_panels,
         "panel_chunks": panel_chunks, "channels": channels, "chunk": chunk, "chunks": chunks,
         "taps": taps, "items": groups * chunks * panel_chunks,
-        "k": images * oh * ow, "area": area, "grid_h": max(oh, 1), "grid_w": max(ow, 1),
+        "k": images * oh * grid_w, "area": area, "grid_h": max(oh, 1), "grid_w": max(grid_w, 1),
         "run_h": max(run[0], 1), "run_w": max(run[1], 1),
         "source_n": x.strides[0], "source_c": x.strides[1], "source_h": x.strides[2],
         "source_w": x.strides[3], "height": x.shape[2], "width": x.shape[3],
         "slab_columns": view.columns, "pitch": pitch, "row_pitch": row_pitch,
         "halo": halo, "step_y": view.steps[0], "step_x": view.steps[1],
         "top": padding[0], "left": padding[1], "grid_step": view.move[0],
-        "pixel_h": view.move[0] * row_pitch, "pixel_w": view.move[1] * pitch,
+        "pixel_h": view.move[0] * row_pitch, "pixel_w": pixel_w,
+        "last_at": view.columns * pitch if odd else (grid_w - 1) * pixel_w,
+        "run_pixels": oh * ow if merged else ow,
+        "move": view.move[1], "singles": singles, "single_at": (ow - 1) * view.move[1],
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
         "work_size": up(table_at + 16 * (KC + 1) * len(spans)), "tables": len(spans),
     }  # fmt: skip
-    spans = [n for span in spans for n in span]
-    ints = (*(head[n] for n in _HEAD), *(t * pitch for t in view.taps), *spans)
-    stage = Stage(_kernels(d.name, tile.vectors)["conv_dw"], parallel)
+    rows_columns = (divmod(t, view.columns) for t in view.taps)
+    places = (r * row_pitch + c * pitch for r, c in rows_columns)
+    spans = [n for *y, low, high in spans for n in (*y, low // per, -(-high // per))]
+    ints = (*(head[n] for n in _HEAD), *places, *spans)
+    stage = Stage(_kernels(d.name, tile.vectors, pairs)["conv_dw"], parallel)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
 
 
@@ -209,17 +232,19 @@ def _share(
 
 
 @cache
-def _kernels(dtype: str, vectors: int) -> dict[str, int]:
-    return native.load(conv_dw_ir(dtype, vectors), ["conv_dw"])
+def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
+    return native.load(conv_dw_ir(dtype, vectors, pairs=pairs), ["conv_dw"])
 
 
-def conv_dw_ir(name: str, vectors: int) -> str:
+def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
     """The LLVM IR of the kernel of one dtype and panels of so many vectors, for the host."""
     d = D.BY_NAME[name]
-    tile = replace(pixel_tile(register(d)), vectors=vectors)
+    tile = replace(pixel_tile(register(d), pairs=pairs), vectors=vectors)
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile)
-    emit_slab(m, tile, d)
+    emit_slab(m, replace(tile, pairs=False), d)
+    if pairs:
+        _emit_weave(m, tile, d)
     _emit_pack(m, tile, d)
     _emit_kernel(m, tile, d)
     return m.text()
@@ -257,7 +282,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
                 _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
             first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
-            following = _following(f, d, h, f.add(K.i, KC), (origin, g), channels,
+            following = _following(f, tile, d, h, f.add(K.i, KC), (origin, g), channels,
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
             alike = f.div(count, h["tables"])  # rows that go by one table
@@ -270,6 +295,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 f.call(
                     "pack", "void", b, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
                     h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
+                    h["run_pixels"],
                 )  # fmt: skip
                 done = f.sub(P.i, panel)
                 to = f.gep(c, f.mul(done, sums), el)
@@ -322,6 +348,41 @@ def _meet(
             channels, h["pitch"], h["row_pitch"], top, h["left"], h["step_y"], h["step_x"],
             h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
         )  # fmt: skip
+        if tile.pairs:
+            f.call(
+                "weave", "void", f.gep(slab, place, tile.element), slab_rows, h["slab_columns"],
+                *(h[n] for n in _WEAVE[2:]),
+            )  # fmt: skip
+
+
+def _emit_weave(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`weave(slab, ...)`: numbers of some rows to words, each beside the one `move` columns on;
+    behind each row, those of `singles` columns from `single_at` on beside zeros.
+    """
+    f = m.function("weave", [("ptr", "slab"), *(("i64", n) for n in _WEAVE)], internal=True)
+    rows, columns, pitch, row_pitch, move, singles, single_at = (f.arg(n) for n in _WEAVE)
+    el, lanes = tile.element, tile.lanes
+    bits = vector(lanes, "i32")
+
+    def read(row: Value, at: Operand) -> Value:
+        v = f.load(tile.type, f.gep(row, at, el))
+        if d is D.bfloat16:  # widened: as it was
+            return f.cast(
+                "trunc", f.op("lshr", f.cast("bitcast", v, bits), 16), vector(lanes, "i16")
+            )
+        return halves(f, v, d, lanes)
+
+    with f.loop(0, rows) as R:
+        row = f.gep(f.arg("slab"), f.mul(R.i, row_pitch), el)
+        with f.loop(0, f.mul(singles, pitch), lanes) as S:
+            low = read(row, f.add(f.mul(single_at, pitch), S.i))
+            to = f.add(f.mul(columns, pitch), S.i)
+            f.store(woven(f, low, zero(low.type), lanes), f.gep(row, to, el))
+        far = f.mul(move, pitch)
+        with f.loop(0, f.sub(f.mul(columns, pitch), far), lanes) as S:
+            both = (read(row, f.add(S.i, by)) for by in (0, far))
+            f.store(woven(f, *both, lanes), f.gep(row, S.i, el))
+    f.ret()
 
 
 def _fill_table(
@@ -361,10 +422,11 @@ def _fill_table(
             value = f.select(none, here, f.mul(f.sub(here, last), size))
             f.store(value, f.select(some, f.gep(to, -1, "i64"), nowhere))
             at = f.add(place, f.mul(f.sub(Y.i, y), h["pixel_h"]))
-            at = f.add(at, f.mul(x_low, h["pixel_w"]))
             with f.loop(0, more) as X:
-                pair = f.gep(to, f.mul(X.i, 2), "i64")
-                f.store(f.typed(f.add(at, f.mul(X.i, h["pixel_w"])), "i64"), pair)
+                pair, x = f.gep(to, f.mul(X.i, 2), "i64"), f.add(x_low, X.i)
+                ends = f.icmp("eq", f.add(x, 1), h["grid_w"])
+                along = f.select(ends, h["last_at"], f.mul(x, h["pixel_w"]))
+                f.store(f.typed(f.add(at, along), "i64"), pair)
                 f.store(f.typed(size, "i64"), f.gep(pair, 1, "i64"))
             final = f.sub(f.add(here, more), 1)
             Y.next = [f.add(count, more), f.select(some, final, last)]
@@ -391,14 +453,15 @@ class _Pixels:
 
 
 def _following(
-    f: Function, d: D.dtype, h: dict[str, Value], k: Operand, memories: tuple[Value, Value],
-    channels: Operand, columns: tuple[Operand, Operand],
+    f: Function, tile: Tile, d: D.dtype, h: dict[str, Value], k: Operand,
+    memories: tuple[Value, Value], channels: Operand, columns: tuple[Operand, Operand],
 ) -> list[_Pixels]:  # fmt: skip
     """What the block at k reads of x, below the rows that the block before has met, and of g: a
     guess, which is right where images lie channels last."""
     x, g = memories
     size = d.itemsize
     kc = f.max(f.min(f.sub(h["k"], k), KC), 0)
+    per = 2 if tile.pairs else 1
     image, at = f.div(k, h["area"]), f.rem(k, h["area"])
     y = f.div(at, h["grid_w"])
     row = f.sub(f.add(f.mul(f.sub(y, 1), h["grid_step"]), h["halo"]), h["top"])
@@ -411,10 +474,10 @@ def _following(
         f.mul(h["source_w"], size), f.mul(channels, size),
     )  # fmt: skip
     first, count = columns
-    start = f.add(f.mul(image, h["g_n"]), f.add(f.mul(at, h["g_w"]), first))
+    start = f.add(f.mul(image, h["g_n"]), f.add(f.mul(f.mul(at, per), h["g_w"]), first))
     near = f.op("and", f.icmp("eq", h["g_c"], 1), f.icmp("eq", h["run_h"], 1))
     cotangents = _Pixels(
-        f, f.gep(g, start, memory(d)), f.select(near, kc, f.typed(0, "i64")),
+        f, f.gep(g, start, memory(d)), f.select(near, f.mul(kc, per), f.typed(0, "i64")),
         f.mul(h["g_w"], size), f.mul(count, size),
     )  # fmt: skip
     return [images, cotangents]
@@ -448,7 +511,8 @@ def _write(
 
 
 def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x] of the grid's element k + i.
+    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x] of the grid's element k + i; in
+    words of two neighbours of a run of `pixels`.
 
     Writes up to `lanes` rows past the block, which later rows or nobody use.
     """
@@ -458,27 +522,32 @@ def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
         internal=True,
     )
     panel, g = f.arg("panel"), f.arg("g")
-    k, kc, columns, grid_h, grid_w, stride_n, stride_c, stride_h, stride_w = (
+    k, kc, columns, grid_h, grid_w, stride_n, stride_c, stride_h, stride_w, pixels = (
         f.arg(n) for n in _PACK
     )
     el, lanes = tile.element, tile.lanes
-    one, wide = Element(f, 1), Element(f, lanes)
+    reads = units_of(f, d, lanes, pairs=tile.pairs)
     dense, near = f.icmp("eq", stride_w, 1), f.icmp("eq", stride_c, 1)
     kind = f.select(dense, f.typed(1, "i64"), f.typed(2, "i64"))
     kind = f.select(near, f.typed(0, "i64"), kind)
     for image, y, x, at, length in runs(f, k, kc, grid_h, grid_w):
-        place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(x, stride_w))
+        first = f.mul(x, reads.per)
+        place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(first, stride_w))
+        left = f.sub(pixels, first)
         source = f.gep(g, place, memory(d))
         target = f.gep(panel, f.mul(at, tile.columns), el)
         for case in f.switch(kind, (0, 1), 2):
             if case == 0:
                 with f.loop(0, columns, lanes) as J:
                     mask = f.lane_mask(f.sub(columns, J.i), lanes)
+                    load = partial(f.masked_load, vector(lanes, memory(d)), mask=mask)
                     with f.loop(0, length) as L:
-                        at = f.gep(source, f.add(f.mul(L.i, stride_w), J.i), memory(d))
-                        v = f.masked_load(wide.memory_type(d), at, mask)
+                        pixel = f.mul(L.i, reads.per)
+                        at = f.gep(source, f.add(f.mul(pixel, stride_w), J.i), memory(d))
+                        more = f.icmp("slt", f.add(pixel, 1), left)
+                        v = reads.unit(load, at, stride_w, more)
                         to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
-                        f.store(wide.from_memory(v, d), to, tile.align)
+                        f.store(v, to, tile.align)
             elif case == 1:
                 with f.loop(0, columns, lanes) as J:
                     # a missing column repeats the last one: its sums are thrown away
@@ -488,17 +557,21 @@ def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
                     ]
                     starts = [f.gep(source, p, memory(d)) for p in places]
                     with f.loop(0, length, lanes) as L:
-                        mask = f.lane_mask(f.sub(length, L.i), lanes)
-                        ats = [f.gep(s, L.i, memory(d)) for s in starts]
-                        v = [f.masked_load(wide.memory_type(d), at, mask) for at in ats]
-                        v = [wide.from_memory(x, d) for x in v]
+                        pixel = f.mul(L.i, reads.per)
+                        count = f.min(f.sub(f.mul(length, reads.per), pixel), f.sub(left, pixel))
+                        masks = reads.masks(count)
+                        v = [reads.adjacent(f.gep(s, pixel, memory(d)), masks) for s in starts]
                         to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
                         for i, row in enumerate(transpose(f, v)):
                             f.store(row, f.gep(to, i * tile.columns, el), tile.align)
             else:
+                load = partial(f.load, memory(d))
                 with f.loop(0, columns) as J, f.loop(0, length) as L:
-                    at = f.add(f.mul(J.i, stride_c), f.mul(L.i, stride_w))
-                    value = one.load(f.gep(source, at, memory(d)), d)
+                    pixel = f.mul(L.i, reads.per)
+                    at = f.gep(
+                        source, f.add(f.mul(J.i, stride_c), f.mul(pixel, stride_w)), memory(d)
+                    )
+                    more = f.icmp("slt", f.add(pixel, 1), left)
                     to = f.add(f.mul(L.i, tile.columns), J.i)
-                    f.store(value, f.gep(target, to, el))
+                    f.store(reads.unit(load, at, stride_w, more, width=1), f.gep(target, to, el))
     f.ret()
