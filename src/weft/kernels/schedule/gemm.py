@@ -23,6 +23,7 @@ _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
+_FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -71,7 +72,7 @@ def plan_matmul(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
-    kernels, tile = _kernels(element, problem.a_class, problem.b_class)
+    kernels, tile = _kernels(element, problem.a_class, problem.b_class, _rest(n, element))
     finish = _finish(problem, tile, epilogue)
     return Launch(
         (Stage(kernels[more], parallel),),
@@ -96,7 +97,7 @@ def plan_matmul_packed(
     if rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
-    kernels, tile = _kernels(element, problem.a_class, "rows")
+    kernels, tile = _kernels(element, problem.a_class, "rows", _rest(n, element))
     work = out.size * k
     row = rows == 1 and not problem.batch
     if row:
@@ -311,11 +312,18 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
     return Launch(stages, ints, shared, tile.scratch_per_thread)
 
 
+def _rest(n: int, element: str) -> int:
+    """`Tile.rest` for a product of n columns."""
+    tile = tile_for(element)
+    left = up(n % tile.columns, tile.lanes) // tile.lanes
+    return left if left and left not in tile.widths and n < _FEW_PANELS * tile.columns else 0
+
+
 @cache
-def _kernels(element: str, a_class: str, b_class: str) -> tuple[list[int], Tile]:
+def _kernels(element: str, a_class: str, b_class: str, rest: int) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
     host = native.host()
-    tile = replace(tile_for(element), a_class=a_class)
+    tile = replace(tile_for(element), a_class=a_class, rest=rest)
     module = Module(host.vector_bits)
     names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class])
     found = native.load(module.text(), names)

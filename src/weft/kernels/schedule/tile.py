@@ -25,6 +25,8 @@ class Tile:
         "rows"  # elements that are adjacent in a: those of "rows", of "columns", or "any"
     )
 
+    rest: int = 0  # vectors of a last panel of no usual width, of a product that has few panels
+
     @property
     def columns(self) -> int:
         """The width of a packed panel."""
@@ -45,7 +47,8 @@ class Tile:
     @property
     def widths(self) -> list[int]:
         """The numbers of vectors for which there are micro-kernels, widest first."""
-        return [self.vectors >> i for i in range(self.vectors.bit_length())]
+        usual = [self.vectors >> i for i in range(self.vectors.bit_length())]
+        return [self.vectors, self.rest] if self.rest else usual
 
     @property
     def scratch_per_thread(self) -> int:
