@@ -82,7 +82,7 @@ def measure(program: Program, n: int) -> list[tuple[str, float]]:
             scratch = np.zeros(e.launch.scratch + n * e.launch.scratch_per_thread + 64, np.uint8)
             block[2 + slots] = -(-scratch.ctypes.data // 64) * 64
             block[0] = block[1] = 0
-            stages = [(_Stage(s.function), s.parallel) for s in e.launch.stages]
+            stages = [(_Stage(s.function), bool(s.shared)) for s in e.launch.stages]
             rows.append((e.label, sum(stage_seconds(f, p, block, n) for f, p in stages)))
     return rows
 

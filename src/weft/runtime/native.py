@@ -47,10 +47,19 @@ OUT_OF_MEMORY = -1
 
 @dataclass(frozen=True)
 class Stage:
-    """One kernel: its address, and whether threads share it (else one runs all of it)."""
+    """One kernel: its address, and whether threads share it (else one runs all of it).
+
+    `awake`: they do while none of them sleeps; the work is too little to wake one.
+    """
 
     function: int
     parallel: bool = False
+    awake: bool = False
+
+    @property
+    def shared(self) -> int:
+        """As the native form says it: 0 by one, 1 by all, 2 by all if they are awake."""
+        return 1 if self.parallel else 2 * self.awake
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,9 @@ class Launch:
     def __post_init__(self) -> None:
         # The native form, made at once: two threads may make their first call at the same time.
         ints = words(self.ints)
-        pairs = [w for s in self.stages for w in (s.function, int(s.parallel))]
+        pairs = [w for s in self.stages for w in (s.function, s.shared)]
         sizes = [len(self.stages), len(self.ints), self.scratch, self.scratch_per_thread]
-        flags = [int(self.quick), int(any(s.parallel for s in self.stages)), 0]
+        flags = [int(self.quick), int(any(s.shared for s in self.stages)), 0]
         block = words([*sizes, ctypes.addressof(ints), *flags, *pairs])
         object.__setattr__(self, "_kept", (ints, block))
         object.__setattr__(self, "plan_", ctypes.addressof(block))
@@ -525,7 +534,7 @@ class Table:
         self._entries = words([word for triple in triples for word in triple])
         shared = max((launch.scratch for launch in self._launches), default=0)
         each = max((launch.scratch_per_thread for launch in self._launches), default=0)
-        parallel = any(stage.parallel for launch in self._launches for stage in launch.stages)
+        parallel = any(stage.shared for launch in self._launches for stage in launch.stages)
         self._head = words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
         self._result = (ctypes.c_int64 * 3)()
         self._call = _table_runner()
@@ -562,7 +571,7 @@ class Table:
         self._entries[3 * entry : 3 * entry + 2] = [launch.plan_, ctypes.addressof(block)]
         self._head[0] = max(self._head[0], launch.scratch)
         self._head[1] = max(self._head[1], launch.scratch_per_thread)
-        self._head[2] |= any(stage.parallel for stage in launch.stages)
+        self._head[2] |= any(stage.shared for stage in launch.stages)
 
     def place(self, entry: int, slot: int) -> int:
         """The address of a pointer's word, for native code or NumPy writes that set many; it is

@@ -1,7 +1,8 @@
 """LLVM IR of scratch memory and of what runs launches and tables; linked with the pool.
 
 Plan (one a launch, i64 words): 0 stages, 1 ints, 2 scratch bytes, 3 scratch bytes a thread, 4
-pointer to the ints, 5 keep the GIL, 6 any parallel stage, from 8 on pairs (function, parallel).
+pointer to the ints, 5 keep the GIL, 6 any shared stage, from 8 on pairs (function, shared: 1,
+or 2 if all workers are awake).
 Table: 0 scratch, 1 scratch a thread, 2 any parallel, 3 busy (i32), 4 pointer to entries of 3 words:
 plan, block, n_in.
 """
@@ -107,7 +108,14 @@ stage:
   %par = load i64, ptr %par_at
   %is_par = icmp ne i64 %par, 0
   %both = and i1 %is_par, %many
-  br i1 %both, label %shared, label %alone
+  br i1 %both, label %wanted, label %alone
+wanted:
+  %light = icmp eq i64 %par, 2
+  br i1 %light, label %look, label %shared
+look:
+  %asleep = load atomic i32, ptr @sleepers monotonic, align 4
+  %none_asleep = icmp eq i32 %asleep, 0
+  br i1 %none_asleep, label %shared, label %alone
 shared:
   call void @parallel(ptr %fn, ptr %block, i32 %nth)
   br label %after

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
-# In multiplications. Below about 10 us of one core, waking workers costs more than it saves.
+# In multiplications. Below about 10 us of one core, waking workers costs more than it saves;
+# those that are awake share what takes 1 us.
 PARALLEL_FROM = 1 << 19
+_AWAKE_FROM = 1 << 17
 _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
@@ -75,7 +78,7 @@ def plan_matmul(
     kernels, tile = _kernels(element, problem.a_class, problem.b_class, _rest(n, element))
     finish = _finish(problem, tile, epilogue)
     return Launch(
-        (Stage(kernels[more], parallel),),
+        (Stage(kernels[more], parallel, awake=_is_light(problem, tile)),),
         problem.ints(tile, epilogue=own, finish=finish, swapped=swapped),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
@@ -107,7 +110,7 @@ def plan_matmul_packed(
         )  # fmt: skip
     else:
         launch = Launch(
-            (Stage(kernels[more], work >= PARALLEL_FROM),),
+            (Stage(kernels[more], work >= PARALLEL_FROM, awake=_is_light(problem, tile)),),
             problem.packed(tile).ints(tile, epilogue=own, finish=_finish(problem, tile, epilogue)),
             scratch_per_thread=tile.scratch_per_thread,
             quick=work < _QUICK_BELOW,
@@ -128,6 +131,13 @@ def _shared(work: int, least: int) -> bool:
     """Whether threads share a product of so many multiplications."""
     model = int(work >= least)
     return bool(choose("share", model, 1 - model) if least // 8 <= work < 8 * least else model)
+
+
+def _is_light(problem: "_Problem", tile: Tile) -> bool:
+    """Whether threads that are awake share a product that none is woken for."""
+    rows, n, k = problem.sizes
+    batches = prod(size for size, *_ in problem.batch)
+    return batches * rows * up(n, tile.lanes) * k >= _AWAKE_FROM
 
 
 def _ending(

@@ -28,6 +28,7 @@ from weft.runtime.native import Launch, Stage, host, load
 
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
 PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
+AWAKE_WORK = 1 << 15  # the same of threads that are awake
 QUICK_WORK = 1 << 15  # below it a launch takes some microseconds and keeps Python's lock
 CHUNK = 16384  # elements of one row that a thread takes at once
 TILE = 64  # columns of a tile, where an operand lies across: its cache lines serve many rows
@@ -270,7 +271,7 @@ def plan_nest(
     first = len(ints)
     ints.extend([0] * len(params))
     amount = size * work(exprs)
-    stage = Stage(address, amount >= PARALLEL_WORK)
+    stage = Stage(address, amount >= PARALLEL_WORK, awake=amount >= AWAKE_WORK)
     launch = Launch((stage,), tuple(ints), quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 

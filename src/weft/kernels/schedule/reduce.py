@@ -33,6 +33,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
+    AWAKE_WORK,
     EMPTY,
     PARALLEL_WORK,
     QUICK_WORK,
@@ -187,8 +188,8 @@ def plan_reduction(
     first = len(ints)
     ints.extend([0] * len(params))
     amount = outputs * total * count * work(pres)
-    parallel = amount >= PARALLEL_WORK
-    stages = tuple(Stage(address[n], parallel) for n in names)
+    shared = amount >= PARALLEL_WORK, amount >= AWAKE_WORK
+    stages = tuple(Stage(address[n], *shared) for n in names)
     scratch = outputs * total * chunks * 8 * max(len(pres), 2) + 128 if chunked else 0
     launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
