@@ -11,6 +11,7 @@ import pytest
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import plan_matmul
+from weft.kernels.target.llvm import Module
 from weft.runtime import native, threads
 
 
@@ -112,5 +113,40 @@ def test_idle_workers_sleep():
         start, wall = time.process_time(), time.monotonic()
         threading.Event().wait(0.1)
         assert time.process_time() - start < 0.3 * (time.monotonic() - wall)
+    finally:
+        threads.set_num_threads(before)
+
+
+def test_light_work_is_shared_by_workers_that_are_awake_alone():
+    m = Module(native.host().vector_bits)
+    for name in ("heavy", "light"):
+        f = m.kernel(name)
+        out = f.load("ptr", f.gep("%args", 2, "i64"))
+        mine = f.gep(out, f.cast("sext", f.arg("tid"), "i64"), "i64")
+        word = mine if name == "heavy" else f.gep(mine, 8, "i64")
+        f.store(f.typed(f.cast("sext", f.arg("nth"), "i64"), "i64"), word)
+        f.ret()
+    found = native.load(m.text(), ["heavy", "light"])
+    heavy, light = native.Stage(found["heavy"], True), native.Stage(found["light"], awake=True)
+
+    def shared_by(*stages: native.Stage) -> list[int]:
+        """The threads of each part of the light stage."""
+        out = np.zeros(16, np.int64)
+        native.launch(native.Launch(stages), out, ())
+        return out[8:10].tolist()
+
+    before = threads.get_num_threads()
+    threads.set_num_threads(2)
+    try:
+        shared_by(heavy)
+        # another program may hold a thread up until the worker sleeps, or until it does not yet
+        tries = 200
+        assert any(shared_by(heavy, light) == [2, 2] for _ in range(tries))
+        for _ in range(tries):
+            time.sleep(0.01)
+            if shared_by(light) == [1, 0]:
+                break
+        else:
+            pytest.fail("a worker is woken for light work")
     finally:
         threads.set_num_threads(before)
