@@ -47,29 +47,21 @@ OUT_OF_MEMORY = -1
 
 @dataclass(frozen=True)
 class Stage:
-    """One kernel: its address, and whether threads share it (else one runs all of it).
-
-    `awake`: they do while none of them sleeps; the work is too little to wake one.
-    """
+    """A kernel's address; whether threads share it: always, or if all are `awake` (light work)."""
 
     function: int
     parallel: bool = False
     awake: bool = False
-
-    @property
-    def shared(self) -> int:
-        """As the native form says it: 0 by one, 1 by all, 2 by all if they are awake."""
-        return 1 if self.parallel else 2 * self.awake
+    shared = property(lambda s: 1 if s.parallel else 2 * s.awake)  # in the native form
 
 
 @dataclass(frozen=True)
 class Launch:
     """Stages with a barrier between them; a stage that reports a status is the last to run.
 
-    `ints` follow the pointers in the block (`double_bits` makes an int of a float). The block's
-    scratch pointer has `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned,
-    not cleared. `quick` says that the work takes less than some microseconds: Python's global lock
-    is then kept.
+    `ints` follow the pointers in the block (`double_bits` makes an int of a float), whose scratch
+    pointer has `scratch + threads * scratch_per_thread` bytes behind it, 64-byte aligned, not
+    cleared. `quick`: some microseconds of work; Python's global lock is then kept.
     """
 
     stages: tuple[Stage, ...]
@@ -534,8 +526,8 @@ class Table:
         self._entries = words([word for triple in triples for word in triple])
         shared = max((launch.scratch for launch in self._launches), default=0)
         each = max((launch.scratch_per_thread for launch in self._launches), default=0)
-        parallel = any(stage.shared for launch in self._launches for stage in launch.stages)
-        self._head = words([shared, each, int(parallel), 0, ctypes.addressof(self._entries)])
+        several = any(stage.shared for launch in self._launches for stage in launch.stages)
+        self._head = words([shared, each, int(several), 0, ctypes.addressof(self._entries)])
         self._result = (ctypes.c_int64 * 3)()
         self._call = _table_runner()
         self.form = object()  # another one whenever pointers' words have moved (see `place`)
