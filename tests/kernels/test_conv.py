@@ -292,14 +292,15 @@ def test_depthwise_gives_the_bits_of_a_sparse_dense_one(stride, dilation, size):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
 @pytest.mark.parametrize(("width", "channels", "stride"), [(2, 36, 1), (4, 20, 2), (4, 128, 1)])
-def test_narrow_groups_give_the_bits_of_a_dense_weights_gradient(width, channels, stride):
+def test_narrow_groups_give_the_bits_of_a_dense_weights_gradient(width, channels, stride, dtype):
     rng = np.random.default_rng(11)
-    x = rng.standard_normal((3, channels, 9, 21)).astype(np.float32)
+    x = rng.standard_normal((3, channels, 9, 21)).astype(dtype)
     geometry = ((stride, stride), (1, 2), (1, 1))
     shape = (channels, width, 3, 5)
-    y = conv(x, np.zeros(shape, np.float32), (*geometry, channels // width))
-    g = rng.standard_normal(y.shape).astype(np.float32)
+    y = conv(x, np.zeros(shape, dtype), (*geometry, channels // width))
+    g = rng.standard_normal(y.shape).astype(dtype)
     every = conv_dw(g, x, (channels, channels, 3, 5), (*geometry, 1))
     own = [every[c, c // width * width :][:width] for c in range(channels)]
     np.testing.assert_array_equal(conv_dw(g, x, shape, (*geometry, channels // width)), own)

@@ -34,8 +34,9 @@ _HEAD = (
 def is_narrow(out: Layout, groups: int, x: Layout) -> bool:
     """Whether the kernel serves."""
     co, width = out.shape[:2]
+    lanes = tile_for(register(D.from_np(out.dtype))).lanes
     same = co == x.shape[1] and co == groups * width
-    return same and groups > 1 and width in _WIDTHS
+    return same and groups > 1 and width in _WIDTHS and lanes % width == 0
 
 
 def plan_narrow_dw(
