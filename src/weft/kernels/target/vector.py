@@ -136,17 +136,14 @@ class Math:
         return self.f.intrinsic("x86.avx512.permvar.sf.512", table.type, table, i)
 
     def by_sixteen(self, body: Callable[[Math, Value], Value], x: Value) -> Value:
-        """body of floats, whose code is for 16 of them, for any number."""
+        """body, whose code is for 16 floats, of fewer."""
         f, lanes = self.f, lanes_of(x.type)
         if lanes == 1:
             return f.extract(body(self, f.insert(zero("<16 x float>"), x, 0)), 0)
         if lanes < 16:
             y = body(self, f.shuffle(x, x, [k % lanes for k in range(16)]))
             return f.shuffle(y, y, range(lanes))
-        if lanes == 16:
-            return body(self, x)
-        halves = [f.shuffle(x, x, range(a, a + lanes // 2)) for a in (0, lanes // 2)]
-        return f.shuffle(*(self.by_sixteen(body, half) for half in halves), range(lanes))
+        return body(self, x)
 
     def outlined(self, name: str, body: Callable[..., Value], *xs: Value) -> Value:
         """Call a function made once per module: for long bodies, used more than once or rarely."""
