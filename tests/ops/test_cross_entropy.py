@@ -38,6 +38,31 @@ def test_value_and_gradient(shape, smoothing, reduction):
     np.testing.assert_allclose(a.grad.numpy(), slope, rtol=2e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (3, 1000), (2, 70000), (0, 4)])
+def test_probabilities(shape, smoothing, reduction):
+    """That need not sum to one; both operands have a gradient."""
+    x = (RNG.standard_normal(shape) * 3).astype(np.float32)
+    p = RNG.random(shape).astype(np.float32)
+    wide = x.astype(np.float64) - x.max(1, keepdims=True)
+    y = wide - np.log(np.exp(wide).sum(1, keepdims=True))
+    q = p * (1 - smoothing) + smoothing / shape[1]
+    want, share = -(q * y).sum(1), 1
+    if reduction != "none":
+        share = shape[0] if reduction == "mean" else 1
+        want = want.sum() / share if share else np.nan
+    a, b = weft.tensor(x, requires_grad=True), weft.tensor(p, requires_grad=True)
+    loss = F.cross_entropy(a, b, reduction=reduction, label_smoothing=smoothing)
+    loss.sum().backward()
+    np.testing.assert_allclose(loss.detach().numpy(), want, rtol=5e-6, atol=2e-6)
+    slope = (np.exp(y) * q.sum(1, keepdims=True) - q) / max(share, 1)
+    np.testing.assert_allclose(a.grad.numpy(), slope, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        b.grad.numpy(), -y * (1 - smoothing) / max(share, 1), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_columns_of_a_transposed_input():
     x = RNG.standard_normal((40, 7)).astype(np.float32)
     t = RNG.integers(0, 40, 7)
@@ -72,14 +97,16 @@ def test_infinite_and_undefined_logits():
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_second_derivative(reduction):
+@pytest.mark.parametrize("soft", [False, True])
+def test_second_derivative(soft, reduction):
     """Of f(s) = <v, gradient at x + s u>, against differences."""
     x, v, u = (RNG.standard_normal((4, 6)) for _ in range(3))
-    t = weft.tensor([0, 5, 2, 3])
+    t = weft.tensor(RNG.random((4, 6))) if soft else weft.tensor([0, 5, 2, 3])
 
     def slope(z):
         a = weft.tensor(z, requires_grad=True)
-        y = F.cross_entropy(a, t, reduction=reduction, ignore_index=2, label_smoothing=0.1)
+        given = {} if soft else {"ignore_index": 2}
+        y = F.cross_entropy(a, t, reduction=reduction, label_smoothing=0.1, **given)
         (g,) = weft.autograd.grad((y**2).sum(), a, create_graph=True)
         return a, (g * weft.tensor(v)).sum()
 

@@ -12,6 +12,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
+from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.loss import PickClass, PutClass, no_class
 from weft.ops.reduce import sum
@@ -24,8 +25,8 @@ _G_TARGET = {"of": ("float32", "float32", "int64"), "low": 0, "high": 5}
 
 
 class RowLoss(Op, abstract=True):
-    """Of x (N, C) and a class a row (N,), or groups of both (G, N, C) and (G, N); rows whose class
-    is `ignore` are left out."""
+    """Of x (N, C) and a class a row (N,) or probabilities (N, C), or groups of both (G, N, C) and
+    (G, N) or (G, N, C); rows whose class is `ignore` are left out."""
 
     ignore: int = -100
     reduction: str = "mean"  # none mean sum
@@ -37,9 +38,11 @@ class RowLoss(Op, abstract=True):
 
     def fits(self, x: Type, target: Type) -> Type:
         """The type of the loss."""
-        if x.ndim not in (2, 3) or x.shape[:-1] != target.shape or target.dtype is not dt.int64:
+        rows = x.shape[:-1]
+        known = (rows, dt.int64), (x.shape, x.dtype)
+        if x.ndim not in (2, 3) or (target.shape, target.dtype) not in known:
             raise RuntimeError(f"{self}: targets {target} for an input {x}")
-        return Type(target.shape if self.reduction == "none" else target.shape[:-1], x.dtype)
+        return Type(rows if self.reduction == "none" else rows[:-1], x.dtype)
 
     def reduced(self, loss: Any, target: Any) -> Any:
         if self.reduction == "none":
@@ -48,6 +51,8 @@ class RowLoss(Op, abstract=True):
         return total / self.counted(target, dtype_of(loss)) if self.reduction == "mean" else total
 
     def counted(self, target: Any, d: dt.dtype) -> Any:
+        if _soft(target):
+            return float(shape_of(target)[-2])
         return sum(cast(target != self.ignore, d), -1)
 
     def cotangents(self, g: Any, target: Any) -> Any:
@@ -55,7 +60,13 @@ class RowLoss(Op, abstract=True):
         if self.reduction == "mean":
             g = g / self.counted(target, dtype_of(g))
         g = g if self.reduction == "none" else unsqueeze(g, -1)
+        if _soft(target):
+            return expand(g, shape_of(target)[:-1])
         return g.where(target != self.ignore, 0.0)
+
+    def expected(self, target: Any, classes: int) -> Any:
+        """The distribution that probabilities stand for."""
+        return target * (1.0 - self.smoothing) + self.smoothing / max(classes, 1)
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
         """The batch becomes groups, or joins them."""
@@ -63,15 +74,16 @@ class RowLoss(Op, abstract=True):
             expand(x, (size, *shape_of(x))) if d is None else x.movedim(d, 0)
             for x, d in zip(xs, dims, strict=True)
         ]
-        if len(shape_of(moved[-1])) == 2:
+        if len(shape_of(moved[-2])) == 3:
             return apply(self, *moved), 0
-        groups = shape_of(moved[-1])[1]
+        groups = shape_of(moved[-2])[1]
         y = apply(self, *(reshape(x, (size * groups, *shape_of(x)[2:])) for x in moved))
         return reshape(y, (size, groups, *shape_of(y)[1:])), 0
 
 
 class CrossEntropy(RowLoss):
-    """l[n] = -log softmax(x[n])[t], t = target[n] (smoothed); their mean, sum, or all"""
+    """l[n] = -log softmax(x[n])[t], t = target[n], or -sum_c p[c] log softmax(x[n])[c],
+    p = target[n] (smoothed); their mean, sum, or all"""
 
     def type(self, x: Type, target: Type) -> Type:
         return self.fits(x, target)
@@ -85,6 +97,8 @@ class CrossEntropy(RowLoss):
 
     def body(self, x: Any, target: Any) -> Any:
         y = log_softmax(x, -1)
+        if _soft(target):
+            return self.reduced(-sum(y * self.expected(target, shape_of(x)[-1]), -1), target)
         loss = -apply(PickClass(self.ignore), y.movedim(-1, 1), target)
         if self.smoothing:
             spread = -sum(y, -1) * (self.smoothing / shape_of(x)[-1])
@@ -92,7 +106,7 @@ class CrossEntropy(RowLoss):
         return self.reduced(loss, target)
 
     def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        kept = target != self.ignore
+        kept = _kept(self, target)
         z = x - x.max(-1, keepdims=True, initial=-np.inf)
         y = z - np.log(np.exp(z).sum(-1, keepdims=True))
         q = _expected(self, y, target)
@@ -102,13 +116,20 @@ class CrossEntropy(RowLoss):
         return loss.sum(-1) / kept.sum(-1) if self.reduction == "mean" else loss.sum(-1)
 
     def vjp(self, g: Any, y: Any, x: Any, target: Any) -> tuple:
-        return apply(CrossEntropyGrad(**self._given), g, x, target), None
+        def to_target() -> Any:
+            each = unsqueeze(self.cotangents(g, target), -1)
+            return log_softmax(x, -1) * each * (self.smoothing - 1.0)
+
+        to_x = apply(CrossEntropyGrad(**self._given), g, x, target)
+        return to_x, to_target if _soft(target) else None
 
     samples = (
         sample((3, 5), (3,), **_TARGET),
         sample((4, 6), (4,), **_TARGET, ignore=1, reduction="sum"),
         sample((4, 70), (4,), **_TARGET, ignore=2, reduction="none", smoothing=0.25),
         sample((2, 5, 5), (2, 5), **_TARGET, ignore=0, smoothing=0.1),
+        sample((3, 5), (3, 5)),
+        sample((2, 3, 19), (2, 3, 19), reduction="none", smoothing=0.1),
     )
 
 
@@ -129,41 +150,63 @@ class CrossEntropyGrad(RowLoss):
     def body(self, g: Any, x: Any, target: Any) -> Any:
         each = self.cotangents(g, target)
         classes = shape_of(x)[-1]
+        if _soft(target):
+            q = self.expected(target, classes)
+            return unsqueeze(each, -1) * (softmax(x, -1) * sum(q, -1, keepdim=True) - q)
         mine = apply(PutClass(classes, self.ignore), each * (1.0 - self.smoothing), target)
         each = unsqueeze(each, -1)
         rest = each * (self.smoothing / max(classes, 1))
         return each * softmax(x, -1) - mine.movedim(1, -1) - rest
 
     def oracle(self, g: np.ndarray, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        kept = target != self.ignore
+        kept = _kept(self, target)
         e = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
         if self.reduction != "none":
             g = (g / kept.sum(-1) if self.reduction == "mean" else g)[..., None]
-        p = e / e.sum(-1, keepdims=True) * kept[..., None]
-        return np.where(kept, g, 0.0)[..., None] * (p - _expected(self, x, target))
+        q = _expected(self, x, target)
+        p = e / e.sum(-1, keepdims=True) * q.sum(-1, keepdims=True)
+        return np.where(kept, g, 0.0)[..., None] * (p - q)
 
     def vjp(self, h: Any, y: Any, g: Any, x: Any, target: Any) -> tuple:
         def to_g() -> Any:
-            ones = cast(target == target, g.dtype)
+            ones = full(shape_of(target)[: x.ndim - 1], 1, dtype=g.dtype)
             each = CrossEntropyGrad(self.ignore, "none", self.smoothing)
             return self.reduced(sum(h * apply(each, ones, x, target), -1), target)
 
         def to_x() -> Any:
-            slope = apply(SoftmaxGrad(), h, softmax(x, -1))
-            return slope * unsqueeze(self.cotangents(g, target), -1)
+            each = self.cotangents(g, target)
+            if _soft(target):
+                each = each * sum(self.expected(target, x.shape[-1]), -1)
+            return apply(SoftmaxGrad(), h, softmax(x, -1)) * unsqueeze(each, -1)
 
-        return to_g, to_x, None
+        def to_target() -> Any:
+            each = unsqueeze(self.cotangents(g, target), -1) * (1.0 - self.smoothing)
+            return each * (sum(h * softmax(x, -1), -1, keepdim=True) - h)
+
+        return to_g, to_x, to_target if _soft(target) else None
 
     samples = (
         sample((), (3, 5), (3,), **_G_TARGET),
         sample((), (4, 6), (4,), **_G_TARGET, ignore=1, reduction="sum"),
         sample((4,), (4, 70), (4,), **_G_TARGET, ignore=2, reduction="none", smoothing=0.25),
         sample((2,), (2, 5, 5), (2, 5), **_G_TARGET, ignore=0, smoothing=0.1),
+        sample((), (3, 5), (3, 5)),
+        sample((2, 3), (2, 3, 19), (2, 3, 19), reduction="none", smoothing=0.1),
     )
+
+
+def _soft(target: Any) -> bool:
+    return dtype_of(target).category == dt.FLOAT
+
+
+def _kept(op: RowLoss, target: np.ndarray) -> np.ndarray:
+    return np.full(target.shape[:-1], True) if target.dtype.kind == "f" else target != op.ignore
 
 
 def _expected(op: RowLoss, x: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The distribution over the classes that each target stands for; 0 where it is ignored."""
+    if target.dtype.kind == "f":
+        return op.expected(target, x.shape[-1])
     kept = target != op.ignore
     q = np.full(x.shape, op.smoothing / max(x.shape[-1], 1), x.dtype)
     q[kept, target[kept]] += 1.0 - op.smoothing

@@ -153,8 +153,11 @@ def cross_entropy(
         )
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
-    x = log_softmax(input, dim)
     classes = shape[dim]
+    plain = weight is None and reduction in ("none", "mean", "sum")
+    if plain and len(shape) == 2 and dtype_of(target) is dtype_of(input):
+        return apply(CrossEntropy(-100, reduction, float(label_smoothing)), input, target)
+    x = log_softmax(input, dim)
     if label_smoothing > 0:
         target = target * (1 - label_smoothing) + label_smoothing / classes
     loss = x * target

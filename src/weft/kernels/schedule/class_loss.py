@@ -2,16 +2,19 @@
 
     d = x - max x,  L = log(sum exp d),  loss = a (L - d[t]) + b (C L - sum d)
     its gradient:  exp(d) (g / sum exp d) - b g,  less a g at t
+    of probabilities p a row:  q = a p + b,  Q = sum q,  loss = L Q - sum q d
+    its gradient:  exp(d) (g Q / sum exp d) - g q
 
 a = 1 - smoothing and b = smoothing / C; without smoothing the terms of b are left out.  A row whose
 t is `ignore` has loss 0 and a cotangent g of 0.  "sum" and "mean" add the rows' losses, of each
 group where there are such, one after another in float64.
 
-Pointer order: out, [g], x, target (int64).  Status 1: a target outside [0, C).
+Pointer order: out, [g], x, target (int64, or p).  Status 1: a target outside [0, C).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from weft.core import dtype as D
@@ -27,8 +30,8 @@ from weft.runtime.native import Launch, Stage, double_bits, host, load
 def plan_cross_entropy(
     x: Layout, target: Layout, out: Layout, *, ignore: int, reduction: str, smoothing: float
 ) -> Launch:
-    """out (..., N), or (...) of a reduction = cross entropy of x (..., N, C) and target (..., N),
-    of at most one dim before; inputs (x, target)."""
+    """out (..., N), or (...) of a reduction = cross entropy of x (..., N, C) and target (..., N) or
+    (..., N, C), of at most one dim before; inputs (x, target)."""
     arrays = {"out": out, "x": x, "target": target}
     return _plan("cross_entropy", arrays, ignore, reduction, smoothing)
 
@@ -45,13 +48,13 @@ def plan_cross_entropy_grad(
 def _plan(
     kind: str, arrays: dict[str, Layout], ignore: int, reduction: str, smoothing: float
 ) -> Launch:
-    rows, classes = arrays["target"].shape, arrays["x"].shape[-1]
+    *rows, classes = arrays["x"].shape
     if 0 in arrays["out"].shape:
         return EMPTY
     # a stride for each dim of the rows: of a reduction's result and cotangent the last is 0
     steps = [(*v.strides, 0)[: len(rows)] for v in arrays.values()]
     along = {k: v.strides[-1] if len(v.shape) > len(rows) else 0 for k, v in arrays.items()}
-    space = Space(rows, tuple(steps))
+    space = Space(tuple(rows), tuple(steps))
     s, ints, per_thread = structure_of(kind, arrays, space, classes, along)
     spread = smoothing / classes if classes else 0.0
     amount = space.size * classes * 16
@@ -82,6 +85,7 @@ class _ClassLoss(Rows):
     def __init__(self, module: Module, s: Structure, reduction: str, smooth: bool) -> None:
         super().__init__(module, s)
         self.reduction, self.smooth = reduction, smooth
+        self.soft = self.operands["target"][1] is not D.int64
         self.ignore, self.shared = self.take(2)
         self.mine, self.spread = (
             self.one.cast(v, D.float64, self.acc) for v in self.take(2, "double")
@@ -121,7 +125,7 @@ class _ClassLoss(Rows):
             place = f.gep(pointer, f.mul(group.i, strides[0]) if self.s.rank == 2 else 0, memory(d))
             with f.loop(0, n, 1, [("double", 0.0), ("i64", 0)]) as rows:
                 at = self.places(f.add(first, rows.i))
-                _, kept = self._class(at)
+                kept = f.typed(1, "i1") if self.soft else self._class(at)[1]
                 y = rows.carry[0]
                 if name == "out":
                     y = m.add(y, self.one.cast(f.load(register(acc), at["loss"]), acc, D.float64))
@@ -157,33 +161,73 @@ class _ClassLoss(Rows):
             f.store(t, f.gep(f.arg("args"), 1, "i64"))
         return t, f.op("and", kept, inside)
 
+    def further(self) -> tuple[Callable[..., list[Value]] | None, int]:
+        m, loss = self.element.math, self.s.kind == "cross_entropy"
+        if self.soft and loss:
+
+            def expected(at: Places, i: Operand, mask: Value | None, d: Value) -> list[Value]:
+                q = self._probabilities(at, i, mask)
+                return [m.mul(q, d), q]
+
+            return expected, 2
+        if self.soft:
+            return lambda at, i, mask, d: [self._probabilities(at, i, mask)], 1
+        return (lambda at, i, mask, d: [d], 1) if self.smooth and loss else (None, 0)
+
+    def _probabilities(self, at: Places, i: Operand, mask: Value | None) -> Value:
+        """a p + b"""
+        m, f = self.element.math, self.f
+        p = self.read(at, "target", i, mask)
+        if not self.smooth:
+            return p
+        own, rest = (f.splat(v, self.type) for v in (self.mine, self.spread))
+        return m.add(m.mul(p, own), rest)
+
     def _loss(self, row: Operand) -> None:
         f, m, acc = self.f, self.one.math, self.acc
         at = self.places(row)
-        top, total, *plain = self.exponentials(at, lambda i, mask: None, plain=self.smooth)
-        t, counts = self._checked(at)
-        with f.if_else(counts) as sides:
-            _, d, _, stride, _ = self.operands["x"]
-            z = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
-            log = self.one.scalar("log", acc, total)
-            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
-            if self.smooth:
-                n = self.one.cast(self.count, D.int64, acc)
-                rest = m.mul(self.spread, m.sub(m.mul(n, log), plain[0]))
-                loss = m.add(m.mul(self.mine, loss), rest)
-            sides.otherwise()
-        loss = sides.merge(loss.type, loss, 0.0)
+        top, total, *sums = self.exponentials(at, lambda i, mask: None, *self.further())
+        log = self.one.scalar("log", acc, total)
+        if self.soft:
+            loss = m.sub(m.mul(log, sums[1]), sums[0])
+        else:
+            loss = self._picked(at, top, log, sums)
         if self.reduction == "none":
             d = self.operands["out"][1]
             self.one.store(self.one.cast(loss, acc, d), at["out"], d)
         else:
             f.store(loss, at["loss"])
 
+    def _picked(self, at: Places, top: Value, log: Value, sums: list[Value]) -> Value:
+        """The loss of a row's class."""
+        f, m, acc = self.f, self.one.math, self.acc
+        t, counts = self._checked(at)
+        with f.if_else(counts) as sides:
+            _, d, _, stride, _ = self.operands["x"]
+            z = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
+            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
+            if self.smooth:
+                n = self.one.cast(self.count, D.int64, acc)
+                rest = m.mul(self.spread, m.sub(m.mul(n, log), sums[0]))
+                loss = m.add(m.mul(self.mine, loss), rest)
+            sides.otherwise()
+        return sides.merge(loss.type, loss, 0.0)
+
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         f, m, one = self.f, self.element.math, self.one.math
-        t, counts = self._checked(at)
         d = self.acc if self.reduction == "mean" else self.operands["g"][1]
         g = self.one.cast(self.one.load(at["g"], d), d, self.acc)
+        if self.soft:
+            factor = f.splat(one.div(one.mul(g, numbers[2]), numbers[1]), self.type)
+            each = f.splat(g, self.type)
+
+            def distances(i: Operand, mask: Value | None) -> None:
+                y = m.mul(self.waiting(at, i, mask), factor)
+                y = m.sub(y, m.mul(each, self._probabilities(at, i, mask)))
+                self.write(at, i, y, mask)
+
+            return distances
+        t, counts = self._checked(at)
         g = f.select(counts, g, 0.0)
         factor = f.splat(one.div(g, numbers[1]), self.type)
         own = f.splat(one.mul(g, self.mine) if self.smooth else g, self.type)

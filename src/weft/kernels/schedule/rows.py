@@ -475,16 +475,22 @@ class Rows:
         f = self.f
         with f.iff(f.icmp("slt", lo, hi)):
             self.following = [self.places(f.add(lo, 1))]
-            first = self.exponentials(self.places(lo), lambda i, mask: None)
+            first = self.exponentials(self.places(lo), lambda i, mask: None, *self.further())
             with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in first]) as rows:
                 last = self.last_pass(self.places(f.sub(rows.i, 1)), rows.carry)
                 self.following = [self.places(f.add(rows.i, 1))]
-                rows.next[:] = self.exponentials(self.places(rows.i), last)
+                rows.next[:] = self.exponentials(self.places(rows.i), last, *self.further())
             self.each(self.last_pass(self.places(f.sub(hi, 1)), rows.carry))
 
-    def exponentials(self, at: Places, also: Pass, *, plain: bool = False) -> list[Value]:
-        """A row's maximum and sum of exponentials of x - maximum; `plain`: and the sum of these
-        differences. `also` runs on its way."""
+    def further(self) -> tuple[Callable[..., list[Value]] | None, int]:
+        """What else is summed beside the exponentials, and how many sums that is."""
+        return None, 0
+
+    def exponentials(
+        self, at: Places, also: Pass, more: Callable[..., list[Value]] | None = None, extra: int = 0
+    ) -> list[Value]:
+        """A row's maximum and sum of exponentials of x - maximum, and the `extra` sums of what
+        `more` makes of these differences. `also` runs on the way."""
         f, m = self.f, self.element.math
         top = self._largest(at)
         wide = f.splat(top, self.type)
@@ -496,15 +502,15 @@ class Rows:
                 self._put(at["held"], i, e, mask)
             also(i, mask)
             self.touch(i, "x", level=1)
-            return [e, d] if plain else [e]
+            return [e] if more is None else [e, *more(at, i, mask, d)]
 
-        return [top, *self.reductions("sum", terms, 1 + plain)]
+        return [top, *self.reductions("sum", terms, 1 + extra)]
 
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         """A row's results from what its exponentials gave."""
         f, m = self.f, self.element.math
         log = self.s.kind == "log_softmax"
-        top, total = numbers
+        top, total = numbers[:2]
         total = self.one.scalar("log", self.acc, total) if log else total
         top, total = f.splat(top, self.type), f.splat(total, self.type)
 
