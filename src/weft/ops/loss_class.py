@@ -154,22 +154,22 @@ def cross_entropy(
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
     classes = shape[dim]
-    plain = weight is None and reduction in ("none", "mean", "sum")
-    if plain and len(shape) == 2 and dtype_of(target) is dtype_of(input):
+    rows = len(shape) == 2 and dtype_of(target) is dtype_of(input)
+    rows = rows and reduction in ("none", "mean", "sum")
+    if rows and weight is None:
         return apply(CrossEntropy(-100, reduction, float(label_smoothing)), input, target)
-    x = log_softmax(input, dim)
     if label_smoothing > 0:
         target = target * (1 - label_smoothing) + label_smoothing / classes
-    loss = x * target
     if weight is not None:
-        loss = loss * reshape(weight, (-1, *(1,) * (len(shape) - 1 - dim)))
+        target = target * reshape(weight, (-1, *(1,) * (len(shape) - 1 - dim)))
+    if rows and dtype_of(target) is dtype_of(input):
+        return apply(CrossEntropy(-100, reduction), input, target)
+    loss = log_softmax(input, dim) * target
     if reduction == "none":
         return -sum(loss, dim)
-    rows = 1
-    for d, n in enumerate(shape):
-        rows *= 1 if d == dim else n
+    count = numel(shape[:dim]) * numel(shape[dim + 1 :])
     total = -sum(loss)
-    return total / float(rows) if reduction == "mean" else reduced(total, reduction)
+    return total / float(count) if reduction == "mean" else reduced(total, reduction)
 
 
 @in_float32
