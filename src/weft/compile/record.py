@@ -16,7 +16,7 @@ not fork.  Recording runs eager kernels, so the first call has eager's results b
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -375,16 +375,18 @@ class Session:
 
     def promise_write(self, t: Handle) -> None:
         """Whoever reads this memory from now on must wait for the write."""
-        self.pending.append(None)  # results of earlier segments look whether this is empty
-        outer = self._outer(t)
+        pending = self.pending
+        pending.append(None)  # results of earlier segments look whether this is empty
+        outer = t if t._ghost is None else self._outer(t)
         if outer is None:
             return
-        for h in self._handles[self.memory_of(outer)]:
+        whole = self._memories.get(id(outer._st))
+        for h in self._handles[self.memory_of(outer) if whole is None else whole]:
             if h._ghost is None:
                 h._ghost = made = Pending(self, h, self._places[id(h)])
                 self._pendings.append(made)
                 del h._a
-                self.pending.append(h)
+                pending.append(h)
 
     def _end_pending(self) -> None:
         """The writes happen now: give the handles their memory back."""
@@ -456,6 +458,18 @@ class Session:
         place = self._places[id(t)] = len(self.outside)
         self.outside.append(t)
         return (~place, shape, strides, a.dtype, first)
+
+    def meet(self, found: Iterable[tuple[Handle, int]]) -> None:
+        """`first_use` of tensors, each the first in a memory, which its root names."""
+        memories, handles, places, outside = (
+            self._memories, self._handles, self._places, self.outside,
+        )  # fmt: skip
+        for t, root in found:
+            name = id(t._st or storage_of(t))
+            memories[name] = memories[root] = name
+            handles[name] = [t]
+            places[id(t)] = len(outside)
+            outside.append(t)
 
     def memory_of(self, t: Handle) -> int:
         """One name for a memory, whichever storages or views of one NumPy array reach it."""

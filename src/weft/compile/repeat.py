@@ -213,10 +213,13 @@ class Repeats:
                 self._seen = []
             return False
         todo, numbers = found
-        for part, tensors, kept, after in todo:
+        for part, tensors, roots, kept, after in todo:
             jump = part.jump
-            for i in jump.firsts:
-                session.first_use(tensors[i])
+            if len(roots) == len(jump.firsts):
+                session.meet([(tensors[i], roots[i]) for i in jump.firsts])
+            else:
+                for i in jump.firsts:
+                    session.first_use(tensors[i])
             for i in jump.written:
                 t = tensors[i]
                 session.promise_write(t)
@@ -228,8 +231,8 @@ class Repeats:
     def _place_all(
         self, known: Step, update: Callable, groups: list[dict], states: dict
     ) -> tuple[list, list] | None:
-        """(part, tensors, state, counters after it) of each parameter with a gradient, and the
-        step's numbers; None where something is not as it was.
+        """(part, tensors, roots of those met here first, state, counters after it) of each
+        parameter with a gradient, and the step's numbers; None where something is not as it was.
         """
         session, numbers, todo = self.session, [], []
         places, memories, new, kinds = session._places, session._memories, set(), {}
@@ -252,7 +255,7 @@ class Repeats:
                 if place is None or ~place != part.p or grad.__class__ is not tensor:
                     return None
                 kept = states.get(p) or {}
-                tensors, counters = [p, grad], []
+                tensors, counters, roots = [p, grad], [], {}
                 for k, v in kept.items():
                     if v.__class__ is float:
                         counters.append((k, v))
@@ -277,6 +280,7 @@ class Repeats:
                         if (a.shape, a.strides, a.dtype) != wanted:
                             return None
                         new.add(whole)
+                        roots[i] = whole
                 name = (id(group), *counters)
                 made = kinds.get(name)
                 if made is None:
@@ -284,7 +288,7 @@ class Repeats:
                 if made is None or len(made[0]) != part.count:
                     return None
                 numbers += made[0]
-                todo.append((part, tensors, kept, made[1]))
+                todo.append((part, tensors, roots, kept, made[1]))
         return None if next(left, None) is not None else (todo, numbers)
 
     def learn(self, update: Callable, groups: list[dict]) -> None:
