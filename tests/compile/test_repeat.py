@@ -14,6 +14,7 @@ from tests.compile.agree import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
 from weft.compile.repeat import Jump, Repeats
+from weft.runtime import guards
 
 
 def model_of(*sizes):
@@ -304,6 +305,37 @@ def test_a_whole_step_keeps_no_optimizer_alive():
         for _ in range(5):
             f(step, weft.randn(3, 4))
         gone = weakref.ref(o)
+        state = weakref.ref(next(iter(o.state.values()))["exp_avg"])
         del o, step
         gc.collect()
-        assert gone() is None
+        assert gone() is None and state() is None
+
+
+def test_a_whole_step_is_looked_at_natively(monkeypatch):
+    if not guards.available():
+        pytest.skip("no native look here")
+    calls = []
+    ours = Repeats._place_all
+    monkeypatch.setattr(Repeats, "_place_all", lambda *a: calls.append(1) or ours(*a))
+    model = model_of(4, 3)
+    o = optim.Adam(model.parameters())
+    step = weft.compile(plain(model, o))
+    for i in range(20):
+        o.param_groups[0]["lr"] = 0.1 / (1 + i)
+        step(weft.ones(3, 4))
+    assert len(calls) == 1
+
+
+def test_a_state_that_came_in_as_an_argument():
+    seen = []
+    for wrap in (lambda f: f, weft.compile):
+        model = model_of(4, 3)
+        o = optim.Adam(model.parameters(), lr=0.05)
+        step, weight = wrap(plain(model, o)), model[0].weight
+        out = []
+        for i in range(14):
+            kept = o.state[weight].get("exp_avg")
+            x = kept if i in (6, 9) else kept[:2] if i == 11 else weft.ones(3, 4) * i
+            out.append(bits([step(x), list(model.parameters()), kept]))
+        seen.append(out)
+    assert seen[0] == seen[1]

@@ -104,14 +104,14 @@ class Guard:
     def _optimizer(self, s: guards.Stream, o: Any) -> None:
         """What `world.settings` reads."""
         s.dicts([(o, vars(o))])
-        s.entries(vars(o), lambda k, v: _ANY if k in _UNREAD else _setting(k, v))
+        s.entries(vars(o), lambda k, v: _ANY if k in _UNREAD else setting(k, v))
         s.items(o.param_groups)
         for group in o.param_groups:
-            s.entries(group, _setting)
+            s.entries(group, setting)
             s.items(group["params"])
         s.entries(o.state)
         for kept in o.state.values():
-            s.entries(kept, lambda _, v: (guard_code.FLOAT, float) if _is_float(v) else _same(v))
+            s.entries(kept, counter)
 
 
 _ANY = (guard_code.ANY, None)
@@ -126,7 +126,12 @@ def _is_float(v: Any) -> bool:
     return v.__class__ is float
 
 
-def _setting(_: Any, v: Any) -> tuple[int, Any]:
+def counter(_: Any, v: Any) -> tuple[int, Any]:
+    """Of a state's entry: of a float only that it is one."""
+    return (guard_code.FLOAT, float) if _is_float(v) else _same(v)
+
+
+def setting(_: Any, v: Any) -> tuple[int, Any]:
     """Of a float only whether it is 0 counts: updates read it anew."""
     return (guard_code.FLOAT_IS, bool(v)) if _is_float(v) else _same(v)
 

@@ -461,14 +461,12 @@ class Session:
 
     def meet(self, found: Iterable[tuple[Handle, int]]) -> None:
         """`first_use` of tensors, each the first in a memory, which its root names."""
-        memories, handles, places, outside = (
-            self._memories, self._handles, self._places, self.outside,
-        )  # fmt: skip
+        memories, handles, outside = self._memories, self._handles, self.outside
         for t, root in found:
             name = id(t._st or storage_of(t))
             memories[name] = memories[root] = name
             handles[name] = [t]
-            places[id(t)] = len(outside)
+            self._places[id(t)] = len(outside)
             outside.append(t)
 
     def memory_of(self, t: Handle) -> int:

@@ -9,27 +9,33 @@ numbers that the first one met.
 
 Where a whole step was matched before from the same node, with the parameters, gradients and state
 in the same places, it is one jump: the numbers follow from settings and counters (formula.py).
+That parameters, settings and state are the objects they were is one native look (`Watch`).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from weft.compile.formula import formula
+from weft.compile.guard import counter, setting
+from weft.compile.world import MODES
 from weft.core import dtype as dt
-from weft.core.handle import Handle, state, storage_of
+from weft.core.handle import Handle, computed, state, storage_of
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.contract import FastMath
 from weft.ops.dispatch import NUMBERS
-from weft.runtime import memory
+from weft.runtime import guards, memory
 
 if TYPE_CHECKING:
     from weft.compile.record import Session, TrieNode
 
 WRITE = "write"  # the op of a node that writes to memory
 _PLAIN = (bool, int, str, type(None))
+_LOOKS = 8  # watches made of one step; then Python looks alone
 _TRIES = 8  # whole steps learned at one node; then its parameters are matched one by one
 
 
@@ -178,7 +184,9 @@ class Part:
 class Step:
     """A whole `optimizer.step()`, as it was matched: a part or None for each parameter."""
 
-    __slots__ = ("end", "flavours", "formulas", "length", "parts", "tries")
+    __slots__ = (
+        "end", "flavours", "formulas", "length", "looks", "owner", "parts", "tries", "watch",
+    )  # fmt: skip
 
     def __init__(
         self, end: TrieNode, length: int, flavours: list, formulas: list, parts: list, tries: int
@@ -189,6 +197,67 @@ class Step:
         self.formulas = formulas
         self.parts = parts
         self.tries = tries
+        self.watch: Watch | None = None  # once it was matched again
+        self.looks = 0  # how many watches there were
+        self.owner: Any = None  # a weak reference to the optimizer
+
+    def look(self, optimizer: Any, groups: list[dict], states: dict, todo: list) -> None:
+        """Watch what was found in its place, for as long as the optimizer lives."""
+        if self.looks < _LOOKS and Watch.fits(groups, states, todo):
+            self.looks += 1
+            self.owner = ref(optimizer, self._forget)
+            self.watch = Watch(self.parts, groups, states, todo)
+
+    def _forget(self, _: Any) -> None:
+        self.watch = None
+
+
+class Watch:
+    """What a whole step reads beside gradients and numbers, in native form."""
+
+    def __init__(self, parts: list, groups: list[dict], states: dict, todo: list) -> None:
+        self.groups, self.states = groups, states
+        s = guards.Stream()
+        s.attributes([(x, name, getattr(x, name)) for x, name in MODES])
+        s.items(groups)
+        s.entries(states)
+        left, all_parts = iter(todo), iter(parts)
+        self.memories: set[int] = set()  # names of those that no call may have met before
+        self.each: list[
+            tuple
+        ] = []  # part, group, parameter, state's tensors, roots, state, counters
+        for group in groups:
+            s.entries(group, setting)
+            s.items(group["params"])
+            for p in group["params"]:
+                part = next(all_parts)
+                if part is None:
+                    self.each.append((None, group, p, [], {}, {}, ()))
+                    continue
+                _, tensors, roots, kept, _ = next(left)
+                s.entries(kept, counter)
+                for t in tensors[2:]:
+                    s.kind(t)
+                    s.places(t, Handle, ("_a", "_ghost", "_st"))
+                    s.data(t._a)
+                    self.memories.add(id(t._st))
+                self.memories.update(roots.values())
+                names = tuple([k for k, v in kept.items() if v.__class__ is float])
+                self.each.append((part, group, p, tensors[2:], roots, kept, names))
+        self.holds = s.ready().check
+
+    @staticmethod
+    def fits(groups: list[dict], states: dict, todo: list) -> bool:
+        """Whether native code can read it all, and every tensor of the state is met here first."""
+        dicts = [states, *groups, *[kept for _, _, _, kept, _ in todo]]
+        return (
+            guards.available()
+            and groups.__class__ is list
+            and all(d.__class__ in (dict, defaultdict) for d in dicts)
+            and all(group["params"].__class__ is list for group in groups)
+            and all(len(tensors) - 2 == len(roots) for _, tensors, roots, _, _ in todo)
+            and all(computed(t) is not None for _, tensors, *_ in todo for t in tensors[2:])
+        )
 
 
 class Repeats:
@@ -207,7 +276,11 @@ class Repeats:
         if not session.matching or session.updates is not None:
             return False
         known = self._start.jumps.get(update.__func__)  # type: ignore[attr-defined]
-        found = None if known is None else self._place_all(known, update, groups, states)
+        found = None if known is None else self._place_again(known, groups, states)
+        if found is None and known is not None:
+            found = self._place_all(known, update, groups, states)
+            if found is not None:
+                known.look(update.__self__, groups, states, found[0])  # type: ignore[attr-defined]
         if known is None or found is None:
             if known is None or known.tries < _TRIES:
                 self._seen = []
@@ -227,6 +300,40 @@ class Repeats:
             kept.update(after)
         session.jump(known.end, known.length, numbers)
         return True
+
+    def _place_again(
+        self, known: Step, groups: list[dict], states: dict
+    ) -> tuple[list, list] | None:
+        """`_place_all` where the native look finds all in its place; else None."""
+        session, watch = self.session, known.watch
+        if watch is None:
+            return None
+        same = watch.groups is groups and watch.states is states
+        if not (same and watch.holds() and session._memories.keys().isdisjoint(watch.memories)):
+            known.watch = None
+            return None
+        numbers, todo, kinds, places = [], [], {}, session._places
+        tensor = dispatch._tensor_class
+        for part, group, p, rest, roots, kept, names in watch.each:
+            grad = p._grad
+            if part is None or grad.__class__ is not tensor:
+                if grad is not part:
+                    return None
+                continue
+            ghost, place = grad._ghost, places.get(id(p))
+            if ghost is None or ghost.session is not session or ghost.k != part.grad:
+                return None
+            if place is None or ~place != part.p:
+                return None
+            name = (id(group), names, *[kept[k] for k in names])
+            made = kinds.get(name)
+            if made is None:
+                made = kinds[name] = known.formulas[part.kind](group, kept)
+            if made is None or len(made[0]) != part.count:
+                return None
+            numbers += made[0]
+            todo.append((part, [p, grad, *rest], roots, kept, made[1]))
+        return todo, numbers
 
     def _place_all(
         self, known: Step, update: Callable, groups: list[dict], states: dict
