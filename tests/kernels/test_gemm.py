@@ -102,6 +102,7 @@ def test_bits_do_not_depend_on_neighbours(rng, dtype):
         (3, 200, 2000),
         (900, 700, 1),
         (395, 401, 700),
+        (128, 784, 512),
     ],
 )
 def test_bits_do_not_depend_on_threads(rng, m, k, n):
@@ -109,7 +110,7 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
     a, b = strided(rng, m, k, "C", "float32"), strided(rng, k, n, "F", "float32")
     try:
         results = []
-        for count in (1, 2, 3, 7):
+        for count in (1, 2, 3, 7, 16):
             threads.set_num_threads(count)
             results += [matmul(x, b).tobytes() for x in (a, np.asfortranarray(a))]
     finally:

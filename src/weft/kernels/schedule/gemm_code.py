@@ -38,6 +38,7 @@ _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after pane
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
+_PACK_ROWS = 8  # of a panel's product take as long as to pack it
 _PART_ROWS = 96  # at least, of the parts in which the last units are done
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
@@ -595,21 +596,30 @@ def _row_chunks(
     """How many rows of a panel are one unit, and how many such there are: all where panels alone
     keep the threads busy (then each is packed once), but no more than the last cache holds of A,
     which every panel reads, and few where a short k makes a result that it does not hold: panel
-    after panel then completes rows that are near.
+    after panel then completes rows that are near. Else as many as let the thread with the most be
+    done first, packing included.
     """
     m, k = h["M"], h["K"]
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
-    wanted = f.max(f.min(f.div(m, 8 * tile.rows), f.mul(nth, 4)), nth)
-    parts = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), _NEAR - 1), _NEAR)
+    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), _NEAR - 1), _NEAR)
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * _NEAR), f.icmp("sle", k, KC))
-    parts = f.max(parts, f.select(far, f.div(m, _FEW_ROWS), 1))
-    wanted = f.select(whole, parts, wanted)
+    fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
-    chunk = f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows)
-    return f.typed(chunk, "i64"), f.div(f.add(m, f.sub(chunk, 1)), chunk)
+    packing = f.select(f.icmp("eq", h["direct"], 0), _PACK_ROWS, 1)
+    trials = f.min(tiles, f.select(whole, 1, f.mul(nth, 2)))
+    with f.loop(0, trials, 1, [("i64", 1 << 62), ("i64", tile.rows)]) as L:
+        wanted = f.add(fewest, L.i)
+        chunk = f.max(f.mul(f.div(f.add(tiles, f.sub(wanted, 1)), wanted), tile.rows), tile.rows)
+        count = f.div(f.add(m, f.sub(chunk, 1)), chunk)
+        turns = f.div(f.add(f.mul(columns, count), f.sub(nth, 1)), nth)
+        cost = f.mul(turns, f.add(f.div(m, count), packing))
+        better = f.icmp("slt", cost, L.carry[0])
+        L.next = [f.select(better, cost, L.carry[0]), f.select(better, chunk, L.carry[1])]
+    chunk = L.carry[1]
+    return chunk, f.div(f.add(m, f.sub(chunk, 1)), chunk)
 
 
 @dataclass(frozen=True)
