@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def test_the_plan_is_what_is_measured(kind):
     measured = memory.memory_stats()["peak_bytes"] - before
     small = planned.total - planned.scratch - measured
     assert abs(small) < 0.05 * measured, (planned, measured, x.numel() * 4)
+
+
+def test_a_recorded_call_holds_none_of_its_tensors():
+    """An eager optimizer's program is recorded with gradients, which go with zero_grad."""
+    f = weft.compile(lambda x: (x * 2.0).sum())
+    x = weft.ones(1000, 100)
+    gone = weakref.ref(x)
+    f(x)
+    del x
+    assert gone() is None
+    assert f.memory().outside >= 400_000
 
 
 def test_a_function_that_looks_at_values():

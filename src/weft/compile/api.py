@@ -20,6 +20,7 @@ from weft.core import config
 from weft.core.graph import Node
 from weft.core.handle import state
 from weft.kernels.layout import Layout
+from weft.runtime import memory
 from weft.runtime.random import default_generator
 
 _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
@@ -29,17 +30,27 @@ PLANNING = 1.2e-4  # seconds an op that a path of another size takes to make and
 _LIVE_SETS = 3  # programs of one segment for different results held, before one gives them all
 
 
+class Recorded:
+    """What a call's program is planned from; it holds none of the call's tensors."""
+
+    def __init__(self, session: Session) -> None:
+        self.cursor, self.start = session.cursor, session.start
+        self.outside = [Layout.of(t._a) for t in session.outside]
+        self.shared = _shared(session)
+        self.markable = [memory.may_be_marked(t._a) for t in session.outside]
+
+
 class SegmentProgram:
     """A segment of a recorded path, compiled for one set of live results."""
 
     def __init__(
-        self, session: Session, live: tuple[int, ...], *, autotune: bool, pack: bool
+        self, session: Session | Recorded, live: tuple[int, ...], *, autotune: bool, pack: bool
     ) -> None:
-        cursor = session.cursor
-        path = cursor.path(session.start)
-        before = cursor.path(0)[: session.start]
-        outside = [Layout.of(t._a) for t in session.outside]
-        self.segment: Segment = functionalize(path, before, outside, _shared(session), live)
+        known = session if isinstance(session, Recorded) else Recorded(session)
+        cursor, outside = known.cursor, known.outside
+        path = cursor.path(known.start)
+        before = cursor.path(0)[: known.start]
+        self.segment: Segment = functionalize(path, before, outside, known.shared, live)
         s = self.segment
         layouts = {}
         self.names: list[tuple[str, int]] = []
@@ -47,6 +58,7 @@ class SegmentProgram:
             layouts[n.name] = outside[j]
             self.names.append((n.name, ~j))
         for k, n in s.earlier.items():
+            assert isinstance(session, Session)  # a recorded call is one segment
             layouts[n.name] = Layout.of(session.array(k))
             self.names.append((n.name, k))
         for _, n in s.numbers:
@@ -55,8 +67,9 @@ class SegmentProgram:
         for name, ref in s.written.items():
             into[name] = f"x{~ref}" if ref < 0 else f"v{ref}"
         self.program = Program(s.graph, layouts, into, autotune=autotune)
-        named = {n.name: session.array(~j) for j, n in s.outside.items()}
-        self.program.weights.keep(named if pack else {})
+        self.program.weights.keep(
+            {n.name for j, n in s.outside.items() if known.markable[j] and pack}
+        )
         self.numbers = _number_arrays(s.numbers, self.program)
         self.views = s.views
         drawing = [getattr(n.op, "generator", None) or default_generator for n in s.graph.effects]
@@ -207,7 +220,8 @@ class CompiledFunction:
             if session.program is not None:
                 self._last = session.program
             elif held is not None:
-                self._last = (session, held)
+                session.start = 0
+                self._last = (Recorded(session), held)
             if watch is not None:
                 watch.program = session.program
             self.stats["recorded_ops"] += session.recorded
@@ -252,12 +266,11 @@ class CompiledFunction:
         RuntimeError before the first call, or where the ops run one by one.
         """
         if self._last.__class__ is tuple:  # recorded: plan what its program will be
-            session, held = self._last
-            session.start = 0
+            recorded, held = self._last
             key = (0, held)
-            made = session.cursor.programs.get(key)
+            made = recorded.cursor.programs.get(key)
             if made is None:
-                made = session.cursor.programs[key] = self._make(session, held)
+                made = recorded.cursor.programs[key] = self._make(recorded, held)
             self._last = made
         if not isinstance(self._last, SegmentProgram):
             raise RuntimeError(
@@ -290,7 +303,7 @@ class CompiledFunction:
         made = programs[session.start, live] = self._make(session, live)
         return made
 
-    def _make(self, session: Session, live: tuple[int, ...]) -> Any:
+    def _make(self, session: Session | Recorded, live: tuple[int, ...]) -> Any:
         recorder, state.recorder = state.recorder, None
         start = time.perf_counter()
         try:
@@ -305,7 +318,7 @@ class CompiledFunction:
         return made
 
 
-def _report(fn: Callable, session: Session, made: Any, seconds: float) -> None:
+def _report(fn: Callable, session: Session | Recorded, made: Any, seconds: float) -> None:
     if not config.wants(1):
         return
     name = getattr(fn, "__qualname__", repr(fn))

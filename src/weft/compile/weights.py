@@ -16,7 +16,7 @@ Where nothing stays the same, only two runs in many look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -77,11 +77,9 @@ class Weights:
         self.pause = self.wait = 0
         self.again = False  # whether the last run looked, after a pause
 
-    def keep(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Only inputs among these can be weights, and only where a change would be noticed."""
-        self.all = [
-            w for w in self.all if w.name in inputs and memory.may_be_marked(inputs[w.name])
-        ]
+    def keep(self, inputs: Set[str]) -> None:
+        """Only inputs among these can be weights: those of which a change would be noticed."""
+        self.all = [w for w in self.all if w.name in inputs]
 
     def look(
         self, inputs: Mapping[str, np.ndarray], address: Callable[[str], int],
