@@ -95,6 +95,59 @@ def test_a_new_block_gets_the_pages_of_free_smaller_ones():
     assert allocator.cached_bytes == (8 + 6) * huge
 
 
+def test_a_free_larger_block_is_divided_and_joined_again():
+    mib = 1 << 20
+    allocator = memory.Allocator(cap=1 << 30)
+    whole = np.frombuffer(allocator.take(8 * mib), np.uint8)
+    start = whole.ctypes.data
+    whole.fill(7)
+    del whole
+    three = [np.frombuffer(allocator.take(2 * mib), np.uint8) for _ in range(3)]
+    assert allocator.system_allocations == 1 and allocator.cached_bytes == 2 * mib
+    assert allocator.used_bytes == 6 * mib
+    for i, part in enumerate(three):
+        part.fill(i)
+    assert [int(part[0]) for part in three] == [0, 1, 2] and all(np.ptp(p) == 0 for p in three)
+    assert all(start <= p.ctypes.data <= start + 6 * mib for p in three)
+    other = np.frombuffer(allocator.take(8 * mib), np.uint8)  # not while a part is in use
+    assert allocator.system_allocations == 2 and not start <= other.ctypes.data < start + 8 * mib
+    del three, part
+    assert allocator.cached_bytes == 8 * mib
+    again = np.frombuffer(allocator.take(8 * mib), np.uint8)
+    assert (again.ctypes.data, allocator.cached_bytes) == (start, 0)
+    again.fill(5)
+    part = np.frombuffer(allocator.take(2 * mib), np.uint8)
+    part.fill(1)
+    assert (again == 5).all() and allocator.system_allocations == 3
+    del again, part, other
+    allocator.trim()
+    assert allocator.cached_bytes == allocator.used_bytes == 0
+
+
+def test_a_block_is_divided_only_where_little_is_left_over():
+    allocator = memory.Allocator(cap=1 << 30)
+    allocator.take(5 << 20)
+    for size in (3 << 20, 5 << 19, 14 << 17, 1 << 17):  # too large; two; 30 % is left; 40 parts
+        made = allocator.system_allocations
+        allocator.take(size)
+        assert allocator.system_allocations - made == (size != 5 << 19), size
+        allocator.trim()
+        allocator.take(5 << 20)
+
+
+def test_trimmed_parts_keep_what_others_hold():
+    allocator = memory.Allocator(cap=1 << 30)
+    allocator.take(8 << 20)
+    one, two = (np.frombuffer(allocator.take(2 << 20), np.uint8) for _ in range(2))
+    one.fill(3)
+    two.fill(4)
+    del two
+    allocator.trim()
+    assert allocator.cached_bytes == 0 and (one == 3).all()
+    allocator.take(8 << 20)
+    assert allocator.system_allocations == 2 and (one == 3).all()
+
+
 def test_memory_that_does_not_exist():
     used = memory.memory_stats()["used_bytes"]
     with pytest.raises(MemoryError):

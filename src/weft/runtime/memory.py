@@ -3,7 +3,8 @@ system.
 
 A fresh 32 MB array costs two to three times a used one in page faults. A block is lent to a ctypes
 array that every view holds by its `base`; when the last view dies, so does that object, and its
-finaliser puts the block back.
+finaliser puts the block back. A free block is divided for smaller arrays where little is left over,
+and is one again when its parts are free.
 
 Whether a memory is unchanged can be told, so that what was made of it may be kept (packed weights).
 Who wants to know asks for its `mark`, a number that no other memory has; whoever writes to a memory
@@ -36,6 +37,7 @@ _ADDRESSABLE = 1 << 47
 _MAX_SIZES = 4096  # exact sizes whose class is remembered
 _HUGE_PAGE = 2 * 1024 * 1024
 _HUGE_FROM = _HUGE_PAGE
+_MAX_PARTS = 16  # of a block
 
 
 def _default_cap() -> int:
@@ -90,12 +92,16 @@ class _Class:
 
 
 class _Block:
-    __slots__ = ("address", "allocator", "owner", "size_class")
+    __slots__ = ("address", "allocator", "owner", "part", "size_class")
 
-    def __init__(self, allocator: "Allocator", size_class: _Class):
+    def __init__(self, allocator: "Allocator", size_class: _Class, of: "_Block | None" = None):
+        """A block of the system's memory, or a part of another one (the first: `address` moves)."""
         self.allocator = allocator
         self.size_class = size_class
-        self.owner, self.address = _system_block(size_class.size)
+        self.part = of is not None
+        self.owner, self.address = (
+            (of.owner, of.address) if of is not None else _system_block(size_class.size)
+        )
 
 
 def _end_lease(lease: Any) -> None:
@@ -119,6 +125,7 @@ class Allocator:
         self.peak_bytes = 0
         self.system_allocations = 0
         self.reuses = 0
+        self._divided: list[tuple[_Block, list[_Block]]] = []  # free larger blocks, their parts
 
     def take(self, size: int) -> Any:
         """A lease on a block of at least `size` bytes."""
@@ -144,17 +151,25 @@ class Allocator:
         if self.cached_bytes + size <= self.cap:
             self.cached_bytes += size
             block.size_class.free.append(block)
+        else:
+            self._divided.clear()  # it would keep the block
 
     def trim(self, keep: int = 0) -> None:
         """Return free blocks to the system, largest first, until at most `keep` bytes lie free."""
+        for whole, parts in self._divided:  # what was left over
+            used = len(parts) * parts[0].size_class.size
+            _release(whole.address + used, whole.size_class.size - used)
+        self._divided.clear()
         for size in sorted(self._classes, reverse=True):
             free = self._classes[size].free
             while self.cached_bytes > keep:
                 try:
-                    free.pop()
+                    block = free.pop()
                 except IndexError:
                     break
                 self.cached_bytes -= size
+                if block.part:  # what it is part of may be in use
+                    _release(block.address, size)
 
     def _class(self, size: int) -> _Class:
         if len(self._by_size) > _MAX_SIZES:
@@ -164,6 +179,9 @@ class Allocator:
         return self._by_size.setdefault(size, found)
 
     def _grow(self, size_class: _Class) -> _Block:
+        block = self._joined(size_class) or self._part(size_class)
+        if block is not None:
+            return block
         self.system_allocations += 1
         try:
             block = _Block(self, size_class)
@@ -174,6 +192,52 @@ class Allocator:
             self._furnish(block)
         return block
 
+    def _joined(self, size_class: _Class) -> _Block | None:
+        """A block of this size that was divided, if all its parts are free."""
+        for entry in self._divided:
+            block, parts = entry
+            free = parts[0].size_class.free
+            if block.size_class is not size_class or not {*parts} <= {*free}:
+                continue
+            taken = []
+            try:
+                for part in parts:
+                    free.remove(part)
+                    taken.append(part)
+            except ValueError:  # somebody took one meanwhile
+                free.extend(taken)
+                continue
+            with contextlib.suppress(ValueError):  # cleared meanwhile
+                self._divided.remove(entry)
+            self.cached_bytes -= len(parts) * parts[0].size_class.size
+            return block
+        return None
+
+    def _part(self, size_class: _Class) -> _Block | None:
+        """A part of the free larger block that divides best; its other parts wait, too.
+
+        So what lives long (an optimizer's state) or comes when others are gone (gradients) lies in
+        memory that was used before.
+        """
+        size = size_class.size
+        fit = [s for s in self._classes if 2 * size <= s <= _MAX_PARTS * size]
+        for larger in sorted(fit, key=lambda s: s % size / s):
+            count = larger // size
+            if 4 * (larger % size) > larger:
+                break
+            try:
+                whole = self._classes[larger].free.pop()
+            except IndexError:
+                continue
+            parts = [_Block(self, size_class, whole) for _ in range(count)]
+            for i, part in enumerate(parts):
+                part.address += i * size
+            self.cached_bytes += (count - 1) * size - larger
+            self._divided.append((whole, parts))
+            size_class.free.extend(parts[1:])
+            return parts[0]
+        return None
+
     def _furnish(self, block: _Block) -> None:
         """Move the pages of free smaller blocks into a new one: a page that is touched for the
         first time costs more than what a kernel writes there.
@@ -182,10 +246,13 @@ class Allocator:
         for size in sorted((s for s in self._classes if s < block.size_class.size), reverse=True):
             pages, free = size // _HUGE_PAGE, self._classes[size].free
             while 0 < pages <= left:
-                try:
-                    donor = free.pop()
-                except IndexError:
+                donor = next((b for b in free if not b.part), None)
+                if donor is None:
                     break
+                try:
+                    free.remove(donor)
+                except ValueError:  # somebody took it meanwhile
+                    continue
                 self.cached_bytes -= size
                 if not _move_pages(donor.address, at, pages * _HUGE_PAGE):
                     return
@@ -226,17 +293,27 @@ def _move_pages(source: int, target: int, size: int) -> bool:
 _MOVE = 1 | 2 | 4  # MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP: the mapping itself stays
 
 
+def _release(address: int, size: int) -> None:
+    """Give back the whole pages of memory that nobody uses; it stays memory, of zeros."""
+    start = -(-address // _PAGE) * _PAGE
+    give, stop = _linux("madvise"), (address + size) // _PAGE * _PAGE
+    if give is not None and stop > start:
+        give(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), 4)  # MADV_DONTNEED
+
+
 @cache
 def _mremap() -> Any:
-    if sys.platform != "linux":
-        return None
     word, pointer = ctypes.c_size_t, ctypes.c_void_p
-    try:
-        found = ctypes.CDLL(None).mremap
-    except AttributeError:
-        return None
-    found.restype, found.argtypes = pointer, (pointer, word, word, ctypes.c_int, pointer)
+    found = _linux("mremap")
+    if found is not None:
+        found.restype, found.argtypes = pointer, (pointer, word, word, ctypes.c_int, pointer)
     return found
+
+
+@cache
+def _linux(name: str) -> Any:
+    """A function of the system's; None elsewhere."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 _allocator = Allocator(_default_cap())
