@@ -7,6 +7,7 @@ import pytest
 
 import weft
 from weft.autograd import grad
+from weft.nn import functional as F
 
 
 def leaf(*values):
@@ -244,3 +245,54 @@ def test_no_grad_around_a_generator_holds_inside_only():
     for value in numbers():
         inside.append((value, weft.is_grad_enabled()))
     assert inside == [(False, True), (False, True)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 0, 1)], ids=str)
+def test_gradients_of_selects_that_lie_side_by_side(order):
+    """Attention makes those of queries, keys and values in one memory; theirs is a copy."""
+    weft.manual_seed(0)
+    x, g = weft.randn(3, 2, 3, 5, 4, requires_grad=True), weft.randn(2, 3, 5, 4)
+    kept = []
+
+    def through(x):
+        parts = x.unbind(0)
+        q, k, v = (parts[i] for i in order)
+        for part in (q, k, v):
+            part.register_hook(kept.append)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    through(x).backward(g)
+    with weft.no_grad():
+        alone = [x[i].clone().requires_grad_() for i in range(3)]
+    F.scaled_dot_product_attention(*(alone[i] for i in order), is_causal=True).backward(g)
+    want = weft.stack([weft.zeros_like(a) if a.grad is None else a.grad for a in alone])
+    assert weft.equal(x.grad, want)
+    assert x.grad.stride() == x.stride() and x.grad._base is None
+    for seen in kept:
+        seen.mul_(0.0)
+    assert weft.equal(x.grad, want)
+
+
+def test_a_stack_of_pieces_of_one_view():
+    base = weft.arange(24.0).reshape(2, 3, 4)
+
+    class Given(weft.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b, pieces):
+            ctx.pieces = pieces
+            return a + b
+
+        @staticmethod
+        def backward(ctx, g):
+            return *ctx.pieces, None
+
+    for pieces, want in (
+        ((base[0], base[1]), base),
+        ((base[1], base[0]), base.flip(0)),
+        ((base[0], base[0]), weft.stack((base[0], base[0]))),
+        ((base[0, :, 1:3], base[1, :, 1:3]), base[:, :, 1:3]),
+    ):
+        x = weft.zeros(*want.shape, requires_grad=True)
+        Given.apply(*x.unbind(0), pieces).sum().backward()
+        assert weft.equal(x.grad, want), want
+        assert weft.equal(base, weft.arange(24.0).reshape(2, 3, 4))

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.core.handle import state
 from weft.ops.arithmetic import add
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import Concat
+from weft.ops.strided import AsStrided
 from weft.ops.view import Part
+from weft.tensor import Tensor
 
 
 class Parts:
@@ -62,7 +65,39 @@ def _joined(pieces: list[Part]) -> Any:
         at = p.start + shape_of(p.g)[dim]
     if at < size:
         rows.append(_zeros(first.g, dim, size - at))
-    return apply(Concat(dim), *rows)
+    there = None if state.grad or state.recorder is not None else _side_by_side(rows, dim)
+    return apply(Concat(dim), *rows) if there is None else there
+
+
+def _side_by_side(rows: list[Any], dim: int) -> Any:
+    """The rows, each 1 long, as one view of the memory in which they lie evenly (the gradients of
+    queries, keys and values); None where they do not.
+    """
+    if any(r.__class__ is not Tensor for r in rows):
+        return None
+    first, second = rows[:2]
+    base, strides = _base_of(first), first.stride()
+    start, step = first.storage_offset(), second.storage_offset() - first.storage_offset()
+    if base is first or step <= 0 or not base.is_contiguous():
+        return None
+    for i, r in enumerate(rows):
+        alike = r.shape == first.shape and r.shape[dim] == 1 and r.dtype is first.dtype
+        if not alike or _base_of(r) is not base or r.stride() != strides:
+            return None
+        if r.storage_offset() != start + i * step:
+            return None
+    shape = (*first.shape[:dim], len(rows), *first.shape[dim + 1 :])
+    strides = (*strides[:dim], step, *strides[dim + 1 :])
+    y = apply(AsStrided(tuple(shape), strides, start - base.storage_offset()), base)
+    y._held = True  # the pieces' memory
+    return y
+
+
+def _base_of(x: Any) -> Any:
+    """The tensor that x is a view of, or x."""
+    while x._base is not None:
+        x = x._base
+    return x
 
 
 def _zeros(like: Any, dim: int, count: int) -> Any:
