@@ -16,7 +16,7 @@ import weft
 import weft.nn.functional as F
 from weft import nn
 from weft.compile import arena, weights
-from weft.kernels.schedule.tile import up
+from weft.kernels.schedule.tile import multiplies_pairs, up
 from weft.runtime import memory
 
 ROWS, WIDE, OUT = 20, 100, 170
@@ -688,3 +688,31 @@ def test_threads_that_write_and_call():
     for t in threads:
         t.join()
     assert not errors
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_weights_that_autocast_rounds_are_packed_rounded(replay):
+    """Of products whose operand nobody else reads: the loop that rounds it then rests."""
+    weft.manual_seed(2)
+    one, two, three = (weft.randn(96, 96) for _ in range(3))
+    x = weft.randn(40, 96)
+
+    def f(x):
+        with weft.autocast("cpu", dtype=weft.bfloat16):
+            low, other = weft.nn.functional.linear, three.bfloat16()
+            y = low(x, one) + low(x.tanh(), one) + x @ two
+            return low(y, other), other.sum()
+
+    def bits(ys):
+        return [y.float().numpy().tobytes() for y in ys]
+
+    compiled = weft.compile(f, replay=replay)
+    with weft.no_grad():
+        for w in (None, one, two, three, one):
+            if w is not None:
+                w.mul_(1.25)
+            want = bits(f(x))
+            for _ in range(8):
+                assert bits(compiled(x)) == want
+    packed = compiled.memory().packed
+    assert (packed > 2 * 96 * 96 * 2) if multiplies_pairs() else packed == 0

@@ -26,7 +26,7 @@ from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.compile.steps import Entry, HostCall, Place, describe, label_of, loops_of
 from weft.compile.tune import shown, tuned
-from weft.compile.weights import Weight, Weights
+from weft.compile.weights import Rounding, Weight, Weights
 from weft.core import config, dtype
 from weft.core import scalar as S
 from weft.core.graph import Graph, Node
@@ -39,7 +39,7 @@ from weft.ops import dispatch
 from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
 from weft.ops.join import Concat
-from weft.ops.kinds import Create, Reduce, Summing
+from weft.ops.kinds import Create, Elementwise, Reduce, Summing
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import memory, native
 
@@ -533,12 +533,41 @@ class Program:
             for name, readers in self._readers().items()
             if any(isinstance(r.op, Summing) and r.args[0] is read for r, read in readers)
         }
+        by = {i: r for r in self._roundings() for i in r.readers}
         for i, e in enumerate(self.entries):
-            if e.packed is None or (base := e.ins[1].base)[0] != "in":
+            if e.packed is None:
+                continue
+            place = by[i].source if i in by else e.ins[1]
+            if (base := place.base)[0] != "in":
                 continue
             t = inputs[base[1]]
             if (t.shape, t.dtype) not in made and base[1] not in first:
-                yield Weight(i, e.ins[1], e.launch, e.packed)
+                yield Weight(i, place, e.launch, e.packed, by.get(i))
+
+    def _roundings(self) -> list[Rounding]:
+        """Loops of one input whose result is the second operand of products, and nothing else."""
+        found: list[Rounding] = []
+        lying: dict[tuple, Rounding] = {}  # by the memory that holds their results
+        i = 0
+        for s in self.steps:
+            entry = isinstance(s, Entry)
+            if entry and not s.launch.stages:
+                continue
+            for k, p in enumerate(s.ins):
+                if (r := lying.get(p.base)) is None:
+                    continue
+                if entry and k == 1 and s.packed is not None and p == r.out:
+                    r.readers.append(i)
+                else:
+                    r.alone = False
+            lying.pop(s.out.base, None)
+            if entry:
+                single = len(s.ins) == 1 and s.ins[0].base[0] == "in"
+                if single and isinstance(s.op, Elementwise) and s.out.base[0] == "arena":
+                    lying[s.out.base] = Rounding(i, s.ins[0], s.out, s.launch)
+                    found.append(lying[s.out.base])
+                i += 1
+        return [r for r in found if r.alone]
 
     def _point(self, base: tuple, address: int) -> None:
         if self._set.get(base) != address:

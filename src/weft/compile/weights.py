@@ -5,6 +5,8 @@ the program looks before each run at the mark of its memory (`runtime/memory.py`
 twice in a row, at the same address, and the operand is packed into memory that is kept; the
 product's launch is exchanged for one that reads it there, until the mark differs.  The bits are the
 same.  How an op's kernel asks for this: `Summing.packed` (`ops/kinds.py`, `kernels/packed.py`).
+Where a loop makes the operand of one input alone (autocast rounds weights), and only such products
+read it, it is packed from what the loop makes once, and the loop does not run.
 
 A product of one row reads what comes from memory nearly as fast where it lies: where copies of such
 operands would take more than an eighth of the machine's memory, they stay there.
@@ -33,6 +35,7 @@ _PAUSE = 63  # runs without a look, at most, while everything changes
 _MOST_SPARE = memory.machine_bytes() // 8  # bytes of copies that gain little from memory
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
 _BYTE = np.dtype(np.uint8)
+_NOTHING = native.Launch(())
 
 
 class Copy:
@@ -47,23 +50,45 @@ class Copy:
 _copies: WeakValueDictionary[tuple, Copy] = WeakValueDictionary()
 
 
+class Rounding:
+    """A loop of one input: its entry, its launch, where its result lies, and who reads that."""
+
+    def __init__(self, entry: int, source: Place, out: Place, launch: native.Launch) -> None:
+        self.entry = entry
+        self.source = source
+        self.out = out
+        self.launch = launch
+        self.readers: list[int] = []
+        self.alone = True  # whether the readers are products, of their second operand
+        self.idle = 0  # readers that read a copy
+
+
 class Weight:
-    """The second operand of an entry of a program's table, if it is an input."""
+    """The second operand of an entry of a program's table, if it is an input, or made of one by
+    `by`.
+    """
 
     def __init__(
-        self, entry: int, place: Place, plain: native.Launch, ask: Callable[[], Packed | None]
-    ) -> None:
+        self, entry: int, place: Place, plain: native.Launch, ask: Callable[[], Packed | None],
+        by: Rounding | None = None,
+    ) -> None:  # fmt: skip
         self.entry = entry
+        self.by = by
         self.name = place.base[1]
         self.place = place
         self.plain = plain
         self.ask = ask
+        self.how = (place.offset, place.layout, None if by is None else by.launch.ints)
         self.packed: Packed | None = None  # once asked
         self.copy: Copy | None = None  # while the entry reads it
         self.key: tuple = ()  # of the copy
         self.seen: tuple[int, int] | None = None  # mark and address at the last look
         self.patience = self.left = 1  # looks at the same mark before it is packed
-        self.slot = (entry, 2, place.offset * place.layout.dtype.itemsize)
+        out = place if by is None else by.out
+        at = out.offset * out.layout.dtype.itemsize
+        arena = out.base[0] == "arena"
+        self.base = ("arena", None) if arena else out.base
+        self.slot = (entry, 2, at + out.base[1] if arena else at)
 
 
 class Weights:
@@ -106,9 +131,13 @@ class Weights:
             if w.copy is not None:
                 w.copy = None
                 w.patience = min(2 * w.patience, _PATIENCE)
-                self.slots["in", w.name].append(w.slot)
+                self.slots[w.base].append(w.slot)
                 self.table.exchange(w.entry, w.plain)
-                self.table.set_pointer(w.entry, 2, now[1] + w.slot[2])
+                where = now[1] + w.slot[2]
+                if w.by is not None:
+                    self._idle(w.by, -1)
+                    where = self.table.pointer(w.by.entry, 0)
+                self.table.set_pointer(w.entry, 2, where)
             w.seen, w.left = now, w.patience  # type: ignore[assignment]
         if ready:
             self._pack(ready, view)
@@ -142,7 +171,7 @@ class Weights:
         for w in ready:
             p = w.packed
             assert p is not None
-            w.key = (*w.seen, w.place.offset, w.place.layout, p.form)  # type: ignore[misc]
+            w.key = (*w.seen, *w.how, p.form)  # type: ignore[misc]
             known = _copies.get(w.key)
             if known is None:
                 wanted[w.key] = w, p
@@ -156,14 +185,28 @@ class Weights:
             at = 0
             for key, (w, p) in wanted.items():
                 found[key] = _copies[key] = Copy(block[at : at + p.size])
-                native.launch(p.pack, found[key].memory, [view(w.place)])
+                operand = view(w.place)
+                if w.by is not None:
+                    made = w.by.out.layout.zeros()
+                    native.launch(w.by.launch, made, [operand])
+                    operand = made
+                native.launch(p.pack, found[key].memory, [operand])
                 at += up(p.size)
         for w in ready:
             w.copy = found.get(w.key)
             if w.copy is not None:
-                self.slots["in", w.name].remove(w.slot)
+                self.slots[w.base].remove(w.slot)
                 self.table.exchange(w.entry, w.packed.launch)  # type: ignore[union-attr]
                 self.table.set_pointer(w.entry, 2, w.copy.address)
+                if w.by is not None:
+                    self._idle(w.by, 1)
+
+    def _idle(self, by: Rounding, more: int) -> None:
+        """So many more of its readers read copies: it runs as long as one does not."""
+        before, by.idle = by.idle, by.idle + more
+        every = len(by.readers)
+        if every in (before, by.idle):
+            self.table.exchange(by.entry, _NOTHING if by.idle == every else by.launch)
 
     def _ask(self) -> None:
         """Learn once how each is packed; only those remain that are worth their memory."""
@@ -178,7 +221,7 @@ class Weights:
             self.all = [w for w in self.all if not w.packed.spare]  # type: ignore[union-attr]
 
     def _forms(self) -> dict[tuple, Packed]:
-        return {(w.name, w.place, w.packed.form): w.packed for w in self.all if w.packed}
+        return {(w.name, w.how, w.packed.form): w.packed for w in self.all if w.packed}
 
     def planned_bytes(self) -> int:
         """What the copies take up, or will when they are made."""

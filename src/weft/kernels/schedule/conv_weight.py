@@ -380,8 +380,8 @@ def _emit_weave(m: Module, tile: Tile, d: D.dtype) -> None:
             f.store(woven(f, low, zero(low.type), lanes), f.gep(row, to, el))
         far = f.mul(move, pitch)
         with f.loop(0, f.sub(f.mul(columns, pitch), far), lanes) as S:
-            both = (read(row, f.add(S.i, by)) for by in (0, far))
-            f.store(woven(f, *both, lanes), f.gep(row, S.i, el))
+            low, high = (read(row, f.add(S.i, by)) for by in (0, far))
+            f.store(woven(f, low, high, lanes), f.gep(row, S.i, el))
     f.ret()
 
 

@@ -91,7 +91,11 @@ def plan_matmul_packed(
     """`plan_matmul` of a b that was packed before; None where that would gain nothing: beside many
     rows packing is nothing.
     """
-    if a.dtype.name not in ("float32", "float64") or not out.size:
+    if not out.size:
+        return None
+    if a.dtype.name == "bfloat16" and multiplies_pairs() and out.size // out.shape[-1] > 1:
+        return _pack_words(a, b, out, None)
+    if a.dtype.name not in ("float32", "float64"):
         return None
     if fast and _pairs(a):
         return _pack_words(a, b, out, epilogue)
@@ -271,27 +275,33 @@ def _plan_words(
 
 
 def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
-    """`_plan_words` of float32 whose b was made words, in panels, before."""
+    """`_plan_words` whose b was made words, in panels, before."""
+    narrow = out.dtype != _SUMS
+    source, sums = ("i16", Layout.contiguous(out.shape, _SUMS)) if narrow else ("float", out)
     (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
-    problem = _normalise(wide_a, wide_b, out)
+    problem = _normalise(wide_a, wide_b, sums)
     _, n, k = problem.sizes
     if any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
-    found, tile = gemm_bf16.products(problem.a_class, "rows", "a")
+    found, tile = gemm_bf16.products(problem.a_class, "rows", "ac" if narrow else "a")
     shared, bytes_b = gemm_bf16.size_of(wide_a), gemm_bf16.size_of(wide_b)
     tables = [gemm_bf16.descriptor(a, -1, wide_a, 0)]
+    codes = [gemm_bf16.stage(0, 2 + more, source, woven=weave_a), found[more]]
+    if narrow:
+        tables += [[], gemm_plain.descriptor(out, shared)]
+        codes.append(gemm_bf16.stage(2, 2, source, woven=False))
+        shared += up(out.size * 4)
     ints = _with_tables(problem.packed(tile), tile, 2 + more, tables, shared, own)
-    codes = gemm_bf16.stage(0, 2 + more, "float", woven=weave_a), found[more]
     parallel = out.size * a.shape[-1] >= PARALLEL_FROM
     launch = Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
     table = [gemm_bf16.descriptor(b, -2, wide_b, 0)]
-    codes = gemm_bf16.stage(0, 1, "float", woven=weave_b), gemm_bf16.packer(problem.b_class)
+    pack_codes = gemm_bf16.stage(0, 1, source, woven=weave_b), gemm_bf16.packer(problem.b_class)
     pack = Launch(
-        tuple(Stage(c, parallel=True) for c in codes),
+        tuple(Stage(c, parallel=True) for c in pack_codes),
         _with_tables(problem, tile, 1, table, bytes_b), bytes_b,
     )  # fmt: skip
-    return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs"))
+    return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs", source))
 
 
 def _with_tables(
