@@ -136,7 +136,8 @@ class Weights:
                 where = now[1] + w.slot[2]
                 if w.by is not None:
                     self._idle(w.by, -1)
-                    where = self.table.pointer(w.by.entry, 0)
+                    result = self.table.place(w.by.entry, 0)
+                    where = ctypes.c_int64.from_address(result).value
                 self.table.set_pointer(w.entry, 2, where)
             w.seen, w.left = now, w.patience  # type: ignore[assignment]
         if ready:

@@ -554,10 +554,6 @@ class Table:
             )
         self._blocks[entry][2 + slot] = pointer
 
-    def pointer(self, entry: int, slot: int) -> int:
-        """The pointer of an entry's slot."""
-        return self._blocks[entry][2 + slot]
-
     def exchange(self, entry: int, launch: Launch) -> None:
         """Let an entry run another launch, on the same pointers."""
         ins = self._slots[entry] - 1
