@@ -18,6 +18,7 @@ Where nothing stays the same, only two runs in many look.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
