@@ -10,8 +10,9 @@ memory  bytes of a training step: planned, measured in Weft's allocator, and (ea
         its own) the peak of resident memory above what the library and a tiny model take, of
         compiled Weft and, where it is installed, torch (Linux)
 cold    seconds of the first four compiled ResNet-18 training steps beside eager's, with an empty
-        kernel cache and with a warm one; of import, model and first steps of two small models,
-        their kernels cached. Modules come with their byte code, as pip installs them
+        kernel cache and with a warm one; the same of torch.compile, where it is installed (a minute
+        or two); of import, model and first steps of two small models, their kernels cached. Modules
+        come with their byte code, as pip installs them
 recurrent  training steps of an LSTM, a GRU and an RNN (hidden 256, input 64, length 64, batch 32):
         milliseconds eager, compiled, replayed and, where it is installed, torch's
 """
@@ -216,10 +217,11 @@ def memory_of_steps() -> None:
 
 
 COLD = """
-import sys, time
+import importlib, os, sys, time
 start = time.perf_counter()
-import weft
-from weft import nn, optim
+weft = importlib.import_module(sys.argv[2])
+nn, optim = weft.nn, weft.optim
+weft.set_num_threads(int(os.environ["WEFT_NUM_THREADS"]))
 F = nn.functional
 class Basic(nn.Module):
     def __init__(self, i, o, s):
@@ -292,13 +294,15 @@ def cold() -> None:
     """The first steps in a new process."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def run(program: str, how: str, cache: str) -> str:
+        def run(program: str, how: str, cache: str, library: str = "weft") -> str:
             env = {**os.environ, "WEFT_CACHE_DIR": str(Path(folder) / cache)}
             env |= {
                 "PYTHONPYCACHEPREFIX": str(Path(folder) / "code"),
                 "PYTHONDONTWRITEBYTECODE": "",
+                "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor"),
+                "WEFT_NUM_THREADS": str(weft.get_num_threads()),
             }
-            call = [sys.executable, "-c", program, how]
+            call = [sys.executable, "-c", program, how, library]
             return subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
 
         run(COLD, "compiled", "first")  # fills the cache of byte code
@@ -307,6 +311,11 @@ def cold() -> None:
                 print(
                     f"ResNet-18, {cache} cache, {how:8s}: {run(COLD, how, how).strip()}", flush=True
                 )
+        for cache in ("empty", "warm") if importlib.util.find_spec("torch") is not None else ():
+            print(
+                f"  torch, {cache} cache, compiled: {run(COLD, 'compiled', 'torch', 'torch')}",
+                end="",
+            )
         for model in ("mlp", "cnn"):
             run(SMALL, model, model)
             rows = [[float(s) for s in run(SMALL, model, model).split()] for _ in range(9)]
