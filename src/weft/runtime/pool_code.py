@@ -61,7 +61,8 @@ define internal void @init_wait() nounwind { ret void }
 """
 
 # A worker's line: its state, the generation that it started behind, its thread, the CPU that it
-# came on or was fetched to (-1: it was sent away since).
+# came on or was fetched to (-1: it was sent away since). Thread 0 has not begun: its clock is the
+# asking thread's own, which never stands still.
 _LINE = """
 %Line = type { i64, i64, i32, i32, [40 x i8] }
 """
@@ -382,6 +383,8 @@ create:
   store i64 %open, ptr %line
   %since_at = getelementptr %Line, ptr %line, i32 0, i32 1
   store i64 %g, ptr %since_at
+  %id_at = getelementptr %Line, ptr %line, i32 0, i32 2
+  store i32 0, ptr %id_at
   %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
   store i32 -1, ptr %cpu_at
   %t64 = zext i32 %next to i64
