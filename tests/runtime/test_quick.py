@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -335,3 +336,57 @@ def test_references_are_given_back():
             op.quick(*tensors)
     gc.collect()
     assert sys.getallocatedblocks() - blocks < 500
+
+
+def test_modes_are_each_threads_own():
+    x = weft.randn(5, requires_grad=True)
+    for _ in range(150):
+        weft.relu(x)
+    turns, found = threading.Barrier(2), {True: [], False: []}
+
+    def work(graded):
+        with weft.set_grad_enabled(graded):
+            for _ in range(50):
+                turns.wait()
+                found[graded].append(weft.relu(x).requires_grad)
+
+    for _ in range(3):  # threads that end, and others in their place
+        pair = [threading.Thread(target=work, args=(graded,)) for graded in (True, False)]
+        for t in pair:
+            t.start()
+        for t in pair:
+            t.join()
+        assert weft.relu(x).requires_grad
+    assert found == {True: [True] * 150, False: [False] * 150}
+
+
+def test_tensors_made_by_object_new_are_tensors():
+    a = weft.randn(4, 4)
+    for _ in range(150):
+        a.t(), weft.relu(a), a @ a
+    for kind in (weft.Tensor, weft.nn.Parameter):
+        made = object.__new__(kind)
+        made._a = a._a.copy()
+        assert weft.equal(weft.relu(made), weft.relu(a)) and weft.equal(made @ made, a @ a)
+        assert not made.requires_grad and made.grad_fn is None and made._base is None
+        seen = made.t()
+        assert seen._base is made and [r() is seen for r in made._st.views] == [True]
+        made.requires_grad_()
+        (weft.relu(made) @ made).sum().backward()
+        assert made.grad.shape == (4, 4)
+        for name in ("_rg", "_fn", "_st", "_base", "_ghost"):
+            delattr(made, name)
+        assert weft.equal(weft.relu(made), weft.relu(a)) and not made.requires_grad
+
+
+def test_the_first_view_of_a_memory_is_known_to_writes():
+    for _ in range(150):
+        y = weft.randn(3, 3)
+        y.t()
+    w = weft.randn(3, 3, requires_grad=True)
+    y = weft.zeros(3, 3)
+    z = y.t()
+    y.mul_(0).add_(w)  # z is on the tape now
+    assert z.requires_grad
+    (z[0] * 2).sum().backward()
+    assert w.grad.tolist() == [[2, 0, 0]] * 3
