@@ -23,6 +23,8 @@ anything but the value. The struct fields read are CPython's from 3.11 to 3.14: 
 the header of a dict (its length), a list (its length, then its items), a cell, a float.
 """
 
+from weft.runtime import ir_text
+
 END, WORDS, DICT, LIST, NAMES, FUNCTIONS, DICTS, ATTRIBUTES = range(8)
 SAME, FLOAT, FLOAT_IS, ANY, OTHER = range(5)
 
@@ -33,7 +35,7 @@ FUNCTIONS_USED = (
     "PyErr_Clear", "Py_DecRef",
 )  # fmt: skip
 
-TEXT = """
+_TEXT = """
 declare ptr @PyLong_AsVoidPtr(ptr)
 declare ptr @PyBool_FromLong(i64)
 declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
@@ -64,13 +66,12 @@ entry:
   %position = alloca i64
   %key_is = alloca ptr
   %value_is = alloca ptr
-  br label %next
+  goto next
 next:
   %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %entries ], [ %lw, %items ],
     [ %nw, %names ], [ %fw, %functions ], [ %ow, %dicts ], [ %aw, %attributes ]
   %op = load i64, ptr %p
-  %n_at = getelementptr i64, ptr %p, i64 1
-  %n = load i64, ptr %n_at
+  %n = item i64 %p 1
   %body = getelementptr i64, ptr %p, i64 2
   %after = getelementptr i64, ptr %p, i64 3
   switch i64 %op, label %good [
@@ -94,47 +95,43 @@ words:
   %w = phi ptr [ %body, %next ], [ %w1, %word ]
   %wi = phi i64 [ 0, %next ], [ %wi1, %word ]
   %w_more = icmp slt i64 %wi, %n
-  br i1 %w_more, label %word, label %next
+  if %w_more word next
 word:
   %w_place = load ptr, ptr %w
   %w_now = load i64, ptr %w_place
-  %w_was_at = getelementptr i64, ptr %w, i64 1
-  %w_was = load i64, ptr %w_was_at
+  %w_was = item i64 %w 1
   %w1 = getelementptr i64, ptr %w, i64 2
   %wi1 = add i64 %wi, 1
   %w_same = icmp eq i64 %w_now, %w_was
-  br i1 %w_same, label %words, label %bad
+  if %w_same words bad
 
 dict:
   %d = load ptr, ptr %body
-  %d_used_at = getelementptr i64, ptr %d, i64 2
-  %d_used = load i64, ptr %d_used_at
+  %d_used = item i64 %d 2
   store i64 0, ptr %position
   %d_as_long = icmp eq i64 %d_used, %n
-  br i1 %d_as_long, label %entries, label %bad
+  if %d_as_long entries bad
 entries:
   %dw = phi ptr [ %after, %dict ], [ %dw1, %accept ]
   %di = phi i64 [ 0, %dict ], [ %di1, %accept ]
   %d_more = icmp slt i64 %di, %n
-  br i1 %d_more, label %entry_of, label %next
+  if %d_more entry_of next
 entry_of:
   %d_there = call i32 @PyDict_Next(ptr %d, ptr %position, ptr %key_is, ptr %value_is)
   %d_any = icmp ne i32 %d_there, 0
-  br i1 %d_any, label %key_of, label %bad
+  if %d_any key_of bad
 key_of:
   %key = load ptr, ptr %key_is
   %value = load ptr, ptr %value_is
   %key_was = load ptr, ptr %dw
-  %mode_at = getelementptr i64, ptr %dw, i64 1
-  %mode = load i64, ptr %mode_at
-  %was_at = getelementptr i64, ptr %dw, i64 2
-  %was = load i64, ptr %was_at
+  %mode = item i64 %dw 1
+  %was = item i64 %dw 2
   %value_word = ptrtoint ptr %value to i64
   %dw1 = getelementptr i64, ptr %dw, i64 3
   %di1 = add i64 %di, 1
   %key_same = icmp eq ptr %key, %key_was
   %value_same = icmp eq i64 %value_word, %was
-  br i1 %key_same, label %moded, label %bad
+  if %key_same moded bad
 moded:
   switch i64 %mode, label %accept [
     i64 0, label %identical
@@ -143,131 +140,120 @@ moded:
     i64 4, label %another
   ]
 identical:
-  br i1 %value_same, label %accept, label %bad
+  if %value_same accept bad
 another:
-  br i1 %value_same, label %bad, label %accept
+  if %value_same bad accept
 a_float:
-  %type_at = getelementptr ptr, ptr %value, i64 1
-  %type = load ptr, ptr %type_at
+  %type = item ptr %value 1
   %float = load ptr, ptr @float
   %is_float = icmp eq ptr %type, %float
-  br i1 %is_float, label %which_float, label %bad
+  if %is_float which_float bad
 which_float:
   %any_float = icmp eq i64 %mode, 1
-  br i1 %any_float, label %accept, label %zero
+  if %any_float accept zero
 zero:
-  %number_at = getelementptr i64, ptr %value, i64 2
-  %number = load double, ptr %number_at
+  %number = item double %value 2
   %is_zero = fcmp une double %number, 0.0
   %truth = zext i1 %is_zero to i64
   %truth_same = icmp eq i64 %truth, %was
-  br i1 %truth_same, label %accept, label %bad
+  if %truth_same accept bad
 accept:
-  br label %entries
+  goto entries
 
 list:
   %l = load ptr, ptr %body
-  %l_size_at = getelementptr i64, ptr %l, i64 2
-  %l_size = load i64, ptr %l_size_at
-  %l_items_at = getelementptr i64, ptr %l, i64 3
-  %l_items = load ptr, ptr %l_items_at
+  %l_size = item i64 %l 2
+  %l_items = item ptr %l 3
   %l_as_long = icmp eq i64 %l_size, %n
-  br i1 %l_as_long, label %items, label %bad
+  if %l_as_long items bad
 items:
   %lw = phi ptr [ %after, %list ], [ %lw1, %item ]
   %li = phi i64 [ 0, %list ], [ %li1, %item ]
   %l_more = icmp slt i64 %li, %n
-  br i1 %l_more, label %item, label %next
+  if %l_more item next
 item:
-  %l_now_at = getelementptr i64, ptr %l_items, i64 %li
-  %l_now = load i64, ptr %l_now_at
+  %l_now = item i64 %l_items %li
   %l_was = load i64, ptr %lw
   %lw1 = getelementptr i64, ptr %lw, i64 1
   %li1 = add i64 %li, 1
   %l_same = icmp eq i64 %l_now, %l_was
-  br i1 %l_same, label %items, label %bad
+  if %l_same items bad
 
 names:
   %nw = phi ptr [ %body, %next ], [ %nw1, %named ]
   %ni = phi i64 [ 0, %next ], [ %ni1, %named ]
   %n_more = icmp slt i64 %ni, %n
-  br i1 %n_more, label %name, label %next
+  if %n_more name next
 name:
   %n_dict = load ptr, ptr %nw
-  %n_key_at = getelementptr ptr, ptr %nw, i64 1
-  %n_key = load ptr, ptr %n_key_at
+  %n_key = item ptr %nw 1
   %n_now = call ptr @PyDict_GetItemWithError(ptr %n_dict, ptr %n_key)
   %n_none = icmp eq ptr %n_now, null
-  br i1 %n_none, label %unnamed, label %named
+  if %n_none unnamed named
 unnamed:
   call void @PyErr_Clear()
-  br label %named
+  goto named
 named:
-  %n_was_at = getelementptr ptr, ptr %nw, i64 2
-  %n_was = load ptr, ptr %n_was_at
+  %n_was = item ptr %nw 2
   %nw1 = getelementptr i64, ptr %nw, i64 3
   %ni1 = add i64 %ni, 1
   %n_same = icmp eq ptr %n_now, %n_was
-  br i1 %n_same, label %names, label %bad
+  if %n_same names bad
 
 functions:
   %fw = phi ptr [ %body, %next ], [ %fw1, %function ]
   %fi = phi i64 [ 0, %next ], [ %fi1, %function ]
   %f_more = icmp slt i64 %fi, %n
-  br i1 %f_more, label %function, label %next
+  if %f_more function next
 function:
   %f = load ptr, ptr %fw
   %f_code = call ptr @PyFunction_GetCode(ptr %f)
   %f_defaults = call ptr @PyFunction_GetDefaults(ptr %f)
-  %f_code_at = getelementptr ptr, ptr %fw, i64 1
-  %f_code_was = load ptr, ptr %f_code_at
-  %f_defaults_at = getelementptr ptr, ptr %fw, i64 2
-  %f_defaults_was = load ptr, ptr %f_defaults_at
+  %f_code_was = item ptr %fw 1
+  %f_defaults_was = item ptr %fw 2
   %f_one = icmp eq ptr %f_code, %f_code_was
   %f_two = icmp eq ptr %f_defaults, %f_defaults_was
   %f_same = and i1 %f_one, %f_two
   %fw1 = getelementptr i64, ptr %fw, i64 3
   %fi1 = add i64 %fi, 1
-  br i1 %f_same, label %functions, label %bad
+  if %f_same functions bad
 
 dicts:
   %ow = phi ptr [ %body, %next ], [ %ow1, %dict_there ]
   %oi = phi i64 [ 0, %next ], [ %oi1, %dict_there ]
   %o_more = icmp slt i64 %oi, %n
-  br i1 %o_more, label %dict_of, label %next
+  if %o_more dict_of next
 dict_of:
   %o = load ptr, ptr %ow
   %o_now = call ptr @PyObject_GenericGetDict(ptr %o, ptr null)
   %o_none = icmp eq ptr %o_now, null
-  br i1 %o_none, label %failed, label %dict_there
+  if %o_none failed dict_there
 dict_there:
   call void @Py_DecRef(ptr %o_now)
-  %o_was_at = getelementptr ptr, ptr %ow, i64 1
-  %o_was = load ptr, ptr %o_was_at
+  %o_was = item ptr %ow 1
   %ow1 = getelementptr i64, ptr %ow, i64 2
   %oi1 = add i64 %oi, 1
   %o_same = icmp eq ptr %o_now, %o_was
-  br i1 %o_same, label %dicts, label %bad
+  if %o_same dicts bad
 
 attributes:
   %aw = phi ptr [ %body, %next ], [ %aw1, %attribute_there ]
   %ai = phi i64 [ 0, %next ], [ %ai1, %attribute_there ]
   %a_more = icmp slt i64 %ai, %n
-  br i1 %a_more, label %attribute, label %next
+  if %a_more attribute next
 attribute:
   %a = load ptr, ptr %aw
-  %a_name_at = getelementptr ptr, ptr %aw, i64 1
-  %a_name = load ptr, ptr %a_name_at
+  %a_name = item ptr %aw 1
   %a_now = call ptr @PyObject_GetAttr(ptr %a, ptr %a_name)
   %a_none = icmp eq ptr %a_now, null
-  br i1 %a_none, label %failed, label %attribute_there
+  if %a_none failed attribute_there
 attribute_there:
   call void @Py_DecRef(ptr %a_now)
-  %a_was_at = getelementptr ptr, ptr %aw, i64 2
-  %a_was = load ptr, ptr %a_was_at
+  %a_was = item ptr %aw 2
   %aw1 = getelementptr i64, ptr %aw, i64 3
   %ai1 = add i64 %ai, 1
   %a_same = icmp eq ptr %a_now, %a_was
-  br i1 %a_same, label %attributes, label %bad
+  if %a_same attributes bad
 }
 """
+TEXT = ir_text.expand(_TEXT)
