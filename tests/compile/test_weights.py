@@ -701,7 +701,8 @@ def test_weights_that_autocast_rounds_are_packed_rounded(replay):
         with weft.autocast("cpu", dtype=weft.bfloat16):
             low, other = weft.nn.functional.linear, three.bfloat16()
             y = low(x, one) + low(x.tanh(), one) + x @ two
-            return low(y, other), other.sum()
+            z = low(y, other) @ (other @ other)  # which reads it in place, too
+            return z, (z.tanh() @ two).exp() @ two, (z.T @ y).cos() @ (y.T @ z).sin()
 
     def bits(ys):
         return [y.float().numpy().tobytes() for y in ys]
