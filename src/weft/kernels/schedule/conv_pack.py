@@ -171,15 +171,15 @@ def emit_thin(m: Module, tile: Tile) -> None:
     later = f.icmp("eq", first, 0)
     for source, at, length in _sources(f, tile):
         vectors = f.div(f.add(length, lanes - 1), lanes)
-        for m in f.switch(rows, range(1, THIN), THIN):
+        for height in f.switch(rows, range(1, THIN), THIN):
             for n in f.switch(vectors, range(1, tile.vectors), tile.vectors):
                 mask = f.lane_mask(f.sub(length, (n - 1) * lanes), lanes)
-                with f.loop(0, f.arg("kc"), carry=[(type, const(type, 0.0))] * (m * n)) as K:
+                with f.loop(0, f.arg("kc"), carry=[(type, const(type, 0.0))] * (height * n)) as K:
                     s = f.gep(source, f.load("i64", f.gep(f.arg("offsets"), K.i, "i64")), element)
                     right = [f.load(type, f.gep(s, j * lanes, element)) for j in range(n - 1)]
                     last = f.gep(s, (n - 1) * lanes, element)
                     right.append(f.masked_load(type, last, mask))
-                    for i in range(m):
+                    for i in range(height):
                         place = f.add(f.mul(a_step, i), K.i)
                         left = f.splat(f.load(element, f.gep(a, place, element)), type)
                         for j in range(n):

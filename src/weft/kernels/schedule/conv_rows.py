@@ -38,7 +38,12 @@ _HEAD = (
     "planes", "channels", "height", "width", "x_n", "x_c", "x_h", "x_at", "out_n", "out_c",
     "out_row", "w_c", "w_p", "w_q", "pitch",
 )  # fmt: skip
-_PART = ("rows", "columns", "out_at", "top")  # then where each of its columns of the kernel meets x
+_PART: tuple[str, ...] = (
+    "rows",
+    "columns",
+    "out_at",
+    "top",
+)  # then where each of its columns of the kernel meets x
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
                 f.masked_load(type, f.gep(row, f.add(places[k][s], i * lanes), element), mask)
                 for i, mask in enumerate(masks[k, s])
             ]
-            return v[0] if len(v) == 1 else f.shuffle(*v, range(0, 2 * lanes, 2))
+            return v[0] if len(v) == 1 else f.shuffle(v[0], v[1], range(0, 2 * lanes, 2))
 
         with f.loop(0, f.add(p["rows"], older), carry=[(type, zero(type))] * (older * count)) as R:
             sums = [zero(type)] * count + list(R.carry)  # of the outputs at R.i, R.i - 1, ...
