@@ -423,7 +423,7 @@ class RmsNorm(Op):
 class BatchNormEval(Op):
     """y = (x - mean) w / sqrt(var + eps) + b, one number a channel (dim 1)
 
-    Computed as x s + t, s = w / sqrt(var + eps) and t = b - mean s once a channel: torch's order.
+    As x s + t, torch's order.
     """
 
     eps: float = 1e-5

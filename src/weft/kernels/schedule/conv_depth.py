@@ -1,8 +1,7 @@
 """The weight gradient of groups of few channels: the sums of `conv_weight`, bit for bit.
 
-One vector holds the same tap of adjacent channels of g, each with one of x of its group (a group of
-four meets x in four orders), so x and g are turned to [position][channel]
-first: rows of adjacent elements from where they lie, others from a copy of the plane. An
+A vector holds a tap of adjacent channels of g, each with one of x of its group, so both are turned
+to [position][channel] first: rows of adjacent elements from where they lie, others from a copy. An
 output is one chain over k = (n, oy, ox): the only independent sums are taps and channels. Threads
 take (block of channels, chunk of taps).
 """
@@ -22,7 +21,6 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
 _TAPS = 9  # taps a chunk: as many sums as sixteen registers hold
-_WIDTHS = (1, 2, 4)  # channels a group: more fill the vectors of `conv_weight` as well
 _HEAD = (
     "channels", "blocks", "taps", "chunks", "images", "area", "grid_h", "grid_w",
     "x_n", "x_c", "x_h", "x_w", "height", "width", "g_n", "g_c", "g_h", "g_w",
@@ -36,13 +34,13 @@ def is_narrow(out: Layout, groups: int, x: Layout) -> bool:
     co, width = out.shape[:2]
     lanes = tile_for(register(D.from_np(out.dtype))).lanes
     same = co == x.shape[1] and co == groups * width
-    return same and groups > 1 and width in _WIDTHS and lanes % width == 0
+    return same and groups > 1 and width in (1, 2, 4) and lanes % width == 0
 
 
 def plan_narrow_dw(
     g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair
 ) -> Launch:
-    """As `plan_conv2d_dw`, which has checked the layouts, for such groups; nothing empty."""
+    """As `plan_conv2d_dw`, which has checked the layouts; nothing empty."""
     d = D.from_np(out.dtype)
     tile = tile_for(register(d))
     size, lanes = tile.itemsize, tile.lanes

@@ -113,8 +113,7 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
-            # the next block's or panel's, half by each height: a panel that comes from memory comes
-            # evenly then, while its block meets all tiles
+            # the next block's, half by each height: it comes from memory evenly then
             if unroll == UNROLL and height > 1:
                 for line in range(0 if whole else 64, unroll * vectors * tile.align, 128):
                     place = f.gep(f.gep(panel, block, element), line)

@@ -24,7 +24,7 @@ from weft.kernels.target.llvm import (
     vector,
 )
 
-THIN = 4  # so many rows meet the slab where it lies: packing it would cost as much as they
+THIN = 4  # rows that meet the slab where it lies: packing it would cost as much
 _PLANE = ("row_count", "top", "height", "stride_h", "stride_w", "row_pitch", "phase_pitch")
 _PLANE += ("phases", "left", "width")
 _WINDOW = [
@@ -245,7 +245,7 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
 
 
 def step_masks(f: Function, count: Operand, lanes: int, step: int) -> list[Value]:
-    """For `store_step`: which lanes of each vector hold the first `count` elements."""
+    """For `store_step` of the first `count` elements."""
     if step == 1:
         return [f.lane_mask(count, lanes)]
     numbers = lane_numbers(vector(lanes, "i32"))

@@ -1,12 +1,11 @@
 """Depthwise convolutions of steps of one or two, and their input gradients, over adjacent elements.
 
 The numbers are those of `conv`: an accumulator an output, fma in increasing (p, q), zeros around.
-Nothing is copied: a row of the image is read where it lies, under masks where its borders are, once
-for each column of the kernel, and goes to the sums of all the rows of outputs that it is part of.
-Those sums stay in registers, for some vectors of columns side by side, while the rows go by. The
-input's gradient is such a convolution of g with both turned upside down, planes from the last to
-the first: memory is read in one direction; with a step of two it is one for each residue of the
-positions (a *part*), of every second row and column of the kernel. Threads take planes.
+A row of the image is read where it lies, under masks at its borders, once for each column of the
+kernel, and goes to the sums of all rows of outputs that it is part of, which stay in registers, for
+some vectors of columns side by side, while the rows go by. The input's gradient is such a
+convolution of g with both upside down, planes from the last to the first: memory is read in one
+direction; with a step of two, one for each residue (a *part*). Threads take planes.
 """
 
 import itertools
@@ -38,20 +37,13 @@ _HEAD = (
     "planes", "channels", "height", "width", "x_n", "x_c", "x_h", "x_at", "out_n", "out_c",
     "out_row", "w_c", "w_p", "w_q", "pitch",
 )  # fmt: skip
-_PART: tuple[str, ...] = (
-    "rows",
-    "columns",
-    "out_at",
-    "top",
-)  # then where each of its columns of the kernel meets x
 
 
 @dataclass(frozen=True)
 class Part:
-    """The rows p and columns q of the kernel that some outputs meet.
+    """The rows and columns of the kernel that some outputs meet.
 
-    `rows[j][m]`: of the j-th row of x that a row of outputs brings along, what meets the outputs of
-    the m-th row before it; None where none does.
+    `rows[j][m]`: what takes the j-th row of x of a row of outputs to the m-th outputs before it.
     """
 
     rows: tuple[tuple[int | None, ...], ...]
@@ -72,18 +64,17 @@ def plan_by_rows(
     x: Layout, w: Layout, out: Layout, stride: int, padding: Pair, dilation: int,
     *, biased: bool, back: bool,
 ) -> Launch:  # fmt: skip
-    """As `plan_conv2d`, or (`back`) as `plan_conv2d_dx`, which have checked the layouts."""
+    """As `plan_conv2d`, or (`back`) `plan_conv2d_dx`, which have checked the layouts."""
     channels, height, width = x.shape[1:]
     kernel = (w.shape[2], w.shape[3])
     lanes = native.host().lanes(x.dtype.itemsize)
     pitch = up((width + 2 * lanes) * x.dtype.itemsize)
     sign, last = (-1, (height - 1) * x.strides[2]) if back else (1, 0)
-    head = (
+    ints = [
         x.shape[0] * channels, channels, height, width, *x.strides[:2], sign * x.strides[2], last,
         *out.strides[:2], (sign * stride if back else 1) * out.strides[2],
         w.strides[0], *w.strides[2:], pitch,
-    )  # fmt: skip
-    ints = list(head)
+    ]  # fmt: skip
     if back:
         down, along = (
             [residues(i, out.shape[2 + d], padding[d], stride) for i in range(stride)]
@@ -150,10 +141,11 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
         return f.icmp("ult", places, f.splat(last, index))
 
     def strip(
-        part: Part, p: dict[str, Value], across: list[Value], at: Operand, count: int,
+        part: Part, size: tuple[Value, Value, Value], across: list[Value], at: Operand, count: int,
         source: Value, target: Value, weights: dict[Pair, Value], more: Value | None,
     ) -> None:  # fmt: skip
         """`count` vectors of columns from `at` on, all rows."""
+        rows, columns, top = size
         older = max(len(part.rows[0]) - 1, 0)
         starts = [f.add(at, s * lanes) for s in range(count)]
         places = [[f.add(f.mul(s, steps[0]), a) for s in starts] for a in across]
@@ -162,7 +154,7 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
             for k, row in enumerate(places)
             for s, place in enumerate(row)
         }
-        stored = [step_masks(f, f.sub(p["columns"], s), lanes, steps[1]) for s in starts]
+        stored = [step_masks(f, f.sub(columns, s), lanes, steps[1]) for s in starts]
 
         def read(row: Value, k: int, s: int) -> Value:
             v = [
@@ -171,10 +163,10 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
             ]
             return v[0] if len(v) == 1 else f.shuffle(v[0], v[1], range(0, 2 * lanes, 2))
 
-        with f.loop(0, f.add(p["rows"], older), carry=[(type, zero(type))] * (older * count)) as R:
+        with f.loop(0, f.add(rows, older), carry=[(type, zero(type))] * (older * count)) as R:
             sums = [zero(type)] * count + list(R.carry)  # of the outputs at R.i, R.i - 1, ...
             for j, meets in enumerate(part.rows):
-                r = f.sub(f.add(f.mul(R.i, len(part.rows)), j), p["top"])
+                r = f.sub(f.add(f.mul(R.i, len(part.rows)), j), top)
                 there = f.gep(source, f.mul(r, h["x_h"]), element)
                 row = f.select(f.icmp("ult", r, h["height"]), there, nothing)
                 for k, q in enumerate(part.columns):
@@ -203,23 +195,24 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
         more = f.splat(f.load(element, f.gep(bias[0], c, element)), type) if biased else None
         word = 0
         for part in parts:
-            p = dict(zip(_PART, f.words(ints, word, ["i64"] * len(_PART)), strict=True))
-            across = f.words(ints, word + len(_PART), ["i64"] * len(part.columns))
-            word += len(_PART) + len(part.columns)
+            rows, columns, at, top, *across = f.words(ints, word, ["i64"] * (4 + len(part.columns)))
+            word += 4 + len(across)
             weights = {}
             for k, q in itertools.product(sum(part.rows, ()), part.columns):
                 if k is not None:
                     tap = f.add(f.mul(h["w_p"], k), f.mul(h["w_q"], q))
                     weights[k, q] = f.splat(f.load(element, f.gep(taps, tap, element)), type)
-            target = f.gep(plane, p["out_at"], element)
+            target = f.gep(plane, at, element)
             deep = max(len(part.rows[0]), 1)
-            # side by side: a sum waits for its last product, and half the registers hold sums
+            # a sum waits for its last product, and half the registers hold sums
             widths = [n for n in (4, 2, 1) if n * deep <= host.registers // 2] or [1]
-            vectors = f.div(f.add(p["columns"], lanes - 1), lanes)
+            vectors = f.div(f.add(columns, lanes - 1), lanes)
             done: Operand = 0
             for count in widths:
                 end = f.mul(f.div(vectors, count), count)
                 with f.loop(done, end, count) as V:
-                    strip(part, p, across, f.mul(V.i, lanes), count, source, target, weights, more)
+                    at = f.mul(V.i, lanes)
+                    size = (rows, columns, top)
+                    strip(part, size, across, at, count, source, target, weights, more)
                 done = end
     f.ret()
