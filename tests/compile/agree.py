@@ -8,9 +8,14 @@ import weft
 
 
 def bits(x):
-    """A nested result as comparable bytes."""
+    """A nested result as comparable bytes. Which NaN it is (its sign) hangs on the order of
+    operands, which IEEE 754 leaves open and LLVM may change.
+    """
     if isinstance(x, weft.Tensor):
-        return (x.dtype.name, tuple(x.shape), x.detach().numpy().tobytes())
+        a = x.detach().numpy().copy()
+        if (nan := a != a).any():
+            a[nan] = complex("nan") if a.dtype.kind == "c" else float("nan")
+        return (x.dtype.name, tuple(x.shape), a.tobytes())
     if isinstance(x, (tuple, list)):
         return [bits(i) for i in x]
     return x.hex() if isinstance(x, float) else x  # nan is nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -227,3 +228,33 @@ def test_threads_do_not_see_each_others_numbers():
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_writes_that_memory_forbids_are_refused_alike():
+    """A view made inside, whose elements share a place or whose memory is read-only."""
+    fixed = np.zeros((4, 3), np.float32)
+    fixed.flags.writeable = False
+
+    def tried(write, x):
+        try:
+            write(x)
+        except RuntimeError as e:
+            return str(e)
+        return "written"
+
+    def many(x):
+        return [tried(lambda v: v.add_(1), x[None].expand(2, 4, 3)),
+                tried(lambda v: v.index_fill_(0, weft.tensor([0]), 1), x[:, :1].expand(4, 5)),
+                tried(lambda v: v.masked_fill_(v > 2, 0), x.sum().expand(3)),
+                tried(lambda v: v.zero_(), x[None].expand(1, 4, 3)),
+                tried(lambda v: v.mul_(2), x[1:])]  # fmt: skip
+
+    fn = weft.compile(many)
+    for array in (np.ones((4, 3), np.float32),) * 3 + (fixed,) * 2:
+        with warnings.catch_warnings(action="ignore"):  # that the array is read-only, once
+            x = weft.from_numpy(array)
+        want, got = many(x.clone() if array is not fixed else x), fn(x)
+        assert got == want
+        assert ["single memory" in t for t in got[:3]] == [True] * 3
+        assert ("read-only" in got[4]) == (array is fixed)
+    assert not fixed.any()

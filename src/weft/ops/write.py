@@ -47,21 +47,21 @@ def check_writable(t: Handle) -> None:
                 "a view of a leaf Variable that requires grad is being used in an in-place "
                 "operation."
             )
-    if t._ghost is None:
-        a = t._a
-        strides = a.strides
-        if (
-            0 in strides
-            and a.size
-            and any(n > 1 and s == 0 for n, s in zip(a.shape, strides, strict=True))
-        ):
-            raise RuntimeError(
-                "unsupported operation: more than one element of the written-to tensor refers to "
-                "a single memory location. Please clone() the tensor before performing the "
-                "operation."
-            )
-        if not a.flags.writeable:
-            raise RuntimeError("the tensor's memory is read-only (it came from a read-only array)")
+    ghost = t._ghost
+    shape, strides = (t._a.shape, t._a.strides) if ghost is None else (ghost.shape, ghost.strides)
+    if (
+        0 in strides
+        and 0 not in shape
+        and any(n > 1 and s == 0 for n, s in zip(shape, strides, strict=True))
+    ):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to "
+            "a single memory location. Please clone() the tensor before performing the "
+            "operation."
+        )
+    memory = t if ghost is None else ghost.outer  # a promised value's memory is ours
+    if memory is not None and memory._ghost is None and not memory._a.flags.writeable:
+        raise RuntimeError("the tensor's memory is read-only (it came from a read-only array)")
 
 
 def inplace(op: Op, t: Any, *rest: Any) -> Any:
