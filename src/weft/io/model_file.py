@@ -376,7 +376,7 @@ class ModelFile:
             program = self._programs.pop(key, None)
             if program is None:
                 program = running.compiled(running.sized(graph, sizes))
-                program.weights.keep(weights if config.packs_weights() else {})
+                program.weights.keep(weights.keys() if config.packs_weights() else set())
             self._programs[key] = program  # the last used stand last
             while len(self._programs) > _PROGRAMS:
                 del self._programs[next(iter(self._programs))]

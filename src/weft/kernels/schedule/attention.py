@@ -302,7 +302,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
         then = f.div(following, h["heads"]), f.rem(following, h["heads"])
 
         def at(
-            name: str, row: Operand, element: str, unit: tuple[Value, Value] = (n, head)
+            name: str, row: Operand, element: str, unit: tuple[Operand, Operand] = (n, head)
         ) -> Value:
             place = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
             return f.gep(source[name], f.add(place, f.mul(row, h[name + "_l"])), element)

@@ -202,7 +202,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
         then = f.div(following, h["heads"]), f.rem(following, h["heads"])
 
         def at(
-            name: str, row: Operand, element: str, unit: tuple[Value, Value] = (n, head)
+            name: str, row: Operand, element: str, unit: tuple[Operand, Operand] = (n, head)
         ) -> Value:
             start = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
             return f.gep(source[name], f.add(start, f.mul(row, h[name + "_l"])), element)
@@ -217,7 +217,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 to = f.add(to, f.mul(index, h[f"to_{name}_{dim}"]))
             return f.gep(pointers[0], to, memory(d))
 
-        def ask_rows(row: Value) -> None:
+        def ask_rows(row: Operand) -> None:
             """What the next head reads of this row, and where this one's results will be."""
             key = f.min(row, f.sub(h["keys"], 1))
             for name, at_row, columns in (
