@@ -28,6 +28,7 @@ class _Row:
     """The ghost of a batched tensor: one row's shape, the batch, and where its dim is."""
 
     __slots__ = ("batch", "dim", "dtype", "level", "offset", "shape", "strides")
+    outer = None
 
     def __init__(self, level: Level, batch: Any, dim: int) -> None:
         self.level = level
