@@ -296,3 +296,30 @@ def test_a_device_is_a_context():
     with pytest.raises(AssertionError, match="not compiled with CUDA"), weft.device("cuda"):
         weft.ones(1)
     assert weft.ones(1).tolist() == [1.0]
+
+
+_LOCALS = """
+import weft
+class Own(weft.Tensor): pass
+seen = []
+for name in ("mul_", "relu_"):
+    try:
+        getattr(weft.ones(3), name)("no", 3)
+    except TypeError as e:
+        tb = e.__traceback__
+        while tb:
+            if tb.tb_frame.f_code.co_name == name:
+                seen.append((name, sorted(tb.tb_frame.f_locals)[:2], tb.tb_lineno > 0))
+            tb = tb.tb_next
+print(seen)
+"""
+
+
+def test_who_looks_at_a_frame_of_a_covered_method_sees_its_locals():
+    """As debuggers and pytest do; the interpreter crashed where the code took no cells."""
+    run = subprocess.run(
+        [sys.executable, "-c", _LOCALS], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    seen = [("mul_", ["a", "args"], True), ("relu_", ["a", "args"], True)]
+    assert run.stdout.strip() == str(seen)

@@ -14,6 +14,7 @@ Protocol: NEP 18, and torch/overrides.py of torch 2.13.
 
 from __future__ import annotations
 
+import opcode
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -221,16 +222,30 @@ def _checked(*args: Any, **kw: Any) -> Any:
 _named: dict[Any, str] = {}  # public function -> torch's name for it
 
 
+def _with_cells(code: types.CodeType, free: tuple[str, ...]) -> types.CodeType:
+    """The code with free variables, whose cells it takes first: CPython reads them unchecked when
+    somebody asks a frame of it for its locals (a debugger, a test's traceback).
+    """
+    takes = bytes([opcode.opmap["COPY_FREE_VARS"], len(free)])
+    of_no_line = b"\xf8"  # one instruction, in the table of lines
+    return code.replace(
+        co_freevars=free,
+        co_code=takes + code.co_code,
+        co_linetable=of_no_line + code.co_linetable,
+    )
+
+
 def _exchange(fn: types.FunctionType, public: Any, door: Callable) -> None:
     """Give `fn` a body that looks at its arguments; `public` is what those who answer are told."""
     native = twin(fn)
     values = (plain, door, _modes, native, public)
-    fn.__code__ = _checked.__code__.replace(
+    code = _checked.__code__.replace(
         co_consts=tuple(values if c == _PLACES else c for c in _checked.__code__.co_consts),
-        co_freevars=fn.__code__.co_freevars,  # not read, but a function keeps their number
         co_name=fn.__name__,
         co_qualname=fn.__qualname__,
     )
+    free = fn.__code__.co_freevars  # not read, but a function keeps their number
+    fn.__code__ = _with_cells(code, free) if free else code
     fn.__wrapped__ = native  # type: ignore[attr-defined]  inspect.signature follows it
 
 
