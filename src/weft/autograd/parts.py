@@ -80,6 +80,8 @@ def _side_by_side(rows: list[Any], dim: int) -> Any:
     start, step = first.storage_offset(), second.storage_offset() - first.storage_offset()
     if base is first or step <= 0 or not base.is_contiguous():
         return None
+    if base.dtype is not first.dtype:  # parts of complex numbers: offsets count others
+        return None
     for i, r in enumerate(rows):
         alike = r.shape == first.shape and r.shape[dim] == 1 and r.dtype is first.dtype
         if not alike or _base_of(r) is not base or r.stride() != strides:
