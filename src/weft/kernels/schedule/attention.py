@@ -32,11 +32,14 @@ from weft.kernels.schedule.attention_tiles import (
     MASKS,
     RESULT,
     ROWS,
+    Head,
     Scores,
     ask,
     block_rows,
     emit_copy,
     emit_transpose,
+    head_and_next,
+    operand_row,
     pack_values,
     result_row,
     store_lse,
@@ -297,15 +300,10 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
     low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
     heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
     with f.loop(f.div(low, h["blocks"]), heads) as U:
-        n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
-        following = f.min(f.add(U.i, 1), f.sub(heads, 1))
-        then = f.div(following, h["heads"]), f.rem(following, h["heads"])
+        (n, head), then = head_and_next(f, h, U.i, heads)
 
-        def at(
-            name: str, row: Operand, element: str, unit: tuple[Operand, Operand] = (n, head)
-        ) -> Value:
-            place = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
-            return f.gep(source[name], f.add(place, f.mul(row, h[name + "_l"])), element)
+        def at(name: str, row: Operand, element: str, unit: Head = (n, head)) -> Value:
+            return operand_row(f, h, name, source[name], unit, row, element)
 
         keys = at("k", 0, memory(d))
         f.call("transpose", "void", work, keys, h["k_l"], h["keys"], h["width"])

@@ -25,13 +25,16 @@ from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     MASKS,
     ROWS,
+    Head,
     Scores,
     ask,
     block_rows,
     combine,
     emit_copy,
     emit_transpose,
+    head_and_next,
     hide,
+    operand_row,
     pack_values,
 )
 from weft.kernels.schedule.micro import emit_multiply
@@ -197,25 +200,18 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     causal = f.icmp("ne", h["causal"], 0)
     low, high = f.split(f.mul(h["batch"], h["heads"]))
     with f.loop(low, high) as U:
-        n, head = f.div(U.i, h["heads"]), f.rem(U.i, h["heads"])
-        following = f.min(f.add(U.i, 1), f.sub(high, 1))
-        then = f.div(following, h["heads"]), f.rem(following, h["heads"])
+        (n, head), then = head_and_next(f, h, U.i, high)
 
-        def at(
-            name: str, row: Operand, element: str, unit: tuple[Operand, Operand] = (n, head)
-        ) -> Value:
-            start = f.add(f.mul(unit[0], h[name + "_n"]), f.mul(unit[1], h[name + "_h"]))
-            return f.gep(source[name], f.add(start, f.mul(row, h[name + "_l"])), element)
+        def at(name: str, row: Operand, element: str, unit: Head = (n, head)) -> Value:
+            return operand_row(f, h, name, source[name], unit, row, element)
 
         def head_of(name: str) -> tuple[Value, Value]:
             return at(name, 0, memory(d)), h[name + "_l"]
 
         def to_row(name: str, row: Operand) -> Value:
             """A row of a part of the result."""
-            to = f.add(h[f"to_{name}_from"], f.mul(row, h[f"to_{name}_l"]))
-            for index, dim in ((n, "n"), (head, "h")):
-                to = f.add(to, f.mul(index, h[f"to_{name}_{dim}"]))
-            return f.gep(pointers[0], to, memory(d))
+            part = f.gep(pointers[0], h[f"to_{name}_from"], memory(d))
+            return operand_row(f, h, f"to_{name}", part, (n, head), row, memory(d))
 
         def ask_rows(row: Operand) -> None:
             """What the next head reads of this row, and where this one's results will be."""

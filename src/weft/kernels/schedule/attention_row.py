@@ -16,6 +16,7 @@ from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     RESULT,
     emit_copy,
+    operand_row,
     result_row,
     store_row,
     weigh,
@@ -92,8 +93,7 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
         n, head = f.div(of, h["heads"]), f.rem(of, h["heads"])
 
         def at(name: str, row: Operand, element: str) -> Value:
-            place = f.add(f.mul(n, h[name + "_n"]), f.mul(head, h[name + "_h"]))
-            return f.gep(source[name], f.add(place, f.mul(row, h[name + "_l"])), element)
+            return operand_row(f, h, name, source[name], (n, head), row, element)
 
         def rows(name: str) -> _Rows:
             pieces = [name, *[name + "2"] * joined]

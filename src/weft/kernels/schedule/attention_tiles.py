@@ -21,6 +21,7 @@ _ROWS_CAUSAL = 24  # fewer compute fewer of the scores that are hidden
 MASKS = ("none", "bool", "float")
 # where a kernel's result lies: strides of sample, head, query; where the rows' lse begin, or -1
 RESULT = ("out_n", "out_h", "out_l", "lse_at")
+Head = tuple[Operand, Operand]  # and its sample, first
 
 
 def block_rows(*, causal: bool) -> int:
@@ -233,6 +234,20 @@ def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> 
     f.store(f.op("fadd", best, f.extract(log, 0)), to)
 
 
+def head_and_next(f: Function, h: dict[str, Value], unit: Value, end: Operand) -> list[Head]:
+    """Of a unit, and of the next one (or itself) before `end`."""
+    both = unit, f.min(f.add(unit, 1), f.sub(end, 1))
+    return [(f.div(u, h["heads"]), f.rem(u, h["heads"])) for u in both]
+
+
+def operand_row(
+    f: Function, h: dict[str, Value], name: str, base: Value, head: Head, row: Operand, element: str
+) -> Value:
+    """Where a row of an operand begins."""
+    start = f.add(f.mul(head[0], h[name + "_n"]), f.mul(head[1], h[name + "_h"]))
+    return f.gep(base, f.add(start, f.mul(row, h[name + "_l"])), element)
+
+
 def ask(f: Function, d: D.dtype, row: Value, width: Operand, *, write: bool = False) -> None:
     """Bring a row to the second cache, or, to be written, to the first: rows lie in pages of their
     own, which the hardware does not foresee.
@@ -247,11 +262,11 @@ def result_row(
 ) -> tuple[Value, Value, Value]:
     """A query's row of the result, the place of its lse, and whether that is wanted."""
     n, head, query = at
-    place = f.add(f.mul(n, h["out_n"]), f.add(f.mul(head, h["out_h"]), f.mul(query, h["out_l"])))
     unit = f.add(f.mul(n, h["heads"]), head)
     lse = f.add(h["lse_at"], f.add(f.mul(unit, h["queries"]), query))
     wanted = f.icmp("sge", h["lse_at"], 0)
-    return f.gep(out, place, memory(d)), f.gep(out, lse, memory(d)), wanted
+    row = operand_row(f, h, "out", out, (n, head), query, memory(d))
+    return row, f.gep(out, lse, memory(d)), wanted
 
 
 def store_row(
