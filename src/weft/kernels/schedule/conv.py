@@ -42,6 +42,7 @@ from weft.kernels.schedule.conv_wide import (
     plan_one_tap,
     plan_one_tap_packed,
     plan_wide,
+    reach,
     window,
     with_packed,
 )
@@ -96,8 +97,8 @@ def plan_conv2d(
     _check_bias("conv2d", bias, w.shape[0], w)
     kh, kw = w.shape[2:]
     oh, ow = out.shape[2:]
-    pairs = in_pairs(w.shape[0] // groups, D.from_np(out.dtype), fast=fast)
-    if out.size and (pairs or fills_vectors(w.shape[0] // groups, D.from_np(out.dtype))):
+    wide, pairs = _is_wide(w.shape[0] // groups, out, fast=fast)
+    if wide:
         if not pairs and _has_one_tap(x, w, out, stride, padding, groups):
             found = plan_one_tap(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
             if found is not None:
@@ -131,9 +132,8 @@ def plan_conv2d_packed(
     *, bias: Layout | None = None, epilogue: Epilogue | None = None, fast: bool = False,
 ) -> Packed | None:  # fmt: skip
     """`plan_conv2d` of a w that was packed before; None where that would gain nothing."""
-    pairs = in_pairs(w.shape[0] // groups, D.from_np(out.dtype), fast=fast)
-    wide = pairs or fills_vectors(w.shape[0] // groups, D.from_np(out.dtype))
-    if not out.size or not wide:
+    wide, pairs = _is_wide(w.shape[0] // groups, out, fast=fast)
+    if not wide:
         return None
     if not pairs and _has_one_tap(x, w, out, stride, padding, groups):
         found = plan_one_tap_packed(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
@@ -190,8 +190,8 @@ def plan_conv2d_dx(
             _, _, out_h, out_w = out.strides
             step = (stride[0] * out_h, stride[1] * out_w)
             parts.append(Part((na, nb), taps, at, y * out_h + x * out_w, step))
-    pairs = in_pairs(out.shape[1] // groups, D.from_np(out.dtype), fast=fast)
-    if out.size and (pairs or fills_vectors(out.shape[1] // groups, D.from_np(out.dtype))):
+    wide, pairs = _is_wide(out.shape[1] // groups, out, fast=fast)
+    if wide:
         if not pairs and _has_one_tap(out, w, g, stride, padding, groups):
             across = Layout(w.shape[1::-1], w.strides[1::-1], w.dtype)
             found = plan_one_tap(g, across, out, bias=bias)
@@ -204,6 +204,13 @@ def plan_conv2d_dx(
         )  # fmt: skip
     weights = Weights(True, g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
     return _plan(g, w, out, groups, slab, pitch, 1, top, tuple(parts), weights, bias is not None)
+
+
+def _is_wide(columns: int, out: Layout, *, fast: bool) -> tuple[bool, bool]:
+    """Whether channels lie across the vector, and whether by pairs."""
+    d = D.from_np(out.dtype)
+    pairs = in_pairs(columns, d, fast=fast)
+    return out.size > 0 and (pairs or fills_vectors(columns, d)), pairs
 
 
 def _has_one_tap(
@@ -311,10 +318,8 @@ def _image_slab(
     plain = stride == (1, 1) and padding == (0, 0) and x.strides[3] == 1
     if inside and plain and not _is_half(x):
         return Slab(True, x.strides[1], x.strides[2], 0, 1, 0, 0, 0), x.strides[2], 1, 0
-    span = [
-        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(out, stride, kernel, dilation)
-    ]
-    rows, length = span[0], -(-span[1] // stride[1])
+    rows, columns, _ = reach(kernel, out, stride, dilation)
+    length = -(-columns // stride[1])
     pitch = length * stride[1]
     slab = Slab(False, rows * pitch, pitch, length, stride[1], rows, *padding)
     return slab, stride[0] * pitch, stride[0], padding[0]

@@ -13,6 +13,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
+from weft.kernels.schedule.conv_wide import reach
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import Element, memory, register
@@ -46,15 +47,7 @@ def plan_narrow_dw(
     size, lanes = tile.itemsize, tile.lanes
     images, channels, oh, ow = g.shape
     width, kernel = out.shape[1], (out.shape[2], out.shape[3])
-    rows, columns = (
-        max((o - 1) * s + (k - 1) * d + 1, 1)
-        for o, s, k, d in zip((oh, ow), stride, kernel, dilation)
-    )
-    offsets = [
-        p * dilation[0] * columns + q * dilation[1]
-        for p in range(kernel[0])
-        for q in range(kernel[1])
-    ]
+    rows, columns, offsets = reach(kernel, (oh, ow), stride, dilation)
     x_pitch, g_pitch = rows * columns + lanes, oh * ow + lanes
     xt_at = up(lanes * x_pitch * size)
     g_at = xt_at * 2
@@ -70,7 +63,7 @@ def plan_narrow_dw(
         sums_at + up(2 * each * width * lanes * size),
     )  # fmt: skip
     # a last chunk repeats the last tap
-    offsets += [offsets[-1]] * (chunks * each - len(offsets))
+    offsets += offsets[-1:] * (chunks * each - len(offsets))
     work = 2 * g.size * width * len(offsets)
     stage = Stage(_kernel(d.name, width, each), work >= PARALLEL_WORK)
     return Launch((stage,), (*values, *offsets), 0, values[-1], work < QUICK_WORK)

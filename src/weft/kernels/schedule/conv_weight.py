@@ -65,9 +65,8 @@ def plan_conv2d_dw(
     g: Layout, x: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
     *, fast: bool = False,
 ) -> Launch:  # fmt: skip
-    """out = the gradient of conv2d for its weight, g that for its output; ins = (g, x).
-
-    `fast`: float32 may be rounded to bfloat16 before it is multiplied.
+    """out = the gradient of conv2d for its weight, g that for its output; ins = (g, x). `fast` as
+    in `plan_conv2d`.
     """
     check("conv2d_dw", x, out, g, stride, padding, dilation, groups)
     need("conv2d_dw", out=out)

@@ -82,15 +82,21 @@ def window(kernel: Pair, grid: Pair, stride: Pair, dilation: Pair) -> Window:
     # a kernel of one row or column meets every stride-th of them only: the slab has no others
     steps = (stride[0] if kernel[0] == 1 else 1, stride[1] if kernel[1] == 1 else 1)
     move = (stride[0] // steps[0], stride[1] // steps[1])
+    rows, columns, taps = reach(kernel, grid, move, dilation)
+    return Window(rows, columns, steps, move, taps)
+
+
+def reach(kernel: Pair, grid: Pair, step: Pair, dilation: Pair) -> tuple[int, int, tuple[int, ...]]:
+    """The rows and columns that a grid of outputs meets, and the first one's taps there."""
     rows, columns = (
-        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, move, kernel, dilation)
+        max((o - 1) * s + (k - 1) * d + 1, 1) for o, s, k, d in zip(grid, step, kernel, dilation)
     )
     taps = [
         p * dilation[0] * columns + q * dilation[1]
         for p in range(kernel[0])
         for q in range(kernel[1])
     ]
-    return Window(rows, columns, steps, move, tuple(taps))
+    return rows, columns, tuple(taps)
 
 
 def fills_vectors(columns: int, d: D.dtype) -> bool:
