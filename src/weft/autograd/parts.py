@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.core.handle import state
+from weft.core.handle import owner_of, state
 from weft.ops.arithmetic import add
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -76,15 +76,13 @@ def _side_by_side(rows: list[Any], dim: int) -> Any:
     if any(r.__class__ is not Tensor for r in rows):
         return None
     first, second = rows[:2]
-    base, strides = _base_of(first), first.stride()
+    base, strides = owner_of(first), first.stride()
     start, step = first.storage_offset(), second.storage_offset() - first.storage_offset()
-    if base is first or step <= 0 or not base.is_contiguous():
-        return None
-    if base.dtype is not first.dtype:  # parts of complex numbers: offsets count others
-        return None
+    if base is first or base.dtype is not first.dtype or step <= 0 or not base.is_contiguous():
+        return None  # parts of complex numbers are counted otherwise
     for i, r in enumerate(rows):
         alike = r.shape == first.shape and r.shape[dim] == 1 and r.dtype is first.dtype
-        if not alike or _base_of(r) is not base or r.stride() != strides:
+        if not alike or owner_of(r) is not base or r.stride() != strides:
             return None
         if r.storage_offset() != start + i * step:
             return None
@@ -93,13 +91,6 @@ def _side_by_side(rows: list[Any], dim: int) -> Any:
     y = apply(AsStrided(tuple(shape), strides, start - base.storage_offset()), base)
     y._held = True  # the pieces' memory
     return y
-
-
-def _base_of(x: Any) -> Any:
-    """The tensor that x is a view of, or x."""
-    while x._base is not None:
-        x = x._base
-    return x
 
 
 def _zeros(like: Any, dim: int, count: int) -> Any:

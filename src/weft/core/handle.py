@@ -153,6 +153,13 @@ def attributes_of(t: Handle) -> dict[str, Any]:
     return {} if own.keys() <= FIELDS else {k: v for k, v in own.items() if k not in FIELDS}
 
 
+def owner_of(t: Any) -> Any:
+    """The tensor whose memory t sees; a detached view's base is that view."""
+    while t._base is not None:
+        t = t._base
+    return t
+
+
 def storage_of(t: Handle) -> Storage:
     st = t._st
     if st is None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.device import cpu, require_cpu
-from weft.core.handle import Handle, state, storage_of
+from weft.core.handle import Handle, owner_of, state, storage_of
 from weft.core.types import numel
 from weft.ops.dispatch import settle, wrap
 from weft.ops.view import shape_args
@@ -26,13 +26,6 @@ def _whole(a: np.ndarray) -> np.ndarray:
         a = a.base
     flat = a.T if a.flags.f_contiguous and not a.flags.c_contiguous else a
     return np.ascontiguousarray(flat).reshape(-1).view(np.uint8)
-
-
-def _owner(t: Any) -> Any:
-    """The tensor that a tensor's memory belongs to."""
-    while t._base is not None:
-        t = t._base
-    return t
 
 
 class UntypedStorage:
@@ -54,7 +47,7 @@ class UntypedStorage:
     @classmethod
     def _of(cls, t: Any) -> UntypedStorage:
         made = cls.__new__(cls)
-        made._owner = _owner(t)
+        made._owner = owner_of(t)
         made._bytes = memory.lend(_whole(made._owner._a))
         return made
 
@@ -437,7 +430,7 @@ def shared_copy(a: np.ndarray) -> np.ndarray:
 def share(t: Any) -> None:
     """Put a tensor's memory, with the views that are known, where forked processes share it."""
     settle()
-    owner = _owner(t)
+    owner = owner_of(t)
     old = _whole(owner._a)
     if isinstance(_root(old), mmap.mmap):
         return

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import onnx_rules
+from weft.core.handle import owner_of
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
@@ -146,9 +147,7 @@ def _batched(x: Any, dim: int | None, size: int) -> Any:
 
 def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
     """A view of the whole memory behind `input`, in elements; bounds are checked."""
-    base = input
-    while base._base is not None:  # a detached view's base is that view
-        base = base._base
+    base = owner_of(input)
     offset = input.storage_offset() if storage_offset is None else storage_offset
     if base is not input and input.is_leaf and input.requires_grad and input.is_contiguous():
         base, offset = input, offset - input.storage_offset()  # the gradient is its own
