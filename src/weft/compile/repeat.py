@@ -223,9 +223,8 @@ class Watch:
         s.entries(states)
         left, all_parts = iter(todo), iter(parts)
         self.memories: set[int] = set()  # names of those that no call may have met before
-        self.each: list[
-            tuple
-        ] = []  # part, group, parameter, state's tensors, roots, state, counters
+        # part, group, parameter, state's tensors, their roots, state, its counters
+        self.each: list[tuple] = []
         for group in groups:
             s.entries(group, setting)
             s.items(group["params"])
@@ -312,7 +311,7 @@ class Repeats:
         if not (same and watch.holds() and session._memories.keys().isdisjoint(watch.memories)):
             known.watch = None
             return None
-        numbers, todo, kinds, places = [], [], {}, session._places
+        numbers, todo, kinds = [], [], {}
         tensor = dispatch._tensor_class
         for part, group, p, rest, roots, kept, names in watch.each:
             grad = p._grad
@@ -320,10 +319,7 @@ class Repeats:
                 if grad is not part:
                     return None
                 continue
-            ghost, place = grad._ghost, places.get(id(p))
-            if ghost is None or ghost.session is not session or ghost.k != part.grad:
-                return None
-            if place is None or ~place != part.p:
+            if not _stand_there(part, p, grad, session):
                 return None
             name = (id(group), names, *[kept[k] for k in names])
             made = kinds.get(name)
@@ -356,10 +352,7 @@ class Repeats:
                     if grad is not part:
                         return None
                     continue
-                ghost, place = grad._ghost, places.get(id(p))
-                if ghost is None or ghost.session is not session or ghost.k != part.grad:
-                    return None
-                if place is None or ~place != part.p or grad.__class__ is not tensor:
+                if grad.__class__ is not tensor or not _stand_there(part, p, grad, session):
                     return None
                 kept = states.get(p) or {}
                 tensors, counters, roots = [p, grad], [], {}
@@ -532,6 +525,13 @@ class Repeats:
             if grown == set(written):
                 start.jumps[key] = Jump(session.cursor, made, firsts, written, versions)  # type: ignore[arg-type]
         return numbers
+
+
+def _stand_there(part: Part, p: Any, grad: Handle, session: Session) -> bool:
+    """Whether a parameter and its gradient are the known step's."""
+    g = grad._ghost
+    known = g is not None and g.session is session and g.k == part.grad
+    return known and session._places.get(id(p)) == ~part.p
 
 
 def _flavour(update: Callable, group: dict) -> tuple:

@@ -224,15 +224,11 @@ _named: dict[Any, str] = {}  # public function -> torch's name for it
 
 def _with_cells(code: types.CodeType, free: tuple[str, ...]) -> types.CodeType:
     """The code with free variables, whose cells it takes first: CPython reads them unchecked when
-    somebody asks a frame of it for its locals (a debugger, a test's traceback).
+    a debugger or pytest asks a frame for its locals.
     """
     takes = bytes([opcode.opmap["COPY_FREE_VARS"], len(free)])
-    of_no_line = b"\xf8"  # one instruction, in the table of lines
-    return code.replace(
-        co_freevars=free,
-        co_code=takes + code.co_code,
-        co_linetable=of_no_line + code.co_linetable,
-    )
+    lines = b"\xf8" + code.co_linetable  # an instruction of no line
+    return code.replace(co_freevars=free, co_code=takes + code.co_code, co_linetable=lines)
 
 
 def _exchange(fn: types.FunctionType, public: Any, door: Callable) -> None:

@@ -598,9 +598,7 @@ def instance_norm(
     )
 
 
-def _normalized(
-    name: str, input: Any, normalized_shape: Any, *params: Any
-) -> tuple[int, ...]:  # fmt: skip
+def _normalized(name: str, input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
     says = f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, "
     if not isinstance(normalized_shape, (tuple, list)):
         raise TypeError(f"{says}not {type(normalized_shape).__name__}")
