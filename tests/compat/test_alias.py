@@ -45,8 +45,8 @@ def test_names_are_wefts_own_objects():
 def test_every_module_imports_and_its_sources_exist(face):
     module = importlib.import_module(face)
     assert isinstance(module, ModuleType) and module.__name__ == face
-    for source in alias.sources(face):
-        assert alias._module(source) is not None
+    for path in alias.sources(face):
+        assert alias.source(path) is not None
     for name in list(alias.names_of(face))[:400]:
         getattr(module, name)
 

@@ -16,6 +16,7 @@ import importlib.machinery
 import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -81,21 +82,22 @@ def is_face(name: str) -> bool:
     return name in TABLE or (parent in BELOW and last in BELOW[parent][0].split())
 
 
-def _module(path: str) -> Any:
-    """A Weft module, or a public name of Weft that is one (`weft.linalg`)."""
+@cache
+def source(path: str) -> Any:
+    """A Weft module, or a name in one: `weft.linalg`, or a class of compat/torch_."""
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as e:
         if e.name != path or "." not in path:
             raise
         parent, _, name = path.rpartition(".")
-        return getattr(_module(parent), name)
+        return getattr(source(parent), name)
 
 
 def look_up(face: str, name: str) -> Any:
     """The object behind `face.name`, or a mark that there is none."""
     for path in sources(face):
-        found = getattr(_module(path), name, _MISSING)
+        found = getattr(source(path), name, _MISSING)
         if found is _MISSING or (isinstance(found, ModuleType) and _inner(found)):
             continue
         return found
@@ -110,8 +112,8 @@ def _inner(module: ModuleType) -> bool:
 def names_of(face: str) -> Iterator[str]:
     """The public names that a face can answer to."""
     for path in sources(face):
-        module = _module(path)
-        for name in dir(module):
+        behind = source(path)
+        for name in dir(behind):
             found = _MISSING if name.startswith("_") else look_up(face, name)
             if found is not _MISSING and not isinstance(found, ModuleType):
                 yield name
@@ -123,7 +125,7 @@ def names_of(face: str) -> Iterator[str]:
 
 def exported(face: str) -> list[str]:
     """What `from face import *` takes: the `__all__` behind it, else its public names."""
-    listed = [getattr(_module(path), "__all__", None) for path in sources(face)]
+    listed = [getattr(source(path), "__all__", None) for path in sources(face)]
     if listed and all(names is not None for names in listed):
         return sorted({name for names in listed for name in names or ()})
     return sorted(set(names_of(face)))

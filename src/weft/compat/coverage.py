@@ -7,7 +7,6 @@ reason.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -16,11 +15,13 @@ from pathlib import Path
 from weft.compat import alias
 from weft.compat.names import NAMES, SHARE
 from weft.compat.report import exists
-from weft.compat.torch_ import absent, absent_dtypes
+from weft.compat.torch_ import absent
 
 _NAMES_ONLY = {
-    f"torch.{n}" for n, d in vars(absent_dtypes).items() if isinstance(d, absent_dtypes.AbsentDtype)
-} | {f"torch.{n}" for n in vars(absent) if n[0].isupper()}
+    f"torch.{n}"
+    for n, d in vars(absent).items()
+    if n[0].isupper() or isinstance(d, absent.AbsentDtype)
+}
 _NAMES_ONLY |= {n for n in NAMES if "flex_attention" in n}
 CUTS = (300, 500, 700, 1000)
 
@@ -88,9 +89,9 @@ def ignored() -> list[tuple[str, str]]:
         for path in alias.sources(face):
             if not path.startswith("weft.compat.torch_"):
                 continue
-            for name, thing in sorted(vars(importlib.import_module(path)).items()):
+            for name, thing in sorted(vars(alias.source(path)).items()):
                 doc = (inspect.getdoc(thing) or "").partition("\n")[0]
-                own = getattr(thing, "__module__", "") == path
+                own = str(getattr(thing, "__module__", "")).startswith("weft.compat.torch_")
                 if own and re.search(
                     r"^(Kept|Accepted|Nothing|Without)|without effect|does nothing", doc
                 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.compat.torch_ import answers
 from weft.compat.torch_.absent import CUDAGraph, StreamContext
 from weft.compat.torch_.version import TorchVersion
 
@@ -13,15 +14,13 @@ __all__ = ["CUDAGraph", "Event", "Stream", "StreamContext"]
 class Stream:
     """A name: RuntimeError when one is made."""
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        raise RuntimeError("torch.cuda.Stream requires CUDA support")
+    __init__ = answers.refusing(RuntimeError, "torch.cuda.Stream requires CUDA support")
 
 
 class Event:
     """A name: RuntimeError when one is made."""
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        raise RuntimeError("Tried to instantiate dummy base class Event")
+    __init__ = answers.refusing(RuntimeError, "Tried to instantiate dummy base class Event")
 
 
 _NO_CUDA = "Torch not compiled with CUDA enabled"
@@ -30,71 +29,28 @@ __version__ = TorchVersion("0")
 has_half = _initialized = False
 default_generators: tuple = ()
 
+is_available = is_initialized = is_bf16_supported = answers.no
+device_count = memory_allocated = max_memory_allocated = memory_reserved = answers.zero
+max_memory_reserved = memory_cached = max_memory_cached = answers.zero
 
-def is_available() -> bool:
-    return False
-
-
-def device_count() -> int:
-    return 0
-
-
-def is_initialized() -> bool:
-    return False
-
-
-def is_bf16_supported(including_emulation: bool = True) -> bool:
-    return False
-
-
-def init() -> None:
-    raise AssertionError(_NO_CUDA)
-
-
-def _refuse(*args: Any, **kw: Any) -> Any:
-    raise AssertionError(_NO_CUDA)
-
-
-current_device = get_device_name = get_device_properties = get_device_capability = _refuse
-synchronize = current_stream = default_stream = get_rng_state = mem_get_info = _refuse
-set_rng_state = graph = stream = _refuse
+init = current_device = get_device_name = get_device_properties = answers.refusing(
+    AssertionError, _NO_CUDA
+)
+get_device_capability = synchronize = current_stream = default_stream = get_rng_state = init
+mem_get_info = set_rng_state = graph = stream = init
 
 
 def set_device(device: Any) -> None:
     """A negative index does nothing, as in torch; any other is refused."""
     if isinstance(device, int) and device < 0:
         return
-    raise AssertionError(_NO_CUDA)
+    init()
 
 
 # Seeds are kept for a CUDA that is never initialised, memory is none: torch answers the same.
-def manual_seed(seed: int) -> None:
-    """Nothing to seed."""
-
-
-manual_seed_all = manual_seed
-
-
-def seed() -> None:
-    """Nothing to seed."""
-
-
-seed_all = seed
-
-
-def empty_cache() -> None:
-    """Nothing is cached."""
-
-
-ipc_collect = empty_cache
-
-
-def memory_allocated(device: Any = None) -> int:
-    return 0
-
-
-max_memory_allocated = memory_reserved = max_memory_reserved = memory_allocated
-memory_cached = max_memory_cached = memory_allocated
+manual_seed = manual_seed_all = seed = seed_all = empty_cache = ipc_collect = answers.nothing
+reset_peak_memory_stats = reset_max_memory_allocated = reset_max_memory_cached = answers.nothing
+set_rng_state_all = answers.nothing
 
 
 def memory_stats(device: Any = None) -> dict:
@@ -105,36 +61,19 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
     return ""
 
 
-def reset_peak_memory_stats(device: Any = None) -> None:
-    """No statistics are kept."""
-
-
-reset_max_memory_allocated = reset_max_memory_cached = reset_peak_memory_stats
-
-
 def get_rng_state_all() -> list:
     return []
-
-
-def set_rng_state_all(new_states: Any) -> None:
-    """No device has a generator."""
 
 
 class OutOfMemoryError(RuntimeError):
     """Never raised: there is no device memory to run out of."""
 
 
-class device:
+class device(answers.Idle):
     """A context that selects a CUDA device; only "none of them" can be selected."""
 
     def __init__(self, device: Any) -> None:
         set_device(-1 if device is None else device)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> bool:
-        return False
 
 
 class FloatTensor:

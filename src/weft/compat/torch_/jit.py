@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import weft
+from weft.compat.torch_ import answers
 
 __all__ = ["Final"]
 
@@ -70,28 +71,9 @@ def ignore(drop: Any = False, **kw: Any) -> Any:
     return drop if callable(drop) else lambda fn: fn
 
 
-def unused(fn: T) -> T:
-    return fn
-
-
-def export(fn: T) -> T:
-    return fn
-
-
-def script_if_tracing(fn: T) -> T:
-    return fn
-
-
-def interface(obj: T) -> T:
-    return obj
-
-
-def is_scripting() -> bool:
-    return False
-
-
-def is_tracing() -> bool:
-    return False
+unused = export = script_if_tracing = interface = answers.same
+_overload = _script_if_tracing = _overload_method = answers.same
+is_scripting = is_tracing = answers.no
 
 
 def isinstance(obj: Any, target_type: Any) -> bool:
@@ -103,16 +85,9 @@ def annotate(the_type: Any, the_value: T) -> T:
     return the_value
 
 
-def save(m: Any, f: Any, *args: Any, **kw: Any) -> None:
-    raise RuntimeError("Weft has no TorchScript files: save m.state_dict(), or use weft.io.save")
-
-
-def load(f: Any, *args: Any, **kw: Any) -> Any:
-    raise RuntimeError("Weft cannot run TorchScript files: load a state_dict instead")
-
-
-def _overload_method(fn: T) -> T:
-    return fn
-
-
-_overload = _script_if_tracing = _overload_method
+save = answers.refusing(
+    RuntimeError, "Weft has no TorchScript files: save m.state_dict(), or use weft.io.save"
+)
+load = answers.refusing(
+    RuntimeError, "Weft cannot run TorchScript files: load a state_dict instead"
+)

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 import weft
-from weft.compat.torch_.autograd import Variable
+from weft.compat.torch_ import inner
 from weft.compat.torch_.cuda import OutOfMemoryError
 from weft.compat.torch_.futures import Future as Future
 from weft.compat.torch_.jit import ScriptModule
@@ -34,6 +34,7 @@ __all__ = [
     "ShortTensor", "Stream", "TensorType", "Variable", "load", "save", "set_default_tensor_type",
 ]  # fmt: skip
 
+Variable = inner.autograd.Variable
 legacy_contiguous_format = weft.contiguous_format
 
 
