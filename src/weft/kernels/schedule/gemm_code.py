@@ -491,8 +491,11 @@ def _products(
     finishes = f.icmp("ne", h["finish"], 0)
     apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
-    inner_step = f.load("i64", f.gep(dims, f.sub(f.mul(h["dims"], 4), 2), "i64"))  # or anything
+    # of the innermost dim; or anything
+    inner = f.gep(dims, f.mul(h["dims"], 4), "i64")
+    a_inner, inner_step = f.words(inner, -3, ["i64"] * 2)
 
+    others = _Soon.of_a(f, tile, h, a)
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
     chunk, chunks = _row_chunks(f, tile, h, columns, nth)
@@ -557,10 +560,13 @@ def _products(
             soon_kc = f.min(f.sub(h["K"], soon_k), KC)
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
-            asks = _Soon.of(f, tile, h, kc, soon_kc, b_rows=b_rows)
+            asks = _Soon.of(f, tile, h, kc, soon_kc, soon_panel, b_rows=b_rows)
+            a_tiles = f.select(f.icmp("ne", next_batch, batch), others.tiles, 0)
+            next_a = f.gep(a_base, f.mul(f.sub(next_batch, batch), a_inner), element)
+            then = replace(others, start=next_a, tiles=a_tiles)
             with f.loop(m_from, m_to, tile.rows) as row:
                 number = f.div(f.sub(row.i, m_from), tile.rows)
-                soon = asks.tile(f, element, soon_panel, number)
+                soon = asks.tile(f, element, number, then)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
@@ -625,13 +631,14 @@ def _row_chunks(
 
 @dataclass(frozen=True)
 class _Soon:
-    """How the tiles of a panel ask for the lines of what is packed next.
+    """How the tiles of a panel ask for the lines of what comes next.
 
     A micro-kernel asks for k / _UNROLL lines, `step` elements apart, and for those `far` elements
-    behind each. Tile number q * across + r, if below `tiles`, begins at q * outer + r * inner;
-    later ones ask for one line again and again.
+    behind each. Tile number q * across + r, if below `tiles`, begins at `start` + q * outer +
+    r * inner; later ones ask for one line again and again.
     """
 
+    start: Value
     across: Operand
     outer: Operand
     inner: Operand
@@ -641,38 +648,63 @@ class _Soon:
 
     @staticmethod
     def of(
-        f: Function, tile: Tile, h: dict[str, Value], kc: Operand, soon_kc: Operand, *, b_rows: bool
-    ) -> "_Soon":
-        """Of a block of `kc`, where `soon_kc` rows of B come next."""
+        f: Function, tile: Tile, h: dict[str, Value], kc: Operand, soon_kc: Operand, start: Value,
+        *, b_rows: bool,
+    ) -> "_Soon":  # fmt: skip
+        """Of B after a block of `kc`, where `soon_kc` rows of it come next."""
         line = 64 // tile.itemsize
         asked = f.max(f.div(kc, _UNROLL), 1)
+        packed = f.icmp("sgt", h["direct"], 1)  # line after line
+        # two runs of lines where few rows have few tiles, or where A's lines are asked for too
+        two = f.op("or", packed, f.icmp("sgt", h["batches"], 1))
+        far = f.select(two, asked, 0)
+        twice = f.add(asked, far)
         if not b_rows:  # a line of every column, where k is short of some of them
-            across = f.div(f.add(tile.columns - 1, asked), asked)
+            across = f.div(f.add(tile.columns - 1, twice), twice)
             tiles = f.mul(f.div(f.add(soon_kc, line - 1), line), across)
-            return _Soon(across, line, f.mul(asked, h["b_cs"]), h["b_cs"], 0, tiles)
+            step = h["b_cs"]
+            return _Soon(start, across, line, f.mul(twice, step), step, f.mul(far, step), tiles)
         lines = -(-tile.columns // line)
-        packed = f.icmp("sgt", h["direct"], 1)
-        run = f.mul(asked, line)
-        twice = f.mul(asked, 2)  # packed, line after line: few rows have few tiles
-        wanted = f.div(f.add(f.mul(soon_kc, lines), twice), twice)
-        return _Soon(
-            f.select(packed, 1, lines),
-            f.select(packed, f.mul(run, 2), f.mul(asked, h["b_rs"])),
-            line,
-            f.select(packed, line, h["b_rs"]),
-            f.select(packed, run, 0),
-            f.select(packed, wanted, f.mul(f.div(f.add(soon_kc, asked), asked), lines)),
-        )
+        across = f.select(packed, 1, lines)
+        step = f.select(packed, line, h["b_rs"])
+        wanted = f.mul(soon_kc, f.select(packed, lines, 1))
+        runs = f.div(f.add(wanted, f.sub(twice, 1)), twice)
+        outer, tiles = f.mul(twice, step), f.mul(runs, across)
+        return _Soon(start, across, outer, line, step, f.mul(far, step), tiles)
+
+    @staticmethod
+    def of_a(f: Function, tile: Tile, h: dict[str, Value], start: Value) -> "_Soon":
+        """Of an A of one block."""
+        line = 64 // tile.itemsize
+        count, width, pitch = h["M"], h["K"], h["a_rs"]
+        if tile.a_class == "columns":
+            count, width, pitch = width, count, h["a_cs"]
+        asked = f.max(f.div(h["K"], _UNROLL), 1)
+        twice = f.mul(asked, 2)
+        lines = f.max(f.div(f.add(width, line - 1), line), 1)
+        flat = f.icmp("eq", pitch, width)  # line after line
+        pitch = f.select(flat, line, pitch)
+        across = f.select(flat, 1, lines)
+        runs = f.div(f.add(f.mul(count, f.select(flat, lines, 1)), f.sub(twice, 1)), twice)
+        tiles = f.select(f.icmp("sle", h["K"], KC), f.mul(runs, across), 0)
+        return _Soon(start, across, f.mul(twice, pitch), line, pitch, f.mul(asked, pitch), tiles)
 
     def tile(
-        self, f: Function, element: str, panel: Value, number: Operand
+        self, f: Function, element: str, number: Operand, then: "_Soon"
     ) -> tuple[Value, Operand, Operand]:
         """Where a tile begins to ask, and its two distances."""
-        inner = f.mul(f.rem(number, self.across), self.inner)
-        at = f.add(f.mul(f.div(number, self.across), self.outer), inner)
-        here = f.icmp("slt", number, self.tiles)
-        start = f.gep(panel, f.select(here, at, 0), element)
-        return start, f.select(here, self.step, 0), f.select(here, self.far, 0)
+        late = f.icmp("sge", number, self.tiles)
+        number = f.sub(number, f.select(late, self.tiles, 0))
+        start, across, outer, inner, step, far, tiles = (
+            f.select(late, getattr(then, n), getattr(self, n)) for n in _FIELDS
+        )
+        at = f.add(f.mul(f.div(number, across), outer), f.mul(f.rem(number, across), inner))
+        here = f.icmp("slt", number, tiles)
+        start = f.gep(start, f.select(here, at, 0), element)
+        return start, f.select(here, step, 0), f.select(here, far, 0)
+
+
+_FIELDS = ("start", "across", "outer", "inner", "step", "far", "tiles")
 
 
 def _width_index(f: Function, tile: Tile, n: Operand) -> Value:
