@@ -47,6 +47,9 @@ def test_a_draw_depends_on_the_parameters():
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="Expected parameter scale"):
         D.Normal(0.0, -1.0)
+    for half in (D.HalfNormal, D.HalfCauchy):  # their scale is that of another distribution
+        with pytest.raises(ValueError, match="Expected parameter scale"):
+            half(weft.tensor([1.0, -1.0]))
     with pytest.raises(ValueError, match="but not both"):
         D.Bernoulli()
     with pytest.raises(ValueError, match="within the support"):
@@ -56,3 +59,13 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(NotImplementedError, match="No KL"):
         D.kl_divergence(D.Normal(0.0, 1.0), D.Bernoulli(0.5))
     D.Normal(0.0, -1.0, validate_args=False)
+
+
+def test_a_number_beside_a_tensor_takes_its_shape():
+    assert D.FisherSnedecor(2.0, weft.tensor([3.0, 4.0])).batch_shape == (2,)
+    assert D.Gamma(1.0, 2.0).batch_shape == D.Binomial(3, 0.5).batch_shape == ()
+
+
+def test_what_is_made_of_a_normal_is_a_transformed_distribution():
+    for d in (D.LogNormal(0.0, 1.0), D.HalfNormal(1.0)):
+        assert isinstance(d, D.TransformedDistribution) and isinstance(d.base_dist, D.Normal)

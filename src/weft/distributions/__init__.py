@@ -5,9 +5,7 @@ from weft.distributions.continuous import (
     Cauchy,
     Exponential,
     Gumbel,
-    HalfNormal,
     Laplace,
-    LogNormal,
     Uniform,
 )
 from weft.distributions.counts import (
@@ -28,10 +26,12 @@ from weft.distributions.registry import biject_to, transform_to
 from weft.distributions.transformed import (
     ExpRelaxedCategorical,
     HalfCauchy,
+    HalfNormal,
     InverseGamma,
     Kumaraswamy,
     LogisticNormal,
     LogitRelaxedBernoulli,
+    LogNormal,
     Pareto,
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
@@ -60,16 +60,3 @@ from weft.distributions.transforms import (
     Transform,
     identity_transform,
 )
-
-__all__ = [
-    "Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ContinuousBernoulli",
-    "Dirichlet", "Distribution", "Exponential", "ExponentialFamily", "FisherSnedecor", "Gamma",
-    "Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "InverseGamma",
-    "Kumaraswamy", "LKJCholesky",
-    "Laplace", "LogNormal", "LogisticNormal", "LowRankMultivariateNormal", "MixtureSameFamily",
-    "Multinomial", "MultivariateNormal", "NegativeBinomial", "Normal", "OneHotCategorical",
-    "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "RelaxedBernoulli",
-    "RelaxedOneHotCategorical", "StudentT", "TransformedDistribution", "Uniform", "VonMises",
-    "Weibull", "Wishart", "biject_to", "constraints", "kl", "kl_divergence", "register_kl",
-    "transform_to", "transforms",
-]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Uniform, Exponential, Laplace, Cauchy, Gumbel, HalfNormal, LogNormal."""
+"""Uniform, Exponential, Laplace, Cauchy, Gumbel."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import weft
 from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
-from weft.distributions.normal import LocScale, Normal
+from weft.distributions.normal import LocScale
 
-_EULER = 0.57721566490153286060
+EULER = 0.57721566490153286060
 
 
 class Uniform(Distribution):
@@ -22,8 +22,7 @@ class Uniform(Distribution):
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
         self.low, self.high = broadcast_all(low, high)
-        plain = not isinstance(low, Tensor) and not isinstance(high, Tensor)
-        super().__init__(() if plain else self.low.size(), validate_args=validate_args)
+        super().__init__(self.low.size(), validate_args=validate_args)
         if self._validate_args and not bool((self.low < self.high).all()):
             raise ValueError("Uniform is not defined when low>= high")
 
@@ -71,8 +70,7 @@ class Exponential(ExponentialFamily):
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = broadcast_all(rate)
-        batch = self.rate.size() if isinstance(rate, Tensor) else ()
-        super().__init__(batch, validate_args=validate_args)
+        super().__init__(self.rate.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -176,7 +174,7 @@ class Gumbel(LocScale):
 
     @property
     def mean(self) -> Tensor:
-        return self.loc + self.scale * _EULER
+        return self.loc + self.scale * EULER
 
     @property
     def stddev(self) -> Tensor:
@@ -198,7 +196,7 @@ class Gumbel(LocScale):
         return (y - y.exp()) - self.scale.log()
 
     def entropy(self) -> Tensor:
-        return self.scale.log() + (1 + _EULER)
+        return self.scale.log() + (1 + EULER)
 
     def cdf(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -206,99 +204,3 @@ class Gumbel(LocScale):
 
     def icdf(self, value: Tensor) -> Tensor:
         return self.loc - self.scale * (-value.log()).log()
-
-
-class HalfNormal(Distribution):
-    """|x| of a Normal(0, scale)."""
-
-    arg_constraints = {"scale": constraints.positive}
-    support = constraints.nonnegative  # type: ignore[assignment]
-    has_rsample = True
-
-    def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
-        self._normal = Normal(0, scale, validate_args=False)
-        super().__init__(self._normal.batch_shape, validate_args=validate_args)
-
-    @property
-    def scale(self) -> Tensor:
-        return self._normal.scale
-
-    @property
-    def mean(self) -> Tensor:
-        return self.scale * math.sqrt(2 / math.pi)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.scale.pow(2) * (1 - 2 / math.pi)
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self._normal.rsample(sample_shape).abs()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        log_prob = self._normal.log_prob(value) + math.log(2)
-        return weft.where(value >= 0, log_prob, -math.inf)
-
-    def entropy(self) -> Tensor:
-        return self._normal.entropy() - math.log(2)
-
-    @property
-    def mode(self) -> Tensor:
-        return weft.zeros_like(self.scale)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        return 2 * self._normal.cdf(value) - 1
-
-    def icdf(self, value: Tensor) -> Tensor:
-        return self._normal.icdf((value + 1) / 2)
-
-
-class LogNormal(Distribution):
-    """exp of a Normal(loc, scale)."""
-
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.positive  # type: ignore[assignment]
-    has_rsample = True
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.base_dist = Normal(loc, scale, validate_args=validate_args)
-        super().__init__(self.base_dist.batch_shape, validate_args=validate_args)
-
-    @property
-    def loc(self) -> Tensor:
-        return self.base_dist.loc
-
-    @property
-    def scale(self) -> Tensor:
-        return self.base_dist.scale
-
-    @property
-    def mean(self) -> Tensor:
-        return (self.loc + self.scale.pow(2) / 2).exp()
-
-    @property
-    def mode(self) -> Tensor:
-        return (self.loc - self.scale.square()).exp()
-
-    @property
-    def variance(self) -> Tensor:
-        s = self.scale.pow(2)
-        return s.expm1() * (2 * self.loc + s).exp()
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return self.base_dist.rsample(sample_shape).exp()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        x = value.log()
-        return self.base_dist.log_prob(x) - x
-
-    def entropy(self) -> Tensor:
-        return self.base_dist.entropy() + self.loc
-
-    def cdf(self, value: Tensor) -> Tensor:
-        return self.base_dist.cdf(value.log())
-
-    def icdf(self, value: Tensor) -> Tensor:
-        return self.base_dist.icdf(value).exp()

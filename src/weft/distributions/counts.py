@@ -9,7 +9,7 @@ import weft
 from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.discrete import Categorical, OneHotCategorical, _ProbsOrLogits
-from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.distributions.gamma import Gamma
 from weft.nn import functional as F
 
@@ -22,7 +22,7 @@ class Poisson(ExponentialFamily):
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = broadcast_all(rate)
-        super().__init__(batch_of(rate), validate_args=validate_args)
+        super().__init__(self.rate.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -46,20 +46,7 @@ class Poisson(ExponentialFamily):
         return value.xlogy(rate) - rate - (value + 1).lgamma()
 
 
-class _Counts(_ProbsOrLogits):
-    """total_count and probs or logits, of one shape."""
-
-    _binary = True
-
-    def _take(self, total_count: Any, probs: Any, logits: Any) -> None:
-        self._one_of(probs, logits)
-        name, given = ("probs", probs) if probs is not None else ("logits", logits)
-        total, given = broadcast_all(total_count, given)
-        self.__dict__[name] = given
-        self.total_count = total.type_as(given)
-
-
-class Binomial(_Counts):
+class Binomial(_ProbsOrLogits):
     """P(k) = (total_count over k) probs^k (1 - probs)^(total_count - k)"""
 
     arg_constraints = {
@@ -68,12 +55,14 @@ class Binomial(_Counts):
         "logits": constraints.real,
     }
     has_enumerate_support = True
+    _binary = True
 
     def __init__(
         self, total_count: Any = 1, probs: Any = None, logits: Any = None,
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
-        self._take(total_count, probs, logits)
+        (total,) = self._take(probs, logits, total_count)
+        self.total_count = total.type_as(self._param)
         super().__init__(self._param.size(), validate_args=validate_args)
 
     @property
@@ -117,11 +106,10 @@ class Binomial(_Counts):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         n = self._one_count("enumerate_support") + 1
-        values = weft.arange(n, dtype=self._param.dtype).view((-1,) + (1,) * len(self.batch_shape))
-        return values.expand((n, *self.batch_shape)) if expand else values
+        return self._counted(weft.arange(n, dtype=self._param.dtype), expand)
 
 
-class NegativeBinomial(_Counts):
+class NegativeBinomial(_ProbsOrLogits):
     """Successes of probability probs before total_count failures."""
 
     arg_constraints = {
@@ -130,12 +118,14 @@ class NegativeBinomial(_Counts):
         "logits": constraints.real,
     }
     support = constraints.nonnegative_integer  # type: ignore[assignment]
+    _binary = True
 
     def __init__(
         self, total_count: Any, probs: Any = None, logits: Any = None,
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
-        self._take(total_count, probs, logits)
+        (total,) = self._take(probs, logits, total_count)
+        self.total_count = total.type_as(self._param)
         super().__init__(self._param.size(), validate_args=validate_args)
 
     @property

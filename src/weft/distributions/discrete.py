@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.nn import functional as F
 
 
@@ -51,6 +52,18 @@ class _ProbsOrLogits(Distribution):
             raise ValueError("Either `probs` or `logits` must be specified, but not both.")
         self._by_probs = probs is not None
 
+    def _take(self, probs: Any, logits: Any, *others: Any) -> list[Tensor]:
+        """Keep the parameter that is given; the others, in its shape."""
+        self._one_of(probs, logits)
+        name, given = ("probs", probs) if self._by_probs else ("logits", logits)
+        self.__dict__[name], *rest = broadcast_all(given, *others)
+        return rest
+
+    def _counted(self, values: Tensor, expand: bool) -> Tensor:
+        """`enumerate_support` of these values."""
+        values = values.view((-1,) + (1,) * len(self.batch_shape))
+        return values.expand((-1, *self.batch_shape)) if expand else values
+
     @property
     def param_shape(self) -> Any:
         return self._param.size()
@@ -67,13 +80,8 @@ class Bernoulli(_ProbsOrLogits, ExponentialFamily):
     def __init__(
         self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
     ) -> None:
-        self._one_of(probs, logits)
-        if probs is not None:
-            (self.probs,) = broadcast_all(probs)
-        else:
-            (self.logits,) = broadcast_all(logits)
-        plain = not isinstance(probs if probs is not None else logits, Tensor)
-        super().__init__(() if plain else self._param.size(), validate_args=validate_args)
+        self._take(probs, logits)
+        super().__init__(self._param.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -101,8 +109,7 @@ class Bernoulli(_ProbsOrLogits, ExponentialFamily):
         return F.binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none")
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        values = weft.arange(2, dtype=self._param.dtype).view((-1,) + (1,) * len(self.batch_shape))
-        return values.expand((2, *self.batch_shape)) if expand else values
+        return self._counted(weft.arange(2, dtype=self._param.dtype), expand)
 
 
 class Categorical(_ProbsOrLogits):
@@ -144,12 +151,9 @@ class Categorical(_ProbsOrLogits):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = tuple(sample_shape)
-        count = 1
-        for n in shape:
-            count *= n
         with weft.no_grad():
             rows = self.probs.reshape(-1, self._num_events)
-            drawn = weft.multinomial(rows, count, True).T
+            drawn = weft.multinomial(rows, math.prod(shape), True).T
             return drawn.reshape(self._extended_shape(shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -163,9 +167,7 @@ class Categorical(_ProbsOrLogits):
         return -(weft.clamp(self.logits, min=least) * self.probs).sum(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
-        n = self._num_events
-        values = weft.arange(n).view((-1,) + (1,) * len(self.batch_shape))
-        return values.expand((n, *self.batch_shape)) if expand else values
+        return self._counted(weft.arange(self._num_events), expand)
 
 
 class OneHotCategorical(Distribution):
@@ -219,13 +221,8 @@ class Geometric(_ProbsOrLogits):
     def __init__(
         self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
     ) -> None:
-        self._one_of(probs, logits)
-        if probs is not None:
-            (self.probs,) = broadcast_all(probs)
-        else:
-            (self.logits,) = broadcast_all(logits)
-        given = probs if probs is not None else logits
-        super().__init__(batch_of(given), validate_args=validate_args)
+        self._take(probs, logits)
+        super().__init__(self._param.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -31,7 +31,10 @@ class Distribution:
             self._validate_args = validate_args
         if self._validate_args:
             for name, constraint in self.arg_constraints.items():
-                if is_dependent(constraint) or name not in self.__dict__:
+                here = name in self.__dict__ or isinstance(
+                    getattr(type(self), name, None), property
+                )
+                if is_dependent(constraint) or not here:
                     continue  # no check of its own; made on demand from another parameter
                 value = getattr(self, name)
                 if not bool(constraint.check(value).all()):
@@ -167,11 +170,6 @@ def broadcast_all(*values: Any) -> tuple:
     dtype = tensors[0].dtype if tensors else weft.get_default_dtype()
     made = [v if isinstance(v, Tensor) else weft.tensor(v, dtype=dtype) for v in values]
     return tuple(weft.broadcast_tensors(*made))
-
-
-def batch_of(*values: Any) -> Size:
-    """() when all parameters were plain numbers, else the shape of the first."""
-    return Size() if all(not isinstance(v, Tensor) for v in values) else values[0].size()
 
 
 def sum_rightmost(value: Tensor, dims: int) -> Tensor:

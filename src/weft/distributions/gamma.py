@@ -8,7 +8,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
-from weft.distributions.distribution import Distribution, ExponentialFamily, batch_of, broadcast_all
+from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.nn import functional as F
 
 
@@ -21,8 +21,7 @@ class Gamma(ExponentialFamily):
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.concentration, self.rate = broadcast_all(concentration, rate)
-        plain = not isinstance(concentration, Tensor) and not isinstance(rate, Tensor)
-        super().__init__(() if plain else self.rate.size(), validate_args=validate_args)
+        super().__init__(self.rate.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -231,9 +230,7 @@ class FisherSnedecor(Distribution):
         self.df1, self.df2 = broadcast_all(df1, df2)
         self._gamma1 = Gamma(self.df1 * 0.5, self.df1)
         self._gamma2 = Gamma(self.df2 * 0.5, self.df2)
-        super().__init__(batch_of(df1, df2), validate_args=validate_args)
-        if isinstance(df2, Tensor):
-            self._batch_shape = self.df1.size()
+        super().__init__(self.df1.size(), validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -9,12 +9,11 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions.continuous import (
+    EULER,
     Cauchy,
     Exponential,
     Gumbel,
-    HalfNormal,
     Laplace,
-    LogNormal,
     Uniform,
 )
 from weft.distributions.counts import Binomial, Poisson
@@ -26,9 +25,6 @@ from weft.distributions.mixture import ContinuousBernoulli
 from weft.distributions.normal import MultivariateNormal, Normal
 from weft.distributions.transformed import Pareto, TransformedDistribution
 
-_EULER = 0.57721566490153286060
-
-
 # ------------------------------------------------------------------------- expectations of p
 
 
@@ -38,7 +34,7 @@ def _x_log_x(x: Any) -> Any:
 
 _LOG: dict[type, Callable[[Any], Any]] = {  # E ln x
     Beta: lambda p: p.concentration1.digamma() - (p.concentration1 + p.concentration0).digamma(),
-    Exponential: lambda p: -_EULER - p.rate.log(),
+    Exponential: lambda p: -EULER - p.rate.log(),
     Gamma: lambda p: p.concentration.digamma() - p.rate.log(),
     Pareto: lambda p: p.alpha.reciprocal() + p.scale.log(),
     Uniform: lambda p: (_x_log_x(p.high) - _x_log_x(p.low)) / (p.high - p.low) - 1,
@@ -217,16 +213,6 @@ def _binomial(p: Any, q: Any) -> Tensor:
 @register_kl(Geometric, Geometric)
 def _geometric(p: Any, q: Any) -> Tensor:
     return -p.entropy() - weft.log1p(-q.probs) / p.probs - q.logits
-
-
-@register_kl(HalfNormal, HalfNormal)
-def _half_normal(p: Any, q: Any) -> Tensor:
-    return kl_divergence(p._normal, q._normal)
-
-
-@register_kl(LogNormal, LogNormal)
-def _log_normal(p: Any, q: Any) -> Tensor:
-    return kl_divergence(p.base_dist, q.base_dist)
 
 
 @register_kl(Cauchy, Cauchy)

@@ -10,11 +10,8 @@ from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.distributions.gamma import Beta, Chi2
-
-
-def _log_diagonal(lower: Tensor) -> Tensor:
-    """Half the log determinant of L L^T."""
-    return lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+from weft.distributions.normal import FromCholesky, log_diagonal
+from weft.distributions.transforms import lower_matrix
 
 
 class LowRankMultivariateNormal(Distribution):
@@ -83,7 +80,7 @@ class LowRankMultivariateNormal(Distribution):
         return weft.linalg.cholesky(small + weft.eye(small.shape[-1], dtype=small.dtype))
 
     def _log_det(self) -> Tensor:
-        return 2 * _log_diagonal(self._inner()) + self.cov_diag.log().sum(-1)
+        return 2 * log_diagonal(self._inner()) + self.cov_diag.log().sum(-1)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
@@ -106,7 +103,7 @@ class LowRankMultivariateNormal(Distribution):
         return 0.5 * (self._event_shape[0] * (1.0 + math.log(2 * math.pi)) + self._log_det())
 
 
-class Wishart(ExponentialFamily):
+class Wishart(FromCholesky, ExponentialFamily):
     """X = L A A^T L^T, A lower triangular: roots of Chi2(df - i) on the diagonal, normals below.
 
     (Bartlett 1933)
@@ -157,17 +154,6 @@ class Wishart(ExponentialFamily):
         self._chi2 = Chi2(self.df.unsqueeze(-1) - steps)
         super().__init__(batch, (n, n), validate_args=validate_args)
 
-    def __getattr__(self, name: str) -> Any:
-        """The matrices that were not given."""
-        lower = self.__dict__.get("_lower")
-        if lower is not None and name == "scale_tril":
-            return lower
-        if lower is not None and name == "covariance_matrix":
-            return lower @ lower.mT
-        if lower is not None and name == "precision_matrix":
-            return weft.inverse(lower @ lower.mT)
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
     @property
     def mean(self) -> Tensor:
         return self.df[..., None, None] * self.covariance_matrix
@@ -193,18 +179,15 @@ class Wishart(ExponentialFamily):
         n = self._event_shape[0]
         roots = self._chi2.rsample(sample_shape).sqrt()
         roots = roots.clamp(min=weft.finfo(roots.dtype).eps)
-        rows, columns = weft.tril_indices(n, n, -1)
-        below = weft.randn((*roots.shape[:-1], rows.numel()), dtype=roots.dtype)
-        flat = roots.new_zeros((*roots.shape[:-1], n * n))
-        places = (rows * n + columns).expand(below.shape)
-        noise = flat.scatter(-1, places, below).reshape(*roots.shape, n) + roots.diag_embed()
+        below = weft.randn((*roots.shape[:-1], n * (n - 1) // 2), dtype=roots.dtype)
+        noise = lower_matrix(below) + roots.diag_embed()
         lower = self._lower @ noise
         return lower @ lower.mT
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
         df, n = self.df, self._event_shape[0]
-        scale = n * math.log(2.0) / 2 + _log_diagonal(self._lower)
+        scale = n * math.log(2.0) / 2 + self._half_log_det()
         log_det = weft.linalg.slogdet(value)[1]
         trace = weft.linalg.solve(self.covariance_matrix, value)
         trace = trace.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -213,7 +196,7 @@ class Wishart(ExponentialFamily):
 
     def entropy(self) -> Tensor:
         df, n = self.df, self._event_shape[0]
-        scale = n * math.log(2.0) / 2 + _log_diagonal(self._lower)
+        scale = n * math.log(2.0) / 2 + self._half_log_det()
         steps = weft.arange(n, dtype=df.dtype) / 2
         slope = weft.digamma(df.unsqueeze(-1) / 2 - steps).sum(-1)
         half = weft.mvlgamma(df / 2, n) - (df - n - 1) / 2 * slope

@@ -171,16 +171,11 @@ class ContinuousBernoulli(_ProbsOrLogits, ExponentialFamily):
         self, probs: Any = None, logits: Any = None, lims: tuple = (0.499, 0.501),
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
-        self._one_of(probs, logits)
-        given = probs if probs is not None else logits
-        (value,) = broadcast_all(given)
-        if probs is not None:
-            self.probs = clamp_probs(value)
-        else:
-            self.logits = value
+        self._take(probs, logits)
+        if self._by_probs:
+            self.probs = clamp_probs(self.probs)
         self._lims = lims
-        batch = value.size() if isinstance(given, Tensor) else ()
-        super().__init__(batch, validate_args=validate_args)
+        super().__init__(self._param.size(), validate_args=validate_args)
 
     def _far(self) -> Tensor:
         return (self.probs <= self._lims[0]) | (self.probs > self._lims[1])

@@ -11,6 +11,11 @@ from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 
 
+def log_diagonal(lower: Tensor) -> Tensor:
+    """Half the log determinant of L L^T."""
+    return lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
 class LocScale(Distribution):
     """Distributions of (x - loc) / scale."""
 
@@ -20,8 +25,7 @@ class LocScale(Distribution):
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
-        plain = not isinstance(loc, Tensor) and not isinstance(scale, Tensor)
-        super().__init__(() if plain else self.loc.size(), validate_args=validate_args)
+        super().__init__(self.loc.size(), validate_args=validate_args)
 
     @property
     def mode(self) -> Tensor:
@@ -70,7 +74,24 @@ class Normal(LocScale, ExponentialFamily):
         return 0.5 + 0.5 * math.log(2 * math.pi) + weft.log(self.scale)
 
 
-class MultivariateNormal(Distribution):
+class FromCholesky(Distribution):
+    """One of three matrices is given; the others are made when asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        lower = self.__dict__.get("_lower")
+        if lower is not None and name == "scale_tril":
+            return lower
+        if lower is not None and name == "covariance_matrix":
+            return lower @ lower.mT
+        if lower is not None and name == "precision_matrix":
+            return weft.inverse(lower @ lower.mT)
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def _half_log_det(self) -> Tensor:
+        return log_diagonal(self._lower)
+
+
+class MultivariateNormal(FromCholesky):
     """x = loc + L eps with eps standard normal and L L^T the covariance."""
 
     arg_constraints = {
@@ -112,17 +133,6 @@ class MultivariateNormal(Distribution):
                 setattr(self, name, value.expand(tuple(batch) + (n, n)))
         super().__init__(batch, (n,), validate_args=validate_args)
 
-    def __getattr__(self, name: str) -> Any:
-        """The matrices that were not given."""
-        lower = self.__dict__.get("_lower")
-        if lower is not None and name == "scale_tril":
-            return lower
-        if lower is not None and name == "covariance_matrix":
-            return lower @ lower.mT
-        if lower is not None and name == "precision_matrix":
-            return weft.inverse(lower @ lower.mT)
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-
     @property
     def mean(self) -> Tensor:
         return self.loc
@@ -149,6 +159,3 @@ class MultivariateNormal(Distribution):
     def entropy(self) -> Tensor:
         h = 0.5 * self._event_shape[0] * (1.0 + math.log(2 * math.pi)) + self._half_log_det()
         return h if not self._batch_shape else h.expand(self._batch_shape)
-
-    def _half_log_det(self) -> Tensor:
-        return self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -53,95 +53,40 @@ biject_to = ConstraintRegistry()
 transform_to = ConstraintRegistry()
 
 
-def _both(*kinds: Any) -> Callable:
-    def keep(factory: Callable) -> Callable:
-        for kind in kinds:
-            biject_to.register(kind, factory)
-            transform_to.register(kind, factory)
-        return factory
-
-    return keep
-
-
-@_both(c.real)
-def _to_real(constraint: Any) -> t.Transform:
-    return t.identity_transform
-
-
-@biject_to.register(c.real_vector)
-def _biject_to_independent(constraint: Any) -> t.Transform:
-    base = biject_to(constraint.base_constraint)
-    return t.IndependentTransform(base, constraint.reinterpreted_batch_ndims)
-
-
-@transform_to.register(c.real_vector)
-def _transform_to_independent(constraint: Any) -> t.Transform:
-    base = transform_to(constraint.base_constraint)
-    return t.IndependentTransform(base, constraint.reinterpreted_batch_ndims)
-
-
-@_both(c.positive, c.nonnegative)
-def _to_positive(constraint: Any) -> t.Transform:
-    return t.ExpTransform()
-
-
-@_both(c.greater_than, c.greater_than_eq)
-def _to_greater_than(constraint: Any) -> t.Transform:
-    return t.ComposeTransform([t.ExpTransform(), t.AffineTransform(constraint.lower_bound, 1)])
-
-
-@_both(c.less_than)
-def _to_less_than(constraint: Any) -> t.Transform:
-    return t.ComposeTransform([t.ExpTransform(), t.AffineTransform(constraint.upper_bound, -1)])
-
-
-@_both(c.interval, c.half_open_interval)
-def _to_interval(constraint: Any) -> t.Transform:
-    low, high = constraint.lower_bound, constraint.upper_bound
+def _to_interval(k: Any) -> t.Transform:
+    low, high = k.lower_bound, k.upper_bound
     both_numbers = isinstance(low, (int, float)) and isinstance(high, (int, float))
     if both_numbers and low == 0 and high == 1:
         return t.SigmoidTransform()
     return t.ComposeTransform([t.SigmoidTransform(), t.AffineTransform(low, high - low)])
 
 
-@biject_to.register(c.simplex)
-def _biject_to_simplex(constraint: Any) -> t.Transform:
-    return t.StickBreakingTransform()
+def _from_bound(bound: Any, sign: int) -> t.Transform:
+    return t.ComposeTransform([t.ExpTransform(), t.AffineTransform(bound, sign)])
 
 
-@transform_to.register(c.simplex)
-def _transform_to_simplex(constraint: Any) -> t.Transform:
-    return t.SoftmaxTransform()
+def _fill(registry: ConstraintRegistry, to_simplex: Any) -> None:
+    factories: dict[Any, Callable[[Any], t.Transform]] = {
+        c.real: lambda k: t.identity_transform,
+        c.real_vector: lambda k: t.IndependentTransform(
+            registry(k.base_constraint), k.reinterpreted_batch_ndims
+        ),
+        c.greater_than: lambda k: _from_bound(k.lower_bound, 1),
+        c.greater_than_eq: lambda k: _from_bound(k.lower_bound, 1),
+        c.less_than: lambda k: _from_bound(k.upper_bound, -1),
+        c.interval: _to_interval,
+        c.half_open_interval: _to_interval,
+        c.simplex: lambda k: to_simplex(),
+        c.lower_cholesky: lambda k: t.LowerCholeskyTransform(),
+        c.positive_definite: lambda k: t.PositiveDefiniteTransform(),
+        c.positive_semidefinite: lambda k: t.PositiveDefiniteTransform(),
+        c.corr_cholesky: lambda k: t.CorrCholeskyTransform(),
+        c.cat: lambda k: t.CatTransform([registry(p) for p in k.cseq], k.dim, k.lengths),
+        c.stack: lambda k: t.StackTransform([registry(p) for p in k.cseq], k.dim),
+    }
+    for constraint, factory in factories.items():
+        registry.register(constraint, factory)
 
 
-@_both(c.lower_cholesky)
-def _to_lower_cholesky(constraint: Any) -> t.Transform:
-    return t.LowerCholeskyTransform()
-
-
-@_both(c.positive_definite, c.positive_semidefinite)
-def _to_positive_definite(constraint: Any) -> t.Transform:
-    return t.PositiveDefiniteTransform()
-
-
-@_both(c.corr_cholesky)
-def _to_corr_cholesky(constraint: Any) -> t.Transform:
-    return t.CorrCholeskyTransform()
-
-
-def _parts(registry: ConstraintRegistry) -> None:
-    """cat and stack: the registry's transform of each part."""
-
-    def cat(constraint: Any) -> t.Transform:
-        parts = [registry(part) for part in constraint.cseq]
-        return t.CatTransform(parts, constraint.dim, constraint.lengths)
-
-    def stack(constraint: Any) -> t.Transform:
-        return t.StackTransform([registry(part) for part in constraint.cseq], constraint.dim)
-
-    registry.register(c.cat, cat)
-    registry.register(c.stack, stack)
-
-
-_parts(biject_to)
-_parts(transform_to)
+_fill(biject_to, t.StickBreakingTransform)
+_fill(transform_to, t.SoftmaxTransform)

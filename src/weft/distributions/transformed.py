@@ -8,7 +8,7 @@ from typing import Any
 import weft
 from weft import Size, Tensor
 from weft.distributions import constraints
-from weft.distributions.continuous import Cauchy, Exponential, Uniform
+from weft.distributions.continuous import EULER, Cauchy, Exponential, Uniform
 from weft.distributions.discrete import Categorical, _ProbsOrLogits, clamp_probs
 from weft.distributions.distribution import (
     Distribution,
@@ -28,8 +28,6 @@ from weft.distributions.transforms import (
     StickBreakingTransform,
     Transform,
 )
-
-_EULER = 0.57721566490153286060
 
 
 class TransformedDistribution(Distribution):
@@ -145,7 +143,7 @@ class Weibull(TransformedDistribution):
 
     def entropy(self) -> Tensor:
         c = self.concentration_reciprocal
-        return _EULER * (1 - c) + weft.log(self.scale * c) + 1
+        return EULER * (1 - c) + weft.log(self.scale * c) + 1
 
 
 class Pareto(TransformedDistribution):
@@ -224,19 +222,23 @@ class Kumaraswamy(TransformedDistribution):
 
     def entropy(self) -> Tensor:
         a, b = self.concentration1, self.concentration0
-        harmonic = weft.digamma(b + 1) + _EULER
+        harmonic = weft.digamma(b + 1) + EULER
         return (1 - b.reciprocal()) + (1 - a.reciprocal()) * harmonic - weft.log(a) - weft.log(b)
 
 
-class HalfCauchy(TransformedDistribution):
-    """|x| of a Cauchy(0, scale)."""
+class LogNormal(TransformedDistribution):
+    """exp of a Normal(loc, scale)."""
 
-    arg_constraints = {"scale": constraints.positive}
-    support = constraints.nonnegative  # type: ignore[assignment]
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.positive  # type: ignore[assignment]
 
-    def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
-        base = Cauchy(0, scale, validate_args=False)
-        super().__init__(base, AbsTransform(), validate_args=validate_args)
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        base = Normal(loc, scale, validate_args=validate_args)
+        super().__init__(base, ExpTransform(), validate_args=validate_args)
+
+    @property
+    def loc(self) -> Tensor:
+        return self.base_dist.loc
 
     @property
     def scale(self) -> Tensor:
@@ -244,15 +246,39 @@ class HalfCauchy(TransformedDistribution):
 
     @property
     def mean(self) -> Tensor:
-        return weft.full_like(self.scale, math.inf)
+        return (self.loc + self.scale.pow(2) / 2).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        return (self.loc - self.scale.square()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        s = self.scale.pow(2)
+        return s.expm1() * (2 * self.loc + s).exp()
+
+    def entropy(self) -> Tensor:
+        return self.base_dist.entropy() + self.loc
+
+
+class _Half(TransformedDistribution):
+    """|x| of a distribution around 0."""
+
+    arg_constraints = {"scale": constraints.positive}
+    support = constraints.nonnegative  # type: ignore[assignment]
+    _whole: Any
+
+    def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
+        base = self._whole(0, scale, validate_args=False)
+        super().__init__(base, AbsTransform(), validate_args=validate_args)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.base_dist.scale
 
     @property
     def mode(self) -> Tensor:
         return weft.zeros_like(self.scale)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.base_dist.variance
 
     def log_prob(self, value: Tensor) -> Tensor:
         value = weft.as_tensor(value, dtype=self.scale.dtype)
@@ -267,6 +293,34 @@ class HalfCauchy(TransformedDistribution):
 
     def entropy(self) -> Tensor:
         return self.base_dist.entropy() - math.log(2)
+
+
+class HalfNormal(_Half):
+    """|x| of a Normal(0, scale)."""
+
+    _whole = Normal
+
+    @property
+    def mean(self) -> Tensor:
+        return self.scale * math.sqrt(2 / math.pi)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.scale.pow(2) * (1 - 2 / math.pi)
+
+
+class HalfCauchy(_Half):
+    """|x| of a Cauchy(0, scale)."""
+
+    _whole = Cauchy
+
+    @property
+    def mean(self) -> Tensor:
+        return weft.full_like(self.scale, math.inf)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.base_dist.variance
 
 
 class InverseGamma(TransformedDistribution):
@@ -340,11 +394,7 @@ class LogitRelaxedBernoulli(_ProbsOrLogits):
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
         self.temperature = weft.as_tensor(temperature)
-        self._one_of(probs, logits)
-        if probs is not None:
-            (self.probs,) = broadcast_all(probs)
-        else:
-            (self.logits,) = broadcast_all(logits)
+        self._take(probs, logits)
         super().__init__(self._param.size(), validate_args=validate_args)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:

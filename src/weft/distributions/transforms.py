@@ -160,7 +160,6 @@ class ComposeTransform(Transform):
 
     @property
     def sign(self) -> Any:
-        """The product of the parts' signs."""
         return math.prod(p.sign for p in self.parts)
 
     @property
@@ -304,7 +303,6 @@ class PowerTransform(Transform):
 
     @property
     def sign(self) -> Any:
-        """That of the exponent."""
         return self.exponent.sign()
 
     def _call(self, x: Any) -> Any:
@@ -400,7 +398,6 @@ class AffineTransform(Transform):
 
     @property
     def sign(self) -> Any:
-        """That of the scale."""
         s = self.scale
         return s.sign() if isinstance(s, Tensor) else (s > 0) - (s < 0)
 
@@ -508,7 +505,7 @@ class CorrCholeskyTransform(Transform):
 
     def _call(self, x: Any) -> Any:
         eps = weft.finfo(x.dtype).eps
-        share = _lower_matrix(x.tanh().clamp(min=-1 + eps, max=1 - eps))
+        share = lower_matrix(x.tanh().clamp(min=-1 + eps, max=1 - eps))
         left = (1 - share**2).sqrt().cumprod(-1)
         whole = share + weft.eye(share.shape[-1], dtype=x.dtype)
         return whole * F.pad(left[..., :-1], [1, 0], value=1)
@@ -540,7 +537,8 @@ def _side(entries: int) -> int:
     return round((0.25 + 2 * entries) ** 0.5 + 0.5)
 
 
-def _lower_matrix(x: Tensor) -> Tensor:
+def lower_matrix(x: Tensor) -> Tensor:
+    """The entries below a diagonal as a matrix."""
     n = _side(x.shape[-1])
     rows, columns = weft.tril_indices(n, n, -1)
     flat = x.new_zeros((*x.shape[:-1], n * n))
