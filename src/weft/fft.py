@@ -26,10 +26,4 @@ from weft.ops.fourier import (
     rfftn,
 )
 
-__all__ = [
-    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn", "ifft", "ifft2",
-    "ifftn", "ifftshift", "ihfft", "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft",
-    "rfft2", "rfftfreq", "rfftn",
-]  # fmt: skip
-
 _cover(globals(), "torch.fft")

@@ -13,18 +13,14 @@ from weft.nn.module import Module
 
 
 class _InPlace(Module):
-    """An activation whose only setting is whether it writes into its input."""
+    """An activation that may write into its input."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
         self.inplace = inplace
 
     def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
-
-
-def _after(text: str, inplace: bool) -> str:
-    return text + (", inplace=True" if inplace else "")
+        return ", ".join([*filter(None, [super().extra_repr()]), *["inplace=True"] * self.inplace])
 
 
 class ReLU(_InPlace):
@@ -72,38 +68,38 @@ class Hardswish(Hardsigmoid):
         return F.hardswish(input, self.inplace)
 
 
-class Threshold(Module):
+class Threshold(_InPlace):
     """y = x where x > threshold, else value"""
 
+    _repr_names = "threshold value"
+
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
-        super().__init__()
-        self.threshold, self.value, self.inplace = threshold, value, inplace
+        super().__init__(inplace)
+        self.threshold, self.value = threshold, value
 
     def forward(self, input: Tensor) -> Tensor:
         return F.threshold(input, self.threshold, self.value, self.inplace)
 
-    def extra_repr(self) -> str:
-        return _after(f"threshold={self.threshold}, value={self.value}", self.inplace)
 
-
-class RReLU(Module):
+class RReLU(_InPlace):
     """y = x where x >= 0, else a x; a is drawn from [lower, upper] in training, else its mean"""
+
+    _repr_names = "lower upper"
 
     def __init__(
         self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False
     ) -> None:
-        super().__init__()
-        self.lower, self.upper, self.inplace = lower, upper, inplace
+        super().__init__(inplace)
+        self.lower, self.upper = lower, upper
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
 
-    def extra_repr(self) -> str:
-        return _after(f"lower={self.lower}, upper={self.upper}", self.inplace)
 
-
-class Hardtanh(Module):
+class Hardtanh(_InPlace):
     """y = clip(x, min_val, max_val)"""
+
+    _repr_names = "min_val max_val"
 
     def __init__(
         self,
@@ -113,7 +109,7 @@ class Hardtanh(Module):
         min_value: float | None = None,
         max_value: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(inplace)
         for old, given in (("min_val", min_value), ("max_val", max_value)):
             if given is not None:
                 warnings.warn(
@@ -123,7 +119,6 @@ class Hardtanh(Module):
                 )
         self.min_val = min_val if min_value is None else min_value
         self.max_val = max_val if max_value is None else max_value
-        self.inplace = inplace
         if self.max_val <= self.min_val:
             raise AssertionError(
                 f"max_val ({self.max_val}) must be greater than min_val ({self.min_val})"
@@ -132,18 +127,14 @@ class Hardtanh(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
-    def extra_repr(self) -> str:
-        return _after(f"min_val={self.min_val}, max_val={self.max_val}", self.inplace)
-
 
 class ReLU6(Hardtanh):
     """y = clip(x, 0, 6)"""
 
+    _repr_names = ""
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.0, 6.0, inplace)
-
-    def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
 
 
 class Sigmoid(Module):
@@ -160,18 +151,17 @@ class Tanh(Module):
         return weft.tanh(input)
 
 
-class ELU(Module):
+class ELU(_InPlace):
     """y = x where x > 0, else alpha (exp(x) - 1)"""
 
+    _repr_names = "alpha"
+
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__()
-        self.alpha, self.inplace = alpha, inplace
+        super().__init__(inplace)
+        self.alpha = alpha
 
     def forward(self, input: Tensor) -> Tensor:
         return F.elu(input, self.alpha, self.inplace)
-
-    def extra_repr(self) -> str:
-        return _after(f"alpha={self.alpha}", self.inplace)
 
 
 class CELU(ELU):
@@ -179,20 +169,6 @@ class CELU(ELU):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.celu(input, self.alpha, self.inplace)
-
-
-class GLU(Module):
-    """y = a sigmoid(b), a and b the halves of x along `dim`"""
-
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.glu(input, self.dim)
-
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
 
 
 class GELU(Module):
@@ -230,18 +206,17 @@ class Softshrink(Hardshrink):
         return F.softshrink(input, self.lambd)
 
 
-class LeakyReLU(Module):
+class LeakyReLU(_InPlace):
     """y = x where x > 0, else negative_slope x"""
 
+    _repr_names = "negative_slope"
+
     def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
-        super().__init__()
-        self.negative_slope, self.inplace = negative_slope, inplace
+        super().__init__(inplace)
+        self.negative_slope = negative_slope
 
     def forward(self, input: Tensor) -> Tensor:
         return F.leaky_relu(input, self.negative_slope, self.inplace)
-
-    def extra_repr(self) -> str:
-        return _after(f"negative_slope={self.negative_slope}", self.inplace)
 
 
 class LogSigmoid(Module):
@@ -261,8 +236,7 @@ class Softplus(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.softplus(input, self.beta, self.threshold)
 
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}, threshold={self.threshold}"
+    _repr_names = "beta threshold"
 
 
 class PReLU(Module):
@@ -282,8 +256,7 @@ class PReLU(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight)
 
-    def extra_repr(self) -> str:
-        return f"num_parameters={self.num_parameters}"
+    _repr_names = "num_parameters"
 
 
 class Softsign(Module):
@@ -303,10 +276,19 @@ class Tanhshrink(Module):
 class _AlongDim(Module):
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim: Any = dim
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}"
+    _repr_names = "dim"
+
+
+class GLU(_AlongDim):
+    """y = a sigmoid(b), a and b the halves of x along `dim`"""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__(dim)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.glu(input, self.dim)
 
 
 class Softmax(_AlongDim):

@@ -4,13 +4,46 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any, Self
 
 from weft.nn.module import Module, indented
 
 
-class Sequential(Module):
+class _InOrder(Module):
+    """What Sequential and ModuleList share."""
+
+    _name_at: Callable[[Any], str]
+    __getitem__: Callable[[Any], Any]
+
+    def __setitem__(self, idx: int, module: Module) -> None:
+        setattr(self, self._name_at(idx), module)
+
+    def __delitem__(self, idx: Any) -> None:
+        names = list(self._modules)[idx] if isinstance(idx, slice) else [self._name_at(idx)]
+        for name in names:
+            delattr(self, name)
+        self._modules = {str(i): m for i, m in enumerate(self)}
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def _insert(self, index: int, new: Module) -> None:
+        for i in range(len(self), index, -1):
+            self._modules[str(i)] = self._modules[str(i - 1)]
+        self._modules[str(index)] = new
+
+    def pop(self, key: Any) -> Any:
+        """Remove and return the module at `key`."""
+        found = self[key]
+        del self[key]
+        return found
+
+
+class Sequential(_InOrder):
     """y = m[-1](... m[1](m[0](x)))"""
 
     def __init__(self, *args: Any) -> None:
@@ -28,28 +61,12 @@ class Sequential(Module):
         return input
 
     def _name_at(self, index: Any) -> str:
-        names = list(self._modules)
-        i = operator.index(index)
-        if not -len(names) <= i < len(names):
-            raise IndexError(f"index {i} is out of range")
-        return names[i]
+        return list(self._modules)[int(place(index, len(self)))]
 
     def __getitem__(self, idx: Any) -> Any:
         if isinstance(idx, slice):
             return type(self)(OrderedDict(list(self._modules.items())[idx]))
         return self._modules[self._name_at(idx)]
-
-    def __setitem__(self, idx: int, module: Module) -> None:
-        setattr(self, self._name_at(idx), module)
-
-    def __delitem__(self, idx: Any) -> None:
-        _delete(self, list(self._modules)[idx] if isinstance(idx, slice) else [self._name_at(idx)])
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
 
     def __add__(self, other: Any) -> Sequential:
         self._check_other(other)
@@ -95,7 +112,7 @@ class Sequential(Module):
         n = len(self)
         if not -n <= index <= n:
             raise IndexError(f"Index out of range: {index}")
-        _insert(self, index + n if index < 0 else index, module)
+        self._insert(index + n if index < 0 else index, module)
         return self
 
     def extend(self, sequential: Iterable[Module]) -> Self:
@@ -104,14 +121,8 @@ class Sequential(Module):
             self.append(module)
         return self
 
-    def pop(self, key: Any) -> Any:
-        """Remove and return the module at `key`."""
-        found = self[key]
-        del self[key]
-        return found
 
-
-class ModuleList(Module):
+class ModuleList(_InOrder):
     """A list of modules that the parent knows about."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
@@ -120,24 +131,12 @@ class ModuleList(Module):
             self.extend(modules)
 
     def _name_at(self, index: Any) -> str:
-        return _place(index, len(self))
+        return place(index, len(self))
 
     def __getitem__(self, idx: Any) -> Any:
         if isinstance(idx, slice):
             return type(self)(list(self._modules.values())[idx])
         return self._modules[self._name_at(idx)]
-
-    def __setitem__(self, idx: int, module: Module) -> None:
-        setattr(self, self._name_at(idx), module)
-
-    def __delitem__(self, idx: Any) -> None:
-        _delete(self, list(self._modules)[idx] if isinstance(idx, slice) else [self._name_at(idx)])
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])
@@ -152,7 +151,7 @@ class ModuleList(Module):
 
     def insert(self, index: int, module: Module) -> None:
         """Add a module before `index`."""
-        _insert(self, index, module)
+        self._insert(index, module)
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add modules at the end."""
@@ -164,12 +163,6 @@ class ModuleList(Module):
         for module in list(modules):
             self.append(module)
         return self
-
-    def pop(self, key: Any) -> Any:
-        """Remove and return the module at `key`."""
-        found = self[key]
-        del self[key]
-        return found
 
     def __repr__(self) -> str:
         if not len(self):
@@ -262,20 +255,9 @@ def pairs(given: Any, name: str) -> Any:
     return made
 
 
-def _place(index: Any, n: int) -> str:
+def place(index: Any, n: int) -> str:
+    """The name at a place of n; IndexError outside."""
     i = operator.index(index)
     if not -n <= i < n:
         raise IndexError(f"index {i} is out of range")
     return str(i % n)
-
-
-def _delete(module: Any, names: list[str]) -> None:
-    for name in names:
-        delattr(module, name)
-    module._modules = {str(i): m for i, m in enumerate(module._modules.values())}
-
-
-def _insert(module: Any, index: int, new: Module) -> None:
-    for i in range(len(module._modules), index, -1):
-        module._modules[str(i)] = module._modules[str(i - 1)]
-    module._modules[str(index)] = new

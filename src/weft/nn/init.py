@@ -275,25 +275,6 @@ xavier_uniform, xavier_normal = map(_older_name, (xavier_uniform_, xavier_normal
 kaiming_uniform, kaiming_normal = map(_older_name, (kaiming_uniform_, kaiming_normal_))
 
 
-def _no_grad_uniform_(tensor: Tensor, a: float, b: float, generator: Any = None) -> Tensor:
-    """Numbers of [a, b), off the tape."""
-    with weft.no_grad():
-        return tensor.uniform_(a, b, generator=generator)
-
-
-def _no_grad_normal_(tensor: Tensor, mean: float, std: float, generator: Any = None) -> Tensor:
-    """Normal numbers, off the tape."""
-    with weft.no_grad():
-        return tensor.normal_(mean, std, generator=generator)
-
-
-def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
-    """One value, off the tape."""
-    with weft.no_grad():
-        return tensor.fill_(val)
-
-
-def _no_grad_zero_(tensor: Tensor) -> Tensor:
-    """Zeros, off the tape."""
-    with weft.no_grad():
-        return tensor.zero_()
+# torch's private names, which libraries call
+_no_grad_uniform_, _no_grad_normal_ = uniform_, normal_
+_no_grad_fill_, _no_grad_zero_ = constant_, zeros_

@@ -15,17 +15,18 @@ from weft.nn.linear import Linear
 from weft.nn.module import Module
 from weft.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+_BesideModule: Any = object
 
-class LazyModuleMixin:
+
+class LazyModuleMixin(_BesideModule):
     """Put it before a Module class; write `initialize_parameters(*args of forward)`."""
 
     cls_to_become: ClassVar[type[Module] | None] = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        own: Any = self
-        own._load_hook = own._register_load_state_dict_pre_hook(self._before_loading)
-        own._initialize_hook = own.register_forward_pre_hook(_initialize, with_kwargs=True)
+        self._load_hook = self._register_load_state_dict_pre_hook(self._before_loading)
+        self._initialize_hook = self.register_forward_pre_hook(_initialize, with_kwargs=True)
 
     def initialize_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Give every parameter its shape and first values."""
@@ -34,17 +35,15 @@ class LazyModuleMixin:
         )
 
     def _own_tensors(self) -> Any:
-        own: Any = self
-        return itertools.chain(own._parameters.items(), own._buffers.items())
+        return itertools.chain(self._parameters.items(), self._buffers.items())
 
     def has_uninitialized_params(self) -> bool:
         """Whether any tensor still waits for its shape."""
         return any(is_lazy(t) for _, t in self._own_tensors())
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        own: Any = self
         for name, t in self._own_tensors():
-            if t is not None and name not in own._non_persistent_buffers_set:
+            if t is not None and name not in self._non_persistent_buffers_set:
                 destination[prefix + name] = t if is_lazy(t) or keep_vars else t.detach()
 
     def _before_loading(self, state_dict: Any, prefix: str, *rest: Any) -> None:
@@ -99,38 +98,35 @@ class _LazyConv(LazyModuleMixin):
     """in_channels from the first input."""
 
     def _begin(self, out_channels: int, bias: bool, device: Any, dtype: Any) -> None:
-        own: Any = self
-        own.out_channels = out_channels
-        own.weight = UninitializedParameter(device=device, dtype=dtype)
+        self.out_channels = out_channels
+        self.weight = UninitializedParameter(device=device, dtype=dtype)
         if bias:
-            own.bias = UninitializedParameter(device=device, dtype=dtype)
+            self.bias = UninitializedParameter(device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
-        own: Any = self
-        if own.in_channels and not self.has_uninitialized_params():
-            super().reset_parameters()  # type: ignore[misc]
+        if self.in_channels and not self.has_uninitialized_params():
+            super().reset_parameters()
 
     def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        own: Any = self
         if not self.has_uninitialized_params():
-            own.in_channels = own.weight.shape[0 if own.transposed else 1] * (
-                1 if own.transposed else own.groups
+            self.in_channels = self.weight.shape[0 if self.transposed else 1] * (
+                1 if self.transposed else self.groups
             )
             return
-        n = own.dims
+        n = self.dims
         if input.dim() not in (n + 1, n + 2):
             raise RuntimeError(
                 f"Expected {n + 1}D (unbatched) or {n + 2}D (batched) input to "
                 f"{type(self).__name__}, but got input of size: {input.shape}"
             )
-        own.in_channels = input.shape[1] if input.dim() == n + 2 else input.shape[0]
-        if own.in_channels % own.groups:
+        self.in_channels = input.shape[1] if input.dim() == n + 2 else input.shape[0]
+        if self.in_channels % self.groups:
             raise ValueError("in_channels must be divisible by groups")
-        ends = (own.in_channels, own.out_channels)
-        ends = ends if own.transposed else ends[::-1]
-        own.weight.materialize((ends[0], ends[1] // own.groups, *own.kernel_size))
-        if own.bias is not None:
-            own.bias.materialize((own.out_channels,))
+        ends = (self.in_channels, self.out_channels)
+        ends = ends if self.transposed else ends[::-1]
+        self.weight.materialize((ends[0], ends[1] // self.groups, *self.kernel_size))
+        if self.bias is not None:
+            self.bias.materialize((self.out_channels,))
         self.reset_parameters()
 
 
@@ -227,31 +223,28 @@ class _LazyNorm(LazyModuleMixin):
         bias: bool = True,
     ) -> None:
         super().__init__(0, eps, momentum, False, False, device, dtype, bias=False)
-        own: Any = self
         made = {"device": device, "dtype": dtype}
-        own.affine, own.track_running_stats = affine, track_running_stats
+        self.affine, self.track_running_stats = affine, track_running_stats
         if affine:
-            own.weight = UninitializedParameter(**made)
+            self.weight = UninitializedParameter(**made)
             if bias:
-                own.bias = UninitializedParameter(**made)
+                self.bias = UninitializedParameter(**made)
         if track_running_stats:
-            own.running_mean = UninitializedBuffer(**made)
-            own.running_var = UninitializedBuffer(**made)
-            own.num_batches_tracked = weft.tensor(0, dtype=weft.int64)
+            self.running_mean = UninitializedBuffer(**made)
+            self.running_var = UninitializedBuffer(**made)
+            self.num_batches_tracked = weft.tensor(0, dtype=weft.int64)
 
     def reset_parameters(self) -> None:
-        own: Any = self
-        if own.num_features and not self.has_uninitialized_params():
-            super().reset_parameters()  # type: ignore[misc]
+        if self.num_features and not self.has_uninitialized_params():
+            super().reset_parameters()
 
     def initialize_parameters(self, input: Tensor) -> None:
-        own: Any = self
         if not self.has_uninitialized_params():
             return
-        own.num_features = input.shape[1]
+        self.num_features = input.shape[1]
         for _, t in self._own_tensors():
             if is_lazy(t):
-                t.materialize((own.num_features,))
+                t.materialize((self.num_features,))
         self.reset_parameters()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import weft
 from weft import Parameter, Tensor
@@ -116,22 +116,21 @@ class Module(Tree):
         if params is not None and name in params:
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as parameter '{name}' "
+                    f"cannot assign '{weft.typename(value)}' as parameter '{name}' "
                     "(torch.nn.Parameter or None expected)"
                 )
             self.register_parameter(name, value)
             return
         modules = own.get("_modules")
-        if isinstance(value, Module):
+        is_module = isinstance(value, Module)
+        if is_module or (modules is not None and name in modules):
             if modules is None:
                 raise AttributeError("cannot assign module before Module.__init__() call")
-            self._forget(name, own, self._parameters, self._buffers)
-            modules[name] = hooks.replaced(Everywhere.module.values(), self, name, value)
-            return
-        if modules is not None and name in modules:
-            if value is not None:
+            if is_module:
+                self._forget(name, own, self._parameters, self._buffers)
+            elif value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as child module '{name}' "
+                    f"cannot assign '{weft.typename(value)}' as child module '{name}' "
                     "(torch.nn.Module or None expected)"
                 )
             modules[name] = hooks.replaced(Everywhere.module.values(), self, name, value)
@@ -140,7 +139,7 @@ class Module(Tree):
         if isinstance(value, Buffer) or (buffers is not None and name in buffers):
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as buffer '{name}' "
+                    f"cannot assign '{weft.typename(value)}' as buffer '{name}' "
                     "(torch.nn.Buffer, torch.Tensor or None expected)"
                 )
             kept = name not in own.get("_non_persistent_buffers_set", ())
@@ -173,7 +172,7 @@ class Module(Tree):
         self._check_name(name, "buffer", "_buffers")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(
-                f"cannot assign '{_typename(tensor)}' object to buffer '{name}' "
+                f"cannot assign '{weft.typename(tensor)}' object to buffer '{name}' "
                 "(torch Tensor or None required)"
             )
         self._buffers[name] = hooks.replaced(Everywhere.buffer.values(), self, name, tensor)
@@ -190,7 +189,7 @@ class Module(Tree):
             return
         if not isinstance(param, Parameter):
             raise TypeError(
-                f"cannot assign '{_typename(param)}' object to parameter '{name}' "
+                f"cannot assign '{weft.typename(param)}' object to parameter '{name}' "
                 "(torch.nn.Parameter or None required)"
             )
         if param.grad_fn is not None:
@@ -204,7 +203,7 @@ class Module(Tree):
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a child under `name`."""
         if not isinstance(module, Module) and module is not None:
-            raise TypeError(f"{_typename(module)} is not a Module subclass")
+            raise TypeError(f"{weft.typename(module)} is not a Module subclass")
         self._check_name(name, "module", "_modules")
         self._modules[name] = hooks.replaced(Everywhere.module.values(), self, name, module)
 
@@ -214,7 +213,7 @@ class Module(Tree):
         if place not in self.__dict__:
             raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string. Got {_typename(name)}")
+            raise TypeError(f"{kind} name should be a string. Got {weft.typename(name)}")
         if name not in self.__dict__[place] and hasattr(self, name):
             raise KeyError(f"attribute '{name}' already exists")
         if "." in name:
@@ -397,12 +396,13 @@ class Module(Tree):
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, state_dict, prefix, metadata, strict, missing, unexpected, errors)."""
-        return self._register_load_state_dict_pre_hook(hook, with_module=True)
+        return RemovableHandle(self._load_state_dict_pre_hooks, hook)
 
     def _register_load_state_dict_pre_hook(
         self, hook: Callable, with_module: bool = False
     ) -> RemovableHandle:
-        return RemovableHandle(self._load_state_dict_pre_hooks, _LoadPreHook(hook, with_module))
+        made = hook if with_module else _LoadPreHook(hook)
+        return RemovableHandle(self._load_state_dict_pre_hooks, made)
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
         """hook(module, incompatible_keys), which may change the keys in place."""
@@ -492,9 +492,11 @@ class Module(Tree):
     def _get_name(self) -> str:
         return type(self).__name__
 
+    _repr_names: ClassVar[str] = ""  # of attributes
+
     def extra_repr(self) -> str:
         """What to print of this module beside its children."""
-        return ""
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self._repr_names.split())
 
     def __repr__(self) -> str:
         extra = self.extra_repr()
@@ -507,25 +509,15 @@ class Module(Tree):
 
 
 class _LoadPreHook:
-    """A load_state_dict pre-hook; torch's private form is not given the module."""
+    """A load_state_dict pre-hook that is not given the module; it can be copied and pickled."""
 
-    def __init__(self, hook: Callable, with_module: bool) -> None:
-        self.hook, self.with_module = hook, with_module
+    def __init__(self, hook: Callable) -> None:
+        self.hook = hook
 
     def __call__(self, module: Module, *rest: Any) -> None:
-        if self.with_module:
-            self.hook(module, *rest)
-        else:
-            self.hook(*rest)
+        self.hook(*rest)
 
 
 def indented(text: str) -> str:
     """The text with every line but the first moved right by two."""
     return text.replace("\n", "\n  ")
-
-
-def _typename(x: Any) -> str:
-    if type(x) is Tensor:
-        return x.type()
-    kind = type(x)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -39,8 +39,7 @@ class _Constant(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "constant", self.value)
 
-    def extra_repr(self) -> str:
-        return f"padding={self.padding}, value={self.value}"
+    _repr_names = "padding value"
 
 
 class _Zero(_Constant):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, KeysView
 from typing import Any, Self
 
 from weft import Parameter, Tensor
-from weft.nn.container import pairs
+from weft.nn.container import pairs, place
 from weft.nn.module import Module
 
 
@@ -21,19 +21,13 @@ class ParameterList(Module):
         if values is not None:
             self.extend(values)
 
-    def _name_at(self, index: Any) -> str:
-        i = operator.index(index)
-        if not -self._size <= i < self._size:
-            raise IndexError(f"index {i} is out of range")
-        return str(i % self._size)
-
     def __getitem__(self, idx: Any) -> Any:
         if isinstance(idx, slice):
             return type(self)(self[i] for i in range(*idx.indices(len(self))))
-        return getattr(self, self._name_at(idx))
+        return getattr(self, place(idx, self._size))
 
     def __setitem__(self, idx: int, param: Any) -> None:
-        setattr(self, self._name_at(idx), _as_parameter(param))
+        setattr(self, place(idx, self._size), _as_parameter(param))
 
     def __len__(self) -> int:
         return self._size

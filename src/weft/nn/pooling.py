@@ -34,11 +34,7 @@ class _MaxPool(Module):
             ceil_mode=self.ceil_mode, return_indices=self.return_indices,
         )  # fmt: skip
 
-    def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
-            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
-        )
+    _repr_names = "kernel_size stride padding dilation ceil_mode"
 
 
 class MaxPool1d(_MaxPool):
@@ -73,8 +69,7 @@ class _MaxUnpool(Module):
         self.stride = ntuple(kernel_size if stride is None else stride, self.dims)
         self.padding = ntuple(padding, self.dims)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+    _repr_names = "kernel_size stride padding"
 
 
 class MaxUnpool1d(_MaxUnpool):
@@ -133,8 +128,7 @@ class AvgPool1d(Module):
             self.count_include_pad,
         )  # fmt: skip
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+    _repr_names = "kernel_size stride padding"
 
 
 class AvgPool2d(Module):
@@ -164,8 +158,7 @@ class AvgPool2d(Module):
     def forward(self, input: Tensor) -> Tensor:
         return self._pool(F.avg_pool2d, input)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+    _repr_names = "kernel_size stride padding"
 
 
 class AvgPool3d(AvgPool2d):
@@ -188,11 +181,7 @@ class _LPPool(Module):
     def _pool(self, pool: Any, input: Tensor) -> Tensor:
         return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
-    def extra_repr(self) -> str:
-        return (
-            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"ceil_mode={self.ceil_mode}"
-        )
+    _repr_names = "norm_type kernel_size stride ceil_mode"
 
 
 class LPPool1d(_LPPool):
@@ -269,8 +258,7 @@ class _AdaptiveAvg(Module):
         super().__init__()
         self.output_size = output_size
 
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
+    _repr_names = "output_size"
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvg):

@@ -19,8 +19,7 @@ class Flatten(Module):
     def forward(self, input: Tensor) -> Tensor:
         return input.flatten(self.start_dim, self.end_dim)
 
-    def extra_repr(self) -> str:
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+    _repr_names = "start_dim end_dim"
 
 
 class Unflatten(Module):
@@ -44,8 +43,7 @@ class Unflatten(Module):
     def forward(self, input: Tensor) -> Tensor:
         return input.unflatten(self.dim, self.unflattened_size)
 
-    def extra_repr(self) -> str:
-        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+    _repr_names = "dim unflattened_size"
 
 
 class Unfold(Module):
@@ -61,11 +59,7 @@ class Unfold(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
-    def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "
-            f"stride={self.stride}"
-        )
+    _repr_names = "kernel_size dilation padding stride"
 
 
 class Fold(Module):
@@ -88,11 +82,7 @@ class Fold(Module):
             input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
         )
 
-    def extra_repr(self) -> str:
-        return (
-            f"output_size={self.output_size}, kernel_size={self.kernel_size}, "
-            f"dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
-        )
+    _repr_names = "output_size kernel_size dilation padding stride"
 
 
 class PixelShuffle(Module):
@@ -105,8 +95,7 @@ class PixelShuffle(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.pixel_shuffle(input, self.upscale_factor)
 
-    def extra_repr(self) -> str:
-        return f"upscale_factor={self.upscale_factor}"
+    _repr_names = "upscale_factor"
 
 
 class PixelUnshuffle(Module):
@@ -119,8 +108,7 @@ class PixelUnshuffle(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.pixel_unshuffle(input, self.downscale_factor)
 
-    def extra_repr(self) -> str:
-        return f"downscale_factor={self.downscale_factor}"
+    _repr_names = "downscale_factor"
 
 
 class ChannelShuffle(Module):
@@ -131,13 +119,9 @@ class ChannelShuffle(Module):
         self.groups = groups
 
     def forward(self, input: Tensor) -> Tensor:
-        n, c = input.shape[:2]
-        rest = tuple(input.shape[2:])
-        dealt = input.reshape(n, self.groups, c // self.groups, *rest).transpose(1, 2)
-        return dealt.reshape(n, c, *rest)
+        return F.channel_shuffle(input, self.groups)
 
-    def extra_repr(self) -> str:
-        return f"groups={self.groups}"
+    _repr_names = "groups"
 
 
 class Upsample(Module):

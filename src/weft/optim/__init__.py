@@ -11,24 +11,3 @@ from weft.optim.optimizer import Optimizer
 from weft.optim.sgd import SGD
 from weft.optim.sign import ASGD, Rprop
 from weft.optim.sparse_adam import SparseAdam
-
-__all__ = [
-    "ASGD",
-    "LBFGS",
-    "SGD",
-    "Adadelta",
-    "Adafactor",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Muon",
-    "NAdam",
-    "Optimizer",
-    "RAdam",
-    "RMSprop",
-    "Rprop",
-    "SparseAdam",
-    "lr_scheduler",
-    "swa_utils",
-]

@@ -14,22 +14,3 @@ from weft.optim.schedule import (
 )
 from weft.optim.schedule_chains import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 from weft.optim.schedule_cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
-
-__all__ = [
-    "ChainedScheduler",
-    "ConstantLR",
-    "CosineAnnealingLR",
-    "CosineAnnealingWarmRestarts",
-    "CyclicLR",
-    "ExponentialLR",
-    "LRScheduler",
-    "LambdaLR",
-    "LinearLR",
-    "MultiStepLR",
-    "MultiplicativeLR",
-    "OneCycleLR",
-    "PolynomialLR",
-    "ReduceLROnPlateau",
-    "SequentialLR",
-    "StepLR",
-]

@@ -11,21 +11,3 @@ from weft.train.callbacks import (
 from weft.train.loggers import CSVLogger, Logger, TensorBoardLogger
 from weft.train.metrics import Accuracy, Mean, MeanAbsoluteError, MeanSquaredError, Metric
 from weft.train.trainer import Trainer
-
-__all__ = [
-    "Accuracy",
-    "CSVLogger",
-    "Callback",
-    "Checkpoint",
-    "EarlyStopping",
-    "LearningRateMonitor",
-    "Logger",
-    "LossMonitor",
-    "Mean",
-    "MeanAbsoluteError",
-    "MeanSquaredError",
-    "Metric",
-    "Progress",
-    "TensorBoardLogger",
-    "Trainer",
-]

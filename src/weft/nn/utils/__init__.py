@@ -10,20 +10,3 @@ from weft.nn.utils.clip_grad import (
 from weft.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
 from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval
 from weft.nn.utils.weight_norm import remove_weight_norm, weight_norm
-
-__all__ = [
-    "clip_grad_norm_",
-    "clip_grad_value_",
-    "clip_grads_with_norm_",
-    "fuse_conv_bn_eval",
-    "fuse_conv_bn_weights",
-    "fuse_linear_bn_eval",
-    "get_total_norm",
-    "parameters_to_vector",
-    "parametrizations",
-    "parametrize",
-    "remove_weight_norm",
-    "rnn",
-    "vector_to_parameters",
-    "weight_norm",
-]
