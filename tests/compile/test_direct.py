@@ -116,6 +116,18 @@ def test_what_is_not_as_recorded_goes_the_long_way():
     assert bits(used(c, cases["a view"])) == bits(model(whole[4:8]))
 
 
+def test_a_profile_sees_its_kernels():
+    model, x = net(), batch(0, 5, 6)
+    c = warm(lambda x: model(x), x)
+    wanted = bits(c(x))
+    with weft.profile() as p:
+        assert bits(c(x)) == wanted
+    assert p.events() and all(e.kind == "kernel" for e in p.events())
+    for _ in range(4):  # the run that was seen ended the direct call
+        c(x)
+    assert bits(used(c, x)) == wanted
+
+
 def test_shared_memory_is_no_direct_call():
     w = batch(0, 4, 6)
 

@@ -15,12 +15,13 @@ import numpy as np
 from weft.compile.arena import ARENA
 from weft.core.handle import Handle
 from weft.ops import dispatch
-from weft.runtime import guards, memory, replay_code
+from weft.runtime import guards, memory, native, replay_code
 
 if TYPE_CHECKING:
     from weft.compile.replay import Recording
 
 _LONGEST = 4096  # replays the long way before the call is made anew, at most
+_RUN = native.Table.run  # another one while a profile is taken
 
 
 # ------------------------------------------------------------------------------ results
@@ -149,7 +150,7 @@ class Direct:
         self._owner = owner
         types = [(k, p.out_types[k]) for k in names]
         results = [(t.shape, t.dtype.np, p.pointers("out", k)) for k, t in types]
-        places = (p, "owner", owner), (p.table, "form", p.table.form)
+        places = (p, "owner", owner), (p.table, "form", p.table.form), (native.Table, "run", _RUN)
         self.stream = r.guard.native([*places, (ARENA, "memory", ARENA.memory), *weights])
         kind = type(dispatch.wrap(np.empty(0)))
         self._call = guards.GuardedRun(self.stream, arguments, results, r.roots, p.table, kind)

@@ -155,7 +155,8 @@ class QuantizedLinear(_Quantized):
         super().__init__(layer.weight.detach(), layer.bias, seen, 1)
 
     def forward(self, input: Tensor) -> Tensor:
-        rows = input.reshape(-1, self.in_features)
+        flat = input.ndim == 2
+        rows = input if flat else input.reshape(-1, self.in_features)
         if self.input_scale is None:
             scale, zero = range_to_scale(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True))
             y = self._floats(self._product(to_bytes(rows, scale, zero), "int32"), scale, zero)
@@ -163,7 +164,8 @@ class QuantizedLinear(_Quantized):
             grid = self.grid()
             factors = self.factors(grid, None, None, None)
             y = self._product(to_bytes(rows, grid.scale, grid.zero), "float32", *factors[:2])
-        return y.reshape(*input.shape[:-1], self.out_features)
+        # a result that is no view lets a replay be one native call
+        return y if flat else y.reshape(*input.shape[:-1], self.out_features)
 
     def _product(self, q: Tensor, to: str, *more: Tensor) -> Tensor:
         left = -q.shape[1] % FOUR
