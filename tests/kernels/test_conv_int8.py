@@ -31,6 +31,9 @@ CONVS = {
     "1x1 with a border": (1, 4, 4, 4, 3, (1, 1), (1, 1), (1, 1), (1, 1), 1, 77),
     "slabs of some rows": (1, 90, 64, 132, 64, (3, 3), (1, 1), (1, 1), (1, 1), 1, 13),
     "many small images": (9, 4, 4, 68, 20, (3, 3), (1, 1), (1, 1), (1, 1), 1, 5),
+    "zeros around": (2, 9, 7, 8, 66, (3, 3), (1, 1), (1, 1), (1, 1), 1, 0),
+    "rows of zeros only": (3, 4, 5, 8, 3, (3, 2), (2, 1), (4, 1), (3, 1), 1, 0),
+    "bands with zeros around": (1, 90, 64, 132, 64, (5, 3), (2, 1), (2, 1), (1, 1), 1, 0),
     "no image": (0, 4, 4, 4, 3, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
     "no channels": (2, 3, 3, 0, 3, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
 }
@@ -69,6 +72,12 @@ def convolve(x, w, stride, padding, dilation, groups, border, to, more=(), **lim
     return out
 
 
+def multiply_add(a, b, c):
+    """a * b + c of float32, rounded once where the host does so (float64 holds the product)."""
+    exact = np.float64 if native.host().has_fma else np.float32
+    return (a.astype(np.float32).astype(exact) * b + c).astype(np.float32)
+
+
 def in_panels(values, groups):
     rows = values.reshape(groups, -1)
     return np.pad(rows, [(0, 0), (0, -rows.shape[1] % COLUMNS)]).astype(np.float32).ravel()
@@ -89,20 +98,20 @@ def test_sums_are_exact(rng, case):
 
 @pytest.mark.parametrize("to", ["float32", "uint8"])
 @pytest.mark.parametrize("with_other", [False, True])
-@pytest.mark.parametrize("case", ["zero point around", "groups", "1x1 stride 2", "no image"])
-def test_endings_round_each_operation(rng, case, with_other, to):
+@pytest.mark.parametrize("case", ["zero point around", "groups", "zeros around", "no image"])
+def test_endings_round_each_product_with_its_sum(rng, case, with_other, to):
     x, w, window = operands(rng, case)
     want = sums(x, w, *window)
     spread = max(want.std(), 1.0) if want.size else 1.0
     scale = (rng.uniform(20, 60, w.shape[0]) / spread).astype(np.float32)
     shift = (rng.normal(size=w.shape[0]) * 40 + 100).astype(np.float32)
     more = [in_panels(v, window[-2]) for v in (scale, shift)]
-    z = want.astype(np.float32) * scale + shift
+    z = multiply_add(want, scale, shift)
     limits = {"low": 3.0, "high": 201.0}
     if with_other:
         more.append(rng.integers(0, 256, want.shape).astype(np.uint8))
         limits["other_scale"] = float(np.float32(0.37))
-        z = z + more[2].astype(np.float32) * np.float32(0.37)
+        z = multiply_add(more[2], np.float32(0.37), z)
     z = np.clip(z, np.float32(3), np.float32(201))
     got = convolve(x, w, *window, to, more, **limits)
     np.testing.assert_array_equal(got, np.rint(z).astype(np.uint8) if to == "uint8" else z)
@@ -116,6 +125,20 @@ def test_halves_go_to_the_even_byte():
     more = [np.full(COLUMNS, 0.5, np.float32), np.full(COLUMNS, 1.0, np.float32)]
     got = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 0, "uint8", more)
     np.testing.assert_array_equal(got.ravel(), [1, 2, 2, 2])  # 1, 1.5, 2, 2.5
+
+
+@pytest.mark.parametrize("columns", [3, 64])
+def test_what_no_byte_can_be(rng, columns):
+    x = np.full((1, 7, 1, 4), 255, np.uint8)
+    w = np.full((columns, 1, 1, 4), 127, np.int8)
+    scale, shift = np.ones((2, columns), np.float32)
+    scale[:3], shift[2] = (3e38, -3e38, 1.0), np.nan
+    more = [in_panels(v, 1) for v in (scale, shift)]
+    got = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 0, "uint8", more, low=9.0, high=200.0)
+    np.testing.assert_array_equal(got[0, :, 0, :3], [[200, 9, 9]] * 7)
+    assert (got[..., 3:] == 200).all()
+    floats = convolve(x, w, (1, 1), (0, 0), (1, 1), 1, 0, "float32", more, low=9.0, high=200.0)
+    np.testing.assert_array_equal(floats[0, :, 0, :3], np.float32([[200, 9, np.nan]] * 7))
 
 
 @pytest.mark.parametrize("m,n,k", PRODUCTS)
@@ -201,10 +224,10 @@ def test_depthwise(rng, shape, window, with_other, to):
     scale = rng.uniform(1e-3, 2e-3, channels).astype(np.float32)
     shift = rng.normal(100, 30, channels).astype(np.float32)
     rows = np.ascontiguousarray(w.reshape(channels, area).T.astype(np.float32))
-    ins, z = [x, rows, scale, shift], want.astype(np.float32) * scale + shift
+    ins, z = [x, rows, scale, shift], multiply_add(want, scale, shift)
     if with_other:
         ins.append(rng.integers(0, 256, want.shape).astype(np.uint8))
-        z = z + ins[4].astype(np.float32) * np.float32(0.3)
+        z = multiply_add(ins[4], np.float32(0.3), z)
     z = np.clip(z, np.float32(5), np.float32(240))
     out = np.full(want.shape, 77, to)
     ending = Ending(90, 5.0, 240.0, float(np.float32(0.3)))

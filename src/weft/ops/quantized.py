@@ -41,7 +41,8 @@ class QuantizedConv(Op):
     x (N, H, W, C) uint8 with the byte `border` around it, or rows (M, K) of a product; w int8,
     packed (`pack_weight`); the sum in int32.  To float32 or uint8: y * scale + shift, each of
     (panels * 64,), + other * other_scale where there is an image `other` of y's shape in uint8;
-    clamped to [floor, ceiling]; to uint8 rounded to the nearest whole number, ties to even.
+    clamped to [floor, ceiling]; to uint8 rounded to the nearest whole number, ties to even, NaN to
+    floor.
     """
 
     columns: int = 1
@@ -244,10 +245,12 @@ def _windows(op: Any, sizes: tuple[int, ...]) -> list[int]:
 
 
 def _finished(op: Any, y: np.ndarray, scale: Any, shift: Any, *others: Any) -> np.ndarray:
-    """Sums as floats or bytes, each operation in float32."""
-    z = y.astype(np.float32) * scale + shift
+    """Sums as floats or bytes; a product and its sum are rounded once."""
+    z = (y.astype(np.float32) * np.float64(scale) + shift).astype(np.float32)
     for other in others:
-        z = z + other.astype(np.float32) * np.float32(op.other_scale)
+        z = (z + other * np.float64(np.float32(op.other_scale))).astype(np.float32)
+    if op.to == "uint8":
+        z = np.fmax(z, np.float32(op.floor))
     z = np.minimum(np.maximum(z, np.float32(op.floor)), np.float32(op.ceiling))
     return z if op.to == "float32" else np.rint(z).astype(np.uint8)
 

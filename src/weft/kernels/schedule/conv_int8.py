@@ -2,7 +2,8 @@
 
     sum[n, y, x, o] = sum over (p, q, c) of x[n, y s + p d - pad, x s + q d - pad, c] w[o, p, q, c]
     int32    sum
-    float32  sum * scale[o] + shift[o] (+ other * other_scale), each operation rounded, clamped
+    float32  sum * scale[o] + shift[o] (+ other * other_scale), clamped; a product and its sum are
+             rounded once, or each where the host has no fused operation
     uint8    the same, rounded to the nearest whole number, clamped to [low, high] within 0 ... 255
 
 Images are never unrolled: a unit of work is some rows of output pixels, whose inputs are read where
@@ -23,7 +24,9 @@ import numpy as np
 
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import QUICK_WORK
+from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.llvm import (
     Function,
@@ -35,6 +38,7 @@ from weft.kernels.target.llvm import (
     with_element,
     zero,
 )
+from weft.kernels.target.vector import Math
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage, double_bits
 
@@ -53,8 +57,11 @@ _HEAD = (
     "fours", "depth", "out_h", "out_w", "kernel_h", "kernel_w", "step_h", "step_w", "gap_h",
     "gap_w", "top", "left", "border", "direct", "band", "bands", "unit_images", "slab_rows",
     "slab_columns", "pitch", "pieces", "unit_pieces", "work_size", "rows_at", "table_at",
+    "runs_at", "alike",
     "low", "high", "other_scale",
 )  # fmt: skip
+
+_RUN = ("first", "pixels", "step", "steps")  # of a unit's rows of pixels whose taps are alike
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ def plan_conv_int8(
     slab_rows = height if direct else (band - 1) * stride[0] + halo
     rows_at = 0 if direct else up(unit_images * slab_rows * row_bytes)
     table_at = rows_at + up(8 * unit_images * band * out_w)
+    runs_at = table_at + up(8 * fours)
     head = {
         "images": n, "height": height, "width": width, "channels": channels,
         "group_channels": depth, "columns": columns, "panels": count, "groups": groups,
@@ -152,7 +160,9 @@ def plan_conv_int8(
         "border": ending.border, "direct": int(direct), "band": band, "bands": bands,
         "unit_images": unit_images, "slab_rows": slab_rows, "slab_columns": slab_columns,
         "pitch": pitch, "pieces": units * pieces, "unit_pieces": pieces,
-        "work_size": up(table_at + 8 * fours), "rows_at": rows_at, "table_at": table_at,
+        "work_size": runs_at + up(8 * len(_RUN) * unit_images * band), "rows_at": rows_at,
+        "table_at": table_at, "runs_at": runs_at,
+        "alike": int(ending.border != 0 or kernel[0] == 1),
         "low": double_bits(ending.low), "high": double_bits(ending.high),
         "other_scale": double_bits(ending.other_scale),
     }  # fmt: skip
@@ -178,7 +188,7 @@ def _kernel(kind: str, inputs: int) -> int:
     scale, shift, other = (*pointers[3:], *[Value("null", "ptr")] * 3)[:3]
     tid = f.cast("sext", f.arg("tid"), "i64")
     work = f.gep(scratch, f.mul(tid, h["work_size"]))
-    rows_table, offsets = (f.gep(work, h[n]) for n in ("rows_at", "table_at"))
+    rows_table, offsets, runs = (f.gep(work, h[n]) for n in ("rows_at", "table_at", "runs_at"))
     direct = f.icmp("ne", h["direct"], 0)
     row_pitch = f.mul(h["slab_columns"], h["pitch"])
     image_pitch = f.mul(h["slab_rows"], row_pitch)
@@ -187,6 +197,9 @@ def _kernel(kind: str, inputs: int) -> int:
     items = f.mul(h["groups"], h["panels"])
     limits = [f.cast("fptrunc", f.cast("bitcast", h[n], "double"), "float")
               for n in ("low", "high", "other_scale")]  # fmt: skip
+    wide = vectors * native.host().lanes(4)
+    room, room_beside = (f.alloca(t, rows * wide) for t in (element, "i8"))  # of a panel's rest
+    calm = Value("false", "i1")
     _fill_offsets(f, h, offsets, row_pitch)
     with f.units(h["pieces"]) as piece:
         unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
@@ -195,7 +208,6 @@ def _kernel(kind: str, inputs: int) -> int:
         count = f.min(f.sub(h["images"], first), h["unit_images"])
         y = f.mul(f.rem(unit, h["bands"]), h["band"])
         grid_h = f.max(f.min(f.sub(h["out_h"], y), h["band"]), 0)
-        pixels = f.mul(f.mul(count, grid_h), h["out_w"])
         start = f.gep(image, f.mul(first, image_bytes))
         with f.if_else(direct) as way:
             here = f.gep(start, f.mul(f.mul(y, h["step_h"]), row_pitch))
@@ -216,28 +228,60 @@ def _kernel(kind: str, inputs: int) -> int:
             step = f.mul(h["step_w"], h["pitch"])
             with f.loop(0, h["out_w"]) as X:
                 f.store(f.typed(f.add(at, f.mul(X.i, step)), "i64"), f.gep(to, X.i, "i64"))
+        found = _fill_runs(f, h, runs, count, y, grid_h)
         pixel = f.mul(f.add(f.mul(first, h["out_h"]), y), h["out_w"])
+        after = f.rem(f.min(f.unit_after(), f.sub(h["pieces"], 1)), h["unit_pieces"])
+        next_low = f.div(f.mul(after, items), h["unit_pieces"])
         with f.loop(low, high) as item:
             group, panel = f.div(item.i, h["panels"]), f.rem(item.i, h["panels"])
             left = f.sub(h["columns"], f.mul(panel, COLUMNS))
             column = f.add(f.mul(group, h["columns"]), f.mul(panel, COLUMNS))
             a = f.gep(source, f.mul(group, h["group_channels"]))
-            b = f.gep(panels, f.mul(f.mul(item.i, h["fours"]), COLUMNS * FOUR))
-            wide = vectors * native.host().lanes(4)
+            part = f.mul(h["fours"], COLUMNS)  # of a panel
+            b = f.gep(panels, f.mul(item.i, f.mul(part, FOUR)))
+            following = f.add(item.i, 1)
+            following = f.select(f.icmp("slt", following, high), following, next_low)
+            soon = f.gep(panels, f.mul(following, f.mul(part, FOUR)))
             with f.loop(0, COLUMNS, wide) as J, f.iff(f.icmp("slt", J.i, left)):
                 factors = f.add(f.mul(item.i, COLUMNS), J.i)
                 at = f.add(f.mul(pixel, total), f.add(column, J.i))
+                width = f.min(f.sub(left, J.i), wide)
+                few = f.icmp("slt", width, wide)
+                pitch = f.select(few, wide, total)
 
-                with f.loop(0, pixels, rows) as L:
-                    here = f.add(at, f.mul(L.i, total))
-                    rest = f.min(f.sub(pixels, L.i), rows)
-                    for height in f.switch(rest, range(1, rows), rows):
-                        f.call(
-                            f"tile{height}", "void", a, f.gep(rows_table, L.i, "i64"), offsets,
-                            h["fours"], f.gep(b, f.mul(J.i, FOUR)), f.gep(out, here, element),
-                            total, f.sub(left, J.i), f.gep(scale, factors, "float"),
-                            f.gep(shift, factors, "float"), f.gep(other, here), *limits,
-                        )  # fmt: skip
+                with f.loop(0, found) as run:
+                    each = f.gep(runs, f.mul(run.i, len(_RUN)), "i64")
+                    begin, pixels, skipped, steps = f.words(each, 0, ["i64"] * len(_RUN))
+                    tiles = f.div(f.add(pixels, rows - 1), rows)
+                    least, longer = f.div(pixels, tiles), f.rem(pixels, tiles)
+                    panel_at = f.gep(b, f.mul(f.add(f.mul(skipped, COLUMNS), J.i), FOUR))
+                    many = f.icmp("sge", tiles, FOUR)
+                    with f.loop(0, tiles) as T:
+                        # four tiles ask for the panel to come, as far as the second cache
+                        asks = f.op("and", many, f.icmp("slt", T.i, f.typed(FOUR, "i64")))
+                        start = f.add(begin, f.add(f.mul(T.i, least), f.min(T.i, longer)))
+                        count = f.add(least, f.cast("zext", f.icmp("slt", T.i, longer), "i64"))
+                        here = f.add(at, f.mul(start, total))
+                        to, beside = f.gep(out, here, element), f.gep(other, here)
+                        if inputs == 5:
+                            with f.iff(few), f.loop(0, count) as R:
+                                row = f.gep(room_beside, f.mul(R.i, wide))
+                                source_row = f.gep(beside, f.mul(R.i, total))
+                                f.intrinsic("memcpy", "void", row, source_row, width, calm)
+                        for height in f.switch(count, range(1, rows), rows):
+                            f.call(
+                                f"tile{height}", "void", a, f.gep(rows_table, start, "i64"),
+                                f.gep(offsets, skipped, "i64"), steps, panel_at,
+                                f.select(few, room, to), pitch, f.gep(scale, factors, "float"),
+                                f.gep(shift, factors, "float"),
+                                f.select(few, room_beside, beside), *limits,
+                                f.select(asks, f.gep(soon, f.mul(T.i, part)), panel_at),
+                            )  # fmt: skip
+                        with f.iff(few), f.loop(0, count) as R:
+                            row = f.gep(room, f.mul(R.i, wide), element)
+                            there = f.gep(to, f.mul(R.i, total), element)
+                            size = f.mul(width, _SIZES[kind])
+                            f.intrinsic("memcpy", "void", there, row, size, calm)
     f.ret()
     return native.load(module.text(), ["conv_int8"])["conv_int8"]
 
@@ -251,6 +295,42 @@ def _fill_offsets(f: Function, h: dict[str, Value], offsets: Value, row_pitch: O
         to = f.gep(offsets, f.mul(number, h["depth"]), "i64")
         with f.loop(0, h["depth"]) as C:
             f.store(f.typed(f.add(tap, f.mul(C.i, FOUR)), "i64"), f.gep(to, C.i, "i64"))
+
+
+def _fill_runs(
+    f: Function, h: dict[str, Value], runs: Value, images: Operand, y: Operand, grid_h: Operand
+) -> Value:
+    """A unit's rows of outputs, those in one whose taps meet the same rows of the kernel: where
+    bytes around the image are 0, taps that see nothing else are left out.  How many there are.
+    """
+    size = f.mul(h["kernel_w"], h["depth"])
+
+    def put(at: Value, *values: Operand) -> None:
+        for i, v in enumerate(values):
+            f.store(f.typed(v, "i64"), f.gep(at, i, "i64"))
+
+    with f.if_else(f.icmp("ne", h["alike"], 0)) as way:
+        put(runs, 0, f.mul(f.mul(images, grid_h), h["out_w"]), 0, f.mul(h["kernel_h"], size))
+        way.otherwise()
+        carry = [("i64", f.typed(v, "i64")) for v in (0, -1, -1)]
+        with f.loop(0, images, 1, carry) as N:
+            with f.loop(0, grid_h, 1, [("i64", v) for v in N.carry]) as Y:
+                found, *before = Y.carry
+                top = f.sub(f.mul(f.add(y, Y.i), h["step_h"]), h["top"])
+                now = taps(f, top, h["gap_h"], h["height"], h["kernel_h"])
+                same = f.op("and", *(f.icmp("eq", *pair) for pair in zip(now, before, strict=True)))
+                run = f.gep(runs, f.mul(f.sub(found, 1), len(_RUN)), "i64")
+                longer = f.gep(run, _RUN.index("pixels"), "i64")
+                with f.if_else(same) as again:
+                    f.store(f.op("add", f.load("i64", longer), h["out_w"]), longer)
+                    again.otherwise()
+                    first = f.mul(f.add(f.mul(N.i, grid_h), Y.i), h["out_w"])
+                    steps = f.mul(f.max(f.sub(now[1], now[0]), 0), size)
+                    put(f.gep(run, len(_RUN), "i64"), first, h["out_w"], f.mul(now[0], size), steps)
+                    more = f.add(found, 1)
+                Y.next = [again.merge("i64", found, more), *now]
+            N.next = [*Y.carry]
+    return way.merge("i64", 1, N.carry[0])
 
 
 def _emit_slab(module: Module) -> None:
@@ -287,10 +367,10 @@ def _emit_tile(module: Module, height: int, vectors: int, kind: str, inputs: int
     arguments = [
         ("ptr noalias readonly", "a"), ("ptr noalias readonly", "rows"),
         ("ptr noalias readonly", "offsets"), ("i64", "fours"), ("ptr noalias readonly", "b"),
-        ("ptr noalias", "out"), ("i64", "total"), ("i64", "left"),
+        ("ptr noalias", "out"), ("i64", "total"),
         ("ptr noalias readonly", "scale"), ("ptr noalias readonly", "shift"),
         ("ptr noalias readonly", "other"), ("float", "low"), ("float", "high"),
-        ("float", "other_scale"),
+        ("float", "other_scale"), ("ptr", "soon"),
     ]  # fmt: skip
     f = module.function(f"tile{height}", arguments, internal=True)
     lanes = native.host().lanes(4)
@@ -300,6 +380,7 @@ def _emit_tile(module: Module, height: int, vectors: int, kind: str, inputs: int
     carry: list[tuple[str, Operand]] = [(sums, zero(sums))] * (height * vectors)
     with f.loop(0, f.arg("fours"), 1, carry) as step:
         b = f.gep(f.arg("b"), f.mul(step.i, COLUMNS * FOUR))
+        touch(f, f.gep(f.arg("soon"), f.mul(step.i, 64)), level=2)
         at = f.load("i64", f.gep(f.arg("offsets"), step.i, "i64"))
         columns = [f.load(sums, f.gep(b, v * whole), 1) for v in range(vectors)]
         done: list[Operand] = []
@@ -316,66 +397,70 @@ def _emit_ending(
 ) -> None:
     """A tile's sums to results: the rest of `tile`."""
     lanes, bytes_of = native.host().lanes(4), vector(native.host().lanes(4), "i8")
-    words, floats, size = vector(lanes, "i32"), vector(lanes, "float"), _SIZES[kind]
-    stored = {"int32": words, "float32": floats, "uint8": bytes_of}[kind]
-    out, total, left, other = (f.arg(n) for n in ("out", "total", "left", "other"))
-    few = f.icmp("slt", left, vectors * lanes)
-    room, spare = f.alloca(bytes_of, vectors), f.alloca(stored)
+    out, total, other, floats = f.arg("out"), f.arg("total"), f.arg("other"), vector(lanes, "float")
     scale, shift = (
         [f.load(floats, f.gep(f.arg(n), v * lanes, "float")) for v in range(vectors)]
         if kind != "int32" else [] for n in ("scale", "shift")
     )  # fmt: skip
-    low, high, other_scale = (f.splat(f.arg(n), floats) for n in ("low", "high", "other_scale"))
+    limits = tuple(f.arg(n) for n in ("low", "high", "other_scale"))
     for r in range(height):
-        values, more = sums[r * vectors : (r + 1) * vectors], []
+        row, values, more = f.mul(total, r), sums[r * vectors : (r + 1) * vectors], []
         if with_other:
-            there = f.gep(other, f.mul(total, r))
-            with f.if_else(few) as way:
-                _copy(f, there, room, left, 1)
-                way.otherwise()
-            there = way.merge("ptr", room, there)
-            more = [f.load(bytes_of, f.gep(there, v * lanes), 1) for v in range(vectors)]
+            more = [
+                f.load(bytes_of, f.gep(other, f.add(row, v * lanes)), 1) for v in range(vectors)
+            ]
         if kind != "int32":
             values = [f.cast("sitofp", v, floats) for v in values]
-            values = finished(f, values, (scale, shift, more), (low, high, other_scale), kind)
-        to = f.gep(out, f.mul(f.mul(total, r), size))
-        with f.if_else(few) as way:
-            for v, value in enumerate(values):
-                rest, start = f.sub(left, v * lanes), f.gep(to, v * lanes * size)
-                with f.if_else(f.icmp("sge", rest, lanes)) as whole:
-                    f.store(value, start, 1)
-                    whole.otherwise()
-                    f.store(value, spare)
-                    _copy(f, spare, start, rest, size)
-            way.otherwise()
-            for v, value in enumerate(values):
-                f.store(value, f.gep(to, v * lanes * size), 1)
+            values = finished(f, values, (scale, shift, more), limits, kind)
+        to = f.gep(out, f.mul(row, _SIZES[kind]))
+        for i, v in enumerate(values):
+            f.store(v, f.gep(to, i, v.type), 1)
 
 
 def finished(
     f: Function, sums: list[Value], factors: tuple[list, list, list], limits: tuple, kind: str
 ) -> list[Value]:
-    """Vectors of sums as floats or bytes; factors are (scale, shift, bytes of another image)."""
-    (scale, shift, more), (low, high, other_scale), floats = factors, limits, sums[0].type
-    values = [f.op("fadd", f.op("fmul", v, s), t)
-              for v, s, t in zip(sums, scale, shift, strict=True)]  # fmt: skip
+    """Vectors of sums as floats or bytes, fewer then; factors are (scale, shift, bytes of another
+    image), limits low, high and the other's scale.
+    """
+    (scale, shift, more), floats = factors, sums[0].type
+    low, high, other_scale = (f.splat(v, floats) for v in limits)
+    math = Math(f, has_fma=native.host().has_fma)
+    values = [math.mad(v, s, t) for v, s, t in zip(sums, scale, shift, strict=True)]
     if more:
         words = [f.cast("zext", m, with_element(floats, "i32")) for m in more]
-        values = [f.op("fadd", v, f.op("fmul", f.cast("uitofp", m, floats), other_scale))
-                  for v, m in zip(values, words, strict=True)]  # fmt: skip
-    values = [f.select(f.fcmp("ogt", low, v), low, v) for v in values]  # keeps NaN
-    values = [f.select(f.fcmp("olt", high, v), high, v) for v in values]
+        others = [f.cast("uitofp", m, floats) for m in words]
+        values = [math.mad(m, other_scale, v) for v, m in zip(values, others, strict=True)]
+    values = [f.select(f.fcmp("olt", high, v), high, v) for v in values]  # keeps NaN
     if kind == "float32":
-        return values
+        return [f.select(f.fcmp("ogt", low, v), low, v) for v in values]
+    host = native.host()
+    if len(values) == FOUR and host.arch == "x86_64" and host.vector_bits == 512:
+        return [_packed(f, values, limits[0])]
+    values = [f.select(f.fcmp("ogt", v, low), v, low) for v in values]  # so that NaN is `low`
     values = [f.op("fadd", v, const(floats, _MAGIC)) for v in values]
     values = [f.cast("bitcast", v, with_element(floats, "i32")) for v in values]
     return [f.cast("trunc", v, with_element(floats, "i8")) for v in values]
 
 
-def _copy(f: Function, source: Value, to: Value, count: Operand, size: int) -> None:
-    """`count` elements, one by one: the last panel's, where it is not full."""
-    with f.loop(0, f.mul(count, size)) as i:
-        f.store(f.load("i8", f.gep(source, i.i), 1), f.gep(to, i.i), 1)
+def _packed(f: Function, values: list[Value], low: Value) -> Value:
+    """Four vectors of 16 floats up to 255 as one of bytes, from `low` on: packing saturates."""
+    words, halves, whole = "<16 x i32>", "<32 x i16>", "<64 x i8>"
+    every, as_set = Value("-1", "i16"), Value("4", "i32")  # lanes; the rounding in force
+    rounded = [
+        f.intrinsic(
+            "x86.avx512.mask.cvtps2dq.512", words, v, zero(words), every, as_set, overload=()
+        ) for v in values
+    ]  # fmt: skip
+    pairs = [
+        f.intrinsic("x86.avx512.packusdw.512", halves, *rounded[i : i + 2], overload=())
+        for i in (0, 2)
+    ]
+    lanes = f.intrinsic("x86.avx512.packuswb.512", whole, *pairs, overload=())
+    fours = f.cast("bitcast", lanes, words)  # of a lane of 128 bits: four of each vector
+    fours = f.shuffle(fours, fours, [4 * (i % 4) + i // 4 for i in range(16)])
+    least = f.splat(f.cast("fptoui", low, "i8"), whole)
+    return f.intrinsic("umax", whole, f.cast("bitcast", fours, whole), least)
 
 
 def _dot(f: Function, total: Value, four: Value, columns: Value) -> Value:

@@ -86,8 +86,7 @@ def _kernel(kind: str, inputs: int) -> int:
             to = f.add(place, at)
             factor, addend = ([f.load(floats, f.gep(p, at, "float"))] for p in (scale, shift))
             more = [f.load(bytes_of, f.gep(pointers[5], to), 1)] if inputs == 5 else []
-            wide = tuple(f.splat(v, floats) for v in limits)
-            (done,) = finished(f, P.carry, (factor, addend, more), wide, kind)
+            (done,) = finished(f, P.carry, (factor, addend, more), tuple(limits), kind)
             f.store(done, f.gep(out, to, f"[{size} x i8]"), 1)
 
         with f.if_else(f.icmp("sge", h["channels"], lanes)) as way:

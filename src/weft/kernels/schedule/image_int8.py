@@ -133,15 +133,16 @@ def windows(f: Function, h: dict[str, Value], x: Value) -> Iterator[Window]:
     """Each of this thread's outputs."""
     line = f.mul(h["width"], h["channels"])
     low, high = f.split(f.mul(h["images"], h["out_h"]))
-    with f.loop(low, high) as R, f.loop(0, h["out_w"]) as X:
+    with f.loop(low, high) as R:
         image, row = f.div(R.i, h["out_h"]), f.rem(R.i, h["out_h"])
         y = f.sub(f.mul(row, h["step_h"]), h["pad_h"])
-        column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
         down = taps(f, y, h["gap_h"], h["height"], h["kernel_h"])
-        across = taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
         source = f.gep(x, f.mul(f.mul(image, h["height"]), line))
-        place = f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"])
-        yield Window(y, column, down, across, source, line, place)
+        with f.loop(0, h["out_w"]) as X:
+            column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
+            across = taps(f, column, h["gap_w"], h["width"], h["kernel_w"])
+            place = f.mul(f.add(f.mul(R.i, h["out_w"]), X.i), h["channels"])
+            yield Window(y, column, down, across, source, line, place)
 
 
 @cache
