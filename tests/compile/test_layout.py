@@ -15,7 +15,7 @@ from weft.core import dtype as D
 from weft.core.graph import Builder, Graph
 from weft.core.types import Type
 from weft.ops.conv import Conv2d
-from weft.ops.pool import MaxPool2d, MaxPool2dInput
+from weft.ops.pool import MaxPool2d, MaxPool2dInput, MaxPool2dTaps
 from weft.ops.softmax import Softmax
 from weft.ops.unary import Exp, ReluBack
 from weft.ops.view import Reshape
@@ -191,7 +191,8 @@ def test_a_mask_before_a_pool_gives_eagers_bits(window):
         b.input("g", Type((1, 2, 4, 4), D.float32)),
         b.input("r", Type((1, 2, 8, 8), D.float32)),
     )
-    back = b.node(MaxPool2dInput((2, 2), (2, 2)), slope, r)
+    taps = b.node(MaxPool2dTaps((2, 2), (2, 2)), r)
+    back = b.node(MaxPool2dInput((2, 2), (2, 2), size=(8, 8)), slope, taps)
     graph = run_passes(Graph([slope, r], {"y": b.node(ReluBack(), back, r)}))
     masked = next(n for n in graph.nodes() if isinstance(n.op, ReluBack))
     assert masked.type.shape == (1, 2, 4, 4)

@@ -171,6 +171,28 @@ def test_what_would_not_gain_stays_whole(monkeypatch):
     assert not batches(program(f), 8)
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_pool_that_keeps_its_taps_goes_with_a_large_value(flat, monkeypatch):
+    """Its gradient reads neither the convolution's result nor relu's."""
+    monkeypatch.setattr(PASS, "_FAR", 100000)
+    weft.manual_seed(4)
+    conv, x = nn.Conv2d(3, 20, 3), weft.randn(8, 3, 19, 17)
+    end = nn.Linear(20 * 8 * 7 if flat else 20, 4)
+
+    def step():
+        y = F.max_pool2d(F.relu(conv(x)), 2)
+        loss = end(y.flatten(1) if flat else y.mean((2, 3))).square().sum()
+        return weft.autograd.grad(loss, [*conv.parameters(), *end.parameters()])
+
+    f = weft.compile(step)
+    wanted = bits(step())
+    for _ in range(3):
+        assert bits(f()) == wanted
+    labels = [s.label for s in program(f).steps]  # and NumPy computes nothing
+    assert batches(program(f), 8) and "MaxPool2dTaps MaxPool2dTake" in labels
+    assert not [label for label in labels if "Reshape" in label]  # planes at once
+
+
 def test_draws_keep_their_order():
     net = network()
 

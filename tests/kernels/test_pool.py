@@ -130,8 +130,35 @@ def test_max(shape, window, ceil, dtype):
     out = Layout.contiguous(shape, x.dtype)
     plan = pool.plan_max_pool2d_dx(Layout.of(g), Layout.of(indices), out)
     same(run(plan, shape, dtype, g, indices), want.astype(dtype))
-    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(x), out, window)
-    same(run(plan, shape, dtype, g, x), want.astype(dtype))
+    taps, maxima = taps_of(x, full, window)
+    same(maxima, values)
+    np.testing.assert_array_equal(taps, numbers(indices, shape[3], window))
+    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(taps), out, window)
+    same(run(plan, shape, dtype, g, taps), want.astype(dtype))
+    none = window.kernel[0] * window.kernel[1]  # is no tap: it adds nothing
+    strange = np.where(np.arange(taps.size).reshape(full) % 3, taps, none).astype(np.uint8)
+    some = np.where(strange == none, 0, g).astype(dtype)
+    want = run(plan, shape, dtype, some, taps)
+    same(run(plan, shape, dtype, g, strange), want)
+
+
+def taps_of(x, full, window, like=np.empty_like):
+    """The numbers of the windows' taps, and the maxima, by one launch."""
+    y, taps = like(np.empty(full, x.dtype)), like(np.empty(full, np.uint8))
+    of = Layout.of
+    assert native.launch(pool.plan_max_pool2d(of(x), of(y), window, of(taps)), y, (taps, x)) == 0
+    return taps, y
+
+
+def numbers(indices, width, window):
+    """Flat indices in a plane as numbers of taps."""
+    out = 0
+    for dim, at in enumerate((indices // width, indices % width)):
+        kernel, stride, padding, dilation = per_dim(window)[dim]
+        start = np.arange(indices.shape[2 + dim]) * stride - padding
+        tap = (at - (start[:, None] if dim == 0 else start)) // dilation
+        out = out * kernel + tap
+    return out
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=str)
@@ -154,8 +181,9 @@ def test_gradients_of_overlapping_windows_are_added_in_order(size, fill, dtype):
     want = np.zeros(shape, dtype)
     for at in np.ndindex(*full):  # float32 sums, one after the other
         want[at[0], at[1]].reshape(-1)[indices[at]] += g[at]
-    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(x), Layout.of(x), window)
-    assert run(plan, shape, dtype, g, x).tobytes() == want.tobytes()
+    taps, _ = taps_of(x, full, window)
+    plan = pool.plan_max_pool2d_back(Layout.of(g), Layout.of(taps), Layout.of(x), window)
+    assert run(plan, shape, dtype, g, taps).tobytes() == want.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, BF16], ids=str)
@@ -285,11 +313,16 @@ def test_channels_last_gives_the_same_bits(window, dtype):
         places = np.empty(out.shape, np.int64)
         g = rng.integers(-9, 9, out.shape).astype(dtype)
         dx = np.empty_like(x)
+        taps, _ = taps_of(x, out.shape, window)
+        if x.itemsize > 2:
+            for like in (channels_last, np.copy):  # and the maxima to planes, the taps not
+                found, y = taps_of(channels_last(x), out.shape, window, like)
+                np.testing.assert_array_equal(found, taps)
         for plan, y, ins in (
             (lambda a, b: pool.plan_max_pool2d(*b, a, window), out, (x,)),
             (lambda a, b: pool.plan_max_pool2d_indices(*b, a, window), places, (x,)),
             (lambda a, b: pool.plan_max_pool2d_dx(*b, a), dx, (g, places)),
-            (lambda a, b: pool.plan_max_pool2d_back(*b, a, window), dx, (g, x)),
+            (lambda a, b: pool.plan_max_pool2d_back(*b, a, window), dx, (g, taps)),
         ):
             if y is dx and x.itemsize == 2:  # halves are summed in float32, plane by plane
                 continue
@@ -303,7 +336,7 @@ def test_channels_last_gives_the_same_bits(window, dtype):
                 planes = np.full_like(y, 77)
                 assert native.launch(plan(of(y), [of(wide_ins[0])]), planes, wide_ins) == 0
                 same(y, planes)
-            if y is dx and ins[1] is x:  # operands that do not lie so
+            if y is dx and ins[1] is taps:  # operands that do not lie so
                 wide[:] = 77
                 assert native.launch(plan(of(wide), [of(a) for a in ins]), wide, ins) == 0
                 same(y, wide)

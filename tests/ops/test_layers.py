@@ -213,6 +213,30 @@ def test_maxima_of_ties_and_nan():
         F.max_unpool1d(weft.ones(1, 1, 1), weft.tensor([[[9]]]), 2)
 
 
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1), ((3, 2), 1, (1, 0), 2), (17, 17)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_maxima_are_the_same_with_and_without_a_gradient(window, dtype):
+    x = weft.from_numpy(draw(2, 3, 17, 40)).to(getattr(weft, dtype))
+    x[0, 1, 2:4, 3:9], x[1, 2] = float("nan"), float("-inf")
+    want, at = F.max_pool2d(x, *window, return_indices=True)
+    x.requires_grad_()
+    y = F.max_pool2d(x, *window)  # windows of 17x17 have more taps than a byte counts
+    assert weft.equal(y.isnan(), want.isnan())
+    assert weft.equal(y.nan_to_num(), want.nan_to_num())
+    g = weft.from_numpy(draw(*y.shape, seed=1)).to(y.dtype).requires_grad_()
+    (dx,) = weft.autograd.grad(y, x, g, create_graph=True)
+    flat = np.zeros((2, 3, 17 * 40))
+    for i in np.ndindex(2, 3):
+        np.add.at(flat[i], at[i].numpy().ravel(), g[i].detach().double().numpy().ravel())
+    close = 1e-2 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(
+        dx.detach().double().numpy(), flat.reshape(x.shape), rtol=close, atol=2 * close
+    )
+    gg = weft.from_numpy(draw(*x.shape, seed=2)).to(x.dtype)
+    (back,) = weft.autograd.grad(dx, g, gg)  # the adjoint picks what it had put
+    assert weft.equal(back, gg.flatten(2).gather(2, at.flatten(2)).reshape(at.shape))
+
+
 def test_a_step_of_training_compiles_to_the_same_bits():
     weft.manual_seed(0)
     w = weft.randn(4, 3, 3, 3, requires_grad=True)

@@ -5,6 +5,7 @@
     a reduction of such a loop's only result, used nowhere else: the loop runs inside it
     a product or convolution and the first loop over its result: it runs on each finished tile
     attention of few queries and the joins that make its keys and values: it reads the pieces
+    a pool's maxima and the taps that they are
     anything else                       a kernel of its own
 
 A node joins the loop of one of its operands unless another operand depends on that loop through
@@ -24,6 +25,7 @@ from weft.ops.attention import Attention
 from weft.ops.contract import Product
 from weft.ops.join import Concat
 from weft.ops.kinds import Elementwise, Reduce, Summing
+from weft.ops.pool import MaxPool2dTake
 from weft.ops.view import Reshape
 
 MAX_NODES, MAX_READS = 48, 14
@@ -38,6 +40,7 @@ class Group:
     reduce: Node | None = None  # the reduction at the end, if any
     product: Node | None = None  # the product at the start, if any: the rest is its epilogue
     pieces: Node | None = None  # the reader of joins (the nodes before it), which nobody else reads
+    both: Node | None = None  # a pool, behind the taps that it takes
     before: set[int] = field(default_factory=set)  # indices of the groups it reads from
 
     @property
@@ -72,6 +75,7 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     _absorb_into_reductions(g, groups, group_of)
     _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
     _absorb_joins(g, groups, group_of)
+    _absorb_taps(g, groups, group_of)
     for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
         groups[group_of[id(later)]].before.add(group_of[id(earlier)])
     _merge_loops(g, groups)
@@ -228,6 +232,28 @@ def _absorb_joins(g: Graph, groups: list[Group], group_of: dict[int, int]) -> No
             group.before |= groups[theirs].before
             group.before.discard(theirs)
             groups[theirs].nodes, group_of[id(j)] = [], mine
+
+
+def _absorb_taps(g: Graph, groups: list[Group], group_of: dict[int, int]) -> None:
+    """A pool and the taps of the same image are found at once."""
+    outputs, users = {id(n) for n in g.outputs.values()}, readers_of(g)
+    for n in g.nodes():
+        if not isinstance(n.op, MaxPool2dTake):
+            continue
+        x, taps = n.args
+        assert isinstance(taps, Node)
+        if taps.op is not n.op.first or taps.args[0] is not x:
+            continue
+        mine, theirs = group_of[id(n)], group_of[id(taps)]
+        read = id(taps) in outputs or any(u is not n for u in users[id(taps)])
+        group = groups[mine]
+        group.both, group.nodes = n, [taps, n]
+        group.wanted = [n, taps] if read else [n]
+        group.before = groups[theirs].before
+        groups[theirs].nodes, group_of[id(taps)] = [], mine
+        for other in groups:
+            if theirs in other.before:
+                other.before = other.before - {theirs} | {mine}
 
 
 def _absorb_into_products(

@@ -40,6 +40,7 @@ from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Reduce, Summing
+from weft.ops.pool import MaxPool2dTake
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import memory, native
 
@@ -320,6 +321,13 @@ class Program:
             return
         if group.pieces is not None:
             self._emit_pieces(group.pieces, out, i, slots)
+            return
+        if isinstance(op, MaxPool2dTake) and group.both is not None:
+            outs = [self.places[id(w)] for w in group.wanted]
+            ins = [*outs[1:], self.places[id(n.args[0])]]
+            layouts = [p.layout for p in (ins[-1], *outs)]
+            launch = op.plan_both(*layouts) if outs[1:] else op.plan_alone(*layouts)
+            self.steps.append(Entry(launch, out, ins, op, label_of(group)))
             return
         if group.is_loop:
             exprs, reads = loop_exprs(group)

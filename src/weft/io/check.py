@@ -400,7 +400,7 @@ def _pads(op: Any) -> tuple[int, int]:
     return top + bottom, left + right
 
 
-@_rule("MaxPool2d", "MaxPool2dPlaces", "AvgPool2d")
+@_rule("MaxPool2d", "MaxPool2dPlaces", "MaxPool2dTaps", "AvgPool2d")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     (x,) = ts
     return (

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
     from weft.kernels.schedule.pool import (
         Window,
+        fits_byte,
         plan_adaptive_avg_pool2d,
         plan_adaptive_avg_pool2d_dx,
         plan_adaptive_max_pool2d,
@@ -71,7 +72,7 @@ _HOMES = {
     "schedule.gemm": "is_one_block plan_matmul plan_matmul_packed",
     "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
     "schedule.image_int8": "plan_max_pool_bytes plan_to_bytes",
-    "schedule.pool": "Window plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
+    "schedule.pool": "Window fits_byte plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_back plan_max_pool2d_dx plan_max_pool2d_indices",
     "schedule.recurrent": "plan_recurrent plan_recurrent_grad",

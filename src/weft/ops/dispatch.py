@@ -94,6 +94,27 @@ def apply(op: Op, *args: Any) -> Any:
     return y
 
 
+def apply_both(op: Op, x: Any) -> Any:
+    """`op(x, op.first(x))`, outside of compiled functions by one launch (which they find)."""
+    if state.recorder is not None:
+        return apply(op, x, apply(op.first, x))  # type: ignore[attr-defined]
+    a = x._a
+    key = (op, a.shape, a.strides, a.dtype)
+    found = _launches.get(key)
+    if found is None:
+        known = Type(a.shape, dt.from_np(a.dtype))
+        first = op.first.type(known)  # type: ignore[attr-defined]
+        t = op.type(known, first)
+        layouts = [Layout.contiguous(t.shape, t.dtype.np) for t in (t, first)]
+        launch = op.plan_both(Layout.of(a), *layouts)  # type: ignore[attr-defined]
+        found = _launches[key] = (launch, layouts)
+    launch, layouts = found
+    y, first = (wrap(memory.empty(m.shape, m.dtype)) for m in layouts)
+    native.launch(launch, y._a, [first._a, a])
+    record(op, (x, first), y)
+    return y
+
+
 def _view(op: Op, x: Any) -> Any:
     """A tensor over what a view op makes of x's memory; of a copy where it had to copy."""
     y = fresh()

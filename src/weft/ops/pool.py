@@ -4,9 +4,9 @@
     average:  the sum over the window / its size
     adaptive: window i of OH is [i H // OH, -(-(i + 1) H // OH))
 
-1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements; it is
-found again in the backward step, so the forward keeps no indices.
-Long because each of thirteen ops brings its rules, its oracle, and torch's checks.
+1-d pools are 2-d ones of height 1.  A maximum's gradient goes to the first of equal elements: where
+one is wanted the forward keeps the number of each window's largest tap, a byte.
+Long because each of fifteen ops brings its rules, its oracle, and torch's checks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import numpy as np
 from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.ops.activation import spelled
 from weft.ops.conv import sizes
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, apply_both, dtype_of, shape_of
 from weft.ops.kinds import by_folding
 from weft.ops.view import reshape
 from weft.runtime.native import Launch
@@ -94,7 +95,8 @@ class MaxPool2d(PoolOp):
     takes_channels_last = keeps_channels_last = turns_channels_last = is_wide
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (apply(MaxPool2dInput(*self.geometry), g, x),)
+        places = apply(MaxPool2dPlaces(*self.geometry), x)
+        return (apply(PlanePut(tuple(x.shape[2:])), g, places),)
 
     onnx = Onnx("MaxPool", 12, build=onnx_rules.max_pool)
     samples = (
@@ -124,12 +126,84 @@ class MaxPool2dPlaces(PoolOp):
     samples = MaxPool2d.samples
 
 
-class MaxPool2dInput(PoolOp):
-    """y = zeros like x with each window's g added where x's maximum lies"""
+class MaxPool2dTaps(PoolOp):
+    """y = which of its window's taps each maximum is, counted row by row: a byte"""
 
-    def type(self, g: Type, x: Type) -> Type:
-        if PoolOp.type(self, x) != g:
-            raise RuntimeError(f"{self}: cotangent {g} does not fit {x}")
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        if not kernels.fits_byte(self.kernel):
+            raise RuntimeError(f"{self}: windows of more than 256 taps")
+        return Type(PoolOp.type(self, x).shape, dt.uint8)
+
+    takes_channels_last = keeps_channels_last = is_wide
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        out = self.out_size(x.shape[2:])
+        if min(out) < 1:
+            raise ValueError("no window")  # which type() says in the op's own words
+        best = np.full((*x.shape[:2], *out), -np.inf, x.dtype)
+        y = np.full(best.shape, 255, np.uint8)
+        for number, inside, v in _taps(self, x, out):
+            y[(y == 255) & inside] = number  # the first, where all are -inf
+            better = inside & ((v > best) | np.isnan(v))
+            y[better], best[better] = number, v[better]
+        return y
+
+    oracle = host
+    samples = MaxPool2d.samples
+
+
+class MaxPool2dTake(PoolOp):
+    """y = the tap of each window that `taps` numbers; of MaxPool2dTaps(x): the maximum"""
+
+    @property
+    def first(self) -> Op:
+        return MaxPool2dTaps(*self.geometry)
+
+    def plan_both(self, x: Layout, y: Layout, taps: Layout) -> Launch:
+        return kernels.plan_max_pool2d(x, y, self.window, taps)
+
+    def plan_alone(self, x: Layout, y: Layout) -> Launch:
+        return kernels.plan_max_pool2d(x, y, self.window)
+
+    def type(self, x: Type, taps: Type) -> Type:
+        if self.first.type(x) != taps:
+            raise RuntimeError(f"{self}: taps {taps} do not fit {x}")
+        return Type(taps.shape, x.dtype)
+
+    takes_channels_last = keeps_channels_last = turns_channels_last = is_wide
+
+    def host(self, x: np.ndarray, taps: np.ndarray) -> np.ndarray:
+        if taps.shape != (*x.shape[:2], *self.out_size(x.shape[2:])):
+            raise ValueError("taps of another image")
+        y = np.zeros(taps.shape, x.dtype)
+        for number, inside, v in _taps(self, x, taps.shape[2:]):
+            np.copyto(y, v, where=inside & (taps == number))
+        return y
+
+    oracle = host
+
+    def vjp(self, g: Any, y: Any, x: Any, taps: Any) -> tuple:
+        return (apply(MaxPool2dInput(*self.geometry, tuple(x.shape[2:])), g, taps), None)
+
+    samples = (
+        sample((2, 3, 6, 7), (2, 3, 3, 3), of=("float32", "uint8"), low=0, high=4,
+               kernel=(2, 2), stride=(2, 2)),
+        sample((1, 2, 7, 5), (1, 2, 4, 6), of=("float32", "uint8"), low=0, high=7,
+               kernel=(3, 2), stride=(2, 1), padding=(1, 1), ceil_mode=True),
+    )  # fmt: skip
+
+
+class MaxPool2dInput(PoolOp):
+    """y = zeros of `size` with each window's g added at the tap that `taps` numbers"""
+
+    size: Pair = (0, 0)
+
+    def type(self, g: Type, taps: Type) -> Type:
+        x = Type((*g.shape[:2], *self.size), g.dtype)
+        if MaxPool2dTaps(*self.geometry).type(x) != taps or taps.shape != g.shape:
+            raise RuntimeError(f"{self}: cotangent {g} and taps {taps} do not fit {x}")
         return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -137,18 +211,25 @@ class MaxPool2dInput(PoolOp):
 
     takes_channels_last = keeps_channels_last = is_wide
 
-    def oracle(self, g: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return PlanePut((x.shape[2], x.shape[3])).oracle(
-            g, MaxPool2dPlaces(*self.geometry).oracle(x)
-        )
+    def oracle(self, g: np.ndarray, taps: np.ndarray) -> np.ndarray:
+        y = np.zeros((*g.shape[:2], *self.size), g.dtype)
+        at = np.arange(y[0, 0].size if len(y) and y.shape[1] else 0).reshape(y.shape[2:])
+        at = np.broadcast_to(at.astype(np.float64), y.shape)
+        places = {n: (i, v) for n, i, v in _taps(self, at, g.shape[2:])}
+        for n, c, i, j in np.ndindex(g.shape):
+            inside, place = places.get(int(taps[n, c, i, j]), (at == -1, at))
+            if inside[..., i, j].all():
+                y[n, c].flat[int(place[n, c, i, j])] += g[n, c, i, j]
+        return y
 
-    def vjp(self, gy: Any, y: Any, g: Any, x: Any) -> tuple:
-        return (lambda: apply(PlaneTake(), gy, apply(MaxPool2dPlaces(*self.geometry), x)), None)
+    def vjp(self, gy: Any, y: Any, g: Any, taps: Any) -> tuple:
+        return (apply(MaxPool2dTake(*self.geometry), gy, taps), None)
 
     samples = (
-        sample((2, 3, 3, 3), (2, 3, 6, 7), kernel=(2, 2), stride=(2, 2)),
-        sample((1, 2, 4, 6), (1, 2, 7, 5), kernel=(3, 2), stride=(2, 1), padding=(1, 1),
-               ceil_mode=True),
+        sample((2, 3, 3, 3), (2, 3, 3, 3), of=("float32", "uint8"), low=0, high=5,
+               kernel=(2, 2), stride=(2, 2), size=(6, 7)),
+        sample((1, 2, 4, 6), (1, 2, 4, 6), of=("float32", "uint8"), low=0, high=6,
+               kernel=(3, 2), stride=(2, 1), padding=(1, 1), ceil_mode=True, size=(7, 5)),
     )  # fmt: skip
 
 
@@ -423,7 +504,30 @@ def _reference(op: PoolOp, x: np.ndarray, fn: Any) -> np.ndarray:
     return y
 
 
+def _taps(op: PoolOp, x: np.ndarray, out: tuple) -> Any:
+    """(number, which windows have it in the image, its values) of each tap of `out` windows."""
+    size = x.shape[2:]
+    if 0 in size:  # no tap is in the image, yet there are windows
+        x = np.zeros((*x.shape[:2], 1, 1), x.dtype)
+    for number, tap in enumerate(np.ndindex(op.kernel)):
+        at, inside = [], []
+        for t, o, n, s, p, d, m in zip(
+            tap, out, size, op.stride, op.padding, op.dilation, x.shape[2:], strict=True
+        ):
+            place = np.arange(o) * s - p + t * d
+            inside.append((place >= 0) & (place < n))
+            at.append(np.clip(place, 0, m - 1))
+        yield number, inside[0][:, None] & inside[1], x[:, :, at[0][:, None], at[1]]
+
+
 # ------------------------------------------------------------------------------- functions
+
+
+def largest(pool: MaxPool2d, x: Any) -> Any:
+    """`pool` of x; with each window's tap kept where a gradient is wanted."""
+    if not (state.grad and x._rg and kernels.fits_byte(pool.kernel)):
+        return apply(pool, x)
+    return apply_both(MaxPool2dTake(*pool.geometry), x)
 
 
 def _images(name: str, n: int, x: Any) -> tuple[Any, bool]:
@@ -506,7 +610,7 @@ def _max_pool(
     if dtype_of(x).category != dt.FLOAT:  # whole numbers up to 2^53 are exact in float64
         back, x = dtype_of(x), x.to(dt.float64)
     geometry = _geometry(name, n, x, kernel_size, stride, padding, dilation, ceil_mode)
-    y = apply(MaxPool2d(*geometry), x)
+    y = largest(MaxPool2d(*geometry), x)
     y = _shaped(y if back is None else y.to(back), n, single)
     if not return_indices:
         return y

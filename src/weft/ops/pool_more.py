@@ -24,6 +24,7 @@ from weft.ops.pool import (
     MaxPool2dPlaces,
     avg_pool1d,
     avg_pool2d,
+    largest,
     max_pool1d,
     max_pool2d,
     windows,
@@ -44,12 +45,12 @@ def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
 
 
-def _by_depth(x: Any, images: Any, depths: Any) -> Any:
+def _by_depth(x: Any, images: Any, depths: Any, run: Any = apply) -> Any:
     """`images` on every H x W slice, then `depths` along D."""
     n, c, d, h, w = shape_of(x)
-    y = apply(images, reshape(x, (n, c * d, h, w)))
+    y = run(images, reshape(x, (n, c * d, h, w)))
     oh, ow = shape_of(y)[2:]
-    y = apply(depths, reshape(y, (n, c, d, oh * ow)))
+    y = run(depths, reshape(y, (n, c, d, oh * ow)))
     return reshape(y, (n, c, shape_of(y)[2], oh, ow))
 
 
@@ -119,7 +120,7 @@ def max_pool3d(
         )
     images, depths = _geometry("max_pool3d", x, kernel_size, stride, padding, dilation, ceil_mode)
     pools = MaxPool2d(*images), MaxPool2d(*depths)
-    found = [_by_depth(x, *pools)]
+    found = [_by_depth(x, *pools, largest)]
     if return_indices:
         places = MaxPool2dPlaces(*images), MaxPool2dPlaces(*depths)
         found.append(_places_by_depth(x, pools[0], *places))

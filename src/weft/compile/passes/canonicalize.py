@@ -5,7 +5,7 @@ Reshape(s)(Reshape(t)(x)) -> Reshape(s)(x)      Permute(p)(Permute(q)(x)) -> Per
 Slice(..)(SliceBack(..)(x)) -> x, where both are of the same elements
 Concat(0)(Select(d, i)(x), one for each i) -> Reshape(Permute(d first)(x)), of permuted selects too
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
-ReluBack(MaxPool2dInput(g, r), r) -> MaxPool2dInput(ReluBack(g, MaxPool2d(r)), r)
+ReluBack(MaxPool2dInput(g, t), r) -> MaxPool2dInput(ReluBack(g, MaxPool2dTake(r, t)), t), t of r
 LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
 from weft.ops.join import Concat
-from weft.ops.pool import MaxPool2d, MaxPool2dInput
+from weft.ops.pool import MaxPool2dInput, MaxPool2dTake
 from weft.ops.recurrent import LstmGrad
 from weft.ops.unary import ReluBack
 from weft.ops.view import Expand, Permute, Reshape, Select, Slice, SliceBack
@@ -57,8 +57,9 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
     if _masks_a_pool(op, args):
         back = x.op
         assert isinstance(back, MaxPool2dInput) and op is not None
-        g, r = x.args
-        return b.node(back, b.node(op, g, b.node(MaxPool2d(*back.geometry), r)), r)
+        g, taps = x.args
+        pooled = b.node(MaxPool2dTake(*back.geometry), args[1], taps)
+        return b.node(back, b.node(op, g, pooled), taps)
     if _of_the_last_step(op, x):
         assert op is not None
         back = x.args[0] if isinstance(x.op, Permute) else x
@@ -102,7 +103,10 @@ def _masks_a_pool(op: Any, args: tuple) -> bool:
     """Whether it is relu's mask on a pool's gradient: a cotangent goes where its window's maximum
     lies, so relu's result there is the pool's."""
     x = args[0]
-    return isinstance(op, ReluBack) and isinstance(x.op, MaxPool2dInput) and x.args[1] is args[1]
+    if not isinstance(op, ReluBack) or not isinstance(x.op, MaxPool2dInput):
+        return False
+    taps, pool = x.args[1], MaxPool2dTake(*x.op.geometry)
+    return isinstance(taps, Node) and taps.op is pool.first and taps.args[0] is args[1]
 
 
 def _of_the_last_step(op: Any, x: Node) -> bool:

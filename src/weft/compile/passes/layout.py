@@ -24,6 +24,11 @@ def channels_last(g: Graph, groups: list[Group]) -> set[int]:
     free = _free_of_order(g)
     found: set[int] = set()
     for group in groups:
+        if group.both is not None:  # taps lie as their image does, whatever the maxima do
+            mine = [n for n in group.nodes if id(n) in free and _makes(n, found)]
+            if group.nodes[0] in mine or group.wanted == mine:
+                found.update(map(id, mine))
+            continue
         if group.reduce is not None or not all(id(n) in free for n in group.wanted):
             continue
         n = group.wanted[0] if group.wanted else group.nodes[0]
@@ -61,10 +66,10 @@ def _free_of_order(g: Graph) -> set[int]:
 
 def _turned(a: Node, reshape: Reshape) -> bool:
     """Whether a value that the reshape cannot view channels last may be made in planes."""
-    if a.op is None or not _is_image(a.type):
+    made = [x for x in (a.args if a.op == Concat(0) else (a,)) if isinstance(x, Node)]
+    if not _is_image(a.type) or reshape.layout(channels_last_layout(a.type)) is not None:
         return False
-    seen = reshape.layout(channels_last_layout(a.type))
-    return seen is None and a.op.turns_channels_last(*_types(a))
+    return all(x.op is not None and x.op.turns_channels_last(*_types(x)) for x in made)
 
 
 def _reads_any_order(n: Node) -> bool:

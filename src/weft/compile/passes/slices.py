@@ -129,11 +129,12 @@ def _runs(g: Graph) -> list[Run]:
 
 
 def _worth(run: list[Node], g: Graph) -> Run | None:
-    """The part of a run from the first large value to the last, if it gains."""
-    large = [i for i, n in enumerate(run) if _bytes(n.type) > _FAR]
-    if not large:
+    """The part of a run from the first large value to the last reader of one, if it gains."""
+    large = {id(n) for n in run if _bytes(n.type) > _FAR}
+    near = [i for i, n in enumerate(run) if not large.isdisjoint(map(id, (n, *n.args)))]
+    if not near:
         return None
-    nodes = run[: large[-1] + 1]
+    nodes = run[: near[-1] + 1]
     samples = nodes[0].type.shape[0]
     step = max(_NEAR * samples // max(_bytes(n.type) for n in nodes), -(-samples // _MOST))
     inside = {id(n) for n in nodes}

@@ -2,6 +2,7 @@
 
     max:    out[n, c, oy, ox] = max of x[n, c, oy*sh - ph + p*dh, ox*sw - pw + q*dw] over p, q
     argmax: the flat index y * W + x of that element, int64, as torch's return_indices
+    taps:   max, and the number p * kw + q of that element beside it, a byte
     avg:    the sum over the window (rows, then columns) / its size
 
 x (N, C, H, W) and g may have any strides; dtypes float64, float32, float16, bfloat16, the halves
@@ -24,8 +25,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.pool_pairs import are_pairs, plan_pairs
-from weft.kernels.schedule.pool_threes import are_threes, plan_threes
+from weft.kernels.schedule.pool_twos import are_twos, plan_twos
 from weft.kernels.schedule.pool_wide import (
     lies_wide,
     plan_wide_average,
@@ -56,7 +56,7 @@ _HEAD: tuple[str, ...] = (
     "out_h", "out_w", "step_h", "step_w", "kernel_h", "kernel_w", "gap_h", "gap_w",
     "pad_h", "pad_w", "divisor", "with_pad",
     "slab_rows", "row_pitch", "phase_pitch", "table_at", "work_size",
-    "g_n", "g_c", "g_h", "g_w", "sums_at",
+    "taps_n", "taps_c", "taps_h", "taps_w",
 )  # fmt: skip
 _INDEX_OUT_OF_RANGE = 1
 
@@ -71,9 +71,20 @@ class Window:
     dilation: Pair = (1, 1)
 
 
-def plan_max_pool2d(x: Layout, out: Layout, window: Window) -> Launch:
-    """out = the maximum of each window; ins = (x,)."""
-    return _plan_windows("max_pool2d", "max", x, out, window)
+def plan_max_pool2d(x: Layout, out: Layout, window: Window, taps: Layout | None = None) -> Launch:
+    """out = the maximum of each window; ins = (x,), or (taps, x): bytes that get the numbers of the
+    windows' taps where the maxima lie. They lie like out, or channel by channel where x does.
+    """
+    if taps is None:
+        return _plan_windows("max_pool2d", "max", x, out, window)
+    if taps.shape != out.shape or taps.dtype != D.uint8.np or not fits_byte(window.kernel):
+        raise ValueError(f"max_pool2d: taps {taps} of windows {window.kernel} for {out}")
+    return _plan_windows("max_pool2d", "taps", x, out, window, taps=taps)
+
+
+def fits_byte(kernel: Pair) -> bool:
+    """Whether a byte numbers a window's taps."""
+    return kernel[0] * kernel[1] <= 256
 
 
 def plan_max_pool2d_indices(x: Layout, out: Layout, window: Window) -> Launch:
@@ -113,24 +124,22 @@ def plan_adaptive_max_pool2d_indices(x: Layout, out: Layout) -> Launch:
     return _plan_planes(name, "adaptive_argmax", x, x, out, None, _plane(out))
 
 
-def plan_max_pool2d_back(g: Layout, x: Layout, out: Layout, window: Window) -> Launch:
-    """out = zeros with each window's g added where its maximum lies, in order; ins = (g, x)."""
+def plan_max_pool2d_back(g: Layout, taps: Layout, out: Layout, window: Window) -> Launch:
+    """out = zeros with each window's g added at its tap of that number, in order; ins = (g, taps).
+
+    A number that is none of a tap in the image adds nothing.
+    """
     name = "max_pool2d_back"
-    if x.shape != out.shape or g.dtype != x.dtype:
-        raise ValueError(f"{name}: {g} and {x} do not fit {out}")
+    if taps.shape != g.shape or taps.dtype != D.uint8.np:
+        raise ValueError(f"{name}: {taps} do not fit {g}")
     _check(name, g, out, "max_dx")
-    w = window
+    geometry = window.kernel, window.stride, window.padding, window.dilation
     if out.size and lies_wide(out) and g.dtype.itemsize >= 4:
-        return plan_wide_back(g, x, out, w.kernel, w.stride, w.padding, w.dilation)
-    if out.size == 0:
-        return Launch(())
-    pairs = are_pairs(x, _plane(g), w.kernel, w.stride, w.padding, w.dilation)
-    if pairs and g.strides[3] == 1:
-        return plan_pairs("back", x, _plane(g), g)
-    threes = are_threes(x, _plane(g), w.kernel, w.stride, w.padding, w.dilation)
-    if threes and g.strides[3] == 1:
-        return plan_threes("back", x, _plane(g), g)
-    return _windows_launch("back", x, _plane(g), window, g=g.strides)
+        return plan_wide_back(g, taps, out, *geometry)
+    rows = out.size and g.size and g.strides[3] == taps.strides[3] == 1
+    if rows and are_twos(out, _plane(g), *geometry):
+        return plan_twos("back", out, g, window.kernel[0], taps)
+    return _plan_planes(name, "max_back", g, out, out, window, _plane(g), taps=taps)
 
 
 def plan_max_pool2d_dx(g: Layout, indices: Layout, out: Layout) -> Launch:
@@ -176,7 +185,7 @@ def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
     want = D.int64.np if kernel.endswith("argmax") else read.dtype
     if D.from_np(read.dtype) not in D.FLOATS or out.dtype != want:
         raise ValueError(f"{name}: does not take {read.dtype} to {out.dtype}")
-    wide = kernel in ("max", "argmax", "adaptive_avg") and lies_wide(out, read)
+    wide = kernel in ("max", "argmax", "taps", "adaptive_avg") and lies_wide(out, read)
     if not (out.is_contiguous or wide or (kernel == "max_dx" and lies_wide(out))):
         raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")
 
@@ -192,34 +201,27 @@ def _head(
         raise ValueError(f"pool: a plane of {image} has more elements than an int32 can number")
     values = (
         read.shape[0] * read.shape[1], read.shape[1], *read.strides, *image,
-        *grid, *w.stride, *w.kernel, *w.dilation, *w.padding, *flags, *(0,) * 10,
+        *grid, *w.stride, *w.kernel, *w.dilation, *w.padding, *flags, *(0,) * 9,
     )  # fmt: skip
     return dict(zip(_HEAD, values, strict=True))
 
 
 def _plan_windows(
-    name: str, kernel: str, x: Layout, out: Layout, window: Window, flags: Pair = (0, 0)
-) -> Launch:
+    name: str, kernel: str, x: Layout, out: Layout, window: Window, flags: Pair = (0, 0),
+    taps: Layout | None = None,
+) -> Launch:  # fmt: skip
     _check(name, x, out, kernel)
     if out.size == 0:
         return Launch(())
-    if kernel != "avg" and lies_wide(out, x):
-        w = window
-        return plan_wide_max(kernel, x, out, w.kernel, w.stride, w.padding, w.dilation)
-    w = window
-    if kernel == "max" and turns(x, out):
-        return plan_wide_max("turned", x, out, w.kernel, w.stride, w.padding, w.dilation)
-    if kernel == "max" and are_pairs(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
-        return plan_pairs("max", x, _plane(out))
-    if kernel == "max" and are_threes(x, _plane(out), w.kernel, w.stride, w.padding, w.dilation):
-        return plan_threes("max", x, _plane(out))
-    return _windows_launch(kernel, x, _plane(out), window, flags)
-
-
-def _windows_launch(
-    kernel: str, x: Layout, grid: Pair, window: Window, flags: Pair = (0, 0),
-    g: tuple[int, ...] = (0, 0, 0, 0),
-) -> Launch:  # fmt: skip
+    w, wide = window, kernel != "avg" and (taps is None or taps.strides[1] == 1)
+    geometry = w.kernel, w.stride, w.padding, w.dilation
+    if wide and (lies_wide(out, x) or (kernel != "argmax" and turns(x, out))):
+        return plan_wide_max(kernel, x, out, *geometry, taps)
+    if not (out.is_contiguous and (taps is None or taps.is_contiguous)):
+        raise ValueError(f"{name}: {taps} and {out} do not lie alike")
+    if kernel in ("max", "taps") and are_twos(x, _plane(out), *geometry):
+        return plan_twos(kernel, x, out, w.kernel[0], taps)
+    grid = _plane(out)
     head = _head(x, _plane(x), grid, window, flags)
     tile = _tile(D.from_np(x.dtype))
     oh, ow = grid
@@ -230,10 +232,7 @@ def _windows_launch(
     head["slab_rows"] = (oh - 1) * window.stride[0] + reach[0] + 1
     head["phase_pitch"], head["row_pitch"] = length, length * step
     head["table_at"] = up(head["slab_rows"] * head["row_pitch"] * tile.itemsize)
-    head["sums_at"] = head["table_at"] + up((ow + tile.lanes) * 8)
-    wide = kernel == "back" and x.dtype.itemsize < tile.itemsize  # halves are summed in float32
-    head["work_size"] = head["sums_at"] + (up(4 * x.shape[2] * x.shape[3]) if wide else 0)
-    head |= dict(zip(("g_n", "g_c", "g_h", "g_w"), g, strict=True))
+    head["work_size"] = head["table_at"] + up((ow + tile.lanes) * 8)
     columns = [q * window.dilation[1] for q in range(window.kernel[1])]
     offsets = [c % step * length + c // step for c in columns]
     windows = x.shape[0] * x.shape[1] * oh * ow
@@ -252,6 +251,7 @@ def _plan_planes(
     window: Window | None,
     grid: Pair,
     flags: Pair = (0, 0),
+    taps: Layout | None = None,
 ) -> Launch:
     _check(name, read, out, kernel)
     if out.size == 0:
@@ -263,10 +263,16 @@ def _plan_planes(
     # halves are summed in a float32 plane
     wide = image is out and d in (D.float16, D.bfloat16)
     head["work_size"] = up(4 * image.shape[2] * image.shape[3]) if wide else 0
+    head |= _strides_of(taps)
     work = 4 * (read.size + image.size)
     stage = Stage(_kernel(d.name, kernel), work >= PARALLEL_WORK)
     ints = tuple(head[n] for n in _HEAD)
     return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+
+
+def _strides_of(taps: Layout | None) -> dict[str, int]:
+    steps = (0,) * 4 if taps is None else taps.strides
+    return dict(zip(("taps_n", "taps_c", "taps_h", "taps_w"), steps, strict=True))
 
 
 def _plane(a: Layout) -> Pair:
@@ -288,8 +294,8 @@ def pool_ir(name: str, kernel: str) -> str:
     d = D.BY_NAME[name]
     tile = _tile(d)
     m = Module(native.host().vector_bits)
-    if kernel == "max_dx":
-        _emit_max_dx(m, tile, d)
+    if kernel in ("max_dx", "max_back"):
+        _emit_max_dx(m, tile, d, by_tap=kernel == "max_back")
     elif kernel.endswith("avg_dx"):
         _emit_avg_dx(m, tile, d, adaptive=kernel.startswith("adaptive_"))
     elif kernel.startswith("adaptive_"):
@@ -338,13 +344,14 @@ class _Kernel:
         count = f.select(with_pad, f.sub(end, start), f.sub(high, low))
         return low, high, f.max(count, 1)
 
-    def first_inside(self, i: Operand, dim: str) -> Operand:
-        """The first tap of window i of a dim that lies in the image."""
+    def first_inside(self, i: Operand, dim: str) -> tuple[Operand, Operand]:
+        """Where the first tap of window i of a dim lies that is in the image, and its number."""
         f, h = self.f, self.h
         start = f.sub(f.mul(i, h["step_" + dim]), h["pad_" + dim])
         gap = h["gap_" + dim]
         missing = f.max(f.sub(0, start), 0)
-        return f.add(start, f.mul(f.div(f.add(missing, f.sub(gap, 1)), gap), gap))
+        tap = f.div(f.add(missing, f.sub(gap, 1)), gap)
+        return f.add(start, f.mul(tap, gap)), tap
 
 
 def _better(f: Function, v: Value, best: Value) -> Value:
@@ -353,19 +360,17 @@ def _better(f: Function, v: Value, best: Value) -> Value:
 
 
 def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
-    back = kind == "back"
-    k = _Kernel(m, kind, 2 if back else 1)
+    k = _Kernel(m, kind, 2 if kind == "taps" else 1)
     f, h, type, lanes = k.f, k.h, tile.type, tile.lanes
-    one, numbered = Element(f, 1), kind in ("argmax", "back")
-    picks = f.alloca(vector(lanes, "i32"))
-    sums = plane = slopes = k.out
+    numbered = kind in ("argmax", "taps")
     index_type = vector(lanes, "i32")
     element = Element(f, lanes)
     slab = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
     table = f.gep(slab, h["table_at"])
     with f.loop(0, h["out_w"]) as X:
         if numbered:
-            start = f.cast("trunc", f.typed(k.first_inside(X.i, "w"), "i64"), "i32")
+            place, tap = k.first_inside(X.i, "w")
+            start = f.cast("trunc", f.typed(tap if kind == "taps" else place, "i64"), "i32")
             f.store(start, f.gep(table, X.i, "i32"))
         elif kind == "avg":
             _, _, count = k.span(X.i, "w", adaptive=False)
@@ -373,9 +378,6 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
     low, high = f.split(h["planes"])
     with f.loop(low, high) as P:
         source = f.gep(k.ins[-1], k.source(P.i), memory(d))
-        if back:
-            sums, plane = _gradient_plane(k, tile, d, P.i)
-            slopes = f.gep(k.ins[0], k.source(P.i, "g_n", "g_c"), memory(d))
         f.call(
             "plane_zero" if kind == "avg" else "plane_low", "void", slab, source,
             h["slab_rows"], h["pad_h"], h["height"], h["stride_h"], h["stride_w"], h["row_pitch"],
@@ -386,7 +388,10 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
             place = f.add(f.mul(P.i, k.area), f.mul(Y.i, h["out_w"]))
             top = f.sub(f.mul(Y.i, h["step_h"]), h["pad_h"])
             _, _, rows = k.span(Y.i, "h", adaptive=False)
-            first_row = f.mul(k.first_inside(Y.i, "h"), h["width"])
+            first_row, tap = k.first_inside(Y.i, "h")
+            first_row = f.mul(first_row, h["width"])
+            if kind == "taps":
+                first_row = f.mul(tap, h["kernel_w"])
             with f.loop(0, h["out_w"], lanes) as X:
                 here = f.gep(corner, X.i, tile.element)
                 mask = f.lane_mask(f.sub(h["out_w"], X.i), lanes)
@@ -397,7 +402,7 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                 if numbered:
                     start = f.load(index_type, f.gep(table, X.i, "i32"))
                     carry.append((index_type, f.op("add", start, _splat32(f, first_row, lanes))))
-                    # the flat index of the tap (0, 0) of each lane's window
+                if kind == "argmax":  # the flat index of the tap (0, 0) of each lane's window
                     column = f.sub(f.mul(X.i, h["step_w"]), h["pad_w"])
                     origin = f.op(
                         "add",
@@ -418,34 +423,28 @@ def _emit_windows(m: Module, tile: Tile, d: D.dtype, kind: str) -> None:
                             C.next[0] = f.select(better, v, C.carry[0])
                             if numbered:
                                 step = f.add(f.mul(down, h["width"]), f.mul(C.i, h["gap_w"]))
+                                if kind == "taps":
+                                    step = f.add(f.mul(R.i, h["kernel_w"]), C.i)
                                 index = f.op("add", origin, _splat32(f, step, lanes))
                                 C.next[1] = f.select(better, index, C.carry[1])
                     R.next = list(C.carry)
-                if back:
-                    f.store(R.carry[1], picks)
-                    with f.loop(0, f.min(f.sub(h["out_w"], X.i), lanes)) as L:
-                        at = f.add(f.mul(Y.i, h["g_h"]), f.mul(f.add(X.i, L.i), h["g_w"]))
-                        index = f.load("i32", f.gep(picks, L.i, "i32"))
-                        to = f.gep(sums, f.cast("zext", index, "i64"), tile.element)
-                        slope = one.load(f.gep(slopes, at, memory(d)), d)
-                        f.store(f.op("fadd", f.load(tile.element, to), slope), to)
-                if not back:
-                    at = f.add(place, X.i)
-                    result = R.carry[0]
-                    if kind == "avg":
-                        columns = f.load(type, f.gep(table, X.i, tile.element))
-                        count = f.op("fmul", columns, _splat_count(f, rows, tile))
-                        given = _splat_count(f, h["divisor"], tile)
-                        count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
-                        result = element.rounded(f.op("fdiv", result, count), d)
-                    if kind == "argmax":
-                        wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
-                        f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
-                    else:
-                        memory_value = element.to_memory(result, d)
-                        f.masked_store(memory_value, f.gep(k.out, at, memory(d)), mask)
-        if back:
-            _narrow_plane(k, d, sums, plane)
+                at = f.add(place, X.i)
+                result = R.carry[0]
+                if kind == "avg":
+                    columns = f.load(type, f.gep(table, X.i, tile.element))
+                    count = f.op("fmul", columns, _splat_count(f, rows, tile))
+                    given = _splat_count(f, h["divisor"], tile)
+                    count = f.select(f.icmp("ne", h["divisor"], 0), given, count)
+                    result = element.rounded(f.op("fdiv", result, count), d)
+                if kind == "argmax":
+                    wide = f.cast("sext", R.carry[1], vector(lanes, "i64"))
+                    f.masked_store(wide, f.gep(k.out, at, "i64"), mask)
+                else:
+                    memory_value = element.to_memory(result, d)
+                    f.masked_store(memory_value, f.gep(k.out, at, memory(d)), mask)
+                if kind == "taps":
+                    narrow = f.cast("trunc", R.carry[1], vector(lanes, "i8"))
+                    f.masked_store(narrow, f.gep(k.ins[0], at, "i8"), mask)
     f.ret()
 
 
@@ -504,7 +503,7 @@ def _gradient_plane(k: _Kernel, tile: Tile, d: D.dtype, plane: Operand) -> tuple
     out = f.gep(k.out, f.mul(plane, size), memory(d))
     sums = out
     if d in (D.float16, D.bfloat16):
-        sums = f.gep(k.scratch, f.add(f.mul(k.tid, h["work_size"]), h["sums_at"]))
+        sums = f.gep(k.scratch, f.mul(k.tid, h["work_size"]))
     bytes = f.mul(size, tile.itemsize)
     f.intrinsic("memset", "void", sums, Value("0", "i8"), bytes, Value("false", "i1"))
     return sums, out
@@ -519,8 +518,8 @@ def _narrow_plane(k: _Kernel, d: D.dtype, sums: Value, out: Value) -> None:
         one.store(v, f.gep(out, L.i, memory(d)), d)
 
 
-def _emit_max_dx(m: Module, tile: Tile, d: D.dtype) -> None:
-    k = _Kernel(m, "max_dx", 2)
+def _emit_max_dx(m: Module, tile: Tile, d: D.dtype, *, by_tap: bool) -> None:
+    k = _Kernel(m, "max_back" if by_tap else "max_dx", 2)
     f, h, type = k.f, k.h, register(d)
     one = Element(f, 1)
     size = f.mul(h["height"], h["width"])
@@ -529,16 +528,33 @@ def _emit_max_dx(m: Module, tile: Tile, d: D.dtype) -> None:
         sums, out = _gradient_plane(k, tile, d, P.i)
         source = f.gep(k.ins[0], k.source(P.i), memory(d))
         indices = f.gep(k.ins[1], f.mul(P.i, k.area), "i64")
+        numbers = f.gep(k.ins[1], k.source(P.i, "taps_n", "taps_c"), "i8")
         with f.loop(0, h["out_h"]) as Y, f.loop(0, h["out_w"]) as X:
             at = f.add(f.mul(Y.i, h["stride_h"]), f.mul(X.i, h["stride_w"]))
             g = one.load(f.gep(source, at, memory(d)), d)
-            index = f.load("i64", f.gep(indices, f.add(f.mul(Y.i, h["out_w"]), X.i), "i64"))
-            with f.if_else(f.icmp("ult", index, size)) as b:
+            if by_tap:
+                at = f.add(f.mul(Y.i, h["taps_h"]), f.mul(X.i, h["taps_w"]))
+                tap = f.cast("zext", f.load("i8", f.gep(numbers, at, "i8")), "i64")
+                y, x = (
+                    f.add(f.sub(f.mul(i, h["step_" + n]), h["pad_" + n]), f.mul(t, h["gap_" + n]))
+                    for i, t, n in (
+                        (Y.i, f.div(tap, h["kernel_w"]), "h"), (X.i, f.rem(tap, h["kernel_w"]), "w")
+                    )
+                )  # fmt: skip
+                index = f.add(f.mul(y, h["width"]), x)
+                inside = f.icmp("slt", tap, f.mul(h["kernel_h"], h["kernel_w"]))
+                for i, n in ((y, "height"), (x, "width")):
+                    inside = f.op("and", inside, f.icmp("ult", i, h[n]))
+            else:
+                index = f.load("i64", f.gep(indices, f.add(f.mul(Y.i, h["out_w"]), X.i), "i64"))
+                inside = f.icmp("ult", index, size)
+            with f.if_else(inside) as b:
                 place = f.gep(sums, index, type)
                 f.store(f.op("fadd", f.load(type, place), g), place)
                 b.otherwise()
-                f.store(index, f.gep(f.arg("args"), 1, "i64"))
-                f.store(const("i64", _INDEX_OUT_OF_RANGE), f.arg("args"))
+                if not by_tap:
+                    f.store(f.typed(index, "i64"), f.gep(f.arg("args"), 1, "i64"))
+                    f.store(const("i64", _INDEX_OUT_OF_RANGE), f.arg("args"))
         _narrow_plane(k, d, sums, out)
     f.ret()
 

@@ -45,13 +45,16 @@ def turns(x: Layout, out: Layout) -> bool:
 
 
 def plan_wide_max(
-    kind: str, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> Launch:
-    """out = the maximum of each window (`max`; `turned`, where out lies channel by channel), or
-    where it lies in its plane (`argmax`)."""
+    kind: str, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    taps: Layout | None = None,
+) -> Launch:  # fmt: skip
+    """out = the maximum of each window (`max`; `taps`, and taps = the numbers of their taps), or
+    where it lies in its plane (`argmax`). Maxima may go to planes."""
+    kind = f"turned_{kind}" if turns(x, out) else kind
+    n, _, h, w = (0,) * 4 if taps is None else taps.strides
     values = (
         x.shape[0], *x.shape[1:], *out.shape[2:], *kernel, *stride, *padding, *dilation,
-        *x.strides, out.strides[0], *out.strides[2:], 0, out.strides[1], *(0,) * 3,
+        *x.strides, out.strides[0], *out.strides[2:], n, out.strides[1], h, w, 0,
     )  # fmt: skip
     work = out.size * kernel[0] * kernel[1]
     whole = _whole(x, out, kernel, stride, padding, dilation)
@@ -60,18 +63,18 @@ def plan_wide_max(
 
 
 def plan_wide_back(
-    g: Layout, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
+    g: Layout, taps: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> Launch:
-    """out = zeros with each window's g added where x's maximum lies."""
+    """out = zeros with each window's g added at its tap of that number."""
     grid = tuple(n * s for n, s in zip(g.shape[2:], stride, strict=True))
     exact = kernel == stride and grid == out.shape[2:] and (padding, dilation) == ((0, 0), (1, 1))
     values = (
         out.shape[0], *out.shape[1:], *g.shape[2:], *kernel, *stride, *padding, *dilation,
-        *x.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact),
+        *taps.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact),
     )  # fmt: skip
     work = g.size * kernel[0] * kernel[1] + out.size
-    whole = _whole(x, g, kernel, stride, padding, dilation)
-    stage = Stage(_kernel(D.from_np(x.dtype).name, "back", whole), work >= PARALLEL_WORK)
+    whole = _whole(out, g, kernel, stride, padding, dilation)
+    stage = Stage(_kernel(D.from_np(g.dtype).name, "back", whole), work >= PARALLEL_WORK)
     return Launch((stage,), values, quick=work < QUICK_WORK)
 
 
@@ -187,28 +190,31 @@ class _Window:
         f, h = self.f, self.h
         return f.add(self.y, f.mul(p, h["gap_h"])), f.add(self.x, f.mul(q, h["gap_w"]))
 
-    def number(self, pixel: tuple[Operand, Operand], type: str) -> Value:
-        """A pixel's flat index in its plane, in every lane."""
-        f = self.f
-        flat = f.add(f.mul(pixel[0], self.h["width"]), pixel[1])
-        return f.splat(f.cast("trunc", f.typed(flat, "i64"), "i32"), type)
+    def number(self, p: Operand, q: Operand, type: str, *, taps: bool) -> Value:
+        """A tap's number in its window, or its pixel's flat index in its plane, in every lane."""
+        f, h = self.f, self.h
+        width = (self.whole[1] or h["kernel_w"]) if taps else h["width"]
+        p, q = (p, q) if taps else self.place(p, q)
+        flat = f.add(f.mul(p, width), q)
+        return f.splat(f.cast("trunc", f.typed(flat, "i64"), type.split()[-1][:-1]), type)
 
     def best(
-        self, read: Callable[[Operand], Value], type: str, index_type: str | None
+        self, read: Callable[[Operand], Value], type: str, index_type: str | None, *, taps: bool
     ) -> list[Value]:
         """The largest of the taps, and where it lies if that is wanted; read(offset in x)."""
         f, h = self.f, self.h
         state: list[tuple[str, Operand]] = [(type, const(type, float("-inf")))]
         if index_type:
-            first = self.place(self.rows[0], self.columns[0])
-            state.append((index_type, self.number(first, index_type)))
+            first = self.number(self.rows[0], self.columns[0], index_type, taps=taps)
+            state.append((index_type, first))
         for tap in self.each(state):
-            pixel = self.place(tap.p, tap.q)
-            v = read(f.add(f.mul(pixel[0], h["x_h"]), f.mul(pixel[1], h["x_w"])))
+            y, x = self.place(tap.p, tap.q)
+            v = read(f.add(f.mul(y, h["x_h"]), f.mul(x, h["x_w"])))
             better = f.op("or", f.fcmp("ogt", v, tap.state[0]), f.fcmp("uno", v, v))
             tap.next = [f.select(better, v, tap.state[0])]
             if index_type:
-                tap.next.append(f.select(better, self.number(pixel, index_type), tap.state[1]))
+                number = self.number(tap.p, tap.q, index_type, taps=taps)
+                tap.next.append(f.select(better, number, tap.state[1]))
         return [f.typed(v, t) for t, v in state]
 
 
@@ -231,8 +237,8 @@ def _put(f: Function, v: Value, pointer: Value, mask: Value | None) -> None:
 
 def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
     f = m.kernel(name)
-    places, turned = name == "argmax", name == "turned"
-    (out, x), _, h, _ = open_block(f, 1, _HEAD)
+    places, taps, turned = name == "argmax", name.endswith("taps"), name.startswith("turned")
+    (out, *marks, x), _, h, _ = open_block(f, 2 if taps else 1, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
     type, index_type = vector(lanes, register(d)), vector(lanes, "i32")
@@ -252,6 +258,8 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
             with f.loop(0, count) as X:
                 window = _Window(f, h, row, f.add(W.i, X.i), whole)
                 to = f.gep(line, f.mul(f.add(W.i, X.i), h["out_w_step"]), out_memory)
+                at = f.add(f.mul(image, h["at_n"]), f.mul(row, h["at_h"]))
+                at = f.add(at, f.mul(f.add(W.i, X.i), h["at_w"]))
                 for start, mask in _channels(f, channels, lanes):
                     channel = f.add(B.i, start)
 
@@ -261,7 +269,11 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
                         pixel = f.gep(source, f.add(at, channel), memory(d))
                         return element.from_memory(_get(f, element.memory_type(d), pixel, mask), d)
 
-                    best = window.best(read, type, index_type if places else None)
+                    wanted = index_type if places or taps else None
+                    best = window.best(read, type, wanted, taps=taps)
+                    if taps:
+                        number = f.cast("trunc", best[1], vector(lanes, "i8"))
+                        _put(f, number, f.gep(marks[0], f.add(at, channel), "i8"), mask)
                     if turned:
                         f.store(best[0], f.gep(room, f.add(start, X.i), type))
                     elif places:
@@ -286,19 +298,22 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
 
 def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
     f = m.kernel("back")
-    (out, g, x), _, h, _ = open_block(f, 2, _HEAD)
+    (out, g, taps), _, h, _ = open_block(f, 2, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
-    type, index_type = vector(lanes, register(d)), vector(lanes, "i32")
-    held, nothing = element.memory_type(d), zero(type)
+    held, bytes, nothing = (
+        element.memory_type(d),
+        vector(lanes, "i8"),
+        zero(vector(lanes, register(d))),
+    )
 
-    def read(pointer: Value, stride: Value, mask: Value | None, last: Operand) -> Value:
+    def read(type: str, pointer: Value, stride: Value, mask: Value | None, last: Operand) -> Value:
         """Neighbouring channels, adjacent or not."""
         with f.if_else(f.icmp("eq", stride, 1)) as way:
-            near = _get(f, held, pointer, mask)
+            near = _get(f, type, pointer, mask)
             way.otherwise()
-            far = gather(f, held, pointer, 0, stride, None if mask is None else last)
-        return element.from_memory(way.merge(held, near, far), d)
+            far = gather(f, type, pointer, 0, stride, None if mask is None else last)
+        return way.merge(type, near, far)
 
     apart = f.icmp("sge", h["step_h"], f.add(f.mul(f.sub(h["kernel_h"], 1), h["gap_h"]), 1))
     groups = f.select(apart, h["out_h"], const("i64", 1))  # rows of windows that share no element
@@ -313,7 +328,7 @@ def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
         first, after = f.mul(group, per), f.mul(f.add(group, 1), per)
         target = f.gep(out, f.add(f.mul(image, h["out_n"]), channel), memory(d))
         at = f.add(f.mul(image, h["x_n"]), f.mul(channel, h["x_c"]))
-        source = f.gep(x, at, memory(d))
+        numbers = f.gep(taps, at, "i8")
         at = f.add(f.mul(image, h["at_n"]), f.mul(channel, h["at_c"]))
         slopes = f.gep(g, at, memory(d))
         begin = f.max(f.sub(f.mul(first, h["step_h"]), h["pad_h"]), 0)
@@ -330,19 +345,17 @@ def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
             window = _Window(f, h, Y.i, X.i, whole)
             for start, mask in _channels(f, count, lanes):
                 last = f.sub(f.sub(count, start), 1)
-                far = f.mul(start, h["x_c"])
-
-                def tap(at: Operand, far: Operand = far, mask: Value | None = mask,
-                        last: Operand = last) -> Value:  # fmt: skip
-                    return read(f.gep(source, f.add(at, far), memory(d)), h["x_c"], mask, last)
-
-                _, where = window.best(tap, type, index_type)
-                at = f.add(f.mul(Y.i, h["at_h"]), f.mul(X.i, h["at_w"]))
-                at = f.add(at, f.mul(start, h["at_c"]))
-                slope = read(f.gep(slopes, at, memory(d)), h["at_c"], mask, last)
+                x, y = (
+                    f.add(f.add(f.mul(Y.i, h[n + "_h"]), f.mul(X.i, h[n + "_w"])),
+                          f.mul(start, h[n + "_c"]))
+                    for n in ("x", "at")
+                )  # fmt: skip
+                where = read(bytes, f.gep(numbers, x, "i8"), h["x_c"], mask, last)
+                slope = read(held, f.gep(slopes, y, memory(d)), h["at_c"], mask, last)
+                slope = element.from_memory(slope, d)
                 for step in window.each([]):
                     pixel = window.place(step.p, step.q)
-                    mine = f.icmp("eq", where, window.number(pixel, index_type))
+                    mine = f.icmp("eq", where, window.number(step.p, step.q, bytes, taps=True))
                     at = f.add(f.mul(pixel[0], h["out_h_step"]), f.mul(pixel[1], h["out_w_step"]))
                     to = f.gep(target, f.add(at, start), memory(d))
                     old = element.from_memory(_get(f, held, to, mask), d)
