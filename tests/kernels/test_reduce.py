@@ -201,15 +201,25 @@ def test_scalars_reduce_to_themselves() -> None:
     assert CHUNK == 8192
 
 
-def test_rows_asked_for_ahead_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns of an operand that comes from memory, with columns left over and rows across."""
-    monkeypatch.setattr(reduce, "FAR_BYTES", 0)
-    reduce.plan_reduction.cache_clear()
-    x = np.random.default_rng(5).standard_normal((77, 211)).astype(np.float32)
+@pytest.mark.parametrize("shape", [(32, 129), (77, 211), (16 * 9 + 3, 128), (2, 64, 140)])
+def test_streams_of_rows_have_the_strict_order(shape: tuple[int, ...]) -> None:
+    """Many rows and columns: lane after lane, columns left over, rows across, a short last chunk
+    whose lanes are not all used.
+    """
+    x = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    dims = tuple(range(len(shape) - 1))[:1]
     for kind, op, start in (("sum", np.add, 0.0), ("max", np.maximum, -np.inf)):
-        for v in (x, x[::2, 5:], x[::-1]):
-            assert reduced(kind, v, dims=(0,)).tobytes() == strict(op, start, v, (0,)).tobytes()
-    reduce.plan_reduction.cache_clear()
+        for v in (x, x[:, 5:] if len(shape) > 2 else x[::2, 5:], x[::-1]):
+            assert reduced(kind, v, dims=dims).tobytes() == strict(op, start, v, dims).tobytes()
+
+
+def test_streams_of_long_rows() -> None:
+    """More columns than a run has, more rows than a chunk, and the place of the largest."""
+    x = np.random.default_rng(6).standard_normal((40, 16 * reduce.LONGEST + 35)).astype(np.float32)
+    assert reduced("sum", x, dims=(0,)).tobytes() == strict(np.add, 0.0, x, (0,)).tobytes()
+    np.testing.assert_array_equal(reduced("argmax", x, dims=(0,)), x.argmax(0))
+    tall = x.reshape(-1)[: (CHUNK + 5) * 70].reshape(CHUNK + 5, 70)[:, :64].repeat(3, 1)
+    assert reduced("sum", tall, dims=(0,)).tobytes() == strict(np.add, 0.0, tall, (0,)).tobytes()
 
 
 @pytest.mark.parametrize(

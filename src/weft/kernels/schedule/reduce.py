@@ -14,16 +14,17 @@ pass, each as it would be alone.  float16 and bfloat16 accumulate in float32; bo
 
 NaN: sum, prod, max, min give NaN; argmax and argmin give the first NaN's index.  Ties: the first.
 
-Two loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are
+Three loops realise it.  `rows`: the inner group is one run of memory (or one stride), 16 lanes are
 one vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in
-memory; with one-element vectors it serves every other layout.
+memory; with one-element vectors it serves every other layout.  Where there are many such vectors
+and rows, `streams`: long runs of four rows at once, all rows of a lane before those of the next.
 Long because planning, both loops and the chunks' join read one Structure.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from weft.core import dtype as D
@@ -31,7 +32,6 @@ from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Expr, Param, cast, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     AWAKE_WORK,
     EMPTY,
@@ -64,8 +64,10 @@ LANES = 16
 CHUNK = 8192
 OWN_CHUNK = 64  # an inner group of so many elements is a chunk for each outer index
 BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
-FAR_BYTES = 1 << 20  # operands from this size on come from memory
-AHEAD = 16  # rows at which columns ask for them: each row's piece lies in a page of its own
+LONGEST = 1024  # vectors of a run at most: the sums of _HELD lanes stay in the second cache
+_SHORTEST = 8  # vectors of outputs from which on their rows are streams
+_TOGETHER = 4  # rows at once: streams that the hardware's prefetcher follows
+_HELD = 5  # lanes whose sums wait for one another: a tree's height, one more
 
 
 def in_chunks(count: int, total: int) -> bool:
@@ -91,8 +93,8 @@ class Structure:
     columns: bool
     vectors: bool  # columns only: whether a vector of outputs is taken
     chunked: bool
+    streams: bool  # columns only: whether all rows of a lane are taken before the next
     params: tuple[dtype, ...]
-    ahead: tuple[int, ...] = ()  # columns only: operands whose rows are asked for ahead
 
     @property
     def lanes(self) -> int:
@@ -163,25 +165,30 @@ def plan_reduction(
     columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
     chunked = in_chunks(count, total)
     params = used_params((*pres, post))
-    ahead = tuple(
-        k
-        for k in (sorted(used) if vectors and len(i_sizes) == 1 else ())
-        if classes[k] == 1 and in_layouts[k].size * in_layouts[k].dtype.itemsize >= FAR_BYTES
-    )
     structure = Structure(
         kind, pres, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
         (len(kept_space.sizes), len(o_sizes), len(i_sizes)), classes, columns, vectors, chunked,
-        params, ahead,
+        False, params,
     )  # fmt: skip
+    across = -(-kept_space.sizes[-1] // structure.lanes) if vectors else 0
+    once = chunked or total == 1
+    if across >= _SHORTEST and count >= 2 * LANES and once:
+        structure = replace(structure, streams=True)
     names = ["reduce", "finish"] if chunked else ["reduce"]
     address = _kernels(structure)
     chunks = -(-count // CHUNK)
     block = BLOCK
     if vectors:  # enough blocks for some threads, else as wide as memory likes
         lines = outputs // kept_space.sizes[-1] * (total * chunks if chunked else 1)
-        across = -(-kept_space.sizes[-1] // structure.lanes)
         block = min(BLOCK, max(2, across * lines // 8))
+    states = max(len(pres), 2)
+    scratch = outputs * total * chunks * 8 * states + 128 if chunked else 0
+    scratch, held = -(-scratch // 64) * 64, 0
+    if structure.streams:
+        block = min(LONGEST, across)
+        held = _HELD * block * structure.lanes * 8
     ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks, block, plane]
+    ints += [scratch, held]
     ints.extend(kept_space.strides[0])
     for k in range(len(in_layouts)):
         ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
@@ -190,8 +197,7 @@ def plan_reduction(
     amount = outputs * total * count * work(pres)
     shared = amount >= PARALLEL_WORK, amount >= AWAKE_WORK
     stages = tuple(Stage(address[n], *shared) for n in names)
-    scratch = outputs * total * chunks * 8 * max(len(pres), 2) + 128 if chunked else 0
-    launch = Launch(stages, tuple(ints), scratch, quick=amount < QUICK_WORK)
+    launch = Launch(stages, tuple(ints), scratch, held * states, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
 
 
@@ -262,6 +268,7 @@ class _Reduce:
         kept, outer, inner = s.ranks
         self.kept, self.outer, self.inner = take(kept), take(outer), take(inner)
         self.outputs, self.total, self.count, self.chunks, self.block, self.plane = take(6)
+        self.shared, self.held = take(2)
         self.out_strides = take(kept)
         self.strides = [(take(kept), take(outer), take(inner)) for _ in range(n)]
         self.lanes = s.lanes
@@ -488,7 +495,13 @@ class _Reduce:
         """Threads take blocks of neighbouring outputs (times chunks)."""
         f, s, lanes = self.f, self.s, self.lanes
         parts = f.mul(self.total, self.chunks) if s.chunked else 1
-        room = [f.alloca(t, LANES * BLOCK) for t in self.op.types(lanes)]
+        types = self.op.types(lanes)
+        if s.streams:
+            thread = f.mul(f.cast("sext", f.arg("tid"), "i64"), max(len(s.pres), 2))
+            at = [f.mul(self.held, f.add(thread, k)) for k in range(len(types))]
+            room = [f.gep(self.scratch, f.add(self.shared, k)) for k in at]
+        else:
+            room = [f.alloca(t, LANES * BLOCK) for t in types]
         if not s.vectors:
             lo, hi = f.split(f.mul(self.outputs, parts))
             with f.loop(lo, hi) as units:
@@ -497,8 +510,16 @@ class _Reduce:
                     _Place(self, f.coordinates(line, self.kept), line, part, parts, room), 1
                 )
             return
-        width = self.kept[-1]
-        step = f.mul(self.block, lanes)
+        width, block = self.kept[-1], self.block
+        if s.streams:  # a run for each thread, as long as may be
+            across = f.div(f.add(width, lanes - 1), lanes)
+            lines = f.mul(f.div(self.outputs, width), parts)
+            nth = f.cast("sext", f.arg("nth"), "i64")
+            share = f.div(f.add(f.mul(across, lines), f.sub(nth, 1)), nth)
+            longest = f.min(f.max(share, 2), block)
+            runs = f.div(f.add(across, f.sub(longest, 1)), longest)
+            block = f.div(f.add(across, f.sub(runs, 1)), runs)
+        step = f.mul(block, lanes)
         blocks = f.div(f.add(width, f.sub(step, 1)), step)
         lo, hi = f.split(f.mul(f.mul(f.div(self.outputs, width), parts), blocks))
         with f.loop(lo, hi) as units:
@@ -522,7 +543,7 @@ class _Reduce:
     def _column(
         self, place: _Place, vectors: Operand, mask: Value | None = None, few: Operand = 0
     ) -> None:
-        """`vectors` vectors of neighbouring outputs, 16 accumulators each, kept in memory."""
+        """`vectors` vectors of neighbouring outputs, whose accumulators are kept in memory."""
         f, s, lanes, op = self.f, self.s, self.lanes, self.op
         types = op.types(lanes)
         count = lanes if mask is None else few
@@ -544,36 +565,65 @@ class _Reduce:
             for p, a in zip(at, acc, strict=True):
                 f.store(a, p)
 
-        with f.loop(0, used) as loop, f.loop(0, vectors) as u:
-            put(cells(loop.i, u.i), op.start(lanes))
+        def clear(first: Operand, some: Operand) -> None:
+            with f.loop(first, some) as loop, f.loop(0, vectors) as u:
+                put(cells(loop.i, u.i), op.start(lanes))
+
+        def take(here: list[Value], indices: list[Operand], lane: Operand) -> None:
+            """Some rows into a lane."""
+            rows = [self.shifted(here, f.coordinates(i, self.inner), 2) for i in indices]
+            with f.loop(0, vectors) as u:
+                cell = cells(lane, u.i)
+                acc = get(cell)
+                for i, at in zip(indices, rows, strict=True):
+                    item = self.values(at, f.mul(u.i, lanes), mask, count, 0)
+                    if op.arg:
+                        item.append(f.splat(f.typed(i, "i64"), types[1]))
+                    acc = op.step(acc, item, lanes)
+                put(cell, acc)
 
         def group(here: list[Value]) -> None:
             with f.loop(start, stop) as loop:
-                at = self.shifted(here, f.coordinates(loop.i, self.inner), 2)
-                lane = f.op("and", loop.i, LANES - 1)
-                with f.loop(0, vectors) as u:
-                    item = self.values(at, f.mul(u.i, lanes), mask, count, 0)
-                    for k in s.ahead:
-                        d = s.in_dtypes[k]
-                        far = f.add(f.mul(self.strides[k][2][-1], AHEAD), f.mul(u.i, lanes))
-                        for line in range(0, lanes * d.itemsize, 64):
-                            touch(f, f.gep(f.gep(at[k], far, memory(d)), line), level=2)
-                    if op.arg:
-                        item.append(f.splat(f.typed(loop.i, "i64"), types[1]))
-                    cell = cells(lane, u.i)
-                    put(cell, op.step(get(cell), item, lanes))
+                take(here, [loop.i], f.op("and", loop.i, LANES - 1))
 
+        def join(low: Operand, high: Operand) -> None:
+            with f.loop(0, vectors) as u:
+                at = cells(low, u.i)
+                put(at, op.step(get(at), get(cells(high, u.i)), lanes))
+
+        def streams(here: list[Value]) -> None:
+            """The lanes in the order in which halving joins them: few wait at a time."""
+            with f.loop(0, LANES) as leaf:
+                own = f.intrinsic("ctpop", "i64", leaf.i)
+                lane = f.op("lshr", f.intrinsic("bitreverse", "i64", leaf.i), 60)
+                begin = f.add(start, lane)
+                each = f.div(f.add(f.max(f.sub(stop, begin), 0), LANES - 1), LANES)
+                whole = f.mul(f.div(each, _TOGETHER), _TOGETHER * LANES)
+                clear(own, f.add(own, 1))
+                for low, high, some in (
+                    (begin, f.add(begin, whole), _TOGETHER),
+                    (f.add(begin, whole), stop, 1),
+                ):
+                    with f.loop(low, high, LANES * some) as loop:
+                        take(here, [f.add(loop.i, LANES * k) for k in range(some)], own)
+                done = f.intrinsic("cttz", "i64", f.op("xor", leaf.i, -1), Value("false", "i1"))
+                with f.loop(0, done) as up:
+                    high = f.sub(own, up.i)
+                    join(f.sub(high, 1), high)
+
+        if not s.streams:
+            clear(0, used)
+        rows = streams if s.streams else group
         if s.chunked:
             outer = f.coordinates(f.div(place.part, self.chunks), self.outer)
-            group(self.shifted(place.rows, outer, 1))
+            rows(self.shifted(place.rows, outer, 1))
         else:
             with f.loop(0, self.total) as outside:
-                group(self.shifted(place.rows, f.coordinates(outside.i, self.outer), 1))
-        half = LANES // 2
+                rows(self.shifted(place.rows, f.coordinates(outside.i, self.outer), 1))
+        half = 0 if s.streams else LANES // 2
         while half:
-            with f.loop(0, f.min(f.sub(used, half), half)) as loop, f.loop(0, vectors) as u:
-                low = cells(loop.i, u.i)
-                put(low, op.step(get(low), get(cells(f.add(loop.i, half), u.i)), lanes))
+            with f.loop(0, f.min(f.sub(used, half), half)) as loop:
+                join(loop.i, f.add(loop.i, half))
             half //= 2
         with f.loop(0, vectors) as u:
             acc = get(cells(0, u.i))
