@@ -12,6 +12,7 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.eager import plan_elementwise
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import gemv
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.gemm import plan_matmul
 from weft.runtime import native, threads
@@ -132,6 +133,24 @@ def test_batches_and_broadcasts(rng):
         result = matmul(a, b)
         for at in np.ndindex(batch):
             assert (result[at] == matmul(a[at], b[at])).all(), (shape_a, shape_b, at)
+
+
+def test_batches_of_sums_of_nothing_are_zeros():
+    a, b = np.ones((2, 3, 4), np.float32), np.ones((2, 4, 70), np.float32)
+    for nothing in (a[..., :0], a[..., :0, :].swapaxes(-1, -2)):
+        assert (matmul(nothing, b[:, :0]) == 0).all()
+
+
+def test_a_row_times_a_matrix_that_no_cache_holds(rng, monkeypatch):
+    a, b = (
+        strided(rng, 2, 401, "C", "float32"),
+        strided(rng, 401, gemv._WIDEST + 70, "C", "float32"),
+    )
+    both = matmul(a, b)
+    monkeypatch.setattr(gemv, "_FAR_FROM", b.nbytes)
+    gemv._kernels.cache_clear()
+    assert (matmul(a[:1], b) == both[:1]).all()
+    gemv._kernels.cache_clear()
 
 
 def test_batch_of_heads_is_read_in_place(rng):

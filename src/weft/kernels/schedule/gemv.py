@@ -24,8 +24,9 @@ from weft.runtime.native import Launch, Stage
 _HEAD = ("n", "k", "a_step", "b_step", "epilogue", "epilogue_at", "batches", "dims")
 _NEAR = 2  # cache lines to prefetch along a row of a square: more streams than the hardware follows
 _FAR = 8192  # bytes to prefetch beyond the same place of the next unit, which is read as it lies
-_WIDEST = 2048  # columns of a unit at most: its sums stay in the first cache
-_TOGETHER = 4  # rows of B read at once: streams that the hardware follows
+_WIDEST = 4096  # columns of a unit at most: its sums stay in the first cache
+_TOGETHER = 4  # rows of B read at once
+_FAR_FROM = 16 << 20  # bytes of a B that no cache holds: twice as many rows at once
 _STEP = 4  # vectors of a row read at once
 
 
@@ -131,6 +132,7 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
             batch_offsets(f, dims, h["dims"], f.div(unit, units)),
         )
 
+    far = f.icmp("sge", f.mul(f.mul(n, k), tile.itemsize), _FAR_FROM)
     total = f.mul(h["batches"], units)
     with f.units(total) as unit:
         n0, (a_at, b_at, out_at) = start(unit)
@@ -144,7 +146,11 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
             span = (block.i, f.min(f.add(block.i, KC), k))
             first = f.icmp("eq", block.i, 0)
             if later is None:
-                _rows(f, tile, (a_row, a_step), (b_batch, b_step), span, (n0, width), sums)
+                operands = (a_row, a_step), (b_batch, b_step), span, (n0, width), sums
+                with f.if_else(far) as way:
+                    _rows(f, tile, *operands, together=2 * _TOGETHER)
+                    way.otherwise()
+                    _rows(f, tile, *operands, together=_TOGETHER)
             else:
                 _columns(f, tile, (a_row, a_step), (b_batch, b_step), span, n0, (later, k), sums)
             with f.loop(0, width, lanes) as column:
@@ -212,8 +218,9 @@ _Strided = tuple[Operand, Operand]
 
 
 def _rows(
-    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, columns: _Strided, sums: Value
-) -> None:
+    f: Function, tile: Tile, a: _Strided, b: _Strided, k: _Strided, columns: _Strided, sums: Value,
+    *, together: int,
+) -> None:  # fmt: skip
     """Sums over k of one block, B's columns adjacent: some rows of B at once, each from its first
     column to its last; the sums go through the first cache meanwhile.
     """
@@ -223,12 +230,12 @@ def _rows(
     with f.loop(0, columns[1], lanes) as column:
         f.store(zero(tile.type), f.gep(sums, column.i, element))
     count = f.sub(k[1], k[0])
-    whole = f.mul(f.div(count, _TOGETHER), _TOGETHER)
-    ahead = f.mul(b[1], _TOGETHER)
-    for low, high, together in ((0, whole, _TOGETHER), (whole, count, 1)):
-        with f.loop(low, high, together) as L:
+    whole = f.mul(f.div(count, together), together)
+    ahead = f.mul(b[1], together)
+    for low, high, some in ((0, whole, together), (whole, count, 1)):
+        with f.loop(low, high, some) as L:
             rows, scalars = [], []
-            for r in range(together):
+            for r in range(some):
                 at = f.add(L.i, r)
                 rows.append(f.gep(start, f.mul(at, b[1]), element))
                 one = f.load(element, f.gep(a_start, f.mul(at, a[1]), element))
@@ -239,7 +246,7 @@ def _rows(
                 for row, one in zip(rows, scalars, strict=True):
                     for v in range(_STEP):
                         at = f.gep(row, f.add(column.i, v * lanes), element)
-                        if together > 1:
+                        if some > 1:
                             touch(f, f.gep(at, ahead, element), level=2)
                         values[v] = multiply_add(f, tile, one, f.load(tile.type, at), values[v])
                 for value, place in zip(values, places, strict=True):
