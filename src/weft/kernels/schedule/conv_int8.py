@@ -49,6 +49,7 @@ LONGEST = 65_535  # k: beyond it (255 * 128 a product) a sum may not fit in int3
 _PARALLEL_FROM = 1 << 19
 _SLAB = 384 << 10  # bytes that a unit of work reads, to stay below: half of L2
 _PIXELS = 1024  # of a unit, to stay below
+_SLICES = 8  # of the last pieces
 _MAGIC = 1.5 * 2**23  # added to a number of [0, 255] it leaves the rounded number in the last bits
 _PAIRS = {128: "x86.sse2.pmadd.wd", 256: "x86.avx2.pmadd.wd", 512: "x86.avx512.pmaddw.d.512"}
 _SIZES = {"int32": 4, "float32": 4, "uint8": 1}
@@ -201,7 +202,19 @@ def _kernel(kind: str, inputs: int) -> int:
     room, room_beside = (f.alloca(t, rows * wide) for t in (element, "i8"))  # of a panel's rest
     calm = Value("false", "i1")
     _fill_offsets(f, h, offsets, row_pitch)
-    with f.units(h["pieces"]) as piece:
+    known = f.alloca("i64", 2)  # the unit whose slab and tables are there, and its runs
+    f.store(f.typed(-1, "i64"), known)
+    # the last piece of each thread in slices, so that none waits long for another
+    nth = f.cast("sext", f.arg("nth"), "i64")
+    slices = f.select(f.icmp("sgt", nth, 1), _SLICES, 1)
+    early = f.max(f.sub(h["pieces"], nth), 0)
+    drawable = f.add(early, f.mul(f.sub(h["pieces"], early), slices))
+    with f.units(drawable) as drawn:
+        late = f.sub(drawn, early)
+        entire = f.icmp("slt", late, 0)
+        piece = f.select(entire, drawn, f.add(early, f.div(f.max(late, 0), slices)))
+        slice = f.select(entire, 0, f.rem(f.max(late, 0), slices))
+        slice = [slice, f.select(entire, slices, f.add(slice, 1))]
         unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
         low, high = (f.div(f.mul(f.add(place, i), items), h["unit_pieces"]) for i in (0, 1))
         first = f.mul(f.div(unit, h["bands"]), h["unit_images"])
@@ -209,26 +222,27 @@ def _kernel(kind: str, inputs: int) -> int:
         y = f.mul(f.rem(unit, h["bands"]), h["band"])
         grid_h = f.max(f.min(f.sub(h["out_h"], y), h["band"]), 0)
         start = f.gep(image, f.mul(first, image_bytes))
-        with f.if_else(direct) as way:
-            here = f.gep(start, f.mul(f.mul(y, h["step_h"]), row_pitch))
-            way.otherwise()
+        here = f.gep(start, f.mul(f.mul(y, h["step_h"]), row_pitch))
+        source = f.select(direct, here, work)
+        with f.iff(f.icmp("ne", unit, f.load("i64", known))):
             top = f.sub(f.mul(y, h["step_h"]), h["top"])
             needed = f.sub(h["slab_rows"], f.mul(f.sub(h["band"], grid_h), h["step_h"]))
-            with f.loop(0, count) as N:
+            with f.loop(0, f.select(direct, 0, count)) as N:
                 f.call(
                     "slab", "void", f.gep(work, f.mul(N.i, image_pitch)),
                     f.gep(start, f.mul(N.i, image_bytes)), needed, h["slab_columns"],
                     h["channels"], h["pitch"], top, h["left"], h["height"], h["width"],
                     h["border"],
                 )  # fmt: skip
-        source = way.merge("ptr", here, work)
-        with f.loop(0, count) as N, f.loop(0, grid_h) as Y:
-            at = f.add(f.mul(N.i, image_pitch), f.mul(f.mul(Y.i, h["step_h"]), row_pitch))
-            to = f.gep(rows_table, f.mul(f.add(f.mul(N.i, grid_h), Y.i), h["out_w"]), "i64")
-            step = f.mul(h["step_w"], h["pitch"])
-            with f.loop(0, h["out_w"]) as X:
-                f.store(f.typed(f.add(at, f.mul(X.i, step)), "i64"), f.gep(to, X.i, "i64"))
-        found = _fill_runs(f, h, runs, count, y, grid_h)
+            with f.loop(0, count) as N, f.loop(0, grid_h) as Y:
+                at = f.add(f.mul(N.i, image_pitch), f.mul(f.mul(Y.i, h["step_h"]), row_pitch))
+                to = f.gep(rows_table, f.mul(f.add(f.mul(N.i, grid_h), Y.i), h["out_w"]), "i64")
+                step = f.mul(h["step_w"], h["pitch"])
+                with f.loop(0, h["out_w"]) as X:
+                    f.store(f.typed(f.add(at, f.mul(X.i, step)), "i64"), f.gep(to, X.i, "i64"))
+            f.store(_fill_runs(f, h, runs, count, y, grid_h), f.gep(known, 1, "i64"))
+        f.store(f.typed(unit, "i64"), known)
+        found = f.load("i64", f.gep(known, 1, "i64"))
         pixel = f.mul(f.add(f.mul(first, h["out_h"]), y), h["out_w"])
         after = f.rem(f.min(f.unit_after(), f.sub(h["pieces"], 1)), h["unit_pieces"])
         next_low = f.div(f.mul(after, items), h["unit_pieces"])
@@ -256,7 +270,8 @@ def _kernel(kind: str, inputs: int) -> int:
                     least, longer = f.div(pixels, tiles), f.rem(pixels, tiles)
                     panel_at = f.gep(b, f.mul(f.add(f.mul(skipped, COLUMNS), J.i), FOUR))
                     many = f.icmp("sge", tiles, FOUR)
-                    with f.loop(0, tiles) as T:
+                    bounds = (f.div(f.mul(tiles, n), slices) for n in slice)
+                    with f.loop(*bounds) as T:
                         # four tiles ask for the panel to come, as far as the second cache
                         asks = f.op("and", many, f.icmp("slt", T.i, f.typed(FOUR, "i64")))
                         start = f.add(begin, f.add(f.mul(T.i, least), f.min(T.i, longer)))

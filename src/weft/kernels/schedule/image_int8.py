@@ -38,7 +38,7 @@ def plan_to_bytes(x: Layout, out: Layout, scale: float, zero_byte: int) -> Launc
     if not out.is_contiguous:
         raise ValueError("to_bytes: the result must be contiguous")
     values = (n, c, h, w, *x.strides, pitch, double_bits(scale), zero_byte)
-    stage = Stage(_to_bytes(x.strides[3] == 1), out.size >= PARALLEL_WORK)
+    stage = Stage(_to_bytes(x.strides[3] == 1), 2 * out.size >= PARALLEL_WORK)
     return Launch((stage,), values, quick=out.size < QUICK_WORK)
 
 
@@ -54,7 +54,7 @@ def plan_max_pool_bytes(
     if not (x.is_contiguous and out.is_contiguous and x.dtype == out.dtype == "uint8"):
         raise ValueError("max_pool_bytes: operands must be contiguous bytes")
     values = (*x.shape, *out.shape[1:3], *kernel, *stride, *padding, *dilation)
-    work = out.size * kernel[0] * kernel[1] // 16
+    work = out.size * kernel[0] * kernel[1] // 4
     return Launch((Stage(_pool(), work >= PARALLEL_WORK),), values, quick=work < QUICK_WORK)
 
 
