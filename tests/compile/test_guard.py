@@ -372,6 +372,29 @@ def test_floats_are_read_as_floats_only():
     assert not s.check()
 
 
+def test_a_dict_is_looked_at_after_each_change():
+    class Thing:
+        pass
+
+    def store(x, value):
+        x.value = value  # which the interpreter makes a shorter way of
+
+    thing, first = Thing(), object()
+    store(thing, first)
+    s = guards.Stream()
+    s.dicts([(thing, thing.__dict__)])
+    s.entries(thing.__dict__)
+    s.ready()
+    for i in range(200):
+        assert s.check() and s.check()
+        store(thing, i)
+        assert not s.check() and not s.check()
+        store(thing, first)
+    assert s.check()
+    thing.__dict__ = dict(thing.__dict__)
+    assert not s.check()
+
+
 def test_attributes_that_raise_are_a_difference():
     class Rude:
         calls = 0

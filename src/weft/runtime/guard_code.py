@@ -11,12 +11,15 @@ runs code of others, between whose words nothing borrowed is held.
 
     0                                     the end
     1 n (address, word) x n               WORDS: the word at the address
-    2 n dict (key, mode, value) x n       a DICT's entries, in order
+    2 n dict tag (key, mode, value) x n   a DICT's entries, in order
     3 n list (item) x n                   a LIST's items
     4 n (dict, key, value) x n            NAMES: one entry each; value 0: there is none
     5 n (function, code, defaults) x n    FUNCTIONS
-    6 n (object, dict) x n                DICTS of objects
+    6 n (object, dict) x n                DICTS of objects whose place is not known
     7 n (object, name, value) x n         ATTRIBUTES
+
+A dict's tag is the number of its last change that CPython keeps up to 3.12: where it is the one of
+the last look that found all in place, the entries are so. 0: there is none.
 
 Modes: 0 the value itself, 1 a float, 2 a float that is 0 (value 0) or not (1), 3 anything, 4
 anything but the value. The struct fields read are CPython's from 3.11 to 3.14: the word behind
@@ -68,8 +71,8 @@ entry:
   %value_is = alloca ptr
   goto next
 next:
-  %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %entries ], [ %lw, %items ],
-    [ %nw, %names ], [ %fw, %functions ], [ %ow, %dicts ], [ %aw, %attributes ]
+  %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %dict_done ], [ %lw, %items ],
+    [ %nw, %names ], [ %fw, %functions ], [ %ow, %dicts ], [ %aw, %attributes ], [ %d_end, %dict ]
   %op = load i64, ptr %p
   %n = item i64 %p 1
   %body = getelementptr i64, ptr %p, i64 2
@@ -107,15 +110,30 @@ word:
 
 dict:
   %d = load ptr, ptr %body
+  %d_tag_at = getelementptr i64, ptr %p, i64 3
+  %d_first = getelementptr i64, ptr %p, i64 4
+  %d_words = mul i64 %n, 3
+  %d_end = getelementptr i64, ptr %d_first, i64 %d_words
+  %d_tag = load i64, ptr %d_tag_at
+  %d_tag_now = item i64 %d 3
+  %d_tagged = icmp ne i64 %d_tag, 0
+  %d_calm = icmp eq i64 %d_tag, %d_tag_now
+  %d_known = and i1 %d_tagged, %d_calm
+  if %d_known next dict_changed
+dict_changed:
   %d_used = item i64 %d 2
   store i64 0, ptr %position
   %d_as_long = icmp eq i64 %d_used, %n
   if %d_as_long entries bad
 entries:
-  %dw = phi ptr [ %after, %dict ], [ %dw1, %accept ]
-  %di = phi i64 [ 0, %dict ], [ %di1, %accept ]
+  %dw = phi ptr [ %d_first, %dict_changed ], [ %dw1, %accept ]
+  %di = phi i64 [ 0, %dict_changed ], [ %di1, %accept ]
   %d_more = icmp slt i64 %di, %n
-  if %d_more entry_of next
+  if %d_more entry_of dict_done
+dict_done:
+  %d_tag_new = select i1 %d_tagged, i64 %d_tag_now, i64 0
+  store i64 %d_tag_new, ptr %d_tag_at
+  goto next
 entry_of:
   %d_there = call i32 @PyDict_Next(ptr %d, ptr %position, ptr %key_is, ptr %value_is)
   %d_any = icmp ne i32 %d_there, 0

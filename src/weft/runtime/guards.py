@@ -17,7 +17,7 @@ import numpy as np
 from weft.runtime import guard_code, memory, native, replay_code, threads
 
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
-_TYPE = 8
+_TYPE, _TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
 _DIMS, _DTYPE = (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
 ABSENT = object()  # stands for a dict's entry that is not there
 
@@ -67,7 +67,7 @@ class Stream:
         """The dict's keys and values, in order; `modes(key, value)` gives what of a value counts:
         a mode of `guard_code` and, where the mode wants one, the value.
         """
-        words: list[int] = [guard_code.DICT, len(x), self._id(x)]
+        words: list[int] = [guard_code.DICT, len(x), self._id(x), _word(id(x) + _TAG) * _has_tags()]
         for k, v in x.items():
             mode, value = (guard_code.SAME, v) if modes is None else modes(k, v)
             word = int(value) if mode == guard_code.FLOAT_IS else self._id(value)
@@ -91,7 +91,17 @@ class Stream:
 
     def dicts(self, pairs: Sequence[tuple[Any, dict]]) -> None:
         """Objects and their `__dict__`."""
-        self._many(guard_code.DICTS, pairs)
+        hidden = []
+        for x, d in pairs:
+            place = type(x).__dictoffset__
+            place = _MANAGED if place < 0 else place
+            if place and _word(id(x) + place) == id(d):
+                self._words.append((x, place))
+                self._kept.append(d)
+            else:
+                hidden.append((x, d))
+        if hidden:
+            self._many(guard_code.DICTS, hidden)
 
     def attributes(self, entries: Sequence[tuple[Any, str, Any]]) -> None:
         """Attributes of objects, whatever finds them."""
@@ -105,9 +115,9 @@ class Stream:
         """No instruction is added any more."""
         places = [self._id(x) + place for x, place in self._words]
         for a in self._arrays:  # where the dims lie will have been compared by then
-            for at in (ctypes.c_int64.from_address(id(a) + place).value for place in _DIMS):
+            for at in (_word(id(a) + place) for place in _DIMS):
                 places += range(at, at + 8 * a.ndim, 8)
-        looked = [w for at in places for w in (at, ctypes.c_int64.from_address(at).value)]
+        looked = [w for at in places for w in (at, _word(at))]
         words = [guard_code.WORDS, len(places), *looked, *self._parts, guard_code.END]
         self._native = (ctypes.c_int64 * len(words))(*words)
         self.address = ctypes.addressof(self._native)
@@ -117,6 +127,21 @@ class Stream:
             bound=native.Bound(self.address, self._native, self._kept),
         )  # fmt: skip
         return self
+
+
+def _word(at: int) -> int:
+    return ctypes.c_int64.from_address(at).value
+
+
+@cache
+def _has_tags() -> bool:
+    """Whether a dict has a number that each change of it makes anew."""
+    d: dict[str, int] = {}
+    seen = [_word(id(d) + _TAG)]
+    for change in (lambda: d.update(a=1), lambda: d.update(a=2), d.clear, lambda: d.update(a=1)):
+        change()
+        seen.append(_word(id(d) + _TAG))
+    return sys.version_info < (3, 13) and len(set(seen)) == len(seen)
 
 
 def _is_full(cell: types.CellType) -> bool:
@@ -200,12 +225,11 @@ def available() -> bool:
         return False
     item, table, cell = object(), {1: 2, 3: 4, 5: 6}, types.CellType(7)
     some = [item, 8]
-    word = lambda at: ctypes.c_int64.from_address(at).value
     return (
-        [word(id(x) + _LENGTH) for x in ({}, table, [], some)] == [0, 3, 0, 2]
-        and [word(id(x) + _USED_OF_SET) for x in (set(), {1, 2})] == [0, 2]
-        and word(id(item) + _TYPE) == id(object)
-        and word(word(id(some) + _ITEM)) == id(item)
-        and word(id(cell) + _LENGTH) == id(cell.cell_contents)
+        [_word(id(x) + _LENGTH) for x in ({}, table, [], some)] == [0, 3, 0, 2]
+        and [_word(id(x) + _USED_OF_SET) for x in (set(), {1, 2})] == [0, 2]
+        and _word(id(item) + _TYPE) == id(object)
+        and _word(_word(id(some) + _ITEM)) == id(item)
+        and _word(id(cell) + _LENGTH) == id(cell.cell_contents)
         and ctypes.c_double.from_address(id(2.5) + _LENGTH).value == 2.5
     )
