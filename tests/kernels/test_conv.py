@@ -382,6 +382,30 @@ def test_taps_that_see_the_border_only_are_left_out():
     threads.set_num_threads(before)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1)])
+def test_threads_share_the_blocks_of_a_small_weight(channels, padding):
+    rng = np.random.default_rng(9)
+    x = rng.standard_normal((16, channels, 31, 28)).astype(np.float32)
+    args = ((1, 1), padding, (1, 1), 1)
+    shape = (16, 20, 29 + 2 * padding[0], 26 + 2 * padding[1])
+    g = rng.standard_normal(shape).astype(np.float32)
+    close(conv_dw(g, x, (20, channels, 3, 3), args), ref_dw(g, x, (20, channels, 3, 3), *args),
+          g[:, 0].size)  # fmt: skip
+    found, before, stages = [], threads.get_num_threads(), []
+    for count in (1, 2, 3, 7):
+        threads.set_num_threads(count)
+        for lies in (np.ascontiguousarray, channels_last):
+            found.append(conv_dw(lies(g), lies(x), (20, channels, 3, 3), args))
+            out = Layout.contiguous((20, channels, 3, 3), g.dtype)
+            plan = plan_conv2d_dw(Layout.of(lies(g)), Layout.of(lies(x)), out, *args)
+            stages.append(len(plan.stages))
+    threads.set_num_threads(before)
+    assert stages[:2] == [1, 1] and stages[-2:] == [2, 2]
+    for other in found:
+        assert other.tobytes() == found[0].tobytes()
+
+
 @pytest.mark.parametrize("shape", [(1, 64, 30, 29), (2, 40, 7, 7), (1, 72, 14, 14)], ids=str)
 def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
     """Rows of outputs apart, in bands shared by threads, each panel with all of them."""

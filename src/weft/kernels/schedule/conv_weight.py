@@ -11,11 +11,14 @@ of g, the second one's product added first; a last odd one is alone.
 How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
 and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
 panels of columns) and has the whole sum over k: block after block it copies the rows of x that
-the block meets into its slab, packs the block of g a panel at a time, and multiplies. Where much
+the block meets into its slab, packs the block of g a panel at a time, and multiplies. Where there
+are fewer of these than threads they share the blocks, whose sums a second stage adds. Where much
 of what a tap sees is border, each tap has a table of the k at which it lies in the image. What the
 next block needs of images that lie channels last is prefetched between the tiles. Words of x are
 made in the slab, in place: of each number and the one a step beside it; those of a last odd pixel,
 beside zeros, lie behind the row.
+
+Long because every choice here is about one loop over k: who has it, what lies where meanwhile.
 """
 
 import math
@@ -31,7 +34,7 @@ from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
-from weft.kernels.schedule.conv_slab import emit_slab
+from weft.kernels.schedule.conv_slab import FEW, emit_slab
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
@@ -44,6 +47,7 @@ from weft.runtime.native import Launch, Stage
 
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below
 _SUMS = 160 << 10  # and of its sums
+_APART = 4 << 20  # bytes of the sums of all blocks, where threads share them
 _HEAD = (
     "columns", "panels", "item_panels", "panel_chunks", "channels", "chunk", "chunks", "taps",
     "items", "k", "area", "grid_h", "grid_w", "run_h", "run_w",
@@ -51,7 +55,7 @@ _HEAD = (
     "slab_columns", "pitch", "row_pitch", "halo", "step_y", "step_x", "top", "left",
     "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
-    "run_pixels", "move", "singles", "single_at",
+    "parts", "blocks", "block_sums", "work", "run_pixels", "move", "singles", "single_at",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 6  # rows that a tile of fewer costs: it waits for B
@@ -84,14 +88,20 @@ def plan_conv2d_dw(
     area, odd = max(oh * grid_w, 1), ow % per
     view = window(kernel, (oh, ow), stride, dilation)
     taps = len(view.taps)
-    work = 2 * g.size * channels * taps + x.size + out.size
-    parallel = work >= PARALLEL_WORK
+    flops = 2 * g.size * channels * taps + x.size + out.size
+    parallel = flops >= PARALLEL_WORK
     workers = threads.get_num_threads() if parallel else 1
     tile = pixel_tile(register(d), pairs=pairs)
+    blocks, parts = -(-images * oh * grid_w // KC), 1
     if groups * -(-channels // tile.lanes) * -(-columns // tile.columns) < workers:
-        tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
+        if blocks >= 2 * workers and 2 * blocks * out.size * tile.itemsize <= _APART:
+            parts, workers = 2 * workers, 1
+        else:
+            tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
     size, nr = tile.itemsize, tile.columns
-    spans = _spans(kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation)
+    spans = _spans(
+        kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation, channels, tile
+    )
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
     pieces = min(_met(area), max(images, 1))
@@ -109,19 +119,23 @@ def plan_conv2d_dw(
         slab_pixels, (taps, len(spans)), tile,
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
-    pitch = pixel_pitch(chunk, tile)
+    pitch = FEW if chunk <= FEW <= tile.lanes and not pairs else pixel_pitch(chunk, tile)
     row_pitch, pixel_w = row_columns * pitch, per * view.move[1] * pitch
     rows = chunk * taps
     merged = oh == 1 or (not odd and g.strides[2] == ow * g.strides[3])
     run = (1, area) if merged else (oh, grid_w)
-    b_at = up(slab_pixels * pitch * size)
+    b_at = up((slab_pixels * pitch + tile.lanes) * size)  # pixels are written by vectors
     c_at = b_at + up((KC + tile.lanes) * nr * size)
-    rows_at = c_at + up(item_panels * (rows + tile.lanes) * nr * size)
+    sums = item_panels * (rows + tile.lanes) * nr
+    rows_at = c_at + up(sums * size)
+    items = groups * chunks * panel_chunks
+    shared = up(items * blocks * sums * size) if parts > 1 else 0
     table_at = rows_at + up(8 * rows)
     head = {
         "columns": columns, "panels": panels, "item_panels": item_panels,
         "panel_chunks": panel_chunks, "channels": channels, "chunk": chunk, "chunks": chunks,
-        "taps": taps, "items": groups * chunks * panel_chunks,
+        "taps": taps, "items": items, "parts": parts, "blocks": blocks, "block_sums": sums,
+        "work": shared,
         "k": images * oh * grid_w, "area": area, "grid_h": max(oh, 1), "grid_w": max(grid_w, 1),
         "run_h": max(run[0], 1), "run_w": max(run[1], 1),
         "source_n": x.strides[0], "source_c": x.strides[1], "source_h": x.strides[2],
@@ -141,14 +155,17 @@ def plan_conv2d_dw(
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
     spans = [n for *y, low, high in spans for n in (*y, low // per, -(-high // per))]
     ints = (*(head[n] for n in _HEAD), *places, *spans)
-    stage = Stage(_kernels(d.name, tile.vectors, pairs)["conv_dw"], parallel)
-    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+    code = _kernels(d.name, tile.vectors, pairs)
+    stages = [Stage(code[n], parallel) for n in ("conv_dw", "conv_dw_add")[: min(parts, 2)]]
+    return Launch(tuple(stages), ints, shared, head["work_size"], flops < QUICK_WORK)
 
 
 def _spans(
-    kernel: Pair, grid: Pair, image: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> list[tuple[int, int, int, int]]:
-    """The _TAP of each tap; one of the whole grid where there is little to leave out."""
+    kernel: Pair, grid: Pair, image: Pair, stride: Pair, padding: Pair, dilation: Pair,
+    channels: int, tile: Tile,
+) -> list[tuple[int, int, int, int]]:  # fmt: skip
+    """The _TAP of each tap; one of the whole grid where there is little to leave out, or few
+    channels to each tap."""
     along = [
         [
             (
@@ -163,9 +180,22 @@ def _spans(
     ]  # fmt: skip
     spans = [(*y, *x) for y in along[0] for x in along[1]]
     inside = sum(max(b - a, 0) * max(d - c, 0) for a, b, c, d in spans)
-    if inside < (1 - _WORTH) * len(spans) * grid[0] * grid[1]:
+    apart = every = 1
+    if channels < tile.rows:  # a tap's fill no tile, all together do
+        apart, every = len(spans) * _rows(channels, tile), _rows(channels * len(spans), tile)
+    if apart * inside < (1 - _WORTH) * every * len(spans) * grid[0] * grid[1]:
         return spans
     return [(0, grid[0], 0, grid[1])]
+
+
+def _rows(count: int, tile: Tile) -> int:
+    """What a table's rows cost: those that whole tiles leave over more than their share."""
+    whole, rest = divmod(count, tile.rows)
+    cost = whole * tile.rows
+    for height in heights(tile)[1:]:
+        cost += max(height, _FEW) * (rest >= height)
+        rest -= height * (rest >= height)
+    return cost
 
 
 def _met(size: int) -> int:
@@ -192,15 +222,6 @@ def _share(
         every = {*even, *(m for s in steps for m in range(s, total + s, s))}
         return {min(p, total) for p in every if p <= max(limit, 1)} or {1}
 
-    def rows(count: int) -> int:
-        """What a table's rows cost."""
-        whole, rest = divmod(count, tile.rows)
-        cost = whole * tile.rows
-        for height in heights(tile)[1:]:
-            cost += max(height, _FEW) * (rest >= height)
-            rest -= height * (rest >= height)
-        return cost
-
     def split(total: int, part: int) -> list[Pair]:
         """How many whole parts, and the rest."""
         return [(total // part, part), (1, total % part)][: 1 + (total % part > 0)]
@@ -208,7 +229,7 @@ def _share(
     def cost(pair: Pair) -> float:
         """Of the thread with the most, if each takes the next item when it is done."""
         items = [
-            (groups * n * m, p * (tables * rows(c * taps // tables) + 20) + 2 * tables
+            (groups * n * m, p * (tables * _rows(c * taps // tables, tile) + 20) + 2 * tables
              + slab_pixels * c / 1500)
             for n, c in split(channels, pair[0])
             for m, p in split(panels, pair[1])
@@ -232,7 +253,7 @@ def _share(
 
 @cache
 def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
-    return native.load(conv_dw_ir(dtype, vectors, pairs=pairs), ["conv_dw"])
+    return native.load(conv_dw_ir(dtype, vectors, pairs=pairs), ("conv_dw", "conv_dw_add"))
 
 
 def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
@@ -246,23 +267,51 @@ def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
         _emit_weave(m, tile, d)
     _emit_pack(m, tile, d)
     _emit_kernel(m, tile, d)
+    _emit_add(m, tile, d)
     return m.text()
+
+
+@dataclass
+class _Item:
+    """What a thread has: where its channels and panels begin, and how many there are."""
+
+    group: Operand
+    channel: Operand
+    channels: Operand
+    count: Operand  # of rows: taps of channels
+    panel: Operand
+    last_panel: Operand
+    sums: Operand  # of a panel
+
+
+def _item(f: Function, tile: Tile, h: dict[str, Value], item: Operand) -> _Item:
+    panel = f.mul(f.rem(item, h["panel_chunks"]), h["item_panels"])
+    rest = f.div(item, h["panel_chunks"])
+    channel = f.mul(f.rem(rest, h["chunks"]), h["chunk"])
+    channels = f.min(f.sub(h["channels"], channel), h["chunk"])
+    count = f.mul(channels, h["taps"])
+    last = f.min(f.add(panel, h["item_panels"]), h["panels"])
+    group = f.div(rest, h["chunks"])
+    return _Item(group, channel, channels, count, panel, last, f.mul(count, tile.columns))
 
 
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("conv_dw")
     el = tile.element
     (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
-    slab = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
+    slab = f.gep(scratch, f.add(h["work"], mine))
     spans = f.gep(taps, h["taps"], "i64")
     b, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
-    with f.units(h["items"]) as item:
-        panel = f.mul(f.rem(item, h["panel_chunks"]), h["item_panels"])
-        rest = f.div(item, h["panel_chunks"])
-        channel = f.mul(f.rem(rest, h["chunks"]), h["chunk"])
-        group = f.div(rest, h["chunks"])
-        channels = f.min(f.sub(h["channels"], channel), h["chunk"])
-        count = f.mul(channels, h["taps"])
+    apart = f.icmp("sgt", h["parts"], 1)
+    with f.units(f.mul(h["items"], h["parts"])) as unit:
+        number, part = f.div(unit, h["parts"]), f.rem(unit, h["parts"])
+        item = _item(f, tile, h, number)
+        group, channel, channels, count = item.group, item.channel, item.channels, item.count
+        panel, last_panel, sums = item.panel, item.last_panel, item.sums
+        start, stop = (
+            f.mul(f.div(f.mul(f.add(part, i), h["blocks"]), h["parts"]), KC) for i in (0, 1)
+        )
         with f.loop(0, h["taps"]) as T:
             tap = f.load("i64", f.gep(taps, T.i, "i64"))
             to = f.gep(rows, f.mul(T.i, channels), "i64")
@@ -270,17 +319,18 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 f.store(f.typed(f.add(tap, C.i), "i64"), f.gep(to, C.i, "i64"))
         first_channel = f.add(f.mul(group, h["channels"]), channel)
         origin = f.gep(x, f.mul(first_channel, h["source_c"]), memory(d))
-        last_panel = f.min(f.add(panel, h["item_panels"]), h["panels"])
-        sums = f.mul(count, tile.columns)
         # a sum without terms still runs once, and gives zeros
-        with f.loop(0, f.max(h["k"], 1), KC) as K:
+        with f.loop(start, f.max(stop, 1), KC) as K:
             kc = f.min(f.sub(h["k"], K.i), KC)
+            block = f.add(f.mul(number, h["blocks"]), f.div(K.i, KC))
+            block = f.gep(scratch, f.mul(block, h["block_sums"]), el)
+            into = f.select(apart, block, c)
             _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
             with f.loop(0, h["tables"]) as T:
                 table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                 span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
                 _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
-            first = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+            first = f.cast("zext", f.op("or", apart, f.icmp("eq", K.i, 0)), "i64")
             following = _following(f, tile, d, h, f.add(K.i, KC), (origin, g), channels,
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
@@ -297,7 +347,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     h["run_pixels"],
                 )  # fmt: skip
                 done = f.sub(P.i, panel)
-                to = f.gep(c, f.mul(done, sums), el)
+                to = f.gep(into, f.mul(done, sums), el)
                 with f.loop(0, h["tables"]) as T, f.loop(0, alike, tile.rows) as I:
                     table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                     terms, first_k = f.words(table, 0, ["i64", "i64"])
@@ -312,15 +362,47 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     turn = f.add(f.mul(turn, turns), f.div(I.i, tile.rows))
                     for memory_of in following:
                         memory_of.fetch(turn, every)
-        with f.loop(panel, last_panel) as P:
-            column = f.mul(P.i, tile.columns)
-            columns = f.min(f.sub(h["columns"], column), tile.columns)
-            co = f.add(f.mul(group, h["columns"]), column)
-            row = f.mul(h["channels"], h["taps"])
-            at = f.add(f.mul(co, row), f.mul(channel, h["taps"]))
-            source = f.gep(c, f.mul(f.sub(P.i, panel), sums), el)
-            _write(f, tile, d, f.gep(out, at, memory(d)), source, row, columns, channels, h["taps"])
+        with f.loop(panel, f.select(apart, panel, last_panel)) as P:
+            _finish(f, tile, d, h, item, P.i, c, out)
     f.ret()
+
+
+def _emit_add(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`conv_dw_add`: the sums of an item's blocks, one after the other, and out they go."""
+    f = m.kernel("conv_dw_add")
+    (out, *_), scratch, h, _ = open_block(f, 2, _HEAD)
+    low, high = f.split(f.mul(h["items"], h["item_panels"]))
+    with f.loop(low, high) as I:
+        number = f.div(I.i, h["item_panels"])
+        item = _item(f, tile, h, number)
+        panel = f.add(item.panel, f.rem(I.i, h["item_panels"]))
+        blocks = f.mul(f.mul(number, h["blocks"]), h["block_sums"])
+        c = f.gep(scratch, blocks, tile.element)
+        with f.iff(f.icmp("slt", panel, item.last_panel)):
+            own = f.gep(c, f.mul(f.sub(panel, item.panel), item.sums), tile.element)
+            with f.loop(0, item.sums, tile.lanes) as S:
+                place = f.gep(own, S.i, tile.element)
+                sum = f.load(tile.type, place)
+                with f.loop(1, h["blocks"], 1, [(tile.type, sum)]) as B:
+                    more = f.gep(place, f.mul(B.i, h["block_sums"]), tile.element)
+                    B.next = [f.op("fadd", B.carry[0], f.load(tile.type, more))]
+                f.store(f.typed(B.carry[0], tile.type), place)
+            _finish(f, tile, d, h, item, panel, c, out)
+    f.ret()
+
+
+def _finish(
+    f: Function, tile: Tile, d: D.dtype, h: dict[str, Value], item: _Item, panel: Operand,
+    c: Value, out: Value,
+) -> None:  # fmt: skip
+    """A panel's sums to out."""
+    column = f.mul(panel, tile.columns)
+    columns = f.min(f.sub(h["columns"], column), tile.columns)
+    co = f.add(f.mul(item.group, h["columns"]), column)
+    row = f.mul(h["channels"], h["taps"])
+    to = f.gep(out, f.add(f.mul(co, row), f.mul(item.channel, h["taps"])), memory(d))
+    source = f.gep(c, f.mul(f.sub(panel, item.panel), item.sums), tile.element)
+    _write(f, tile, d, to, source, row, columns, item.channels, h["taps"])
 
 
 def _meet(

@@ -28,7 +28,7 @@ from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints, row_step
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import register
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
@@ -43,6 +43,7 @@ _NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
 # when taps in the border are left out: numbers of a slab, pieces of a part, pixels, and the shares
 # of the work that rows apart must save, and columns too
 _WHOLE, _PIECES, _LEAST, _WORTH = 150000, 9, 32, (0.02, 0.03)
+_FAR = 1 << 20  # bytes of images beyond which a unit's are asked for while the one before runs
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
@@ -201,6 +202,7 @@ def plan_wide(
         "work_size": up(table_at + 16 * (sum(depths) + 1)),
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
+        "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": len(shares) if pieces <= panels else 1,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
@@ -218,6 +220,11 @@ def plan_wide(
         head["image_pitch"] = source.strides[0] // 2
         head["pixel_h"] = source.strides[2] * step_y // 2
         head["pixel_w"] = source.strides[3] * step_x // 2
+    row, source_bytes = source.shape[3] * channels, source.size * source.dtype.itemsize
+    if groups == 1 and source.strides[1:] == (1, row, channels) and source_bytes > _FAR:
+        tiles = sum(-(-p // tile.rows) * -(-k // KC) for p, k in zip(places, depths, strict=True))
+        lines = band_rows * step_y * row * unit_images * source.dtype.itemsize // 64
+        head["ahead"] = -(-lines // max(panels * tiles // pieces, 1))
     ints = [head[n] for n in HEAD]
     wholes: list[dict[str, int]] = []
     packed_at = tap = 0

@@ -34,7 +34,7 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "area_out",
+    "area_out", "ahead",
     "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
@@ -103,6 +103,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     lines = -(-tile.columns * tile.itemsize // 64)
     soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
+    asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
     f.store(f.typed(-1, "i64"), filled)
     _fill_tables(f, h, ints, (taps, steps), tables_at)
     with f.units(h["pieces"]) as piece:
@@ -142,6 +143,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
                 _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
+        next_source, next_lines = _following(f, h, d, unit, source)
+        f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
             part = read_part(f, ints, f.rem(Item.i, h["parts"]), PART)
             rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
@@ -208,6 +211,11 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 for j in range(lines):
                                     at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
                                     f.store(f.gep(line, 64 * j), at)
+                        line = f.load("i64", asked)
+                        stop = f.min(f.add(line, h["ahead"]), next_lines)
+                        with f.loop(line, stop) as L:
+                            touch(f, f.gep(next_source, f.mul(L.i, 64)), level=2)
+                        f.store(f.typed(f.max(line, stop), "i64"), asked)
                         f.call(
                             "tiles", "void", images_at, f.gep(rows, I.i, "i64"), count,
                             f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
@@ -234,6 +242,29 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
                                       columns)  # fmt: skip
     f.ret()
+
+
+def _following(
+    f: Function, h: dict[str, Value], d: dtype, unit: Operand, source: Value
+) -> tuple[Value, Operand]:
+    """Where the image of the unit begins that this thread probably takes next, and its lines; none
+    if it is the same. They follow on one another, if any are asked for.
+    """
+    piece = f.unit_after()
+    other = f.div(piece, h["unit_pieces"])
+    band = f.mul(f.rem(other, h["bands"]), h["band_step"])
+    image = f.mul(f.div(other, h["bands"]), h["unit_images"])
+    images = f.min(f.sub(h["images"], image), h["unit_images"])
+    top = f.max(f.sub(band, h["top"]), 0)
+    end = f.add(f.sub(band, h["top"]), f.mul(h["slab_rows"], h["step_y"]))
+    rows = f.mul(f.sub(f.min(end, h["height"]), top), h["source_h"])
+    whole = f.icmp("eq", h["bands"], 1)
+    size = f.select(whole, f.mul(images, h["source_n"]), rows)
+    start = f.mul(image, h["source_n"])
+    start = f.select(whole, start, f.add(start, f.mul(top, h["source_h"])))
+    more = f.op("and", f.icmp("slt", piece, h["pieces"]), f.icmp("ne", other, unit))
+    lines = f.select(more, f.div(f.mul(size, d.itemsize), 64), f.typed(0, "i64"))
+    return f.gep(source, start, memory(d)), lines
 
 
 def _number(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> Operand:
