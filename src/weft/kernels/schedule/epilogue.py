@@ -12,21 +12,20 @@ own memory: an element is read before it is written. Its code is that of `nest`,
 the bits are those of a loop that would follow.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import Finish, micro_kernel, touch
+from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime.native import host, load
 
-_AHEAD = 8  # rows at which an operand is prefetched: more than a tile has
 FIRST = 5  # the block's word of the first pointer that is the epilogue's own
 
 
@@ -72,6 +71,23 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: bool = False)
         finish,
     )
     return (address, *[columns] * len(e.outs), *(r for r, _ in steps))
+
+
+def near_arrays(e: Epilogue) -> Near:
+    """Of the arrays that lie beside the product, results first: the block's word of the pointer
+    and the bytes from row to row; and how many are results.
+    """
+    shape, used = e.outs[0].shape, {x.index for x in postorder(e.exprs) if isinstance(x, Arg)}
+    size = e.outs[0].dtype.itemsize
+    steps = [(shape[-1], 1)] * (len(e.outs) - 1)
+    steps += [row_step(broadcast_strides(x, shape), shape) for x in e.ins]
+    wanted = [True] * (len(e.outs) - 1) + [k + 1 in used for k in range(len(e.ins))]
+    found = [
+        (FIRST + k, step * size)
+        for k, (x, (step, column)) in enumerate(zip((*e.outs[1:], *e.ins), steps, strict=True))
+        if wanted[k] and step and column == 1 and x.dtype.itemsize == size
+    ][:MAX_NEAR]
+    return found, sum(word < FIRST + len(e.outs) - 1 for word, _ in found)
 
 
 def ends_in_registers(e: Epilogue) -> bool:
@@ -175,9 +191,6 @@ def _emit(
         carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
         with f.loop(0, f.arg("rows"), carry=carry) as rows:
             here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
-            for k in moving:
-                if k >= n_out and k - n_out + 1 in used and classes[k - n_out] == 1:
-                    touch(f, f.gep(places[k], f.mul(steps[k], _AHEAD), memory(types[k])))
 
             def leaf(x: Expr) -> Value:
                 assert isinstance(x, Arg)
@@ -232,18 +245,6 @@ def _emit_finish(
             at = f.add(f.mul(steps[k], row), column if along[k] else 0)
             return f.gep(starts[k], at, memory(types[k]))
 
-        def ask(ks: Iterable[int], row: int, column: int) -> None:
-            for k in ks:
-                if along[k] or not column:
-                    touch(f, place(k, row, column), write=k < n_out)
-
-        # a core waits for some 24 lines at a time: of results and operands together one kind is
-        # asked for before the tile, the other after the one before it
-        before, early = (range(n_out), operands) if operands else ((), range(n_out))
-        for row in range(tile.rows):
-            for column in range(0, tile.columns, tile.lanes):
-                ask(before, row, column)
-
         def read(k: int, row: int, column: int) -> Value:
             at, d = place(k, row, column), types[k]
             if not along[k]:
@@ -253,7 +254,6 @@ def _emit_finish(
         def finish(sums: list[Value]) -> None:
             def one(row: int, v: int, kept: dict[int, Value]) -> None:
                 column = v * tile.lanes
-                ask(early, row + tile.rows, column)
                 leaves = {0: sums[row * tile.vectors + v]}
                 leaves |= {k - n_out + 1: x for k, x in kept.items()}
                 leaves |= {k - n_out + 1: read(k, row, column) for k in operands}

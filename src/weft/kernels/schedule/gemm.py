@@ -11,7 +11,13 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
-from weft.kernels.schedule.epilogue import Epilogue, ends_in_registers, epilogue_ints
+from weft.kernels.schedule.epilogue import (
+    Epilogue,
+    ends_in_registers,
+    epilogue_ints,
+    near_arrays,
+)
+from weft.kernels.schedule.gemm_code import Near
 from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
@@ -79,7 +85,7 @@ def plan_matmul(
     finish = _finish(problem, tile, epilogue)
     return Launch(
         (Stage(kernels[more], parallel, awake=_is_light(problem, tile)),),
-        problem.ints(tile, epilogue=own, finish=finish, swapped=swapped),
+        problem.ints(tile, epilogue=own, near=_near(epilogue), finish=finish, swapped=swapped),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
     )
@@ -113,9 +119,10 @@ def plan_matmul_packed(
             epilogue=own, more=more,
         )  # fmt: skip
     else:
+        finish = _finish(problem, tile, epilogue)
         launch = Launch(
             (Stage(kernels[more], work >= PARALLEL_FROM, awake=_is_light(problem, tile)),),
-            problem.packed(tile).ints(tile, epilogue=own, finish=_finish(problem, tile, epilogue)),
+            problem.packed(tile).ints(tile, epilogue=own, near=_near(epilogue), finish=finish),
             scratch_per_thread=tile.scratch_per_thread,
             quick=work < _QUICK_BELOW,
         )
@@ -155,6 +162,10 @@ def _ending(
     if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
         raise ValueError("matmul: an epilogue over a batch, or with too many operands")
     return epilogue_ints(epilogue, rows, n), more
+
+
+def _near(epilogue: Epilogue | None) -> Near:
+    return near_arrays(epilogue) if epilogue is not None else ((), 0)
 
 
 def _finish(problem: "_Problem", tile: Tile, epilogue: Epilogue | None) -> int:
@@ -199,7 +210,7 @@ class _Problem:
 
     def ints(
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
-        finish: int = 0, swapped: bool = False,
+        near: Near = ((), 0), finish: int = 0, swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
         """Few rows read B in place: packing it would cost more than it saves."""
         direct = self.direct
@@ -208,7 +219,7 @@ class _Problem:
             direct = choose("in place", few, 1 - few) if self.sizes[0] <= 16 * tile.rows else few
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
-            epilogue=epilogue, finish=finish, swapped=swapped,
+            epilogue=epilogue, near=near, finish=finish, swapped=swapped,
         )  # fmt: skip
 
 

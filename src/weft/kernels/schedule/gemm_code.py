@@ -39,14 +39,16 @@ _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache besi
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
+MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
 _PART_ROWS = 96  # at least, of the parts in which the last units are done
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
-    "batches", "dims", "swapped", "finish",
+    "batches", "dims", "swapped", "finish", "near", "near_writes",
 )  # fmt: skip
 MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
 Packer = Callable[[Function, Tile], None]
+Near = tuple[Sequence[tuple[int, int]], int]
 
 
 def extra_word(n_in: int) -> int:
@@ -65,6 +67,7 @@ def gemm_ints(
     direct: int = 0,
     epilogue: Sequence[int] = (),
     finish: int = 0,
+    near: Near = ((), 0),
     swapped: bool = False,
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
@@ -73,18 +76,20 @@ def gemm_ints(
     B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
     panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
     own ints; `finish` the address of a micro-kernel of a whole tile that ends with the epilogue, or
-    0; `swapped`: the launch's inputs are (b, a).
+    0; `near` says where the epilogue's arrays lie (`epilogue.near_arrays`); `swapped`: the launch's inputs are (b, a).
     """
     batches = 1
     for size, *_ in batch:
         batches *= size
     address, *own = epilogue or (0,)
-    own_at = len(_HEAD) + len(extra) + 4 * len(batch)
+    arrays, writes = near
+    own_at = len(_HEAD) + len(extra) + 4 * len(batch) + 2 * len(arrays)
     head = (
         *sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch),
-        int(swapped), finish,
+        int(swapped), finish, len(arrays), writes,
     )  # fmt: skip
-    return (*head, *extra, *(word for dim in batch for word in dim), *own)
+    tables = (word for row in (*batch, *arrays) for word in row)
+    return (*head, *extra, *tables, *own)
 
 
 # -- the register tile
@@ -122,6 +127,9 @@ _TARGET = [
     ("ptr", "soon"),
     ("i64", "soon_step"),
     ("i64", "soon_far"),
+    ("ptr", "near"),
+    ("i64", "near_count"),
+    ("i64", "near_writes"),
 ]
 
 
@@ -140,7 +148,8 @@ def micro_kernel(
     sums, row by row, go to what `ending` gives instead of c.
     `bs` is the distance of B's rows in elements.
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
-    those `soon_far` elements behind each.
+    those `soon_far` elements behind each. A whole tile asks, one after the other, for the pieces of
+    `near`, addresses of as many bytes as a row of it has; it will write the first `near_writes`.
     """
     name = f"tile_{rows}x{vectors}" if ending is None else "finish"
     pointer = "ptr noalias readonly"
@@ -165,9 +174,15 @@ def micro_kernel(
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
     finish = ending(f) if ending else None
-    for pointer_ in () if ending else c_row:
+    whole_tile = rows == tile.rows
+
+    def ask(place: Value, *, write: bool) -> None:
         for at in range(0, vectors * lanes, line):
-            touch(f, f.gep(pointer_, at, element), write=True)
+            touch(f, f.gep(place, at, element), write=write)
+
+    with f.iff(f.icmp("eq", f.arg("near_count"), 0) if whole_tile else Value("true", "i1")):
+        for pointer_ in () if ending else c_row:
+            ask(pointer_, write=True)
 
     def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
@@ -205,7 +220,20 @@ def micro_kernel(
     whole: Operand = 0
     if rows == tile.rows:  # tiles of fewer rows are rare: not worth the time to compile more code
         whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
-        values = steps(0, whole, _UNROLL, values)
+        # a piece at a time: a core waits for some 24 lines, then loads of B wait, too
+        pieces = f.max(f.arg("near_count"), 1)
+        part = f.mul(f.div(f.add(f.div(whole, _UNROLL), f.sub(pieces, 1)), pieces), _UNROLL)
+        types = ["i64", "ptr", "ptr", "ptr", *[type] * (rows * vectors)]
+        with f.loop(0, pieces, 1, list(zip(types, [0, *values], strict=True))) as piece:
+            start, *held = piece.carry
+            place = f.load("ptr", f.gep("%near", piece.i, "ptr"))
+            with f.if_else(f.icmp("slt", piece.i, f.arg("near_writes"))) as way:
+                ask(place, write=True)
+                way.otherwise()
+                ask(place, write=False)
+            stop = f.min(f.add(start, part), whole)
+            piece.next = [stop, *steps(start, stop, _UNROLL, held)]
+        values = piece.carry[1:]
     sums = steps(whole, f.arg("kc"), 1, values)[3:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
@@ -482,6 +510,8 @@ def _products(
         )
         own = f.gep(scratch, shared)
         extra += 4
+    lines = f.alloca("ptr", (MAX_NEAR + 2) * tile.rows)
+    near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
     dims = f.gep("%head", extra, "i64")
@@ -570,23 +600,25 @@ def _products(
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
+                near = _near(f, tile, h, ending, near_table, lines, (a_rows, c_rows), row.i, n0)
                 operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
                     product = (c_rows, h["ldc"], first)
                     ends_at = (f.arg("args"), epilogue_ints, row.i, n0)
-                    f.call_at(finish, *operands, *product, *soon, *ends_at)
+                    f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
                     way.otherwise()
                     target = f.select(at_once, c_rows, corner)
                     step = f.select(at_once, h["ldc"], tile.columns)
                     fresh = f.select(at_once, first, 1)
-                    with f.iff(apart), f.loop(0, rows) as L:
+                    ragged = f.icmp("slt", rows, tile.rows)
+                    with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as L:
                         line = f.gep(c_rows, f.mul(L.i, h["ldc"]), element)
                         for byte in range(0, tile.columns * size, 64):
                             touch(f, f.gep(line, byte), write=True)
                     for rows_, vectors in _cases(f, tile, width, rows):
                         micro = kernels[rows_, vectors]
-                        f.call(micro, "void", *operands, target, step, fresh, *soon)
+                        f.call(micro, "void", *operands, target, step, fresh, *soon, *near)
                     with f.iff(f.op("xor", f.op("or", exact, apart), True)):
                         f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
                     with f.iff(ending):
@@ -595,6 +627,34 @@ def _products(
                         place = (row.i, rows, n0, n)
                         f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
     f.ret()
+
+
+def _near(
+    f: Function, tile: Tile, h: dict[str, Value], ending: Value, table: Value, lines: Value,
+    places: tuple[Value, Value], row: Operand, n0: Operand,
+) -> tuple[Value, Operand, Operand]:  # fmt: skip
+    """What a tile asks for (`micro_kernel`): its rows of out and of the epilogue's arrays, then
+    those of A that the next one begins with.
+    """
+    element, rows, size = tile.element, tile.rows, tile.itemsize
+    a_rows, c_rows = places
+
+    def put(at: Operand, start: Value, step: Operand, unit: str) -> None:
+        for r in range(rows):
+            f.store(f.gep(start, f.mul(step, r), unit), f.gep(lines, f.add(at, r), "ptr"))
+
+    put(0, c_rows, h["ldc"], element)
+    with f.loop(0, f.select(ending, h["near"], 0), 1, [("i64", rows)]) as array:
+        word, step = f.words(f.gep(table, f.mul(array.i, 2), "i64"), 0, ["i64"] * 2)
+        start = f.load("ptr", f.gep("%args", word, "i64"))
+        put(array.carry[0], f.gep(start, f.add(f.mul(row, step), f.mul(n0, size))), step, "i8")
+        array.next = [f.add(array.carry[0], rows)]
+    count: Operand = array.carry[0]
+    if tile.a_class == "rows":
+        put(count, f.gep(a_rows, f.mul(h["a_rs"], rows), element), h["a_rs"], element)
+        count = f.add(count, rows)
+    writes = f.select(ending, h["near_writes"], 0)
+    return lines, count, f.mul(f.add(writes, 1), rows)
 
 
 def _row_chunks(

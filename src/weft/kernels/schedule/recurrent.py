@@ -321,7 +321,7 @@ class _Kernel:
         f = self.f
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
             name = f"tile_{case}x{vectors}"
-            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), c, 0, 0)
+            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), c, 0, 0, c, 0, 0)
 
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
