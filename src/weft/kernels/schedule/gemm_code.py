@@ -40,7 +40,8 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
-_PART_ROWS = 96  # at least, of the parts in which the last units are done
+_PART_ROWS = 48  # at least, of the parts in which the last units are done
+_HALVINGS = 4
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
     "batches", "dims", "swapped", "finish", "near", "near_writes",
@@ -529,22 +530,30 @@ def _products(
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
     chunk, chunks = _row_chunks(f, tile, h, columns, nth)
-    # the last unit of each thread in parts, so that none waits long for another
+    # the last unit of each thread in parts, each half of what is left, so that none waits long for
+    # another
     every = f.mul(columns, chunks)
-    parts = f.select(f.icmp("sgt", nth, 1), f.min(f.max(f.div(chunk, _PART_ROWS), 1), 4), 1)
-    part = f.mul(
-        f.div(f.add(chunk, f.sub(f.mul(parts, tile.rows), 1)), f.mul(parts, tile.rows)), tile.rows
-    )
+    parts: Operand = 1
+    for halvings in range(1, _HALVINGS + 1):
+        divisible = f.icmp("sge", chunk, _PART_ROWS << halvings)
+        parts = f.select(f.op("and", divisible, f.icmp("sgt", nth, 1)), halvings + 1, parts)
     early = f.max(f.sub(every, nth), 0)
-    with f.units(f.add(early, f.mul(f.sub(every, early), parts))) as drawn:
+    last_units = f.sub(every, early)
+
+    def part_from(part: Operand) -> Operand:
+        rows = f.sub(chunk, f.typed(f.op("lshr", chunk, part), "i64"))
+        return f.select(f.icmp("slt", part, parts), f.mul(f.div(rows, tile.rows), tile.rows), chunk)
+
+    with f.units(f.add(early, f.mul(last_units, parts))) as drawn:
         late = f.sub(drawn, early)
         entire = f.icmp("slt", late, 0)
-        unit = f.select(entire, drawn, f.add(early, f.div(late, parts)))
+        unit = f.select(entire, drawn, f.add(early, f.rem(late, last_units)))
+        part = f.div(late, last_units)
         column = f.rem(unit, columns)
         m_start = f.mul(f.div(unit, columns), chunk)
-        m_from = f.add(m_start, f.select(entire, 0, f.mul(f.rem(late, parts), part)))
-        m_end = f.min(f.add(m_start, chunk), h["M"])
-        m_to = f.min(f.add(m_from, f.select(entire, chunk, part)), m_end)
+        m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
+        m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
+        m_to = f.min(f.add(m_start, m_end), h["M"])
         batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
         n = f.min(f.sub(h["N"], n0), tile.columns)
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
