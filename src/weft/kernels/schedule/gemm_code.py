@@ -40,8 +40,8 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
-_PART_ROWS = 48  # at least, of the parts in which the last units are done
-_HALVINGS = 4
+_PART_ROWS = 24  # at least, of the parts in which the last units are done
+_HALVINGS = 5
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
     "batches", "dims", "swapped", "finish", "near", "near_writes",
