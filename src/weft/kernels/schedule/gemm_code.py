@@ -77,7 +77,7 @@ def gemm_ints(
     B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
     panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
     own ints; `finish` the address of a micro-kernel of a whole tile that ends with the epilogue, or
-    0; `near` says where the epilogue's arrays lie (`epilogue.near_arrays`); `swapped`: the launch's inputs are (b, a).
+    0; `near` says where the epilogue's arrays lie (`near_arrays`); `swapped`: inputs are (b, a).
     """
     batches = 1
     for size, *_ in batch:
