@@ -8,16 +8,15 @@ from typing import Any
 from weft.nn.hooks import Everywhere
 from weft.nn.module import Module
 
-_OF_THE_CALL = ("memory", "stats")  # of the compiled function, where the module has none
-_OWN = ("training", "_hooked", "_compiled_call_impl")  # attributes of the wrapper itself
+_OF_THE_CALL = ("memory", "stats")
+_OWN = ("training", "_hooked", "_compiled_call_impl")
 
 
 class OptimizedModule(Module):
     """The module, called through `weft.compile`: same parameters, same results.
 
-    Attributes are read from and written to the original, `_orig_mod` (`memory()` and `stats` of the
-    compiled call are read where it has none).  As in torch the names in
-    `state_dict()` and `named_parameters()` begin with `_orig_mod.`; save the original's.
+    Attributes are those of the original, `_orig_mod`; `memory()` and `stats` tell of the compiled
+    call.  As in torch the names in `state_dict()` begin with `_orig_mod.`: save the original's.
     """
 
     def __init__(self, module: Module, wrap: Callable[[Callable], Callable]) -> None:

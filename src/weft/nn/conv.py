@@ -14,7 +14,7 @@ from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
-from weft.nn.sizes import ntuple, reversed_twice
+from weft.nn.sizes import ntuple
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -86,7 +86,7 @@ class _Conv(Module):
 
     def _padding_of_edges(self) -> tuple:
         if not isinstance(self.padding, str):
-            return reversed_twice(self.padding)
+            return tuple(p for p in reversed(self.padding) for _ in range(2))
         edges: list[int] = []
         for d, k in zip(reversed(self.dilation), reversed(self.kernel_size), strict=True):
             total = d * (k - 1) if self.padding == "same" else 0
@@ -102,14 +102,13 @@ class _Conv(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def extra_repr(self) -> str:
-        n = self.dims
         text = (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}"
         )
         for name, usual in (("padding", 0), ("dilation", 1), ("output_padding", 0)):
             value = getattr(self, name)
-            if value != (usual,) * n:
+            if value != (usual,) * self.dims:
                 text += f", {name}={value}"
         if self.groups != 1:
             text += f", groups={self.groups}"

@@ -100,13 +100,7 @@ class _Quantized(Module):
         its places on the grid `to`; as the kernel reads them, made once.
         """
         held = (self.scale, self.sums, self.bias, *(norm or ())[:4])
-        key = (
-            x,
-            other,
-            to,
-            norm and norm[4],
-            *[(id(t), version_of(t)) for t in held],
-        )
+        key = (x, other, to, norm and norm[4], *[(id(t), version_of(t)) for t in held])
         found = self._made.get(key)
         if found is None or any(a is not b for a, b in zip(found[0], held, strict=True)):
             with weft.no_grad():
@@ -275,7 +269,7 @@ class QuantizedConv2d(_Quantized):
     def _dynamic(self, input: Tensor) -> Tensor:
         low = input.amin((1, 2, 3), keepdim=True)
         scale, zero = range_to_scale(low, input.amax((1, 2, 3), keepdim=True))
-        (top, left) = self.padding
+        top, left = self.padding
         if top or left:  # each image has a zero of its own
             input = F.pad(input, (left, left, top, top))
         q = self._whole(to_bytes(input.permute(0, 2, 3, 1), scale, zero))
@@ -363,9 +357,10 @@ def quantize(
     _measure(model, layers, made, batches, report)
     convs = [m for m in made.values() if isinstance(m, QuantizedConv2d)]
     for name, layer in made.items():
-        _put(model, name, layer)
-    if "" in made:
-        model = made[""]
+        if name:
+            model.set_submodule(name, layer)
+        else:
+            model = layer
     if convs and how == "static":
         model.register_forward_pre_hook(byte_image.enter)
         model.register_forward_hook(byte_image.leave, always_call=True)
@@ -402,12 +397,6 @@ def _why_not(name: str, layer: Module, kept: set[str], seen: dict | None) -> str
 def _bytes(model: Module) -> int:
     tensors = [*model.parameters(), *model.buffers()]
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _put(model: Module, name: str, layer: Module) -> None:
-    parent, _, last = name.rpartition(".")
-    if last:
-        setattr(model.get_submodule(parent), last, layer)
 
 
 def _run(model: Module, batches: list[tuple]) -> list[Any]:

@@ -9,8 +9,3 @@ from typing import Any
 def ntuple(x: Any, n: int) -> tuple:
     """n times `x`, or the n numbers that `x` holds."""
     return tuple(x) if isinstance(x, Iterable) else (x,) * n
-
-
-def reversed_twice(x: tuple) -> tuple:
-    """Padding of each dim as F.pad wants it: last dim first, both sides."""
-    return tuple(p for p in reversed(x) for _ in range(2))

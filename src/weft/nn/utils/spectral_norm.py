@@ -27,9 +27,7 @@ class SpectralNorm:
 
     def matrix(self, weight: Any) -> Any:
         """The weight as a matrix whose rows lie along `dim`."""
-        if self.dim != 0:
-            rest = [d for d in range(weight.dim()) if d != self.dim]
-            weight = weight.permute(self.dim, *rest)
+        weight = weight.movedim(self.dim, 0)
         return weight.reshape(weight.size(0), -1)
 
     def compute_weight(self, module: Any, do_power_iteration: bool) -> Any:
