@@ -17,7 +17,7 @@ import weft
 import weft.nn.functional as F
 from examples import char_lm
 from weft import nn, optim
-from weft.cli import digits
+from weft.cli.demo import make_model
 
 
 @dataclass
@@ -83,7 +83,7 @@ def mlp() -> Case:
 
 
 def demo_cnn() -> Case:
-    model = digits.make_model()
+    model = make_model()
     o = optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
     schedule = optim.lr_scheduler.OneCycleLR(o, max_lr=4e-3, total_steps=20)
     return Case(model, o, plain_step(model, o), images(6, 6, 6, 5, 6, 5), schedule.step)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import weft
-from weft.io import torch_file, torch_legacy, torch_makers
+from weft.io import torch_file, torch_makers, torch_zip
 
 P = b"\x80\x02"
 
@@ -187,7 +187,7 @@ def test_storages_and_tensors_outside_them_are_refused(name, strict):
 def test_in_the_format_of_before_2020_too(name):
     f = io.BytesIO()
     pickled = (CALLS | STORAGES)[name].replace(b"K\x04tQ", b"K\x04NtQ")
-    torch_legacy.write(f, pickled, {"0": np.arange(4, dtype=np.float32)})
+    torch_zip.write(f, pickled, {"0": np.arange(4, dtype=np.float32)})
     with pytest.raises(BAD):
         torch_file.load(io.BytesIO(f.getvalue()))
 

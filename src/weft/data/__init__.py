@@ -1,6 +1,5 @@
 """Datasets, samplers and the loader, as `torch.utils.data`."""
 
-from weft.data.collate import collate, default_collate, default_collate_fn_map, default_convert
 from weft.data.dataset import (
     ChainDataset,
     ConcatDataset,
@@ -9,9 +8,13 @@ from weft.data.dataset import (
     StackDataset,
     Subset,
     TensorDataset,
+    collate,
+    default_collate,
+    default_collate_fn_map,
+    default_convert,
     random_split,
 )
-from weft.data.loader import DataLoader
+from weft.data.loader import DataLoader, WorkerInfo, get_worker_info
 from weft.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -21,7 +24,6 @@ from weft.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-from weft.data.worker import WorkerInfo, get_worker_info
 
 __all__ = [
     "BatchSampler",

@@ -1,27 +1,40 @@
 """Probability distributions with torch's draws, as `torch.distributions`."""
 
-from weft.distributions import constraints, kl, kl_pairs, transforms
+from weft.distributions import constraints, kl, transforms
 from weft.distributions.continuous import (
     Cauchy,
     Exponential,
     Gumbel,
     Laplace,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
     Uniform,
 )
-from weft.distributions.counts import (
+from weft.distributions.discrete import (
+    Bernoulli,
     Binomial,
+    Categorical,
+    Geometric,
     Multinomial,
     NegativeBinomial,
+    OneHotCategorical,
     OneHotCategoricalStraightThrough,
     Poisson,
 )
-from weft.distributions.discrete import Bernoulli, Categorical, Geometric, OneHotCategorical
 from weft.distributions.distribution import Distribution, ExponentialFamily, Independent
-from weft.distributions.gamma import Beta, Chi2, Dirichlet, FisherSnedecor, Gamma, StudentT
+from weft.distributions.gamma import (
+    Beta,
+    Chi2,
+    Dirichlet,
+    FisherSnedecor,
+    Gamma,
+    LKJCholesky,
+    StudentT,
+    Wishart,
+)
 from weft.distributions.kl import kl_divergence, register_kl
-from weft.distributions.matrix import LKJCholesky, LowRankMultivariateNormal, Wishart
 from weft.distributions.mixture import ContinuousBernoulli, MixtureSameFamily, VonMises
-from weft.distributions.normal import MultivariateNormal, Normal
 from weft.distributions.registry import biject_to, transform_to
 from weft.distributions.transformed import (
     ExpRelaxedCategorical,

@@ -1,4 +1,4 @@
-"""Gamma and what is made of gammas: Chi2, Dirichlet, Beta, StudentT, FisherSnedecor."""
+"""Gamma and what is made of gammas: Chi2, Dirichlet, Beta, StudentT, Wishart, LKJCholesky."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.distributions import constraints
+from weft.distributions.continuous import FromCholesky
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
+from weft.distributions.transforms import lower_matrix
 from weft.nn import functional as F
 
 
@@ -259,3 +261,145 @@ class FisherSnedecor(Distribution):
         log_beta = a.lgamma() + b.lgamma() - (a + b).lgamma()
         powers = a * ratio.log() + (a - 1) * weft.log(value)
         return powers - (a + b) * weft.log1p(ratio * value) - log_beta
+
+
+class Wishart(FromCholesky, ExponentialFamily):
+    """X = L A A^T L^T, A lower triangular: roots of Chi2(df - i) on the diagonal, normals below.
+
+    (Bartlett 1933)
+    """
+
+    arg_constraints = {
+        "covariance_matrix": constraints.positive_definite,
+        "precision_matrix": constraints.positive_definite,
+        "scale_tril": constraints.lower_cholesky,
+    }
+    support = constraints.positive_definite  # type: ignore[assignment]
+    has_rsample = True
+
+    def __init__(
+        self, df: Any, covariance_matrix: Tensor | None = None,
+        precision_matrix: Tensor | None = None, scale_tril: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        named = {
+            "covariance_matrix": covariance_matrix, "precision_matrix": precision_matrix,
+            "scale_tril": scale_tril,
+        }  # fmt: skip
+        given = {k: v for k, v in named.items() if v is not None}
+        if len(given) != 1:
+            raise AssertionError(
+                "Exactly one of covariance_matrix or precision_matrix or scale_tril may be "
+                "specified."
+            )
+        ((name, matrix),) = given.items()
+        if matrix.dim() < 2:
+            raise ValueError(
+                "scale_tril must be at least two-dimensional, with optional leading batch "
+                "dimensions"
+            )
+        df = weft.as_tensor(df, dtype=matrix.dtype)
+        batch = weft.broadcast_shapes(matrix.shape[:-2], df.shape)
+        n = matrix.shape[-1]
+        self.df = df.expand(batch)
+        if bool((self.df <= n - 1).any()):
+            raise ValueError(f"Value of df={df} expected to be greater than ndim - 1 = {n - 1}.")
+        matrix = matrix.expand((*batch, n, n))
+        self.__dict__[name] = matrix
+        if name == "precision_matrix":
+            matrix = weft.inverse(matrix)
+        self._lower = matrix if name == "scale_tril" else weft.linalg.cholesky(matrix)
+        self.arg_constraints = {**self.arg_constraints, "df": constraints.greater_than(n - 1)}
+        steps = weft.arange(n, dtype=matrix.dtype)
+        self._chi2 = Chi2(self.df.unsqueeze(-1) - steps)
+        super().__init__(batch, (n, n), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.df[..., None, None] * self.covariance_matrix
+
+    @property
+    def mode(self) -> Tensor:
+        factor = self.df - self._event_shape[0] - 1
+        return weft.where(factor > 0, factor, math.nan)[..., None, None] * self.covariance_matrix
+
+    @property
+    def variance(self) -> Tensor:
+        v = self.covariance_matrix
+        diagonal = v.diagonal(dim1=-2, dim2=-1)
+        outer = diagonal.unsqueeze(-1) * diagonal.unsqueeze(-2)
+        return self.df[..., None, None] * (v.pow(2) + outer)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """The second of two draws: torch takes a regular first one for singular, and draws anew."""
+        self._bartlett(sample_shape)
+        return self._bartlett(sample_shape)
+
+    def _bartlett(self, sample_shape: Any) -> Tensor:
+        n = self._event_shape[0]
+        roots = self._chi2.rsample(sample_shape).sqrt()
+        roots = roots.clamp(min=weft.finfo(roots.dtype).eps)
+        below = weft.randn((*roots.shape[:-1], n * (n - 1) // 2), dtype=roots.dtype)
+        noise = lower_matrix(below) + roots.diag_embed()
+        lower = self._lower @ noise
+        return lower @ lower.mT
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        df, n = self.df, self._event_shape[0]
+        scale = n * math.log(2.0) / 2 + self._half_log_det()
+        log_det = weft.linalg.slogdet(value)[1]
+        trace = weft.linalg.solve(self.covariance_matrix, value)
+        trace = trace.diagonal(dim1=-2, dim2=-1).sum(-1)
+        spread = (df - n - 1) / 2 * log_det - trace / 2
+        return spread - df * scale - weft.mvlgamma(df / 2, n)
+
+    def entropy(self) -> Tensor:
+        df, n = self.df, self._event_shape[0]
+        scale = n * math.log(2.0) / 2 + self._half_log_det()
+        steps = weft.arange(n, dtype=df.dtype) / 2
+        slope = weft.digamma(df.unsqueeze(-1) / 2 - steps).sum(-1)
+        half = weft.mvlgamma(df / 2, n) - (df - n - 1) / 2 * slope
+        return (n + 1) * scale + half + df * n / 2
+
+
+class LKJCholesky(Distribution):
+    """Cholesky factors of correlation matrices, p in proportion to det^(concentration - 1), by the
+    onion method.  (Lewandowski, Kurowicka and Joe 2009)
+    """
+
+    arg_constraints = {"concentration": constraints.positive}
+    support = constraints.corr_cholesky  # type: ignore[assignment]
+
+    def __init__(
+        self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None
+    ) -> None:
+        if dim < 2:
+            raise ValueError(
+                "Expected dim to be an integer greater than or equal to 2. Found dim=" + f"{dim}."
+            )
+        self.dim = dim
+        (self.concentration,) = broadcast_all(concentration)
+        before = weft.arange(-1, dim - 1, dtype=self.concentration.dtype).clamp(min=0)
+        marginal = self.concentration + 0.5 * (dim - 2)
+        self._beta = Beta(before + 0.5, marginal.unsqueeze(-1) - 0.5 * before)
+        super().__init__(self.concentration.size(), (dim, dim), validate_args=validate_args)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with weft.no_grad():
+            length = self._beta.sample(sample_shape).unsqueeze(-1)
+            z = weft.randn(self._extended_shape(sample_shape), dtype=length.dtype).tril(-1)
+            norm = z.norm(dim=-1, keepdim=True)
+            w = length.sqrt() * weft.where(norm > 0, z / norm, 0.0)  # the first row is empty
+            tiny = weft.finfo(w.dtype).tiny
+            return w + (1 - (w**2).sum(-1)).clamp(min=tiny).sqrt().diag_embed()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        n, c = self.dim, self.concentration
+        diagonal = value.diagonal(dim1=-1, dim2=-2)[..., 1:]
+        order = 2 * (c - 1).unsqueeze(-1) + n - weft.arange(2, n + 1)
+        density = (order * diagonal.log()).sum(-1)
+        alpha = c + 0.5 * (n - 1)
+        volume = 0.5 * (n - 1) * math.log(math.pi) + weft.mvlgamma(alpha - 0.5, n - 1)
+        return density - (volume - weft.lgamma(alpha) * (n - 1))

@@ -8,16 +8,10 @@ from typing import Any
 import weft
 from weft import Size, Tensor
 from weft.distributions import constraints
-from weft.distributions.continuous import EULER, Cauchy, Exponential, Uniform
+from weft.distributions.continuous import EULER, Cauchy, Exponential, Normal, Uniform
 from weft.distributions.discrete import Categorical, _ProbsOrLogits, clamp_probs
-from weft.distributions.distribution import (
-    Distribution,
-    Independent,
-    broadcast_all,
-    sum_rightmost,
-)
+from weft.distributions.distribution import Distribution, Independent, broadcast_all, sum_rightmost
 from weft.distributions.gamma import Gamma
-from weft.distributions.normal import Normal
 from weft.distributions.transforms import (
     AbsTransform,
     AffineTransform,

@@ -5,7 +5,7 @@ from weft.io.container import BadFile
 from weft.io.model_file import ModelFile, load, save
 from weft.io.report import Report, verify
 from weft.io.safetensors import load_file, save_file
-from weft.io.state_file import load_state, save_state
+from weft.io.tree import load_state, save_state
 
 __all__ = [
     "BadFile",

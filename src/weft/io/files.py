@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.core.device import device
-from weft.io import container, model_file, safetensors, state_file, torch_file
+from weft.io import container, model_file, safetensors, torch_file, tree
 
 
 def save(obj: Any, f: Any, *args: Any, **options: Any) -> Any:
@@ -29,7 +29,7 @@ def save(obj: Any, f: Any, *args: Any, **options: Any) -> Any:
     if args or options:
         raise TypeError(f"save: {f} takes no further arguments, got {[*args, *options]}")
     if ending == ".weft":
-        return state_file.save_state(f, obj)
+        return tree.save_state(f, obj)
     tensors = obj.state_dict() if module else obj
     if not isinstance(tensors, Mapping):
         raise TypeError(f"save: {f} holds tensors by name, not a {type(obj).__name__}")
@@ -56,7 +56,7 @@ def load(f: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
         return safetensors.load_file(f)
     arrays, metadata = container.read(f)
     if "weft.state" in metadata:
-        return state_file.from_container(f, arrays, metadata)
+        return tree.from_container(f, arrays, metadata)
     return model_file.from_container(f, arrays, metadata)
 
 

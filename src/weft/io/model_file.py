@@ -26,7 +26,7 @@ from weft.core import config
 from weft.core.graph import Graph, Node, to_text
 from weft.core.graph_text import parse
 from weft.core.types import Type
-from weft.io import container, report, running, tree
+from weft.io import container, report, tree
 from weft.io.check import Refused, check_text
 from weft.ops.contract import fast_math, is_fast_math
 from weft.ops.dispatch import read
@@ -349,7 +349,7 @@ class ModelFile:
             have, want = inputs[k].dtype, named[k].type.dtype
             if have != want.np:
                 raise ValueError(f"input {k!r} is {have}, the model takes {want.name}")
-        sizes = running.sizes_for(graph, {k: inputs[k].shape for k in wanted})
+        sizes = report.sizes_for(graph, {k: inputs[k].shape for k in wanted})
         key = (signature, is_fast_math(), tuple(sorted(sizes.items())))
         program = self._program(graph, key, sizes, weights)
 
@@ -375,7 +375,7 @@ class ModelFile:
         with self._lock:
             program = self._programs.pop(key, None)
             if program is None:
-                program = running.compiled(running.sized(graph, sizes))
+                program = report.compiled(report.sized(graph, sizes))
                 program.weights.keep(weights.keys() if config.packs_weights() else set())
             self._programs[key] = program  # the last used stand last
             while len(self._programs) > _PROGRAMS:

@@ -2,7 +2,7 @@
 
 A file is a zip of `data.pkl` (a pickle in which every tensor names a storage), one record a storage
 (`data/0`, raw little-endian numbers) and `byteorder`.  torch_pickle.py reads the pickle,
-torch_zip.py the zip, torch_legacy.py the files from before zips.  Source of the formats:
+torch_zip.py the zip, or a file from before zips.  Source of the formats:
 torch/serialization.py, torch/_utils.py of torch 2.13.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import weft
 from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
-from weft.io import container, torch_legacy, torch_pickle
+from weft.io import container, torch_pickle, torch_zip
 from weft.io.torch_makers import STORAGE_OF
 from weft.io.torch_zip import TorchZip
 from weft.ops import subclass
@@ -164,7 +164,7 @@ def save(
             _write(file, name, text.getvalue(), pickler.arrays)
         else:
             by_key = {str(i): a for i, a in enumerate(pickler.arrays)}
-            torch_legacy.write(file, text.getvalue(), by_key)
+            torch_zip.write(file, text.getvalue(), by_key)
 
     if not _is_path(f):
         put(f)
@@ -238,7 +238,7 @@ def _load(f: Any, map_location: Any, strict: bool, mapped: bool, encoding: str) 
                 "`torch.save(_use_new_zipfile_serialization=True)`"
             )
         f.seek(start)
-        value, unknown = torch_legacy.read(f, where.check, weights_only=strict, encoding=encoding)
+        value, unknown = torch_zip.read(f, where.check, weights_only=strict, encoding=encoding)
     else:
         with TorchZip(f, mapped=mapped) as z:
             storages = _Storages(z, where)

@@ -32,7 +32,6 @@ from weft.nn.activation import (
     Threshold,
 )
 from weft.nn.attention import MultiheadAttention
-from weft.nn.compiled import OptimizedModule
 from weft.nn.container import ModuleDict, ModuleList, Sequential
 from weft.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from weft.nn.distance import CosineSimilarity, PairwiseDistance
@@ -84,7 +83,7 @@ from weft.nn.loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
-from weft.nn.module import Module
+from weft.nn.module import Module, OptimizedModule
 from weft.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,

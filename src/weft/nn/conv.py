@@ -13,8 +13,7 @@ import weft
 from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
-from weft.nn.module import Module
-from weft.nn.sizes import ntuple
+from weft.nn.module import Module, ntuple
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
 

@@ -2,19 +2,19 @@
 
 Parameters, buffers and child modules live in three dicts; assigning an attribute files it in the
 right one.  `module(x)` calls `forward`; the hooks around it are in hooks.py, saving and loading in
-state.py.
+tree.py.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import weft
 from weft import Parameter, Tensor
-from weft.nn import hooks, state
+from weft.nn import hooks, tree
 from weft.nn.hooks import Everywhere, RemovableHandle
 from weft.nn.parameter import Buffer
 from weft.nn.tree import Tree
@@ -92,6 +92,10 @@ class Module(Tree):
 
         self._compiled_call_impl = weft.compile(call_impl, *args, **kwargs)
         self._hooked = True
+
+    def _compile_as_module(self, wrap: Callable[[Callable], Callable]) -> OptimizedModule:
+        """What `weft.compile(module)` gives."""
+        return OptimizedModule(self, wrap)
 
     # ------------------------------------------------------------------ attributes
 
@@ -410,11 +414,11 @@ class Module(Tree):
 
     # ------------------------------------------------------------------ saving and loading
 
-    get_extra_state = state.no_extra_state
-    set_extra_state = state.set_no_extra_state
+    get_extra_state = tree.no_extra_state
+    set_extra_state = tree.set_no_extra_state
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        state.save(self, destination, prefix, keep_vars)
+        tree.save(self, destination, prefix, keep_vars)
 
     def state_dict(
         self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
@@ -463,18 +467,18 @@ class Module(Tree):
                 error_msgs,
             )  # fmt: skip
         assign = local_metadata.get("assign_to_params_buffers", False)
-        state.load_own(
+        tree.load_own(
             self, state_dict, prefix, assign, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> state.IncompatibleKeys:
+    ) -> tree.IncompatibleKeys:
         """Copy (or, with `assign`, take over) the tensors of `state_dict`.
 
         RuntimeError lists all missing and unexpected keys (when `strict`) and wrong shapes.
         """
-        return state.load(self, state_dict, strict=strict, assign=assign)
+        return tree.load(self, state_dict, strict=strict, assign=assign)
 
     def __getstate__(self) -> dict:
         own = self.__dict__.copy()
@@ -521,3 +525,66 @@ class _LoadPreHook:
 def indented(text: str) -> str:
     """The text with every line but the first moved right by two."""
     return text.replace("\n", "\n  ")
+
+
+def ntuple(x: Any, n: int) -> tuple:
+    """n times `x`, or the n numbers that `x` holds."""
+    return tuple(x) if isinstance(x, Iterable) else (x,) * n
+
+
+_OF_THE_CALL = ("memory", "stats")
+_OWN = ("training", "_hooked", "_compiled_call_impl")
+
+
+class OptimizedModule(Module):
+    """The module, called through `weft.compile`: same parameters, same results.
+
+    Attributes are those of the original, `_orig_mod`; `memory()` and `stats` tell of the compiled
+    call.  As in torch the names in `state_dict()` begin with `_orig_mod.`: save the original's.
+    """
+
+    def __init__(self, module: Module, wrap: Callable[[Callable], Callable]) -> None:
+        super().__init__()
+        self._modules["_orig_mod"] = module
+        object.__setattr__(self, "_compiled", wrap(module.__call__))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooked or Everywhere.active:
+            return self._call_hooked(args, kwargs)
+        return self._compiled(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiled(*args, **kwargs)
+
+    @property
+    def training(self) -> bool:
+        return self._modules["_orig_mod"].training
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        module = self.__dict__.get("_modules", {}).get("_orig_mod")
+        if module is not None:  # None while Module.__init__ runs
+            module.training = value
+
+    def __getattr__(self, name: str) -> Any:
+        modules = self.__dict__.get("_modules", {})
+        if name == "_orig_mod":
+            return modules[name]
+        module = modules["_orig_mod"]
+        if name in _OF_THE_CALL and not hasattr(module, name):
+            return getattr(self._compiled, name)
+        return getattr(module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        elif name == "_orig_mod":
+            raise AttributeError("weft.compile the other module instead")
+        else:
+            setattr(self._modules["_orig_mod"], name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._modules["_orig_mod"], name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._modules["_orig_mod"])})

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 
 from weft import Tensor
 from weft.nn import functional as F
-from weft.nn.module import Module
-from weft.nn.sizes import ntuple
+from weft.nn.module import Module, ntuple
 
 
 class _Pad(Module):

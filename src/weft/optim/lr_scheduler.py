@@ -1,6 +1,7 @@
 """Learning-rate schedules, as `torch.optim.lr_scheduler`."""
 
 from weft.optim.schedule import (
+    ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
     ExponentialLR,
@@ -10,7 +11,8 @@ from weft.optim.schedule import (
     MultiplicativeLR,
     MultiStepLR,
     PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
     StepLR,
 )
-from weft.optim.schedule_chains import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 from weft.optim.schedule_cycles import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR

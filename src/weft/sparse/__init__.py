@@ -7,8 +7,7 @@ functions look for sparse arguments (core/overrides.py), so other programs pay n
 from weft.sparse import functions as _functions  # gives the rules
 from weft.sparse import layout as _layout
 from weft.sparse.layout import SparseTensor
-from weft.sparse.products import addmm, mm, sampled_addmm
-from weft.sparse.sums import log_softmax, softmax, spdiags, sum
+from weft.sparse.products import addmm, log_softmax, mm, sampled_addmm, softmax, spdiags, sum
 from weft.tensor import Tensor as _Tensor
 
 __all__ = [

@@ -8,6 +8,14 @@ from weft.train.callbacks import (
     LossMonitor,
     Progress,
 )
-from weft.train.loggers import CSVLogger, Logger, TensorBoardLogger
-from weft.train.metrics import Accuracy, Mean, MeanAbsoluteError, MeanSquaredError, Metric
+from weft.train.metrics import (
+    Accuracy,
+    CSVLogger,
+    Logger,
+    Mean,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Metric,
+    TensorBoardLogger,
+)
 from weft.train.trainer import Trainer

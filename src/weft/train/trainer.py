@@ -16,8 +16,7 @@ import numpy as np
 import weft
 from weft import io, nn
 from weft.train.callbacks import Callback, Checkpoint
-from weft.train.loggers import Logger
-from weft.train.metrics import Mean, Metric
+from weft.train.metrics import Logger, Mean, Metric
 
 
 class Trainer:

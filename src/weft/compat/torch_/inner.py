@@ -11,7 +11,7 @@ import weft.data.loader as _loader
 from weft import nn, optim, profiler
 from weft.compat.torch_.answers import Absent, Idle, no, nothing
 from weft.core import printing
-from weft.nn.state import IncompatibleKeys
+from weft.nn.tree import IncompatibleKeys
 from weft.nn.utils import spectral_norm as _spectral
 
 

@@ -24,8 +24,7 @@ from weft.core.onnx_rules import NoRule
 from weft.core.op import Onnx, Op
 from weft.core.types import Dim, Type
 from weft.io import container
-from weft.io.onnx.emit import Emit, element_type, tensor
-from weft.io.onnx.package import onnx_package
+from weft.io.onnx.emit import Emit, element_type, onnx_package, tensor
 from weft.ops.kinds import Elementwise
 
 OLDEST = 17  # LayerNormalization

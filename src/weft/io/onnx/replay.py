@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from weft.io import report, running
+from weft.io import report
 from weft.io.container import BadFile
+from weft.io.onnx.emit import onnx_package, onnxruntime_or_none
 from weft.io.onnx.export import to_model
-from weft.io.onnx.package import onnx_package, onnxruntime_or_none
 from weft.io.report import Report
 
 
@@ -118,7 +118,7 @@ def _first(
     if isinstance(run, str):
         return None
     theirs = dict(zip(wanted, run(wanted, record["inputs"]), strict=True))
-    ours = running.every_value(model_file, exported.graph, record["inputs"])
+    ours = report.every_value(model_file, exported.graph, record["inputs"])
     for n in nodes:
         got = np.asarray(theirs[exported.values[n.serial]])
         check = report.compare(0, str(n.op), got, ours[n.serial], rtol, atol)

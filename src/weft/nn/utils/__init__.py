@@ -1,12 +1,13 @@
 """Helpers around parameters and sequences, as `torch.nn.utils`."""
 
 from weft.nn.utils import parametrizations, parametrize, rnn
-from weft.nn.utils.clip_grad import (
+from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval
+from weft.nn.utils.parameters import (
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
     get_total_norm,
+    parameters_to_vector,
+    vector_to_parameters,
 )
-from weft.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
-from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval
 from weft.nn.utils.weight_norm import remove_weight_norm, weight_norm

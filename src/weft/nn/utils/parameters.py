@@ -1,4 +1,4 @@
-"""Gradients kept small, in place."""
+"""Parameters and their gradients as a whole: norms, clipping in place, one vector."""
 
 from __future__ import annotations
 
@@ -93,3 +93,19 @@ def clip_grad_value_(
     for p in _tensors(parameters):
         if p.grad is not None:
             p.grad.clamp_(min=-bound, max=bound)
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """The parameters, flattened and joined."""
+    return weft.cat([p.reshape(-1) for p in parameters])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Make each parameter a view of its part of `vec`."""
+    if not isinstance(vec, Tensor):
+        raise TypeError(f"expected torch.Tensor, but got: {type(vec).__name__}")
+    at = 0
+    for p in parameters:
+        n = p.numel()
+        p.data = vec.detach().narrow(0, at, n).view(tuple(p.shape))
+        at += n
