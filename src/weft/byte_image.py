@@ -73,7 +73,9 @@ def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with a ByteImage: on bytes where there is a rule, else on floats."""
     rule = _known.get(public)
     if rule is None:
-        rule = _known[public] = _rule_of(overrides.name_of(public))
+        name = overrides.bare_name(public)
+        rule = _RULES.get(name, _OF_SHAPE if name in overrides.OF_SHAPE else _NO_RULE)
+        _known[public] = rule
     if rule is _OF_SHAPE:
         return native(*args, **kw)
     y = rule(*args, **kw)
@@ -88,11 +90,6 @@ def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
 
 _OF_SHAPE, _NO_RULE = (lambda *_, **__: NotImplemented for _ in range(2))
 _known: dict[Any, Callable] = {}  # public function -> its rule
-
-
-def _rule_of(name: str) -> Callable:
-    name = name.removesuffix(".__get__").removesuffix(".__set__").rpartition(".")[2]
-    return _RULES.get(name, _OF_SHAPE if name in overrides.OF_SHAPE else _NO_RULE)
 
 
 class ByteImage(Tensor, layout=_answer):

@@ -41,6 +41,7 @@ from weft.ops import (
     memory_view,
     native_names,
     pointwise,
+    query,
     random,
     reduce,
     replace,
@@ -86,6 +87,7 @@ METHODS: dict[ModuleType, str] = {
     strided: "as_strided",
     subclass: "as_subclass",
     join: "chunk unbind",
+    query: "is_same_size is_nonzero get_device",
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
     creation: "clone",
@@ -362,18 +364,6 @@ def ndimension(self: Tensor) -> int:
 
 
 @_method
-def is_same_size(self: Tensor, other: Tensor) -> bool:
-    """Whether the shapes are equal."""
-    return self.shape == other.shape
-
-
-@_method
-def is_nonzero(self: Tensor) -> bool:
-    """Whether the one element is not 0."""
-    return bool(self)
-
-
-@_method
 def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether both look at the same memory in the same way."""
     return (
@@ -381,12 +371,6 @@ def is_set_to(self: Tensor, tensor: Tensor) -> bool:
         and self.shape == tensor.shape
         and self.stride() == tensor.stride()
     )
-
-
-@_method
-def get_device(self: Tensor) -> int:
-    """-1: the CPU has no number."""
-    return -1
 
 
 @_method

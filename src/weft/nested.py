@@ -43,8 +43,7 @@ class _Described:
 
 def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with a nested tensor: its rule, or the function on each part."""
-    name = overrides.name_of(public).removesuffix(".__get__").removesuffix(".__set__")
-    name = name.rpartition(".")[2]
+    name = overrides.bare_name(public)
     if name in _RULES:
         return _RULES[name](*args, **kw)
     if name in _BY_PART:

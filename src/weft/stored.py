@@ -42,8 +42,7 @@ dt.keep(float8_e4m3fn, float8_e5m2, uint16, uint32, uint64)
 
 def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with a stored dtype or tensor."""
-    name = overrides.name_of(public).removesuffix(".__get__").removesuffix(".__set__")
-    name = name.rpartition(".")[2]
+    name = overrides.bare_name(public)
     if name in _RULES:
         return _RULES[name](*args, **kw)
     if name in _MAKERS:
@@ -75,12 +74,16 @@ def _kept(y: Any) -> Any:
     return y
 
 
+def _wide(x: Any) -> np.ndarray:
+    """The numbers, of types that others registered with NumPy as float32."""
+    return x._a.astype(np.float32) if x._a.dtype.num >= 256 else x._a
+
+
 def _cast(x: Tensor, d: dt.dtype) -> Any:
     """x as another dtype; what float8_e4m3fn cannot hold becomes its largest number."""
     if x.dtype is d:
         return x
-    a = x.detach()._a
-    wide = a.astype(np.float32) if a.dtype.num >= 256 else a  # types that others registered
+    wide = _wide(x)
     with np.errstate(all="ignore"):
         if d is float8_e4m3fn:
             wide = np.clip(wide, -448, 448)
@@ -163,7 +166,7 @@ def _joined(join: Callable) -> Callable:
 
 
 def _numbers(x: Any) -> Any:
-    return x._a.astype(np.float32).tolist() if x._a.dtype.num >= 256 else x._a.tolist()
+    return _wide(x).tolist()
 
 
 def _item(x: Any) -> Any:
@@ -179,17 +182,13 @@ def _numpy(x: Any, *, force: bool = False) -> np.ndarray:
 
 
 def _show(x: Any, **kw: Any) -> str:
-    a = x._a.astype(np.float32) if x._a.dtype.num >= 256 else x._a
+    a = _wide(x)
     suffixes = [f"size={tuple(a.shape)}"] if a.size == 0 and a.ndim != 1 else []
     return printing.show(a, [*suffixes, f"dtype=torch.{x.dtype.name}"])
 
 
 def _equal(x: Any, other: Any) -> Any:
-    a, b = (
-        t._a.astype(np.float32) if isinstance(t, Handle) and t._a.dtype.num >= 256
-        else t._a if isinstance(t, Handle) else t
-        for t in (x, other)
-    )  # fmt: skip
+    a, b = (_wide(t) if isinstance(t, Handle) else t for t in (x, other))
     return wrap(np.asarray(a == b))
 
 

@@ -153,3 +153,13 @@ def test_another_format_or_no_weft_file(tmp_path: Path) -> None:
     path.write_bytes((2).to_bytes(8, "little") + json.dumps({}).encode())
     with pytest.raises(io.BadFile, match=r"not a \.weft file"):
         weft.load(path)
+
+
+def test_a_checkpoint_holds_dtypes_that_are_only_stored(tmp_path: Path) -> None:
+    state = {"kept": [weft.float8_e5m2, weft.uint16], "computed": (weft.bfloat16, weft.complex64)}
+    weft.save(state, tmp_path / "a.weft")
+    assert weft.load(tmp_path / "a.weft") == state
+    path = tmp_path / "b.weft"
+    container.write(path, {}, {"weft.format": "1", "weft.state": '{"$dtype": "float_power"}'})
+    with pytest.raises(io.BadFile, match="unknown tag"):
+        weft.load(path)

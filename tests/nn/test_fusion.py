@@ -28,3 +28,9 @@ def test_fused_equals_both(layer, bn, x, fuse, bias):
     with weft.no_grad():
         got, wanted = fuse(first, bn)(x), bn(first(x))
     np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_linear_layer_and_a_norm_of_another_size():
+    layer, norm = nn.Linear(2, 3).eval(), nn.BatchNorm1d(4).eval()
+    with pytest.raises(AssertionError, match=r"linear.out_features=3 and bn.num_features=4"):
+        nn.utils.fuse_linear_bn_eval(layer, norm)

@@ -418,3 +418,15 @@ def test_data_of_a_parameter():
     assert repr(p).startswith("Parameter containing:\ntensor([1., 1., 1.]")
     assert isinstance(copy.deepcopy(p), nn.Parameter)
     assert not isinstance(p * 1, nn.Parameter)
+
+
+def test_modules_become_complex_and_take_a_memory_format():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    net.to(weft.float64, memory_format=weft.channels_last)
+    assert net[0].weight.stride() == (27, 1, 9, 3) and net[0].bias.dtype is weft.float64
+    layer = nn.Linear(2, 2).to(weft.complex64)
+    assert layer.weight.dtype is layer.bias.dtype is weft.complex64
+    assert layer.double().weight.dtype is weft.complex64  # only floating ones become double
+    assert layer.to(weft.complex128).weight.dtype is weft.complex128
+    with pytest.raises(TypeError, match=r"only accepts floating point or complex dtypes"):
+        layer.to(weft.int64)

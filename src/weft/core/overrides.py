@@ -323,6 +323,11 @@ def name_of(public: Any) -> str:
     return _named.get(public) or getattr(public, "__qualname__", repr(public))
 
 
+def bare_name(public: Any) -> str:
+    """The name alone: `add`; a property's, read or set."""
+    return name_of(public).removesuffix(".__get__").removesuffix(".__set__").rpartition(".")[2]
+
+
 def named() -> dict[Any, str]:
     """Every function that can be overridden, with torch's name."""
     switch_on()

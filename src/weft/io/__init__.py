@@ -2,9 +2,9 @@
 
 from weft.io.check import Refused
 from weft.io.container import BadFile
+from weft.io.files import load_file, save_file
 from weft.io.model_file import ModelFile, load, save
 from weft.io.report import Report, verify
-from weft.io.safetensors import load_file, save_file
 from weft.io.tree import load_state, save_state
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""weft.save and weft.load: the kind of file is told by the name's ending."""
+"""weft.save and weft.load: the kind of file is told by the name's ending; `.safetensors` files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import weft
 from weft.core.device import device
-from weft.io import container, model_file, safetensors, torch_file, tree
+from weft.io import (
+    container,
+    model_file,
+    torch_file,
+    tree,
+)
+from weft.ops.dispatch import read
 
 
 def save(obj: Any, f: Any, *args: Any, **options: Any) -> Any:
@@ -33,7 +40,7 @@ def save(obj: Any, f: Any, *args: Any, **options: Any) -> Any:
     tensors = obj.state_dict() if module else obj
     if not isinstance(tensors, Mapping):
         raise TypeError(f"save: {f} holds tensors by name, not a {type(obj).__name__}")
-    return safetensors.save_file(tensors, f)
+    return save_file(tensors, f)
 
 
 def load(f: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
@@ -53,7 +60,7 @@ def load(f: Any, map_location: Any = None, *args: Any, **options: Any) -> Any:
     if isinstance(map_location, (str, device)) and device(map_location).type != "cpu":
         raise RuntimeError(f"load: Weft computes on the CPU, not on {map_location}")
     if ending == ".safetensors":
-        return safetensors.load_file(f)
+        return load_file(f)
     arrays, metadata = container.read(f)
     if "weft.state" in metadata:
         return tree.from_container(f, arrays, metadata)
@@ -66,3 +73,22 @@ def _ending(f: Any) -> str | None:
         return None
     ending = Path(f).suffix.lower()
     return ending if ending in (".weft", ".safetensors") else None
+
+
+def save_file(
+    tensors: Mapping[str, weft.Tensor],
+    filename: str | os.PathLike,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors by name, atomically."""
+    for name, t in tensors.items():
+        if not isinstance(t, weft.Tensor):
+            raise TypeError(f"save_file: {name!r} is a {type(t).__name__}, not a tensor")
+    arrays = {k: read(t) for k, t in tensors.items()}
+    container.write(filename, arrays, metadata or {}, digest=False)
+
+
+def load_file(filename: str | os.PathLike) -> dict[str, weft.Tensor]:
+    """The tensors of a file by name.  container.BadFile for a cut or foreign file."""
+    arrays, _ = container.read(filename)
+    return {k: weft.from_numpy(a) for k, a in arrays.items()}

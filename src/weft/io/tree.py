@@ -79,7 +79,9 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if tag == "$float":
         return float(inner)
     if tag == "$dtype":
-        return getattr(weft, inner) if inner in _DTYPES else _bad(f"{tag} {str(inner)[:40]}")
+        known = isinstance(inner, str) and inner.startswith(_DTYPES)
+        found = getattr(weft, inner, None) if known else None
+        return found if isinstance(found, weft.dtype) else _bad(f"{tag} {str(inner)[:40]}")
     if tag == "$bytes":
         return base64.b64decode(inner)
     if tag == "$tuple":
@@ -89,10 +91,7 @@ def unflatten(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return _bad(tag)
 
 
-_DTYPES = (
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
-    "complex64", "complex128",
-)  # fmt: skip
+_DTYPES = ("float", "bfloat", "int", "uint", "bool", "complex")
 
 
 def _bad(tag: str) -> Any:

@@ -284,20 +284,26 @@ class Module(Tree):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """`to(dtype)`, `to(device)`, `to(tensor)`: floating tensors change dtype, in place."""
+        """`to(dtype)`, `to(device)`, `to(tensor)`: floating and complex tensors change dtype.
+
+        `memory_format` is that of tensors of 4 or 5 dims.
+        """
         dtype = kwargs.get("dtype")
         for a in args:
             dtype = a if isinstance(a, weft.dtype) else a.dtype if isinstance(a, Tensor) else dtype
-        if dtype is not None and not dtype.is_floating_point:
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
             raise TypeError(
                 "nn.Module.to only accepts floating point or complex dtypes, but got desired "
                 f"dtype={dtype}"
             )
         kwargs.pop("dtype", None)
+        form = kwargs.pop("memory_format", None)
         rest = [a for a in args if not isinstance(a, (weft.dtype, Tensor))]
 
         def convert(t: Tensor) -> Tensor:
-            return t.to(*rest, dtype=dtype if t.is_floating_point() else None, **kwargs)
+            wanted = {"memory_format": form} if form is not None and t.dim() in (4, 5) else {}
+            changes = t.is_floating_point() or t.is_complex()
+            return t.to(*rest, dtype=dtype if changes else None, **kwargs, **wanted)
 
         return self._apply(convert)
 
@@ -309,19 +315,22 @@ class Module(Tree):
 
     def float(self) -> Self:
         """Floating parameters and buffers as float32."""
-        return self.to(weft.float32)
+        return self._cast(weft.float32)
 
     def double(self) -> Self:
         """Floating parameters and buffers as float64."""
-        return self.to(weft.float64)
+        return self._cast(weft.float64)
 
     def half(self) -> Self:
         """Floating parameters and buffers as float16."""
-        return self.to(weft.float16)
+        return self._cast(weft.float16)
 
     def bfloat16(self) -> Self:
         """Floating parameters and buffers as bfloat16."""
-        return self.to(weft.bfloat16)
+        return self._cast(weft.bfloat16)
+
+    def _cast(self, dtype: weft.dtype) -> Self:
+        return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     def cpu(self) -> Self:
         """Everything on the CPU."""

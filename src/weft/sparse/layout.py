@@ -43,8 +43,7 @@ class Described:
 
 def _answer(native: Any, public: Any, args: tuple, kw: dict) -> Any:
     """A public function called with a sparse tensor: the rule for it."""
-    name = overrides.name_of(public).removesuffix(".__get__").removesuffix(".__set__")
-    name = name.rpartition(".")[2]
+    name = overrides.bare_name(public)
     rule = RULES.get(name)
     if rule is not None:
         return rule(*args, **kw)

@@ -12,7 +12,6 @@ from weft import nn, optim, profiler
 from weft.compat.torch_.answers import Absent, Idle, no, nothing
 from weft.core import printing
 from weft.nn.tree import IncompatibleKeys
-from weft.nn.utils import spectral_norm as _spectral
 
 
 class config:
@@ -143,10 +142,9 @@ class nn_parameter:
 
 
 class nn_utils:
-    """A name that torch deprecated, and functions that are called as their modules are."""
+    """A name that torch deprecated."""
 
     clip_grad_norm = nn.utils.clip_grad_norm_
-    remove_spectral_norm, spectral_norm = _spectral.remove_spectral_norm, _spectral.spectral_norm
 
 
 class lr_scheduler:

@@ -10,4 +10,5 @@ from weft.nn.utils.parameters import (
     parameters_to_vector,
     vector_to_parameters,
 )
+from weft.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
 from weft.nn.utils.weight_norm import remove_weight_norm, weight_norm

@@ -47,4 +47,9 @@ def fuse_linear_bn_weights(
 
 def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
     """As fuse_conv_bn_eval."""
+    if bn.num_features not in (1, linear.out_features):
+        raise AssertionError(
+            "To fuse, linear.out_features == bn.num_features or bn.num_features == 1, got "
+            f"{linear.out_features=} and {bn.num_features=}"
+        )
     return fuse_conv_bn_eval(linear, bn)
