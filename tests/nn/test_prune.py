@@ -47,3 +47,18 @@ def test_refusals():
         prune.l1_unstructured(layer(), "weight", amount=9)
     with pytest.raises(ValueError, match="has to be pruned before"):
         prune.remove(layer(), "weight")
+
+
+def test_entries_of_several_parameters_are_compared():
+    a, b = layer(), nn.Linear(2, 2)
+    b.weight.data = weft.tensor([[0.2, 9.0], [0.3, 0.4]])
+    prune.l1_unstructured(b, "weight", amount=1)  # 0.2 is gone already and counts no more
+    pairs = [(a, "weight"), (b, "weight")]
+    prune.global_unstructured(pairs, prune.L1Unstructured, amount=3)
+    assert a.weight_mask.tolist() == [[1, 1, 1, 1], [1, 0, 1, 1]]
+    assert b.weight_mask.tolist() == [[0, 1], [0, 0]]
+    scores = {(a, "weight"): weft.tensor([[0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])}
+    prune.global_unstructured(pairs[:1], prune.L1Unstructured, scores, amount=1)
+    assert a.weight_mask.tolist() == [[0, 1, 1, 1], [1, 0, 1, 1]]
+    with pytest.raises(TypeError, match="unstructured"):
+        prune.global_unstructured(pairs, prune.LnStructured, amount=1, n=2)

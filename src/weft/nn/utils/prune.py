@@ -226,11 +226,39 @@ def custom_from_mask(module: nn.Module, name: str, mask: Any) -> nn.Module:
     return module
 
 
+def global_unstructured(
+    parameters: Any, pruning_method: Any, importance_scores: Any = None, **kwargs: Any
+) -> None:
+    """Prune (module, name) pairs as if they were one vector.
+
+    `importance_scores`: {(module, name): scores}.  TypeError for a method that is structured.
+    """
+    method = pruning_method(**kwargs)
+    if method.PRUNING_TYPE != "unstructured":
+        raise TypeError(
+            f'Only "unstructured" PRUNING_TYPE supported for the `pruning_method`. Found method '
+            f"{pruning_method} of type {method.PRUNING_TYPE}"
+        )
+    pairs, given = list(parameters), importance_scores or {}
+    values = [getattr(module, name).detach() for module, name in pairs]
+    scores = [given.get(pair, x).reshape(-1) for pair, x in zip(pairs, values, strict=True)]
+    masks = [
+        getattr(module, name + "_mask", weft.ones_like(x)).reshape(-1)
+        for (module, name), x in zip(pairs, values, strict=True)
+    ]
+    mask = method.compute_mask(weft.cat(scores), weft.cat(masks))
+    parts = mask.split([x.numel() for x in values])
+    for (module, name), x, part in zip(pairs, values, parts, strict=True):
+        custom_from_mask(module, name, part.reshape(x.shape))
+
+
 def remove(module: nn.Module, name: str) -> nn.Module:
     """Make a pruning permanent.  ValueError when `name` is not pruned."""
     key = _find(module, name)
     if key is None:
-        raise ValueError(f"Parameter '{name}' of module {module} has to be pruned before")
+        raise ValueError(
+            f"Parameter '{name}' of module {module} has to be pruned before pruning can be removed"
+        )
     module._forward_pre_hooks.pop(key).remove(module)
     return module
 
