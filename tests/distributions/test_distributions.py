@@ -69,3 +69,24 @@ def test_a_number_beside_a_tensor_takes_its_shape():
 def test_what_is_made_of_a_normal_is_a_transformed_distribution():
     for d in (D.LogNormal(0.0, 1.0), D.HalfNormal(1.0)):
         assert isinstance(d, D.TransformedDistribution) and isinstance(d.base_dist, D.Normal)
+
+
+def test_modes_and_supports_that_are_simple():
+    half = weft.tensor([0.5, 0.25])
+    assert D.Exponential(half).mode.tolist() == D.Geometric(half).mode.tolist() == [0.0, 0.0]
+    assert D.Uniform(0.0, half).mode.isnan().all()
+    d = D.OneHotCategorical(weft.tensor([[0.2, 0.8], [0.7, 0.3]]))
+    assert d.mode.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+    assert d.enumerate_support(False).tolist() == [[[1.0, 0.0]], [[0.0, 1.0]]]
+    assert d.enumerate_support().shape == (2, 2, 2)
+    with pytest.raises(ValueError, match="within the support"):
+        d.log_prob(weft.ones(2))
+    whole = D.Independent(D.Uniform(0.0, half), 1)
+    assert whole.support.check(weft.tensor([[0.4, 0.1], [0.4, 0.3]])).tolist() == [True, False]
+    with pytest.raises(ValueError, match="within the support"):
+        whole.log_prob(weft.tensor([0.4, 0.3]))
+
+
+def test_a_temperature_is_not_expanded():
+    d = D.RelaxedOneHotCategorical(weft.tensor(0.5), weft.tensor([0.2, 0.8])).expand((3,))
+    assert d.temperature.shape == () and d.sample((2,)).shape == (2, 3, 2)

@@ -42,13 +42,16 @@ CASES = [
 @pytest.mark.parametrize("registry", [transform_to, biject_to], ids=["transform_to", "biject_to"])
 def test_every_real_tensor_is_led_into_the_constraint(constraint, registry):
     weft.manual_seed(0)
+    triangle = constraint in (constraints.lower_cholesky, constraints.positive_definite)
+    if registry is biject_to and triangle:  # half of the matrix is lost: not one to one
+        with pytest.raises(NotImplementedError, match="Cannot transform"):
+            biject_to(constraint)
+        return
     x = weft.randn(3, 3, dtype=weft.float64)
     y = registry(constraint)(x)
     assert constraint.check(y).all()
-    if registry is biject_to and constraint not in (constraints.positive_definite,):
-        back = biject_to(constraint).inv(y)
-        keep = weft.tril(x) if constraint is constraints.lower_cholesky else x
-        assert weft.allclose(back, keep, atol=1e-6)
+    if registry is biject_to:
+        assert weft.allclose(biject_to(constraint).inv(y), x, atol=1e-6)
 
 
 def test_what_the_constraints_refuse():

@@ -273,6 +273,10 @@ class Uniform(Distribution):
         return (self.high + self.low) / 2
 
     @property
+    def mode(self) -> Tensor:
+        return math.nan * self.high
+
+    @property
     def stddev(self) -> Tensor:
         return (self.high - self.low) / 12**0.5
 
@@ -313,6 +317,10 @@ class Exponential(ExponentialFamily):
     @property
     def mean(self) -> Tensor:
         return self.rate.reciprocal()
+
+    @property
+    def mode(self) -> Tensor:
+        return weft.zeros_like(self.rate)
 
     @property
     def stddev(self) -> Tensor:

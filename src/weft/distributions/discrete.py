@@ -175,6 +175,7 @@ class OneHotCategorical(Distribution):
     """A Categorical whose draws are one-hot vectors."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    support = constraints.one_hot  # type: ignore[assignment]
     has_enumerate_support = True
 
     def __init__(
@@ -200,9 +201,18 @@ class OneHotCategorical(Distribution):
     def variance(self) -> Tensor:
         return self.probs * (1 - self.probs)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        index = self._categorical.sample(sample_shape)
+    @property
+    def mode(self) -> Tensor:
+        return self._one_hot(self._categorical.mode)
+
+    def _one_hot(self, index: Tensor) -> Tensor:
         return F.one_hot(index, self._event_shape[0]).to(self.probs)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self._one_hot(self._categorical.sample(sample_shape))
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        return self._one_hot(self._categorical.enumerate_support(expand))
 
     def log_prob(self, value: Tensor) -> Tensor:
         self._validate_sample(value)
@@ -228,6 +238,10 @@ class Geometric(_ProbsOrLogits):
     @property
     def mean(self) -> Tensor:
         return 1.0 / self.probs - 1.0
+
+    @property
+    def mode(self) -> Tensor:
+        return weft.zeros_like(self.probs)
 
     @property
     def variance(self) -> Tensor:

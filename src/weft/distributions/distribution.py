@@ -7,7 +7,7 @@ from typing import Any
 
 import weft
 from weft import Size, Tensor
-from weft.distributions.constraints import Constraint, is_dependent
+from weft.distributions.constraints import Constraint, independent, is_dependent
 
 
 class Distribution:
@@ -229,6 +229,10 @@ class Independent(Distribution):
     @property
     def has_rsample(self) -> bool:
         return self.base_dist.has_rsample
+
+    @property
+    def support(self) -> Constraint:
+        return independent(self.base_dist.support, self.reinterpreted_batch_ndims)
 
     @property
     def mean(self) -> Tensor:

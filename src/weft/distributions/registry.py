@@ -77,9 +77,6 @@ def _fill(registry: ConstraintRegistry, to_simplex: Any) -> None:
         c.interval: _to_interval,
         c.half_open_interval: _to_interval,
         c.simplex: lambda k: to_simplex(),
-        c.lower_cholesky: lambda k: t.LowerCholeskyTransform(),
-        c.positive_definite: lambda k: t.PositiveDefiniteTransform(),
-        c.positive_semidefinite: lambda k: t.PositiveDefiniteTransform(),
         c.corr_cholesky: lambda k: t.CorrCholeskyTransform(),
         c.cat: lambda k: t.CatTransform([registry(p) for p in k.cseq], k.dim, k.lengths),
         c.stack: lambda k: t.StackTransform([registry(p) for p in k.cseq], k.dim),
@@ -90,3 +87,6 @@ def _fill(registry: ConstraintRegistry, to_simplex: Any) -> None:
 
 _fill(biject_to, t.StickBreakingTransform)
 _fill(transform_to, t.SoftmaxTransform)
+transform_to.register(c.lower_cholesky, lambda k: t.LowerCholeskyTransform())
+transform_to.register(c.positive_definite, lambda k: t.PositiveDefiniteTransform())
+transform_to.register(c.positive_semidefinite, lambda k: t.PositiveDefiniteTransform())

@@ -428,6 +428,11 @@ class ExpRelaxedCategorical(Distribution):
     def logits(self) -> Tensor:
         return self._categorical.logits
 
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        new = super().expand(batch_shape)
+        new.temperature = self.temperature
+        return new
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         u = weft.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype)
         gumbels = -(-clamp_probs(u).log()).log()
