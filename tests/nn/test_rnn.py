@@ -112,6 +112,17 @@ def test_bad_lengths():
         U.pad_packed_sequence(U.pack_padded_sequence(x, [3, 1]), total_length=2)
 
 
+def test_states_of_another_rank():
+    one, many = weft.ones(1, 3), weft.ones(1, 1, 3)
+    said = r"batched 3-D input, hx and cx should also be 3-D but got \(2-D, 2-D\) tensors"
+    with pytest.raises(RuntimeError, match=said):
+        nn.LSTM(2, 3)(weft.ones(2, 2, 2), (one, one))
+    with pytest.raises(
+        RuntimeError, match="unbatched 2-D input, hx should also be 2-D but got 3-D"
+    ):
+        nn.GRU(2, 3)(weft.ones(2, 2), many)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="only supported for LSTM"):
         nn.GRU(2, 3, proj_size=1)

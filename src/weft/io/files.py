@@ -9,12 +9,7 @@ from typing import Any
 
 import weft
 from weft.core.device import device
-from weft.io import (
-    container,
-    model_file,
-    torch_file,
-    tree,
-)
+from weft.io import container, model_file, torch_file, tree
 from weft.ops.dispatch import read
 
 

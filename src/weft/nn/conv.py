@@ -206,9 +206,7 @@ class _Transposed(_Conv):
         """The output_padding that gives `output_size`; ValueError when none does."""
         n = self.dims
         lead = input.dim() - n
-        wanted = list(output_size)
-        if len(wanted) == lead + n:
-            wanted = wanted[lead:]
+        wanted = output_size[lead:] if len(output_size) == lead + n else output_size
         if len(wanted) != n:
             raise ValueError(
                 f"ConvTranspose{n}D: for {input.dim()}D input, output_size must have {n} or "

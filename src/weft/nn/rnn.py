@@ -254,13 +254,14 @@ class RNNBase(Module):
                 f"{self._get_name()}: Expected input to be 2D or 3D, got {input.dim()}D instead"
             )
         batched = input.dim() == 3
-        for h in state or ():
-            if h.dim() != input.dim():
-                kind = "batched 3-D" if batched else "unbatched 2-D"
-                raise RuntimeError(
-                    f"For {kind} input, hx should also be {input.dim()}-D but got {h.dim()}-D "
-                    "tensor"
-                )
+        if any(h.dim() != input.dim() for h in state or ()):
+            kind = "batched 3-D" if batched else "unbatched 2-D"
+            got = ", ".join(f"{h.dim()}-D" for h in state or ())
+            both = self._states == 2
+            raise RuntimeError(
+                f"For {kind} input, {'hx and cx' if both else 'hx'} should also be {input.dim()}-D "
+                f"but got {f'({got}) tensors' if both else f'{got} tensor'}"
+            )
         if not batched:
             input = input.unsqueeze(1)
             state = None if state is None else tuple(h.unsqueeze(1) for h in state)
