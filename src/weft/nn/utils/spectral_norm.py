@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import weft
-from weft import nn
+from weft import Parameter
 from weft.nn import functional as F
+from weft.nn.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 
 
 class SpectralNorm:
@@ -53,7 +54,7 @@ class SpectralNorm:
         delattr(module, self.name)
         for suffix in ("_u", "_v", "_orig"):
             delattr(module, self.name + suffix)
-        module.register_parameter(self.name, nn.Parameter(weight.detach()))
+        module.register_parameter(self.name, Parameter(weight.detach()))
 
 
 def spectral_norm(
@@ -65,7 +66,7 @@ def spectral_norm(
 ) -> Any:
     """Divide `module.name` by its largest singular value, before every forward."""
     if dim is None:
-        transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+        transposed = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
         dim = 1 if isinstance(module, transposed) else 0
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == name:
