@@ -181,10 +181,7 @@ class Tensor(Handle):
     def is_quantized(self) -> bool:
         return False
 
-    @property
-    def T(self) -> Tensor:
-        n = self.ndim
-        return view.transpose(self, 0, 1) if n == 2 else view.permute(self, tuple(range(n))[::-1])
+    T = property(overrides.twin(view.T))
 
     @property
     def mT(self) -> Tensor:

@@ -19,11 +19,11 @@ from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.creation import zeros
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, run, shape_of
 from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
 from weft.ops.reduce import Sum, sum_to
-from weft.ops.view import Permute, Reshape, reshape, run, transpose, unsqueeze
+from weft.ops.view import Permute, Reshape, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 

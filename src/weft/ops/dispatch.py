@@ -54,12 +54,50 @@ def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
 def fresh() -> Any:
     """A tensor without a value: the caller gives it one, or a promise.
 
-    Where there are native forms of ops, the first of them replaces this function by a builtin.
+    A builtin replaces this function too, see `known`.
     """
     y = _new(_tensor_class)
     for name, default in DEFAULTS.items():
         setattr(y, name, default)
     return y
+
+
+def known(x: Any, *wish: Any) -> Any:
+    """The view that a function (its number, and what it was asked for) makes of a tensor, where
+    `told` said which op that is; None: the function must look at what it is given.
+
+    The builtins that come with the first native form of an op replace this function and `item`.
+    """
+    return None
+
+
+def item(x: Any, index: Any) -> Any:
+    """x[index] where NumPy's view is torch's and the tape needs no op, or as `known`; else None."""
+    vars(item)["calls"] = count = vars(item).get("calls", 0) + 1
+    if count == _OFTEN:
+        globals().update(native.tensor_builtins())
+    return None
+
+
+def run(op: Op, x: Any) -> Any:
+    """The op's result, at once where it knows tensors like this one."""
+    y = op.quick(x)
+    return apply(op, x) if y is None else y
+
+
+def told(op: Op, x: Any, *wish: Any) -> Any:
+    """The view `op` makes of x, which `known` gives from now on if it is made often."""
+    y = run(op, x)
+    tell(op, x, *wish)
+    return y
+
+
+def tell(op: Op, x: Any, *wish: Any) -> None:
+    """`known(x, *wish)` runs this op, if it is one that native code runs."""
+    if op._calls is not None or state.recorder is not None:
+        calls = native_form(op)
+        if calls is not None:
+            calls.tell(shape_of(x), *wish)
 
 
 def wrap(a: np.ndarray) -> Any:
@@ -608,7 +646,7 @@ def native_form(op: Op) -> native.LayoutCalls | None:
         calls = native.layout_calls(op, bits, pointwise=pointwise) if own else native.layout_calls()
         if calls is None:
             return None
-        globals()["fresh"] = native.tensor_maker() or fresh
+        globals().update(native.tensor_builtins())
         vars(op).update(_calls=calls, call=calls.call, quick=calls.quick, into=calls.into)
     return calls
 

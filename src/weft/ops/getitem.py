@@ -17,12 +17,13 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state
+from weft.core.op import Op
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import (
     NUMBERS,
     apply,
     dtype_of,
-    link_view,
     number_array,
     shape_of,
     types_of,
@@ -36,19 +37,8 @@ from weft.ops.write import check_writable, store, write
 
 def getitem(x: Any, index: Any) -> Any:
     """x[index]: a view for ints, slices, None and Ellipsis; a copy for masks and index tensors."""
-    if state.recorder is None and x._ghost is None and not (x._rg and state.grad):
-        items = index if index.__class__ is tuple else (index,)
-        if _is_plain(items):
-            try:
-                a = x._a[items] if Ellipsis in items else x._a[(*items, ...)]
-            except IndexError:
-                pass  # to be said in torch's words
-            else:
-                y = wrap(a)
-                link_view(y, x)
-                return y
-    if index.__class__ is int:
-        return _select(x, 0, index, 0)
+    if (y := dispatch.item(x, index)) is not None:
+        return y
     if (
         isinstance(index, Handle)
         and dtype_of(index) is dt.bool
@@ -60,11 +50,15 @@ def getitem(x: Any, index: Any) -> Any:
     ):
         _check_mask(index, shape_of(x), 0)
         return wrap(x._a[index._a])
-    y, indices = _basic(x, index)
+    y, indices, ops = _basic(x, index)
     if indices:
         dims, at = _placement(indices)
         return apply(Index(dims, at), y, *(indices[d] for d in dims))
-    return apply(Reshape(shape_of(x)), x) if y is x else y
+    if y is x:
+        return apply(Reshape(shape_of(x)), x)
+    if len(ops) == 1:
+        dispatch.tell(ops[0], x, 0, index)
+    return y
 
 
 def setitem(x: Any, index: Any, value: Any) -> None:
@@ -72,7 +66,7 @@ def setitem(x: Any, index: Any, value: Any) -> None:
     value = _value(x, value)
     if _written_now(x, index, value):
         return
-    y, indices = _basic(x, index)
+    y, indices, _ = _basic(x, index)
     if indices:
         if dtype_of(value) is not dtype_of(x):
             if shape_of(value):
@@ -91,7 +85,7 @@ def setitem(x: Any, index: Any, value: Any) -> None:
 
 def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """x[indices] = values, or += in order of the values when `accumulate`.  Returns x."""
-    y, found = _basic(x, tuple(slice(None) if i is None else i for i in indices))
+    y, found, _ = _basic(x, tuple(slice(None) if i is None else i for i in indices))
     if dtype_of(values) is not dtype_of(x):
         raise RuntimeError(
             "Index put requires the source and destination dtypes match, got "
@@ -103,7 +97,7 @@ def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
 
 def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """A copy of x with values written (or added) at the indices."""
-    y, found = _basic(x, tuple(slice(None) if i is None else i for i in indices))
+    y, found, _ = _basic(x, tuple(slice(None) if i is None else i for i in indices))
     dims, at = _placement(found)
     op = IndexPut(dims, at, True, "add" if accumulate else "set")
     return apply(op, y, values, *(found[d] for d in dims))
@@ -112,8 +106,10 @@ def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = Fa
 # ---------------------------------------------------------------------------- reading the index
 
 
-def _basic(x: Any, index: Any) -> tuple[Any, dict[int, Any]]:
-    """(the view that ints, slices, None and ... give; the index tensors by its dims)."""
+def _basic(x: Any, index: Any) -> tuple[Any, dict[int, Any], list[Op]]:
+    """(the view that ints, slices, None and ... give; the index tensors by its dims; the view's
+    ops, one after the other).
+    """
     items = _items(index)
     rank = len(shape_of(x))
     named = 0
@@ -129,12 +125,15 @@ def _basic(x: Any, index: Any) -> tuple[Any, dict[int, Any]]:
     y = x
     dim = place = 0  # in the view; in x
     tensors: dict[int, Any] = {}
+    ops: list[Op] = []
     for i in items:
+        op: Op | None = None
         if i.__class__ is slice:
-            y = _slice(y, dim, i)
+            op = _slice(shape_of(y)[dim], dim, i)
             dim, place = dim + 1, place + 1
         elif i is None:
-            y = unsqueeze(y, dim)
+            shape = shape_of(y)
+            op = Reshape((*shape[:dim], 1, *shape[dim:]))
             dim += 1
         elif i is Ellipsis:
             dim, place = dim + rank - named, place + rank - named
@@ -143,7 +142,10 @@ def _basic(x: Any, index: Any) -> tuple[Any, dict[int, Any]]:
             tensors[dim] = wrap(np.zeros(int(i), np.int64))
             dim += 1
         elif isinstance(i, int):
-            y = _select(y, dim, i, place)
+            n = shape_of(y)[dim]
+            if not -n <= i < n:
+                raise IndexError(f"index {i} is out of bounds for dimension {place} with size {n}")
+            op = Select(dim, i + n if i < 0 else i)
             place += 1
         elif dtype_of(i) is dt.bool:
             _check_mask(i, shape_of(y), dim)
@@ -153,7 +155,10 @@ def _basic(x: Any, index: Any) -> tuple[Any, dict[int, Any]]:
         else:
             tensors[dim] = i
             dim, place = dim + 1, place + 1
-    return y, tensors
+        if op is not None:
+            y = apply(op, y)
+            ops.append(op)
+    return y, tensors, ops
 
 
 def _items(index: Any) -> list:
@@ -239,30 +244,17 @@ def _consumed(i: Any) -> int:
     return 1
 
 
-def _select(x: Any, dim: int, index: int, place: int) -> Any:
-    shape = shape_of(x)
-    if not shape:
-        raise IndexError(
-            "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` "
-            "in C++ to convert a 0-dim tensor to a number"
-        )
-    n = shape[dim]
-    if not -n <= index < n:
-        raise IndexError(f"index {index} is out of bounds for dimension {place} with size {n}")
-    return apply(Select(dim, index + n if index < 0 else index), x)
-
-
-def _slice(x: Any, dim: int, item: slice) -> Any:
+def _slice(n: int, dim: int, item: slice) -> Slice | None:
+    """The op of a slice of n places; None where it takes all."""
     step = 1 if item.step is None else operator.index(item.step)
     if step == 0:
         raise ValueError("slice step cannot be zero")
     if step < 0:
         raise ValueError("step must be greater than zero")
-    n = shape_of(x)[dim]
     start, stop, _ = item.indices(n)
     if start == 0 and stop == n and step == 1:
-        return x
-    return apply(Slice(dim, start, max(stop, start), step), x)
+        return None
+    return Slice(dim, start, max(stop, start), step)
 
 
 def _check_mask(mask: Any, shape: tuple[int, ...], dim: int) -> None:

@@ -17,8 +17,9 @@ from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.cast import Bitcast
-from weft.ops.dispatch import apply, dtype_of, no_tensor, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import View
 
 Dims = int | Sequence[int]
@@ -336,14 +337,20 @@ class SliceBack(View):
 
 def reshape(input: Any, *sizes: Any, shape: Any = None) -> Any:
     """The same elements, in order, under `shape` (one -1 is inferred); a view where possible."""
-    return run(_reshape_op(shape_of(input), sizes, shape, "reshape"), input)
+    if shape is None and (y := dispatch.known(input, _RESHAPE, sizes)) is not None:
+        return y
+    return _reshaped(input, sizes, shape, "reshape")
 
 
 def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
     """reshape that never copies; RuntimeError where the strides do not allow it."""
-    if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dt.dtype)):
-        return apply(Bitcast(dtype or shape[0]), input)
-    y = run(_reshape_op(shape_of(input), shape, size, "view"), input)
+    y = None
+    if size is None and dtype is None:
+        y = dispatch.known(input, _RESHAPE, shape)
+    if y is None:
+        if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dt.dtype)):
+            return apply(Bitcast(dtype or shape[0]), input)
+        y = _reshaped(input, shape, size, "view")
     if y._base is None:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one "
@@ -352,60 +359,24 @@ def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
     return y
 
 
-def run(op: Any, input: Any) -> Any:
-    """The op's result, at once where it knows tensors like this one."""
-    y = op.quick(input)
-    return apply(op, input) if y is None else y
+def _reshaped(input: Any, sizes: tuple, named: Any, name: str) -> Any:
+    old = shape_of(input)
+    op = Reshape(infer_shape(shape_args(sizes, name, named), numel(old)))
+    return dispatch.told(op, input, _RESHAPE, sizes or (named,))
 
 
-def _reshape_op(old: tuple[int, ...], sizes: tuple, named: Any, name: str) -> Reshape:
-    """The Reshape of what `reshape` or `view` was given; checked once for each size and wish."""
-    wish = _wish(sizes) if named is None else None
-    op = None if wish is None else _RESHAPES.get((old, wish))
-    if op is None:
-        op = Reshape(infer_shape(shape_args(sizes, name, named), numel(old)))
-        _keep(_RESHAPES, (old, wish), op)
-    return op
-
-
-def _wish(sizes: tuple) -> tuple | None:
-    """The ints of `f(2, 3)` or `f((2, 3))`; None where there are others among them."""
-    if len(sizes) == 1 and isinstance(sizes[0], tuple):
-        sizes = sizes[0]
-    for n in sizes:
-        if n.__class__ is not int:  # True and 1.0 are equal to 1
-            return None
-    return sizes
-
-
-def _keep(known: dict, key: tuple, op: Any) -> None:
-    if key[1] is not None:
-        if len(known) >= _MOST:
-            known.clear()
-        known[key] = op
-
-
-_MOST = 10_000  # wishes remembered
-_RESHAPES: dict[tuple, Any] = {}  # by the shape and the wish
-_EXPANDS: dict[tuple, Any] = {}  # by the shape and the wish
-_OTHERS: dict[tuple, Any] = {}  # by function, shape and dims as they were given, all of them ints
-_PERMUTES: dict[tuple, Any] = {}  # by the rank and the wish
-
-
-def _run_new(key: tuple | None, op: Any, input: Any) -> Any:
-    """The op's result; `key` is what it is found by the next time."""
-    if key is not None:
-        _keep(_OTHERS, key, op)
-    return run(op, input)
+# what `dispatch.known` calls the functions: 0 is an index
+(
+    _RESHAPE, _PERMUTE, _TRANSPOSE, _T, _REVERSE, _MOVEDIM, _EXPAND, _SQUEEZE, _UNSQUEEZE,
+    _FLATTEN, _NARROW, _SELECT,
+) = range(1, 13)  # fmt: skip
 
 
 def permute(input: Any, *order: Any, dims: Any = None) -> Any:
     """Dims in another order: dim k of the result is dim dims[k] of the input."""
+    if dims is None and (y := dispatch.known(input, _PERMUTE, order)) is not None:
+        return y
     n = len(shape_of(input))
-    wish = _wish(order) if dims is None else None
-    op = None if wish is None else _PERMUTES.get((n, wish))
-    if op is not None:
-        return run(op, input)
     wanted = shape_args(order, "permute", dims)
     if len(wanted) != n:
         raise RuntimeError(
@@ -416,43 +387,42 @@ def permute(input: Any, *order: Any, dims: Any = None) -> Any:
     places = tuple(wrap_dim(d, n, "permute") for d in wanted)
     if len(set(places)) != n:
         raise RuntimeError("permute(): duplicate dims are not allowed.")
-    _keep(_PERMUTES, (n, wish), op := Permute(places))
-    return apply(op, input)
+    return dispatch.told(Permute(places), input, _PERMUTE, order or (wanted,))
 
 
 def transpose(input: Any, dim0: int, dim1: int) -> Any:
     """Dims dim0 and dim1 exchanged."""
-    try:
-        n = input._a.ndim if input._ghost is None else len(input._ghost.shape)
-    except AttributeError:
-        raise no_tensor(input) from None
-    op = _SWAPS.get((n, dim0, dim1))
-    if op is None:
-        a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
-        order = list(range(n))
-        if n:
-            order[a], order[b] = order[b], order[a]
-        op = Permute(tuple(order))
-        if dim0.__class__ is int and dim1.__class__ is int:
-            _SWAPS[n, dim0, dim1] = op
-    elif (y := op.quick(input)) is not None:
+    if (y := dispatch.known(input, _TRANSPOSE, dim0, dim1)) is not None:
         return y
-    return apply(op, input)
-
-
-_SWAPS: dict[tuple[int, int, int], Permute] = {}  # by rank and the two dims: at most 4 n^2 a rank
+    n = len(shape_of(input))
+    a, b = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
+    order = list(range(n))
+    if n:
+        order[a], order[b] = order[b], order[a]
+    return dispatch.told(Permute(tuple(order)), input, _TRANSPOSE, dim0, dim1)
 
 
 def t(input: Any) -> Any:
     """The transpose of a matrix; vectors and scalars as they are."""
+    if (y := dispatch.known(input, _T)) is not None:
+        return y
     n = len(shape_of(input))
     if n > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {n}D")
-    return transpose(input, 0, 1) if n == 2 else apply(Permute(tuple(range(n))), input)
+    return dispatch.told(Permute(tuple(reversed(range(n)))), input, _T)
+
+
+def T(input: Any) -> Any:
+    """Dims in reverse order."""
+    if (y := dispatch.known(input, _REVERSE)) is not None:
+        return y
+    return dispatch.told(Permute(tuple(reversed(range(len(shape_of(input)))))), input, _REVERSE)
 
 
 def movedim(input: Any, source: Dims, destination: Dims) -> Any:
     """Dims `source` moved to places `destination`, the others in order."""
+    if (y := dispatch.known(input, _MOVEDIM, source, destination)) is not None:
+        return y
     n = len(shape_of(input))
     sources = (source,) if isinstance(source, int) else tuple(source)
     targets = (destination,) if isinstance(destination, int) else tuple(destination)
@@ -465,16 +435,15 @@ def movedim(input: Any, source: Dims, destination: Dims) -> Any:
             raise RuntimeError(f"movedim: repeated dim in `{name}` ({list(given)})")
     rest = iter(d for d in range(n) if d not in src)
     place = dict(zip(dst, src, strict=True))
-    return apply(Permute(tuple(place[k] if k in place else next(rest) for k in range(n))), input)
+    op = Permute(tuple(place[k] if k in place else next(rest) for k in range(n)))
+    return dispatch.told(op, input, _MOVEDIM, source, destination)
 
 
 def expand(input: Any, *sizes: Any, size: Any = None, implicit: bool = False) -> Any:
     """Size-1 dims repeated without copying; -1 keeps a size."""
+    if size is None and (y := dispatch.known(input, _EXPAND, sizes)) is not None:
+        return y
     have = shape_of(input)
-    wish = _wish(sizes) if size is None else None
-    op = None if wish is None else _EXPANDS.get((have, wish))
-    if op is not None:
-        return run(op, input)
     want = shape_args(sizes, "expand", size)
     lead = len(want) - len(have)
     if lead < 0:
@@ -485,52 +454,41 @@ def expand(input: Any, *sizes: Any, size: Any = None, implicit: bool = False) ->
     shape = tuple(have[i - lead] if n == -1 and i >= lead else n for i, n in enumerate(want))
     if any(n < 0 for n in shape):
         raise RuntimeError(f"expand: invalid sizes {list(want)}")
-    _keep(_EXPANDS, (have, wish), op := Expand(shape))
-    return run(op, input)
+    return dispatch.told(Expand(shape), input, _EXPAND, sizes or (want,))
 
 
 def squeeze(input: Any, dim: Any = None) -> Any:
     """Dims of size 1 dropped: all, or only those named."""
+    if (y := dispatch.known(input, _SQUEEZE, dim)) is not None:
+        return y
     shape = shape_of(input)
-    key = None
-    if dim is None or dim.__class__ is int:
-        op = _OTHERS.get(key := ("squeeze", shape, dim))
-        if op is not None:
-            return run(op, input)
-    if dim is None:
-        dim = range(len(shape))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     drop = {wrap_dim(d, len(shape), "squeeze") for d in dims}
     kept = tuple(n for i, n in enumerate(shape) if not (i in drop and n == 1))
-    return _run_new(key, Reshape(kept), input)
+    return dispatch.told(Reshape(kept), input, _SQUEEZE, dim)
 
 
 def unsqueeze(input: Any, dim: int) -> Any:
     """A new dim of size 1 at place `dim`."""
+    if (y := dispatch.known(input, _UNSQUEEZE, dim)) is not None:
+        return y
     shape = shape_of(input)
-    key = None
-    if dim.__class__ is int:
-        op = _OTHERS.get(key := ("unsqueeze", shape, dim))
-        if op is not None:
-            return run(op, input)
     d = wrap_dim(dim, len(shape) + 1, "unsqueeze")
-    return _run_new(key, Reshape((*shape[:d], 1, *shape[d:])), input)
+    return dispatch.told(Reshape((*shape[:d], 1, *shape[d:])), input, _UNSQUEEZE, dim)
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dims start_dim..end_dim joined into one."""
+    if (y := dispatch.known(input, _FLATTEN, start_dim, end_dim)) is not None:
+        return y
     shape = shape_of(input)
-    key = None
-    if start_dim.__class__ is end_dim.__class__ is int:
-        op = _OTHERS.get(key := ("flatten", shape, start_dim, end_dim))
-        if op is not None:
-            return run(op, input)
     if not shape:
         return apply(Reshape((1,)), input)
     a, b = wrap_dim(start_dim, len(shape), "flatten"), wrap_dim(end_dim, len(shape), "flatten")
     if a > b:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim")
-    return _run_new(key, Reshape((*shape[:a], numel(shape[a : b + 1]), *shape[b + 1 :])), input)
+    op = Reshape((*shape[:a], numel(shape[a : b + 1]), *shape[b + 1 :]))
+    return dispatch.told(op, input, _FLATTEN, start_dim, end_dim)
 
 
 def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
@@ -543,12 +501,10 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
 
 def narrow(input: Any, dim: int, start: int, length: int) -> Any:
     """`length` places of `dim` from `start` on, as a view."""
+    if (y := dispatch.known(input, _NARROW, dim, start, length)) is not None:
+        return y
+    wish = dim, start, length
     shape = shape_of(input)
-    key = None
-    if dim.__class__ is start.__class__ is length.__class__ is int:
-        op = _OTHERS.get(key := ("narrow", shape, dim, start, length))
-        if op is not None:
-            return run(op, input)
     if not shape:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     d = wrap_dim(dim, len(shape), "narrow")
@@ -569,17 +525,14 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
         raise RuntimeError(
             f"start ({start}) + length ({length}) exceeds dimension size ({shape[d]})."
         )
-    return _run_new(key, Slice(d, start, start + length, 1), input)
+    return dispatch.told(Slice(d, start, start + length, 1), input, _NARROW, *wish)
 
 
 def select(input: Any, dim: int, index: int) -> Any:
     """The slice `index` of `dim`, which is dropped, as a view."""
+    if (y := dispatch.known(input, _SELECT, dim, index)) is not None:
+        return y
     shape = shape_of(input)
-    key = None
-    if dim.__class__ is index.__class__ is int:
-        op = _OTHERS.get(key := ("select", shape, dim, index))
-        if op is not None:
-            return run(op, input)
     d = wrap_dim(dim, len(shape), "select")
     if not shape:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
@@ -589,4 +542,4 @@ def select(input: Any, dim: int, index: int) -> Any:
             f"select(): index {index} out of range for tensor of size {list(shape)} at dimension "
             f"{d}"
         )
-    return _run_new(key, Select(d, index % n), input)
+    return dispatch.told(Select(d, index % n), input, _SELECT, dim, index)

@@ -21,19 +21,21 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import builtin_code, ir_text, match_code, tensor_code
+from weft.runtime import builtin_code, ir_text, match_code, tensor_code, wish_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
+    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call", "weft_wish_known",
+    "weft_wish_item", "weft_wish_tell",
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
     "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
     "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble",
-    "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyObject_CallFunctionObjArgs",
-    "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs", "PyObject_GetAttr",
-    "PyObject_RichCompareBool", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
+    "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
+    "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs",
+    "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool", "PySequence_Concat",
+    "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
     "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
     "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
@@ -42,7 +44,7 @@ _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
-    "room_of", "float32", "float64",
+    "room_of", "float32", "float64", "slice", "dots", "dots_too",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
@@ -260,7 +262,9 @@ nothing:
 }
 """
 
-_ALL = ir_text.expand(_TEXT + builtin_code.LAUNCH + tensor_code.TEXT + match_code.TEXT, WORDS)
+_ALL = ir_text.expand(
+    _TEXT + builtin_code.LAUNCH + tensor_code.TEXT + match_code.TEXT + wish_code.TEXT, WORDS
+)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)

@@ -24,7 +24,15 @@ import numpy as np
 
 from weft.core.handle import Handle, Storage, TapeNode, sequence, state
 from weft.core.op import Meta, Op
-from weft.runtime import builtin_code, layout_code, match_code, small_code, tensor_code, threads
+from weft.runtime import (
+    builtin_code,
+    layout_code,
+    match_code,
+    small_code,
+    tensor_code,
+    threads,
+    wish_code,
+)
 from weft.runtime.machine import (
     Host,
     cache_dir,
@@ -213,6 +221,10 @@ def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarra
     return made if _small_operations_work(made) else {}
 
 
+_MOST_WISHES = 24  # that are one op
+_keys: list[Any] = []  # what the table of wishes points to, for good
+
+
 class LayoutCalls:
     """An op's launches by the layouts of its operands, in native form: `call(*arrays)` gives the
     result, or None where `add` has not been told of the layouts (or the data is bad).
@@ -221,7 +233,7 @@ class LayoutCalls:
     `into(*tensors)` writes the result over the first tensor's value, and gives True or None.
     """
 
-    __slots__ = ("_kept", "_table", "address", "call", "into", "quick")
+    __slots__ = ("_kept", "_table", "_wishes", "address", "call", "into", "quick")
 
     def __init__(
         self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8, *, pointwise: bool = False
@@ -235,6 +247,7 @@ class LayoutCalls:
             facts = (op.nondiff is None, op.saves_result)
             self._table = words([0, id(op), *map(int, facts), *keeps, int(pointwise)])
         self._kept: list[Any] = [op]
+        self._wishes = 0  # told of
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()
         self.address = 0 if op is None else int(at)  # 0: it does not know the op
@@ -255,6 +268,14 @@ class LayoutCalls:
     def add_view(self, x: np.ndarray, view: np.ndarray) -> None:
         """From now on an array like x gives a view of its memory that lies like `view` of x's."""
         self._add(None, [x], view, address(view) - address(x))
+
+    def tell(self, shape: tuple[int, ...], *wish: Any) -> None:
+        """From now on `known(x, *wish)` of a tensor of this shape is `quick(x)`."""
+        if self.address and self._wishes < _MOST_WISHES and len(_keys) < wish_code.MOST_KEYS:
+            block = words([0] * (2 + wish_code.MOST_WORDS))
+            if _wish_builtin("tell")(address_of(block), self.address, shape, *wish):
+                _keys.append((block, self._kept, self._table))
+            self._wishes += 1
 
     def _add(
         self, launch: Launch | None, ins: Sequence[np.ndarray], out: np.ndarray, offset: int,
@@ -334,11 +355,17 @@ def match_function() -> Callable[..., Any] | None:
 
 
 @cache
-def tensor_maker() -> Callable[[], Any] | None:
-    """What makes a tensor without a value (dispatch.fresh), in native code; None: it cannot be."""
+def tensor_builtins() -> dict[str, Callable[..., Any]]:
+    """`fresh`, `known` and `item` of ops/dispatch.py; empty where they cannot be."""
     if not (builtins_fit() and _places_fit()):
-        return None
-    return builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
+        return {}
+    fresh = builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
+    return {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
+
+
+@cache
+def _wish_builtin(name: str) -> Callable[..., Any]:
+    return builtin(name, _layout_functions()[f"weft_wish_{name}"], METH_FASTCALL)
 
 
 def _places_fit() -> bool:
@@ -360,6 +387,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, np.dtype(np.float32), np.dtype(np.float64)]
+    objects += [slice, ..., (...,)]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)

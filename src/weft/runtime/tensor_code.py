@@ -671,16 +671,18 @@ yes:
 }
 
 define ptr @weft_tensor_call(ptr %self, ptr %args, i64 %n) nounwind {
-  %y = call ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 false)
+  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %y = call ptr @tensor_call(ptr %table, ptr %args, i64 %n, i1 false)
   ret ptr %y
 }
 
 define ptr @weft_tensor_into(ptr %self, ptr %args, i64 %n) nounwind {
-  %done = call ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 true)
+  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %done = call ptr @tensor_call(ptr %table, ptr %args, i64 %n, i1 true)
   ret ptr %done
 }
 
-define internal ptr @tensor_call(ptr %self, ptr %args, i64 %n, i1 %into) nounwind {
+define internal ptr @tensor_call(ptr %table, ptr %args, i64 %n, i1 %into) nounwind {
 entry:
   %block = alloca [BLOCK_WORDS x i64], align 64
   %arrays = alloca [8 x ptr], align 8
@@ -688,7 +690,6 @@ entry:
   %tensor = word tensor
   %parameter = word parameter
   %none = word none
-  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
   %less = sub i64 %n, 1
   %few = icmp ult i64 %less, 8
   %n_and = add i64 %n, 1
