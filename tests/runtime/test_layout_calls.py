@@ -238,4 +238,3 @@ def test_objects_with_another_header_go_the_long_way(monkeypatch):
         pytest.skip("no builtins here")
     monkeypatch.setattr(native, "_HEADER", 32)
     assert native.layout_calls() is None
-    assert native.small_operations.__wrapped__() == {}

@@ -243,24 +243,6 @@ def record(op: Op, args: tuple, y: Any) -> None:
             return
         if kind == "c" and not op.conjugates and (op.saved_args != () or op.saves_result):
             op = Conjugated(op)  # type: ignore[assignment]  a tape node asks no more of it
-    if len(args) == 2 and y._ghost is None:
-        a, b = args
-        if a.__class__ not in NUMBERS and b.__class__ not in NUMBERS:
-            record_two(op, a, b, y)
-            return
-    elif len(args) == 1:
-        x = args[0]
-        light = op.saved_args == () and op.saved_for is None and not op.saves_result
-        if light and x._ghost is None and y._ghost is None:  # a view, most often
-            meta = Meta(x._a.shape, x._a.dtype)
-            y._fn = TapeNode(op, (x._fn or x,), (meta,), (), None)
-            y._rg = True
-            return
-    elif len(args) == 3 and y._ghost is None and not op.saves_result:
-        a, b, c = args
-        if not (a.__class__ in NUMBERS or b.__class__ in NUMBERS or c.__class__ in NUMBERS):
-            record_three(op, args, y)
-            return
     keep: Any = op.saved_args
     if op.saved_for is not None:  # only what the cotangents that are wanted will read
         keep = set()
@@ -351,62 +333,6 @@ def kept_of(op: Op) -> list[tuple[bool, ...]]:
             found = [tuple(i in read for i in range(3)) for read in reads]
         _kept[op.name] = found
     return found
-
-
-def record_two(op: Op, a: Any, b: Any, y: Any) -> None:
-    """`record` for two tensors and a floating result, all with a value."""
-    wants_a, wants_b = a._rg, b._rg
-    keep_a, keep_b, _ = kept_of(op)[wants_a + 2 * wants_b]
-    versions: tuple = ()
-    if keep_a:
-        st = a._st
-        versions = (0 if st is None else st.version,)
-        saved_a = a
-    else:
-        saved_a = Meta(shape_of(a), a._a.dtype)
-    if keep_b:
-        st = b._st
-        versions = (*versions, 0 if st is None else st.version)
-        saved_b = b
-    else:
-        saved_b = Meta(shape_of(b), b._a.dtype)
-    result = None
-    if op.saves_result:
-        result = kept_result(y)
-        versions = (*versions, y._st.version)
-    edges = ((a._fn or a) if wants_a else None, (b._fn or b) if wants_b else None)
-    y._fn = TapeNode(op, edges, (saved_a, saved_b), versions, result)
-    y._rg = True
-
-
-def record_three(op: Op, args: tuple, y: Any) -> None:
-    """`record` for three tensors and a floating result that vjp does not read, all with a value."""
-    a, b, c = args
-    wants_a, wants_b, wants_c = a._rg, b._rg, c._rg
-    keep_a, keep_b, keep_c = kept_of(op)[wants_a + 2 * wants_b + 4 * wants_c]
-    edges = (
-        (a._fn or a) if wants_a else None,
-        (b._fn or b) if wants_b else None,
-        (c._fn or c) if wants_c else None,
-    )
-    versions = []
-    if keep_a:
-        st = a._st
-        versions.append(0 if st is None else st.version)
-    else:
-        a = Meta(a._a.shape, a._a.dtype)
-    if keep_b:
-        st = b._st
-        versions.append(0 if st is None else st.version)
-    else:
-        b = Meta(b._a.shape, b._a.dtype)
-    if keep_c:
-        st = c._st
-        versions.append(0 if st is None else st.version)
-    else:
-        c = Meta(c._a.shape, c._a.dtype)
-    y._fn = TapeNode(op, edges, (a, b, c), tuple(versions), None)
-    y._rg = True
 
 
 def kept_result(y: Handle) -> Any:

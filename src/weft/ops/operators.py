@@ -1,8 +1,7 @@
 """The Python operators of Tensor: `x + y` by the shortest way to what the room's function gives.
 
-On small float tensors of one dtype an operator is one NumPy call and, where a gradient is wanted,
-one tape node.  What `dispatch.apply` does for any op in general is written out here for two
-operands: half a microsecond is a third of such a call.
+On small float tensors of one dtype whose layouts the op's native form has not met, an operator is
+one NumPy call: what `dispatch.apply` does for any op in general is written out for two operands.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from weft.core.handle import Handle, TapeNode, state
-from weft.core.op import Meta, Op
+from weft.core.handle import Handle, state
+from weft.core.op import Op
 from weft.ops import dispatch
 from weft.ops.dispatch import NUMBERS, SMALL, number_array
 from weft.ops.dispatch import _errors as errors
 from weft.ops.dispatch import _quiet as quiet
-from weft.runtime import native
 
-_CALLS = 100  # of one operator, before its native form is loaded (or made: some milliseconds)
+_CALLS = 100  # of one operator, before its native form learns of a layout (or is made)
 
 
 def is_operand(x: Any) -> bool:
@@ -40,14 +38,25 @@ def binary(
     beside_number = "efd" if halves else "fd"
     host, classes = op.host, dispatch.plain_classes
     tracked = op.nondiff is None
-    keeps = dispatch.kept_of(op) if tracked else []
-    light = tracked and not op.saves_result and not any(map(any, keeps))
     asarray, ndarray, reset, hush = np.asarray, np.ndarray, errors.reset, errors.set
-    quick: Any = None  # the native form, where there is one and after some calls
-    calls = served = 0
+    calls = 0
+
+    def host_of(a: np.ndarray, b: np.ndarray, x: Any, other: Any) -> np.ndarray:
+        """NumPy's result, C-contiguous; of so many calls one has the native form learn it."""
+        nonlocal calls
+        calls += 1
+        if calls % _CALLS == 0:
+            dispatch.learn(op, x, other)
+        token = hush(quiet)
+        try:
+            r = host(a, b)
+        finally:
+            reset(token)
+        if r.__class__ is not ndarray:
+            return asarray(r)  # ufuncs give scalars for 0-dim operands
+        return r if r.ndim < 2 or r.flags.c_contiguous else np.array(r, order="C")
 
     def operator(self: Any, other: Any) -> Any:
-        nonlocal calls, quick, served
         if (y := op.quick(self, other)) is not None:
             return y
         if other.__class__ in classes:
@@ -55,45 +64,16 @@ def binary(
                 a = self._a
                 b = other._a
                 d = a.dtype
-                if quick is not None and (r := quick(a, b)) is not None:
-                    served += 1
-                    if served > _CALLS and dispatch.learn(op, self, other):
-                        served = 0
-                    y = dispatch.fresh()
-                    y._a = r
-                elif d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL:
-                    if calls < _CALLS:
-                        calls += 1
-                        if calls == _CALLS:
-                            quick = native.small_operations().get(op.name.lower())
-                    token = hush(quiet)
-                    try:
-                        r = host(a, b)
-                    except ValueError:  # shapes that do not fit: the function says so
-                        return function(self, other)
-                    finally:
-                        reset(token)
-                    if r.__class__ is not ndarray:
-                        r = asarray(r)  # ufuncs give scalars for 0-dim operands
-                    elif r.ndim > 1 and not r.flags.c_contiguous:
-                        r = np.array(r, order="C")
-                    y = dispatch.fresh()
-                    y._a = r
-                else:
+                if not (d is b.dtype and d.kind == "f" and a.size <= SMALL and b.size <= SMALL):
                     return function(self, other)
-                if tracked:
-                    first, second = self._rg, other._rg
-                    if (first or second) and state.grad:
-                        if light and (shape := a.shape) == b.shape:
-                            meta = Meta(shape, d)  # one stands for both
-                            edges = (
-                                (self._fn or self) if first else None,
-                                (other._fn or other) if second else None,
-                            )
-                            y._fn = TapeNode(op, edges, (meta, meta), (), None)
-                            y._rg = True
-                        else:
-                            dispatch.record_two(op, self, other, y)
+                try:
+                    r = host_of(a, b, self, other)
+                except ValueError:  # shapes that do not fit: the function says so
+                    return function(self, other)
+                y = dispatch.fresh()
+                y._a = r
+                if tracked and (self._rg or other._rg) and state.grad:
+                    dispatch.record(op, (self, other), y)
                 return y
         elif other.__class__ is float or other.__class__ is int:
             if state.recorder is None:
@@ -102,35 +82,10 @@ def binary(
                 if d.char in beside_number and a.size <= SMALL:
                     if other.__class__ is int:
                         other = float(other)
-                    number = number_array(other, d)
-                    r = None if quick is None else quick(a, number)
-                    if r is not None:
-                        served += 1
-                        if served > _CALLS and dispatch.learn(op, self, other):
-                            served = 0
-                    else:
-                        if calls < _CALLS:
-                            calls += 1
-                            if calls == _CALLS:
-                                quick = native.small_operations().get(op.name.lower())
-                        token = hush(quiet)
-                        try:
-                            r = host(a, number)
-                        finally:
-                            reset(token)
-                        if r.__class__ is not ndarray:
-                            r = asarray(r)
-                        elif r.ndim > 1 and not r.flags.c_contiguous:
-                            r = np.array(r, order="C")
                     y = dispatch.fresh()
-                    y._a = r
+                    y._a = host_of(a, number_array(other, d), self, other)
                     if tracked and self._rg and state.grad:
-                        if light:
-                            saved = (Meta(a.shape, d), other)
-                            y._fn = TapeNode(op, (self._fn or self, None), saved, (), None)
-                            y._rg = True
-                        else:
-                            _record_beside_number(op, keeps[1][0], self, other, y)
+                        dispatch.record(op, (self, other), y)
                     return y
         elif not is_operand(other):
             return NotImplemented
@@ -157,20 +112,3 @@ def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         return function(other, self) if is_operand(other) else NotImplemented
 
     return operator
-
-
-def _record_beside_number(op: Op, keep: bool, x: Any, number: Any, y: Any) -> None:
-    """dispatch.record for a tensor and a number."""
-    versions: tuple = ()
-    saved = x
-    if keep:
-        st = x._st
-        versions = (0 if st is None else st.version,)
-    else:
-        saved = Meta(x._a.shape, x._a.dtype)
-    result = None
-    if op.saves_result:
-        result = dispatch.kept_result(y)
-        versions = (*versions, 0)
-    y._fn = TapeNode(op, (x._fn or x, None), (saved, number), versions, result)
-    y._rg = True

@@ -28,7 +28,6 @@ from weft.runtime import (
     builtin_code,
     layout_code,
     match_code,
-    small_code,
     tensor_code,
     threads,
     wish_code,
@@ -46,7 +45,7 @@ from weft.runtime.machine import (
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
     "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
-    "layout_calls", "load", "make_table", "small_operations",
+    "layout_calls", "load", "make_table",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.
@@ -200,25 +199,6 @@ def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
         builtin("launch", found["weft_builtin_launch"], METH_FASTCALL, doc=launch.__doc__),
         builtin("address", found["weft_builtin_address"], _METH_O, doc=address.__doc__),
     )
-
-
-@cache
-def small_operations() -> dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | None]]:
-    """add, sub, mul, div of two small float32 arrays: the result, or None (ask NumPy).
-
-    Empty where the interpreter or NumPy is not one whose structs we know.
-    """
-    if not builtins_fit():
-        return {}
-    imports = python_functions(small_code.FUNCTIONS)
-    found = load(small_code.TEXT, small_code.EXPORTS, imports)
-    init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 4)(found["weft_small_init"])
-    init(id(np.ndarray), id(np.dtype(np.float32)), id(None), _numpy_function(_NEW_FROM_DESCR))
-    made: dict[str, Callable[..., Any]] = {
-        name: builtin(name, found[f"weft_small_{name}"], METH_FASTCALL)
-        for name in small_code.OPERATIONS
-    }
-    return made if _small_operations_work(made) else {}
 
 
 _MOST_WISHES = 24  # that are one op
@@ -451,19 +431,6 @@ def _numpy_function(place: int) -> int:
     )
     table = capsule(np._core._multiarray_umath._ARRAY_API, None)  # type: ignore[attr-defined]
     return ctypes.c_void_p.from_address(table + place * 8).value or 0
-
-
-def _small_operations_work(made: dict[str, Any]) -> bool:
-    """Whether the builtins read NumPy's structs as they are (a build of NumPy may differ)."""
-    x = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
-    two, other = np.array(2, np.float32), np.ones((2, 3))
-    got, beside = made["sub"](x, x[::-1].copy()), made["div"](x, two)
-    return (
-        isinstance(got, np.ndarray) and np.array_equal(got, x - x[::-1])
-        and isinstance(beside, np.ndarray) and np.array_equal(beside, x / 2)
-        and made["add"](x, x.T) is None and made["add"](x, other) is None
-        and made["mul"](x, x[:, ::2]) is None and made["mul"](x, 2.0) is None
-    )  # fmt: skip
 
 
 def _function_address(function: Any) -> int:
