@@ -1,0 +1,255 @@
+"""Views and indices that native code knows: what Python makes of the call, no leaks, no mix-ups."""
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import weft
+from weft.core.handle import storage_of
+from weft.ops import dispatch, getitem, view
+from weft.runtime import native
+
+if not native.tensor_builtins():
+    pytest.skip("this interpreter's structs are not known", allow_module_level=True)
+
+CALLS = {
+    "reshape": [(6, 4), (-1,), ((4, 6),), (weft.Size((24,)),), (2, 3, -1)],
+    "view": [(6, 4), (-1, 2), ((4, 6),), (weft.Size((24,)),)],
+    "permute": [(2, 0, 1), ((1, 0, 2),), (-1, 0, 1)],
+    "transpose": [(0, 1), (-1, 0), (1, 1)],
+    "movedim": [(0, 2), ((0, 1), (1, 2))],
+    "expand": [(5, 2, 3, 4), (-1, -1, -1), ((2, 3, 4),)],
+    "squeeze": [(), (1,), (-1,), ((0, 1),)],
+    "unsqueeze": [(0,), (-1,), (2,)],
+    "flatten": [(), (1,), (0, 1), (-2, -1)],
+    "narrow": [(0, 0, 1), (1, 1, 2), (-1, -2, 2)],
+    "select": [(0, 1), (2, -1), (-1, 3)],
+    "__getitem__": [
+        (1,), (-1,), (slice(0, 1),), (slice(None, None, 2),), ((slice(None), 1),), (None,), (...,),
+        ((..., 0),), ((..., None),), ((slice(None), slice(1, 3)),), ((0, 1, 2),), ((1, None, 2),),
+    ],
+}  # fmt: skip
+CASES = [(name, wish) for name, wishes in CALLS.items() for wish in wishes]
+
+
+def untold(monkeypatch):
+    """From here on Python looks at every argument."""
+    monkeypatch.setattr(dispatch, "known", lambda *_: None)
+    monkeypatch.setattr(dispatch, "item", lambda *_: None)
+
+
+def taught(call):
+    """Called until native code knows it."""
+    for _ in range(2 * dispatch._OFTEN + 4):
+        y = call()
+    return y
+
+
+@pytest.mark.parametrize("name, wish", CASES, ids=str)
+@pytest.mark.parametrize("grad", [False, True])
+def test_the_same_tensor_as_by_python(name, wish, grad, monkeypatch):
+    x = weft.rand(2, 3, 4, requires_grad=grad)
+    method = getattr(weft.Tensor, name)
+    taught(lambda: method(x, *wish))
+    one = sum(i != slice(None) and i is not Ellipsis for i in np.atleast_1d(*wish)) == 1 if (
+        name == "__getitem__" and isinstance(wish[0], tuple)
+    ) else wish != (...,)  # fmt: skip
+    with monkeypatch.context() as m:
+        if one or not grad:  # Python is not asked any more
+            m.setattr(dispatch, "apply", None)
+            m.setattr(getitem, "apply", None)
+        y = method(x, *wish)
+    untold(monkeypatch)
+    want = method(x, *wish)
+    np.testing.assert_array_equal(y._a, want._a)
+    assert type(y) is weft.Tensor and y.shape == want.shape
+    steps = zip(y.shape, y.stride(), want.stride(), strict=True)
+    assert all(n == 1 or a == b for n, a, b in steps)  # NumPy's new dims have a step of 0
+    assert native.address(y._a) == native.address(want._a)
+    assert y._base is want._base is x and y._st is want._st and y._rg is want._rg is grad
+    if grad:
+        assert y._fn.op is want._fn.op
+        assert [e for e in y._fn.edges if e.__class__ is weft.Tensor] == [
+            e for e in want._fn.edges if e.__class__ is weft.Tensor
+        ]
+        (g,), (h,) = (weft.autograd.grad(v.sum(), x) for v in (y, want))
+        np.testing.assert_array_equal(g._a, h._a)
+        with weft.no_grad():
+            assert method(x, *wish)._fn is None
+
+
+def test_shapes_and_wishes_are_not_mixed_up(monkeypatch):
+    """Every one of many: each gets its own answer once all of them are known."""
+    rng = np.random.default_rng(0)
+    calls = []
+    for _ in range(150):
+        shape = tuple(int(n) for n in rng.integers(1, 5, rng.integers(1, 5)))
+        x, rank = weft.rand(*shape), len(shape)
+        a, b = (int(d) for d in rng.integers(-rank, rank, 2))
+        order = tuple(int(d) for d in rng.permutation(rank))
+        calls += [
+            (x, "transpose", (a, b)), (x, "permute", order), (x, "unsqueeze", (a,)),
+            (x, "select", (a, 0)), (x, "narrow", (a, 0, 1)), (x, "squeeze", (a,)),
+            (x, "reshape", (x.numel(),)), (x, "flatten", (0, -1)), (x, "t", ()) if rank < 3 else
+            (x, "reshape", (*shape, 1)), (x, "expand", (int(a) % 3 + 1, *shape)),
+        ]  # fmt: skip
+    for _ in range(40):
+        got = [getattr(x, name)(*wish) for x, name, wish in calls]
+    hit = [dispatch.known(x, view._UNSQUEEZE, *w) for x, n, w in calls if n == "unsqueeze"]
+    assert sum(y is not None for y in hit) > 40
+    untold(monkeypatch)
+    for y, (x, name, wish) in zip(got, calls, strict=True):
+        want = getattr(x, name)(*wish)
+        assert y.shape == want.shape and y._a.strides == want._a.strides, (name, wish)
+        assert native.address(y._a) == native.address(want._a)
+
+
+def test_what_only_equals_a_known_wish():
+    x = weft.rand(2, 3)
+    taught(lambda: (x.select(0, 1), x.reshape(1, 6), x[1], x.unsqueeze(1), x.transpose(0, 1)))
+    assert dispatch.known(x, view._SELECT, 0, 1) is not None
+    for wish in (
+        (0, True),
+        (0, 1.0),
+        (False, 1),
+        (0, np.int64(1)),
+        (0, 1 << 62),
+        (0, 1 << 64),
+        (0,),
+    ):
+        assert dispatch.known(x, view._SELECT, *wish) is None, wish
+    deep = 1
+    for _ in range(40):
+        deep = (deep,)
+    for wish in (deep, (1,) * 40, [1, 6], "16", (1, "6"), x):
+        assert dispatch.known(x, view._RESHAPE, wish) is None
+    for odd in (None, 3, x._a, object.__new__(weft.Tensor)):
+        assert dispatch.known(odd, view._SELECT, 0, 1) is None
+        assert dispatch.item(odd, 1) is None
+    assert dispatch.item(x) is None and dispatch.item(x, 1, 1) is None
+    assert x.reshape(True, 6).shape == (1, 6) and x[True].shape == (1, 2, 3)
+    assert x.double().select(0, 1).dtype is weft.float64
+    assert x.t().unsqueeze(1).stride() == (1, 1, 3) or x.t().unsqueeze(1).shape == (3, 1, 2)
+
+
+def test_indices_off_the_tape_are_numpys(monkeypatch):
+    rng = np.random.default_rng(1)
+    taught(lambda: weft.rand(3)[0])
+    parts = [0, 1, -1, slice(None), slice(1, None), slice(None, -1, 2), slice(5, 2), None, ...]
+    for _ in range(400):
+        x = weft.rand(*(int(n) for n in rng.integers(1, 4, rng.integers(0, 4))))
+        some = [parts[k] for k in rng.integers(0, len(parts), rng.integers(0, 4))]
+        if some.count(...) > 1:
+            continue
+        index = tuple(some) if rng.integers(2) or len(some) != 1 else some[0]
+        try:
+            want = x._a[index if index.__class__ is tuple else (index,)]
+        except IndexError:
+            assert dispatch.item(x, index) is None
+            with pytest.raises(IndexError):
+                x[index]
+            continue
+        y = dispatch.item(x, index)
+        assert y is not None and y._a.__class__ is np.ndarray and y.shape == want.shape
+        np.testing.assert_array_equal(y._a, want)
+        assert y._base is x and y._st is x._st and (not y.numel() or np.shares_memory(y._a, x._a))
+        y.fill_(7.0)
+        assert (np.asarray(x._a[index]) == 7).all() and x._version == 1
+
+
+@pytest.mark.parametrize(
+    "index",
+    [slice(None, None, -1), (slice(None, None, -1), 0), [0], ([0],), (0, [1]), True, 1.5, "1",
+     ((0, 1),), np.int64(0), weft.tensor([0]), slice(None, None, 1.0)],
+    ids=str,
+)  # fmt: skip
+def test_indices_that_are_not_numpys(index):
+    assert dispatch.item(weft.rand(3, 4), index) is None
+
+
+def test_a_tape_asks_for_the_op():
+    x = weft.rand(3, 4, requires_grad=True)
+    with weft.no_grad():
+        assert dispatch.item(x, (1, slice(0, 2)))._fn is None
+    assert dispatch.item(x, (1, slice(0, 2))) is None  # two ops
+    y = x * 2
+    view_ = y.detach()[1]
+    with weft.no_grad():
+        y[1].zero_()
+    assert (view_ == 0).all() and y._version == view_._version == 1
+
+
+def test_views_are_found_by_a_write():
+    """A tracked write gives the views of a memory new places on the tape."""
+    w = weft.rand(3, requires_grad=True)
+    for make in (lambda x: x[1], lambda x: x.select(0, 1)):
+        taught(lambda make=make: make(weft.rand(2, 3)))
+        x = weft.zeros(2, 3)
+        row = make(x)
+        x[1] = w * 2
+        (g,) = weft.autograd.grad(row.sum(), w)
+        assert g.tolist() == [2, 2, 2]
+
+
+def test_a_compiled_function_knows_them():
+    def f(x):
+        y = x.transpose(0, 1).reshape(2, 6).unsqueeze(0).expand(3, 2, 6)
+        return y[1].flatten().narrow(0, 1, 5) * 2 + x.T.reshape(-1)[2:7]
+
+    compiled = weft.compile(f)
+    for grad in (False, True):
+        for _ in range(6):
+            x = weft.rand(3, 4, requires_grad=grad)
+            got, want = compiled(x), f(x)
+            np.testing.assert_array_equal(got.detach()._a, want.detach()._a)
+            if grad:
+                g, h = (weft.autograd.grad(v.sum(), x)[0] for v in (got, want))
+                np.testing.assert_array_equal(g._a, h._a)
+
+
+def test_modes_and_subclasses_are_asked_all_the_same():
+    code = (
+        "import weft\n"
+        "from weft.compat.torch_.overrides import TorchFunctionMode\n"
+        "x = weft.rand(2, 3)\n"
+        "for _ in range(300): x.t(), x.unsqueeze(0), x[1]\n"
+        "seen = []\n"
+        "class Mode(TorchFunctionMode):\n"
+        "    def __torch_function__(self, func, types, args=(), kwargs=None):\n"
+        "        seen.append(func.__name__)\n"
+        "        return func(*args, **(kwargs or {}))\n"
+        "with Mode(): x.t(), x.unsqueeze(0), x[1]\n"
+        "assert seen == ['t', 'unsqueeze', 'getitem'], seen\n"
+        "class Mine(weft.Tensor): pass\n"
+        "m = x.as_subclass(Mine)\n"
+        "assert type(m.t()) is type(m[0]) is type(m.unsqueeze(0)) is Mine\n"
+        "x.t(), x[0]\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_no_reference_is_lost_or_kept():
+    x, g = weft.rand(3, 4), weft.rand(3, 4, requires_grad=True)
+    one = weft.rand(5)
+    cases = [
+        lambda: x[1], lambda: x[1, 2], lambda: x[1:], lambda: one[2], lambda: x[9:, None],
+        lambda: g[1], lambda: x.t(), lambda: x.reshape(4, 3), lambda: g.unsqueeze(0),
+        lambda: dispatch.item(x, 7), lambda: dispatch.item(x, (0, 0, 0)),
+        lambda: dispatch.known(x, 99, (1, (2, 3))), lambda: dispatch.item(x, [1]),
+    ]  # fmt: skip
+    watched = [x, g, one, x._a, g._a, one._a, storage_of(x), None, True, False, ..., (...,)]
+    index = (1, slice(0, 2), None)
+    cases.append(lambda: x[index])
+    for case in cases:
+        taught(case)
+    seen = [], []
+    for counts in seen:
+        gc.collect()
+        counts += [len(gc.get_objects()), *(sys.getrefcount(o) for o in (*watched, index))]
+        for case in cases * 200:
+            case()
+    assert all(abs(a - b) < 100 for a, b in zip(*seen, strict=True)), seen
