@@ -26,8 +26,21 @@ def match(session: Any, op: Any, operands: tuple) -> Any:
 
     The first call replaces this function by the native one.
     """
-    globals()["match"] = native.match_function() or _unmatched
+    _use_builtins()
     return match(session, op, operands)
+
+
+def promise(session: Any, handles: list) -> Any:
+    """True where the tensors, of those that were met outside, are promises now; None: nothing was
+    done. Replaced as `match` is.
+    """
+    _use_builtins()
+    return promise(session, handles)
+
+
+def _use_builtins() -> None:
+    found = native.match_functions() or (_unmatched, _unmatched)
+    globals()["match"], globals()["promise"] = found
 
 
 def _unmatched(*_: Any) -> None:
@@ -37,7 +50,7 @@ def _unmatched(*_: Any) -> None:
 def expect(cursor: TrieNode, key: tuple, found: TrieNode, args: tuple) -> None:
     """From now on look first whether the call after `cursor` is `found`, whose key this is."""
     cursor.next = found
-    if found.native is None and 0 < len(args) <= _MOST and native.match_function() is not None:
+    if found.native is None and 0 < len(args) <= _MOST and native.match_functions() is not None:
         found.native = _native(key, found, args)
 
 

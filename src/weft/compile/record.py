@@ -363,7 +363,7 @@ class Session:
             found = self.cursor.children.get(key) or self._other_size(key)
             if found is not None:
                 self.cursor = found
-                self.promise_write(t)
+                self.promise_writes((t,))
                 return
             self.ghosts.pop()
             self._leave_trie()
@@ -373,20 +373,22 @@ class Session:
         if self.passing is None:
             self._append(key, WRITE, None)
 
-    def promise_write(self, t: Handle) -> None:
-        """Whoever reads this memory from now on must wait for the write."""
-        pending = self.pending
-        pending.append(None)  # results of earlier segments look whether this is empty
-        outer = t if t._ghost is None else self._outer(t)
-        if outer is None:
-            return
-        whole = self._memories.get(id(outer._st))
-        for h in self._handles[self.memory_of(outer) if whole is None else whole]:
-            if h._ghost is None:
-                h._ghost = made = Pending(self, h, self._places[id(h)])
-                self._pendings.append(made)
-                del h._a
-                pending.append(h)
+    def promise_writes(self, tensors: Iterable[Handle]) -> None:
+        """Whoever reads their memory from now on must wait for the writes."""
+        self.pending.append(None)  # results of earlier segments look whether this is empty
+        memories, handles = self._memories, []
+        for t in tensors:
+            outer = t if t._ghost is None else self._outer(t)
+            if outer is not None:
+                whole = memories.get(id(outer._st))
+                handles += self._handles[self.memory_of(outer) if whole is None else whole]
+        if expect.promise(self, handles) is None:
+            for h in handles:
+                if h._ghost is None:
+                    h._ghost = made = Pending(self, h, self._places[id(h)])
+                    self._pendings.append(made)
+                    del h._a
+                    self.pending.append(h)
 
     def _end_pending(self) -> None:
         """The writes happen now: give the handles their memory back."""
@@ -458,16 +460,6 @@ class Session:
         place = self._places[id(t)] = len(self.outside)
         self.outside.append(t)
         return (~place, shape, strides, a.dtype, first)
-
-    def meet(self, found: Iterable[tuple[Handle, int]]) -> None:
-        """`first_use` of tensors, each the first in a memory, which its root names."""
-        memories, handles, outside = self._memories, self._handles, self.outside
-        for t, root in found:
-            name = id(t._st or storage_of(t))
-            memories[name] = memories[root] = name
-            handles[name] = [t]
-            self._places[id(t)] = len(outside)
-            outside.append(t)
 
     def memory_of(self, t: Handle) -> int:
         """One name for a memory, whichever storages or views of one NumPy array reach it."""

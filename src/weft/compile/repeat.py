@@ -223,6 +223,9 @@ class Watch:
         s.entries(states)
         left, all_parts = iter(todo), iter(parts)
         self.memories: set[int] = set()  # names of those that no call may have met before
+        self.met = Met([
+            (tensors[i], roots[i]) for part, tensors, roots, *_ in todo for i in part.jump.firsts
+        ])  # fmt: skip
         # part, group, parameter, state's tensors, their roots, state, its counters
         self.each: list[tuple] = []
         for group in groups:
@@ -254,9 +257,38 @@ class Watch:
             and groups.__class__ is list
             and all(d.__class__ in (dict, defaultdict) for d in dicts)
             and all(group["params"].__class__ is list for group in groups)
-            and all(len(tensors) - 2 == len(roots) for _, tensors, roots, _, _ in todo)
-            and all(computed(t) is not None for _, tensors, *_ in todo for t in tensors[2:])
+            and all(
+                len(tensors) - 2 == len(roots) == len(part.jump.firsts)
+                for part, tensors, roots, _, _ in todo
+            )
+            and all(
+                computed(t) is not None and t._base is None
+                for _, tensors, *_ in todo
+                for t in tensors[2:]
+            )
         )
+
+
+class Met:
+    """Tensors that calls meet one after the other, each the first in its memory."""
+
+    def __init__(self, found: list[tuple[Handle, int]]) -> None:
+        """`found`: tensors, and the roots of their memories."""
+        self.tensors = [t for t, _ in found]
+        self.names = [id(storage_of(t)) for t in self.tensors]
+        self.memories = {k: n for n, (_, r) in zip(self.names, found, strict=True) for k in (n, r)}
+        self.at = -1  # the place of the first one, which the others' follow from
+        self.places: dict[int, int] = {}
+
+    def meet(self, session: Session) -> None:
+        """What `Session.first_use` of each would note."""
+        if self.at != len(session.outside):
+            self.at = len(session.outside)
+            self.places = {id(t): i for i, t in enumerate(self.tensors, self.at)}
+        session.outside += self.tensors
+        session._places.update(self.places)
+        session._memories.update(self.memories)
+        session._handles.update(zip(self.names, map(list, zip(self.tensors))))
 
 
 class Repeats:
@@ -276,6 +308,7 @@ class Repeats:
             return False
         known = self._start.jumps.get(update.__func__)  # type: ignore[attr-defined]
         found = None if known is None else self._place_again(known, groups, states)
+        met = None if found is None else known.watch.met
         if found is None and known is not None:
             found = self._place_all(known, update, groups, states)
             if found is not None:
@@ -285,18 +318,20 @@ class Repeats:
                 self._seen = []
             return False
         todo, numbers = found
-        for part, tensors, roots, kept, after in todo:
+        if met is not None:
+            met.meet(session)
+        written = []
+        for part, tensors, _, kept, after in todo:
             jump = part.jump
-            if len(roots) == len(jump.firsts):
-                session.meet([(tensors[i], roots[i]) for i in jump.firsts])
-            else:
+            if met is None:
                 for i in jump.firsts:
                     session.first_use(tensors[i])
             for i in jump.written:
                 t = tensors[i]
-                session.promise_write(t)
+                written.append(t)
                 t._st.version += jump.versions[i]
             kept.update(after)
+        session.promise_writes(written)
         session.jump(known.end, known.length, numbers)
         return True
 
@@ -474,8 +509,8 @@ class Repeats:
             return False
         for i in found.firsts:
             session.first_use(tensors[i])
+        session.promise_writes([tensors[i] for i in found.written])
         for i in found.written:
-            session.promise_write(tensors[i])
             storage_of(tensors[i]).version += found.versions[i]
         session.jump(found.end, found.length, kind.numbers)
         return True

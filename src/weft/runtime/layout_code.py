@@ -25,7 +25,8 @@ from weft.runtime import builtin_code, ir_text, match_code, tensor_code, wish_co
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call", "weft_wish_known",
+    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
+    "weft_match_promise", "weft_wish_known",
     "weft_wish_item", "weft_wish_tell",
 )  # fmt: skip
 FUNCTIONS = (
@@ -33,6 +34,7 @@ FUNCTIONS = (
     "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
     "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble",
     "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
+    "PyLong_FromVoidPtr",
     "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs",
     "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool", "PySequence_Concat",
     "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",

@@ -1,6 +1,7 @@
 """LLVM IR that matches a call inside a compiled function with the one its path expects next.
 
     match(session, op, (operand, ...)) -> Tensor, or None: the long way
+    promise(session, [tensor, ...]) -> True, or None: record.promise_handles by Python
 
 What `Session.apply` and `dispatch.record` (compile/record.py, ops/dispatch.py) do where the trie's
 node has a `next` whose call this is: the op by identity, operands as results, outside tensors or
@@ -15,8 +16,17 @@ is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number), 
 key or its class.
 """
 
-SLOTS = {  # of which class
-    "session": ("cursor", "ghosts", "matching", "numbers", "outside"),
+SLOTS: dict[str, tuple[str, ...]] = {  # of which class
+    "session": (
+        "_pendings",
+        "_places",
+        "cursor",
+        "ghosts",
+        "matching",
+        "numbers",
+        "outside",
+        "pending",
+    ),
     "trie": ("native", "next"),
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
 }
@@ -385,5 +395,106 @@ nothing:
   %none_too = word none
   call void @Py_IncRef(ptr %none_too)
   ret ptr %none_too
+}
+
+define ptr @weft_match_promise(ptr %self, ptr %args, i64 %n_given) nounwind {
+entry:
+  %none = word none
+  %list = word list
+  %session_class = word session_class
+  %pending_class = word pending_class
+  %object_new = word object_new
+  %empty = word empty
+  %zero = word zero
+  %two = icmp eq i64 %n_given, 2
+  if %two typed nothing
+typed:
+  %session = load ptr, ptr %args
+  %handles = item ptr %args 1
+  %is_session = call i1 @is_a(ptr %session, ptr %session_class)
+  %is_list = call i1 @is_a(ptr %handles, ptr %list)
+  %both = and i1 %is_session, %is_list
+  if %both simple nothing
+simple:
+  %n = call i64 @PyList_Size(ptr %handles)
+  %pendings = slot %session session._pendings
+  %pending = slot %session session.pending
+  %places = slot %session session._places
+  goto look
+look:  ; whether each is a promise, or the whole of its memory
+  %i = phi i64 [ 0, %simple ], [ %i1, %one ], [ %i1, %value ]
+  %i1 = add i64 %i, 1
+  %more = icmp slt i64 %i, %n
+  if %more ask make
+ask:
+  %x = call ptr @PyList_GetItem(ptr %handles, i64 %i)
+  %is_handle = call i1 @is_handle(ptr %x)
+  if %is_handle one nothing
+one:
+  %ghost = slot %x _ghost
+  %valued = icmp eq ptr %ghost, %none
+  if %valued value look
+value:
+  %base = slot %x _base
+  %whole = icmp eq ptr %base, %none
+  if %whole look nothing
+make:
+  %j = phi i64 [ 0, %look ], [ %j1, %next ], [ %j1, %kept ]
+  %j1 = add i64 %j, 1
+  %j_more = icmp slt i64 %j, %n
+  if %j_more next done
+next:
+  %h = call ptr @PyList_GetItem(ptr %handles, i64 %j)
+  %its = slot %h _ghost
+  %a = slot %h _a
+  %unpromised = icmp eq ptr %its, %none
+  %present = icmp ne ptr %a, null
+  %open = and i1 %unpromised, %present
+  if %open place make
+place:
+  %id = call ptr @PyLong_FromVoidPtr(ptr %h)
+  %no_id = icmp eq ptr %id, null
+  if %no_id error find
+error:
+  ret ptr null
+find:
+  %at = call ptr @PyDict_GetItemWithError(ptr %places, ptr %id)
+  call void @Py_DecRef(ptr %id)
+  %unplaced = icmp eq ptr %at, null
+  if %unplaced nothing number
+number:
+  %at_ptr = call ptr @PyLong_AsVoidPtr(ptr %at)
+  %at_int = ptrtoint ptr %at_ptr to i64
+  %inverse = xor i64 %at_int, -1
+  %k = call ptr @PyLong_FromLongLong(i64 %inverse)
+  %no_k = icmp eq ptr %k, null
+  if %no_k error new
+new:
+  %made = call ptr %object_new(ptr %pending_class, ptr %empty, ptr null)
+  %unmade = icmp eq ptr %made, null
+  if %unmade error filled
+filled:
+  fill ptr %k %made ghost.k
+  fill ptr %a %made ghost.array
+  fill ptr null %h _a
+  give ptr %session %made ghost.session
+  give ptr %zero %made ghost.offset
+  give ptr %none %made ghost.outer
+  renew ptr %made %h _ghost
+  %bad = call i32 @PyList_Append(ptr %pendings, ptr %made)
+  %worse = call i32 @PyList_Append(ptr %pending, ptr %h)
+  call void @Py_DecRef(ptr %made)
+  %failed = or i32 %bad, %worse
+  %is_bad = icmp ne i32 %failed, 0
+  if %is_bad error kept
+kept:
+  goto make
+done:
+  %true = word true
+  call void @Py_IncRef(ptr %true)
+  ret ptr %true
+nothing:
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
 }
 """

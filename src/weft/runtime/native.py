@@ -321,8 +321,8 @@ def install_trie(session: type, node: type, ghost: type, pending: type) -> None:
 
 
 @cache
-def match_function() -> Callable[..., Any] | None:
-    """`match(session, op, operands)` of match_code.py; None where it cannot be."""
+def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """`match` and `promise` of match_code.py; None where they cannot be."""
     if not (builtins_fit() and _trie and _places_fit()):
         return None
     session, node, ghost, pending = _trie
@@ -331,7 +331,10 @@ def match_function() -> Callable[..., Any] | None:
         return None
     functions = _layout_functions()
     _name_objects(functions)  # again: eager code may have had them made before the trie was there
-    return builtin("match", functions["weft_match_call"], METH_FASTCALL)
+    return (
+        builtin("match", functions["weft_match_call"], METH_FASTCALL),
+        builtin("promise", functions["weft_match_promise"], METH_FASTCALL),
+    )
 
 
 @cache

@@ -61,7 +61,7 @@ given:
   ret i32 %r
 }
 
-@thread = internal global i64 -1
+@thread = internal global i64 0
 @modes = internal global ptr null
 
 ; a mode of this thread, borrowed, or its default; null with an exception. The dictionary of the
