@@ -56,13 +56,18 @@ def expect(cursor: TrieNode, key: tuple, found: TrieNode, args: tuple) -> None:
 
 def _native(key: tuple, found: TrieNode, args: tuple) -> native.Bound:
     operands: list[int] = []
+    layouts: list[Any] = []
     for ref in key[1:]:
         if ref.__class__ is tuple:
-            operands += (_FIRST, id(ref))
+            operands += (_FIRST, id(ref), 0)
+            place, shape, strides, np_dtype, first = ref
+            if first < 0:
+                layouts.append(native.words([~place, id(np_dtype), len(shape), *shape, *strides]))
+                operands[-1] = native.address_of(layouts[-1])
         elif ref in NUMBERS:
-            operands += (_NUMBER, id(ref))
+            operands += (_NUMBER, id(ref), 0)
         else:
-            operands += (_RESULT, ref) if ref >= 0 else (_KNOWN, ~ref)
+            operands += (_RESULT, ref, 0) if ref >= 0 else (_KNOWN, ~ref, 0)
     op, meta = found.op, found.meta
     assert meta is not None
     saved = tuple(
@@ -75,4 +80,4 @@ def _native(key: tuple, found: TrieNode, args: tuple) -> native.Bound:
         id(op), len(args), table, int(meta.view), *map(id, result), 0, id(saved),
         native.tape_of(meta.dtype.np), *operands,
     ])  # fmt: skip
-    return native.Bound(native.address_of(words), words, op, key, saved, calls, result)
+    return native.Bound(native.address_of(words), words, op, key, layouts, saved, calls, result)

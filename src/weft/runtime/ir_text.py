@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 # what the builtins call of CPython's API: result, arguments
 SIGNATURES = {
     "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",
-    "PyDict_GetItemWithError": "ptr ptr ptr", "PyErr_Occurred": "ptr",
+    "PyDict_GetItemWithError": "ptr ptr ptr", "PyDict_SetItem": "i32 ptr ptr ptr",
+    "PyErr_Occurred": "ptr",
     "PyErr_SetString": "void ptr ptr", "PyEval_RestoreThread": "void ptr",
     "PyEval_SaveThread": "ptr", "PyFloat_AsDouble": "double ptr",
     "PyFloat_FromDouble": "ptr double", "PyLong_AsDouble": "double ptr",

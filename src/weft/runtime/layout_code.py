@@ -30,14 +30,13 @@ EXPORTS = (
     "weft_wish_item", "weft_wish_tell",
 )  # fmt: skip
 FUNCTIONS = (
-    "PyDict_GetItemWithError", "PyErr_Clear", "PyErr_Occurred", "PyEval_RestoreThread",
-    "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble", "PyIter_Next", "PyList_Append",
-    "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size", "PyLong_AsDouble",
-    "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
-    "PyLong_FromVoidPtr",
-    "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs", "PyObject_CallNoArgs",
-    "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool", "PySequence_Concat",
-    "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
+    "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
+    "PyEval_RestoreThread", "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble",
+    "PyIter_Next", "PyList_Append", "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size",
+    "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
+    "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
+    "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
+    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
     "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
     "Py_DecRef", "Py_IncRef",
 )  # fmt: skip

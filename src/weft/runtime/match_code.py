@@ -11,25 +11,20 @@ become known, and these are forgotten where one is not as expected.
 
 The node's `native` is an int, the address of i64 words: 0 the op, 1 operands, 2 the op's table
 (layout_code.py) or 0, 3 whether the result is a view, 4 to 8 its place, shape, strides, dtype and
-offset, 9 unused, 10 and 11 as in an entry of layout_code.py; from 12 on a pair an operand: what it
-is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number), and its place, its
-key or its class.
+offset, 9 unused, 10 and 11 as in an entry of layout_code.py; from 12 on three an operand: what it
+is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number); its place, its key
+or its class; of one met first that is the first in its memory, the address of i64 words (0 of
+another): its place, descr, rank, dims, strides.
 """
 
 SLOTS: dict[str, tuple[str, ...]] = {  # of which class
     "session": (
-        "_pendings",
-        "_places",
-        "cursor",
-        "ghosts",
-        "matching",
-        "numbers",
-        "outside",
-        "pending",
+        "_handles", "_memories", "_pendings", "_places", "cursor", "ghosts", "matching", "numbers",
+        "outside", "pending",
     ),
     "trie": ("native", "next"),
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
-}
+}  # fmt: skip
 ATTRIBUTES = ("_ref", "_forget")
 CLASSES = ("session_class", "trie_class", "ghost_class", "pending_class")
 WORDS = (
@@ -48,6 +43,115 @@ yes:
   %its = get ptr %x 8
   %same = icmp eq ptr %its, %class
   ret i1 %same
+}
+
+; Session.first_use of a tensor in a memory that the call has not met, where its place and layout
+; are these: 1, else 0 and nothing is noted; -1 with an exception
+define internal i32 @meet(ptr %session, ptr %x, ptr %w) nounwind {
+entry:
+  %none = word none
+  %outside = slot %session session.outside
+  %memories = slot %session session._memories
+  %handles = slot %session session._handles
+  %places = slot %session session._places
+  %a = slot %x _a
+  %ndarray = word ndarray
+  %is_array = call i1 @is_a(ptr %a, ptr %ndarray)
+  if %is_array array differs
+differs:
+  ret i32 0
+array:
+  %place = load i64, ptr %w
+  %met = call i64 @PyList_Size(ptr %outside)
+  %descr = get ptr %a 56
+  %descr_wanted = item ptr %w 1
+  %rank32 = get i32 %a 24
+  %rank = sext i32 %rank32 to i64
+  %rank_wanted = item i64 %w 2
+  %place_is = icmp eq i64 %place, %met
+  %descr_is = icmp eq ptr %descr, %descr_wanted
+  %rank_is = icmp eq i64 %rank, %rank_wanted
+  %some = and i1 %place_is, %descr_is
+  %all = and i1 %some, %rank_is
+  %dims = get ptr %a 32
+  %strides = get ptr %a 40
+  %dims_wanted = getelementptr i64, ptr %w, i64 3
+  %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
+  if %all axes differs
+axes:
+  %i = phi i64 [ 0, %array ], [ %i1, %axis ]
+  %more = icmp slt i64 %i, %rank
+  if %more axis storage
+axis:
+  %d = item i64 %dims %i
+  %dw = item i64 %dims_wanted %i
+  %s = item i64 %strides %i
+  %sw = item i64 %strides_wanted %i
+  %d_is = icmp eq i64 %d, %dw
+  %s_is = icmp eq i64 %s, %sw
+  %same = and i1 %d_is, %s_is
+  %i1 = add i64 %i, 1
+  if %same axes differs
+storage:
+  %old = slot %x _st
+  %unmade = icmp eq ptr %old, null
+  %unowned = icmp eq ptr %old, %none
+  %lacking = or i1 %unmade, %unowned
+  if %lacking own base
+own:
+  %made = call ptr @memory()
+  %no_memory = icmp eq ptr %made, null
+  if %no_memory error owned
+error:
+  ret i32 -1
+owned:
+  renew ptr %made %x _st
+  call void @Py_DecRef(ptr %made)
+  goto base
+base:  ; memory.root
+  %st = phi ptr [ %old, %storage ], [ %made, %owned ]
+  goto up
+up:
+  %at = phi ptr [ %a, %base ], [ %above, %upper ]
+  %above = get ptr %at 48
+  %top = icmp eq ptr %above, null
+  if %top names upper
+upper:
+  %view = call i1 @is_a(ptr %above, ptr %ndarray)
+  if %view up names
+names:
+  %root = phi ptr [ %at, %up ], [ %above, %upper ]
+  %name = call ptr @PyLong_FromVoidPtr(ptr %st)
+  %root_name = call ptr @PyLong_FromVoidPtr(ptr %root)
+  %id = call ptr @PyLong_FromVoidPtr(ptr %x)
+  %number = call ptr @PyLong_FromLongLong(i64 %met)
+  %list = call ptr @PyList_New(i64 1)
+  %name_seen = call ptr @PyDict_GetItemWithError(ptr %memories, ptr %name)
+  %root_seen = call ptr @PyDict_GetItemWithError(ptr %memories, ptr %root_name)
+  %name_new = icmp eq ptr %name_seen, null
+  %root_new = icmp eq ptr %root_seen, null
+  %new = and i1 %name_new, %root_new
+  if %new note release
+note:
+  call void @Py_IncRef(ptr %x)
+  %r0 = call i32 @PyList_SetItem(ptr %list, i64 0, ptr %x)
+  %r1 = call i32 @PyDict_SetItem(ptr %memories, ptr %name, ptr %name)
+  %r2 = call i32 @PyDict_SetItem(ptr %memories, ptr %root_name, ptr %name)
+  %r3 = call i32 @PyDict_SetItem(ptr %handles, ptr %name, ptr %list)
+  %r4 = call i32 @PyDict_SetItem(ptr %places, ptr %id, ptr %number)
+  %r5 = call i32 @PyList_Append(ptr %outside, ptr %x)
+  goto release
+release:
+  %answer = phi i32 [ 0, %names ], [ 1, %note ]
+  call void @Py_DecRef(ptr %name)
+  call void @Py_DecRef(ptr %root_name)
+  call void @Py_DecRef(ptr %id)
+  call void @Py_DecRef(ptr %number)
+  call void @Py_DecRef(ptr %list)
+  %raised = call ptr @PyErr_Occurred()
+  %failed = icmp ne ptr %raised, null
+  %result = select i1 %failed, i32 -1, i32 %answer
+  ret i32 %result
 }
 
 ; a new reference, null with an exception, or None as a borrowed reference: the long way
@@ -105,9 +209,9 @@ operands:
 operand:
   %x = item ptr %args %i
   %class = get ptr %x 8
-  %twice = shl i64 %i, 1
-  %w_kind = add i64 %twice, 12
-  %w_value = add i64 %twice, 13
+  %thrice = mul i64 %i, 3
+  %w_kind = add i64 %thrice, 12
+  %w_value = add i64 %thrice, 13
   %kind = item i64 %e %w_kind
   %value = item i64 %e %w_value
   %flag = shl i64 1, %i
@@ -214,14 +318,26 @@ one:
   if %is_new meeting met_one
 meeting:
   %new = item ptr %args %j
+  %j_thrice = mul i64 %j, 3
+  %w_layout = add i64 %j_thrice, 14
+  %layout = item ptr %e %w_layout
+  %in_old = icmp eq ptr %layout, null
+  if %in_old by_key by_layout
+by_layout:
+  %noted = call i32 @meet(ptr %session, ptr %new, ptr %layout)
+  %is_noted = icmp sgt i32 %noted, 0
+  if %is_noted met_one not_met
+not_met:
+  %unmet = icmp slt i32 %noted, 0
+  if %unmet lose forget
+by_key:
   %name_ref = word _ref
   %key = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %session, ptr %name_ref, ptr %new,
     ptr null)
   %no_key = icmp eq ptr %key, null
   if %no_key lose compare
 compare:
-  %j_twice = shl i64 %j, 1
-  %w_key = add i64 %j_twice, 13
+  %w_key = add i64 %j_thrice, 13
   %key_wanted = item ptr %e %w_key
   %alike = call i32 @PyObject_RichCompareBool(ptr %key, ptr %key_wanted, i32 2)
   call void @Py_DecRef(ptr %key)
