@@ -208,6 +208,58 @@ def test_another_size_at_a_first_use():
         np.testing.assert_array_equal(f(x).numpy(), ((x @ w).relu() + x).numpy())
 
 
+def test_first_uses_of_memory_that_is_shared_now_and_then():
+    """What native code notes of a tensor's first use is what the long way finds."""
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x = weft.from_numpy(array)
+    bases = [lambda: x, lambda: x.detach(), lambda: weft.from_numpy(array), lambda: x[:],
+             lambda: weft.from_numpy(array[:]), lambda: x.clone(), lambda: weft.ones(3, 4),
+             lambda: weft.from_numpy(array.T.copy()).T, lambda: x.view(3, 4)]  # fmt: skip
+
+    def f(a, b, c):
+        a.add_(1.0)
+        return (a * b).sum() + c.mean(), b + c
+
+    compiled = weft.compile(f)
+    rng = np.random.default_rng(3)
+    for _ in range(120):
+        picks = [bases[k] for k in rng.integers(0, len(bases), 3)]
+        results = []
+        for call in (compiled, f):
+            array[:] = np.arange(12).reshape(3, 4)
+            given = [make() for make in picks]
+            first, second = call(*given)
+            results += [(first.item(), second.numpy().copy(), given[1].numpy().copy())]
+        for got, want in zip(*results, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_promised_writes_are_seen_through_every_handle():
+    w = weft.nn.Parameter(weft.ones(2, 3))
+    twin, row, flat = w.data, w.detach()[1], w.detach().view(-1)
+    optimizer = weft.optim.Adam([w], lr=0.5)
+    sums = []
+
+    def step(x):
+        optimizer.zero_grad()
+        (x * w).sum().backward()
+        before = twin.sum() + row.sum()
+        optimizer.step()
+        return before, twin.sum() + row.sum(), flat[0] * 1.0, optimizer.state[w]["exp_avg"].sum()
+
+    def run(call):
+        with weft.no_grad():
+            w.fill_(1.0)
+        optimizer.state.clear()
+        return [[t.item() for t in call(weft.full((2, 3), float(k)))] for k in range(1, 9)]
+
+    sums = [run(step), run(weft.compile(step))]
+    assert sums[0] == sums[1] and sums[0][0][0] != sums[0][1][0]
+    promise = native.match_functions()[1]
+    for given in ((), (1,), (1, []), ("s", "t"), (object.__new__(Session), [w]), (None, None)):
+        assert promise(*given) is None
+
+
 def test_gradients_switched_on_between_calls():
     f = weft.compile(lambda x, w: F.relu(F.linear(x, w)) * 2.0)
     x, w = weft.randn(3, 4), weft.randn(5, 4)
@@ -309,6 +361,11 @@ def test_a_session_with_odd_operands():
     assert match(empty, first.op, (x, 2.0)) is None
     empty.outside, empty.ghosts = [], ()
     assert match(empty, first.op, (x, 2.0)) is None
+    empty.ghosts = []
+    for name in ("_memories", "_handles", "_places"):  # where a tensor's first use is noted
+        assert match(empty, first.op, (x, 2.0)) is None
+        setattr(empty, name, {})
+        assert not empty.outside
     odd = x.clone()
     odd._ghost = object.__new__(Ghost)
     odd._ghost.session = session

@@ -56,8 +56,15 @@ entry:
   %places = slot %session session._places
   %a = slot %x _a
   %ndarray = word ndarray
+  %dict = word dict
+  %dict0 = call i1 @is_a(ptr %memories, ptr %dict)
+  %dict1 = call i1 @is_a(ptr %handles, ptr %dict)
+  %dict2 = call i1 @is_a(ptr %places, ptr %dict)
   %is_array = call i1 @is_a(ptr %a, ptr %ndarray)
-  if %is_array array differs
+  %dicts = and i1 %dict0, %dict1
+  %dicts_too = and i1 %dicts, %dict2
+  %ready = and i1 %dicts_too, %is_array
+  if %ready array differs
 differs:
   ret i32 0
 array:
@@ -536,7 +543,13 @@ simple:
   %pendings = slot %session session._pendings
   %pending = slot %session session.pending
   %places = slot %session session._places
-  goto look
+  %dict = word dict
+  %list0 = call i1 @is_a(ptr %pendings, ptr %list)
+  %list1 = call i1 @is_a(ptr %pending, ptr %list)
+  %dict0 = call i1 @is_a(ptr %places, ptr %dict)
+  %lists = and i1 %list0, %list1
+  %ready = and i1 %lists, %dict0
+  if %ready look nothing
 look:  ; whether each is a promise, or the whole of its memory
   %i = phi i64 [ 0, %simple ], [ %i1, %one ], [ %i1, %value ]
   %i1 = add i64 %i, 1

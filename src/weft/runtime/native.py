@@ -370,7 +370,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, np.dtype(np.float32), np.dtype(np.float64)]
-    objects += [slice, ..., (...,)]
+    objects += [slice, ..., (...,), dict]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
