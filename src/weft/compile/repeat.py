@@ -307,8 +307,9 @@ class Repeats:
         if not session.matching or session.updates is not None:
             return False
         known = self._start.jumps.get(update.__func__)  # type: ignore[attr-defined]
-        found = None if known is None else self._place_again(known, groups, states)
-        met = None if found is None else known.watch.met
+        watch = None if known is None else known.watch
+        found = None if watch is None else self._place_again(known, watch, groups, states)
+        met = None if watch is None or found is None else watch.met
         if found is None and known is not None:
             found = self._place_all(known, update, groups, states)
             if found is not None:
@@ -336,12 +337,10 @@ class Repeats:
         return True
 
     def _place_again(
-        self, known: Step, groups: list[dict], states: dict
+        self, known: Step, watch: Watch, groups: list[dict], states: dict
     ) -> tuple[list, list] | None:
         """`_place_all` where the native look finds all in its place; else None."""
-        session, watch = self.session, known.watch
-        if watch is None:
-            return None
+        session = self.session
         same = watch.groups is groups and watch.states is states
         if not (same and watch.holds() and session._memories.keys().isdisjoint(watch.memories)):
             known.watch = None
