@@ -10,6 +10,8 @@ numbers that the first one met.
 Where a whole step was matched before from the same node, with the parameters, gradients and state
 in the same places, it is one jump: the numbers follow from settings and counters (formula.py).
 That parameters, settings and state are the objects they were is one native look (`Watch`).
+
+Long because an update, a step of them and what is watched of it hang together.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ offset, 9 unused, 10 and 11 as in an entry of layout_code.py; from 12 on three a
 is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number); its place, its key
 or its class; of one met first that is the first in its memory, the address of i64 words (0 of
 another): its place, descr, rank, dims, strides.
+
+Long because a line of IR says little: a match, first uses and promised writes are here.
 """
 
 SLOTS: dict[str, tuple[str, ...]] = {  # of which class
