@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         plan_softmax_grad,
     )
     from weft.kernels.schedule.scan import plan_cumulative
+    from weft.kernels.schedule.tile import multiplies_pairs
     from weft.kernels.schedule.words import in_pairs
 
 _HOMES = {
@@ -79,6 +80,7 @@ _HOMES = {
     "schedule.rows": "PARTS plan_layer_norm plan_norm_grad plan_rms_norm plan_softmax "
     "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",
+    "schedule.tile": "multiplies_pairs",
     "schedule.words": "in_pairs",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

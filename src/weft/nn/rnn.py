@@ -26,6 +26,7 @@ from weft.ops.recurrent import (
     lstm_states,
     rnn_gradient,
     rnn_states,
+    rounds,
 )
 
 
@@ -48,56 +49,58 @@ def _pieces(x: Tensor, count: int) -> tuple:
 
 
 class _LstmSequence(Function):
-    """An LSTM's steps as one kernel: (gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the last c),
-    or (x (T, N, I), h, c, W_hh, W_ih, the sum of the biases).
+    """An LSTM's steps as one kernel: (rounded, gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the
+    last c), or (rounded, x (T, N, I), h, c, W_hh, W_ih, the sum of the biases).
 
     The gradients of the weights are single products over all steps.
     """
 
     @staticmethod
-    def forward(ctx: Any, *given: Tensor) -> tuple:
-        states = lstm_states(*given, with_gates=any(ctx.needs_input_grad))
-        ctx.save_for_backward(*given, states)
+    def forward(ctx: Any, rounded: bool, x: Tensor, *given: Tensor) -> tuple:
+        x, ctx.rounded = x.contiguous(), rounded
+        states = lstm_states(x, *given, with_gates=any(ctx.needs_input_grad), rounded=rounded)
+        ctx.save_for_backward(x, *given, states)
         return states[0, 1:], states[1, -1].clone()
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor, dc: Tensor) -> tuple:
         *given, states = ctx.saved_tensors
-        dx, *others = lstm_gradient(dh, dc.unsqueeze(0), states, *given)
+        dx, *others = lstm_gradient(dh, dc.unsqueeze(0), states, *given, rounded=ctx.rounded)
         if callable(dx):  # a product that nobody may want
-            dx = dx() if ctx.needs_input_grad[0] else None
-        return dx, *others
+            dx = dx() if ctx.needs_input_grad[1] else None
+        return None, dx, *others
 
 
 class _GruSequence(Function):
-    """A GRU's steps as one kernel: (gates (T, N, 3H), h (N, H), W_hh, b_hn) -> all h."""
+    """A GRU's steps as one kernel: (rounded, gates (T, N, 3H), h (N, H), W_hh, b_hn) -> all h."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, h: Tensor, w: Tensor, b: Tensor) -> Tensor:
-        states = gru_states(gates, h, w, b, with_gates=any(ctx.needs_input_grad))
-        ctx.save_for_backward(gates, h, w, b, states)
+    def forward(ctx: Any, rounded: bool, *given: Tensor) -> Tensor:
+        ctx.rounded = rounded
+        states = gru_states(*given, with_gates=any(ctx.needs_input_grad), rounded=rounded)
+        ctx.save_for_backward(*given, states)
         return states[0, 1:]
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor) -> tuple:
-        gates, h, w, b, states = ctx.saved_tensors
-        return gru_gradient(dh, states, gates, h, w, b)
+        *given, states = ctx.saved_tensors
+        return None, *gru_gradient(dh, states, *given, rounded=ctx.rounded)
 
 
 class _RnnSequence(Function):
-    """An RNN's steps as one kernel: (x (T, N, H), h (N, H), W_hh, whether relu) -> all h."""
+    """An RNN's steps as one kernel: (rounded, relu, x (T, N, H), h (N, H), W_hh) -> all h."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, w: Tensor, relu: bool) -> Tensor:
-        states = rnn_states(x, h, w, relu=relu)
-        ctx.relu = relu
-        ctx.save_for_backward(x, h, w, states)
+    def forward(ctx: Any, rounded: bool, relu: bool, *given: Tensor) -> Tensor:
+        ctx.kind = {"relu": relu, "rounded": rounded}
+        states = rnn_states(*given, **ctx.kind)
+        ctx.save_for_backward(*given, states)
         return states[0, 1:]
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor) -> tuple:
-        x, h, w, states = ctx.saved_tensors
-        return (*rnn_gradient(dh, states, x, h, w, relu=ctx.relu), None)
+        *given, states = ctx.saved_tensors
+        return None, None, *rnn_gradient(dh, states, *given, **ctx.kind)
 
 
 def _step_plain(activation: Callable) -> Callable:
@@ -272,6 +275,9 @@ class RNNBase(Module):
         state = self._initial(input, state, input.size(1))
         sizes = [input.size(1)] * input.size(0)
         y, state = self._layers(input.flatten(0, 1), sizes, state)
+        plain = self.mode != "GRU" and not self.proj_size  # which torch leaves in float32
+        if plain and _narrow() is weft.bfloat16 and y.dtype is weft.float32:
+            y, state = y.bfloat16(), tuple(h.bfloat16() for h in state)
         y = y.reshape(len(sizes), -1, y.shape[-1])
         if not batched:
             return y.squeeze(1), tuple(h.squeeze(1) for h in state)
@@ -290,7 +296,7 @@ class RNNBase(Module):
 
     def _initial(self, x: Tensor, state: tuple | None, batch: int) -> tuple:
         """The initial states, checked, or zeros."""
-        if x.dtype is not self.weight_ih_l0.dtype:
+        if x.dtype is not self.weight_ih_l0.dtype and not _narrow():
             raise ValueError(
                 f"RNN input dtype ({x.dtype}) does not match weight dtype "
                 f"({self.weight_ih_l0.dtype}). Convert input: input.to({self.weight_ih_l0.dtype}), "
@@ -318,6 +324,9 @@ class RNNBase(Module):
         x (sum of sizes, features) -> (the same rows, width * directions), the final states.
         """
         directions = 2 if self.bidirectional else 1
+        if _narrow() is not None:  # a layer before this one may have left bfloat16
+            d = self.weight_ih_l0.dtype
+            x, state = x.to(d), tuple(h.to(d) for h in state)
         finals: list[tuple] = []
         for layer in range(self.num_layers):
             outs = []
@@ -370,7 +379,8 @@ class RNNBase(Module):
     def _is_one_kernel(self, x: Tensor, sizes: list[int]) -> bool:
         """Whether all sequences have one length, and a dtype that the kernels know."""
         plain = not self.proj_size and sizes[0] == sizes[-1]
-        return plain and x.dtype in (weft.float32, weft.float64) and not weft.is_autocast_enabled()
+        known = (weft.float32, weft.float64)
+        return plain and x.dtype in known and (rounds(x.dtype) or _narrow() is None)
 
     def _whole_sequence(
         self, x: Tensor, steps: int, state: tuple, own: dict[str, Tensor], reverse: bool
@@ -384,23 +394,30 @@ class RNNBase(Module):
             if self.bias:
                 outer, inner = own["bias_hh"].split([2 * self.hidden_size, self.hidden_size])
                 bias = own["bias_ih"] + weft.cat([outer, weft.zeros_like(inner)])
-        few = self.mode == "LSTM" and bias is not None and 2 * x.shape[1] <= self.hidden_size
+        rounded = rounds(x.dtype)
+        few = bias is not None and 2 * x.shape[1] <= self.hidden_size
         short = x.shape[1] > _ONE_SUM or steps < 4 or state[0].shape[0] < 4
-        inside = few and not short
-        gates = x if inside else F.linear(x, own["weight_ih"], bias)
+        inside = self.mode == "LSTM" and (rounded or (few and not short))
+        gates = x if inside else F.linear(x, own["weight_ih"], bias).to(x.dtype)
         gates = gates.unflatten(0, (steps, -1))
         gates = gates.flip(0) if reverse else gates
         if self.mode == "LSTM":
+            bias = weft.zeros(w.shape[0]) if inside and bias is None else bias
             given = (own["weight_ih"], bias) if inside else ()
-            h, c = _LstmSequence.apply(gates, *state, w, *given)
+            h, c = _LstmSequence.apply(rounded, gates, *state, w, *given)
             last = (h[-1], c)
         elif self.mode == "GRU":
-            h = _GruSequence.apply(gates, *state, w, inner)
+            h = _GruSequence.apply(rounded, gates, *state, w, inner)
             last = (h[-1],)
         else:
-            h = _RnnSequence.apply(gates, *state, w, self.mode == "RNN_RELU")
+            h = _RnnSequence.apply(rounded, self.mode == "RNN_RELU", gates, *state, w)
             last = (h[-1],)
         return (h.flip(0) if reverse else h).flatten(0, 1), last
+
+
+def _narrow() -> Any:
+    """What autocast casts to, or None."""
+    return weft.get_autocast_dtype("cpu") if weft.is_autocast_enabled("cpu") else None
 
 
 def _first(h: Tensor, n: int) -> Tensor:

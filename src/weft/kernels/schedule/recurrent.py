@@ -10,16 +10,20 @@ what leaves the registers is complete, and the cell is computed on it while it l
 that `reads` takes the inputs' product too, step by step: their gates never go to memory.
 
 Numbers: every product is one fma chain over increasing k; a row's bits depend on the row alone.
-float32 and float64.
+float32 and float64. With `pairs` operands of the products are rounded to bfloat16, and a chain is
+one of words (see `words`): w and what a step hands to the next lie in scratch memory as words.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
+from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import micro_kernel, touch
+from weft.kernels.schedule.gemm_code import micro_kernel, touch, transpose
 from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath
 from weft.kernels.target.llvm import FLOAT_TYPES, Module, Operand, Value, zero
 from weft.kernels.target.math import Math
@@ -28,6 +32,7 @@ from weft.runtime.native import Launch, Stage
 
 _HEAD = (
     "steps", "rows", "width", "panels", "plane", "rest_at", "padded", "more", "inputs", "every",
+    "words_at", "pitch",
 )  # fmt: skip
 
 
@@ -139,13 +144,14 @@ CELLS: dict[str, Cell] = {
 }
 
 
-def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
+def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout, *, pairs: bool = False) -> Launch:
     """out[p, t]: the states after step t (h, or h and c), and what the gradient reads if out has
     planes for it; t = 0 holds the initial states, and zeros.
 
     ins: x (T, N, gates * H), h and for an LSTM c (N, H), w (gates * H, H), for a GRU the bias (H,)
     of its last gate; out (planes, T + 1, N, H).  All contiguous (ValueError).  A cell that reads:
     x (T, N, I), and after w the inputs' weight (gates * H, I) and bias (gates * H,).
+    `pairs` (float32): products of bfloat16.
     """
     kind = CELLS[cell]
     x, *states, w = ins[: 2 + kind.states]
@@ -162,15 +168,23 @@ def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
     _check(cell, [*ins, out])
     if out.size == 0:
         return Launch(())
-    tile = tile_for(FLOAT_TYPES[x.dtype.name])
+    tile = _tile(x.dtype.name, pairs=pairs)
     panels = -(-width // tile.lanes)
-    packed = panels * (width + deep) * kind.gates * tile.lanes * tile.itemsize
+    per = 1 + pairs
+    words_at = panels * kind.gates * (_square(width, tile) + _square(deep, tile)) * tile.align
+    pitch, own = panels * tile.lanes // per, _square(deep, tile)
     plane = (steps + 1) * rows * width
-    ints = (steps, rows, width, panels, plane, 0, 0, out.shape[0] > kind.states, deep, 1)
-    return _launch(kind, "forward", steps * rows * every * (width + deep), ints, packed, tile)
+    ints = (
+        steps, rows, width, panels, plane, 0, own, out.shape[0] > kind.states, deep, 1, words_at,
+        pitch,
+    )  # fmt: skip
+    scratch = words_at + pairs * rows * (2 * pitch + own) * tile.itemsize
+    return _launch(kind, "forward", steps * rows * every * (width + deep), ints, scratch, tile)
 
 
-def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch:
+def plan_recurrent_grad(
+    cell: str, ins: Sequence[Layout], out: Layout, *, pairs: bool = False
+) -> Launch:
     """out[t + 1]: the cotangents of step t's s, and of x where they differ; out[0]: those of the
     initial states, then zeros; for an LSTM out[T + 1]: the sums over all t.
 
@@ -191,22 +205,36 @@ def plan_recurrent_grad(cell: str, ins: Sequence[Layout], out: Layout) -> Launch
     _check(cell, [*ins, out])
     if out.size == 0:
         return Launch(())
-    tile = tile_for(FLOAT_TYPES[y.dtype.name])
+    tile = _tile(y.dtype.name, pairs=pairs)
     panels = -(-width // tile.columns)
-    padded = panels * tile.columns
-    packed = up(kind.gates * width * padded * tile.itemsize)
+    padded, deep = panels * tile.columns, kind.gates * width
+    rest_at = up((deep + pairs) // (1 + pairs) * padded * tile.itemsize)
+    words_at, pitch = rest_at + 2 * rows * padded * tile.itemsize, deep // 2 + 1
     more = kind.states > 1 and given[1].shape[0] > 1
     plane, every = (steps + 1) * rows * width, given[0].shape == shape
-    ints = (steps, rows, width, panels, plane, packed, padded, more, 0, every)
-    scratch = packed + 2 * rows * padded * tile.itemsize
-    return _launch(kind, "gradient", steps * rows * kind.gates * width * width, ints, scratch, tile)
+    ints = (
+        steps, rows, width, panels, plane, rest_at, padded, more, 0, every, words_at, pitch,
+    )  # fmt: skip
+    scratch = words_at + pairs * rows * pitch * tile.itemsize
+    return _launch(kind, "gradient", steps * rows * deep * width, ints, scratch, tile)
+
+
+def _tile(dtype: str, *, pairs: bool) -> Tile:
+    if pairs and dtype != "float32":
+        raise ValueError(f"recurrent: pairs are made of float32, not {dtype}")
+    return replace(tile_for(FLOAT_TYPES[dtype]), pairs=pairs)
+
+
+def _square(count: int, tile: Tile) -> int:
+    """The rows of a packed weight of `count` columns: whole squares of vectors."""
+    return up(-(-count // 2) if tile.pairs else count, tile.lanes)
 
 
 def _launch(
     kind: Cell, name: str, work: int, ints: tuple[int, ...], scratch: int, tile: Tile
 ) -> Launch:
     parallel = work >= PARALLEL_FROM
-    found = _kernels(kind.name, tile.element)
+    found = _kernels(kind.name, tile)
     stages = (Stage(found[f"pack_{name}"], parallel), Stage(found[name], parallel))
     return Launch(stages, tuple(int(i) for i in ints), up(scratch))
 
@@ -232,14 +260,14 @@ def _check(cell: str, layouts: Sequence[Layout]) -> None:
 
 
 @cache
-def _kernels(cell: str, element: str) -> dict[str, int]:
+def _kernels(cell: str, tile: Tile) -> dict[str, int]:
     names = ["pack_forward", "forward", "pack_gradient", "gradient"]
-    return native.load(recurrent_ir(cell, element), names)
+    return native.load(recurrent_ir(cell, tile), names)
 
 
-def recurrent_ir(cell: str, element: str) -> str:
+def recurrent_ir(cell: str, tile: Tile) -> str:
     """The LLVM IR of a cell's four kernels, for the host."""
-    kind, tile = CELLS[cell], tile_for(element)
+    kind = CELLS[cell]
     m = Module(native.host().vector_bits)
     widths = {tile.vectors, *(width for _, width in _parts(kind, tile))}
     for width in sorted(widths):
@@ -268,6 +296,8 @@ class _Kernel:
         for name_, value in zip(_HEAD, words, strict=True):
             setattr(self, name_, value)
         self.math = Math(f, has_fma=native.host().has_fma)
+        dtype = D.float64 if tile.element == "double" else D.float32
+        self.parts: Numbers = units_of(f, dtype, tile.lanes, pairs=tile.pairs)
 
     steps: Value
     rows: Value
@@ -279,6 +309,8 @@ class _Kernel:
     more: Value
     inputs: Value
     every: Value
+    words_at: Value
+    pitch: Value
 
     def at(self, pointer: Operand, *terms: Operand) -> Value:
         """pointer + the sum of terms, in elements."""
@@ -287,9 +319,27 @@ class _Kernel:
             offset = self.f.add(offset, term)
         return self.f.gep(pointer, offset, self.tile.element)
 
+    def square(self, count: Operand) -> Operand:
+        """As `_square`."""
+        lanes = self.tile.lanes
+        return self.f.mul(self.f.div(self.f.add(self.parts.units(count), lanes - 1), lanes), lanes)
+
     def deep(self) -> Operand:
         """The rows of a panel of the forward product."""
-        return self.f.add(self.width, self.inputs)
+        return self.f.add(self.square(self.width), self.padded)
+
+    def words(self, row: Operand) -> Value:
+        """A row's words: of the states (two steps of all rows), or of the gradient."""
+        return self.at(self.f.gep(self.scratch, self.words_at), self.f.mul(row, self.pitch))
+
+    def round(self, value: Value, words: Value, unit: Operand, mask: Value | None = None) -> None:
+        """Numbers to the halves of a row's words."""
+        f, bits = self.f, halves(self.f, value, D.float32, self.tile.lanes)
+        place = f.gep(words, unit, "i16")
+        if mask is None:
+            f.store(bits, place)
+        else:
+            f.masked_store(bits, place, mask)
 
     def row(self, step: Operand, row: Operand) -> Operand:
         """The offset of a row of a plane."""
@@ -326,26 +376,28 @@ class _Kernel:
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
     """Panel p, row k: w's column k for the units of vector p, gate after gate; then the same of
-    the inputs' weight."""
+    the inputs' weight, each filled up to whole squares of vectors."""
     kernel = _Kernel(m, "pack_forward", tile, 2 + kind.states + kind.bias + 2 * kind.reads)
-    f, el, wide = kernel.f, tile.element, kind.gates * tile.lanes
+    f, wide, parts = kernel.f, kind.gates * tile.lanes, kernel.parts
     weights = [(kernel.ins[1 + kind.states], kernel.width)]
     weights += [(kernel.ins[-2], kernel.inputs)] * kind.reads
     first, last = f.split(kernel.panels)
-    with f.loop(first, last) as P:
-        panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.deep()), wide))
-        with f.loop(0, wide) as J:
-            gate, lane = f.div(J.i, tile.lanes), f.rem(J.i, tile.lanes)
-            unit = f.add(f.mul(P.i, tile.lanes), lane)
-            exists = f.icmp("slt", unit, kernel.width)
-            row = f.add(f.mul(gate, kernel.width), f.select(exists, unit, 0))
-            to = kernel.at(panel, J.i)
-            for w, deep in weights:
-                source = kernel.at(w, f.mul(row, deep))
-                with f.loop(0, deep) as K:
-                    value = f.select(exists, f.load(el, kernel.at(source, K.i)), f.typed(0.0, el))
-                    f.store(value, kernel.at(to, f.mul(K.i, wide)))
-                to = kernel.at(to, f.mul(deep, wide))
+    with f.loop(first, last) as P, f.loop(0, kind.gates) as G:
+        at = f.add(f.mul(f.mul(P.i, kernel.deep()), wide), f.mul(G.i, tile.lanes))
+        to, unit = kernel.at(kernel.scratch, at), f.mul(P.i, tile.lanes)
+        for w, deep in weights:
+            with f.loop(0, parts.units(deep), tile.lanes) as K:
+                k = f.mul(K.i, parts.per)
+                masks = parts.masks(f.sub(deep, k))
+                read = []
+                for lane in range(tile.lanes):
+                    exists = f.icmp("slt", f.add(unit, lane), kernel.width)
+                    row = f.add(f.mul(G.i, kernel.width), f.select(exists, f.add(unit, lane), 0))
+                    value = parts.adjacent(kernel.at(w, f.mul(row, deep), k), masks)
+                    read.append(f.select(exists, value, zero(tile.type)))
+                for i, value in enumerate(transpose(f, read)):
+                    f.store(value, kernel.at(to, f.mul(f.add(K.i, i), wide)))
+            to = kernel.at(to, f.mul(kernel.square(deep), wide))
     f.ret()
 
 
@@ -362,6 +414,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
     def plane(p: int, *terms: Operand) -> Value:
         return kernel.at(out, f.mul(kernel.plane, p), *terms)
 
+    def given_row(step: Operand, row: Operand) -> Operand:
+        return f.add(f.mul(step, kernel.rows), row)
+
+    def turn(step: Operand) -> Operand:
+        """Where the words of the states before a step begin: those after it are the others."""
+        return f.mul(f.rem(step, 2), kernel.rows)
+
     with f.loop(low, high) as R:  # the planes' first rows
         here = kernel.row(0, R.i)
         with f.loop(0, kernel.width, tile.lanes) as U:
@@ -369,6 +428,8 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             for p, source in enumerate(initial):
                 value = kernel.load(kernel.at(source, here, U.i), mask)
                 kernel.store(value, plane(p, here, U.i), mask)
+                if tile.pairs and p == 0:
+                    kernel.round(value, kernel.words(R.i), U.i)
             with f.iff(more):
                 for p in range(kind.states, kind.states + kind.kept):
                     kernel.store(zero(tile.type), plane(p, here, U.i), mask)
@@ -388,17 +449,30 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             f.select(done, f.sub(f.mul(whole, parts), unit), f.typed(tile.lanes, "i64"))
             for parts in (1, kind.gates)
         )
+        given_words = kernel.words(f.mul(kernel.rows, 2))
+        if tile.pairs and kind.reads:
+            with f.iff(f.icmp("eq", P.i, 0)), f.loop(low, high) as R:
+                to = kernel.at(given_words, f.mul(R.i, kernel.padded))
+                with f.loop(0, kernel.inputs, tile.lanes) as I:
+                    exists = f.lane_mask(f.sub(kernel.inputs, I.i), tile.lanes)
+                    place = kernel.at(x, f.mul(given_row(T.i, R.i), kernel.inputs), I.i)
+                    kernel.round(kernel.load(place, exists), to, I.i)
         with f.loop(low, high, tile.rows) as R:
             count = f.min(f.sub(high, R.i), tile.rows)
-            before = kernel.at(out, kernel.row(T.i, R.i))
             for gate, width in _parts(kind, tile):
                 b, c = (kernel.at(z, gate * tile.lanes) for z in (panel, corner))
-                kernel.multiply(count, kernel.width, before, kernel.width, b, wide, c, wide, width)
+                a, step = kernel.at(out, kernel.row(T.i, R.i)), kernel.width
+                if tile.pairs:
+                    a, step = kernel.words(f.add(turn(T.i), R.i)), kernel.pitch
+                units = kernel.parts.units
+                kernel.multiply(count, units(kernel.width), a, step, b, wide, c, wide, width)
                 if kind.reads:
-                    k, b = kernel.inputs, kernel.at(b, f.mul(kernel.width, wide))
-                    given = kernel.at(x, f.mul(f.add(f.mul(T.i, kernel.rows), R.i), k))
-                    c = kernel.at(own, gate * tile.lanes)
-                    kernel.multiply(count, k, given, k, b, wide, c, wide, width)
+                    b = kernel.at(b, f.mul(kernel.square(kernel.width), wide))
+                    c, step = kernel.at(own, gate * tile.lanes), kernel.inputs
+                    a = kernel.at(x, f.mul(given_row(T.i, R.i), step))
+                    if tile.pairs:
+                        a, step = kernel.at(given_words, f.mul(R.i, kernel.padded)), kernel.padded
+                    kernel.multiply(count, units(kernel.inputs), a, step, b, wide, c, wide, width)
             with f.loop(0, count) as Q:
                 row = f.add(R.i, Q.i)
                 gates = kernel.at(x, f.mul(kernel.row(T.i, row), kind.gates), unit)
@@ -432,6 +506,8 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     for p in range(kind.states, kind.states + kind.kept):
                         touch(f, plane(p, here, y_next), level=2, write=True)
                 new = kind.step(kernel, products, given, old, bias)
+                if tile.pairs:
+                    kernel.round(new[0], kernel.words(f.add(turn(f.add(T.i, 1)), row)), unit)
                 for p, value in enumerate(new[: kind.states]):
                     kernel.store(value, plane(p, here), mask)
                 with f.iff(more):
@@ -443,16 +519,19 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
 def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     """Panel p, row k: w's row k, of the units of panel p."""
     kernel = _Kernel(m, "pack_gradient", tile, 2 + kind.states)
-    f, w = kernel.f, kernel.ins[-1]
-    deep = f.mul(kernel.width, kind.gates)
+    f, w, parts = kernel.f, kernel.ins[-1], kernel.parts
+    every = f.mul(kernel.width, kind.gates)
+    deep = parts.units(every)
     first, last = f.split(f.mul(kernel.panels, deep))
     with f.loop(first, last) as I:
-        panel, k = f.div(I.i, deep), f.rem(I.i, deep)
+        panel, k = f.div(I.i, deep), f.mul(f.rem(I.i, deep), parts.per)
         unit = f.mul(panel, tile.columns)
         to = kernel.at(kernel.scratch, f.mul(I.i, tile.columns))
+        more = f.icmp("slt", f.add(k, 1), every)
         for v in range(0, tile.columns, tile.lanes):
             mask = kernel.mask(f.add(unit, v))
-            value = kernel.load(kernel.at(w, f.mul(k, kernel.width), unit, v), mask)
+            at = kernel.at(w, f.mul(k, kernel.width), unit, v)
+            value = parts.unit(lambda p, m=mask: kernel.load(p, m), at, kernel.width, more)
             f.store(value, kernel.at(to, v))
     f.ret()
 
@@ -461,7 +540,8 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     kernel = _Kernel(m, "gradient", tile, 2 + kind.states)
     f, out, width = kernel.f, kernel.out, kernel.width
     (dh, *given_c), y = kernel.ins[:-2], kernel.ins[-2]
-    deep, wide = f.mul(width, kind.gates), f.mul(width, kind.columns)
+    every_gate, wide = f.mul(width, kind.gates), f.mul(width, kind.columns)
+    deep = kernel.parts.units(every_gate)
     dh_later = f.gep(kernel.scratch, kernel.rest_at)  # from the step after
     dc_later = kernel.at(dh_later, f.mul(kernel.rows, kernel.padded))
     low, high = f.split(kernel.rows)
@@ -475,6 +555,9 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         end = f.mul(kernel.row(f.add(kernel.steps, 1), row), kind.columns)
         return [kernel.at(out, end, unit, f.mul(width, c)) for c in range(kind.columns * kind.sums)]
 
+    if tile.pairs:  # beside a last odd one
+        with f.loop(low, high) as R:
+            f.store(f.typed(0, "i16"), f.gep(kernel.words(R.i), every_gate, "i16"))
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
         for dc in given_c:  # of the last step: the only one, unless there is one a step
@@ -517,6 +600,9 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
             to = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns), U.i)
             for column, value in enumerate(columns):
                 kernel.store(value, kernel.at(to, f.mul(width, column)), mask)
+                if tile.pairs and column < kind.gates:
+                    at = f.add(f.mul(width, column), U.i)
+                    kernel.round(value, kernel.words(R.i), at, mask)
             for value, place in zip(columns, sums(R.i, U.i), strict=False):
                 kernel.store(kernel.math.add(kernel.load(place, mask), value), place, mask)
         with f.loop(0, kernel.panels) as P:
@@ -524,10 +610,12 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
             unit = f.mul(P.i, tile.columns)
             with f.loop(low, high, tile.rows) as R:
                 count = f.min(f.sub(high, R.i), tile.rows)
-                a = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns))
+                a, pitch = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns)), wide
+                if tile.pairs:
+                    a, pitch = kernel.words(R.i), kernel.pitch
                 c = spare(dh_later, R.i, unit)
                 kernel.multiply(
-                    count, deep, a, wide, panel, tile.columns, c, kernel.padded, tile.vectors,
+                    count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
                     add=kind.direct,
                 )  # fmt: skip
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:

@@ -35,6 +35,9 @@ def halves(f: Function, v: Value, d: D.dtype, width: int) -> Value:
     """`width` numbers as the bits of bfloat16; float32 is rounded to nearest even."""
     if d is D.bfloat16:
         return v
+    if not multiplies_pairs():
+        element = Element(f, width)
+        return element.to_memory(element.rounded(v, D.bfloat16), D.bfloat16)
     lanes = max(width, _ROUNDS)
     v = f.splat(v, vector(lanes, "float")) if width == 1 else v
     rounded = f.intrinsic("x86.avx512bf16.cvtneps2bf16.512", vector(lanes, "bfloat"), v)
