@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 
@@ -242,15 +243,25 @@ def example(name: str) -> Callable[[Any], tuple]:
     return lambda t: (MODELS[name](t), *INPUTS[name](t))
 
 
-def step_of(t: Any, make: Callable[[Any], tuple], **adam: Any) -> Callable[[], Any]:
-    """Forward, loss, backward, Adam: called without arguments, gives the loss."""
+def autocast(t: Any) -> Any:
+    """The context in which products are of bfloat16."""
+    return t.autocast("cpu", dtype=t.bfloat16)
+
+
+def step_of(
+    t: Any, make: Callable[[Any], tuple], *, narrow: bool = False, **adam: Any
+) -> Callable[[], Any]:
+    """Forward, loss, backward, Adam: called without arguments, gives the loss; `narrow`: forward
+    under autocast."""
     t.manual_seed(0)
+    context = autocast(t) if narrow else nullcontext()
     model, x, y = make(t)
     optimizer = t.optim.Adam(model.parameters(), **adam)
 
     def step() -> Any:
         optimizer.zero_grad()
-        loss = t.nn.functional.cross_entropy(model(x), y)
+        with context:
+            loss = t.nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -258,9 +269,9 @@ def step_of(t: Any, make: Callable[[Any], tuple], **adam: Any) -> Callable[[], A
     return step
 
 
-def training_step(t: Any, name: str, **adam: Any) -> Callable[[], Any]:
-    """The workload's training step."""
-    return step_of(t, example(name), **adam)
+def training_step(t: Any, name: str, **how: Any) -> Callable[[], Any]:
+    """The workload's training step, as `step_of` makes it."""
+    return step_of(t, example(name), **how)
 
 
 def inference(t: Any, name: str) -> tuple[Any, tuple]:

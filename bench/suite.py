@@ -40,7 +40,9 @@ ENVIRONMENT = {
 }  # fmt: skip
 OURS = ("weft", "replayed")
 OTHERS = (("weft", "compiled"), ("weft", "eager"))
-FAST = ("weft", "fast math")  # in a table of its own: no target is judged by it
+# In a table of their own: no target is judged by them.
+FAST, CAST = ("weft", "fast math"), ("weft", "autocast")
+NARROW = ("fast math", "autocast", "autocast compile", "bfloat16")
 
 
 class Peer:
@@ -95,9 +97,9 @@ class Row:
     def median(self, who: tuple[str, str]) -> float:
         return statistics.median(self.times[who])
 
-    def best_peer(self) -> tuple[str, str] | None:
-        """The fastest variant that is not Weft's."""
-        peers = [who for who in self.times if who[0] != "weft"]
+    def best_peer(self, *, narrow: bool = False) -> tuple[str, str] | None:
+        """The fastest variant that is not Weft's: of float32 (or int8), or of bfloat16."""
+        peers = [w for w in self.times if w[0] != "weft" and (w[1] in NARROW) == narrow]
         return min(peers, key=self.median, default=None)
 
     def ratio(self) -> float | None:
@@ -172,15 +174,25 @@ def table(rows: list[Row], peak: float, reads: float) -> str:
     return "\n".join(out)
 
 
-def fast_table(rows: list[Row]) -> str:
-    """Markdown: what `weft.set_fast_math(True)` gains; its operands are rounded to bfloat16."""
-    out = ["| work | Weft float32, ms | fast math, ms | gain |", "|---|---|---|---|"]
+def narrow_table(rows: list[Row]) -> str:
+    """Markdown: products of operands rounded to bfloat16, by `weft.set_fast_math(True)` or under
+    autocast, beside what peers have of it (torch under autocast, OpenVINO in bfloat16).
+    """
+    out = [
+        "| work | Weft float32, ms | fast math, gain | autocast, gain | best peer so, ms | "
+        "peer / Weft autocast |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
-        if OURS in row.times and FAST in row.times:
-            ours, fast = row.median(OURS), row.median(FAST)
-            out.append(
-                f"| {row.work.what} | {1e3 * ours:.3g} | {1e3 * fast:.3g} | {ours / fast:.2f} |"
-            )
+        if not {OURS, FAST, CAST} <= row.times.keys():
+            continue
+        ours, best = row.median(OURS), row.best_peer(narrow=True)
+        gains = (f"{1e3 * (t := row.median(w)):.3g}, {ours / t:.2f}" for w in (FAST, CAST))
+        line = f"| {row.work.what} | {1e3 * ours:.3g} | {' | '.join(gains)} |"
+        if best is not None:
+            theirs = row.median(best)
+            line += f" {1e3 * theirs:.3g} ({' '.join(best)}) | {theirs / row.median(CAST):.2f} |"
+        out.append(line if best is not None else line + " | |")
     return "\n".join(out)
 
 
@@ -279,7 +291,7 @@ def main() -> int:
     )
     versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
     text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n"
-    text += f"Fast math, where products may round:\n\n{fast_table(rows)}\n\n{details(rows)}\n"
+    text += f"Where products may round to bfloat16:\n\n{narrow_table(rows)}\n\n{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
         name, _, rest = script.partition(" ")

@@ -1,19 +1,21 @@
 """Weft: compiled, compiled with replay=True (Python skipped behind guards), and line by line.
 
-"fast math" is replayed too, with products of float32 that may round their operands to bfloat16.
+"fast math" is replayed too, with products of float32 that may round their operands to bfloat16;
+"autocast" is replayed under autocast to bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import models
 import works
 
 import weft
 
-FAST = "fast math"
-VARIANTS = ["replayed", "compiled", "eager", FAST]
+FAST, NARROW = "fast math", "autocast"
+VARIANTS = ["replayed", "compiled", "eager", FAST, NARROW]
 KINDS = {w.name: w.kind for w in works.WORKS}
 
 
@@ -23,12 +25,12 @@ def start(threads: int) -> str:
 
 
 def make(work: str, variant: str) -> Callable[[], float]:
-    if variant == FAST and KINDS[work] == "int8":
+    if variant in (FAST, NARROW) and KINDS[work] == "int8":
         raise NotImplementedError("bytes are no float32")
     weft.set_fast_math(variant == FAST)
-    replay = variant in ("replayed", FAST)
+    replay, narrow = variant in ("replayed", FAST, NARROW), variant == NARROW
     if KINDS[work] == "training":
-        step = models.training_step(weft, work)
+        step = models.training_step(weft, work, narrow=narrow)
         if variant != "eager":
             step = weft.compile(step, replay=replay)
         return lambda: step().item()
@@ -39,7 +41,7 @@ def make(work: str, variant: str) -> Callable[[], float]:
         model = weft.compile(model, replay=replay)
 
     def run() -> float:
-        with weft.no_grad():
+        with weft.no_grad(), models.autocast(weft) if narrow else nullcontext():
             y = model(*inputs)
         return float(_first(y).numpy().flat[0])  # as the runtimes that give arrays are read
 
