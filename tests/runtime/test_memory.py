@@ -127,7 +127,7 @@ def test_a_free_larger_block_is_divided_and_joined_again():
 def test_a_block_is_divided_only_where_little_is_left_over():
     allocator = memory.Allocator(cap=1 << 30)
     allocator.take(5 << 20)
-    for size in (3 << 20, 5 << 19, 14 << 17, 1 << 17):  # too large; two; 30 % is left; 40 parts
+    for size in (3 << 20, 5 << 19, 14 << 17, 1 << 19):  # too large; two; 30 % is left; ten parts
         made = allocator.system_allocations
         allocator.take(size)
         assert allocator.system_allocations - made == (size != 5 << 19), size

@@ -37,7 +37,7 @@ _ADDRESSABLE = 1 << 47
 _MAX_SIZES = 4096  # exact sizes whose class is remembered
 _HUGE_PAGE = 2 * 1024 * 1024
 _HUGE_FROM = _HUGE_PAGE
-_MAX_PARTS = 16  # of a block
+_MAX_PARTS = 8  # of a block: a small one that stays keeps all of it from its next use
 
 
 def _default_cap() -> int:
