@@ -12,6 +12,8 @@ that `reads` takes the inputs' product too, step by step: their gates never go t
 Numbers: every product is one fma chain over increasing k; a row's bits depend on the row alone.
 float32 and float64. With `pairs` operands of the products are rounded to bfloat16, and a chain is
 one of words (see `words`): w and what a step hands to the next lie in scratch memory as words.
+
+Long because the four kernels of a cell agree on one form of planes, panels and words.
 """
 
 from collections.abc import Sequence
