@@ -200,11 +200,11 @@ for i in range(1, 1_000_000):
 
 
 def test_killed_while_writing_the_file_is_old_or_new(tmp_path: Path) -> None:
-    """SIGKILL at 5 moments of a loop that rewrites a file: it is whole each time."""
+    """SIGKILL at 5 moments or more of a loop that rewrites a file: it is whole each time."""
     path = tmp_path / "a.weft"
     container.write(path, {"w": np.zeros(300_000, np.int64)}, {"i": "0"})
     seen = set()
-    for k in range(5):
+    for k in range(60):
         run = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
         assert run.stdout is not None
         run.stdout.readline()
@@ -215,6 +215,8 @@ def test_killed_while_writing_the_file_is_old_or_new(tmp_path: Path) -> None:
         arrays, metadata = container.read(path)
         assert (arrays["w"] == int(metadata["i"])).all()
         seen.add(metadata["i"])
+        if k >= 4 and len(seen) > 1:  # a busy machine writes nothing in the first moments
+            break
     assert len(seen) > 1
 
 
