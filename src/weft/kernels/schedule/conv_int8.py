@@ -204,18 +204,8 @@ def _kernel(kind: str, inputs: int) -> int:
     _fill_offsets(f, h, offsets, row_pitch)
     known = f.alloca("i64", 2)  # the unit whose slab and tables are there, and its runs
     f.store(f.typed(-1, "i64"), known)
-    # the last piece of each thread in slices, so that none waits long for another
-    nth = f.cast("sext", f.arg("nth"), "i64")
-    slices = f.select(f.icmp("sgt", nth, 1), _SLICES, 1)
-    early = f.max(f.sub(h["pieces"], nth), 0)
-    drawable = f.add(early, f.mul(f.sub(h["pieces"], early), slices))
-    with f.units(drawable) as drawn:
-        late = f.sub(drawn, early)
-        entire = f.icmp("slt", late, 0)
-        piece = f.select(entire, drawn, f.add(early, f.div(f.max(late, 0), slices)))
-        slice = f.select(entire, 0, f.rem(f.max(late, 0), slices))
-        slice = [slice, f.select(entire, slices, f.add(slice, 1))]
-        unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
+    with f.slices(h["pieces"], _SLICES) as piece:
+        unit, place = f.div(piece.unit, h["unit_pieces"]), f.rem(piece.unit, h["unit_pieces"])
         low, high = (f.div(f.mul(f.add(place, i), items), h["unit_pieces"]) for i in (0, 1))
         first = f.mul(f.div(unit, h["bands"]), h["unit_images"])
         count = f.min(f.sub(h["images"], first), h["unit_images"])
@@ -244,7 +234,7 @@ def _kernel(kind: str, inputs: int) -> int:
         f.store(f.typed(unit, "i64"), known)
         found = f.load("i64", f.gep(known, 1, "i64"))
         pixel = f.mul(f.add(f.mul(first, h["out_h"]), y), h["out_w"])
-        after = f.rem(f.min(f.unit_after(), f.sub(h["pieces"], 1)), h["unit_pieces"])
+        after = f.rem(piece.after, h["unit_pieces"])
         next_low = f.div(f.mul(after, items), h["unit_pieces"])
         with f.loop(low, high) as item:
             group, panel = f.div(item.i, h["panels"]), f.rem(item.i, h["panels"])
@@ -270,8 +260,7 @@ def _kernel(kind: str, inputs: int) -> int:
                     least, longer = f.div(pixels, tiles), f.rem(pixels, tiles)
                     panel_at = f.gep(b, f.mul(f.add(f.mul(skipped, COLUMNS), J.i), FOUR))
                     many = f.icmp("sge", tiles, FOUR)
-                    bounds = (f.div(f.mul(tiles, n), slices) for n in slice)
-                    with f.loop(*bounds) as T:
+                    with f.loop(*piece.of(f, tiles)) as T:
                         # four tiles ask for the panel to come, as far as the second cache
                         asks = f.op("and", many, f.icmp("slt", T.i, f.typed(FOUR, "i64")))
                         start = f.add(begin, f.add(f.mul(T.i, least), f.min(T.i, longer)))

@@ -24,6 +24,7 @@ Long because it is one vocabulary: whoever writes a kernel finds every word here
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from weft.kernels.target.llvm_types import (
     BYTES,
@@ -498,6 +499,26 @@ class Function:
         self.branch(take)
         self.at(after)
 
+    @contextmanager
+    def slices(self, total: Operand, most: Operand) -> Iterator["Slice"]:
+        """As `units`, but that the last unit of each thread comes in `most` slices, which others
+        may take: none waits long for another, and a thread's next slice is mostly of the same unit.
+        """
+        nth = self.cast("sext", self.arg("nth"), "i64")
+        count = self.select(self.icmp("sgt", nth, 1), most, 1)
+        early = self.max(self.sub(total, nth), 0)
+        last = self.sub(total, early)
+        with self.units(self.add(early, self.mul(last, count))) as drawn:
+            entire, late = self.icmp("slt", drawn, early), self.max(self.sub(drawn, early), 0)
+            low = self.select(entire, 0, self.div(late, last))
+            high = self.select(entire, count, self.add(low, 1))
+
+            def unit_of(number: Operand) -> Value:
+                late = self.add(early, self.rem(self.max(self.sub(number, early), 0), last))
+                return self.select(self.icmp("slt", number, early), number, late)
+
+            yield Slice(unit_of(drawn), low, high, count, unit_of(self.unit_after()))
+
     def unit_after(self) -> Value:
         """Inside `units`: which one this thread probably gets next (perhaps none), if
         the others take one each meanwhile.
@@ -540,6 +561,21 @@ class Branches:
     def merge(self, type: str, then: Operand, otherwise: Operand) -> Value:
         """`then` if the first side ran, `otherwise` if the second did. Call it after the `with`."""
         return self.function.phi(type, [(then, self.ends[0]), (otherwise, self.ends[1])])
+
+
+class Slice(NamedTuple):
+    """Slices [low, high) of `count` that a unit has, and the unit that probably comes after."""
+
+    unit: Operand
+    low: Operand
+    high: Operand
+    count: Operand
+    after: Operand
+
+    def of(self, f: Function, total: Operand) -> tuple[Operand, Operand]:
+        """Their share [from, to) of so many."""
+        low, high = (f.div(f.mul(total, n), self.count) for n in (self.low, self.high))
+        return low, high
 
 
 class Module:
