@@ -333,6 +333,10 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                             last = f.sub(h["queries" if name == "q" else "keys"], 1)
                             there = at(name, f.min(row, last), memory(d), then)
                             ask(f, d, there, h["value_width" if name == "v" else "width"])
+                    if kind == "attention":
+                        with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):
+                            to, *_ = result_row(f, d, h, pointers[0], (n, head, row))
+                            ask(f, d, to, h["value_width"], write=True)
                     limit = f.sub(f.add(row, 1), K.i)
                     limit = f.select(causal, f.min(limit, columns), columns)
                     mask = None

@@ -214,13 +214,16 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             return operand_row(f, h, f"to_{name}", part, (n, head), row, memory(d))
 
         def ask_rows(row: Operand) -> None:
-            """What the next head reads of this row, and where this one's results will be."""
+            """What the next head reads of this row."""
             key = f.min(row, f.sub(h["keys"], 1))
             for name, at_row, columns in (
                 ("q", row, width), ("g", row, value_width), ("out", row, value_width),
                 ("k", key, width), ("v", key, value_width),
             ):  # fmt: skip
                 ask(f, d, at(name, at_row, memory(d), then), columns)
+
+        def ask_results(row: Operand) -> None:
+            key = f.min(row, f.sub(h["keys"], 1))
             for name, at_row, columns in (
                 ("q", row, width), ("k", key, width), ("v", key, value_width)
             ):  # fmt: skip
@@ -273,6 +276,8 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                     row = f.add(B.i, R.i)
                     with f.iff(f.icmp("eq", K.i, 0)):
                         ask_rows(row)
+                    with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):  # not all at once
+                        ask_results(row)
                     lse, delta = (
                         f.splat(f.load(el, f.gep(p, row, el)), type)
                         for p in (place["lse"], place["delta"])

@@ -49,7 +49,7 @@ _HEAD = (
 MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
 Packer = Callable[[Function, Tile], None]
-Near = tuple[Sequence[tuple[int, int]], int]
+Near = tuple[Sequence[tuple[int, int]], int]  # (pointer's word, bytes a row), how many are results
 
 
 def extra_word(n_in: int) -> int:
@@ -227,11 +227,12 @@ def micro_kernel(
         types = ["i64", "ptr", "ptr", "ptr", *[type] * (rows * vectors)]
         with f.loop(0, pieces, 1, list(zip(types, [0, *values], strict=True))) as piece:
             start, *held = piece.carry
-            place = f.load("ptr", f.gep("%near", piece.i, "ptr"))
-            with f.if_else(f.icmp("slt", piece.i, f.arg("near_writes"))) as way:
-                ask(place, write=True)
-                way.otherwise()
-                ask(place, write=False)
+            with f.iff(f.icmp("slt", piece.i, f.arg("near_count"))):
+                place = f.load("ptr", f.gep("%near", piece.i, "ptr"))
+                with f.if_else(f.icmp("slt", piece.i, f.arg("near_writes"))) as way:
+                    ask(place, write=True)
+                    way.otherwise()
+                    ask(place, write=False)
             stop = f.min(f.add(start, part), whole)
             piece.next = [stop, *steps(start, stop, _UNROLL, held)]
         values = piece.carry[1:]
