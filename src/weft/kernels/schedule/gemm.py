@@ -212,11 +212,14 @@ class _Problem:
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
         near: Near = ((), 0), finish: int = 0, swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
-        """Few rows read B in place: packing it would cost more than it saves."""
-        direct = self.direct
+        """Few rows read B in place: packing it would cost more than it saves. So do all where B lies
+        as a panel.
+        """
+        direct, (rows, n, _) = self.direct, self.sizes
         if self.b_class == "rows" and not direct:
-            few = int(self.sizes[0] <= 2 * tile.rows)
-            direct = choose("in place", few, 1 - few) if self.sizes[0] <= 16 * tile.rows else few
+            few = int(rows <= 2 * tile.rows)
+            direct = choose("in place", few, 1 - few) if rows <= 16 * tile.rows else few
+            direct |= int(self.b_strides[0] == n <= tile.columns)
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
             epilogue=epilogue, near=near, finish=finish, swapped=swapped,

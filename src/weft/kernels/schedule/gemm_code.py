@@ -74,7 +74,7 @@ def gemm_ints(
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
-    B in place: 1 where a panel is whole (its columns must be adjacent), K where B lies in packed
+    B in place: 1 where a panel has a tile's width (its columns must be adjacent), K where B lies in packed
     panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
     own ints; `finish` the address of a micro-kernel of a whole tile that ends with the epilogue, or
     0; `near` says where the epilogue's arrays lie (`near_arrays`); `swapped`: inputs are (b, a).
@@ -568,11 +568,10 @@ def _products(
         further = f.mul(f.sub(next_batch, batch), inner_step)
         next_base = f.gep(b_base, further, element)
         full = f.icmp("eq", n, tile.columns)
-        usable = f.op("or", full, f.icmp("sgt", h["direct"], 1))
-        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
         width = _width_index(f, tile, n)
-        aligned = f.icmp("eq", f.rem(n, tile.lanes), 0)
-        exact = f.op("and", aligned, _is_width(f, tile, n))
+        exact = _is_width(f, tile, n)
+        usable = f.op("or", exact, f.icmp("sgt", h["direct"], 1))
+        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
         at_once = f.op("and", exact, f.op("xor", apart, True))
         # K = 0 stores zeros; a part may have no rows
         deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
