@@ -563,7 +563,8 @@ def _products(
         c_base = f.gep(out, f.add(c_batch, n0), element)
         # the unit that this thread probably takes next, along the innermost dim: to ask for a wrong
         # line does no harm
-        next_column = f.rem(f.add(column, nth), columns)
+        next_column = f.add(column, nth)
+        next_column = f.sub(next_column, f.select(f.icmp("slt", next_column, columns), 0, columns))
         next_batch, next_panel = f.div(next_column, panels), f.rem(next_column, panels)
         further = f.mul(f.sub(next_batch, batch), inner_step)
         next_base = f.gep(b_base, further, element)
@@ -817,9 +818,12 @@ def batch_offsets(
         dim = f.gep(dims, f.mul(last, 4), "i64")
         size, *strides = f.words(dim, 0, ["i64"] * 4)
         rest, *offsets = d.carry
-        at = f.rem(rest, size)
+        with f.if_else(f.icmp("slt", rest, size)) as way:  # no division for a single dim
+            way.otherwise()
+            above, at = f.div(rest, size), f.rem(rest, size)
+        at, above = way.merge("i64", rest, at), way.merge("i64", 0, above)
         d.next = [
-            f.div(rest, size),
+            above,
             *(f.add(o, f.mul(at, s)) for o, s in zip(offsets, strides, strict=True)),
         ]
     return d.carry[1], d.carry[2], d.carry[3]
