@@ -212,8 +212,8 @@ class _Problem:
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
         near: Near = ((), 0), finish: int = 0, swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
-        """Few rows read B in place: packing it would cost more than it saves. So do all where B lies
-        as a panel.
+        """Few rows read B in place: packing it would cost more than it saves. So do all where it
+        lies as a panel.
         """
         direct, (rows, n, _) = self.direct, self.sizes
         if self.b_class == "rows" and not direct:

@@ -74,10 +74,11 @@ def gemm_ints(
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
     `sizes` (M, N, K); `batch` is outermost first (size, stride of a, of b, of out); `direct` reads
-    B in place: 1 where a panel has a tile's width (its columns must be adjacent), K where B lies in packed
-    panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address and its
-    own ints; `finish` the address of a micro-kernel of a whole tile that ends with the epilogue, or
-    0; `near` says where the epilogue's arrays lie (`near_arrays`); `swapped`: inputs are (b, a).
+    B in place: 1 where a panel has a tile's width (its columns must be adjacent), K where B lies in
+    packed panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address
+    and its own ints; `finish` the address of a micro-kernel of a whole tile that ends with the
+    epilogue, or 0; `near` says where the epilogue's arrays lie (`near_arrays`); `swapped`: inputs
+    are (b, a).
     """
     batches = 1
     for size, *_ in batch:
