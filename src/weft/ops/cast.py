@@ -16,7 +16,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type
 from weft.ops.dispatch import apply, dtype_of
-from weft.ops.kinds import Elementwise, View
+from weft.ops.kinds import Elementwise, View, by_batch
 
 
 class Cast(Elementwise):
@@ -84,8 +84,7 @@ class Bitcast(View):
         t = self.type(Type(x.shape, dt.from_np(x.dtype)))
         return np.frombuffer(np.ascontiguousarray(x).tobytes(), self.dtype.np).reshape(t.shape)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(self, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     samples = (
         sample((3, 4), dtype=dt.int32),

@@ -14,10 +14,11 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import by_batch, by_folding
 from weft.ops.loss import PickClass, PutClass, no_class
 from weft.ops.reduce import sum
 from weft.ops.softmax import SoftmaxGrad, log_softmax, softmax
-from weft.ops.view import expand, reshape, unsqueeze
+from weft.ops.view import expand, unsqueeze
 from weft.runtime.native import Launch
 
 _TARGET = {"of": ("float32", "int64"), "low": 0, "high": 5}
@@ -70,15 +71,8 @@ class RowLoss(Op, abstract=True):
 
     def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
         """The batch becomes groups, or joins them."""
-        moved = [
-            expand(x, (size, *shape_of(x))) if d is None else x.movedim(d, 0)
-            for x, d in zip(xs, dims, strict=True)
-        ]
-        if len(shape_of(moved[-2])) == 3:
-            return apply(self, *moved), 0
-        groups = shape_of(moved[-2])[1]
-        y = apply(self, *(reshape(x, (size * groups, *shape_of(x)[2:])) for x in moved))
-        return reshape(y, (size, groups, *shape_of(y)[1:])), 0
+        rule = by_batch if len(shape_of(xs[-2])) - (dims[-2] is not None) == 2 else by_folding
+        return rule(self, size, dims, *xs)
 
 
 class CrossEntropy(RowLoss):

@@ -15,6 +15,7 @@ from weft.ops.creation import eye, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import take_along_dim
 from weft.ops.join import cat
+from weft.ops.kinds import by_batch
 from weft.ops.lapack_info import Info
 from weft.ops.least import pinv
 from weft.ops.linalg import (
@@ -159,8 +160,7 @@ class RowsOfPivots(Op):
     oracle = host
     nondiff = "whole numbers"
 
-    def vmap(self, size: int, dims: tuple, pivots: Any) -> tuple[Any, int]:
-        return apply(self, pivots.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     samples = (sample((3,), of="int32", low=1, high=4, rows=4),)
 

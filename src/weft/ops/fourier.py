@@ -23,6 +23,7 @@ from weft.ops.complex_parts import conj
 from weft.ops.creation import arange, finish, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.join import cat
+from weft.ops.kinds import by_batch
 from weft.ops.view import narrow
 
 
@@ -45,11 +46,7 @@ class _Fourier(Op, abstract=True):
     conjugates = True  # linear, and its own rule is the conjugate transpose
     dim: int = 0
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(self.along(self.dim + 1), x.movedim(dims[0], 0)), 0
-
-    def along(self, dim: int) -> Op:
-        raise NotImplementedError
+    vmap = by_batch
 
     def check(self, x: np.ndarray) -> None:
         self.type(Type(x.shape, dt.from_np(x.dtype)))
@@ -84,9 +81,6 @@ class Dft(_Fourier):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Dft(self.dim, not self.inverse, self.scale), g),)
 
-    def along(self, dim: int) -> Op:
-        return Dft(dim, self.inverse, self.scale)
-
     samples = (
         sample((3, 4), of="complex64", dim=1),
         sample((5, 2), of="complex64", inverse=True, scale=0.2),
@@ -117,9 +111,6 @@ class RealDft(_Fourier):
         back = apply(Inner(self.dim, n, 0.5), g)
         return (apply(RealDftInverse(self.dim, self.scale, n), back),)
 
-    def along(self, dim: int) -> Op:
-        return RealDft(dim, self.scale)
-
     samples = (sample((3, 4), dim=1), sample((5, 2), scale=0.5), sample((1,)))
 
 
@@ -147,9 +138,6 @@ class RealDftInverse(_Fourier):
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Inner(self.dim, self.n, 2.0), apply(RealDft(self.dim, self.scale), g)),)
-
-    def along(self, dim: int) -> Op:
-        return RealDftInverse(dim, self.scale, self.n)
 
     samples = (
         sample((3, 3), of="complex64", dim=1, n=4),
@@ -182,9 +170,6 @@ class Inner(_Fourier):
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(self, g),)
-
-    def along(self, dim: int) -> Op:
-        return Inner(dim, self.n, self.factor)
 
     samples = (
         sample((3, 3), of="complex64", dim=1, n=4, factor=2.0),

@@ -20,7 +20,7 @@ from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.index import TO_ONE, WITH_ONE, as_lines, outside
-from weft.ops.kinds import in_parts
+from weft.ops.kinds import by_batch, in_parts
 from weft.ops.view import expand, narrow, reshape
 from weft.runtime.native import Launch
 
@@ -69,8 +69,7 @@ class Gather(Op):
     def vjp(self, g: Any, y: Any, x: Any, index: Any) -> tuple:
         return lambda: apply(GatherBack(self.dim, tuple(x.shape)), g, index), None
 
-    def vmap(self, size: int, dims: tuple, x: Any, index: Any) -> tuple[Any, int]:
-        return apply(Gather(self.dim + 1), *_batch_all(size, dims, x, index)), 0
+    vmap = by_batch
 
     onnx = Onnx("GatherElements", 13, build=onnx_rules.gather)
     samples = (
@@ -79,14 +78,6 @@ class Gather(Op):
         sample((3, 2), (0, 2), dim=0, **WITH_ONE),
         sample((3, 4), (2, 4), dim=0, of=("complex64", "int64"), low=0, high=3),
     )
-
-
-def _batch_all(size: int, dims: tuple, *xs: Any) -> list:
-    """Every operand with its batch dim first, expanded where it has none."""
-    return [
-        expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
-        for x, d in zip(xs, dims, strict=True)
-    ]
 
 
 class GatherBack(Op):
@@ -115,9 +106,7 @@ class GatherBack(Op):
     def vjp(self, g: Any, y: Any, x: Any, index: Any) -> tuple:
         return lambda: apply(Gather(self.dim), g, index), None
 
-    def vmap(self, size: int, dims: tuple, g: Any, index: Any) -> tuple[Any, int]:
-        op = GatherBack(self.dim + 1, (size, *self.shape))
-        return apply(op, *_batch_all(size, dims, g, index)), 0
+    vmap = by_batch
 
     samples = (
         sample((2, 4), (2, 4), dim=0, shape=(3, 4), **WITH_ONE),
@@ -163,9 +152,7 @@ class _Scatter(Op, abstract=True):
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[2], arrays[0].shape[self.dim], self.dim)
 
-    def vmap(self, size: int, dims: tuple, x: Any, src: Any, index: Any) -> tuple[Any, int]:
-        op = type(self)(self.dim + 1, self.mode)
-        return apply(op, *_batch_all(size, dims, x, src, index)), 0
+    vmap = by_batch
 
 
 class Scatter(_Scatter):

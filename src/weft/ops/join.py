@@ -15,7 +15,8 @@ from weft.core.types import Type, wrap_dim
 from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.view import Slice, expand, select, unflatten, unsqueeze
+from weft.ops.kinds import by_batch
+from weft.ops.view import Slice, select, unflatten, unsqueeze
 
 
 class Concat(Op):
@@ -56,12 +57,7 @@ class Concat(Op):
             at += n
         return tuple(out)
 
-    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
-        rows = [
-            expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
-            for x, d in zip(xs, dims, strict=True)
-        ]
-        return apply(Concat(self.dim + 1), *rows), 0
+    vmap = by_batch
 
     onnx = Onnx("Concat", 13, build=onnx_rules.concat)
     samples = (

@@ -102,8 +102,7 @@ class Reduce(Op, abstract=True):
         return True
 
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        moved = x.movedim(dims[0], 0)
-        return apply(type(self)(tuple(d + 1 for d in self.dims), self.keepdim), moved), 0
+        return by_batch(self, size, dims, x)
 
 
 class View(Op, abstract=True):
@@ -199,11 +198,34 @@ def by_loop(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
     return apply(_join(), *(r.unsqueeze(0) for r in rows)), 0
 
 
+def batch_first(size: int, dims: tuple, xs: tuple) -> list:
+    """The operands with their batch in dim 0, expanded where they have none."""
+    return [
+        x.expand(size, *x.shape) if d is None else x.movedim(d, 0)
+        for x, d in zip(xs, dims, strict=True)
+    ]
+
+
+def by_batch(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+    """The vmap rule of ops that leave the dims alone which they do not name: `dim`, `dims` and
+    the like count one more, a `shape` begins with the batch.
+    """
+    values = []
+    for name in self.__match_args__:
+        value = getattr(self, name)
+        if name == "shape":
+            value = (size, *value)
+        elif name == "dims":
+            value = tuple(d + 1 for d in value)
+        elif name in ("dim", "dim1", "dim2"):
+            value += 1
+        values.append(value)
+    return apply(type(self)(*values), *batch_first(size, dims, xs)), 0
+
+
 def by_folding(self: Op, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
     """The vmap rule of ops over a batch in dim 0 of every operand: both batches become one."""
-    if any(d is None for d in dims):
-        return by_loop(self, size, dims, *xs)
-    moved = [x.movedim(d, 0) for x, d in zip(xs, dims, strict=True)]
+    moved = batch_first(size, dims, xs)
     n = moved[0].shape[1]
     y = apply(self, *(x.reshape(size * n, *x.shape[2:]) for x in moved))
     return y.reshape(size, n, *y.shape[1:]), 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type
-from weft.ops.dispatch import apply
+from weft.ops.kinds import by_batch
 
 
 class LinAlgError(RuntimeError):
@@ -112,7 +111,6 @@ class Info(Op):
             y[i] = bad[0] if self.symmetric and bad else 0
         return y
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(self, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     samples = (sample((3, 3)), sample((2, 1, 1), symmetric=True), sample((0, 0)))

@@ -12,6 +12,7 @@ from weft.core.types import Type
 from weft.ops.creation import full, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.eigen import eigh
+from weft.ops.kinds import by_batch
 from weft.ops.linalg import _h, _need, svdvals
 from weft.ops.returns import LstSq
 from weft.ops.view import expand, reshape, squeeze, unsqueeze
@@ -63,12 +64,7 @@ class Pinv(Op):
         left = _h(y) @ k
         return -_h(k @ y) + (h - x @ k) @ y @ _h(y) + left - (left @ y) @ x, None
 
-    def vmap(self, size: int, dims: tuple, x: Any, least: Any) -> tuple[Any, int]:
-        x, least = (
-            expand(t, (size, *t.shape)) if d is None else t.movedim(d, 0)
-            for t, d in zip((x, least), dims, strict=True)
-        )
-        return apply(self, x, least), 0
+    vmap = by_batch
 
     samples = (
         sample((3, 2), (), high=-0.1),

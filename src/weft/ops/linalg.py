@@ -22,6 +22,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
 from weft.ops.join import cat, stack
+from weft.ops.kinds import by_batch
 from weft.ops.lapack_info import each, no_factor, no_inverse, no_solution
 from weft.ops.returns import QR, SVD, SlogDet
 from weft.ops.shape import diag_embed, tril, triu
@@ -47,8 +48,7 @@ def _h(x: Any) -> Any:
 class _Matrix(Op, abstract=True):
     """An op on the last two dims: the dims before are a batch."""
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(self, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
 
 class Inv(_Matrix):
@@ -175,12 +175,7 @@ class Solve(Op):
         z = apply(self, _t(a), g)  # db;  da = -db y^T
         return lambda: -(z @ _t(y)), z
 
-    def vmap(self, size: int, dims: tuple, a: Any, b: Any) -> tuple[Any, int]:
-        a, b = (
-            expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
-            for x, d in zip((a, b), dims, strict=True)
-        )
-        return apply(self, a, b), 0
+    vmap = by_batch
 
     samples = (
         sample((3, 3), (3, 2)),

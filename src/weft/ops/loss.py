@@ -22,10 +22,10 @@ from weft.ops.activation import Activation, logsigmoid
 from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.kinds import Elementwise
+from weft.ops.kinds import Elementwise, by_folding
 from weft.ops.reduce import mean, sum
 from weft.ops.unary import abs, exp, log, log1p, relu
-from weft.ops.view import expand, reshape, unsqueeze
+from weft.ops.view import expand, unsqueeze
 from weft.runtime.native import Launch
 
 
@@ -57,8 +57,7 @@ class PickClass(Op):
     def vjp(self, g: Any, y: Any, x: Any, target: Any) -> tuple:
         return (apply(PutClass(x.shape[1], self.ignore), g, target), None)
 
-    def vmap(self, size: int, dims: tuple, x: Any, target: Any) -> tuple[Any, int]:
-        return _by_rows(self, size, dims, x, target), 0
+    vmap = by_folding
 
     onnx = Onnx("GatherElements", 13, build=onnx_rules.pick_class)
     samples = (
@@ -98,8 +97,7 @@ class PutClass(Op):
     def vjp(self, gg: Any, y: Any, g: Any, target: Any) -> tuple:
         return (apply(PickClass(self.ignore), gg, target), None)
 
-    def vmap(self, size: int, dims: tuple, g: Any, target: Any) -> tuple[Any, int]:
-        return _by_rows(self, size, dims, g, target), 0
+    vmap = by_folding
 
     samples = (
         sample((3,), (3,), of=("float32", "int64"), low=0, high=5, classes=5),
@@ -117,17 +115,6 @@ def no_class(target: np.ndarray, classes: int, ignore: int) -> Exception:
     """What is said of a target outside [0, classes)."""
     bad = target[(target != ignore) & ((target < 0) | (target >= classes))]
     return IndexError(f"Target {bad[0] if bad.size else '?'} is out of bounds.")
-
-
-def _by_rows(op: Op, size: int, dims: tuple, a: Any, target: Any) -> Any:
-    """The batch folded into the rows."""
-    a, target = (
-        expand(x, (size, *shape_of(x))) if d is None else x.movedim(d, 0)
-        for x, d in zip((a, target), dims, strict=True)
-    )
-    rows = shape_of(target)[1]
-    y = apply(op, *(reshape(x, (size * rows, *shape_of(x)[2:])) for x in (a, target)))
-    return reshape(y, (size, rows, *shape_of(y)[1:]))
 
 
 class SmoothL1(Activation):

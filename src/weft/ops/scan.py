@@ -27,7 +27,7 @@ from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.join import cat
-from weft.ops.kinds import in_parts
+from weft.ops.kinds import by_batch, in_parts
 from weft.ops.pointwise import logaddexp
 from weft.ops.promote import need_real
 from weft.ops.returns import CumMax, CumMin
@@ -42,8 +42,7 @@ SAMPLES = (sample((3, 4), dim=0), sample((2, 3, 4), dim=1), sample((5,)), sample
 class _Running(Op, abstract=True):
     dim: int = 0
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(type(self)(self.dim + 1), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
 
 class CumSum(_Running):
@@ -122,12 +121,7 @@ class LinearScan(Op):
         h = _backward_scan(a, g, self.dim)
         return lambda: h * _later(y, self.dim, 0), h
 
-    def vmap(self, size: int, dims: tuple, a: Any, b: Any) -> tuple[Any, int]:
-        a, b = (
-            expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
-            for x, d in zip((a, b), dims, strict=True)
-        )
-        return apply(LinearScan(self.dim + 1), a, b), 0
+    vmap = by_batch
 
     samples = (sample((4, 2), (4, 2)), sample((2, 5), (2, 5), dim=1), sample((0,), (0,)))
 

@@ -17,7 +17,7 @@ from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.join import cat
-from weft.ops.kinds import View
+from weft.ops.kinds import View, by_batch
 from weft.ops.view import expand, narrow, reshape, shape_args, transpose, unsqueeze
 
 
@@ -35,8 +35,7 @@ class Flip(Op):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(self, g),)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(Flip(tuple(d + 1 for d in self.dims)), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("Slice", 13, build=onnx_rules.flip)
     samples = (sample((3, 4), dims=(1,)), sample((2, 3, 2), dims=(0, 2)), sample((0, 2), dims=(0,)))
@@ -69,9 +68,7 @@ class Diagonal(View):
         back = DiagonalBack(self.offset, self.dim1, self.dim2, tuple(x.shape))
         return (apply(back, g),)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        op = Diagonal(self.offset, self.dim1 + 1, self.dim2 + 1)
-        return apply(op, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("Gather", 13, build=onnx_rules.diagonal)
     samples = (
@@ -111,9 +108,7 @@ class DiagonalBack(Op):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Diagonal(self.offset, self.dim1, self.dim2), g),)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        op = DiagonalBack(self.offset, self.dim1 + 1, self.dim2 + 1, (size, *self.shape))
-        return apply(op, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     samples = (
         sample((3,), shape=(3, 4)),
@@ -150,8 +145,7 @@ class Unfold(View):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(UnfoldBack(self.dim, self.size, self.step, x.shape[self.dim]), g),)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(Unfold(self.dim + 1, self.size, self.step), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("Gather", 13, build=onnx_rules.unfold)
     samples = (sample((7,), size=3, step=2), sample((2, 5, 3), dim=1, size=2), sample((3,), size=3))
@@ -190,9 +184,7 @@ class UnfoldBack(Op):
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(Unfold(self.dim, self.size, self.step), g),)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        op = UnfoldBack(self.dim + 1, self.size, self.step, self.length)
-        return apply(op, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     samples = (
         sample((3, 3), size=3, step=2, length=7),

@@ -20,7 +20,7 @@ from weft.core.words import numpy_words
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import by_batch, by_loop
 from weft.ops.promote import need_real
 from weft.ops.returns import KthValue, Median, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
@@ -62,8 +62,7 @@ class ArgSort(Op):
             )
         return np.moveaxis(out, -1, self.dim)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(ArgSort(self.dim + 1, self.descending), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("TopK", 11, build=onnx_rules.top_k)
     samples = (
@@ -107,8 +106,7 @@ class TopKIndex(Op):
         order = ArgSort(self.dim, self.descending).oracle(x)
         return np.take(order, range(self.k), self.dim)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(TopKIndex(self.k, self.dim + 1, self.descending), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("TopK", 11, build=onnx_rules.top_k)
     samples = (
@@ -140,8 +138,7 @@ class KthIndex(Op):
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.take(ArgSort(self.dim).oracle(x), [self.k - 1], self.dim)
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(KthIndex(self.k, self.dim + 1), x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
     onnx = Onnx("TopK", 11, build=onnx_rules.kth)
     samples = (sample((3, 6), k=2, dim=1), sample((5, 2), k=5, dim=0), sample((3,), k=1))

@@ -18,18 +18,11 @@ from weft.core.types import Type, broadcast_shapes
 from weft.ops import quadrature as Q
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.kinds import by_batch
 from weft.ops.pointwise import in_float, xlogy
 from weft.ops.promote import only_tensors, operands
 from weft.ops.trig import digamma, erfc, erfinv, lgamma
 from weft.ops.view import expand
-
-
-def _vmap_pair(self: Op, size: int, dims: tuple, a: Any, b: Any) -> tuple[Any, int]:
-    a, b = (
-        expand(x, (size, *x.shape)) if d is None else x.movedim(d, 0)
-        for x, d in zip((a, b), dims, strict=True)
-    )
-    return apply(self, a, b), 0
 
 
 class _Unary(Op, abstract=True):
@@ -45,8 +38,7 @@ class _Unary(Op, abstract=True):
 
     oracle = host
 
-    def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
-        return apply(self, x.movedim(dims[0], 0)), 0
+    vmap = by_batch
 
 
 class _Binary(Op, abstract=True):
@@ -64,7 +56,7 @@ class _Binary(Op, abstract=True):
             return self.formula(*flat).reshape(np.shape(b)).astype(b.dtype)
 
     oracle = host
-    vmap = _vmap_pair
+    vmap = by_batch
 
 
 class BesselI(_Unary):
