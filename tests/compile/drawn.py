@@ -85,8 +85,8 @@ class Program:
         late = rng.random() < 0.5  # a chain, as in a network
         a = values[-1 if late else int(rng.integers(len(values)))]
         b = values[int(rng.integers(len(values)))]
-        acts = [one, two, reduce, view, write, alias, layer, cast, pick, branch, draw, grad]
-        weights = np.array([4, 5, 4, 5, 4, 3, 5, 2, 4, 2, 1, 1.0])
+        acts = [one, two, reduce, view, turn, write, alias, layer, cast, pick, branch, draw, grad]
+        weights = np.array([4, 5, 4, 5, 4, 4, 3, 5, 2, 4, 2, 1, 1.0])
         act = acts[int(rng.choice(len(acts), p=weights / weights.sum()))]
         made = act(self, rng, a, b, values, numbers, n, scale)
         if TRACE:
@@ -204,6 +204,39 @@ def view(p, rng, a, b, values, numbers, n, scale) -> Any:
         if a.dim() > 1 else a, lambda: a.unfold(d, 2, 1) if size > 1 else a,
     ]  # fmt: skip
     return fns[int(rng.integers(len(fns)))]()
+
+
+def turn(p, rng, a, b, values, numbers, n, scale) -> Any:
+    """Chains of permuted views of a tensor whose sizes differ, read by what tells dims apart."""
+    sizes = rng.permutation((2, 3, 4, 5))[: 3 + int(rng.integers(2))].tolist()
+    count = int(np.prod(sizes))
+    flat = as_float(a).reshape(-1)
+    t = flat.repeat(count // max(flat.numel(), 1) + 1)[:count].reshape(sizes)
+    for _ in range(int(rng.integers(2, 6))):
+        t = turned(rng, t, scale)
+    d = dim_of(rng, t)
+    fns: list[Callable[[], Any]] = [
+        lambda: t.sum(d), lambda: t.mean((0, 1)), lambda: t.amax(d), lambda: t.softmax(d),
+        lambda: t @ t.mT, lambda: t.mT @ t, lambda: t.cumsum(d), lambda: t.reshape(-1)[: p.width],
+        lambda: weft.einsum("...ij,...kj->...ik", t, t[..., :2, :]), lambda: t.argmax(d), lambda: t,
+        lambda: F.layer_norm(t, t.shape[-1:]), lambda: t.flatten(1) @ t.flatten(1).T,
+        lambda: t.reshape(-1) * t.contiguous().view(-1),
+    ]  # fmt: skip
+    return fns[int(rng.integers(len(fns)))]()
+
+
+def turned(rng, t, scale) -> Any:
+    d, e = dim_of(rng, t), dim_of(rng, t)
+    order, back = rng.permutation(t.dim()).tolist(), rng.permutation(t.dim()).tolist()
+    fns: list[Callable[[], Any]] = [
+        lambda: t.permute(order), lambda: t.transpose(d, e), lambda: t.movedim(d, e),
+        lambda: t.movedim(order, back), lambda: t.mT, lambda: t.permute(order).swapdims(d, e),
+        lambda: t.unsqueeze(d).movedim(d, e).squeeze(e), lambda: t.permute(order)[:, -2:],
+        lambda: t.flatten(0, 1).unflatten(0, t.shape[:2]), lambda: t.flip(d),
+        lambda: t.expand(2, *t.shape)[1], lambda: t.transpose(d, e).contiguous(),
+        lambda: weft.stack(t.unbind(d), e), lambda: t.permute(order) * scale,
+    ]  # fmt: skip
+    return fns[int(rng.choice(len(fns), p=[0.2, 0.15, 0.15, 0.1] + [0.04] * 10))]()
 
 
 def write(p, rng, a, b, values, numbers, n, scale) -> Any:
