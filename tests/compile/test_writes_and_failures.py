@@ -258,3 +258,36 @@ def test_writes_that_memory_forbids_are_refused_alike():
         assert ["single memory" in t for t in got[:3]] == [True] * 3
         assert ("read-only" in got[4]) == (array is fixed)
     assert not fixed.any()
+
+
+def test_integers_divided_by_zero_leave_what_came_before_written_once():
+    """The loop that finds it has written nothing: eager's ops then run one by one."""
+    a, zero = weft.full((100,), 7), weft.full((100,), 0)
+    before, after = weft.zeros(100, dtype=weft.int64), weft.zeros(100, dtype=weft.int64)
+
+    def step(b):
+        before.add_(1)
+        after.add_(((a // b + a % b) * 2).sum())
+        return before * 2
+
+    fn = weft.compile(step)
+    for _ in range(3):
+        fn(a + 1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            fn(zero)
+    assert before.tolist() == [6] * 100 and after.tolist() == [3 * 1400] * 100
+
+
+def test_a_stack_of_all_parts_of_a_permuted_tensor():
+    """It is one permutation of the tensor below; views of views are one view after it."""
+
+    def make():
+        def f(x, by):
+            turned = (x + 1).permute(2, 0, 1)
+            stacked = weft.stack([p.t() for p in turned.unbind(by)], 0)
+            return stacked.sum(1), weft.stack(turned.reshape(4, 2, 3).unbind(0), 0).reshape(2, 12)
+
+        return f, lambda i: (tensor(2, 3, 4, seed=i), i % 3), list
+
+    same(make, 7)

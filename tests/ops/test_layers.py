@@ -255,3 +255,24 @@ def test_a_step_of_training_compiles_to_the_same_bits():
     for row in want:
         for a, b in zip(program(), row, strict=True):
             assert a.numpy().tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("step", [5, 2**31 - 1, 2**31, 2**62, 2**63])
+def test_windows_step_past_the_end_once(step):
+    """Of a step longer than the padded input the first window alone is left, as of one as long."""
+    x, w = weft.tensor(draw(2, 3, 4, 4)).float(), weft.tensor(draw(2, 3, 3, 3)).float()
+    runs = [
+        lambda s: F.conv2d(x, w, stride=s, padding=(0, 0)),
+        lambda s: F.conv1d(x[..., 0], w[..., 0], stride=s),
+        lambda s: F.conv3d(x[None], w[:, :2, None], stride=s, padding=(1, 0, 0)),
+        lambda s: F.max_pool2d(x, 2, s, 1),
+        lambda s: F.avg_pool2d(x, 3, s, ceil_mode=True),
+        lambda s: F.max_pool3d(x, 2, s),
+    ]
+    for run in runs:
+        assert weft.equal(run(step), run(max(x.shape) + 2))
+    leaf = x.clone().requires_grad_()
+    runs[0](step)
+    F.conv2d(leaf, w, stride=step).sum().backward()
+    assert weft.equal(leaf.grad[..., :3, :3], w.sum(0).expand(2, 3, 3, 3))
+    assert leaf.grad[..., 3].eq(0).all()

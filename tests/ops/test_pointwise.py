@@ -96,3 +96,20 @@ def test_comparisons_of_whole_tensors():
 def test_half_precision_rounds_once():
     a = T([1000.0]).to(weft.float16)
     assert weft.hypot(a, a).item() == 1414.0 and weft.logaddexp(a, a).item() == 1000.5
+
+
+@pytest.mark.parametrize("name", ["floor_divide", "remainder", "fmod"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_integers_divided_by_zero(name, size):
+    """torch's RuntimeError however often it is called: NumPy, a kernel, the builtin."""
+    a, b = weft.full((size,), 5), weft.full((size,), 2)
+    zero = b.clone()
+    zero[-1] = 0
+    fn = getattr(weft, name)
+    for call in (lambda b: fn(a, b), lambda b: getattr(a.clone(), name + "_")(b)):
+        for i in range(150):
+            if i % 10:
+                call(b)
+                continue
+            with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+                call(zero)

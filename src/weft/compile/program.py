@@ -668,10 +668,8 @@ class Program:
         np.copyto(self._array(call.out), value)
 
     def _raise(self, e: Entry, status: int, detail: int) -> None:
-        if status == native.OUT_OF_MEMORY:
-            raise MemoryError(f"{e.op}: no memory for {detail} bytes of scratch")
         native._detail.value = detail
-        raise e.op.fail(status, [self._array(p) for p in e.ins])  # type: ignore[attr-defined]
+        raise dispatch.failure(e.op, status, [self._array(p) for p in e.ins])
 
     def time_steps(self, runs: int) -> list[tuple[Entry | HostCall, float]]:
         """(step, median seconds): each step alone, again and again, on inputs of zeros."""
@@ -753,8 +751,12 @@ def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
 
 
 def _may_fail(group: Group) -> bool:
-    """Whether the kernel checks its data (an index in range), or NumPy computes it."""
+    """Whether the kernel checks its data (an index in range, what divides integers), or NumPy
+    computes it."""
     op = (group.pieces or group.nodes[0]).op
-    if group.is_loop or op is None or op.is_view or (isinstance(op, Create) and not op.effect):
+    if group.is_loop:
+        whole = any(n.type.dtype.category == dtype.INT for n in group.nodes)
+        return whole and S.may_fail(*loop_exprs(group)[0])
+    if op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")

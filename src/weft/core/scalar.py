@@ -257,6 +257,16 @@ def rebuild(e: Expr, args: tuple[Expr, ...]) -> Expr:
     return e
 
 
+def may_fail(*roots: Expr) -> builtins.bool:
+    """Whether a kernel of these can find an integer divided by zero."""
+    return any(
+        isinstance(n, Scalar)
+        and n.name in ("div", "rem", "floordiv", "fmod")
+        and n.dtype.category != D.FLOAT
+        for n in postorder(roots)
+    )
+
+
 def postorder(roots: tuple[Expr, ...]) -> list[Expr]:
     """Every node once, operands first."""
     out: list[Expr] = []

@@ -12,6 +12,7 @@ Long because the three are each other's gradient, and torch's functions are thos
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -353,6 +354,11 @@ def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, 
     return out
 
 
+def steps_within(steps: tuple, extents: Iterable[int]) -> tuple[int, ...]:
+    """Steps of windows over padded extents: past an end there is nothing to step to."""
+    return tuple(max(1, min(s, n)) for s, n in zip(steps, extents, strict=True))
+
+
 def _paddings(
     padding: Any, n: int, kernel: tuple, stride: tuple, dilation: tuple
 ) -> list[tuple[int, int]]:
@@ -423,7 +429,10 @@ def _check(
         )
 
 
-def _check_reach(xs: tuple, kernel: tuple, pads: list, dilation: tuple) -> None:
+def _fitting(
+    stride: tuple, xs: tuple, kernel: tuple, pads: list, dilation: tuple
+) -> tuple[int, ...]:
+    """The steps of a kernel that fits into the padded input; RuntimeError else."""
     n = len(kernel)
     if any(p < 0 for pair in pads for p in pair):
         raise RuntimeError("negative padding is not supported")
@@ -435,6 +444,7 @@ def _check_reach(xs: tuple, kernel: tuple, pads: list, dilation: tuple) -> None:
             f"size: ({' x '.join(map(str, reach))}). Kernel size can't be greater than actual "
             "input size"
         )
+    return steps_within(stride, padded)
 
 
 def _wide(columns: int, *xs: Any) -> tuple[tuple, Any]:
@@ -481,7 +491,7 @@ def conv1d(
     stride, dilation = sizes("stride", stride, 1), sizes("dilation", dilation, 1)
     _check(1, input, weight, bias, stride, dilation, groups)
     ((left, right),) = pads = _paddings(padding, 1, shape_of(weight)[2:], stride, dilation)
-    _check_reach(shape_of(input), shape_of(weight)[2:], pads, dilation)
+    stride = _fitting(stride, shape_of(input), shape_of(weight)[2:], pads, dilation)
     op = Conv2d((1, *stride), (0, left, 0, right), (1, *dilation), groups, FastMath.on)
     x = unsqueeze(input, -2)
     single = len(shape_of(x)) == 3
@@ -509,7 +519,7 @@ def conv2d(
     _check(2, input, weight, bias, stride, dilation, groups)
     kernel = shape_of(weight)[2:]
     (top, bottom), (left, right) = pads = _paddings(padding, 2, kernel, stride, dilation)
-    _check_reach(shape_of(input), kernel, pads, dilation)
+    stride = _fitting(stride, shape_of(input), kernel, pads, dilation)
     op = Conv2d(stride, (top, left, bottom, right), dilation, groups, FastMath.on)
     if len(shape_of(input)) == 4:
         return _run(op, input, weight, bias)
@@ -536,7 +546,7 @@ def conv3d(
     _check(3, input, weight, bias, stride, dilation, groups)
     kernel = shape_of(weight)[2:]
     pads = _paddings(padding, 3, kernel, stride, dilation)
-    _check_reach(shape_of(input), kernel, pads, dilation)
+    stride = _fitting(stride, shape_of(input), kernel, pads, dilation)
     x = unsqueeze(input, 0) if len(shape_of(input)) == 4 else input
     n, c, depth, h, w = shape_of(x)
     before, after = pads[0]

@@ -501,9 +501,17 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
         return out
     status = native.launch(launch, out, arrays)
     if status:
-        raise op.fail(status, arrays)  # type: ignore[attr-defined]  ops whose kernels check data
+        raise failure(op, status, arrays)
     _remember(op, launch, arrays, out)
     return out
+
+
+def failure(op: Op, status: int, arrays: list[np.ndarray]) -> Exception:
+    """Why a launch stopped: no memory, or wrong data; loops find integers divided by zero."""
+    if status == native.OUT_OF_MEMORY:
+        return MemoryError(f"{op}: no memory for {native.detail()} bytes of scratch")
+    fail = getattr(op, "fail", None)
+    return RuntimeError(f"{op.name}: ZeroDivisionError") if fail is None else fail(status, arrays)
 
 
 _MOST_LAYOUTS = 24  # of one op, that its native form is told of

@@ -23,7 +23,7 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.ops.activation import spelled
-from weft.ops.conv import sizes
+from weft.ops.conv import sizes, steps_within
 from weft.ops.dispatch import apply, apply_both, dtype_of, shape_of
 from weft.ops.kinds import by_folding
 from weft.ops.view import reshape
@@ -594,8 +594,9 @@ def _geometry(
             )
     if n == 1:
         kernel, step, pad, gap = (1, *kernel), (1, *step), (0, *pad), (1, *gap)
-    geometry = (kernel, step, pad, gap, bool(ceil_mode))
     size = shape_of(x)[2:]
+    step = steps_within(step, (m + 2 * p for m, p in zip(size, pad, strict=True)))
+    geometry = (kernel, step, pad, gap, bool(ceil_mode))
     out = tuple(windows(m, k, s, p, d, ceil_mode)
                 for m, k, s, p, d in zip(size, *geometry[:4], strict=True))  # fmt: skip
     if min(out) < 1:

@@ -11,7 +11,7 @@ from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import floor_divide
 from weft.ops.cast import cast
-from weft.ops.conv import sizes
+from weft.ops.conv import sizes, steps_within
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather, scatter
@@ -89,6 +89,7 @@ def _geometry(
             f"pad={pad}, kernel_size={kernel} and dilation={gap}"
         )
     size = shape_of(x)[2:]
+    step = steps_within(step, (n + 2 * p for n, p in zip(size, pad, strict=True)))
     out = [windows(n, k, s, p, g, ceil_mode)
            for n, k, s, p, g in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
     if min(out) < 1:

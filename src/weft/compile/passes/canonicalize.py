@@ -43,17 +43,13 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
     x = args[0] if args else None
     if not isinstance(x, Node):
         return None
-    if _changes_nothing(op, x):
-        return x
+    if _changes_nothing(op, x) or (isinstance(op, (Reshape, Permute)) and type(op) is type(x.op)):
+        return _view(b, op, x)
     if _takes_back(n, x):
         return x.args[0]  # pyright: ignore[reportReturnType]
-    if isinstance(op, Reshape) and isinstance(x.op, Reshape):
-        return _or_inner(b, op, x.args[0])
     if (apart := _taken_apart(op, args)) is not None:
         whole, dims = apart
-        return _or_inner(b, Reshape(n.type.shape), _or_inner(b, Permute(dims), whole))
-    if isinstance(op, Permute) and isinstance(x.op, Permute):
-        return _or_inner(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
+        return _view(b, Reshape(n.type.shape), _view(b, Permute(dims), whole))
     if _masks_a_pool(op, args):
         back = x.op
         assert isinstance(back, MaxPool2dInput) and op is not None
@@ -122,8 +118,15 @@ def _of_the_last_step(op: Any, x: Node) -> bool:
     return isinstance(last, Node) and last.type.shape[steps] == 1
 
 
-def _or_inner(b: Builder, op: Any, x: Any) -> Node:
-    return x if _changes_nothing(op, x) else b.node(op, x)
+def _view(b: Builder, op: Any, x: Any) -> Node:
+    """op on x, in one view of what x is a view of by a like op; x where that changes nothing."""
+    if _changes_nothing(op, x):
+        return x
+    if isinstance(op, Reshape) and isinstance(x.op, Reshape):
+        return _view(b, op, x.args[0])
+    if isinstance(op, Permute) and isinstance(x.op, Permute):
+        return _view(b, Permute(tuple(x.op.dims[d] for d in op.dims)), x.args[0])
+    return b.node(op, x)
 
 
 def _changes_nothing(op: Any, x: Node) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from weft.core import dtype as D
-from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, Scalar, postorder
+from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
@@ -56,8 +56,8 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: bool = False)
     for n in postorder(e.exprs):
         if isinstance(n, Param | Coord):
             raise ValueError("epilogue: an expression reads more than elements")
-        if isinstance(n, Scalar) and n.name in _MAY_FAIL and n.dtype.category != D.FLOAT:
-            raise ValueError("epilogue: an expression divides integers")
+    if may_fail(*e.exprs):
+        raise ValueError("epilogue: an expression divides integers")
     steps = [row_step(broadcast_strides(x, shape), shape) for x in e.ins]
     classes = tuple(stride_class(c) for _, c in steps)
     if 2 in classes:
@@ -99,7 +99,6 @@ def ends_in_registers(e: Epilogue) -> bool:
 
 _SHORT = 12
 _PLAIN = ("add", "sub", "mul", "max", "min", "neg", "abs")
-_MAY_FAIL = ("div", "rem", "floordiv", "fmod")
 
 
 def row_step(strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
