@@ -85,8 +85,9 @@ class Program:
         late = rng.random() < 0.5  # a chain, as in a network
         a = values[-1 if late else int(rng.integers(len(values)))]
         b = values[int(rng.integers(len(values)))]
-        acts = [one, two, reduce, view, turn, write, alias, layer, cast, pick, branch, draw, grad]
-        weights = np.array([4, 5, 4, 5, 4, 4, 3, 5, 2, 4, 2, 1, 1.0])
+        acts = [one, two, reduce, view, turn, whole, write, alias, layer, cast, pick, branch, draw,
+                grad]  # fmt: skip
+        weights = np.array([4, 5, 4, 5, 4, 2, 4, 3, 5, 2, 4, 2, 1, 1.0])
         act = acts[int(rng.choice(len(acts), p=weights / weights.sum()))]
         made = act(self, rng, a, b, values, numbers, n, scale)
         if TRACE:
@@ -237,6 +238,26 @@ def turned(rng, t, scale) -> Any:
         lambda: weft.stack(t.unbind(d), e), lambda: t.permute(order) * scale,
     ]  # fmt: skip
     return fns[int(rng.choice(len(fns), p=[0.2, 0.15, 0.15, 0.1] + [0.04] * 10))]()
+
+
+def whole(p, rng, a, b, values, numbers, n, scale) -> Any:
+    """Integers; now and then one is divided by zero, and the call ends there."""
+    kinds = (weft.int64, weft.int64, weft.int32, weft.int16, weft.uint8)
+    kind = kinds[int(rng.integers(len(kinds)))]
+    i, j = ((as_float(t).float().nan_to_num() * 3).clamp(-9, 9).to(kind) for t in (a, b))
+    if not fits(i.shape, j.shape):
+        j = j.reshape(-1)[0]
+    by = j if rng.random() < 0.1 else j.abs() + 1
+    fns: list[Callable[[], Any]] = [
+        lambda: i // by, lambda: i % by, lambda: i.fmod(by), lambda: i / by, lambda: i * j + n,
+        lambda: weft.div(i, by, rounding_mode="trunc"), lambda: i & j, lambda: (i | 5) ^ j,
+        lambda: i << 2, lambda: i >> 1, lambda: ~i, lambda: weft.gcd(i, j), lambda: i.sum(),
+        lambda: i.prod(-1) if i.dim() else i, lambda: i.cumsum(0) if i.dim() else -i,
+        lambda: weft.where(i > j, i, j), lambda: (i - j).abs().to(weft.int8), lambda: i**2,
+        lambda: i.flatten().unique(), lambda: i.max() - j, lambda: i.bool() & (j > 1),
+        lambda: p.state[0].add_(1).sum() + (i // by).sum(),
+    ]  # fmt: skip
+    return fns[int(rng.integers(len(fns)))]()
 
 
 def write(p, rng, a, b, values, numbers, n, scale) -> Any:
@@ -417,7 +438,8 @@ TRACE = False
 def arguments(seed: int, call: int) -> tuple[weft.Tensor, int, float]:
     """Sizes come back, so that programs run and not only record."""
     width = WIDTHS[seed % len(WIDTHS)]
-    batch = (3, 4, 3, 5, 4, 3, 2, 3)[call % 8] * (1 if seed % 4 else 11)
+    batch = (3, 4, 3, 5, 4, 3, 2, 3, 1, 0)[call % (10 if seed % 5 == 0 else 8)]
+    batch *= 1 if seed % 4 else 11
     shape = ((batch, width), (batch, 3, width), (width,))[seed % 3]
     return tensor(*shape, seed=seed + call), (1, 2, 1, 3)[call % 4], 0.5 + 0.25 * (call % 3)
 

@@ -10,7 +10,7 @@ Strictly one element after the other, whatever the threads.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,14 +42,14 @@ SAMPLES = (sample((3, 4), dim=0), sample((2, 3, 4), dim=1), sample((5,)), sample
 class _Running(Op, abstract=True):
     dim: int = 0
 
+    def type(self, x: Type) -> Type:
+        return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
+
     vmap = by_batch
 
 
 class CumSum(_Running):
     """y[i] = x[0] + ... + x[i] along dim"""
-
-    def type(self, x: Type) -> Type:
-        return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
 
     complex_host = in_parts
 
@@ -68,9 +68,6 @@ class CumSum(_Running):
 
 class CumProd(_Running):
     """y[i] = x[0] * ... * x[i] along dim"""
-
-    def type(self, x: Type) -> Type:
-        return Type(x.shape, x.dtype if x.dtype.category >= dt.FLOAT else dt.int64)
 
     def complex_host(self, x: np.ndarray) -> np.ndarray:
         y = np.array(x, order="C")
@@ -141,48 +138,40 @@ def _backward_scan(a: Any, g: Any, dim: int) -> Any:
     return flip(apply(LinearScan(dim), factors, flip(g, (dim,))), (dim,))
 
 
-class CumMaxIndex(_Running):
-    """y[i] = the latest place of the largest of x[0] ... x[i] along dim; NaN is the largest"""
-
+class _Place(_Running, abstract=True):
+    kind: ClassVar[str]
     nondiff = "its result is an index"
+    samples = SAMPLES
 
     def type(self, x: Type) -> Type:
         return Type(x.shape, dt.int64)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        return _running_place("max", x, self.dim)
+        """The kernel writes the running values beside the places; they are not needed."""
+        values, places = memory.empty(x.shape, x.dtype), memory.empty(x.shape, np.dtype(np.int64))
+        if x.size:
+            of = Layout.of
+            launch = kernels.plan_cumulative(self.kind, self.dim, of(x), of(values), of(places))
+            native.launch(launch, values, [places, x])
+        return places
+
+
+class CumMaxIndex(_Place):
+    """y[i] = the latest place of the largest of x[0] ... x[i] along dim; NaN is the largest"""
+
+    kind = "max"
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _latest(x, self.dim, lambda new, old: new >= old)
 
-    samples = SAMPLES
 
-
-class CumMinIndex(_Running):
+class CumMinIndex(_Place):
     """y[i] = the latest place of the smallest of x[0] ... x[i] along dim; NaN is the smallest"""
 
-    nondiff = "its result is an index"
-
-    def type(self, x: Type) -> Type:
-        return Type(x.shape, dt.int64)
-
-    def host(self, x: np.ndarray) -> np.ndarray:
-        return _running_place("min", x, self.dim)
+    kind = "min"
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return _latest(x, self.dim, lambda new, old: new <= old)
-
-    samples = SAMPLES
-
-
-def _running_place(kind: str, x: np.ndarray, dim: int) -> np.ndarray:
-    """The kernel writes the running values beside the places; they are not needed."""
-    values, places = memory.empty(x.shape, x.dtype), memory.empty(x.shape, np.dtype(np.int64))
-    if x.size:
-        of = Layout.of
-        launch = kernels.plan_cumulative(kind, dim, of(x), of(values), of(places))
-        native.launch(launch, values, [places, x])
-    return places
 
 
 def _latest(x: np.ndarray, dim: int, better: Any) -> np.ndarray:
