@@ -296,3 +296,20 @@ def test_a_stack_of_pieces_of_one_view():
         Given.apply(*x.unbind(0), pieces).sum().backward()
         assert weft.equal(x.grad, want), want
         assert weft.equal(base, weft.arange(24.0).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_a_hook_answers_with_a_gradient_of_the_same_shape_and_dtype(leaf):
+    answers = [(5, TypeError), ("g", TypeError), (weft.ones(4), RuntimeError),
+               (weft.ones(()), RuntimeError), (weft.ones(3).double(), RuntimeError)]  # fmt: skip
+    for answer, error in answers:
+        x = weft.ones(3, requires_grad=True)
+        y = x * 2
+        (x if leaf else y).register_hook(lambda g, answer=answer: answer)
+        with pytest.raises(error, match="hook"):
+            y.sum().backward()
+        assert x.grad is None
+    x = weft.ones(3, requires_grad=True)
+    x.register_hook(lambda g: weft.full((3,), 7.0))
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [7.0] * 3

@@ -10,7 +10,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from weft.core.handle import RemovableHandle
+from weft.core.handle import Handle, RemovableHandle
+from weft.ops.dispatch import dtype_of, shape_of
 
 __all__ = ["RemovableHandle", "call", "register", "register_post_accumulate", "retain_grad"]
 
@@ -55,6 +56,18 @@ def retain_grad(t: Any) -> None:
     t._fn.hooks[RETAIN] = keep
 
 
+def _check(hook: Any, g: Any, got: Any) -> None:
+    """TypeError or RuntimeError unless a hook's answer can stand for the gradient."""
+    if not isinstance(got, Handle):
+        raise TypeError(f"expected Variable, but hook returned '{type(got).__name__}'")
+    if isinstance(g, Handle) and (shape_of(got), dtype_of(got)) != (shape_of(g), dtype_of(g)):
+        name = getattr(hook, "__name__", repr(hook))
+        raise RuntimeError(
+            f"hook '{name}' has changed the size or type of value: from {list(shape_of(g))} "
+            f"{dtype_of(g)} to {list(shape_of(got))} {dtype_of(got)}"
+        )
+
+
 def call(hooks: dict, g: Any) -> Any:
     """The gradient after all hooks, each of which may replace it."""
     for key, hook in sorted(hooks.items(), key=lambda item: item[0] == RETAIN):
@@ -64,6 +77,7 @@ def call(hooks: dict, g: Any) -> Any:
                 g._held = True
             continue
         if got is not g:
+            _check(hook, g, got)
             got._held = True
             g = got
     g._held = True  # a hook may have kept it
