@@ -226,7 +226,8 @@ def plan_wide(
         head["pixel_h"] = source.strides[2] * step_y // 2
         head["pixel_w"] = source.strides[3] * step_x // 2
     row, source_bytes = source.shape[3] * channels, source.size * source.dtype.itemsize
-    if groups == 1 and source.strides[1:] == (1, row, channels) and source_bytes > _FAR:
+    follows = source.strides[1:] == (1, row, channels) or (bands == 1 and source.is_contiguous)
+    if groups == 1 and follows and source_bytes > _FAR:
         tiles = sum(-(-p // tile.rows) * -(-k // KC) for p, k in zip(places, depths, strict=True))
         lines = band_rows * step_y * row * unit_images * source.dtype.itemsize // 64
         head["ahead"] = -(-lines // max(panels * tiles // pieces, 1))

@@ -202,9 +202,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
                     few = f.op("or", few, f.icmp("eq", asks, "false"))
                     # each tile goes out when it is done; its lines are asked for meanwhile
-                    some = f.select(asks, f.typed(tile.rows, "i64"), pixels)
-                    with f.loop(from_, to_, some) as I:
-                        count = f.min(f.sub(to_, I.i), some)
+                    with f.loop(from_, to_, tile.rows) as I:
+                        count = f.min(f.sub(to_, I.i), tile.rows)
                         place = f.gep(c, f.mul(I.i, tile.columns), el)
                         to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
                         with f.iff(asks), f.loop(0, count) as L:
