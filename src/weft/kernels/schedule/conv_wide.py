@@ -44,7 +44,6 @@ _NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
 # of the work that rows apart must save, and columns too
 _WHOLE, _PIECES, _LEAST, _WORTH = 150000, 9, 32, (0.02, 0.03)
 _FAR = 1 << 20  # bytes of images beyond which a unit's are asked for while the one before runs
-_SLICES = 8  # of a thread's last unit
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
@@ -185,9 +184,6 @@ def plan_wide(
     table_at = outs_at + up(8 * sum(places))
     packed = up(groups * packed_group * size)
     w_group, w_column, w_channel = weights
-    # each tile's results go out when it is done: a thread's last units may come in slices
-    in_line = unit_images == 1 and (epilogue is not None or out.strides[1] == 1)
-    in_line = in_line and all(p.out_step[0] == p.grid[1] * p.out_step[1] for _, p, _ in shares)
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
         "depth": depth, "direct": int(direct), "images": images, "unit_images": unit_images,
@@ -207,8 +203,7 @@ def plan_wide(
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
-        "pieces": units * pieces, "slices": _SLICES if in_line else 1,
-        "unit_pieces": pieces, "unit_items": unit_items,
+        "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": len(shares) if pieces <= panels else 1,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
     }  # fmt: skip

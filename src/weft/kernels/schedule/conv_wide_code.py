@@ -35,7 +35,7 @@ HEAD: tuple[str, ...] = (
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
     "area_out", "ahead",
-    "pieces", "slices", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
+    "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
@@ -106,8 +106,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
     f.store(f.typed(-1, "i64"), filled)
     _fill_tables(f, h, ints, (taps, steps), tables_at)
-    with f.slices(h["pieces"], h["slices"]) as piece:
-        unit, place = f.div(piece.unit, h["unit_pieces"]), f.rem(piece.unit, h["unit_pieces"])
+    with f.units(h["pieces"]) as piece:
+        unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
         # of the unit's panels, each with all parts
         most = f.div(h["unit_items"], h["together"])
         low, high = (
@@ -143,7 +143,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
                 _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
-        next_source, next_lines = _following(f, h, d, unit, piece.after, source)
+        next_source, next_lines = _following(f, h, d, unit, source)
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
             part = read_part(f, ints, f.rem(Item.i, h["parts"]), PART)
@@ -183,12 +183,6 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         way.otherwise()
                         f.call("rows", "void", to, place, shift, count, columns, out_w)
 
-                # a slice has some tiles; where results go out later the first has all
-                tiles = f.div(f.add(pixels, tile.rows - 1), tile.rows)
-                from_, to_ = (f.min(f.mul(n, tile.rows), pixels) for n in piece.of(f, tiles))
-                is_first = f.icmp("eq", piece.low, 0)
-                from_ = f.select(linear, from_, 0)
-                to_ = f.select(linear, to_, f.select(is_first, pixels, 0))
                 # a sum without terms still runs once, and gives zeros
                 with f.loop(0, f.max(part["whole_k"], 1), KC) as K:
                     end = f.add(K.i, KC)
@@ -202,8 +196,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
                     few = f.op("or", few, f.icmp("eq", asks, "false"))
                     # each tile goes out when it is done; its lines are asked for meanwhile
-                    with f.loop(from_, to_, tile.rows) as I:
-                        count = f.min(f.sub(to_, I.i), tile.rows)
+                    with f.loop(0, pixels, tile.rows) as I:
+                        count = f.min(f.sub(pixels, I.i), tile.rows)
                         place = f.gep(c, f.mul(I.i, tile.columns), el)
                         to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
                         with f.iff(asks), f.loop(0, count) as L:
@@ -233,7 +227,6 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             ending(f.add(first, I.i), count, place, to)
                 kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
                 kind = f.select(planes, f.typed(2, "i64"), kind)
-                kind = f.select(is_first, kind, f.typed(0, "i64"))
                 for case in f.switch(kind, (1, 2), 0):
                     if case == 1:
                         with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
@@ -251,11 +244,12 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
 
 
 def _following(
-    f: Function, h: dict[str, Value], d: dtype, unit: Operand, piece: Operand, source: Value
+    f: Function, h: dict[str, Value], d: dtype, unit: Operand, source: Value
 ) -> tuple[Value, Operand]:
     """Where the image of the unit begins that this thread probably takes next, and its lines; none
     if it is the same. They follow on one another, if any are asked for.
     """
+    piece = f.unit_after()
     other = f.div(piece, h["unit_pieces"])
     band = f.mul(f.rem(other, h["bands"]), h["band_step"])
     image = f.mul(f.div(other, h["bands"]), h["unit_images"])
