@@ -41,3 +41,14 @@ def test_the_layer_and_its_sizes():
         layer(weft.randn(1, 3, 3, 4, 5))
     with pytest.raises(RuntimeError, match="output padding must be smaller"):
         F.conv_transpose3d(weft.randn(1, 1, 2, 2, 2), weft.randn(1, 1, 2, 2, 2), output_padding=1)
+
+
+def test_one_place_is_spread_by_any_stride():
+    """Its result is the kernel's, whatever the stride; a long one has no phases to be counted."""
+    x, w = weft.randn(2, 3, 1, 1), weft.randn(3, 4, 3, 2)
+    for stride, extra in ((1, 0), (4, 1), (2**20, 1), (2**20, 0)):
+        y = F.conv_transpose2d(x, w, stride=stride, output_padding=(extra, 0), dilation=2)
+        want = F.conv_transpose2d(x, w, stride=5, output_padding=(extra, 0), dilation=2)
+        assert y.shape == (2, 4, 5 + extra, 3) and weft.equal(y, want)
+    line = F.conv_transpose1d(x[..., 0], w[..., 0], stride=2**30)
+    assert weft.allclose(line, weft.einsum("ncl,cok->nok", x[..., 0], w[..., 0]), atol=1e-5)

@@ -605,6 +605,8 @@ def _transposed(
             f"Given input size per channel: {list(xs[-n:])}. Calculated output size per channel: "
             f"{list(size)}. Output size is too small"
         )
+    # from one place there is no step, of however many phases
+    stride = tuple(e + 1 if m == 1 else s for m, s, e in zip(xs[-n:], stride, extra, strict=True))
     x = unsqueeze(input, 0) if len(xs) == n + 1 else input
     if n == 1:
         x, weight = unsqueeze(x, 2), unsqueeze(weight, 2)
