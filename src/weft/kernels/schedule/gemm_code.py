@@ -41,6 +41,7 @@ _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each i
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
 _PART_ROWS = 24  # at least, of the parts in which the last units are done
+_PACKED_PART_ROWS = 96  # where another thread would have to fetch a packed panel, too
 _HALVINGS = 5
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
@@ -535,9 +536,11 @@ def _products(
     # the last unit of each thread in parts, each half of what is left, so that none waits long for
     # another
     every = f.mul(columns, chunks)
+    packed = f.icmp("sgt", h["direct"], 1)
+    least = f.select(packed, _PACKED_PART_ROWS, _PART_ROWS)
     parts: Operand = 1
     for halvings in range(1, _HALVINGS + 1):
-        divisible = f.icmp("sge", chunk, _PART_ROWS << halvings)
+        divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
         parts = f.select(f.op("and", divisible, f.icmp("sgt", nth, 1)), halvings + 1, parts)
     early = f.max(f.sub(every, nth), 0)
     last_units = f.sub(every, early)
