@@ -16,7 +16,7 @@ from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
-from weft.ops.view import Slice, select, unflatten, unsqueeze
+from weft.ops.view import Slice, narrow, select, unflatten, unsqueeze
 
 
 class Concat(Op):
@@ -147,7 +147,7 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     out = []
     at = 0
     for p in parts:
-        out.append(apply(Slice(d, at, at + p, 1), tensor))
+        out.append(narrow(tensor, d, at, p))
         at += p
     return tuple(out)
 
@@ -169,7 +169,7 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     """The slices along dim, which is dropped, as views."""
     shape = shape_of(input)
     d = wrap_dim(dim, len(shape), "unbind")
-    return tuple(select(input, d, i) for i in range(shape[d]))
+    return tuple([select(input, d, i) for i in range(shape[d])])
 
 
 concat = concatenate = cat
