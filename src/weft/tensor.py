@@ -115,9 +115,10 @@ class Tensor(Handle):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or its entry `dim`."""
-        shape = self.shape
+        g = self._ghost
+        shape = self._a.shape if g is None else g.shape
         if dim is None:
-            return shape
+            return Size(shape)
         try:
             return shape[dim]
         except IndexError:
@@ -126,13 +127,11 @@ class Tensor(Handle):
                 f"{len(shape) - 1}], but got {dim})"
             ) from None
 
-    @property
-    def ndim(self) -> int:
+    def dim(self) -> int:
         g = self._ghost
         return self._a.ndim if g is None else len(g.shape)
 
-    def dim(self) -> int:
-        return self.ndim
+    ndim = property(overrides.twin(dim))
 
     def numel(self) -> int:
         g = self._ghost
@@ -221,7 +220,9 @@ class Tensor(Handle):
         """The tensor itself when contiguous (in a memory format), else a contiguous copy."""
         if memory_format is not None:
             return creation.in_format(self, memory_format)
-        return self if self.is_contiguous() else creation.clone(self)
+        g = self._ghost
+        whole = self._a.flags.c_contiguous if g is None else is_contiguous(g.shape, g.strides)
+        return self if whole else creation.clone(self)
 
     @property
     def _version(self) -> int:
@@ -312,10 +313,10 @@ class Tensor(Handle):
 
     def item(self) -> Any:
         """The one element as a Python number; RuntimeError when there are more."""
-        if self.numel() != 1:
-            raise RuntimeError(
-                f"a Tensor with {self.numel()} elements cannot be converted to Scalar"
-            )
+        g = self._ghost
+        n = self._a.size if g is None else numel(g.shape)
+        if n != 1:
+            raise RuntimeError(f"a Tensor with {n} elements cannot be converted to Scalar")
         dispatch.look()
         a = self._a
         return a.item() if a.dtype.kind in "fiubc" else float(a.reshape(())[()])

@@ -48,6 +48,9 @@ def test_parameters_keep_their_identity():
     assert repr(m.weight) == "<UninitializedParameter>"
     with pytest.raises(RuntimeError, match="uninitialized parameter"):
         m.weight.shape
+    for size in (lambda: m.weight.size(), lambda: m.weight.size(0)):
+        with pytest.raises(RuntimeError, match="uninitialized parameter"):
+            size()
     m(weft.ones(1, 3)).sum().backward()
     before = m.bias.detach().clone()
     optimizer.step()

@@ -60,6 +60,9 @@ class _Uninitialized:
             "attributes."
         )
 
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
