@@ -397,3 +397,25 @@ def test_a_rounded_lstm_has_second_gradients():
     with weft.autocast("cpu"):
         got = second()
     assert 0 < np.abs(got - want).max() <= 0.05 * np.abs(want).max()
+
+
+def test_the_last_step_alone_is_cast_under_autocast():
+    layer, x = nn.LSTM(3, 16, batch_first=True), data(4, 9, 3)
+
+    @weft.compile
+    def step():
+        layer.zero_grad()
+        with weft.autocast("cpu"):
+            loss = layer(x)[0][:, -1].float().square().sum()
+        loss.backward()
+        return loss.detach()
+
+    want = [step().numpy()] + [p.grad.clone().numpy() for p in layer.parameters()]
+    for _ in range(4):  # the first calls are eager
+        got = [step().numpy()] + [p.grad.clone().numpy() for p in layer.parameters()]
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+    with weft.profile() as p:
+        step()
+    casts = [e.shapes[0] for e in p.events() if "Cast" in e.name]
+    assert all(np.prod(shape) <= 4 * 16 for shape in casts), casts

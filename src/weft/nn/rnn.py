@@ -275,13 +275,15 @@ class RNNBase(Module):
         state = self._initial(input, state, input.size(1))
         sizes = [input.size(1)] * input.size(0)
         y, state = self._layers(input.flatten(0, 1), sizes, state)
-        plain = self.mode != "GRU" and not self.proj_size  # which torch leaves in float32
-        if plain and _narrow() is weft.bfloat16 and y.dtype is weft.float32:
-            y, state = y.bfloat16(), tuple(h.bfloat16() for h in state)
         y = y.reshape(len(sizes), -1, y.shape[-1])
         if not batched:
-            return y.squeeze(1), tuple(h.squeeze(1) for h in state)
-        return (y.transpose(0, 1) if self.batch_first else y), state
+            y, state = y.squeeze(1), tuple(h.squeeze(1) for h in state)
+        elif self.batch_first:
+            y = y.transpose(0, 1)
+        plain = self.mode != "GRU" and not self.proj_size  # which torch leaves in float32
+        if plain and _narrow() is weft.bfloat16 and y.dtype is weft.float32:
+            return y.bfloat16(), tuple(h.bfloat16() for h in state)
+        return y, state
 
     def _run_packed(self, packed: Any, state: tuple | None) -> tuple[Any, tuple]:
         data, batch_sizes, order, back = packed

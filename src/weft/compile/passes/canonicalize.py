@@ -7,6 +7,7 @@ Concat(0)(Select(d, i)(x), one for each i) -> Reshape(Permute(d first)(x)), of p
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, t), r) -> MaxPool2dInput(ReluBack(g, MaxPool2dTake(r, t)), t), t of r
 LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
+Cast(SliceBack(g)) -> SliceBack(Cast(g))   Select(Cast(x)) -> Cast(Select(x)) of an eighth or less
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from weft.ops.pool import MaxPool2dInput, MaxPool2dTake
 from weft.ops.recurrent import LstmGrad
 from weft.ops.unary import ReluBack
 from weft.ops.view import Expand, Permute, Reshape, Select, Slice, SliceBack
+
+_MUCH = 8  # selects of a whole: more than a program takes, as it takes queries, keys and values
 
 
 def canonicalize(g: Graph) -> Graph:
@@ -47,6 +50,9 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return _view(b, op, x)
     if _takes_back(n, x):
         return x.args[0]  # pyright: ignore[reportReturnType]
+    if _casts_less(op, x):
+        assert op is not None and x.op is not None
+        return b.node(x.op, b.node(op, *x.args))
     if (apart := _taken_apart(op, args)) is not None:
         whole, dims = apart
         return _view(b, Reshape(n.type.shape), _view(b, Permute(dims), whole))
@@ -93,6 +99,14 @@ def _taken_apart(op: Any, args: tuple) -> tuple[Node, tuple[int, ...]] | None:
         return None
     others = [d for d in range(whole.type.ndim) if d != dim]
     return whole, (dim, *(others[d] for d in order or range(len(others))))
+
+
+def _casts_less(op: Any, x: Node) -> bool:
+    """Whether a part and a cast of its whole had better come the other way round."""
+    if isinstance(op, Cast):
+        return isinstance(x.op, SliceBack)
+    steps = x.type.shape[op.dim] if isinstance(op, Select) and isinstance(x.op, Cast) else 0
+    return isinstance(steps, int) and steps >= _MUCH
 
 
 def _masks_a_pool(op: Any, args: tuple) -> bool:
@@ -164,6 +178,6 @@ def is_canonical(g: Graph) -> bool:
             return False
         if _taken_apart(n.op, n.args) is not None:
             return False
-        if _masks_a_pool(n.op, n.args) or _of_the_last_step(n.op, x):
+        if _masks_a_pool(n.op, n.args) or _of_the_last_step(n.op, x) or _casts_less(n.op, x):
             return False
     return True
