@@ -14,11 +14,12 @@ from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.core import dtype as D
 from weft.core.graph import Builder, Graph
 from weft.core.types import Type
+from weft.ops.cast import Cast
 from weft.ops.conv import Conv2d
 from weft.ops.pool import MaxPool2d, MaxPool2dInput, MaxPool2dTaps
 from weft.ops.softmax import Softmax
 from weft.ops.unary import Exp, ReluBack
-from weft.ops.view import Reshape
+from weft.ops.view import Reshape, Select, SliceBack
 
 
 def conv(channels, out, kernel=3, **kw):
@@ -197,3 +198,20 @@ def test_a_mask_before_a_pool_gives_eagers_bits(window):
     masked = next(n for n in graph.nodes() if isinstance(n.op, ReluBack))
     assert masked.type.shape == (1, 2, 4, 4)
     assert isinstance(graph.outputs["y"].op, MaxPool2dInput)
+
+
+def test_parts_are_cast_not_their_wholes():
+    """Of chains too; few selects of a whole leave it one cast (canonicalize)."""
+    b = Builder()
+    x, g = b.input("x", Type((9, 2, 8, 4), D.float32)), b.input("g", Type((1, 1), D.bfloat16))
+    once = b.node(Cast(D.float64), b.node(Cast(D.bfloat16), x))
+    wide = b.node(SliceBack(1, 2, 1, 5), b.node(SliceBack(0, 0, 1, 9), g))
+    outputs = {
+        "select": b.node(Select(0, 8), once),
+        "few": b.node(Select(1, 1), once),
+        "wide": b.node(Cast(D.float32), wide),
+    }
+    graph = run_passes(Graph([x, g], outputs))
+    sizes = [n.type.shape for n in graph.nodes() if isinstance(n.op, Cast)]
+    assert sorted(sizes) == sorted([(2, 8, 4)] * 2 + [(9, 2, 8, 4)] * 2 + [(1, 1)])
+    assert [n.type for n in graph.outputs.values()] == [n.type for n in outputs.values()]

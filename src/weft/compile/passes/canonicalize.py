@@ -52,7 +52,8 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return x.args[0]  # pyright: ignore[reportReturnType]
     if _casts_less(op, x):
         assert op is not None and x.op is not None
-        return b.node(x.op, b.node(op, *x.args))
+        inner = b.node(op, *x.args)
+        return b.node(x.op, _simpler(b, inner, inner.args) or inner)
     if (apart := _taken_apart(op, args)) is not None:
         whole, dims = apart
         return _view(b, Reshape(n.type.shape), _view(b, Permute(dims), whole))
