@@ -162,6 +162,20 @@ def test_the_first_op_that_differs_is_named(
     assert "first op that differs: Softmax" in str(found)
 
 
+def test_an_op_whose_oracle_has_no_answer_is_passed_over(tmp_path: Path) -> None:
+    """NumPy solves no singular system, which elimination of a tall singular matrix goes through."""
+
+    class Factors(nn.Module):
+        def forward(self, x: weft.Tensor) -> weft.Tensor:
+            return weft.linalg.lu_factor_ex(x)[0]
+
+    file = io.save(tmp_path / "m.weft", Factors(), weft.ones(3, 2), dynamic_batch=False)
+    file.arrays["weft/record/0/outputs/output"] *= 1.5
+    found = report.verify(file)
+    assert not found.ok
+    assert found.first_difference is not None and found.first_difference.startswith("none")
+
+
 def test_programs_of_many_sizes_do_not_pile_up(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     file = io.save(tmp_path / "m.weft", model, weft.ones(1, 2))
