@@ -690,12 +690,13 @@ def test_threads_that_write_and_call():
     assert not errors
 
 
+@pytest.mark.parametrize("rows", [1, 40])
 @pytest.mark.parametrize("replay", [False, True])
-def test_weights_that_autocast_rounds_are_packed_rounded(replay):
+def test_weights_that_autocast_rounds_are_packed_rounded(replay, rows):
     """Of products whose operand nobody else reads: the loop that rounds it then rests."""
     weft.manual_seed(2)
     one, two, three = (weft.randn(96, 96) for _ in range(3))
-    x = weft.randn(40, 96)
+    x = weft.randn(rows, 96)
 
     def f(x):
         with weft.autocast("cpu", dtype=weft.bfloat16):

@@ -99,7 +99,7 @@ def plan_matmul_packed(
     """
     if not out.size:
         return None
-    if a.dtype.name == "bfloat16" and multiplies_pairs() and out.size // out.shape[-1] > 1:
+    if a.dtype.name == "bfloat16" and multiplies_pairs():
         return _pack_words(a, b, out, None)
     if a.dtype.name not in ("float32", "float64"):
         return None
