@@ -309,13 +309,16 @@ class Repeats:
         if not session.matching or session.updates is not None:
             return False
         known = self._start.jumps.get(update.__func__)  # type: ignore[attr-defined]
-        watch = None if known is None else known.watch
-        found = None if watch is None else self._place_again(known, watch, groups, states)
-        met = None if watch is None or found is None else watch.met
-        if found is None and known is not None:
-            found = self._place_all(known, update, groups, states)
-            if found is not None:
-                known.look(update.__self__, groups, states, found[0])  # type: ignore[attr-defined]
+        found = met = None
+        if known is not None:
+            watch = known.watch
+            if watch is not None:
+                found = self._place_again(known, watch, groups, states)
+                met = None if found is None else watch.met
+            if found is None:
+                found = self._place_all(known, update, groups, states)
+                if found is not None:
+                    known.look(update.__self__, groups, states, found[0])  # type: ignore[attr-defined]
         if known is None or found is None:
             if known is None or known.tries < _TRIES:
                 self._seen = []
