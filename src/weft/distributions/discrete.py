@@ -171,10 +171,24 @@ class Categorical(_ProbsOrLogits):
         return self._counted(weft.arange(self._num_events), expand)
 
 
-class OneHotCategorical(Distribution):
-    """A Categorical whose draws are one-hot vectors."""
+class OverCategorical(Distribution):
+    """One whose probs and logits are those of a Categorical, `_categorical`."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    _categorical: Categorical
+
+    @property
+    def probs(self) -> Tensor:
+        return self._categorical.probs
+
+    @property
+    def logits(self) -> Tensor:
+        return self._categorical.logits
+
+
+class OneHotCategorical(OverCategorical):
+    """A Categorical whose draws are one-hot vectors."""
+
     support = constraints.one_hot  # type: ignore[assignment]
     has_enumerate_support = True
 
@@ -184,14 +198,6 @@ class OneHotCategorical(Distribution):
         self._categorical = Categorical(probs, logits, validate_args)
         events = (self._categorical._num_events,)
         super().__init__(self._categorical.batch_shape, events, validate_args=validate_args)
-
-    @property
-    def probs(self) -> Tensor:
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        return self._categorical.logits
 
     @property
     def mean(self) -> Tensor:
@@ -404,10 +410,8 @@ class NegativeBinomial(_ProbsOrLogits):
         return powers + ways.masked_fill(n + value == 0.0, 0.0)
 
 
-class Multinomial(Distribution):
+class Multinomial(OverCategorical):
     """How often each class comes in total_count draws of a Categorical."""
-
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
 
     def __init__(
         self, total_count: int = 1, probs: Any = None, logits: Any = None,
@@ -424,14 +428,6 @@ class Multinomial(Distribution):
     @property
     def support(self) -> Any:
         return constraints.multinomial(self.total_count)
-
-    @property
-    def probs(self) -> Tensor:
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        return self._categorical.logits
 
     @property
     def mean(self) -> Tensor:

@@ -9,7 +9,7 @@ import weft
 from weft import Size, Tensor
 from weft.distributions import constraints
 from weft.distributions.continuous import EULER, Cauchy, Exponential, Normal, Uniform
-from weft.distributions.discrete import Categorical, _ProbsOrLogits, clamp_probs
+from weft.distributions.discrete import Categorical, OverCategorical, _ProbsOrLogits, clamp_probs
 from weft.distributions.distribution import Distribution, Independent, broadcast_all, sum_rightmost
 from weft.distributions.gamma import Gamma
 from weft.distributions.transforms import (
@@ -404,10 +404,9 @@ class LogitRelaxedBernoulli(_ProbsOrLogits):
         return self.temperature.log() + apart - 2 * apart.exp().log1p()
 
 
-class ExpRelaxedCategorical(Distribution):
+class ExpRelaxedCategorical(OverCategorical):
     """The logarithm of a RelaxedOneHotCategorical.  (Maddison et al. 2017; Jang et al. 2017)"""
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.real_vector  # type: ignore[assignment]
     has_rsample = True
 
@@ -419,14 +418,6 @@ class ExpRelaxedCategorical(Distribution):
         self.temperature = weft.as_tensor(temperature)
         batch, events = self._categorical.batch_shape, self._categorical.param_shape[-1:]
         super().__init__(batch, events, validate_args=validate_args)
-
-    @property
-    def probs(self) -> Tensor:
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        return self._categorical.logits
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         new = super().expand(batch_shape)
