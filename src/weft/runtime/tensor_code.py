@@ -146,8 +146,7 @@ made:
   ret ptr %st
 }
 
-; whether an object has a tensor's places
-define internal i1 @is_handle(ptr %x) nounwind {
+define internal i1 @is_plain(ptr %x) nounwind {
 entry:
   %class = get ptr %x 8
   %tensor = word tensor
@@ -155,10 +154,18 @@ entry:
   %is_tensor = icmp eq ptr %class, %tensor
   %is_parameter = icmp eq ptr %class, %parameter
   %plain = or i1 %is_tensor, %is_parameter
+  ret i1 %plain
+}
+
+; whether an object has a tensor's places
+define internal i1 @is_handle(ptr %x) nounwind {
+entry:
+  %plain = call i1 @is_plain(ptr %x)
   if %plain yes ask
 yes:
   ret i1 true
 ask:
+  %class = get ptr %x 8
   %handle = word handle
   %below = call i32 @PyType_IsSubtype(ptr %class, ptr %handle)
   %is = icmp ne i32 %below, 0

@@ -203,12 +203,7 @@ entry:
   %words = alloca [{MOST_WORDS + 1} x i64], align 64
   %none = word none
   %x = load ptr, ptr %args
-  %class = get ptr %x 8
-  %tensor = word tensor
-  %parameter = word parameter
-  %is_tensor = icmp eq ptr %class, %tensor
-  %is_parameter = icmp eq ptr %class, %parameter
-  %plain = or i1 %is_tensor, %is_parameter
+  %plain = call i1 @is_plain(ptr %x)
   if %plain sized nothing
 sized:
   %ghost = slot %x _ghost
@@ -317,12 +312,7 @@ entry:
 given:
   %x = load ptr, ptr %args
   %index = item ptr %args 1
-  %class = get ptr %x 8
-  %tensor = word tensor
-  %parameter = word parameter
-  %is_tensor = icmp eq ptr %class, %tensor
-  %is_parameter = icmp eq ptr %class, %parameter
-  %plain = or i1 %is_tensor, %is_parameter
+  %plain = call i1 @is_plain(ptr %x)
   if %plain modes nothing
 modes:
   %name_recorder = word recorder
