@@ -145,10 +145,13 @@ def apply_both(op: Op, x: Any) -> Any:
         t = op.type(known, first)
         layouts = [Layout.contiguous(t.shape, t.dtype.np) for t in (t, first)]
         launch = op.plan_both(Layout.of(a), *layouts)  # type: ignore[attr-defined]
-        found = _launches[key] = (launch, layouts)
+        found = _keep_launch(key, (launch, layouts))
     launch, layouts = found
     y, first = (wrap(memory.empty(m.shape, m.dtype)) for m in layouts)
-    native.launch(launch, y._a, [first._a, a])
+    arrays = [first._a, a]
+    status = native.launch(launch, y._a, arrays)
+    if status:
+        raise failure(op, status, arrays)
     record(op, (x, first), y)
     return y
 
@@ -461,6 +464,14 @@ def _run_body(op: Op, args: tuple) -> Any:
         state.grad = grad
 
 
+def _keep_launch(key: tuple, found: tuple) -> tuple:
+    """`found`, which `_launches` has from now on."""
+    if len(_launches) > _LAUNCH_CAP:
+        _launches.clear()
+    _launches[key] = found
+    return found
+
+
 def _run_native(op: Op, args: tuple) -> np.ndarray:
     arrays: Any
     if len(args) == 2 and args[0].__class__ not in NUMBERS and args[1].__class__ not in NUMBERS:
@@ -490,11 +501,9 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
             if all(a.flags.c_contiguous for a in arrays):
                 raise
             return _run_native(op, tuple(wrap(np.array(a, order="C")) for a in arrays))
-        if len(_launches) > _LAUNCH_CAP:
-            _launches.clear()
         # memory's own blocks serve sizes at which NumPy's are slower
         new = np.empty if out_layout.size * t.dtype.itemsize < memory.SMALL else memory.empty
-        found = _launches[key] = (launch, t.shape, t.dtype.np, new)
+        found = _keep_launch(key, (launch, t.shape, t.dtype.np, new))
     launch, shape, np_dtype, new = found
     out = new(shape, np_dtype)
     if launch is None:  # nothing to compute: no elements
