@@ -554,7 +554,7 @@ def _products(
         entire = f.icmp("slt", late, 0)
         unit = f.select(entire, drawn, f.add(early, f.rem(late, last_units)))
         part = f.div(late, last_units)
-        column = f.rem(unit, columns)
+        column = f.apart(f.rem(unit, columns), columns)
         m_start = f.mul(f.div(unit, columns), chunk)
         m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
         m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
@@ -567,7 +567,7 @@ def _products(
         c_base = f.gep(out, f.add(c_batch, n0), element)
         # the unit that this thread probably takes next, along the innermost dim: to ask for a wrong
         # line does no harm
-        next_column = f.add(column, nth)
+        next_column = f.add(column, 1)
         next_column = f.sub(next_column, f.select(f.icmp("slt", next_column, columns), 0, columns))
         next_batch, next_panel = f.div(next_column, panels), f.rem(next_column, panels)
         further = f.mul(f.sub(next_batch, batch), inner_step)

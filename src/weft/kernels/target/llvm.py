@@ -519,6 +519,16 @@ class Function:
 
             yield Slice(unit_of(drawn), low, high, count, unit_of(self.unit_after()))
 
+    def apart(self, number: Operand, total: Operand) -> Value:
+        """The unit that `number` stands for, where units of `range(total)` are dealt out such that
+        two threads do not write side by side at a time: the hardware fetches lines beyond those
+        that are written, and takes them from the other thread.
+        """
+        nth = self.cast("sext", self.arg("nth"), "i64")
+        pile, at = self.rem(number, nth), self.div(number, nth)
+        each, rest = self.div(total, nth), self.rem(total, nth)
+        return self.typed(self.add(self.add(self.mul(pile, each), self.min(pile, rest)), at), "i64")
+
     def unit_after(self) -> Value:
         """Inside `units`: which one this thread probably gets next (perhaps none), if
         the others take one each meanwhile.
