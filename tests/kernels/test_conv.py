@@ -11,6 +11,7 @@ import pytest
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import conv_weight
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.epilogue import Epilogue
@@ -428,6 +429,39 @@ def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
         np.testing.assert_array_equal(y, found[0])
     alone = conv(x[:1], w, args)
     np.testing.assert_array_equal(alone, found[0][:1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, 32, 26, 26, 64, 3, 3, (1, 1), (0, 0), (1, 1), 1),
+        (3, 40, 13, 18, 70, 5, 5, (1, 2), (0, 0), (1, 1), 1),
+        (1, 96, 24, 40, 40, 3, 3, (1, 1), (0, 0), (2, 1), 2),
+        (1, 16, 70, 60, 33, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+    ],
+    ids=str,
+)
+def test_leaving_out_the_zeros_of_a_gradient_changes_no_bit(case, dtype, monkeypatch):
+    x, w, g, args = sample(case, dtype)
+    g *= np.random.default_rng(3).integers(0, 5, g.shape) == 0
+    close(conv_dw(g, x, w.shape, args), ref_dw(g, x, w.shape, *args), g[:, 0].size)
+    # sums that underflow to -0.0; zeros times what is not finite; columns that are dense
+    wild, mixed = x.copy(), g.copy()
+    wild[0, 1, 2, 3], wild[-1, -1, -1, -1] = np.inf, np.nan
+    mixed[:, 32:] = 1
+    tiny = np.asarray(1e-30, dtype)
+    found = {}
+    for worth in (True, False):
+        if not worth:
+            monkeypatch.setattr(conv_weight, "zeros_worth", lambda *_: 0)
+        pairs = (g, x), (0 - abs(g) * tiny, abs(x) * tiny), (g, wild), (mixed, x)
+        found[worth] = [
+            conv_dw(turn(a), turn(b), w.shape, args).tobytes()
+            for a, b in pairs
+            for turn in (channels_last, np.ascontiguousarray)
+        ]
+    assert found[True] == found[False]
 
 
 def test_empty_sizes():

@@ -36,6 +36,13 @@ from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
 from weft.kernels.schedule.conv_pack import runs, transpose
 from weft.kernels.schedule.conv_slab import FEW, emit_slab
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
+from weft.kernels.schedule.conv_zeros import (
+    Block,
+    emit_zeros,
+    without_zeros,
+    zeros_room,
+    zeros_worth,
+)
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
@@ -56,6 +63,7 @@ _HEAD = (
     "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
     "parts", "blocks", "block_sums", "work", "run_pixels", "move", "singles", "single_at",
+    "zeros", "zeros_at",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 6  # rows that a tile of fewer costs: it waits for B
@@ -131,6 +139,8 @@ def plan_conv2d_dw(
     items = groups * chunks * panel_chunks
     shared = up(items * blocks * sums * size) if parts > 1 else 0
     table_at = rows_at + up(8 * rows)
+    zeros_at = up(table_at + 16 * (KC + tile.lanes) * len(spans))
+    zeros = zeros_worth(tile, chunk, taps) if len(spans) == 1 else 0
     head = {
         "columns": columns, "panels": panels, "item_panels": item_panels,
         "panel_chunks": panel_chunks, "channels": channels, "chunk": chunk, "chunks": chunks,
@@ -149,7 +159,8 @@ def plan_conv2d_dw(
         "move": view.move[1], "singles": singles, "single_at": (ow - 1) * view.move[1],
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
-        "work_size": up(table_at + 16 * (KC + 1) * len(spans)), "tables": len(spans),
+        "work_size": zeros_at + (zeros_room(tile, chunk, taps) if zeros else 0),
+        "tables": len(spans), "zeros": zeros, "zeros_at": zeros_at,
     }  # fmt: skip
     rows_columns = (divmod(t, view.columns) for t in view.taps)
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
@@ -263,6 +274,7 @@ def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile)
     emit_slab(m, replace(tile, pairs=False), d)
+    emit_zeros(m, tile)
     if pairs:
         _emit_weave(m, tile, d)
     _emit_pack(m, tile, d)
@@ -325,7 +337,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             block = f.add(f.mul(number, h["blocks"]), f.div(K.i, KC))
             block = f.gep(scratch, f.mul(block, h["block_sums"]), el)
             into = f.select(apart, block, c)
-            _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
+            used = _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
             with f.loop(0, h["tables"]) as T:
                 table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                 span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
@@ -335,8 +347,12 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
             alike = f.div(count, h["tables"])  # rows that go by one table
+            met = Block(
+                slab, used, h["pitch"], channels, taps, h["taps"], f.gep(offsets, 2, "i64"), kc
+            )
             turns = f.div(f.add(alike, tile.rows - 1), tile.rows)
             every = f.mul(f.mul(turns, h["tables"]), f.sub(last_panel, panel))
+            each = f.mul(f.sub(last_panel, panel), tile.columns)
             with f.loop(panel, last_panel) as P:
                 column = f.mul(P.i, tile.columns)
                 columns = f.min(f.sub(h["columns"], column), tile.columns)
@@ -348,7 +364,18 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 )  # fmt: skip
                 done = f.sub(P.i, panel)
                 to = f.gep(into, f.mul(done, sums), el)
-                with f.loop(0, h["tables"]) as T, f.loop(0, alike, tile.rows) as I:
+                before = f.mul(done, tile.columns)
+
+                def meanwhile(column: Operand, before: Operand = before) -> None:
+                    for memory_of in following:
+                        memory_of.fetch(f.add(before, column), each)
+
+                ready = without_zeros(
+                    f, tile, met, (b, to, columns), f.gep(slab, h["zeros_at"]), h["zeros"], first,
+                    meanwhile,
+                )  # fmt: skip
+                tables = f.select(ready, f.typed(0, "i64"), h["tables"])
+                with f.loop(0, tables) as T, f.loop(0, alike, tile.rows) as I:
                     table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                     terms, first_k = f.words(table, 0, ["i64", "i64"])
                     row = f.add(f.mul(T.i, alike), I.i)
@@ -408,8 +435,8 @@ def _finish(
 def _meet(
     f: Function, tile: Tile, d: D.dtype, h: dict[str, Value], k: Operand, kc: Operand,
     memories: tuple[Value, Value], channels: Operand,
-) -> None:  # fmt: skip
-    """Copy what the block of k meets to the slab."""
+) -> Operand:  # fmt: skip
+    """Copy what the block of k meets to the slab; its elements."""
     slab, origin = memories
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
@@ -434,6 +461,7 @@ def _meet(
                 "weave", "void", f.gep(slab, place, tile.element), slab_rows, h["slab_columns"],
                 *(h[n] for n in _WEAVE[2:]),
             )  # fmt: skip
+    return N.carry[0]
 
 
 def _emit_weave(m: Module, tile: Tile, d: D.dtype) -> None:
