@@ -1,7 +1,7 @@
 """Weft: write it as you write PyTorch, ship it as TensorFlow ships.  The public names.
 
-`weft.X` means what `torch.X` means.  Names are grouped by the room that makes them; those that
-`import weft` does not load come with their first use.
+`weft.X` means what `torch.X` means.  Names are grouped by the room that makes them, which lists
+them in its `__all__`; those that `import weft` does not load come with their first use.
 """
 
 # ruff: noqa: I001  the order is the rooms'
@@ -9,185 +9,114 @@
 from __future__ import annotations
 
 from importlib import import_module as _import_module
-from math import e, inf, nan, pi
-from typing import TYPE_CHECKING as _CHECKING
+from math import e as e, inf as inf, nan as nan, pi as pi
+from typing import TYPE_CHECKING as _CHECKING, Any as _Any
 
 # --------------------------------------------------------------------------------- what a tensor is
 from weft import _version
 from weft.core import overrides as _overrides
-from weft.core.device import device
-from weft.core.dtype import (
-    bfloat16, bool, cdouble, cfloat, complex128, complex64, double, dtype, float, float16, float32,
-    float64, get_default_dtype, half, int, int16, int32, int64, int8, long, promote_types,
-    set_default_dtype, short, uint8,
-)  # fmt: skip
-from weft.core.printing import set_printoptions
-from weft.tensor import Parameter, Size, Tensor, broadcast_shapes
+from weft.core.device import device as device
+from weft.core.dtype import *
+from weft.core.printing import set_printoptions as set_printoptions
+from weft.tensor import *
 from weft import methods as _methods  # gives Tensor its methods
-from weft import sparse
-from weft.sparse.products import mm as spmm, smm
-from weft.sparse.layout import sparse_coo_tensor, sparse_csr_tensor
+from weft import sparse as sparse
+from weft.sparse.products import mm as _spmm, smm as smm
+from weft.sparse.layout import (
+    sparse_coo_tensor as sparse_coo_tensor, sparse_csr_tensor as sparse_csr_tensor,
+)  # fmt: skip
 
 # ------------------------------------------------------------ made from numbers, arrays, attributes
-from weft.ops.construct import (
-    as_tensor, asarray, from_dlpack, from_numpy, frombuffer, scalar_tensor, tensor,
-)  # fmt: skip
-from weft.ops.creation import (
-    arange, clone, empty, empty_like, eye, full, full_like, linspace, ones, ones_like, zeros,
-    zeros_like,
-)  # fmt: skip
-from weft.ops.random import (
-    bernoulli, binomial, default_generator, Generator, get_rng_state, initial_seed, manual_seed,
-    multinomial, normal, poisson, rand, rand_like, randint, randint_like, randn, randn_like,
-    randperm, seed, set_rng_state,
-)  # fmt: skip
+from weft.ops.construct import *
+from weft.ops.creation import *
+from weft.ops.random import *
 
 # ---------------------------------------------------------------------------------------- questions
-from weft.ops.query import (
-    can_cast, get_device, is_complex, is_conj, is_floating_point, is_nonzero, is_same_size,
-    is_signed, is_tensor, numel, typename,
-)  # fmt: skip
-from weft.ops.promote import result_type
-from weft.ops.storage import is_storage
+from weft.ops.query import *
+from weft.ops.promote import *
+from weft.ops.storage import *
 
 # ----------------------------------------------------------------------------------------- elements
-from weft.ops.arithmetic import (
-    add, atan2, div, divide, floor_divide, fmod, maximum, minimum, mul, multiply, neg, negative,
-    pow, remainder, sub, subtract, true_divide,
-)  # fmt: skip
-from weft.ops.compare import (
-    bitwise_and, bitwise_left_shift, bitwise_not, bitwise_or, bitwise_right_shift, bitwise_xor,
-    eq, ge, greater, greater_equal, gt, le, less, less_equal, logical_and, logical_not,
-    logical_or, logical_xor, lt, ne, not_equal, where,
-)  # fmt: skip
-from weft.ops.unary import (
-    abs, absolute, ceil, exp, exp2, expm1, fix, floor, log, log10, log1p, log2, reciprocal,
-    relu, round, rsqrt, sigmoid, sign, sqrt, square, trunc,
-)  # fmt: skip
-from weft.ops.trig import (
-    acos, acosh, arccos, arccosh, arcsin, arcsinh, arctan, arctanh, asin, asinh, atan, atanh,
-    cos, cosh, digamma, erf, erfc, erfinv, lgamma, sin, sinh, tan, tanh,
-)  # fmt: skip
-from weft.ops.pointwise import (
-    allclose, clamp, clamp_max, clamp_min, clip, copysign, deg2rad, equal, float_power, fmax,
-    fmin, frac, gcd, heaviside, hypot, isclose, isfinite, isinf, isnan, isneginf, isposinf, lcm,
-    ldexp, logaddexp, logaddexp2, logit, nan_to_num, nextafter, positive, rad2deg, rsub,
-    signbit, sinc, xlogy,
-)  # fmt: skip
-from weft.ops.weighted import addcdiv, addcmul, lerp
-from weft.ops.activation import celu, hardshrink, prelu, selu, threshold
-from weft.ops.bag import bilinear, rrelu
+from weft.ops.arithmetic import *
+from weft.ops.compare import *
+from weft.ops.unary import *
+from weft.ops.trig import *
+from weft.ops.pointwise import *
+from weft.ops.weighted import *
+from weft.ops.activation import *
+from weft.ops.bag import *
 
 # -------------------------------------------------------------------------------- shapes and places
-from weft.ops.view import (
-    flatten, movedim, narrow, permute, reshape, select, squeeze, t, transpose, unflatten,
-    unsqueeze,
-)  # fmt: skip
-from weft.ops.strided import as_strided
-from weft.ops.join import cat, chunk, concat, concatenate, split, stack, unbind
-from weft.ops.shape import (
-    diag, diag_embed, diagonal, flip, fliplr, flipud, repeat_interleave, roll, rot90, tile,
-    trace, tril, triu,
-)  # fmt: skip
-from weft.ops.complex_parts import (
-    adjoint, angle, complex, conj, conj_physical, imag, polar, real, resolve_conj, resolve_neg, sgn,
-    view_as_complex, view_as_real,
-)  # fmt: skip
-from weft.ops.arrange import (
-    atleast_1d, atleast_2d, atleast_3d, block_diag, broadcast_tensors, broadcast_to,
-    cartesian_prod, column_stack, combinations, dsplit, dstack, hsplit, hstack, meshgrid,
-    moveaxis, ravel, row_stack, swapaxes, swapdims, tensor_split, tril_indices, triu_indices,
-    vsplit, vstack,
-)  # fmt: skip
-from weft.ops.replace import (
-    as_strided_scatter, diagflat, diagonal_scatter, index_reduce, isin, narrow_copy, put,
-    select_scatter, slice_scatter, unravel_index,
-)  # fmt: skip
-from weft.ops.getitem import index_put, index_put_
-from weft.ops.index import index_add, index_copy, index_fill, index_select, take
-from weft.ops.gather import gather, scatter, scatter_add, scatter_reduce, take_along_dim
-from weft.ops.masked import (
-    argwhere, bincount, count_nonzero, masked_fill, masked_scatter, masked_select, nonzero,
-)  # fmt: skip
-from weft.ops.lookup import bucketize, searchsorted, unique, unique_consecutive
-from weft.ops.sort import (
-    argsort, kthvalue, median, mode, msort, nanmedian, nanquantile, quantile, sort, topk,
-)  # fmt: skip
+from weft.ops.view import *
+from weft.ops.strided import *
+from weft.ops.join import *
+from weft.ops.shape import *
+from weft.ops.complex_parts import *
+from weft.ops.arrange import *
+from weft.ops.replace import *
+from weft.ops.getitem import *
+from weft.ops.index import *
+from weft.ops.gather import *
+from weft.ops.masked import *
+from weft.ops.lookup import *
+from weft.ops.sort import *
 
 # ----------------------------------------------------------------------------------- sums and lines
-from weft.ops.reduce import all, amax, amin, any, argmax, argmin, mean, prod, sum
-from weft.ops.extreme import aminmax, max, min
-from weft.ops.scan import (
-    cummax, cummin, cumprod, cumsum, cumulative_trapezoid, diff, logcumsumexp, trapezoid, trapz,
-)  # fmt: skip
-from weft.ops.stat import (
-    corrcoef, cov, dist, histc, logsumexp, nanmean, nansum, norm, renorm, std, std_mean, var,
-    var_mean,
-)  # fmt: skip
-from weft.ops.softmax import log_softmax, softmax
-from weft.ops.dropout import feature_dropout
-from weft.ops.torch_order import (  # fmt: skip
-    alpha_dropout,
-    batch_norm,
-    cholesky,
-    dropout,
-    feature_alpha_dropout,
-    group_norm,
-    instance_norm,
-    layer_norm,
-)
-from weft.ops.norm import rms_norm
+from weft.ops.reduce import *
+from weft.ops.extreme import *
+from weft.ops.scan import *
+from weft.ops.stat import *
+from weft.ops.softmax import *
+from weft.ops.dropout import *
+from weft.ops.torch_order import *
+from weft.ops.norm import *
 
 # -------------------------------------------------------------------------------- products, windows
-from weft.ops.contract import (
-    addmm, bmm, dot, is_fast_math, matmul, mm, mv, outer, set_fast_math,
-)  # fmt: skip
-from weft.ops.einsum import (
-    addbmm, addmv, addr, baddbmm, cdist, chain_matmul, cross, einsum, inner, kron, tensordot,
-    vander, vdot,
-)  # fmt: skip
+from weft.ops.contract import *
+from weft.ops.einsum import *
 from weft.ops.linalg import (
-    cholesky_inverse, cholesky_solve, det, inv as inverse, logdet, matrix_exp,
-    matrix_power, slogdet,
+    cholesky_inverse as cholesky_inverse, cholesky_solve as cholesky_solve, det as det,
+    inv as _inverse, logdet as logdet, matrix_exp as matrix_exp, matrix_power as matrix_power,
+    slogdet as slogdet,
 )  # fmt: skip
 from weft.ops.factor import (
-    geqrf, lu_unpack, ormqr, pinverse, qr, svd, torch_lu as lu, torch_lu_solve as lu_solve,
-    triangular_solve,
+    geqrf as geqrf, lu_unpack as lu_unpack, ormqr as ormqr, pinverse as pinverse, qr as qr,
+    svd as svd, torch_lu as _lu, torch_lu_solve as _lu_solve, triangular_solve as triangular_solve,
 )  # fmt: skip
-from weft.ops.distance import cosine_similarity, pairwise_distance
-from weft.ops.conv import conv_tbc, conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d
-from weft.ops.pool import (
-    adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, max_pool1d, max_pool2d,
-)  # fmt: skip
-from weft.ops.pool_more import max_pool3d
-from weft.ops.resize import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from weft.ops.distance import *
+from weft.ops.conv import *
+from weft.ops.pool import *
+from weft.ops.pool_more import *
+from weft.ops.resize import *
 
 # ------------------------------------------------------------------- gradients, programs, threads
-from weft import autograd
+from weft import autograd as autograd
 from weft.autograd import (
-    enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled,
+    enable_grad as enable_grad, inference_mode as inference_mode,
+    is_grad_enabled as is_grad_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled,
 )  # fmt: skip
 from weft.autograd.autocast import (
-    autocast,
-    get_autocast_cpu_dtype,
-    get_autocast_dtype,
-    get_autocast_gpu_dtype,
-    is_autocast_available,
-    is_autocast_cpu_enabled,
-    is_autocast_enabled,
-)
-from weft.compile import compile
-from weft.runtime.threads import get_num_threads, set_num_threads
+    autocast as autocast, get_autocast_cpu_dtype as get_autocast_cpu_dtype,
+    get_autocast_dtype as get_autocast_dtype, get_autocast_gpu_dtype as get_autocast_gpu_dtype,
+    is_autocast_available as is_autocast_available,
+    is_autocast_cpu_enabled as is_autocast_cpu_enabled, is_autocast_enabled as is_autocast_enabled,
+)  # fmt: skip
+from weft.compile import compile as compile
+from weft.runtime.threads import (
+    get_num_threads as get_num_threads, set_num_threads as set_num_threads,
+)  # fmt: skip
 
 if _CHECKING:
-    from weft import amp, data, io, linalg, nn, optim, serve, special, train, utils
-    from weft.autograd.func import vmap
-    from weft.core.limits import finfo, iinfo
-    from weft.ops.random_path import _sample_dirichlet, _standard_gamma
-    from weft.ops.special import mvlgamma
-    from weft.io.files import load, save
+    from weft import (
+        amp as amp, data as data, distributions as distributions, fft as fft, io as io,
+        linalg as linalg, nested as nested, nn as nn, optim as optim, profiler as profiler,
+        serve as serve, special as special, train as train, utils as utils,
+    )  # fmt: skip
+    from weft.autograd import func as func
+    from weft.core.limits import finfo as finfo, iinfo as iinfo
 
 detach, newaxis, __version__ = Tensor.detach, None, _version.__version__
+inverse, lu, lu_solve, spmm = _inverse, _lu, _lu_solve, _spmm
 
 # What is loaded with its first use: modules by their place, names by the module that has them.
 _MODULES = {
@@ -253,7 +182,7 @@ _INPLACE = (
 )
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> _Any:
     if name in _MODULES:
         return _import_module(f"weft.{_MODULES[name]}")
     if name in _HOME_OF:

@@ -36,6 +36,8 @@ from weft.ops import (
 from weft.ops.operators import binary, general, reflected
 from weft.runtime import memory, native
 
+__all__ = ["Parameter", "Size", "Tensor", "broadcast_shapes"]
+
 _ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
 
 

@@ -13,6 +13,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+__all__ = [
+    "bfloat16", "bool", "cdouble", "cfloat", "complex128", "complex64", "double", "dtype", "float",
+    "float16", "float32", "float64", "get_default_dtype", "half", "int", "int16", "int32", "int64",
+    "int8", "long", "promote_types", "set_default_dtype", "short", "uint8",
+]  # fmt: skip
+
 BOOL, INT, FLOAT, COMPLEX = 0, 1, 2, 3  # categories, in promotion order
 
 

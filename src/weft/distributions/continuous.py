@@ -10,6 +10,11 @@ from weft import Tensor
 from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 
+__all__ = [
+    "Cauchy", "Exponential", "Gumbel", "Laplace", "LowRankMultivariateNormal", "MultivariateNormal",
+    "Normal", "Uniform",
+]  # fmt: skip
+
 EULER = 0.57721566490153286060
 
 

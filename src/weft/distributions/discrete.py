@@ -12,6 +12,11 @@ from weft.distributions.distribution import Distribution, ExponentialFamily, bro
 from weft.distributions.gamma import Gamma
 from weft.nn import functional as F
 
+__all__ = [
+    "Bernoulli", "Binomial", "Categorical", "Geometric", "Multinomial", "NegativeBinomial",
+    "OneHotCategorical", "OneHotCategoricalStraightThrough", "Poisson",
+]  # fmt: skip
+
 
 def clamp_probs(probs: Tensor) -> Tensor:
     """probs held off 0 and 1 by the dtype's epsilon, so that their logarithms are finite."""

@@ -9,6 +9,8 @@ import weft
 from weft import Size, Tensor
 from weft.distributions.constraints import Constraint, independent, is_dependent
 
+__all__ = ["Distribution", "ExponentialFamily", "Independent"]
+
 
 class Distribution:
     """`batch_shape`: of independent draws; `event_shape`: of one draw."""

@@ -13,6 +13,10 @@ from weft.distributions.distribution import Distribution, ExponentialFamily, bro
 from weft.distributions.transforms import lower_matrix
 from weft.nn import functional as F
 
+__all__ = [
+    "Beta", "Chi2", "Dirichlet", "FisherSnedecor", "Gamma", "LKJCholesky", "StudentT", "Wishart",
+]  # fmt: skip
+
 
 class Gamma(ExponentialFamily):
     """p(x) = rate^a x^(a - 1) e^(-rate x) / Gamma(a), a the concentration"""

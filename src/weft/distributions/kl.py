@@ -36,6 +36,8 @@ from weft.distributions.mixture import ContinuousBernoulli
 from weft.distributions.transformed import Pareto, TransformedDistribution
 from weft.nn import functional as F
 
+__all__ = ["kl_divergence", "register_kl"]
+
 _RULES: dict[tuple[type, type], Callable] = {}
 
 

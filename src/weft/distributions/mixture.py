@@ -12,6 +12,8 @@ from weft.distributions.discrete import Categorical, _ProbsOrLogits, clamp_probs
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 from weft.nn import functional as F
 
+__all__ = ["ContinuousBernoulli", "MixtureSameFamily", "VonMises"]
+
 
 class MixtureSameFamily(Distribution):
     """p(x) = sum_k weight_k p_k(x); the components are the last batch dim of one distribution."""

@@ -23,6 +23,12 @@ from weft.distributions.transforms import (
     Transform,
 )
 
+__all__ = [
+    "ExpRelaxedCategorical", "HalfCauchy", "HalfNormal", "InverseGamma", "Kumaraswamy",
+    "LogisticNormal", "LogitRelaxedBernoulli", "LogNormal", "Pareto", "RelaxedBernoulli",
+    "RelaxedOneHotCategorical", "TransformedDistribution", "Weibull",
+]  # fmt: skip
+
 
 class TransformedDistribution(Distribution):
     """y = t_n(... t_1(x)), x of the base: log p(y) = log p(x) - sum log |det J|"""

@@ -11,6 +11,8 @@ from weft.nn import init
 from weft.nn.linear import NonDynamicallyQuantizableLinear
 from weft.nn.module import Module
 
+__all__ = ["MultiheadAttention"]
+
 
 class MultiheadAttention(Module):
     """softmax(q k^T / sqrt(d)) v in `num_heads` heads of d = embed_dim / num_heads, then a Linear.

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from weft.nn.module import Module, indented
 
+__all__ = ["ModuleDict", "ModuleList", "Sequential"]
+
 
 class _InOrder(Module):
     """What Sequential and ModuleList share."""

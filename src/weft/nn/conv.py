@@ -15,6 +15,8 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module, ntuple
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 

@@ -6,6 +6,8 @@ from weft import Tensor
 from weft.nn import functional as F
 from weft.nn.module import Module
 
+__all__ = ["CosineSimilarity", "PairwiseDistance"]
+
 
 class PairwiseDistance(Module):
     """y = ||x1 - x2 + eps||_p along the last dim"""

@@ -15,6 +15,12 @@ from weft.nn.linear import Linear
 from weft.nn.module import Module
 from weft.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+__all__ = [
+    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d",
+    "LazyConv3d", "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d",
+    "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d", "LazyLinear",
+]  # fmt: skip
+
 _BesideModule: Any = object
 
 

@@ -11,6 +11,8 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 
+__all__ = ["Bilinear", "Identity", "Linear"]
+
 
 class Identity(Module):
     """y = x, whatever the arguments"""

@@ -1,8 +1,7 @@
 """Module: a tree of layers that own parameters and buffers.
 
-Parameters, buffers and child modules live in three dicts; assigning an attribute files it in the
-right one.  `module(x)` calls `forward`; the hooks around it are in hooks.py, saving and loading in
-tree.py.
+Parameters, buffers and child modules live in three dicts; assigning an attribute files it in its
+own.  `module(x)` calls `forward`; hooks around it are in hooks.py, saving and loading in tree.py.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from weft.nn import hooks, tree
 from weft.nn.hooks import Everywhere, RemovableHandle
 from weft.nn.parameter import Buffer
 from weft.nn.tree import Tree
+
+__all__ = ["Module", "OptimizedModule"]
 
 _HOOK_DICTS = (
     "_backward_pre_hooks",

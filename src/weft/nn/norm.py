@@ -10,6 +10,11 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm", "SyncBatchNorm",
+]  # fmt: skip
+
 
 class _WithStatistics(Module):
     """Affine parameters and, when tracked, running statistics of `num_features` channels."""

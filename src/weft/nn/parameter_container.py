@@ -11,6 +11,8 @@ from weft import Parameter, Tensor
 from weft.nn.container import pairs, place
 from weft.nn.module import Module
 
+__all__ = ["ParameterDict", "ParameterList"]
+
 
 class ParameterList(Module):
     """A list of parameters that the parent knows about; tensors become parameters."""

@@ -29,6 +29,8 @@ from weft.ops.recurrent import (
     rounds,
 )
 
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
+
 
 class _Split(Function):
     """x cut into pieces along a dim; their cotangents are joined once, not padded and added."""

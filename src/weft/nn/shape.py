@@ -8,6 +8,11 @@ from weft import Tensor
 from weft.nn import functional as F
 from weft.nn.module import Module
 
+__all__ = [
+    "ChannelShuffle", "Flatten", "Fold", "PixelShuffle", "PixelUnshuffle", "Unflatten", "Unfold",
+    "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d",
+]  # fmt: skip
+
 
 class Flatten(Module):
     """Dims `start_dim` to `end_dim` become one."""

@@ -10,6 +10,8 @@ from weft.nn import functional as F
 from weft.nn import init
 from weft.nn.module import Module
 
+__all__ = ["Embedding", "EmbeddingBag"]
+
 
 class _Table(Module):
     """A table of `num_embeddings` rows, drawn from N(0, 1); row `padding_idx` is zero."""

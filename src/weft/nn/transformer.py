@@ -22,6 +22,11 @@ from weft.nn.linear import Linear
 from weft.nn.module import Module
 from weft.nn.norm import LayerNorm
 
+__all__ = [
+    "Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
+    "TransformerEncoderLayer",
+]  # fmt: skip
+
 
 def _activation(given: Any) -> Callable:
     if not isinstance(given, str):

@@ -27,6 +27,8 @@ from weft.ops.unary import abs, relu, sigmoid
 from weft.ops.view import narrow, reshape
 from weft.ops.write import check_writable, write
 
+__all__ = ["celu", "hardshrink", "prelu", "selu", "threshold"]
+
 SAMPLES = (sample((3, 4)), sample((2, 0)), sample((5,), low=-6.0, high=6.0))
 
 

@@ -16,6 +16,11 @@ from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import HALVES, as_number, only_tensors, operands, unary
 
+__all__ = [
+    "add", "atan2", "div", "divide", "floor_divide", "fmod", "maximum", "minimum", "mul",
+    "multiply", "neg", "negative", "pow", "remainder", "sub", "subtract", "true_divide",
+]  # fmt: skip
+
 PAIRS = (sample((3, 4), (3, 4)), sample((2, 3), (1, 3)), sample((2, 3), ()), sample((0, 3), (3,)))
 BESIDE_NUMBER = (*PAIRS, sample((3, 4), 2.5))
 

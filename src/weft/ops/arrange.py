@@ -17,6 +17,13 @@ from weft.ops.index import Index
 from weft.ops.join import cat, split, stack
 from weft.ops.view import Slice, expand, movedim, reshape, shape_args, transpose, unsqueeze
 
+__all__ = [
+    "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_tensors", "broadcast_to",
+    "cartesian_prod", "column_stack", "combinations", "dsplit", "dstack", "hsplit", "hstack",
+    "meshgrid", "moveaxis", "ravel", "row_stack", "swapaxes", "swapdims", "tensor_split",
+    "tril_indices", "triu_indices", "vsplit", "vstack",
+]  # fmt: skip
+
 
 def _list(tensors: tuple) -> list:
     """`f(a, b)` and `f([a, b])` alike."""

@@ -24,6 +24,8 @@ from weft.ops.reduce import amax, sum
 from weft.ops.view import expand, permute, reshape, unsqueeze
 from weft.ops.write import check_writable, write
 
+__all__ = ["bilinear", "rrelu"]
+
 
 def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     """y[..., o] = sum over i, j of x1[..., i] w[o, i, j] x2[..., j] + b[o].

@@ -16,6 +16,12 @@ from weft.ops.dispatch import NUMBERS, apply, dtype_of, number_array, wrap
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import as_number, only_tensors, operands, result_type
 
+__all__ = [
+    "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "eq", "ge", "greater", "greater_equal", "gt", "le", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "ne", "not_equal", "where",
+]  # fmt: skip
+
 PAIRS = (
     sample((3, 4), (3, 4)),
     sample((2, 3), (1, 3), of="int64", low=-2, high=2),

@@ -28,6 +28,11 @@ from weft.ops.kinds import Elementwise, View
 from weft.ops.unary import sign
 from weft.ops.view import transpose
 
+__all__ = [
+    "adjoint", "angle", "complex", "conj", "conj_physical", "imag", "polar", "real", "resolve_conj",
+    "resolve_neg", "sgn", "view_as_complex", "view_as_real",
+]  # fmt: skip
+
 
 class _Part(View, abstract=True):
     conjugates = True

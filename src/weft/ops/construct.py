@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
@@ -16,6 +16,13 @@ from weft.ops.cast import cast
 from weft.ops.dispatch import wrap
 from weft.runtime import memory
 
+if TYPE_CHECKING:
+    from weft.tensor import Tensor
+
+__all__ = [
+    "as_tensor", "asarray", "from_dlpack", "from_numpy", "frombuffer", "scalar_tensor", "tensor",
+]  # fmt: skip
+
 
 def tensor(
     data: Any,
@@ -24,7 +31,7 @@ def tensor(
     device: Any = None,
     requires_grad: bool = False,
     pin_memory: bool = False,
-) -> Any:
+) -> Tensor:
     """A new leaf that copies `data`: numbers, nested lists, NumPy arrays, tensors."""
     dtype = dt.asked(dtype)
     if isinstance(data, Handle):
@@ -51,7 +58,7 @@ def of_default_dtype(args: tuple) -> Any:
     return tensor(first, dtype=dt.get_default_dtype())
 
 
-def from_numpy(a: np.ndarray) -> Any:
+def from_numpy(a: np.ndarray) -> Tensor:
     """A tensor over the array's own memory."""
     if not isinstance(a, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(a).__name__})")
@@ -78,7 +85,7 @@ def from_numpy(a: np.ndarray) -> Any:
     return y
 
 
-def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Any:
+def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> Tensor:
     """The tensor itself, a tensor over an array's memory, or a copy of lists and numbers."""
     require_cpu(device, "as_tensor")
     if isinstance(data, Handle):
@@ -96,7 +103,7 @@ def asarray(
     device: Any = None,
     copy: bool | None = None,
     requires_grad: bool = False,
-) -> Any:
+) -> Tensor:
     """as_tensor, and a copy when `copy` is True; ValueError when False and one is needed."""
     if copy:
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
@@ -108,14 +115,14 @@ def asarray(
 
 
 def scalar_tensor(s: Any, *, dtype: dt.dtype | None = None, device: Any = None,
-                  requires_grad: bool = False) -> Any:  # fmt: skip
+                  requires_grad: bool = False) -> Tensor:  # fmt: skip
     """A 0-dim tensor of a number, in the default floating dtype."""
     return tensor(
         s, dtype=dtype or dt.get_default_dtype(), device=device, requires_grad=requires_grad
     )
 
 
-def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Any:
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of an object that speaks DLPack."""
     require_cpu(device, "from_dlpack")
     return from_numpy(np.from_dlpack(ext_tensor, copy=copy))
@@ -128,7 +135,7 @@ def frombuffer(
     count: int = -1,
     offset: int = 0,
     requires_grad: bool = False,
-) -> Any:
+) -> Tensor:
     """A 1-dim tensor over the memory of a buffer, from byte `offset` on, `count` elements (all)."""
     a = np.frombuffer(buffer, dtype.np, count, offset)
     return creation.finish(wrap(a), requires_grad, None, "frombuffer")

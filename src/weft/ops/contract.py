@@ -26,6 +26,8 @@ from weft.ops.reduce import Sum, sum_to
 from weft.ops.view import Permute, Reshape, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
+__all__ = ["addmm", "bmm", "dot", "is_fast_math", "matmul", "mm", "mv", "outer", "set_fast_math"]
+
 
 class Product(Summing, abstract=True):
     """y[..., m, n] = sum over k of a[..., m, k] b[..., k, n], k in increasing order, then + bias

@@ -33,6 +33,8 @@ from weft.ops.reduce import sum
 from weft.ops.view import expand, narrow, permute, reshape, unsqueeze
 from weft.runtime.native import Launch
 
+__all__ = ["conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d"]
+
 Pair = tuple[int, int]
 
 

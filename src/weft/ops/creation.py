@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,14 @@ from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import permute, shape_args
 from weft.runtime import memory
+
+if TYPE_CHECKING:
+    from weft.tensor import Tensor
+
+__all__ = [
+    "arange", "clone", "empty", "empty_like", "eye", "full", "full_like", "linspace", "ones",
+    "ones_like", "zeros", "zeros_like",
+]  # fmt: skip
 
 
 class Full(Create):
@@ -140,7 +148,7 @@ class Clone(Elementwise):
     )
 
 
-def clone(input: Any, *, memory_format: Any = None) -> Any:
+def clone(input: Any, *, memory_format: Any = None) -> Tensor:
     """The same values in memory of their own: in C order, or in the order of `memory_format`."""
     order = None if memory_format is None else format_order(input, memory_format)
     if order is None:
@@ -239,7 +247,7 @@ def full(
     layout: Any = None,
     pin_memory: bool = False,
     memory_format: Any = None,
-) -> Any:
+) -> Tensor:
     """y[i] = fill_value; the dtype is the value's own unless given."""
     _require_strided(layout, "full")
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
@@ -268,14 +276,14 @@ def _as(value: Any, d: dt.dtype) -> Any:
     return int(value) if d.category == dt.INT else bool(value)
 
 
-def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 0"""
     if "size" in kw:
         size = (kw.pop("size"),)
     return full(_sizes(size, "zeros"), 0, dtype=dtype or dt.get_default_dtype(), **kw)
 
 
-def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 1"""
     if "size" in kw:
         size = (kw.pop("size"),)
@@ -288,7 +296,7 @@ def empty(
     device: Any = None,
     requires_grad: bool = False,
     **kw: Any,
-) -> Any:
+) -> Tensor:
     """Memory that nobody has written yet."""
     _require_strided(kw.get("layout"), "empty")
     if "size" in kw:
@@ -298,22 +306,22 @@ def empty(
     return finish(y, requires_grad, device, "empty")
 
 
-def full_like(input: Any, fill_value: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def full_like(input: Any, fill_value: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """`full` with input's shape, memory order and, unless given, dtype."""
     return _like(full, input, dtype, kw, fill_value)
 
 
-def zeros_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def zeros_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """`zeros` with input's shape, memory order and, unless given, dtype."""
     return _like(full, input, dtype, kw, 0)
 
 
-def ones_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def ones_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """`ones` with input's shape, memory order and, unless given, dtype."""
     return _like(full, input, dtype, kw, 1)
 
 
-def empty_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Any:
+def empty_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """`empty` with input's shape, memory order and, unless given, dtype."""
     return _like(empty, input, dtype, kw)
 
@@ -340,7 +348,7 @@ def arange(
     device: Any = None,
     requires_grad: bool = False,
     out: Any = None,
-) -> Any:
+) -> Tensor:
     """start, start + step, ... while below end; int64 when all three are ints."""
     if end is None:
         start, end = 0, start
@@ -401,7 +409,7 @@ def linspace(
     device: Any = None,
     requires_grad: bool = False,
     out: Any = None,
-) -> Any:
+) -> Tensor:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
     need_steps("linspace", steps, start, end)
     d = _wanted(dtype, "linspace") or dt.get_default_dtype()
@@ -418,7 +426,7 @@ def eye(
     device: Any = None,
     requires_grad: bool = False,
     out: Any = None,
-) -> Any:
+) -> Tensor:
     """The identity matrix, n by m."""
     for name, k in (("n", n), ("m", m)):
         if k is not None and k < 0:

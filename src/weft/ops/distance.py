@@ -13,6 +13,8 @@ from weft.ops.reduce import amax, amin, sum
 from weft.ops.unary import abs, sqrt
 from weft.ops.view import expand
 
+__all__ = ["cosine_similarity", "pairwise_distance"]
+
 
 def length(x: Any, p: float, dim: Any, keepdim: bool) -> Any:
     """(sum |x|^p)^(1/p) along dim; the largest or smallest |x| for p = inf, -inf."""

@@ -17,6 +17,8 @@ from weft.ops.view import permute
 from weft.ops.write import check_writable, write
 from weft.runtime import random as rng
 
+__all__ = ["feature_dropout"]
+
 
 class DropoutMask(Create):
     """y = 1 / (1 - p) with probability 1 - p, else 0"""

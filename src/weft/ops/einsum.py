@@ -18,6 +18,11 @@ from weft.ops.promote import as_number
 from weft.ops.shape import diagonal, roll
 from weft.ops.view import permute, reshape, squeeze, unsqueeze
 
+__all__ = [
+    "addbmm", "addmv", "addr", "baddbmm", "cdist", "chain_matmul", "cross", "einsum", "inner",
+    "kron", "tensordot", "vander", "vdot",
+]  # fmt: skip
+
 Labels = list[str]
 
 

@@ -16,6 +16,8 @@ from weft.ops.reduce import AMax, AMin, ArgMax, ArgMin, amax, amin
 from weft.ops.returns import AMinMax, Max, Min
 from weft.ops.view import reshape, squeeze
 
+__all__ = ["aminmax", "max", "min"]
+
 
 @numpy_words
 def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None,

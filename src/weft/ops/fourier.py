@@ -26,6 +26,12 @@ from weft.ops.join import cat
 from weft.ops.kinds import by_batch
 from weft.ops.view import narrow
 
+__all__ = [
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn", "ifft", "ifft2",
+    "ifftn", "ifftshift", "ihfft", "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft", "rfft2",
+    "rfftfreq", "rfftn",
+]  # fmt: skip
+
 
 def _scaled(y: np.ndarray, scale: float) -> np.ndarray:
     """y times a real number, part by part."""

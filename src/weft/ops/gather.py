@@ -24,6 +24,8 @@ from weft.ops.kinds import by_batch, in_parts
 from weft.ops.view import expand, narrow, reshape
 from weft.runtime.native import Launch
 
+__all__ = ["gather", "scatter", "scatter_add", "scatter_reduce", "take_along_dim"]
+
 
 def _out_of(index: np.ndarray, size: int, dim: int) -> Exception:
     found = outside([size], [index], False)

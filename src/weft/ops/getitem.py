@@ -34,6 +34,8 @@ from weft.ops.index import Index, IndexPut, outside, result_shape
 from weft.ops.view import Reshape, Select, Slice, reshape, unsqueeze
 from weft.ops.write import check_writable, store, write
 
+__all__ = ["index_put", "index_put_"]
+
 
 def getitem(x: Any, index: Any) -> Any:
     """x[index]: a view for ints, slices, None and Ellipsis; a copy for masks and index tensors."""

@@ -26,6 +26,8 @@ from weft.ops.kinds import by_loop, in_parts
 from weft.ops.view import expand, reshape, unsqueeze
 from weft.runtime.native import Launch
 
+__all__ = ["index_add", "index_copy", "index_fill", "index_select", "take"]
+
 WITH_ONE = {"of": ("float32", "int64"), "low": 0, "high": 3}
 WITH_TWO = {"of": ("float32", "int64", "int64"), "low": 0, "high": 3}
 TO_ONE = {"of": ("float32", "float32", "int64"), "low": 0, "high": 3}

@@ -18,6 +18,8 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
 from weft.ops.view import Slice, narrow, select, unflatten, unsqueeze
 
+__all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "unbind"]
+
 
 class Concat(Op):
     """y = the operands one after the other along dim"""

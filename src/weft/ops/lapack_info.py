@@ -11,6 +11,8 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.ops.kinds import by_batch
 
+__all__ = ["LinAlgError"]
+
 
 class LinAlgError(RuntimeError):
     """A factorisation that the matrix does not have."""

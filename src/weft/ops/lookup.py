@@ -17,6 +17,8 @@ from weft.ops.gather import gather
 from weft.ops.kinds import by_loop
 from weft.ops.sort import comparable
 
+__all__ = ["bucketize", "searchsorted", "unique", "unique_consecutive"]
+
 
 class SearchSorted(Op):
     """y = how many of the ascending edges are < v (<= v when `right`), row by row or of one row"""

@@ -21,6 +21,11 @@ from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.index import Index, IndexPut
 from weft.ops.view import expand, reshape, unsqueeze
 
+__all__ = [
+    "argwhere", "bincount", "count_nonzero", "masked_fill", "masked_scatter", "masked_select",
+    "nonzero",
+]  # fmt: skip
+
 
 def masked_fill(input: Any, mask: Any, value: Any) -> Any:
     """y = value where mask, else input; in input's dtype.  value: a number or a 0-dim tensor."""

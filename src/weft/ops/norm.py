@@ -35,6 +35,8 @@ from weft.ops.view import narrow, reshape
 from weft.ops.write import write
 from weft.runtime.native import Launch
 
+__all__ = ["rms_norm"]
+
 _INSIDE = "double backward goes through the composition instead (see the norms' vjp)"
 
 _MOMENTS: dict[str, Callable[..., S.Expr]] = {

@@ -22,6 +22,13 @@ from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
 from weft.ops.promote import as_number, number_of, only_tensors, operands, result_type
 
+__all__ = [
+    "allclose", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "equal",
+    "float_power", "fmax", "fmin", "frac", "gcd", "heaviside", "hypot", "isclose", "isfinite",
+    "isinf", "isnan", "isneginf", "isposinf", "lcm", "ldexp", "logaddexp", "logaddexp2", "logit",
+    "nan_to_num", "nextafter", "positive", "rad2deg", "rsub", "signbit", "sinc", "xlogy",
+]  # fmt: skip
+
 
 class Clamp(Elementwise):
     """y = min(max(x, self.min), self.max); NaN stays"""

@@ -30,6 +30,8 @@ from weft.ops.view import reshape
 from weft.runtime import native
 from weft.runtime.native import Launch
 
+__all__ = ["adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "max_pool1d", "max_pool2d"]
+
 Pair = tuple[int, int]
 
 

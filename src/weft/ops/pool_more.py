@@ -32,6 +32,8 @@ from weft.ops.pool import (
 from weft.ops.unary import abs, relu, sign
 from weft.ops.view import narrow, reshape
 
+__all__ = ["max_pool3d"]
+
 
 def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     """x as (N, C, D, H, W), and whether it had no batch."""

@@ -13,6 +13,8 @@ from weft.ops.cast import cast
 from weft.ops.creation import Full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 
+__all__ = ["result_type"]
+
 HALVES = (dt.float16, dt.bfloat16)
 
 

@@ -8,6 +8,11 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.ops.dispatch import dtype_of, shape_of
 
+__all__ = [
+    "can_cast", "get_device", "is_complex", "is_conj", "is_floating_point", "is_nonzero",
+    "is_same_size", "is_signed", "is_tensor", "numel", "typename",
+]  # fmt: skip
+
 
 def is_tensor(obj: Any) -> bool:
     """Whether the object is a Tensor."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,15 @@ from weft.ops.kinds import Create, by_loop
 from weft.ops.view import permute, shape_args
 from weft.ops.write import check_writable, write
 from weft.runtime import random as rng
+
+if TYPE_CHECKING:
+    from weft.tensor import Tensor
+
+__all__ = [
+    "Generator", "bernoulli", "binomial", "default_generator", "get_rng_state", "initial_seed",
+    "manual_seed", "multinomial", "normal", "poisson", "rand", "rand_like", "randint",
+    "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
+]  # fmt: skip
 
 
 class Generator(rng.Generator):
@@ -204,7 +213,7 @@ def _made(
 def rand(
     *args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """Numbers of [0, 1): 24 random bits each, 53 for float64."""
     size = args if size is None else (size,)
     return _made("rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
@@ -213,7 +222,7 @@ def rand(
 def randn(
     *args: Any, size: Any = None, generator: Any = None, out: Any = None, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """Numbers of the standard normal distribution."""
     size = args if size is None else (size,)
     return _made("randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
@@ -223,7 +232,7 @@ def randint(
     low: Any = 0, high: Any = None, size: Any = None, *, generator: Any = None, out: Any = None,
     dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
     pin_memory: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """Whole numbers of [low, high): `randint(high, size)` or `randint(low, high, size)`.
 
     RuntimeError: high <= low, or bounds that the dtype (int64 by default) does not hold.
@@ -241,7 +250,7 @@ def randint(
 def randperm(
     n: int, *, generator: Any = None, out: Any = None, dtype: Any = None, layout: Any = None,
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """A permutation of 0 .. n - 1, int64 by default."""
     return _made(
         "randperm", "permutation", ((n,),), (), dt.asked(dtype) or dt.int64, generator, out, device,
@@ -253,7 +262,7 @@ def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None,
     dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
     pin_memory: bool = False,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """y = mean + std z, z standard normal; mean and std numbers (with size) or tensors.
 
     RuntimeError: a negative std.
@@ -276,7 +285,7 @@ def _drawn(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) 
     return apply(Draw(kind, shape, params, d, generator))
 
 
-def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = None) -> Any:
+def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """y = 1 with probability input (or the number p), else 0; RuntimeError outside [0, 1]."""
     if p is not None:
         y = _drawn("bernoulli", shape_of(input), (float(p),), dtype_of(input), generator)
@@ -292,7 +301,7 @@ def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = No
 def multinomial(
     input: Any, num_samples: int, replacement: bool = False, *, generator: Any = None,
     out: Any = None,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """num_samples indices a row of weights (k,) or (m, k), drawn in proportion to them."""
     if out is not None and dtype_of(out) is not dt.int64:
         raise RuntimeError(f"multinomial expects Long tensor out, got: {dtype_of(out).spelled}")
@@ -300,12 +309,12 @@ def multinomial(
     return y if out is None else out.copy_result(y)
 
 
-def poisson(input: Any, generator: Any = None) -> Any:
+def poisson(input: Any, generator: Any = None) -> Tensor:
     """Counts whose means are the input's elements."""
     return apply(PoissonOf(generator), input)
 
 
-def binomial(count: Any, prob: Any, generator: Any = None) -> Any:
+def binomial(count: Any, prob: Any, generator: Any = None) -> Tensor:
     """Successes among count trials of probability prob; tensors of one dtype, broadcast.
 
     A count or probability that is NaN gives NaN.  ValueError: integer dtypes.
@@ -335,7 +344,7 @@ def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: b
 def rand_like(
     input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
     requires_grad: bool = False, memory_format: Any = None,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """rand of input's shape and dtype."""
     return _like("uniform", input, (0.0, 1.0), dtype, device, requires_grad)
 
@@ -343,7 +352,7 @@ def rand_like(
 def randn_like(
     input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
     requires_grad: bool = False, memory_format: Any = None,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """randn of input's shape and dtype."""
     return _like("normal", input, (0.0, 1.0), dtype, device, requires_grad)
 
@@ -351,7 +360,7 @@ def randn_like(
 def randint_like(
     input: Any, low: int, high: int | None = None, *, dtype: Any = None, layout: Any = None,
     device: Any = None, requires_grad: bool = False, memory_format: Any = None,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """randint of input's shape and dtype: `(x, high)` or `(x, low, high)`."""
     low, high = (0, low) if high is None else (low, high)
     return _like("whole", input, (int(low), int(high)), dtype, device, requires_grad)
@@ -458,7 +467,7 @@ def initial_seed() -> int:
     return rng.initial_seed()
 
 
-def get_rng_state() -> Any:
+def get_rng_state() -> Tensor:
     """The default generator's state, a uint8 tensor."""
     settle()
     return wrap(rng.default_generator.get_state())

@@ -21,6 +21,8 @@ from weft.ops.kinds import Reduce, in_parts
 from weft.ops.promote import need_real
 from weft.ops.view import Expand, reshape
 
+__all__ = ["all", "amax", "amin", "any", "argmax", "argmin", "mean", "prod", "sum"]
+
 SAMPLES = (
     sample((3, 4), dims=(0, 1)),
     sample((2, 3, 5), dims=(1,), keepdim=True),

@@ -18,6 +18,11 @@ from weft.ops.index import IndexPut
 from weft.ops.shape import diagonal
 from weft.ops.view import expand, narrow, reshape, select, unsqueeze
 
+__all__ = [
+    "as_strided_scatter", "diagflat", "diagonal_scatter", "index_reduce", "isin", "narrow_copy",
+    "put", "select_scatter", "slice_scatter", "unravel_index",
+]  # fmt: skip
+
 
 def _replaced(op: str, input: Any, src: Any, view: Any) -> Any:
     """input with src where `view` (a function giving a view of its argument) looks."""

@@ -28,6 +28,8 @@ from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from weft.ops.pool_more import adaptive_avg_pool3d
 from weft.ops.view import permute, reshape
 
+__all__ = ["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]
+
 _CUBIC = -0.75  # Keys 1981; torch's choice of the free parameter
 
 

@@ -36,6 +36,11 @@ from weft.ops.view import expand, narrow, reshape
 from weft.runtime import memory, native
 from weft.runtime.native import Launch
 
+__all__ = [
+    "cummax", "cummin", "cumprod", "cumsum", "cumulative_trapezoid", "diff", "logcumsumexp",
+    "trapezoid", "trapz",
+]  # fmt: skip
+
 SAMPLES = (sample((3, 4), dim=0), sample((2, 3, 4), dim=1), sample((5,)), sample((0, 3), dim=0))
 
 

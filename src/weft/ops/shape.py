@@ -20,6 +20,11 @@ from weft.ops.join import cat
 from weft.ops.kinds import View, by_batch
 from weft.ops.view import expand, narrow, reshape, shape_args, transpose, unsqueeze
 
+__all__ = [
+    "diag", "diag_embed", "diagonal", "flip", "fliplr", "flipud", "repeat_interleave", "roll",
+    "rot90", "tile", "trace", "tril", "triu",
+]  # fmt: skip
+
 
 class Flip(Op):
     """y[..., i, ...] = x[..., n - 1 - i, ...] along each of dims"""

@@ -21,6 +21,8 @@ from weft.ops.reduce import AMax, Sum, argmax
 from weft.ops.unary import exp, log
 from weft.runtime.native import Launch
 
+__all__ = ["log_softmax", "softmax"]
+
 SAMPLES = (
     sample((3, 4)),
     sample((2, 3, 5), dim=1),

@@ -25,6 +25,11 @@ from weft.ops.promote import need_real
 from weft.ops.returns import KthValue, Median, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
 
+__all__ = [
+    "argsort", "kthvalue", "median", "mode", "msort", "nanmedian", "nanquantile", "quantile",
+    "sort", "topk",
+]  # fmt: skip
+
 
 def comparable(x: np.ndarray) -> np.ndarray:
     """The same order in a dtype that NumPy sorts."""

@@ -21,6 +21,11 @@ from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, Sum
 from weft.ops.view import reshape
 
+__all__ = [
+    "corrcoef", "cov", "dist", "histc", "logsumexp", "nanmean", "nansum", "norm", "renorm", "std",
+    "std_mean", "var", "var_mean",
+]  # fmt: skip
+
 
 def _dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
     return wrap_dims(dim, len(shape_of(x)), op)

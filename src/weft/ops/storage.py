@@ -19,6 +19,8 @@ from weft.ops.dispatch import settle, wrap
 from weft.ops.view import shape_args
 from weft.runtime import memory, native
 
+__all__ = ["is_storage"]
+
 
 def _whole(a: np.ndarray) -> np.ndarray:
     """All bytes of the memory that an array lies in."""

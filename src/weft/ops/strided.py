@@ -15,6 +15,8 @@ from weft.ops.dispatch import apply
 from weft.ops.kinds import View
 from weft.ops.view import expand
 
+__all__ = ["as_strided"]
+
 
 class AsStrided(View):
     """y[i, j, ...] = memory[offset + i * strides[0] + j * strides[1] + ...], in elements"""

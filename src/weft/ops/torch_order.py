@@ -7,6 +7,11 @@ from typing import Any
 from weft.ops import dropout as dropouts
 from weft.ops import linalg, norm
 
+__all__ = [
+    "alpha_dropout", "batch_norm", "cholesky", "dropout", "feature_alpha_dropout", "group_norm",
+    "instance_norm", "layer_norm",
+]  # fmt: skip
+
 
 def batch_norm(
     input: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, training: bool,

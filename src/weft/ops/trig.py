@@ -10,6 +10,12 @@ from weft.core.op import Onnx, sample
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
 
+__all__ = [
+    "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "asinh",
+    "atan", "atanh", "cos", "cosh", "digamma", "erf", "erfc", "erfinv", "lgamma", "sin", "sinh",
+    "tan", "tanh",
+]  # fmt: skip
+
 
 class Sin(Elementwise):
     """y = sin x (radians)"""

@@ -15,6 +15,11 @@ from weft.ops.dispatch import apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
 
+__all__ = [
+    "abs", "absolute", "ceil", "exp", "exp2", "expm1", "fix", "floor", "log", "log10", "log1p",
+    "log2", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sqrt", "square", "trunc",
+]  # fmt: skip
+
 
 class Abs(Elementwise):
     """y = |x|"""

@@ -22,6 +22,11 @@ from weft.ops.cast import Bitcast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import View
 
+__all__ = [
+    "flatten", "movedim", "narrow", "permute", "reshape", "select", "squeeze", "t", "transpose",
+    "unflatten", "unsqueeze",
+]  # fmt: skip
+
 Dims = int | Sequence[int]
 
 

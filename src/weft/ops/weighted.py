@@ -14,6 +14,8 @@ from weft.core.op import sample
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import apply_widened, operands
 
+__all__ = ["addcdiv", "addcmul", "lerp"]
+
 
 class Addcmul(Elementwise):
     """y = a + (value * b) * c, the last product and the sum rounded once"""

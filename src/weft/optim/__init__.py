@@ -1,8 +1,23 @@
 """Optimizers and learning-rate schedules, as `torch.optim`."""
 
-from weft.optim import lr_scheduler, swa_utils
-from weft.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam, SparseAdam
-from weft.optim.adaptive import Adadelta, Adafactor, Adagrad, RMSprop
-from weft.optim.lbfgs import LBFGS
-from weft.optim.optimizer import Optimizer
-from weft.optim.sgd import ASGD, SGD, Muon, Rprop
+from weft.optim import (
+    adam,
+    adaptive,
+    lbfgs,
+    lr_scheduler,
+    optimizer,
+    sgd,
+    swa_utils,
+)
+from weft.optim.adam import *
+from weft.optim.adaptive import *
+from weft.optim.lbfgs import *
+from weft.optim.optimizer import *
+from weft.optim.sgd import *
+
+__all__ = ["lr_scheduler", "swa_utils"]
+__all__ += adam.__all__
+__all__ += adaptive.__all__
+__all__ += lbfgs.__all__
+__all__ += optimizer.__all__
+__all__ += sgd.__all__

@@ -8,6 +8,8 @@ import weft
 from weft import Tensor
 from weft.optim.optimizer import ByParameter, check, check_betas, number, with_values, zeros
 
+__all__ = ["Adam", "Adamax", "AdamW", "NAdam", "RAdam", "SparseAdam"]
+
 
 class Adam(ByParameter):
     """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;

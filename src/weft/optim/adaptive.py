@@ -8,6 +8,8 @@ import weft
 from weft import Tensor
 from weft.optim.optimizer import ByParameter, check, check_step_size, number, with_values, zeros
 
+__all__ = ["Adadelta", "Adafactor", "Adagrad", "RMSprop"]
+
 
 class RMSprop(ByParameter):
     """v = alpha v + (1 - alpha) g^2;  p -= lr g / (sqrt(v) + eps).

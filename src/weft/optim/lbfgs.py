@@ -11,6 +11,8 @@ import weft
 from weft import Tensor
 from weft.optim.optimizer import Optimizer, check, number
 
+__all__ = ["LBFGS"]
+
 
 class LBFGS(Optimizer):
     """x += t d,  d = -H g,  H built from the last `history_size` changes of x and of g.

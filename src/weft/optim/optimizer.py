@@ -19,6 +19,8 @@ import weft
 from weft import Tensor
 from weft.ops.dispatch import alike
 
+__all__ = ["Optimizer"]
+
 RemovableHandle = weft.autograd.hooks.RemovableHandle
 
 

@@ -18,6 +18,12 @@ from typing import Any
 from weft import Tensor
 from weft.optim.optimizer import Optimizer
 
+__all__ = [
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "LambdaLR", "LinearLR",
+    "LRScheduler", "MultiplicativeLR", "MultiStepLR", "PolynomialLR", "ReduceLROnPlateau",
+    "SequentialLR", "StepLR",
+]  # fmt: skip
+
 EPOCH_WARNING = (
     "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where "
     "possible. Please use `scheduler.step()` to step the scheduler."

@@ -11,6 +11,8 @@ from weft import Tensor
 from weft.optim.optimizer import Optimizer
 from weft.optim.schedule import LRScheduler, put
 
+__all__ = ["CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR"]
+
 
 def per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     """One value a group."""

@@ -9,6 +9,8 @@ import weft
 from weft import Tensor
 from weft.optim.optimizer import ByParameter, check, check_step_size, number, zeros
 
+__all__ = ["ASGD", "SGD", "Muon", "Rprop"]
+
 
 class SGD(ByParameter):
     """p -= lr d;  d = g + weight_decay p;  with momentum m: b = m b + (1 - dampening) d, then

@@ -19,3 +19,9 @@ from weft.train.metrics import (
     TensorBoardLogger,
 )
 from weft.train.trainer import Trainer
+
+__all__ = [
+    "Accuracy", "CSVLogger", "Callback", "Checkpoint", "EarlyStopping", "LearningRateMonitor",
+    "Logger", "LossMonitor", "Mean", "MeanAbsoluteError", "MeanSquaredError", "Metric", "Progress",
+    "TensorBoardLogger", "Trainer",
+]  # fmt: skip
