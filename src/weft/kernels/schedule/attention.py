@@ -297,22 +297,24 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
     total = f.gep(stats, ROWS, el)
     s = Scores(f, tile, table, scores, h["width"])
     mask_type = "i8" if masks == "bool" else memory(d)
-    low, high = f.split(f.mul(f.mul(h["batch"], h["heads"]), h["blocks"]))
-    heads = f.div(f.add(high, f.sub(h["blocks"], 1)), h["blocks"])
-    with f.loop(f.div(low, h["blocks"]), heads) as U:
-        (n, head), then = head_and_next(f, h, U.i, heads)
+    heads = f.mul(h["batch"], h["heads"])
+    packed = f.alloca("i64", 1)  # the head whose keys and values are
+    f.store(f.typed(-1, "i64"), packed)
+    with f.slices(heads, h["blocks"]) as part:
+        unit = f.apart(part.unit, heads)
+        (n, head), then = head_and_next(f, h, unit, heads)
 
         def at(name: str, row: Operand, element: str, unit: Head = (n, head)) -> Value:
             return operand_row(f, h, name, source[name], unit, row, element)
 
-        keys = at("k", 0, memory(d))
-        f.call("transpose", "void", work, keys, h["k_l"], h["keys"], h["width"])
-        if kind == "attention":
-            v = at("v", 0, memory(d))
-            pack_values(f, tile, d, values, v, h["v_l"], h["keys"], h["value_width"])
-        first = f.max(f.sub(low, f.mul(U.i, h["blocks"])), 0)
-        last = f.min(f.sub(high, f.mul(U.i, h["blocks"])), h["blocks"])
-        with f.loop(first, last) as B:
+        with f.iff(f.icmp("ne", unit, f.load("i64", packed))):
+            keys = at("k", 0, memory(d))
+            f.call("transpose", "void", work, keys, h["k_l"], h["keys"], h["width"])
+            if kind == "attention":
+                v = at("v", 0, memory(d))
+                pack_values(f, tile, d, values, v, h["v_l"], h["keys"], h["value_width"])
+            f.store(unit, packed)
+        with f.loop(*part.of(f, h["blocks"])) as B:
             query = f.mul(B.i, h["block"])
             count = f.min(f.sub(h["queries"], query), h["block"])
             q_rows = at("q", query, memory(d))
@@ -360,7 +362,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                 row = f.add(query, R.i)
                 here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
                 if kind == "lse":
-                    to = f.gep(pointers[0], f.add(f.mul(U.i, h["queries"]), row), el)
+                    to = f.gep(pointers[0], f.add(f.mul(unit, h["queries"]), row), el)
                     store_lse(f, tile, best, here, to)
                 else:
                     to = result_row(f, d, h, pointers[0], (n, head, row))

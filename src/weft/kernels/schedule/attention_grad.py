@@ -198,9 +198,9 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     mask_type = "i8" if masks == "bool" else memory(d)
     causal = f.icmp("ne", h["causal"], 0)
-    low, high = f.split(f.mul(h["batch"], h["heads"]))
-    with f.loop(low, high) as U:
-        (n, head), then = head_and_next(f, h, U.i, high)
+    heads = f.mul(h["batch"], h["heads"])
+    with f.units(heads) as unit:
+        (n, head), then = head_and_next(f, h, f.apart(unit, heads), heads)
 
         def at(name: str, row: Operand, element: str, unit: Head = (n, head)) -> Value:
             return operand_row(f, h, name, source[name], unit, row, element)
