@@ -11,7 +11,7 @@ import pytest
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import conv_weight
+from weft.kernels.schedule import conv_weight, conv_wide
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.epilogue import Epilogue
@@ -439,6 +439,8 @@ def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
         (3, 40, 13, 18, 70, 5, 5, (1, 2), (0, 0), (1, 1), 1),
         (1, 96, 24, 40, 40, 3, 3, (1, 1), (0, 0), (2, 1), 2),
         (1, 16, 70, 60, 33, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+        (9, 20, 9, 6, 112, 6, 3, (1, 1), (0, 1), (1, 1), 1),
+        (1, 80, 61, 40, 96, 3, 3, (1, 1), (2, 1), (1, 2), 2),
     ],
     ids=str,
 )
@@ -446,20 +448,25 @@ def test_leaving_out_the_zeros_of_a_gradient_changes_no_bit(case, dtype, monkeyp
     x, w, g, args = sample(case, dtype)
     g *= np.random.default_rng(3).integers(0, 5, g.shape) == 0
     close(conv_dw(g, x, w.shape, args), ref_dw(g, x, w.shape, *args), g[:, 0].size)
+    close(conv_dx(g, w, x.shape, args), ref_dx(g, w, x.shape, *args), w.size)
     # sums that underflow to -0.0; zeros times what is not finite; columns that are dense
-    wild, mixed = x.copy(), g.copy()
+    wild, odd, mixed = x.copy(), w.copy(), g.copy()
     wild[0, 1, 2, 3], wild[-1, -1, -1, -1] = np.inf, np.nan
+    odd[0, 1, 2, 0], odd[-1, -1, -1, -1] = np.inf, np.nan
     mixed[:, 32:] = 1
     tiny = np.asarray(1e-30, dtype)
+    few = 0 - abs(g) * tiny
     found = {}
     for worth in (True, False):
         if not worth:
             monkeypatch.setattr(conv_weight, "zeros_worth", lambda *_: 0)
-        pairs = (g, x), (0 - abs(g) * tiny, abs(x) * tiny), (g, wild), (mixed, x)
+            monkeypatch.setattr(conv_wide, "strips", lambda *_: (0, 1, 0))
+        weights = (g, x), (few, abs(x) * tiny), (g, wild), (mixed, x)
+        inputs = (g, w), (few, abs(w) * tiny), (g, odd), (mixed, w)
+        turns = (channels_last, np.ascontiguousarray)
         found[worth] = [
-            conv_dw(turn(a), turn(b), w.shape, args).tobytes()
-            for a, b in pairs
-            for turn in (channels_last, np.ascontiguousarray)
+            *(conv_dw(t(a), t(b), w.shape, args).tobytes() for a, b in weights for t in turns),
+            *(conv_dx(t(a), b, x.shape, args).tobytes() for a, b in inputs for t in turns),
         ]
     assert found[True] == found[False]
 

@@ -342,7 +342,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                 span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
                 _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
-            first = f.cast("zext", f.op("or", apart, f.icmp("eq", K.i, 0)), "i64")
+            later = f.select(apart, f.typed(0, "i64"), K.i)
+            first = f.cast("zext", f.icmp("eq", later, 0), "i64")
             following = _following(f, tile, d, h, f.add(K.i, KC), (origin, g), channels,
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
@@ -371,7 +372,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                         memory_of.fetch(f.add(before, column), each)
 
                 ready = without_zeros(
-                    f, tile, met, (b, to, columns), f.gep(slab, h["zeros_at"]), h["zeros"], first,
+                    f, tile, met, (b, to, columns), f.gep(slab, h["zeros_at"]), h["zeros"], later,
                     meanwhile,
                 )  # fmt: skip
                 tables = f.select(ready, f.typed(0, "i64"), h["tables"])

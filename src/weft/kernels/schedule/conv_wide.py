@@ -24,6 +24,7 @@ from weft.kernels.schedule.conv_wide_code import (
     conv_wide_ir,
     inputs_of,
 )
+from weft.kernels.schedule.conv_zeros import strips
 from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints, row_step
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.kernels.schedule.gemm_code import MAX_INPUTS
@@ -160,12 +161,12 @@ def plan_wide(
         bands += -bands % threads.get_num_threads()
     band = -(-grid_h // bands)
     bands = -(-grid_h // band)
-    room = _TOGETHER if len(shares) > len(parts) else slab_bytes
+    space = _TOGETHER if len(shares) > len(parts) else slab_bytes
     unit_images = 1
     if bands == 1:
         image_bytes = max(slab_rows * row_bytes, 1)
-        together = min(room // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
-        unit_images = max(min(together, images, images * groups * panels // wanted), 1)
+        fit = min(space // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
+        unit_images = max(min(fit, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
     unit_items = panels * len(shares)  # panel by panel: its pieces find it in the second cache
@@ -183,6 +184,12 @@ def plan_wide(
     outs_at = rows_at + up(8 * sum(places))
     table_at = outs_at + up(8 * sum(places))
     packed = up(groups * packed_group * size)
+    zeros_at = up(table_at + 16 * (sum(depths) + 1))
+    zeros, strip, room = 0, 1, 0
+    together = len(shares) if pieces <= panels else 1
+    if len(parts) == 1 and together == len(shares) and len(shares[0][1].taps) == len(taps):
+        at = [t[0] for t in shares[0][1].taps]
+        zeros, strip, room = strips(tile, depth, at, (band, grid_w), slab_columns)
     w_group, w_column, w_channel = weights
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
@@ -199,12 +206,12 @@ def plan_wide(
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "packed": 0, "work": packed,
-        "work_size": up(table_at + 16 * (sum(depths) + 1)),
+        "work_size": zeros_at + room, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
-        "together": len(shares) if pieces <= panels else 1,
+        "together": together,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
     }  # fmt: skip
     inputs = 3 if biased else 2
@@ -231,8 +238,10 @@ def plan_wide(
     packed_at = tap = 0
     for part in parts:
         k = depth * len(part.taps)
-        wholes.append({"k": k, "part_taps": len(part.taps), "first_tap": tap,
-                       "packed_at": packed_at})  # fmt: skip
+        wholes.append({
+            "k": k, "part_taps": len(part.taps), "first_tap": tap, "packed_at": packed_at,
+            **_place(part, pitch), "row_pixels": part.grid[1],
+        })  # fmt: skip
         packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
     records: list[dict[str, int]] = []
     tap = 0
@@ -240,13 +249,10 @@ def plan_wide(
         whole = wholes[i]
         records.append({
             "k": depth * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
-            "grid_h": part.grid[0], "grid_w": part.grid[1], "source_at": part.source_at * pitch,
-            "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
-            "packed_at": whole["packed_at"], "whole_k": whole["k"],
+            **_place(part, pitch), "packed_at": whole["packed_at"], "whole_k": whole["k"],
             "whole_taps": whole["part_taps"],
             "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
             "row_pixels": parts[i].grid[1],
-            "first_row": part.first_row,
             "rows_at": sum(places[:n]), "table_at": sum(depths[:n]),
         })  # fmt: skip
         tap += len(part.taps)
@@ -260,6 +266,15 @@ def plan_wide(
     code = _kernels(d.name, biased, pairs)
     stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
+
+
+def _place(part: Part, pitch: int) -> dict[str, int]:
+    """Where it reads and writes."""
+    return {
+        "grid_h": part.grid[0], "grid_w": part.grid[1], "source_at": part.source_at * pitch,
+        "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
+        "first_row": part.first_row,
+    }  # fmt: skip
 
 
 def _in_place(

@@ -19,6 +19,7 @@ from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import step_masks, store_step, transpose
 from weft.kernels.schedule.conv_slab import emit_slab, store_some
+from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.schedule.words import units_of
@@ -34,7 +35,7 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "area_out", "ahead",
+    "area_out", "ahead", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
@@ -52,6 +53,8 @@ def conv_wide_ir(name: str, *, biased: bool, pairs: bool = False) -> str:
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile, writes=True)
     emit_slab(m, tile, d)
+    if not biased:
+        emit_spread(m, tile)
     _emit_pack(m, tile, d, biased)
     _emit_rows(m, tile, d)
     _emit_planes(m, tile, d)
@@ -104,6 +107,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
+    all_done = f.alloca("i64", 1)  # whether a panel's pieces are done together, without zeros
+    wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     f.store(f.typed(-1, "i64"), filled)
     _fill_tables(f, h, ints, (taps, steps), tables_at)
     with f.units(h["pieces"]) as piece:
@@ -146,12 +151,48 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         next_source, next_lines = _following(f, h, d, unit, source)
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
-            part = read_part(f, ints, f.rem(Item.i, h["parts"]), PART)
+            number = f.rem(Item.i, h["parts"])
+            part = read_part(f, ints, number, PART)
+            column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
+            columns = f.min(f.sub(h["columns"], column), tile.columns)
+            b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
+            b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
+
+            def ask() -> None:
+                """For some lines of the next unit's image."""
+                line = f.load("i64", asked)
+                stop = f.min(f.add(line, h["ahead"]), next_lines)
+                with f.loop(line, stop) as L:
+                    touch(f, f.gep(next_source, f.mul(L.i, 64)), level=2)
+                f.store(f.typed(f.max(line, stop), "i64"), asked)
+
+            ready = hidden = Value("false", "i1")
+            if not biased:
+                whole = read_part(f, wholes, 0, PART)
+                _, grid_h = _rows_of(f, h, whole, y)
+                met = Unit(
+                    slab, images, h["image_pitch"], h["pitch"], h["depth"], grid_h,
+                    whole["grid_w"], whole["source_at"], h["slab_columns"], taps,
+                    whole["part_taps"],
+                )  # fmt: skip
+                with f.if_else(f.icmp("eq", number, 0)) as way:
+                    done = spread_without_zeros(
+                        f, tile, met, (b, c, columns), f.gep(slab, h["zeros_at"]), h["zeros"],
+                        h["strip"], ask,
+                    )  # fmt: skip
+                    f.store(f.cast("zext", done, "i64"), all_done)
+                    way.otherwise()
+                ready = way.merge("i1", done, "false")
+                others = f.icmp("ne", f.load("i64", all_done), 0)
+                hidden = f.op("and", others, f.icmp("ne", number, 0))
+                at = f.select(ready, wholes, f.gep(ints, f.mul(number, len(PART)), "i64"))
+                part = read_part(f, at, 0, PART)
             rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
             offsets = f.gep(tables_at, f.mul(part["table_at"], 2), "i64")
             first_number = f.gep(numbers, part["first_tap"], "i64")
             first_row, grid_h = _rows_of(f, h, part, y)
             pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
+            pixels = f.select(hidden, f.typed(0, "i64"), pixels)
             with f.iff(f.icmp("sgt", pixels, 0)):
                 planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
                 # whether the unit's results follow on one another
@@ -159,10 +200,6 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 whole = f.icmp("eq", h["out_n"], f.mul(grid_h, part["out_h"]))
                 whole = f.op("or", whole, f.icmp("eq", images, 1))
                 linear = f.op("and", f.op("and", line, whole), f.icmp("eq", planes, "false"))
-                column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
-                columns = f.min(f.sub(h["columns"], column), tile.columns)
-                b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
-                b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
                 out_column = f.add(f.mul(group, h["columns"]), column)
                 to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
                 to = f.add(f.add(to, part["out_at"]), f.mul(first_row, part["out_h"]))
@@ -183,8 +220,15 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         way.otherwise()
                         f.call("rows", "void", to, place, shift, count, columns, out_w)
 
+                offset = f.add(f.mul(first_row, part["row_pixels"]), part["pixel_at"])
+                offset = f.add(f.mul(image, h["area_out"]), offset)
                 # a sum without terms still runs once, and gives zeros
-                with f.loop(0, f.max(part["whole_k"], 1), KC) as K:
+                k = f.max(part["whole_k"], 1)
+                if not biased:
+                    with f.iff(f.op("and", ready, linear)):
+                        ending(offset, pixels, c, start)
+                    k = f.select(ready, f.typed(0, "i64"), k)
+                with f.loop(0, k, KC) as K:
                     end = f.add(K.i, KC)
                     ends = f.icmp("sge", end, part["whole_k"])
                     low_k = _before(f, part, first_number, K.i)
@@ -210,11 +254,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 for j in range(lines):
                                     at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
                                     f.store(f.gep(line, 64 * j), at)
-                        line = f.load("i64", asked)
-                        stop = f.min(f.add(line, h["ahead"]), next_lines)
-                        with f.loop(line, stop) as L:
-                            touch(f, f.gep(next_source, f.mul(L.i, 64)), level=2)
-                        f.store(f.typed(f.max(line, stop), "i64"), asked)
+                        ask()
                         f.call(
                             "tiles", "void", images_at, f.gep(rows, I.i, "i64"), count,
                             f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
@@ -222,9 +262,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
                         )  # fmt: skip
                         with f.iff(ends):
-                            first = f.add(f.mul(first_row, part["row_pixels"]), part["pixel_at"])
-                            first = f.add(f.mul(image, h["area_out"]), first)
-                            ending(f.add(first, I.i), count, place, to)
+                            ending(f.add(offset, I.i), count, place, to)
                 kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
                 kind = f.select(planes, f.typed(2, "i64"), kind)
                 for case in f.switch(kind, (1, 2), 0):

@@ -6,11 +6,12 @@ written, and the tiles do it. Channels of x lie across the vector, so that a sum
 number: for each column of the panel, a list of the cotangents and of where their pixels lie.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from weft.kernels.schedule.conv_pack import transpose
-from weft.kernels.schedule.tile import Tile, up
+from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.target.llvm import Function, Module, Operand, Value, lanes_of, vector, zero
 from weft.runtime import native
 
@@ -18,6 +19,8 @@ _TAPS = 9  # whose sums, of two vectors of channels, stay in registers
 _EVERY = 7  # of so many pixels one is looked at first: it meets all places of a pool's windows
 SHARE = 16  # what `zeros_worth` is a share of
 _PART = 192  # k whose pixels stay in the first cache, a vector of channels of each
+_SUMS = 512  # pixels whose sums, a vector of channels, stay in the first cache
+_ROOM = 1 << 20  # bytes of lists to stay below
 _LEAST = 96  # rows for which lists are worth making
 
 
@@ -65,7 +68,7 @@ class Block:
 
 def without_zeros(
     f: Function, tile: Tile, block: Block, panel: tuple[Value, Value, Operand], room: Value,
-    worth: Operand, first: Operand, meanwhile: Callable[[Operand], None],
+    worth: Operand, later: Operand, meanwhile: Callable[[Operand], None],
 ) -> Value:  # fmt: skip
     """What `tiles` does with a panel (b, c, columns) and all rows, if that is worth it: whether it
     was done. `meanwhile(column)` is emitted once a column."""
@@ -82,15 +85,7 @@ def without_zeros(
         K.next = [some, f.add(all, nr)]
     some, all = K.carry
     with f.if_else(f.icmp("slt", f.mul(some, SHARE), f.mul(all, worth))) as way:
-        bits = vector(lanes, "i32")
-        with f.loop(0, block.used, block.pitch, [(bits, zero(bits))]) as P:
-            with f.loop(0, channels, lanes, [(bits, P.carry[0])]) as C:
-                x = f.load(bits, f.gep(slab, f.add(P.i, C.i), el))
-                x = f.op("and", x, f.splat(f.typed(0x7FFFFFFF, "i32"), bits))
-                C.next = [f.intrinsic("umax", bits, C.carry[0], x)]
-            P.next = [C.carry[0]]
-        wild = f.icmp("uge", P.carry[0], f.splat(f.typed(0x7F800000, "i32"), bits))
-        finite = f.icmp("eq", _count(f, wild), 0)
+        finite = _finite(f, tile, slab, block.used, block.pitch, channels)
         lists, stride = room, _PART + lanes
         places = f.gep(lists, lanes * stride, el)
         sums = f.gep(places, lanes * stride, el)
@@ -106,7 +101,7 @@ def without_zeros(
             rows = f.gep(b, f.add(f.mul(K.i, nr), J.i), el)
             part = f.min(f.sub(kc, K.i), _PART)
             pairs = f.gep(block.table, f.mul(K.i, 2), "i64")
-            f.call("lists", "void", rows, pairs, part, lists, places, counts)
+            f.call("lists", "void", rows, nr, pairs, part, lists, places, counts, stride)
             left = f.min(f.sub(columns, J.i), lanes)
             with f.loop(0, vectors) as V, f.loop(0, left) as L:
                 with f.iff(f.icmp("eq", f.add(K.i, V.i), 0)):
@@ -125,14 +120,14 @@ def without_zeros(
                     f.store(f.op("or", f.load("i64", bad), found), bad)
         good = f.op("and", finite, f.icmp("eq", f.load("i64", bad), 0))
         with f.iff(good):
-            _write(f, tile, c, sums, taps, channels, vectors, first)
+            _write(f, tile, c, sums, taps, channels, vectors, later)
         way.otherwise()
     return way.merge("i1", good, "false")
 
 
 def _write(
     f: Function, tile: Tile, c: Value, sums: Value, taps: Operand, channels: Operand,
-    vectors: Operand, first: Operand,
+    vectors: Operand, later: Operand,
 ) -> None:  # fmt: skip
     """c[tap][channel][column] (+)= sums[column][tap][vector of channels]."""
     el, lanes, nr = tile.element, tile.lanes, tile.columns
@@ -147,11 +142,37 @@ def _write(
         left = f.sub(channels, channel)
         for i, v in enumerate(transpose(f, square)):
             place = f.gep(to, i * nr, el)
-            here = f.icmp("slt", f.typed(i, "i64"), left)
-            with f.iff(here), f.if_else(f.icmp("ne", first, 0)) as way:
-                f.store(v, place)
-                way.otherwise()
-                f.store(f.op("fadd", f.load(tile.type, place), v), place)
+            with f.iff(f.icmp("slt", f.typed(i, "i64"), left)):
+                _to(f, v, place, later)
+
+
+def _finite(
+    f: Function, tile: Tile, start: Value, size: Operand, pitch: Operand, channels: Operand
+) -> Value:
+    """Whether the first channels of each `pitch` elements are neither infinite nor NaN."""
+    bits = vector(tile.lanes, "i32")
+    with f.loop(0, size, pitch, [(bits, zero(bits))]) as P:
+        with f.loop(0, channels, tile.lanes, [(bits, P.carry[0])]) as C:
+            x = f.load(bits, f.gep(start, f.add(P.i, C.i), tile.element))
+            x = f.op("and", x, f.splat(f.typed(0x7FFFFFFF, "i32"), bits))
+            C.next = [f.intrinsic("umax", bits, C.carry[0], x)]
+        P.next = [C.carry[0]]
+    wild = f.icmp("uge", P.carry[0], f.splat(f.typed(0x7F800000, "i32"), bits))
+    return f.icmp("eq", _count(f, wild), 0)
+
+
+def _minus(f: Function, v: Value) -> Value:
+    """Which lanes are -0.0."""
+    bits = vector(lanes_of(v.type), "i32")
+    return f.icmp("eq", f.cast("bitcast", v, bits), f.splat(f.typed(-(2**31), "i32"), bits))
+
+
+def _to(f: Function, v: Value, place: Value, later: Operand) -> None:
+    """A vector to memory; to what lies there, where it comes later."""
+    with f.if_else(f.icmp("eq", later, 0)) as way:
+        f.store(v, place)
+        way.otherwise()
+        f.store(f.op("fadd", f.load(v.type, place), v), place)
 
 
 def _count(f: Function, mask: Value) -> Value:
@@ -161,27 +182,31 @@ def _count(f: Function, mask: Value) -> Value:
 
 
 def _emit_lists(m: Module, tile: Tile) -> None:
-    """`lists(b, table, kc, lists, places, counts)`: of each of a vector of columns the numbers that
-    are not zero, and the bytes at which their pixels lie."""
-    pointers = ("b", "table", "lists", "places", "counts")
-    args = [(f"ptr {'noalias' if n != 'b' else ''}".strip(), n) for n in pointers]
-    f = m.function("lists", [*args[:2], ("i64", "kc"), *args[2:]], internal=True)
-    b, table, lists, places, counts = (f.arg(n) for n in pointers)
-    el, lanes, stride = tile.element, tile.lanes, _PART + tile.lanes
+    """`lists(b, pitch, table, kc, lists, places, counts, stride)`: of each of a vector of columns
+    the numbers that are not zero, and the bytes at which their pixels lie."""
+    args = [("ptr", "b"), ("i64", "pitch"), ("ptr noalias", "table"), ("i64", "kc")]
+    args += [("ptr noalias", n) for n in ("lists", "places", "counts")]
+    f = m.function("lists", [*args, ("i64", "stride")], internal=True)
+    b, pitch, table, kc, lists, places, counts, stride = (
+        f.arg(n) for n in ("b", "pitch", "table", "kc", "lists", "places", "counts", "stride")
+    )
+    el, lanes = tile.element, tile.lanes
     ints = vector(lanes, "i32")
     for j in range(lanes):
         f.store(f.typed(0, "i64"), f.gep(counts, j, "i64"))
-    with f.loop(0, f.arg("kc"), lanes) as K:
-        row = f.gep(b, f.mul(K.i, tile.columns), el)
-        square = [f.load(tile.type, f.gep(row, i * tile.columns, el)) for i in range(lanes)]
+    with f.loop(0, kc, lanes) as K:
+        # what is missing is the last one again
+        last = f.sub(f.sub(kc, K.i), 1)
+        rows = (f.mul(f.add(K.i, f.min(last, i)), pitch) for i in range(lanes))
+        square = [f.load(tile.type, f.gep(b, row, el)) for row in rows]
         pairs = f.load(vector(2 * lanes, "i64"), f.gep(table, f.mul(K.i, 2), "i64"))
         at = f.cast("trunc", f.shuffle(pairs, pairs, range(0, 2 * lanes, 2)), ints)
         at = f.op("mul", at, f.splat(f.typed(tile.itemsize, "i32"), ints))
-        here = f.lane_mask(f.sub(f.arg("kc"), K.i), lanes)
+        here = f.lane_mask(f.add(last, 1), lanes)
         for j, v in enumerate(transpose(f, square)):
             some = f.op("and", here, f.fcmp("une", v, zero(tile.type)))
             n = f.load("i64", f.gep(counts, j, "i64"))
-            to = f.add(n, j * stride)
+            to = f.add(n, f.mul(stride, j))
             f.store(_compress(f, v, some), f.gep(lists, to, el))
             f.store(_compress(f, at, some), f.gep(places, to, "i32"))
             f.store(f.typed(f.add(n, _count(f, some)), "i64"), f.gep(counts, j, "i64"))
@@ -218,10 +243,163 @@ def _emit_picks(m: Module, tile: Tile) -> None:
         for t, start in enumerate(starts):
             x = f.load(type, f.gep(start, place))
             K.next[t] = f.fma(x, factor, K.carry[t])
-    bits = vector(tile.lanes, "i32")
     bad = zero(vector(tile.lanes, "i1"))
     for sum, place in zip(K.carry, sums, strict=True):
         f.store(sum, place)
-        minus = f.icmp("eq", f.cast("bitcast", sum, bits), f.splat(f.typed(-(2**31), "i32"), bits))
-        bad = f.op("or", bad, minus)
+        bad = f.op("or", bad, _minus(f, sum))
     f.ret(_count(f, bad))
+
+
+@dataclass
+class Unit:
+    """A unit of an input's gradient: its slab of cotangents, the elements of an image's and of a
+    pixel, their channels; the results' grid and where the first lies; the slab's columns; the taps'
+    places in the slab, which fall."""
+
+    slab: Value
+    images: Operand
+    image: Operand
+    pitch: Operand
+    channels: Operand
+    grid_h: Operand
+    grid_w: Operand
+    start: Operand
+    slab_columns: Operand
+    taps: Value
+    tap_count: Operand
+
+
+def strips(
+    tile: Tile, channels: int, taps: list[int], grid: tuple[int, int], slab_columns: int
+) -> tuple[int, int, int]:
+    """(cotangents of SHARE at which it gains to leave zeros out, rows of outputs whose sums stay in
+    the first cache, bytes of room) of an input's gradient."""
+    falls = all(a > b for a, b in itertools.pairwise(taps))
+    if not _serves(tile) or channels % tile.lanes or not falls or len(taps) % _TAPS:
+        return 0, 1, 0
+    span, (height, width) = taps[0] - taps[-1], grid
+    fit = (_SUMS - width - 2 * span) // slab_columns + 1
+    if fit < 1:
+        return 0, 1, 0
+    rows = -(-height // -(-height // fit))
+    worth = int(SHARE * 0.35 * rows * slab_columns / (rows * slab_columns + span))
+    count = (rows - 1) * slab_columns + width + span
+    stride = up(count, tile.lanes) + tile.lanes
+    lists = channels * (2 * stride * tile.itemsize + 8) + 16 * stride
+    room = up(lists + (count + span) * tile.lanes * tile.itemsize)
+    return (worth, rows, room) if room < _ROOM else (0, 1, 0)
+
+
+def emit_spread(m: Module, tile: Tile) -> None:
+    """What `spread_without_zeros` calls."""
+    if _serves(tile):
+        _emit_lists(m, tile)
+        for taps in (1, _TAPS):
+            _emit_add(m, tile, taps)
+
+
+def spread_without_zeros(
+    f: Function, tile: Tile, unit: Unit, panel: tuple[Value, Value, Operand], room: Value,
+    worth: Operand, strip: Operand, meanwhile: Callable[[], None],
+) -> Value:  # fmt: skip
+    """What `tiles` does with a panel (b, c, columns) and all k, if that is worth it: whether it was
+    done. Each cotangent goes to the sums that it is part of, channel by channel, the last pixel
+    first: to each sum they come in the order of its k."""
+    if not _serves(tile):
+        return Value("false", "i1")
+    b, c, columns = panel
+    el, lanes, nr = tile.element, tile.lanes, tile.columns
+    pitch, taps, channels, across = unit.pitch, unit.tap_count, unit.channels, unit.slab_columns
+    size = f.mul(unit.images, unit.image)
+    with f.loop(0, size, f.mul(pitch, _EVERY), [("i64", 0)]) as P:
+        with f.loop(0, channels, lanes, [("i64", P.carry[0])]) as C:
+            v = f.load(tile.type, f.gep(unit.slab, f.add(P.i, C.i), el))
+            C.next = [f.add(C.carry[0], _count(f, f.fcmp("une", v, zero(tile.type))))]
+        P.next = [C.carry[0]]
+    pixels = f.mul(f.mul(unit.images, unit.grid_h), unit.grid_w)
+    all = f.mul(f.mul(pixels, channels), worth)
+    with f.if_else(f.icmp("slt", f.mul(P.carry[0], _EVERY * SHARE), all)) as way:
+        k = f.mul(channels, taps)
+        finite = _finite(f, tile, b, f.mul(k, nr), nr, nr)
+        first, final = (f.load("i64", f.gep(unit.taps, t, "i64")) for t in (0, f.sub(taps, 1)))
+        span = f.div(f.sub(first, final), pitch)
+        most = f.add(f.add(f.mul(f.sub(strip, 1), across), unit.grid_w), span)
+        stride = f.add(f.mul(f.div(f.add(most, lanes - 1), lanes), lanes), lanes)
+        lists = room
+        places = f.gep(lists, f.mul(channels, stride), el)
+        counts = f.gep(places, f.mul(channels, stride), el)
+        table = f.gep(counts, channels, "i64")
+        sums = f.gep(table, f.mul(stride, 2), "i64")
+        with f.loop(0, most) as I:
+            place = f.mul(f.sub(f.sub(most, 1), I.i), lanes)
+            f.store(f.typed(place, "i64"), f.gep(table, f.mul(I.i, 2), "i64"))
+        bad = f.alloca(vector(lanes, "i1"))
+        f.store(zero(vector(lanes, "i1")), bad)
+        images = f.select(finite, unit.images, f.typed(0, "i64"))
+        with f.loop(0, images) as N, f.loop(0, unit.grid_h, strip) as Y:
+            height = f.min(strip, f.sub(unit.grid_h, Y.i))
+            row = f.mul(f.add(f.mul(N.i, unit.grid_h), Y.i), unit.grid_w)
+            start = f.add(unit.start, f.mul(N.i, unit.image))
+            start = f.add(start, f.mul(f.mul(Y.i, across), pitch))
+            reach = f.add(f.mul(f.sub(height, 1), across), unit.grid_w)
+            count = f.add(reach, span)
+            last = f.add(f.add(start, first), f.mul(f.sub(reach, 1), pitch))
+            pairs = f.gep(table, f.mul(f.sub(most, count), 2), "i64")
+            with f.loop(0, channels, lanes) as C:
+                at = f.mul(C.i, stride)
+                f.call(
+                    "lists", "void", f.gep(unit.slab, f.add(last, C.i), el), f.sub(0, pitch), pairs,
+                    count, f.gep(lists, at, el), f.gep(places, at, "i32"),
+                    f.gep(counts, C.i, "i64"), stride,
+                )  # fmt: skip
+            with f.loop(0, columns, lanes) as J, f.loop(0, k, KC) as K:
+                stop = f.min(f.add(K.i, KC), k)
+                with f.loop(0, f.add(count, span)) as S:
+                    f.store(zero(tile.type), f.gep(sums, S.i, tile.type))
+                with f.loop(f.div(K.i, taps), f.div(f.add(stop, f.sub(taps, 1)), taps)) as C:
+                    meanwhile()
+                    before = f.mul(C.i, taps)
+                    low = f.max(f.sub(K.i, before), 0)
+                    high = f.min(f.sub(stop, before), taps)
+                    middle = f.add(low, f.mul(f.div(f.sub(high, low), _TAPS), _TAPS))
+                    at = f.mul(C.i, stride)
+                    own, where = f.gep(lists, at, el), f.gep(places, at, "i32")
+                    number = f.load("i64", f.gep(counts, C.i, "i64"))
+                    for step, begin, end in ((_TAPS, low, middle), (1, middle, high)):
+                        with f.loop(begin, end, step) as T:
+                            w = f.gep(b, f.add(f.mul(f.add(before, T.i), nr), J.i), el)
+                            f.call(
+                                f"add{step}", "void", sums, f.gep(unit.taps, T.i, "i64"), first,
+                                pitch, own, where, number, w,
+                            )  # fmt: skip
+                with f.loop(0, height) as R, f.loop(0, unit.grid_w) as X:
+                    at = f.add(f.add(f.mul(R.i, across), X.i), span)
+                    v = f.load(tile.type, f.gep(sums, at, tile.type))
+                    f.store(f.op("or", f.load(vector(lanes, "i1"), bad, 1), _minus(f, v)), bad, 1)
+                    at = f.add(f.add(row, f.mul(R.i, unit.grid_w)), X.i)
+                    _to(f, v, f.gep(c, f.add(f.mul(at, nr), J.i), el), K.i)
+        good = f.icmp("eq", _count(f, f.load(vector(lanes, "i1"), bad, 1)), 0)
+        good = f.op("and", finite, good)
+        way.otherwise()
+    return way.merge("i1", good, "false")
+
+
+def _emit_add(m: Module, tile: Tile, taps: int) -> None:
+    """`add{taps}(sums, taps, first, pitch, list, places, count, w)`: each of the list's numbers
+    times w to the sums of so many taps."""
+    names = ("sums", "taps", "first", "pitch", "list", "places", "count", "w")
+    wholes = ("first", "pitch", "count")
+    args = [("i64" if n in wholes else "ptr", n) for n in names]
+    f = m.function(f"add{taps}", args, internal=True)
+    sums, offsets, first, pitch, list, places, count, w = (f.arg(n) for n in names)
+    el, type = tile.element, tile.type
+    offset = (f.load("i64", f.gep(offsets, t, "i64")) for t in range(taps))
+    starts = [f.gep(sums, f.div(f.sub(first, o), pitch), type) for o in offset]
+    weights = [f.load(type, f.gep(w, t * tile.columns, el)) for t in range(taps)]
+    with f.loop(0, count) as K:
+        place = f.cast("zext", f.load("i32", f.gep(places, K.i, "i32")), "i64")
+        factor = f.splat(f.load(el, f.gep(list, K.i, el)), type)
+        for start, weight in zip(starts, weights, strict=True):
+            at = f.gep(start, place)
+            f.store(f.fma(factor, weight, f.load(type, at)), at)
+    f.ret()
