@@ -439,6 +439,7 @@ def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
         (3, 40, 13, 18, 70, 5, 5, (1, 2), (0, 0), (1, 1), 1),
         (1, 96, 24, 40, 40, 3, 3, (1, 1), (0, 0), (2, 1), 2),
         (1, 16, 70, 60, 33, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+        (5, 32, 12, 10, 48, 3, 3, (1, 1), (1, 1), (1, 1), 1),
         (9, 20, 9, 6, 112, 6, 3, (1, 1), (0, 1), (1, 1), 1),
         (1, 80, 61, 40, 96, 3, 3, (1, 1), (2, 1), (1, 2), 2),
     ],
@@ -453,7 +454,7 @@ def test_leaving_out_the_zeros_of_a_gradient_changes_no_bit(case, dtype, monkeyp
     wild, odd, mixed = x.copy(), w.copy(), g.copy()
     wild[0, 1, 2, 3], wild[-1, -1, -1, -1] = np.inf, np.nan
     odd[0, 1, 2, 0], odd[-1, -1, -1, -1] = np.inf, np.nan
-    mixed[:, 32:] = 1
+    mixed[:, 32:], mixed[0, 0, 0, 0] = 1, np.inf
     tiny = np.asarray(1e-30, dtype)
     few = 0 - abs(g) * tiny
     found = {}

@@ -63,7 +63,7 @@ _HEAD = (
     "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
     "parts", "blocks", "block_sums", "work", "run_pixels", "move", "singles", "single_at",
-    "zeros", "zeros_at",
+    "filled", "zeros", "zeros_at",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 6  # rows that a tile of fewer costs: it waits for B
@@ -139,8 +139,10 @@ def plan_conv2d_dw(
     items = groups * chunks * panel_chunks
     shared = up(items * blocks * sums * size) if parts > 1 else 0
     table_at = rows_at + up(8 * rows)
-    zeros_at = up(table_at + 16 * (KC + tile.lanes) * len(spans))
-    zeros = zeros_worth(tile, chunk, taps) if len(spans) == 1 else 0
+    zeros = zeros_worth(tile, chunk, taps)
+    every = [(0, oh, 0, ow)] if zeros and len(spans) > 1 else []  # what lists of k go by
+    filled = len(spans) + len(every)
+    zeros_at = up(table_at + 16 * (KC + tile.lanes) * filled)
     head = {
         "columns": columns, "panels": panels, "item_panels": item_panels,
         "panel_chunks": panel_chunks, "channels": channels, "chunk": chunk, "chunks": chunks,
@@ -160,11 +162,11 @@ def plan_conv2d_dw(
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
         "work_size": zeros_at + (zeros_room(tile, chunk, taps) if zeros else 0),
-        "tables": len(spans), "zeros": zeros, "zeros_at": zeros_at,
+        "tables": len(spans), "filled": filled, "zeros": zeros, "zeros_at": zeros_at,
     }  # fmt: skip
     rows_columns = (divmod(t, view.columns) for t in view.taps)
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
-    spans = [n for *y, low, high in spans for n in (*y, low // per, -(-high // per))]
+    spans = [n for *y, low, high in (*spans, *every) for n in (*y, low // per, -(-high // per))]
     ints = (*(head[n] for n in _HEAD), *places, *spans)
     code = _kernels(d.name, tile.vectors, pairs)
     stages = [Stage(code[n], parallel) for n in ("conv_dw", "conv_dw_add")[: min(parts, 2)]]
@@ -338,7 +340,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             block = f.gep(scratch, f.mul(block, h["block_sums"]), el)
             into = f.select(apart, block, c)
             used = _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
-            with f.loop(0, h["tables"]) as T:
+            with f.loop(0, h["filled"]) as T:
                 table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
                 span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
                 _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
@@ -348,8 +350,9 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                                    (f.add(f.mul(group, h["columns"]), f.mul(panel, tile.columns)),
                                     f.mul(f.sub(last_panel, panel), tile.columns)))  # fmt: skip
             alike = f.div(count, h["tables"])  # rows that go by one table
+            table = f.gep(offsets, f.mul(f.sub(h["filled"], 1), 2 * (KC + 1)), "i64")
             met = Block(
-                slab, used, h["pitch"], channels, taps, h["taps"], f.gep(offsets, 2, "i64"), kc
+                slab, used, h["pitch"], channels, taps, h["taps"], f.gep(table, 2, "i64"), kc
             )
             turns = f.div(f.add(alike, tile.rows - 1), tile.rows)
             every = f.mul(f.mul(turns, h["tables"]), f.sub(last_panel, panel))
@@ -597,7 +600,8 @@ def _write(
     f: Function, tile: Tile, d: D.dtype, out: Value, c: Value, row: Operand, columns: Operand,
     channels: Operand, taps: Operand,
 ) -> None:  # fmt: skip
-    """out[column][channel][tap] = c[tap][channel][column], in transposed squares."""
+    """out[column][channel][tap] = c[tap][channel][column], in transposed squares; 0.0 for -0.0, so
+    that zeros may be left out of sums."""
     el, lanes, wide = tile.element, tile.lanes, Element(f, tile.lanes)
     single = f.icmp("eq", taps, 1)  # then channels, not taps, are what follows on one another
     outer = f.select(single, f.typed(1, "i64"), channels)
@@ -611,7 +615,8 @@ def _write(
             # a missing row repeats the last one: it is not stored
             at = f.min(f.add(T.i, i), f.sub(inner, 1))
             at = f.mul(f.add(C.i, f.mul(at, step)), tile.columns)
-            square.append(f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el)))
+            sum = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
+            square.append(f.op("fadd", sum, 0.0))
         at = f.add(f.mul(J.i, row), f.add(f.mul(C.i, taps), T.i))
         to = f.gep(out, at, memory(d))
         for j, value in enumerate(transpose(f, square)):

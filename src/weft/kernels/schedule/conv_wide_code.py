@@ -109,6 +109,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
     all_done = f.alloca("i64", 1)  # whether a panel's pieces are done together, without zeros
     wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+    f.store(f.typed(0, "i64"), all_done)
     f.store(f.typed(-1, "i64"), filled)
     _fill_tables(f, h, ints, (taps, steps), tables_at)
     with f.units(h["pieces"]) as piece:

@@ -1,9 +1,10 @@
-"""Weight gradients of a convolution whose cotangents are mostly zeros, as a maximum pool's are.
+"""Gradients of a convolution whose cotangents are mostly zeros, as a maximum pool's are.
 
-Products with zeros are left out and the others added in the order they had: the same bits. For that
-x must be finite, and no sum may end as -0.0, which a further zero might make 0.0; else nothing is
-written, and the tiles do it. Channels of x lie across the vector, so that a sum's cotangent is one
-number: for each column of the panel, a list of the cotangents and of where their pixels lie.
+Products with zeros are left out and the others added in the order they had: the same bits, if what
+they are multiplied by is finite; else the tiles do it. Channels of the image lie across the vector,
+so that a product's cotangent is one number: of each channel of cotangents there is a list of these
+and of where their pixels lie. In a weight's gradient a sum gathers its pixels; in an input's each
+cotangent goes to the sums that it is part of.
 """
 
 import itertools
@@ -86,14 +87,14 @@ def without_zeros(
     some, all = K.carry
     with f.if_else(f.icmp("slt", f.mul(some, SHARE), f.mul(all, worth))) as way:
         finite = _finite(f, tile, slab, block.used, block.pitch, channels)
+        # the border takes part here
+        finite = f.op("and", finite, _finite(f, tile, b, f.mul(kc, nr), nr, nr))
         lists, stride = room, _PART + lanes
         places = f.gep(lists, lanes * stride, el)
         sums = f.gep(places, lanes * stride, el)
         counts = f.alloca("i64", lanes)
         vectors = f.div(f.add(channels, lanes - 1), lanes)
         every = f.mul(vectors, taps)
-        bad = f.alloca("i64")  # whether a sum is -0.0
-        f.store(f.typed(0, "i64"), bad)
         with (
             f.loop(0, f.select(finite, columns, f.typed(0, "i64")), lanes) as J,
             f.loop(0, kc, _PART) as K,
@@ -112,17 +113,15 @@ def without_zeros(
                 start = f.gep(slab, f.mul(V.i, lanes), el)
                 with f.loop(0, taps, _TAPS) as T:
                     at = f.add(f.mul(f.add(J.i, L.i), every), f.add(f.mul(T.i, vectors), V.i))
-                    found = f.call(
-                        "picks", "i64", start, f.gep(block.taps, T.i, "i64"), own, where,
+                    f.call(
+                        "picks", "void", start, f.gep(block.taps, T.i, "i64"), own, where,
                         f.gep(sums, f.mul(at, lanes), el), count, f.sub(taps, T.i),
                         f.mul(vectors, lanes), K.i,
                     )  # fmt: skip
-                    f.store(f.op("or", f.load("i64", bad), found), bad)
-        good = f.op("and", finite, f.icmp("eq", f.load("i64", bad), 0))
-        with f.iff(good):
+        with f.iff(finite):
             _write(f, tile, c, sums, taps, channels, vectors, later)
         way.otherwise()
-    return way.merge("i1", good, "false")
+    return way.merge("i1", finite, "false")
 
 
 def _write(
@@ -159,12 +158,6 @@ def _finite(
         P.next = [C.carry[0]]
     wild = f.icmp("uge", P.carry[0], f.splat(f.typed(0x7F800000, "i32"), bits))
     return f.icmp("eq", _count(f, wild), 0)
-
-
-def _minus(f: Function, v: Value) -> Value:
-    """Which lanes are -0.0."""
-    bits = vector(lanes_of(v.type), "i32")
-    return f.icmp("eq", f.cast("bitcast", v, bits), f.splat(f.typed(-(2**31), "i32"), bits))
 
 
 def _to(f: Function, v: Value, place: Value, later: Operand) -> None:
@@ -220,12 +213,11 @@ def _compress(f: Function, v: Value, mask: Value) -> Value:
 
 def _emit_picks(m: Module, tile: Tile) -> None:
     """`picks(slab, taps, list, places, to, count, more, row, first)`: of up to _TAPS taps the sums
-    of the list's numbers times the pixel's channels, `first` 0, or those with what lies at `to`;
-    whether one is -0.0."""
+    of the list's numbers times the pixel's channels, `first` 0, or those with what lies at `to`."""
     pointers = ("slab", "taps", "list", "places", "to")
     ints = ("count", "more", "row", "first")
     args = [*(("ptr", n) for n in pointers), *(("i64", n) for n in ints)]
-    f = m.function("picks", args, "i64", internal=True)
+    f = m.function("picks", args, internal=True)
     slab, taps, list, places, to = (f.arg(n) for n in pointers)
     el, type = tile.element, tile.type
     last = f.sub(f.arg("more"), 1)
@@ -243,11 +235,9 @@ def _emit_picks(m: Module, tile: Tile) -> None:
         for t, start in enumerate(starts):
             x = f.load(type, f.gep(start, place))
             K.next[t] = f.fma(x, factor, K.carry[t])
-    bad = zero(vector(tile.lanes, "i1"))
     for sum, place in zip(K.carry, sums, strict=True):
         f.store(sum, place)
-        bad = f.op("or", bad, _minus(f, sum))
-    f.ret(_count(f, bad))
+    f.ret()
 
 
 @dataclass
@@ -333,8 +323,10 @@ def spread_without_zeros(
         with f.loop(0, most) as I:
             place = f.mul(f.sub(f.sub(most, 1), I.i), lanes)
             f.store(f.typed(place, "i64"), f.gep(table, f.mul(I.i, 2), "i64"))
-        bad = f.alloca(vector(lanes, "i1"))
-        f.store(zero(vector(lanes, "i1")), bad)
+        flags, bits = vector(lanes, "i1"), vector(lanes, "i32")
+        sign = f.splat(f.typed(-(2**31), "i32"), bits)
+        bad = f.alloca(flags)  # lanes with a sum of -0.0, which a zero might have made 0.0
+        f.store(zero(flags), bad)
         images = f.select(finite, unit.images, f.typed(0, "i64"))
         with f.loop(0, images) as N, f.loop(0, unit.grid_h, strip) as Y:
             height = f.min(strip, f.sub(unit.grid_h, Y.i))
@@ -375,10 +367,11 @@ def spread_without_zeros(
                 with f.loop(0, height) as R, f.loop(0, unit.grid_w) as X:
                     at = f.add(f.add(f.mul(R.i, across), X.i), span)
                     v = f.load(tile.type, f.gep(sums, at, tile.type))
-                    f.store(f.op("or", f.load(vector(lanes, "i1"), bad, 1), _minus(f, v)), bad, 1)
+                    minus = f.icmp("eq", f.cast("bitcast", v, bits), sign)
+                    f.store(f.op("or", f.load(flags, bad, 1), minus), bad, 1)
                     at = f.add(f.add(row, f.mul(R.i, unit.grid_w)), X.i)
                     _to(f, v, f.gep(c, f.add(f.mul(at, nr), J.i), el), K.i)
-        good = f.icmp("eq", _count(f, f.load(vector(lanes, "i1"), bad, 1)), 0)
+        good = f.icmp("eq", _count(f, f.load(flags, bad, 1)), 0)
         good = f.op("and", finite, good)
         way.otherwise()
     return way.merge("i1", good, "false")
