@@ -135,6 +135,27 @@ def test_batches_and_broadcasts(rng):
             assert (result[at] == matmul(a[at], b[at])).all(), (shape_a, shape_b, at)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("across", [False, True])
+def test_batches_of_small_matrices_have_the_bits_of_each_alone(rng, dtype, across):
+    for (m, k, n), count in zip(
+        itertools.product((1, 3, 4, 5, 9, 13), (1, 7, 384), (1, 3, 8, 9, 16, 19, 32)),
+        itertools.cycle((2, 5, 70)),
+        strict=False,
+    ):
+        a = rng.standard_normal((count, k, m) if across else (count, m, k)).astype(dtype)
+        a = a.swapaxes(-1, -2) if across else a
+        b = rng.standard_normal((count, k + 1, n + 2)).astype(dtype)[:, 1:, 1:-1]
+        room = np.full((count, m + 2, n + 9), 5.0, dtype)
+        out = room[:, 1:-1, 4:-5]
+        plan = plan_matmul(Layout.of(a), Layout.of(b), Layout.of(out))
+        assert native.launch(plan, out, (a, b)) == 0
+        for i in range(count):
+            assert (out[i] == matmul(a[i], b[i])).all(), (m, k, n, i)
+        out[...] = 5.0
+        assert (room == 5.0).all()
+
+
 def test_batches_of_sums_of_nothing_are_zeros():
     a, b = np.ones((2, 3, 4), np.float32), np.ones((2, 4, 70), np.float32)
     for nothing in (a[..., :0], a[..., :0, :].swapaxes(-1, -2)):

@@ -10,7 +10,7 @@ import numpy as np
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
-from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
+from weft.kernels.schedule import gemm_batch, gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import (
     Epilogue,
     ends_in_registers,
@@ -33,6 +33,7 @@ _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
+_IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -82,9 +83,15 @@ def plan_matmul(
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_class, problem.b_class, _rest(n, element))
+    awake = _is_light(problem, tile)
+    if problem.batch and not swapped and gemm_batch.fits(problem.sizes, problem.b_class, element):
+        return gemm_batch.plan_batch(
+            problem.sizes, problem.a_strides, problem.b_strides[0], problem.ldc, element,
+            problem.batch, parallel=parallel, awake=awake, quick=quick,
+        )  # fmt: skip
     finish = _finish(problem, tile, epilogue)
     return Launch(
-        (Stage(kernels[more], parallel, awake=_is_light(problem, tile)),),
+        (Stage(kernels[more], parallel, awake=awake),),
         problem.ints(tile, epilogue=own, near=_near(epilogue), finish=finish, swapped=swapped),
         scratch_per_thread=tile.scratch_per_thread,
         quick=quick,
@@ -212,13 +219,13 @@ class _Problem:
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
         near: Near = ((), 0), finish: int = 0, swapped: bool = False,
     ) -> tuple[int, ...]:  # fmt: skip
-        """Few rows read B in place: packing it would cost more than it saves. So do all where it
-        lies as a panel.
+        """Rows that are not many read B in place: packing it would cost more than it saves. So do
+        all where it lies as a panel.
         """
         direct, (rows, n, _) = self.direct, self.sizes
         if self.b_class == "rows" and not direct:
-            few = int(rows <= 2 * tile.rows)
-            direct = choose("in place", few, 1 - few) if rows <= 16 * tile.rows else few
+            few = int(rows <= _IN_PLACE * tile.rows)
+            direct = choose("in place", few, 1 - few) if rows <= 2 * _IN_PLACE * tile.rows else few
             direct |= int(self.b_strides[0] == n <= tile.columns)
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,

@@ -515,6 +515,10 @@ def _products(
         own = f.gep(scratch, shared)
         extra += 4
     lines = f.alloca("ptr", (MAX_NEAR + 2) * tile.rows)
+    packed_column = f.alloca(
+        "i64"
+    )  # whose one block the panel holds: parts of a unit need it again
+    f.store(Value("-1", "i64"), packed_column)
     near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KC * tile.columns * size)
@@ -589,7 +593,10 @@ def _products(
                 column_at = f.mul(n0, h["direct"])
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
                 way.otherwise()
-                f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
+                here = f.load("i64", packed_column)
+                with f.iff(f.icmp("ne", here, column)):
+                    f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
+                    f.store(f.select(f.icmp("sle", h["K"], KC), column, -1), packed_column)
             b_panel = way.merge("ptr", in_place, panel)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
