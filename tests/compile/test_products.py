@@ -338,3 +338,39 @@ def test_an_lstm_of_which_the_last_step_counts_makes_no_zeros_for_the_others(mon
 
     assert not any("SliceBack" in s for s in gradients(-1))
     assert any("SliceBack" in s for s in gradients(-2))
+
+
+@pytest.mark.parametrize("channels", [64, 33, 12])
+def test_what_follows_a_convolution_of_bfloat16_has_eagers_bits(monkeypatch, r, channels):
+    """Two vectors at a time: tails, NaN of any bits, infinities, numbers below the normal ones."""
+    x, w, v = r(2, 40, 5, 7), r(channels, 40, 1, 1), r(channels, 40, 1, 1)
+    x[0, 3, 2, 2], x[1, 0, 0, 0] = float("inf"), float("nan")
+    x[:, :, 4] *= 1e-38
+    x, w, v = (t.bfloat16() for t in (x, w, v))
+    mean, scale = r(channels), r(channels)
+    for i, odd in enumerate((0x7FFFFFFF, -1, 0x7F800001, 0x7F800000, 0x00012345)):
+        scale.view(weft.int32)[i], mean.view(weft.int32)[i + 5] = odd, odd
+    scale[-1] = 1e-38
+
+    def narrow():
+        h = F.batch_norm(F.conv2d(x, w), mean, scale.abs(), scale, mean)
+        return weft.relu(h + F.conv2d(x, v)), h
+
+    def mixed():
+        z, h = narrow()
+        return z, h, h.float() * 3, (h > 0.5).float()
+
+    for made_of in (narrow, mixed):
+        # pools take images channels last, as the convolution leaves them
+        fn = lambda of=made_of: [F.max_pool2d(t, 1) for t in of()]
+        made = []
+        spy = lambda *a, made=made, **kw: made.append(Program(*a, **kw)) or made[-1]
+        monkeypatch.setattr(api, "Program", spy)
+        compiled = weft.compile(fn)
+        for _ in range(3):
+            for got, want in zip(compiled(), fn(), strict=True):
+                assert got.dtype is want.dtype
+                assert got.isnan().equal(want.isnan())
+                got, want = (t.where(~t.isnan(), 0).float().numpy() for t in (got, want))
+                assert got.tobytes() == want.tobytes()
+        assert sum(s.label.startswith("Conv2d(") for s in made[-1].steps) == 1

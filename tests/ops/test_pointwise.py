@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -113,3 +114,19 @@ def test_integers_divided_by_zero(name, size):
                 continue
             with pytest.raises(RuntimeError, match="ZeroDivisionError"):
                 call(zero)
+
+
+def test_every_half_word_rounds_to_bfloat16_as_ieee_says():
+    low = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    x = ((np.arange(1 << 16, dtype=np.uint32) << 16)[:, None] + low).ravel().view(np.float32)
+    for n in (x.size, 1, 15, 37):  # whole vectors and tails
+        got = weft.from_numpy(x[-n:].copy()).bfloat16()
+        back = got.float().numpy()
+        with np.errstate(invalid="ignore"):
+            want = x[-n:].astype(ml_dtypes.bfloat16).astype(np.float32)
+        numbers = ~np.isnan(x[-n:])
+        assert (np.isnan(back) == ~numbers).all()
+        assert back[numbers].tobytes() == want[numbers].tobytes()
+    y = weft.from_numpy(x).bfloat16()
+    for chosen in (weft.relu(y), -y, y.abs(), weft.maximum(y, -y), y.clamp(-2, 3)):
+        assert chosen.float().bfloat16().view(weft.int16).equal(chosen.view(weft.int16))

@@ -37,6 +37,11 @@ Pair = tuple[int, int]
 
 def is_wide(self: Op, *types: Type) -> bool:
     """Whether there are kernels for images of this dtype that lie channels last."""
+    return types[0].dtype.category == dt.FLOAT
+
+
+def sums_wide(self: Op, *types: Type) -> bool:
+    """The same of kernels that add in place, which halves would have to be rounded for."""
     return types[0].dtype in (dt.float32, dt.float64)
 
 
@@ -223,7 +228,7 @@ class MaxPool2dInput(PoolOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_max_pool2d_back(ins[0], ins[1], out, self.window)
 
-    takes_channels_last = keeps_channels_last = is_wide
+    takes_channels_last = keeps_channels_last = sums_wide
 
     def oracle(self, g: np.ndarray, taps: np.ndarray) -> np.ndarray:
         y = np.zeros((*g.shape[:2], *self.size), g.dtype)
@@ -258,7 +263,7 @@ class PlanePut(Op):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_max_pool2d_dx(ins[0], ins[1], out)
 
-    takes_channels_last = keeps_channels_last = is_wide
+    takes_channels_last = keeps_channels_last = sums_wide
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         limit = self.size[0] * self.size[1]

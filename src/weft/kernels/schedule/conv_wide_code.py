@@ -22,7 +22,7 @@ from weft.kernels.schedule.conv_slab import emit_slab, store_some
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
-from weft.kernels.schedule.words import units_of
+from weft.kernels.schedule.words import sums_to, units_of
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector
 from weft.runtime import native
@@ -103,7 +103,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     c, all_rows, all_outs, tables_at = (
         f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at")
     )
-    lines = -(-tile.columns * tile.itemsize // 64)
+    lines = -(-tile.columns * d.itemsize // 64)
     soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
@@ -494,7 +494,7 @@ def _emit_rows(m: Module, tile: Tile, d: dtype) -> None:
     ]  # fmt: skip
     f = m.function("rows", [*pointers, *names], internal=True)
     out, c, bias, count, columns, out_w = (f.arg(n) for _, n in [*pointers, *names])
-    el, lanes, wide = tile.element, tile.lanes, Element(f, tile.lanes)
+    el, lanes = tile.element, tile.lanes
     places = range(0, tile.columns, lanes)
     masks = [f.lane_mask(f.sub(columns, j), lanes) for j in places]
     shifts = [
@@ -508,7 +508,7 @@ def _emit_rows(m: Module, tile: Tile, d: dtype) -> None:
                 to = f.gep(out, f.mul(P.i, out_w), memory(d))
                 for j, mask, shift in zip(places, masks, shifts, strict=True):
                     v = f.op("fadd", f.load(tile.type, f.gep(row, j, el)), shift)
-                    v = wide.to_memory(wide.rounded(v, d), d)
+                    v = sums_to(f, v, d, lanes)
                     at = f.gep(to, j, memory(d))
                     f.store(v, at) if whole else f.masked_store(v, at, mask)
             if whole:
@@ -547,7 +547,8 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
             for i in range(lanes):
                 at = f.mul(f.min(f.add(P.i, i), f.sub(count, 1)), tile.columns)
                 value = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
-                v.append(wide.rounded(f.op("fadd", value, shift), d))
+                value = sums_to(f, f.op("fadd", value, shift), d, lanes)
+                v.append(wide.from_memory(value, d))
             there = f.min(f.sub(count, P.i), lanes)
             start = f.gep(to, f.mul(P.i, out_w), memory(d))
             square = transpose(f, v)

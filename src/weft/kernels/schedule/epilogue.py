@@ -12,7 +12,7 @@ own memory: an element is read before it is written. Its code is that of `nest`,
 the bits are those of a loop that would follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +22,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
+from weft.kernels.schedule.words import halves_of_two
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime.native import host, load
@@ -152,55 +153,84 @@ def _emit(
     fixed: Sequence[bool],
 ) -> None:
     product = out_dtypes[0]
-    sums = D.float32 if product.itemsize < D.float32.itemsize else product
+    narrow = product.itemsize < D.float32.itemsize
+    sums = D.float32 if narrow else product
     lanes = host().lanes(sums.itemsize)
     n_out, n_in = len(out_dtypes), len(in_dtypes)
-    element = Element(f, lanes)
-    pointers, steps = _places(f, n_out + n_in)
-    used = {x.index for x in postorder(exprs) if isinstance(x, Arg)}
-    row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
-    whole = f.mul(f.div(n, lanes), lanes)
     types = [*out_dtypes, *in_dtypes]
+    used = {x.index for x in postorder(exprs) if isinstance(x, Arg)}
+    kept_from = [
+        k for k in range(n_out, n_out + n_in) if fixed[k - n_out] and k - n_out + 1 in used
+    ]
+    tame = narrow and _is_tame(exprs, types, {k - n_out + 1 for k in kept_from})
+    element = Element(f, lanes, tame=tame)
+    pointers, steps = _places(f, n_out + n_in)
+    row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
+    # halves two vectors at a time, of every second column each: 16 bits of a word in memory
+    parts = 2 if narrow else 1
+    width = parts * lanes
+    whole = f.mul(f.div(n, width), width)
+
+    def apart(v: Value, d: D.dtype) -> list[Value]:
+        if parts == 1:
+            return [element.from_memory(v, d)]
+        if d is D.bfloat16:
+            words = f.cast("bitcast", v, vector(lanes, "i32"))
+            both = f.op("shl", words, 16), f.op("and", words, -1 << 16)
+            return [f.cast("bitcast", x, vector(lanes, "float")) for x in both]
+        halves = (f.shuffle(v, v, range(i, width, 2)) for i in range(2))
+        return [element.from_memory(x, d) for x in halves]
+
+    def together(values: list[Value], d: D.dtype) -> Value:
+        if parts == 1:
+            return element.to_memory(values[0], d)
+        if d is D.bfloat16:
+            low, high = (element.math.bits(v) for v in values)
+            return f.cast("bitcast", f.op("or", f.op("lshr", low, 16), high), vector(width, "i16"))
+        both = (element.to_memory(v, d) for v in values)
+        return f.shuffle(*both, [i % 2 * lanes + i // 2 for i in range(width)])
 
     def strip(column: Operand, mask: Value | None) -> None:
-        """A vector of columns of all rows: what is the same in each row is read once."""
+        """`width` columns of all rows: what is the same in each row is read once."""
         count = f.sub(n, column)
         at = f.add(n0, column)
 
-        def read(place: Value, k: int, d: D.dtype) -> Value:
+        def read(place: Value, k: int, d: D.dtype) -> list[Value]:
             if k >= n_out and classes[k - n_out] == 0:
-                return f.splat(Element(f, 1).load(place, d), vector(lanes, register(d)))
-            type = element.memory_type(d)
-            if mask is None:
-                return element.from_memory(f.load(type, place), d)
-            return element.from_memory(load_part(f, type, place, mask, count), d)
+                return [f.splat(Element(f, 1).load(place, d), vector(lanes, register(d)))] * parts
+            type = vector(width, memory(d))
+            v = f.load(type, place) if mask is None else load_part(f, type, place, mask, count)
+            return apart(v, d)
+
+        def read_sums(place: Value) -> list[Value]:
+            if product is not D.bfloat16:
+                return [element.rounded(v, product) for v in read(place, 0, sums)]
+            low, high = (
+                f.load(vector(lanes, "float"), f.gep(place, i, "float")) for i in (0, lanes)
+            )
+            return apart(halves_of_two(f, low, high, lanes), product)
 
         starts = []
         for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
             along = k < n_out or classes[k - n_out] == 1
             start = f.mul(row, steps[k])
             starts.append(f.gep(p, f.add(start, at) if along else start, memory(d)))
-        kept = {
-            k: read(starts[k], k, types[k])
-            for k in range(n_out, n_out + n_in)
-            if fixed[k - n_out] and k - n_out + 1 in used
-        }
+        kept = {k: read(starts[k], k, types[k]) for k in kept_from}
+        for k, values in kept.items() if tame else ():
+            if types[k] is D.float32:
+                kept[k] = [element.tamed(v) for v in values]
         source = f.gep("%product", column, memory(sums))
         moving = [k for k in range(n_out + n_in) if k not in kept]
         carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
         with f.loop(0, f.arg("rows"), carry=carry) as rows:
             here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
-
-            def leaf(x: Expr) -> Value:
-                assert isinstance(x, Arg)
-                if x.index == 0:
-                    return element.rounded(read(here, 0, sums), product)
-                k = n_out + x.index - 1
-                return kept[k] if k in kept else read(places[k], k, types[k])
-
-            values = element.expressions(exprs, leaf)
-            for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
-                out = element.to_memory(value, d)
+            leaves = {0: read_sums(here)}
+            for k in range(n_out, n_out + n_in):
+                if k - n_out + 1 in used:
+                    leaves[k - n_out + 1] = kept[k] if k in kept else read(places[k], k, types[k])
+            found = [element.expressions(exprs, _leaf(leaves, part)) for part in range(parts)]
+            for k, d in enumerate(out_dtypes):
+                out = together([values[k] for values in found], d)
                 if mask is None:
                     f.store(out, places[k])
                 else:
@@ -210,11 +240,36 @@ def _emit(
                 *(f.gep(places[k], steps[k], memory(types[k])) for k in moving),
             ]
 
-    with f.loop(0, whole, lanes) as columns:
+    with f.loop(0, whole, width) as columns:
         strip(columns.i, None)
     with f.iff(f.icmp("slt", whole, n)):
-        strip(whole, f.lane_mask(f.sub(n, whole), lanes))
+        strip(whole, f.lane_mask(f.sub(n, whole), width))
     f.ret()
+
+
+def _leaf(leaves: dict[int, list[Value]], part: int) -> Callable[[Expr], Value]:
+    def leaf(x: Expr) -> Value:
+        assert isinstance(x, Arg)
+        return leaves[x.index][part]
+
+    return leaf
+
+
+def _is_tame(exprs: tuple[Expr, ...], types: Sequence[D.dtype], kept: set[int]) -> bool:
+    """Whether every result is bfloat16, and a NaN of 16 low bits can come from float32 operands
+    that are `kept` alone: cleared there (`Element.tamed`) it is what rounding would make of it.
+    """
+    if any(d is not D.bfloat16 for d in types[: len(exprs)]):
+        return False
+    for n in postorder(exprs):
+        if n.dtype not in (D.bfloat16, D.float32):
+            return False
+        if isinstance(n, Arg):
+            if n.dtype is D.float32 and n.index not in kept:
+                return False
+        elif not (isinstance(n, Cast | Const) or getattr(n, "name", "") in _PLAIN):
+            return False
+    return True
 
 
 def _emit_finish(

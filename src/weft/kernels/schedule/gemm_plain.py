@@ -19,6 +19,7 @@ from weft.kernels.schedule.gemm_code import (
     pack_rows,
 )
 from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.words import sums_to
 from weft.kernels.target.element import Element
 from weft.kernels.target.llvm import INT_TYPES, Function, Module, Operand, Value
 from weft.runtime import native
@@ -91,8 +92,7 @@ def emit_conversion(module: Module, name: str, half: D.dtype, place: int, lanes:
         at = f.gep(row, f.mul(column, stride), "i16")
         wide = f.gep(copy_row, column, "float")
         if narrow:
-            value = element.rounded(f.load(element.type(D.float32), wide), half)
-            f.store(element.to_memory(value, half), at)
+            f.store(sums_to(f, f.load(element.type(D.float32), wide), half, width), at)
         else:
             f.store(element.from_memory(f.load(element.memory_type(half), at), half), wide)
 

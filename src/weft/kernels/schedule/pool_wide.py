@@ -41,7 +41,7 @@ def lies_wide(out: Layout, *others: Layout) -> bool:
 def turns(x: Layout, out: Layout) -> bool:
     """Whether `turned` serves: images channels last to planes."""
     wide = x.shape[1] > 1 and x.strides[1] == 1 and not x.is_contiguous
-    return wide and out.is_contiguous and x.dtype.itemsize >= 4
+    return wide and out.is_contiguous
 
 
 def plan_wide_max(

@@ -6,8 +6,9 @@ channel; where a tile has `pairs`, the numbers of two neighbouring channels, rou
 
 The numbers: sums are float32, k = (pair of channels, row, column of the kernel) in blocks of KC
 words; each word adds the product of the second channel, then that of the first, one rounding each
-(the product itself is exact). Other hosts do the same by two fused multiply-adds; there alone
-subnormal numbers are not taken for zero. Which convolutions go so depends on their sizes alone.
+(the product itself is exact); results of bfloat16 are rounded once more. Other hosts do the same by
+two fused multiply-adds; there alone subnormal numbers are not taken for zero. Which convolutions go
+so depends on their sizes alone.
 """
 
 from __future__ import annotations
@@ -43,6 +44,24 @@ def halves(f: Function, v: Value, d: D.dtype, width: int) -> Value:
     rounded = f.intrinsic("x86.avx512bf16.cvtneps2bf16.512", vector(lanes, "bfloat"), v)
     bits = f.cast("bitcast", rounded, vector(lanes, "i16"))
     return f.extract(bits, 0) if width == 1 else bits
+
+
+def halves_of_two(f: Function, low: Value, high: Value, lanes: int) -> Value:
+    """`halves` of one vector of float32, then of another."""
+    if not multiplies_pairs():
+        both = (halves(f, v, D.float32, lanes) for v in (low, high))
+        return f.shuffle(*both, range(2 * lanes))
+    type = vector(2 * lanes, "bfloat")
+    rounded = f.intrinsic("x86.avx512bf16.cvtne2ps2bf16.512", type, high, low)
+    return f.cast("bitcast", rounded, vector(2 * lanes, "i16"))
+
+
+def sums_to(f: Function, v: Value, d: D.dtype, lanes: int) -> Value:
+    """Sums of products, in registers, as they lie in memory of dtype `d`."""
+    if d is D.bfloat16:
+        return halves(f, v, D.float32, lanes)
+    element = Element(f, lanes)
+    return element.to_memory(element.rounded(v, d), d)
 
 
 def woven(f: Function, low: Value, high: Value, width: int) -> Value:
@@ -107,11 +126,8 @@ class Words(Numbers):
             both = self._read(at, masks, 2 * lanes)
         else:
             second = f.gep(at, lanes, memory(self.d))
-            low, high = (
-                halves(f, self._read(p, masks, lanes, i), self.d, lanes)
-                for i, p in enumerate((at, second))
-            )
-            both = f.shuffle(low, high, range(2 * lanes))
+            low, high = (self._read(p, masks, lanes, i) for i, p in enumerate((at, second)))
+            both = halves_of_two(f, low, high, lanes)
         return f.cast("bitcast", both, vector(lanes, "float"))
 
     def unit(self, load: Load, at: Value, step: Operand, more: Operand, width: int = 0) -> Value:

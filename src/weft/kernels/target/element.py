@@ -48,16 +48,19 @@ def width(d: dtype) -> int:
 class Element:
     """Emits expressions into one function, `lanes` elements at a time (1: plain scalars).
 
-    `fail(bad)` is called with the lanes in which an integer is divided by zero.
+    `fail(bad)` is called with the lanes in which an integer is divided by zero. `tame`: what is
+    rounded to bfloat16 is no NaN but such as end in 16 zeros, which need no look.
     """
 
     def __init__(
-        self, f: Function, lanes: int, fail: Callable[[Value], None] | None = None
-    ) -> None:
+        self, f: Function, lanes: int, fail: Callable[[Value], None] | None = None, *,
+        tame: bool = False,
+    ) -> None:  # fmt: skip
         self.f = f
         self.lanes = lanes
         self.math = Math(f, has_fma=host().has_fma)
         self.fail = fail
+        self.tame = tame
 
     def type(self, d: dtype) -> str:
         return vector(self.lanes, register(d))
@@ -139,10 +142,16 @@ class Element:
         if d is D.bfloat16:
             u = m.bits(v)
             k = lambda n: const(u.type, n)
-            odd = f.op("and", f.op("lshr", u, k(16)), k(1))
-            up = f.op("add", f.op("add", u, k(0x7FFF)), odd)
-            kept = f.op("and", f.select(m.isnan(v), f.op("or", u, k(0x400000)), up), k(-65536))
-            return m.floats(kept)
+            if self.lanes == 16 and host().has(
+                "avx512vnni"
+            ):  # 1 of a half, lowest bit of the other
+                pair = f.op("or", f.op("and", u, k(0x10000)), k(1))
+                up = f.intrinsic("x86.avx512.vpdpwssd.512", u.type, u, pair, k(0x17FFF))
+            else:
+                odd = f.op("and", f.op("lshr", u, k(16)), k(1))
+                up = f.op("add", f.op("add", u, k(0x7FFF)), odd)
+            up = up if self.tame else f.select(m.isnan(v), f.op("or", u, k(0x400000)), up)
+            return m.floats(f.op("and", up, k(-65536)))
         if d is D.float16:
             if host().has("f16c") or host().arch not in ("x86_64", "amd64"):
                 h = f.cast("fptrunc", v, with_element(v.type, "half"))
@@ -157,6 +166,13 @@ class Element:
             r = m.sel(m.cmp("olt", m.abs(v), 2.0**-14), small, big)
             return m.sel(m.isnan(v), v, m.copysign(r, v))
         return v
+
+    def tamed(self, v: Value) -> Value:
+        """float32 whose NaN are such as bfloat16 has."""
+        m, f = self.math, self.f
+        u = m.bits(v)
+        k = lambda n: const(u.type, n)
+        return m.sel(m.isnan(v), m.floats(f.op("or", f.op("and", u, k(-65536)), k(0x400000))), v)
 
     def load(self, pointer: Value, d: dtype) -> Value:
         """`lanes` adjacent elements."""
@@ -376,13 +392,26 @@ class Element:
             return leaf(n)
         xs = tuple(value[id(a)] for a in n.args)
         if isinstance(n, Cast):
-            return self.cast(xs[0], n.operand.dtype, n.dtype)
+            kept = n.dtype in _HALF and _holds(n.operand, n.dtype)
+            return xs[0] if kept else self.cast(xs[0], n.operand.dtype, n.dtype)
         if isinstance(n, Select):
             return self.f.select(*xs)
         assert isinstance(n, Scalar)
         return self.scalar(n.name, n.operands[0].dtype, *xs)
 
 
+def _holds(n: Expr, d: dtype) -> bool:
+    """Whether an expression in float32 only has values that `d`, a half, has: no rounding then."""
+    if n.dtype is not D.float32:
+        return False
+    if isinstance(n, Cast):
+        return n.operand.dtype is d
+    if isinstance(n, Const):
+        return not isinstance(n.value, complex) and float(d.np.type(n.value)) == n.value
+    return isinstance(n, Scalar) and n.name in _CHOOSE and all(_holds(a, d) for a in n.args)
+
+
+_CHOOSE = ("neg", "abs", "min", "max")
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _FLOAT_INTRINSICS = {
     "abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "trunc": "trunc",
