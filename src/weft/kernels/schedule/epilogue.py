@@ -187,8 +187,8 @@ def _emit(
         if d is D.bfloat16:
             low, high = (element.math.bits(v) for v in values)
             return f.cast("bitcast", f.op("or", f.op("lshr", low, 16), high), vector(width, "i16"))
-        both = (element.to_memory(v, d) for v in values)
-        return f.shuffle(*both, [i % 2 * lanes + i // 2 for i in range(width)])
+        low, high = (element.to_memory(v, d) for v in values)
+        return f.shuffle(low, high, [i % 2 * lanes + i // 2 for i in range(width)])
 
     def strip(column: Operand, mask: Value | None) -> None:
         """`width` columns of all rows: what is the same in each row is read once."""

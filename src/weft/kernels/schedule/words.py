@@ -49,8 +49,8 @@ def halves(f: Function, v: Value, d: D.dtype, width: int) -> Value:
 def halves_of_two(f: Function, low: Value, high: Value, lanes: int) -> Value:
     """`halves` of one vector of float32, then of another."""
     if not multiplies_pairs():
-        both = (halves(f, v, D.float32, lanes) for v in (low, high))
-        return f.shuffle(*both, range(2 * lanes))
+        low, high = (halves(f, v, D.float32, lanes) for v in (low, high))
+        return f.shuffle(low, high, range(2 * lanes))
     type = vector(2 * lanes, "bfloat")
     rounded = f.intrinsic("x86.avx512bf16.cvtne2ps2bf16.512", type, high, low)
     return f.cast("bitcast", rounded, vector(2 * lanes, "i16"))
