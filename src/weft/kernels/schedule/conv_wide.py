@@ -158,7 +158,7 @@ def plan_wide(
     band = min(band, max(-(-grid_h // per_image), -(-least // max(grid_w, 1))))
     bands = -(-grid_h // band)
     if near and groups * images * bands < 8 * wanted:
-        bands += -bands % threads.get_num_threads()
+        bands = _even(groups * images, grid_h, bands)
     band = -(-grid_h // bands)
     bands = -(-grid_h // band)
     space = _TOGETHER if len(shares) > len(parts) else slab_bytes
@@ -174,7 +174,7 @@ def plan_wide(
     units = groups * -(-images // unit_images) * bands
     # a slab serves as many panels as leave every thread its share
     shared = choose("pieces", 4, 2, 8) * wanted
-    alone = not parallel or (near and units >= wanted)
+    alone = not parallel or (near and 2 * units >= wanted)
     pieces = 1 if alone else max(min(-(-shared // units), max(panels, wanted), unit_items), 1)
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
@@ -275,6 +275,13 @@ def _place(part: Part, pitch: int) -> dict[str, int]:
         "out_at": part.out_at, "out_h": part.out_step[0], "out_w": part.out_step[1],
         "first_row": part.first_row,
     }  # fmt: skip
+
+
+def _even(images: int, rows: int, bands: int) -> int:
+    """About so many bands of an image's rows, so that the busiest thread has the fewest rows."""
+    count = threads.get_num_threads()
+    most = lambda n: -(-images * n // count) * -(-rows // n)
+    return min(range(bands + -bands % count, max(bands // 2, 1) - 1, -1), key=most)
 
 
 def _in_place(
