@@ -15,7 +15,7 @@ from weft.compile.functionalize import CannotFunctionalize, Segment, functionali
 from weft.compile.generalise import may_follow, synthesize
 from weft.compile.program import Program
 from weft.compile.record import PASS, Session, TrieNode, run_eagerly
-from weft.compile.replay import Replays, Watch
+from weft.compile.replay import Replays, WatchedCall
 from weft.core import config
 from weft.core.graph import Node
 from weft.core.handle import state
@@ -202,7 +202,7 @@ class CompiledFunction:
             self._replays.note(asked, watch, result)
         return result
 
-    def _match(self, args: tuple, kw: dict, watch: Watch | None) -> Any:
+    def _match(self, args: tuple, kw: dict, watch: WatchedCall | None) -> Any:
         """Run the function's Python, its ops matched."""
         session = Session(self._root, self._program_of, self._other_size)
         start = time.perf_counter()

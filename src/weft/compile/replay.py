@@ -70,7 +70,7 @@ def _version(t: Any) -> int:
 # ------------------------------------------------------------------------------ a watched call
 
 
-class Watch:
+class WatchedCall:
     """What one matched call did, as far as a replay must do it too."""
 
     def __init__(self, world: World, tensors: list[Handle]) -> None:
@@ -224,7 +224,9 @@ def _is_spent(node: Any) -> bool:
 class Recording:
     """A path and how to run it without Python."""
 
-    def __init__(self, key: Any, objects: list, watch: Watch, last: Watch, result: Any) -> None:
+    def __init__(
+        self, key: Any, objects: list, watch: WatchedCall, last: WatchedCall, result: Any
+    ) -> None:
         self.key = key
         self.objects = objects  # their ids are in the key
         self.world = world = last.world
@@ -350,7 +352,7 @@ class Replays:
         stats["replay"] = "not yet"
         stats["replayed"] = 0
         self.kept: dict[Any, Recording] = {}
-        self.last: dict[Any, Watch] = {}
+        self.last: dict[Any, WatchedCall] = {}
         self.direct: Direct | None = None  # of the recording that ran last
         self.failed = 0
 
@@ -375,7 +377,7 @@ class Replays:
                 return True, result, None
         return False, None, (key, tensors, objects)
 
-    def watch(self, asked: tuple) -> Watch | None:
+    def watch(self, asked: tuple) -> WatchedCall | None:
         """Before a call that Python runs."""
         key, tensors, objects = asked
         if self.failed >= _TRIES:
@@ -385,12 +387,12 @@ class Replays:
             world = last.world if last is not None and last.world.holds() else None
             if world is None:
                 world = World((self.fn, *objects))
-            return Watch(world, tensors)
+            return WatchedCall(world, tensors)
         except Unseen as e:
             self._refuse(str(e))
             return None
 
-    def note(self, asked: tuple, watch: Watch, result: Any) -> None:
+    def note(self, asked: tuple, watch: WatchedCall, result: Any) -> None:
         """After it."""
         key, _, objects = asked
         watch.finished()

@@ -11,7 +11,7 @@ from weft.distributions import constraints
 from weft.distributions.distribution import Distribution, ExponentialFamily, broadcast_all
 
 __all__ = [
-    "Cauchy", "Exponential", "Gumbel", "Laplace", "LowRankMultivariateNormal", "MultivariateNormal",
+    "Cauchy", "Exponential", "Laplace", "LowRankMultivariateNormal", "MultivariateNormal",
     "Normal", "Uniform",
 ]  # fmt: skip
 
@@ -418,40 +418,3 @@ class Cauchy(LocScale):
 
     def icdf(self, value: Tensor) -> Tensor:
         return weft.tan(math.pi * (value - 0.5)) * self.scale + self.loc
-
-
-class Gumbel(LocScale):
-    """p(x) = exp(-z - exp(-z)) / scale with z = (x - loc) / scale"""
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc + self.scale * EULER
-
-    @property
-    def stddev(self) -> Tensor:
-        return math.pi / math.sqrt(6) * self.scale
-
-    @property
-    def variance(self) -> Tensor:
-        return self.stddev.pow(2)
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        info = weft.finfo(self.loc.dtype)
-        u = weft.empty(self._extended_shape(sample_shape), dtype=self.loc.dtype)
-        u = u.uniform_(info.tiny, 1 - info.eps)
-        return self.loc - self.scale * (-u.log()).log()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        y = (self.loc - value) / self.scale
-        return (y - y.exp()) - self.scale.log()
-
-    def entropy(self) -> Tensor:
-        return self.scale.log() + (1 + EULER)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        return weft.exp(-weft.exp((self.loc - value) / self.scale))
-
-    def icdf(self, value: Tensor) -> Tensor:
-        return self.loc - self.scale * (-value.log()).log()

@@ -15,7 +15,6 @@ from weft.distributions.continuous import (
     EULER,
     Cauchy,
     Exponential,
-    Gumbel,
     Laplace,
     LowRankMultivariateNormal,
     MultivariateNormal,
@@ -33,7 +32,7 @@ from weft.distributions.discrete import (
 from weft.distributions.distribution import Distribution, Independent, sum_rightmost
 from weft.distributions.gamma import Beta, Dirichlet, Gamma
 from weft.distributions.mixture import ContinuousBernoulli
-from weft.distributions.transformed import Pareto, TransformedDistribution
+from weft.distributions.transformed import Gumbel, Pareto, TransformedDistribution
 from weft.nn import functional as F
 
 __all__ = ["kl_divergence", "register_kl"]

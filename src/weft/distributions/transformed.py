@@ -24,7 +24,7 @@ from weft.distributions.transforms import (
 )
 
 __all__ = [
-    "ExpRelaxedCategorical", "HalfCauchy", "HalfNormal", "InverseGamma", "Kumaraswamy",
+    "ExpRelaxedCategorical", "Gumbel", "HalfCauchy", "HalfNormal", "InverseGamma", "Kumaraswamy",
     "LogisticNormal", "LogitRelaxedBernoulli", "LogNormal", "Pareto", "RelaxedBernoulli",
     "RelaxedOneHotCategorical", "TransformedDistribution", "Weibull",
 ]  # fmt: skip
@@ -111,6 +111,45 @@ class TransformedDistribution(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         return self._forward(self.base_dist.icdf(self._turned(value)))
+
+
+class Gumbel(TransformedDistribution):
+    """p(x) = exp(-z - exp(-z)) / scale with z = (x - loc) / scale"""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real  # type: ignore[assignment]
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = broadcast_all(loc, scale)
+        info, ones = weft.finfo(self.loc.dtype), weft.ones_like(self.loc)
+        base = Uniform(ones * info.tiny, ones * (1 - info.eps), validate_args=validate_args)
+        log = ExpTransform().inv
+        steps = [log, AffineTransform(0, -ones), log, AffineTransform(self.loc, -self.scale)]
+        super().__init__(base, steps, validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc + self.scale * EULER
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @property
+    def stddev(self) -> Tensor:
+        return math.pi / math.sqrt(6) * self.scale
+
+    @property
+    def variance(self) -> Tensor:
+        return self.stddev.pow(2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        y = (self.loc - value) / self.scale
+        return (y - y.exp()) - self.scale.log()
+
+    def entropy(self) -> Tensor:
+        return self.scale.log() + (1 + EULER)
 
 
 class Weibull(TransformedDistribution):

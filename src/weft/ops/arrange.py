@@ -24,6 +24,8 @@ __all__ = [
     "tril_indices", "triu_indices", "vsplit", "vstack",
 ]  # fmt: skip
 
+_MOST_SECTIONS = 2**26  # tensors that fill 32 GB
+
 
 def _list(tensors: tuple) -> list:
     """`f(a, b)` and `f([a, b])` alike."""
@@ -171,6 +173,8 @@ def tensor_split(input: Any, indices_or_sections: Any, dim: int = 0) -> tuple:
     if isinstance(at, int):
         if at <= 0:
             raise RuntimeError(f"number of sections must be larger than 0, got {at}")
+        if at > _MOST_SECTIONS:
+            raise MemoryError(f"tensor_split: no memory for {at} tensors")
         small, larger = divmod(shape[d], at)
         return split(input, [small + (k < larger) for k in range(at)], d)
     n = shape[d]

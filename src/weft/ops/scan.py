@@ -274,7 +274,7 @@ def diff(
     d = wrap_dim(dim, len(shape_of(input)), "diff")
     parts = [p for p in (prepend, input, append) if p is not None] if n else [input]
     y = cat(parts, d) if len(parts) > 1 else input
-    for _ in range(n):
+    for _ in range(min(n, shape_of(y)[d])):  # then nothing is left
         m = max(shape_of(y)[d] - 1, 0)
         a, b = narrow(y, d, min(1, shape_of(y)[d]), m), narrow(y, d, 0, m)
         y = a ^ b if dtype_of(y) is dt.bool else a - b

@@ -16,13 +16,13 @@ from weft.core.handle import Handle
 from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes
 from weft.ops import quadrature as Q
-from weft.ops.creation import full
+from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
 from weft.ops.pointwise import in_float, xlogy
 from weft.ops.promote import only_tensors, operands
 from weft.ops.trig import digamma, erfc, erfinv, lgamma
-from weft.ops.view import expand
+from weft.ops.view import expand, unsqueeze
 
 __all__ = [
     "airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "chebyshev_polynomial_t",
@@ -282,11 +282,8 @@ def multigammaln(input: Any, p: int, *, out: Any = None) -> Any:
     """p (p - 1) / 4 log pi + sum over i < p of lgamma(input - i / 2)"""
     if p < 1:
         raise RuntimeError("mvlgamma: p has to be greater than or equal to 1")
-    x = in_float(input)
-    y = lgamma(x)
-    for i in range(1, p):
-        y = y + lgamma(x - i / 2)
-    y = y + p * (p - 1) / 4 * math.log(math.pi)
+    x = unsqueeze(in_float(input), -1)
+    y = lgamma(x - arange(p, dtype=dtype_of(x)) / 2).sum(-1) + p * (p - 1) / 4 * math.log(math.pi)
     return y if out is None else out.copy_result(y)
 
 
