@@ -503,4 +503,41 @@ TRAINING = {
     "seed_type": ("torch.manual_seed('a')", "a"),
 }
 
-MISTAKES = {**SHAPES, **LOSSES, **DTYPES, **INDEXING, **AUTOGRAD, **MODULES, **TRAINING}
+# an argument of another kind than the function takes
+KINDS = {
+    "kind_softmax_dtype": ("torch.softmax(torch.ones(2), 0, dtype=5)", "dtype int"),
+    "kind_cumsum_dtype": ("torch.ones(2).cumsum(0, dtype='f')", "dtype str"),
+    "kind_sum_dtype": ("torch.ones(2).sum(dtype=5)", "dtype int"),
+    "kind_addcdiv": ("torch.addcdiv(torch.ones(2), [1, 2], torch.ones(2))", "addcdiv list"),
+    "kind_addcdiv_input": ("torch.addcdiv([1], torch.ones(1), torch.ones(1))", "addcdiv list"),
+    "kind_lerp": ("torch.lerp('a', torch.ones(2), 0.5)", "lerp str"),
+    "kind_clone": ("torch.clone([1])", "clone list"),
+    "kind_frac": ("torch.frac([1])", "list"),
+    "kind_nonzero": ("torch.nonzero([1])", "nonzero list"),
+    "kind_unique": ("torch.unique([1])", "unique list"),
+    "kind_add_alpha": ("torch.add(torch.ones(2), 1, alpha='a')", "alpha str"),
+    "kind_sub_alpha": ("torch.sub(torch.ones(2), 1, alpha=[1])", "list"),
+    "kind_addmm_alpha": (
+        "a = torch.ones(2, 2); torch.addmm(a, a, a, alpha='a')",
+        "addmm alpha str",
+    ),
+    "kind_baddbmm_beta": (
+        "a = torch.ones(1, 2, 2); torch.baddbmm(a, a, a, beta='a')",
+        "baddbmm str",
+    ),
+    "kind_index_add_alpha": (
+        "a = torch.ones(2); a.index_add(0, torch.tensor([0]), a[:1], alpha='a')",
+        "index_add alpha str",
+    ),
+    "kind_dim_name": ("torch.ones(2).sum('a')", "sum"),
+    "kind_dim_float": ("torch.ones(2).argmax(0.5)", "dim float"),
+    "kind_dim_bool": ("torch.ones(2, 2).sum(True)", "sum dim bool"),
+    "kind_softmax_dim": ("F.softmax(torch.ones(2), 0.5)", "softmax dim float"),
+    "kind_gumbel": ("F.gumbel_softmax([1])", "list"),
+    "kind_device": ("torch.zeros(2, device=[1])", "device list"),
+    "kind_fft_norm": ("torch.fft.fft(torch.ones(2), norm=5)", "norm int"),
+    "kind_full": ("torch.full((2,), 'a')", "str"),
+    "kind_full_dtype": ("torch.full((2,), None, dtype=torch.float32)", "NoneType"),
+}
+
+MISTAKES = {**SHAPES, **LOSSES, **DTYPES, **INDEXING, **AUTOGRAD, **MODULES, **TRAINING, **KINDS}

@@ -151,3 +151,9 @@ def test_sums_without_nan_and_the_rest(rng):
     a = rng.normal(size=(3, 6))
     np.testing.assert_allclose(weft.cov(weft.from_numpy(a)).numpy(), np.cov(a), 1e-12)
     np.testing.assert_allclose(weft.corrcoef(weft.from_numpy(a)).numpy(), np.corrcoef(a), 1e-12)
+
+
+def test_diff_of_any_order_ends():
+    x = weft.tensor([1.0, 4.0, 9.0])
+    assert weft.diff(x, n=2).tolist() == [2.0]
+    assert weft.diff(x, n=2**31).shape == (0,) and weft.diff(x.expand(2, 3), n=7).shape == (2, 0)

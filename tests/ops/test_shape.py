@@ -143,6 +143,8 @@ def test_stacks():
 def test_splits():
     v = weft.arange(7)
     assert [p.tolist() for p in v.tensor_split(3)] == [[0, 1, 2], [3, 4], [5, 6]]
+    with pytest.raises(MemoryError, match="2147483648"):
+        v.tensor_split(2**31)
     assert [p.tolist() for p in v.tensor_split((1, -3))] == [[0], [1, 2, 3], [4, 5, 6]]
     assert [p.tolist() for p in v.tensor_split((3, 1))] == [[0, 1, 2], [], [1, 2, 3, 4, 5, 6]]
     for ours, theirs in [(weft.hsplit, np.hsplit), (weft.dsplit, np.dsplit)]:

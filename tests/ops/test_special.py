@@ -80,3 +80,12 @@ def test_edges():
     assert S.entr(inf)[0] == 0 and S.entr(weft.tensor(-1.0)) == -float("inf")
     assert S.bessel_y0(inf)[0] == -float("inf") and S.bessel_j1(inf)[1] == 0
     assert S.i0(weft.zeros(0)).shape == (0,) and S.i0(weft.tensor(2)).dtype is weft.float32
+
+
+def test_multigammaln_of_many_dims_is_one_sum():
+    x = weft.tensor([60.5, 75.0], dtype=weft.float64, requires_grad=True)
+    y = weft.mvlgamma(x, 100)
+    np.testing.assert_allclose(y.tolist(), sp.multigammaln([60.5, 75.0], 100), rtol=1e-12)
+    (g,) = weft.autograd.grad(y.sum(), [x])
+    wanted = [sp.digamma(v - np.arange(100) / 2).sum() for v in (60.5, 75.0)]
+    np.testing.assert_allclose(g.tolist(), wanted, rtol=1e-10)

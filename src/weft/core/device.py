@@ -16,6 +16,10 @@ class device:
         if isinstance(type, device):
             self.type, self.index = type.type, type.index
             return
+        if not isinstance(type, (str, int)):
+            raise TypeError(
+                f"argument 'device' must be torch.device or str, not {type.__class__.__name__}"
+            )
         name, _, number = str(type).partition(":")
         if name not in _KNOWN or (number and not number.isdigit()):
             raise RuntimeError(

@@ -157,7 +157,10 @@ def set_default_dtype(d: dtype) -> None:
 
 def asked(d: Any) -> Any:
     """What a `dtype` argument means: Python's float, int, bool and complex are the widest kinds."""
-    return _PYTHON.get(d, d) if isinstance(d, type) else d
+    d = _PYTHON.get(d, d) if isinstance(d, type) else d
+    if d is not None and not isinstance(d, dtype):
+        raise TypeError(f"argument 'dtype' must be torch.dtype, not {type(d).__name__}")
+    return d
 
 
 _PYTHON = {
@@ -176,7 +179,9 @@ def of_number(x: object) -> dtype:
         return int64
     if isinstance(x, (type(1j), np.complexfloating)):
         return _Default.dtype.to_complex()
-    return _Default.dtype
+    if isinstance(x, (builtins.float, np.floating)):
+        return _Default.dtype
+    raise TypeError(f"must be Number, not {type(x).__name__}")
 
 
 def result_type_of(dims: dtype | None, zero: dtype | None, number: dtype | None) -> dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 
 from weft.core.dtype import dtype
 
@@ -53,6 +54,10 @@ class Dim:
 def wrap_dim(dim: int, ndim: int, op: str) -> int:
     """`dim` counted from 0; IndexError outside [-ndim, ndim) as torch words it."""
     n = max(ndim, 1)
+    if dim.__class__ is not int:
+        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+            raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
+        dim = index(dim)
     if not -n <= dim < n:
         raise IndexError(
             f"{op}: Dimension out of range (expected to be in range of [{-n}, {n - 1}], "
@@ -65,9 +70,9 @@ def wrap_dims(dims: int | Iterable[int] | None, ndim: int, op: str) -> tuple[int
     """Sorted distinct dims counted from 0; None and () mean all of them."""
     if dims is None:
         return tuple(range(ndim))
-    if isinstance(dims, int):
-        return (wrap_dim(int(dims), ndim, op),) if ndim else wrap_dims((dims,), ndim, op)
-    out = [wrap_dim(int(d), ndim, op) for d in dims]
+    if isinstance(dims, int) or hasattr(dims, "__index__"):
+        return (wrap_dim(dims, ndim, op),) if ndim else wrap_dims((dims,), ndim, op)
+    out = [wrap_dim(d, ndim, op) for d in dims]
     if not out:
         return tuple(range(ndim))
     if len(set(out)) != len(out):

@@ -14,7 +14,7 @@ from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
 from weft.ops.kinds import Elementwise
-from weft.ops.promote import HALVES, as_number, only_tensors, operands, unary
+from weft.ops.promote import HALVES, as_number, number_of, only_tensors, operands, unary
 
 __all__ = [
     "add", "atan2", "div", "divide", "floor_divide", "fmod", "maximum", "minimum", "mul",
@@ -294,7 +294,9 @@ def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
                 "For integral input tensors, argument alpha must not be a floating point number."
             )
         alpha = as_number(alpha, d)
-    return apply(_ADD_SCALED, a, b, cast(alpha, d) if isinstance(alpha, Handle) else alpha)
+    else:
+        alpha = cast(alpha, d) if isinstance(alpha, Handle) else number_of(alpha, name, "alpha")
+    return apply(_ADD_SCALED, a, b, alpha)
 
 
 def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:

@@ -22,6 +22,7 @@ from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, run, shape_of
 from weft.ops.join import cat, stack
 from weft.ops.kinds import Summing, by_parts
+from weft.ops.promote import number_of
 from weft.ops.reduce import Sum, sum_to
 from weft.ops.view import Permute, Reshape, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
@@ -368,6 +369,7 @@ def addmm(
     if d.itemsize == 2 and d.is_floating_point and d is dtype_of(input) is dtype_of(mat2):
         wide = (cast(t, dt.float32) for t in (input, mat1, mat2))
         return cast(addmm(*wide, beta=beta, alpha=alpha), d)
+    alpha, beta = number_of(alpha, "addmm", "alpha"), number_of(beta, "addmm", "beta")
     y = apply(_MATMUL, mat1, mat2)
     y = y if alpha == 1 else y * alpha
     y = y + input if beta == 1 else (y + input * beta if beta != 0 else y)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from weft.ops.creation import clone
 from weft.ops.join import chunk, split, unbind
 from weft.ops.shape import diagonal, unfold
 from weft.ops.strided import as_strided
@@ -42,7 +43,7 @@ def split_with_sizes(input: Any, split_sizes: Any, dim: int = 0) -> tuple:
 
 def alias_copy(input: Any, *, out: Any = None) -> Any:
     """A copy."""
-    return input.clone() if out is None else out.copy_result(input)
+    return clone(input) if out is None else out.copy_result(input)
 
 
 expand_copy, permute_copy = _copied("expand_copy", expand), _copied("permute_copy", permute)

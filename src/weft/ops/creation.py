@@ -251,7 +251,8 @@ def full(
     """y[i] = fill_value; the dtype is the value's own unless given."""
     _require_strided(layout, "full")
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
-    d = _wanted(dtype, "full") or dt.of_number(value)
+    kind = dt.of_number(value)
+    d = _wanted(dtype, "full") or kind
     if d.category == dt.COMPLEX:
         op = Full(_sizes((size,), "full"), float(value.real), d, float(value.imag))
     else:

@@ -111,25 +111,31 @@ def apply(op: Op, *args: Any) -> Any:
     """The result of `op` on `args` (tensors; Python numbers where the op takes them)."""
     if (y := op.quick(*args)) is not None:
         return y
-    recorder = state.recorder
-    if recorder is not None:
-        y = recorder.apply(op, args)
-        if y._rg:  # the recorder has put it on the tape
-            return y
-    elif op.is_view:
-        y = _view(op, args[0])
-    else:
-        y = fresh()
-        if op.host is None and op.plan is not None:
-            y._a = _run_native(op, args)
+    try:
+        recorder = state.recorder
+        if recorder is not None:
+            y = recorder.apply(op, args)
+            if y._rg:  # the recorder has put it on the tape
+                return y
+        elif op.is_view:
+            y = _view(op, args[0])
         else:
-            y._a = execute(op, args)
-    for a in args:
-        if a.__class__ not in NUMBERS and a._rg:
-            if state.grad and op.nondiff is None:
-                record(op, args, y)
-            break
-    return y
+            y = fresh()
+            if op.host is None and op.plan is not None:
+                y._a = _run_native(op, args)
+            else:
+                y._a = execute(op, args)
+        for a in args:
+            if a.__class__ not in NUMBERS and a._rg:
+                if state.grad and op.nondiff is None:
+                    record(op, args, y)
+                break
+        return y
+    except AttributeError:
+        for a in args:
+            if a.__class__ not in NUMBERS and not isinstance(a, Handle):
+                raise no_tensor(a) from None
+        raise
 
 
 def apply_both(op: Op, x: Any) -> Any:
@@ -195,7 +201,10 @@ def read(t: Any) -> np.ndarray:
     takes the memory's mark away for good.
     """
     look()
-    return t._a
+    try:
+        return t._a
+    except AttributeError:
+        raise no_tensor(t) from None
 
 
 def wrote(t: Handle) -> None:

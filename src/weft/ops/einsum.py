@@ -14,7 +14,7 @@ from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
-from weft.ops.promote import as_number
+from weft.ops.promote import as_number, number_of
 from weft.ops.shape import diagonal, roll
 from weft.ops.view import permute, reshape, squeeze, unsqueeze
 
@@ -275,7 +275,7 @@ def baddbmm(
     input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
 ) -> Any:
     """beta * input + alpha * (batch1 @ batch2), for batches of matrices."""
-    y = _scaled_sum(input, matmul(batch1, batch2), beta, alpha)
+    y = _scaled_sum("baddbmm", input, matmul(batch1, batch2), beta, alpha)
     return y if out is None else out.copy_result(y)
 
 
@@ -283,13 +283,13 @@ def addbmm(
     input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
 ) -> Any:
     """beta * input + alpha * (the sum over the batch of batch1 @ batch2)."""
-    y = _scaled_sum(input, matmul(batch1, batch2).sum(0), beta, alpha)
+    y = _scaled_sum("addbmm", input, matmul(batch1, batch2).sum(0), beta, alpha)
     return y if out is None else out.copy_result(y)
 
 
 def addmv(input: Any, mat: Any, vec: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None) -> Any:
     """beta * input + alpha * (mat @ vec)"""
-    y = _scaled_sum(input, matmul(mat, vec), beta, alpha)
+    y = _scaled_sum("addmv", input, matmul(mat, vec), beta, alpha)
     return y if out is None else out.copy_result(y)
 
 
@@ -297,13 +297,14 @@ def addr(
     input: Any, vec1: Any, vec2: Any, *, beta: Any = 1, alpha: Any = 1, out: Any = None
 ) -> Any:
     """beta * input + alpha * (vec1 outer vec2)"""
-    y = _scaled_sum(input, unsqueeze(vec1, 1) * vec2, beta, alpha)
+    y = _scaled_sum("addr", input, unsqueeze(vec1, 1) * vec2, beta, alpha)
     return y if out is None else out.copy_result(y)
 
 
-def _scaled_sum(input: Any, product: Any, beta: Any, alpha: Any) -> Any:
+def _scaled_sum(op: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
     """beta * input + alpha * product; with beta 0 input's NaNs do not count."""
-    alpha, beta = (as_number(k, dtype_of(product)) for k in (alpha, beta))
+    d = dtype_of(product)
+    alpha, beta = (as_number(number_of(k, op, "alpha"), d) for k in (alpha, beta))
     y = product if alpha == 1 else product * alpha
     if beta == 0:
         return y

@@ -23,6 +23,7 @@ from weft.ops.compare import where
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import by_loop, in_parts
+from weft.ops.promote import number_of
 from weft.ops.view import expand, reshape, unsqueeze
 from weft.runtime.native import Launch
 
@@ -447,6 +448,7 @@ def index_add(
     input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1, out: Any = None
 ) -> Any:
     """y = input with alpha * source's slices added, in order, to the slices `index` of dim."""
+    alpha = number_of(alpha, "index_add", "alpha")
     source = source if alpha == 1 else source * alpha
     y = _written("index_add", "add", input, dim, index, source, False)
     return y if out is None else out.copy_result(y)

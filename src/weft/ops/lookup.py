@@ -12,7 +12,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type, numel, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, read, shape_of, wrap
 from weft.ops.gather import gather
 from weft.ops.kinds import by_loop
 from weft.ops.sort import comparable
@@ -111,7 +111,7 @@ def unique(
 
     With return_inverse where each element went, with return_counts how often it occurs.
     """
-    a = comparable(input._a)
+    a = comparable(read(input))
     d = None if dim is None else wrap_dim(dim, a.ndim, "unique")
     got = np.unique(a, return_inverse=True, return_counts=True, axis=d, equal_nan=False)
     inverse = got[1].reshape(a.shape if d is None else (-1,))
@@ -122,7 +122,7 @@ def unique_consecutive(
     input: Any, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """The elements (or slices along dim) without those that equal the one before."""
-    a = comparable(input._a)
+    a = comparable(read(input))
     d = 0 if dim is None else wrap_dim(dim, a.ndim, "unique_consecutive")
     rows = a.reshape(-1) if dim is None else np.moveaxis(a, d, 0)
     n = len(rows)

@@ -17,7 +17,7 @@ from weft.core.words import numpy_words
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, read, shape_of, wrap
 from weft.ops.index import Index, IndexPut
 from weft.ops.view import expand, reshape, unsqueeze
 
@@ -94,7 +94,7 @@ def masked_scatter(input: Any, mask: Any, source: Any) -> Any:
 
 def nonzero(input: Any, *, as_tuple: bool = False, out: Any = None) -> Any:
     """The places of the nonzero elements: (n, rank) int64, or with as_tuple one vector a dim."""
-    a = input._a
+    a = read(input)
     if as_tuple:
         return tuple(wrap(i) for i in np.nonzero(a.reshape(a.shape or (1,))))
     y = wrap(np.ascontiguousarray(np.argwhere(a).astype(np.int64)))
@@ -136,7 +136,7 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     """y[k] = how often k occurs in the vector (or the sum of its weights)."""
-    a = input._a
+    a = read(input)
     if a.ndim != 1 or a.dtype.kind not in "iu" or (a.size and a.min() < 0):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     if minlength < 0:

@@ -21,6 +21,7 @@ from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
 from weft.ops.promote import as_number, number_of, only_tensors, operands, result_type
+from weft.ops.unary import trunc
 
 __all__ = [
     "allclose", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "equal",
@@ -367,7 +368,7 @@ def nan_to_num(
 
 def frac(input: Any, *, out: Any = None) -> Any:
     """y = input without its whole part; the sign is input's."""
-    y = input - input.trunc()
+    y = input - trunc(input)
     return y if out is None else out.copy_result(y)
 
 

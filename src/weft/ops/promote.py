@@ -42,15 +42,17 @@ def result_type(*args: Any) -> dt.dtype:
     return dt.result_type_of(dims, zero, number)
 
 
-def number_of(x: Any, op: str) -> Any:
-    """A Python number, also from NumPy scalars; TypeError for anything else."""
+def number_of(x: Any, op: str, name: str = "other") -> Any:
+    """A Python number, also from NumPy scalars and tensors; TypeError for anything else."""
     if x.__class__ in NUMBERS:
         return x
     if isinstance(x, np.generic):
         return x.item()
+    if isinstance(x, Handle):
+        return x.item()  # type: ignore[attr-defined]
     if isinstance(x, (float, int, complex)):
         return int(x) if isinstance(x, int) else float(x) if isinstance(x, float) else complex(x)
-    raise TypeError(f"{op}(): argument 'other' must be Tensor or Number, not {type(x).__name__}")
+    raise TypeError(f"{op}(): argument '{name}' must be Tensor or Number, not {type(x).__name__}")
 
 
 def only_tensors(op: str, *args: Any, names: tuple[str, ...] = ("input", "other")) -> None:

@@ -163,7 +163,7 @@ def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
         x = cast(x, dtype)
     if dtype_of(x).category != dt.FLOAT:
         raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
-    return x, wrap_dim(int(dim), len(shape_of(x)), name)
+    return x, wrap_dim(dim, len(shape_of(x)), name)
 
 
 def softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
@@ -202,7 +202,8 @@ def gumbel_softmax(
 
     Source: Jang et al. 2017.
     """
-    noise = -logits.detach().new_empty(tuple(shape_of(logits))).exponential_().log()
+    shape = shape_of(logits)
+    noise = -logits.detach().new_empty(shape).exponential_().log()
     y = softmax((logits + noise) / tau, dim)
     if not hard:
         return y

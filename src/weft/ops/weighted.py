@@ -11,6 +11,7 @@ from typing import Any
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import sample
+from weft.ops.dispatch import dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import apply_widened, operands
 
@@ -82,7 +83,7 @@ def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
 
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 / tensor2, broadcast; RuntimeError on integers."""
-    if all(t.dtype.category < dt.FLOAT for t in (tensor1, tensor2)):
+    if dtype_of(tensor1).category < dt.FLOAT and dtype_of(tensor2).category < dt.FLOAT:
         raise RuntimeError(
             "Integer division with addcdiv is no longer supported, and in a future release "
             "addcdiv will perform a true division of tensor1 and tensor2."
@@ -93,7 +94,7 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
 
 def lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
     """y = input + weight * (end - input); the weight is a number or a tensor."""
-    if input.is_complex():
+    if dtype_of(input).is_complex:
         y = input + weight * (end - input)
         return y if out is None else out.copy_result(y)
     if not input.is_floating_point():
