@@ -449,19 +449,19 @@ def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **k
 @_method
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
     """expand to other's shape."""
-    return view.expand(self, tuple(other.shape))
+    return view.expand(self, dispatch.shape_of(other))
 
 
 @_method
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """view under other's shape."""
-    return view.view(self, tuple(other.shape))
+    return view.view(self, dispatch.shape_of(other))
 
 
 @_method
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     """reshape to other's shape."""
-    return view.reshape(self, tuple(other.shape))
+    return view.reshape(self, dispatch.shape_of(other))
 
 
 def _conversion(name: str, d: dt.dtype) -> None:

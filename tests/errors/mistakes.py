@@ -536,6 +536,12 @@ KINDS = {
     "kind_gumbel": ("F.gumbel_softmax([1])", "list"),
     "kind_device": ("torch.zeros(2, device=[1])", "device list"),
     "kind_fft_norm": ("torch.fft.fft(torch.ones(2), norm=5)", "norm int"),
+    "kind_expand_as": ("torch.ones(2).expand_as([1])", "expand_as list"),
+    "kind_index": ("torch.ones(2, 2).index_select(0, [1])", "index_select index list"),
+    "kind_generator": ("torch.randn(2, generator=5)", "generator int"),
+    "kind_promote": ("torch.promote_types(5, torch.float32)", "promote_types 5"),
+    "kind_view_dtype": ("torch.ones(2).view(dtype=5)", "dtype int"),
+    "kind_too_many_bytes": ("torch.empty(2**62)", "4611686018427387904"),
     "kind_full": ("torch.full((2,), 'a')", "str"),
     "kind_full_dtype": ("torch.full((2,), None, dtype=torch.float32)", "NoneType"),
 }

@@ -138,7 +138,12 @@ _PROMOTED = {(a, b): _promote_pair(a, b) for a in BY_NAME.values() for b in BY_N
 
 def promote_types(a: dtype, b: dtype) -> dtype:
     """The smallest dtype to which both can be cast, as torch.promote_types."""
-    return _PROMOTED[a, b]
+    try:
+        return _PROMOTED[a, b]
+    except KeyError:
+        raise TypeError(
+            f"promote_types(): arguments must be torch.dtype, not {a} and {b}"
+        ) from None
 
 
 class _Default:

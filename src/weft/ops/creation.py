@@ -227,12 +227,16 @@ def _require_strided(layout: Any, op: str) -> None:
         raise NotImplementedError(f"{op}: makes dense tensors; sparse_coo_tensor(size) is sparse")
 
 
-def _sizes(size: tuple, op: str) -> tuple[int, ...]:
+def sizes(size: tuple, op: str) -> tuple[int, ...]:
+    """The shape of a tensor to be made; RuntimeError: none has so many elements."""
     shape = shape_args(size, op)
     if any(n < 0 for n in shape):
         raise RuntimeError(
             f"{op}: Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
         )
+    if numel(shape) >= 2**59:  # of 16 bytes each
+        kind = TypeError if max(shape) >= 2**63 else RuntimeError
+        raise kind(f"{op}: Storage size calculation overflowed with sizes={list(shape)}")
     return shape
 
 
@@ -254,9 +258,9 @@ def full(
     kind = dt.of_number(value)
     d = _wanted(dtype, "full") or kind
     if d.category == dt.COMPLEX:
-        op = Full(_sizes((size,), "full"), float(value.real), d, float(value.imag))
+        op = Full(sizes((size,), "full"), float(value.real), d, float(value.imag))
     else:
-        op = Full(_sizes((size,), "full"), _as(value, d), d)
+        op = Full(sizes((size,), "full"), _as(value, d), d)
     y = apply(op)
     if out is not None:
         return out.copy_result(y)
@@ -281,14 +285,14 @@ def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 0"""
     if "size" in kw:
         size = (kw.pop("size"),)
-    return full(_sizes(size, "zeros"), 0, dtype=dtype or dt.get_default_dtype(), **kw)
+    return full(sizes(size, "zeros"), 0, dtype=dtype or dt.get_default_dtype(), **kw)
 
 
 def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 1"""
     if "size" in kw:
         size = (kw.pop("size"),)
-    return full(_sizes(size, "ones"), 1, dtype=dtype or dt.get_default_dtype(), **kw)
+    return full(sizes(size, "ones"), 1, dtype=dtype or dt.get_default_dtype(), **kw)
 
 
 def empty(
@@ -302,7 +306,7 @@ def empty(
     _require_strided(kw.get("layout"), "empty")
     if "size" in kw:
         size = (kw.pop("size"),)
-    shape = _sizes(size, "empty")
+    shape = sizes(size, "empty")
     y = wrap(memory.empty(shape, (_wanted(dtype, "empty") or dt.get_default_dtype()).np))
     return finish(y, requires_grad, device, "empty")
 

@@ -395,7 +395,9 @@ def as_lines(op: str, x: Any, dim: int, index: Any) -> tuple[Any, int, Any]:
         and 0 in shape_of(index)
     ):
         index = cast(index, dt.int64)  # of nothing torch asks nothing
-    if not isinstance(index, Handle) or dtype_of(index) not in (dt.int64, dt.int32):
+    if not isinstance(index, Handle):
+        raise TypeError(f"{op}(): argument 'index' must be Tensor, not {type(index).__name__}")
+    if dtype_of(index) not in (dt.int64, dt.int32):
         raise RuntimeError(f"{op}(): Expected dtype int32/int64 for index")
     d = wrap_dim(dim, len(shape_of(x)), op)
     x = x if shape_of(x) else reshape(x, (1,))

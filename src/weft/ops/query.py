@@ -58,7 +58,7 @@ def is_conj(input: Any) -> bool:
 
 def can_cast(from_: dt.dtype, to: dt.dtype) -> bool:
     """Whether promotion may turn one dtype into the other: not to a lower category."""
-    return from_.category <= to.category
+    return dt.asked(from_).category <= dt.asked(to).category
 
 
 def numel(input: Any) -> int:

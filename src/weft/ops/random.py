@@ -19,10 +19,10 @@ from weft.core.types import Type, broadcast_shapes
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.compare import depends
-from weft.ops.creation import finish, memory_order, undo
+from weft.ops.creation import finish, memory_order, sizes, undo
 from weft.ops.dispatch import apply, dtype_of, read, settle, shape_of, wrap
 from weft.ops.kinds import Create, by_loop
-from weft.ops.view import permute, shape_args
+from weft.ops.view import permute
 from weft.ops.write import check_writable, write
 from weft.runtime import random as rng
 
@@ -72,6 +72,13 @@ _KINDS: dict[str, Callable[..., np.ndarray]] = {
 _OF_PARTS = ("uniform", "normal", "normal_serial")  # kinds that complex numbers are drawn of
 
 
+def _source(generator: Any) -> rng.Generator:
+    if generator is not None and not isinstance(generator, rng.Generator):
+        kind = type(generator).__name__
+        raise TypeError(f"argument 'generator' must be torch.Generator, not {kind}")
+    return rng.default_generator if generator is None else generator
+
+
 class Draw(Create):
     """y = numbers of the distribution `kind` with `params`, from `generator` (None: the default)"""
 
@@ -86,7 +93,7 @@ class Draw(Create):
         return Type(self.shape, self.dtype)
 
     def host(self) -> np.ndarray:
-        g = rng.default_generator if self.generator is None else self.generator
+        g = _source(self.generator)
         shape, d, params = self.shape, self.dtype, self.params
         if d.is_complex:  # real and imaginary parts in turn, each with half the variance
             if self.kind not in _OF_PARTS:
@@ -114,7 +121,7 @@ class DrawFrom(Op, abstract=True):
     generator: Any = None
 
     def source(self) -> Any:
-        return rng.default_generator if self.generator is None else self.generator
+        return _source(self.generator)
 
     vmap = by_loop
 
@@ -201,11 +208,7 @@ def _made(
     name: str, kind: str, size: tuple, params: tuple, dtype: Any, generator: Any, out: Any,
     device: Any, requires_grad: bool,
 ) -> Any:  # fmt: skip
-    shape = shape_args(size, name)
-    if any(n < 0 for n in shape):
-        raise RuntimeError(
-            f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
-        )
+    shape = sizes(size, name)
     y = apply(Draw(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator))
     return finish(y, requires_grad, device, name) if out is None else out.copy_result(y)
 

@@ -83,7 +83,7 @@ def logspace(
 ) -> Any:  # fmt: skip
     """base ** x for `steps` values x from start to end, both included."""
     need_steps("logspace", steps, start, end)
-    d = dtype or dt.get_default_dtype()
+    d = dt.asked(dtype) or dt.get_default_dtype()
     x = between(start, end, steps, d)
     wide = np.power(float(base), x.astype(np.float64))
     y = wrap(wide.astype(d.np))

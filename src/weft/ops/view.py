@@ -354,7 +354,7 @@ def view(input: Any, *shape: Any, size: Any = None, dtype: Any = None) -> Any:
         y = dispatch.known(input, _RESHAPE, shape)
     if y is None:
         if dtype is not None or (len(shape) == 1 and isinstance(shape[0], dt.dtype)):
-            return apply(Bitcast(dtype or shape[0]), input)
+            return apply(Bitcast(dt.asked(dtype or shape[0])), input)
         y = _reshaped(input, shape, size, "view")
     if y._base is None:
         raise RuntimeError(
