@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
+from typing import Any
 
 from weft.core.dtype import dtype
 
@@ -66,8 +67,8 @@ def wrap_dim(dim: int, ndim: int, op: str) -> int:
     return dim + n if dim < 0 else dim
 
 
-def wrap_dims(dims: int | Iterable[int] | None, ndim: int, op: str) -> tuple[int, ...]:
-    """Sorted distinct dims counted from 0; None and () mean all of them."""
+def wrap_dims(dims: Any, ndim: int, op: str) -> tuple[int, ...]:
+    """Sorted distinct dims counted from 0, of one or some; None and () mean all of them."""
     if dims is None:
         return tuple(range(ndim))
     if isinstance(dims, int) or hasattr(dims, "__index__"):

@@ -49,7 +49,7 @@ def number_of(x: Any, op: str, name: str = "other") -> Any:
     if isinstance(x, np.generic):
         return x.item()
     if isinstance(x, Handle):
-        return x.item()  # type: ignore[attr-defined]
+        return x.item()
     if isinstance(x, (float, int, complex)):
         return int(x) if isinstance(x, int) else float(x) if isinstance(x, float) else complex(x)
     raise TypeError(f"{op}(): argument '{name}' must be Tensor or Number, not {type(x).__name__}")
