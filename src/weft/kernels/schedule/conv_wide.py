@@ -176,6 +176,8 @@ def plan_wide(
     shared = choose("pieces", 4, 2, 8) * wanted
     alone = not parallel or (near and 2 * units >= wanted)
     pieces = 1 if alone else max(min(-(-shared // units), max(panels, wanted), unit_items), 1)
+    if pieces < panels:  # of as many panels each: the last ones are waited for
+        pieces = -(-panels // (panels // pieces))
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
     depths = [depth * len(p.taps) for _, p, _ in shares]
