@@ -114,6 +114,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     _fill_tables(f, h, ints, (taps, steps), tables_at)
     with f.units(h["pieces"]) as piece:
         unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
+        place = f.apart(place, h["unit_pieces"])
         # of the unit's panels, each with all parts
         most = f.div(h["unit_items"], h["together"])
         low, high = (
