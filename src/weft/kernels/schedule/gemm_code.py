@@ -36,6 +36,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 _UNROLL = 4
 _NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
+_OWN = 512 << 10  # bytes of a packed B of which each thread reads all
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
@@ -558,7 +559,8 @@ def _products(
         entire = f.icmp("slt", late, 0)
         unit = f.select(entire, drawn, f.add(early, f.rem(late, last_units)))
         part = f.div(late, last_units)
-        column = f.apart(f.rem(unit, columns), columns)
+        unit = f.apart(unit, every)
+        column = f.rem(unit, columns)
         m_start = f.mul(f.div(unit, columns), chunk)
         m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
         m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
@@ -695,6 +697,11 @@ def _row_chunks(
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * _NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
+    # each thread its own rows, where all of B lies in its cache and is packed
+    near = f.icmp("sle", f.mul(f.mul(k, h["N"]), tile.itemsize), _OWN)
+    tall = f.icmp("sge", m, f.mul(nth, _PACKED_PART_ROWS))
+    near = f.op("and", f.op("and", near, tall), f.icmp("sgt", h["direct"], 1))
+    fewest = f.max(fewest, f.select(near, nth, f.typed(1, "i64")))
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     packing = f.select(f.icmp("eq", h["direct"], 0), _PACK_ROWS, 1)
     trials = f.min(tiles, f.select(whole, 1, f.mul(nth, 2)))
