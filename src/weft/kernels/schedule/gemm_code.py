@@ -30,11 +30,11 @@ Long because the packers, the tile and the loops around them agree on one form o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs
+from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 _UNROLL = 4
-_NEAR = 4 << 20  # bytes of A that stay in the last cache while panel after panel reads them
+_NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 512 << 10  # bytes of a packed B of which each thread reads all
 _FEW_ROWS = 192  # of a result that the last cache does not hold
@@ -516,13 +516,12 @@ def _products(
         own = f.gep(scratch, shared)
         extra += 4
     lines = f.alloca("ptr", (MAX_NEAR + 2) * tile.rows)
-    packed_column = f.alloca(
-        "i64"
-    )  # whose one block the panel holds: parts of a unit need it again
-    f.store(Value("-1", "i64"), packed_column)
     near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
-    corner = f.gep(panel, KC * tile.columns * size)
+    corner = f.gep(panel, KEPT * tile.columns * size)
+    keeps = f.icmp("sle", h["K"], KEPT)
+    kept = f.alloca("i64", 1)  # the panel of B that lies packed
+    f.store(f.typed(-1, "i64"), kept)
     dims = f.gep("%head", extra, "i64")
     epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
     ends = f.icmp("ne", h["epilogue"], 0)
@@ -586,6 +585,7 @@ def _products(
         at_once = f.op("and", exact, f.op("xor", apart, True))
         # K = 0 stores zeros; a part may have no rows
         deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
+        new = f.icmp("ne", f.load("i64", kept), column)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
@@ -595,11 +595,12 @@ def _products(
                 column_at = f.mul(n0, h["direct"])
                 in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
                 way.otherwise()
-                here = f.load("i64", packed_column)
-                with f.iff(f.icmp("ne", here, column)):
-                    f.call("pack", "void", panel, b_base, f.arg("head"), block.i, kc, n0, n)
-                    f.store(f.select(f.icmp("sle", h["K"], KC), column, -1), packed_column)
-            b_panel = way.merge("ptr", in_place, panel)
+                at = f.select(keeps, f.mul(block.i, tile.columns), 0)
+                to = f.gep(panel, at, element)
+                with f.iff(new):
+                    f.call("pack", "void", to, b_base, f.arg("head"), block.i, kc, n0, n)
+                    f.store(f.select(keeps, column, -1), kept)
+            b_panel = way.merge("ptr", in_place, to)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
             # packed panels that the second cache holds: always the next unit's same k, so that a

@@ -9,6 +9,7 @@ from weft.kernels.target.llvm import BYTES, vector
 from weft.runtime import native
 
 KC = 384  # sums run in blocks of this many k: part of the definition of the numbers, never tune it
+KEPT = 4 * KC  # of a panel of B, the most that stays packed for further rows of A
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Tile:
     @property
     def scratch_per_thread(self) -> int:
         """Bytes of a packed panel and of one tile for the ragged last panel."""
-        return (KC + self.rows) * self.columns * self.itemsize
+        return (KEPT + self.rows) * self.columns * self.itemsize
 
 
 def tile_for(element: str) -> Tile:
