@@ -340,10 +340,17 @@ def test_an_lstm_of_which_the_last_step_counts_makes_no_zeros_for_the_others(mon
     assert any("SliceBack" in s for s in gradients(-2))
 
 
-@pytest.mark.parametrize("channels", [64, 33, 12])
-def test_what_follows_a_convolution_of_bfloat16_has_eagers_bits(monkeypatch, r, channels):
-    """Two vectors at a time: tails, NaN of any bits, infinities, numbers below the normal ones."""
-    x, w, v = r(2, 40, 5, 7), r(channels, 40, 1, 1), r(channels, 40, 1, 1)
+@pytest.mark.parametrize(
+    ("channels", "terms", "size"),
+    [(64, 40, 1), (33, 40, 1), (12, 40, 1), (80, 800, 1), (128, 40, 3)],
+)
+def test_what_follows_a_convolution_of_bfloat16_has_eagers_bits(
+    monkeypatch, r, channels, terms, size
+):
+    """Two vectors at a time, in registers or not: tails, several blocks of terms, taps in the
+    border, NaN of any bits, infinities, numbers below the normal ones.
+    """
+    x, w, v = r(2, terms, 5, 7), r(channels, terms, size, size), r(channels, terms, size, size)
     x[0, 3, 2, 2], x[1, 0, 0, 0] = float("inf"), float("nan")
     x[:, :, 4] *= 1e-38
     x, w, v = (t.bfloat16() for t in (x, w, v))
@@ -353,8 +360,8 @@ def test_what_follows_a_convolution_of_bfloat16_has_eagers_bits(monkeypatch, r, 
     scale[-1] = 1e-38
 
     def narrow():
-        h = F.batch_norm(F.conv2d(x, w), mean, scale.abs(), scale, mean)
-        return weft.relu(h + F.conv2d(x, v)), h
+        h = F.batch_norm(F.conv2d(x, w, padding=size // 2), mean, scale.abs(), scale, mean)
+        return weft.relu(h + F.conv2d(x, v, padding=size // 2)), h
 
     def mixed():
         z, h = narrow()

@@ -7,9 +7,10 @@ zero in all rows of a tile can be left out. Each element of C has one accumulato
 k; a block of k that is not the first is added to what C holds.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from weft.kernels.schedule.gemm_code import multiply_add, touch
+from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_add, touch
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
@@ -54,7 +55,7 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     widths = tile.widths
     for vectors in widths:
         for height in heights(tile):
-            _emit_micro(m, tile, height, vectors, writes)
+            pixels_kernel(m, tile, height, vectors, writes=writes)
     args = _ARGS + _SOON if writes else _ARGS
     f = m.function("tiles", args, internal=True)
     a, rows, count, offsets, kc, b, c, columns, first, *soon = (f.arg(n) for _, n in args)
@@ -89,11 +90,18 @@ def _ask(f: Function, soon: Value, i: Operand) -> None:
     touch(f, f.load("ptr", f.gep(soon, i, "ptr")), level=2, write=True)
 
 
-def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) -> None:
+def pixels_kernel(
+    m: Module, tile: Tile, height: int, vectors: int, *, writes: bool,
+    ending: Callable[[Function], Finish] | None = None,
+) -> None:  # fmt: skip
+    """The tile of so many rows and vectors. With `ending` it is an export, `finish`, has the
+    further arguments `ENDING`, and its sums go to what `ending` gives instead of c.
+    """
     whole = height == tile.rows
     args = [_ARGS[i] for i in (0, 1, 3, 4, 5, 6, 8)]
     args += _SOON if writes and whole else []
-    f = m.function(f"pixels{height}x{vectors}", args, internal=True)
+    name = f"pixels{height}x{vectors}" if ending is None else "finish"
+    f = m.function(name, [*args, *(ENDING if ending else [])], internal=ending is None)
     a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
@@ -148,6 +156,14 @@ def _emit_micro(m: Module, tile: Tile, height: int, vectors: int, writes: bool) 
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)
         for k in range(len(sums))
     ]
+    if ending is not None:
+        finish = ending(f)
+        with f.if_else(f.icmp("ne", first, 0)) as way:
+            way.otherwise()
+            total = [f.op("fadd", f.load(type, p, tile.align), v) for v, p in zip(sums, places)]
+        finish([way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
+        f.ret()
+        return
     with f.if_else(f.icmp("ne", first, 0)) as way:
         for value, place in zip(sums, places, strict=True):
             f.store(value, place, tile.align)

@@ -25,7 +25,12 @@ from weft.kernels.schedule.conv_wide_code import (
     inputs_of,
 )
 from weft.kernels.schedule.conv_zeros import strips
-from weft.kernels.schedule.epilogue import Epilogue, epilogue_ints, row_step
+from weft.kernels.schedule.epilogue import (
+    Epilogue,
+    ends_in_registers,
+    epilogue_ints,
+    row_step,
+)
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
@@ -210,7 +215,7 @@ def plan_wide(
         "packed_group": packed_group, "packed": 0, "work": packed,
         "work_size": zeros_at + room, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
-        "epilogue": 0, "epilogue_at": 0, "area_out": out.shape[2] * out.shape[3],
+        "epilogue": 0, "epilogue_at": 0, "finish": 0, "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": together,
@@ -224,6 +229,8 @@ def plan_wide(
             raise ValueError(f"conv2d: no epilogue on {out.dtype}")
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
+        if out.dtype.itemsize < 4 and columns >= nr and ends_in_registers(epilogue):
+            head["finish"] = _ending(epilogue, out, columns * groups, inputs, finish=True)[0]
         head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
     if direct:
         head["image_pitch"] = source.strides[0] // 2
@@ -461,11 +468,13 @@ def _matrix(a: Layout) -> Layout:
     return Layout((a.size // max(channels, 1), channels), row_step(a.strides, a.shape), a.dtype)
 
 
-def _ending(e: Epilogue, out: Layout, channels: int, inputs: int) -> tuple[int, ...]:
+def _ending(
+    e: Epilogue, out: Layout, channels: int, inputs: int, *, finish: bool = False
+) -> tuple[int, ...]:
     """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
     if inputs > MAX_INPUTS:
         raise ValueError(f"conv2d: no epilogue with {inputs} inputs on {out.dtype}")
-    return epilogue_ints(over_pixels(e), out.size // channels, channels)
+    return epilogue_ints(over_pixels(e), out.size // channels, channels, finish=finish)
 
 
 def over_pixels(e: Epilogue) -> Epilogue:

@@ -35,7 +35,7 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "area_out", "ahead", "zeros", "zeros_at", "strip",
+    "finish", "area_out", "ahead", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
 )  # fmt: skip
 PART = (
@@ -94,7 +94,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     out, source, w, *more = f.words(f.arg("args"), 2, ["ptr"] * (4 if biased else 3))
     bias = more[0] if biased else Value("null", "ptr")
     panels = f.select(f.icmp("ne", h["packed"], 0), w, scratch)
-    epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
+    epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
     epilogue_ints = f.gep(ints, h["epilogue_at"], "i64")
     taps = f.gep(ints, f.mul(f.add(h["parts"], h["wholes"]), len(PART)), "i64")
     numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
@@ -257,14 +257,26 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
                                     f.store(f.gep(line, 64 * j), at)
                         ask()
-                        f.call(
-                            "tiles", "void", images_at, f.gep(rows, I.i, "i64"), count,
-                            f.gep(offsets, f.mul(low_k, 2), "i64"), kc, panel, place, columns,
-                            f.cast("zext", f.icmp("eq", K.i, 0), "i64"), soon,
-                            f.select(few, f.typed(0, "i64"), f.mul(count, lines)),
-                        )  # fmt: skip
-                        with f.iff(ends):
-                            ending(f.add(offset, I.i), count, place, to)
+                        a_rows = f.gep(rows, I.i, "i64")
+                        a_offsets = f.gep(offsets, f.mul(low_k, 2), "i64")
+                        new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+                        soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
+                        first = f.add(offset, I.i)
+                        full = f.op("and", ends, f.icmp("eq", count, tile.rows))
+                        full = f.op("and", full, f.icmp("eq", columns, tile.columns))
+                        full = f.op("and", full, f.icmp("ne", h["finish"], 0))
+                        with f.if_else(full) as way:
+                            f.call_at(
+                                finish, images_at, a_rows, a_offsets, kc, panel, place, new, soon,
+                                soons, f.arg("args"), epilogue_ints, first, out_column,
+                            )  # fmt: skip
+                            way.otherwise()
+                            f.call(
+                                "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
+                                place, columns, new, soon, soons,
+                            )  # fmt: skip
+                            with f.iff(ends):
+                                ending(first, count, place, to)
                 kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
                 kind = f.select(planes, f.typed(2, "i64"), kind)
                 for case in f.switch(kind, (1, 2), 0):

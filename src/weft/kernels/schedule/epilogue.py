@@ -12,19 +12,20 @@ own memory: an element is read before it is written. Its code is that of `nest`,
 the bits are those of a loop that would follow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.schedule.words import halves_of_two
-from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
+from weft.kernels.target.element import Element, memory, register, relu_of_half
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.runtime.native import host, load
 
 FIRST = 5  # the block's word of the first pointer that is the epilogue's own
@@ -144,6 +145,108 @@ def _places(f: Function, count: int) -> tuple[list[Value], list[Value]]:
     return pointers, f.words("%ints", 0, ["i64"] * count)
 
 
+class _Ending:
+    """The expressions' code: a vector of columns at a time, or of halves two vectors, each of every
+    second column: the 16 bits of a word in memory.
+    """
+
+    def __init__(
+        self, f: Function, exprs: tuple[Expr, ...], out_dtypes: Sequence[D.dtype],
+        in_dtypes: Sequence[D.dtype], classes: Sequence[int], fixed: Sequence[bool],
+    ) -> None:  # fmt: skip
+        self.f, self.exprs, self.product = f, exprs, out_dtypes[0]
+        self.n_out, self.types = len(out_dtypes), [*out_dtypes, *in_dtypes]
+        self.narrow = self.product.itemsize < D.float32.itemsize
+        self.lanes = host().lanes(D.float32.itemsize if self.narrow else self.product.itemsize)
+        self.parts = 2 if self.narrow else 1
+        self.width = self.parts * self.lanes
+        used = {
+            x.index + self.n_out - 1 for x in postorder(exprs) if isinstance(x, Arg) and x.index
+        }
+        self.along = [
+            k < self.n_out or classes[k - self.n_out] == 1 for k in range(len(self.types))
+        ]
+        self.kept = [k for k in sorted(used) if fixed[k - self.n_out]]  # the same in each row
+        self.operands = [k for k in sorted(used) if k not in self.kept]
+        self.tame = self.narrow and _is_tame(
+            exprs, self.types, {k - self.n_out + 1 for k in self.kept}
+        )
+        self.element = Element(f, self.lanes, tame=self.tame)
+        self.relus = [(e, relu_of_half(e)) for e in exprs]
+        self.pointers, self.steps = _places(f, len(self.types))
+
+    def start(self, k: int, row: Operand, column: Operand) -> Value:
+        """Where array k has the element of a row and column."""
+        at = self.f.mul(row, self.steps[k])
+        at = self.f.add(at, column) if self.along[k] else at
+        return self.f.gep(self.pointers[k], at, memory(self.types[k]))
+
+    def read(
+        self, k: int, place: Value, mask: Value | None = None, count: Operand = 0
+    ) -> list[Value]:
+        f, d = self.f, self.types[k]
+        if not self.along[k]:
+            one = f.splat(Element(f, 1).load(place, d), vector(self.lanes, register(d)))
+            return [one] * self.parts
+        type = vector(self.width, memory(d))
+        v = f.load(type, place) if mask is None else load_part(f, type, place, mask, count)
+        values = self._apart(v, d)
+        if self.tame and d is D.float32:
+            return [self.element.tamed(v) for v in values]
+        return values
+
+    def sums(self, vectors: list[Value]) -> list[Value]:
+        """The product, of its sums in neighbouring vectors."""
+        if self.product is D.bfloat16:
+            return self._apart(
+                halves_of_two(self.f, vectors[0], vectors[1], self.lanes), D.bfloat16
+            )
+        return vectors
+
+    def results(self, leaves: dict[int, list[Value]]) -> list[Value]:
+        """As they lie in memory; the product is leaf 0, array k leaf k."""
+
+        def leaf(x: Expr, part: int) -> Value:
+            assert isinstance(x, Arg)
+            return leaves[x.index + self.n_out - 1 if x.index else 0][part]
+
+        # the last relu of bfloat16 on two vectors at once, as they lie in memory
+        roots = [x if self.narrow and x is not None else e for e, x in self.relus]
+        found = [
+            self.element.expressions(tuple(roots), partial(leaf, part=part))
+            for part in range(self.parts)
+        ]
+        out = []
+        for k, (root, (e, _)) in enumerate(zip(roots, self.relus, strict=True)):
+            v = self._together([values[k] for values in found], self.types[k])
+            if root is not e:  # more than -inf, as integers: positive, or NaN
+                v = self.f.select(self.f.icmp("sgt", v, const(v.type, -128)), v, zero(v.type))
+            out.append(v)
+        return out
+
+    def _apart(self, v: Value, d: D.dtype) -> list[Value]:
+        f = self.f
+        if self.parts == 1:
+            return [self.element.from_memory(v, d)]
+        if d is D.bfloat16:
+            words = f.cast("bitcast", v, vector(self.lanes, "i32"))
+            both = f.op("shl", words, 16), f.op("and", words, -1 << 16)
+            return [f.cast("bitcast", x, vector(self.lanes, "float")) for x in both]
+        halves = (f.shuffle(v, v, range(i, self.width, 2)) for i in range(2))
+        return [self.element.from_memory(x, d) for x in halves]
+
+    def _together(self, values: list[Value], d: D.dtype) -> Value:
+        f = self.f
+        if self.parts == 1:
+            return self.element.to_memory(values[0], d)
+        if d is D.bfloat16:
+            low, high = (self.element.math.bits(v) for v in values)
+            word = f.op("or", f.op("lshr", low, 16), high)
+            return f.cast("bitcast", word, vector(self.width, "i16"))
+        low, high = (self.element.to_memory(v, d) for v in values)
+        return f.shuffle(low, high, [i % 2 * self.lanes + i // 2 for i in range(self.width)])
+
+
 def _emit(
     f: Function,
     exprs: tuple[Expr, ...],
@@ -152,107 +255,46 @@ def _emit(
     classes: Sequence[int],
     fixed: Sequence[bool],
 ) -> None:
-    product = out_dtypes[0]
-    narrow = product.itemsize < D.float32.itemsize
-    sums = D.float32 if narrow else product
-    lanes = host().lanes(sums.itemsize)
-    n_out, n_in = len(out_dtypes), len(in_dtypes)
-    types = [*out_dtypes, *in_dtypes]
-    used = {x.index for x in postorder(exprs) if isinstance(x, Arg)}
-    kept_from = [
-        k for k in range(n_out, n_out + n_in) if fixed[k - n_out] and k - n_out + 1 in used
-    ]
-    tame = narrow and _is_tame(exprs, types, {k - n_out + 1 for k in kept_from})
-    element = Element(f, lanes, tame=tame)
-    pointers, steps = _places(f, n_out + n_in)
+    e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
     row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
-    # halves two vectors at a time, of every second column each: 16 bits of a word in memory
-    parts = 2 if narrow else 1
-    width = parts * lanes
-    whole = f.mul(f.div(n, width), width)
-
-    def apart(v: Value, d: D.dtype) -> list[Value]:
-        if parts == 1:
-            return [element.from_memory(v, d)]
-        if d is D.bfloat16:
-            words = f.cast("bitcast", v, vector(lanes, "i32"))
-            both = f.op("shl", words, 16), f.op("and", words, -1 << 16)
-            return [f.cast("bitcast", x, vector(lanes, "float")) for x in both]
-        halves = (f.shuffle(v, v, range(i, width, 2)) for i in range(2))
-        return [element.from_memory(x, d) for x in halves]
-
-    def together(values: list[Value], d: D.dtype) -> Value:
-        if parts == 1:
-            return element.to_memory(values[0], d)
-        if d is D.bfloat16:
-            low, high = (element.math.bits(v) for v in values)
-            return f.cast("bitcast", f.op("or", f.op("lshr", low, 16), high), vector(width, "i16"))
-        low, high = (element.to_memory(v, d) for v in values)
-        return f.shuffle(low, high, [i % 2 * lanes + i // 2 for i in range(width)])
+    sums = memory(D.float32 if e.narrow else e.product)
+    whole = f.mul(f.div(n, e.width), e.width)
 
     def strip(column: Operand, mask: Value | None) -> None:
-        """`width` columns of all rows: what is the same in each row is read once."""
+        """So many columns of all rows: what is the same in each row is read once."""
         count = f.sub(n, column)
-        at = f.add(n0, column)
-
-        def read(place: Value, k: int, d: D.dtype) -> list[Value]:
-            if k >= n_out and classes[k - n_out] == 0:
-                return [f.splat(Element(f, 1).load(place, d), vector(lanes, register(d)))] * parts
-            type = vector(width, memory(d))
-            v = f.load(type, place) if mask is None else load_part(f, type, place, mask, count)
-            return apart(v, d)
-
-        def read_sums(place: Value) -> list[Value]:
-            if product is not D.bfloat16:
-                return [element.rounded(v, product) for v in read(place, 0, sums)]
-            low, high = (
-                f.load(vector(lanes, "float"), f.gep(place, i, "float")) for i in (0, lanes)
-            )
-            return apart(halves_of_two(f, low, high, lanes), product)
-
-        starts = []
-        for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
-            along = k < n_out or classes[k - n_out] == 1
-            start = f.mul(row, steps[k])
-            starts.append(f.gep(p, f.add(start, at) if along else start, memory(d)))
-        kept = {k: read(starts[k], k, types[k]) for k in kept_from}
-        for k, values in kept.items() if tame else ():
-            if types[k] is D.float32:
-                kept[k] = [element.tamed(v) for v in values]
-        source = f.gep("%product", column, memory(sums))
-        moving = [k for k in range(n_out + n_in) if k not in kept]
+        starts = [e.start(k, row, f.add(n0, column)) for k in range(len(e.types))]
+        kept = {k: e.read(k, starts[k], mask, count) for k in e.kept}
+        source = f.gep("%product", column, sums)
+        moving = [*range(e.n_out), *e.operands]
         carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
         with f.loop(0, f.arg("rows"), carry=carry) as rows:
             here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
-            leaves = {0: read_sums(here)}
-            for k in range(n_out, n_out + n_in):
-                if k - n_out + 1 in used:
-                    leaves[k - n_out + 1] = kept[k] if k in kept else read(places[k], k, types[k])
-            found = [element.expressions(exprs, _leaf(leaves, part)) for part in range(parts)]
-            for k, d in enumerate(out_dtypes):
-                out = together([values[k] for values in found], d)
+
+            def one(part: int) -> Value:
+                type, place = vector(e.lanes, sums), f.gep(here, part * e.lanes, sums)
+                if mask is None:
+                    return f.load(type, place)
+                some = f.lane_mask(f.sub(count, part * e.lanes), e.lanes)
+                return load_part(f, type, place, some, f.sub(count, part * e.lanes))
+
+            leaves = kept | {k: e.read(k, places[k], mask, count) for k in e.operands}
+            leaves[0] = e.sums([one(part) for part in range(e.parts)])
+            for k, out in enumerate(e.results(leaves)):
                 if mask is None:
                     f.store(out, places[k])
                 else:
                     store_part(f, out, places[k], mask, count)
             rows.next = [
-                f.gep(here, f.arg("ldp"), memory(sums)),
-                *(f.gep(places[k], steps[k], memory(types[k])) for k in moving),
+                f.gep(here, f.arg("ldp"), sums),
+                *(f.gep(places[k], e.steps[k], memory(e.types[k])) for k in moving),
             ]
 
-    with f.loop(0, whole, width) as columns:
+    with f.loop(0, whole, e.width) as columns:
         strip(columns.i, None)
     with f.iff(f.icmp("slt", whole, n)):
-        strip(whole, f.lane_mask(f.sub(n, whole), width))
+        strip(whole, f.lane_mask(f.sub(n, whole), e.width))
     f.ret()
-
-
-def _leaf(leaves: dict[int, list[Value]], part: int) -> Callable[[Expr], Value]:
-    def leaf(x: Expr) -> Value:
-        assert isinstance(x, Arg)
-        return leaves[x.index][part]
-
-    return leaf
 
 
 def _is_tame(exprs: tuple[Expr, ...], types: Sequence[D.dtype], kept: set[int]) -> bool:
@@ -280,51 +322,35 @@ def _emit_finish(
     classes: Sequence[int],
     fixed: Sequence[bool],
 ) -> None:
-    """The micro-kernel of a whole tile, whose sums go through the expressions in registers."""
-    tile = tile_for(register(out_dtypes[0]))
-    n_out, types = len(out_dtypes), [*out_dtypes, *in_dtypes]
-    used = {x.index + n_out - 1 for x in postorder(exprs) if isinstance(x, Arg) and x.index}
-    along = [k < n_out or classes[k - n_out] == 1 for k in range(len(types))]
-    operands = [k for k in sorted(used) if not fixed[k - n_out]]
+    """The micro-kernel of a whole tile, whose sums go through the expressions in registers: a
+    product's, or of halves that of convolutions.
+    """
+    narrow = out_dtypes[0].itemsize < D.float32.itemsize
+    element = register(out_dtypes[0])
+    tile = pixel_tile(element, pairs=True) if narrow else tile_for(element)
 
     def ending(f: Function) -> Finish:
-        pointers, steps = _places(f, len(types))
-        element = Element(f, tile.lanes)
-        starts = []
-        for k, (p, d) in enumerate(zip(pointers, types, strict=True)):
-            at = f.mul(f.arg("row"), steps[k])
-            starts.append(f.gep(p, f.add(at, f.arg("n0")) if along[k] else at, memory(d)))
-
-        def place(k: int, row: int, column: int) -> Value:
-            at = f.add(f.mul(steps[k], row), column if along[k] else 0)
-            return f.gep(starts[k], at, memory(types[k]))
-
-        def read(k: int, row: int, column: int) -> Value:
-            at, d = place(k, row, column), types[k]
-            if not along[k]:
-                return f.splat(Element(f, 1).load(at, d), vector(tile.lanes, register(d)))
-            return element.from_memory(f.load(element.memory_type(d), at), d)
+        e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
 
         def finish(sums: list[Value]) -> None:
-            def one(row: int, v: int, kept: dict[int, Value]) -> None:
-                column = v * tile.lanes
-                leaves = {0: sums[row * tile.vectors + v]}
-                leaves |= {k - n_out + 1: x for k, x in kept.items()}
-                leaves |= {k - n_out + 1: read(k, row, column) for k in operands}
-
-                def leaf(x: Expr) -> Value:
-                    assert isinstance(x, Arg)
-                    return leaves[x.index]
-
-                values = element.expressions(exprs, leaf)
-                for k, (value, d) in enumerate(zip(values, out_dtypes, strict=True)):
-                    f.store(element.to_memory(value, d), place(k, row, column))
-
-            for v in range(tile.vectors):
-                kept = {k: read(k, 0, v * tile.lanes) for k in sorted(used - {*operands})}
+            for v in range(0, tile.vectors, e.parts):
+                column = f.add(f.arg("n0"), v * tile.lanes)
+                starts = {k: e.start(k, f.arg("row"), column) for k in range(len(e.types))}
+                kept = {k: e.read(k, starts[k]) for k in e.kept}
                 for row in range(tile.rows):
-                    one(row, v, kept)
+                    places = {
+                        k: f.gep(p, f.mul(e.steps[k], row), memory(e.types[k]))
+                        for k, p in starts.items()
+                    }
+                    leaves = kept | {k: e.read(k, places[k]) for k in e.operands}
+                    at = row * tile.vectors + v
+                    leaves[0] = e.sums(sums[at : at + e.parts])
+                    for k, out in enumerate(e.results(leaves)):
+                        f.store(out, places[k])
 
         return finish
 
-    micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)
+    if narrow:
+        pixels_kernel(module, tile, tile.rows, tile.vectors, writes=True, ending=ending)
+    else:
+        micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)

@@ -400,6 +400,18 @@ class Element:
         return self.scalar(n.name, n.operands[0].dtype, *xs)
 
 
+def relu_of_half(n: Expr) -> Expr | None:
+    """What bfloat16 `n` is the maximum of, beside 0."""
+    if n.dtype is not D.bfloat16 or not isinstance(n, Cast):
+        return None
+    m = n.operand
+    if not (isinstance(m, Scalar) and m.name == "max" and isinstance(m.operands[0], Cast)):
+        return None
+    x, least = m.operands
+    zero = isinstance(least, Const) and least.value == 0
+    return x.operand if zero and isinstance(x, Cast) and x.operand.dtype is D.bfloat16 else None
+
+
 def _holds(n: Expr, d: dtype) -> bool:
     """Whether an expression in float32 only has values that `d`, a half, has: no rounding then."""
     if n.dtype is not D.float32:
