@@ -129,12 +129,15 @@ def _runs(g: Graph) -> list[Run]:
 
 
 def _worth(run: list[Node], g: Graph) -> Run | None:
-    """The part of a run from the first large value to the last reader of one, if it gains."""
+    """The part of a run to the last reader of a large value and what ends it, if it gains."""
     large = {id(n) for n in run if _bytes(n.type) > _FAR}
     near = [i for i, n in enumerate(run) if not large.isdisjoint(map(id, (n, *n.args)))]
     if not near:
         return None
-    nodes = run[: near[-1] + 1]
+    end = near[-1] + 1
+    while end < len(run) and isinstance(run[end].op, Elementwise):  # they end the op before them
+        end += 1
+    nodes = run[:end]
     samples = nodes[0].type.shape[0]
     step = max(_NEAR * samples // max(_bytes(n.type) for n in nodes), -(-samples // _MOST))
     inside = {id(n) for n in nodes}
