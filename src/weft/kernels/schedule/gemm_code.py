@@ -515,7 +515,9 @@ def _products(
         )
         own = f.gep(scratch, shared)
         extra += 4
-    lines = f.alloca("ptr", (MAX_NEAR + 2) * tile.rows)
+    lines = f.alloca("ptr", (MAX_NEAR + 2 + KC // tile.columns) * tile.rows)
+    met = f.alloca("i64", 1)  # where the rows of A begin that the thread has read
+    f.store(f.typed(-1, "i64"), met)
     near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
     panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
     corner = f.gep(panel, KEPT * tile.columns * size)
@@ -586,6 +588,9 @@ def _products(
         # K = 0 stores zeros; a part may have no rows
         deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
         new = f.icmp("ne", f.load("i64", kept), column)
+        # all of them the first time: they come from memory, or from another core
+        ahead = f.select(f.icmp("ne", f.load("i64", met), m_start), KC // tile.columns, 1)
+        f.store(m_start, met)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
@@ -624,7 +629,8 @@ def _products(
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
-                near = _near(f, tile, h, ending, near_table, lines, (a_rows, c_rows), row.i, n0)
+                places = (a_rows, c_rows, ahead)
+                near = _near(f, tile, h, ending, near_table, lines, places, row.i, n0)
                 operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
@@ -655,13 +661,13 @@ def _products(
 
 def _near(
     f: Function, tile: Tile, h: dict[str, Value], ending: Value, table: Value, lines: Value,
-    places: tuple[Value, Value], row: Operand, n0: Operand,
+    places: tuple[Value, Value, Operand], row: Operand, n0: Operand,
 ) -> tuple[Value, Operand, Operand]:  # fmt: skip
     """What a tile asks for (`micro_kernel`): its rows of out and of the epilogue's arrays, then
-    those of A that the next one begins with.
+    those of A, `ahead` pieces each, that the next one begins with.
     """
     element, rows, size = tile.element, tile.rows, tile.itemsize
-    a_rows, c_rows = places
+    a_rows, c_rows, ahead = places
 
     def put(at: Operand, start: Value, step: Operand, unit: str) -> None:
         for r in range(rows):
@@ -675,8 +681,11 @@ def _near(
         array.next = [f.add(array.carry[0], rows)]
     count: Operand = array.carry[0]
     if tile.a_class == "rows":
-        put(count, f.gep(a_rows, f.mul(h["a_rs"], rows), element), h["a_rs"], element)
-        count = f.add(count, rows)
+        a_rows = f.gep(a_rows, f.mul(h["a_rs"], rows), element)
+        with f.loop(0, ahead) as run:
+            start = f.gep(a_rows, f.mul(run.i, tile.columns), element)
+            put(f.add(count, f.mul(run.i, rows)), start, h["a_rs"], element)
+        count = f.add(count, f.mul(ahead, rows))
     writes = f.select(ending, h["near_writes"], 0)
     return lines, count, f.mul(f.add(writes, 1), rows)
 
