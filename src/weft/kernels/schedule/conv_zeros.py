@@ -78,7 +78,8 @@ def without_zeros(
     b, c, columns = panel
     slab, channels, kc, taps = block.slab, block.channels, block.kc, block.tap_count
     el, lanes, nr = tile.element, tile.lanes, tile.columns
-    with f.loop(0, kc, _EVERY, [("i64", 0)] * 2) as K:
+    seen = f.select(f.icmp("eq", worth, 0), f.typed(0, "i64"), kc)
+    with f.loop(0, seen, _EVERY, [("i64", 0)] * 2) as K:
         some, all = K.carry
         for j in range(0, nr, lanes):
             v = f.load(tile.type, f.gep(b, f.add(f.mul(K.i, nr), j), el))
@@ -138,11 +139,12 @@ def _write(
         channel = f.mul(V.i, lanes)
         row = f.add(f.mul(T.i, channels), channel)
         to = f.gep(c, f.add(f.mul(row, nr), J.i), el)
-        left = f.sub(channels, channel)
-        for i, v in enumerate(transpose(f, square)):
-            place = f.gep(to, i * nr, el)
-            with f.iff(f.icmp("slt", f.typed(i, "i64"), left)):
-                _to(f, v, place, later)
+        # what is missing goes to the last row, which is stored after it
+        last = f.sub(f.sub(channels, channel), 1)
+        places = [f.gep(to, f.mul(f.min(last, i), nr), el) for i in range(lanes)]
+        rows = [_plus(f, *row, later) for row in zip(transpose(f, square), places, strict=True)]
+        for v, place in zip(reversed(rows), reversed(places), strict=True):
+            f.store(v, place)
 
 
 def _finite(
@@ -160,12 +162,10 @@ def _finite(
     return f.icmp("eq", _count(f, wild), 0)
 
 
-def _to(f: Function, v: Value, place: Value, later: Operand) -> None:
-    """A vector to memory; to what lies there, where it comes later."""
-    with f.if_else(f.icmp("eq", later, 0)) as way:
-        f.store(v, place)
-        way.otherwise()
-        f.store(f.op("fadd", f.load(v.type, place), v), place)
+def _plus(f: Function, v: Value, place: Value, later: Operand) -> Value:
+    """A vector, and what lies at a place where it comes later than that."""
+    old = f.select(f.icmp("eq", later, 0), zero(v.type), f.load(v.type, place))
+    return f.op("fadd", v, old)
 
 
 def _count(f: Function, mask: Value) -> Value:
@@ -300,7 +300,7 @@ def spread_without_zeros(
     b, c, columns = panel
     el, lanes, nr = tile.element, tile.lanes, tile.columns
     pitch, taps, channels, across = unit.pitch, unit.tap_count, unit.channels, unit.slab_columns
-    size = f.mul(unit.images, unit.image)
+    size = f.select(f.icmp("eq", worth, 0), f.typed(0, "i64"), f.mul(unit.images, unit.image))
     with f.loop(0, size, f.mul(pitch, _EVERY), [("i64", 0)]) as P:
         with f.loop(0, channels, lanes, [("i64", P.carry[0])]) as C:
             v = f.load(tile.type, f.gep(unit.slab, f.add(P.i, C.i), el))
@@ -370,7 +370,8 @@ def spread_without_zeros(
                     minus = f.icmp("eq", f.cast("bitcast", v, bits), sign)
                     f.store(f.op("or", f.load(flags, bad, 1), minus), bad, 1)
                     at = f.add(f.add(row, f.mul(R.i, unit.grid_w)), X.i)
-                    _to(f, v, f.gep(c, f.add(f.mul(at, nr), J.i), el), K.i)
+                    place = f.gep(c, f.add(f.mul(at, nr), J.i), el)
+                    f.store(_plus(f, v, place, K.i), place)
         good = f.icmp("eq", _count(f, f.load(flags, bad, 1)), 0)
         good = f.op("and", finite, good)
         way.otherwise()
