@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Reduce, Summing
 from weft.ops.pool import MaxPool2dTake
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
-from weft.runtime import memory, native
+from weft.runtime import machine, memory, native
 
 
 class Program:
@@ -65,6 +65,7 @@ class Program:
         self.channels_last = channels_last(graph, self.groups)
         self.places: dict[int, Place] = {}
         self.steps: list[Entry | HostCall] = []
+        self._later: list[tuple[Entry, Callable[[], native.Launch], str]] = []
         self._launches: dict[tuple, native.Launch] = {}
         self.consts: list[np.ndarray] = []
         self.direct: set[str] = set()  # outputs computed straight into an input's memory
@@ -105,8 +106,12 @@ class Program:
             if name not in self.direct:
                 n = self.graph.outputs[name]
                 at = Place(("in", source), 0, self.layouts[source])
-                launch = plan_copy(self.places[id(n)].layout, at.layout)
-                self.steps.append(Entry(launch, at, [self.places[id(n)]], n.op, f"write {name}"))  # type: ignore[arg-type]
+                plan = partial(plan_copy, self.places[id(n)].layout, at.layout)
+                self._step(plan, at, [self.places[id(n)]], n.op, f"write {name}")  # type: ignore[arg-type]
+        with machine.compiled_ahead(text for _, _, text in self._later):
+            for entry, plan, _ in self._later:
+                entry.launch = plan()
+        self._later.clear()
 
     def _name_outputs(self) -> None:
         self._pending: set[int] = set()
@@ -326,57 +331,66 @@ class Program:
             outs = [self.places[id(w)] for w in group.wanted]
             ins = [*outs[1:], self.places[id(n.args[0])]]
             layouts = [p.layout for p in (ins[-1], *outs)]
-            launch = op.plan_both(*layouts) if outs[1:] else op.plan_alone(*layouts)
-            self.steps.append(Entry(launch, out, ins, op, label_of(group)))
+            plan = partial(op.plan_both if outs[1:] else op.plan_alone, *layouts)
+            self._step(plan, out, ins, op, label_of(group))
             return
         if group.is_loop:
             exprs, reads = loop_exprs(group)
             ins = [self.places[id(r)] for r in reads]
+            layouts = [p.layout for p in ins]
             if group.reduce is not None:
                 r = group.reduce.op
                 assert isinstance(r, Reduce)
-                launch = plan_reduce(
-                    r.combine, exprs[0], r.dims, r.keepdim, [p.layout for p in ins], out.layout
+                plan = partial(
+                    plan_reduce, r.combine, exprs[0], r.dims, r.keepdim, layouts, out.layout
                 )
-                self.steps.append(Entry(launch, out, ins, r, label_of(group)))
+                self._step(plan, out, ins, r, label_of(group))
                 return
             outs = [self.places[id(w)] for w in group.wanted]
-            planned = plan_fused(exprs, [p.layout for p in ins], [p.layout for p in outs])
-            self.steps.append(
-                Entry(
-                    planned.launch,
-                    out,
-                    [*outs[1:], *ins],
-                    op,
-                    label_of(group),
-                    loops_of(exprs, ins, outs),
-                )
-            )
+            plan = partial(_fused, exprs, layouts, [p.layout for p in outs])
+            made = self._step(plan, out, [*outs[1:], *ins], op, label_of(group))
+            made.loops = loops_of(exprs, ins, outs)
             return
         ins = [self.places[id(a)] for a in n.args if isinstance(a, Node)]
         if isinstance(op, Reshape):  # one that no strides can express
             source = ins[0].layout
             flat = Layout.contiguous(source.shape, source.dtype)
-            self.steps.append(Entry(plan_copy(source, flat), out, ins, op, str(op)))
+            self._step(partial(plan_copy, source, flat), out, ins, op, str(op))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
         elif isinstance(op, IndexPut) and out == ins[0]:
-            launch = op.plan_in_place([p.layout for p in ins], out.layout)
-            self.steps.append(Entry(launch, out, ins, op, str(op)))
+            plan = partial(op.plan_in_place, [p.layout for p in ins], out.layout)
+            self._step(plan, out, ins, op, str(op))
         elif op.plan is None:
             self.steps.append(HostCall(op, ins, out, op.host))
         elif is_complex(n):
             self.steps.append(HostCall(op, ins, out, dispatch.complex_host(op)))
         else:
+            best = partial(self._best, op, op.plan)
             try:
-                launch = self._best(op, op.plan, [p.layout for p in ins], out.layout)
+                made = self._step(
+                    partial(best, [p.layout for p in ins], out.layout), out, ins, op, str(op)
+                )
             except ValueError:  # a layout that the kernel does not read
                 ins = [self._dense(p, op, i, slots) for p in ins]
-                launch = self._best(op, op.plan, [p.layout for p in ins], out.layout)
-            made = Entry(launch, out, ins, op, str(op))
+                made = self._step(
+                    partial(best, [p.layout for p in ins], out.layout), out, ins, op, str(op)
+                )
             if isinstance(op, Summing):
                 made.packed = partial(op.packed, [p.layout for p in ins], out.layout)
-            self.steps.append(made)
+
+    def _step(
+        self, plan: Callable[[], native.Launch], out: Place, ins: list[Place], op: Op, label: str
+    ) -> Entry:
+        """A launch, planned at the end where kernels are to be compiled: all cores do so then."""
+        made = Entry(native.Launch(()), out, ins, op, label)
+        try:
+            with nullcontext() if self._autotune else machine.postponing():
+                made.launch = plan()
+        except machine.Uncompiled as missing:
+            self._later.append((made, plan, str(missing)))
+        self.steps.append(made)
+        return made
 
     def _emit_product(self, group: Group, n: Node, i: int, slots: Slots) -> None:
         """A product whose results go through a loop: tile by tile, or the loop afterwards."""
@@ -393,34 +407,35 @@ class Program:
         ins = tuple(op.beside(p.layout) if k < own else p.layout for k, p in enumerate(more))
         factors = [p.layout for p in ab]
         end = Epilogue(tuple(exprs), ins, tuple(over))
+        best = partial(self._best, op, op.plan_sums, factors, sums)
+        inside = [*ab, *outs[1:], *more]
         try:
-            launch = self._best(op, op.plan_sums, factors, sums, end)
+            made = self._step(partial(best, end), outs[0], inside, op, label_of(group))
+            made.packed = partial(op.packed, factors, sums, end)
         except ValueError:  # the loop reads what lies in no rows: it follows, in place
             if any(p.base == outs[0].base for p in more):  # which the sums shall not overwrite
                 n, at = group.wanted[0], outs[0].layout
                 outs[0] = self.places[id(n)] = Place(self._slot(n, at, i, slots), 0, at)
-            launch = self._best(op, op.plan_sums, factors, sums)
-            packed = partial(op.packed, factors, sums)
-            self.steps.append(Entry(launch, outs[0], ab, op, str(op), packed=packed))
-            launch = plan_fused(exprs, [over[0], *ins], over).launch
-            ins = [*outs[1:], outs[0], *more]
-            self.steps.append(Entry(launch, outs[0], ins, op, label_of(group)))
-            return
-        ins = [*ab, *outs[1:], *more]
-        packed = partial(op.packed, factors, sums, end)
-        self.steps.append(Entry(launch, outs[0], ins, op, label_of(group), packed=packed))
+            made = self._step(best, outs[0], ab, op, str(op))
+            made.packed = partial(op.packed, factors, sums)
+            follow = partial(_fused, exprs, [over[0], *ins], over)
+            self._step(follow, outs[0], [*outs[1:], outs[0], *more], op, label_of(group))
 
     def _emit_pieces(self, n: Node, out: Place, i: int, slots: Slots) -> None:
         """An attention whose keys and values lie in pieces."""
         op, (q, k, v, *mask) = n.op, (a for a in n.args if isinstance(a, Node))
         assert isinstance(op, Attention)
         ins = [self.places[id(a)] for a in (q, *k.args, *v.args, *mask)]
+        what = f"{op} of pieces"
         try:
-            launch = op.plan_pieces([p.layout for p in ins], out.layout)
+            self._step(
+                partial(op.plan_pieces, [p.layout for p in ins], out.layout), out, ins, op, what
+            )
         except ValueError:  # a layout that the kernel does not read
             ins = [self._dense(p, op, i, slots) for p in ins]
-            launch = op.plan_pieces([p.layout for p in ins], out.layout)
-        self.steps.append(Entry(launch, out, ins, op, f"{op} of pieces"))
+            self._step(
+                partial(op.plan_pieces, [p.layout for p in ins], out.layout), out, ins, op, what
+            )
 
     def _best(
         self,
@@ -461,7 +476,7 @@ class Program:
         flat = Layout.contiguous(p.layout.shape, p.layout.dtype)
         slot = slots.take(flat.size * flat.dtype.itemsize, i)
         to = Place(("arena", slot), 0, flat)
-        self.steps.append(Entry(plan_copy(p.layout, flat), to, [p], op, f"{op.name} operand"))
+        self._step(partial(plan_copy, p.layout, flat), to, [p], op, f"{op.name} operand")
         return to
 
     def _assemble_pieces(self, op: Concat | SliceBack, ins: list[Place], out: Place) -> None:
@@ -491,11 +506,10 @@ class Program:
             if source is None:
                 layout = layout.pairs() if layout.dtype.kind == "c" else layout
                 zero = S.Const(0, dtype.from_np(layout.dtype))
-                launch = plan_fused((zero,), [], [layout]).launch
-                self.steps.append(Entry(launch, to, [], op, f"{op.name} zeros"))
+                self._step(partial(_fused, [zero], [], [layout]), to, [], op, f"{op.name} zeros")
             else:
-                launch = plan_copy(source.layout, layout)
-                self.steps.append(Entry(launch, to, [source], op, f"{op.name} part"))
+                plan = partial(plan_copy, source.layout, layout)
+                self._step(plan, to, [source], op, f"{op.name} part")
 
     # ------------------------------------------------------------------ running
 
@@ -743,6 +757,10 @@ class _Window:
         self.__array_interface__ = {
             "version": 3, "data": (start, False), "shape": (size,), "typestr": "|u1",
         }  # fmt: skip
+
+
+def _fused(exprs: list[S.Expr], ins: list[Layout], outs: list[Layout]) -> native.Launch:
+    return plan_fused(exprs, ins, outs).launch
 
 
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:

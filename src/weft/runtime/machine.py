@@ -13,7 +13,9 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,9 +102,7 @@ def _llvm() -> Any:
     return llvm
 
 
-@cache
-def _target_machine(number: int = 0) -> Any:
-    """One for each thread that compiles; the first is the linker's, too."""
+def _target_machine() -> Any:
     llvm, machine = _llvm(), host()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
@@ -115,16 +115,19 @@ def _linker() -> Any:
     return _llvm().create_lljit_compiler(_target_machine(), use_jit_link=True)
 
 
+_spare: list[Any] = []  # target machines that no thread compiles with now
 _lock = threading.RLock()
 _loaded: dict[str, dict[str, int]] = {}
+_making: dict[str, threading.RLock] = {}  # held by who makes the code of this key now
 _trackers: list[Any] = []  # native code lives as long as its tracker: to the end of the process
 _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 
 def _after_fork() -> None:
-    """The child's only thread does not hold the lock that another of the parent's may have held."""
+    """The child's only thread does not hold the locks that others of the parent's may have held."""
     global _lock
     _lock = threading.RLock()
+    _making.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -138,17 +141,20 @@ def load(
 
     `imports` are addresses of outside symbols; symbols of the process (libc, CPython) need none. No
     pass pipeline is run. The same text is compiled once a machine (disk) and linked once a process
-    (memory). Raises RuntimeError when the IR is not valid.
+    (memory). Raises RuntimeError when the IR is not valid. Threads load side by side, the same text
+    one after another.
     """
     key = _key(ir_text)
-    with _lock:
+    with _making.setdefault(key, threading.RLock()):
         found = _loaded.get(key)
         if found is None or any(name not in found for name in exports):
-            found = _link(key, _objects(ir_text), exports, imports or {})
-            _loaded[key] = found
+            images = _objects(ir_text)
+            with _lock:
+                found = _loaded[key] = _link(key, images, exports, imports or {})
             _show(ir_text, exports)
         else:
             _counts["memory"] += 1
+        _making.pop(key, None)  # who waits for it looks into `_loaded` next, as all others will
         return {name: found[name] for name in exports}
 
 
@@ -184,50 +190,92 @@ def _key(ir_text: str) -> str:
 
 def _objects(ir_text: str) -> list[bytes]:
     """The object files of the text's parts, from the disk or the compiler."""
-    parts, directory = split(ir_text), cache_dir()
-    images: dict[str, bytes] = {}
-    paths: list[Path | None] = []
-    for part in parts:
-        key = _key(part)
-        paths.append(directory / key[:2] / f"{key}.o" if directory else None)
-        image = _read(paths[-1]) if paths[-1] else None
-        if image is not None:
-            images[part] = image
-    missing = [part for part in parts if part not in images]
+    parts = split(ir_text)
+    images, missing = _found(parts)
+    if missing and len(missing) <= _cores() and _postponing.get():
+        raise Uncompiled(ir_text)
     _counts["compiled" if missing else "disk"] += 1
     images.update(_emit_all(missing))
-    for part, path in zip(parts, paths, strict=True):
-        if path is not None and part in missing:
-            _write(path, images[part])
     return [images[part] for part in parts]
 
 
-def _emit_all(texts: Sequence[str]) -> dict[str, bytes]:
-    """The object of each text; threads share the work, the largest first."""
+def _found(parts: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
+    """The objects of parts that were compiled before, and the other parts."""
+    images = {}
+    for part in parts:
+        path = _path(part)
+        image = _ahead.get(part) or (_read(path) if path is not None else None)
+        if image is not None:
+            images[part] = image
+    return images, [part for part in parts if part not in images]
+
+
+def _path(part: str) -> Path | None:
+    """Where the disk cache has a part's object, if it does."""
+    directory, key = cache_dir(), _key(part)
+    return directory / key[:2] / f"{key}.o" if directory else None
+
+
+class Uncompiled(BaseException):
+    """`load` would compile this text, and shall do so later."""
+
+
+_postponing: ContextVar[bool] = ContextVar("_postponing", default=False)
+_ahead: dict[str, bytes] = {}  # objects that were compiled before `load` asks for them
+
+
+@contextmanager
+def postponing() -> Iterator[None]:
+    """Inside, this thread's `load` raises Uncompiled where it would compile on some cores only."""
+    token = _postponing.set(True)
+    try:
+        yield
+    finally:
+        _postponing.reset(token)
+
+
+@contextmanager
+def compiled_ahead(texts: Iterable[str]) -> Iterator[None]:
+    """Inside, `load` of these texts compiles nothing: all cores have done so before."""
+    parts = [part for text in dict.fromkeys(texts) for part in split(text)]
+    _ahead.update(_emit_all(_found(parts)[1]))
+    try:
+        yield
+    finally:
+        _ahead.clear()  # of another thread, too, which then compiles by itself
+
+
+def _cores() -> int:
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return known or 1
+
+
+def _emit_all(texts: Iterable[str]) -> dict[str, bytes]:
+    """The object of each text, kept on disk; threads share the work, the largest first."""
     images: dict[str, bytes] = {}
-    if len(texts) < 2:
-        return {text: emit_object(text) for text in texts}
     left = sorted(set(texts), key=len)
     errors: list[Exception] = []
 
-    def work(number: int) -> None:
-        try:
-            while not errors:
+    def work() -> None:
+        while not errors:
+            try:
                 text = left.pop()
-                images[text] = _emit_apart(text, _target_machine(number))
-        except IndexError:
-            return
-        except Exception as error:  # raised below
-            errors.append(error)
+            except IndexError:
+                return
+            try:
+                images[text] = image = emit_object(text)
+                path = _path(text)
+                if path is not None:
+                    _write(path, image)
+            except Exception as error:  # raised below
+                errors.append(error)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     helpers = [
-        threading.Thread(target=work, args=(number,), daemon=True)
-        for number in range(1, min(len(left), cores or 1))
+        threading.Thread(target=work, daemon=True) for _ in range(1, min(len(left), _cores()))
     ]
     for helper in helpers:
         helper.start()
-    work(0)
+    work()
     for helper in helpers:
         helper.join()
     if errors:
@@ -235,16 +283,23 @@ def _emit_all(texts: Sequence[str]) -> dict[str, bytes]:
     return images
 
 
-def _emit_apart(ir_text: str, target: Any) -> bytes:
-    """The object of the IR, made in a context of its own. llvmlite allows one call at a time; LLVM
-    allows one a context, so its code generator is called past that lock.
+def emit_object(ir_text: str) -> bytes:
+    """The relocatable object file of the IR for the host.
+
+    It is made in a context of its own. llvmlite allows one call at a time; LLVM allows one a
+    context, so its code generator is called past that lock.
     """
     llvm, ffi = _llvm(), importlib.import_module("llvmlite.binding.ffi")
     module = llvm.parse_assembly(ir_text, llvm.create_context())
     module.verify()
     emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
+    try:
+        target = _spare.pop()
+    except IndexError:
+        target = _target_machine()
     with ffi.OutputString() as message:
         buffer = getattr(emit, "_cfn", emit)(target, module, 1, message)
+        _spare.append(target)
         if not buffer:
             raise RuntimeError(str(message))
     try:
@@ -254,20 +309,11 @@ def _emit_apart(ir_text: str, target: Any) -> bytes:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
 
-def emit_object(ir_text: str) -> bytes:
-    """The relocatable object file of the IR for the host."""
-    return _target_machine().emit_object(_parse(ir_text))
-
-
 def emit_assembly(ir_text: str) -> str:
     """The host's assembly of the IR, to read."""
-    return _target_machine().emit_assembly(_parse(ir_text))
-
-
-def _parse(ir_text: str) -> Any:
     module = _llvm().parse_assembly(ir_text)
     module.verify()
-    return module
+    return _target_machine().emit_assembly(module)
 
 
 def _link(

@@ -246,6 +246,7 @@ def _kernels(s: Structure) -> dict[str, int]:
     return load(source(s), ["reduce", "finish"] if s.chunked else ["reduce"])
 
 
+@lru_cache(maxsize=64)  # asked again when it was compiled
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernels."""
     module = Module(vector_bits=host().vector_bits)

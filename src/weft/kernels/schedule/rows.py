@@ -239,6 +239,7 @@ def _kernel(s: Structure) -> int:
     return load(source(s), ["rows"])["rows"]
 
 
+@lru_cache(maxsize=64)  # asked again when it was compiled
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernel."""
     module = Module(vector_bits=host().vector_bits)
