@@ -5,6 +5,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,9 @@ def answer(n: int) -> int:
     )()
 
 
-def run(directory: Path, **more: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, first: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "WEFT_CACHE_DIR": str(directory), **more}
-    code = PROGRAM.replace("{{", "{").replace("}}", "}")
+    code = first + PROGRAM.replace("{{", "{").replace("}}", "}")
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
 
 
@@ -129,3 +131,98 @@ def test_llvmlite_waits_for_the_first_kernel():
         [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_nobody_compiled_yet_is_compiled_together(tmp_path, monkeypatch, kept):
+    place = tmp_path / "cache"
+    if not kept:
+        tmp_path.joinpath("cache").write_text("")
+    monkeypatch.setenv("WEFT_CACHE_DIR", str(place))
+    machine.cache_dir.cache_clear()
+    numbers = range(5000 + 100 * kept, 5020 + 100 * kept)
+    texts, counted = [IR.format(n=n) for n in numbers], machine.cache_stats()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for n, text in zip(numbers, texts, strict=True):
+                with pytest.raises(machine.Uncompiled) as missing, machine.postponing():
+                    answer(n)
+                assert str(missing.value) == text
+            with machine.compiled_ahead([*texts, *texts]), machine.postponing():
+                assert [answer(n) for n in numbers] == [*numbers]
+            with machine.postponing():
+                assert answer(numbers[3]) == numbers[3]
+    finally:
+        machine.cache_dir.cache_clear()
+    assert machine.cache_stats()["compiled"] == counted["compiled"]
+    assert len(list(tmp_path.rglob("*.o"))) == 20 * kept
+
+
+def test_bad_code_among_good_raises_when_all_threads_ended():
+    before = threading.active_count()
+    texts = [IR.format(n=n) for n in range(6000, 6006)]
+    ahead = machine.compiled_ahead([*texts, "define nonsense"])
+    with pytest.raises(RuntimeError, match="parsing"), ahead:
+        raise AssertionError("not reached")
+    assert threading.active_count() == before
+    assert answer(6000) == 6000
+
+
+def test_threads_make_one_text_once():
+    compiled, ready = machine.cache_stats()["compiled"], threading.Barrier(8)
+    found = []
+
+    def work() -> None:
+        ready.wait()
+        found.append(machine.load(IR.format(n=7001), ["answer_7001"])["answer_7001"])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 8 and len(set(found)) == 1
+    assert machine.cache_stats()["compiled"] <= compiled + 1  # an earlier run's cache may have it
+
+
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk, writes fail half-way
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    pytest.importorskip("resource")
+    done = run(tmp_path, FULL)
+    assert done.stdout.startswith("41") and "'compiled': 1" in done.stdout, done.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+MANY = """
+from weft.runtime import machine
+texts = [f"define i32 @f() {{ ret i32 {n} }}" for n in range(400)]
+print("begun", flush=True)
+with machine.compiled_ahead(texts):
+    pass
+"""
+
+
+def test_processes_that_compile_the_same_and_are_killed(tmp_path):
+    env = {**os.environ, "WEFT_CACHE_DIR": str(tmp_path)}
+    call = [sys.executable, "-c", MANY]
+    running = [
+        subprocess.Popen(call, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for p in running:
+        assert p.stdout is not None and p.stdout.readline() == "begun\n"
+    for p in running[:2]:
+        p.kill()
+    _, errors = running[2].communicate()
+    for p in running[:2]:
+        p.communicate()
+    assert running[2].returncode == 0, errors
+    files = list(tmp_path.rglob("*.o"))
+    assert len(files) == 400
+    assert all(machine._read(file) for file in files)

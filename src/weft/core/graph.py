@@ -91,10 +91,15 @@ class Graph:
     effects: list[Node] = field(default_factory=list)  # random draws, in program order
     # (a value that is computed a second time, a node whose loop shall do it)
     again: list[tuple[Node, Node]] = field(default_factory=list)
+    # what `nodes` said last, of which roots: passes ask again and again
+    _known: tuple[list[Node], list[Node]] = field(default=([], []), repr=False, compare=False)
 
     def nodes(self) -> list[Node]:
         """Every node that the outputs or effects need, operands first, inputs left out."""
-        return [n for n in postorder([*self.outputs.values(), *self.effects]) if n.op is not None]
+        roots = [*self.outputs.values(), *self.effects]
+        if roots != self._known[0]:
+            self._known = roots, [n for n in postorder(roots) if n.op is not None]
+        return self._known[1].copy()
 
     def __str__(self) -> str:
         return to_text(self)

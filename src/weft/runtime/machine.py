@@ -14,7 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -381,15 +381,19 @@ def _write(path: Path, image: bytes) -> None:
     """Write beside and rename, so that no reader ever sees half a file; a full or read-only disk is
     no error.
     """
+    temporary = None
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(image).digest() + image)
         os.replace(temporary, path)
+        temporary = None
         _prune(path.parent)
     except OSError:
-        return
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
 def _prune(folder: Path) -> None:

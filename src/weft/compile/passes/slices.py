@@ -99,9 +99,10 @@ def _runs(g: Graph) -> list[Run]:
     run: list[Node] = []
     inside: set[int] = set()
     behind: set[int] = set()  # others that read what the run makes
+    outputs, users = {id(n) for n in g.outputs.values()}, _users(g)
 
     def end() -> None:
-        made = _worth(run, g)
+        made = _worth(run, outputs, users)
         if made is not None:
             found.append(made)
         run.clear()
@@ -128,7 +129,7 @@ def _runs(g: Graph) -> list[Run]:
     return found
 
 
-def _worth(run: list[Node], g: Graph) -> Run | None:
+def _worth(run: list[Node], outputs: set[int], users: dict[int, list[Node]]) -> Run | None:
     """The part of a run to the last reader of a large value and what ends it, if it gains."""
     large = {id(n) for n in run if _bytes(n.type) > _FAR}
     near = [i for i, n in enumerate(run) if not large.isdisjoint(map(id, (n, *n.args)))]
@@ -141,7 +142,6 @@ def _worth(run: list[Node], g: Graph) -> Run | None:
     samples = nodes[0].type.shape[0]
     step = max(_NEAR * samples // max(_bytes(n.type) for n in nodes), -(-samples // _MOST))
     inside = {id(n) for n in nodes}
-    outputs, users = {id(n) for n in g.outputs.values()}, _users(g)
     read = sum(
         _bytes(n.type)
         for n in nodes
@@ -169,8 +169,9 @@ def _bytes(t: Type) -> int:
 
 def _users(g: Graph) -> dict[int, list[Node]]:
     """Who reads a node."""
-    users: dict[int, list[Node]] = {id(n): [] for n in g.nodes()}
-    for n in g.nodes():
+    nodes = g.nodes()
+    users: dict[int, list[Node]] = {id(n): [] for n in nodes}
+    for n in nodes:
         for a in n.args:
             if id(a) in users:
                 users[id(a)].append(n)
