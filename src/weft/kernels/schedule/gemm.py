@@ -108,6 +108,8 @@ def plan_matmul_packed(
         return None
     if a.dtype.name == "bfloat16" and multiplies_pairs():
         return _pack_words(a, b, out, None)
+    if a.dtype.name in gemm_plain.HALVES:
+        return _pack_halves(a, b, out)
     if a.dtype.name not in ("float32", "float64"):
         return None
     if fast and _pairs(a):
@@ -351,6 +353,31 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
     stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm2", "narrow"))
     ints = _with_tables(problem, tile, 2, tables, shared)
     return Launch(stages, ints, shared, tile.scratch_per_thread)
+
+
+def _pack_halves(a: Layout, b: Layout, out: Layout) -> Packed | None:
+    """`_plan_halves` whose b was widened, to panels, before."""
+    wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
+    problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS))
+    _, n, k = problem.sizes
+    if any(step for _, _, step, _ in problem.batch):
+        return None
+    found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_class, "rows", "ac")
+    tables, shared = [gemm_plain.descriptor(a, 0), []], gemm_bf16.size_of(wide_a)
+    tables.append(gemm_plain.descriptor(out, shared))
+    shared += up(out.size * 4)
+    parallel = out.size * k >= PARALLEL_FROM
+    stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "gemm2", "narrow"))
+    ints = _with_tables(problem.packed(tile), tile, 2, tables, shared)
+    codes = gemm_plain.widener(a.dtype.name), gemm_bf16.packer(problem.b_class)
+    size = gemm_bf16.size_of(wide_b)
+    table = _with_tables(problem, tile, 1, [gemm_plain.descriptor(b, 0)], size)
+    return Packed(
+        Launch(tuple(Stage(c, parallel=True) for c in codes), table, size),
+        up(n, tile.columns) * k * tile.itemsize,
+        Launch(stages, ints, shared, tile.scratch_per_thread),
+        ("gemm", a.dtype.name),
+    )
 
 
 def _rest(n: int, element: str) -> int:

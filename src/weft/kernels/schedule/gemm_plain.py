@@ -27,7 +27,6 @@ from weft.runtime.native import Launch, Stage
 
 HALVES = {"float16": D.float16, "bfloat16": D.bfloat16}
 N_EXTRA = 4  # words of the three descriptors below, bytes of scratch before the threads' parts
-_N_IN = 2
 
 # A descriptor says where the rows of one operand lie in memory, and where its float32 copy starts
 # in scratch:
@@ -62,26 +61,40 @@ def dense(layout: Layout) -> Layout:
 
 
 @cache
-def half_kernels(name: str, a_class: str, b_class: str) -> tuple[dict[str, int], Tile]:
+def widener(name: str) -> int:
+    """Of a launch with one input of a half dtype: that input to its float32 copy."""
+    module = Module(native.host().vector_bits)
+    emit_conversion(module, "widen", HALVES[name], 0, tile_for("float").lanes, n_in=1)
+    return native.load(module.text(), ["widen"])["widen"]
+
+
+@cache
+def half_kernels(
+    name: str, a_class: str, b_class: str, in_scratch: str = "abc"
+) -> tuple[dict[str, int], Tile]:
     """The stages widen_a, widen_b, gemm2 (it has two inputs), narrow of a half dtype."""
     host = native.host()
     tile = replace(tile_for("float"), a_class=a_class)
     module = Module(host.vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
-    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, in_scratch="abc")
+    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, in_scratch=in_scratch)
     names = ("widen_a", "widen_b", "narrow")
     for place, stage in enumerate(names):
         emit_conversion(module, stage, HALVES[name], place, tile.lanes)
     return native.load(module.text(), [*names, gemm]), tile
 
 
-def emit_conversion(module: Module, name: str, half: D.dtype, place: int, lanes: int) -> None:
-    """One stage: input `place` to its float32 copy, or (place 2) the float32 product to out."""
+def emit_conversion(
+    module: Module, name: str, half: D.dtype, place: int, lanes: int, *, n_in: int = 2
+) -> None:
+    """One stage of a launch: input `place` to its float32 copy, or (place 2) the float32 product
+    to out.
+    """
     f = module.kernel(name)
     narrow = place == 2
     array = f.load("ptr", f.gep("%args", 2 if narrow else 3 + place, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + _N_IN, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(_N_IN) + place, "i64"))
+    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
+    word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
     table = f.gep("%args", word, "i64")
     offset, rows, columns, stride, count = f.words(table, 0, ["i64"] * 5)
     copy = f.gep(scratch, offset)
