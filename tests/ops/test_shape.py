@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import weft
+import weft.nn.functional as F
 from tests.ops.rules import check, gradients
 from weft.core.op import REGISTRY
 from weft.ops import shape
@@ -156,3 +157,16 @@ def test_splits():
         weft.hsplit(weft.arange(3), 2)
     assert x().swapaxes(0, 2).shape == x().moveaxis(0, 2).swapdims(0, 1).shape == (4, 3, 2)
     assert x().ravel()._is_view() and x().adjoint().shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: weft.combinations(weft.arange(60), 20),
+        lambda x: weft.linalg.vander(x, N=2**50),
+        lambda x: F.conv_transpose1d(x[None], x[None, None], stride=2**48),
+    ],
+)
+def test_what_no_memory_holds_is_said_before_it_is_worked_on(call):
+    with pytest.raises(MemoryError):
+        call(weft.ones(3))

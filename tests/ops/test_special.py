@@ -89,3 +89,8 @@ def test_multigammaln_of_many_dims_is_one_sum():
     (g,) = weft.autograd.grad(y.sum(), [x])
     wanted = [sp.digamma(v - np.arange(100) / 2).sum() for v in (60.5, 75.0)]
     np.testing.assert_allclose(g.tolist(), wanted, rtol=1e-10)
+
+
+def test_polygamma_past_the_largest_factorial_is_infinite():
+    y = weft.polygamma(200, weft.ones(2, dtype=weft.float64))
+    assert y.tolist() == [-np.inf, -np.inf]

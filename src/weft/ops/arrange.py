@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -236,8 +237,10 @@ def combinations(input: Any, r: int = 2, with_replacement: bool = False) -> Any:
     if r == 0:
         return zeros(0, dtype=dtype_of(input))
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    places = np.array(list(choose(range(shape[0]), r)), np.int64).reshape(-1, r)
-    return apply(Index((0,), 0), input, wrap(places))
+    n = shape[0] + r - 1 if with_replacement and shape[0] else shape[0]
+    places = itertools.chain.from_iterable(choose(range(shape[0]), r))
+    rows = np.fromiter(places, np.int64, math.comb(n, r) * r).reshape(-1, r)
+    return apply(Index((0,), 0), input, wrap(rows))
 
 
 def block_diag(*tensors: Any) -> Any:

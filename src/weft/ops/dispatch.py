@@ -41,6 +41,7 @@ _tensor_class: Any = Handle  # weft.Tensor once tensor.py has named it
 plain_classes: set[type] = set()  # tensor classes without behaviour of their own
 _launches: dict[tuple, tuple] = {}
 _LAUNCH_CAP = 50_000
+_HUGE = 2**30  # elements
 
 
 def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
@@ -504,6 +505,8 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
         if t.dtype.category == dt.COMPLEX or any(a.dtype.kind == "c" for a in arrays):
             return quietly(complex_host(op), arrays)
         out_layout = Layout.contiguous(t.shape, t.dtype.np)
+        if out_layout.size > _HUGE:
+            memory.empty(t.shape, t.dtype.np)  # no plan for what memory cannot hold
         try:
             launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
         except ValueError:  # a layout that the kernel does not read

@@ -21,10 +21,11 @@ from weft.ops.creation import eye, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
-from weft.ops.join import cat, stack
+from weft.ops.join import cat
 from weft.ops.kinds import by_batch
 from weft.ops.lapack_info import each, no_factor, no_inverse, no_solution
 from weft.ops.returns import QR, SVD, SlogDet
+from weft.ops.scan import cumprod
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
 from weft.ops.stat import vector_norm
@@ -547,10 +548,10 @@ def vander(x: Any, N: int | None = None) -> Any:
     """y[..., i, j] = x[..., i] ** j, j < N"""
     x = x if shape_of(x) else reshape(x, (1,))
     n = shape_of(x)[-1] if N is None else N
-    powers = [full(shape_of(x), 1, dtype=dtype_of(x))]
-    for _ in range(n - 1):
-        powers.append(powers[-1] * x)
-    return stack(powers[:n], -1)
+    if n < 2:
+        raise RuntimeError("N must be greater than 1.")
+    powers = cumprod(expand(unsqueeze(x, -1), (*shape_of(x), n - 1)), -1)
+    return cat([full((*shape_of(x), 1), 1, dtype=dtype_of(powers)), powers], -1)
 
 
 def _factor(L: Any, upper: bool) -> Any:

@@ -144,7 +144,8 @@ class Polygamma(_Unary):
         if self.n == 1:
             return Q.trigamma(x)
         sign = 1.0 if self.n % 2 else -1.0
-        return sign * math.gamma(self.n + 1.0) * Q.zeta(np.full_like(x, self.n + 1.0), x)
+        factorial = math.gamma(self.n + 1.0) if self.n <= 170 else math.inf
+        return sign * factorial * Q.zeta(np.full_like(x, self.n + 1.0), x)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (g * apply(Polygamma(self.n + 1), x),)
