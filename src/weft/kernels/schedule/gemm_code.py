@@ -589,7 +589,8 @@ def _products(
         deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
         new = f.icmp("ne", f.load("i64", kept), column)
         # all of them the first time: they come from memory, or from another core
-        ahead = f.select(f.icmp("ne", f.load("i64", met), m_start), KC // tile.columns, 1)
+        pieces = f.div(f.add(f.min(h["K"], KC), tile.columns - 1), tile.columns)
+        ahead = f.select(f.icmp("ne", f.load("i64", met), m_start), pieces, 1)
         f.store(m_start, met)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
