@@ -5,6 +5,8 @@ import pytest
 
 import weft
 import weft.nn.functional as F
+from weft.ops.cross_entropy import CrossEntropy, CrossEntropyGrad
+from weft.ops.dispatch import apply
 
 RNG = np.random.default_rng(3)
 
@@ -61,6 +63,56 @@ def test_probabilities(shape, smoothing, reduction):
     np.testing.assert_allclose(
         b.grad.numpy(), -y * (1 - smoothing) / max(share, 1), rtol=1e-5, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 1), (2, 4, 3, 7), (3, 21, 33), (2, 600, 18), (0, 4, 3), (2, 4, 0)]
+)
+def test_images(shape, smoothing, reduction):
+    x = (RNG.standard_normal(shape) * 3).astype(np.float32)
+    t = RNG.integers(0, shape[1], (shape[0], *shape[2:]))
+    rows = np.moveaxis(x, 1, -1).reshape(-1, shape[1])
+    with np.errstate(invalid="ignore"):
+        want, slope = reference(rows, t.ravel(), reduction, 2, smoothing)
+    slope = np.moveaxis(slope.reshape(*t.shape, shape[1]), -1, 1)
+    given = {"reduction": reduction, "ignore_index": 2, "label_smoothing": smoothing}
+    for order in ("C", "F"):
+        a = weft.from_numpy(np.array(x, order=order)).requires_grad_()
+        y = F.cross_entropy(a, weft.tensor(t), **given)
+        y.sum().backward()
+        found = y.detach().numpy().reshape(np.shape(want))
+        np.testing.assert_allclose(found, want, rtol=5e-6, atol=2e-6)
+        np.testing.assert_allclose(a.grad.numpy(), slope, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2, 5, 33), (2, 19, 16), (1, 600, 20)])
+def test_bits_do_not_depend_on_how_images_lie_nor_on_threads(shape, dtype):
+    x = weft.tensor(RNG.standard_normal(shape)).to(getattr(weft, dtype))
+    t = weft.tensor(RNG.integers(0, shape[1], (shape[0], shape[2])))
+    g = weft.tensor(RNG.standard_normal(t.shape)).to(x.dtype)
+    settings = {"ignore": 1, "reduction": "none", "smoothing": 0.1, "classes": -2}
+    across = x.movedim(1, 2).contiguous().movedim(2, 1)
+    before, found = weft.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            weft.set_num_threads(threads)
+            for v in (x, across):
+                y = apply(CrossEntropy(**settings), v, t)
+                found.append((y, apply(CrossEntropyGrad(**settings), g, v, t)))
+    finally:
+        weft.set_num_threads(before)
+    for y, slope in found[1:]:
+        assert weft.equal(y, found[0][0]) and weft.equal(slope, found[0][1])
+
+
+def test_a_class_of_an_image_that_is_none():
+    x, t = weft.zeros(2, 3, 40), weft.zeros(2, 40, dtype=weft.int64)
+    t[1, 39] = 3
+    with pytest.raises(IndexError, match=r"Target 3 is out of bounds"):
+        F.cross_entropy(x, t)
 
 
 def test_columns_of_a_transposed_input():

@@ -27,21 +27,36 @@ _G_TARGET = {"of": ("float32", "float32", "int64"), "low": 0, "high": 5}
 
 class RowLoss(Op, abstract=True):
     """Of x (N, C) and a class a row (N,) or probabilities (N, C), or groups of both (G, N, C) and
-    (G, N) or (G, N, C); rows whose class is `ignore` are left out."""
+    (G, N) or (G, N, C); rows whose class is `ignore` are left out. classes = -2: of x (C, N) or
+    (G, C, N) and classes."""
 
     ignore: int = -100
     reduction: str = "mean"  # none mean sum
     smoothing: float = 0.0  # the share of each target that is spread over all classes
+    classes: int = -1  # their dim: -1, or -2
 
     @property
     def _given(self) -> dict[str, Any]:
         return {"ignore": self.ignore, "reduction": self.reduction, "smoothing": self.smoothing}
 
+    def turned(self, x: Any) -> Any:
+        """x with its classes last; with its classes where they were, if they are last."""
+        return x if self.classes == -1 else x.swapaxes(-1, -2)
+
+    def layout(self, x: Layout) -> Layout:
+        """`turned`"""
+        if self.classes == -1:
+            return x
+        order = (*range(len(x.shape) - 2), -1, -2)
+        shape, strides = (tuple(v[i] for i in order) for v in (x.shape, x.strides))
+        return Layout(shape, strides, x.dtype)
+
     def fits(self, x: Type, target: Type) -> Type:
         """The type of the loss."""
-        rows = x.shape[:-1]
+        rows = x.shape[:-1] if self.classes == -1 else (*x.shape[:-2], x.shape[-1])
         known = (rows, dt.int64), (x.shape, x.dtype)
-        if x.ndim not in (2, 3) or (target.shape, target.dtype) not in known:
+        soft = target.dtype.category == dt.FLOAT and self.classes != -1
+        if x.ndim not in (2, 3) or (target.shape, target.dtype) not in known or soft:
             raise RuntimeError(f"{self}: targets {target} for an input {x}")
         return Type(rows if self.reduction == "none" else rows[:-1], x.dtype)
 
@@ -84,23 +99,24 @@ class CrossEntropy(RowLoss):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         x, target = ins
-        return kernels.plan_cross_entropy(x, target, out, **self._given)
+        return kernels.plan_cross_entropy(self.layout(x), target, out, **self._given)
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
-        return no_class(arrays[-1], arrays[-2].shape[-1], self.ignore)
+        return no_class(arrays[-1], arrays[-2].shape[self.classes], self.ignore)
 
     def body(self, x: Any, target: Any) -> Any:
-        y = log_softmax(x, -1)
+        y = log_softmax(self.turned(x), -1)
+        classes = shape_of(x)[self.classes]
         if _soft(target):
-            return self.reduced(-sum(y * self.expected(target, shape_of(x)[-1]), -1), target)
+            return self.reduced(-sum(y * self.expected(target, classes), -1), target)
         loss = -apply(PickClass(self.ignore), y.movedim(-1, 1), target)
         if self.smoothing:
-            spread = -sum(y, -1) * (self.smoothing / shape_of(x)[-1])
+            spread = -sum(y, -1) * (self.smoothing / classes)
             loss = loss * (1.0 - self.smoothing) + spread.where(target != self.ignore, 0.0)
         return self.reduced(loss, target)
 
     def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        kept = _kept(self, target)
+        x, kept = self.turned(x), _kept(self, target)
         z = x - x.max(-1, keepdims=True, initial=-np.inf)
         y = z - np.log(np.exp(z).sum(-1, keepdims=True))
         q = _expected(self, y, target)
@@ -114,7 +130,7 @@ class CrossEntropy(RowLoss):
             each = unsqueeze(self.cotangents(g, target), -1)
             return log_softmax(x, -1) * each * (self.smoothing - 1.0)
 
-        to_x = apply(CrossEntropyGrad(**self._given), g, x, target)
+        to_x = apply(CrossEntropyGrad(**self._given, classes=self.classes), g, x, target)
         return to_x, to_target if _soft(target) else None
 
     samples = (
@@ -124,6 +140,8 @@ class CrossEntropy(RowLoss):
         sample((2, 5, 5), (2, 5), **_TARGET, ignore=0, smoothing=0.1),
         sample((3, 5), (3, 5)),
         sample((2, 3, 19), (2, 3, 19), reduction="none", smoothing=0.1),
+        sample((2, 5, 19), (2, 19), **_TARGET, reduction="none", classes=-2),
+        sample((5, 3), (3,), **_TARGET, ignore=1, smoothing=0.1, classes=-2),
     )
 
 
@@ -137,41 +155,43 @@ class CrossEntropyGrad(RowLoss):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         g, x, target = ins
+        x, out = self.layout(x), self.layout(out)
         return kernels.plan_cross_entropy_grad(g, x, target, out, **self._given)
 
     fail = CrossEntropy.fail
 
     def body(self, g: Any, x: Any, target: Any) -> Any:
         each = self.cotangents(g, target)
-        classes = shape_of(x)[-1]
+        x, classes = self.turned(x), shape_of(x)[self.classes]
         if _soft(target):
             q = self.expected(target, classes)
             return unsqueeze(each, -1) * (softmax(x, -1) * sum(q, -1, keepdim=True) - q)
         mine = apply(PutClass(classes, self.ignore), each * (1.0 - self.smoothing), target)
         each = unsqueeze(each, -1)
         rest = each * (self.smoothing / max(classes, 1))
-        return each * softmax(x, -1) - mine.movedim(1, -1) - rest
+        return self.turned(each * softmax(x, -1) - mine.movedim(1, -1) - rest)
 
     def oracle(self, g: np.ndarray, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        kept = _kept(self, target)
+        x, kept = self.turned(x), _kept(self, target)
         e = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
         if self.reduction != "none":
             g = (g / kept.sum(-1) if self.reduction == "mean" else g)[..., None]
         q = _expected(self, x, target)
         p = e / e.sum(-1, keepdims=True) * q.sum(-1, keepdims=True)
-        return np.where(kept, g, 0.0)[..., None] * (p - q)
+        return self.turned(np.where(kept, g, 0.0)[..., None] * (p - q))
 
     def vjp(self, h: Any, y: Any, g: Any, x: Any, target: Any) -> tuple:
         def to_g() -> Any:
             ones = full(shape_of(target)[: x.ndim - 1], 1, dtype=g.dtype)
-            each = CrossEntropyGrad(self.ignore, "none", self.smoothing)
-            return self.reduced(sum(h * apply(each, ones, x, target), -1), target)
+            each = CrossEntropyGrad(self.ignore, "none", self.smoothing, self.classes)
+            return self.reduced(sum(h * apply(each, ones, x, target), self.classes), target)
 
         def to_x() -> Any:
             each = self.cotangents(g, target)
             if _soft(target):
                 each = each * sum(self.expected(target, x.shape[-1]), -1)
-            return apply(SoftmaxGrad(), h, softmax(x, -1)) * unsqueeze(each, -1)
+            to_logits = apply(SoftmaxGrad(), self.turned(h), softmax(self.turned(x), -1))
+            return self.turned(to_logits * unsqueeze(each, -1))
 
         def to_target() -> Any:
             each = unsqueeze(self.cotangents(g, target), -1) * (1.0 - self.smoothing)
@@ -186,6 +206,8 @@ class CrossEntropyGrad(RowLoss):
         sample((2,), (2, 5, 5), (2, 5), **_G_TARGET, ignore=0, smoothing=0.1),
         sample((), (3, 5), (3, 5)),
         sample((2, 3), (2, 3, 19), (2, 3, 19), reduction="none", smoothing=0.1),
+        sample((2, 19), (2, 5, 19), (2, 19), **_G_TARGET, reduction="none", classes=-2),
+        sample((), (5, 3), (3,), **_G_TARGET, ignore=1, smoothing=0.1, classes=-2),
     )
 
 

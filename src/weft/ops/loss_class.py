@@ -62,6 +62,15 @@ def _nll(
     if rows and weight is None:
         loss = apply(CrossEntropy(ignore, reduction, smoothing), x, target)
         return reshape(loss, shape) if reduction == "none" else loss
+    images = logits and len(shape_of(x)) > 2 and dtype_of(x).category == dt.FLOAT
+    if images and weight is None:
+        places = numel(shape[1:])
+        flat = reshape(x, (*shape_of(x)[:2], places))
+        own = reshape(target, (shape[0], places))
+        loss = apply(CrossEntropy(ignore, "none", smoothing, -2), flat, own)
+        if reduction == "none":
+            return reshape(loss, shape)
+        return sum(loss) / sum(own != ignore) if reduction == "mean" else sum(loss)
     if rows and smoothing == 0:
         picked = apply(CrossEntropy(ignore, "none"), x, target)
     else:

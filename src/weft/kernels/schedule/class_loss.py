@@ -18,12 +18,23 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from weft.core import dtype as D
+from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.columns import Columns, Lines, lines_of
 from weft.kernels.schedule.nest import EMPTY, PARALLEL_WORK, QUICK_WORK, Space
 from weft.kernels.schedule.reduce import LANES
 from weft.kernels.schedule.rows import LINE, Pass, Places, Rows, Structure, structure_of
-from weft.kernels.target.element import memory, register
-from weft.kernels.target.llvm import Module, Operand, Value, lane_numbers, vector
+from weft.kernels.target.element import Element, memory, register
+from weft.kernels.target.llvm import (
+    Function,
+    Module,
+    Operand,
+    Reader,
+    Value,
+    lane_numbers,
+    vector,
+    zero,
+)
 from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 
@@ -64,32 +75,166 @@ def _plan(
     elif reduction == "mean":
         parts, scratch = ["groups", "rows"], -(-space.size * 8 // LINE) * LINE
     ints += [ignore, scratch, double_bits(1.0 - smoothing), double_bits(spread)]
+    made: Structure | Lines = s
+    logits = [v for v in arrays.values() if len(v.shape) > len(rows)]
+    if classes and rows[-1] > 1 and all(v.strides[-2] == 1 for v in logits) and not _soft(arrays):
+        types, steps = dict(s.dtypes), (along["out"], along["x"])
+        made, more, per_thread = lines_of(types, space, classes, steps, len(ints))
+        ints += more
     stages = tuple(
         Stage(
-            _kernel(s, reduction, smoothing > 0, part), part == "rows" and amount >= PARALLEL_WORK
+            _kernel(s if part == "groups" else made, kind, reduction, smoothing > 0, part),
+            part == "rows" and amount >= PARALLEL_WORK,
         )
         for part in parts
     )
     return Launch(stages, tuple(ints), scratch, per_thread, quick=amount < QUICK_WORK)
 
 
+def _soft(arrays: dict[str, Layout]) -> bool:
+    return arrays["target"].shape == arrays["x"].shape
+
+
 @lru_cache(maxsize=256)
-def _kernel(s: Structure, reduction: str, smooth: bool, part: str) -> int:
+def _kernel(s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str) -> int:
     module = Module(vector_bits=host().vector_bits)
-    made = _ClassLoss(module, s, reduction, smooth)
-    made.emit() if part == "rows" else made.groups()
+    if isinstance(s, Lines):
+        _LineLoss(module, s, kind, reduction, smooth).emit()
+    else:
+        made = _ClassLoss(module, s, reduction, smooth)
+        made.emit() if part == "rows" else made.groups()
     return load(module.text(), ["rows"])["rows"]
 
 
-class _ClassLoss(Rows):
+class _Classes:
+    """What both kernels do with a row's class."""
+
+    f: Function
+    one: Element
+    acc: dtype
+    count: Value
+    smooth: bool
+
+    def settings(self, take: Callable[..., list[Value]]) -> None:
+        self.ignore, self.shared = take(2)
+        self.mine, self.spread = (self.one.cast(v, D.float64, self.acc) for v in take(2, "double"))
+
+    def kept(self, target: Value) -> tuple[Value, Value]:
+        """A row's class, and whether it counts."""
+        t = self.f.load("i64", target)
+        return t, self.f.icmp("ne", t, self.ignore)
+
+    def checked(self, target: Value) -> tuple[Value, Value]:
+        """`kept`; one outside is reported, and does not count."""
+        f = self.f
+        t, kept = self.kept(target)
+        inside = f.icmp("ult", t, self.count)
+        with f.iff(f.op("and", kept, f.op("xor", inside, f.typed(1, "i1")))):
+            f.store(f.typed(1, "i64"), f.arg("args"))
+            f.store(t, f.gep(f.arg("args"), 1, "i64"))
+        return t, f.op("and", kept, inside)
+
+    def loss(
+        self, counts: Value, place: Value, d: dtype, top: Value, log: Value, total: Value | None
+    ) -> Value:
+        """The loss of a row whose class's logit lies at `place`; `total`: the sum of x - top."""
+        f, m, acc = self.f, self.one.math, self.acc
+        with f.if_else(counts) as sides:
+            z = self.one.load(place, d)
+            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
+            if total is not None:
+                n = self.one.cast(self.count, D.int64, acc)
+                rest = m.mul(self.spread, m.sub(m.mul(n, log), total))
+                loss = m.add(m.mul(self.mine, loss), rest)
+            sides.otherwise()
+        return sides.merge(loss.type, loss, 0.0)
+
+
+class _LineLoss(_Classes, Columns):
+    """Rows that lie side by side, a vector of them at a time."""
+
+    def __init__(
+        self, module: Module, s: Lines, kind: str, reduction: str, smooth: bool
+    ) -> None:  # fmt: skip
+        super().__init__(module, s)
+        self.kind, self.reduction, self.smooth = kind, reduction, smooth
+        self.settings(Reader(self.f, "%args", 3 + len(s.operands) + s.skip - 4).take)
+        self.classes, self.cotangents = (
+            self.f.alloca(t, self.width) for t in ("i32", register(self.acc))
+        )
+
+    def emit(self, before: Operand = 0) -> None:
+        super().emit(self.shared)
+
+    def lines(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
+        if self.kind == "cross_entropy":
+            self._losses(at, mask, n)
+        else:
+            self._gradients(at, mask, n)
+
+    def _place(self, at: dict[str, Value], name: str, i: Operand) -> Value:
+        _, d, strides = self.operands[name]
+        return self.f.gep(at[name], self.f.mul(strides[-1], i), memory(d))
+
+    def _losses(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
+        f, d, acc = self.f, self.operands["x"][1], register(self.acc)
+        top, total, distance, _ = self.exponentials(at, mask, n, last=False)
+        numbers = [top, self.element.scalar("log", self.acc, total)]
+        numbers += [self.reduced("sum", distance)] if self.smooth else []
+        for i, v in enumerate(numbers):
+            f.store(v, f.gep(self.room, i, self.type))
+        with f.loop(0, n) as lane:
+            t, counts = self.checked(self._place(at, "target", lane.i))
+            own = [
+                f.load(acc, f.gep(f.gep(self.room, i, self.type), lane.i, acc))
+                for i in range(len(numbers))
+            ]
+            place = f.gep(at["x"], f.add(f.mul(t, self.steps["x"]), lane.i), memory(d))
+            loss = self.loss(counts, place, d, own[0], own[1], own[2] if self.smooth else None)
+            if self.reduction == "none":
+                d_out = self.operands["out"][1]
+                loss = self.one.cast(loss, self.acc, d_out)
+                self.one.store(loss, self._place(at, "out", lane.i), d_out)
+            else:
+                f.store(loss, f.gep(self.scratch, f.add(self.row, lane.i), acc))
+
+    def _gradients(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
+        f, m, acc = self.f, self.element.math, register(self.acc)
+        for room in (self.classes, self.cotangents):
+            size = "i32" if room is self.classes else acc
+            f.store(zero(vector(self.width, size)), room)
+        with f.loop(0, n) as lane:
+            t, counts = self.checked(self._place(at, "target", lane.i))
+            if self.reduction == "mean":
+                g = f.load(acc, f.gep(self.scratch, self.group, acc))
+            else:
+                d = self.operands["g"][1]
+                g = self.one.cast(self.one.load(self._place(at, "g", lane.i), d), d, self.acc)
+            f.store(f.select(counts, g, 0.0), f.gep(self.cotangents, lane.i, acc))
+            f.store(f.cast("trunc", t, "i32"), f.gep(self.classes, lane.i, "i32"))
+        _, total, _, exponential = self.exponentials(at, mask, n, last=True)
+        g = f.load(self.type, self.cotangents)
+        t = f.load(vector(self.width, "i32"), self.classes)
+        factor, (own, rest) = (
+            m.div(g, total),
+            (
+                m.mul(g, f.splat(v, self.type)) if self.smooth else g
+                for v in (self.mine, self.spread)
+            ),
+        )
+        with f.loop(0, self.count) as loop:
+            y = m.mul(exponential(loop.i), factor)
+            y = m.sub(y, rest) if self.smooth else y
+            here = f.splat(f.cast("trunc", loop.i, "i32"), t.type)
+            self.put(at, loop.i, f.select(f.icmp("eq", t, here), m.sub(y, own), y), mask, n)
+
+
+class _ClassLoss(_Classes, Rows):
     def __init__(self, module: Module, s: Structure, reduction: str, smooth: bool) -> None:
         super().__init__(module, s)
         self.reduction, self.smooth = reduction, smooth
         self.soft = self.operands["target"][1] is not D.int64
-        self.ignore, self.shared = self.take(2)
-        self.mine, self.spread = (
-            self.one.cast(v, D.float64, self.acc) for v in self.take(2, "double")
-        )
+        self.settings(self.take)
 
     def emit(self) -> None:
         f = self.f
@@ -125,7 +270,7 @@ class _ClassLoss(Rows):
             place = f.gep(pointer, f.mul(group.i, strides[0]) if self.s.rank == 2 else 0, memory(d))
             with f.loop(0, n, 1, [("double", 0.0), ("i64", 0)]) as rows:
                 at = self.places(f.add(first, rows.i))
-                kept = f.typed(1, "i1") if self.soft else self._class(at)[1]
+                kept = f.typed(1, "i1") if self.soft else self.kept(at["target"])[1]
                 y = rows.carry[0]
                 if name == "out":
                     y = m.add(y, self.one.cast(f.load(register(acc), at["loss"]), acc, D.float64))
@@ -144,22 +289,6 @@ class _ClassLoss(Rows):
                 share = f.gep(self.scratch, group.i, register(acc))
                 f.store(self.one.cast(y, D.float64, acc), share)
         f.ret()
-
-    def _class(self, at: Places) -> tuple[Value, Value]:
-        """A row's class, and whether it counts."""
-        f = self.f
-        t = f.load("i64", at["target"])
-        return t, f.icmp("ne", t, self.ignore)
-
-    def _checked(self, at: Places) -> tuple[Value, Value]:
-        """`_class`; one outside is reported, and does not count."""
-        f = self.f
-        t, kept = self._class(at)
-        inside = f.icmp("ult", t, self.count)
-        with f.iff(f.op("and", kept, f.op("xor", inside, f.typed(1, "i1")))):
-            f.store(f.typed(1, "i64"), f.arg("args"))
-            f.store(t, f.gep(f.arg("args"), 1, "i64"))
-        return t, f.op("and", kept, inside)
 
     def further(self) -> tuple[Callable[..., list[Value]] | None, int]:
         m, loss = self.element.math, self.s.kind == "cross_entropy"
@@ -191,27 +320,15 @@ class _ClassLoss(Rows):
         if self.soft:
             loss = m.sub(m.mul(log, sums[1]), sums[0])
         else:
-            loss = self._picked(at, top, log, sums)
+            t, counts = self.checked(at["target"])
+            _, d, _, stride, _ = self.operands["x"]
+            place = f.gep(at["x"], f.mul(t, stride), memory(d))
+            loss = self.loss(counts, place, d, top, log, sums[0] if self.smooth else None)
         if self.reduction == "none":
             d = self.operands["out"][1]
             self.one.store(self.one.cast(loss, acc, d), at["out"], d)
         else:
             f.store(loss, at["loss"])
-
-    def _picked(self, at: Places, top: Value, log: Value, sums: list[Value]) -> Value:
-        """The loss of a row's class."""
-        f, m, acc = self.f, self.one.math, self.acc
-        t, counts = self._checked(at)
-        with f.if_else(counts) as sides:
-            _, d, _, stride, _ = self.operands["x"]
-            z = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
-            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
-            if self.smooth:
-                n = self.one.cast(self.count, D.int64, acc)
-                rest = m.mul(self.spread, m.sub(m.mul(n, log), sums[0]))
-                loss = m.add(m.mul(self.mine, loss), rest)
-            sides.otherwise()
-        return sides.merge(loss.type, loss, 0.0)
 
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         f, m, one = self.f, self.element.math, self.one.math
@@ -227,7 +344,7 @@ class _ClassLoss(Rows):
                 self.write(at, i, y, mask)
 
             return distances
-        t, counts = self._checked(at)
+        t, counts = self.checked(at["target"])
         g = f.select(counts, g, 0.0)
         factor = f.splat(one.div(g, numbers[1]), self.type)
         own = f.splat(one.mul(g, self.mine) if self.smooth else g, self.type)

@@ -1,12 +1,14 @@
 """Softmax along a dim whose lines lie side by side in memory (the channels of an image, say).
 
 The formulas and the order of sums are those of rows.py; here a vector holds neighbouring lines, and
-the 16 virtual lanes of each sum are 16 vectors in memory, as in the columns of reduce.py.
+the 16 virtual lanes of each sum are 16 vectors in memory, as in the columns of reduce.py. A vector
+of lines is read from memory once, to a room of its own: the elements of a line may lie as far apart
+as those that share a set of a cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,20 +16,43 @@ from weft.core.dtype import dtype
 from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, Space, load_part, store_part
 from weft.kernels.schedule.reduce import CHUNK, LANES
+from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
 from weft.runtime.native import Launch, Stage, host, load
 
+_HELD_BYTES = 1 << 15  # what the first cache holds
+
 
 @dataclass(frozen=True)
-class Structure:
-    """What a kernel is made from."""
+class Lines:
+    """What a kernel is made from; `operands` are their names and dtypes in pointer order."""
 
-    log: bool
-    in_dtype: dtype
-    out_dtype: dtype
+    operands: tuple[tuple[str, dtype], ...]
     rank: int
     chunked: bool
+    held: bool  # the room is scratch memory; else exponentials wait in the output, if they can
+    skip: int = 0  # words before its ints
+
+    @property
+    def acc(self) -> dtype:
+        return accumulator("sum", dict(self.operands)["x"])
+
+
+def lines_of(
+    operands: dict[str, dtype], space: Space, count: int, steps: Sequence[int], skip: int = 0
+) -> tuple[Lines, list[int], int]:
+    """The structure for lines of `count` elements over `space` (strides of each operand), the ints,
+    and the scratch of a thread. `steps`: those of out and x along a line.
+    """
+    acc = accumulator("sum", operands["x"])
+    room = up(count * host().lanes(width(acc)) * width(acc))
+    held = room <= _HELD_BYTES
+    s = Lines(tuple(operands.items()), len(space.sizes), count > CHUNK, held, skip)
+    ints = [*space.sizes, space.size, count, *steps, room]
+    for v in space.strides:
+        ints.extend(v)
+    return s, ints, room if held else 0
 
 
 def plan_columns(
@@ -36,124 +61,149 @@ def plan_columns(
 ) -> Launch:  # fmt: skip
     """Lines of `count` elements over `space` (strides of out, then x, the last ones 1); `steps` are
     the strides of out and x along a line."""
-    s = Structure(log, in_dtype, out_dtype, len(space.sizes), count > CHUNK)
-    ints = [*space.sizes, space.size, count, *steps]
-    for v in space.strides:
-        ints.extend(v)
+    s, ints, each = lines_of({"out": out_dtype, "x": in_dtype}, space, count, steps)
     amount = space.size * count * 16
-    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), quick=amount < QUICK_WORK)
+    stage = Stage(_kernel(s, log=log), amount >= PARALLEL_WORK)
+    return Launch((stage,), tuple(ints), 0, each, quick=amount < QUICK_WORK)
 
 
 @lru_cache(maxsize=256)
-def _kernel(s: Structure) -> int:
-    return load(source(s), ["columns"])["columns"]
-
-
-def source(s: Structure) -> str:
-    """The LLVM IR of a structure's kernel."""
+def _kernel(s: Lines, *, log: bool) -> int:
     module = Module(vector_bits=host().vector_bits)
-    _Columns(module, s).emit()
-    return module.text()
+    _Softmax(module, s, log=log).emit()
+    return load(module.text(), ["rows"])["rows"]
 
 
-class _Columns:
-    def __init__(self, module: Module, s: Structure) -> None:
-        self.s = s
-        self.f = f = module.kernel("columns")
-        self.acc = accumulator("sum", s.in_dtype)
-        self.lanes = host().lanes(width(self.acc))
-        self.element = Element(f, self.lanes)
-        self.type = vector(self.lanes, register(self.acc))
-        self.pointers = f.words("%args", 2, ["ptr"] * 2)
-        take = Reader(f, "%args", 5).take
-        self.sizes = take(s.rank)
-        self.lines, self.count = take(2)
-        self.steps = take(2)
-        self.strides = [take(s.rank), take(s.rank)]
+class Columns:
+    """A kernel over vectors of lines; `lines` says what becomes of one."""
+
+    def __init__(self, module: Module, s: Lines) -> None:
+        self.s, self.acc = s, s.acc
+        self.f = f = module.kernel("rows")
+        self.width = host().lanes(width(self.acc))
+        self.element, self.one = Element(f, self.width), Element(f, 1)
+        self.type = vector(self.width, register(self.acc))
+        n = len(s.operands)
+        *pointers, self.scratch = f.words("%args", 2, ["ptr"] * (n + 1))
+        self.take = Reader(f, "%args", 3 + n + s.skip).take
+        self.sizes = self.take(s.rank)
+        self.rows, self.count = self.take(2)
+        steps, (self.own,) = self.take(2), self.take(1)
+        self.steps = dict(zip(("out", "x"), steps, strict=True))
+        self.operands = {
+            name: (p, d, self.take(s.rank))
+            for p, (name, d) in zip(pointers, s.operands, strict=True)
+        }
         self.room = f.alloca(self.type, LANES)
 
-    def emit(self) -> None:
-        f, s, lanes = self.f, self.s, self.lanes
+    def emit(self, before: Operand = 0) -> None:
+        """The kernel; bytes of scratch `before` the threads' rooms."""
+        f, lanes = self.f, self.width
         inner = self.sizes[-1]
+        tid = f.cast("sext", f.arg("tid"), "i64")
+        self.held = f.gep(self.scratch, f.add(before, f.mul(tid, self.own)))
         blocks = f.div(f.add(inner, lanes - 1), lanes)
-        lo, hi = f.split(f.mul(f.div(self.lines, inner), blocks))
+        lo, hi = f.split(f.mul(f.div(self.rows, inner), blocks))
         with f.loop(lo, hi) as units:
             first = f.mul(f.rem(units.i, blocks), lanes)
-            coords = [*f.coordinates(f.div(units.i, blocks), self.sizes[:-1]), first]
-            rows = []
-            for k, d in enumerate((s.out_dtype, s.in_dtype)):
+            outer = f.div(units.i, blocks)
+            coords = [*f.coordinates(outer, self.sizes[:-1]), first]
+            at = {}
+            for name, (pointer, d, strides) in self.operands.items():
                 offset: Operand = 0
-                for c, stride in zip(coords, self.strides[k], strict=True):
+                for c, stride in zip(coords, strides, strict=True):
                     offset = f.add(offset, f.mul(c, stride))
-                rows.append(f.gep(self.pointers[k], offset, memory(d)))
+                at[name] = f.gep(pointer, offset, memory(d))
+            self.row, self.group = f.add(f.mul(outer, inner), first), outer
             left = f.sub(inner, first)
             with f.if_else(f.icmp("sge", left, lanes)) as sides:
-                self._lines(rows[0], rows[1], None, lanes)
+                self.lines(at, None, lanes)
                 sides.otherwise()
-                self._lines(rows[0], rows[1], f.lane_mask(left, lanes), left)
+                self.lines(at, f.lane_mask(left, lanes), left)
         f.ret()
 
-    def _get(
-        self, row: Value, k: int, d: dtype, r: Operand, mask: Value | None, n: Operand
+    def lines(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
+        """What becomes of `n` lines, which begin at `at`."""
+        raise NotImplementedError
+
+    def get(
+        self, at: dict[str, Value], name: str, r: Operand, mask: Value | None, n: Operand
     ) -> Value:
         """Element r of each line, in the accumulator's dtype."""
-        f, element = self.f, self.element
-        at = f.gep(row, f.mul(r, self.steps[k]), memory(d))
+        f, element, d = self.f, self.element, self.operands[name][1]
+        place = f.gep(at[name], f.mul(r, self.steps[name]), memory(d))
         type = element.memory_type(d)
-        v = f.load(type, at) if mask is None else load_part(f, type, at, mask, n)
+        v = f.load(type, place) if mask is None else load_part(f, type, place, mask, n)
         return element.cast(element.from_memory(v, d), d, self.acc)
 
-    def _put(self, row: Value, r: Operand, v: Value, mask: Value | None, n: Operand) -> None:
-        f, element, d = self.f, self.element, self.s.out_dtype
+    def put(
+        self, at: dict[str, Value], r: Operand, v: Value, mask: Value | None, n: Operand
+    ) -> None:
+        """Element r of each line of the result."""
+        f, element, d = self.f, self.element, self.operands["out"][1]
         v = element.to_memory(element.cast(v, self.acc, d), d)
-        at = f.gep(row, f.mul(r, self.steps[0]), memory(d))
+        place = f.gep(at["out"], f.mul(r, self.steps["out"]), memory(d))
         if mask is None:
-            f.store(v, at)
+            f.store(v, place)
         else:
-            store_part(f, v, at, mask, n)
+            store_part(f, v, place, mask, n)
 
-    def _lines(self, out: Value, x: Value, mask: Value | None, n: Operand) -> None:
-        f, s, m = self.f, self.s, self.element.math
-        waits = s.out_dtype is self.acc and not s.log  # the exponentials, in the output
+    def exponentials(
+        self, at: dict[str, Value], mask: Value | None, n: Operand, *, last: bool
+    ) -> tuple[Value, Value, Callable[[Operand], Value], Callable[[Operand], Value]]:
+        """max x and sum exp(x - max x) of each line; what gives x - max x of an element, and its
+        exponential, which is the one `last` asked for.
+        """
+        f, m = self.f, self.element.math
+
+        def cell(r: Operand) -> Value:
+            return f.gep(self.held, r, self.type)
 
         def read(r: Operand) -> Value:
-            return self._get(x, 1, s.in_dtype, r, mask, n)
+            v = self.get(at, "x", r, mask, n)
+            if self.s.held:
+                f.store(v, cell(r))
+            return v
 
-        top = self._reduced("max", read)
+        def again(r: Operand) -> Value:
+            return f.load(self.type, cell(r)) if self.s.held else self.get(at, "x", r, mask, n)
+
+        top = self.reduced("max", read)
+
+        def distance(r: Operand) -> Value:
+            return m.sub(again(r), top)
 
         def exponential(r: Operand) -> Value:
-            return self.element.scalar("exp", self.acc, m.sub(read(r), top))
+            return self.element.scalar("exp", self.acc, distance(r))
 
         def kept(r: Operand) -> Value:
             e = exponential(r)
-            if waits:
-                self._put(out, r, e, mask, n)
+            if last and self.s.held:
+                f.store(e, cell(r))
+            elif waits:
+                self.put(at, r, e, mask, n)
             return e
 
-        total = self._reduced("sum", kept)
-        if s.log:
-            total = self.element.scalar("log", self.acc, total)
-        with f.loop(0, self.count) as loop:
-            if s.log:
-                y = m.sub(m.sub(read(loop.i), top), total)
-            elif waits:
-                y = m.div(self._get(out, 0, s.out_dtype, loop.i, mask, n), total)
-            else:
-                y = m.div(exponential(loop.i), total)
-            self._put(out, loop.i, y, mask, n)
+        def waiting(r: Operand) -> Value:
+            return self.get(at, "out", r, mask, n)
 
-    def _reduced(self, kind: str, body: Callable[[Operand], Value]) -> Value:
+        waits = last and self.operands["out"][1] is self.acc
+        total = self.reduced("sum", kept)
+        if self.s.held:
+            return top, total, distance, again if last else exponential
+        return top, total, distance, waiting if waits else exponential
+
+    def reduced(self, kind: str, body: Callable[[Operand], Value]) -> Value:
         """The strict reduction of each line: a vector of results."""
         f = self.f
         op = Combine(f, kind, self.acc)
         if not self.s.chunked:
             return self._run(op, 0, self.count, body)
-        start = op.start(self.lanes)[0]
+        start = op.start(self.width)[0]
         with f.loop(0, self.count, CHUNK, [(self.type, start)]) as chunks:
             stop = f.min(f.add(chunks.i, CHUNK), self.count)
             part = self._run(op, chunks.i, stop, body)
-            chunks.next[0] = op.step([chunks.carry[0]], [part], self.lanes)[0]
+            chunks.next[0] = op.step([chunks.carry[0]], [part], self.width)[0]
         return chunks.carry[0]
 
     def _run(
@@ -166,10 +216,10 @@ class _Columns:
             return f.gep(self.room, lane, self.type)
 
         def join(at: Value, v: Value) -> None:
-            f.store(op.step([f.load(self.type, at)], [v], self.lanes)[0], at)
+            f.store(op.step([f.load(self.type, at)], [v], self.width)[0], at)
 
         with f.loop(0, used) as loop:
-            f.store(op.start(self.lanes)[0], cell(loop.i))
+            f.store(op.start(self.width)[0], cell(loop.i))
         with f.loop(start, stop) as loop:
             join(cell(f.op("and", loop.i, LANES - 1)), body(loop.i))
         half = LANES // 2
@@ -178,3 +228,18 @@ class _Columns:
                 join(cell(loop.i), f.load(self.type, cell(f.add(loop.i, half))))
             half //= 2
         return f.load(self.type, cell(0))
+
+
+class _Softmax(Columns):
+    def __init__(self, module: Module, s: Lines, *, log: bool) -> None:
+        super().__init__(module, s)
+        self.log = log
+
+    def lines(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
+        f, m = self.f, self.element.math
+        _, total, distance, exponential = self.exponentials(at, mask, n, last=not self.log)
+        if self.log:
+            total = self.element.scalar("log", self.acc, total)
+        with f.loop(0, self.count) as loop:
+            y = m.sub(distance(loop.i), total) if self.log else m.div(exponential(loop.i), total)
+            self.put(at, loop.i, y, mask, n)
