@@ -231,9 +231,12 @@ def _rows() -> list[Case]:
 
         return call
 
-    def cross(part: int, t: Any, *, grad: bool) -> Callable[[], Any]:
-        x = _normal(t, 1024 // part, 4096, grad=grad)
-        y = t.from_numpy(np.random.default_rng(0).integers(0, 4096, 1024 // part))
+    def cross(
+        part: int, t: Any, *, grad: bool, shape: tuple[int, ...] = (1024, 4096)
+    ) -> Callable[[], Any]:
+        x = _normal(t, shape[0] // part, *shape[1:], grad=grad)
+        rows = (shape[0] // part, *shape[2:])
+        y = t.from_numpy(np.random.default_rng(0).integers(0, shape[1], rows))
 
         def call() -> Any:
             loss = t.nn.functional.cross_entropy(x, y)
@@ -275,6 +278,16 @@ def _rows() -> list[Case]:
         Case("embedding gradient 32000x384", 4.0 * 32000 * 384, (0, 1), embedding),
         row("cross entropy 1024x4096", 4.0 * n, (1, 0), cross, grad=False),
         row("cross entropy 1024x4096, backward", 12.0 * n, (2, 1), cross, grad=True),
+        *(
+            Case(
+                f"cross entropy {'x'.join(map(str, shape))}{', backward' if grad else ''}",
+                (12.0 if grad else 4.0) * np.prod(shape),
+                (2, 1) if grad else (1, 0),
+                partial(cross, 1, grad=grad, shape=shape),
+            )
+            for shape in ((8, 21, 128, 128), (8, 2, 128, 128))
+            for grad in (False, True)
+        ),
         row("dropout 4M", 8.0 * (1 << 22), (1, 1), dropout),
         Case("Adam 8 M parameters", 28.0 * moved, (4, 3), adam),
     ]

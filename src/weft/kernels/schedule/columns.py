@@ -89,7 +89,7 @@ class Columns:
         self.sizes = self.take(s.rank)
         self.rows, self.count = self.take(2)
         steps, (self.own,) = self.take(2), self.take(1)
-        self.steps = dict(zip(("out", "x"), steps, strict=True))
+        self.steps: dict[str, Operand] = dict(zip(("out", "x"), steps, strict=True))
         self.operands = {
             name: (p, d, self.take(s.rank))
             for p, (name, d) in zip(pointers, s.operands, strict=True)
