@@ -10,7 +10,7 @@ import numpy as np
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
-from weft.kernels.schedule import gemm_batch, gemm_bf16, gemm_code, gemm_plain, gemv
+from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
 from weft.kernels.schedule.epilogue import (
     Epilogue,
     ends_in_registers,
@@ -84,8 +84,8 @@ def plan_matmul(
         )  # fmt: skip
     kernels, tile = _kernels(element, problem.a_class, problem.b_class, _rest(n, element))
     awake = _is_light(problem, tile)
-    if problem.batch and not swapped and gemm_batch.fits(problem.sizes, problem.b_class, element):
-        return gemm_batch.plan_batch(
+    if problem.batch and not swapped and gemv.batch_fits(problem.sizes, problem.b_class, element):
+        return gemv.plan_batch(
             problem.sizes, problem.a_strides, problem.b_strides[0], problem.ldc, element,
             problem.batch, parallel=parallel, awake=awake, quick=quick,
         )  # fmt: skip
