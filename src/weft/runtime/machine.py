@@ -237,12 +237,14 @@ def postponing() -> Iterator[None]:
 @contextmanager
 def compiled_ahead(texts: Iterable[str]) -> Iterator[None]:
     """Inside, `load` of these texts compiles nothing: all cores have done so before."""
-    parts = [part for text in dict.fromkeys(texts) for part in split(text)]
-    _ahead.update(_emit_all(_found(parts)[1]))
+    made, missing = _found([part for text in dict.fromkeys(texts) for part in split(text)])
+    made.update(_emit_all(missing))
+    _ahead.update(made)
     try:
         yield
     finally:
-        _ahead.clear()  # of another thread, too, which then compiles by itself
+        for part in made:
+            _ahead.pop(part, None)
 
 
 def _cores() -> int:

@@ -10,8 +10,8 @@ import os
 import threading
 import time
 
-from weft.runtime import pool_code
-from weft.runtime.machine import load
+from weft.runtime import builtin_code, layout_code, pool_code
+from weft.runtime.machine import cache_dir, compiled_ahead, load
 
 _wanted: int | None = None
 _found: dict[str, int] | None = None
@@ -74,7 +74,11 @@ def functions() -> dict[str, int]:
 
 def _start() -> dict[str, int]:
     # WEFT_POOL=condition|alone tests the ways of other systems.
-    found = load(pool_code.text(os.environ.get("WEFT_POOL", "")), pool_code.EXPORTS)
+    text = pool_code.text(os.environ.get("WEFT_POOL", ""))
+    # who asks will launch, by these builtins (runtime/native.py)
+    others = [builtin_code.TEXT, layout_code.TEXT] if cache_dir() is not None else []
+    with compiled_ahead([text, *others]):
+        found = load(text, pool_code.EXPORTS)
     _reset(found)
     _resize(get_num_threads(), found)
     atexit.register(_resize, 1)
