@@ -94,6 +94,32 @@ def test_training_is_eager_to_the_bit_and_learns(fast):
     assert train(weft.compile)[0] == eager and last < first
 
 
+@pytest.mark.parametrize("window", [(2, 2), (3, 2, 1)], ids=str)
+def test_pools_between_convolutions_are_eager_to_the_bit(window):
+    """Windows apart leave their cotangents channels last; those that overlap are summed wider."""
+    nn, x = weft.nn, images()
+
+    def train(wrap):
+        weft.manual_seed(6)
+        net = nn.Sequential(
+            nn.Conv2d(3, 20, 3), nn.ReLU(), nn.MaxPool2d(*window), nn.Conv2d(20, 24, 3), nn.ReLU(),
+            nn.MaxPool2d(*window), nn.Flatten(),
+        )  # fmt: skip
+
+        def step():
+            for p in net.parameters():
+                p.grad = None
+            with weft.autocast("cpu"):
+                y = net(x)
+            (y.float() ** 2).sum().backward()
+            return y.detach(), *(p.grad for p in net.parameters())
+
+        run = wrap(step)
+        return [[bits(t) for t in run()] for _ in range(4)]
+
+    assert train(weft.compile) == train(lambda f: f)
+
+
 def test_bfloat16_tensors_in_every_function(rng):
     def values(*shape):
         return weft.tensor(rng.standard_normal(shape).astype("f")).bfloat16()

@@ -228,7 +228,10 @@ class MaxPool2dInput(PoolOp):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_max_pool2d_back(ins[0], ins[1], out, self.window)
 
-    takes_channels_last = keeps_channels_last = sums_wide
+    def takes_channels_last(self, *types: Type) -> bool:
+        return sums_wide(self, *types) or (self.window.apart and is_wide(self, *types))
+
+    keeps_channels_last = takes_channels_last
 
     def oracle(self, g: np.ndarray, taps: np.ndarray) -> np.ndarray:
         y = np.zeros((*g.shape[:2], *self.size), g.dtype)

@@ -70,6 +70,12 @@ class Window:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
 
+    @property
+    def apart(self) -> bool:
+        """Whether no element lies in two windows."""
+        reach = zip(self.kernel, self.stride, self.dilation, strict=True)
+        return all((k - 1) * d < s for k, s, d in reach)
+
 
 def plan_max_pool2d(x: Layout, out: Layout, window: Window, taps: Layout | None = None) -> Launch:
     """out = the maximum of each window; ins = (x,), or (taps, x): bytes that get the numbers of the
@@ -134,7 +140,8 @@ def plan_max_pool2d_back(g: Layout, taps: Layout, out: Layout, window: Window) -
         raise ValueError(f"{name}: {taps} do not fit {g}")
     _check(name, g, out, "max_dx")
     geometry = window.kernel, window.stride, window.padding, window.dilation
-    if out.size and lies_wide(out) and g.dtype.itemsize >= 4:
+    # halves would have to be summed in float32 where windows overlap
+    if out.size and lies_wide(out) and (g.dtype.itemsize >= 4 or window.apart):
         return plan_wide_back(g, taps, out, *geometry)
     rows = out.size and g.size and g.strides[3] == taps.strides[3] == 1
     if rows and are_twos(out, _plane(g), *geometry):
