@@ -527,3 +527,22 @@ def test_debug_says_why_two_ops_are_apart(monkeypatch, capsys):
     assert "Sum at test_compile.py" in text and "read by others too" in text
     assert "Div at test_compile.py" in text and "reads Sum: Sum is a kernel of its own" in text
     assert "reads Div" not in text  # the addition is in the division's loop
+
+
+def test_loops_that_grow_by_later_nodes_do_not_read_from_each_other():
+    """The first loop takes in an op that reads the second, whose last op reads the first's."""
+
+    def make():
+        x, w, b = tensor(3, 8), tensor(8, 8, seed=1), tensor(8, seed=2)
+
+        def step(x, w, b):
+            first = x + 1
+            product = first @ w
+            second = weft.where(b > 0, 0.0, b)
+            below = weft.minimum(second, first - first)
+            largest = product.nan_to_num().mul(0.5).amax()
+            return first, below, largest - second * 2
+
+        return step, lambda i: (x + i, w, b), lambda: ()
+
+    same(make)

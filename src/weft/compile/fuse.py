@@ -65,7 +65,25 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     `into` names the outputs that are written to an input's memory: their loops stay loops, which
     write there at once.
     """
-    groups, group_of = _loops(g)
+    into = tuple(into)
+    found = _fused(g, into, Groups())
+    if found is None:
+        thorough = Groups()
+        thorough.hurried = False
+        found = _fused(g, into, thorough)
+        assert found is not None, "fused kernels read from each other"
+    return found
+
+
+class Groups(list[Group]):
+    """The groups of a graph; `hurried`: what could depend on what is told by program order."""
+
+    hurried = True
+
+
+def _fused(g: Graph, into: tuple[str, ...], groups: Groups) -> list[Group] | None:
+    """The groups; None where two read from each other, which a hurry does not always see."""
+    group_of = _loops(g, groups)
     for value, loop in g.again:
         mine, source = group_of[id(loop)], group_of[id(value)]
         if mine != source and _can_merge(groups, mine, source):
@@ -76,15 +94,13 @@ def fuse(g: Graph, into: Iterable[str] = ()) -> list[Group]:
     _absorb_into_products(g, groups, group_of, {id(g.outputs[name]) for name in into})
     _absorb_joins(g, groups, group_of)
     _absorb_taps(g, groups, group_of)
-    for earlier, later in itertools.pairwise(g.effects):  # draws keep their order
-        groups[group_of[id(later)]].before.add(group_of[id(earlier)])
     _merge_loops(g, groups)
     return _ordered(groups)
 
 
-def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
-    groups: list[Group] = []
+def _loops(g: Graph, groups: Groups) -> dict[int, int]:
     group_of: dict[int, int] = {}
+    draws = {id(later): earlier for earlier, later in itertools.pairwise(g.effects)}
     for n in g.nodes():
         place = _join(n, groups, group_of) if is_loop(n) else None
         if place is None:
@@ -96,10 +112,13 @@ def _loops(g: Graph) -> tuple[list[Group], dict[int, int]]:
             source = group_of.get(id(a), place)
             if source != place:
                 groups[place].before.add(source)
-    return groups, group_of
+        if id(n) in draws:  # they keep their order
+            groups[place].before.add(group_of[id(draws[id(n)])])
+            groups[place].before.discard(place)
+    return group_of
 
 
-def _join(n: Node, groups: list[Group], group_of: dict[int, int]) -> int | None:
+def _join(n: Node, groups: Groups, group_of: dict[int, int]) -> int | None:
     sources = {group_of[id(a)] for a in n.args if id(a) in group_of}
     for place in sorted(sources, reverse=True):
         if _hindrance(n, groups[place]) is None and not any(
@@ -157,9 +176,10 @@ def _reads(nodes: list[Node]) -> set[int]:
     return {id(a) for n in nodes for a in n.args if isinstance(a, Node) and id(a) not in inside}
 
 
-def _depends(start: int, target: int, groups: list[Group]) -> bool:
+def _depends(start: int, target: int, groups: Groups) -> bool:
     """Whether group `start` reads from group `target`, at once or through others."""
-    since = groups[target].nodes[0].serial  # a group that ends before it cannot read from it
+    # a group that ends before it seldom reads from it: by way of one that was joined by later nodes
+    since = groups[target].nodes[0].serial if groups.hurried else -1
     stack, seen = [start], {start}
     while stack:
         for b in groups[stack.pop()].before:
@@ -257,7 +277,7 @@ def _absorb_taps(g: Graph, groups: list[Group], group_of: dict[int, int]) -> Non
 
 
 def _absorb_into_products(
-    g: Graph, groups: list[Group], group_of: dict[int, int], written: set[int]
+    g: Graph, groups: Groups, group_of: dict[int, int], written: set[int]
 ) -> None:
     users = readers_of(g)
     outputs = {id(n) for n in g.outputs.values()}
@@ -290,7 +310,7 @@ def _absorb_into_products(
         loop.wanted = [*read, *loop.wanted]
 
 
-def _can_merge(groups: list[Group], mine: int, source: int) -> bool:
+def _can_merge(groups: Groups, mine: int, source: int) -> bool:
     """Whether two loops may be one: no third kernel stands between them."""
     loop, other = groups[mine], groups[source]
     if any(not x.nodes or not x.is_loop or x.reduce or x.product for x in (loop, other)):
@@ -318,7 +338,7 @@ def _merge(groups: list[Group], mine: int, source: int) -> None:
     loop.before.discard(mine)
 
 
-def _merge_loops(g: Graph, groups: list[Group]) -> None:
+def _merge_loops(g: Graph, groups: Groups) -> None:
     """A loop that reads another one takes it inside: what both read, and what one reads of the
     other, is then read once."""
     users = readers_of(g)
@@ -351,7 +371,7 @@ def readers_of(g: Graph) -> dict[int, list[Node]]:
 
 
 def _product_of(
-    loop: Group, groups: list[Group], group_of: dict[int, int], mine: int
+    loop: Group, groups: Groups, group_of: dict[int, int], mine: int
 ) -> list[Node] | None:
     """A product that the loop reads, and the reshapes between; none if it cannot be computed with
     the loop."""
@@ -383,8 +403,8 @@ def _product_of(
     return None
 
 
-def _ordered(groups: list[Group]) -> list[Group]:
-    """Groups after those they read from; among the ready ones, program order."""
+def _ordered(groups: list[Group]) -> list[Group] | None:
+    """Groups after those they read from; among the ready ones, program order.  None: a cycle."""
     out: list[Group] = []
     state: dict[int, int] = {}
     for start in sorted(
@@ -399,6 +419,8 @@ def _ordered(groups: list[Group]) -> list[Group]:
                     out.append(groups[i])
                 continue
             if state.get(i):
+                if state[i] == 1:  # what it reads is being looked at
+                    return None
                 continue
             state[i] = 1
             stack.append((i, True))
