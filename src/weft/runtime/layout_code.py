@@ -21,13 +21,13 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import builtin_code, ir_text, match_code, tensor_code, wish_code
+from weft.runtime import builtin_code, ir_text, join_code, match_code, tensor_code, wish_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_tell",
+    "weft_wish_item", "weft_wish_tell", "weft_joined",
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -36,9 +36,9 @@ FUNCTIONS = (
     "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
     "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
     "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
-    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
-    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
-    "Py_DecRef", "Py_IncRef",
+    "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get", "PyThreadState_GetID",
+    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
+    "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
@@ -47,7 +47,7 @@ WORDS = (
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "slice", "dots", "dots_too", "dict",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS,
+    *tensor_code.SLOTS, *match_code.WORDS, *join_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """
@@ -264,7 +264,13 @@ nothing:
 """
 
 _ALL = ir_text.expand(
-    _TEXT + builtin_code.LAUNCH + tensor_code.TEXT + match_code.TEXT + wish_code.TEXT, WORDS
+    _TEXT
+    + builtin_code.LAUNCH
+    + tensor_code.TEXT
+    + match_code.TEXT
+    + wish_code.TEXT
+    + join_code.TEXT,
+    WORDS,
 )
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)

@@ -26,6 +26,7 @@ from weft.core.handle import Handle, Storage, TapeNode, sequence, state
 from weft.core.op import Meta, Op
 from weft.runtime import (
     builtin_code,
+    join_code,
     layout_code,
     match_code,
     tensor_code,
@@ -339,11 +340,19 @@ def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
 @cache
 def tensor_builtins() -> dict[str, Callable[..., Any]]:
-    """`fresh`, `known` and `item` of ops/dispatch.py; empty where they cannot be."""
+    """`fresh`, `known`, `item` and `joined` of ops/dispatch.py; empty where they cannot be."""
     if not (builtins_fit() and _places_fit()):
         return {}
     fresh = builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
-    return {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
+    made = {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
+    if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
+        made["joined"] = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
+    return made
+
+
+def _element_size(dtype: np.dtype) -> int:
+    """`_PyArray_DescrNumPy2.elsize`, where native code reads it."""
+    return ctypes.c_ssize_t.from_address(id(dtype) + 40).value
 
 
 @cache
@@ -384,7 +393,7 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
-        *_match_words(more),
+        *_match_words(more), id(Meta), *[slot_offset(Meta, name) for name in join_code.SLOTS],
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
 

@@ -352,16 +352,54 @@ taped:
   ret i32 3
 }
 
-; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; y has its
-; value, or it is promised
-define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %table,
-    ptr %e, i1 %promised) nounwind {
+; a node of an op with what all begin with; null with an exception
+define internal ptr @new_node(ptr %op) nounwind {
 entry:
   %none = word none
   %object_new = word object_new
   %empty = word empty
   %class = word node
   %node = call ptr %object_new(ptr %class, ptr %empty, ptr null)
+  %no_node = icmp eq ptr %node, null
+  if %no_node done begun
+begun:
+  give ptr %op %node op
+  give ptr %none %node hooks
+  give ptr %none %node post
+  give ptr %none %node line
+  goto done
+done:
+  ret ptr %node
+}
+
+; the node gets its number and is y's, which takes the caller's reference; not 0 with an exception
+define internal i32 @end_node(ptr %node, ptr %y) nounwind {
+entry:
+  %sequence = word sequence
+  %seq = call ptr @PyIter_Next(ptr %sequence)
+  %no_seq = icmp eq ptr %seq, null
+  if %no_seq done whole
+whole:
+  fill ptr %seq %node seq
+  renew ptr %node %y _fn
+  %true = word true
+  renew ptr %true %y _rg
+  goto done
+done:
+  %failed = phi i32 [ -1, %entry ], [ 0, %whole ]
+  call void @Py_DecRef(ptr %node)
+  ret i32 %failed
+}
+
+; dispatch.record of up to three tensors and numbers (bits): not 0 with an exception; y has its
+; value, or it is promised
+define internal i32 @record(ptr %y, ptr %args, i64 %n, i64 %wants, i64 %numbers, ptr %table,
+    ptr %e, i1 %promised) nounwind {
+entry:
+  %none = word none
+  %empty = word empty
+  %op = item ptr %table 1
+  %node = call ptr @new_node(ptr %op)
   %no_node = icmp eq ptr %node, null
   if %no_node fail0 begun
 fail0:
@@ -370,11 +408,6 @@ fail:
   call void @Py_DecRef(ptr %node)
   ret i32 -1
 begun:
-  %op = item ptr %table 1
-  give ptr %op %node op
-  give ptr %none %node hooks
-  give ptr %none %node post
-  give ptr %none %node line
   %edges = call ptr @PyTuple_New(i64 %n)
   %no_edges = icmp eq ptr %edges, null
   if %no_edges fail edged
@@ -550,17 +583,8 @@ resulted:
   fill ptr %none %node result
   goto sequenced
 sequenced:
-  %sequence = word sequence
-  %seq = call ptr @PyIter_Next(ptr %sequence)
-  %no_seq = icmp eq ptr %seq, null
-  if %no_seq fail whole
-whole:
-  fill ptr %seq %node seq
-  renew ptr %node %y _fn
-  %true = word true
-  renew ptr %true %y _rg
-  call void @Py_DecRef(ptr %node)
-  ret i32 0
+  %ended = call i32 @end_node(ptr %node, ptr %y)
+  ret i32 %ended
 }
 
 ; where an array's elements lie: the first byte, and the byte behind the last
