@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+TUPLE_ITEMS = tuple.__basicsize__  # bytes from a tuple's address: since 3.14 its hash lies before
+
 # what the builtins call of CPython's API: result, arguments
 SIGNATURES = {
     "Py_IncRef": "void ptr", "Py_DecRef": "void ptr", "PyErr_Clear": "void",

@@ -7,6 +7,8 @@ Known are lists and tuples of plain tensors of one dtype, contiguous, that fit a
 nothing has an effect before all is compared.
 """
 
+from weft.runtime.ir_text import TUPLE_ITEMS
+
 SLOTS = ("shape", "np_dtype")  # of a Meta
 WORDS = ("meta", *(f"meta.{name}" for name in SLOTS))
 MOST_BYTES = 16_384  # of a result; larger ones lie in memory's own blocks
@@ -197,9 +199,9 @@ hold:  ; whatever happens, what is joined stays
   if %no_tensors error held
 held:
   %n = call i64 @PyTuple_Size(ptr %tensors_of)
-  %tensors = getelementptr i8, ptr %tensors_of, i64 24
+  %tensors = getelementptr i8, ptr %tensors_of, i64 {TUPLE_ITEMS}
   %arrays_of = call ptr @PyTuple_New(i64 %n)
-  %arrays = getelementptr i8, ptr %arrays_of, i64 24
+  %arrays = getelementptr i8, ptr %arrays_of, i64 {TUPLE_ITEMS}
   %no_arrays = icmp eq ptr %arrays_of, null
   if %no_arrays lose some
 lose:

@@ -11,6 +11,8 @@ A key, i64 words: 0 how many words it has, 1 the op's table, from 2 on the shape
 the wish as spelt.  `tell(block, table, shape, function, wish, ...)` spells one and lists it.
 """
 
+from weft.runtime.ir_text import TUPLE_ITEMS
+
 MOST_WORDS = 32
 MOST_KEYS = 4096  # of 8192 places
 
@@ -67,7 +69,7 @@ parts:
   goto items
 items:
   %some = phi i64 [ %n, %count ], [ 3, %parts ]
-  %first = phi i64 [ 24, %count ], [ 16, %parts ]  ; bytes behind the object's begin
+  %first = phi i64 [ {TUPLE_ITEMS}, %count ], [ 16, %parts ]  ; bytes behind the object's begin
   %kind = phi i64 [ %head, %count ], [ 4, %parts ]
   put i64 %kind %words [%at]
   %object = getelementptr i8, ptr %x, i64 %first
@@ -349,7 +351,7 @@ parts:
   if %several count alone
 count:
   %some = call i64 @PyTuple_Size(ptr %index)
-  %items = getelementptr i8, ptr %index, i64 24
+  %items = getelementptr i8, ptr %index, i64 {TUPLE_ITEMS}
   goto each
 each:
   %i = phi i64 [ 0, %count ], [ %i1, %part ]
