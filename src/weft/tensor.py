@@ -38,6 +38,12 @@ from weft.runtime import memory, native
 
 __all__ = ["Parameter", "Size", "Tensor", "broadcast_shapes"]
 
+
+def _bits(function: Any, op: Any) -> tuple:
+    """The operator methods of a tensor on the left and on the right."""
+    return general(function, op), reflected(function, op)
+
+
 _ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
 
 
@@ -426,10 +432,10 @@ class Tensor(Handle):
     __mul__ = __rmul__ = binary(_MUL, arithmetic.mul, halves=False)
     __truediv__ = binary(_DIV, arithmetic.div, halves=False)
     __floordiv__ = general(arithmetic.floor_divide)
-    __mod__ = general(arithmetic.remainder)
+    __mod__ = general(arithmetic.remainder, arithmetic.Remainder())
     __pow__ = general(arithmetic.pow)
-    __rsub__ = reflected(arithmetic.sub)
-    __rtruediv__ = __rdiv__ = reflected(arithmetic.div)
+    __rsub__ = reflected(arithmetic.sub, _SUB)
+    __rtruediv__ = __rdiv__ = reflected(arithmetic.div, _DIV)
     __rfloordiv__ = reflected(arithmetic.floor_divide)
     __rmod__ = reflected(arithmetic.remainder)
     __rpow__ = reflected(arithmetic.pow)
@@ -458,9 +464,9 @@ class Tensor(Handle):
     __le__ = binary(compare.Le(), compare.le)
     __gt__ = binary(compare.Gt(), compare.gt)
     __ge__ = binary(compare.Ge(), compare.ge)
-    __and__, __rand__ = general(compare.bitwise_and), reflected(compare.bitwise_and)
-    __or__, __ror__ = general(compare.bitwise_or), reflected(compare.bitwise_or)
-    __xor__, __rxor__ = general(compare.bitwise_xor), reflected(compare.bitwise_xor)
+    __and__, __rand__ = _bits(compare.bitwise_and, compare.BitwiseAnd())
+    __or__, __ror__ = _bits(compare.bitwise_or, compare.BitwiseOr())
+    __xor__, __rxor__ = _bits(compare.bitwise_xor, compare.BitwiseXor())
 
     def __lshift__(self, other: Any) -> Any:
         return compare.bitwise_left_shift(self, other)

@@ -546,15 +546,14 @@ _OFTEN = 100  # calls on small arrays, before NumPy gives way to a kernel (to lo
 
 
 def _worth_remembering(op: Op, arrays: list) -> bool:
-    """Whether the native form could serve these floats from now on: NumPy takes longer."""
+    """Whether the native form could serve such arrays from now on: NumPy takes longer."""
     calls = op._calls
+    kinds = "fiub" if op.pointwise else "f"
+    if any(a.__class__ is not np.ndarray or a.dtype.kind not in kinds for a in arrays):
+        return False
     if calls is None:
-        return _floats(arrays) and native.layout_calls() is not None
-    return len(calls) < _MOST_LAYOUTS and _floats(arrays)
-
-
-def _floats(arrays: list) -> bool:
-    return all(a.__class__ is np.ndarray and a.dtype.kind == "f" for a in arrays)
+        return native.layout_calls() is not None
+    return len(calls) < _MOST_LAYOUTS
 
 
 def learn(op: Op, *args: Any) -> bool:

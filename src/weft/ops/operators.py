@@ -94,19 +94,27 @@ def binary(
     return operator
 
 
-def general(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The operator method that calls a room's function."""
+def general(function: Callable[[Any, Any], Any], op: Op | None = None) -> Callable[[Any, Any], Any]:
+    """The operator method that calls a room's function, or runs its op where it knows tensors like
+    these (an op that the function calls with the tensors and numbers that it is given).
+    """
 
     def operator(self: Any, other: Any) -> Any:
+        if op is not None and (y := op.quick(self, other)) is not None:
+            return y
         return function(self, other) if is_operand(other) else NotImplemented
 
     return operator
 
 
-def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The operator method for a tensor on the right: `2 - x`."""
+def reflected(
+    function: Callable[[Any, Any], Any], op: Op | None = None
+) -> Callable[[Any, Any], Any]:
+    """The operator method for a tensor on the right: `2 - x`; `op` as in `general`."""
 
     def operator(self: Any, other: Any) -> Any:
+        if op is not None and (y := op.quick(other, self)) is not None:
+            return y
         if not isinstance(self, Handle):
             raise TypeError(f"{function.__name__}: the operand on the right must be a Tensor")
         return function(other, self) if is_operand(other) else NotImplemented

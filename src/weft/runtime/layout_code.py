@@ -45,7 +45,7 @@ _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
-    "room_of", "float32", "float64", "slice", "dots", "dots_too", "dict",
+    "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS, *join_code.WORDS,
 )  # fmt: skip

@@ -378,7 +378,7 @@ def _layout_functions() -> dict[str, int]:
 def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
-    objects += [Handle, Storage().room, np.dtype(np.float32), np.dtype(np.float64)]
+    objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
     objects += [slice, ..., (...,), dict]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]

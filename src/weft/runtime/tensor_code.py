@@ -4,7 +4,7 @@
     into(tensor, ...) -> True: the first one's memory has the result; or None
 
 What `dispatch.apply` does for tensors of the plain classes (and a Python number, which takes the
-first one's dtype) while nobody records: the arrays' call
+first one's dtype: float32, float64, of ints int64) while nobody records: the arrays' call
 (layout_code.py, which this is part of), then the view's link to its base or the tape node, filled
 in place.  Before anything ran it gives None wherever Python has a say: other classes, ghosts, a
 watch on nodes, a recorder (a compiled function's may know the call: match_code.py, then its
@@ -718,6 +718,7 @@ entry:
   %block = alloca [BLOCK_WORDS x i64], align 64
   %arrays = alloca [8 x ptr], align 8
   %renewed = alloca [8 x ptr], align 8
+  %beyond = alloca i32
   %tensor = word tensor
   %parameter = word parameter
   %none = word none
@@ -857,7 +858,23 @@ count:  ; the number in the first tensor's dtype, behind the block's words
   %int_class = word int
   %number_class = get ptr %given_number 8
   %whole = icmp eq ptr %number_class, %int_class
+  %long_descr = word int64
+  %is_long = icmp eq ptr %its_descr, %long_descr
+  if %is_long beside_ints beside_floats
+beside_floats:
   if %whole from_int from_float
+beside_ints:
+  if %whole as_int leave
+as_int:
+  %int64 = call i64 @PyLong_AsLongLongAndOverflow(ptr %given_number, ptr %beyond)
+  %overflows = load i32, ptr %beyond
+  %within = icmp eq i32 %overflows, 0
+  if %within keep_int leave
+keep_int:
+  store i64 %int64, ptr %its_number
+  call void @Py_IncRef(ptr %given_number)
+  put ptr %given_number %arrays [%n]
+  goto search
 from_int:
   %int_value = call double @PyLong_AsDouble(ptr %given_number)
   %small_enough = fcmp olt double %int_value, 9007199254740992.0
@@ -902,7 +919,8 @@ wide:
   store double %double, ptr %its_number
   if %is_double search leave
 search:
-  %operands = phi ptr [ %args, %valued_all ], [ %renewed, %single ], [ %renewed, %wide ]
+  %operands = phi ptr [ %args, %valued_all ], [ %args, %keep_int ], [ %renewed, %single ],
+    [ %renewed, %wide ]
   %e = call ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block)
   %unknown = icmp eq ptr %e, null
   if %unknown leave wishes
