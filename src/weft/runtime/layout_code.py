@@ -21,7 +21,15 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import builtin_code, ir_text, join_code, match_code, tensor_code, wish_code
+from weft.runtime import (
+    builtin_code,
+    ir_text,
+    join_code,
+    match_code,
+    tape_code,
+    tensor_code,
+    wish_code,
+)
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
@@ -263,15 +271,8 @@ nothing:
 }
 """
 
-_ALL = ir_text.expand(
-    _TEXT
-    + builtin_code.LAUNCH
-    + tensor_code.TEXT
-    + match_code.TEXT
-    + wish_code.TEXT
-    + join_code.TEXT,
-    WORDS,
-)
+_PARTS = (tensor_code, tape_code, match_code, wish_code, join_code)
+_ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)

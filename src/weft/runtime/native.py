@@ -9,6 +9,8 @@ A kernel stage is `void k(ptr args, i32 tid, i32 nth)`; `args` is a block of 64-
 
 `launch` runs one plan on arrays (eager). `make_table` fixes many launches with their pointers, run
 by one call (compiled programs).
+
+Long because the builtins' making, and what they must know of CPython, lie beside the launches.
 """
 
 import ctypes
