@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from weft.core import dtype as dt
 from weft.core import overrides
-from weft.core.handle import take_over
+from weft.core.handle import bare, take_over
 from weft.ops import view
 from weft.ops.quantized import UNBOUNDED, Grid, bytes_max_pool
 from weft.ops.reduce import mean
@@ -118,7 +118,7 @@ def of_chain(chain: Chain) -> ByteImage:
 
 def _make(shape: tuple, chain: Chain | None, q: Any, grid: Grid | None) -> ByteImage:
     overrides.switch_on()
-    made: Any = object.__new__(ByteImage)
+    made: Any = bare(ByteImage)
     made._ghost = _Described(tuple(shape))
     made._chain, made._bytes, made._grid = chain, q, grid
     return made

@@ -11,7 +11,7 @@ from typing import Any
 
 from weft.core import dtype as dt
 from weft.core import layouts, overrides
-from weft.core.handle import Handle
+from weft.core.handle import Handle, bare
 from weft.ops import construct, creation, join, pad, subclass, view
 from weft.tensor import Tensor
 
@@ -76,7 +76,7 @@ def _make(parts: Iterable[Any], d: dt.dtype | None = None) -> NestedTensor:
                 f"{p.ndim} for Tensor at index {i} and dimension {parts[0].ndim} for Tensor at "
                 "index 0."
             )
-    made: Any = object.__new__(NestedTensor)
+    made: Any = bare(NestedTensor)
     made._ghost = _Described(parts[0].dtype if parts else d or dt.get_default_dtype())
     made._parts, made.is_nested = parts, True
     return made

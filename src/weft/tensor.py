@@ -18,7 +18,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import layouts, overrides, printing, types
 from weft.core.device import cpu, device, require_cpu
-from weft.core.handle import Handle, state, storage_of
+from weft.core.handle import Handle, bare, state, storage_of
 from weft.core.types import is_contiguous, numel
 from weft.ops import (
     arithmetic,
@@ -579,7 +579,7 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
                 )
             made._is_param = True
             return made
-        made = object.__new__(cls)
+        made = bare(cls)
         made._a = data._a
         made._pin = data._pin
         made._st = storage_of(data)

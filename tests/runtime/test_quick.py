@@ -10,7 +10,7 @@ import pytest
 
 import weft
 from weft.autograd import graph
-from weft.core.handle import Handle, state
+from weft.core.handle import Handle, bare, state
 from weft.ops import arithmetic, compare, contract, dispatch, unary
 from weft.ops.activation import Gelu
 from weft.ops.reduce import Sum
@@ -360,12 +360,12 @@ def test_modes_are_each_threads_own():
     assert found == {True: [True] * 150, False: [False] * 150}
 
 
-def test_tensors_made_by_object_new_are_tensors():
+def test_bare_objects_are_tensors_and_empty_ones_end_nothing():
     a = weft.randn(4, 4)
     for _ in range(150):
         a.t(), weft.relu(a), a @ a
     for kind in (weft.Tensor, weft.nn.Parameter):
-        made = object.__new__(kind)
+        made = bare(kind)
         made._a = a._a.copy()
         assert weft.equal(weft.relu(made), weft.relu(a)) and weft.equal(made @ made, a @ a)
         assert not made.requires_grad and made.grad_fn is None and made._base is None
@@ -374,9 +374,14 @@ def test_tensors_made_by_object_new_are_tensors():
         made.requires_grad_()
         (weft.relu(made) @ made).sum().backward()
         assert made.grad.shape == (4, 4)
-        for name in ("_rg", "_fn", "_st", "_base", "_ghost"):
+        empty = object.__new__(kind)  # nothing is in its places
+        for use in (weft.relu, weft.t, lambda x: x @ a, lambda x: a + x, lambda x: x._a, repr):
+            with pytest.raises((AttributeError, TypeError)):
+                use(empty)
+        for name in ("_rg", "_fn", "_st", "_base", "_ghost", "_a"):
             delattr(made, name)
-        assert weft.equal(weft.relu(made), weft.relu(a)) and not made.requires_grad
+            with pytest.raises((AttributeError, TypeError)):
+                (weft.relu(made) @ made).sum().backward(), made.t().add_(1), made.tolist()
 
 
 def test_the_first_view_of_a_memory_is_known_to_writes():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -50,5 +49,5 @@ def execute(path: Path, shown: str) -> None:
         trace = e.__traceback__
         e.__traceback__ = trace.tb_next if trace else None
         sys.stdout.flush()
-        traceback.print_exception(e)
+        sys.__excepthook__(type(e), e, e.__traceback__)  # says which name was meant, too
         sys.exit(1)

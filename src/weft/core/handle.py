@@ -16,7 +16,6 @@ _pin    what keeps an array of NumPy's, which the tensor was made of, from being
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -74,19 +73,6 @@ class Storage:
         views.append(ref(y))
 
 
-class MissingAttribute(AttributeError):
-    """A name that tensors lack; the nearest one is looked for when the text is read."""
-
-    def __init__(self, kind: type, attribute: str) -> None:
-        super().__init__(kind, attribute)
-        self.kind, self.attribute = kind, attribute
-
-    def __str__(self) -> str:
-        said = f"'{self.kind.__name__}' object has no attribute '{self.attribute}'"
-        close = difflib.get_close_matches(self.attribute, dir(self.kind), n=1, cutoff=0.7)
-        return f"{said}; the nearest name it has is '{close[0]}'" if close else said
-
-
 class Handle:
     """A tensor without methods; what else its `__dict__` has, a user gave it."""
 
@@ -108,15 +94,19 @@ class Handle:
     _pin: Any = None
 
     def __getattr__(self, name: str) -> Any:
+        """Native code takes this out again, for a class without it is faster (native.py)."""
         if name == "_a":
-            ghost = self._ghost
-            if ghost is None:
-                raise AttributeError("a tensor without a value")
-            return ghost.demand(self)
-        if name in DEFAULTS:  # an object that `object.__new__` made
-            setattr(self, name, default := DEFAULTS[name])
-            return default
-        raise MissingAttribute(type(self), name)
+            return promised(self)
+        text = f"'{type(self).__name__}' object has no attribute '{name}'"
+        raise AttributeError(text, name=name, obj=self)
+
+
+def promised(t: Any) -> np.ndarray:
+    """The value of a tensor that has none yet."""
+    ghost = t._ghost
+    if ghost is None:
+        raise AttributeError("a tensor without a value")
+    return ghost.demand(t)
 
 
 # what a new handle has in its fixed places
@@ -124,6 +114,14 @@ DEFAULTS = {
     "_ghost": None, "_st": None, "_base": None, "_fn": None, "_rg": False, "_held": False,
 }  # fmt: skip
 _read_value = vars(Handle)["_a"].__get__
+
+
+def bare(kind: type) -> Any:
+    """An object of a tensor class with what a new one has in its places: no value."""
+    made = object.__new__(kind)
+    for name, default in DEFAULTS.items():
+        setattr(made, name, default)
+    return made
 
 
 def computed(t: Handle) -> np.ndarray | None:

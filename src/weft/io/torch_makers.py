@@ -18,7 +18,7 @@ import numpy as np
 import weft
 from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
-from weft.core.handle import FIELDS
+from weft.core.handle import FIELDS, Handle, bare
 from weft.ops import subclass
 
 STORAGES: dict[str, dt.dtype] = {
@@ -51,7 +51,8 @@ class Revived:
     target: type
 
     def __new__(cls, *args: Any) -> Any:
-        return object.__new__(cls.target)
+        kind = cls.target
+        return bare(kind) if issubclass(kind, Handle) else object.__new__(kind)
 
 
 def revived(module: str, name: str) -> Any:

@@ -19,9 +19,8 @@ class Buffer(Tensor):
     persistent: bool
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:
-        made = object.__new__(cls)
-        made.data = empty(0) if data is None else data.detach()
-        made.requires_grad = data is not None and data.requires_grad
+        data = empty(0) if data is None else data
+        made = Tensor._make_subclass(cls, data.detach(), data.requires_grad)
         made.persistent = persistent
         return made
 
@@ -90,9 +89,7 @@ class UninitializedBuffer(_Uninitialized, Tensor):
     __torch_function__: Any = staticmethod(Parameter.__torch_function__)
 
     def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> Any:
-        made = object.__new__(cls)
-        made.data = empty(0, device=device, dtype=dtype)
-        return made
+        return Tensor._make_subclass(cls, empty(0, device=device, dtype=dtype))
 
     def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> None:
         pass

@@ -20,10 +20,10 @@ from numpy.lib.array_utils import byte_bounds
 
 from weft.core import dtype as dt
 from weft.core.handle import (
-    DEFAULTS,
     Handle,
     Storage,
     TapeNode,
+    bare,
     computed,
     state,
     storage_of,
@@ -36,7 +36,6 @@ from weft.runtime import memory, native
 # np.errstate costs more than a small add; this is the context variable that it sets.
 _quiet = _make_extobj(all="ignore")
 NUMBERS = (float, int, bool)
-_new = object.__new__
 _tensor_class: Any = Handle  # weft.Tensor once tensor.py has named it
 plain_classes: set[type] = set()  # tensor classes without behaviour of their own
 _launches: dict[tuple, tuple] = {}
@@ -57,10 +56,7 @@ def fresh() -> Any:
 
     A builtin replaces this function too, see `known`.
     """
-    y = _new(_tensor_class)
-    for name, default in DEFAULTS.items():
-        setattr(y, name, default)
-    return y
+    return bare(_tensor_class)
 
 
 def known(x: Any, *wish: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.core.handle import Handle, attributes_of, state, take_over
+from weft.core.handle import Handle, attributes_of, bare, state, take_over
 from weft.core.overrides import NOT_SUBCLASSES
 from weft.core.overrides import cover_functions as cover_functions  # for the rooms outside
 from weft.ops.dispatch import alias, apply, shape_of
@@ -42,7 +42,7 @@ def _become(y: Any, cls: type) -> Any:
     try:
         y.__class__ = cls
     except TypeError:  # a class with __slots__ lies otherwise in memory
-        made = object.__new__(cls)
+        made = bare(cls)
         take_over(made, y)
         return made
     return y
@@ -91,7 +91,7 @@ def deepcopy(input: Any, memo: dict) -> Any:
             "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
             "protocol at the moment."
         )
-    made = object.__new__(type(input))
+    made = bare(type(input))
     memo[id(input)] = made
     made._a = memory.copy(input._a)
     made._rg = input._rg
@@ -120,7 +120,7 @@ def state_of(input: Any) -> Any:
 
 def rebuild(cls: type, a: np.ndarray, requires_grad: bool) -> Any:
     """The tensor that `reduce` took apart."""
-    made: Any = object.__new__(cls)
+    made: Any = bare(cls)
     made._a = a
     made._rg = requires_grad
     return made

@@ -35,7 +35,8 @@ EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_tell", "weft_joined",
+    "weft_wish_item", "weft_wish_tell", "weft_joined", "weft_value_get",
+    "weft_value_set",
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -53,7 +54,7 @@ _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
-    "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict",
+    "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS, *join_code.WORDS,
 )  # fmt: skip

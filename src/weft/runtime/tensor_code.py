@@ -120,6 +120,30 @@ fill:
   ret ptr %y
 }
 
+; a tensor's value, for Python; of a ghost `promised` gives it
+define ptr @weft_value_get(ptr %x, ptr %nothing) nounwind {
+entry:
+  %a = slot %x _a
+  %absent = icmp eq ptr %a, null
+  if %absent ask there
+ask:
+  %promised = word promised
+  %answer = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %promised, ptr %x, ptr null)
+  ret ptr %answer
+there:
+  call void @Py_IncRef(ptr %a)
+  ret ptr %a
+}
+
+define i32 @weft_value_set(ptr %x, ptr %value, ptr %nothing) nounwind {
+entry:
+  %old = slot %x _a
+  call void @Py_IncRef(ptr %value)
+  fill ptr %value %x _a
+  call void @Py_DecRef(ptr %old)
+  ret i32 0
+}
+
 define ptr @weft_tensor_fresh(ptr %self, ptr %nothing) nounwind {
   %y = call ptr @fresh()
   ret ptr %y

@@ -17,7 +17,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import layouts as kinds
 from weft.core import overrides, printing
-from weft.core.handle import state
+from weft.core.handle import bare, state
 from weft.core.types import numel
 from weft.ops import construct, creation, index, subclass, view
 from weft.ops.cast import cast
@@ -86,7 +86,7 @@ def make(
 ) -> SparseTensor:
     """A sparse tensor of its parts, which fit; with `crow` a row-compressed one."""
     overrides.switch_on()
-    s: Any = object.__new__(SparseTensor)
+    s: Any = bare(SparseTensor)
     layout = kinds.sparse_coo if crow is None else kinds.sparse_csr
     s._ghost = Described(tuple(int(n) for n in size), dtype_of(v), layout)
     s._i, s._v, s._coalesced, s._crow = i, v, coalesced, crow
