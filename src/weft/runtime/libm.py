@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from weft.runtime import machine
+from weft.runtime import machine, native
 
 _MAP = """
 declare double @weft_libm_NAME(double)
@@ -55,5 +55,5 @@ def _maps() -> dict[str, Callable[[int, int], None]]:
 def libm(name: str, x: np.ndarray) -> np.ndarray:
     """The C library's function of every float64, as a new array; `name` is one of NAMES."""
     out = np.array(x, np.float64, order="C")
-    _maps()[name](out.ctypes.data, out.size)
+    _maps()[name](native.address(out), out.size)
     return out

@@ -367,8 +367,11 @@ class Generator:
         if not replacement or num_samples == 1:
             e = self.exponential(rows.shape, 1.0, rows.dtype)
             with np.errstate(divide="ignore", invalid="ignore"):
-                score = -(rows / e).astype(rows.dtype)
-            picked = np.argsort(score, axis=-1, kind="stable")[:, :num_samples]
+                score = (rows / e).astype(rows.dtype, copy=False)
+            if num_samples == 1:
+                picked = score.argmax(-1, keepdims=True)
+            else:
+                picked = np.argsort(-score, axis=-1, kind="stable")[:, :num_samples]
         else:
             wide = rows if rows.dtype.itemsize > 2 else rows.astype(np.float32)
             total = np.add.accumulate(wide, axis=-1)
@@ -378,7 +381,8 @@ class Generator:
             picked = np.empty(u.shape, np.int64)
             for i, row in enumerate(total):
                 picked[i] = np.searchsorted(row.astype(np.float64), u[i], side="left")
-        return picked.astype(np.int64).reshape(*weights.shape[:-1], num_samples)
+        picked = picked.astype(np.int64, copy=False)
+        return picked.reshape(*weights.shape[:-1], num_samples)
 
     # --- by rejection, one element at a time (random_reject) -------------------------------------
 

@@ -228,7 +228,11 @@ def check_weights(weights: np.ndarray, num_samples: int, replacement: bool) -> N
     if weights.shape[-1] > 2**24:
         raise RuntimeError("number of categories cannot exceed 2^24")
     wide = weights.astype(np.float64)
-    if not ((wide >= 0) & (wide < np.inf)).all():
+    largest = np.maximum.reduce(wide, -1, initial=0.0)  # of each row; NaN where one is
+    if not (
+        np.minimum.reduce(wide, None, initial=np.inf) >= 0
+        and np.maximum.reduce(largest, None, initial=0.0) < np.inf
+    ):
         raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    if not (wide.sum(-1) > 0).all():
+    if not np.minimum.reduce(largest, None, initial=np.inf) > 0:
         raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")

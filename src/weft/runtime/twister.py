@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.runtime import machine, memory
+from weft.runtime import machine, memory, native
 
 N, M = 624, 397
 STATE_WORDS = 2 * N + 1
@@ -410,7 +410,7 @@ class Twister:
     def _draw(self, which: int, n: int, dtype: type, *limit: int) -> np.ndarray:
         out = memory.empty((n,), np.dtype(dtype))
         if n:
-            functions()[which](self._address, out.ctypes.data, n, *limit)
+            functions()[which](self._address, native.address(out), n, *limit)
         return out
 
 
