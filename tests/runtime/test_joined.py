@@ -66,6 +66,14 @@ def test_stack_of_more_than_a_word_has_bits():
         assert joined(STACKS, made, 0, True).grad_fn is None
 
 
+def test_complex_numbers_are_taped():
+    x = weft.tensor([1 + 2j, 3 - 1j], requires_grad=True)
+    y = joined(STACKS, [x, x * 1j], 0, True)
+    y.backward(weft.tensor([[1j, 2], [3, 4j]], dtype=weft.complex64))
+    want = np.array([1j, 2]) + np.array([3, 4j]) * -1j
+    np.testing.assert_allclose(x.grad.numpy(), want.astype(np.complex64))
+
+
 def test_second_derivatives():
     x, y = tensors([(3,), (3,)], grad=True)
     z = joined(STACKS, [x * x, y], 0, True)

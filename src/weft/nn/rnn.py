@@ -32,24 +32,6 @@ from weft.ops.recurrent import (
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
 
 
-class _Split(Function):
-    """x cut into pieces along a dim; their cotangents are joined once, not padded and added."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int], dim: int) -> tuple:
-        ctx.dim = dim
-        return tuple(x.split(sizes, dim))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple:
-        return weft.cat(list(grads), dim=ctx.dim), None, None
-
-
-def _pieces(x: Tensor, count: int) -> tuple:
-    """x cut into `count` equal pieces along its last dim."""
-    return _Split.apply(x, [x.shape[-1] // count] * count, -1)
-
-
 class _LstmSequence(Function):
     """An LSTM's steps as one kernel: (rounded, gates (T, N, 4H), h, c (N, H), W_hh) -> (all h, the
     last c), or (rounded, x (T, N, I), h, c, W_hh, W_ih, the sum of the biases).
@@ -118,7 +100,7 @@ def _step_plain(activation: Callable) -> Callable:
 def _step_lstm(gates: Tensor, state: tuple, w: tuple) -> tuple:
     """i, f, o = sigmoid, g = tanh of the gates;  c = f c + i g;  h = o tanh(c), or W_hr of it"""
     h, c = state
-    i, f, g, o = _pieces(gates + F.linear(h, w[0], w[1]), 4)
+    i, f, g, o = (gates + F.linear(h, w[0], w[1])).chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return (h if w[2] is None else F.linear(h, w[2])), c
@@ -127,8 +109,8 @@ def _step_lstm(gates: Tensor, state: tuple, w: tuple) -> tuple:
 def _step_gru(gates: Tensor, state: tuple, w: tuple) -> tuple:
     """r, z = sigmoid of the gates;  n = tanh(x_n + r h_n);  h = (h - n) z + n"""
     (h,) = state
-    x_r, x_z, x_n = _pieces(gates, 3)
-    h_r, h_z, h_n = _pieces(F.linear(h, w[0], w[1]), 3)
+    x_r, x_z, x_n = gates.chunk(3, -1)
+    h_r, h_z, h_n = F.linear(h, w[0], w[1]).chunk(3, -1)
     n = (x_n + h_n * (h_r + x_r).sigmoid()).tanh()
     return ((h - n) * (h_z + x_z).sigmoid() + n,)
 
@@ -357,7 +339,7 @@ class RNNBase(Module):
         gates = F.linear(x, own["weight_ih"], own.get("bias_ih"))
         w = (own["weight_hh"], own.get("bias_hh"), own.get("weight_hr"))
         step = _STEPS[self.mode][1]
-        gates_at = _Split.apply(gates, sizes, 0)
+        gates_at = gates.split(sizes, 0)
         order = range(len(sizes))
         now = sizes[-1] if reverse else sizes[0]
         initial, state = state, tuple(_first(h, now) for h in state)

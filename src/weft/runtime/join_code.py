@@ -82,8 +82,7 @@ done:
 }}
 
 ; y is the op of these tensors; not 0 with an exception
-define internal i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n, i64 %axis,
-    i1 %stacked) nounwind {{
+define internal i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n) nounwind {{
 entry:
   %none = word none
   %true = word true
@@ -109,8 +108,6 @@ drop:
   goto error
 next:
   %i = phi i64 [ 0, %begun ], [ %i1, %kept ]
-  %last = phi ptr [ null, %begun ], [ %meta, %kept ]
-  %size = phi i64 [ -1, %begun ], [ %d, %kept ]
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i, %n
   if %more one whole
@@ -118,37 +115,18 @@ one:
   %x = item ptr %tensors %i
   %a = item ptr %arrays %i
   %rg = slot %x _rg
-  %fn = slot %x _fn
+  %fn = field %x _fn
+  call void @Py_DecRef(ptr %fn)  ; x holds it
   %wanted = icmp eq ptr %rg, %true
-  %no_fn = icmp eq ptr %fn, null
-  %leaf_too = icmp eq ptr %fn, %none
-  %leaf = or i1 %no_fn, %leaf_too
+  %leaf = icmp eq ptr %fn, %none
   %end = select i1 %leaf, ptr %x, ptr %fn
   %edge = select i1 %wanted, ptr %end, ptr %none
   call void @Py_IncRef(ptr %edge)
   %e_set = call i32 @PyTuple_SetItem(ptr %edges, i64 %i, ptr %edge)
-  %first = icmp eq ptr %last, null
-  if %stacked same sized
-sized:
-  %dims = get ptr %a 32
-  %its = item i64 %dims %axis
-  goto same
-same:
-  %d = phi i64 [ -2, %one ], [ %its, %sized ]
-  %as_last = icmp eq i64 %d, %size
-  %not_first = xor i1 %first, true
-  %alike = or i1 %stacked, %as_last
-  %again = and i1 %alike, %not_first
-  if %again repeat make
-repeat:
-  call void @Py_IncRef(ptr %last)
-  goto kept
-make:
-  %new = call ptr @meta_of(ptr %a)
-  %no_new = icmp eq ptr %new, null
-  if %no_new drop kept
+  %meta = call ptr @meta_of(ptr %a)
+  %no_meta = icmp eq ptr %meta, null
+  if %no_meta drop kept
 kept:
-  %meta = phi ptr [ %last, %repeat ], [ %new, %make ]
   %s_set = call i32 @PyTuple_SetItem(ptr %saved, i64 %i, ptr %meta)
   goto next
 whole:
@@ -159,7 +137,7 @@ whole:
 define ptr @weft_joined(ptr %self, ptr %args, i64 %given) nounwind {{
 entry:
   %beyond = alloca i32
-  %out_dims = alloca [72 x i64], align 8
+  %out_dims = alloca [80 x i64], align 8
   %none = word none
   %true = word true
   %false = word false
@@ -234,12 +212,10 @@ place:
   %known = call i64 @PyTuple_Size(ptr %ops)
   %within = icmp ult i64 %axis, %rank_out
   %has_op = icmp ult i64 %axis, %known
-  %at_last = icmp sle i64 %rank, 64
   %over = load i32, ptr %beyond
   %inside = icmp eq i32 %over, 0
   %placed0 = and i1 %within, %has_op
-  %placed1 = and i1 %placed0, %inside
-  %placed = and i1 %placed1, %at_last
+  %placed = and i1 %placed0, %inside
   if %placed sizes nothing
 sizes:  ; elements before and behind the dim
   %k = phi i64 [ 0, %place ], [ %k1, %size ]
@@ -320,15 +296,14 @@ counted:
   %filled = icmp ne i64 %bytes, 0
   %able = and i1 %small, %filled
   if %able taping nothing
-taping:  ; kinds f and V (bfloat16) are taped here, c (complex) by Python
-  %is_float = icmp eq i8 %kind, 102
-  %is_half = icmp eq i8 %kind, 86
-  %is_complex = icmp eq i8 %kind, 99
-  %real = or i1 %is_float, %is_half
-  %taped = and i1 %wants, %real
-  %by_python = and i1 %wants, %is_complex
-  if %by_python nothing watch
-watch:
+taping:  ; not of kinds b, i, u
+  %is_bool = icmp eq i8 %kind, 98
+  %is_signed = icmp eq i8 %kind, 105
+  %is_unsigned = icmp eq i8 %kind, 117
+  %whole = or i1 %is_bool, %is_signed
+  %untaped = or i1 %whole, %is_unsigned
+  %able_too = xor i1 %untaped, true
+  %taped = and i1 %wants, %able_too
   %name_grad = word grad
   %grad = call ptr @mode(ptr %name_grad, ptr %true)
   %off = icmp eq ptr %grad, %false
@@ -401,8 +376,7 @@ own:
   if %tape note done
 note:
   %op = call ptr @PyTuple_GetItem(ptr %ops, i64 %axis)
-  %bad = call i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n, i64 %axis,
-    i1 %stacked)
+  %bad = call i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n)
   %is_bad = icmp ne i32 %bad, 0
   if %is_bad drop done
 drop:
