@@ -33,7 +33,7 @@ from weft.ops import (
     view,
     write,
 )
-from weft.ops.operators import binary, general, reflected
+from weft.ops.operators import general, reflected
 from weft.runtime import memory, native
 
 __all__ = ["Parameter", "Size", "Tensor", "broadcast_shapes"]
@@ -427,10 +427,10 @@ class Tensor(Handle):
 
     # ------------------------------------------------------------------ operators
 
-    __add__ = __radd__ = binary(_ADD, arithmetic.add)
-    __sub__ = binary(_SUB, arithmetic.sub)
-    __mul__ = __rmul__ = binary(_MUL, arithmetic.mul, halves=False)
-    __truediv__ = binary(_DIV, arithmetic.div, halves=False)
+    __add__ = __radd__ = general(arithmetic.add, _ADD)
+    __sub__ = general(arithmetic.sub, _SUB)
+    __mul__ = __rmul__ = general(arithmetic.mul, _MUL)
+    __truediv__ = general(arithmetic.div, _DIV)
     __floordiv__ = general(arithmetic.floor_divide)
     __mod__ = general(arithmetic.remainder, arithmetic.Remainder())
     __pow__ = general(arithmetic.pow)
@@ -458,12 +458,12 @@ class Tensor(Handle):
     def __invert__(self) -> Any:
         return compare.bitwise_not(self)
 
-    __eq__ = binary(compare.Eq(), compare.eq)
-    __ne__ = binary(compare.Ne(), compare.ne)
-    __lt__ = binary(compare.Lt(), compare.lt)
-    __le__ = binary(compare.Le(), compare.le)
-    __gt__ = binary(compare.Gt(), compare.gt)
-    __ge__ = binary(compare.Ge(), compare.ge)
+    __eq__ = general(compare.eq, compare.Eq())
+    __ne__ = general(compare.ne, compare.Ne())
+    __lt__ = general(compare.lt, compare.Lt())
+    __le__ = general(compare.le, compare.Le())
+    __gt__ = general(compare.gt, compare.Gt())
+    __ge__ = general(compare.ge, compare.Ge())
     __and__, __rand__ = _bits(compare.bitwise_and, compare.BitwiseAnd())
     __or__, __ror__ = _bits(compare.bitwise_or, compare.BitwiseOr())
     __xor__, __rxor__ = _bits(compare.bitwise_xor, compare.BitwiseXor())

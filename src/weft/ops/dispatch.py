@@ -537,7 +537,7 @@ def failure(op: Op, status: int, arrays: list[np.ndarray]) -> Exception:
     return RuntimeError(f"{op.name}: ZeroDivisionError") if fail is None else fail(status, arrays)
 
 
-_MOST_LAYOUTS = 24  # of one op, that its native form is told of
+_MOST_LAYOUTS = 256  # of one op, that its native form is told of
 _OFTEN = 100  # calls on small arrays, before NumPy gives way to a kernel (to load, or to be made)
 
 
@@ -552,19 +552,11 @@ def _worth_remembering(op: Op, arrays: list) -> bool:
     return len(calls) < _MOST_LAYOUTS
 
 
-def learn(op: Op, *args: Any) -> bool:
-    """Whether `op.quick` knows tensors like these from now on."""
-    if op.plan is None or not _worth_remembering(op, _arrays(args)):
-        return False
-    _run_native(op, args)
-    return True
-
-
 def learn_write(op: Op, *args: Any) -> None:
     """After a write by NumPy: every so often, `op.into` is told of tensors like these."""
     vars(op)["_writes"] = count = op._writes + 1
-    if count % _OFTEN == 0:
-        learn(op, *args)
+    if count % _OFTEN == 0 and op.plan is not None and _worth_remembering(op, _arrays(args)):
+        _run_native(op, args)
 
 
 def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:

@@ -9,13 +9,11 @@ nothing has an effect before all is compared.
 
 from weft.runtime.ir_text import TUPLE_ITEMS
 
-SLOTS = ("shape", "np_dtype")  # of a Meta
-WORDS = ("meta", *(f"meta.{name}" for name in SLOTS))
 MOST_BYTES = 16_384  # of a result; larger ones lie in memory's own blocks
 
-TEXT = f"""
+_TEXT = """
 ; the array of a plain tensor, borrowed, where it is contiguous; else null
-define internal ptr @dense(ptr %x) nounwind {{
+define internal ptr @dense(ptr %x) nounwind {
 entry:
   %none = word none
   %plain = call i1 @is_plain(ptr %x)
@@ -36,53 +34,30 @@ laid:
   if %contiguous yes no
 yes:
   ret ptr %a
-}}
+}
 
 ; a Meta; null with an exception
-define internal ptr @meta_of(ptr %a) nounwind {{
+define internal ptr @meta_of(ptr %a) nounwind {
 entry:
-  %rank32 = get i32 %a 24
-  %rank = sext i32 %rank32 to i64
-  %dims = get ptr %a 32
-  %descr = get ptr %a 56
-  %object_new = word object_new
   %class = word meta
-  %empty = word empty
-  %made = call ptr %object_new(ptr %class, ptr %empty, ptr null)
-  %unmade = icmp eq ptr %made, null
-  if %unmade error sized
-error:
-  ret ptr null
-sized:
-  give ptr %descr %made meta.np_dtype
-  %shape = call ptr @PyTuple_New(i64 %rank)
+  %descr = get ptr %a 56
+  %name_shape = word shape
+  %shape = call ptr @PyObject_GetAttr(ptr %a, ptr %name_shape)
   %no_shape = icmp eq ptr %shape, null
-  if %no_shape drop shaped
-drop:
-  call void @Py_DecRef(ptr %made)
-  goto error
-shaped:
-  fill ptr %shape %made meta.shape
-  goto next
-next:
-  %k = phi i64 [ 0, %shaped ], [ %k1, %set ]
-  %k1 = add i64 %k, 1
-  %more = icmp slt i64 %k, %rank
-  if %more one done
-one:
-  %d = item i64 %dims %k
-  %number = call ptr @PyLong_FromLongLong(i64 %d)
-  %no_number = icmp eq ptr %number, null
-  if %no_number drop set
-set:
-  %bad = call i32 @PyTuple_SetItem(ptr %shape, i64 %k, ptr %number)
-  goto next
+  if %no_shape done make
+make:
+  %made = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %class, ptr %shape, ptr %descr,
+    ptr null)
+  call void @Py_DecRef(ptr %shape)
+  goto done
 done:
-  ret ptr %made
-}}
+  %meta = phi ptr [ null, %entry ], [ %made, %make ]
+  ret ptr %meta
+}
 
 ; y is the op of these tensors; not 0 with an exception
-define internal i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n) nounwind {{
+define internal i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n,
+    i1 %stacked) nounwind {
 entry:
   %none = word none
   %true = word true
@@ -108,6 +83,7 @@ drop:
   goto error
 next:
   %i = phi i64 [ 0, %begun ], [ %i1, %kept ]
+  %last = phi ptr [ null, %begun ], [ %meta, %kept ]
   %i1 = add i64 %i, 1
   %more = icmp slt i64 %i, %n
   if %more one whole
@@ -123,24 +99,32 @@ one:
   %edge = select i1 %wanted, ptr %end, ptr %none
   call void @Py_IncRef(ptr %edge)
   %e_set = call i32 @PyTuple_SetItem(ptr %edges, i64 %i, ptr %edge)
-  %meta = call ptr @meta_of(ptr %a)
-  %no_meta = icmp eq ptr %meta, null
-  if %no_meta drop kept
+  %first = icmp eq i64 %i, 0
+  %apart = xor i1 %stacked, true
+  %makes = or i1 %first, %apart
+  call void @Py_IncRef(ptr %last)
+  if %makes make kept
+make:
+  call void @Py_DecRef(ptr %last)
+  %new = call ptr @meta_of(ptr %a)
+  %no_new = icmp eq ptr %new, null
+  if %no_new drop kept
 kept:
+  %meta = phi ptr [ %last, %one ], [ %new, %make ]
   %s_set = call i32 @PyTuple_SetItem(ptr %saved, i64 %i, ptr %meta)
   goto next
 whole:
   %ended = call i32 @end_node(ptr %node, ptr %y)
   ret i32 %ended
-}}
+}
 
-define ptr @weft_joined(ptr %self, ptr %args, i64 %given) nounwind {{
+define ptr @weft_joined(ptr %self, ptr %args, i64 %given) nounwind {
 entry:
   %beyond = alloca i32
   %out_dims = alloca [80 x i64], align 8
+  %about = alloca [13 x i64], align 8
   %none = word none
   %true = word true
-  %false = word false
   %empty = word empty
   %tuple = get ptr %empty 8
   %list = word list
@@ -177,9 +161,9 @@ hold:  ; whatever happens, what is joined stays
   if %no_tensors error held
 held:
   %n = call i64 @PyTuple_Size(ptr %tensors_of)
-  %tensors = getelementptr i8, ptr %tensors_of, i64 {TUPLE_ITEMS}
+  %tensors = getelementptr i8, ptr %tensors_of, i64 TUPLE_ITEMS
   %arrays_of = call ptr @PyTuple_New(i64 %n)
-  %arrays = getelementptr i8, ptr %arrays_of, i64 {TUPLE_ITEMS}
+  %arrays = getelementptr i8, ptr %arrays_of, i64 TUPLE_ITEMS
   %no_arrays = icmp eq ptr %arrays_of, null
   if %no_arrays lose some
 lose:
@@ -292,34 +276,28 @@ counted:
   put i64 %total %out_dims [%axis]
   %row = mul i64 %inner, %total
   %bytes = mul i64 %outer, %row
-  %small = icmp ule i64 %bytes, {MOST_BYTES}
+  %small = icmp ule i64 %bytes, MOST_BYTES
   %filled = icmp ne i64 %bytes, 0
   %able = and i1 %small, %filled
   if %able taping nothing
-taping:  ; not of kinds b, i, u
+taping:  ; as of an op of one operand; not of kinds b, i, u
   %is_bool = icmp eq i8 %kind, 98
   %is_signed = icmp eq i8 %kind, 105
   %is_unsigned = icmp eq i8 %kind, 117
   %whole = or i1 %is_bool, %is_signed
   %untaped = or i1 %whole, %is_unsigned
-  %able_too = xor i1 %untaped, true
-  %taped = and i1 %wants, %able_too
-  %name_grad = word grad
-  %grad = call ptr @mode(ptr %name_grad, ptr %true)
-  %off = icmp eq ptr %grad, %false
-  %on = xor i1 %off, true
-  %tape = and i1 %taped, %on
-  if %tape watched make
-watched:
-  %node_class = word node
-  %name_watch = word watch
-  %watcher = call ptr @PyObject_GetAttr(ptr %node_class, ptr %name_watch)
-  %no_watcher = icmp eq ptr %watcher, null
-  if %no_watcher fail unwatched
-unwatched:
-  call void @Py_DecRef(ptr %watcher)
-  %free_to = icmp eq ptr %watcher, %none
-  if %free_to make nothing
+  %taped = xor i1 %untaped, true
+  %taped64 = zext i1 %taped to i64
+  put i64 1 %about 16
+  put i64 %taped64 %about 88
+  %wants64 = zext i1 %wants to i64
+  %decision = call i32 @taping(ptr %about, ptr %about, i64 1, i64 %wants64, i1 false)
+  %tape = trunc i32 %decision to i1
+  %raised = icmp eq i32 %decision, -2
+  if %raised fail asked
+asked:
+  %by_python = icmp slt i32 %decision, 0
+  if %by_python nothing make
 make:
   call void @Py_IncRef(ptr %descr)
   %new = word new
@@ -376,7 +354,8 @@ own:
   if %tape note done
 note:
   %op = call ptr @PyTuple_GetItem(ptr %ops, i64 %axis)
-  %bad = call i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n)
+  %bad = call i32 @note_join(ptr %y, ptr %op, ptr %tensors, ptr %arrays, i64 %n,
+    i1 %stacked)
   %is_bad = icmp ne i32 %bad, 0
   if %is_bad drop done
 drop:
@@ -390,5 +369,6 @@ done:
   call void @Py_DecRef(ptr %tensors_of)
   call void @Py_DecRef(ptr %arrays_of)
   ret ptr %y
-}}
+}
 """
+TEXT = _TEXT.replace("TUPLE_ITEMS", str(TUPLE_ITEMS)).replace("MOST_BYTES", str(MOST_BYTES))

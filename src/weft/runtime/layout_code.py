@@ -26,7 +26,6 @@ from weft.runtime import (
     ir_text,
     join_code,
     match_code,
-    tape_code,
     tensor_code,
     wish_code,
 )
@@ -55,8 +54,9 @@ WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
+    "meta",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS, *join_code.WORDS,
+    *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """
@@ -235,6 +235,120 @@ bad:
   goto error
 }
 
+; where an array's elements lie: the first byte, and the byte behind the last
+define internal {i64, i64} @extent(ptr %x, i64 %bytes) nounwind {
+entry:
+  %data = get i64 %x 16
+  %rank32 = get i32 %x 24
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %behind = add i64 %data, %bytes
+  goto axes
+axes:
+  %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
+  %low = phi i64 [ %data, %entry ], [ %low1, %axis ]
+  %high = phi i64 [ %behind, %entry ], [ %high1, %axis ]
+  %more = icmp slt i64 %k, %rank
+  if %more axis done
+axis:
+  %d = item i64 %dims %k
+  %s = item i64 %strides %k
+  %last = sub i64 %d, 1
+  %way = mul i64 %last, %s
+  %back = call i64 @llvm.smin.i64(i64 %way, i64 0)
+  %forth = call i64 @llvm.smax.i64(i64 %way, i64 0)
+  %low1 = add i64 %low, %back
+  %high1 = add i64 %high, %forth
+  %k1 = add i64 %k, 1
+  goto axes
+done:
+  %one = insertvalue {i64, i64} poison, i64 %low, 0
+  %both = insertvalue {i64, i64} %one, i64 %high, 1
+  ret {i64, i64} %both
+}
+
+; whether an entry's result may be written over its first operand: of its layout, element by
+; element, and no other operand overlaps it but the array itself
+define internal i1 @fits_first(ptr %table, ptr %e, ptr %arrays, i64 %n) nounwind {
+entry:
+  %pointwise = item i64 %table 12
+  %plan = item i64 %e 2
+  %is_pointwise = icmp ne i64 %pointwise, 0
+  %planned = icmp ne i64 %plan, 0
+  %kind = item i64 %e 11
+  %floats = icmp eq i64 %kind, 1
+  %able = and i1 %is_pointwise, %planned
+  %able_too = and i1 %able, %floats
+  %x = load ptr, ptr %arrays
+  %is_array = icmp ne ptr %x, null
+  %ready = and i1 %able_too, %is_array
+  if %ready alike no
+no:
+  ret i1 false
+alike:
+  %descr = get ptr %x 56
+  %rank32 = get i32 %x 24
+  %flags = get i32 %x 64
+  %writeable = and i32 %flags, 1024
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %descr_out = item ptr %e 3
+  %rank_out = item i64 %e 4
+  %dims_out = item ptr %e 5
+  %strides_out = item ptr %e 7
+  %same_descr = icmp eq ptr %descr, %descr_out
+  %same_rank = icmp eq i64 %rank, %rank_out
+  %may_write = icmp ne i32 %writeable, 0
+  %some = and i1 %same_descr, %same_rank
+  %all = and i1 %some, %may_write
+  if %all axes no
+axes:
+  %k = phi i64 [ 0, %alike ], [ %k1, %axis ]
+  %k_more = icmp slt i64 %k, %rank
+  if %k_more axis others
+axis:
+  %d = item i64 %dims %k
+  %d_out = item i64 %dims_out %k
+  %s = item i64 %strides %k
+  %s_out = item i64 %strides_out %k
+  %same_d = icmp eq i64 %d, %d_out
+  %same_s = icmp eq i64 %s, %s_out
+  %same = and i1 %same_d, %same_s
+  %k1 = add i64 %k, 1
+  if %same axes no
+others:
+  %bytes = item i64 %e 12
+  %mine = call {i64, i64} @extent(ptr %x, i64 %bytes)
+  %low = extractvalue {i64, i64} %mine, 0
+  %high = extractvalue {i64, i64} %mine, 1
+  goto next
+next:
+  %i = phi i64 [ 1, %others ], [ %i1, %one ], [ %i1, %apart ]
+  %more = icmp slt i64 %i, %n
+  %i1 = add i64 %i, 1
+  if %more one yes
+one:
+  %z = item ptr %arrays %i
+  %itself = icmp eq ptr %z, %x
+  %number = icmp eq ptr %z, null
+  %harmless = or i1 %itself, %number
+  if %harmless next array
+array:
+  %its = call {i64, i64} @extent(ptr %z, i64 %bytes)
+  %its_low = extractvalue {i64, i64} %its, 0
+  %its_high = extractvalue {i64, i64} %its, 1
+  %before = icmp ule i64 %its_high, %low
+  %behind = icmp uge i64 %its_low, %high
+  %disjoint = or i1 %before, %behind
+  if %disjoint apart no
+apart:
+  goto next
+yes:
+  ret i1 true
+}
+
 define ptr @weft_layout_call(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
   %block = alloca [MOST_WORDS x i64], align 64
@@ -272,7 +386,7 @@ nothing:
 }
 """
 
-_PARTS = (tensor_code, tape_code, match_code, wish_code, join_code)
+_PARTS = (tensor_code, match_code, wish_code, join_code)
 _ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)

@@ -28,7 +28,6 @@ from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, stat
 from weft.core.op import Meta, Op
 from weft.runtime import (
     builtin_code,
-    join_code,
     layout_code,
     match_code,
     tensor_code,
@@ -346,11 +345,10 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
     if not (builtins_fit() and _places_fit()):
         return {}
     fresh = builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
-    made = {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
-    if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
-        made["joined"] = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
     _take_over_values()
-    return made
+    joined = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
+    asking = {name: _wish_builtin(name) for name in ("known", "item")}
+    return {"fresh": fresh, "joined": joined, **asking}
 
 
 def _take_over_values() -> None:
@@ -367,11 +365,6 @@ def _take_over_values() -> None:
         )
         Handle._a = make(Handle, ctypes.addressof(definition))
         del Handle.__getattr__
-
-
-def _element_size(dtype: np.dtype) -> int:
-    """`_PyArray_DescrNumPy2.elsize`, where native code reads it."""
-    return ctypes.c_ssize_t.from_address(id(dtype) + 40).value
 
 
 @cache
@@ -398,7 +391,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
-    objects += [slice, ..., (...,), dict, promised]
+    objects += [slice, ..., (...,), dict, promised, Meta]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
@@ -412,7 +405,7 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
-        *_match_words(more), id(Meta), *[slot_offset(Meta, name) for name in join_code.SLOTS],
+        *_match_words(more),
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
 
