@@ -187,9 +187,18 @@ list:
   %place = call ptr @place_of(ptr %words, i64 %length)
   %old = load ptr, ptr %place
   %new = icmp eq ptr %old, null
-  if %new store no
+  if %new store look
 store:
   store ptr %block, ptr %place
+  goto yes
+look:  ; an op that was made again has another table
+  %its = item ptr %old 1
+  %known = icmp eq ptr %its, %table
+  if %known no renew
+renew:
+  put ptr %table %old 8
+  goto yes
+yes:
   %true = word true
   call void @Py_IncRef(ptr %true)
   ret ptr %true
