@@ -19,6 +19,7 @@ from weft.core import dtype as dt
 from weft.core import layouts, overrides, printing, types
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, bare, state, storage_of
+from weft.core.op import Op
 from weft.core.types import is_contiguous, numel
 from weft.ops import (
     arithmetic,
@@ -33,15 +34,45 @@ from weft.ops import (
     view,
     write,
 )
-from weft.ops.operators import general, reflected
 from weft.runtime import memory, native
 
 __all__ = ["Parameter", "Size", "Tensor", "broadcast_shapes"]
 
 
+def _is_operand(x: Any) -> bool:
+    """Whether an operator knows what to do with `x`; else Python asks `x` itself."""
+    return isinstance(x, (Handle, int, float, complex, np.number, np.bool_))
+
+
+def _operator(function: Any, op: Any = Op) -> Any:
+    """The operator method that calls a room's function, or runs its op where it knows tensors like
+    these (an op that the function calls with the tensors and numbers that it is given).
+    """
+
+    def operator(self: Any, other: Any) -> Any:
+        if (y := op.quick(self, other)) is not None:
+            return y
+        return function(self, other) if _is_operand(other) else NotImplemented
+
+    return operator
+
+
+def _reflected(function: Any, op: Any = Op) -> Any:
+    """`_operator` for a tensor on the right: `2 - x`."""
+
+    def operator(self: Any, other: Any) -> Any:
+        if (y := op.quick(other, self)) is not None:
+            return y
+        if not isinstance(self, Handle):
+            raise TypeError(f"{function.__name__}: the operand on the right must be a Tensor")
+        return function(other, self) if _is_operand(other) else NotImplemented
+
+    return operator
+
+
 def _bits(function: Any, op: Any) -> tuple:
     """The operator methods of a tensor on the left and on the right."""
-    return general(function, op), reflected(function, op)
+    return _operator(function, op), _reflected(function, op)
 
 
 _ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
@@ -427,18 +458,18 @@ class Tensor(Handle):
 
     # ------------------------------------------------------------------ operators
 
-    __add__ = __radd__ = general(arithmetic.add, _ADD)
-    __sub__ = general(arithmetic.sub, _SUB)
-    __mul__ = __rmul__ = general(arithmetic.mul, _MUL)
-    __truediv__ = general(arithmetic.div, _DIV)
-    __floordiv__ = general(arithmetic.floor_divide)
-    __mod__ = general(arithmetic.remainder, arithmetic.Remainder())
-    __pow__ = general(arithmetic.pow)
-    __rsub__ = reflected(arithmetic.sub, _SUB)
-    __rtruediv__ = __rdiv__ = reflected(arithmetic.div, _DIV)
-    __rfloordiv__ = reflected(arithmetic.floor_divide)
-    __rmod__ = reflected(arithmetic.remainder)
-    __rpow__ = reflected(arithmetic.pow)
+    __add__ = __radd__ = _operator(arithmetic.add, _ADD)
+    __sub__ = _operator(arithmetic.sub, _SUB)
+    __mul__ = __rmul__ = _operator(arithmetic.mul, _MUL)
+    __truediv__ = _operator(arithmetic.div, _DIV)
+    __floordiv__ = _operator(arithmetic.floor_divide)
+    __mod__ = _operator(arithmetic.remainder, arithmetic.Remainder())
+    __pow__ = _operator(arithmetic.pow)
+    __rsub__ = _reflected(arithmetic.sub, _SUB)
+    __rtruediv__ = __rdiv__ = _reflected(arithmetic.div, _DIV)
+    __rfloordiv__ = _reflected(arithmetic.floor_divide)
+    __rmod__ = _reflected(arithmetic.remainder)
+    __rpow__ = _reflected(arithmetic.pow)
 
     def __matmul__(self, other: Any) -> Any:
         return contract.matmul(self, other) if isinstance(other, Handle) else NotImplemented
@@ -458,12 +489,12 @@ class Tensor(Handle):
     def __invert__(self) -> Any:
         return compare.bitwise_not(self)
 
-    __eq__ = general(compare.eq, compare.Eq())
-    __ne__ = general(compare.ne, compare.Ne())
-    __lt__ = general(compare.lt, compare.Lt())
-    __le__ = general(compare.le, compare.Le())
-    __gt__ = general(compare.gt, compare.Gt())
-    __ge__ = general(compare.ge, compare.Ge())
+    __eq__ = _operator(compare.eq, compare.Eq())
+    __ne__ = _operator(compare.ne, compare.Ne())
+    __lt__ = _operator(compare.lt, compare.Lt())
+    __le__ = _operator(compare.le, compare.Le())
+    __gt__ = _operator(compare.gt, compare.Gt())
+    __ge__ = _operator(compare.ge, compare.Ge())
     __and__, __rand__ = _bits(compare.bitwise_and, compare.BitwiseAnd())
     __or__, __ror__ = _bits(compare.bitwise_or, compare.BitwiseOr())
     __xor__, __rxor__ = _bits(compare.bitwise_xor, compare.BitwiseXor())
@@ -474,8 +505,8 @@ class Tensor(Handle):
     def __rshift__(self, other: Any) -> Any:
         return compare.bitwise_right_shift(self, other)
 
-    __rlshift__ = reflected(compare.bitwise_left_shift)
-    __rrshift__ = reflected(compare.bitwise_right_shift)
+    __rlshift__ = _reflected(compare.bitwise_left_shift)
+    __rrshift__ = _reflected(compare.bitwise_right_shift)
 
     def where(self, condition: Any, other: Any) -> Any:
         """self where condition, else other."""

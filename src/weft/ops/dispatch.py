@@ -485,22 +485,11 @@ def _keep_launch(key: tuple, found: tuple) -> tuple:
 
 
 def _run_native(op: Op, args: tuple) -> np.ndarray:
-    arrays: Any
-    if len(args) == 2 and args[0].__class__ not in NUMBERS and args[1].__class__ not in NUMBERS:
-        # written out: half of a small op's time is this key
-        a, b = arrays = args[0]._a, args[1]._a
-        call = op.call
-        if call is not None and (out := call(a, b)) is not None:
-            return out
-        key: tuple = (op, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype)
-    else:
-        arrays = _arrays(args)
-        call = op.call
-        if call is not None and (out := call(*arrays)) is not None:
-            return out
-        key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
-        if len(arrays) == 1:
-            key = (op, *key[1])
+    arrays = _arrays(args)
+    call = op.call
+    if call is not None and (out := call(*arrays)) is not None:
+        return out
+    key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
     found = _launches.get(key)
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))

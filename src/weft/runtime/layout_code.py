@@ -24,7 +24,6 @@ The entry found comes to the front.
 from weft.runtime import (
     builtin_code,
     ir_text,
-    join_code,
     match_code,
     tensor_code,
     wish_code,
@@ -386,7 +385,7 @@ nothing:
 }
 """
 
-_PARTS = (tensor_code, match_code, wish_code, join_code)
+_PARTS = (tensor_code, match_code, wish_code)
 _ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
