@@ -13,7 +13,7 @@ from weft.core.handle import owner_of, state
 from weft.ops.arithmetic import add
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.join import cat
+from weft.ops.join import Concat
 from weft.ops.strided import AsStrided
 from weft.ops.view import Part
 from weft.tensor import Tensor
@@ -66,7 +66,7 @@ def _joined(pieces: list[Part]) -> Any:
     if at < size:
         rows.append(_zeros(first.g, dim, size - at))
     there = None if state.grad or state.recorder is not None else _side_by_side(rows, dim)
-    return cat(rows, dim) if there is None else there
+    return apply(Concat(dim), *rows) if there is None else there
 
 
 def _side_by_side(rows: list[Any], dim: int) -> Any:

@@ -63,14 +63,8 @@ def known(x: Any, *wish: Any) -> Any:
     """The view that a function (its number, and what it was asked for) makes of a tensor, where
     `told` said which op that is; None: the function must look at what it is given.
 
-    The builtins that come with the first native form of an op replace this function, `item` and
-    `joined`.
+    The builtins that come with the first native form of an op replace this function and `item`.
     """
-    return None
-
-
-def joined(ops: tuple, tensors: Any, dim: int, *new: bool) -> Any:
-    """The small tensors along dim, with the op `ops[dim]` on the tape; None: the long way."""
     return None
 
 

@@ -33,7 +33,7 @@ EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_tell", "weft_joined", "weft_value_get",
+    "weft_wish_item", "weft_wish_tell", "weft_value_get",
     "weft_value_set",
 )  # fmt: skip
 FUNCTIONS = (
@@ -43,7 +43,7 @@ FUNCTIONS = (
     "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
     "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
     "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
-    "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get", "PyThreadState_GetID",
+    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID",
     "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
     "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
@@ -53,7 +53,6 @@ WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
-    "meta",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS,
 )  # fmt: skip

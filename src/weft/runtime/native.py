@@ -341,14 +341,12 @@ def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
 @cache
 def tensor_builtins() -> dict[str, Callable[..., Any]]:
-    """`fresh`, `known`, `item` and `joined` of ops/dispatch.py; empty where they cannot be."""
+    """`fresh`, `known` and `item` of ops/dispatch.py; empty where they cannot be."""
     if not (builtins_fit() and _places_fit()):
         return {}
     fresh = builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
     _take_over_values()
-    joined = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
-    asking = {name: _wish_builtin(name) for name in ("known", "item")}
-    return {"fresh": fresh, "joined": joined, **asking}
+    return {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
 
 
 def _take_over_values() -> None:
@@ -391,7 +389,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
-    objects += [slice, ..., (...,), dict, promised, Meta]
+    objects += [slice, ..., (...,), dict, promised]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)

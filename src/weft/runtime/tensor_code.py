@@ -14,7 +14,7 @@ Long because a line of IR says little: the call, a view's link and the tape node
 """
 
 ATTRIBUTES = (  # their names' objects
-    "add_view", "recorder", "grad", "watch", "known", "__dict__", "shape",
+    "add_view", "recorder", "grad", "watch", "known", "__dict__",
 )  # fmt: skip
 HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
 STORAGE_SLOTS = ("version", "views", "room")
