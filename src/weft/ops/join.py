@@ -9,10 +9,11 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wrap_dim
 from weft.core.words import numpy_words
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
@@ -81,6 +82,9 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | No
             "cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
         )
     xs = list(tensors)
+    if out is None and state.recorder is None and _alike(xs):  # the short way of the same
+        axis = wrap_dim(dim, xs[0]._a.ndim, "cat")
+        return apply(Concat(axis), *xs)
     if not xs:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     if out is not None and any(x is out for x in xs):
@@ -102,6 +106,20 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | No
     axis_ = wrap_dim(dim, len(shape_of(kept[0])), "cat")
     y = apply(Concat(axis_), *(cast(x, d) for x in kept))
     return y if out is None else out.copy_result(y)
+
+
+def _alike(xs: list) -> bool:
+    """Whether these are plain tensors of one dtype, of some dims and not empty."""
+    plain = dispatch.plain_classes
+    d = None
+    for x in xs:
+        if x.__class__ not in plain:
+            return False
+        a = x._a
+        if a.dtype is not d is not None or not a.shape or not a.size:
+            return False
+        d = a.dtype
+    return d is not None
 
 
 @numpy_words
