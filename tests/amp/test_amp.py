@@ -36,6 +36,37 @@ def test_products_lower_and_losses_widen():
     assert f(x).dtype is weft.bfloat16 and (x @ x.t()).dtype is weft.float32
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 3, 3, 1), (2, 3, 5, 70, 7), (1, 2, 130, 130, 64)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_bfloat16_and_so_are_its_cotangents(sizes, causal):
+    n, h, queries, keys, width = sizes
+    leaves = [weft.randn(n, h, m, width).requires_grad_() for m in (queries, keys, keys)]
+
+    def step(*xs):
+        with weft.autocast("cpu"):
+            y = F.scaled_dot_product_attention(*xs, is_causal=causal)
+        weights = weft.arange(1.0, y.numel() + 1).reshape(y.shape).cos()
+        return (y.detach(), *weft.autograd.grad((y * weights).sum(), xs))
+
+    found = step(*leaves)
+    assert found[0].dtype is weft.bfloat16 and found[1].dtype is weft.float32
+    exact = [x.detach().bfloat16().double().requires_grad_() for x in leaves]
+    y = F.scaled_dot_product_attention(*exact, is_causal=causal)
+    weights = weft.arange(1.0, y.numel() + 1).reshape(y.shape).cos().bfloat16().double()
+    want = (y.detach(), *weft.autograd.grad((y * weights).sum(), exact))
+    for a, b in zip(found, want, strict=True):
+        assert (a.double() - b).abs().max() <= 2.0**-7 * b.abs().max() + 2.0**-7
+    compiled = weft.compile(step)
+    for _ in range(3):
+        for a, b in zip(found, compiled(*leaves), strict=True):
+            assert a.equal(b)
+    one = [x.detach().bfloat16()[None].expand(2, *x.shape).contiguous() for x in leaves]
+    pullback = weft.func.grad(lambda *q: F.scaled_dot_product_attention(*q).float().sum(), (0, 1))
+    both = weft.func.vmap(pullback)(*one)
+    for a, b in zip(both, pullback(*(x[0] for x in one)), strict=True):
+        assert a[1].equal(b)
+
+
 def test_a_device_that_is_not_there_changes_nothing():
     x = weft.randn(2, 2)
     with pytest.warns(UserWarning, match="CUDA is not available"):

@@ -164,6 +164,20 @@ def test_a_decoder_reads_its_cache_where_it_lies(monkeypatch, r):
         assert "of pieces" in steps[0], steps
 
 
+def test_a_cache_that_autocast_narrows_is_not_joined_either(monkeypatch, r):
+    """Its cast is one of the cache, and what is new was of that dtype before."""
+    past, new = r(2, 2, 3, 70, 16), r(3, 2, 3, 1, 16).bfloat16()
+
+    def fn():
+        k, v = (weft.cat((past[i], new[i]), dim=2) for i in range(2))
+        with weft.autocast("cpu"):
+            return F.scaled_dot_product_attention(new[2], k, v).float() * 2.0
+
+    steps = _labels(monkeypatch, fn)
+    assert len(steps) == 4 and [s.startswith("Cast ->") for s in steps[:2]] == [True, True], steps
+    assert "of pieces" in steps[2], steps
+
+
 def test_joins_that_others_read_or_that_do_not_fit_are_made(monkeypatch, r):
     past, new = r(2, 2, 3, 70, 16), r(3, 2, 3, 5, 16)
 

@@ -44,17 +44,18 @@ def forward(q, k, v, mask=None, causal=False, scale=None):
     lse = np.full(shape[:3], 7, attention.sums_dtype(layouts[0]).np)
     plan = attention.plan_attention_lse(*layouts, Layout.of(lse), masks, causal=causal, scale=scale)
     assert native.launch(plan, lse, ins[:2] + ins[3:]) == 0
-    if lse.dtype == q.dtype:  # both at once
-        both = np.full(out.size + lse.size, 7, q.dtype)
+    if q.size or k.size:  # both at once
+        n, h, length, width = shape
+        both = np.full(attention.run_size(n * h * length, width, q.dtype), 7, q.dtype)
         plan = attention.plan_attention(
             *layouts, Layout.of(v), Layout.of(both), masks,
             causal=causal, scale=scale, with_lse=True,
         )  # fmt: skip
         assert native.launch(plan, both, ins) == 0
-        n, h, length, width = shape
         rows = both[: out.size].reshape(n, length, h, width).transpose(0, 2, 1, 3)
         np.testing.assert_array_equal(rows, out)
-        np.testing.assert_array_equal(both[out.size :].reshape(n, h, length), lse)
+        sums = both[both.size - lse.nbytes // q.itemsize :].view(lse.dtype)
+        np.testing.assert_array_equal(sums.reshape(n, h, length), lse)
     return out, lse
 
 
@@ -117,6 +118,31 @@ def test_large_scores_and_nan():
     np.testing.assert_allclose(lse, sums, rtol=1e-5)
     k[0, 0, 70, 3] = np.nan
     assert np.isnan(forward(q, k, v)[0]).all()
+
+
+def test_weights_are_rounded_for_the_product_and_not_for_their_sum():
+    """Two keys of weights 1 and w: -round(w) + w 1 is zero where w was rounded."""
+    for t in (0.3, 0.77, 1.9, 3.3):
+        w = np.float32(np.exp(np.float32(-t * 8).astype(BF16).astype(np.float32) / 8))
+        q, k, v = (np.zeros((1, 1, 50, 8), BF16) for _ in range(3))
+        q[..., 0], k[0, 0, 1, 0] = 1, -t * 8
+        k[0, 0, 2:] = np.float32(-1000)
+        q[..., 1], k[0, 0, 2:, 1] = 1, -1000
+        v[0, 0, 0], v[0, 0, 1] = -w.astype(BF16), 1
+        out, lse = forward(q, k, v, scale=1 / 8)
+        np.testing.assert_array_equal(out, 0)
+        np.testing.assert_allclose(lse, np.log(1 + np.float64(w)), rtol=1e-6)
+        assert (forward(*(a.astype(np.float32) for a in (q, k, v)), scale=1 / 8)[0] != 0).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_pairs_round_weights_and_results_alone(causal):
+    q, k, v, _ = sample(2, 3, 67, 67, 33, 35, BF16)
+    out, lse = forward(q, k, v, causal=causal)
+    want, sums, p = reference(q, k, v, None, causal, 33**-0.5)
+    size = np.einsum("nhls,nhse->nhle", p, np.abs(v.astype(float)))
+    assert (np.abs(out.astype(float) - want) <= 2.0**-8 * 1.02 * (np.abs(want) + size)).all()
+    np.testing.assert_allclose(lse, sums, 1e-5, 1e-5)
 
 
 ROW_SHAPES = [

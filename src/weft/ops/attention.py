@@ -27,6 +27,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.dropout import dropout
 from weft.ops.join import cat
 from weft.ops.kinds import by_folding
+from weft.ops.pad import pad
 from weft.ops.reduce import amax, sum
 from weft.ops.softmax import softmax
 from weft.ops.view import expand, movedim, narrow, permute, reshape, select, transpose, unsqueeze
@@ -74,8 +75,8 @@ class Attention(AttentionOp):
     """y = softmax(scale q k^T + mask over the keys) v; 0 where a query sees nothing
 
     y is (N, H, L, Ev). `with_sums`: one run of numbers, y as (N, L, H, Ev), then log(sum exp) of
-    each row of scores, (N, H, L), which saves the gradient a pass: `_parts` gives views of both.
-    The sums are for the gradient alone: no cotangent may come in through them.
+    each row of scores, (N, H, L), which saves the gradient a pass. Halves hold them as float32, two
+    elements each. The sums are for the gradient alone: no cotangent may come in through them.
     """
 
     def flops(self, q: Type, k: Type, *rest: Type) -> float:
@@ -86,7 +87,7 @@ class Attention(AttentionOp):
     def type(self, q: Type, k: Type, v: Type, *mask: Type) -> Type:
         _need_fit(q, k, v, mask)
         if self.with_sums:
-            return Type((numel(q.shape[:3]) * (v.shape[3] + 1),), q.dtype)
+            return Type((kernels.run_size(numel(q.shape[:3]), v.shape[3], q.dtype.np),), q.dtype)
         return Type((*q.shape[:3], v.shape[3]), q.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -126,7 +127,7 @@ class Attention(AttentionOp):
         extra = () if mask is None else (mask,)
         sums: Any = None
         if self.with_sums:
-            (g, _), (y, sums) = _parts(g, q, v), _parts(y, q, v)
+            sums, g, y = _sums(y, q), _values(g, q, v), _values(y, q, v)
         if state.grad:
             return (*_composed_vjp(self, g, q, k, v, mask), None)
         if sums is None:
@@ -159,12 +160,10 @@ class Attention(AttentionOp):
             reshape(movedim(x, d, 0), (-1, *shape_of(x)[2:])) for x, d in zip(xs, dims, strict=True)
         ]
         y = apply(self, *flat)
-        rows = numel(shape_of(flat[0])[:3])
-        halves = (
-            narrow(y, 0, 0, rows * shape_of(flat[2])[3]),
-            narrow(y, 0, shape_of(y)[0] - rows, rows),
-        )
-        return cat([reshape(x, (size, -1)) for x in halves], 1), 0
+        values, sums = _values(y, flat[0], flat[2]), _sums(y, flat[0])
+        both = [reshape(x, (size, -1)) for x in (transpose(values, 1, 2), sums)]
+        odd = dtype_of(y).itemsize == 2 and shape_of(both[0])[1] % 2
+        return cat([pad(both[0], (0, 1)) if odd else both[0], both[1]], 1), 0
 
     onnx = Onnx("Softmax", 13, build=onnx_rules.attention)
     samples = (
@@ -209,7 +208,10 @@ class AttentionGrad(AttentionOp):
     def type(self, g: Type, q: Type, k: Type, v: Type, out: Type, lse: Type, *mask: Type) -> Type:
         _need_fit(q, k, v, mask)
         rows = (*q.shape[:3], v.shape[3])
-        if (g.shape, out.shape, lse.shape) != (rows, rows, q.shape[:3]) or g.dtype is not q.dtype:
+        sums = (
+            (*q.shape[:3], 2) if lse.dtype.itemsize == 2 else q.shape[:3]
+        )  # as `with_sums` has them
+        if (g.shape, out.shape, lse.shape) != (rows, rows, sums) or g.dtype is not q.dtype:
             raise RuntimeError(f"attention: cotangent {g}, result {out}, sums {lse} do not fit {q}")
         if q.shape == k.shape == v.shape:
             n, h, length, width = q.shape
@@ -222,6 +224,8 @@ class AttentionGrad(AttentionOp):
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         g, q, k, v, y, lse, *mask = ins
+        if lse.dtype.itemsize == 2:
+            lse = Layout(lse.shape[:3], tuple(s // 2 for s in lse.strides[:3]), dt.float32.np)
         return kernels.plan_attention_grad(
             g, q, k, v, y, lse, out, mask[0] if mask else None, causal=self.causal, scale=self.scale
         )
@@ -243,12 +247,19 @@ class AttentionGrad(AttentionOp):
     )  # fmt: skip
 
 
-def _parts(y: Any, q: Any, v: Any) -> tuple[Any, Any]:
-    """Views (N, H, L, Ev) and (N, H, L) of what `with_sums` makes."""
+def _values(y: Any, q: Any, v: Any) -> Any:
+    """The view (N, H, L, Ev) of what `with_sums` makes."""
     (n, h, length, _), width = shape_of(q), shape_of(v)[3]
-    rows = n * h * length
-    out = reshape(narrow(y, 0, 0, rows * width), (n, length, h, width))
-    return permute(out, (0, 2, 1, 3)), reshape(narrow(y, 0, rows * width, rows), (n, h, length))
+    out = reshape(narrow(y, 0, 0, n * h * length * width), (n, length, h, width))
+    return permute(out, (0, 2, 1, 3))
+
+
+def _sums(y: Any, q: Any) -> Any:
+    """The view of its sums, (N, H, L); of halves (N, H, L, 2)."""
+    each = (2,) if dtype_of(y).itemsize == 2 else ()
+    shape = (*shape_of(q)[:3], *each)
+    count = numel(shape)
+    return reshape(narrow(y, 0, shape_of(y)[0] - count, count), shape)
 
 
 def _rows(x: Any) -> Any:
@@ -379,8 +390,7 @@ def scaled_dot_product_attention(
     else:
         operands = (q, k, v) if mask is None else (q, k, v, mask)
         tracked = state.grad and (query._rg or key._rg or value._rg)
-        if tracked and dtype_of(q) in (dt.float32, dt.float64):
-            op = Attention(op.causal, op.scale, True)
+        op = Attention(op.causal, op.scale, True) if tracked else op
         y = apply(op, *map(_rows, operands))
-        y = _parts(y, q, v)[0] if op.with_sums else y
+        y = _values(y, q, v) if op.with_sums else y
     return y if len(batch) == 2 else reshape(y, (*batch, qs[-2], vs[-1]))

@@ -8,12 +8,14 @@ Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, t), r) -> MaxPool2dInput(ReluBack(g, MaxPool2dTake(r, t)), t), t of r
 LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
 Cast(SliceBack(g)) -> SliceBack(Cast(g))   Select(Cast(x)) -> Cast(Select(x)) of an eighth or less
+Cast(Concat(x, y)) -> Concat(Cast(x), Cast(y)) of narrower floats, x where Cast widened it before
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from weft.core import dtype as dt
 from weft.core.graph import Builder, Graph, Node, transform
 from weft.ops.cast import Cast
 from weft.ops.join import Concat
@@ -52,8 +54,7 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return x.args[0]  # pyright: ignore[reportReturnType]
     if _casts_less(op, x):
         assert op is not None and x.op is not None
-        inner = b.node(op, *x.args)
-        return b.node(x.op, _simpler(b, inner, inner.args) or inner)
+        return b.node(x.op, *(_cast(b, op, a) for a in x.args))
     if (apart := _taken_apart(op, args)) is not None:
         whole, dims = apart
         return _view(b, Reshape(n.type.shape), _view(b, Permute(dims), whole))
@@ -102,8 +103,19 @@ def _taken_apart(op: Any, args: tuple) -> tuple[Node, tuple[int, ...]] | None:
     return whole, (dim, *(others[d] for d in order or range(len(others))))
 
 
+def _cast(b: Builder, op: Any, x: Any) -> Node:
+    """op, a cast or a view, on what was behind it; what a cast takes back has not happened."""
+    if isinstance(op, Cast) and isinstance(x.op, Cast) and op.dtype is x.args[0].type.dtype:
+        return x.args[0]
+    inner = b.node(op, x)
+    return _simpler(b, inner, inner.args) or inner
+
+
 def _casts_less(op: Any, x: Node) -> bool:
     """Whether a part and a cast of its whole had better come the other way round."""
+    if isinstance(op, Cast) and isinstance(x.op, Concat):
+        narrows = op.dtype.is_floating_point and x.type.dtype is dt.float32
+        return narrows and op.dtype.itemsize == 2 and all(isinstance(a, Node) for a in x.args)
     if isinstance(op, Cast):
         return isinstance(x.op, SliceBack)
     steps = x.type.shape[op.dim] if isinstance(op, Select) and isinstance(x.op, Cast) else 0

@@ -3,7 +3,7 @@
     s = scale * q k^T + mask;  out = softmax(s over keys) v;  lse = log(sum over keys of exp(s))
 
 q (N, H, L, E), k (N, H, S, E), v (N, H, S, Ev), out (N, H, L, Ev), lse (N, H, L) of the register
-dtype (float32 for the halves). float64, float32, float16, bfloat16; the halves compute in float32.
+dtype (float32 for the halves). float64, float32, float16, bfloat16; float16 computes in float32.
 Inputs may have any strides (0 too: shared heads) but a last one of 1. The mask has out's dtype
 (added) or bool (False hides), shape (N, H, L, S), any strides but a last one of 1. `causal` hides
 keys after the query, counted from the first of both. A row with nothing to see gives 0 and lse
@@ -12,7 +12,9 @@ keys after the query, counted from the first of both. A row with nothing to see 
 Numbers: scores are fma chains over e; keys go in blocks of 64 with a running maximum (Milakov and
 Gimelshein 2018; Dao et al. 2022): after a block out = out * exp(m_old - m_new) + p v, p v one fma
 chain over the block; sums of p by lanes, then halving. A query's bits depend on its own row, k, v
-and the mask alone: not on threads or the batch.
+and the mask alone: not on threads or the batch. bfloat16 is multiplied by pairs (`words`): a chain
+adds the products of the second of two neighbours, then of the first; p is rounded for p v, not for
+its sum. All else is float32.
 
 `with_lse` of `plan_attention` serves training: lse behind out in one pass, a query's heads side by
 side, as the projection that follows reads them.
@@ -23,6 +25,8 @@ queries are not worth that: see `attention_row`.
 """
 
 from functools import cache
+
+import numpy as np
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
@@ -44,12 +48,15 @@ from weft.kernels.schedule.attention_tiles import (
     result_row,
     store_lse,
     store_row,
+    tile_of,
+    units,
     weigh,
+    weight_places,
 )
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile, tile_for, up
-from weft.kernels.target.element import memory, register
+from weft.kernels.schedule.tile import Tile, up
+from weft.kernels.target.element import memory
 from weft.kernels.target.llvm import Module, Operand, Value, const
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
@@ -78,8 +85,8 @@ def plan_attention(
 ) -> Launch:
     """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts.
 
-    `with_lse` makes out one run of memory: (N, L, H, Ev), then lse (N, H, L), for free. float32 and
-    float64.
+    `with_lse` makes out one run of memory: (N, L, H, Ev), then lse (N, H, L), for free; see
+    `run_size`.
     `later`: further keys and values, which follow along S; ins = (q, k, k2, v, v2[, mask]). For
     FEW_QUERIES at most.
     """
@@ -144,15 +151,13 @@ def check(
             f"attention: mask {mask.shape} {mask.dtype} does not fit {(n, h, length, s)} {q.dtype}"
         )
     wide = sums_dtype(q)
-    full = (n * h * length * (ev + 1),) if with_lse else (n, h, length, ev)
+    full = (run_size(n * h * length, ev, q.dtype),) if with_lse else (n, h, length, ev)
     if values is not None and (
         values.shape != full
         or values.dtype != q.dtype
         or (values.strides[-1] != 1 and values.shape[-1] > 1 and values.size)
     ):
         raise ValueError(f"attention: out {values} must be a {full} whose last stride is 1")
-    if with_lse and wide.np != q.dtype:
-        raise ValueError(f"attention: lse has dtype {wide} and cannot share out with {q.dtype}")
     if sums is not None and (
         sums.shape != (n, h, length) or sums.dtype != wide.np or not sums.is_contiguous
     ):
@@ -162,6 +167,14 @@ def check(
 def sums_dtype(q: Layout) -> D.dtype:
     """The dtype of lse: float64 for float64, else float32."""
     return D.float64 if q.dtype == D.float64.np else D.float32
+
+
+def run_size(rows: int, width: int, d: np.dtype) -> int:
+    """Elements of a run of so many rows of values, then their lse: of halves at a multiple of two,
+    two elements each.
+    """
+    step = 2 if d.itemsize == 2 else 1
+    return up(rows * width, step) + rows * step
 
 
 def mask_kind(mask: Layout | None) -> str:
@@ -178,7 +191,8 @@ def _result(q: Layout, v: Layout, out: Layout, *, with_lse: bool) -> tuple[int, 
     """The words of RESULT."""
     (n, h, length, _), ev = q.shape, v.shape[3]
     if with_lse:
-        return (length * h * ev, ev, h * ev, n * length * h * ev)
+        size = q.dtype.itemsize
+        return (length * h * ev, ev, h * ev, -(-n * length * h * ev * size // max(size, 4)))
     return (*strides3(out), -1)
 
 
@@ -199,11 +213,13 @@ def _plan(
     n, h, length, width = q.shape
     s, ev = v.shape[2:]
     d = D.from_np(q.dtype)
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     size, columns = tile.itemsize, tile.columns
-    x_at = up(-(-s // columns) * (width + tile.lanes) * columns * size)
-    values_at = x_at + up(ROWS * width * size)
-    scores_at = values_at + (up(-(-ev // columns) * s * columns * size) if kind != "lse" else 0)
+    deep, rows = (up(count, tile.per) // tile.per for count in (width, s))
+    x_at = up(-(-s // columns) * (deep + tile.lanes) * columns * size)
+    values_at = x_at + up(ROWS * deep * size)
+    value_bytes = up(ev, columns) * rows * size
+    scores_at = values_at + (up(value_bytes) if kind != "lse" else 0)
     sums_at = scores_at + ROWS * BLOCK * size
     stats_at = sums_at + (up(ev, columns) * ROWS * size if kind != "lse" else 0)
     table_at = stats_at + up(2 * ROWS * size)
@@ -238,7 +254,7 @@ def _plan_rows(
         return Launch(())
     (n, h, length, width), ev = q.shape, v.shape[3]
     d = D.from_np(q.dtype)
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     first, rest = k.shape[2], later or (k, v)
     keys = first + (rest[0].shape[2] if later else 0)
     scores_at = up(width * tile.itemsize)
@@ -268,7 +284,7 @@ def attention_ir(name: str, mask: str) -> str:
     if mask not in MASKS:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
     emit_copy(m, tile, d)
@@ -295,7 +311,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
         for n in ("x_at", "values_at", "scores_at", "sums_at", "stats_at", "table_at")
     )
     total = f.gep(stats, ROWS, el)
-    s = Scores(f, tile, table, scores, h["width"])
+    deep = units(f, tile, h["width"])
+    s = Scores(f, tile, table, scores, deep)
     mask_type = "i8" if masks == "bool" else memory(d)
     heads = f.mul(h["batch"], h["heads"])
     packed = f.alloca("i64", 1)  # the head whose keys and values are
@@ -318,7 +335,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
             query = f.mul(B.i, h["block"])
             count = f.min(f.sub(h["queries"], query), h["block"])
             q_rows = at("q", query, memory(d))
-            f.call("copy", "void", x, q_rows, h["width"], h["q_l"], count, h["width"])
+            f.call("copy", "void", x, q_rows, deep, h["q_l"], count, h["width"])
             with f.loop(0, count) as R:
                 f.store(const(el, float("-inf")), f.gep(stats, R.i, el))
                 f.store(const(el, 0.0), f.gep(total, R.i, el))
@@ -327,7 +344,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
             # without keys one round still runs, and gives zeros
             with f.loop(0, f.max(end, 1), BLOCK) as K:
                 columns = f.min(f.sub(end, K.i), BLOCK)
-                s.product(x, count, work, K.i, columns, h["width"], scores)
+                s.product(x, count, work, K.i, columns, deep, scores)
                 with f.loop(0, count) as R:
                     row = f.add(query, R.i)
                     with f.iff(f.icmp("eq", K.i, 0)):  # the next head's row, meanwhile
@@ -346,7 +363,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                         mask = f.gep(at("m", row, mask_type), K.i, mask_type)
                     best, here = f.gep(stats, R.i, el), f.gep(total, R.i, el)
                     places = s.vectors(scores, R.i)
-                    fade = weigh(f, tile, d, masks, places, mask, limit, scale, best, here)
+                    kept = weight_places(tile, places)
+                    fade = weigh(f, tile, d, masks, places, mask, limit, scale, best, here, kept)
                     if kind == "attention":
                         later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
                         with f.loop(0, later, tile.columns) as C:

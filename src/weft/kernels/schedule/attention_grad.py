@@ -36,13 +36,18 @@ from weft.kernels.schedule.attention_tiles import (
     hide,
     operand_row,
     pack_values,
+    store_weights,
+    tile_of,
+    units,
+    weight_places,
 )
 from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
-from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.schedule.tile import Tile, up
+from weft.kernels.schedule.words import units_of
 from weft.kernels.target import math as vmath
-from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const
+from weft.kernels.target.element import Element, memory
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
 from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
@@ -53,7 +58,8 @@ _HEAD: tuple[str, ...] = (
     *(f"{name}_{dim}" for name in ("to_q", "to_k", "to_v") for dim in ("from", "n", "h", "l")),
     *(f"{name}_{dim}" for name in _OPERANDS for dim in ("n", "h", "l")),
     "panels_y_at", "values_at", "x_at", "y_at", "x_panels_at", "y_panels_at", "scores_at",
-    "products_at", "dq_at", "dk_at", "dv_at", "lse_at", "delta_at", "table_at", "work_size",
+    "products_at", "woven_at", "dq_at", "dk_at", "dv_at", "lse_at", "delta_at", "table_at",
+    "work_size",
 )  # fmt: skip
 
 
@@ -88,18 +94,20 @@ def plan_attention_grad(
         starts = ((0, width), (length * width, width), ((length + s) * width, ev))
         places = [(start, *steps[:2], step) for start, step in starts]
     d = D.from_np(q.dtype)
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     size, columns = tile.itemsize, tile.columns
+    deep_x, deep_y, keys = (-(-count // tile.per) for count in (width, ev, s))
     sizes = {
-        "panels_x": -(-s // columns) * (width + tile.lanes) * columns,
-        "panels_y": -(-s // columns) * (ev + tile.lanes) * columns,
-        "values": up(width, columns) * s,
-        "x": ROWS * width,
-        "y": ROWS * ev,
+        "panels_x": -(-s // columns) * (deep_x + tile.lanes) * columns,
+        "panels_y": -(-s // columns) * (deep_y + tile.lanes) * columns,
+        "values": up(width, columns) * keys,
+        "x": ROWS * deep_x,
+        "y": ROWS * deep_y,
         "x_panels": up(width, columns) * ROWS,
         "y_panels": up(ev, columns) * ROWS,
         "scores": ROWS * BLOCK,
         "products": ROWS * BLOCK,
+        "woven": ROWS * BLOCK if tile.pairs else 0,
         "dq": up(width, columns) * ROWS,
         "dk": up(width, columns) * s,
         "dv": up(ev, columns) * s,
@@ -137,7 +145,7 @@ def attention_grad_ir(name: str, mask: str) -> str:
     if mask not in MASKS:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     m = Module(native.host().vector_bits)
     emit_multiply(m, tile)
     emit_multiply(m, tile, across=True)
@@ -188,12 +196,15 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     place = {n[:-3]: f.gep(work, h[n]) for n in _HEAD if n.endswith("_at")}
     width, value_width = h["width"], h["value_width"]
-    s = Scores(f, tile, place["table"], place["scores"], width)
-    t = Scores(f, tile, f.gep(place["table"], _TABLE, "i64"), place["products"], value_width)
-    # (rows of p or ds read across, queries' panels that they multiply, sums, width)
+    deep_x, deep_y = (units(f, tile, n) for n in (width, value_width))
+    s = Scores(f, tile, place["table"], place["scores"], deep_x)
+    t = Scores(f, tile, f.gep(place["table"], _TABLE, "i64"), place["products"], deep_y)
+    # (p or ds in units of queries, read across; queries' panels that they multiply; sums; width)
+    ds_across = place["woven" if tile.pairs else "products"]
     others = [
-        (t, place["x_panels"], place["dk"], width), (s, place["y_panels"], place["dv"], value_width)
-    ]  # fmt: skip
+        (ds_across, place["x_panels"], place["dk"], width),
+        (place["scores"], place["y_panels"], place["dv"], value_width),
+    ]
     across = _Across(f, tile, f.gep(place["table"], 2 * _TABLE, "i64"))
     wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     mask_type = "i8" if masks == "bool" else memory(d)
@@ -255,40 +266,36 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 f.store(const(type, 0.0), f.gep(sums, C.i, el), tile.align)
         with f.loop(0, h["queries"], h["block"]) as B:
             count = f.min(f.sub(h["queries"], B.i), h["block"])
-            for name, rows, panels, wanted in (
-                ("q", place["x"], place["x_panels"], width),
-                ("g", place["y"], place["y_panels"], value_width),
+            for name, rows, panels, wanted, deep in (
+                ("q", place["x"], place["x_panels"], width, deep_x),
+                ("g", place["y"], place["y_panels"], value_width, deep_y),
             ):
                 here, step = at(name, B.i, memory(d)), h[name + "_l"]
-                f.call("copy", "void", rows, here, wanted, step, count, wanted)
+                f.call("copy", "void", rows, here, deep, step, count, wanted)
                 pack_values(f, tile, d, panels, here, step, count, wanted)
             # causal: the keys that any of these rows can see
             end = f.select(causal, f.min(h["keys"], f.add(B.i, count)), h["keys"])
             # without keys one round still runs, and gives zeros
             with f.loop(0, f.max(end, 1), BLOCK) as K:
                 columns = f.max(f.min(f.sub(end, K.i), BLOCK), 0)
-                s.product(place["x"], count, work, K.i, columns, width, place["scores"])
+                s.product(place["x"], count, work, K.i, columns, deep_x, place["scores"])
                 t.product(
-                    place["y"], count, place["panels_y"], K.i, columns, value_width,
-                    place["products"],
-                )  # fmt: skip
-                with f.loop(0, count) as R:
-                    row = f.add(B.i, R.i)
-                    with f.iff(f.icmp("eq", K.i, 0)):
-                        ask_rows(row)
-                    with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):  # not all at once
-                        ask_results(row)
+                    place["y"], count, place["panels_y"], K.i, columns, deep_y, place["products"]
+                )
+
+                def weights(
+                    row: Operand, places: list[Value], products: list[Value], first: Operand,
+                    columns: Operand,
+                ) -> list[tuple[Value, Value]]:  # fmt: skip
+                    """p and ds of a row, vector by vector."""
                     lse, delta = (
                         f.splat(f.load(el, f.gep(p, row, el)), type)
                         for p in (place["lse"], place["delta"])
                     )
-                    vectors = zip(
-                        s.vectors(place["scores"], R.i), s.vectors(place["products"], R.i),
-                        range(0, BLOCK, lanes), strict=True,
-                    )  # fmt: skip
-                    for score_at, product_at, j in vectors:
-                        column = f.add(K.i, j)
-                        left = f.sub(columns, j)
+                    found = []
+                    for j, (score_at, product_at) in enumerate(zip(places, products, strict=True)):
+                        column = f.add(first, j * lanes)
+                        left = f.sub(columns, j * lanes)
                         limit = f.min(left, f.sub(f.add(row, 1), column))
                         seen = f.lane_mask(f.select(causal, limit, left), lanes)
                         score = f.op("fmul", f.load(type, score_at, tile.align), scale)
@@ -297,18 +304,52 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                             where = f.gep(at("m", row, mask_type), column, mask_type)
                         score = hide(f, wide, d, masks, score, where, seen)
                         p = vmath.call(math, "exp", f.op("fsub", score, lse))
-                        f.store(p, score_at, tile.align)
                         product = f.load(type, product_at, tile.align)
-                        ds = f.op("fmul", p, f.op("fsub", product, delta))
-                        f.store(ds, product_at, tile.align)
+                        found.append((p, f.op("fmul", p, f.op("fsub", product, delta))))
+                    return found
+
+                with f.loop(0, count, tile.per) as R:
+                    both = []
+                    for i in range(tile.per):
+                        here = f.min(f.add(R.i, i), f.sub(count, 1)) if i else R.i
+                        row = f.add(B.i, here)
+                        with f.iff(f.icmp("eq", K.i, 0)):
+                            ask_rows(row)
+                        with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):  # not all at once
+                            ask_results(row)
+                        places, products = (
+                            s.vectors(place[name], here) for name in ("scores", "products")
+                        )
+                        both.append((weights(row, places, products, K.i, columns), products))
+                    if tile.pairs:  # along the keys, too
+                        for found, products in both:
+                            ds = [ds for _, ds in found]
+                            store_weights(f, tile, ds, weight_places(tile, products))
+                    more, unit = f.icmp("slt", f.add(R.i, 1), count), f.div(R.i, tile.per)
+                    for which, to in enumerate((place["scores"], ds_across)):
+                        rows = [[pair[which] for pair in found] for found, _ in both]
+                        _store_across(f, tile, rows, more, s.vectors(to, unit))
                 fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                 t.spread(count, place["values"], h["keys"], K.i, columns, width, place["dq"], fresh)
-                for weights, panels, sums, wanted in others:
-                    across.add(weights.scores, columns, panels, count, wanted, sums, h["keys"], K.i)
+                for block, panels, sums, wanted in others:
+                    across.add(block, columns, panels, count, wanted, sums, h["keys"], K.i)
             store(place["dq"], ROWS, count, width, "q", B.i, scale)
         store(place["dk"], h["keys"], h["keys"], width, "k", 0, scale)
         store(place["dv"], h["keys"], h["keys"], value_width, "v", 0, None)
     f.ret()
+
+
+def _store_across(
+    f: Function, tile: Tile, rows: list[list[Value]], more: Value, places: list[Value]
+) -> None:
+    """Numbers of a row; or words of two rows', the second's if there is one (`more`)."""
+    u = units_of(f, D.float32, tile.lanes, pairs=tile.pairs)
+    for parts, to in zip(zip(*rows, strict=True), places, strict=True):
+        first, *second = parts
+        f.store(
+            u.of([first, *(f.select(more, v, zero(v.type)) for v in second)], tile.lanes),
+            to, tile.align,
+        )  # fmt: skip
 
 
 class _Across:
@@ -329,6 +370,7 @@ class _Across:
     ) -> None:  # fmt: skip
         """sums[first + columns, width] += block[count, columns]^T times panels of count rows."""
         f, tile = self.f, self.tile
+        count = units(f, tile, count)
         f.store(f.typed(count, "i64"), f.gep(self.segment, 1, "i64"))
         with f.loop(0, width, tile.columns) as C:
             place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))

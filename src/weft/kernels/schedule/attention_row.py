@@ -19,12 +19,14 @@ from weft.kernels.schedule.attention_tiles import (
     operand_row,
     result_row,
     store_row,
+    tile_of,
     weigh,
 )
-from weft.kernels.schedule.gemm_code import touch, transpose
-from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.kernels.schedule.gemm_code import multiply_units, touch, transpose
+from weft.kernels.schedule.tile import Tile
+from weft.kernels.schedule.words import units_of
+from weft.kernels.target.element import memory
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
@@ -44,7 +46,7 @@ def kernel(name: str, masks: str, *, joined: bool) -> int:
 def row_ir(name: str, masks: str, *, joined: bool) -> str:
     """Its LLVM IR, for the host."""
     d = D.BY_NAME[name]
-    tile = tile_for(register(d))
+    tile = tile_of(d)
     m = Module(native.host().vector_bits)
     emit_copy(m, tile, d)
     _emit(m, tile, d, masks, joined)
@@ -121,7 +123,8 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
             mask = None
             if masks != "none":
                 mask = f.gep(at("m", query, mask_type), K.i, mask_type)
-            fade = weigh(f, tile, d, masks, places, mask, limit, scale, stats, total)
+            kept = places[: len(places) // tile.per]
+            fade = weigh(f, tile, d, masks, places, mask, limit, scale, stats, total, kept)
             with f.loop(0, h["value_width"], tile.columns) as C:
                 _spread(
                     f, tile, d, values, (K.i, columns), C.i, h["value_width"], scores, sums, fade
@@ -136,28 +139,31 @@ def _products(
     f: Function, tile: Tile, d: D.dtype, keys: _Rows, x: Value, each: list[Value], width: Operand
 ) -> Value:
     """x times the keys that start at `each`, one a lane: an fma chain over the width."""
-    e, lanes = Element(f, tile.lanes), tile.lanes
-    whole = f.mul(f.div(width, lanes), lanes)
+    u = units_of(f, d, tile.lanes, pairs=tile.pairs)
+    step = tile.lanes * u.per
+    whole = f.mul(f.div(width, step), step)
 
-    def scalar(at: Operand) -> Value:
-        return f.splat(f.load(tile.element, f.gep(x, at, tile.element)), tile.type)
+    def add(at: Operand, column: Value, score: Operand) -> Value:
+        place = f.gep(x, f.div(at, u.per), tile.element)
+        one = f.splat(f.load(tile.element, place), tile.type)
+        return multiply_units(f, tile, one, column, score)
 
-    with f.loop(0, whole, lanes, [(tile.type, zero(tile.type))]) as L:
+    with f.loop(0, whole, step, [(tile.type, zero(tile.type))]) as L:
         score: Operand = L.carry[0]
         parts = [f.gep(row, L.i, memory(d)) for row in each]
         for part in parts:
             keys.ask(part)
-        square = [e.from_memory(f.load(e.memory_type(d), part), d) for part in parts]
+        square = [u.adjacent(part) for part in parts]
         for i, column in enumerate(transpose(f, square)):
-            score = f.fma(scalar(f.add(L.i, i)), column, score)
+            score = add(f.add(L.i, i * u.per), column, score)
         L.next = [score]
-    one = Element(f, 1)
-    with f.loop(whole, width, 1, [(tile.type, L.carry[0])]) as rest:
-        column = Value("poison", tile.type)
+    with f.loop(whole, width, u.per, [(tile.type, L.carry[0])]) as rest:
+        column, more = Value("poison", tile.type), f.icmp("slt", f.add(rest.i, 1), width)
         for j, row in enumerate(each):
-            value = one.from_memory(f.load(memory(d), f.gep(row, rest.i, memory(d))), d)
+            at = f.gep(row, rest.i, memory(d))
+            value = u.unit(lambda place: f.load(memory(d), place), at, 1, more, 1)
             column = f.insert(column, value, j)
-        rest.next = [f.fma(scalar(rest.i), column, rest.carry[0])]
+        rest.next = [add(rest.i, column, rest.carry[0])]
     return rest.carry[0]
 
 
@@ -166,17 +172,23 @@ def _spread(
     column: Value, width: Value, weights: Value, sums: Value, fade: Value,
 ) -> None:  # fmt: skip
     """One panel of sums = sums * fade + weights times values of a block; the first has no sums."""
-    e, lanes, start = Element(f, tile.lanes), tile.lanes, block[0]
+    u, lanes, (start, count) = units_of(f, d, tile.lanes, pairs=tile.pairs), tile.lanes, block
     vectors = range(tile.vectors)
     masks = [f.lane_mask(f.sub(width, f.add(column, v * lanes)), lanes) for v in vectors]
-    with f.loop(0, block[1], 1, [(tile.type, zero(tile.type))] * tile.vectors) as L:
-        weight = f.splat(f.load(tile.element, f.gep(weights, L.i, tile.element)), tile.type)
-        row = f.gep(values.at(f.add(start, L.i)), column, memory(d))
+    with f.loop(0, count, u.per, [(tile.type, zero(tile.type))] * tile.vectors) as L:
+        place = f.gep(weights, f.div(L.i, u.per), tile.element)
+        weight = f.splat(f.load(tile.element, place), tile.type)
         for v in vectors:
-            part = f.gep(row, v * lanes, memory(d))
-            values.ask(part)
-            value = e.from_memory(f.masked_load(e.memory_type(d), part, masks[v]), d)
-            L.next[v] = f.fma(weight, value, L.carry[v])
+            parts = []
+            for i in range(u.per):
+                there = f.add(L.i, i)
+                row = values.at(f.add(start, f.min(there, f.sub(count, 1)) if i else there))
+                part = f.gep(row, f.add(column, v * lanes), memory(d))
+                values.ask(part)
+                number = f.masked_load(vector(lanes, memory(d)), part, masks[v])
+                missing = f.icmp("sge", there, count)
+                parts.append(f.select(missing, zero(number.type), number) if i else number)
+            L.next[v] = multiply_units(f, tile, weight, u.of(parts, lanes), L.carry[v])
     first = f.icmp("eq", start, 0)
     for v in vectors:
         to = f.gep(sums, f.add(column, v * lanes), tile.element)

@@ -3,14 +3,20 @@
 A block is up to ROWS rows by BLOCK columns of scores, kept as panels
 [column / columns][row][columns] so that `multiply` writes them and reads them again as its left
 operand.
+
+Operands are multiplied in *units*: numbers, or of bfloat16 words of two neighbours along the sum
+(`words`), for which weights are rounded; the sums of products are float32.
 """
+
+from dataclasses import replace
 
 from weft.core import dtype as D
 from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.gemm_code import touch
-from weft.kernels.schedule.tile import Tile
+from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.words import halves, units_of
 from weft.kernels.target import math as vmath
-from weft.kernels.target.element import Element, memory
+from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
 from weft.kernels.target.math import Math
 from weft.runtime import native
@@ -24,34 +30,52 @@ RESULT = ("out_n", "out_h", "out_l", "lse_at")
 Head = tuple[Operand, Operand]  # and its sample, first
 
 
+def tile_of(d: D.dtype) -> Tile:
+    """The register tile for operands of dtype `d`."""
+    return replace(tile_for(register(d)), pairs=d is D.bfloat16)
+
+
 def block_rows(*, causal: bool) -> int:
     """The rows of a block."""
     return _ROWS_CAUSAL if causal else ROWS
 
 
 def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`copy(dst, src, dst_step, src_step, rows, columns)`: rows as register elements."""
+    """`copy(dst, src, dst_step, src_step, rows, columns)`: rows as units along them.
+
+    `weave`, the same with units along columns.
+    """
     names = ("dst_step", "src_step", "rows", "columns")
-    f = m.function(
-        "copy",
-        [("ptr noalias", "dst"), ("ptr noalias readonly", "src"), *(("i64", n) for n in names)],
-        internal=True,
-    )
-    dst_step, src_step, rows, columns = (f.arg(n) for n in names)
-    e = Element(f, tile.lanes)
-    with f.loop(0, rows) as R, f.loop(0, columns, tile.lanes) as C:
-        mask = f.lane_mask(f.sub(columns, C.i), tile.lanes)
-        at = f.gep(f.arg("src"), f.add(f.mul(R.i, src_step), C.i), memory(d))
-        v = e.from_memory(f.masked_load(e.memory_type(d), at, mask), d)
-        to = f.gep(f.arg("dst"), f.add(f.mul(R.i, dst_step), C.i), tile.element)
-        f.masked_store(v, to, mask)
-    f.ret()
+    pointers = [("ptr noalias", "dst"), ("ptr noalias readonly", "src")]
+    signature = [*pointers, *(("i64", n) for n in names)]
+    for name in ("copy", "weave"):
+        f = m.function(name, signature, internal=True)
+        dst_step, src_step, rows, columns = (f.arg(n) for n in names)
+        u = units_of(f, d, tile.lanes, pairs=tile.pairs)
+        down, along = (u.per, 1) if name == "weave" else (1, u.per)
+        with f.loop(0, rows, down) as R, f.loop(0, columns, tile.lanes * along) as C:
+            left = f.sub(columns, C.i)
+            at = f.gep(f.arg("src"), f.add(f.mul(R.i, src_step), C.i), memory(d))
+            mask = f.lane_mask(f.div(f.add(left, along - 1), along), tile.lanes)
+            if name == "weave":
+
+                def load(p: Value, f: Function = f, mask: Value = mask) -> Value:
+                    return f.masked_load(vector(tile.lanes, memory(d)), p, mask)
+
+                v = u.unit(load, at, src_step, f.icmp("slt", f.add(R.i, 1), rows))
+            else:
+                v = u.adjacent(at, u.masks(left))
+            row = f.mul(f.div(R.i, down), dst_step)
+            to = f.gep(f.arg("dst"), f.add(row, f.div(C.i, along)), tile.element)
+            f.masked_store(v, to, mask)
+        f.ret()
 
 
 def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns].
+    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns], e
+    in units.
 
-    A panel has width + lanes rows: whole squares are written.
+    A panel has as many rows as a row has units, + lanes: whole squares are written.
     """
     names = ("src_step", "rows", "width")
     f = m.function(
@@ -60,8 +84,8 @@ def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
         internal=True,
     )
     src_step, rows, width = (f.arg(n) for n in names)
-    e, lanes = Element(f, tile.lanes), tile.lanes
-    panel_size = f.mul(f.add(width, lanes), tile.columns)
+    lanes, u = tile.lanes, units_of(f, d, tile.lanes, pairs=tile.pairs)
+    panel_size = f.mul(f.add(u.units(width), lanes), tile.columns)
     with f.loop(0, rows, lanes) as J:
         # a missing row repeats the last one: its scores are hidden
         starts = [
@@ -74,14 +98,11 @@ def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
         ]
         panel = f.mul(f.div(J.i, tile.columns), panel_size)
         to = f.gep(f.arg("dst"), f.add(panel, f.rem(J.i, tile.columns)), tile.element)
-        with f.loop(0, width, lanes) as L:
-            mask = f.lane_mask(f.sub(width, L.i), lanes)
-            v = [
-                e.from_memory(f.masked_load(e.memory_type(d), f.gep(s, L.i, memory(d)), mask), d)
-                for s in starts
-            ]
+        with f.loop(0, width, lanes * u.per) as L:
+            masks = u.masks(f.sub(width, L.i))
+            v = [u.adjacent(f.gep(s, L.i, memory(d)), masks) for s in starts]
             for i, row in enumerate(transpose(f, v)):
-                place = f.mul(f.add(L.i, i), tile.columns)
+                place = f.mul(f.add(f.div(L.i, u.per), i), tile.columns)
                 f.store(row, f.gep(to, place, tile.element), tile.align)
     f.ret()
 
@@ -90,14 +111,40 @@ def pack_values(
     f: Function, tile: Tile, d: D.dtype, dst: Value, src: Value, step: Value,
     rows: Operand, width: Operand,
 ) -> None:  # fmt: skip
-    """Panels of columns: dst[c / columns][row][c % columns]."""
+    """Panels of columns, units along them: dst[c / columns][row][c % columns]."""
+    deep = units(f, tile, rows)
     with f.loop(0, width, tile.columns) as C:
         columns = f.min(f.sub(width, C.i), tile.columns)
-        to = f.gep(dst, f.mul(C.i, rows), tile.element)
+        to = f.gep(dst, f.mul(C.i, deep), tile.element)
         f.call(
-            "copy", "void", to, f.gep(src, C.i, memory(d)), f.typed(tile.columns, "i64"), step,
+            "weave", "void", to, f.gep(src, C.i, memory(d)), f.typed(tile.columns, "i64"), step,
             rows, columns,
         )  # fmt: skip
+
+
+def units(f: Function, tile: Tile, count: Operand) -> Operand:
+    """Of so many numbers along a sum."""
+    return f.div(f.add(count, tile.per - 1), tile.per)
+
+
+def weight_places(tile: Tile, places: list[Value]) -> list[Value]:
+    """Where a row's weights go as units, in the memory of their numbers, vector by vector: to the
+    beginning of each panel's row.
+    """
+    whole, per = tile.vectors, tile.per
+    return [places[i // whole * whole + i % whole // per] for i in range(0, len(places), per)]
+
+
+def store_weights(f: Function, tile: Tile, weights: list[Value], places: list[Value]) -> None:
+    """A row's weights as units, rounded where these are words."""
+    if tile.pairs:
+        parts = [halves(f, w, D.float32, tile.lanes) for w in weights]
+        weights = [
+            f.cast("bitcast", f.shuffle(low, high, range(2 * tile.lanes)), tile.type)
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    for w, place in zip(weights, places, strict=True):
+        f.store(w, place, tile.align)
 
 
 class Scores:
@@ -122,7 +169,9 @@ class Scores:
         self, x: Value, count: Operand, panels: Value, first: Operand, columns: Operand,
         width: Operand, to: Value,
     ) -> None:  # fmt: skip
-        """to = x[count rows, width] times columns [first, first + columns) of transposed panels."""
+        """to = x[count rows, width] times columns [first, first + columns) of transposed panels;
+        `width` in units.
+        """
         f, tile = self.f, self.tile
         with f.loop(0, columns, tile.columns) as P:
             panel = f.mul(f.add(first, P.i), f.add(width, tile.lanes))
@@ -137,11 +186,13 @@ class Scores:
         width: Operand, sums: Value, fresh: Operand,
     ) -> None:  # fmt: skip
         """sums (+)= scores[count, columns] times rows [first, first + columns) of value panels."""
+        first, total = (units(self.f, self.tile, x) for x in (first, total))
         f, tile = self.f, self.tile
         with f.loop(0, columns, tile.columns) as P:
             pair = f.gep(self.segments, f.mul(f.div(P.i, tile.columns), 2), "i64")
             f.store(f.typed(f.mul(P.i, ROWS), "i64"), pair)
-            f.store(f.typed(f.min(f.sub(columns, P.i), tile.columns), "i64"), f.gep(pair, 1, "i64"))
+            depth = units(f, tile, f.min(f.sub(columns, P.i), tile.columns))
+            f.store(f.typed(depth, "i64"), f.gep(pair, 1, "i64"))
         nseg = f.div(f.add(columns, tile.columns - 1), tile.columns)
         with f.loop(0, width, tile.columns) as C:
             place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
@@ -199,9 +250,10 @@ def _join(f: Function, a: Value, b: Value, join: str) -> Value:
 
 def weigh(
     f: Function, tile: Tile, d: D.dtype, masks: str, places: list[Value], mask: Value | None,
-    limit: Operand, scale: Value, best: Value, total: Value,
+    limit: Operand, scale: Value, best: Value, total: Value, kept: list[Value],
 ) -> Value:  # fmt: skip
-    """A block's products of one query, at `places`, become exp(s - best); best and total go on.
+    """A block's products of one query, at `places`, become exp(s - best), which go to `kept` as
+    units; best and total go on.
 
     Keys from `limit` on are hidden. Gives exp(old best - best), a vector: what sums so far fade by.
     """
@@ -221,8 +273,7 @@ def weigh(
     shift = f.splat(f.select(f.fcmp("oeq", new, float("-inf")), const(el, 0.0), new), type)
     fade = vmath.call(math, "exp", f.op("fsub", f.splat(old, type), shift))
     ps = [vmath.call(math, "exp", f.op("fsub", score, shift)) for score in found]
-    for p, place in zip(ps, places, strict=True):
-        f.store(p, place, tile.align)
+    store_weights(f, tile, ps, kept)
     faded = f.op("fmul", f.load(el, total), f.extract(fade, 0))
     f.store(f.op("fadd", faded, combine(f, ps, "sum")), total)
     return fade
@@ -266,7 +317,7 @@ def result_row(
     lse = f.add(h["lse_at"], f.add(f.mul(unit, h["queries"]), query))
     wanted = f.icmp("sge", h["lse_at"], 0)
     row = operand_row(f, h, "out", out, (n, head), query, memory(d))
-    return row, f.gep(out, lse, memory(d)), wanted
+    return row, f.gep(out, lse, register(d)), wanted
 
 
 def store_row(
@@ -286,6 +337,5 @@ def store_row(
         v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
         v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
         f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))
-    if memory(d) == tile.element:
-        with f.iff(wanted):
-            store_lse(f, tile, best, total, lse)
+    with f.iff(wanted):
+        store_lse(f, tile, best, total, lse)

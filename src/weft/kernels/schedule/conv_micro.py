@@ -10,7 +10,7 @@ k; a block of k that is not the first is added to what C holds.
 from collections.abc import Callable
 from dataclasses import replace
 
-from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_add, touch
+from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_units, touch
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
@@ -137,10 +137,7 @@ def pixels_kernel(
                     left = f.splat(f.load(element, f.gep(base[i], at, element)), type)
                     for j in range(vectors):
                         total = sums[i * vectors + j]
-                        if tile.pairs:
-                            sums[i * vectors + j] = multiply_add(f, tile, right[j], left, total)
-                        else:
-                            sums[i * vectors + j] = f.fma(left, right[j], total)
+                        sums[i * vectors + j] = multiply_units(f, tile, left, right[j], total)
             L.next = [panel, *sums]
         return L.carry
 

@@ -118,6 +118,13 @@ def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) ->
     return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
 
 
+def multiply_units(f: Function, tile: Tile, left: Operand, right: Operand, total: Operand) -> Value:
+    """left * right + total as `multiply_add`, but that numbers are fused on every host."""
+    if tile.pairs:
+        return multiply_add(f, tile, right, left, total)
+    return f.fma(left, right, total)
+
+
 def touch(f: Function, place: Value, *, level: int = 1, write: bool = False) -> None:
     """Bring a cache line to the first or second cache before it is wanted."""
     how = (str(int(write)), str(4 - level), "1")

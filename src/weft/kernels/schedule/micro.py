@@ -7,6 +7,7 @@ the image is made. Each element of C has one accumulator, fma in increasing k; a
 the first is added to what C holds. So bits depend on the blocks of k alone.
 """
 
+from weft.kernels.schedule.gemm_code import multiply_units
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 
@@ -89,7 +90,8 @@ def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int, across: bool) ->
             place = f.gep(f.gep(base[i], f.mul(at, step_a), element), u * step_a, element)
             left = f.splat(f.load(element, place), type)
             for j in range(vectors):
-                out.append(f.fma(left, right[j], state[1 + i * vectors + j]))
+                total = state[1 + i * vectors + j]
+                out.append(multiply_units(f, tile, left, right[j], total))
         return out
 
     with f.loop(0, nseg, carry=[("ptr", b), *[(t, zero(t)) for t in types[1:]]]) as S:

@@ -29,6 +29,11 @@ class Tile:
     rest: int = 0  # vectors of a last panel of no usual width, of a product that has few panels
 
     @property
+    def per(self) -> int:
+        """The numbers along k that an element of a and of b holds."""
+        return 2 if self.pairs else 1
+
+    @property
     def columns(self) -> int:
         """The width of a packed panel."""
         return self.lanes * self.vectors

@@ -13,7 +13,7 @@ so depends on their sizes alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weft.core import dtype as D
@@ -98,7 +98,11 @@ class Numbers:
 
     def unit(self, load: Load, at: Value, step: Operand, more: Operand, width: int = 0) -> Value:
         """Units of the numbers that `load` finds at `at`, and those `step` farther on if `more`."""
-        return Element(self.f, width or self.lanes).from_memory(load(at), self.d)
+        return self.of([load(at)], width or self.lanes)
+
+    def of(self, parts: Sequence[Value], width: int) -> Value:
+        """Units of `per` numbers each, in the form that they have in memory."""
+        return Element(self.f, width).from_memory(parts[0], self.d)
 
     def _read(self, at: Value, masks: list[Value] | None, lanes: int, part: int = 0) -> Value:
         f, type = self.f, vector(lanes, memory(self.d))
@@ -133,9 +137,12 @@ class Words(Numbers):
     def unit(self, load: Load, at: Value, step: Operand, more: Operand, width: int = 0) -> Value:
         f, width = self.f, width or self.lanes
         far = f.gep(at, f.select(more, step, 0), memory(self.d))
-        low, high = (halves(f, load(p), self.d, width) for p in (at, far))
-        high = f.select(more, high, zero(high.type))
-        return woven(f, low, high, width)
+        low, high = (load(p) for p in (at, far))
+        return self.of([low, f.select(more, high, zero(high.type))], width)
+
+    def of(self, parts: Sequence[Value], width: int) -> Value:
+        low, high = (halves(self.f, p, self.d, width) for p in parts)
+        return woven(self.f, low, high, width)
 
 
 def units_of(f: Function, d: D.dtype, lanes: int, *, pairs: bool) -> Numbers:
