@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.attention import (
         FEW_QUERIES,
         plan_attention,
-        plan_attention_lse,
         run_size,
     )
     from weft.kernels.schedule.attention_grad import plan_attention_grad
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
     "packed": "Packed",
-    "schedule.attention": "FEW_QUERIES plan_attention plan_attention_lse run_size",
+    "schedule.attention": "FEW_QUERIES plan_attention run_size",
     "schedule.attention_grad": "plan_attention_grad",
     "schedule.class_loss": "plan_cross_entropy plan_cross_entropy_grad",
     "schedule.conv": "plan_conv2d plan_conv2d_dx plan_conv2d_packed",

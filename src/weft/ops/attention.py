@@ -125,14 +125,13 @@ class Attention(AttentionOp):
     def vjp(self, g: Any, y: Any, q: Any, k: Any, v: Any, mask: Any = None) -> tuple:
         width = q.shape[3]
         extra = () if mask is None else (mask,)
-        sums: Any = None
         if self.with_sums:
-            sums, g, y = _sums(y, q), _values(g, q, v), _values(y, q, v)
+            g = _values(g, q, v)
         if state.grad:
             return (*_composed_vjp(self, g, q, k, v, mask), None)
-        if sums is None:
-            sums = apply(AttentionSums(self.causal, self.scale), q, k, *extra)
-        operands = (_rows(g), q, k, v, y, sums, *extra)
+        if not self.with_sums:
+            y = apply(Attention(self.causal, self.scale, True), q, k, v, *extra)
+        operands = (_rows(g), q, k, v, _values(y, q, v), _sums(y, q), *extra)
         queries, keys = q.shape[2] * width, k.shape[2] * width
         all_three: list = []
 
@@ -171,31 +170,6 @@ class Attention(AttentionOp):
         sample((1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4), causal=True, scale=0.5),
         sample((1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), (1, 2, 3, 5), scale=0.5, **WITH_MASK),  # pyright: ignore[reportArgumentType]
     )
-
-
-class AttentionSums(AttentionOp):
-    """y = log(sum over the keys of exp(scale q k^T + mask)), (N, H, L), float32 for halves"""
-
-    nondiff = "it serves the gradient of Attention, whose own gradient is composed"
-
-    def type(self, q: Type, k: Type, *mask: Type) -> Type:
-        _need_fit(q, k, k, mask)
-        return Type(q.shape[:3], q.dtype if q.dtype is dt.float64 else dt.float32)
-
-    def flops(self, q: Type, k: Type, *rest: Type) -> float:
-        return self.product_flops(q, k)
-
-    def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        q, k = ins[:2]
-        mask = ins[2] if ins[2:] else None
-        return kernels.plan_attention_lse(q, k, out, mask, causal=self.causal, scale=self.scale)
-
-    def oracle(self, q: np.ndarray, k: np.ndarray, *mask: np.ndarray) -> np.ndarray:
-        s = self.scores(q, k, *mask)
-        with np.errstate(divide="ignore"):
-            return np.log(np.exp(s).sum(-1))
-
-    samples = (sample((2, 2, 3, 4), (2, 2, 5, 4), scale=0.5),)
 
 
 class AttentionGrad(AttentionOp):

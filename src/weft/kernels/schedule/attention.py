@@ -46,7 +46,6 @@ from weft.kernels.schedule.attention_tiles import (
     operand_row,
     pack_values,
     result_row,
-    store_lse,
     store_row,
     tile_of,
     units,
@@ -101,7 +100,7 @@ def plan_attention(
         raise ValueError(
             f"attention: keys in two pieces for {q.shape[2]} queries, more than {FEW_QUERIES}"
         )
-    return _plan("attention", q, k, v, out, mask, causal, scale, with_lse=with_lse)
+    return _plan(q, k, v, out, mask, causal, scale, with_lse=with_lse)
 
 
 def _joined(x: Layout, more: Layout) -> Layout:
@@ -115,14 +114,6 @@ def _joined(x: Layout, more: Layout) -> Layout:
     return Layout.contiguous((n, h, s + more.shape[2], width), x.dtype)
 
 
-def plan_attention_lse(
-    q: Layout, k: Layout, out: Layout, mask: Layout | None, *, causal: bool, scale: float
-) -> Launch:
-    """out = lse, which the gradients need; ins = (q, k) or (q, k, mask)."""
-    check(q, k, k, mask, sums=out)
-    return _plan("lse", q, k, k, out, mask, causal, scale)
-
-
 def check(
     q: Layout,
     k: Layout,
@@ -130,7 +121,6 @@ def check(
     mask: Layout | None,
     *,
     values: Layout | None = None,
-    sums: Layout | None = None,
     with_lse: bool = False,
 ) -> None:
     """Raise ValueError unless the layouts are those of one attention."""
@@ -150,7 +140,6 @@ def check(
         raise ValueError(
             f"attention: mask {mask.shape} {mask.dtype} does not fit {(n, h, length, s)} {q.dtype}"
         )
-    wide = sums_dtype(q)
     full = (run_size(n * h * length, ev, q.dtype),) if with_lse else (n, h, length, ev)
     if values is not None and (
         values.shape != full
@@ -158,10 +147,6 @@ def check(
         or (values.strides[-1] != 1 and values.shape[-1] > 1 and values.size)
     ):
         raise ValueError(f"attention: out {values} must be a {full} whose last stride is 1")
-    if sums is not None and (
-        sums.shape != (n, h, length) or sums.dtype != wide.np or not sums.is_contiguous
-    ):
-        raise ValueError(f"attention: lse {sums} must be a contiguous {wide} {(n, h, length)}")
 
 
 def sums_dtype(q: Layout) -> D.dtype:
@@ -197,7 +182,6 @@ def _result(q: Layout, v: Layout, out: Layout, *, with_lse: bool) -> tuple[int, 
 
 
 def _plan(
-    kind: str,
     q: Layout,
     k: Layout,
     v: Layout,
@@ -218,10 +202,9 @@ def _plan(
     deep, rows = (up(count, tile.per) // tile.per for count in (width, s))
     x_at = up(-(-s // columns) * (deep + tile.lanes) * columns * size)
     values_at = x_at + up(ROWS * deep * size)
-    value_bytes = up(ev, columns) * rows * size
-    scores_at = values_at + (up(value_bytes) if kind != "lse" else 0)
+    scores_at = values_at + up(up(ev, columns) * rows * size)
     sums_at = scores_at + ROWS * BLOCK * size
-    stats_at = sums_at + (up(ev, columns) * ROWS * size if kind != "lse" else 0)
+    stats_at = sums_at + up(ev, columns) * ROWS * size
     table_at = stats_at + up(2 * ROWS * size)
     block = block_rows(causal=causal)
     values = (
@@ -230,7 +213,7 @@ def _plan(
         -(-length // block), block, x_at, scores_at, sums_at, stats_at, table_at, values_at,
         table_at + up(8 * (2 * ROWS + 2 * BLOCK + 2)),
     )  # fmt: skip
-    function = kernels(d.name, mask_kind(mask))[kind]
+    function = kernel(d.name, mask_kind(mask))
     work = 2 * n * h * length * s * (width + ev)
     stage = Stage(function, work >= PARALLEL_WORK)
     ints = (*values, double_bits(scale))
@@ -274,13 +257,13 @@ def _plan_rows(
 
 
 @cache
-def kernels(name: str, mask: str) -> dict[str, int]:
-    """The addresses of the forward kernels of one dtype and kind of mask."""
-    return native.load(attention_ir(name, mask), ["attention", "lse"])
+def kernel(name: str, mask: str) -> int:
+    """The address of the forward kernel of one dtype and kind of mask."""
+    return native.load(attention_ir(name, mask), ["attention"])["attention"]
 
 
 def attention_ir(name: str, mask: str) -> str:
-    """The LLVM IR of the forward kernels of one dtype and kind of mask, for the host."""
+    """The LLVM IR of the forward kernel of one dtype and kind of mask, for the host."""
     if mask not in MASKS:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
@@ -289,15 +272,14 @@ def attention_ir(name: str, mask: str) -> str:
     emit_multiply(m, tile)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)
-    _emit_forward(m, tile, d, "attention", mask)
-    _emit_forward(m, tile, d, "lse", mask)
+    _emit_forward(m, tile, d, mask)
     return m.text()
 
 
-def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> None:
-    f = m.kernel(kind)
+def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
+    f = m.kernel("attention")
     el, type, lanes = tile.element, tile.type, tile.lanes
-    names = ["q", "k", *(["v"] if kind == "attention" else []), *(["m"] if masks != "none" else [])]
+    names = ["q", "k", "v", *(["m"] if masks != "none" else [])]
     pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
     source = dict(zip(names, pointers[1:-1], strict=True))
     ints = f.gep(f.arg("args"), 4 + len(names), "i64")
@@ -327,9 +309,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
         with f.iff(f.icmp("ne", unit, f.load("i64", packed))):
             keys = at("k", 0, memory(d))
             f.call("transpose", "void", work, keys, h["k_l"], h["keys"], h["width"])
-            if kind == "attention":
-                v = at("v", 0, memory(d))
-                pack_values(f, tile, d, values, v, h["v_l"], h["keys"], h["value_width"])
+            v = at("v", 0, memory(d))
+            pack_values(f, tile, d, values, v, h["v_l"], h["keys"], h["value_width"])
             f.store(unit, packed)
         with f.loop(*part.of(f, h["blocks"])) as B:
             query = f.mul(B.i, h["block"])
@@ -348,14 +329,13 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                 with f.loop(0, count) as R:
                     row = f.add(query, R.i)
                     with f.iff(f.icmp("eq", K.i, 0)):  # the next head's row, meanwhile
-                        for name in ("q", "k", "v") if kind == "attention" else ("q", "k"):
+                        for name in ("q", "k", "v"):
                             last = f.sub(h["queries" if name == "q" else "keys"], 1)
                             there = at(name, f.min(row, last), memory(d), then)
                             ask(f, d, there, h["value_width" if name == "v" else "width"])
-                    if kind == "attention":
-                        with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):
-                            to, *_ = result_row(f, d, h, pointers[0], (n, head, row))
-                            ask(f, d, to, h["value_width"], write=True)
+                    with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):
+                        to, *_ = result_row(f, d, h, pointers[0], (n, head, row))
+                        ask(f, d, to, h["value_width"], write=True)
                     limit = f.sub(f.add(row, 1), K.i)
                     limit = f.select(causal, f.min(limit, columns), columns)
                     mask = None
@@ -365,24 +345,18 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, kind: str, masks: str) -> N
                     places = s.vectors(scores, R.i)
                     kept = weight_places(tile, places)
                     fade = weigh(f, tile, d, masks, places, mask, limit, scale, best, here, kept)
-                    if kind == "attention":
-                        later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
-                        with f.loop(0, later, tile.columns) as C:
-                            place = f.add(f.mul(C.i, ROWS), f.mul(R.i, tile.columns))
-                            for j in range(0, tile.columns, lanes):
-                                to = f.gep(sums, f.add(place, j), el)
-                                v = f.load(type, to, tile.align)
-                                f.store(f.op("fmul", v, fade), to, tile.align)
-                if kind == "attention":
-                    fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
-                    s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
+                    later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
+                    with f.loop(0, later, tile.columns) as C:
+                        place = f.add(f.mul(C.i, ROWS), f.mul(R.i, tile.columns))
+                        for j in range(0, tile.columns, lanes):
+                            to = f.gep(sums, f.add(place, j), el)
+                            v = f.load(type, to, tile.align)
+                            f.store(f.op("fmul", v, fade), to, tile.align)
+                fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+                s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
             with f.loop(0, count) as R:
                 row = f.add(query, R.i)
                 here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
-                if kind == "lse":
-                    to = f.gep(pointers[0], f.add(f.mul(unit, h["queries"]), row), el)
-                    store_lse(f, tile, best, here, to)
-                else:
-                    to = result_row(f, d, h, pointers[0], (n, head, row))
-                    store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
+                to = result_row(f, d, h, pointers[0], (n, head, row))
+                store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
     f.ret()
