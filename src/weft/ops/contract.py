@@ -55,8 +55,11 @@ class Product(Summing, abstract=True):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return self.plan_sums(ins, out, self._end(ins, out))
 
+    def goes_on(self, *types: Type) -> bool:
+        return super().goes_on(*types) or _in_words(types[0])
+
     def sums_apart(self, a: Type, b: Type, *bias: Type) -> bool:
-        return kernels.is_one_block(a.shape[-1])
+        return _in_words(a) or kernels.is_one_block(a.shape[-1])
 
     def packed(
         self, ins: list[Layout], out: Layout, epilogue: kernels.Epilogue | None = None
@@ -69,6 +72,11 @@ class Product(Summing, abstract=True):
             return None
         args = [S.Arg(i, dt.from_np(out.dtype)) for i in range(len(ins) - 1)]
         return kernels.Epilogue((self.ending(*args),), tuple(ins[2:]), (out,))
+
+
+def _in_words(a: Type) -> bool:
+    """Whether sums are float32, in memory of their own, and are rounded as an epilogue begins."""
+    return a.dtype is dt.bfloat16 and kernels.multiplies_pairs()
 
 
 class MatMul(Product):

@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 
+from weft.core import dtype as D
+from weft.core import scalar as S
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
@@ -64,12 +66,12 @@ def plan_matmul(
     work = out.size * max(a.shape[-1], 1)
     parallel = _shared(work, PARALLEL_FROM)
     name = a.dtype.name
-    if epilogue is not None and name not in ("float32", "float64"):
+    if (name == "bfloat16" and multiplies_pairs()) or (fast and _pairs(a)):
+        return _plan_words(a, b, out, parallel, epilogue)
+    if epilogue is not None and name not in FLOAT_TYPES:
         raise ValueError(f"matmul: no epilogue on products of {name}")
     if name in gemm_plain.HALVES:
         return _plan_halves(a, b, out, parallel)
-    if fast and _pairs(a):
-        return _plan_words(a, b, out, parallel, epilogue)
     if name not in FLOAT_TYPES:
         return gemm_plain.plan_integers(a, b, out, parallel=parallel)
     problem = _normalise(a, b, out)
@@ -107,7 +109,7 @@ def plan_matmul_packed(
     if not out.size:
         return None
     if a.dtype.name == "bfloat16" and multiplies_pairs():
-        return _pack_words(a, b, out, None)
+        return _pack_words(a, b, out, epilogue)
     if a.dtype.name in gemm_plain.HALVES:
         return _pack_halves(a, b, out)
     if a.dtype.name not in ("float32", "float64"):
@@ -275,6 +277,8 @@ def _plan_words(
     source = "i16" if narrow else "float"
     (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS) if narrow else out)
+    if narrow and epilogue is None and not problem.batch and out.is_contiguous:
+        epilogue = _rounding(out)
     own, more = _ending(problem, out, epilogue)
     places = "abc" if narrow else "ab"
     found, tile = gemm_bf16.products(problem.a_class, problem.b_class, places)
@@ -291,7 +295,7 @@ def _plan_words(
     shared = size_a + size_b
     if narrow:
         tables.append(gemm_plain.descriptor(out, shared))
-        codes.append(gemm_bf16.stage(2, 2, source, woven=False))
+        codes += [gemm_bf16.stage(2, 2, source, woven=False)] if epilogue is None else []
         shared += up(out.size * 4)
     ints = _with_tables(problem, tile, 2 + more, tables, shared, own)
     return Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
@@ -306,6 +310,8 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
     _, n, k = problem.sizes
     if any(step for _, _, step, _ in problem.batch):
         return None
+    if narrow and epilogue is None and not problem.batch and out.is_contiguous:
+        epilogue = _rounding(out)
     own, more = _ending(problem, out, epilogue)
     found, tile = gemm_bf16.products(problem.a_class, "rows", "ac" if narrow else "a")
     shared, bytes_b = gemm_bf16.size_of(wide_a), gemm_bf16.size_of(wide_b)
@@ -313,7 +319,7 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
     codes = [gemm_bf16.stage(0, 2 + more, source, woven=weave_a), found[more]]
     if narrow:
         tables += [[], gemm_plain.descriptor(out, shared)]
-        codes.append(gemm_bf16.stage(2, 2, source, woven=False))
+        codes += [gemm_bf16.stage(2, 2, source, woven=False)] if epilogue is None else []
         shared += up(out.size * 4)
     ints = _with_tables(problem.packed(tile), tile, 2 + more, tables, shared, own)
     parallel = out.size * a.shape[-1] >= PARALLEL_FROM
@@ -325,6 +331,11 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
         _with_tables(problem, tile, 1, table, bytes_b), bytes_b,
     )  # fmt: skip
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs", source))
+
+
+def _rounding(out: Layout) -> Epilogue:
+    """What rounds the sums of a tile while it is near."""
+    return Epilogue((S.Arg(0, D.from_np(out.dtype)),), (), (out,))
 
 
 def _with_tables(
@@ -341,8 +352,6 @@ def _with_tables(
 
 
 def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
-    if a.dtype.name == "bfloat16" and multiplies_pairs():
-        return _plan_words(a, b, out, parallel)
     wide_a, wide_b = gemm_plain.dense(a), gemm_plain.dense(b)
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS))
     found, tile = gemm_plain.half_kernels(a.dtype.name, problem.a_class, problem.b_class)

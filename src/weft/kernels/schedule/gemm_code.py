@@ -462,7 +462,7 @@ def gemm_kernel(
         b_rows=pack is pack_rows,
     )
     names = []
-    for n_in in [2] if "c" in in_scratch else range(2, MAX_INPUTS + 1):
+    for n_in in [2] if "c" in in_scratch and not tile.pairs else range(2, MAX_INPUTS + 1):
         names.append(f"{name}{n_in}")
         f = module.kernel(names[-1])
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
