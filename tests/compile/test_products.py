@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import weft
+from weft import kernels
 from weft.compile import api
 from weft.compile.program import Program
 from weft.nn import functional as F
@@ -174,8 +175,20 @@ def test_a_cache_that_autocast_narrows_is_not_joined_either(monkeypatch, r):
             return F.scaled_dot_product_attention(new[2], k, v).float() * 2.0
 
     steps = _labels(monkeypatch, fn)
-    assert len(steps) == 4 and [s.startswith("Cast ->") for s in steps[:2]] == [True, True], steps
+    assert [s.split("(")[0] for s in steps] == ["Cast", "Cast", "Attention", "Cast Mul"], steps
     assert "of pieces" in steps[2], steps
+
+
+def test_what_follows_a_product_of_bfloat16_ends_it(monkeypatch, r):
+    """Its sums are rounded first: eager's bits, and one step on hosts that multiply pairs."""
+    for rows, inner, columns in ((8, 40, 70), (7, 1600, 65), (1, 33, 64)):
+        x, w, b = r(rows, inner).bfloat16(), r(columns, inner).bfloat16(), r(columns).bfloat16()
+
+        def fn(x=x, w=w, b=b):
+            return F.gelu(F.linear(x, w) + b), F.linear(x, w, b) * 2.0
+
+        steps = _labels(monkeypatch, fn)
+        assert len(steps) == (1 if kernels.multiplies_pairs() else 2), steps
 
 
 def test_joins_that_others_read_or_that_do_not_fit_are_made(monkeypatch, r):
