@@ -68,7 +68,7 @@ def plan_matmul(
     name = a.dtype.name
     if (name == "bfloat16" and multiplies_pairs()) or (fast and _pairs(a)):
         return _plan_words(a, b, out, parallel, epilogue)
-    if epilogue is not None and name not in FLOAT_TYPES:
+    if epilogue is not None and name not in ("float32", "float64"):
         raise ValueError(f"matmul: no epilogue on products of {name}")
     if name in gemm_plain.HALVES:
         return _plan_halves(a, b, out, parallel)
