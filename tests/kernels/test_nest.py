@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tests.core.loop_interp import run as interpret
 from tests.kernels.run import close, elementwise, launched, of, rows, thread_count, values
 from weft.core import dtype as D
 from weft.core import scalar as S
-from weft.core.loop_interp import run as interpret
 from weft.kernels import eager
 from weft.kernels.schedule import nest
 from weft.kernels.schedule.lower import lower_nest

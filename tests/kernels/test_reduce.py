@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.core.loop_interp import run as interpret
 from tests.kernels.run import launched, of, thread_count
 from weft.core import dtype as D
 from weft.core import scalar as S
-from weft.core.loop_interp import run as interpret
 from weft.kernels import eager
 from weft.kernels.schedule import reduce
 from weft.kernels.schedule.combine import accumulator
