@@ -75,8 +75,8 @@ class Attention(AttentionOp):
     """y = softmax(scale q k^T + mask over the keys) v; 0 where a query sees nothing
 
     y is (N, H, L, Ev). `with_sums`: one run of numbers, y as (N, L, H, Ev), then log(sum exp) of
-    each row of scores, (N, H, L), which saves the gradient a pass. Halves hold them as float32, two
-    elements each. The sums are for the gradient alone: no cotangent may come in through them.
+    each row of scores, (N, H, L), which the gradient reads: in halves a float32, two elements. No
+    cotangent may come in through them.
     """
 
     def flops(self, q: Type, k: Type, *rest: Type) -> float:

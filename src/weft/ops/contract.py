@@ -75,7 +75,7 @@ class Product(Summing, abstract=True):
 
 
 def _in_words(a: Type) -> bool:
-    """Whether sums are float32, in memory of their own, and are rounded as an epilogue begins."""
+    """Whether sums are float32 in memory of their own."""
     return a.dtype is dt.bfloat16 and kernels.multiplies_pairs()
 
 

@@ -104,7 +104,7 @@ def _taken_apart(op: Any, args: tuple) -> tuple[Node, tuple[int, ...]] | None:
 
 
 def _cast(b: Builder, op: Any, x: Any) -> Node:
-    """op, a cast or a view, on what was behind it; what a cast takes back has not happened."""
+    """op on what was behind a view; a cast there is taken back."""
     if isinstance(op, Cast) and isinstance(x.op, Cast) and op.dtype is x.args[0].type.dtype:
         return x.args[0]
     inner = b.node(op, x)

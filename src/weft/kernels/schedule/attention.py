@@ -12,9 +12,8 @@ keys after the query, counted from the first of both. A row with nothing to see 
 Numbers: scores are fma chains over e; keys go in blocks of 64 with a running maximum (Milakov and
 Gimelshein 2018; Dao et al. 2022): after a block out = out * exp(m_old - m_new) + p v, p v one fma
 chain over the block; sums of p by lanes, then halving. A query's bits depend on its own row, k, v
-and the mask alone: not on threads or the batch. bfloat16 is multiplied by pairs (`words`): a chain
-adds the products of the second of two neighbours, then of the first; p is rounded for p v, not for
-its sum. All else is float32.
+and the mask alone: not on threads or the batch. bfloat16 is multiplied by pairs (`words`), and p
+is rounded for p v, not for its sum; all else is float32.
 
 `with_lse` of `plan_attention` serves training: lse behind out in one pass, a query's heads side by
 side, as the projection that follows reads them.
@@ -84,8 +83,7 @@ def plan_attention(
 ) -> Launch:
     """out = attention; ins = (q, k, v) or (q, k, v, mask). Raises ValueError for other layouts.
 
-    `with_lse` makes out one run of memory: (N, L, H, Ev), then lse (N, H, L), for free; see
-    `run_size`.
+    `with_lse` makes out one run of memory: (N, L, H, Ev), then lse (N, H, L), for free.
     `later`: further keys and values, which follow along S; ins = (q, k, k2, v, v2[, mask]). For
     FEW_QUERIES at most.
     """
@@ -155,9 +153,7 @@ def sums_dtype(q: Layout) -> D.dtype:
 
 
 def run_size(rows: int, width: int, d: np.dtype) -> int:
-    """Elements of a run of so many rows of values, then their lse: of halves at a multiple of two,
-    two elements each.
-    """
+    """Elements of so many rows of values, then their lse: of halves two each, aligned."""
     step = 2 if d.itemsize == 2 else 1
     return up(rows * width, step) + rows * step
 

@@ -4,8 +4,7 @@ A block is up to ROWS rows by BLOCK columns of scores, kept as panels
 [column / columns][row][columns] so that `multiply` writes them and reads them again as its left
 operand.
 
-Operands are multiplied in *units*: numbers, or of bfloat16 words of two neighbours along the sum
-(`words`), for which weights are rounded; the sums of products are float32.
+Operands are multiplied in *units*, words of two bfloat16 (`words`).
 """
 
 from dataclasses import replace
@@ -41,10 +40,7 @@ def block_rows(*, causal: bool) -> int:
 
 
 def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`copy(dst, src, dst_step, src_step, rows, columns)`: rows as units along them.
-
-    `weave`, the same with units along columns.
-    """
+    """`copy(dst, src, dst_step, src_step, rows, columns)`: units along rows; `weave`: down."""
     names = ("dst_step", "src_step", "rows", "columns")
     pointers = [("ptr noalias", "dst"), ("ptr noalias readonly", "src")]
     signature = [*pointers, *(("i64", n) for n in names)]
@@ -72,10 +68,9 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
 
 
 def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns], e
-    in units.
+    """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns].
 
-    A panel has as many rows as a row has units, + lanes: whole squares are written.
+    A panel has a row's units + lanes rows: whole squares are written.
     """
     names = ("src_step", "rows", "width")
     f = m.function(
@@ -111,7 +106,7 @@ def pack_values(
     f: Function, tile: Tile, d: D.dtype, dst: Value, src: Value, step: Value,
     rows: Operand, width: Operand,
 ) -> None:  # fmt: skip
-    """Panels of columns, units along them: dst[c / columns][row][c % columns]."""
+    """Panels of columns: dst[c / columns][row][c % columns]."""
     deep = units(f, tile, rows)
     with f.loop(0, width, tile.columns) as C:
         columns = f.min(f.sub(width, C.i), tile.columns)
@@ -128,15 +123,13 @@ def units(f: Function, tile: Tile, count: Operand) -> Operand:
 
 
 def weight_places(tile: Tile, places: list[Value]) -> list[Value]:
-    """Where a row's weights go as units, in the memory of their numbers, vector by vector: to the
-    beginning of each panel's row.
-    """
+    """Where a row's weights go as units: to the beginning of each panel's row."""
     whole, per = tile.vectors, tile.per
     return [places[i // whole * whole + i % whole // per] for i in range(0, len(places), per)]
 
 
 def store_weights(f: Function, tile: Tile, weights: list[Value], places: list[Value]) -> None:
-    """A row's weights as units, rounded where these are words."""
+    """A row's weights as units."""
     if tile.pairs:
         parts = [halves(f, w, D.float32, tile.lanes) for w in weights]
         weights = [
@@ -169,9 +162,7 @@ class Scores:
         self, x: Value, count: Operand, panels: Value, first: Operand, columns: Operand,
         width: Operand, to: Value,
     ) -> None:  # fmt: skip
-        """to = x[count rows, width] times columns [first, first + columns) of transposed panels;
-        `width` in units.
-        """
+        """to = x[count rows, width] times columns [first, first + columns) of transposed panels."""
         f, tile = self.f, self.tile
         with f.loop(0, columns, tile.columns) as P:
             panel = f.mul(f.add(first, P.i), f.add(width, tile.lanes))
@@ -252,8 +243,8 @@ def weigh(
     f: Function, tile: Tile, d: D.dtype, masks: str, places: list[Value], mask: Value | None,
     limit: Operand, scale: Value, best: Value, total: Value, kept: list[Value],
 ) -> Value:  # fmt: skip
-    """A block's products of one query, at `places`, become exp(s - best), which go to `kept` as
-    units; best and total go on.
+    """A block's products of one query, at `places`, become exp(s - best), at `kept`; best and total
+    go on.
 
     Keys from `limit` on are hidden. Gives exp(old best - best), a vector: what sums so far fade by.
     """

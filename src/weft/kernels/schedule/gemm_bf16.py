@@ -25,7 +25,8 @@ from weft.kernels.schedule.gemm_code import (
 )
 from weft.kernels.schedule.gemm_plain import HALVES, emit_conversion, outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.schedule.words import halves
+from weft.kernels.schedule.words import Words
+from weft.kernels.target.element import memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector
 from weft.runtime import native
 
@@ -107,6 +108,7 @@ def _emit_words(
     module: Module, place: int, n_in: int, lanes: int, *, woven: bool, source: str
 ) -> None:
     f = module.kernel("stage")
+    u = Words(f, D.bfloat16 if source == "i16" else D.float32, lanes)
     array = f.load("ptr", f.gep("%args", 3 + place, "i64"))
     scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
     word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
@@ -121,62 +123,38 @@ def _emit_words(
         start = f.gep(array, outer_offset(f, f.gep(table, 7, "i64"), dims, matrix), source)
         target = f.gep(to, f.mul(row.i, columns), "i32")
         if woven:
-            _weave(f, start, target, lanes, source, k=k, k_step=k_step, row=r, columns=columns)
+            _weave(f, u, start, target, k=k, k_step=k_step, row=r, columns=columns)
         else:
             at = f.gep(start, f.mul(r, other_step), source)
-            _copy(f, at, target, lanes, source, k=k, k_step=k_step)
+            _copy(f, u, at, target, k=k, k_step=k_step)
     f.ret()
 
 
-def _halves(f: Function, place: Value, width: int, source: str) -> Value:
-    """So many neighbours as the bits of bfloat16."""
-    value = f.load(vector(width, source), place, 2 if source == "i16" else 4)
-    return halves(f, value, D.bfloat16 if source == "i16" else D.float32, width)
-
-
 def _weave(
-    f: Function, start: Value, target: Value, lanes: int, source: str, *, k: Value, k_step: Value,
-    row: Operand, columns: Operand,
+    f: Function, u: Words, start: Value, target: Value, *, k: Value, k_step: Value, row: Operand,
+    columns: Operand,
 ) -> None:  # fmt: skip
     """target[c] = (element c of row 2 row, that of the next row or 0), columns adjacent."""
+    source = memory(u.d)
     low = f.gep(start, f.mul(f.mul(row, 2), k_step), source)
-    has_high = f.icmp("slt", f.add(f.mul(row, 2), 1), k)
-    high = f.gep(low, f.select(has_high, k_step, 0), source)
-    keep = f.select(has_high, Value("-1", "i32"), Value("0", "i32"))
-
-    def weave(column: Operand, width: int) -> None:
-        wide = vector(width, "i32")
-        a, b = (
-            f.cast("zext", _halves(f, f.gep(p, column, source), width, source), wide)
-            for p in (low, high)
-        )
-        upper = f.op("shl", f.op("and", b, f.splat(keep, wide)), f.splat(Value("16", "i32"), wide))
-        f.store(f.op("or", a, upper), f.gep(target, column, "i32"))
-
-    whole = f.mul(f.div(columns, lanes), lanes)
-    with f.loop(0, whole, lanes) as column:
-        weave(column.i, lanes)
-    with f.loop(whole, columns) as column:
-        weave(column.i, 1)
+    more = f.icmp("slt", f.add(f.mul(row, 2), 1), k)
+    whole = f.mul(f.div(columns, u.lanes), u.lanes)
+    for first, last, width in ((0, whole, u.lanes), (whole, columns, 1)):
+        type = vector(width, source)
+        with f.loop(first, last, width) as column:
+            at = f.gep(low, column.i, source)
+            unit = u.unit(lambda place, type=type: f.load(type, place), at, k_step, more, width)
+            f.store(unit, f.gep(target, column.i, "float"))
 
 
-def _copy(
-    f: Function, at_row: Value, target: Value, lanes: int, source: str, *, k: Value, k_step: Value
-) -> None:
+def _copy(f: Function, u: Words, row: Value, target: Value, *, k: Value, k_step: Value) -> None:
     """target[p] = (elements 2 p, 2 p + 1 of a row, or 0)."""
+    source, step = memory(u.d), 2 * u.lanes
     adjacent = f.icmp("eq", k_step, 1)
-    whole = f.select(adjacent, f.mul(f.div(k, 2 * lanes), 2 * lanes), 0)
-    halves = vector(lanes, "i16")
-    with f.loop(0, whole, 2 * lanes) as at:
-        for part in (0, lanes):
-            here = f.add(at.i, part)
-            value = _halves(f, f.gep(at_row, here, source), lanes, source)
-            f.store(f.typed(value, halves), f.gep(target, here, "i16"), 2)
+    whole = f.select(adjacent, f.mul(f.div(k, step), step), 0)
+    with f.loop(0, whole, step) as at:
+        f.store(u.adjacent(f.gep(row, at.i, source)), f.gep(target, f.div(at.i, 2), "float"))
     with f.loop(whole, k, 2) as at:
-        here = f.gep(at_row, f.mul(at.i, k_step), source)
-        low = f.cast("zext", _halves(f, here, 1, source), "i32")
-        more = f.icmp("slt", f.add(at.i, 1), k)
-        next_one = _halves(f, f.gep(here, f.select(more, k_step, 0), source), 1, source)
-        high = f.op("shl", f.cast("zext", next_one, "i32"), Value("16", "i32"))
-        high = f.select(more, high, Value("0", "i32"))
-        f.store(f.op("or", low, high), f.gep(target, f.div(at.i, 2), "i32"))
+        here, more = f.gep(row, f.mul(at.i, k_step), source), f.icmp("slt", f.add(at.i, 1), k)
+        unit = u.unit(lambda place: f.load(source, place), here, k_step, more, 1)
+        f.store(unit, f.gep(target, f.div(at.i, 2), "float"))
