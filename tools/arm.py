@@ -96,7 +96,8 @@ def make() -> Path:
     if python.exists():
         return python
     root, site = PLACE / "root", PLACE / "site"
-    root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(PLACE, ignore_errors=True)  # half of an earlier one: its links lead outside
+    root.mkdir(parents=True)
     paths = _addresses()
     missing = set(DEBS) - set(paths)
     if missing:
