@@ -43,6 +43,10 @@ OTHERS = (("weft", "compiled"), ("weft", "eager"))
 # In a table of their own: no target is judged by them.
 FAST, CAST = ("weft", "fast math"), ("weft", "autocast")
 NARROW = ("fast math", "autocast", "autocast compile", "bfloat16")
+_COUNTED = (
+    "The share counts every multiplication of a work: behind a max pool Weft leaves out the "
+    "products with zeros of a convolution's gradients, a third of the CNN's."
+)
 
 
 class Peer:
@@ -291,6 +295,7 @@ def main() -> int:
     )
     versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
     text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n"
+    text += f"{_COUNTED}\n\n"
     text += f"Where products may round to bfloat16:\n\n{narrow_table(rows)}\n\n{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):

@@ -54,6 +54,8 @@ TESTS = (
 )
 # qemu-user aborts when a process with threads forks: tests of forks are not run there
 LEFT_OUT = "not forked_child"
+# may differ from AVX-512: erf's table fits its registers alone, attention's sums go by vector lanes
+BY_VECTORS = {"erf", "gelu, silu", "attention"}
 
 
 def _fetch(url: str) -> bytes:
@@ -133,12 +135,13 @@ def main(arguments: list[str]) -> int:
         subprocess.run([p, bits], env=e, check=True, capture_output=True, text=True).stdout
         for p, e in ((sys.executable, dict(os.environ)), (str(python), env))
     )
-    differ = [a for a, b in zip(here.splitlines(), there.splitlines(), strict=True) if a != b]
-    names = ", ".join(line.split("  ", 1)[1] for line in differ) or "none"
+    pairs = zip(here.splitlines(), there.splitlines(), strict=True)
+    differ = {a.split("  ", 1)[1] for a, b in pairs if a != b}
+    names = "; ".join(sorted(differ)) or "none"
     print(f"bits on ARM and here: {len(here.splitlines())} digests, different: {names}", flush=True)
     tests = arguments or ["-k", LEFT_OUT, *TESTS]
     run = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(run, env=env, cwd=ROOT).returncode or bool(differ)
+    return subprocess.run(run, env=env, cwd=ROOT).returncode or bool(differ - BY_VECTORS)
 
 
 if __name__ == "__main__":
