@@ -89,7 +89,7 @@ def as_tensor(data: Any, dtype: dt.dtype | None = None, device: Any = None) -> T
     """The tensor itself, a tensor over an array's memory, or a copy of lists and numbers."""
     require_cpu(device, "as_tensor")
     if isinstance(data, Handle):
-        return data if dtype is None else cast(data, dtype)
+        return data if dtype is None else cast(data, dtype)  # pyright: ignore[reportReturnType]
     if isinstance(data, np.ndarray):
         y = from_numpy(data)
         return y if dtype is None else cast(y, dtype)

@@ -598,7 +598,7 @@ def _products(
         # all of them the first time: they come from memory, or from another core
         pieces = f.div(f.add(f.min(h["K"], KC), tile.columns - 1), tile.columns)
         ahead = f.select(f.icmp("ne", f.load("i64", met), m_start), pieces, 1)
-        f.store(m_start, met)
+        f.store(f.typed(m_start, "i64"), met)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
