@@ -404,7 +404,7 @@ def _product_of(
 
 
 def _ordered(groups: list[Group]) -> list[Group] | None:
-    """Groups after those they read from; among the ready ones, program order.  None: a cycle."""
+    """Groups after those they read from; among the ready ones, program order. None: a cycle."""
     out: list[Group] = []
     state: dict[int, int] = {}
     for start in sorted(

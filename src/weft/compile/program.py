@@ -367,17 +367,9 @@ class Program:
             self.steps.append(HostCall(op, ins, out, dispatch.complex_host(op)))
         else:
             best = partial(self._best, op, op.plan)
-            try:
-                made = self._step(
-                    partial(best, [p.layout for p in ins], out.layout), out, ins, op, str(op)
-                )
-            except ValueError:  # a layout that the kernel does not read
-                ins = [self._dense(p, op, i, slots) for p in ins]
-                made = self._step(
-                    partial(best, [p.layout for p in ins], out.layout), out, ins, op, str(op)
-                )
+            made = self._readable_step(best, out, ins, op, str(op), i, slots)
             if isinstance(op, Summing):
-                made.packed = partial(op.packed, [p.layout for p in ins], out.layout)
+                made.packed = partial(op.packed, [p.layout for p in made.ins], out.layout)
 
     def _step(
         self, plan: Callable[[], native.Launch], out: Place, ins: list[Place], op: Op, label: str
@@ -391,6 +383,22 @@ class Program:
             self._later.append((made, plan, str(missing)))
         self.steps.append(made)
         return made
+
+    def _readable_step(
+        self, plan: Callable[..., native.Launch], out: Place, ins: list[Place], op: Op, label: str,
+        i: int, slots: Slots,
+    ) -> Entry:  # fmt: skip
+        """`_step` of plan(layouts, layout), over copies where the kernel does not read a layout."""
+
+        def step(ins: list[Place]) -> Entry:
+            return self._step(
+                partial(plan, [p.layout for p in ins], out.layout), out, ins, op, label
+            )
+
+        try:
+            return step(ins)
+        except ValueError:
+            return step([self._dense(p, op, i, slots) for p in ins])
 
     def _emit_product(self, group: Group, n: Node, i: int, slots: Slots) -> None:
         """A product whose results go through a loop: tile by tile, or the loop afterwards."""
@@ -426,16 +434,7 @@ class Program:
         op, (q, k, v, *mask) = n.op, (a for a in n.args if isinstance(a, Node))
         assert isinstance(op, Attention)
         ins = [self.places[id(a)] for a in (q, *k.args, *v.args, *mask)]
-        what = f"{op} of pieces"
-        try:
-            self._step(
-                partial(op.plan_pieces, [p.layout for p in ins], out.layout), out, ins, op, what
-            )
-        except ValueError:  # a layout that the kernel does not read
-            ins = [self._dense(p, op, i, slots) for p in ins]
-            self._step(
-                partial(op.plan_pieces, [p.layout for p in ins], out.layout), out, ins, op, what
-            )
+        self._readable_step(op.plan_pieces, out, ins, op, f"{op} of pieces", i, slots)
 
     def _best(
         self,

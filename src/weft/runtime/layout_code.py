@@ -21,20 +21,13 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import (
-    builtin_code,
-    ir_text,
-    match_code,
-    tensor_code,
-    wish_code,
-)
+from weft.runtime import builtin_code, ir_text, match_code, tensor_code, wish_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_tell", "weft_value_get",
-    "weft_value_set",
+    "weft_wish_item", "weft_wish_tell", "weft_value_get", "weft_value_set",
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -43,9 +36,9 @@ FUNCTIONS = (
     "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
     "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
     "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
-    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID",
-    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
-    "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
+    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
+    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
+    "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them

@@ -277,8 +277,8 @@ def _plan_words(
     source = "i16" if narrow else "float"
     (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
     problem = _normalise(wide_a, wide_b, Layout.contiguous(out.shape, _SUMS) if narrow else out)
-    if narrow and epilogue is None and not problem.batch and out.is_contiguous:
-        epilogue = _rounding(out)
+    if narrow:
+        epilogue = epilogue or _rounding(problem, out)
     own, more = _ending(problem, out, epilogue)
     places = "abc" if narrow else "ab"
     found, tile = gemm_bf16.products(problem.a_class, problem.b_class, places)
@@ -310,8 +310,8 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
     _, n, k = problem.sizes
     if any(step for _, _, step, _ in problem.batch):
         return None
-    if narrow and epilogue is None and not problem.batch and out.is_contiguous:
-        epilogue = _rounding(out)
+    if narrow:
+        epilogue = epilogue or _rounding(problem, out)
     own, more = _ending(problem, out, epilogue)
     found, tile = gemm_bf16.products(problem.a_class, "rows", "ac" if narrow else "a")
     shared, bytes_b = gemm_bf16.size_of(wide_a), gemm_bf16.size_of(wide_b)
@@ -333,8 +333,10 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs", source))
 
 
-def _rounding(out: Layout) -> Epilogue:
-    """What rounds the sums of a tile while it is near."""
+def _rounding(problem: _Problem, out: Layout) -> Epilogue | None:
+    """What rounds the sums of a tile while it is near; None where a stage of its own has to."""
+    if problem.batch or not out.is_contiguous:
+        return None
     return Epilogue((S.Arg(0, D.from_np(out.dtype)),), (), (out,))
 
 
