@@ -4,7 +4,7 @@
 
 Reads a JSON object a line from standard input, answers with one on standard output:
 {"make": "gpt", "variant": "compile"} -> {"seconds": to the end of the first call, "result": ...}
-{"time": 3} -> {"times": [...], "peak_kb": ...}
+{"time": 3} -> {"times": [...], "peak_kb": ...}, behind a call that is not timed
 Whatever goes wrong is answered as {"error": "..."}.  Libraries that print do so on standard error.
 """
 
@@ -40,6 +40,7 @@ def main() -> None:
                 answer = {"seconds": time.perf_counter() - start, "result": result}
             else:
                 assert step is not None, "time before make"
+                step()
                 times = []
                 for _ in range(order["time"]):
                     start = time.perf_counter()
