@@ -1,6 +1,7 @@
 """The wheel: small, complete, and without the tests."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,18 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     }
     wanted -= {f"weft/compat/{name}" for name in ("coverage.py", "names.py", "names.txt")}
     assert wanted <= set(names), wanted - set(names)  # pages and other data files too
+
+
+def test_the_command_runs_from_the_wheel_alone(wheel):
+    """What the wheel leaves out must not be asked for by what is in it."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import weft.cli; print(weft.cli.__file__)"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(wheel) in done.stdout
 
 
 def test_wheel_asks_for_the_core_dependencies_only(wheel):

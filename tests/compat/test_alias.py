@@ -108,8 +108,8 @@ def test_cuda_answers_as_on_a_machine_without_it():
 def test_jit_leaves_things_as_they_are_and_says_so_once():
     import torch
 
-    jit = importlib.import_module("weft.compat.torch_.jit")
-    jit._warned.clear()
+    tracing = importlib.import_module("weft.compat.torch_.tracing")
+    tracing._warned.clear()
     m = torch.nn.Linear(2, 2)
     with pytest.warns(UserWarning, match=r"torch\.jit\.script does nothing"):
         assert torch.jit.script(m) is m

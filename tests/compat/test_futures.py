@@ -6,9 +6,8 @@ import time
 import pytest
 
 import weft
-from weft.compat.torch_ import cuda
+from weft.compat.torch_.devices import Event, Stream, cuda
 from weft.compat.torch_.futures import Future, collect_all, wait_all
-from weft.compat.torch_.streams import Event, Stream
 
 
 def test_a_future_waits_for_another_thread():

@@ -6,7 +6,7 @@ import pytest
 
 import weft
 from weft.compat.torch_ import distribution_utils as utils
-from weft.compat.torch_ import internals
+from weft.compat.torch_.inner import internals
 from weft.ops import random
 
 

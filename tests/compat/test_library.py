@@ -4,7 +4,8 @@ import pytest
 
 import weft
 from weft.autograd.func import vmap
-from weft.compat.torch_ import library, ops
+from weft.compat.torch_ import library
+from weft.compat.torch_.library import ops
 
 
 @pytest.fixture(autouse=True)

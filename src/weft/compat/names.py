@@ -12,5 +12,4 @@ LINES = [
     line.split() for line in Path(__file__).with_suffix(".txt").read_text("utf-8").splitlines()
 ]
 NAMES = [name for name, _, _ in LINES]
-METHODS = frozenset(n for n in NAMES if n.startswith("Tensor."))
 SHARE = {name: float(share) for name, _, share in LINES}

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import weft
-from weft.compat import alias, names
+from weft.compat import alias
+
+# torch.Tensor's methods that Weft's lacks, which a reader of source may take for those of others
+_LACKED = {"histogram", "index", "int_repr", "names", "q_scale", "q_zero_point"}
 
 
 @dataclass
@@ -100,7 +103,7 @@ def _names(tree: ast.Module) -> Iterator[tuple[str, int]]:
             root = root.value
         if isinstance(root, ast.Name) and root.id in bound:
             yield ".".join([bound[root.id], *reversed(chain)]), node.lineno
-        elif f"Tensor.{node.attr}" in names.METHODS:
+        elif node.attr in _LACKED or hasattr(weft.Tensor, node.attr):
             yield f"Tensor.{node.attr}", node.lineno
 
 

@@ -57,4 +57,5 @@ def refusing(error: type[Exception], text: str) -> Callable[..., Any]:
     def refuse(*args: Any, **kw: Any) -> Any:
         raise error(text)
 
+    refuse.__doc__ = f"{error.__name__}: {text}"
     return refuse

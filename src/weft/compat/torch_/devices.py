@@ -1,4 +1,7 @@
-"""Faces of devices: the CPU, and those that are not there.  One class a module of torch."""
+"""Faces of devices: the CPU, and those that are not there.  One class a module of torch.
+
+At the top torch.Stream and torch.Event, as they are on a machine without an accelerator.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,99 @@ from typing import Any
 import weft
 from weft import amp
 from weft.amp import custom_bwd, custom_fwd
+from weft.compat.torch_.absent import CUDAGraph, StreamContext
 from weft.compat.torch_.answers import Idle, no, none, nothing, refusing, zero
+from weft.compat.torch_.version import TorchVersion
+
+_NO_EVENTS = "cpu backend doesn't support events."
+
+
+def only_cpu(device: Any) -> None:
+    """RuntimeError for another device, as a torch built for the CPU says it."""
+    kind = "cpu" if device is None else weft.device(device).type
+    if kind != "cpu":
+        raise RuntimeError(f"PyTorch is not linked with support for {kind} devices")
+
+
+class Stream:
+    """The CPU's one queue: what is called has run when the call returns."""
+
+    stream_id, device_index, device_type = 0, -1, 0
+    device = weft.device("cpu")
+
+    def __init__(self, device: Any = None, *, priority: int = 0) -> None:
+        only_cpu(device)
+
+    def query(self) -> bool:
+        """Whether all has run: it has."""
+        return True
+
+    def synchronize(self) -> None:
+        """Wait until all has run."""
+
+    def wait_event(self, event: Event) -> None:
+        """What follows waits for the event, which has happened."""
+
+    record_event = wait_stream = refusing(RuntimeError, _NO_EVENTS)
+
+    def is_capturing(self) -> bool:
+        """Whether calls are recorded into a graph: never."""
+        return False
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    def __hash__(self) -> int:
+        return hash((self.device_index, self.stream_id))
+
+    def __repr__(self) -> str:
+        return "torch.Stream device_type=cpu, device_index=-1, stream_id=0"
+
+
+class Event:
+    """A point in a stream; the CPU's cannot be recorded."""
+
+    event_id = 0
+    device = weft.device("cpu")
+
+    def __init__(
+        self,
+        device: Any = None,
+        *,
+        enable_timing: bool = False,
+        blocking: bool = False,
+        interprocess: bool = False,
+    ) -> None:
+        only_cpu(device)
+        self._timed = enable_timing
+
+    record = refusing(RuntimeError, _NO_EVENTS)
+
+    def query(self) -> bool:
+        """Whether all that was recorded has happened: nothing was."""
+        return True
+
+    def wait(self, stream: Stream | None = None) -> None:
+        """What follows in the stream waits for nothing."""
+
+    def synchronize(self) -> None:
+        """Wait for what was recorded."""
+
+    def elapsed_time(self, end_event: Event) -> float:
+        """ValueError: neither event was recorded."""
+        if not (self._timed and end_event._timed):
+            raise ValueError("Both events must be created with argument 'enable_timing=True'.")
+        raise ValueError("Both events must be recorded before calculating elapsed time.")
+
+    def __repr__(self) -> str:
+        flag = int(self._timed)
+        return f"torch.Event device_type=cpu, device_index=-1, event_flag={flag}, event_id=0"
 
 
 class xpu:
@@ -65,6 +160,80 @@ class cpu:
     def current_stream(device: Any = None) -> cpu.Stream:
         """The CPU's one queue."""
         return cpu._stream
+
+
+_NO_CUDA = "Torch not compiled with CUDA enabled"
+
+
+class cuda:
+    """torch.cuda as torch answers on a machine without CUDA."""
+
+    CUDAGraph, StreamContext = CUDAGraph, StreamContext
+
+    class Stream:
+        """A name: RuntimeError when one is made."""
+
+        __init__ = refusing(RuntimeError, "torch.cuda.Stream requires CUDA support")
+
+    class Event:
+        """A name: RuntimeError when one is made."""
+
+        __init__ = refusing(RuntimeError, "Tried to instantiate dummy base class Event")
+
+    __version__ = TorchVersion("0")
+    has_half = _initialized = False
+    default_generators: tuple = ()
+
+    is_available = is_initialized = is_bf16_supported = no
+    device_count = memory_allocated = max_memory_allocated = memory_reserved = zero
+    max_memory_reserved = memory_cached = max_memory_cached = zero
+
+    init = current_device = get_device_name = get_device_properties = refusing(
+        AssertionError, _NO_CUDA
+    )
+    get_device_capability = synchronize = current_stream = default_stream = get_rng_state = init
+    mem_get_info = set_rng_state = graph = stream = init
+
+    @staticmethod
+    def set_device(device: Any) -> None:
+        """A negative index does nothing, as in torch; any other is refused."""
+        if isinstance(device, int) and device < 0:
+            return
+        cuda.init()
+
+    # Seeds are kept for a CUDA that is never initialised, memory is none: torch answers the same.
+    manual_seed = manual_seed_all = seed = seed_all = empty_cache = ipc_collect = nothing
+    reset_peak_memory_stats = reset_max_memory_allocated = reset_max_memory_cached = nothing
+    set_rng_state_all = nothing
+
+    @staticmethod
+    def memory_stats(device: Any = None) -> dict:
+        return {}
+
+    @staticmethod
+    def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+        return ""
+
+    @staticmethod
+    def get_rng_state_all() -> list:
+        return []
+
+    class OutOfMemoryError(RuntimeError):
+        """Never raised: there is no device memory to run out of."""
+
+    class device(Idle):
+        """A context that selects a CUDA device; only "none of them" can be selected."""
+
+        def __init__(self, device: Any) -> None:
+            cuda.set_device(-1 if device is None else device)
+
+    class FloatTensor:
+        """CUDA tensors: none can be made, and no tensor is one."""
+
+        def __new__(cls, *args: Any, **kw: Any) -> Any:
+            raise TypeError("type torch.cuda.FloatTensor not available. " + _NO_CUDA)
+
+    HalfTensor = DoubleTensor = LongTensor = IntTensor = ByteTensor = BoolTensor = FloatTensor
 
 
 class cpu_amp:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-import weft
+from weft.compat.torch_.devices import only_cpu
 
 __all__ = ["Future", "collect_all", "wait_all"]
 
@@ -19,9 +19,7 @@ class Future(Generic[T]):
 
     def __init__(self, *, devices: Any = None) -> None:
         for device in devices or ():
-            if weft.device(device).type != "cpu":
-                kind = weft.device(device).type
-                raise RuntimeError(f"PyTorch is not linked with support for {kind} devices")
+            only_cpu(device)
         self._given = threading.Condition()
         self._done = False
         self._value: Any = None

@@ -26,6 +26,61 @@ class config:
         return "Weft: native threads\n"
 
 
+class internals:
+    """torch._utils, torch.utils._foreach_utils: flat copies and groups of tensors."""
+
+    @staticmethod
+    def _flatten_dense_tensors(tensors: Sequence[weft.Tensor]) -> weft.Tensor:
+        """The tensors' entries one after the other, in one new tensor."""
+        return weft.cat([t.reshape(-1) for t in tensors])
+
+    @staticmethod
+    def _unflatten_dense_tensors(
+        flat: weft.Tensor, tensors: Sequence[weft.Tensor]
+    ) -> tuple[weft.Tensor, ...]:
+        """Views of `flat` in the shapes of `tensors`, in order."""
+        pieces = flat.split([t.numel() for t in tensors])
+        return tuple(p.view(t.shape) for p, t in zip(pieces, tensors, strict=True))
+
+    @staticmethod
+    def _get_available_device_type() -> None:
+        """There is no accelerator."""
+
+    @staticmethod
+    def _group_tensors_by_device_and_dtype(
+        tensorlistlist: Sequence[Sequence[weft.Tensor | None]], with_indices: bool = False
+    ) -> dict[tuple, tuple[list, list[int]]]:
+        """(device, dtype) of the first list's tensors -> (those entries of each list, places)."""
+        groups: dict[tuple, tuple[list, list[int]]] = {}
+        for place, entries in enumerate(zip(*tensorlistlist, strict=True)):
+            first: Any = entries[0]
+            lists, places = groups.setdefault(
+                (first.device, first.dtype), ([[] for _ in entries], [])
+            )
+            for kept, entry in zip(lists, entries, strict=True):
+                kept.append(entry)
+            if with_indices:
+                places.append(place)
+        return groups
+
+    @staticmethod
+    def _get_foreach_kernels_supported_devices() -> list[str]:
+        return []
+
+    _get_fused_kernels_supported_devices = _get_foreach_kernels_supported_devices
+
+    @staticmethod
+    def _device_has_foreach_support(device: Any) -> bool:
+        """torch's answer on a CPU outside a script."""
+        return device.type == "cpu"
+
+    @staticmethod
+    def _has_foreach_support(tensors: list[weft.Tensor], device: Any) -> bool:
+        """Whether all are on a device with functions over lists, and of no other class."""
+        plain = all(t is None or type(t) is weft.Tensor for t in tensors)
+        return internals._device_has_foreach_support(device) and plain
+
+
 class tensor_str:
     """How tensors print, as packages that print their own kinds ask for it."""
 

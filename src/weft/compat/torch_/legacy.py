@@ -1,16 +1,24 @@
-"""Tensor types: `torch.LongTensor([1, 2])`, `torch.FloatTensor(3, 4)`, `isinstance` by dtype."""
+"""Tensor types: `torch.LongTensor([1, 2])`, `torch.sparse.FloatTensor(indices, values, size)`."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import weft
 
 
-class TensorType(type):
-    """The type of torch.FloatTensor and its like: tensors of one dtype."""
+class _Type(type):
+    """A class that tensors of one dtype are instances of."""
 
     dtype: Any
+
+    def __str__(cls) -> str:
+        return f"{cls.__module__}.{cls.__name__}"
+
+
+class TensorType(_Type):
+    """The type of torch.FloatTensor and its like."""
 
     def __call__(cls, *args: Any, device: Any = None) -> Any:
         """An uninitialised tensor of the sizes given, or the data given as this dtype."""
@@ -32,24 +40,43 @@ class TensorType(type):
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, weft.Tensor) and instance.dtype is cls.dtype
 
-    def __str__(cls) -> str:
-        return f"torch.{cls.__name__}"
+
+class SparseType(_Type):
+    """The type of torch.sparse.FloatTensor and its like."""
+
+    def __call__(cls, *args: Any, device: Any = None) -> Any:
+        """(indices, values[, size]), or the sizes of a tensor that keeps no place."""
+        if not args or isinstance(args[0], (int, weft.Size)):
+            size = args[0] if args and not isinstance(args[0], int) else args or (0,)
+            return weft.sparse_coo_tensor(tuple(size), dtype=cls.dtype)
+        values = args[1]
+        if isinstance(values, weft.Tensor) and values.dtype is not cls.dtype:
+            raise TypeError(f"expected {cls.__name__} values (got {values.type()})")
+        return weft.sparse_coo_tensor(*args, dtype=cls.dtype)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        sparse = isinstance(instance, weft.Tensor) and instance.is_sparse
+        return sparse and getattr(instance, "dtype", None) is cls.dtype
 
 
-def _type(name: str, dtype: Any) -> Any:
-    return TensorType(name, (), {"dtype": dtype, "__module__": "torch"})
+_DTYPES = {
+    "FloatTensor": weft.float32, "DoubleTensor": weft.float64, "HalfTensor": weft.float16,
+    "BFloat16Tensor": weft.bfloat16, "LongTensor": weft.int64, "IntTensor": weft.int32,
+    "ShortTensor": weft.int16, "CharTensor": weft.int8, "ByteTensor": weft.uint8,
+    "BoolTensor": weft.bool,
+}  # fmt: skip
 
 
-FloatTensor = _type("FloatTensor", weft.float32)
-DoubleTensor = _type("DoubleTensor", weft.float64)
-HalfTensor = _type("HalfTensor", weft.float16)
-BFloat16Tensor = _type("BFloat16Tensor", weft.bfloat16)
-LongTensor = _type("LongTensor", weft.int64)
-IntTensor = _type("IntTensor", weft.int32)
-ShortTensor = _type("ShortTensor", weft.int16)
-CharTensor = _type("CharTensor", weft.int8)
-ByteTensor = _type("ByteTensor", weft.uint8)
-BoolTensor = _type("BoolTensor", weft.bool)
+def _types(kind: type, module: str) -> dict[str, Any]:
+    return {n: kind(n, (), {"dtype": d, "__module__": module}) for n, d in _DTYPES.items()}
+
+
+(
+    FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor, LongTensor, IntTensor, ShortTensor,
+    CharTensor, ByteTensor, BoolTensor,
+) = _types(TensorType, "torch").values()  # fmt: skip
+sparse = SimpleNamespace(**_types(SparseType, "torch.sparse"))
+del sparse.BoolTensor
 
 
 def set_default_tensor_type(t: Any) -> None:

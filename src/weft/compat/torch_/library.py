@@ -1,7 +1,7 @@
-"""torch.library: operators of one's own, for Python and torch.ops, with their own gradient.
+"""torch.library, torch.ops: operators of one's own, with their own gradient, and where they are.
 
 An operator's function runs below the tape: its gradient is the one that register_autograd gave it,
-and without one `backward` raises, as in torch.
+and without one `backward` raises, as in torch.  Of compiled libraries Weft loads none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import weft
 from weft.autograd import Function
 
 OPERATORS: dict[str, CustomOpDef] = {}  # by "namespace::name"
@@ -202,3 +203,82 @@ def impl(qualname: Any, types: Any, func: Callable | None = None, **kw: Any) -> 
         return f
 
     return keep if func is None else keep(func)
+
+
+# ------------------------------------------------------------------------------ torch.ops
+
+
+class _Overload:
+    """One overload of an operator of torch's own: the function of that name."""
+
+    def __init__(self, name: str, fn: Any) -> None:
+        self._name, self._fn = name, fn
+        self._overloads: dict[str, _Overload] = {}
+
+    def __call__(self, *args: Any, **kw: Any) -> Any:
+        if self._fn is None:
+            raise NotImplementedError(f"Weft has no operator {self._name} to call")
+        return self._fn(*args, **kw)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or self._name.count(".") > 1:
+            raise AttributeError(name)
+        full = f"{self._name}.{name}"
+        return self._overloads.setdefault(name, _Overload(full, self._fn))
+
+    def __repr__(self) -> str:
+        return f"<OpOverload(op='{self._name}')>"
+
+
+# Operators without a function of their name, that packages use as keys of tables; a call raises.
+_KEYS = {
+    "alias", "index", "slice", "_to_copy", "_pin_memory", "_sparse_addmm", "_sparse_mm_reduce_impl",
+}  # fmt: skip
+
+
+class _Aten:
+    """torch's own operators by name: keys of tables, and functions where Weft has one so named."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        homes = (weft, weft.nn.functional, weft.Tensor)
+        fn = next((f for h in homes if callable(f := getattr(h, name, None))), None)
+        if fn is None and name not in _KEYS:
+            raise AttributeError(f"Weft has no torch.ops.aten.{name}")
+        made = self.__dict__[name] = _Overload(f"aten.{name}", fn)
+        return made
+
+
+class _Namespace:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = OPERATORS.get(f"{self._name}::{name}")
+        if found is not None:
+            return found
+        raise AttributeError(
+            f"Weft has no torch.ops.{self._name}.{name}: torch.library defines none, and no "
+            "compiled operators are loaded"
+        )
+
+
+class _Ops:
+    """torch.ops."""
+
+    aten = _Aten()
+
+    @staticmethod
+    def load_library(path: Any) -> None:
+        raise OSError(f"Weft loads no library of compiled torch operators: {path}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Namespace(name)
+
+
+ops = _Ops()

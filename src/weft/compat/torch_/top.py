@@ -1,4 +1,4 @@
-"""Names of `torch` that Weft's own top level does not have: files, tensor types, old names."""
+"""Names of `torch` that Weft's own top level does not have: files, old names."""
 
 from __future__ import annotations
 
@@ -6,34 +6,14 @@ import importlib
 from typing import Any
 
 import weft
-from weft.compat.torch_ import inner
-from weft.compat.torch_.cuda import OutOfMemoryError
+from weft.compat.torch_ import devices, inner, tracing
 from weft.compat.torch_.futures import Future as Future
-from weft.compat.torch_.jit import ScriptModule
-from weft.compat.torch_.legacy import (
-    BFloat16Tensor,
-    BoolTensor,
-    ByteTensor,
-    CharTensor,
-    DoubleTensor,
-    FloatTensor,
-    HalfTensor,
-    IntTensor,
-    LongTensor,
-    ShortTensor,
-    set_default_tensor_type,
-)
-from weft.compat.torch_.legacy import TensorType as TensorType
-from weft.compat.torch_.streams import Event, Stream
-from weft.io.torch_file import load, save
+from weft.io.torch_file import load as load
+from weft.io.torch_file import save as save
 from weft.io.torch_zip import PyTorchFileReader as PyTorchFileReader
 
-__all__ = [
-    "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "Event",
-    "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "OutOfMemoryError", "ScriptModule",
-    "ShortTensor", "Stream", "TensorType", "Variable", "load", "save", "set_default_tensor_type",
-]  # fmt: skip
-
+Event, Stream, OutOfMemoryError = devices.Event, devices.Stream, devices.cuda.OutOfMemoryError
+ScriptModule = tracing.jit.ScriptModule
 Variable = inner.autograd.Variable
 legacy_contiguous_format = weft.contiguous_format
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
 import weft
 from weft import nn
@@ -45,6 +45,84 @@ class dynamo:
 class higher_order:
     class TransformGetItemToIndex(Idle):
         """A context without effect: indexing by a batched tensor is an index already."""
+
+
+_warned: set[str] = set()
+
+
+def _once(what: str) -> None:
+    if not _warned:
+        _warned.add(what)
+        warnings.warn(
+            f"torch.jit.{what} does nothing under Weft: the function or module runs as Python. "
+            "torch.compile makes it fast, weft export makes it portable.",
+            stacklevel=3,
+        )
+
+
+class jit:
+    """torch.jit: functions and modules stay what they are, and one warning says so."""
+
+    Final = Final
+    ScriptFunction = Callable
+
+    class ScriptModule(nn.Module):
+        """A base class for programs that name it; scripting a module does not make it one."""
+
+    class RecursiveScriptModule(ScriptModule):
+        """No module is one."""
+
+    TopLevelTracedModule = TracedModule = RecursiveScriptModule
+
+    @staticmethod
+    def script(obj: Any, *args: Any, **kw: Any) -> Any:
+        """The object itself."""
+        _once("script")
+        return obj
+
+    @staticmethod
+    def trace(func: Any, example_inputs: Any = None, *args: Any, **kw: Any) -> Any:
+        """The function or module itself."""
+        _once("trace")
+        return func
+
+    trace_module = trace
+
+    @staticmethod
+    def freeze(mod: Any, *args: Any, **kw: Any) -> Any:
+        """The module itself."""
+        _once("freeze")
+        return mod
+
+    @staticmethod
+    def optimize_for_inference(mod: Any, *args: Any, **kw: Any) -> Any:
+        """The module itself."""
+        _once("optimize_for_inference")
+        return mod
+
+    # These only mark Python for torch's script compiler: without one there is nothing to say.
+    @staticmethod
+    def ignore(drop: Any = False, **kw: Any) -> Any:
+        """The function itself; a decorator, with or without arguments."""
+        return drop if callable(drop) else same
+
+    unused = export = script_if_tracing = interface = same
+    _overload = _script_if_tracing = _overload_method = same
+    is_scripting = is_tracing = no
+
+    @staticmethod
+    def isinstance(obj: Any, target_type: Any) -> bool:
+        """Python's isinstance, which a script would refine."""
+        return isinstance(obj, target_type)
+
+    @staticmethod
+    def annotate(the_type: Any, the_value: Any) -> Any:
+        return the_value
+
+    save = refusing(
+        RuntimeError, "Weft has no TorchScript files: save m.state_dict(), or use weft.io.save"
+    )
+    load = refusing(RuntimeError, "Weft cannot run TorchScript files: load a state_dict instead")
 
 
 class jit_annotations:
