@@ -95,7 +95,7 @@ from weft.autograd import (
     enable_grad as enable_grad, inference_mode as inference_mode,
     is_grad_enabled as is_grad_enabled, no_grad as no_grad, set_grad_enabled as set_grad_enabled,
 )  # fmt: skip
-from weft.autograd.autocast import (
+from weft.autograd.modes import (
     autocast as autocast, get_autocast_cpu_dtype as get_autocast_cpu_dtype,
     get_autocast_dtype as get_autocast_dtype, get_autocast_gpu_dtype as get_autocast_gpu_dtype,
     is_autocast_available as is_autocast_available,
@@ -140,15 +140,14 @@ _MODULES = {
 }
 _HOMES = {
     "ops.conv_transpose": "conv_transpose3d",
-    "ops.lowrank": "pca_lowrank svd_lowrank",
+    "ops.factor": "pca_lowrank svd_lowrank",
     "ops.memory_view": "eig lstsq matrix_rank resize_as_ solve symeig",
     "stored": "float8_e4m3fn float8_e5m2 uint16 uint32 uint64",
     "ops.storage": "BFloat16Storage BoolStorage ByteStorage CharStorage ComplexDoubleStorage "
     "ComplexFloatStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage "
     "ShortStorage TypedStorage UntypedStorage",
-    "ops.spectrogram": "istft stft",
-    "ops.signal": "bartlett_window blackman_window hamming_window hann_window kaiser_window "
-    "logspace",
+    "ops.signal": "bartlett_window blackman_window hamming_window hann_window istft kaiser_window "
+    "logspace stft",
     "autograd.func": "vmap",
     "core.layouts": "channels_last channels_last_3d contiguous_format jagged layout memory_format "
     "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",

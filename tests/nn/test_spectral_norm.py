@@ -5,7 +5,7 @@ import pytest
 
 import weft
 from weft import nn
-from weft.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
+from weft.nn.utils.norm_hooks import remove_spectral_norm, spectral_norm
 
 RECORDED = [
     [-0.46002382, -0.84324211],

@@ -16,9 +16,8 @@ import numpy as np
 
 from weft.autograd import anomaly, hooks
 from weft.autograd.batching import vmap
-from weft.autograd.cotangents import Cotangents, CustomOp
+from weft.autograd.cotangents import Cotangents, CustomOp, Parts
 from weft.autograd.graph import saved_values
-from weft.autograd.parts import Parts
 from weft.core import overrides
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta

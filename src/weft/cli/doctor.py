@@ -13,7 +13,7 @@ import numpy as np
 import weft
 from weft.core import dtype as dt
 from weft.core import sampling
-from weft.core.graph_interp import meaning
+from weft.core.graph import meaning
 from weft.ops.dispatch import apply
 from weft.runtime import native
 

@@ -106,7 +106,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.nn.utils.parametrize": ("weft.nn.utils.parametrize",),
     "torch.nn.utils.prune": ("weft.nn.utils.prune",),
     "torch.nn.utils.rnn": ("weft.nn.utils.rnn",),
-    "torch.nn.utils.spectral_norm": ("weft.nn.utils.spectral_norm",),
+    "torch.nn.utils.spectral_norm": ("weft.nn.utils.norm_hooks",),
     "torch.nn.utils.weight_norm": ("weft.nn.utils",),
     "torch.onnx.symbolic_helper": (_T + "tracing.onnx_symbolic",),
     "torch.onnx.symbolic_opset11": (_T + "tracing.onnx_symbolic",),

@@ -33,7 +33,7 @@ class State(threading.local):
     grad: bool = True
     recorder: Any = None  # who takes ops in place of running them: compile, vmap, or None
     saved_hooks: tuple = ()  # (pack, unpack) pairs, innermost last
-    autocast: Any = None  # the dtype that products compute in (autograd/autocast.py), or None
+    autocast: Any = None  # the dtype that products compute in (autograd/modes.py), or None
     overrides: int = 0  # whom public functions ask first: all, no subclasses, none
     devices: tuple = ()  # of `with device(...)` and set_default_device, innermost last
     modes: tuple = ()  # that public functions ask first, innermost last (core/overrides.py)

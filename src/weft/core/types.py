@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
 from weft.core.dtype import dtype
 
@@ -134,3 +135,24 @@ def is_contiguous(shape: Iterable[int], strides: Iterable[int]) -> bool:
         return True
     wanted = contiguous_strides(shape)
     return all(n == 1 or s == w for n, s, w in zip(shape, strides, wanted, strict=True))
+
+
+F = TypeVar("F", bound=Callable)
+WORDS = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def numpy_words(fn: F) -> F:
+    """`fn`, which takes dim and keepdim, also under NumPy's names for them."""
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kw: Any) -> Any:
+        if not kw:
+            return fn(*args)
+        for theirs in WORDS.keys() & kw.keys():
+            ours = WORDS[theirs]
+            if ours in kw:
+                raise TypeError(f"{fn.__name__}() got both {ours!r} and its synonym {theirs!r}")
+            kw[ours] = kw.pop(theirs)
+        return fn(*args, **kw)
+
+    return call  # type: ignore[return-value]

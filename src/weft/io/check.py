@@ -20,9 +20,9 @@ from typing import Any
 
 from weft import ops
 from weft.core import dtype as dt
-from weft.core.attributes import LARGEST, conforms, declared
 from weft.core.graph import Graph, Node
 from weft.core.op import Op
+from weft.core.op_text import LARGEST, conforms, declared
 from weft.core.types import Dim, Type
 from weft.ops.kinds import Create, Elementwise, Reduce, View
 

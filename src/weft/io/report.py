@@ -12,8 +12,7 @@ import numpy as np
 from weft.compile.passes.decompose import decompose
 from weft.compile.program import Layout, Program
 from weft.compile.symbolic import bind, sizes_of, with_sizes
-from weft.core.graph import Builder, Graph, Node
-from weft.core.graph_interp import meaning
+from weft.core.graph import Builder, Graph, Node, meaning
 from weft.core.op import Op
 from weft.io.check import Refused, check_sized, check_text
 from weft.ops.contract import Product, fast_math, is_fast_math

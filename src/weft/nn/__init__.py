@@ -5,7 +5,6 @@ from weft.nn import (
     attention,
     container,
     conv,
-    distance,
     dropout,
     functional,
     init,
@@ -14,9 +13,7 @@ from weft.nn import (
     loss,
     module,
     norm,
-    padding,
     parameter,
-    parameter_container,
     pooling,
     rnn,
     shape,
@@ -28,16 +25,13 @@ from weft.nn.activation import *
 from weft.nn.attention import *
 from weft.nn.container import *
 from weft.nn.conv import *
-from weft.nn.distance import *
 from weft.nn.dropout import *
 from weft.nn.lazy import *
 from weft.nn.linear import *
 from weft.nn.loss import *
 from weft.nn.module import *
 from weft.nn.norm import *
-from weft.nn.padding import *
 from weft.nn.parameter import *
-from weft.nn.parameter_container import *
 from weft.nn.pooling import *
 from weft.nn.rnn import *
 from weft.nn.shape import *
@@ -49,16 +43,13 @@ __all__ += activation.__all__
 __all__ += attention.__all__
 __all__ += container.__all__
 __all__ += conv.__all__
-__all__ += distance.__all__
 __all__ += dropout.__all__
 __all__ += lazy.__all__
 __all__ += linear.__all__
 __all__ += loss.__all__
 __all__ += module.__all__
 __all__ += norm.__all__
-__all__ += padding.__all__
 __all__ += parameter.__all__
-__all__ += parameter_container.__all__
 __all__ += pooling.__all__
 __all__ += rnn.__all__
 __all__ += shape.__all__

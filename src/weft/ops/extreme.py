@@ -6,8 +6,7 @@ from typing import Any
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle
-from weft.core.types import numel, wrap_dim
-from weft.core.words import numpy_words
+from weft.core.types import numel, numpy_words, wrap_dim
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of

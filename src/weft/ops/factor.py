@@ -1,4 +1,4 @@
-"""LU and Householder factors, what solves with them, and `torch`'s own older spellings."""
+"""LU, Householder and low-rank factors, what solves with them, `torch`'s own older spellings."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from weft.core.op import Op, sample
 from weft.core.types import Type, numel
 from weft.ops.cast import cast
 from weft.ops.compare import depends
+from weft.ops.contract import matmul
 from weft.ops.creation import eye, zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.eigen import pinv
 from weft.ops.gather import take_along_dim
 from weft.ops.join import cat
 from weft.ops.kinds import by_batch
 from weft.ops.lapack_info import Info
-from weft.ops.least import pinv
 from weft.ops.linalg import (
     CholeskyOf,
     Inv,
@@ -34,6 +35,7 @@ from weft.ops.linalg import (
 )
 from weft.ops.linalg import qr as _qr
 from weft.ops.linalg import svd as _svd
+from weft.ops.random import randn
 from weft.ops.returns import (
     QR1,
     SVD1,
@@ -48,7 +50,7 @@ from weft.ops.returns import (
     TriangularSolve,
 )  # fmt: skip
 from weft.ops.shape import tril, triu
-from weft.ops.view import expand, narrow, reshape, squeeze, unsqueeze
+from weft.ops.view import expand, narrow, reshape, squeeze, transpose, unsqueeze
 
 __all__ = [
     "cholesky_ex", "householder_product", "inv_ex", "lu", "lu_factor", "lu_factor_ex", "lu_solve",
@@ -483,3 +485,40 @@ def torch_lu(A: Any, pivot: bool = True, get_infos: bool = False, out: Any = Non
 def torch_lu_solve(b: Any, LU_data: Any, LU_pivots: Any, *, out: Any = None) -> Any:
     """X with A X = b, from A's LU factors."""
     return lu_solve(LU_data, LU_pivots, b, out=out)
+
+
+def _basis(a: Any, q: int, niter: int) -> Any:
+    """Q with q orthonormal columns, such that Q Q^T A is near A."""
+    start = randn(shape_of(a)[-1], q, dtype=dtype_of(a))
+    basis = _qr(matmul(a, start))[0]
+    for _ in range(niter):
+        basis = _qr(matmul(transpose(a, -2, -1), basis))[0]
+        basis = _qr(matmul(a, basis))[0]
+    return basis
+
+
+def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple:
+    """(U, S, V) with A - M near U diag(S) V^T, of rank q, by random projection.
+
+    Source: Halko, Martinsson, Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1.
+    """
+    m, n = shape_of(A)[-2:]
+    a = A if M is None else A - M
+    wide = m < n
+    a = transpose(a, -2, -1) if wide else a
+    basis = _basis(a, q, niter)
+    u, s, vh = _svd(matmul(transpose(basis, -2, -1), a), full_matrices=False)
+    u, v = matmul(basis, u), transpose(vh, -2, -1)
+    return (v, s, u) if wide else (u, s, v)
+
+
+def pca_lowrank(A: Any, q: int | None = None, center: bool = True, niter: int = 2) -> tuple:
+    """svd_lowrank of A, each column less its mean."""
+    m, n = shape_of(A)[-2:]
+    q = min(6, m, n) if q is None else q
+    if not 0 <= q <= min(m, n):
+        most = min(m, n)
+        raise ValueError(
+            f"q(={q}) must be non-negative integer and not greater than min(m, n)={most}"
+        )
+    return svd_lowrank(A - A.mean(dim=-2, keepdim=True) if center else A, q, niter)

@@ -11,8 +11,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, wrap_dim
-from weft.core.words import numpy_words
+from weft.core.types import Type, numpy_words, wrap_dim
 from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of

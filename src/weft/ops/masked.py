@@ -12,8 +12,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle
-from weft.core.types import broadcast_shapes, numel
-from weft.core.words import numpy_words
+from weft.core.types import broadcast_shapes, numel, numpy_words
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full

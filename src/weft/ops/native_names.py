@@ -1,7 +1,10 @@
-"""Names by which torch exports its inner functions: norms with their statistics, raw tensors."""
+"""Names by which torch exports its inner functions: norms with their statistics, raw tensors,
+views as copies (`*_copy`, `unsafe_*`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,18 +13,18 @@ from weft.core import dtype as dt
 from weft.core.types import numel, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.contract import linear
-from weft.ops.creation import empty, ones, zeros
+from weft.ops.creation import clone, empty, ones, zeros
 from weft.ops.dispatch import dtype_of, shape_of
 from weft.ops.getitem import index_put
 from weft.ops.grid import grid_sample
 from weft.ops.index import index_select
-from weft.ops.join import cat
+from weft.ops.join import cat, chunk, split, unbind
 from weft.ops.loss_class import cross_entropy
 from weft.ops.norm import batch_norm, group_norm, layer_norm
 from weft.ops.pad import pad
-from weft.ops.shape import triu
+from weft.ops.shape import diagonal, triu, unfold
 from weft.ops.strided import as_strided
-from weft.ops.view import permute, reshape
+from weft.ops.view import expand, permute, reshape, squeeze, t, transpose, unsqueeze
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _PADDING = ("zeros", "border", "reflection")
@@ -208,3 +211,41 @@ def linear_cross_entropy(
         y, target, weight, ignore_index=-100 if ignore_index is None else ignore_index,
         reduction=reduction, label_smoothing=label_smoothing,
     )  # fmt: skip
+
+
+def _copied(view: Callable[..., Any]) -> Callable[..., Any]:
+    """view_copy"""
+
+    def copied(input: Any, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        seen = view(input, *args, **kwargs)
+        if not isinstance(seen, tuple):
+            return seen.clone() if out is None else out.copy_result(seen.clone())
+        y = tuple(p.clone() for p in seen)
+        return y if out is None else tuple(o.copy_result(p) for o, p in zip(out, y, strict=True))
+
+    name = view.__name__.strip("_")
+    copied.__name__ = copied.__qualname__ = f"{name}_copy"
+    copied.__doc__ = f"Copied memory of what {name} sees."
+    return copied
+
+
+def _view(input: Any, size: Any) -> Any:
+    return reshape(input, size) if isinstance(size, (tuple, list)) else input.view(size)
+
+
+def split_with_sizes(input: Any, split_sizes: Any, dim: int = 0) -> tuple:
+    """Views of parts of the sizes given along dim."""
+    return split(input, list(split_sizes), dim)
+
+
+def alias_copy(input: Any, *, out: Any = None) -> Any:
+    """A copy."""
+    return clone(input) if out is None else out.copy_result(input)
+
+
+as_strided_copy, diagonal_copy, expand_copy = map(_copied, (as_strided, diagonal, expand))
+permute_copy, squeeze_copy, t_copy = map(_copied, (permute, squeeze, t))
+transpose_copy, unbind_copy, unfold_copy = map(_copied, (transpose, unbind, unfold))
+unsqueeze_copy, view_copy = map(_copied, (unsqueeze, _view))
+split_with_sizes_copy = _copied(split_with_sizes)
+unsafe_split, unsafe_chunk = split, chunk  # safe here

@@ -11,8 +11,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, sample
-from weft.core.types import numel, wrap_dim, wrap_dims
-from weft.core.words import numpy_words
+from weft.core.types import numel, numpy_words, wrap_dim, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of

@@ -19,8 +19,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, wrap_dim
-from weft.core.words import numpy_words
+from weft.core.types import Type, numpy_words, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full

@@ -15,8 +15,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, wrap_dim
-from weft.core.words import numpy_words
+from weft.core.types import Type, numel, numpy_words, wrap_dim
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather

@@ -10,8 +10,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type, numel, wrap_dims
-from weft.core.words import numpy_words
+from weft.core.types import Type, numel, numpy_words, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full

@@ -2,6 +2,12 @@
 
 from weft.nn.utils import parametrizations, parametrize, rnn
 from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval
+from weft.nn.utils.norm_hooks import (
+    remove_spectral_norm,
+    remove_weight_norm,
+    spectral_norm,
+    weight_norm,
+)
 from weft.nn.utils.parameters import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -10,8 +16,6 @@ from weft.nn.utils.parameters import (
     parameters_to_vector,
     vector_to_parameters,
 )
-from weft.nn.utils.spectral_norm import remove_spectral_norm, spectral_norm
-from weft.nn.utils.weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
     "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval",
