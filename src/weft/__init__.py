@@ -83,7 +83,6 @@ from weft.ops.factor import (
     geqrf as geqrf, lu_unpack as lu_unpack, ormqr as ormqr, pinverse as pinverse, qr as qr,
     svd as svd, torch_lu as _lu, torch_lu_solve as _lu_solve, triangular_solve as triangular_solve,
 )  # fmt: skip
-from weft.ops.distance import *
 from weft.ops.conv import *
 from weft.ops.pool import *
 from weft.ops.pool_more import *
@@ -139,7 +138,7 @@ _MODULES = {
     "version": "_version",
 }
 _HOMES = {
-    "ops.conv_transpose": "conv_transpose3d",
+    "ops.conv": "conv_transpose3d",
     "ops.factor": "pca_lowrank svd_lowrank",
     "ops.memory_view": "eig lstsq matrix_rank resize_as_ solve symeig",
     "stored": "float8_e4m3fn float8_e5m2 uint16 uint32 uint64",
@@ -163,7 +162,7 @@ _HOMES = {
     "grid_sampler_3d _chunk_cat _native_batch_norm_legit _unsafe_masked_index "
     "_unsafe_masked_index_put_accumulate native_batch_norm native_group_norm native_layer_norm",
     "ops.fractional": "segment_reduce _segment_reduce",
-    "ops.random_path": "_dirichlet_grad _sample_dirichlet _standard_gamma _standard_gamma_grad",
+    "ops.random": "_dirichlet_grad _sample_dirichlet _standard_gamma _standard_gamma_grad",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",
     "compat.torch_.settings": "are_deterministic_algorithms_enabled "
     "get_default_device get_float32_matmul_precision get_num_interop_threads "

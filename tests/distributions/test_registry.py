@@ -16,8 +16,7 @@ from weft.distributions import (
     constraints,
     transform_to,
 )
-from weft.distributions.registry import ConstraintRegistry
-from weft.distributions.transforms import ExpTransform
+from weft.distributions.transforms import ConstraintRegistry, ExpTransform
 
 CASES = [
     constraints.real,

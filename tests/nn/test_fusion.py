@@ -5,7 +5,7 @@ import pytest
 
 import weft
 from weft import nn
-from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from weft.nn.utils.parameters import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 
 @pytest.mark.parametrize("bias", [True, False])

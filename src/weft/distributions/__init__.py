@@ -8,7 +8,6 @@ from weft.distributions import (
     gamma,
     kl,
     mixture,
-    registry,
     transformed,
     transforms,
 )
@@ -18,7 +17,6 @@ from weft.distributions.distribution import *
 from weft.distributions.gamma import *
 from weft.distributions.kl import *
 from weft.distributions.mixture import *
-from weft.distributions.registry import *
 from weft.distributions.transformed import *
 from weft.distributions.transforms import *
 
@@ -29,6 +27,5 @@ __all__ += distribution.__all__
 __all__ += gamma.__all__
 __all__ += kl.__all__
 __all__ += mixture.__all__
-__all__ += registry.__all__
 __all__ += transformed.__all__
 __all__ += transforms.__all__

@@ -2,12 +2,16 @@
 
 A transform maps `domain` to `codomain`; `log_abs_det_jacobian(x, y)` has one number an event.
 
+`transform_to(c)(x)` lies in the constraint c for every real x, which is what an optimizer needs;
+`biject_to(c)` is one to one as well, which is what a density needs.
+
 Long because torch keeps its twenty transforms in one module.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import weft
@@ -18,11 +22,12 @@ from weft.distributions.distribution import Distribution, sum_rightmost
 from weft.nn import functional as F
 
 __all__ = [
-    "AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "CorrCholeskyTransform",
-    "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform",
-    "LowerCholeskyTransform", "PositiveDefiniteTransform", "PowerTransform", "ReshapeTransform",
-    "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StackTransform",
-    "StickBreakingTransform", "TanhTransform", "Transform", "identity_transform",
+    "AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "ConstraintRegistry",
+    "CorrCholeskyTransform", "CumulativeDistributionTransform", "ExpTransform",
+    "IndependentTransform", "LowerCholeskyTransform", "PositiveDefiniteTransform", "PowerTransform",
+    "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform",
+    "StackTransform", "StickBreakingTransform", "TanhTransform", "Transform", "biject_to",
+    "identity_transform", "transform_to",
 ]  # fmt: skip
 
 
@@ -612,3 +617,83 @@ class CumulativeDistributionTransform(Transform):
 
     def log_abs_det_jacobian(self, x: Any, y: Any) -> Any:
         return self.distribution.log_prob(x)
+
+
+# ------------------------------------------------------------- from constraints to transforms
+
+
+class ConstraintRegistry:
+    """Constraint class -> what makes the transform of one of its constraints."""
+
+    def __init__(self) -> None:
+        self._registry: dict[type, Callable[[Any], Transform]] = {}
+
+    def register(self, constraint: Any, factory: Callable | None = None) -> Any:
+        """Make `factory` answer for a constraint's class; a decorator without `factory`.
+
+        TypeError for what is neither a constraint nor a class of constraints.
+        """
+        if factory is None:
+            return lambda factory: self.register(constraint, factory)
+        if isinstance(constraint, constraints.Constraint):
+            constraint = type(constraint)
+        if not isinstance(constraint, type) or not issubclass(constraint, constraints.Constraint):
+            raise TypeError(
+                "Expected constraint to be either a Constraint subclass or instance, but got "
+                f"{constraint}"
+            )
+        self._registry[constraint] = factory
+        return factory
+
+    def __call__(self, constraint: Any) -> Transform:
+        """The transform to a constraint; NotImplementedError where none is registered."""
+        try:
+            factory = self._registry[type(constraint)]
+        except KeyError:
+            raise NotImplementedError(
+                f"Cannot transform {type(constraint).__name__} constraints"
+            ) from None
+        return factory(constraint)
+
+
+biject_to = ConstraintRegistry()
+transform_to = ConstraintRegistry()
+
+
+def _to_interval(k: Any) -> Transform:
+    low, high = k.lower_bound, k.upper_bound
+    both_numbers = isinstance(low, (int, float)) and isinstance(high, (int, float))
+    if both_numbers and low == 0 and high == 1:
+        return SigmoidTransform()
+    return ComposeTransform([SigmoidTransform(), AffineTransform(low, high - low)])
+
+
+def _from_bound(bound: Any, sign: int) -> Transform:
+    return ComposeTransform([ExpTransform(), AffineTransform(bound, sign)])
+
+
+def _fill(registry: ConstraintRegistry, to_simplex: Any) -> None:
+    factories: dict[Any, Callable[[Any], Transform]] = {
+        constraints.real: lambda k: identity_transform,
+        constraints.real_vector: lambda k: IndependentTransform(
+            registry(k.base_constraint), k.reinterpreted_batch_ndims
+        ),
+        constraints.greater_than: lambda k: _from_bound(k.lower_bound, 1),
+        constraints.greater_than_eq: lambda k: _from_bound(k.lower_bound, 1),
+        constraints.less_than: lambda k: _from_bound(k.upper_bound, -1),
+        constraints.interval: _to_interval,
+        constraints.half_open_interval: _to_interval,
+        constraints.simplex: lambda k: to_simplex(),
+        constraints.corr_cholesky: lambda k: CorrCholeskyTransform(),
+        constraints.cat: lambda k: CatTransform([registry(p) for p in k.cseq], k.dim, k.lengths),
+        constraints.stack: lambda k: StackTransform([registry(p) for p in k.cseq], k.dim),
+    }
+    for constraint, factory in factories.items():
+        registry.register(constraint, factory)
+
+
+_fill(biject_to, StickBreakingTransform)
+_fill(transform_to, SoftmaxTransform)
+transform_to.register(constraints.lower_cholesky, lambda k: LowerCholeskyTransform())
+transform_to.register(constraints.positive_definite, lambda k: PositiveDefiniteTransform())
+transform_to.register(constraints.positive_semidefinite, lambda k: PositiveDefiniteTransform())

@@ -17,7 +17,6 @@ from weft.nn import (
     pooling,
     rnn,
     shape,
-    sparse,
     transformer,
     utils,
 )
@@ -35,7 +34,6 @@ from weft.nn.parameter import *
 from weft.nn.pooling import *
 from weft.nn.rnn import *
 from weft.nn.shape import *
-from weft.nn.sparse import *
 from weft.nn.transformer import *
 
 __all__ = ["functional", "init", "utils"]
@@ -53,5 +51,4 @@ __all__ += parameter.__all__
 __all__ += pooling.__all__
 __all__ += rnn.__all__
 __all__ += shape.__all__
-__all__ += sparse.__all__
 __all__ += transformer.__all__

@@ -33,9 +33,15 @@ from weft.ops.attention import scaled_dot_product_attention
 from weft.ops.attention_heads import multi_head_attention_forward
 from weft.ops.bag import bilinear, embedding_bag, rrelu
 from weft.ops.contract import grouped_mm, linear
-from weft.ops.conv import conv1d, conv2d, conv3d, conv_tbc, conv_transpose1d, conv_transpose2d
-from weft.ops.conv_transpose import conv_transpose3d
-from weft.ops.distance import cosine_similarity, normalize, pairwise_distance
+from weft.ops.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_tbc,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
 from weft.ops.dropout import (
     alpha_dropout,
     dropout,
@@ -44,6 +50,7 @@ from weft.ops.dropout import (
     dropout3d,
     feature_alpha_dropout,
 )
+from weft.ops.einsum import cosine_similarity, normalize, pairwise_distance
 from weft.ops.fractional import (
     fractional_max_pool2d,
     fractional_max_pool2d_with_indices,

@@ -27,10 +27,11 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.contract import FastMath
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.join import cat
 from weft.ops.kinds import Summing, by_loop
+from weft.ops.pad import pad
 from weft.ops.reduce import sum
-from weft.ops.view import expand, narrow, permute, reshape, unsqueeze
+from weft.ops.shape import flip
+from weft.ops.view import narrow, permute, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d"]
@@ -553,8 +554,7 @@ def conv3d(
     n, c, depth, h, w = shape_of(x)
     before, after = pads[0]
     if before or after:
-        shape = (n, c, before + depth + after, h, w)
-        x = _pad_depth(x, shape, before)
+        x = pad(x, (0, 0, 0, 0, before, after))
     out_depth = (before + depth + after - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     (top, bottom), (left, right) = pads[1:]
     op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups, FastMath.on)
@@ -567,14 +567,6 @@ def conv3d(
         y = part if y is None else y + part
     y = reshape(y, (n, out_depth, *shape_of(y)[1:])).permute(0, 2, 1, 3, 4).contiguous()
     return y if len(shape_of(input)) == 5 else reshape(y, shape_of(y)[1:])
-
-
-def _pad_depth(x: Any, shape: tuple, before: int) -> Any:
-    zeros = x.new_zeros(())
-    n, c, depth, h, w = shape_of(x)
-    parts = [(before, None), (depth, x), (shape[2] - before - depth, None)]
-    blocks = [expand(zeros, (n, c, k, h, w)) if part is None else part for k, part in parts if k]
-    return cat(blocks, 2)
 
 
 def _transposed(
@@ -655,3 +647,52 @@ def conv_transpose2d(
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
     return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _spread(x: Any, stride: tuple) -> Any:
+    """stride - 1 zeros after each element of the last three dims, but for the last of each."""
+    if stride == (1, 1, 1):
+        return x
+    n, c, *size = shape_of(x)
+    apart = reshape(x, (n, c, *(v for k in size for v in (k, 1))))
+    zeros = [v for s in reversed(stride) for v in (0, s - 1, 0, 0)]
+    wide = reshape(pad(apart, zeros), (n, c, *(k * s for k, s in zip(size, stride))))
+    return pad(wide, [v for s in reversed(stride) for v in (0, 1 - s)])
+
+
+def conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
+    """The adjoint of conv3d, as a conv3d of the input spread apart, by the kernel turned around.
+
+    input (N, O, d, h, w), weight (O, C/groups, kd, kh, kw), result (N, C, D, H, W).
+
+    D = (d - 1) stride - 2 padding + dilation (kd - 1) + output_padding + 1, H and W likewise.
+    RuntimeError: shapes that do not fit, an output_padding not below stride or dilation.
+    """
+    if state.autocast is not None:
+        input, weight, bias = lowered(input, weight, bias)
+    stride, dilation = sizes("stride", stride, 3), sizes("dilation", dilation, 3)
+    padding, extra = sizes("padding", padding, 3), sizes("output_padding", output_padding, 3)
+    _check(3, input, weight, bias, stride, dilation, groups, transposed=True)
+    xs, ws = shape_of(input), shape_of(weight)
+    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)):
+        raise RuntimeError("output padding must be smaller than either stride or dilation")
+    x = input if len(xs) == 5 else unsqueeze(input, 0)
+    around = [
+        v
+        for k, p, d, e in reversed(list(zip(ws[2:], padding, dilation, extra)))
+        for v in (d * (k - 1) - p, d * (k - 1) - p + e)
+    ]
+    o, c = ws[0] // groups, ws[1]
+    w = reshape(flip(weight, (2, 3, 4)), (groups, o, c, *ws[2:]))
+    w = reshape(transpose(w, 1, 2), (groups * c, o, *ws[2:]))
+    y = conv3d(pad(_spread(x, stride), around), w, bias, 1, 0, dilation, groups)
+    return y if len(xs) == 5 else y.squeeze(0)

@@ -1,4 +1,5 @@
-"""Sums of products by named dims: einsum, and its relatives tensordot, kron, inner, cross.
+"""Sums of products by named dims: einsum, and its relatives tensordot, kron, inner, cross;
+lengths and angles of vectors: normalize, cdist, pairwise_distance, cosine_similarity.
 
 einsum contracts two operands at a time, from the left: dims that neither the result nor a later
 operand names are summed as soon as they can be, the rest is one batched matrix product.
@@ -6,21 +7,25 @@ operand names are summed as soon as they can be, the rest is one batched matrix 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from weft.core.types import numel, wrap_dim
+from weft.core.types import broadcast_shapes, numel, wrap_dim
 from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
-from weft.ops.promote import as_number, number_of
+from weft.ops.pointwise import clamp_min
+from weft.ops.promote import as_number, number_of, operands
+from weft.ops.reduce import amax, amin, sum
 from weft.ops.shape import diagonal, roll
-from weft.ops.view import permute, reshape, squeeze, unsqueeze
+from weft.ops.unary import abs, sqrt
+from weft.ops.view import expand, permute, reshape, squeeze, unsqueeze
 
 __all__ = [
-    "addbmm", "addmv", "addr", "baddbmm", "cdist", "chain_matmul", "cross", "einsum", "inner",
-    "kron", "tensordot", "vander", "vdot",
+    "addbmm", "addmv", "addr", "baddbmm", "cdist", "chain_matmul", "cosine_similarity", "cross",
+    "einsum", "inner", "kron", "pairwise_distance", "tensordot", "vander", "vdot",
 ]  # fmt: skip
 
 Labels = list[str]
@@ -377,3 +382,45 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     n = shape_of(x)[0] if N is None else N
     powers = arange(n) if increasing else arange(n - 1, -1, -1) if n else arange(0)
     return unsqueeze(x, 1) ** powers
+
+
+def length(x: Any, p: float, dim: Any, keepdim: bool) -> Any:
+    """(sum |x|^p)^(1/p) along dim; the largest or smallest |x| for p = inf, -inf."""
+    if p == 2:
+        return sqrt(sum(x * x, dim, keepdim))
+    if p == 1:
+        return sum(abs(x), dim, keepdim)
+    if p == math.inf:
+        return amax(abs(x), dim, keepdim)
+    if p == -math.inf:
+        return amin(abs(x), dim, keepdim)
+    if p == 0:
+        return sum((x != 0).to(x.dtype), dim, keepdim)
+    return sum(abs(x) ** p, dim, keepdim) ** (1 / p)
+
+
+def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:
+    """y = x / max(length of x along dim, eps); lengths in the p-norm."""
+    shape = shape_of(input)
+    if isinstance(dim, int):
+        wrap_dim(dim, len(shape), "normalize")
+    y = input / expand(clamp_min(length(input, p, dim, True), eps), shape)
+    return y if out is None else out.copy_result(y)
+
+
+def pairwise_distance(
+    x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Any:
+    """y = the p-norm of x1 - x2 + eps along the last dim; x1 and x2 broadcast."""
+    return length(x1 - x2 + eps, float(p), -1, keepdim)
+
+
+def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    """y = <x1, x2> / (max(|x1|, eps) max(|x2|, eps)) along dim; x1 and x2 broadcast."""
+    x1, x2 = operands("cosine_similarity", x1, x2, floating=True)
+    shape = broadcast_shapes(shape_of(x1), shape_of(x2), op="cosine_similarity")
+    wrap_dim(dim, len(shape), "cosine_similarity")
+    x1, x2 = expand(x1, shape), expand(x2, shape)
+    n1 = clamp_min(length(x1, 2, dim, True), eps)
+    n2 = clamp_min(length(x2, 2, dim, True), eps)
+    return sum((x1 / n1) * (x2 / n2), dim)

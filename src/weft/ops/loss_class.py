@@ -13,7 +13,7 @@ from weft.ops.cast import cast, in_float32
 from weft.ops.compare import number_tensor
 from weft.ops.cross_entropy import CrossEntropy
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.distance import pairwise_distance
+from weft.ops.einsum import pairwise_distance
 from weft.ops.gather import gather
 from weft.ops.loss import PickClass, Xlogx, legacy_reduction, reduced
 from weft.ops.reduce import any, mean, sum

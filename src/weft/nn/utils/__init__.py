@@ -1,7 +1,6 @@
 """Helpers around parameters and sequences, as `torch.nn.utils`."""
 
 from weft.nn.utils import parametrizations, parametrize, rnn
-from weft.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval
 from weft.nn.utils.norm_hooks import (
     remove_spectral_norm,
     remove_weight_norm,
@@ -12,6 +11,9 @@ from weft.nn.utils.parameters import (
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
     get_total_norm,
     parameters_to_vector,
     vector_to_parameters,
