@@ -579,11 +579,11 @@ def _shaped(y: Any, n: int, single: bool) -> Any:
     return reshape(y, (*shape[1 if single else 0 : 2], *shape[4 - n :]))
 
 
-def _geometry(
+def windows_of(
     name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
     ceil_mode: bool,
 ) -> tuple:  # fmt: skip
-    """The windows as a PoolOp's fields; RuntimeError in torch's words."""
+    """Kernel, step, padding, gap in n dims; RuntimeError in torch's words where none fits x."""
     kernel = sizes("kernel_size", kernel_size, n, name)
     step = kernel if stride is None or stride in ([], ()) else sizes("stride", stride, n, name)
     pad, gap = sizes("padding", padding, n, name), sizes("dilation", dilation, n, name)
@@ -602,20 +602,25 @@ def _geometry(
                 "pad should be at most half of effective kernel size, but got "
                 f"pad={p}, kernel_size={k} and dilation={d}"
             )
-    if n == 1:
-        kernel, step, pad, gap = (1, *kernel), (1, *step), (0, *pad), (1, *gap)
-    size = shape_of(x)[2:]
+    c, *size = shape_of(x)[1:]
+    size = size[-n:]
     step = steps_within(step, (m + 2 * p for m, p in zip(size, pad, strict=True)))
-    geometry = (kernel, step, pad, gap, bool(ceil_mode))
-    out = tuple(windows(m, k, s, p, d, ceil_mode)
-                for m, k, s, p, d in zip(size, *geometry[:4], strict=True))  # fmt: skip
+    out = [windows(m, k, s, p, d, ceil_mode)
+           for m, k, s, p, d in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
     if min(out) < 1:
-        c, show = shape_of(x)[1], slice(2 - n, None)
         raise RuntimeError(
-            f"Given input size: ({c}x{'x'.join(map(str, size[show]))}). Calculated output size: "
-            f"({c}x{'x'.join(str(max(o, 0)) for o in out[show])}). Output size is too small"
+            f"Given input size: ({c}x{'x'.join(map(str, size))}). Calculated output size: "
+            f"({c}x{'x'.join(str(max(o, 0)) for o in out)}). Output size is too small"
         )
-    return geometry
+    return kernel, step, pad, gap
+
+
+def _geometry(name: str, n: int, x: Any, *given: Any) -> tuple:
+    """`windows_of` x in 1 or 2 dims, as a PoolOp's fields."""
+    found = windows_of(name, n, x, *given)
+    if n == 1:
+        found = [(flat, *v) for flat, v in zip((1, 1, 0, 1), found, strict=True)]
+    return (*found, bool(given[-1]))
 
 
 def _max_pool(

@@ -11,7 +11,7 @@ from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import floor_divide
 from weft.ops.cast import cast
-from weft.ops.conv import sizes, steps_within
+from weft.ops.conv import sizes
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather, scatter
@@ -27,7 +27,7 @@ from weft.ops.pool import (
     largest,
     max_pool1d,
     max_pool2d,
-    windows,
+    windows_of,
 )
 from weft.ops.unary import abs, relu, sign
 from weft.ops.view import narrow, reshape
@@ -76,33 +76,11 @@ def _finished(input: Any, found: list, single: bool) -> Any:
     return out[0] if len(out) == 1 else tuple(out)
 
 
-def _geometry(
-    name: str, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
-) -> tuple[tuple, tuple]:
-    """The fields of the image pool and of the depth pool; RuntimeError in torch's words."""
-    kernel = sizes("kernel_size", kernel_size, 3, name)
-    step = kernel if stride is None or stride in ([], ()) else sizes("stride", stride, 3, name)
-    pad, gap = sizes("padding", padding, 3, name), sizes("dilation", dilation, 3, name)
-    if 0 in step:
-        raise RuntimeError("stride should not be zero")
-    if any(p > (g * (k - 1) + 1) // 2 for p, g, k in zip(pad, gap, kernel, strict=True)):
-        raise RuntimeError(
-            "pad should be at most half of effective kernel size, but got "
-            f"pad={pad}, kernel_size={kernel} and dilation={gap}"
-        )
-    size = shape_of(x)[2:]
-    step = steps_within(step, (n + 2 * p for n, p in zip(size, pad, strict=True)))
-    out = [windows(n, k, s, p, g, ceil_mode)
-           for n, k, s, p, g in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
-    if min(out) < 1:
-        c = shape_of(x)[1]
-        raise RuntimeError(
-            f"Given input size: ({c}x{'x'.join(map(str, size))}). Calculated output size: "
-            f"({c}x{'x'.join(str(max(o, 0)) for o in out)}). Output size is too small"
-        )
-    images = tuple(v[1:] for v in (kernel, step, pad, gap))
-    depths = ((kernel[0], 1), (step[0], 1), (pad[0], 0), (gap[0], 1))
-    return (*images, ceil_mode), (*depths, ceil_mode)
+def _geometry(name: str, x: Any, *given: Any) -> tuple[tuple, tuple]:
+    """`windows_of` volumes x, as the fields of the image pool and of the depth pool."""
+    found = windows_of(name, 3, x, *given)
+    depths = ((v[0], flat) for v, flat in zip(found, (1, 1, 0, 1), strict=True))
+    return (*(v[1:] for v in found), given[-1]), (*depths, given[-1])
 
 
 def max_pool3d(
