@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.core.loop_interp import run
+from tests.core.loop_text import parse
 from weft.core import dtype as D
 from weft.core.loop import Accumulate, Index, Load, LoopError, Program, Store, i64, verify
-from weft.core.loop_text import parse
 from weft.core.scalar import Const, Scalar, Select, cast
 
 TEXT = """\

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.core.loop_text import parse
+from tests.kernels.lower_reduction import lower_reduction
 from tests.kernels.run import close, launched, of, rows, values
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.core.loop import Program
-from weft.core.loop_text import parse
 from weft.kernels.eager import plan_reduce
-from weft.kernels.schedule.lower import lower_nest, lower_reduction
+from weft.kernels.schedule.lower import lower_nest
 from weft.kernels.target.c import print_c, signature
 
 COMPILER = (

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tests.core.loop_interp import run as interpret
+from tests.kernels.lower_reduction import lower_reduction
 from tests.kernels.run import launched, of, thread_count
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels import eager
 from weft.kernels.schedule import reduce
 from weft.kernels.schedule.combine import accumulator
-from weft.kernels.schedule.lower import lower_reduction
 from weft.kernels.schedule.reduce import CHUNK
 
 X, Y = S.Arg(0, D.float32), S.Arg(1, D.float32)
