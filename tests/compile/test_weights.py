@@ -563,10 +563,13 @@ def test_an_option_of_the_wrong_type():
         weft.compile(lambda x: x, options={PREPACK: "no"})
 
 
-@pytest.mark.parametrize(("most", "copies"), [(WIDE * 192 * 4 + 1, 1), (100, 0)])
-def test_one_row_keeps_few_copies(most, copies, monkeypatch):
-    """It reads weights that come from memory where they lie."""
+@pytest.mark.parametrize(
+    ("most", "copies", "cached"), [(WIDE * 192 * 4 + 1, 1, 1 << 26), (100, 0, 0), (1 << 26, 1, 0)]
+)
+def test_one_row_keeps_few_copies(most, copies, cached, monkeypatch):
+    """It reads weights that come from memory where they lie, or short copies."""
     monkeypatch.setattr(weights, "_MOST_SPARE", most)
+    monkeypatch.setattr(weights, "_CACHED", cached)
     layer, x = nn.Linear(WIDE, OUT), weft.randn(1, WIDE)
     wide, rows = nn.Linear(WIDE, 2 * OUT), weft.randn(9, WIDE)
     f = weft.compile(lambda: (layer(x), wide(rows)), replay=True)
@@ -576,6 +579,7 @@ def test_one_row_keeps_few_copies(most, copies, monkeypatch):
     of = {w.place.layout.shape for w in f._last.program.weights.all if w.copy is not None}
     assert ((OUT, WIDE) in of) == bool(copies) and (2 * OUT, WIDE) in of
     want = (up(OUT, 64) * copies + up(2 * OUT, 64)) * WIDE * 4
+    want += 0 if cached else copies * up(up(OUT, 64) // 64 * WIDE // 2)  # a byte a group
     assert f.memory().packed == memory.block_size(want)
 
 

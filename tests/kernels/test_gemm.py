@@ -14,7 +14,7 @@ from weft.kernels.eager import plan_elementwise
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import gemv
 from weft.kernels.schedule.epilogue import Epilogue
-from weft.kernels.schedule.gemm import plan_matmul
+from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.runtime import native, threads
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -382,3 +382,36 @@ def test_mistakes_are_named():
         plan_matmul(layout(2, 3), layout(3, 5), Layout((2, 5), (1, 2), np.dtype("float32")))
     with pytest.raises(ValueError, match="matrices"):
         plan_matmul(layout(3), layout(3, 5), layout(5))
+
+
+def test_a_row_times_short_panels_has_the_bits_of_whole_ones(rng):
+    for n, k in ((200, 384 * 2 + 8), (64, 8), (3000, 400)):
+        a = rng.standard_normal((1, k)).astype(np.float32)
+        usual = rng.standard_normal((k, n)).astype(np.float32) / 50
+        usual[:2, n // 2 :] = 0
+        rare = usual.copy()
+        special = [0.0, -0.0, 1e-44, 1e-30, 3e38, np.inf, np.nan, 7e4, 1e-36]
+        rare.reshape(-1)[rng.integers(0, usual.size, 27)] = np.tile(special, 3).astype(np.float32)
+        wide = np.exp2(rng.uniform(-15.05, 0, usual.shape)).astype(np.float32)
+        assert _short(a, usual) > 0.9
+        assert k == 8 or all(0 < _short(a, values) < 1 for values in (rare, wide))
+        assert _short(a, usual * np.float32(2.0**-100)) > 0.9
+        assert _short(a, np.asfortranarray(usual)) > 0.9
+        assert _short(a, usual * np.float32(2.0**100)) == 0
+        assert _short(a, usual * np.float32(2.0**-118)) == 0
+
+
+def _short(a: np.ndarray, b: np.ndarray) -> float:
+    """The part of b's groups that are short, where results agree."""
+    out = np.full((2, 1, b.shape[1]), 77, np.float32)
+    whole = plan_matmul_packed(Layout.of(a), Layout.of(b), Layout.of(out[0]))
+    assert whole is not None and whole.shorter is not None
+    short = 0.0
+    for p, y in zip((whole, whole.shorter()), out, strict=True):
+        room = np.zeros(p.size + 64, np.uint8)
+        packed = room[-room.ctypes.data % 64 :][: p.size]
+        assert native.launch(p.pack, packed, (b,)) == 0
+        assert native.launch(p.launch, y, (a, packed)) == 0
+        short = float((packed[whole.size :] != 0).mean()) if p.size > whole.size else 0.0
+    assert out[0].tobytes() == out[1].tobytes()
+    return short

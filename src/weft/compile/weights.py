@@ -9,7 +9,8 @@ Where a loop makes the operand of one input alone (autocast rounds weights), and
 read it, it is packed from what the loop makes once, and the loop does not run.
 
 A product of one row reads what comes from memory nearly as fast where it lies: where copies of such
-operands would take more than an eighth of the machine's memory, they stay there.
+operands would take more than an eighth of the machine's memory, they stay there. Copies that no
+cache holds are made of fewer bytes where they can (`kernels/schedule/gemv.py`).
 
 Inputs that the program writes to, or makes gradients of, are never looked at; nor are those that
 are a product's first operand (a batch, of which a later product takes the weight's gradient).
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 63  # runs without a look, at most, while everything changes
 _MOST_SPARE = memory.machine_bytes() // 8  # bytes of copies that gain little from memory
+_CACHED = 64 << 20  # bytes of them that a last cache may hold
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
 _BYTE = np.dtype(np.uint8)
 _NOTHING = native.Launch(())
@@ -219,8 +221,12 @@ class Weights:
             w.packed = w.ask()
         self.all = [w for w in self.all if w.packed is not None]
         spare = {k: p for k, p in self._forms().items() if p.spare}
-        if sum(p.size for p in spare.values()) > _MOST_SPARE:
+        total = sum(p.size for p in spare.values())
+        if total > _MOST_SPARE:
             self.all = [w for w in self.all if not w.packed.spare]  # type: ignore[union-attr]
+        for w in self.all if total > _CACHED else ():
+            if w.packed is not None and w.packed.shorter is not None:
+                w.packed = w.packed.shorter()
 
     def _forms(self) -> dict[tuple, Packed]:
         return {(w.name, w.how, w.packed.form): w.packed for w in self.all if w.packed}

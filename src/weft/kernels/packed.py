@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ class Packed:
     `launch` in place of the usual one: it has the same inputs and results, the same bits too, but
     reads at input 1 the `size` bytes (64-byte aligned) that `pack` wrote.  `form` says how they
     lie: operands of one layout that are packed to one form share the copy.  `spare`: one that comes
-    from memory, not from the caches, is read nearly as fast where it lies.
+    from memory, not from the caches, is read nearly as fast where it lies; `shorter`, the same of
+    fewer bytes, is faster then, and slower from the caches.
     """
 
     pack: Launch  # out: the packed memory; ins: the operand, as it lies
@@ -24,3 +26,4 @@ class Packed:
     launch: Launch
     form: tuple[Any, ...]
     spare: bool = False
+    shorter: Callable[[], Packed] | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 
 import numpy as np
@@ -121,25 +121,43 @@ def plan_matmul_packed(
     if rows > _MOST_PACKED or k < 2 or any(step for _, _, step, _ in problem.batch):
         return None
     own, more = _ending(problem, out, epilogue)
+    if rows == 1 and not problem.batch:
+        return _packed_row(problem, element, own, more)
     kernels, tile = _kernels(element, problem.a_class, "rows", _rest(n, element))
     work = out.size * k
-    row = rows == 1 and not problem.batch
-    if row:
-        launch = gemv.plan_gemv_panels(
-            (n, k), problem.a_strides[1], element, parallel=work >= _ROW_PARALLEL_FROM,
-            epilogue=own, more=more,
-        )  # fmt: skip
-    else:
-        finish = _finish(problem, tile, epilogue)
-        launch = Launch(
-            (Stage(kernels[more], work >= PARALLEL_FROM, awake=_is_light(problem, tile)),),
-            problem.packed(tile).ints(tile, epilogue=own, near=_near(epilogue), finish=finish),
-            scratch_per_thread=tile.scratch_per_thread,
-            quick=work < _QUICK_BELOW,
-        )
+    finish = _finish(problem, tile, epilogue)
+    launch = Launch(
+        (Stage(kernels[more], work >= PARALLEL_FROM, awake=_is_light(problem, tile)),),
+        problem.packed(tile).ints(tile, epilogue=own, near=_near(epilogue), finish=finish),
+        scratch_per_thread=tile.scratch_per_thread,
+        quick=work < _QUICK_BELOW,
+    )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
     size = up(n, tile.columns) * k * tile.itemsize
-    return Packed(pack, size, launch, ("gemm", element), spare=row)
+    return Packed(pack, size, launch, ("gemm", element))
+
+
+def _packed_row(
+    problem: "_Problem", element: str, own: tuple[int, ...], more: int, form: str = "panels"
+) -> Packed:
+    """One row times panels, as they are or `short`."""
+    _, n, k = problem.sizes
+    tile = tile_for(element)
+    launch = gemv.plan_gemv_panels(
+        (n, k), problem.a_strides[1], element, parallel=n * k >= _ROW_PARALLEL_FROM,
+        epilogue=own, more=more, form=form,
+    )  # fmt: skip
+    codes = [_packer(element, problem.b_class)]
+    size = up(n, tile.columns) * k * tile.itemsize
+    kind, shorter = ("gemm", element), None
+    if form == "short":
+        codes.append(gemv.shorten())
+        size += up(n, tile.columns) // tile.columns * (k // gemv.group_rows(tile))
+        kind = (*kind, form)
+    elif element == "float" and k % gemv.group_rows(tile) == 0:
+        shorter = partial(_packed_row, problem, element, own, more, "short")
+    pack = Launch(tuple(Stage(c, parallel=True) for c in codes), problem.ints(tile))
+    return Packed(pack, size, launch, kind, spare=True, shorter=shorter)
 
 
 def is_one_block(k: int) -> bool:

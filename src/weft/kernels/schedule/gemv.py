@@ -5,7 +5,10 @@
 The numbers are those of `gemm_code`: lanes are columns of out, k runs in order inside blocks of KC.
 A unit of columns that would end beyond the last column starts earlier instead: some columns are
 then computed twice, to the same bits. Where b was packed for products of more rows, its panels are
-read as they lie.
+read as they lie, or, of float32 that no cache holds, an eighth shorter: numbers that are zero or at
+least 2**-14 of their group's largest power of two take 28 bits, and seven words hold eight in each
+lane. A group of another number lies as it is. A byte a group, behind the panels, says which: the
+exponent of what the short ones are multiplied with, or 0. (Of normal numbers 1 % are not short.)
 
 A batch of products of at most two vectors of columns and KC terms reads b as it lies, the last
 vector under a mask. Rows of a tile beyond the last one are the last one again, with the same sums.
@@ -22,7 +25,7 @@ from weft.kernels.schedule.gemm_code import (
     transpose,
 )
 from weft.kernels.schedule.tile import KC, Tile, tile_for
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, zero
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
 
@@ -36,6 +39,8 @@ _STEP = 4  # vectors of a row read at once
 _BATCH_HEAD = ("m", "n", "k", "a_rs", "a_cs", "b_rs", "ldc", "batches", "group", "dims")
 _TILES = ((1, 4), (1, 8), (2, 6))  # vectors and rows: eight sums keep both multipliers busy
 _GROUP_WORK = 1 << 16  # multiplications of a unit
+_GROUP = 8  # vectors
+_LEFT = 15 << 27  # the bits of a word that its own number leaves to the eighth
 
 
 def _narrowest(b_class: str, tile: Tile) -> int:
@@ -84,11 +89,12 @@ def plan_gemv_panels(
     parallel: bool,
     epilogue: tuple[int, ...] = (),
     more: int = 0,
+    form: str = "panels",
 ) -> Launch:
-    """As `plan_gemv`, of a b in the panels of `gemm_code.pack_kernel`."""
+    """As `plan_gemv`, of a b in the panels of `gemm_code.pack_kernel`, as they are or short."""
     address, *own = epilogue or (0,)
     ints = (*sizes, a_step, 0, address, len(_HEAD), 1, 0, *own)
-    return Launch((Stage(_kernels(element, "panels")[more], parallel),), ints)
+    return Launch((Stage(_kernels(element, form)[more], parallel),), ints)
 
 
 @cache
@@ -99,8 +105,8 @@ def _kernels(element: str, b_class: str) -> list[int]:
     body = module.function(
         "product", [("ptr", "args"), ("ptr", "head"), ("i32", "tid"), ("i32", "nth")], internal=True
     )
-    if b_class == "panels":
-        _emit_panels(body, tile_for(element))
+    if b_class in ("panels", "short"):
+        _emit_panels(body, tile_for(element), is_short=b_class == "short")
     else:
         _emit(body, tile_for(element), b_class)
     names = []
@@ -177,7 +183,7 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
     f.ret()
 
 
-def _emit_panels(f: Function, tile: Tile) -> None:
+def _emit_panels(f: Function, tile: Tile, *, is_short: bool) -> None:
     """Panels as wide as a tile, their rows one after another: a unit is a panel."""
     element, lanes, vectors, wide = tile.element, tile.lanes, tile.vectors, tile.columns
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
@@ -185,26 +191,38 @@ def _emit_panels(f: Function, tile: Tile) -> None:
     n, k, a_step = h["n"], h["k"], h["a_step"]
     totals = f.alloca(element, wide)
     epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
-    with f.units(f.div(f.add(n, wide - 1), wide)) as unit:
+    together = group_rows(tile) if is_short else _TOGETHER
+    panels = f.div(f.add(n, wide - 1), wide)
+    with f.units(panels) as unit:
         n0 = f.mul(unit, wide)
-        panel = f.gep(b, f.mul(n0, k), element)
-        with f.loop(0, k, KC) as block:
+        codes = _codes(f, tile, b, panels, k, unit)
+        with f.loop(0, k, KC, [("ptr", f.gep(b, f.mul(n0, k), element))]) as block:
             end = f.min(f.add(block.i, KC), k)
-            whole = f.add(block.i, f.mul(f.div(f.sub(end, block.i), _TOGETHER), _TOGETHER))
+            whole = f.add(block.i, f.mul(f.div(f.sub(end, block.i), together), together))
+            at: Operand = block.carry[0]
             sums: list[Operand] = [zero(tile.type)] * vectors
-            for low, high, together in ((block.i, whole, _TOGETHER), (whole, end, 1)):
-                with f.loop(low, high, together, [(tile.type, x) for x in sums]) as L:
-                    values: list[Operand] = list(L.carry)
-                    for i in range(together):
-                        at = f.add(L.i, i)
-                        row = f.gep(panel, f.mul(at, wide), element)
-                        one = f.load(element, f.gep(a, f.mul(at, a_step), element))
-                        one = f.splat(one, tile.type)
-                        for v in range(vectors):
-                            x = f.load(tile.type, f.gep(row, v * lanes, element))
-                            values[v] = multiply_add(f, tile, one, x, values[v])
-                    L.next = values
-                sums = list(L.carry)
+            for low, high, some in ((block.i, whole, together), (whole, end, 1))[: 2 - is_short]:
+                carry = [("ptr", at), *((tile.type, x) for x in sums)]
+                with f.loop(low, high, some, carry) as L:
+                    at, values = L.carry[0], L.carry[1:]
+                    if is_short:
+                        code = f.load("i8", f.gep(codes, f.div(L.i, some)))
+                        columns, after = _group(f, tile, at, code)
+                    else:
+                        places = (f.gep(at, i * lanes, element) for i in range(some * vectors))
+                        columns = [f.load(tile.type, place) for place in places]
+                        after = f.gep(at, some * wide, element)
+                    for i in range(some):
+                        place = f.mul(f.add(L.i, i), a_step)
+                        one = f.splat(f.load(element, f.gep(a, place, element)), tile.type)
+                        row = columns[i * vectors : (i + 1) * vectors]
+                        values = [
+                            multiply_add(f, tile, one, x, total)
+                            for x, total in zip(row, values, strict=True)
+                        ]
+                    L.next = [after, *values]
+                at, sums = L.carry[0], list(L.carry[1:])
+            block.next = [at]
             first = f.icmp("eq", block.i, 0)
             for v, value in enumerate(sums):
                 place = f.gep(totals, v * lanes, element)
@@ -220,6 +238,87 @@ def _emit_panels(f: Function, tile: Tile) -> None:
                 value = f.load(element, f.gep(totals, column.i, element))
                 f.store(value, f.gep(target, column.i, element))
     f.ret()
+
+
+def group_rows(tile: Tile) -> int:
+    """The rows of a panel that are a group."""
+    return _GROUP // tile.vectors
+
+
+def _codes(f: Function, tile: Tile, b: Value, panels: Operand, k: Operand, unit: Operand) -> Value:
+    """Where those of a panel begin."""
+    end = f.gep(b, f.mul(f.mul(panels, tile.columns), k), tile.element)
+    return f.gep(end, f.mul(unit, f.div(k, group_rows(tile))))
+
+
+def _group(f: Function, tile: Tile, at: Operand, code: Value) -> tuple[list[Value], Value]:
+    """The vectors of the group at an address, and where the next one lies."""
+    lanes, type = tile.lanes, tile.type
+    with f.if_else(f.icmp("ne", code, 0)) as way:
+        words = [f.load(vector(lanes, "i32"), f.gep(at, i * lanes, "i32")) for i in range(7)]
+        # by fours, the last with the sign in front
+        last = f.op("and", f.op("shl", words[6], 1), -1 << 31)
+        last = f.op("or", last, f.op("and", f.op("lshr", words[6], 3), 7 << 24))
+        for i, word in enumerate(words[:6]):
+            last = f.op("or", last, f.op("lshr", f.op("and", word, _LEFT), 27 - 4 * i))
+        power = f.cast("bitcast", f.op("shl", f.cast("zext", code, "i32"), 23), "float")
+        short = [
+            f.op("fmul", f.cast("bitcast", x, type), f.splat(power, type))
+            for x in (*(f.op("and", word, ~_LEFT) for word in words), last)
+        ]
+        way.otherwise()
+        whole = [f.load(type, f.gep(at, i * lanes, "i32")) for i in range(_GROUP)]
+    found = [way.merge(type, *pair) for pair in zip(short, whole, strict=True)]
+    return found, f.gep(at, way.merge("i64", 7 * lanes, _GROUP * lanes), "i32")
+
+
+@cache
+def shorten() -> int:
+    """The address of the kernel that makes panels (out, of a product's ints) short, in place."""
+    tile, module = tile_for("float"), Module(native.host().vector_bits)
+    f = module.kernel("shorten")
+    lanes, ints = tile.lanes, vector(tile.lanes, "i32")
+    out = f.load("ptr", f.gep("%args", 2, "i64"), 8)
+    _, n, k = f.words("%args", 5, ["i64"] * 3)
+    panels = f.div(f.add(n, tile.columns - 1), tile.columns)
+
+    def exponent(how: str, sizes: list[Value]) -> Value:
+        total = sizes[0]
+        for x in sizes[1:]:
+            total = f.intrinsic(how, ints, total, x)
+        return f.op("lshr", f.intrinsic("vector.reduce." + how, "i32", total), 23)
+
+    with f.loop(*f.split(panels)) as P:
+        panel, codes = (
+            f.gep(out, f.mul(f.mul(P.i, k), tile.columns), "i32"),
+            _codes(f, tile, out, panels, k, P.i),
+        )
+        with f.loop(0, f.div(k, group_rows(tile)), 1, [("ptr", panel)]) as G:
+            start, to = f.gep(panel, f.mul(G.i, _GROUP * lanes), "i32"), G.carry[0]
+            whole = [f.load(ints, f.gep(start, i * lanes, "i32")) for i in range(_GROUP)]
+            sizes = [f.op("and", x, (1 << 31) - 1) for x in whole]
+            some = [f.icmp("ne", x, 0) for x in sizes]
+            high = exponent("umax", sizes)
+            low = exponent("umin", [f.select(c, x, -1) for c, x in zip(some, sizes, strict=True)])
+            base = f.op("sub", high, 15)
+            fits = f.op("and", f.icmp("sle", base, f.op("sub", low, 1)), f.icmp("ult", base, 128))
+            code = f.select(fits, f.op("add", base, 127), 0)
+            f.store(f.cast("trunc", code, "i8"), f.gep(codes, G.i))
+            less = f.splat(f.op("shl", base, 23), ints)
+            *short, last = (
+                f.op("sub", x, f.select(c, less, 0)) for c, x in zip(some, whole, strict=True)
+            )
+            parts = [f.op("shl", f.op("lshr", last, 4 * i), 27) for i in range(6)]
+            sign = f.op("and", f.op("lshr", last, 1), 1 << 30)
+            parts.append(f.op("or", sign, f.op("and", f.op("shl", last, 3), 7 << 27)))
+            for i, x in enumerate(whole):  # the eighth is written over by the next group
+                if i < 7:
+                    x = f.select(fits, f.op("or", short[i], f.op("and", parts[i], _LEFT)), x)
+                f.store(x, f.gep(to, i * lanes, "i32"))
+            step = f.select(fits, 7 * lanes, f.typed(_GROUP * lanes, "i64"))
+            G.next = [f.gep(to, step, "i32")]
+    f.ret()
+    return native.load(module.text(), ["shorten"])["shorten"]
 
 
 _Strided = tuple[Operand, Operand]
