@@ -42,7 +42,6 @@ from weft.ops.compare import *
 from weft.ops.unary import *
 from weft.ops.trig import *
 from weft.ops.pointwise import *
-from weft.ops.weighted import *
 from weft.ops.activation import *
 from weft.ops.bag import *
 
@@ -63,7 +62,6 @@ from weft.ops.sort import *
 
 # ----------------------------------------------------------------------------------- sums and lines
 from weft.ops.reduce import *
-from weft.ops.extreme import *
 from weft.ops.scan import *
 from weft.ops.stat import *
 from weft.ops.softmax import *

@@ -28,7 +28,6 @@ from weft.ops import (
     creation,
     dispatch,
     einsum,
-    extreme,
     factor,
     gather,
     getitem,
@@ -59,7 +58,6 @@ from weft.ops import (
     trig,
     unary,
     view,
-    weighted,
     write,
 )
 from weft.ops.construct import tensor
@@ -73,7 +71,7 @@ METHODS: dict[ModuleType, str] = {
     "to_padded_tensor "
     "pin_memory is_pinned new resize_as_ resize resize_as record_stream symeig eig lstsq solve",
     arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
-    "multiply subtract divide true_divide negative",
+    "multiply subtract divide true_divide negative addcmul addcdiv lerp",
     compare: "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "
     "bitwise_right_shift logical_and logical_or logical_xor logical_not not_equal less "
     "less_equal greater greater_equal",
@@ -91,13 +89,12 @@ METHODS: dict[ModuleType, str] = {
     reduce: "sum mean amax amin argmax argmin any all prod",
     contract: "matmul mm bmm mv dot outer addmm",
     creation: "clone",
-    weighted: "addcmul addcdiv lerp",
     getitem: "index_put index_put_",
     index: "index_select index_add index_copy index_fill take",
     gather: "gather scatter scatter_add scatter_reduce take_along_dim",
     masked: "masked_fill masked_select masked_scatter nonzero argwhere count_nonzero bincount",
-    sort: "sort argsort msort topk kthvalue median nanmedian mode quantile nanquantile",
-    extreme: "max min aminmax",
+    sort: "sort argsort msort topk kthvalue median nanmedian mode quantile nanquantile max min "
+    "aminmax",
     lookup: "unique unique_consecutive",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     stat: "logsumexp var std norm dist renorm nansum nanmean histc cov corrcoef",
@@ -141,9 +138,9 @@ _DIRECT = {
 _WEIGHTED = {
     "add_": (arithmetic.AddScaled(), "alpha", 1, 1.0),
     "sub_": (arithmetic.AddScaled(), "alpha", 1, -1.0),
-    "addcmul_": (weighted.Addcmul(), "value", 2, 1.0),
-    "addcdiv_": (weighted.Addcdiv(), "value", 2, 1.0),
-    "lerp_": (weighted.Lerp(), "", 1, 1.0),
+    "addcmul_": (arithmetic.Addcmul(), "value", 2, 1.0),
+    "addcdiv_": (arithmetic.Addcdiv(), "value", 2, 1.0),
+    "lerp_": (arithmetic.Lerp(), "", 1, 1.0),
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import weft
-from weft.ops import arithmetic, dispatch, unary, weighted, write
+from weft.ops import arithmetic, dispatch, unary, write
 from weft.ops.softmax import Softmax
 from weft.runtime import memory, native
 
@@ -32,8 +32,8 @@ CASES = [
     (ADD, (3, 4), (3, 4)), (SUB, (3, 4), (4,)), (MUL, (3, 4), 2.5), (MUL, (3, 4), 3),
     (DIV, (3, 4), ()), (ADD, (), ()), (ADD, (0, 3), (3,)), (ADD, (70, 300), (70, 300)),
     (SCALED, (3, 4), (3, 4), -0.25), (SCALED, (50,), (50,), 1e300),
-    (weighted.Addcmul(), (3, 4), (3, 4), (3, 4), 0.5), (weighted.Lerp(), (7,), (7,), 0.1),
-    (weighted.Addcdiv(), (3, 4), (3, 4), (4,), -0.01), (unary.Sqrt(), (3, 4)),
+    (arithmetic.Addcmul(), (3, 4), (3, 4), (3, 4), 0.5), (arithmetic.Lerp(), (7,), (7,), 0.1),
+    (arithmetic.Addcdiv(), (3, 4), (3, 4), (4,), -0.01), (unary.Sqrt(), (3, 4)),
     (unary.Relu(), (700, 300)),
 ]  # fmt: skip
 
@@ -216,7 +216,7 @@ def test_optimizers_step_as_before():
     ):
         fast = train(make, 8)
         with pytest.MonkeyPatch.context() as patch:
-            for op in (ADD, MUL, SUB, SCALED, weighted.Addcmul(), weighted.Addcdiv()):
+            for op in (ADD, MUL, SUB, SCALED, arithmetic.Addcmul(), arithmetic.Addcdiv()):
                 patch.setitem(vars(op), "into", lambda *_: None)
             slow = train(make, 8)
         for a, b in zip(fast, slow, strict=True):

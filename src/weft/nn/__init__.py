@@ -2,7 +2,6 @@
 
 from weft.nn import (
     activation,
-    attention,
     container,
     conv,
     dropout,
@@ -21,7 +20,6 @@ from weft.nn import (
     utils,
 )
 from weft.nn.activation import *
-from weft.nn.attention import *
 from weft.nn.container import *
 from weft.nn.conv import *
 from weft.nn.dropout import *
@@ -38,7 +36,6 @@ from weft.nn.transformer import *
 
 __all__ = ["functional", "init", "utils"]
 __all__ += activation.__all__
-__all__ += attention.__all__
 __all__ += container.__all__
 __all__ += conv.__all__
 __all__ += dropout.__all__

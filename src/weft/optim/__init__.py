@@ -1,7 +1,6 @@
 """Optimizers and learning-rate schedules, as `torch.optim`."""
 
 from weft.optim import (
-    adam,
     adaptive,
     lbfgs,
     lr_scheduler,
@@ -9,14 +8,12 @@ from weft.optim import (
     sgd,
     swa_utils,
 )
-from weft.optim.adam import *
 from weft.optim.adaptive import *
 from weft.optim.lbfgs import *
 from weft.optim.optimizer import *
 from weft.optim.sgd import *
 
 __all__ = ["lr_scheduler", "swa_utils"]
-__all__ += adam.__all__
 __all__ += adaptive.__all__
 __all__ += lbfgs.__all__
 __all__ += optimizer.__all__

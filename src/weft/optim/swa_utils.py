@@ -11,9 +11,8 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Module, SyncBatchNorm
+from weft.optim.lr_scheduler import LRScheduler, per_group
 from weft.optim.optimizer import Optimizer
-from weft.optim.schedule import LRScheduler
-from weft.optim.schedule_cycles import per_group
 
 __all__ = [
     "SWALR",
