@@ -110,7 +110,7 @@ if _CHECKING:
         serve as serve, special as special, train as train, utils as utils,
     )  # fmt: skip
     from weft.autograd import func as func
-    from weft.core.limits import finfo as finfo, iinfo as iinfo
+    from weft.core.dtype import finfo as finfo, iinfo as iinfo
 
 detach, newaxis, __version__ = Tensor.detach, None, _version.__version__
 inverse, lu, lu_solve, spmm = _inverse, _lu, _lu_solve, _spmm
@@ -148,7 +148,7 @@ _HOMES = {
     "autograd.func": "vmap",
     "core.layouts": "channels_last channels_last_3d contiguous_format jagged layout memory_format "
     "preserve_format sparse_bsc sparse_bsr sparse_coo sparse_csc sparse_csr strided",
-    "core.limits": "finfo iinfo",
+    "core.dtype": "finfo iinfo",
     "io.files": "load save",
     "profiler": "profile",
     "nn.quantized": "quantize",

@@ -1,19 +1,15 @@
-"""The `weft` command: one file a verb."""
+"""The `weft` command and its verbs."""
 
 from __future__ import annotations
 
 import click
 
 import weft
-from weft.cli.bench import bench
 from weft.cli.demo import demo
 from weft.cli.doctor import doctor
-from weft.cli.export import export
-from weft.cli.info import info
+from weft.cli.model import bench, export, info, serve, verify
 from weft.cli.run import run
-from weft.cli.serve import serve
 from weft.cli.train import train
-from weft.cli.verify import verify
 
 
 @click.group()

@@ -202,3 +202,62 @@ def result_type_of(dims: dtype | None, zero: dtype | None, number: dtype | None)
                 out = d if d is not number or d.category != FLOAT else _Default.dtype
     assert out is not None
     return out
+
+
+class finfo:
+    """bits, eps, max, min, tiny, smallest_normal, resolution of a floating dtype."""
+
+    def __init__(self, type: dtype | None = None) -> None:
+        d = get_default_dtype() if type is None else type
+        d = d.to_real() if isinstance(d, dtype) else d
+        if not isinstance(d, dtype) or d.category != FLOAT:
+            raise TypeError(
+                f"torch.finfo() requires a floating point input type. Use torch.iinfo to handle "
+                f"'{d}'"
+            )
+        own = d.np.num < 256  # numbers from there on are types that others registered
+        facts = (np.finfo if own else ml_dtypes.finfo)(d.np)
+        self.dtype = d.name
+        self.bits = 8 * d.itemsize
+        self.eps = builtins.float(facts.eps)
+        self.max = builtins.float(facts.max)
+        self.min = builtins.float(facts.min)
+        self.tiny = self.smallest_normal = builtins.float(facts.tiny)
+        self.resolution = builtins.float(facts.resolution)
+
+    def __eq__(self, other: object) -> builtins.bool:
+        return isinstance(other, finfo) and self.dtype == other.dtype
+
+    def __hash__(self) -> builtins.int:
+        return hash(self.dtype)
+
+    def __repr__(self) -> str:
+        return (
+            f"finfo(resolution={self.resolution:g}, min={self.min:g}, max={self.max:g}, "
+            f"eps={self.eps:g}, smallest_normal={self.smallest_normal:g}, tiny={self.tiny:g}, "
+            f"dtype={self.dtype})"
+        )
+
+
+class iinfo:
+    """bits, max, min of an integer dtype."""
+
+    def __init__(self, type: dtype) -> None:
+        if not isinstance(type, dtype) or type.category != INT:
+            raise TypeError(
+                f"torch.iinfo() requires an integer input type. Use torch.finfo to handle '{type}'"
+            )
+        facts = np.iinfo(type.np)
+        self.dtype = type.name
+        self.bits = facts.bits
+        self.max = builtins.int(facts.max)
+        self.min = builtins.int(facts.min)
+
+    def __eq__(self, other: object) -> builtins.bool:
+        return isinstance(other, iinfo) and self.dtype == other.dtype
+
+    def __hash__(self) -> builtins.int:
+        return hash(self.dtype)
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"

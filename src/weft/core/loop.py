@@ -9,7 +9,7 @@
                 acc[j % 16] = add(acc[j % 16], a * x[i, j])
             out[i] = acc[0]
 
-Grammar (the text is Python's, so `ast` reads it; loop_text.py):
+Grammar (the text is Python's, so `ast` reads it):
 
     program  = "def" name "(" {parameter} ")" ":" block
     parameter= name ":" dtype "[" dim {"," dim} "]"           a buffer

@@ -4,7 +4,6 @@ from weft.nn import (
     activation,
     container,
     conv,
-    dropout,
     functional,
     init,
     lazy,
@@ -22,7 +21,6 @@ from weft.nn import (
 from weft.nn.activation import *
 from weft.nn.container import *
 from weft.nn.conv import *
-from weft.nn.dropout import *
 from weft.nn.lazy import *
 from weft.nn.linear import *
 from weft.nn.loss import *
@@ -38,7 +36,6 @@ __all__ = ["functional", "init", "utils"]
 __all__ += activation.__all__
 __all__ += container.__all__
 __all__ += conv.__all__
-__all__ += dropout.__all__
 __all__ += lazy.__all__
 __all__ += linear.__all__
 __all__ += loss.__all__

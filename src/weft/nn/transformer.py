@@ -16,8 +16,8 @@ import weft
 from weft import Parameter, Tensor
 from weft.nn import functional as F
 from weft.nn import init
+from weft.nn.activation import Dropout
 from weft.nn.container import ModuleList
-from weft.nn.dropout import Dropout
 from weft.nn.linear import Linear, NonDynamicallyQuantizableLinear
 from weft.nn.module import Module
 from weft.nn.norm import LayerNorm
