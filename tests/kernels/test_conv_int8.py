@@ -11,8 +11,11 @@ from weft.kernels.schedule.conv_int8 import (
     pack_int8,
     plan_conv_int8,
 )
-from weft.kernels.schedule.depth_int8 import plan_depthwise_int8
-from weft.kernels.schedule.image_int8 import plan_max_pool_bytes, plan_to_bytes
+from weft.kernels.schedule.image_int8 import (
+    plan_depthwise_int8,
+    plan_max_pool_bytes,
+    plan_to_bytes,
+)
 from weft.runtime import native, threads
 
 PRODUCTS = [

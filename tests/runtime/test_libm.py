@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from weft.runtime import libm
+from weft.runtime import random_dist as libm
 
 
 @pytest.mark.parametrize("name", libm.NAMES)

@@ -17,7 +17,7 @@ from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_int8 import COLUMNS, FOUR, LONGEST
-from weft.kernels.schedule.depth_int8 import MOST_TAPS
+from weft.kernels.schedule.image_int8 import MOST_TAPS
 from weft.ops.dispatch import apply, shape_of, wrap
 from weft.ops.kinds import by_loop
 from weft.runtime.native import Launch

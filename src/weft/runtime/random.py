@@ -24,8 +24,6 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.runtime import memory, random_code
 from weft.runtime import random_dist as dist
-from weft.runtime import random_reject as reject
-from weft.runtime.libm import libm
 from weft.runtime.twister import N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
@@ -241,7 +239,7 @@ class Generator:
             raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
         shape, n = _shape(shape)
         z = self._normal_serial(n, mean, std)
-        return dist.cast(libm("exp", z), dtype).reshape(shape)
+        return dist.cast(dist.libm("exp", z), dtype).reshape(shape)
 
     def exponential(
         self, shape: Shape, lambd: float = 1.0, dtype: object = np.float32
@@ -251,7 +249,7 @@ class Generator:
         if not lambd > 0:
             raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
         shape, n = _shape(shape)
-        value = (-1.0 / lambd) * libm("log1p", -self._uniform53(n))
+        value = (-1.0 / lambd) * dist.libm("log1p", -self._uniform53(n))
         return dist.cast(value, dtype).reshape(shape)
 
     def cauchy(
@@ -262,7 +260,7 @@ class Generator:
         if not sigma > 0:
             raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma:g}")
         shape, n = _shape(shape)
-        tangent = libm("tan", math.pi * (self._uniform53(n) - 0.5))
+        tangent = dist.libm("tan", math.pi * (self._uniform53(n) - 0.5))
         return dist.cast(dist.fma64(tangent, sigma, median), dtype).reshape(shape)
 
     def geometric(self, shape: Shape, p: float, dtype: object = np.float32) -> np.ndarray:
@@ -270,7 +268,7 @@ class Generator:
         if not 0 < p < 1:
             raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
         shape, n = _shape(shape)
-        value = np.ceil(libm("log", self._uniform53(n)) / math.log1p(-p))
+        value = np.ceil(dist.libm("log", self._uniform53(n)) / math.log1p(-p))
         return dist.cast(value, _numpy_dtype(dtype)).reshape(shape)
 
     # --- whole numbers and choices ---------------------------------------------------------------
@@ -384,12 +382,12 @@ class Generator:
         picked = picked.astype(np.int64, copy=False)
         return picked.reshape(*weights.shape[:-1], num_samples)
 
-    # --- by rejection, one element at a time (random_reject) -------------------------------------
+    # --- by rejection, one element at a time ------------------------------------------------------
 
-    def _rejecting(self, sampler: Callable[[reject.Draws], list[float]]) -> np.ndarray:
+    def _rejecting(self, sampler: Callable[[dist.Draws], list[float]]) -> np.ndarray:
         with self._lock:
             key, position = self._engine.key()
-            draws = reject.Draws(self._uniform53, self._normal)
+            draws = dist.Draws(self._uniform53, self._normal)
             values = sampler(draws)
             self._engine.load(key, position)  # give back what was drawn ahead
             self._engine.words(2 * draws.used)
@@ -402,20 +400,20 @@ class Generator:
         if not (rates >= 0).all():
             raise RuntimeError("invalid Poisson rate, expected rate to be non-negative")
         flat = rates.astype(np.float64).reshape(-1).tolist()
-        counts = self._rejecting(lambda draws: reject.poisson(flat, draws))
+        counts = self._rejecting(lambda draws: dist.poisson(flat, draws))
         return dist.cast(counts, rates.dtype).reshape(rates.shape)
 
     def standard_gamma(self, alpha: np.ndarray) -> np.ndarray:
         """Numbers of density x^(alpha - 1) e^-x / Gamma(alpha), at least `tiny`."""
         flat = _wide(alpha, "gamma_cpu").reshape(-1)
-        value = self._rejecting(lambda draws: reject.gamma(flat, draws))
+        value = self._rejecting(lambda draws: dist.gamma(flat, draws))
         least = np.finfo(alpha.dtype).tiny
         return np.maximum(value.astype(alpha.dtype), least).reshape(alpha.shape)
 
     def dirichlet(self, alpha: np.ndarray) -> np.ndarray:
         """Rows that sum to 1: gammas of a row, drawn in float64, divided by their sum."""
         flat = _wide(alpha, "dirichlet").astype(np.float64).reshape(-1)
-        value = self._rejecting(lambda draws: reject.gamma(flat, draws)).reshape(alpha.shape)
+        value = self._rejecting(lambda draws: dist.gamma(flat, draws)).reshape(alpha.shape)
         value = np.maximum(value, np.finfo(np.float64).tiny)
         value = (value / value.sum(-1, keepdims=True)).astype(alpha.dtype)
         below_one = np.nextafter(alpha.dtype.type(1), alpha.dtype.type(0))
@@ -425,7 +423,7 @@ class Generator:
         """Successes among `count` trials of probability `prob`, of one shape and dtype."""
         _wide(count, "binomial_cpu")
         n, p = count.reshape(-1), prob.reshape(-1)
-        value = self._rejecting(lambda draws: reject.binomial(n, p, draws))
+        value = self._rejecting(lambda draws: dist.binomial(n, p, draws))
         return value.astype(count.dtype).reshape(count.shape)
 
 

@@ -33,8 +33,7 @@ from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
-from weft.kernels.schedule.conv_pack import runs, transpose
-from weft.kernels.schedule.conv_slab import FEW, emit_slab
+from weft.kernels.schedule.conv_pack import FEW, emit_slab, runs, transpose
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_zeros import (
     Block,

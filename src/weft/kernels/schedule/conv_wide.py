@@ -13,7 +13,7 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_micro import pixel_tile
-from weft.kernels.schedule.conv_slab import FEW
+from weft.kernels.schedule.conv_pack import FEW
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
     PACK_ANY,

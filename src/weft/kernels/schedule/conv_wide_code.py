@@ -17,8 +17,13 @@ from functools import partial
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
-from weft.kernels.schedule.conv_pack import step_masks, store_step, transpose
-from weft.kernels.schedule.conv_slab import emit_slab, store_some
+from weft.kernels.schedule.conv_pack import (
+    emit_slab,
+    step_masks,
+    store_some,
+    store_step,
+    transpose,
+)
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
