@@ -7,11 +7,12 @@ import pytest
 
 import weft
 import weft.nn.functional as F
+from tests.core.graph_interp import interpret
 from weft.compile.passes import run_passes
 from weft.compile.program import Program
 from weft.compile.trace import trace
 from weft.core import dtype as dt
-from weft.core.graph import Builder, Graph, Node, interpret, to_text, verify
+from weft.core.graph import Builder, Graph, Node, to_text, verify
 from weft.core.graph_text import parse
 from weft.core.types import Type
 from weft.kernels.layout import Layout

@@ -177,19 +177,6 @@ def transform(g: Graph, rule: Callable[[Builder, Node, tuple], Node | Number]) -
     )
 
 
-def interpret(g: Graph, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The graph's outputs for inputs by name; sizes must be known (no symbolic dims).
-
-    KeyError: an input without a value.  TypeError: an op that is only a body (decompose first).
-    """
-    env: dict[int, np.ndarray] = {id(n): np.asarray(values[n.name]) for n in g.inputs}
-    for n in g.nodes():
-        assert n.op is not None
-        operands = [env[id(a)] if isinstance(a, Node) else a for a in n.args]
-        env[id(n)] = meaning(n.op, operands).astype(n.type.dtype.np, copy=False)
-    return {k: env[id(n)] for k, n in g.outputs.items()}
-
-
 def meaning(op: Op, operands: Sequence[Any]) -> np.ndarray:
     """What `op` gives by its oracle; a Python number has the dtype of the first array."""
     if op.oracle is None:

@@ -2,6 +2,7 @@
 array of the same layout.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,10 +53,7 @@ class Layout:
     @property
     def size(self) -> int:
         """The number of elements."""
-        total = 1
-        for size in self.shape:
-            total *= size
-        return total
+        return math.prod(self.shape)
 
     @property
     def is_contiguous(self) -> bool:

@@ -8,11 +8,12 @@ import pkgutil
 import numpy as np
 import pytest
 
+from tests.core.graph_interp import interpret
 from weft import ops
 from weft.compile.passes.decompose import decompose
 from weft.core import dtype as dt
 from weft.core import sampling
-from weft.core.graph import Builder, Graph, Node, interpret
+from weft.core.graph import Builder, Graph, Node
 from weft.core.op import REGISTRY
 from weft.core.types import Type
 from weft.ops.kinds import Elementwise

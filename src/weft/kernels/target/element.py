@@ -45,6 +45,11 @@ def width(d: dtype) -> int:
     return {"i1": 1, "float": 4, "double": 8}.get(register(d), d.itemsize)
 
 
+def _converts_halves() -> bool:
+    """Whether the host has instructions between float16 and float32."""
+    return host().has("f16c") or host().arch not in ("x86_64", "amd64")
+
+
 class Element:
     """Emits expressions into one function, `lanes` elements at a time (1: plain scalars).
 
@@ -105,7 +110,7 @@ class Element:
 
     def _half_to_float(self, v: Value) -> Value:
         f = self.f
-        if host().has("f16c") or host().arch not in ("x86_64", "amd64"):
+        if _converts_halves():
             h = f.cast("bitcast", v, with_element(v.type, "half"))
             return f.cast("fpext", h, with_element(v.type, "float"))
         w = f.cast("zext", v, with_element(v.type, "i32"))
@@ -121,7 +126,7 @@ class Element:
     def _float_to_half(self, v: Value) -> Value:
         """v already holds a float16's value (see `rounded`)."""
         f = self.f
-        if host().has("f16c") or host().arch not in ("x86_64", "amd64"):
+        if _converts_halves():
             h = f.cast("fptrunc", v, with_element(v.type, "half"))
             return f.cast("bitcast", h, with_element(v.type, "i16"))
         m = self.math
@@ -142,9 +147,8 @@ class Element:
         if d is D.bfloat16:
             u = m.bits(v)
             k = lambda n: const(u.type, n)
-            if self.lanes == 16 and host().has(
-                "avx512vnni"
-            ):  # 1 of a half, lowest bit of the other
+            if self.lanes == 16 and host().has("avx512vnni"):
+                # 1 of a half, lowest bit of the other
                 pair = f.op("or", f.op("and", u, k(0x10000)), k(1))
                 up = f.intrinsic("x86.avx512.vpdpwssd.512", u.type, u, pair, k(0x17FFF))
             else:
@@ -153,7 +157,7 @@ class Element:
             up = up if self.tame else f.select(m.isnan(v), f.op("or", u, k(0x400000)), up)
             return m.floats(f.op("and", up, k(-65536)))
         if d is D.float16:
-            if host().has("f16c") or host().arch not in ("x86_64", "amd64"):
+            if _converts_halves():
                 h = f.cast("fptrunc", v, with_element(v.type, "half"))
                 return f.cast("fpext", h, v.type)
             u = m.bits(m.abs(v))
