@@ -61,11 +61,7 @@ class Linear(Module):
                 return F.linear(input, own["weight"], own["bias"])
         return F.linear(input, self.weight, self.bias)
 
-    def extra_repr(self) -> str:
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}"
-        )
+    _repr_names = "in_features out_features bias"
 
 
 class NonDynamicallyQuantizableLinear(Linear):
@@ -106,11 +102,7 @@ class Bilinear(Module):
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         return F.bilinear(input1, input2, self.weight, self.bias)
 
-    def extra_repr(self) -> str:
-        return (
-            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
-            f"out_features={self.out_features}, bias={self.bias is not None}"
-        )
+    _repr_names = "in1_features in2_features out_features bias"
 
 
 class _Table(Module):

@@ -21,18 +21,11 @@ from weft.nn.tree import Tree
 __all__ = ["Module", "OptimizedModule"]
 
 _HOOK_DICTS = (
-    "_backward_pre_hooks",
-    "_backward_hooks",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
+    "_backward_pre_hooks", "_backward_hooks", "_forward_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
-)
+)  # fmt: skip
 
 
 def _no_forward(self: Any, *input: Any) -> None:
@@ -506,11 +499,16 @@ class Module(Tree):
     def _get_name(self) -> str:
         return type(self).__name__
 
-    _repr_names: ClassVar[str] = ""  # of attributes
+    _repr_names: ClassVar[str] = ""  # of attributes; of those with a comma the value alone
 
     def extra_repr(self) -> str:
         """What to print of this module beside its children."""
-        return ", ".join(f"{name}={getattr(self, name)}" for name in self._repr_names.split())
+        shown = []
+        for name in self._repr_names.split():
+            value = getattr(self, name.rstrip(","))
+            value = value is not None if name == "bias" else value
+            shown.append(str(value) if name[-1] == "," else f"{name}={value}")
+        return ", ".join(shown)
 
     def __repr__(self) -> str:
         extra = self.extra_repr()

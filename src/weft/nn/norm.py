@@ -60,12 +60,7 @@ class _WithStatistics(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, bias={self.bias is not None}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
+    _repr_names = "num_features, eps momentum affine bias track_running_stats"
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: dict, *rest: Any
@@ -251,11 +246,7 @@ class LayerNorm(Module):
             weight, bias = self.weight, self.bias
         return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
-        )
+    _repr_names = "normalized_shape, eps elementwise_affine bias"
 
 
 class RMSNorm(Module):
@@ -289,10 +280,7 @@ class RMSNorm(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-        )
+    _repr_names = "normalized_shape, eps elementwise_affine"
 
 
 class GroupNorm(Module):
@@ -333,11 +321,7 @@ class GroupNorm(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
-            f"bias={self.bias is not None}"
-        )
+    _repr_names = "num_groups, num_channels, eps affine bias"
 
 
 class LocalResponseNorm(Module):
@@ -350,5 +334,4 @@ class LocalResponseNorm(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
-    def extra_repr(self) -> str:
-        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+    _repr_names = "size, alpha beta k"

@@ -194,8 +194,7 @@ class _Pad(Module):
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, self.mode)
 
-    def extra_repr(self) -> str:
-        return str(self.padding)
+    _repr_names = "padding,"
 
 
 class _Constant(Module):
@@ -216,8 +215,7 @@ class _Zero(_Constant):
     def __init__(self, padding: Any) -> None:
         super().__init__(padding, 0.0)
 
-    def extra_repr(self) -> str:
-        return str(self.padding)
+    _repr_names = "padding,"
 
 
 class ConstantPad1d(_Constant):
