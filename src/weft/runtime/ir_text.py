@@ -69,15 +69,24 @@ define void @{prefix}_init(ptr %given) nounwind {{
 def expand(text: str, names: Sequence[str] = ()) -> str:
     """The IR that short forms stand for; `names` are those of the words."""
     out = []
+    forms: dict[str, list] = {}  # by the first word, or the first behind `=`
+    for pattern, long in _FORMS:
+        forms.setdefault(_word_of(pattern.pattern), []).append((pattern, long))
     for number, line in enumerate(text.splitlines()):
-        for pattern, long in _FORMS:
-            found = pattern.fullmatch(line.strip())
+        line = line.strip()
+        for pattern, long in forms.get(_word_of(line), ()):
+            found = pattern.fullmatch(line)
             if found:
                 out.extend(long(number, names, *found.groups()))
                 break
         else:
             out.append(line)
     return "\n".join(out) + "\n"
+
+
+def _word_of(line: str) -> str:
+    first, _, rest = line.partition(" ")
+    return rest[2:].partition(" ")[0] if rest[:2] == "= " else first
 
 
 def heads_first(text: str) -> str:
