@@ -28,7 +28,7 @@ futex costs about 50 us to wake from).
 import platform
 import sys
 
-from weft.runtime import run_code
+from weft.runtime import ir_text, run_code
 
 SPIN = 2000
 WATCH = 300
@@ -96,10 +96,10 @@ entry:
   %l = call i32 @pthread_mutex_lock(ptr @mutex)
   %v = load atomic i32, ptr %word seq_cst, align 4
   %same = icmp eq i32 %v, %value
-  br i1 %same, label %sleep, label %done
+  if %same sleep done
 sleep:
   %c = call i32 @pthread_cond_wait(ptr @condition, ptr @mutex)
-  br label %done
+  goto done
 done:
   %u = call i32 @pthread_mutex_unlock(ptr @mutex)
   ret void
@@ -151,8 +151,7 @@ define internal i64 @run_time(ptr %line) nounwind {
   %clock64 = sext i32 %clock to i64
   %r = call i64 (i64, ...) @syscall(i64 CLOCK, i64 %clock64, ptr %time)
   %s = load i64, ptr %time
-  %more_at = getelementptr i64, ptr %time, i64 1
-  %more = load i64, ptr %more_at
+  %more = item i64 %time 1
   %ns = mul i64 %s, 1000000000
   %all = add i64 %ns, %more
   ret i64 %all
@@ -167,13 +166,13 @@ entry:
   %low = and i32 %cpu, 7
   %low8 = trunc i32 %low to i8
   %bit = shl i8 1, %low8
-  br i1 %only, label %none, label %all
+  if %only none all
 none:
   call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 128, i1 false)
-  br i1 %fits, label %turn, label %done
+  if %fits turn done
 all:
   call void @llvm.memcpy.p0.p0.i64(ptr %mask, ptr @weft_cpus, i64 128, i1 false)
-  br i1 %fits, label %turn, label %set
+  if %fits turn set
 turn:
   %old = load i8, ptr %at
   %on = or i8 %old, %bit
@@ -181,13 +180,13 @@ turn:
   %off = and i8 %old, %clear
   %new = select i1 %only, i8 %on, i8 %off
   store i8 %new, ptr %at
-  br label %set
+  goto set
 set:
   %id_at = getelementptr %Line, ptr %line, i32 0, i32 2
   %id = load i32, ptr %id_at
   %id64 = zext i32 %id to i64
   %r = call i64 (i64, ...) @syscall(i64 SETAFFINITY, i64 %id64, i64 128, ptr %mask)
-  br label %done
+  goto done
 done:
   ret void
 }
@@ -223,42 +222,42 @@ entry:
   %since = load i64, ptr %since_at
   %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
   call void @arrive_thread(ptr %line)
-  br label %outer
+  goto outer
 outer:
   %g = phi i64 [ %since, %entry ], [ %ng, %work ], [ %ng, %run ], [ %ng, %rouse ]
-  br label %spin
+  goto spin
 spin:
   %i = phi i32 [ 0, %outer ], [ %i1, %spin_more ]
   %v = load atomic i64, ptr @generation acquire, align 8
   %new = icmp ne i64 %v, %g
-  br i1 %new, label %come, label %spin_more
+  if %new come spin_more
 spin_more:
   PAUSE
   %i1 = add i32 %i, 1
   %c = icmp ult i32 %i1, SPIN
-  br i1 %c, label %spin, label %sleep
+  if %c spin sleep
 sleep:
   %o = atomicrmw add ptr @sleepers, i32 1 seq_cst
   %g32 = trunc i64 %g to i32
   %v2 = load atomic i64, ptr @generation seq_cst, align 8
   %new2 = icmp ne i64 %v2, %g
-  br i1 %new2, label %come, label %nap
+  if %new2 come nap
 nap:
   call void @wait(ptr @generation, i32 %g32)
-  br label %sleep
+  goto sleep
 come:
   %ng = load atomic i64, ptr @generation acquire, align 8
   %cpu = call i32 @here()
   store atomic i32 %cpu, ptr %cpu_at monotonic, align 4
   %stop = load atomic i32, ptr @stop acquire, align 4
   %is_stop = icmp ne i32 %stop, 0
-  br i1 %is_stop, label %last, label %work
+  if %is_stop last work
 work:
   %open = shl i64 %ng, 2
   %mine = or i64 %open, 1
   %x = cmpxchg ptr %line, i64 %open, i64 %mine seq_cst seq_cst
   %got = extractvalue { i64, i1 } %x, 1
-  br i1 %got, label %run, label %outer
+  if %got run outer
 run:
   %fn = load ptr, ptr @task
   %arg = load ptr, ptr getelementptr (%Task, ptr @task, i32 0, i32 1)
@@ -266,16 +265,16 @@ run:
   call void %fn(ptr %arg, i32 %tid, i32 %nth)
   %ready = add i64 %open, 4
   %sleeps = call i1 @leave(ptr %line, i64 %ready)
-  br i1 %sleeps, label %rouse, label %outer
+  if %sleeps rouse outer
 rouse:
   call void @wake(ptr %line)
-  br label %outer
+  goto outer
 last:
   %waits = call i1 @leave(ptr %line, i64 -1)
-  br i1 %waits, label %rouse_last, label %end
+  if %waits rouse_last end
 rouse_last:
   call void @wake(ptr %line)
-  br label %end
+  goto end
 end:
   ret ptr null
 }
@@ -296,10 +295,10 @@ entry:
   %o = atomicrmw xchg ptr @generation, i64 %g seq_cst
   %s = atomicrmw xchg ptr @sleepers, i32 0 seq_cst
   %any = icmp ne i32 %s, 0
-  br i1 %any, label %rouse, label %done
+  if %any rouse done
 rouse:
   call void @wake(ptr @generation)
-  br label %done
+  goto done
 done:
   ret i64 %g
 }
@@ -307,17 +306,17 @@ done:
 ; spin until a line has this state: whether it has
 define internal i1 @spin(ptr %line, i64 %state, i32 %times) nounwind {
 entry:
-  br label %look
+  goto look
 look:
   %i = phi i32 [ 0, %entry ], [ %i1, %more ]
   %v = load atomic i64, ptr %line acquire, align 8
   %there = icmp eq i64 %v, %state
-  br i1 %there, label %done, label %more
+  if %there done more
 more:
   PAUSE
   %i1 = add i32 %i, 1
   %c = icmp ult i32 %i1, %times
-  br i1 %c, label %look, label %done
+  if %c look done
 done:
   ret i1 %there
 }
@@ -326,38 +325,38 @@ done:
 define internal void @await(ptr %line, i64 %state) nounwind {
 entry:
   %at_once = call i1 @spin(ptr %line, i64 %state, i32 SPIN)
-  br i1 %at_once, label %done, label %watch
+  if %at_once done watch
 watch:
   %first = call i64 @run_time(ptr %line)
   %soon = call i1 @spin(ptr %line, i64 %state, i32 WATCH)
-  br i1 %soon, label %done, label %doze
+  if %soon done doze
 doze:
   %last = phi i64 [ %first, %watch ], [ %last, %note ], [ %now, %nap ]
   %v = load atomic i64, ptr %line seq_cst, align 8
   %there = icmp eq i64 %v, %state
-  br i1 %there, label %done, label %note
+  if %there done note
 note:
   %asleep = or i64 %v, 2
   %x = cmpxchg ptr %line, i64 %v, i64 %asleep seq_cst seq_cst
   %noted = extractvalue { i64, i1 } %x, 1
-  br i1 %noted, label %look, label %doze
+  if %noted look doze
 look:
   %now = call i64 @run_time(ptr %line)
   %same = icmp eq i64 %now, %last
   %known = icmp ne i64 %now, 0
   %stands = and i1 %same, %known
-  br i1 %stands, label %fetch, label %nap
+  if %stands fetch nap
 fetch:
   %cpu = call i32 @here()
   %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
   store atomic i32 %cpu, ptr %cpu_at monotonic, align 4
   call void @place(ptr %line, i32 %cpu, i1 true)
   call void @place(ptr %line, i32 -1, i1 false)
-  br label %nap
+  goto nap
 nap:
   %low = trunc i64 %asleep to i32
   call void @wait_briefly(ptr %line, i32 %low)
-  br label %doze
+  goto doze
 done:
   ret void
 }
@@ -366,7 +365,7 @@ done:
 define internal i32 @start() nounwind {
 entry:
   %thread = alloca i64
-  br label %check
+  goto check
 check:
   %n = load i32, ptr @weft_workers
   %want = load i32, ptr @wanted
@@ -374,7 +373,7 @@ check:
   %fewer = icmp slt i32 %next, %want
   %known = icmp ult i32 %next, WORKERS
   %more = and i1 %fewer, %known
-  br i1 %more, label %create, label %done
+  if %more create done
 create:
   %g = load i64, ptr @generation
   %g1 = add i64 %g, 1
@@ -391,12 +390,12 @@ create:
   %packed = inttoptr i64 %t64 to ptr
   %rc = call i32 @pthread_create(ptr %thread, ptr null, ptr @worker, ptr %packed)
   %ok = icmp eq i32 %rc, 0
-  br i1 %ok, label %made, label %done
+  if %ok made done
 made:
   %id = load ptr, ptr %thread
   %d = call i32 @pthread_detach(ptr %id)
   store i32 %next, ptr @weft_workers
-  br label %check
+  goto check
 done:
   %have = load i32, ptr @weft_workers
   %threads = add i32 %have, 1
@@ -413,25 +412,25 @@ entry:
   %mine = or i64 %open, 1
   %ready = add i64 %open, 4
   call void %fn(ptr %arg, i32 0, i32 %nth)
-  br label %look
+  goto look
 look:
   %t = phi i32 [ 1, %entry ], [ %t1, %next ]
   %line = getelementptr %Line, ptr @lines, i32 %t
   %state = load atomic i64, ptr %line acquire, align 8
   %idle = icmp eq i64 %state, %open
-  br i1 %idle, label %claim, label %next
+  if %idle claim next
 claim:
   %x = cmpxchg ptr %line, i64 %open, i64 %mine seq_cst seq_cst
   %got = extractvalue { i64, i1 } %x, 1
-  br i1 %got, label %run, label %next
+  if %got run next
 run:
   call void %fn(ptr %arg, i32 %t, i32 %nth)
   store atomic i64 %ready, ptr %line seq_cst, align 8
-  br label %next
+  goto next
 next:
   %t1 = add i32 %t, 1
   %more = icmp slt i32 %t1, %nth
-  br i1 %more, label %look, label %wait
+  if %more look wait
 wait:
   %w = phi i32 [ 1, %next ], [ %w1, %wait ]
   %other = getelementptr %Line, ptr @lines, i32 %w
@@ -439,7 +438,7 @@ wait:
   call void @spread(ptr %other)
   %w1 = add i32 %w, 1
   %again = icmp slt i32 %w1, %nth
-  br i1 %again, label %wait, label %done
+  if %again wait done
 done:
   ret void
 }
@@ -451,11 +450,11 @@ entry:
   %cpu_at = getelementptr %Line, ptr %line, i32 0, i32 3
   %its = load atomic i32, ptr %cpu_at monotonic, align 4
   %same = icmp eq i32 %its, %cpu
-  br i1 %same, label %send, label %done
+  if %same send done
 send:
   store atomic i32 -1, ptr %cpu_at monotonic, align 4
   call void @place(ptr %line, i32 %cpu, i1 false)
-  br label %done
+  goto done
 done:
   ret void
 }
@@ -467,18 +466,18 @@ entry:
   %many = icmp sgt i32 %n, 1
   %w = icmp ne i64 %wanted_too, 0
   %try = and i1 %many, %w
-  br i1 %try, label %lock, label %alone
+  if %try lock alone
 lock:
   %x = cmpxchg ptr @lock, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
-  br i1 %got, label %mine, label %alone
+  if %got mine alone
 mine:
   %threads = call i32 @start()
   %some = icmp sgt i32 %threads, 1
-  br i1 %some, label %done, label %unlock
+  if %some done unlock
 unlock:
   call void @release(i32 2)
-  br label %alone
+  goto alone
 alone:
   ret i32 1
 done:
@@ -487,10 +486,10 @@ done:
 define internal void @release(i32 %threads) nounwind {
 entry:
   %held = icmp sgt i32 %threads, 1
-  br i1 %held, label %unlock, label %done
+  if %held unlock done
 unlock:
   store atomic i32 0, ptr @lock seq_cst, align 4
-  br label %done
+  goto done
 done:
   ret void
 }
@@ -501,28 +500,28 @@ define i32 @weft_pool_resize(i32 %n) nounwind {
 entry:
   %x = cmpxchg ptr @lock, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
-  br i1 %got, label %mine, label %busy
+  if %got mine busy
 busy:
   ret i32 0
 mine:
   %workers = load i32, ptr @weft_workers
   %any = icmp sgt i32 %workers, 0
-  br i1 %any, label %stop, label %set
+  if %any stop set
 stop:
   store atomic i32 1, ptr @stop seq_cst, align 4
   %g = call i64 @announce()
-  br label %wait
+  goto wait
 wait:
   %t = phi i32 [ 1, %stop ], [ %t1, %wait ]
   %line = getelementptr %Line, ptr @lines, i32 %t
   call void @await(ptr %line, i64 -1)
   %t1 = add i32 %t, 1
   %more = icmp sle i32 %t1, %workers
-  br i1 %more, label %wait, label %stopped
+  if %more wait stopped
 stopped:
   store atomic i32 0, ptr @stop seq_cst, align 4
   store i32 0, ptr @weft_workers
-  br label %set
+  goto set
 set:
   store atomic i32 %n, ptr @wanted seq_cst, align 4
   call void @release(i32 2)
@@ -597,4 +596,4 @@ def text(waits: str = "") -> str:
     filled = "\n".join(parts)
     for word, meaning in words.items():
         filled = filled.replace(word, meaning)
-    return filled
+    return ir_text.expand(filled)

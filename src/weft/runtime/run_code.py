@@ -17,18 +17,18 @@ declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 ; a slot that holds at least `bytes`, locked; null when all are taken or there is no memory
 define internal ptr @scratch_take(i64 %bytes) nounwind {
 entry:
-  br label %try
+  goto try
 try:
   %i = phi i64 [ 0, %entry ], [ %i1, %next ]
   %at = shl i64 %i, 6
   %slot = getelementptr i8, ptr @slots, i64 %at
   %x = cmpxchg ptr %slot, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
-  br i1 %got, label %mine, label %next
+  if %got mine next
 next:
   %i1 = add i64 %i, 1
   %more = icmp ult i64 %i1, SLOTS
-  br i1 %more, label %try, label %none
+  if %more try none
 none:
   ret ptr null
 mine:
@@ -36,7 +36,7 @@ mine:
   %raw_at = getelementptr i8, ptr %slot, i64 8
   %size = load i64, ptr %size_at
   %enough = icmp uge i64 %size, %bytes
-  br i1 %enough, label %done, label %grow
+  if %enough done grow
 grow:
   %old = load ptr, ptr %raw_at
   call void @free(ptr %old)
@@ -46,7 +46,7 @@ grow:
   %raw = call ptr @malloc(i64 %room)
   store ptr %raw, ptr %raw_at
   %null = icmp eq ptr %raw, null
-  br i1 %null, label %fail, label %made
+  if %null fail made
 fail:
   store i64 0, ptr %size_at
   store atomic i32 0, ptr %slot seq_cst, align 4
@@ -58,13 +58,12 @@ made:
   %mask = sub i64 0, %align
   %start = and i64 %sum, %mask
   %base = inttoptr i64 %start to ptr
-  %base_at = getelementptr i8, ptr %slot, i64 24
-  store ptr %base, ptr %base_at
+  put ptr %base %slot 24
   store i64 %bytes, ptr %size_at
-  br i1 %big, label %huge, label %done
+  if %big huge done
 huge:
   HUGE
-  br label %done
+  goto done
 done:
   ret ptr %slot
 }
@@ -74,14 +73,14 @@ entry:
   %size_at = getelementptr i8, ptr %slot, i64 16
   %size = load i64, ptr %size_at
   %large = icmp ugt i64 %size, 268435456
-  br i1 %large, label %drop, label %done
+  if %large drop done
 drop:
   %raw_at = getelementptr i8, ptr %slot, i64 8
   %raw = load ptr, ptr %raw_at
   call void @free(ptr %raw)
   store ptr null, ptr %raw_at
   store i64 0, ptr %size_at
-  br label %done
+  goto done
 done:
   store atomic i32 0, ptr %slot seq_cst, align 4
   ret void
@@ -94,39 +93,38 @@ define internal void @run_stages(ptr %plan, ptr %block, i32 %nth) nounwind {
 entry:
   %n = load i64, ptr %plan
   %many = icmp sgt i32 %nth, 1
-  br label %next
+  goto next
 next:
   %i = phi i64 [ 0, %entry ], [ %i1, %after ]
   %more = icmp ult i64 %i, %n
-  br i1 %more, label %stage, label %done
+  if %more stage done
 stage:
   %pair = shl i64 %i, 1
   %word = add i64 %pair, 8
   %fn_at = getelementptr i64, ptr %plan, i64 %word
   %fn = load ptr, ptr %fn_at
-  %par_at = getelementptr i64, ptr %fn_at, i64 1
-  %par = load i64, ptr %par_at
+  %par = item i64 %fn_at 1
   %is_par = icmp ne i64 %par, 0
   %both = and i1 %is_par, %many
-  br i1 %both, label %wanted, label %alone
+  if %both wanted alone
 wanted:
   %light = icmp eq i64 %par, 2
-  br i1 %light, label %look, label %shared
+  if %light look shared
 look:
   %asleep = load atomic i32, ptr @sleepers monotonic, align 4
   %none_asleep = icmp eq i32 %asleep, 0
-  br i1 %none_asleep, label %shared, label %alone
+  if %none_asleep shared alone
 shared:
   call void @parallel(ptr %fn, ptr %block, i32 %nth)
-  br label %after
+  goto after
 alone:
   call void %fn(ptr %block, i32 0, i32 1)
-  br label %after
+  goto after
 after:
   %i1 = add i64 %i, 1
   %status = load i64, ptr %block
   %bad = icmp ne i64 %status, 0
-  br i1 %bad, label %done, label %next
+  if %bad done next
 done:
   ret void
 }
@@ -137,31 +135,27 @@ entry:
   store i64 0, ptr %block
   %detail_at = getelementptr i64, ptr %block, i64 1
   store i64 0, ptr %detail_at
-  %any_at = getelementptr i64, ptr %plan, i64 6
-  %any = load i64, ptr %any_at
+  %any = item i64 %plan 6
   %nth = call i32 @acquire(i64 %any)
-  %shared_at = getelementptr i64, ptr %plan, i64 2
-  %shared = load i64, ptr %shared_at
-  %each_at = getelementptr i64, ptr %plan, i64 3
-  %each = load i64, ptr %each_at
+  %shared = item i64 %plan 2
+  %each = item i64 %plan 3
   %n64 = sext i32 %nth to i64
   %all = mul i64 %each, %n64
   %bytes = add i64 %shared, %all
   %needs = icmp ne i64 %bytes, 0
-  br i1 %needs, label %take, label %run
+  if %needs take run
 take:
   %slot = call ptr @scratch_take(i64 %bytes)
   %none = icmp eq ptr %slot, null
-  br i1 %none, label %own, label %kept
+  if %none own kept
 kept:
-  %base_at = getelementptr i8, ptr %slot, i64 24
-  %base = load ptr, ptr %base_at
-  br label %run
+  %base = get ptr %slot 24
+  goto run
 own:
   %room = add i64 %bytes, 64
   %raw = call ptr @malloc(i64 %room)
   %no_memory = icmp eq ptr %raw, null
-  br i1 %no_memory, label %fail, label %align
+  if %no_memory fail align
 fail:
   store i64 -1, ptr %block
   store i64 %bytes, ptr %detail_at
@@ -172,22 +166,21 @@ align:
   %up = add i64 %address, 63
   %start = and i64 %up, -64
   %aligned = inttoptr i64 %start to ptr
-  br label %run
+  goto run
 run:
   %scratch = phi ptr [ null, %entry ], [ %base, %kept ], [ %aligned, %align ]
   %give = phi ptr [ null, %entry ], [ %slot, %kept ], [ null, %align ]
   %drop = phi ptr [ null, %entry ], [ null, %kept ], [ %raw, %align ]
   %word = add i64 %n_in, 3
-  %scratch_at = getelementptr i64, ptr %block, i64 %word
-  store ptr %scratch, ptr %scratch_at
+  put ptr %scratch %block [%word]
   call void @run_stages(ptr %plan, ptr %block, i32 %nth)
   call void @release(i32 %nth)
   call void @free(ptr %drop)
   %back = icmp ne ptr %give, null
-  br i1 %back, label %return, label %done
+  if %back return done
 return:
   call void @scratch_give(ptr %give)
-  br label %done
+  goto done
 done:
   ret void
 }
@@ -196,17 +189,16 @@ done:
 define void @weft_run(ptr %plan, ptr %pointers, i64 %n_in, ptr %result) nounwind {
 entry:
   %few = alloca [256 x i64], align 64
-  %n_at = getelementptr i64, ptr %plan, i64 1
-  %n_ints = load i64, ptr %n_at
+  %n_ints = item i64 %plan 1
   %sum = add i64 %n_in, %n_ints
   %words = add i64 %sum, 4
   %small = icmp ule i64 %words, 256
-  br i1 %small, label %fill, label %large
+  if %small fill large
 large:
   %bytes = shl i64 %words, 3
   %made = call ptr @malloc(i64 %bytes)
   %none = icmp eq ptr %made, null
-  br i1 %none, label %fail, label %fill
+  if %none fail fill
 fail:
   store i64 -1, ptr %result
   ret void
@@ -219,8 +211,7 @@ fill:
   call void @llvm.memcpy.p0.p0.i64(ptr %p_at, ptr %pointers, i64 %pb, i1 false)
   %iw = add i64 %n_in, 4
   %i_at = getelementptr i64, ptr %block, i64 %iw
-  %ints_at = getelementptr i64, ptr %plan, i64 4
-  %ints = load ptr, ptr %ints_at
+  %ints = item ptr %plan 4
   %ib = shl i64 %n_ints, 3
   call void @llvm.memcpy.p0.p0.i64(ptr %i_at, ptr %ints, i64 %ib, i1 false)
   call void @weft_run_block(ptr %plan, ptr %block, i64 %n_in)
@@ -240,35 +231,32 @@ entry:
   %busy = getelementptr i64, ptr %table, i64 3
   %x = cmpxchg ptr %busy, i32 0, i32 1 seq_cst seq_cst
   %got = extractvalue { i32, i1 } %x, 1
-  br i1 %got, label %mine, label %refuse
+  if %got mine refuse
 refuse:
   store i64 -2, ptr %result
   ret void
 mine:
-  %any_at = getelementptr i64, ptr %table, i64 2
-  %any = load i64, ptr %any_at
+  %any = item i64 %table 2
   %nth = call i32 @acquire(i64 %any)
   %shared = load i64, ptr %table
-  %each_at = getelementptr i64, ptr %table, i64 1
-  %each = load i64, ptr %each_at
+  %each = item i64 %table 1
   %n64 = sext i32 %nth to i64
   %all = mul i64 %each, %n64
   %bytes = add i64 %shared, %all
   %needs = icmp ne i64 %bytes, 0
-  br i1 %needs, label %take, label %begin
+  if %needs take begin
 take:
   %slot = call ptr @scratch_take(i64 %bytes)
   %none = icmp eq ptr %slot, null
-  br i1 %none, label %own, label %kept
+  if %none own kept
 kept:
-  %base_at = getelementptr i8, ptr %slot, i64 24
-  %base = load ptr, ptr %base_at
-  br label %begin
+  %base = get ptr %slot 24
+  goto begin
 own:
   %room = add i64 %bytes, 64
   %raw = call ptr @malloc(i64 %room)
   %no_memory = icmp eq ptr %raw, null
-  br i1 %no_memory, label %fail, label %align
+  if %no_memory fail align
 fail:
   store i64 %from, ptr %result
   store i64 -1, ptr %status_at
@@ -281,56 +269,52 @@ align:
   %up = add i64 %address, 63
   %start = and i64 %up, -64
   %aligned = inttoptr i64 %start to ptr
-  br label %begin
+  goto begin
 begin:
   %scratch = phi ptr [ null, %mine ], [ %base, %kept ], [ %aligned, %align ]
   %give = phi ptr [ null, %mine ], [ %slot, %kept ], [ null, %align ]
   %drop = phi ptr [ null, %mine ], [ null, %kept ], [ %raw, %align ]
-  %entries_at = getelementptr i64, ptr %table, i64 4
-  %entries = load ptr, ptr %entries_at
-  br label %next
+  %entries = item ptr %table 4
+  goto next
 next:
   %i = phi i64 [ %from, %begin ], [ %i1, %ok ]
   %more = icmp slt i64 %i, %to
-  br i1 %more, label %run, label %good
+  if %more run good
 run:
   %at = mul i64 %i, 24
   %entry_at = getelementptr i8, ptr %entries, i64 %at
   %plan = load ptr, ptr %entry_at
-  %block_at = getelementptr i8, ptr %entry_at, i64 8
-  %block = load ptr, ptr %block_at
-  %n_at = getelementptr i8, ptr %entry_at, i64 16
-  %n_in = load i64, ptr %n_at
+  %block = get ptr %entry_at 8
+  %n_in = get i64 %entry_at 16
   store i64 0, ptr %block
   %block_detail = getelementptr i64, ptr %block, i64 1
   store i64 0, ptr %block_detail
   %word = add i64 %n_in, 3
-  %scratch_at = getelementptr i64, ptr %block, i64 %word
-  store ptr %scratch, ptr %scratch_at
+  put ptr %scratch %block [%word]
   call void @run_stages(ptr %plan, ptr %block, i32 %nth)
   %status = load i64, ptr %block
   %bad = icmp ne i64 %status, 0
-  br i1 %bad, label %report, label %ok
+  if %bad report ok
 ok:
   %i1 = add i64 %i, 1
-  br label %next
+  goto next
 report:
   %detail = load i64, ptr %block_detail
   store i64 %status, ptr %status_at
   store i64 %detail, ptr %detail_at
-  br label %end
+  goto end
 good:
-  br label %end
+  goto end
 end:
   %index = phi i64 [ %i, %report ], [ -1, %good ]
   store i64 %index, ptr %result
   call void @release(i32 %nth)
   call void @free(ptr %drop)
   %back = icmp ne ptr %give, null
-  br i1 %back, label %return, label %done
+  if %back return done
 return:
   call void @scratch_give(ptr %give)
-  br label %done
+  goto done
 done:
   store atomic i32 0, ptr %busy seq_cst, align 4
   ret void
