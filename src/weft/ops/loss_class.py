@@ -10,7 +10,6 @@ from weft.core.types import numel
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast, in_float32
-from weft.ops.compare import number_tensor
 from weft.ops.cross_entropy import CrossEntropy
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.einsum import pairwise_distance
@@ -20,7 +19,7 @@ from weft.ops.reduce import any, mean, sum
 from weft.ops.scan import cumprod
 from weft.ops.softmax import log_softmax
 from weft.ops.unary import exp, relu, sqrt
-from weft.ops.view import Expand, expand, reshape, unsqueeze
+from weft.ops.view import expand, reshape, unsqueeze
 
 
 @in_float32
@@ -58,21 +57,17 @@ def _nll(
     if len(shape_of(x)) == 1:
         x, target = unsqueeze(x, 0), unsqueeze(target, 0)
     target = cast(target, dt.int64)
-    rows = logits and len(shape_of(x)) == 2 and dtype_of(x).category == dt.FLOAT
-    if rows and weight is None:
+    fused = logits and dtype_of(x).category == dt.FLOAT and (weight is None or smoothing == 0)
+    if fused and weight is None and len(shape_of(x)) == 2:
         loss = apply(CrossEntropy(ignore, reduction, smoothing), x, target)
         return reshape(loss, shape) if reduction == "none" else loss
-    images = logits and len(shape_of(x)) > 2 and dtype_of(x).category == dt.FLOAT
-    if images and weight is None:
-        places = numel(shape[1:])
-        flat = reshape(x, (*shape_of(x)[:2], places))
-        own = reshape(target, (shape[0], places))
-        loss = apply(CrossEntropy(ignore, "none", smoothing, -2), flat, own)
-        if reduction == "none":
-            return reshape(loss, shape)
-        return sum(loss) / sum(own != ignore) if reduction == "mean" else sum(loss)
-    if rows and smoothing == 0:
-        picked = apply(CrossEntropy(ignore, "none"), x, target)
+    if fused:
+        rows, (batch, *places) = len(shape_of(x)) == 2, shape_of(target)
+        op = CrossEntropy(ignore, "none", smoothing, -1 if rows else -2)
+        own = target if rows else reshape(target, (batch, numel(places)))
+        flat = x if rows else reshape(x, (*shape_of(x)[:2], numel(places)))
+        picked = reshape(apply(op, flat, own), shape_of(target))
+        smoothing = 0.0  # it is in there
     else:
         x = log_softmax(x, 1) if logits else x
         picked = -apply(PickClass(ignore), x, target)
@@ -83,8 +78,7 @@ def _nll(
         counted = apply(PickClass(ignore), expand(full, shape_of(x)), target)
         picked = picked * counted
     elif reduction == "mean":
-        ones = apply(Expand(shape_of(x)), number_tensor(1.0, dtype_of(x)))
-        counted = apply(PickClass(ignore), ones, target)
+        counted = target != ignore
     loss = _reduce_classes(picked, counted, reduction)
     if smoothing > 0:
         spread = -sum(x if weight is None else x * full, 1)

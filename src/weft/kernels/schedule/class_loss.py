@@ -21,7 +21,14 @@ from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.columns import Columns, Lines, lines_of
-from weft.kernels.schedule.nest import EMPTY, PARALLEL_WORK, QUICK_WORK, Space
+from weft.kernels.schedule.nest import (
+    EMPTY,
+    PARALLEL_WORK,
+    QUICK_WORK,
+    Space,
+    load_part,
+    scatter,
+)
 from weft.kernels.schedule.reduce import LANES
 from weft.kernels.schedule.rows import LINE, Pass, Places, Rows, Structure, structure_of
 from weft.kernels.target.element import Element, memory, register
@@ -31,10 +38,13 @@ from weft.kernels.target.llvm import (
     Operand,
     Reader,
     Value,
+    const,
     lane_numbers,
     vector,
+    with_element,
     zero,
 )
+from weft.kernels.target.vector import Math
 from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 
@@ -119,35 +129,25 @@ class _Classes:
         self.ignore, self.shared = take(2)
         self.mine, self.spread = (self.one.cast(v, D.float64, self.acc) for v in take(2, "double"))
 
-    def kept(self, target: Value) -> tuple[Value, Value]:
-        """A row's class, and whether it counts."""
-        t = self.f.load("i64", target)
-        return t, self.f.icmp("ne", t, self.ignore)
-
-    def checked(self, target: Value) -> tuple[Value, Value]:
-        """`kept`; one outside is reported, and does not count."""
+    def checked(self, t: Value) -> Value:
+        """Whether rows of class t count; a class outside is reported, and does not."""
         f = self.f
-        t, kept = self.kept(target)
-        inside = f.icmp("ult", t, self.count)
-        with f.iff(f.op("and", kept, f.op("xor", inside, f.typed(1, "i1")))):
+        kept = f.icmp("ne", t, f.splat(self.ignore, t.type))
+        inside = f.icmp("ult", t, f.splat(self.count, t.type))
+        outside = f.op("and", kept, f.op("xor", inside, const(inside.type, True)))
+        with f.iff(self.one.math.any(outside)):
             f.store(f.typed(1, "i64"), f.arg("args"))
-            f.store(t, f.gep(f.arg("args"), 1, "i64"))
-        return t, f.op("and", kept, inside)
+        return f.op("and", kept, inside)
 
-    def loss(
-        self, counts: Value, place: Value, d: dtype, top: Value, log: Value, total: Value | None
-    ) -> Value:
-        """The loss of a row whose class's logit lies at `place`; `total`: the sum of x - top."""
-        f, m, acc = self.f, self.one.math, self.acc
-        with f.if_else(counts) as sides:
-            z = self.one.load(place, d)
-            loss = m.sub(log, m.sub(self.one.cast(z, d, acc), top))
-            if total is not None:
-                n = self.one.cast(self.count, D.int64, acc)
-                rest = m.mul(self.spread, m.sub(m.mul(n, log), total))
-                loss = m.add(m.mul(self.mine, loss), rest)
-            sides.otherwise()
-        return sides.merge(loss.type, loss, 0.0)
+    def loss(self, m: Math, own: Value, log: Value, total: Value | None) -> Value:
+        """The loss of rows whose classes' x - max x is `own`; `total`: the sum of x - max x."""
+        loss = m.sub(log, own)
+        if total is None:
+            return loss
+        n = self.one.cast(self.count, D.int64, self.acc)
+        n, mine, spread = (self.f.splat(v, log.type) for v in (n, self.mine, self.spread))
+        rest = m.mul(spread, m.sub(m.mul(n, log), total))
+        return m.add(m.mul(mine, loss), rest)
 
 
 class _LineLoss(_Classes, Columns):
@@ -159,9 +159,7 @@ class _LineLoss(_Classes, Columns):
         super().__init__(module, s)
         self.kind, self.reduction, self.smooth = kind, reduction, smooth
         self.settings(Reader(self.f, "%args", 3 + len(s.operands) + s.skip - 4).take)
-        self.classes, self.cotangents = (
-            self.f.alloca(t, self.width) for t in ("i32", register(self.acc))
-        )
+        self.kinds = dict(zip(self.operands, s.kinds, strict=True))
 
     def emit(self, before: Operand = 0) -> None:
         super().emit(self.shared)
@@ -172,49 +170,67 @@ class _LineLoss(_Classes, Columns):
         else:
             self._gradients(at, mask, n)
 
-    def _place(self, at: dict[str, Value], name: str, i: Operand) -> Value:
-        _, d, strides = self.operands[name]
-        return self.f.gep(at[name], self.f.mul(strides[-1], i), memory(d))
+    def _given(self, at: dict[str, Value], name: str, mask: Value | None, n: Operand) -> Value:
+        """What an operand has for each line."""
+        f, (_, d, strides) = self.f, self.operands[name]
+        type, one = self.element.memory_type(d), memory(d)
+        if self.kinds[name] == 0:
+            v = f.splat(f.load(one, at[name]), type)
+        elif self.kinds[name] == 1:
+            v = f.load(type, at[name]) if mask is None else load_part(f, type, at[name], mask, n)
+        else:
+            room = f.alloca(type)
+            f.store(zero(type), room)
+            with f.loop(0, n) as lane:
+                v = f.load(one, f.gep(at[name], f.mul(strides[-1], lane.i), one))
+                f.store(v, f.gep(room, lane.i, one))
+            v = f.load(type, room)
+        return self.element.from_memory(v, d)
+
+    def _is(self, t: Value, r: Operand) -> Value:
+        """Which lines are of class r."""
+        return self.f.icmp("eq", t, self.f.splat(self.f.cast("trunc", r, "i32"), t.type))
+
+    def _classes(self, at: dict[str, Value], mask: Value | None, n: Operand) -> tuple[Value, Value]:
+        """The lines' classes, and which lines count."""
+        t = self._given(at, "target", mask, n)
+        return self.f.cast("trunc", t, with_element(t.type, "i32")), self.checked(t)
 
     def _losses(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
-        f, d, acc = self.f, self.operands["x"][1], register(self.acc)
-        top, total, distance, _ = self.exponentials(at, mask, n, last=False)
-        numbers = [top, self.element.scalar("log", self.acc, total)]
-        numbers += [self.reduced("sum", distance)] if self.smooth else []
-        for i, v in enumerate(numbers):
-            f.store(v, f.gep(self.room, i, self.type))
-        with f.loop(0, n) as lane:
-            t, counts = self.checked(self._place(at, "target", lane.i))
-            own = [
-                f.load(acc, f.gep(f.gep(self.room, i, self.type), lane.i, acc))
-                for i in range(len(numbers))
-            ]
-            place = f.gep(at["x"], f.add(f.mul(t, self.steps["x"]), lane.i), memory(d))
-            loss = self.loss(counts, place, d, own[0], own[1], own[2] if self.smooth else None)
-            if self.reduction == "none":
-                d_out = self.operands["out"][1]
-                loss = self.one.cast(loss, self.acc, d_out)
-                self.one.store(loss, self._place(at, "out", lane.i), d_out)
-            else:
-                f.store(loss, f.gep(self.scratch, f.add(self.row, lane.i), acc))
+        f, element = self.f, self.element
+        t, counts = self._classes(at, mask, n)
+        own = f.alloca(self.type)
+        f.store(zero(self.type), own)
+
+        def pick(r: Operand, d: Value) -> None:
+            f.store(f.select(self._is(t, r), d, f.load(self.type, own)), own)
+
+        _, total, distance, _ = self.exponentials(at, mask, n, last=False, also=pick)
+        log = element.scalar("log", self.acc, total)
+        rest = self.reduced("sum", distance) if self.smooth else None
+        loss = f.select(counts, self.loss(element.math, f.load(self.type, own), log, rest), 0.0)
+        if self.reduction == "none":
+            d, strides = self.operands["out"][1:]
+            loss = element.to_memory(element.cast(loss, self.acc, d), d)
+            if self.kinds["out"] != 1:
+                scatter(f, loss, at["out"], 0, strides[-1], n)
+                return
+            place = at["out"]
+        else:
+            place = f.gep(self.scratch, self.row, register(self.acc))
+        self.store(loss, place, mask, n)
 
     def _gradients(self, at: dict[str, Value], mask: Value | None, n: Operand) -> None:
-        f, m, acc = self.f, self.element.math, register(self.acc)
-        for room in (self.classes, self.cotangents):
-            size = "i32" if room is self.classes else acc
-            f.store(zero(vector(self.width, size)), room)
-        with f.loop(0, n) as lane:
-            t, counts = self.checked(self._place(at, "target", lane.i))
-            if self.reduction == "mean":
-                g = f.load(acc, f.gep(self.scratch, self.group, acc))
-            else:
-                d = self.operands["g"][1]
-                g = self.one.cast(self.one.load(self._place(at, "g", lane.i), d), d, self.acc)
-            f.store(f.select(counts, g, 0.0), f.gep(self.cotangents, lane.i, acc))
-            f.store(f.cast("trunc", t, "i32"), f.gep(self.classes, lane.i, "i32"))
+        f, m = self.f, self.element.math
+        t, counts = self._classes(at, mask, n)
+        if self.reduction == "mean":
+            one = register(self.acc)
+            g = f.splat(f.load(one, f.gep(self.scratch, self.group, one)), self.type)
+        else:
+            g = self._given(at, "g", mask, n)
+            g = self.element.cast(g, self.operands["g"][1], self.acc)
+        g = f.select(counts, g, 0.0)
         _, total, _, exponential = self.exponentials(at, mask, n, last=True)
-        g = f.load(self.type, self.cotangents)
-        t = f.load(vector(self.width, "i32"), self.classes)
         factor, (own, rest) = (
             m.div(g, total),
             (
@@ -225,8 +241,7 @@ class _LineLoss(_Classes, Columns):
         with f.loop(0, self.count) as loop:
             y = m.mul(exponential(loop.i), factor)
             y = m.sub(y, rest) if self.smooth else y
-            here = f.splat(f.cast("trunc", loop.i, "i32"), t.type)
-            self.put(at, loop.i, f.select(f.icmp("eq", t, here), m.sub(y, own), y), mask, n)
+            self.put(at, loop.i, f.select(self._is(t, loop.i), m.sub(y, own), y), mask, n)
 
 
 class _ClassLoss(_Classes, Rows):
@@ -270,7 +285,9 @@ class _ClassLoss(_Classes, Rows):
             place = f.gep(pointer, f.mul(group.i, strides[0]) if self.s.rank == 2 else 0, memory(d))
             with f.loop(0, n, 1, [("double", 0.0), ("i64", 0)]) as rows:
                 at = self.places(f.add(first, rows.i))
-                kept = f.typed(1, "i1") if self.soft else self.kept(at["target"])[1]
+                kept = f.typed(1, "i1")
+                if not self.soft:
+                    kept = f.icmp("ne", f.load("i64", at["target"]), self.ignore)
                 y = rows.carry[0]
                 if name == "out":
                     y = m.add(y, self.one.cast(f.load(register(acc), at["loss"]), acc, D.float64))
@@ -320,10 +337,14 @@ class _ClassLoss(_Classes, Rows):
         if self.soft:
             loss = m.sub(m.mul(log, sums[1]), sums[0])
         else:
-            t, counts = self.checked(at["target"])
-            _, d, _, stride, _ = self.operands["x"]
-            place = f.gep(at["x"], f.mul(t, stride), memory(d))
-            loss = self.loss(counts, place, d, top, log, sums[0] if self.smooth else None)
+            t = f.load("i64", at["target"])
+            with f.if_else(self.checked(t)) as sides:
+                _, d, _, stride, _ = self.operands["x"]
+                own = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
+                own = m.sub(self.one.cast(own, d, acc), top)
+                loss = self.loss(m, own, log, sums[0] if self.smooth else None)
+                sides.otherwise()
+            loss = sides.merge(loss.type, loss, 0.0)
         if self.reduction == "none":
             d = self.operands["out"][1]
             self.one.store(self.one.cast(loss, acc, d), at["out"], d)
@@ -344,8 +365,8 @@ class _ClassLoss(_Classes, Rows):
                 self.write(at, i, y, mask)
 
             return distances
-        t, counts = self.checked(at["target"])
-        g = f.select(counts, g, 0.0)
+        t = f.load("i64", at["target"])
+        g = f.select(self.checked(t), g, 0.0)
         factor = f.splat(one.div(g, numbers[1]), self.type)
         own = f.splat(one.mul(g, self.mine) if self.smooth else g, self.type)
         rest = f.splat(one.mul(g, self.spread), self.type)

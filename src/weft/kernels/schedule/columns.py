@@ -3,7 +3,8 @@
 The formulas and the order of sums are those of rows.py; here a vector holds neighbouring lines, and
 the 16 virtual lanes of each sum are 16 vectors in memory, as in the columns of reduce.py. A vector
 of lines is read from memory once, to a room of its own: the elements of a line may lie as far apart
-as those that share a set of a cache.
+as those that share a set of a cache. Of short lines a vector is SIDE registers, since the numbers
+of one (largest, sum, logarithm) wait for each other.
 """
 
 from __future__ import annotations
@@ -14,14 +15,23 @@ from functools import lru_cache
 
 from weft.core.dtype import dtype
 from weft.kernels.schedule.combine import Combine, accumulator
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, Space, load_part, store_part
+from weft.kernels.schedule.nest import (
+    PARALLEL_WORK,
+    QUICK_WORK,
+    Space,
+    load_part,
+    store_part,
+    stride_class,
+)
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
 from weft.runtime.native import Launch, Stage, host, load
 
+SIDE = 4  # registers side by side
 _HELD_BYTES = 1 << 15  # what the first cache holds
+_SIDE_BYTES = 1 << 13  # of a room that SIDE registers share
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Lines:
     rank: int
     chunked: bool
     held: bool  # the room is scratch memory; else exponentials wait in the output, if they can
+    side: int  # registers a vector of lines
+    kinds: tuple[int, ...]  # strides from line to line: 0, 1, or 2 for other
     skip: int = 0  # words before its ints
 
     @property
@@ -46,9 +58,13 @@ def lines_of(
     and the scratch of a thread. `steps`: those of out and x along a line.
     """
     acc = accumulator("sum", operands["x"])
-    room = up(count * host().lanes(width(acc)) * width(acc))
+    lanes, inner = host().lanes(width(acc)), space.sizes[-1]
+    room, wide = up(count * lanes * width(acc)), up(inner, SIDE * lanes)
+    side = SIDE if SIDE * room <= _SIDE_BYTES and 8 * wide <= 9 * inner else 1
+    room *= side
     held = room <= _HELD_BYTES
-    s = Lines(tuple(operands.items()), len(space.sizes), count > CHUNK, held, skip)
+    kinds = tuple(stride_class(v[-1]) for v in space.strides)
+    s = Lines(tuple(operands.items()), len(space.sizes), count > CHUNK, held, side, kinds, skip)
     ints = [*space.sizes, space.size, count, *steps, room]
     for v in space.strides:
         ints.extend(v)
@@ -80,7 +96,7 @@ class Columns:
     def __init__(self, module: Module, s: Lines) -> None:
         self.s, self.acc = s, s.acc
         self.f = f = module.kernel("rows")
-        self.width = host().lanes(width(self.acc))
+        self.width = host().lanes(width(self.acc)) * s.side
         self.element, self.one = Element(f, self.width), Element(f, 1)
         self.type = vector(self.width, register(self.acc))
         n = len(s.operands)
@@ -142,17 +158,20 @@ class Columns:
         """Element r of each line of the result."""
         f, element, d = self.f, self.element, self.operands["out"][1]
         v = element.to_memory(element.cast(v, self.acc, d), d)
-        place = f.gep(at["out"], f.mul(r, self.steps["out"]), memory(d))
+        self.store(v, f.gep(at["out"], f.mul(r, self.steps["out"]), memory(d)), mask, n)
+
+    def store(self, v: Value, place: Value, mask: Value | None, n: Operand) -> None:
         if mask is None:
-            f.store(v, place)
+            self.f.store(v, place)
         else:
-            store_part(f, v, place, mask, n)
+            store_part(self.f, v, place, mask, n)
 
     def exponentials(
-        self, at: dict[str, Value], mask: Value | None, n: Operand, *, last: bool
-    ) -> tuple[Value, Value, Callable[[Operand], Value], Callable[[Operand], Value]]:
+        self, at: dict[str, Value], mask: Value | None, n: Operand, *, last: bool,
+        also: Callable[[Operand, Value], None] | None = None,
+    ) -> tuple[Value, Value, Callable[[Operand], Value], Callable[[Operand], Value]]:  # fmt: skip
         """max x and sum exp(x - max x) of each line; what gives x - max x of an element, and its
-        exponential, which is the one `last` asked for.
+        exponential, which is the one `last` asked for. `also` sees all x - max x on the way.
         """
         f, m = self.f, self.element.math
 
@@ -177,7 +196,10 @@ class Columns:
             return self.element.scalar("exp", self.acc, distance(r))
 
         def kept(r: Operand) -> Value:
-            e = exponential(r)
+            d = distance(r)
+            e = self.element.scalar("exp", self.acc, d)
+            if also is not None:
+                also(r, d)
             if last and self.s.held:
                 f.store(e, cell(r))
             elif waits:

@@ -100,8 +100,15 @@ class Math:
 
         AVX-512 has an instruction; else two factors, of which at most the last one rounds.
         """
-        lanes = lanes_of(x.type)
-        if host().has_avx512 and (lanes, is64(x)) in ((16, False), (8, True)):
+        lanes, full = lanes_of(x.type), 8 if is64(x) else 16
+        if host().has_avx512 and lanes > full:
+            half = lanes // 2
+            low, high = (
+                self.scale(*(self.f.shuffle(v, v, range(at, at + half)) for v in (x, n, n_float)))
+                for at in (0, half)
+            )
+            return self.f.shuffle(low, high, range(lanes))
+        if host().has_avx512 and lanes == full:
             name = f"x86.avx512.mask.scalef.p{'d' if is64(x) else 's'}.512"
             every, nearest = Value("-1", f"i{lanes}"), Value("4", "i32")
             return self.f.intrinsic(name, x.type, x, n_float, x, every, nearest)
