@@ -68,7 +68,8 @@ def test_probabilities(shape, smoothing, reduction):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize(
-    "shape", [(1, 3, 1), (2, 4, 3, 7), (3, 21, 33), (2, 600, 18), (0, 4, 3), (2, 4, 0)]
+    "shape",
+    [(1, 3, 1), (2, 4, 3, 7), (3, 21, 33), (2, 3, 190), (2, 600, 18), (0, 4, 3), (2, 4, 0)],
 )
 def test_images(shape, smoothing, reduction):
     x = (RNG.standard_normal(shape) * 3).astype(np.float32)
@@ -88,29 +89,49 @@ def test_images(shape, smoothing, reduction):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("shape", [(2, 5, 33), (2, 19, 16), (1, 600, 20)])
+@pytest.mark.parametrize("shape", [(2, 5, 33), (2, 19, 16), (1, 600, 20), (2, 2, 190)])
 def test_bits_do_not_depend_on_how_images_lie_nor_on_threads(shape, dtype):
     x = weft.tensor(RNG.standard_normal(shape)).to(getattr(weft, dtype))
     t = weft.tensor(RNG.integers(0, shape[1], (shape[0], shape[2])))
     g = weft.tensor(RNG.standard_normal(t.shape)).to(x.dtype)
     settings = {"ignore": 1, "reduction": "none", "smoothing": 0.1, "classes": -2}
     across = x.movedim(1, 2).contiguous().movedim(2, 1)
+    apart = weft.stack([t, t], -1)[..., 0]
     before, found = weft.get_num_threads(), []
     try:
         for threads in (1, 3):
             weft.set_num_threads(threads)
             for v in (x, across):
-                y = apply(CrossEntropy(**settings), v, t)
-                found.append((y, apply(CrossEntropyGrad(**settings), g, v, t)))
+                for own, slope in ((t, g), (apart, weft.stack([g, g], -1)[..., 1])):
+                    y = apply(CrossEntropy(**settings), v, own)
+                    found.append((y, apply(CrossEntropyGrad(**settings), slope, v, own)))
     finally:
         weft.set_num_threads(before)
     for y, slope in found[1:]:
         assert weft.equal(y, found[0][0]) and weft.equal(slope, found[0][1])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_weighted_classes_of_images(smoothing):
+    x, w = RNG.standard_normal((2, 3, 9, 21)), RNG.random(3)
+    t = RNG.integers(0, 3, (2, 9, 21))
+    y = x - np.log(np.exp(x).sum(1, keepdims=True))
+    q = np.moveaxis(np.eye(3)[t] * (1 - smoothing) + smoothing / 3, -1, 1) * w[:, None, None]
+    kept = (t != 2)[:, None]
+    share = (w[t] * (t != 2)).sum()
+    a = weft.tensor(x, requires_grad=True)
+    loss = F.cross_entropy(
+        a, weft.tensor(t), weft.tensor(w), ignore_index=2, label_smoothing=smoothing
+    )
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), -(q * y * kept).sum() / share, rtol=1e-12)
+    slope = (np.exp(y) * q.sum(1, keepdims=True) - q) * kept / share
+    np.testing.assert_allclose(a.grad.numpy(), slope, rtol=1e-9, atol=1e-15)
+
+
 def test_a_class_of_an_image_that_is_none():
-    x, t = weft.zeros(2, 3, 40), weft.zeros(2, 40, dtype=weft.int64)
-    t[1, 39] = 3
+    x, t = weft.zeros(2, 3, 70), weft.zeros(2, 70, dtype=weft.int64)
+    t[1, 69] = 3
     with pytest.raises(IndexError, match=r"Target 3 is out of bounds"):
         F.cross_entropy(x, t)
 

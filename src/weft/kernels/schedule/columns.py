@@ -18,6 +18,7 @@ from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import (
     PARALLEL_WORK,
     QUICK_WORK,
+    STREAM_BYTES,
     Space,
     load_part,
     store_part,
@@ -31,7 +32,8 @@ from weft.runtime.native import Launch, Stage, host, load
 
 SIDE = 4  # registers side by side
 _HELD_BYTES = 1 << 15  # what the first cache holds
-_SIDE_BYTES = 1 << 13  # of a room that SIDE registers share
+_SIDE_BYTES = 1 << 14, 1 << 11  # of a room that SIDE registers share; of arrays from memory, whose
+# lines come while a register's numbers wait
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def lines_of(
     acc = accumulator("sum", operands["x"])
     lanes, inner = host().lanes(width(acc)), space.sizes[-1]
     room, wide = up(count * lanes * width(acc)), up(inner, SIDE * lanes)
-    side = SIDE if SIDE * room <= _SIDE_BYTES and 8 * wide <= 9 * inner else 1
+    far = space.size * count * width(acc) * (1 + (steps[0] != 0)) > STREAM_BYTES
+    side = SIDE if SIDE * room <= _SIDE_BYTES[far] and 8 * wide <= 9 * inner else 1
     room *= side
     held = room <= _HELD_BYTES
     kinds = tuple(stride_class(v[-1]) for v in space.strides)
