@@ -73,6 +73,7 @@ class Structure:
     chunked: bool
     held: bool = False  # softmax: exponentials wait in scratch
     stream: bool = False  # the output's rows start and end with a cache line and bypass the caches
+    far: bool = False  # rows come from memory: the next ones are asked for
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -209,14 +210,15 @@ def structure_of(
     width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
     held = s.waits and (count * width <= HELD_BYTES or not _same(s))
     out = arrays["out"]
-    lines = (count, *space.strides[0])
+    lines, size = (count, *space.strides[0]), space.size * count * out.dtype.itemsize
     s = replace(
         s,
         held=held,
         stream=(held or not s.waits)
         and s.classes[0] == 1
-        and space.size * count * out.dtype.itemsize >= STREAM_BYTES
+        and size >= STREAM_BYTES
         and all(n * out.dtype.itemsize % LINE == 0 for n in lines),
+        far=2 * size >= STREAM_BYTES,
     )
     own = -(-count * width // LINE) * LINE if held else 0
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
@@ -354,6 +356,11 @@ class Rows:
             _, d, kind, _, _ = self.operands[name]
             for at in self.following if kind == 1 else ():
                 touch(self.f, self.f.gep(at[name], i, memory(d)), level=level)
+
+    def ahead(self, i: Operand, *names: str) -> None:
+        """`touch`, where rows come from memory: a few lines at a time, in each pass."""
+        if self.s.far:
+            self.touch(i, *names, level=2)
 
     def read(self, at: dict[str, Value], name: str, i: Operand, mask: Value | None) -> Value:
         """Operand `name` at i of its row, in the accumulator's dtype."""
@@ -529,8 +536,9 @@ class Rows:
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
             g = [self.read(at, "g", i, mask) for at in rows]
-            if log:
+            if log:  # one row at a time: the hardware asks for the next
                 return g
+            self.ahead(i, "g")
             return [m.mul(v, self.read(at, "x", i, mask)) for v, at in zip(g, rows, strict=True)]
 
         totals = [self.f.splat(v, self.type) for v in self.reductions("sum", terms, len(rows))]
@@ -543,8 +551,8 @@ class Rows:
                 else:
                     y = m.mul(y, m.sub(g, total))
                 self.write(at, i, y, mask)
-            if self.s.stream:
-                self.touch(i, "g", "x", level=2)
+            if not log:
+                self.ahead(i, "x")
 
         self.each(finish)
 
@@ -607,8 +615,7 @@ class Rows:
                 totals = [m.add(v, term) for v, term in zip(totals, terms, strict=True)]
             for start, v in zip(sums, totals, strict=True):
                 self._put(start, i, v, mask)
-            if self.s.stream:
-                self.touch(i, "g", "x", level=2)
+            self.ahead(i, "g")
 
         self.each(finish)
 
@@ -635,8 +642,8 @@ class Rows:
                 if weight is not None:
                     h = m.mul(self.read(at, "g", i, mask), weight)
                     found += [m.mul(h, d), h] if centres else [m.mul(h, d)]
-            if self.s.stream and self.s.kind == "layer_norm":
-                self.touch(i, "x", level=2)
+            if self.s.kind != "rms_norm":
+                self.ahead(i, "x")
             return found
 
         each = 1 + slopes * (2 if centres else 1)
@@ -668,8 +675,8 @@ class Rows:
                 y = m.mul(m.sub(y, mean[0]) if mean else y, scale)
                 y = y if weight is None else m.mul(y, weight)
                 self.write(at, i, y if bias is None else m.add(y, bias), mask)
-            if self.s.stream and self.s.kind == "rms_norm":
-                self.touch(i, "x", level=2)
+            if self.s.kind == "rms_norm":
+                self.ahead(i, "x")
 
         self.each(finish)
 
