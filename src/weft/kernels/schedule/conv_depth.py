@@ -14,12 +14,12 @@ from weft.kernels.schedule.conv import Pair
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
 from weft.kernels.schedule.conv_wide import reach
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import KC, Tile, tile_for, up
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage
+from weft.runtime.native import Launch
 
 _TAPS = 9  # taps a chunk: as many sums as sixteen registers hold
 _HEAD = (
@@ -65,8 +65,7 @@ def plan_narrow_dw(
     # a last chunk repeats the last tap
     offsets += offsets[-1:] * (chunks * each - len(offsets))
     work = 2 * g.size * width * len(offsets)
-    stage = Stage(_kernel(d.name, width, each), work >= PARALLEL_WORK)
-    return Launch((stage,), (*values, *offsets), 0, values[-1], work < QUICK_WORK)
+    return one_stage(_kernel(d.name, width, each), (*values, *offsets), work, values[-1])
 
 
 @cache

@@ -16,7 +16,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import step_masks, store_step
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import memory
 from weft.kernels.target.llvm import (
@@ -29,7 +29,7 @@ from weft.kernels.target.llvm import (
     zero,
 )
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage
+from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
 _LARGEST = 8  # rows or columns of a kernel: all are code
@@ -90,8 +90,7 @@ def plan_by_rows(
         ints += (q * dilation - padding[1] for q in range(kernel[1]))
     work = 2 * (x if back else out).size * kernel[0] * kernel[1]
     code = _kernel(D.from_np(x.dtype).name, *kernel, stride, biased, back)
-    stage = Stage(code, work >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), 0, pitch, work < QUICK_WORK)
+    return one_stage(code, ints, work, pitch)
 
 
 def residues(residue: int, size: int, padding: int, stride: int) -> Pair:

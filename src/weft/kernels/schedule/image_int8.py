@@ -16,7 +16,7 @@ from typing import NamedTuple
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_int8 import Ending, finished
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, one_stage
 from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
@@ -62,7 +62,7 @@ def plan_max_pool_bytes(
         raise ValueError("max_pool_bytes: operands must be contiguous bytes")
     values = (*x.shape, *out.shape[1:3], *kernel, *stride, *padding, *dilation)
     work = out.size * kernel[0] * kernel[1] // 4
-    return Launch((Stage(_pool(), work >= PARALLEL_WORK),), values, quick=work < QUICK_WORK)
+    return one_stage(_pool(), values, work)
 
 
 @cache
@@ -211,8 +211,7 @@ def plan_depthwise_int8(
         n, h, w, c, *out.shape[1:3], *kernel, *stride, *padding, *dilation, ending.border, *limits
     )  # fmt: skip
     work = out.size * area
-    stage = Stage(_kernel(out.dtype.name, len(ins)), work >= PARALLEL_WORK)
-    return Launch((stage,), values, quick=work < QUICK_WORK)
+    return one_stage(_kernel(out.dtype.name, len(ins)), values, work)
 
 
 @cache

@@ -15,6 +15,7 @@ operands.  An output may be an operand's own memory when both lie the same way.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -33,6 +34,14 @@ QUICK_WORK = 1 << 15  # below it a launch takes some microseconds and keeps Pyth
 CHUNK = 16384  # elements of one row that a thread takes at once
 TILE = 64  # columns of a tile, where an operand lies across: its cache lines serve many rows
 EMPTY = Launch(())
+
+
+def one_stage(code: int, ints: Iterable[int], work: int, per_thread: int = 0) -> Launch:
+    """A launch of one stage: so many scalar operations tell whether threads share it, and whether
+    it keeps Python's lock.
+    """
+    stage = Stage(code, work >= PARALLEL_WORK)
+    return Launch((stage,), tuple(ints), 0, per_thread, work < QUICK_WORK)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import emit_plane
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.pool_twos import are_twos, plan_twos
 from weft.kernels.schedule.pool_wide import (
     lies_wide,
@@ -48,7 +48,7 @@ from weft.kernels.target.llvm import (
     zero,
 )
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage
+from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
 _HEAD: tuple[str, ...] = (
@@ -244,9 +244,8 @@ def _plan_windows(
     offsets = [c % step * length + c // step for c in columns]
     windows = x.shape[0] * x.shape[1] * oh * ow
     work = windows * window.kernel[0] * window.kernel[1] + x.size
-    stage = Stage(_kernel(D.from_np(x.dtype).name, kernel), work >= PARALLEL_WORK)
     ints = (*(head[n] for n in _HEAD), *offsets)
-    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+    return one_stage(_kernel(D.from_np(x.dtype).name, kernel), ints, work, head["work_size"])
 
 
 def _plan_planes(
@@ -272,9 +271,8 @@ def _plan_planes(
     head["work_size"] = up(4 * image.shape[2] * image.shape[3]) if wide else 0
     head |= _strides_of(taps)
     work = 4 * (read.size + image.size)
-    stage = Stage(_kernel(d.name, kernel), work >= PARALLEL_WORK)
     ints = tuple(head[n] for n in _HEAD)
-    return Launch((stage,), ints, 0, head["work_size"], work < QUICK_WORK)
+    return one_stage(_kernel(d.name, kernel), ints, work, head["work_size"])
 
 
 def _strides_of(taps: Layout | None) -> dict[str, int]:

@@ -14,10 +14,10 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage
+from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
 _HEAD = (
@@ -50,8 +50,7 @@ def plan_twos(
         *((0, 0, 0) if taps is None else taps.strides[:3]),
     )  # fmt: skip
     code = _kernels(D.from_np(image.dtype).name, size)
-    stage = Stage(code[kind], image.size >= PARALLEL_WORK)
-    return Launch((stage,), head, quick=image.size < QUICK_WORK)
+    return one_stage(code[kind], head, image.size)
 
 
 @cache

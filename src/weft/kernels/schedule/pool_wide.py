@@ -14,11 +14,11 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import transpose
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, gather
+from weft.kernels.schedule.nest import gather, one_stage
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage
+from weft.runtime.native import Launch
 
 Pair = tuple[int, int]
 _TAPS = 9  # of windows that code is made for
@@ -58,8 +58,7 @@ def plan_wide_max(
     )  # fmt: skip
     work = out.size * kernel[0] * kernel[1]
     whole = _whole(x, out, kernel, stride, padding, dilation)
-    stage = Stage(_kernel(D.from_np(x.dtype).name, kind, whole), work >= PARALLEL_WORK)
-    return Launch((stage,), values, quick=work < QUICK_WORK)
+    return one_stage(_kernel(D.from_np(x.dtype).name, kind, whole), values, work)
 
 
 def plan_wide_back(
@@ -74,8 +73,7 @@ def plan_wide_back(
     )  # fmt: skip
     work = g.size * kernel[0] * kernel[1] + out.size
     whole = _whole(out, g, kernel, stride, padding, dilation)
-    stage = Stage(_kernel(D.from_np(g.dtype).name, "back", whole), work >= PARALLEL_WORK)
-    return Launch((stage,), values, quick=work < QUICK_WORK)
+    return one_stage(_kernel(D.from_np(g.dtype).name, "back", whole), values, work)
 
 
 def plan_wide_average(x: Layout, out: Layout) -> Launch:
@@ -84,8 +82,7 @@ def plan_wide_average(x: Layout, out: Layout) -> Launch:
         x.shape[0], *x.shape[1:], *out.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
         *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
     )  # fmt: skip
-    stage = Stage(_kernel(D.from_np(x.dtype).name, "average"), x.size >= PARALLEL_WORK)
-    return Launch((stage,), values, quick=x.size < QUICK_WORK)
+    return one_stage(_kernel(D.from_np(x.dtype).name, "average"), values, x.size)
 
 
 def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
@@ -95,8 +92,7 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
         *g.strides, out.strides[0], *out.strides[2:], *places.strides, 0,
     )  # fmt: skip
     work = 4 * g.size + out.size
-    stage = Stage(_kernel(D.from_np(g.dtype).name, "put"), work >= PARALLEL_WORK)
-    return Launch((stage,), values, quick=work < QUICK_WORK)
+    return one_stage(_kernel(D.from_np(g.dtype).name, "put"), values, work)
 
 
 def _whole(

@@ -19,16 +19,15 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import ROW, accumulator
 from weft.kernels.schedule.nest import (
     EMPTY,
-    PARALLEL_WORK,
-    QUICK_WORK,
     fold,
     load_part,
+    one_stage,
     store_part,
     stride_class,
 )
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector
-from weft.runtime.native import Launch, Stage, host, load
+from weft.runtime.native import Launch, host, load
 
 KINDS = ("sum", "prod", "max", "min")
 
@@ -71,8 +70,7 @@ def plan_cumulative(
     for v in space.strides:
         ints.extend(v)
     amount = space.size * shape[dim] * 4
-    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), quick=amount < QUICK_WORK)
+    return one_stage(_kernel(s), ints, amount)
 
 
 @lru_cache(maxsize=1024)
