@@ -52,12 +52,12 @@ from weft.kernels.schedule.attention_tiles import (
     weight_places,
 )
 from weft.kernels.schedule.micro import emit_multiply
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import memory
 from weft.kernels.target.llvm import Module, Operand, Value, const
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage, double_bits
+from weft.runtime.native import Launch, double_bits
 
 FEW_QUERIES = 2  # of a head that read keys and values where they lie: more pay for packing
 
@@ -211,9 +211,7 @@ def _plan(
     )  # fmt: skip
     function = kernel(d.name, mask_kind(mask))
     work = 2 * n * h * length * s * (width + ev)
-    stage = Stage(function, work >= PARALLEL_WORK)
-    ints = (*values, double_bits(scale))
-    return Launch((stage,), ints, 0, values[-1], work + v.size < QUICK_WORK)
+    return one_stage(function, (*values, double_bits(scale)), work + v.size, values[-1])
 
 
 def _plan_rows(
@@ -247,9 +245,7 @@ def _plan_rows(
     )  # fmt: skip
     function = attention_row.kernel(d.name, mask_kind(mask), joined=later is not None)
     work = 2 * n * h * length * keys * (width + ev)
-    ints = (*values, double_bits(scale))
-    stages = (Stage(function, work >= PARALLEL_WORK),)
-    return Launch(stages, ints, 0, values[-1], work < QUICK_WORK)
+    return one_stage(function, (*values, double_bits(scale)), work, values[-1])
 
 
 @cache

@@ -42,7 +42,7 @@ from weft.kernels.schedule.attention_tiles import (
     weight_places,
 )
 from weft.kernels.schedule.micro import emit_multiply
-from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
+from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target import math as vmath
@@ -50,7 +50,7 @@ from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
 from weft.kernels.target.math import Math
 from weft.runtime import native
-from weft.runtime.native import Launch, Stage, double_bits
+from weft.runtime.native import Launch, double_bits
 
 _OPERANDS = ("g", "q", "k", "v", "out", "lse", "m")
 _HEAD: tuple[str, ...] = (
@@ -126,9 +126,7 @@ def plan_attention_grad(
     )  # fmt: skip
     function = kernels(d.name, mask_kind(mask))
     work = 5 * n * h * length * s * (width + ev)
-    stage = Stage(function, work >= PARALLEL_WORK)
-    ints = (*values, double_bits(scale))
-    return Launch((stage,), ints, 0, values[-1], work + v.size < QUICK_WORK)
+    return one_stage(function, (*values, double_bits(scale)), work + v.size, values[-1])
 
 
 _TABLE = 2 * ROWS + 2 * BLOCK + 2  # words that `Scores` wants

@@ -16,11 +16,10 @@ from functools import lru_cache
 from weft.core.dtype import dtype
 from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.nest import (
-    PARALLEL_WORK,
-    QUICK_WORK,
     STREAM_BYTES,
     Space,
     load_part,
+    one_stage,
     store_part,
     stride_class,
 )
@@ -28,7 +27,7 @@ from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
-from weft.runtime.native import Launch, Stage, host, load
+from weft.runtime.native import Launch, host, load
 
 SIDE = 4  # registers side by side
 _HELD_BYTES = 1 << 15  # what the first cache holds
@@ -82,8 +81,7 @@ def plan_columns(
     the strides of out and x along a line."""
     s, ints, each = lines_of({"out": out_dtype, "x": in_dtype}, space, count, steps)
     amount = space.size * count * 16
-    stage = Stage(_kernel(s, log=log), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), 0, each, quick=amount < QUICK_WORK)
+    return one_stage(_kernel(s, log=log), ints, amount, each)
 
 
 @lru_cache(maxsize=256)

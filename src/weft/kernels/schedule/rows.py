@@ -38,13 +38,12 @@ from weft.kernels.schedule.combine import Combine, accumulator
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     EMPTY,
-    PARALLEL_WORK,
-    QUICK_WORK,
     STREAM_BYTES,
     Space,
     fold,
     gather,
     load_part,
+    one_stage,
     scatter,
     store_part,
     stride_class,
@@ -52,7 +51,7 @@ from weft.kernels.schedule.nest import (
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
-from weft.runtime.native import Launch, Stage, double_bits, host, load
+from weft.runtime.native import Launch, double_bits, host, load
 
 # ---------------------------------------------------------------------------------- planning
 
@@ -188,9 +187,7 @@ def _plan(
         return EMPTY
     space = fold(rows, tuple(per_row[k] for k in arrays))
     s, ints, per_thread = structure_of(kind, arrays, space, count, along, eps)
-    amount = space.size * count * 16
-    stage = Stage(_kernel(s), amount >= PARALLEL_WORK)
-    return Launch((stage,), tuple(ints), scratch_per_thread=per_thread, quick=amount < QUICK_WORK)
+    return one_stage(_kernel(s), ints, space.size * count * 16, per_thread)
 
 
 def structure_of(
