@@ -78,6 +78,9 @@ def _bits(function: Any, op: Any) -> tuple:
 _ADD, _SUB, _MUL, _DIV = arithmetic.Add(), arithmetic.Sub(), arithmetic.Mul(), arithmetic.Div()
 
 
+_entry = tuple.__getitem__
+
+
 class Size(tuple):
     """A shape: a tuple of ints with `numel()`."""
 
@@ -90,8 +93,8 @@ class Size(tuple):
         return f"torch.Size({list(self)})"
 
     def __getitem__(self, i: Any) -> Any:
-        got = tuple.__getitem__(self, i)
-        return Size(got) if isinstance(i, slice) else got
+        got = _entry(self, i)
+        return Size(got) if i.__class__ is slice else got
 
     def __add__(self, other: Any) -> Size:
         return Size(tuple(self) + tuple(other))
@@ -154,12 +157,11 @@ class Tensor(Handle):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or its entry `dim`."""
-        g = self._ghost
-        shape = self._a.shape if g is None else g.shape
+        shape = self.shape
         if dim is None:
-            return Size(shape)
+            return shape
         try:
-            return shape[dim]
+            return _entry(shape, dim)
         except IndexError:
             raise IndexError(
                 f"Dimension out of range (expected to be in range of [{-len(shape)}, "
@@ -432,7 +434,7 @@ class Tensor(Handle):
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        if self.ndim == 0:
+        if not self.dim():
             raise TypeError("iteration over a 0-d tensor")
         return iter(self.unbind(0))
 

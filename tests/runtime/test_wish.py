@@ -38,6 +38,7 @@ CASES = [(name, wish) for name, wishes in CALLS.items() for wish in wishes]
 def untold(monkeypatch):
     """From here on Python looks at every argument."""
     monkeypatch.setattr(dispatch, "known", lambda *_: None)
+    monkeypatch.setattr(dispatch, "parts", lambda *_: None)
     monkeypatch.setattr(dispatch, "item", lambda *_: None)
 
 
@@ -232,8 +233,9 @@ def test_modes_and_subclasses_are_asked_all_the_same():
         "    def __torch_function__(self, func, types, args=(), kwargs=None):\n"
         "        seen.append(func.__name__)\n"
         "        return func(*args, **(kwargs or {}))\n"
-        "with Mode(): x.t(), x.unsqueeze(0), x[1]\n"
-        "assert seen == ['t', 'unsqueeze', 'getitem'], seen\n"
+        "with Mode(): x.t(), x.unsqueeze(0), x[1], x.dim(), x.shape, x.detach()\n"
+        "assert seen[:3] == ['t', 'unsqueeze', 'getitem'], seen\n"
+        "assert seen[3:] == ['dim', '__get__', 'detach'], seen\n"
         "class Mine(weft.Tensor): pass\n"
         "m = x.as_subclass(Mine)\n"
         "assert type(m.t()) is type(m[0]) is type(m.unsqueeze(0)) is Mine\n"
@@ -241,6 +243,131 @@ def test_modes_and_subclasses_are_asked_all_the_same():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+PARTS = {
+    "unbind": [(), (1,), (-1,)],
+    "chunk": [(3,), (2, 1), (5, -1), (100, 1)],
+    "split": [(1,), (5, 1), ([3, 4, 0], 1), ((2, 10), -1), (0, 0)],
+}
+
+
+@pytest.mark.parametrize(
+    "name, wish", [(name, wish) for name, wishes in PARTS.items() for wish in wishes], ids=str
+)
+@pytest.mark.parametrize("grad", [False, True])
+def test_several_views_are_those_of_python(name, wish, grad, monkeypatch):
+    forget_layouts()
+    x = weft.rand(0 if wish == (0, 0) else 2, 7, 12, requires_grad=grad)
+    method = getattr(weft.Tensor, name)
+    taught(lambda: method(x, *wish))
+    with monkeypatch.context() as m:
+        if x.numel() and wish != ([3, 4, 0], 1):
+            m.setattr(dispatch, "apply", None)  # Python is not asked any more
+        got = method(x, *wish)
+    untold(monkeypatch)
+    want = method(x, *wish)
+    assert got.__class__ is tuple and len(got) == len(want)
+    for y, z in zip(got, want, strict=True):
+        np.testing.assert_array_equal(y._a, z._a)
+        assert type(y) is weft.Tensor and y._base is z._base is x and y._st is z._st
+        assert (y._fn is None) == (z._fn is None) == (not grad)
+        if grad:
+            (g,), (h,) = (weft.autograd.grad(v.sum(), x) for v in (y, z))
+            np.testing.assert_array_equal(g._a, h._a)
+
+
+def test_several_views_of_a_compiled_function_and_of_bad_wishes():
+    def f(x):
+        a, b = x.chunk(2, 1)
+        c, d, e = x.split([1, 3, 2], dim=1)
+        return sum(row.sum() for row in x) + (a * b).sum() + c.sum() * d.sum() + e.sum()
+
+    compiled = weft.compile(f)
+    for _ in range(120):
+        f(weft.rand(4, 6))
+    for _ in range(4):
+        x = weft.rand(4, 6, requires_grad=True)
+        np.testing.assert_array_equal(compiled(x).detach()._a, f(x).detach()._a)
+    for wrong in (lambda: x.chunk(0), lambda: x.unbind(2), lambda: x.split([1, 2], 1)):
+        with pytest.raises((RuntimeError, IndexError)):
+            wrong()
+    with pytest.raises(TypeError):
+        iter(weft.tensor(1.0))
+
+
+def test_what_is_asked_of_tensors():
+    """Native code's answers are Python's, of every kind of tensor; others are refused."""
+    taught(lambda: weft.rand(3).t())
+    python = native._ways
+    dtypes = [weft.float32, weft.float64, weft.int64, weft.bool, weft.bfloat16, weft.complex64]
+    for shape in [(), (1,), (0,), (2, 3), (1, 1, 1), (2,) * 40]:
+        for dtype in dtypes:
+            if len(shape) == 40 and dtype is not weft.bool:
+                continue
+            made = np.zeros((2,) * 5 if len(shape) == 40 else shape, bool)
+            x = dispatch.wrap(np.broadcast_to(made, shape) if len(shape) == 40 else made).to(dtype)
+            for _ in range(2):
+                assert x.shape == python["shape"](x) == x.size() and type(x.shape) is weft.Size
+                assert x.dtype is python["dtype"](x) is dtype
+                assert x.ndim == x.dim() == python["dim"](x) == len(shape)
+                assert x.numel() == x.nelement() == python["numel"](x)
+            if shape:
+                assert len(x) == shape[0] and x.size(0) == x.shape[0] == shape[0]
+            else:
+                with pytest.raises(TypeError):
+                    len(x)
+            if x.numel() == 1:
+                assert x.item() == 0 and type(x.item()) is type(python["item"](x))
+            else:
+                with pytest.raises(RuntimeError):
+                    x.item()
+    values = {weft.float32: 0.1, weft.float64: 1e300, weft.int64: -(2**63), weft.bool: True}
+    for dtype, value in values.items():
+        x = weft.tensor([[value]], dtype=dtype)
+        assert x.item() == python["item"](x) and type(x.item()) is type(value)
+    assert np.isnan(weft.tensor(float("nan")).item())
+    for name in ("shape", "dtype", "ndim"):
+        with pytest.raises(AttributeError):
+            setattr(x, name, 1)
+        with pytest.raises(TypeError):
+            vars(weft.Tensor)[name].__get__(3)
+    for name in ("dim", "numel", "item", "detach", "__len__"):
+        with pytest.raises(TypeError):
+            getattr(weft.Tensor, name)(3)
+    empty = object.__new__(weft.Tensor)  # no value, no promise
+    for name in ("shape", "dtype", "ndim"):
+        with pytest.raises(AttributeError):
+            getattr(empty, name)
+    with pytest.raises(AttributeError):
+        empty.detach()
+
+
+def test_detached_tensors():
+    taught(lambda: weft.rand(3).t())
+    x = weft.rand(2, 3, requires_grad=True)
+    for t in (x, x * 2, (x * 2)[0], weft.nn.Parameter(x.detach())):
+        y, z = t.detach(), native._ways["detach"](t)
+        assert type(y) is weft.Tensor and not y.requires_grad and y.is_leaf
+        assert y._a is z._a is t._a and y._base is z._base and y._st is z._st is t._st
+        version = t._version
+        y.zero_()
+        assert t._version == y._version == version + 1 and not t.detach().any()
+
+
+def test_what_is_asked_inside_a_compiled_function():
+    taught(lambda: weft.rand(3).t())
+
+    def f(x):
+        y = x * 2
+        z = y.detach() + y.numel() + y.dim() + len(y) + y.shape[1]
+        assert y.dtype is weft.float32 and y.shape == (2, 3)
+        return z * y.sum().item()
+
+    compiled = weft.compile(f)
+    for _ in range(4):
+        x = weft.rand(2, 3)
+        np.testing.assert_array_equal(compiled(x)._a, f(x)._a)
 
 
 def test_no_reference_is_lost_or_kept():
@@ -251,7 +378,11 @@ def test_no_reference_is_lost_or_kept():
         lambda: g[1], lambda: x.t(), lambda: x.reshape(4, 3), lambda: g.unsqueeze(0),
         lambda: dispatch.item(x, 7), lambda: dispatch.item(x, (0, 0, 0)),
         lambda: dispatch.known(x, 99, (1, (2, 3))), lambda: dispatch.item(x, [1]),
+        lambda: x.unbind(), lambda: g.chunk(2, 1), lambda: x.split([1, 2]), lambda: list(one),
+        lambda: (x.shape, x.dtype, x.ndim, x.dim(), x.numel(), len(x), g.detach()),
+        lambda: (number.item(), whole.item()),
     ]  # fmt: skip
+    number, whole = weft.tensor(1e30), weft.tensor(2**40)
     watched = [x, g, one, x._a, g._a, one._a, storage_of(x), None, True, False, ..., (...,)]
     index = (1, slice(0, 2), None)
     cases.append(lambda: x[index])

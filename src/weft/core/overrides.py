@@ -250,6 +250,7 @@ def _exchange(fn: types.FunctionType, public: Any, door: Callable) -> None:
 _covers: list[Callable[[], None]] = []  # each covers one module or class
 _done: set[Any] = set()
 _on = False
+_stood_in: list[tuple[type, str, Any]] = []
 
 
 def switch_on() -> None:
@@ -257,7 +258,16 @@ def switch_on() -> None:
     global _on
     if not _on:
         _on = True
+        for kind, name, thing in _stood_in:
+            setattr(kind, name, thing)
         cover_again()
+
+
+def stand_in(kind: type, name: str, native: Any) -> None:
+    """Native code in place of a class's method or property, until these have to look."""
+    if not _on:
+        _stood_in.append((kind, name, vars(kind)[name]))
+        setattr(kind, name, native)
 
 
 def cover_again() -> None:

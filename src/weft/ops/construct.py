@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -13,7 +14,7 @@ from weft.core.handle import Handle
 from weft.ops import creation
 from weft.ops.cast import cast
 from weft.ops.dispatch import wrap
-from weft.runtime import memory
+from weft.runtime import memory, native
 
 if TYPE_CHECKING:
     from weft.tensor import Tensor
@@ -64,15 +65,16 @@ def from_numpy(a: np.ndarray) -> Tensor:
     d = dt.from_np(a.dtype)
     if a.dtype.byteorder == ">":
         raise ValueError("from_numpy: the array's byte order is not this machine's")
-    if any(s < 0 for s in a.strides):
-        raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative "
-            "strides are not currently supported. (You can probably work around this by making a "
-            "copy of your array  with array.copy().)"
-        )
-    if any(s % a.itemsize for s in a.strides):
-        raise ValueError("from_numpy: the array's strides are not multiples of its item size")
-    if a.size and a.ctypes.data % a.itemsize:
+    for s in a.strides:
+        if s < 0:
+            raise ValueError(
+                "At least one stride in the given numpy array is negative, and tensors with "
+                "negative strides are not currently supported. (You can probably work around this "
+                "by making a copy of your array  with array.copy().)"
+            )
+        if s % a.itemsize:
+            raise ValueError("from_numpy: the array's strides are not multiples of its item size")
+    if native.address(a) % a.itemsize and a.size:
         raise ValueError("from_numpy: the array's memory is not aligned to its item size")
     y = wrap(a)
     owner = a
@@ -142,6 +144,14 @@ def frombuffer(
 
 def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
     """A new C-contiguous array of what is none; ValueError: ragged lists, too large a number."""
+    flat, kinds = [data], {data.__class__}
+    while kinds == {list} and len(set(map(len, flat))) == 1:
+        flat = list(chain.from_iterable(flat))
+        kinds = set(map(type, flat))
+    if kinds == {float} and dtype in (None, dt.float32, dt.float64):  # most often
+        return np.array(data, (dtype or dt.get_default_dtype()).np)
+    if dtype is None and kinds in ({int}, {bool}) and (a := np.array(data)).dtype.kind in "ib":
+        return a
     if isinstance(data, np.generic):
         return np.array(data, (dtype or dt.from_np(data.dtype)).np)
     if isinstance(data, (list, tuple, range)):

@@ -41,6 +41,7 @@ plain_classes: set[type] = set()  # tensor classes without behaviour of their ow
 _launches: dict[tuple, tuple] = {}
 _LAUNCH_CAP = 50_000
 _HUGE = 2**30  # elements
+_FEW = 16  # views of one call
 
 
 def install(tensor_class: type[Handle], parameter: type[Handle]) -> None:
@@ -63,8 +64,14 @@ def known(x: Any, *wish: Any) -> Any:
     """The view that a function (its number, and what it was asked for) makes of a tensor, where
     `told` said which op that is; None: the function must look at what it is given.
 
-    The builtins that come with the first native form of an op replace this function and `item`.
+    The builtins that come with the first native form of an op replace this function, `parts` and
+    `item`.
     """
+    return None
+
+
+def parts(x: Any, *wish: Any) -> Any:
+    """`known` of a function that gives several views, a tuple: `told_parts` says of which ops."""
     return None
 
 
@@ -87,6 +94,14 @@ def told(op: Op, x: Any, *wish: Any) -> Any:
     y = run(op, x)
     tell(op, x, *wish)
     return y
+
+
+def told_parts(ops: list[Op], x: Any, *wish: Any) -> tuple:
+    """The views these ops make of x, which `parts` gives from now on if they are made often."""
+    ys = tuple([run(op, x) for op in ops])
+    if len(ops) <= _FEW and state.recorder is None and all(op._calls is not None for op in ops):
+        native.tell_parts([op._calls for op in ops], shape_of(x), *wish)
+    return ys
 
 
 def tell(op: Op, x: Any, *wish: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
-from weft.ops.view import Slice, narrow, select, unflatten, unsqueeze
+from weft.ops.view import Select, Slice, unflatten, unsqueeze
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "unbind"]
 
@@ -143,6 +144,11 @@ def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
 @numpy_words
 def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     """Views of consecutive parts along dim: of one size (the last may be smaller), or as listed."""
+    wish = split_size_or_sections
+    if wish.__class__ is list:
+        wish = tuple(wish)
+    if (ys := dispatch.parts(tensor, _SPLIT, wish, dim)) is not None:
+        return ys
     shape = shape_of(tensor)
     if not shape:
         raise RuntimeError("split expects at least a 1-dimensional tensor")
@@ -163,32 +169,42 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
                 f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size "
                 f"at dimension {d}), but got split_sizes={parts}"
             )
-    out = []
-    at = 0
-    for p in parts:
-        out.append(narrow(tensor, d, at, p))
-        at += p
-    return tuple(out)
+    return dispatch.told_parts(_cuts(d, parts), tensor, _SPLIT, wish, dim)
+
+
+_SPLIT, _CHUNK, _UNBIND = range(20, 23)  # what `dispatch.parts` calls the functions
+
+
+def _cuts(dim: int, sizes: list[int]) -> list[Op]:
+    ends = list(accumulate(sizes))
+    return [Slice(dim, end - n, end, 1) for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 @numpy_words
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` views of equal size (the last may be smaller) along dim."""
+    if (ys := dispatch.parts(input, _CHUNK, chunks, dim)) is not None:
+        return ys
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     if not shape_of(input):
         raise RuntimeError("chunk expects at least a 1-dimensional tensor")
-    n = shape_of(input)[wrap_dim(dim, len(shape_of(input)), "chunk")]
+    d = wrap_dim(dim, len(shape_of(input)), "chunk")
+    n = shape_of(input)[d]
     size = -(-n // chunks)
-    return split(input, size if size else [0] * chunks, dim)
+    sizes = [min(size, n - at) for at in range(0, n, size)] if size else [0] * chunks
+    return dispatch.told_parts(_cuts(d, sizes), input, _CHUNK, chunks, dim)
 
 
 @numpy_words
 def unbind(input: Any, dim: int = 0) -> tuple:
     """The slices along dim, which is dropped, as views."""
+    if (ys := dispatch.parts(input, _UNBIND, dim)) is not None:
+        return ys
     shape = shape_of(input)
     d = wrap_dim(dim, len(shape), "unbind")
-    return tuple([select(input, d, i) for i in range(shape[d])])
+    ops: list[Op] = [Select(d, i) for i in range(shape[d])]
+    return dispatch.told_parts(ops, input, _UNBIND, dim)
 
 
 concat = concatenate = cat

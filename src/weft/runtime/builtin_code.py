@@ -34,8 +34,7 @@ entry:
   %bytes = shl i64 %n_ints, 3
   call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
   %quick = item i64 %plan 5
-  %holds = icmp ne i64 %quick, 0
-  if %holds held released
+  if %quick ne 0 held released
 held:
   call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
   goto ran
@@ -74,8 +73,7 @@ define internal i32 @data(ptr %object, ptr %at) nounwind {
 entry:
   %type = get ptr %object 8
   %nd = load ptr, ptr @ndarray
-  %same = icmp eq ptr %type, %nd
-  if %same good check
+  if %type is %nd good check
 check:
   %sub = call i32 @PyType_IsSubtype(ptr %type, ptr %nd)
   %is = icmp ne i32 %sub, 0
@@ -107,8 +105,7 @@ good:
 define ptr @weft_builtin_launch(ptr %self, ptr %args, i64 %n) nounwind {
 entry:
   %few = alloca [256 x i64], align 64
-  %three = icmp eq i64 %n, 3
-  if %three begin wrong
+  if %n eq 3 begin wrong
 wrong:
   %error = load ptr, ptr @type_error
   call void @PyErr_SetString(ptr %error, ptr @usage)
@@ -119,31 +116,26 @@ begin:
   %given = item ptr %args 2
   %name = load ptr, ptr @plan_name
   %handle = call ptr @PyObject_GetAttr(ptr %launch, ptr %name)
-  %no_handle = icmp eq ptr %handle, null
-  if %no_handle fail0 opened
+  if %handle is null fail0 opened
 fail0:
   ret ptr null
 opened:
   %plan = call ptr @PyLong_AsVoidPtr(ptr %handle)
   call void @Py_DecRef(ptr %handle)
-  %no_plan = icmp eq ptr %plan, null
-  if %no_plan fail0 planned
+  if %plan is null fail0 planned
 planned:
   %ins = call ptr @PySequence_Tuple(ptr %given)
-  %no_ins = icmp eq ptr %ins, null
-  if %no_ins fail0 sized
+  if %ins is null fail0 sized
 sized:
   %n_in = call i64 @PyTuple_Size(ptr %ins)
   %n_ints = item i64 %plan 1
   %sum = add i64 %n_in, %n_ints
   %words = add i64 %sum, 4
-  %small = icmp ule i64 %words, 256
-  if %small fill large
+  if %words ule 256 fill large
 large:
   %bytes = shl i64 %words, 3
   %made = call ptr @malloc(i64 %bytes)
-  %none = icmp eq ptr %made, null
-  if %none memory fill
+  if %made is null memory fill
 memory:
   %merror = load ptr, ptr @memory_error
   call void @PyErr_SetString(ptr %merror, ptr @no_memory)
@@ -162,8 +154,7 @@ fail:
   ret ptr null
 next:
   %i = phi i64 [ 0, %fill ], [ %i1, %stored ]
-  %more = icmp slt i64 %i, %n_in
-  if %more item ints
+  if %i slt %n_in item ints
 item:
   %object = call ptr @PyTuple_GetItem(ptr %ins, i64 %i)
   %w = add i64 %i, 3
@@ -177,8 +168,7 @@ stored:
 ints:
   call void @launch(ptr %plan, ptr %block, i64 %n_in)
   %status = load i64, ptr %block
-  %zero = icmp eq i64 %status, 0
-  if %zero end note
+  if %status eq 0 end note
 note:
   %d = item i64 %block 1
   %place = load ptr, ptr @detail

@@ -5,6 +5,7 @@
 put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into element %i
 %x = field %object NAME          a new reference to what a slot holds; to None where it is empty
 goto label                       if %condition then else
+if %x is null then else          the same word (`not`: another); of integers `if %i slt %n then else`
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
 %x = slot %object NAME           what lies as many bytes behind %object as the word says
 fill ptr %x %object NAME         a store there; what was there is not let go
@@ -168,6 +169,11 @@ def _renew(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[s
     ]
 
 
+def _if(n: int, _: Sequence[str], a: str, how: str, b: str, yes: str, no: str) -> list[str]:
+    known = {"is": "eq ptr", "not": "ne ptr"}.get(how, f"{how} i64")
+    return [f"  %if{n} = icmp {known} {a}, {b}", f"  br i1 %if{n}, label %{yes}, label %{no}"]
+
+
 def _place(to: str, names: Sequence[str], base: str, name: str) -> list[str]:
     return [
         f"  {to}.word = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
@@ -186,6 +192,7 @@ _FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
     (re.compile(r"(%\S+) = field (%\S+) (\S+)"), _field),
     (re.compile(r"renew ptr (\S+) (%\S+) (\S+)"), _renew),
     (re.compile(r"give ptr (\S+) (%\S+) (\S+)"), _give),
+    (re.compile(r"if (%\S+) (\w+) (\S+) (\S+) (\S+)"), _if),
     (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
     (
         re.compile(r"if (%\S+) (\S+) (\S+)"),

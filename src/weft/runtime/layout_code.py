@@ -27,7 +27,8 @@ EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_tell", "weft_value_get", "weft_value_set",
+    "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_value_get", "weft_value_set",
+    *(f"weft_fact_{name}" for name in wish_code.FACTS),
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -47,7 +48,7 @@ WORDS = (
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS,
+    *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes",
 )  # fmt: skip
 
 _TEXT = """
@@ -65,35 +66,30 @@ entry:
 define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
 entry:
   %aside = load i64, ptr @aside
-  %stands = icmp ne i64 %aside, 0
   %first = load ptr, ptr %table
-  if %stands none try
+  if %aside ne 0 none try
 try:
   %e = phi ptr [ %first, %entry ], [ %next, %differs ]
   %before = phi ptr [ %table, %entry ], [ %e, %differs ]
-  %end = icmp eq ptr %e, null
-  if %end none count
+  if %e is null none count
 none:
   ret ptr null
 count:
   %n_in = item i64 %e 1
-  %as_many = icmp eq i64 %n_in, %n
   %wanted = item ptr %e 6
-  if %as_many operands differs
+  if %n_in eq %n operands differs
 differs:
   %next = load ptr, ptr %e
   goto try
 operands:
   %i = phi i64 [ 0, %count ], [ %i1, %fits ]
   %w = phi ptr [ %wanted, %count ], [ %w_fits, %fits ]
-  %i_more = icmp slt i64 %i, %n
-  if %i_more operand found
+  if %i slt %n operand found
 operand:
   %x = item ptr %arrays %i
   %descr_wanted = load ptr, ptr %w
   %rank_wanted = item i64 %w 1
-  %no_array = icmp eq ptr %x, null
-  if %no_array number array
+  if %x is null number array
 number:  ; beside arrays, of which the first has its dtype
   %at_front = icmp eq i64 %i, 0
   %one = zext i1 %at_front to i64
@@ -122,8 +118,7 @@ layout:
   goto axes
 axes:
   %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
-  %k_more = icmp slt i64 %k, %rank
-  if %k_more axis laid
+  if %k slt %rank axis laid
 axis:
   %d = item i64 %dims %k
   %dw = item i64 %dims_wanted %k
@@ -145,8 +140,7 @@ fits:
   %i1 = add i64 %i, 1
   goto operands
 found:
-  %in_front = icmp eq ptr %before, %table
-  if %in_front done move
+  if %before is %table done move
 move:
   %after = load ptr, ptr %e
   store ptr %after, ptr %before
@@ -169,8 +163,7 @@ entry:
   %dims = item ptr %e 5
   %new = word new
   call void @Py_IncRef(ptr %descr)
-  %planned = icmp ne ptr %plan, null
-  if %planned result view
+  if %plan not null result view
 view:
   %viewed = load ptr, ptr %arrays
   %data = get ptr %viewed 16
@@ -181,8 +174,7 @@ view:
   %begin = getelementptr i8, ptr %data, i64 %offset
   %seen = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr %strides, ptr %begin,
     i32 %writeable, ptr null)
-  %unseen = icmp eq ptr %seen, null
-  if %unseen error based
+  if %seen is null error based
 based:
   %set_base = word set_base
   call void @Py_IncRef(ptr %viewed)
@@ -196,8 +188,7 @@ shown:
   ret ptr %seen
 result:
   %maker = item ptr %e 9
-  %large = icmp ne ptr %maker, null
-  if %large ask make
+  if %maker not null ask make
 ask:
   call void @Py_DecRef(ptr %descr)
   %given = call ptr @PyObject_CallNoArgs(ptr %maker)
@@ -208,8 +199,7 @@ make:
   goto answered
 answered:
   %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
-  %failed = icmp eq ptr %out, null
-  if %failed error made
+  if %out is null error made
 error:
   ret ptr null
 made:
@@ -217,8 +207,7 @@ made:
   put ptr %out_data %block 16
   call void @launch(ptr %plan, ptr %block, i64 %n)
   %status = load i64, ptr %block
-  %good = icmp eq i64 %status, 0
-  if %good done bad
+  if %status eq 0 done bad
 done:
   ret ptr %out
 bad:
@@ -240,8 +229,7 @@ axes:
   %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
   %low = phi i64 [ %data, %entry ], [ %low1, %axis ]
   %high = phi i64 [ %behind, %entry ], [ %high1, %axis ]
-  %more = icmp slt i64 %k, %rank
-  if %more axis done
+  if %k slt %rank axis done
 axis:
   %d = item i64 %dims %k
   %s = item i64 %strides %k
@@ -297,8 +285,7 @@ alike:
   if %all axes no
 axes:
   %k = phi i64 [ 0, %alike ], [ %k1, %axis ]
-  %k_more = icmp slt i64 %k, %rank
-  if %k_more axis others
+  if %k slt %rank axis others
 axis:
   %d = item i64 %dims %k
   %d_out = item i64 %dims_out %k
@@ -317,9 +304,8 @@ others:
   goto next
 next:
   %i = phi i64 [ 1, %others ], [ %i1, %one ], [ %i1, %apart ]
-  %more = icmp slt i64 %i, %n
   %i1 = add i64 %i, 1
-  if %more one yes
+  if %i slt %n one yes
 one:
   %z = item ptr %arrays %i
   %itself = icmp eq ptr %z, %x
@@ -348,26 +334,21 @@ entry:
   goto kinds
 kinds:
   %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
-  %more = icmp slt i64 %t, %n
-  if %more kind search
+  if %t slt %n kind search
 kind:
   %object = item ptr %args %t
   %class = get ptr %object 8
-  %is_array = icmp eq ptr %class, %type
   %t1 = add i64 %t, 1
-  if %is_array kinds nothing
+  if %class is %type kinds nothing
 search:
   %e = call ptr @find(ptr %table, ptr %args, i64 %n, ptr %block)
-  %unknown = icmp eq ptr %e, null
-  if %unknown nothing known
+  if %e is null nothing known
 known:
   %out = call ptr @run(ptr %e, ptr %args, i64 %n, ptr %block)
-  %good = icmp ne ptr %out, null
-  if %good done failed
+  if %out not null done failed
 failed:
   %status = load i64, ptr %block
-  %error = icmp eq i64 %status, 0
-  if %error done nothing
+  if %status eq 0 done nothing
 done:
   ret ptr %out
 nothing:

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import overrides
+from weft.core.dtype import ALL
 from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, state
 from weft.core.op import Meta, Op
 from weft.runtime import (
@@ -253,10 +255,8 @@ class LayoutCalls:
 
     def tell(self, shape: tuple[int, ...], *wish: Any) -> None:
         """From now on `known(x, *wish)` of a tensor of this shape is `quick(x)`."""
-        if self.address and self._wishes < _MOST_WISHES and len(_keys) < wish_code.MOST_KEYS:
-            block = words([0] * (2 + wish_code.MOST_WORDS))
-            if _wish_builtin("tell")(address_of(block), self.address, shape, *wish):
-                _keys.append((block, self._kept, self._table))
+        if self.address and self._wishes < _MOST_WISHES:
+            _tell(self.address, (self._kept, self._table), shape, *wish)
             self._wishes += 1
 
     def _add(
@@ -282,6 +282,30 @@ class LayoutCalls:
         return len(self._kept) - 1
 
 
+def _tell(address: int, kept: Any, shape: tuple[int, ...], *wish: Any) -> None:
+    """The table of wishes has what lies at an address, and is kept."""
+    if len(_keys) < wish_code.MOST_KEYS:
+        block = words([0] * (2 + wish_code.MOST_WORDS))
+        if _wish_builtin("tell")(address_of(block), address, shape, *wish):
+            _keys.append((block, kept))
+
+
+def tell_parts(several: Sequence[LayoutCalls], shape: tuple[int, ...], *wish: Any) -> None:
+    """From now on `parts(x, *wish)` of a tensor of this shape is `quick(x)` of each."""
+    if all(calls.address for calls in several):
+        tables = words([len(several), *[calls.address for calls in several]])
+        kept = [(calls._kept, calls._table) for calls in several]
+        _tell(address_of(tables), (tables, kept), shape, *wish)
+
+
+def _met_shape(size: tuple[int, ...]) -> tuple[int, ...]:
+    """`size`, which from now on is the `shape` of all tensors with an equal one."""
+    if len(_keys) < _MOST_SHAPES:
+        _tell(id(size), size, size, wish_code.SHAPE)
+    return size
+
+
+_MOST_SHAPES = 2048  # and wishes, before shapes are told no more
 _TAPES = {"f": 1, "V": 1, "i": 0, "u": 0, "b": 0}
 
 
@@ -307,11 +331,17 @@ def stand_aside(*, on: bool) -> None:
 
 
 _tensors: list[type] = [Handle, Handle]
+_ways: dict[str, Any] = {}  # of Python, to what native code knows of a tensor (wish_code.FACTS)
 
 
 def install(tensor: type[Handle], parameter: type[Handle]) -> None:
     """tensor.py names the plain tensor classes; `quick` makes results of the first."""
     _tensors[:] = tensor, parameter
+    first = vars(tensor)["shape"].fget
+    for name in wish_code.FACTS:
+        given = vars(tensor)[name]
+        _ways[name] = getattr(given, "fget", given)
+    _ways["shape"] = lambda t: _met_shape(first(t))
 
 
 _trie: list[type] = []  # compile/record.py's: Session, TrieNode, Ghost, Pending
@@ -341,12 +371,42 @@ def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
 
 @cache
 def tensor_builtins() -> dict[str, Callable[..., Any]]:
-    """`fresh`, `known` and `item` of ops/dispatch.py; empty where they cannot be."""
+    """`fresh` and the builtins of wishes of ops/dispatch.py; empty where they cannot be."""
     if not (builtins_fit() and _places_fit()):
         return {}
     fresh = builtin("fresh", _layout_functions()["weft_tensor_fresh"], METH_NOARGS)
     _take_over_values()
-    return {"fresh": fresh, "known": _wish_builtin("known"), "item": _wish_builtin("item")}
+    for name, fact in _FACTS.items():
+        function = _layout_functions()[f"weft_fact_{fact}"]
+        overrides.stand_in(_tensors[0], name, _descriptor(name, function, _ways[fact].__doc__))
+    return {"fresh": fresh, **{name: _wish_builtin(name) for name in ("known", "parts", "item")}}
+
+
+_FACTS = {name: name for name in wish_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
+_ATTRIBUTES = ("shape", "dtype", "ndim")
+
+
+def _descriptor(name: str, function: int, doc: str | None) -> Any:
+    """An attribute or a method without arguments, of native code."""
+    definition: Any
+    if name in _ATTRIBUTES:
+        definition = _getset(name, function, 0)
+    else:
+        definition = _definition(name, function, METH_NOARGS, f"{name}($self, /)\n--\n\n{doc}")
+    make = "PyDescr_NewGetSet" if name in _ATTRIBUTES else "PyDescr_NewMethod"
+    return _descriptor_maker(make)(_tensors[0], ctypes.addressof(definition))
+
+
+def _descriptor_maker(name: str) -> Any:
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p)
+    return make((name, ctypes.pythonapi))
+
+
+def _getset(name: str, get: int, put: int) -> Any:
+    text = ctypes.create_string_buffer(name.encode())
+    definition = words([ctypes.addressof(text), get, put, 0, 0])
+    _kept.append((text, definition))
+    return definition
 
 
 def _take_over_values() -> None:
@@ -354,13 +414,9 @@ def _take_over_values() -> None:
     methods of a class that has one are not specialised by CPython 3.11 (27 ns in place of 6).
     """
     if "__getattr__" in vars(Handle):
-        functions, name = _layout_functions(), ctypes.create_string_buffer(b"_a")
-        get, put = functions["weft_value_get"], functions["weft_value_set"]
-        definition = words([ctypes.addressof(name), get, put, 0, 0])
-        _kept.append((name, definition))
-        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p)(
-            ("PyDescr_NewGetSet", ctypes.pythonapi)
-        )
+        functions = _layout_functions()
+        definition = _getset("_a", functions["weft_value_get"], functions["weft_value_set"])
+        make = _descriptor_maker("PyDescr_NewGetSet")
         Handle._a = make(Handle, ctypes.addressof(definition))
         del Handle.__getattr__
 
@@ -403,9 +459,12 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
-        *_match_words(more),
+        *_match_words(more), *[id(_ways.get(n)) for n in wish_code.FACTS], address_of(_DTYPES),
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
+
+
+_DTYPES = words([w for d in ALL for w in (id(d.np), id(d))] + [0])
 
 
 def _match_words(names: list[str]) -> list[int]:

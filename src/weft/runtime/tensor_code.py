@@ -31,8 +31,7 @@ entry:
   goto next
 next:
   %i = phi i64 [ 0, %entry ], [ %i1, %one ]
-  %more = icmp slt i64 %i, %n
-  if %more one done
+  if %i slt %n one done
 one:
   %x = item ptr %objects %i
   call void @Py_DecRef(ptr %x)
@@ -45,8 +44,7 @@ done:
 ; 1 for True, 0 for False, -1 for anything else, as for an exception
 define internal i32 @truth(ptr %x) nounwind {
 entry:
-  %failed = icmp eq ptr %x, null
-  if %failed odd given
+  if %x is null odd given
 odd:
   call void @PyErr_Clear()
   ret i32 -1
@@ -73,14 +71,12 @@ again:
   %here = call ptr @PyThreadState_Get()
   %id = call i64 @PyThreadState_GetID(ptr %here)
   %last = load i64, ptr @thread
-  %known = icmp eq i64 %id, %last
-  if %known look find
+  if %id eq %last look find
 find:
   %state = word state
   %name_dict = word __dict__
   %found = call ptr @PyObject_GetAttr(ptr %state, ptr %name_dict)
-  %lost = icmp eq ptr %found, null
-  if %lost error keep
+  if %found is null error keep
 error:
   ret ptr null
 keep:
@@ -104,8 +100,7 @@ entry:
   %tensor = word tensor
   %empty = word empty
   %y = call ptr %object_new(ptr %tensor, ptr %empty, ptr null)
-  %no_y = icmp eq ptr %y, null
-  if %no_y error fill
+  if %y is null error fill
 error:
   ret ptr null
 fill:
@@ -124,8 +119,7 @@ fill:
 define ptr @weft_value_get(ptr %x, ptr %nothing) nounwind {
 entry:
   %a = slot %x _a
-  %absent = icmp eq ptr %a, null
-  if %absent ask there
+  if %a is null ask there
 ask:
   %promised = word promised
   %answer = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %promised, ptr %x, ptr null)
@@ -156,8 +150,7 @@ entry:
   %storage = word storage
   %empty = word empty
   %st = call ptr %object_new(ptr %storage, ptr %empty, ptr null)
-  %no_st = icmp eq ptr %st, null
-  if %no_st made fill
+  if %st is null made fill
 fill:
   %none = word none
   %zero = word zero
@@ -201,15 +194,13 @@ define internal i32 @link(ptr %y, ptr %x, i1 %graded) nounwind {
 entry:
   %none = word none
   %old = field %x _st
-  %has = icmp ne ptr %old, %none
-  if %has stored first
+  if %old not %none stored first
 fail0:
   ret i32 -1
 first:
   call void @Py_DecRef(ptr %old)
   %made = call ptr @memory()
-  %unmade = icmp eq ptr %made, null
-  if %unmade fail0 own
+  if %made is null fail0 own
 own:
   renew ptr %made %x _st
   goto stored
@@ -240,21 +231,17 @@ placed:
 listed:
   %class = get ptr %st 8
   %storage = word storage
-  %is_storage = icmp eq ptr %class, %storage
-  if %is_storage open call
+  if %class is %storage open call
 open:
   %views = field %st views
-  %unlisted = icmp eq ptr %views, %none
-  if %unlisted begin sized
+  if %views is %none begin sized
 begin:  ; the first one
   call void @Py_DecRef(ptr %views)
   %list = call ptr @PyList_New(i64 1)
-  %no_list1 = icmp eq ptr %list, null
-  if %no_list1 fail1 first_ref
+  if %list is null fail1 first_ref
 first_ref:
   %ref1 = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
-  %no_ref1 = icmp eq ptr %ref1, null
-  if %no_ref1 unlist hang1
+  if %ref1 is null unlist hang1
 unlist:
   call void @Py_DecRef(ptr %list)
   goto fail1
@@ -266,29 +253,24 @@ hang1:
 sized:
   %count = call i64 @PyList_Size(ptr %views)
   %last = sub i64 %count, 1
-  %no_list = icmp slt i64 %count, 0
-  if %no_list unsized long
+  if %count slt 0 unsized long
 long:
-  %empty_list = icmp eq i64 %count, 0
-  if %empty_list ask seen
+  if %count eq 0 ask seen
 seen:
   %last_ref = call ptr @PyList_GetItem(ptr %views, i64 %last)
   call void @Py_IncRef(ptr %last_ref)
   %last_view = call ptr @PyObject_CallNoArgs(ptr %last_ref)
   call void @Py_DecRef(ptr %last_ref)
-  %no_last = icmp eq ptr %last_view, null
-  if %no_last unsized alive
+  if %last_view is null unsized alive
 unsized:
   call void @Py_DecRef(ptr %views)
   goto fail1
 alive:
   call void @Py_DecRef(ptr %last_view)
-  %dead = icmp eq ptr %last_view, %none
-  if %dead again ask
+  if %last_view is %none again ask
 again:  ; the last one's place, as in a loop
   %ref = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
-  %no_ref = icmp eq ptr %ref, null
-  if %no_ref unsized hang
+  if %ref is null unsized hang
 hang:
   %bad = call i32 @PyList_SetItem(ptr %views, i64 %last, ptr %ref)
   goto noted
@@ -305,8 +287,7 @@ call:
     ptr null)
   goto asked
 asked:
-  %unanswered = icmp eq ptr %answer, null
-  if %unanswered fail1 answered
+  if %answer is null fail1 answered
 answered:
   call void @Py_DecRef(ptr %answer)
   goto done
@@ -319,11 +300,9 @@ done:
 ; was asked); -1: Python has a say, -2: an exception
 define internal i32 @taping(ptr %table, ptr %e, i64 %n, i64 %wants, i1 %is_view) nounwind {
 entry:
-  %any = icmp ne i64 %wants, 0
-  if %any rules ask
+  if %wants ne 0 rules ask
 rules:
-  %no_table = icmp eq ptr %table, null
-  if %no_table python known
+  if %table is null python known
 python:
   ret i32 -1
 known:
@@ -363,15 +342,13 @@ watch:
   %nodes = word node
   %name_watch = word watch
   %watcher = call ptr @PyObject_GetAttr(ptr %nodes, ptr %name_watch)
-  %no_watcher = icmp eq ptr %watcher, null
-  if %no_watcher error watching
+  if %watcher is null error watching
 error:
   ret i32 -2
 watching:
   call void @Py_DecRef(ptr %watcher)
   %none = word none
-  %unwatched = icmp eq ptr %watcher, %none
-  if %unwatched taped python
+  if %watcher is %none taped python
 taped:
   ret i32 3
 }
@@ -384,8 +361,7 @@ entry:
   %empty = word empty
   %class = word node
   %node = call ptr %object_new(ptr %class, ptr %empty, ptr null)
-  %no_node = icmp eq ptr %node, null
-  if %no_node done begun
+  if %node is null done begun
 begun:
   give ptr %op %node op
   give ptr %none %node hooks
@@ -401,8 +377,7 @@ define internal i32 @end_node(ptr %node, ptr %y) nounwind {
 entry:
   %sequence = word sequence
   %seq = call ptr @PyIter_Next(ptr %sequence)
-  %no_seq = icmp eq ptr %seq, null
-  if %no_seq done whole
+  if %seq is null done whole
 whole:
   fill ptr %seq %node seq
   renew ptr %node %y _fn
@@ -424,8 +399,7 @@ entry:
   %empty = word empty
   %op = item ptr %table 1
   %node = call ptr @new_node(ptr %op)
-  %no_node = icmp eq ptr %node, null
-  if %no_node fail0 begun
+  if %node is null fail0 begun
 fail0:
   ret i32 -1
 fail:
@@ -433,27 +407,23 @@ fail:
   ret i32 -1
 begun:
   %edges = call ptr @PyTuple_New(i64 %n)
-  %no_edges = icmp eq ptr %edges, null
-  if %no_edges fail edged
+  if %edges is null fail edged
 edged:
   fill ptr %edges %node edges
   goto next_edge
 next_edge:
   %i = phi i64 [ 0, %edged ], [ %i1, %set_edge ]
-  %more = icmp slt i64 %i, %n
-  if %more edge save
+  if %i slt %n edge save
 edge:
   %x = item ptr %args %i
   %shifted = lshr i64 %wants, %i
   %bit = and i64 %shifted, 1
-  %wanted = icmp ne i64 %bit, 0
-  if %wanted flows stops
+  if %bit ne 0 flows stops
 flows:
   %fn = field %x _fn
   goto end
 end:
-  %leaf = icmp eq ptr %fn, %none
-  if %leaf leaves set_edge
+  if %fn is %none leaves set_edge
 leaves:
   call void @Py_IncRef(ptr %x)
   call void @Py_DecRef(ptr %fn)
@@ -483,22 +453,19 @@ bare:
   goto saved
 some:
   %mixed = call ptr @PyTuple_New(i64 %n)
-  %no_mixed = icmp eq ptr %mixed, null
-  if %no_mixed fail saved
+  if %mixed is null fail saved
 saved:
   %kept = phi ptr [ %metas, %bare ], [ %mixed, %some ]
   fill ptr %kept %node saved
   %values = call i64 @llvm.ctpop.i64(i64 %keep)
   %count = add i64 %values, %result_too
-  %no_versions = icmp eq i64 %count, 0
-  if %no_versions unversioned versioned
+  if %count eq 0 unversioned versioned
 unversioned:
   call void @Py_IncRef(ptr %empty)
   goto versions
 versioned:
   %several = call ptr @PyTuple_New(i64 %count)
-  %no_several = icmp eq ptr %several, null
-  if %no_several fail versions
+  if %several is null fail versions
 versions:
   %counts = phi ptr [ %empty, %unversioned ], [ %several, %versioned ]
   fill ptr %counts %node versions
@@ -506,19 +473,16 @@ versions:
 next_kept:
   %j = phi i64 [ 0, %versions ], [ %j1, %keep_next ]
   %p = phi i64 [ 0, %versions ], [ %p_next, %keep_next ]
-  %j_more = icmp slt i64 %j, %n
-  if %j_more one_kept result
+  if %j slt %n one_kept result
 one_kept:
   %shifted_keep = lshr i64 %keep, %j
   %keep_bit = and i64 %shifted_keep, 1
-  %is_kept = icmp ne i64 %keep_bit, 0
-  if %is_kept value unkept
+  if %keep_bit ne 0 value unkept
 unkept:
   %shifted_number = lshr i64 %numbers, %j
   %number_bit = and i64 %shifted_number, 1
-  %is_number = icmp ne i64 %number_bit, 0
   %its = item ptr %args %j
-  if %is_number described shape
+  if %number_bit ne 0 described shape
 shape:
   %its_shape = call ptr @PyTuple_GetItem(ptr %metas, i64 %j)
   goto described
@@ -532,8 +496,7 @@ value:
   call void @Py_IncRef(ptr %z)
   %z_set = call i32 @PyTuple_SetItem(ptr %kept, i64 %j, ptr %z)
   %st = field %z _st
-  %unshared = icmp eq ptr %st, %none
-  if %unshared fresh written
+  if %st is %none fresh written
 fresh:
   %zero = word zero
   call void @Py_IncRef(ptr %zero)
@@ -542,8 +505,7 @@ fresh:
 written:
   %st_class = get ptr %st 8
   %storage = word storage
-  %is_storage = icmp eq ptr %st_class, %storage
-  if %is_storage counted strange_memory
+  if %st_class is %storage counted strange_memory
 strange_memory:  ; never written to
   call void @Py_DecRef(ptr %st)
   %nothing = word zero
@@ -563,15 +525,13 @@ keep_next:
   %j1 = add i64 %j, 1
   goto next_kept
 result:
-  %is_result = icmp ne i64 %result_too, 0
-  if %is_result alias no_result
+  if %result_too ne 0 alias no_result
 no_result:
   call void @Py_IncRef(ptr %none)
   goto resulted
 alias:
   %memory = call ptr @memory()
-  %no_memory = icmp eq ptr %memory, null
-  if %no_memory fail owned
+  if %memory is null fail owned
 owned:
   renew ptr %memory %y _st
   %zero_last = word zero
@@ -583,8 +543,7 @@ part:
   goto fail
 pair:  ; (array, storage), of which the engine makes a tensor
   %both = call ptr @PyTuple_New(i64 2)
-  %no_both = icmp eq ptr %both, null
-  if %no_both part paired
+  if %both is null part paired
 paired:
   %a = field %y _a
   %a_set = call i32 @PyTuple_SetItem(ptr %both, i64 0, ptr %a)
@@ -593,8 +552,7 @@ paired:
   goto sequenced
 promise:  ; another tensor of the same promise
   %twin = call ptr @fresh()
-  %no_twin = icmp eq ptr %twin, null
-  if %no_twin part twinned
+  if %twin is null part twinned
 twinned:
   fill ptr %twin %node result
   %ghost = field %y _ghost
@@ -633,17 +591,15 @@ entry:
   %parameter = word parameter
   %none = word none
   %less = sub i64 %n, 1
-  %few = icmp ult i64 %less, 8
   %n_and = add i64 %n, 1
   %full = icmp eq i64 %n, 8
   %n_held = select i1 %full, i64 8, i64 %n_and  ; a number's object may be the last
   store [8 x ptr] zeroinitializer, ptr %arrays
-  if %few kinds nothing
+  if %less ult 8 kinds nothing
 kinds:
   %t = phi i64 [ 0, %entry ], [ %t1, %kind ], [ %t1, %number ]
   %numbers = phi i64 [ 0, %entry ], [ %numbers, %kind ], [ %numbers1, %number ]
-  %t_more = icmp slt i64 %t, %n
-  if %t_more kind modes
+  if %t slt %n kind modes
 kind:
   %object = item ptr %args %t
   %class = get ptr %object 8
@@ -670,53 +626,44 @@ number:
   goto kinds
 modes:
   %op = item ptr %table 1
-  %no_op = icmp eq ptr %op, null
-  if %no_op nothing asks
+  if %op is null nothing asks
 asks:
   %name_recorder = word recorder
   %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
-  %no_recorder = icmp eq ptr %recorder, null
-  if %no_recorder error idle
+  if %recorder is null error idle
 error:
   ret ptr null
 idle:
-  %is_idle = icmp eq ptr %recorder, %none
-  if %is_idle values recorded
+  if %recorder is %none values recorded
 recorded:
   if %into nothing compiled
 compiled:  ; a compiled function's
   %match_class = get ptr %recorder 8
   %session_class = word session_class
-  %is_session = icmp eq ptr %match_class, %session_class
-  if %is_session matching unmatched
+  if %match_class is %session_class matching unmatched
 matching:
   %matched = call ptr @match(ptr %recorder, ptr %op, ptr %args, i64 %n)
-  %missed = icmp eq ptr %matched, %none
-  if %missed unmatched given
+  if %matched is %none unmatched given
 given:
   ret ptr %matched
 unmatched:  ; recorder.known(op, tensors)
-  %all_tensors = icmp eq i64 %numbers, 0
-  if %all_tensors ask_known nothing
+  if %numbers eq 0 ask_known nothing
 ask_known:
   %name_known = word known
   %known = call ptr @PyObject_GetAttr(ptr %recorder, ptr %name_known)
-  %has_known = icmp ne ptr %known, null
-  if %has_known pack unasked
+  if %known not null pack unasked
 unasked:
   call void @PyErr_Clear()
   goto nothing
 pack:
   %tensors = call ptr @PyTuple_New(i64 %n)
-  %no_tensors = icmp eq ptr %tensors, null
-  if %no_tensors unpacked packing
+  if %tensors is null unpacked packing
 unpacked:
   call void @Py_DecRef(ptr %known)
   goto error
 packing:
   %q = phi i64 [ 0, %pack ], [ %q1, %packed ]
-  %q_more = icmp slt i64 %q, %n
-  if %q_more packed call
+  if %q slt %n packed call
 packed:
   %part = item ptr %args %q
   call void @Py_IncRef(ptr %part)
@@ -731,15 +678,13 @@ call:
   ret ptr %answer
 values:
   %v = phi i64 [ 0, %idle ], [ %v1, %got ], [ %v1, %no_array ]
-  %v_more = icmp slt i64 %v, %n
   %v1 = add i64 %v, 1
-  if %v_more value valued_all
+  if %v slt %n value valued_all
 value:
   %x = item ptr %args %v
   %v_shifted = lshr i64 %numbers, %v
   %v_bit = and i64 %v_shifted, 1
-  %v_number = icmp ne i64 %v_bit, 0
-  if %v_number no_array array
+  if %v_bit ne 0 no_array array
 no_array:
   goto values
 array:
@@ -747,16 +692,14 @@ array:
   put ptr %a %arrays [%v]
   %a_class = get ptr %a 8
   %ndarray = word ndarray
-  %is_array = icmp eq ptr %a_class, %ndarray
-  if %is_array got strange
+  if %a_class is %ndarray got strange
 got:
   goto values
 strange:  ; None: a ghost
   call void @release(ptr %arrays, i64 %v1)
   goto nothing
 valued_all:
-  %some_number = icmp ne i64 %numbers, 0
-  if %some_number count search
+  if %numbers ne 0 count search
 count:  ; the number in the first tensor's dtype, behind the block's words
   %place = call i64 @llvm.cttz.i64(i64 %numbers, i1 true)
   %at_front = icmp eq i64 %place, 0
@@ -769,8 +712,7 @@ count:  ; the number in the first tensor's dtype, behind the block's words
   %number_class = get ptr %given_number 8
   %whole = icmp eq ptr %number_class, %int_class
   %long_descr = word int64
-  %is_long = icmp eq ptr %its_descr, %long_descr
-  if %is_long beside_ints beside_floats
+  if %its_descr is %long_descr beside_ints beside_floats
 beside_floats:
   if %whole from_int from_float
 beside_ints:
@@ -796,15 +738,13 @@ ranged:
   if %perhaps_failed occurred make_float
 occurred:
   %overflow = call ptr @PyErr_Occurred()
-  %overflown = icmp ne ptr %overflow, null
-  if %overflown inexact make_float
+  if %overflow not null inexact make_float
 inexact:
   call void @PyErr_Clear()
   goto leave
 make_float:  ; as the tape of Python's way has it
   %made_float = call ptr @PyFloat_FromDouble(double %int_value)
-  %no_float = icmp eq ptr %made_float, null
-  if %no_float fail convert
+  if %made_float is null fail convert
 from_float:
   %float_value = call double @PyFloat_AsDouble(ptr %given_number)
   call void @Py_IncRef(ptr %given_number)
@@ -818,36 +758,31 @@ convert:
   put ptr %held %renewed [%place]
   %single_descr = word float32
   %double_descr = word float64
-  %is_single = icmp eq ptr %its_descr, %single_descr
-  %is_double = icmp eq ptr %its_descr, %double_descr
-  if %is_single single wide
+  if %its_descr is %single_descr single wide
 single:
   %float32 = fptrunc double %double to float
   store float %float32, ptr %its_number
   goto search
 wide:
   store double %double, ptr %its_number
-  if %is_double search leave
+  if %its_descr is %double_descr search leave
 search:
   %operands = phi ptr [ %args, %valued_all ], [ %args, %keep_int ], [ %renewed, %single ],
     [ %renewed, %wide ]
   %e = call ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block)
-  %unknown = icmp eq ptr %e, null
-  if %unknown leave wishes
+  if %e is null leave wishes
 leave:
   call void @release(ptr %arrays, i64 %n_held)
   goto nothing
 wishes:
   %i = phi i64 [ 0, %search ], [ %i1, %noted ], [ %i1, %wish ]
   %wants = phi i64 [ 0, %search ], [ %wants1, %noted ], [ %wants, %wish ]
-  %i_more = icmp slt i64 %i, %n
-  if %i_more wish wished
+  if %i slt %n wish wished
 wish:
   %i1 = add i64 %i, 1
   %i_shifted = lshr i64 %numbers, %i
   %i_bit = and i64 %i_shifted, 1
-  %i_number = icmp ne i64 %i_bit, 0
-  if %i_number wishes asked
+  if %i_bit ne 0 wishes asked
 asked:
   %z = item ptr %args %i
   %rg = field %z _rg
@@ -860,10 +795,9 @@ noted:
   %wants1 = or i64 %wants, %bit
   goto wishes
 wished:
-  %any = icmp ne i64 %wants, 0
   if %into write make
 write:  ; the result's memory is the first operand's: nothing is taped
-  if %any free fits_in
+  if %wants ne 0 free fits_in
 free:
   %name_mode = word grad
   %on = word true
@@ -883,8 +817,7 @@ over:
   %plan_in = item ptr %e 2
   call void @launch(ptr %plan_in, ptr %block, i64 %n)
   %status_in = load i64, ptr %block
-  %well = icmp eq i64 %status_in, 0
-  if %well written leave
+  if %status_in eq 0 written leave
 written:
   call void @release(ptr %arrays, i64 %n_held)
   %true = word true
@@ -903,16 +836,13 @@ go:
   %tape = trunc i32 %decision to i1
   %graded = icmp sgt i32 %decision, 1
   %out = call ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block)
-  %good = icmp ne ptr %out, null
-  if %good wrap failed
+  if %out not null wrap failed
 failed:
   %status = load i64, ptr %block
-  %raised = icmp eq i64 %status, 0
-  if %raised fail leave
+  if %status eq 0 fail leave
 wrap:
   %y = call ptr @fresh()
-  %no_y = icmp eq ptr %y, null
-  if %no_y lose own
+  if %y is null lose own
 lose:
   call void @Py_DecRef(ptr %out)
   goto fail

@@ -1,7 +1,11 @@
 """LLVM IR of the Python builtins by which functions of views skip their own checks.
 
     known(tensor, function, wish, ...) -> Tensor, or None: the long way
+    parts(tensor, function, wish, ...) -> several, a tuple, or None
     item(tensor, index) -> Tensor, or None
+
+Beside them are the attributes and methods of a tensor that programs ask most (FACTS), which call
+Python's way where a tensor is a promise, or of another kind.
 
 `known` looks up which op a function (a number) made of a shape and a wish before and runs the op's
 native form (tensor_code.py).  A wish is spelt in words: ints, None, `...`, tuples and slices of
@@ -15,6 +19,7 @@ from weft.runtime.ir_text import TUPLE_ITEMS
 
 MOST_WORDS = 32
 MOST_KEYS = 4096  # of 8192 places
+SHAPE = 30  # the function whose view of a shape is its Size
 
 TEXT = f"""
 @keys = internal global [8192 x ptr] zeroinitializer
@@ -25,14 +30,12 @@ entry:
   %beyond = alloca i32
   %class = get ptr %x 8
   %next = add i64 %at, 1
-  %full = icmp sge i64 %at, {MOST_WORDS}
-  if %full other kinds
+  if %at sge {MOST_WORDS} other kinds
 other:
   ret i64 -1
 kinds:
   %int = word int
-  %is_int = icmp eq ptr %class, %int
-  if %is_int whole ask_slice
+  if %class is %int whole ask_slice
 whole:
   %value = call i64 @PyLong_AsLongLongAndOverflow(ptr %x, ptr %beyond)
   %odd = call i64 @odd(i64 %value)
@@ -44,8 +47,7 @@ whole:
   if %fits write other
 ask_slice:
   %slice = word slice
-  %is_slice = icmp eq ptr %class, %slice
-  if %is_slice parts ask_single
+  if %class is %slice parts ask_single
 ask_single:
   %none = word none
   %dots = word dots
@@ -77,14 +79,12 @@ items:
 each:
   %i = phi i64 [ 0, %items ], [ %i1, %spelt ]
   %place = phi i64 [ %next, %items ], [ %behind, %spelt ]
-  %more = icmp slt i64 %i, %some
-  if %more one done
+  if %i slt %some one done
 one:
   %part = item ptr %object %i
   %behind = call i64 @spell(ptr %part, ptr %words, i64 %place)
   %i1 = add i64 %i, 1
-  %bad = icmp slt i64 %behind, 0
-  if %bad other spelt
+  if %behind slt 0 other spelt
 spelt:
   goto each
 done:
@@ -108,8 +108,7 @@ entry:
 mix:
   %i = phi i64 [ 0, %entry ], [ %i1, %mixed ]
   %hash = phi i64 [ %n, %entry ], [ %hash1, %mixed ]
-  %more = icmp slt i64 %i, %n
-  if %more mixed begin
+  if %i slt %n mixed begin
 mixed:
   %word = item i64 %words %i
   %with = xor i64 %hash, %word
@@ -125,29 +124,25 @@ probe:
   %p = phi i64 [ %first, %begin ], [ %p2, %differs ]
   %at = getelementptr ptr, ptr @keys, i64 %p
   %key = load ptr, ptr %at
-  %free = icmp eq ptr %key, null
-  if %free found taken
+  if %key is null found taken
 found:
   ret ptr %at
 taken:
   %length = load i64, ptr %key
-  %long = icmp eq i64 %length, %n
   %its = getelementptr i64, ptr %key, i64 2
-  if %long compare differs
+  if %length eq %n compare differs
 differs:
   %p1 = add i64 %p, 1
   %p2 = and i64 %p1, 8191
   goto probe
 compare:
   %j = phi i64 [ 0, %taken ], [ %j1, %one ]
-  %j_more = icmp slt i64 %j, %n
-  if %j_more one found
+  if %j slt %n one found
 one:
   %a = item i64 %words %j
   %b = item i64 %its %j
   %j1 = add i64 %j, 1
-  %alike = icmp eq i64 %a, %b
-  if %alike compare differs
+  if %a eq %b compare differs
 }}
 
 ; objects as words from %at on: the place behind the last, or -1
@@ -179,22 +174,19 @@ define ptr @weft_wish_tell(ptr %self, ptr %args, i64 %n) nounwind {{
   %objects = getelementptr ptr, ptr %args, i64 2
   %count = sub i64 %n, 2
   %length = call i64 @spell_all(ptr %objects, i64 %count, ptr %words, i64 0)
-  %unspelt = icmp slt i64 %length, 0
-  if %unspelt no list
+  if %length slt 0 no list
 list:
   store i64 %length, ptr %block
   put ptr %table %block 8
   %place = call ptr @place_of(ptr %words, i64 %length)
   %old = load ptr, ptr %place
-  %new = icmp eq ptr %old, null
-  if %new store look
+  if %old is null store look
 store:
   store ptr %block, ptr %place
   goto yes
 look:  ; an op that was made again has another table
   %its = item ptr %old 1
-  %known = icmp eq ptr %its, %table
-  if %known no renew
+  if %its is %table no renew
 renew:
   put ptr %table %old 8
   goto yes
@@ -208,18 +200,12 @@ no:
   ret ptr %false
 }}
 
-; `known` of a plain tensor; a %function that is not 0 stands before the wish
-define internal ptr @view_of(ptr %args, ptr %wish, i64 %n, i64 %function) nounwind {{
+; a tensor's shape as words: the place behind them, or -1
+define internal i64 @spell_shape(ptr %x, ptr %words) nounwind {{
 entry:
-  %words = alloca [{MOST_WORDS + 1} x i64], align 64
   %none = word none
-  %x = load ptr, ptr %args
-  %plain = call i1 @is_plain(ptr %x)
-  if %plain sized nothing
-sized:
   %ghost = slot %x _ghost
-  %valued = icmp eq ptr %ghost, %none
-  if %valued value promise
+  if %ghost is %none value promise
 value:
   %a = slot %x _a
   %ndarray = word ndarray
@@ -237,8 +223,7 @@ shape:
 axes:
   %k = phi i64 [ 0, %shape ], [ %k1, %axis ]
   %k1 = add i64 %k, 1
-  %more = icmp slt i64 %k, %rank
-  if %more axis shaped
+  if %k slt %rank axis shaped
 axis:
   %d = item i64 %dims %k
   %odd = call i64 @odd(i64 %d)
@@ -251,26 +236,94 @@ promise:
 promised:
   %its_shape = slot %ghost ghost.shape
   %behind = call i64 @spell(ptr %its_shape, ptr %words, i64 0)
-  %unspelt = icmp slt i64 %behind, 0
-  if %unspelt nothing shaped
+  ret i64 %behind
+nothing:
+  ret i64 -1
 shaped:
-  %at = phi i64 [ %k1, %axes ], [ %behind, %promised ]
+  ret i64 %k1
+}}
+
+; the key of a plain tensor and a wish, or null; a %function that is not 0 stands before the wish
+define internal ptr @key_of(ptr %x, ptr %wish, i64 %n, i64 %function) nounwind {{
+entry:
+  %words = alloca [{MOST_WORDS + 1} x i64], align 64
+  %plain = call i1 @is_plain(ptr %x)
+  if %plain sized nothing
+sized:
+  %at = call i64 @spell_shape(ptr %x, ptr %words)
+  if %at slt 0 nothing shaped
+shaped:
   put i64 %function %words [%at]
   %named = icmp ne i64 %function, 0
   %one = zext i1 %named to i64
   %from = add i64 %at, %one
   %length = call i64 @spell_all(ptr %wish, i64 %n, ptr %words, i64 %from)
-  %bad = icmp slt i64 %length, 0
-  if %bad nothing search
+  if %length slt 0 nothing search
 search:
   %place = call ptr @place_of(ptr %words, i64 %length)
   %key = load ptr, ptr %place
-  %new = icmp eq ptr %key, null
-  if %new nothing run
+  ret ptr %key
+nothing:
+  ret ptr null
+}}
+
+; `known` of a plain tensor
+define internal ptr @view_of(ptr %args, ptr %wish, i64 %n, i64 %function) nounwind {{
+entry:
+  %x = load ptr, ptr %args
+  %key = call ptr @key_of(ptr %x, ptr %wish, i64 %n, i64 %function)
+  if %key is null nothing run
 run:
   %table = item ptr %key 1
   %y = call ptr @tensor_call(ptr %table, ptr %args, i64 1, i1 false)
   ret ptr %y
+nothing:
+  %none = word none
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
+}}
+
+; the views that a function of several ops gives, a tuple; or None
+define ptr @weft_wish_parts(ptr %self, ptr %args, i64 %n) nounwind {{
+entry:
+  %none = word none
+  %x = load ptr, ptr %args
+  %wish = getelementptr ptr, ptr %args, i64 1
+  %count = sub i64 %n, 1
+  %key = call ptr @key_of(ptr %x, ptr %wish, i64 %count, i64 0)
+  if %key is null nothing modes
+modes:
+  %name_recorder = word recorder
+  %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
+  if %recorder is %none begin recorded
+recorded:
+  if %recorder is null error nothing
+error:
+  ret ptr null
+begin:
+  %tables = item ptr %key 1
+  %some = load i64, ptr %tables
+  %all = call ptr @PyTuple_New(i64 %some)
+  if %all is null error next
+next:
+  %i = phi i64 [ 0, %begin ], [ %i1, %made ]
+  %i1 = add i64 %i, 1
+  if %i slt %some one done
+one:
+  %table = item ptr %tables %i1
+  %y = call ptr @tensor_call(ptr %table, ptr %args, i64 1, i1 false)
+  %failed = icmp eq ptr %y, null
+  %unknown = icmp eq ptr %y, %none
+  %bad = or i1 %failed, %unknown
+  if %bad drop made
+made:
+  %set = call i32 @PyTuple_SetItem(ptr %all, i64 %i, ptr %y)
+  goto next
+drop:
+  call void @Py_DecRef(ptr %all)
+  ret ptr %y
+done:
+  ret ptr %all
 nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
@@ -297,8 +350,7 @@ entry:
   %is_dots = icmp eq ptr %x, %dots
   %one = or i1 %is_int, %is_none
   %single = or i1 %one, %is_dots
-  %is_slice = icmp eq ptr %class, %slice
-  if %is_slice sliced done
+  if %class is %slice sliced done
 sliced:
   %step = get ptr %x 32
   %no_step = icmp eq ptr %step, %none
@@ -318,8 +370,7 @@ entry:
   %none = word none
   %true = word true
   %false = word false
-  %two = icmp eq i64 %n, 2
-  if %two given nothing
+  if %n eq 2 given nothing
 given:
   %x = load ptr, ptr %args
   %index = item ptr %args 1
@@ -328,13 +379,11 @@ given:
 modes:
   %name_recorder = word recorder
   %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
-  %idle = icmp eq ptr %recorder, %none
-  %lost_mode = icmp eq ptr %recorder, null
-  if %lost_mode error recorded
+  if %recorder is null error recorded
 error:
   ret ptr null
 recorded:
-  if %idle asks by_op
+  if %recorder is %none asks by_op
 asks:
   %name_grad = word grad
   %grad = call ptr @mode(ptr %name_grad, ptr %true)
@@ -364,8 +413,7 @@ count:
   goto each
 each:
   %i = phi i64 [ 0, %count ], [ %i1, %part ]
-  %more = icmp slt i64 %i, %some
-  if %more part view
+  if %i slt %some part view
 part:
   %this = item ptr %items %i
   %i1 = add i64 %i, 1
@@ -377,8 +425,7 @@ alone:
 view:
   call void @Py_IncRef(ptr %a)
   %got = call ptr @PyObject_GetItem(ptr %a, ptr %index)
-  %failed = icmp eq ptr %got, null
-  if %failed refused seen
+  if %got is null refused seen
 refused:  ; to be said in torch's words
   call void @PyErr_Clear()
   call void @Py_DecRef(ptr %a)
@@ -391,8 +438,7 @@ single:  ; a number of NumPy's, where `...` behind the index asks for a view
   if %several own_index pack
 pack:
   %made = call ptr @PyTuple_New(i64 1)
-  %unmade = icmp eq ptr %made, null
-  if %unmade refused packed
+  if %made is null refused packed
 packed:
   call void @Py_IncRef(ptr %index)
   %set = call i32 @PyTuple_SetItem(ptr %made, i64 0, ptr %index)
@@ -405,19 +451,16 @@ join:
   %rest = word dots_too
   %full = call ptr @PySequence_Concat(ptr %whole, ptr %rest)
   call void @Py_DecRef(ptr %whole)
-  %no_full = icmp eq ptr %full, null
-  if %no_full refused again
+  if %full is null refused again
 again:
   %element = call ptr @PyObject_GetItem(ptr %a, ptr %full)
   call void @Py_DecRef(ptr %full)
-  %lost = icmp eq ptr %element, null
-  if %lost refused wrap
+  if %element is null refused wrap
 wrap:
   %value = phi ptr [ %got, %seen ], [ %element, %again ]
   call void @Py_DecRef(ptr %a)
   %y = call ptr @fresh()
-  %no_y = icmp eq ptr %y, null
-  if %no_y lose own
+  if %y is null lose own
 lose:
   call void @Py_DecRef(ptr %value)
   ret ptr null
@@ -436,3 +479,145 @@ nothing:
   ret ptr %none
 }}
 """
+
+
+def _fact(name: str, body: str) -> str:
+    return f"""
+define ptr @weft_fact_{name}(ptr %x, ptr %nothing) nounwind {{
+entry:
+  %none = word none
+{body}
+ask:
+  %python = word {name}
+  %answer = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %python, ptr %x, ptr null)
+  ret ptr %answer
+}}
+"""
+
+
+_VALUE = """
+  %a = slot %x _a
+  %ndarray = word ndarray
+  %is_array = call i1 @is_a(ptr %a, ptr %ndarray)
+  if %is_array known ask
+known:
+  %rank32 = get i32 %a 24
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %a 32
+  %descr = get ptr %a 56
+"""
+_NUMBER = """
+  %number = call ptr @PyLong_FromLongLong(i64 %{0})
+  ret ptr %number
+"""
+_COUNT = (
+    _VALUE
+    + """
+  goto each
+each:
+  %k = phi i64 [ 0, %known ], [ %k1, %one ]
+  %count = phi i64 [ 1, %known ], [ %count1, %one ]
+  if %k slt %rank one all
+one:
+  %d = item i64 %dims %k
+  %count1 = mul i64 %count, %d
+  %k1 = add i64 %k, 1
+  goto each
+all:
+"""
+)
+_FACTS = {
+    "dim": _VALUE + _NUMBER.format("rank"),
+    "numel": _COUNT + _NUMBER.format("count"),
+    "__len__": _VALUE + """
+  if %rank ne 0 first ask
+first:
+  %d = load i64, ptr %dims
+""" + _NUMBER.format("d"),
+    "shape": f"""
+  %words = alloca [{MOST_WORDS + 1} x i64], align 64
+  %at = call i64 @spell_shape(ptr %x, ptr %words)
+  if %at slt 0 ask shaped
+shaped:
+  put i64 {2 * SHAPE + 1} %words [%at]
+  %length = add i64 %at, 1
+  %place = call ptr @place_of(ptr %words, i64 %length)
+  %key = load ptr, ptr %place
+  if %key is null ask told
+told:
+  %size = item ptr %key 1
+  call void @Py_IncRef(ptr %size)
+  ret ptr %size
+""",
+    "dtype": _VALUE + """
+  %pairs = word dtypes
+  goto next
+next:
+  %pair = phi ptr [ %pairs, %known ], [ %behind, %other ]
+  %its = load ptr, ptr %pair
+  if %its is null ask compare
+compare:
+  if %its is %descr found other
+other:
+  %behind = getelementptr ptr, ptr %pair, i64 2
+  goto next
+found:
+  %dtype = item ptr %pair 1
+  call void @Py_IncRef(ptr %dtype)
+  ret ptr %dtype
+""",
+    "item": _COUNT + """
+  if %count eq 1 modes ask
+modes:
+  %name_recorder = word recorder
+  %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
+  if %recorder is %none kinds recorded
+recorded:
+  if %recorder is null error ask
+error:
+  ret ptr null
+kinds:
+  %data = get ptr %a 16
+  %f32 = word float32
+  %f64 = word float64
+  %i64 = word int64
+  if %descr is %f32 float more_kinds
+float:
+  %short = load float, ptr %data, align 1
+  %wide = fpext float %short to double
+  goto real
+more_kinds:
+  if %descr is %f64 double last_kind
+double:
+  %long = load double, ptr %data, align 1
+  goto real
+real:
+  %value = phi double [ %wide, %float ], [ %long, %double ]
+  %made = call ptr @PyFloat_FromDouble(double %value)
+  ret ptr %made
+last_kind:
+  if %descr is %i64 whole ask
+whole:
+  %integer = load i64, ptr %data, align 1
+""" + _NUMBER.format("integer"),
+    "detach": _VALUE + """
+  %ghost = slot %x _ghost
+  if %ghost is %none make ask
+make:
+  %y = call ptr @fresh()
+  if %y is null done own
+own:
+  give ptr %a %y _a
+  %bad = call i32 @link(ptr %y, ptr %x, i1 false)
+  %is_bad = icmp ne i32 %bad, 0
+  if %is_bad drop done
+drop:
+  call void @Py_DecRef(ptr %y)
+  goto done
+done:
+  %r = phi ptr [ null, %make ], [ %y, %own ], [ null, %drop ]
+  ret ptr %r
+""",
+}  # fmt: skip
+FACTS = tuple(_FACTS)  # of a tensor class, whose functions of Python are words
+TEXT += "".join(_fact(name, known) for name, known in _FACTS.items())
