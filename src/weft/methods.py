@@ -250,20 +250,27 @@ def retain_grad(self: Tensor) -> None:
 def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """self's memory gets src's values, cast and broadcast."""
     write.check_writable(self)
-    return write.write(self, cast.cast(src, self.dtype))
+    return write.assign(self, cast.cast(src, self.dtype))
 
 
 @_method
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Every element becomes `value`."""
     write.check_writable(self)
+    kind, d = value.__class__, self.dtype
+    exact = kind is int and (value == 0 or (abs(value) < 2**53 and d in (dt.float32, dt.float64)))
+    exact = exact or (kind is float and d is dt.float64)
+    if exact and state.recorder is None and not (self._rg and state.grad):
+        self._a.fill(value)
+        dispatch.wrote(self)
+        return self
     value = value if isinstance(value, Tensor) else tensor(value, dtype=self.dtype)
     if value.ndim:
         raise RuntimeError(
             "fill_ only supports 0-dimension value tensor but got tensor with "
             f"{value.ndim} dimensions."
         )
-    return write.write(self, cast.cast(value, self.dtype))
+    return write.assign(self, cast.cast(value, d))
 
 
 @_method

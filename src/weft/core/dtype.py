@@ -162,8 +162,10 @@ def set_default_dtype(d: dtype) -> None:
 
 def asked(d: Any) -> Any:
     """What a `dtype` argument means: Python's float, int, bool and complex are the widest kinds."""
+    if d is None or d.__class__ is dtype:
+        return d
     d = _PYTHON.get(d, d) if isinstance(d, type) else d
-    if d is not None and not isinstance(d, dtype):
+    if not isinstance(d, dtype):
         raise TypeError(f"argument 'dtype' must be torch.dtype, not {type(d).__name__}")
     return d
 

@@ -12,6 +12,7 @@ from weft.core import dtype as dt
 from weft.core import layouts, onnx_rules
 from weft.core import scalar as S
 from weft.core.device import require_cpu
+from weft.core.handle import state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
@@ -230,7 +231,7 @@ def _require_strided(layout: Any, op: str) -> None:
 def sizes(size: tuple, op: str) -> tuple[int, ...]:
     """The shape of a tensor to be made; RuntimeError: none has so many elements."""
     shape = shape_args(size, op)
-    if any(n < 0 for n in shape):
+    if shape and min(shape) < 0:
         raise RuntimeError(
             f"{op}: Trying to create tensor with negative dimension {min(shape)}: {list(shape)}"
         )
@@ -245,34 +246,30 @@ def full(
     fill_value: Any,
     *,
     dtype: dt.dtype | None = None,
-    device: Any = None,
-    requires_grad: bool = False,
-    out: Any = None,
-    layout: Any = None,
-    pin_memory: bool = False,
-    memory_format: Any = None,
+    **kw: Any,
 ) -> Tensor:
     """y[i] = fill_value; the dtype is the value's own unless given."""
-    _require_strided(layout, "full")
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
     kind = dt.of_number(value)
-    d = _wanted(dtype, "full") or kind
+    return _constant("full", (size,), value, dtype or kind, **kw)
+
+
+def _constant(
+    op: str, given: tuple, value: Any, dtype: Any, *, size: Any = None, device: Any = None,
+    requires_grad: bool = False, out: Any = None, layout: Any = None, pin_memory: bool = False,
+    memory_format: Any = None,
+) -> Any:  # fmt: skip
+    _require_strided(layout, op)
+    shape, d = sizes(given if size is None else (size,), op), dt.asked(dtype)
     if d.category == dt.COMPLEX:
-        op = Full(sizes((size,), "full"), float(value.real), d, float(value.imag))
-    else:
-        op = Full(sizes((size,), "full"), _as(value, d), d)
-    y = apply(op)
-    if out is not None:
-        return out.copy_result(y)
-    return finish(y, requires_grad, device, "full")
-
-
-def _wanted(dtype: Any, op: str) -> Any:
-    """The dtype asked for, if any; TypeError for what is none."""
-    dtype = dt.asked(dtype)
-    if dtype is not None and not isinstance(dtype, dt.dtype):
-        raise TypeError(f"{op}(): argument 'dtype' must be torch.dtype, not {type(dtype).__name__}")
-    return dtype
+        y = apply(Full(shape, float(value.real), d, float(value.imag)))
+    elif state.recorder is not None:
+        y = apply(Full(shape, _as(value, d), d))
+    else:  # nobody asks for the op, which would have to be found
+        a = memory.empty(shape, d.np)
+        a.fill(_as(value, d))
+        y = wrap(a)
+    return finish(y, requires_grad, device, op) if out is None else out.copy_result(y)
 
 
 def _as(value: Any, d: dt.dtype) -> Any:
@@ -283,16 +280,12 @@ def _as(value: Any, d: dt.dtype) -> Any:
 
 def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 0"""
-    if "size" in kw:
-        size = (kw.pop("size"),)
-    return full(sizes(size, "zeros"), 0, dtype=dtype or dt.get_default_dtype(), **kw)
+    return _constant("zeros", size, 0, dtype or dt.get_default_dtype(), **kw)
 
 
 def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
     """y[i] = 1"""
-    if "size" in kw:
-        size = (kw.pop("size"),)
-    return full(sizes(size, "ones"), 1, dtype=dtype or dt.get_default_dtype(), **kw)
+    return _constant("ones", size, 1, dtype or dt.get_default_dtype(), **kw)
 
 
 def empty(
@@ -307,7 +300,7 @@ def empty(
     if "size" in kw:
         size = (kw.pop("size"),)
     shape = sizes(size, "empty")
-    y = wrap(memory.empty(shape, (_wanted(dtype, "empty") or dt.get_default_dtype()).np))
+    y = wrap(memory.empty(shape, (dt.asked(dtype) or dt.get_default_dtype()).np))
     return finish(y, requires_grad, device, "empty")
 
 
@@ -358,7 +351,7 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
-    dtype = _wanted(dtype, "arange")
+    dtype = dt.asked(dtype)
     if dtype is not None and dtype.is_complex:
         raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
     if step == 0:
@@ -417,7 +410,7 @@ def linspace(
 ) -> Tensor:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
     need_steps("linspace", steps, start, end)
-    d = _wanted(dtype, "linspace") or dt.get_default_dtype()
+    d = dt.asked(dtype) or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     y = wrap(wide.astype(d.np))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "linspace")
@@ -436,5 +429,5 @@ def eye(
     for name, k in (("n", n), ("m", m)):
         if k is not None and k < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {k}")
-    y = apply(Eye(n, n if m is None else m, _wanted(dtype, "eye") or dt.get_default_dtype()))
+    y = apply(Eye(n, n if m is None else m, dt.asked(dtype) or dt.get_default_dtype()))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "eye")

@@ -10,6 +10,7 @@ Long because what every operation pays for is written out here for one, two and 
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from typing import Any
 
@@ -61,13 +62,21 @@ def fresh() -> Any:
 
 
 def known(x: Any, *wish: Any) -> Any:
-    """The view that a function (its number, and what it was asked for) makes of a tensor, where
-    `told` said which op that is; None: the function must look at what it is given.
+    """What a function (its number, and what it was asked for) makes of a tensor, where `told` said
+    by which op alone; None: the function must look at what it is given.
 
     The builtins that come with the first native form of an op replace this function, `parts` and
     `item`.
     """
     return None
+
+
+def wish() -> int:
+    """A number of its own for a function that asks `known` or `parts`; 0 is an index."""
+    return next(_wishes)
+
+
+_wishes = itertools.count(1)
 
 
 def parts(x: Any, *wish: Any) -> Any:
@@ -90,7 +99,7 @@ def run(op: Op, x: Any) -> Any:
 
 
 def told(op: Op, x: Any, *wish: Any) -> Any:
-    """The view `op` makes of x, which `known` gives from now on if it is made often."""
+    """What `op` makes of x, which `known` gives from now on if it is made often."""
     y = run(op, x)
     tell(op, x, *wish)
     return y

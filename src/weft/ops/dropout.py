@@ -32,10 +32,10 @@ class DropoutMask(Create):
         return Type(self.shape, self.dtype)
 
     def host(self) -> np.ndarray:
-        kept = rng.default_generator.dropout_mask(self.shape, self.p, np.bool_)
+        kept = rng.default_generator.current.dropout_mask(self.shape, self.p, np.bool_)
         wide = np.float64 if self.dtype is dt.float64 else np.float32
         scale = (wide(1) / wide(1 - self.p)).astype(self.dtype.np)
-        return np.where(kept, scale, np.zeros((), self.dtype.np))
+        return kept.astype(self.dtype.np) * scale
 
     oracle = host
     samples = (sample(shape=(3, 4), p=0.5), sample(shape=(0,), p=0.1))

@@ -172,11 +172,10 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
     return dispatch.told_parts(_cuts(d, parts), tensor, _SPLIT, wish, dim)
 
 
-_SPLIT, _CHUNK, _UNBIND = range(20, 23)  # what `dispatch.parts` calls the functions
+_SPLIT, _CHUNK, _UNBIND = dispatch.wish(), dispatch.wish(), dispatch.wish()
 
 
 def _cuts(dim: int, sizes: list[int]) -> list[Op]:
-    ends = list(accumulate(sizes))
     return [Slice(dim, end - n, end, 1) for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 

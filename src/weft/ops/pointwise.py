@@ -13,6 +13,7 @@ from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes
+from weft.ops import dispatch
 from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
@@ -242,8 +243,13 @@ class Nextafter(Elementwise):
 # ------------------------------------------------------------------------------- functions
 
 
+_CLAMP = dispatch.wish()
+
+
 def clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> Any:
     """y = min(max(input, min), max), bounds numbers or tensors; NaN stays; max wins over min."""
+    if out is None and (y := dispatch.known(input, _CLAMP, min, max)) is not None:
+        return y
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     bounds = [b for b in (min, max) if b is not None]
@@ -253,7 +259,10 @@ def clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> A
         if d is dt.bool:
             raise RuntimeError("clamp is not implemented for bool tensors")
         low, high = (None if b is None else as_number(number_of(b, "clamp"), d) for b in (min, max))
-        y = apply(Clamp(low, high), cast(input, d))
+        x = cast(input, d)
+        y = apply(Clamp(low, high), x)
+        if x is input:
+            dispatch.tell(Clamp(low, high), x, _CLAMP, min, max)
     else:
         d = result_type(input, *bounds)
         y = cast(input, d)

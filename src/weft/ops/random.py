@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes
 from weft.ops.activation import spelled
@@ -79,7 +79,21 @@ def _source(generator: Any) -> rng.Generator:
     if generator is not None and not isinstance(generator, rng.Generator):
         kind = type(generator).__name__
         raise TypeError(f"argument 'generator' must be torch.Generator, not {kind}")
-    return rng.default_generator if generator is None else generator
+    return rng.default_generator.current if generator is None else generator
+
+
+def _numbers(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) -> np.ndarray:
+    """What Draw gives."""
+    g = _source(generator)
+    if not d.is_complex:
+        return np.asarray(_KINDS[kind](g, shape, d.np, *params))
+    # real and imaginary parts in turn, each with half the variance
+    if kind not in _OF_PARTS:
+        raise NotImplementedError(f"\"{kind}\" not implemented for '{d.spelled}'")
+    if kind != "uniform":
+        params = (params[0], params[1] / math.sqrt(2))
+    y = np.asarray(_KINDS[kind](g, (*shape, 2), d.to_real().np, *params))
+    return np.ascontiguousarray(y).view(d.np)[..., 0]
 
 
 class Draw(Create):
@@ -96,16 +110,7 @@ class Draw(Create):
         return Type(self.shape, self.dtype)
 
     def host(self) -> np.ndarray:
-        g = _source(self.generator)
-        shape, d, params = self.shape, self.dtype, self.params
-        if d.is_complex:  # real and imaginary parts in turn, each with half the variance
-            if self.kind not in _OF_PARTS:
-                raise NotImplementedError(f"\"{self.kind}\" not implemented for '{d.spelled}'")
-            shape, d = (*shape, 2), d.to_real()
-            if self.kind != "uniform":
-                params = (params[0], params[1] / math.sqrt(2))
-        y = np.asarray(_KINDS[self.kind](g, shape, d.np, *params))
-        return np.ascontiguousarray(y).view(self.dtype.np)[..., 0] if self.dtype.is_complex else y
+        return _numbers(self.kind, self.shape, self.params, self.dtype, self.generator)
 
     oracle = host
     samples = (
@@ -212,7 +217,7 @@ def _made(
     device: Any, requires_grad: bool,
 ) -> Any:  # fmt: skip
     shape = sizes(size, name)
-    y = apply(Draw(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator))
+    y = _drawn(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator)
     return finish(y, requires_grad, device, name) if out is None else out.copy_result(y)
 
 
@@ -288,7 +293,9 @@ def normal(
 
 
 def _drawn(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) -> Any:
-    return apply(Draw(kind, shape, params, d, generator))
+    if state.recorder is not None:
+        return apply(Draw(kind, shape, params, d, generator))
+    return wrap(_numbers(kind, shape, params, d, generator))  # nobody asks for the op
 
 
 def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:

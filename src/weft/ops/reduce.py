@@ -12,6 +12,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, sample
 from weft.core.types import numel, numpy_words, wrap_dim, wrap_dims
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -234,29 +235,18 @@ def sum(
     """y = the sum along dim (all dims when None); integers and bools sum as int64."""
     if dtype is not None:
         input = cast(input, dtype)
-    elif out is None and (dim is None or dim.__class__ is int):
-        try:
-            op = _SUMS.get((input._a.ndim, dim, keepdim)) if input._ghost is None else None
-        except AttributeError:  # no tensor: is told below
-            op = None
-        if op is not None and (y := op.quick(input)) is not None:
-            return y
-    if dtype is None and dtype_of(input) is dt.bool:
+    elif out is None and (y := dispatch.known(input, _SUM, dim, keepdim)) is not None:
+        return y
+    elif dtype_of(input) is dt.bool:
         input = cast(input, dt.int64)
-    n = len(shape_of(input))
-    plain = dim is None or dim.__class__ is int
-    op = _SUMS.get((n, dim, keepdim)) if plain else None
-    if op is None:
-        op = Sum(wrap_dims(dim, n, "sum"), keepdim)
-        if plain:
-            _SUMS[n, dim, keepdim] = op
-    y = apply(op, input)
+    op = Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim)
+    y = dispatch.told(op, input, _SUM, dim, keepdim)
     if dtype is not None:
         y = cast(y, dtype)
     return y if out is None else out.copy_result(y)
 
 
-_SUMS: dict[tuple, Sum] = {}  # by rank, dim and keepdim: looking a wish up beats checking it
+_SUM, _ARGMAX, _ARGMIN = dispatch.wish(), dispatch.wish(), dispatch.wish()
 
 
 def sum_to(x: Any, shape: Any) -> Any:
@@ -339,20 +329,22 @@ def _extreme_dims(x: Any, dim: Any, op: str) -> tuple[int, ...]:
 @numpy_words
 def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """y = the index of the first largest element along dim (of the flattened input when None)."""
-    return _arg_extreme(ArgMax, input, dim, keepdim, "argmax")
+    return _arg_extreme(_ARGMAX, ArgMax, input, dim, keepdim, "argmax")
 
 
 @numpy_words
 def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """y = the index of the first smallest element along dim (of the flattened input when None)."""
-    return _arg_extreme(ArgMin, input, dim, keepdim, "argmin")
+    return _arg_extreme(_ARGMIN, ArgMin, input, dim, keepdim, "argmin")
 
 
-def _arg_extreme(kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> Any:
+def _arg_extreme(wish: int, kind: Any, x: Any, dim: int | None, keepdim: bool, op: str) -> Any:
+    if (y := dispatch.known(x, wish, dim, keepdim)) is not None:
+        return y
     need_real(x, f"{op}(): does not support complex input", RuntimeError)
     shape = shape_of(x)
     dims = _extreme_dims(x, () if dim is None else wrap_dim(dim, len(shape), op), op)
-    return apply(kind(dims, keepdim), x)
+    return dispatch.told(kind(dims, keepdim), x, wish, dim, keepdim)
 
 
 @numpy_words

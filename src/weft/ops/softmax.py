@@ -13,6 +13,7 @@ from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import wrap_dim
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import arange
@@ -166,20 +167,29 @@ def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
     return x, wrap_dim(dim, len(shape_of(x)), name)
 
 
+_SOFTMAX, _LOG_SOFTMAX = dispatch.wish(), dispatch.wish()
+
+
 def softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     """y = exp(x) / sum exp(x) along dim; any shape; `dtype`: cast to it first.
 
     IndexError: no such dim.  NotImplementedError: an integer dtype.
     """
+    plain = dtype is None and out is None
+    if plain and (y := dispatch.known(input, _SOFTMAX, dim)) is not None:
+        return y
     x, d = _along("softmax", input, dim, dtype)
-    y = apply(Softmax(d), x)
+    y = dispatch.told(Softmax(d), x, _SOFTMAX, dim)
     return y if out is None else out.copy_result(y)
 
 
 def log_softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     """y = x - log(sum exp(x)) along dim; any shape; `dtype`: cast to it first."""
+    plain = dtype is None and out is None
+    if plain and (y := dispatch.known(input, _LOG_SOFTMAX, dim)) is not None:
+        return y
     x, d = _along("log_softmax", input, dim, dtype)
-    y = apply(LogSoftmax(d), x)
+    y = dispatch.told(LogSoftmax(d), x, _LOG_SOFTMAX, dim)
     return y if out is None else out.copy_result(y)
 
 

@@ -16,6 +16,7 @@ from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, numpy_words, wrap_dim
+from weft.ops import dispatch
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -23,7 +24,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.kinds import by_batch, by_loop
 from weft.ops.promote import need_real
-from weft.ops.reduce import AMax, AMin, ArgMax, ArgMin, amax, amin
+from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
 from weft.ops.returns import AMinMax, KthValue, Max, Median, Min, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
 
@@ -80,6 +81,9 @@ class ArgSort(Op):
     )
 
 
+_FEW = 256  # elements that are sorted in less time than parted
+
+
 class TopKIndex(Op):
     """y = the places of the k largest (or smallest) of x along dim, best first; NaN the largest"""
 
@@ -95,8 +99,11 @@ class TopKIndex(Op):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         self.type(Type(x.shape, dt.int64))
+        n, k = x.shape[self.dim], self.k
+        if n <= _FEW:
+            order = ArgSort(self.dim, self.descending).host(x)
+            return np.ascontiguousarray(order[(slice(None),) * self.dim + (slice(k),)])
         x = np.moveaxis(comparable(x), self.dim, -1)
-        n, k = x.shape[-1], self.k
         if k in (0, n):
             chosen = np.broadcast_to(np.arange(k), (*x.shape[:-1], k))
         elif self.descending:
@@ -397,7 +404,7 @@ def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     NaN wins.  Of equal elements along dim the first is taken, and gets the gradient; of all
     elements those that are equal share it.
     """
-    return _extreme("max", AMax, ArgMax, maximum, Max, input, dim, keepdim, other, out)
+    return _extreme("max", AMax, argmax, maximum, Max, input, dim, keepdim, other, out)
 
 
 @numpy_words
@@ -408,7 +415,10 @@ def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None
     NaN wins.  Of equal elements along dim the first is taken, and gets the gradient; of all
     elements those that are equal share it.
     """
-    return _extreme("min", AMin, ArgMin, minimum, Min, input, dim, keepdim, other, out)
+    return _extreme("min", AMin, argmin, minimum, Min, input, dim, keepdim, other, out)
+
+
+_WHOLE = {"max": dispatch.wish(), "min": dispatch.wish()}
 
 
 def _extreme(
@@ -417,6 +427,9 @@ def _extreme(
 ) -> Any:  # fmt: skip
     if isinstance(dim, Handle) or other is not None:
         return of_two(x, dim if other is None else other, out=out)
+    y = dispatch.known(x, _WHOLE[op]) if dim is out is None else None
+    if y is not None:
+        return y
     shape = shape_of(x)
     if dim is None:
         if numel(shape) == 0:
@@ -424,15 +437,15 @@ def _extreme(
                 f"{op}(): Expected reduction dim to be specified for input.numel() == 0. Specify "
                 "the reduction dim with the 'dim' argument."
             )
-        y = apply(whole(tuple(range(len(shape))), False), x)
+        y = dispatch.told(whole(tuple(range(len(shape))), False), x, _WHOLE[op])
         return y if out is None else out.copy_result(y)
     d = wrap_dim(dim, len(shape), op)
     if not shape:
-        at = apply(place((), False), x)
+        at = place(x)
         return kind(x.clone(), at)
     if shape[d] == 0:
         raise IndexError(f"{op}(): Expected reduction dim {d} to have non-zero size.")
-    at = apply(place((d,), True), cast(x, dt.uint8) if dtype_of(x) is dt.bool else x)
+    at = place(cast(x, dt.uint8) if dtype_of(x) is dt.bool else x, d, True)
     values = gather(x, d, at)
     if not keepdim:
         values, at = squeeze(values, d), squeeze(at, d)

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core.handle import state
 from weft.core.op import Op, sample
 from weft.core.types import Type, numel, numpy_words, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.norm import Moment
 from weft.ops.pointwise import in_float, isfinite, isnan
 from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, Sum
@@ -80,12 +82,15 @@ def _spread(
     half = dtype_of(input) in (dt.float16, dt.bfloat16)
     x = cast(input, dt.float32) if half else input
     mean = apply(Sum(dims, True), x) / (float(n) if n else math.nan)
-    apart = x - mean
-    if dtype_of(x).is_complex:
-        square = real(apart) * real(apart) + imag(apart) * imag(apart)
-    else:
-        square = apart * apart
-    total = apply(Sum(dims, True), square)
+    if x._rg or not dims or dtype_of(x).is_complex or state.recorder is not None:
+        apart = x - mean
+        if dtype_of(x).is_complex:
+            square = real(apart) * real(apart) + imag(apart) * imag(apart)
+        else:
+            square = apart * apart
+        total = apply(Sum(dims, True), square)
+    else:  # the same sums in one pass
+        total = apply(Moment("squares", dims), x, mean)
     variance = total / float(free) if free > 0 else total / 0.0
     if not keepdim:
         rest = _without(shape, dims)
@@ -95,6 +100,8 @@ def _spread(
 
 def _root(v: Any) -> Any:
     """sqrt with gradient 0 at 0 (as torch.std)."""
+    if not v._rg:
+        return v.sqrt()
     zero, one = (full((), c, dtype=dtype_of(v)) for c in (0.0, 1.0))
     return v.where(v != 0, one).sqrt().where(v != 0, zero)
 

@@ -30,6 +30,9 @@ __all__ = [
 Dims = int | Sequence[int]
 
 
+_INT = {int}
+
+
 def shape_args(args: tuple, op: str, named: Any = None) -> tuple[int, ...]:
     """`f(2, 3)`, `f((2, 3))` and `f(size=(2, 3))` (the list named by keyword) alike."""
     if named is not None:
@@ -38,6 +41,8 @@ def shape_args(args: tuple, op: str, named: Any = None) -> tuple[int, ...]:
         args = (named,)
     if len(args) == 1 and isinstance(args[0], (tuple, list)):
         args = tuple(args[0])
+    if set(map(type, args)) <= _INT:
+        return args
     try:
         return tuple(int(a.__index__()) for a in args)
     except AttributeError:
@@ -370,11 +375,10 @@ def _reshaped(input: Any, sizes: tuple, named: Any, name: str) -> Any:
     return dispatch.told(op, input, _RESHAPE, sizes or (named,))
 
 
-# what `dispatch.known` calls the functions: 0 is an index
 (
     _RESHAPE, _PERMUTE, _TRANSPOSE, _T, _REVERSE, _MOVEDIM, _EXPAND, _SQUEEZE, _UNSQUEEZE,
     _FLATTEN, _NARROW, _SELECT,
-) = range(1, 13)  # fmt: skip
+) = [dispatch.wish() for _ in range(12)]  # fmt: skip
 
 
 def permute(input: Any, *order: Any, dims: Any = None) -> Any:

@@ -37,7 +37,7 @@ from weft.ops.view import Reshape, expand, reshape
 
 def check_writable(t: Handle) -> None:
     """Raise as torch does for a write that the tape or the memory forbids."""
-    if state.grad and t._rg:
+    if t._rg and state.grad:
         if t._fn is None:
             raise RuntimeError(
                 "a leaf Variable that requires grad is being used in an in-place operation."
@@ -123,7 +123,7 @@ def assign(t: Any, value: Any) -> Any:
 
 def store(t: Any, value: Any) -> Any:
     """The write itself; value has t's shape and dtype already (a cast to t's dtype is done)."""
-    track = state.grad and (t._rg or value._rg)
+    track = (t._rg or value._rg) and state.grad
     if track and t._base is not None and dtype_of(t._base) is not dtype_of(t):
         raise RuntimeError(
             f"in-place write through a {dtype_of(t).name} view of a {dtype_of(t._base).name} "

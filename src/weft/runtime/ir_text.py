@@ -5,7 +5,7 @@
 put i64 %x %object 16            a store there; `put ptr %x %array [%i]` into element %i
 %x = field %object NAME          a new reference to what a slot holds; to None where it is empty
 goto label                       if %condition then else
-if %x is null then else          the same word (`not`: another); of integers `if %i slt %n then else`
+if %x is null then else          the same word (`not`: another); of integers `if %i slt %n a b`
 %x = word NAME                   a word that `weft_..._init` was given (see `words`)
 %x = slot %object NAME           what lies as many bytes behind %object as the word says
 fill ptr %x %object NAME         a store there; what was there is not let go

@@ -47,6 +47,7 @@ WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
+    "bool",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes",
 )  # fmt: skip

@@ -285,7 +285,7 @@ class LayoutCalls:
 def _tell(address: int, kept: Any, shape: tuple[int, ...], *wish: Any) -> None:
     """The table of wishes has what lies at an address, and is kept."""
     if len(_keys) < wish_code.MOST_KEYS:
-        block = words([0] * (2 + wish_code.MOST_WORDS))
+        block = words([0] * (3 + wish_code.MOST_WORDS))
         if _wish_builtin("tell")(address_of(block), address, shape, *wish):
             _keys.append((block, kept))
 
@@ -445,7 +445,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
-    objects += [slice, ..., (...,), dict, promised]
+    objects += [slice, ..., (...,), dict, promised, bool]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)

@@ -28,6 +28,7 @@ from weft.runtime.twister import N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
 STATE_BYTES = 5056
+_SINGLE = np.dtype(np.float32)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _LARGE_PERMUTATION = (2**32 - 1) // 20  # from here torch draws 64-bit words
 
@@ -58,6 +59,11 @@ class Generator:
     @property
     def device(self) -> str:
         return "cpu"
+
+    @property
+    def current(self) -> Generator:
+        """Who draws in this thread."""
+        return self
 
     # --- seeds and state ---------------------------------------------------------------------
 
@@ -159,6 +165,9 @@ class Generator:
         self, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: object = np.float32
     ) -> np.ndarray:
         """u (high - low) + low, u in [0, 1): 53 random bits for float64, else 24."""
+        if low == 0 and high == 1 and dtype is _SINGLE:  # most often
+            shape, n = _shape(shape)
+            return self._uniform24(n).reshape(shape)
         dtype = _floating(dtype, "check_uniform_bounds")
         limit = float(dist.largest(dtype))
         for name, value in (("from", low), ("to", high)):
@@ -227,7 +236,7 @@ class Generator:
             missing = n - len(waiting)
             z = dist.normal_pairs(self._uniform53(missing + missing % 2))
             self._normal = float(z[-1]) if missing % 2 else None
-        z = np.concatenate([waiting, z])[:n]
+        z = np.concatenate([waiting, z])[:n] if waiting or missing % 2 else z
         return dist.fma64(z, std, mean)
 
     def log_normal(
@@ -489,6 +498,11 @@ class DefaultGenerator(Generator):
     def __init__(self) -> None:
         self._current = _Current()
         self.seed()
+
+    @property
+    def current(self) -> Generator:
+        """The generator that this thread has."""
+        return self._current.generator
 
     @contextmanager
     def bound(self, generator: Generator) -> Iterator[None]:

@@ -67,6 +67,36 @@ done:
   ret void
 }
 """
+_PAIRS = """
+declare double @llvm.sqrt.f64(double)
+define void @weft_normal_pairs(ptr %data, i64 %n) {
+entry:
+  %any = icmp sgt i64 %n, 0
+  br i1 %any, label %loop, label %done
+loop:
+  %i = phi i64 [0, %entry], [%next, %loop]
+  %p = getelementptr double, ptr %data, i64 %i
+  %q = getelementptr double, ptr %p, i64 1
+  %u1 = load double, ptr %p
+  %u2 = load double, ptr %q
+  %minus = fneg double %u2
+  %log = call double @weft_libm_log1p(double %minus)
+  %square = fmul double %log, -2.0
+  %radius = call double @llvm.sqrt.f64(double %square)
+  %theta = fmul double %u1, 0x401921FB54442D18
+  %cos = call double @weft_libm_cos(double %theta)
+  %sin = call double @weft_libm_sin(double %theta)
+  %x = fmul double %radius, %cos
+  %y = fmul double %radius, %sin
+  store double %x, ptr %p
+  store double %y, ptr %q
+  %next = add i64 %i, 2
+  %more = icmp slt i64 %next, %n
+  br i1 %more, label %loop, label %done
+done:
+  ret void
+}
+"""
 NAMES = ("exp", "log", "log1p", "sin", "cos", "tan")
 
 
@@ -82,10 +112,19 @@ def _maps() -> dict[str, Callable[[int, int], None]]:
         f"weft_libm_{name}": ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
         for name in NAMES
     }
-    code = "".join(_MAP.replace("NAME", name) for name in NAMES)
-    found = machine.load(code, [f"weft_map_{name}" for name in NAMES], addresses)
+    code = "".join(_MAP.replace("NAME", name) for name in NAMES) + _PAIRS
+    exports = [*[f"weft_map_{name}" for name in NAMES], "weft_normal_pairs"]
+    found = machine.load(code, exports, addresses)
     kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
-    return {name: kind(found[f"weft_map_{name}"]) for name in NAMES}
+    return {name.removeprefix("weft_map_"): kind(found[name]) for name in exports}
+
+
+def normal_pairs(u: np.ndarray) -> np.ndarray:
+    """Box-Muller on consecutive float64 pairs (u1, u2), in place: r cos t, r sin t with
+    r = sqrt(-2 log1p(-u2)), t = 2 pi u1.
+    """
+    _maps()["weft_normal_pairs"](native.address(u), u.size)
+    return u
 
 
 def libm(name: str, x: np.ndarray) -> np.ndarray:
@@ -193,19 +232,6 @@ def box_muller64(data: np.ndarray, mean: float, std: float) -> None:
     theta = 2.0 * math.pi * u2
     block[:, 0] = fma64(radius * libm("cos", theta), std, mean).reshape(-1, 8)
     block[:, 1] = fma64(radius * libm("sin", theta), std, mean).reshape(-1, 8)
-
-
-def normal_pairs(u: np.ndarray) -> np.ndarray:
-    """Box-Muller on consecutive float64 pairs (u1, u2): r cos t, r sin t with
-    r = sqrt(-2 log1p(-u2)), t = 2 pi u1. Same shape as `u`, even size.
-    """
-    pairs = u.reshape(-1, 2)
-    radius = np.sqrt(-2.0 * libm("log1p", -pairs[:, 1]))
-    theta = 2.0 * math.pi * pairs[:, 0]
-    out = np.empty_like(pairs)
-    out[:, 0] = radius * libm("cos", theta)
-    out[:, 1] = radius * libm("sin", theta)
-    return out.reshape(-1)
 
 
 # --- the ranges that dtypes can hold ----------------------------------------

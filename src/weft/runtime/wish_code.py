@@ -8,7 +8,7 @@ Beside them are the attributes and methods of a tensor that programs ask most (F
 Python's way where a tensor is a promise, or of another kind.
 
 `known` looks up which op a function (a number) made of a shape and a wish before and runs the op's
-native form (tensor_code.py).  A wish is spelt in words: ints, None, `...`, tuples and slices of
+native form (tensor_code.py).  A wish is spelt in words: numbers, None, `...`, tuples and slices of
 these; nothing else is known.  `item` off the tape is NumPy's own view of the value.
 
 A key, i64 words: 0 how many words it has, 1 the op's table, from 2 on the shape, the function and
@@ -19,7 +19,7 @@ from weft.runtime.ir_text import TUPLE_ITEMS
 
 MOST_WORDS = 32
 MOST_KEYS = 4096  # of 8192 places
-SHAPE = 30  # the function whose view of a shape is its Size
+SHAPE = 1 << 20  # the function whose view of a shape is its Size
 
 TEXT = f"""
 @keys = internal global [8192 x ptr] zeroinitializer
@@ -51,11 +51,23 @@ ask_slice:
 ask_single:
   %none = word none
   %dots = word dots
+  %bool = word bool
   %is_none = icmp eq ptr %x, %none
   %is_dots = icmp eq ptr %x, %dots
-  %single = or i1 %is_none, %is_dots
+  %is_bool = icmp eq ptr %class, %bool
+  %either = or i1 %is_none, %is_dots
+  %single = or i1 %either, %is_bool
   %address = ptrtoint ptr %x to i64
-  if %single write ask_tuple
+  if %single write ask_float
+ask_float:
+  %float = word float
+  if %class is %float real ask_tuple
+real:
+  %double = call double @PyFloat_AsDouble(ptr %x)
+  put i64 6 %words [%at]
+  put double %double %words [%next]
+  %after = add i64 %next, 1
+  ret i64 %after
 ask_tuple:
   %empty = word empty
   %tuple = get ptr %empty 8
@@ -246,7 +258,7 @@ shaped:
 ; the key of a plain tensor and a wish, or null; a %function that is not 0 stands before the wish
 define internal ptr @key_of(ptr %x, ptr %wish, i64 %n, i64 %function) nounwind {{
 entry:
-  %words = alloca [{MOST_WORDS + 1} x i64], align 64
+  %words = alloca [{MOST_WORDS + 2} x i64], align 64
   %plain = call i1 @is_plain(ptr %x)
   if %plain sized nothing
 sized:
