@@ -65,8 +65,8 @@ def known(x: Any, *wish: Any) -> Any:
     """What a function (its number, and what it was asked for) makes of a tensor, where `told` said
     by which op alone; None: the function must look at what it is given.
 
-    The builtins that come with the first native form of an op replace this function, `parts` and
-    `item`.
+    The builtins that come with the first native form of an op replace this function, `parts`,
+    `joined` and `item`.
     """
     return None
 
@@ -81,6 +81,11 @@ _wishes = itertools.count(1)
 
 def parts(x: Any, *wish: Any) -> Any:
     """`known` of a function that gives several views, a tuple: `told_parts` says of which ops."""
+    return None
+
+
+def joined(ops: tuple, tensors: Any, dim: int, *new: bool) -> Any:
+    """The small tensors along dim, with the op `ops[dim]` on the tape; None: the long way."""
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -17,7 +18,7 @@ from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import by_batch
-from weft.ops.view import Select, Slice, unflatten, unsqueeze
+from weft.ops.view import Select, Slice, select, unflatten, unsqueeze
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "unbind"]
 
@@ -70,6 +71,31 @@ class Concat(Op):
     )
 
 
+class Stack(Op):
+    """y = the operands, all of one shape, along a new dim"""
+
+    dim: int = 0
+
+    def type(self, *xs: Type) -> Type:
+        shape = xs[0].shape
+        return Type((*shape[: self.dim], len(xs), *shape[self.dim :]), xs[0].dtype)
+
+    def oracle(self, *xs: np.ndarray) -> np.ndarray:
+        return np.stack(xs, self.dim)
+
+    def body(self, *xs: Any) -> Any:
+        return apply(Concat(self.dim), *[unsqueeze(x, self.dim) for x in xs])
+
+    def vjp(self, g: Any, y: Any, *xs: Any) -> tuple:
+        return tuple([partial(select, g, self.dim, i) for i in range(len(xs))])
+
+    samples = (sample((2, 3), (2, 3)), sample((), (), dim=0), sample((2, 0), (2, 0), dim=2))
+
+
+_CONCATS = tuple([Concat(d) for d in range(8)])
+_STACKS = tuple([Stack(d) for d in range(8)])
+
+
 def _part(g: Any, dim: int, start: int, stop: int) -> Any:
     return lambda: apply(Slice(dim, start, stop, 1), g)
 
@@ -77,6 +103,8 @@ def _part(g: Any, dim: int, start: int, stop: int) -> Any:
 def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | None = None) -> Any:
     """The tensors one after the other along dim; dtypes promoted; empty 1-D tensors are skipped."""
     dim = dim if axis is None else axis
+    if out is None and (y := dispatch.joined(_CONCATS, tensors, dim)) is not None:
+        return y
     if isinstance(tensors, Handle):
         raise TypeError(
             "cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
@@ -125,6 +153,8 @@ def _alike(xs: list) -> bool:
 @numpy_words
 def stack(tensors: Sequence[Any], dim: int = 0, *, out: Any = None) -> Any:
     """The tensors, all of one shape, along a new dim."""
+    if out is None and (y := dispatch.joined(_STACKS, tensors, dim, True)) is not None:
+        return y
     xs = list(tensors)
     if not xs:
         raise RuntimeError("stack expects a non-empty TensorList")

@@ -21,14 +21,14 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
-from weft.runtime import builtin_code, ir_text, match_code, tensor_code, wish_code
+from weft.runtime import builtin_code, ir_text, join_code, match_code, tensor_code, wish_code
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
     "weft_match_promise", "weft_wish_known",
     "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_value_get", "weft_value_set",
-    *(f"weft_fact_{name}" for name in wish_code.FACTS),
+    "weft_joined", *(f"weft_fact_{name}" for name in wish_code.FACTS),
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -37,9 +37,9 @@ FUNCTIONS = (
     "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
     "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
     "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
-    "PySequence_Concat", "PyThreadState_Get", "PyThreadState_GetID", "PyTuple_GetItem",
-    "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype", "PyWeakref_NewRef",
-    "Py_DecRef", "Py_IncRef",
+    "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get", "PyThreadState_GetID",
+    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
+    "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
@@ -49,7 +49,7 @@ WORDS = (
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
     "bool",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes",
+    *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes", *join_code.WORDS,
 )  # fmt: skip
 
 _TEXT = """
@@ -359,7 +359,7 @@ nothing:
 }
 """
 
-_PARTS = (tensor_code, match_code, wish_code)
+_PARTS = (tensor_code, match_code, wish_code, join_code)
 _ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)

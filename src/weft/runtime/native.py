@@ -30,6 +30,7 @@ from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, stat
 from weft.core.op import Meta, Op
 from weft.runtime import (
     builtin_code,
+    join_code,
     layout_code,
     match_code,
     tensor_code,
@@ -379,7 +380,15 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
     for name, fact in _FACTS.items():
         function = _layout_functions()[f"weft_fact_{fact}"]
         overrides.stand_in(_tensors[0], name, _descriptor(name, function, _ways[fact].__doc__))
-    return {"fresh": fresh, **{name: _wish_builtin(name) for name in ("known", "parts", "item")}}
+    made = {"fresh": fresh, **{name: _wish_builtin(name) for name in ("known", "parts", "item")}}
+    if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
+        made["joined"] = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
+    return made
+
+
+def _element_size(dtype: np.dtype) -> int:
+    """`_PyArray_DescrNumPy2.elsize`, where native code reads it."""
+    return ctypes.c_ssize_t.from_address(id(dtype) + 40).value
 
 
 _FACTS = {name: name for name in wish_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
@@ -460,6 +469,7 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
         *_match_words(more), *[id(_ways.get(n)) for n in wish_code.FACTS], address_of(_DTYPES),
+        id(Meta), *[slot_offset(Meta, name) for name in join_code.SLOTS],
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
 
