@@ -30,6 +30,7 @@ from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, stat
 from weft.core.op import Meta, Op
 from weft.runtime import (
     builtin_code,
+    fact_code,
     join_code,
     layout_code,
     match_code,
@@ -332,14 +333,14 @@ def stand_aside(*, on: bool) -> None:
 
 
 _tensors: list[type] = [Handle, Handle]
-_ways: dict[str, Any] = {}  # of Python, to what native code knows of a tensor (wish_code.FACTS)
+_ways: dict[str, Any] = {}  # of Python, to what native code knows of a tensor (fact_code.FACTS)
 
 
 def install(tensor: type[Handle], parameter: type[Handle]) -> None:
     """tensor.py names the plain tensor classes; `quick` makes results of the first."""
     _tensors[:] = tensor, parameter
     first = vars(tensor)["shape"].fget
-    for name in wish_code.FACTS:
+    for name in fact_code.FACTS:
         given = vars(tensor)[name]
         _ways[name] = getattr(given, "fget", given)
     _ways["shape"] = lambda t: _met_shape(first(t))
@@ -391,7 +392,7 @@ def _element_size(dtype: np.dtype) -> int:
     return ctypes.c_ssize_t.from_address(id(dtype) + 40).value
 
 
-_FACTS = {name: name for name in wish_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
+_FACTS = {name: name for name in fact_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
 _ATTRIBUTES = ("shape", "dtype", "ndim")
 
 
@@ -468,7 +469,7 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
-        *_match_words(more), *[id(_ways.get(n)) for n in wish_code.FACTS], address_of(_DTYPES),
+        *_match_words(more), *[id(_ways.get(n)) for n in fact_code.FACTS], address_of(_DTYPES),
         id(Meta), *[slot_offset(Meta, name) for name in join_code.SLOTS],
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
