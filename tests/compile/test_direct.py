@@ -85,6 +85,26 @@ def test_structures_of_results(rows):
         assert got[1][0] is args[1] and got[0]["more"][3] is w
 
 
+def test_results_that_are_views_of_results():
+    w = batch(1, 6, 8)
+
+    def f(x):
+        y = x @ w
+        return y.t(), y.view(2, -1)[:, 3:], (y * 2).reshape(-1).view(8, -1).t()
+
+    c = warm(f, batch(0, 4, 6))
+    for i in range(5):
+        x = batch(i, 4, 6)
+        got, wanted = used(c, x), f(x)
+        assert bits(list(got)) == bits(list(wanted))
+        assert [t.stride() for t in got] == [t.stride() for t in wanted]
+        got[0].zero_()
+        assert not got[1].any()
+    own = batch(3, 4, 6)
+    c = weft.compile(lambda x: (x @ w, own.t()), replay=True)  # not of a result
+    assert all(bits(list(c(own))) == bits([own @ w, own.t()]) for _ in range(8))
+
+
 def test_what_is_not_as_recorded_goes_the_long_way():
     model = net()
     c = warm(model.forward, batch(0, 4, 6))

@@ -6,7 +6,7 @@ import functools
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from weft.core.handle import state
 from weft.kernels.layout import Layout
 from weft.runtime import memory
 from weft.runtime.random import default_generator
+
+if TYPE_CHECKING:
+    from weft.compile.direct import Call
 
 _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
 _MAX_SIZES = 10_000
@@ -91,8 +94,18 @@ class SegmentProgram:
         ghosts = session.ghosts
         for k, name in self.segment.results.items():
             ghosts[k].array = outs[name]  # type: ignore[union-attr]
+        self.make_views(session)
+
+    def make_views(self, session: Session | Call) -> None:
+        """Of the results, which are there."""
         for k in self.views:
             self._view(session, k)
+
+    def is_of_results(self, k: int) -> bool:
+        """Whether this is a result, or a view of one."""
+        while k >= 0 and k not in self.segment.results:
+            k = self.calls[k].args[0]
+        return k >= 0
 
     def write_numbers(self, numbers: list) -> None:
         """Put a call's Python numbers where the program reads them; ARENA.lock is held."""
@@ -107,7 +120,7 @@ class SegmentProgram:
             with np.errstate(over="ignore"):  # a half of 1e6 is inf, as eager's
                 array[:] = [v & _64_BITS for v in values] if whole else np.array(values)
 
-    def _view(self, session: Session, k: int) -> np.ndarray:
+    def _view(self, session: Session | Call, k: int) -> np.ndarray:
         """The array of a result that is a view, taken from what it views."""
         g = session.ghosts[k]
         assert g is not None
@@ -115,7 +128,7 @@ class SegmentProgram:
             call = self.calls[k]
             ref = call.args[0]
             g.array = call.op.host(session.array(ref) if ref < 0 else self._view(session, ref))
-        return g.array  # pyright: ignore[reportReturnType]
+        return g.array
 
 
 _64_BITS = 0xFFFFFFFFFFFFFFFF

@@ -50,17 +50,6 @@ class Call:
         """Nothing to clean up: the call runs again with Python."""
 
 
-class _Given(Call):
-    """One replay by the native call, whose results are there."""
-
-    def __init__(self, results: dict[int, np.ndarray]) -> None:
-        self.results = results
-        self.handles = {}
-
-    def array(self, ref: int) -> np.ndarray:
-        return self.results[ref]
-
-
 class _Slot:
     array: Any = None
 
@@ -109,7 +98,8 @@ def may_be_direct(r: Recording) -> bool:
     return (
         guards.available() and flat and not r.objects
         and all(kind in ("argument", "static", "number") for kind, _ in r.sources)
-        and not (segment.views or segment.generators)
+        and not segment.generators
+        and all(segment.is_of_results(k) for k in segment.views)
         and all(ref < 0 for _, ref in segment.names)
         and [x.__class__ for x in p.ranges] == [tuple]
         and 0 < len(p.out_types) - len(p.into) <= replay_code.MOST
@@ -184,7 +174,10 @@ class Direct:
     def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
         """The function's result, of what `call` gave."""
         found = arrays if arrays.__class__ is tuple else (arrays,)
-        call = _Given({k: found[i] for k, i in self._order})
+        call = Call([], [])
+        for k, i in self._order:
+            call.ghosts[k].array = found[i]
+        self._recording.program.make_views(call)
         self._recording.after(call, self._counters, tensors)
         return give(self._recording, call, tensors)
 
