@@ -4,15 +4,16 @@
 
 cost    a training step of some models of models.py and of a tiny one: milliseconds eager,
         compiled, replayed; of the compiled step, the Python that matches and the program
-sizes   200 batches of random size and length through one GPT step, eager and compiled alternating:
-        recordings, planned programs, steps slower than eager
+sizes   200 batches of random size and length through one GPT step: recordings, planned programs,
+        steps slower than eager's; eager, compiled and eager again are processes that take turns
 memory  bytes of a training step: planned, measured in Weft's allocator, and (each in a process of
         its own) the peak of resident memory above what the library and a tiny model take, of
         compiled Weft and, where it is installed, torch (Linux)
 cold    seconds of the first four compiled ResNet-18 training steps beside eager's, with an empty
-        kernel cache and with a warm one; the same of torch.compile, where it is installed (a minute
-        or two); of import, model and first steps of two small models, their kernels cached. Modules
-        come with their byte code, as pip installs them
+        kernel cache and with a warm one: medians of five processes each, which take turns; the same
+        of torch.compile, where it is installed (one process, a minute or two); of import, model and
+        first steps of two small models, their kernels cached. Modules come with their byte code, as
+        pip installs them
 recurrent  training steps of an LSTM, a GRU and an RNN (hidden 256, input 64, length 64, batch 32):
         milliseconds eager, compiled, replayed and, where it is installed, torch's
 """
@@ -140,27 +141,51 @@ def cost() -> None:
     record.Session.finish = finish
 
 
+def sized(how: str) -> None:
+    """Steps of the shapes that come by lines: seconds and the counters, a line each."""
+    step: Any = weft.compile(small_gpt()) if how == "compiled" else small_gpt()
+    for line in sys.stdin:
+        shape = tuple(int(n) for n in line.split())
+        x, y = weft.randint(0, 65, shape), weft.randint(0, 65, shape)
+        stats = getattr(step, "stats", {})
+        took = seconds(functools.partial(step, x, y))
+        print(took, stats.get("recorded_ops"), stats.get("programs"), stats.get("eager_calls"),
+              flush=True)  # fmt: skip
+
+
 def sizes() -> None:
-    """Random batches and lengths, each most likely once."""
-    eager, compiled = small_gpt(), weft.compile(small_gpt())
+    """Random batches and lengths, each most likely once; three processes take turns."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, "sized", how],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "WEFT_NUM_THREADS": str(weft.get_num_threads())},
+        )
+        for how in ("eager", "compiled", "eager")
+    ]  # fmt: skip
     draw = random.Random(1)
-    ratios, recordings, before = [], 0, 0
+    times: list[list[float]] = [[], [], []]
+    recordings, recorded, stats = 0, "0", ["0"] * 3
     for i in range(200):
         shape = draw.randint(1, 16), draw.randint(8, 200)
-        x, y = weft.randint(0, 65, shape), weft.randint(0, 65, shape)
-        pair: dict[Any, float] = {}
-        for step in ((eager, compiled), (compiled, eager))[i % 2]:
-            pair[step] = seconds(functools.partial(step, x, y))
-        ratios.append(pair[compiled] / pair[eager])
-        recordings += compiled.stats["recorded_ops"] > before
-        before = compiled.stats["recorded_ops"]
-    first, second = (sorted(ratios[4 + k :: 2]) for k in (1, 0))
-    print(f"200 sizes: {recordings} recordings, {compiled.stats['programs']} programs, "
-          f"{compiled.stats['eager_calls']} eager calls")  # fmt: skip
-    for name, r in (("before eager", first), ("after eager", second)):
-        quartiles = f"{r[len(r) // 4]:.3f} {r[3 * len(r) // 4]:.3f}"
-        print(f"  compiled / eager, called {name} at a size: median {statistics.median(r):.3f}, "
-              f"quartiles {quartiles}, largest {r[-1]:.3f}")  # fmt: skip
+        for k in (0, 1, 2) if i % 2 else (2, 1, 0):
+            to, back = workers[k].stdin, workers[k].stdout
+            assert to is not None and back is not None
+            print(*shape, file=to, flush=True)
+            took, *told = back.readline().split()
+            times[k].append(float(took))
+            stats = told if k == 1 else stats
+        recordings += stats[0] != recorded
+        recorded = stats[0]
+    for worker in workers:
+        worker.communicate()
+    print(f"200 sizes: {recordings} recordings, {stats[1]} programs, {stats[2]} eager calls")
+    for name, took in zip(("compiled", "eager again"), times[1:], strict=True):
+        ratios = sorted(b / a for a, b in list(zip(times[0], took, strict=True))[4:])
+        at = [ratios[int(q * (len(ratios) - 1))] for q in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)]
+        print(f"  {name:11s} / eager at a size: quantiles 0 5 25 50 75 95 100 %:",
+              *(f"{r:.3f}" for r in at),
+              f"all steps {sum(took):.2f} / {sum(times[0]):.2f} s")  # fmt: skip
 
 
 def resident(library: str, name: str) -> None:
@@ -254,8 +279,7 @@ for _ in range(4):
     at = time.perf_counter()
     run().item()
     times.append(time.perf_counter() - at)
-print(f"{time.perf_counter() - start - sum(times):.2f} s to the model;",
-      "steps", " ".join(f"{t:.3f}" for t in times), "s")
+print(time.perf_counter() - start - sum(times), *times)
 """
 
 
@@ -290,36 +314,57 @@ print(*(b - a for a, b in zip(times, times[1:])))
 """
 
 
+RUNS = 5  # fresh processes a median is of
+
+
 def cold() -> None:
     """The first steps in a new process."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def run(program: str, how: str, cache: str, library: str = "weft") -> str:
+        def run(program: str, how: str, cache: str, library: str = "weft") -> list[float]:
             env = {**os.environ, "WEFT_CACHE_DIR": str(Path(folder) / cache)}
             env |= {
                 "PYTHONPYCACHEPREFIX": str(Path(folder) / "code"),
                 "PYTHONDONTWRITEBYTECODE": "",
-                "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor"),
+                "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / f"inductor {cache}"),
                 "WEFT_NUM_THREADS": str(weft.get_num_threads()),
             }
             call = [sys.executable, "-c", program, how, library]
-            return subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
+            out = subprocess.run(call, capture_output=True, text=True, check=True, env=env).stdout
+            return [float(s) for s in out.split()]
 
-        run(COLD, "compiled", "first")  # fills the cache of byte code
-        for cache in ("empty", "warm"):
-            for how in ("eager", "compiled"):
-                print(
-                    f"ResNet-18, {cache} cache, {how:8s}: {run(COLD, how, how).strip()}", flush=True
-                )
-        for cache in ("empty", "warm") if importlib.util.find_spec("torch") is not None else ():
-            print(
-                f"  torch, {cache} cache, compiled: {run(COLD, 'compiled', 'torch', 'torch')}",
-                end="",
-            )
+        def show(name: str, rows: list[list[float]]) -> None:
+            parts = list(zip(*rows, strict=True))
+            steps = " ".join(f"{statistics.median(t):.3f}" for t in parts[1:])
+            print(f"  {name:22s} to the model {statistics.median(parts[0]):.2f}, steps {steps}, "
+                  f"first {min(parts[1]):.3f}-{max(parts[1]):.3f}", flush=True)  # fmt: skip
+
+        print(f"ResNet-18, s: medians of {RUNS} processes that take turns")
+        run(COLD, "compiled", "warm")  # fills the cache of byte code, too
+        run(COLD, "eager", "warm")
+        rows: dict[str, list[list[float]]] = {}
+        for i in range(RUNS):
+            for cache in (f"empty{i}", "warm"):
+                for how in ("eager", "compiled"):
+                    case = f"{cache.rstrip('0123456789')} cache, {how}"
+                    rows.setdefault(case, []).append(
+                        run(COLD, how, cache + how * (cache != "warm"))
+                    )
+        for case, found in rows.items():
+            show(case, found)
+        later = [statistics.median(r[3:]) for r in rows["empty cache, eager"]]
+        ratios = [
+            r[1] / eager for r, eager in zip(rows["empty cache, compiled"], later, strict=True)
+        ]
+        print(f"  empty cache: first compiled step / a later eager one of its turn: median "
+              f"{statistics.median(ratios):.2f}, {min(ratios):.2f}-{max(ratios):.2f}")  # fmt: skip
+        if importlib.util.find_spec("torch") is not None:
+            show("torch, empty cache", [run(COLD, "compiled", "torch", "torch")])
+            show("torch, warm cache", [run(COLD, "compiled", "torch", "torch")])
         for model in ("mlp", "cnn"):
             run(SMALL, model, model)
-            rows = [[float(s) for s in run(SMALL, model, model).split()] for _ in range(9)]
-            parts = [statistics.median(column) for column in zip(*rows, strict=True)]
+            found = [run(SMALL, model, model) for _ in range(2 * RUNS - 1)]
+            parts = [statistics.median(column) for column in zip(*found, strict=True)]
             print(f"small {model}, cached: import {parts[0]:.3f}, model {parts[1]:.3f}, steps",
                   " ".join(f"{t:.3f}" for t in parts[2:]),
                   f"s; import to the first step {sum(parts[:3]):.3f} s", flush=True)  # fmt: skip
@@ -366,8 +411,8 @@ def recurrent() -> None:
 
 def main() -> None:
     """Print what is asked for, or all."""
-    if sys.argv[1:2] == ["resident"]:
-        resident(*sys.argv[2:4])
+    if sys.argv[1:2] in (["resident"], ["sized"]):
+        {"resident": resident, "sized": sized}[sys.argv[1]](*sys.argv[2:4])
         return
     parts = {"cost": cost, "sizes": sizes, "memory": memory_of_steps, "cold": cold,
              "recurrent": recurrent}  # fmt: skip

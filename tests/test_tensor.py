@@ -204,6 +204,26 @@ def test_in_place_keeps_the_dtype_and_the_memory():
     assert weft.zeros(3, 2).fill_diagonal_(1, wrap=True).tolist() == [[1, 0], [0, 1], [0, 0]]
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "int64", "bfloat16"])
+def test_large_writes_are_exact_where_memories_overlap_too(kind):
+    n = 1 << 20
+    words = np.random.default_rng(0).integers(0, 1 << 16, n).astype(np.uint16)
+    y = T(words.view(np.int16)).view(weft.bfloat16)  # all bits, NaNs among them
+    y = y if kind == "bfloat16" else y.float().to(getattr(weft, kind))
+    expected = y.numpy(force=True).copy() if kind != "bfloat16" else words.copy()
+    bits = lambda t: (t.view(weft.int16) if kind == "bfloat16" else t).numpy().view(np.uint8)
+    step = lambda x: x.copy_(y).detach()
+    for run in (step, weft.compile(step)):
+        x = weft.zeros(n, dtype=y.dtype)
+        assert np.array_equal(bits(run(x)), expected.view(np.uint8))
+    x[1:].copy_(x[:-1])
+    expected[1:] = expected[:-1].copy()
+    assert np.array_equal(bits(x), expected.view(np.uint8))
+    x.view(1 << 10, -1).t().copy_(y.view(1 << 10, -1))
+    turned = bits(x).reshape(1 << 10, 1 << 10, -1).transpose(1, 0, 2)
+    assert np.array_equal(turned.reshape(-1), bits(y))
+
+
 def test_in_place_gradients():
     x = weft.ones(2, 2, requires_grad=True)
     y = x * 2

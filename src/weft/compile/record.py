@@ -368,8 +368,7 @@ class Session:
             self.ghosts.pop()
             self._leave_trie()
             self.ghosts.append(None)
-        np.copyto(t._a, value._a)
-        memory.wrote(t._a)
+        dispatch.put(t._a, value._a)
         if self.passing is None:
             self._append(key, WRITE, None)
 
@@ -553,8 +552,7 @@ def run_eagerly(session: Session, path: list[TrieNode]) -> None:
             next(numbers) if r in NUMBERS else dispatch.wrap(session.array(r)) for r in node.args
         )
         if node.op is WRITE:
-            np.copyto(args[0]._a, args[1]._a)
-            memory.wrote(args[0]._a)
+            dispatch.put(args[0]._a, args[1]._a)
             continue
         ghost = session.ghosts[node.depth]
         if ghost is None:  # jumped over: no tensor stands for it

@@ -267,7 +267,8 @@ def may_fail(*roots: Expr) -> builtins.bool:
     )
 
 
-def postorder(roots: tuple[Expr, ...]) -> list[Expr]:
+@functools.lru_cache(maxsize=1024)
+def postorder(roots: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """Every node once, operands first."""
     out: list[Expr] = []
     seen: set[builtins.int] = set()
@@ -280,7 +281,7 @@ def postorder(roots: tuple[Expr, ...]) -> list[Expr]:
             seen.add(id(e))
             stack.append((e, True))
             stack.extend((a, False) for a in reversed(e.args) if id(a) not in seen)
-    return out
+    return tuple(out)
 
 
 def substitute(e: Expr, leaf: Callable[[Expr], Expr]) -> Expr:

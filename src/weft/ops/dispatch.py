@@ -233,6 +233,25 @@ def read(t: Any) -> np.ndarray:
         raise no_tensor(t) from None
 
 
+_MUCH = 1 << 20  # bytes of a copy that threads share
+
+
+def put(to: np.ndarray, value: np.ndarray) -> None:
+    """`value`, which has its shape and dtype, into `to`: by all threads if that is much."""
+    if (
+        to.nbytes >= _MUCH
+        and to.dtype.kind == "f"
+        and to.flags.c_contiguous
+        and value.flags.c_contiguous
+        and not np.may_share_memory(to, value)
+    ):
+        launch = plan_of(REGISTRY["Clone"](), [Layout.of(value)], Layout.of(to))
+        native.launch(launch, to, [value])  # type: ignore[arg-type]
+    else:
+        np.copyto(to, value)
+    memory.wrote(to)
+
+
 def wrote(t: Handle) -> None:
     """A tensor that is no ghost has been written to: its version grows, its memory's mark goes."""
     memory.wrote(t._a)
@@ -653,8 +672,13 @@ def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
 
 def plan_of(op: Op, ins: list[Layout], out: Layout) -> native.Launch | None:
     """The native code of one op call: the kind's generator, or the op's own planner."""
-    try:  # a kernel reads as many operands as its op has, whatever it is given
-        inspect.signature(op.body if op.oracle is None else op.oracle).bind(*ins)
-    except TypeError as e:
-        raise TypeError(f"{op.name}: {len(ins)} operands do not fit ({e})") from None
+    if (call := (op.__class__, len(ins))) not in _fitting:
+        try:  # a kernel reads as many operands as its op has, whatever it is given
+            inspect.signature(op.body if op.oracle is None else op.oracle).bind(*ins)
+        except TypeError as e:
+            raise TypeError(f"{op.name}: {len(ins)} operands do not fit ({e})") from None
+        _fitting.add(call)
     return op.plan(ins, out)
+
+
+_fitting: set[tuple[type[Op], int]] = set()  # numbers of operands that an op takes

@@ -24,6 +24,7 @@ from weft.ops.dispatch import (
     apply,
     dtype_of,
     learn_write,
+    put,
     quietly,
     record,
     shape_of,
@@ -138,10 +139,9 @@ def store(t: Any, value: Any) -> Any:
         _keep_old(t, value._fn)
     if state.recorder is not None:
         state.recorder.write(t, value)
-        storage_of(t).version += 1
     else:
-        np.copyto(t._a, value._a)
-        wrote(t)
+        put(t._a, value._a)
+    storage_of(t).version += 1
     if track:
         _rebase(t, value, before)
     return t
