@@ -10,7 +10,7 @@ memory  bytes of a training step: planned, measured in Weft's allocator, and (ea
         its own) the peak of resident memory above what the library and a tiny model take, of
         compiled Weft and, where it is installed, torch (Linux)
 cold    seconds of the first four compiled ResNet-18 training steps beside eager's, with an empty
-        kernel cache and with a warm one: medians of five processes each, which take turns; the same
+        kernel cache and with a warm one: medians of five processes (--runs), in turns; the same
         of torch.compile, where it is installed (one process, a minute or two); of import, model and
         first steps of two small models, their kernels cached. Modules come with their byte code, as
         pip installs them
@@ -314,11 +314,8 @@ print(*(b - a for a, b in zip(times, times[1:])))
 """
 
 
-RUNS = 5  # fresh processes a median is of
-
-
-def cold() -> None:
-    """The first steps in a new process."""
+def cold(runs: int = 5) -> None:
+    """The first steps in a new process; medians of so many."""
     with tempfile.TemporaryDirectory() as folder:
 
         def run(program: str, how: str, cache: str, library: str = "weft") -> list[float]:
@@ -339,11 +336,11 @@ def cold() -> None:
             print(f"  {name:22s} to the model {statistics.median(parts[0]):.2f}, steps {steps}, "
                   f"first {min(parts[1]):.3f}-{max(parts[1]):.3f}", flush=True)  # fmt: skip
 
-        print(f"ResNet-18, s: medians of {RUNS} processes that take turns")
+        print(f"ResNet-18, s: medians of {runs} processes that take turns")
         run(COLD, "compiled", "warm")  # fills the cache of byte code, too
         run(COLD, "eager", "warm")
         rows: dict[str, list[list[float]]] = {}
-        for i in range(RUNS):
+        for i in range(runs):
             for cache in (f"empty{i}", "warm"):
                 for how in ("eager", "compiled"):
                     case = f"{cache.rstrip('0123456789')} cache, {how}"
@@ -363,7 +360,7 @@ def cold() -> None:
             show("torch, warm cache", [run(COLD, "compiled", "torch", "torch")])
         for model in ("mlp", "cnn"):
             run(SMALL, model, model)
-            found = [run(SMALL, model, model) for _ in range(2 * RUNS - 1)]
+            found = [run(SMALL, model, model) for _ in range(2 * runs - 1)]
             parts = [statistics.median(column) for column in zip(*found, strict=True)]
             print(f"small {model}, cached: import {parts[0]:.3f}, model {parts[1]:.3f}, steps",
                   " ".join(f"{t:.3f}" for t in parts[2:]),
@@ -419,11 +416,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help=", ".join(parts))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5, help="processes of each cold start")
     args = parser.parse_args()
     weft.set_num_threads(args.threads)
     print(f"weft {weft.__version__}, {args.threads} threads")
     for name in args.parts or parts:
-        parts[name]()
+        parts[name](*[args.runs] * (name == "cold"))
 
 
 if __name__ == "__main__":
