@@ -52,3 +52,61 @@ def test_one_place_is_spread_by_any_stride():
         assert y.shape == (2, 4, 5 + extra, 3) and weft.equal(y, want)
     line = F.conv_transpose1d(x[..., 0], w[..., 0], stride=2**30)
     assert weft.allclose(line, weft.einsum("ncl,cok->nok", x[..., 0], w[..., 0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [50, (3, 40), (64, 2), 10**5])
+def test_windows_far_apart_have_zeros_between_them(stride):
+    weft.manual_seed(1)
+    x = weft.randn(2, 4, 3, 2, dtype=weft.float64, requires_grad=True)
+    w = weft.randn(4, 3, 2, 3, dtype=weft.float64, requires_grad=True)
+    bias = weft.randn(6, dtype=weft.float64)
+    if stride == 10**5:
+        x = x[:, :, :1].detach().requires_grad_()
+    kw = {"stride": stride, "padding": (1, 2), "output_padding": (1, 0), "groups": 2}
+    y = F.conv_transpose2d(x, w, bias, **kw)
+    down, across = stride if isinstance(stride, tuple) else (stride, stride)
+    rows, columns = ((n - 1) * s + k for n, s, k in zip(x.shape[2:], (down, across), (2, 3)))
+    want = np.zeros((2, 6, rows + 3, columns + 4))
+    for o in range(4):
+        for c in range(3):
+            for i, j in np.ndindex(*x.shape[2:]):
+                part = x.detach().numpy()[:, o, i, j, None, None] * w.detach().numpy()[o, c]
+                at = slice(i * down, i * down + 2), slice(j * across, j * across + 3)
+                want[:, (o // 2) * 3 + c, at[0], at[1]] += part
+    want = want[:, :, 1 : 1 + y.shape[2], 2 : 2 + y.shape[3]] + bias.numpy()[:, None, None]
+    assert y.shape[2:] == (rows - 1, columns - 4)
+    np.testing.assert_allclose(y.detach().numpy(), want, rtol=1e-12, atol=1e-12)
+    g = weft.randn(*y.shape, dtype=weft.float64)
+    dx, dw = weft.autograd.grad((y * g).sum(), (x, w))
+    back = {k: v for k, v in kw.items() if k != "output_padding"}
+    np.testing.assert_allclose(
+        dx.numpy(), F.conv2d(g, w.detach(), **back).numpy(), rtol=1e-9, atol=1e-9
+    )
+    assert dw.shape == w.shape
+
+
+def test_the_gradient_of_steps_past_the_kernel():
+    x = weft.randn(1, 2, 3, 90, requires_grad=True)
+    w = weft.randn(4, 2, 1, 3)
+    y = F.conv2d(x, w, stride=(1, 40), padding=(0, 1))
+    g = weft.randn(*y.shape)
+    (dx,) = weft.autograd.grad(y, x, g)
+    want = np.zeros((1, 2, 3, 92))
+    for k in range(3):
+        want[..., 40 * k : 40 * k + 3] += np.einsum(
+            "noh,ocp->nchp", g.numpy()[..., k].astype(float), w.numpy()[:, :, 0].astype(float)
+        )
+    np.testing.assert_allclose(dx.numpy(), want[..., 1:-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: F.conv3d(weft.ones(1, 1, 4, 5, 6), weft.ones(1, 1, 1, 2, 2), padding=10**6),
+        lambda: F.interpolate(weft.ones(1, 1, 4, 4, 4), scale_factor=10**6, mode="trilinear"),
+    ],
+)
+def test_volumes_that_no_memory_holds_are_refused_at_once(call):
+    with pytest.raises(MemoryError, match="can't allocate memory") as e:
+        call()
+    assert isinstance(e.value, RuntimeError)  # torch's class

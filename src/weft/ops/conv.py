@@ -22,11 +22,11 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel
+from weft.core.types import Type, numel, whole
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.contract import FastMath
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, need_memory, shape_of
 from weft.ops.kinds import Summing, by_loop
 from weft.ops.pad import pad
 from weft.ops.reduce import sum
@@ -296,7 +296,28 @@ def _forward(op: ConvOp, x: Any, w: Any) -> Any:
 
 
 def _input(op: ConvOp, x: Any, g: Any, w: Any) -> Any:
-    return apply(Conv2dInput(*op.geometry, tuple(x.shape[2:]), FastMath.on), g, w)
+    return _adjoint(Conv2dInput(*op.geometry, tuple(x.shape[2:]), FastMath.on), g, w)
+
+
+_FAR = 32  # a step: its square is the number of parts of an adjoint's plan
+
+
+def _adjoint(op: Conv2dInput, g: Any, w: Any, *bias: Any) -> Any:
+    """The op; windows far apart are computed side by side, and zeros put between them."""
+    reach = [d * (k - 1) + 1 for d, k in zip(op.dilation, shape_of(w)[2:], strict=True)]
+    if all(s <= max(r, _FAR) for s, r in zip(op.stride, reach, strict=True)):
+        return apply(op, g, w, *bias)
+    near, grid = tuple(map(min, op.stride, reach)), shape_of(g)[2:]
+    size = tuple((m - 1) * s + r for m, s, r in zip(grid, near, reach, strict=True))
+    y = apply(Conv2dInput(near, (0, 0, 0, 0), op.dilation, op.groups, size, op.fast), g, w)
+    for d, (m, s, r) in enumerate(zip(grid, op.stride, reach, strict=True), 2):
+        if s > r:
+            lead, rest = shape_of(y)[:d], shape_of(y)[d + 1 :]
+            y = pad(reshape(y, (*lead, m, r, *rest)), ((0, 0) * (3 - d) + (0, s - r)))
+            y = reshape(y, (*lead, m * s, *rest))
+    (top, left), (height, width), (h, b) = op.padding[:2], op.size, shape_of(y)[2:]
+    y = pad(y, (-left, width + left - b, -top, height + top - h))
+    return y + reshape(bias[0], (-1, 1, 1)) if bias else y
 
 
 def _weight(op: ConvOp, w: Any, g: Any, x: Any) -> Any:
@@ -344,9 +365,11 @@ def _fold_batch(op: Op, size: int, dims: tuple, x: Any, *rest: Any) -> tuple[Any
 
 def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, ...]:
     """An int or a sequence of n ints (or one) as n ints."""
+    if value.__class__ is int:
+        return (value,) * n
     if not isinstance(value, (tuple, list)):
-        return (int(value),) * n
-    out = tuple(int(v) for v in value)
+        return (whole(value, op, name),) * n
+    out = tuple([v if v.__class__ is int else whole(v, op, name) for v in value])
     if len(out) == 1:
         return out * n
     if len(out) != n:
@@ -466,7 +489,8 @@ def _run(op: Conv2d | Conv2dInput, x: Any, w: Any, bias: Any) -> Any:
     columns = shape[0] // op.groups if isinstance(op, Conv2d) else shape[1]
     (x, w, bias), back = _wide(columns, x, w, bias)
     w = w.contiguous()
-    y = apply(op, x, w) if bias is None else apply(op, x, w, bias.contiguous())
+    bias = () if bias is None else (bias.contiguous(),)
+    y = _adjoint(op, x, w, *bias) if isinstance(op, Conv2dInput) else apply(op, x, w, *bias)
     return y if back is None else cast(y, back)
 
 
@@ -551,21 +575,23 @@ def conv3d(
     pads = _paddings(padding, 3, kernel, stride, dilation)
     stride = _fitting(stride, shape_of(input), kernel, pads, dilation)
     x = unsqueeze(input, 0) if len(shape_of(input)) == 4 else input
-    n, c, depth, h, w = shape_of(x)
-    before, after = pads[0]
-    if before or after:
-        x = pad(x, (0, 0, 0, 0, before, after))
-    out_depth = (before + depth + after - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    (top, bottom), (left, right) = pads[1:]
+    n, c, *size = shape_of(x)
+    out = [
+        (m + a + b - d * (k - 1) - 1) // s + 1
+        for m, (a, b), k, s, d in zip(size, pads, kernel, stride, dilation, strict=True)
+    ]
+    need_memory((n, shape_of(weight)[0], *out), dtype_of(x))
+    depth, ((before, after), (top, bottom), (left, right)) = out[0], pads
+    x = pad(x, (0, 0, 0, 0, before, after)) if before or after else x
     op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups, FastMath.on)
     y: Any = None
     for p in range(kernel[0]):
         at = p * dilation[0]
-        frames = x[:, :, at : at + (out_depth - 1) * stride[0] + 1 : stride[0]]
-        frames = reshape(frames.permute(0, 2, 1, 3, 4), (n * out_depth, c, h, w))
+        frames = x[:, :, at : at + (depth - 1) * stride[0] + 1 : stride[0]]
+        frames = reshape(frames.permute(0, 2, 1, 3, 4), (n * depth, c, *size[1:]))
         part = _run(op, frames, weight[:, :, p], bias if p == 0 else None)
         y = part if y is None else y + part
-    y = reshape(y, (n, out_depth, *shape_of(y)[1:])).permute(0, 2, 1, 3, 4).contiguous()
+    y = reshape(y, (n, depth, *shape_of(y)[1:])).permute(0, 2, 1, 3, 4).contiguous()
     return y if len(shape_of(input)) == 5 else reshape(y, shape_of(y)[1:])
 
 

@@ -30,7 +30,7 @@ from weft.core.handle import (
     storage_of,
 )
 from weft.core.op import REGISTRY, Meta, Op
-from weft.core.types import Type
+from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
 from weft.runtime import memory, native
 
@@ -489,18 +489,31 @@ def shape_of(t: Handle) -> tuple[int, ...]:
 
 
 def no_tensor(x: Any) -> Exception:
-    """What is said about an argument that should be a tensor: torch's words, the caller's names."""
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_name.startswith("_"):
+    """What is said about an argument that should be a tensor."""
+    return misplaced(x, "Tensor", 3) or TypeError(f"must be Tensor, not {type(x).__name__}")
+
+
+_ROOMS = ("weft.ops.", "weft.methods", "weft.nn.functional")
+
+
+def misplaced(x: Any, wanted: str, depth: int) -> Exception | None:
+    """What is said about an argument of the wrong kind, in torch's words: of the room's function
+    that was called with it. None where no room has called, `depth` frames above.
+    """
+    frame, named, said = sys._getframe(depth), False, None
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_ROOMS):
+        code = frame.f_code
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        at = next((i for i, n in enumerate(names) if frame.f_locals.get(n) is x), None)
+        if at is not None or not (named or code.co_name.startswith("_")):
+            named, at = at is not None, at or 0
+            argument = names[at] if names else "input"
+            said = TypeError(
+                f"{code.co_name}(): argument '{argument}' (position {at + 1}) must be {wanted}, "
+                f"not {type(x).__name__}"
+            )
         frame = frame.f_back
-    code = frame.f_code
-    names = code.co_varnames[: code.co_argcount]
-    at = next((i for i, n in enumerate(names) if frame.f_locals.get(n) is x), 0)
-    argument = names[at] if names else "input"
-    return TypeError(
-        f"{code.co_name}(): argument '{argument}' (position {at + 1}) must be Tensor, "
-        f"not {type(x).__name__}"
-    )
+    return said if named or wanted == "Tensor" else None
 
 
 def type_of(a: Any) -> Type:
@@ -538,8 +551,7 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
         if t.dtype.category == dt.COMPLEX or any(a.dtype.kind == "c" for a in arrays):
             return quietly(complex_host(op), arrays)
         out_layout = Layout.contiguous(t.shape, t.dtype.np)
-        if out_layout.size > _HUGE:
-            memory.empty(t.shape, t.dtype.np)  # no plan for what memory cannot hold
+        need_memory(t.shape, t.dtype)  # no plan for what it cannot hold
         try:
             launch = plan_of(op, [Layout.of(a) for a in arrays], out_layout)
         except ValueError:  # a layout that the kernel does not read
@@ -560,10 +572,16 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     return out
 
 
+def need_memory(shape: tuple, d: dt.dtype) -> None:
+    """MemoryError where a result is too large, before it is worked on."""
+    if numel(shape) > _HUGE:
+        memory.empty(shape, d.np)
+
+
 def failure(op: Op, status: int, arrays: list[np.ndarray]) -> Exception:
     """Why a launch stopped: no memory, or wrong data; loops find integers divided by zero."""
     if status == native.OUT_OF_MEMORY:
-        return MemoryError(f"{op}: no memory for {native.detail()} bytes of scratch")
+        return memory.OutOfMemory(native.detail(), f"{op}: scratch: ")
     fail = getattr(op, "fail", None)
     return RuntimeError(f"{op.name}: ZeroDivisionError") if fail is None else fail(status, arrays)
 

@@ -21,7 +21,7 @@ from weft.core.types import Type
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import zeros
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, need_memory, shape_of
 from weft.ops.index import index_add, index_select
 from weft.ops.kinds import Create
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
@@ -257,6 +257,7 @@ def interpolate(
     if mode == "area":
         pools = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
         return pools[n - 1](input, wanted)
+    need_memory((*shape[:2], *wanted), dtype_of(input))
     kind = mode if rank is None else "cubic" if mode == "bicubic" else "linear"
     corners = bool(align_corners)
     d = dtype_of(input)

@@ -40,6 +40,13 @@ _HUGE_FROM = _HUGE_PAGE
 _MAX_PARTS = 8  # of a block: a small one that stays keeps all of it from its next use
 
 
+class OutOfMemory(RuntimeError, MemoryError):
+    """torch's class and Python's, in words that look for smaller batches look for."""
+
+    def __init__(self, size: int, what: str = "") -> None:
+        super().__init__(f"{what}DefaultCPUAllocator: can't allocate memory: {size} bytes")
+
+
 def _default_cap() -> int:
     """WEFT_CACHE_BYTES, or a quarter of the machine's memory: how much freed memory may wait for
     its next use.
@@ -270,7 +277,7 @@ def _system_block(size: int) -> tuple[Any, int]:
         try:
             whole = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError):
-            raise MemoryError(f"no memory for {size} bytes") from None
+            raise OutOfMemory(size) from None
         owner = np.frombuffer(whole, np.uint8)
         start = owner.__array_interface__["data"][0]
         address = -(-start // _HUGE_PAGE) * _HUGE_PAGE
@@ -324,8 +331,10 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     MemoryError.
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < SMALL or size > _ADDRESSABLE:  # NumPy has the right error for what cannot be
+    if size < SMALL:
         return np.empty(shape, dtype)
+    if size > _ADDRESSABLE:
+        raise OutOfMemory(size)
     return np.ndarray(shape, dtype, _allocator.take(size))
 
 

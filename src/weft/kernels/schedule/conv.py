@@ -172,18 +172,18 @@ def plan_conv2d_dx(
     pitch = left + max(b + nb for b, nb in across)
     rows = top + max(a for a, _ in down) + max(na for _, na in down)
     slab = Slab(False, rows * pitch, pitch, pitch, 1, rows, top, left)
+    # of each residue the taps: how many steps back g is read, and where w has them
+    taps_down, taps_across = (
+        [[((p * d - i) // s, p * step) for p in range(k) if (p * d - i) % s == 0] for i in range(s)]
+        for k, d, s, step in zip((kh, kw), dilation, stride, w.strides[2:], strict=True)
+    )
     parts = []
     for i, (a, na) in enumerate(down):
         for j, (b, nb) in enumerate(across):
             taps = tuple(
-                (
-                    (p * dilation[0] - i) // stride[0] * -pitch
-                    - (q * dilation[1] - j) // stride[1],
-                    p * w.strides[2] + q * w.strides[3],
-                )
-                for p in range(kh)
-                for q in range(kw)
-                if (p * dilation[0] - i) % stride[0] == 0 and (q * dilation[1] - j) % stride[1] == 0
+                (-y * pitch - x, y_at + x_at)
+                for y, y_at in taps_down[i]
+                for x, x_at in taps_across[j]
             )
             y, x = a * stride[0] + i - padding[0], b * stride[1] + j - padding[1]
             at = (a + top) * pitch + b + left
