@@ -182,6 +182,7 @@ def __getattr__(name: str) -> _Any:
         return _import_module(f"weft.{_MODULES[name]}")
     if name in _HOME_OF:
         found = getattr(_import_module(f"weft.{_HOME_OF[name]}"), name)
+        _overrides.look_at_kinds(found)
     elif name.endswith("_") and name[:-1] in _INPLACE.split() and hasattr(Tensor, name):
         found = getattr(Tensor, name)
     else:

@@ -284,6 +284,9 @@ class Tensor(Handle):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for gradients (floating dtypes only); RuntimeError when a non-leaf is told not to."""
+        if not isinstance(requires_grad, (bool, np.bool_)) and requires_grad is not None:
+            kind = requires_grad.__class__.__name__
+            raise TypeError(f"argument 'requires_grad' must be bool, not {kind}")
         if requires_grad and self.dtype.category < dt.FLOAT:
             raise RuntimeError(
                 "only Tensors of floating point and complex dtype can require gradients"
@@ -394,7 +397,7 @@ class Tensor(Handle):
     def __bool__(self) -> bool:
         n = self.numel()
         if n != 1:
-            raise RuntimeError(
+            raise dispatch.misplaced(self, "bool", 2) or RuntimeError(
                 "Boolean value of Tensor with "
                 + ("no values" if n == 0 else "more than one value")
                 + " is ambiguous"
@@ -410,7 +413,9 @@ class Tensor(Handle):
 
     def _real_item(self, kind: str) -> Any:
         if self.numel() != 1:
-            raise ValueError("only one element tensors can be converted to Python scalars")
+            raise dispatch.misplaced(self, kind, 3) or ValueError(
+                "only one element tensors can be converted to Python scalars"
+            )
         x = self.item()
         if x.imag:
             raise RuntimeError(f"value cannot be converted to type {kind} without overflow")

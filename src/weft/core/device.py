@@ -16,7 +16,7 @@ class device:
         if isinstance(type, device):
             self.type, self.index = type.type, type.index
             return
-        if not isinstance(type, (str, int)):
+        if not isinstance(type, (str, int)) or isinstance(type, bool):
             raise TypeError(
                 f"argument 'device' must be torch.device or str, not {type.__class__.__name__}"
             )

@@ -28,10 +28,13 @@ from __future__ import annotations
 import dis
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
+from operator import index, methodcaller
 from typing import Any, ClassVar, dataclass_transform
 
+import numpy as np
+
 from weft.core.dtype import dtype, from_np
-from weft.core.types import Type
+from weft.core.types import Dim, Type
 
 REGISTRY: dict[str, type[Op]] = {}
 _INTERNED_CAP = 100_000  # an unbounded stream of attributes (slice positions) must not leak
@@ -42,6 +45,7 @@ class OpMeta(type):
     """Interns instances: `Softmax(dim=1) is Softmax(dim=1)`."""
 
     _interned: dict[tuple, Any]
+    _plain: list[tuple[str, type, bool]]  # attributes that are numbers, truths, words; or None
     _exact: bool  # holds floats, of which 0.0 == -0.0 and 1.0 == 1 == True are different attributes
 
     def __call__(cls, *args: Any, **kw: Any) -> Any:
@@ -60,6 +64,7 @@ class OpMeta(type):
                 f"{cls.__name__}: attributes must be hashable, got {args} {kw}"
             ) from None
         values = _bind(cls, args, kw)
+        as_given = _of_declared(cls, values)
         # the same op reached by position, by keyword and by default is one object
         whole = tuple(values.values())
         if cls._exact:
@@ -71,8 +76,38 @@ class OpMeta(type):
             made = cls._interned.setdefault(whole, made)
         if len(cls._interned) > _INTERNED_CAP:
             cls._interned.clear()
-        cls._interned[key] = made
+        if as_given:  # a tensor's number may be another one the next time
+            cls._interned[key] = made
         return made
+
+
+# kind -> the same from what is not of it, but says so: NumPy's numbers, tensors of one element
+_MADE: dict[type, Callable] = {
+    bool: np.bool_.__bool__, float: methodcaller("__float__"), int: index, str: str.__str__,
+}  # fmt: skip
+_KINDS = {kind.__name__: kind for kind in _MADE}
+
+
+def _of_declared(cls: Any, values: dict[str, Any]) -> bool:
+    """Whether plain attributes are of their declared kind, or were made so; TypeError if none."""
+    as_given = True
+    for name, kind, optional in cls._plain:
+        v = values[name]
+        if v.__class__ is kind or (v is None and optional) or isinstance(v, Dim):
+            continue
+        if kind is float and isinstance(v, (float, int)):
+            continue
+        as_given = False
+        try:
+            if kind is int and isinstance(v, bool):
+                raise TypeError
+            values[name] = _MADE[kind](v)
+        except (AttributeError, TypeError, ValueError):
+            raise TypeError(
+                f"{cls.__name__}(): argument '{name}' must be {kind.__name__}, not "
+                f"{type(v).__name__}"
+            ) from None
+    return as_given
 
 
 def _exactly(values: Iterable) -> tuple:
@@ -187,6 +222,12 @@ class Op(metaclass=OpMeta):
         dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
         kinds = [str(f.type) for f in fields(cls)]
+        plain = [kind.removesuffix(" | None") for kind in kinds]
+        cls._plain = [
+            (f.name, _KINDS[bare], bare != kind)
+            for f, bare, kind in zip(fields(cls), plain, kinds, strict=True)
+            if bare in _KINDS
+        ]
         cls._exact = any("float" in kind or "Any" in kind for kind in kinds)
         if "vjp" in cls.__dict__:
             for name, unread in _SAVED.items():

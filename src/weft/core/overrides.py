@@ -14,12 +14,15 @@ Protocol: NEP 18, and torch/overrides.py of torch 2.13.
 
 from __future__ import annotations
 
+import inspect
 import opcode
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from weft.core.handle import state
+import numpy as np
+
+from weft.core.handle import Handle, state
 
 ALL, NOT_SUBCLASSES, NONE = 0, 1, 2  # who is asked, as state.overrides has it: see `disabled`
 
@@ -234,15 +237,101 @@ def _with_cells(code: types.CodeType, free: tuple[str, ...]) -> types.CodeType:
 def _exchange(fn: types.FunctionType, public: Any, door: Callable) -> None:
     """Give `fn` a body that looks at its arguments; `public` is what those who answer are told."""
     native = twin(fn)
-    values = (plain, door, _modes, native, public)
-    code = _checked.__code__.replace(
-        co_consts=tuple(values if c == _PLACES else c for c in _checked.__code__.co_consts),
+    _embody(fn, native, _checked.__code__, _PLACES, (plain, door, _modes, native, public))
+
+
+def _embody(fn: Any, native: Any, body: types.CodeType, places: tuple, values: tuple) -> None:
+    code = body.replace(
+        co_consts=tuple(values if c == places else c for c in body.co_consts),
         co_name=fn.__name__,
         co_qualname=fn.__qualname__,
     )
     free = fn.__code__.co_freevars  # not read, but a function keeps their number
     fn.__code__ = _with_cells(code, free) if free else code
-    fn.__wrapped__ = native  # type: ignore[attr-defined]  inspect.signature follows it
+    fn.__wrapped__ = native  # inspect.signature follows it
+
+
+# ---------------------------------------------------------- arguments of the wrong kind
+
+_KINDS = {"bool": (bool, np.bool_), "float": (float, int), "int": (int,), "str": (str,)}
+# rooms whose calls take about as long as a look at their arguments: there their ops look
+_QUICK = (
+    "activation arithmetic attention cast compare construct contract conv creation gather "
+    "getitem index join loss loss_class norm pointwise pool random reduce softmax sort unary view"
+)
+_LOOKS = ("positional", "named", "explain", "native")
+_looking: set[Any] = set()
+
+
+class _Named(dict):
+    __hash__: Any = object.__hash__
+
+
+def _typed(*args: Any, **kw: Any) -> Any:
+    """The body of a public function that is not quick; the constant is exchanged."""
+    values: Any = ("positional", "named", "explain", "native")  # as _LOOKS
+    positional, named, explain, native = values
+    for i, kinds in positional:
+        if i < len(args) and args[i].__class__ not in kinds:
+            explain(native, args, kw, None)
+    for name in kw:
+        if name in named and kw[name].__class__ not in named[name]:
+            explain(native, args, kw, None)
+    try:
+        return native(*args, **kw)
+    except AttributeError as e:
+        explain(native, args, kw, e)
+        raise
+
+
+def _kind_of(native: Any, name: str) -> tuple[str, tuple[type, ...]]:
+    """The plain kind that an argument is annotated with, and the classes that are of it."""
+    kind, *none = str(native.__annotations__.get(name)).split(" | ")
+    if kind not in _KINDS or none not in ([], ["None"]):
+        return "", ()
+    return kind, (*_KINDS[kind], *([type(None)] if none else []))
+
+
+def _explain(native: Any, args: tuple, kw: dict, error: AttributeError | None) -> None:
+    """TypeError for an argument that is not of its kind (other numbers that tell that they are
+    whole or real are), or no tensor, and was taken for one: whose attribute was missed.
+    """
+    names = native.__code__.co_varnames[: native.__code__.co_argcount]
+    for i, (name, v) in enumerate([*zip(names, args, strict=False), *kw.items()]):
+        kind, classes = _kind_of(native, name)
+        if not kind:
+            missed = error is not None and error.name is not None and error.obj is v
+            kind, fits = "Tensor", not missed or isinstance(v, Handle)
+        elif v.__class__ in classes:
+            continue
+        else:
+            says = {"int": "__index__", "float": "__float__"}.get(kind)
+            fits = says is not None and hasattr(v, says) and not getattr(v, "ndim", 0)
+            fits = fits and not (kind == "int" and isinstance(v, bool))
+        if not fits:
+            raise TypeError(
+                f"{native.__name__}(): argument '{name}' (position {i + 1}) must be {kind}, not "
+                f"{type(v).__name__}"
+            ) from None
+
+
+def look_at_kinds(fn: Any) -> None:
+    """A room's function refuses arguments that are not of their kind, from now on."""
+    if not isinstance(fn, types.FunctionType):
+        return
+    fn = fn if fn in _looking else inspect.unwrap(fn)  # of one that takes NumPy's words
+    home, _, room = fn.__module__.rpartition(".")
+    if home not in ("weft.ops", "weft.nn") or room in _QUICK.split() or fn in _looking:
+        return
+    _looking.add(fn)
+    native, named = twin(fn), _Named()
+    for name in native.__annotations__:
+        kind, classes = _kind_of(native, name)
+        if kind:
+            named[name] = frozenset(classes)
+    names = native.__code__.co_varnames[: native.__code__.co_argcount]
+    positional = tuple((i, named[n]) for i, n in enumerate(names) if n in named)
+    _embody(fn, native, _typed.__code__, _LOOKS, (positional, named, _explain, native))
 
 
 # --------------------------------------------------------------- which functions are public
@@ -296,6 +385,8 @@ def cover_functions(space: dict[str, Any], prefix: str, *, but: str = "", makers
     `makers`: those that make tensors of numbers, of which only modes are asked.
     """
     left_out, make = set(but.split()), set(makers.split())
+    for fn in list(space.values()):
+        look_at_kinds(fn)
 
     def cover() -> None:
         for name, fn in list(space.items()):

@@ -53,14 +53,22 @@ class Dim:
         return head if not self.shift else f"{head}{self.shift:+d}"
 
 
+def whole(value: Any, op: str, name: str) -> int:
+    """An int argument; TypeError for what is none."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}(): argument '{name}' must be int, not {type(value).__name__}")
+    if not -(2**63) <= index(value) < 2**63:
+        raise ValueError(f"{op}(): argument '{name}': Overflow when unpacking long long: {value}")
+    return index(value)
+
+
 def wrap_dim(dim: int, ndim: int, op: str) -> int:
     """`dim` counted from 0; IndexError outside [-ndim, ndim) as torch words it."""
     n = max(ndim, 1)
     if dim.__class__ is not int:
-        if isinstance(dim, bool) or not hasattr(dim, "__index__"):
-            raise TypeError(f"{op}(): argument 'dim' must be int, not {type(dim).__name__}")
-        dim = index(dim)
+        dim = whole(dim, op, "dim")
     if not -n <= dim < n:
+        whole(dim, op, "dim")  # says what is no int64
         raise IndexError(
             f"{op}: Dimension out of range (expected to be in range of [{-n}, {n - 1}], "
             f"but got {dim})"
@@ -139,6 +147,13 @@ def is_contiguous(shape: Iterable[int], strides: Iterable[int]) -> bool:
 
 F = TypeVar("F", bound=Callable)
 WORDS = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def unknown(op: str, name: str, word: Any, message: str) -> Exception:
+    """What is said of a word that a function does not know: TypeError where it is none."""
+    if isinstance(word, str):
+        return RuntimeError(message)
+    return TypeError(f"{op}(): argument '{name}' must be str, not {type(word).__name__}")
 
 
 def numpy_words(fn: F) -> F:

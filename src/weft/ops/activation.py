@@ -19,7 +19,7 @@ from weft.core import scalar as S
 from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import wrap_dim
+from weft.core.types import unknown, wrap_dim
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.trig import tanh
@@ -343,7 +343,8 @@ def gelu(input: Any, *, approximate: str = "none") -> Any:
     Source: Hendrycks & Gimpel 2016.
     """
     if approximate not in ("none", "tanh"):
-        raise RuntimeError("approximate argument must be either none or tanh.")
+        said = "approximate argument must be either none or tanh."
+        raise unknown("gelu", "approximate", approximate, said)
     return _run("gelu", Gelu(approximate), input)
 
 

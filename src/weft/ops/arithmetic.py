@@ -15,6 +15,7 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
+from weft.core.types import unknown
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of
@@ -355,10 +356,9 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Any = 
     elif rounding_mode == "trunc":
         y = trunc_divide(input, other)
     else:
-        raise RuntimeError(
-            "div expected rounding_mode to be one of None, 'trunc', or 'floor' "
-            f"but found '{rounding_mode}'"
-        )
+        words = f"to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+        said = f"div expected rounding_mode {words}"
+        raise unknown("div", "rounding_mode", rounding_mode, said)
     return y if out is None else out.copy_result(y)
 
 

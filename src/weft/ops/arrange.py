@@ -261,13 +261,13 @@ def block_diag(*tensors: Any) -> Any:
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dt.int64,
                  device: Any = None) -> Any:  # fmt: skip
     """The (row, column) places on and below the diagonal, as a 2 x n matrix."""
-    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(dtype.np))
+    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(dt.asked(dtype).np))
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dt.int64,
                  device: Any = None) -> Any:  # fmt: skip
     """The (row, column) places on and above the diagonal, as a 2 x n matrix."""
-    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(dtype.np))
+    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(dt.asked(dtype).np))
 
 
 row_stack = vstack

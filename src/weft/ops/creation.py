@@ -166,6 +166,9 @@ def format_order(t: Any, memory_format: Any) -> tuple[int, ...] | None:
     None for C order.  RuntimeError: channels_last of a tensor that has not its number of dims.
     """
     rank = len(shape_of(t))
+    if not isinstance(memory_format, layouts.memory_format):
+        kind = type(memory_format).__name__
+        raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {kind}")
     if memory_format is layouts.preserve_format:
         order = tuple(memory_order(t))
         return None if order == tuple(range(rank)) else order
@@ -203,6 +206,7 @@ def in_format(t: Any, memory_format: Any) -> Any:
 
 def memory_order(t: Any) -> list[int]:
     """t's dims, the one with the largest stride first."""
+    shape_of(t)  # a tensor has one
     strides = t.stride()
     return list(range(len(strides))) if t.is_contiguous() else sorted(
         range(len(strides)), key=lambda k: -strides[k]
@@ -220,7 +224,7 @@ def undo(order: Sequence[int]) -> list[int]:
 def finish(y: Any, requires_grad: bool, device: Any, op: str) -> Any:
     """A new leaf: device checked, requires_grad set."""
     require_cpu(device, op)
-    return y.requires_grad_() if requires_grad else y
+    return y if requires_grad is False else y.requires_grad_(requires_grad)
 
 
 def _require_strided(layout: Any, op: str) -> None:

@@ -309,7 +309,8 @@ def addr(
 def _scaled_sum(op: str, input: Any, product: Any, beta: Any, alpha: Any) -> Any:
     """beta * input + alpha * product; with beta 0 input's NaNs do not count."""
     d = dtype_of(product)
-    alpha, beta = (as_number(number_of(k, op, "alpha"), d) for k in (alpha, beta))
+    alpha = as_number(number_of(alpha, op, "alpha"), d)
+    beta = as_number(number_of(beta, op, "beta"), d)
     y = product if alpha == 1 else product * alpha
     if beta == 0:
         return y

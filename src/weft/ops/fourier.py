@@ -186,13 +186,8 @@ class Inner(_Fourier):
 # ------------------------------------------------------------------------------- arguments
 
 
-_NORMS = ("backward", "forward", "ortho")
-
-
 def _scale(norm: str | None, n: int, *, inverse: bool) -> float:
-    if norm is not None and (not isinstance(norm, str) or norm not in _NORMS):
-        if not isinstance(norm, str):
-            raise TypeError(f"fft: argument 'norm' must be str, not {type(norm).__name__}")
+    if norm not in (None, "backward", "forward", "ortho"):
         raise RuntimeError(f'Invalid normalization mode: "{norm}"')
     if norm == "ortho":
         return 1 / math.sqrt(n)

@@ -14,7 +14,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
+from weft.core.types import Type, broadcast_shapes, numel, unknown, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -298,7 +298,8 @@ def scatter(
     """
     src = value if src is None else src
     if reduce not in (None, "add", "multiply"):
-        raise RuntimeError("reduce argument must be either add or multiply.")
+        said = "reduce argument must be either add or multiply."
+        raise unknown("scatter", "reduce", reduce, said)
     kind = ScatterReduce if reduce == "multiply" else Scatter
     mode = {"add": "add", "multiply": "mul"}.get(reduce or "", "set")
     y = _scattered(kind, "scatter", mode, input, dim, index, src)
@@ -320,9 +321,8 @@ def scatter_reduce(
     Without include_self, input's values at the places written do not count.
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise RuntimeError(
-            f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
-        )
+        said = f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}"
+        raise unknown("scatter_reduce", "reduce", reduce, said)
     d = dtype_of(input)
     x = input
     if not include_self:

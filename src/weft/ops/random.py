@@ -394,6 +394,7 @@ def _in_memory_order(
 
 
 def _fill(t: Any, kind: str, params: tuple, generator: Any) -> Any:
+    shape_of(t)  # a tensor has one
     check_writable(t)
     whole = t.is_contiguous()
     y = _in_memory_order(kind, t, params, dtype_of(t), generator, contiguous=whole)

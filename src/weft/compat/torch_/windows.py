@@ -26,9 +26,9 @@ def _kind(name: str, M: int, dtype: Any, layout: Any) -> Any:
     return dtype
 
 
-def _line(start: float, step: float, M: int, dtype: Any) -> Any:
+def _line(start: float, step: float, M: int, dtype: Any, device: Any) -> Any:
     """start, start + step, ... M of them"""
-    return weft.linspace(start, start + (M - 1) * step, M, dtype=dtype)
+    return weft.linspace(start, start + (M - 1) * step, M, dtype=dtype, device=device)
 
 
 def exponential(
@@ -43,7 +43,7 @@ def exponential(
         raise ValueError("Center must be None for symmetric windows")
     if center is None:
         center = (M if not sym and M > 1 else M - 1) / 2.0
-    k = _line(-center / tau, 1 / tau, M, dtype)
+    k = _line(-center / tau, 1 / tau, M, dtype, device)
     return weft.exp(-k.abs()).requires_grad_(requires_grad)
 
 
@@ -54,7 +54,7 @@ def cosine(
     """w[n] = sin(pi (n + 0.5) / M)"""
     dtype = _kind("cosine", M, dtype, layout)
     step = math.pi / (M + 1 if not sym and M > 1 else max(M, 1))
-    return weft.sin(_line(0.5 * step, step, M, dtype)).requires_grad_(requires_grad)
+    return weft.sin(_line(0.5 * step, step, M, dtype, device)).requires_grad_(requires_grad)
 
 
 def gaussian(
@@ -67,7 +67,7 @@ def gaussian(
         raise ValueError(f"Standard deviation must be positive, got: {std} instead.")
     step = 1 / (std * math.sqrt(2))
     start = -(M if not sym and M > 1 else M - 1) / 2.0
-    k = _line(start * step, step, M, dtype)
+    k = _line(start * step, step, M, dtype, device)
     return weft.exp(-(k * k)).requires_grad_(requires_grad)
 
 
@@ -80,9 +80,9 @@ def kaiser(
     if beta < 0:
         raise ValueError(f"beta must be non-negative, got: {beta} instead.")
     if M <= 1:
-        return weft.ones((M,), dtype=dtype, requires_grad=requires_grad)
+        return weft.ones((M,), dtype=dtype, device=device, requires_grad=requires_grad)
     step = 2.0 * beta / (M if not sym else M - 1)
-    k = weft.linspace(-beta, min(beta, -beta + (M - 1) * step), M, dtype=dtype)
+    k = weft.linspace(-beta, min(beta, -beta + (M - 1) * step), M, dtype=dtype, device=device)
     top = weft.special.i0(weft.full((), beta, dtype=dtype))
     inside = (beta * beta - k * k).clamp_min(0.0)
     return (weft.special.i0(inside.sqrt()) / top).requires_grad_(requires_grad)
@@ -95,8 +95,8 @@ def bartlett(
     """w[n] = 1 - |2 n / (M - 1) - 1|"""
     dtype = _kind("bartlett", M, dtype, layout)
     if M <= 1:
-        return weft.ones((M,), dtype=dtype, requires_grad=requires_grad)
-    k = _line(-1.0, 2 / (M if not sym else M - 1), M, dtype)
+        return weft.ones((M,), dtype=dtype, device=device, requires_grad=requires_grad)
+    k = _line(-1.0, 2 / (M if not sym else M - 1), M, dtype, device)
     return (1 - k.abs()).requires_grad_(requires_grad)
 
 
@@ -107,13 +107,13 @@ def general_cosine(
     """w[n] = sum (-1)^i a[i] cos(2 pi i n / (M - 1))"""
     dtype = _kind("general_cosine", M, dtype, layout)
     if M <= 1:
-        return weft.ones((M,), dtype=dtype, requires_grad=requires_grad)
+        return weft.ones((M,), dtype=dtype, device=device, requires_grad=requires_grad)
     if not isinstance(a, Iterable):
         raise TypeError("Coefficients must be a list/tuple")
     factors = list(a)
     if not factors:
         raise ValueError("Coefficients cannot be empty")
-    k = _line(0.0, 2 * math.pi / (M if not sym else M - 1), M, dtype)
+    k = _line(0.0, 2 * math.pi / (M if not sym else M - 1), M, dtype, device)
     y = weft.zeros((M,), dtype=dtype)
     for i, factor in enumerate(factors):
         y = y + (-1) ** i * factor * weft.cos(k * float(i))
@@ -126,7 +126,13 @@ def general_hamming(
 ) -> Any:  # fmt: skip
     """w[n] = alpha - (1 - alpha) cos(2 pi n / (M - 1))"""
     return general_cosine(
-        M, a=[alpha, 1.0 - alpha], sym=sym, dtype=dtype, layout=layout, requires_grad=requires_grad
+        M,
+        a=[alpha, 1.0 - alpha],
+        sym=sym,
+        dtype=dtype,
+        layout=layout,
+        device=device,
+        requires_grad=requires_grad,
     )
 
 
@@ -137,7 +143,13 @@ def _fixed(name: str, factors: tuple[float, ...], text: str) -> Any:
     ) -> Any:  # fmt: skip
         _kind(name, M, dtype, layout)
         return general_cosine(
-            M, a=factors, sym=sym, dtype=dtype, layout=layout, requires_grad=requires_grad
+            M,
+            a=factors,
+            sym=sym,
+            dtype=dtype,
+            layout=layout,
+            device=device,
+            requires_grad=requires_grad,
         )
 
     window.__name__ = window.__qualname__ = name
