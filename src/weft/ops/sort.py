@@ -15,7 +15,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, numpy_words, wrap_dim
+from weft.core.types import Type, numel, numpy_words, unknown, wrap_dim
 from weft.ops import dispatch
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
@@ -197,7 +197,7 @@ def sort(
     """(values, indices) along dim in ascending order; always stable; NaN is the largest."""
     need_real(input, "Sort does not support complex dtypes on CPU", RuntimeError)
     x, d, scalar = _line(input, dim, "sort")
-    indices = apply(ArgSort(d, bool(descending)), x)
+    indices = apply(ArgSort(d, descending), x)
     values = gather(x, d, indices)
     if scalar:
         values, indices = reshape(values, ()), reshape(indices, ())
@@ -232,7 +232,7 @@ def topk(
     x, d, scalar = _line(input, dim, "topk")
     if not 0 <= k <= shape_of(x)[d]:
         raise RuntimeError("selected index k out of range")
-    indices = apply(TopKIndex(k, d, bool(largest)), x)
+    indices = apply(TopKIndex(k, d, largest), x)
     values = gather(x, d, indices)
     if scalar and k == 1:
         values, indices = reshape(values, ()), reshape(indices, ())
@@ -351,10 +351,9 @@ def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: 
     if d not in (dt.float32, dt.float64):
         raise RuntimeError(f"{op}() input tensor must be either float or double dtype")
     if between not in _BETWEEN:
-        raise RuntimeError(
-            f"{op}() interpolation must be one of linear, lower, higher, midpoint or nearest, but "
-            f"got {between}"
-        )
+        words = "linear, lower, higher, midpoint or nearest"
+        said = f"{op}() interpolation must be one of {words}, but got {between}"
+        raise unknown(op, "interpolation", between, said)
     if not isinstance(q, Handle):
         if not 0 <= q <= 1:
             raise RuntimeError(f"{op}() q must be in the range [0, 1] but got {q}")
