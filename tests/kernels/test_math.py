@@ -24,7 +24,8 @@ BOUNDS = {
 }  # fmt: skip
 # NumPy has no longdouble of these: the reference is Python's, in double
 SPECIAL = {"erf": (1.5, -6, 6), "erfc": (0.6, -6, 9), "lgamma": (1, 0.1, 50),
-           "digamma": (1, 2, 50), "erfinv": (0.6, -0.999, 0.999)}  # fmt: skip
+           "digamma": (1, 2, 50), "erfinv": (0.6, -0.999, 0.999),
+           "area": (2, -7, 7), "lift": (3, -7, 7)}  # fmt: skip
 
 
 def operands(low: float | None, high: float | None, dtype: str, count: int) -> np.ndarray:
@@ -92,18 +93,21 @@ def test_pow() -> None:
     np.testing.assert_array_equal(elementwise(S.pow(*args), x, y), want)
 
 
-def test_erf_at_every_place_of_its_table() -> None:
-    """Polynomials meet halfway between multiples of 1/4: there, beside it, and in between."""
-    places = np.arange(-32, 33, dtype=np.float32) / 8
+@pytest.mark.parametrize(
+    ("name", "place", "bound"), [("erf", 1 / 4, 1.5), ("area", 25 / 64, 2), ("lift", 25 / 64, 3)]
+)
+def test_functions_at_every_place_of_their_table(name: str, place: float, bound: float) -> None:
+    """Polynomials meet halfway between places: there, beside it, and in between."""
+    places = np.arange(-32, 33, dtype=np.float32) * np.float32(place / 2)
     near = [places, np.nextafter(places, np.float32(9)), np.nextafter(places, np.float32(-9))]
-    x = np.concatenate([*near, np.linspace(-4.2, 4.2, 300_001, dtype=np.float32)])
-    got = elementwise(S.erf(S.Arg(0, D.float32)), x)
-    exact = S.TABLE["erf"].numpy(x.astype(np.float64))
-    assert worst(got, exact.astype(np.longdouble)) <= 1.5
+    x = np.concatenate([*near, np.linspace(-17 * place, 17 * place, 300_001, dtype=np.float32)])
+    got = elementwise(S.Scalar(name, (S.Arg(0, D.float32),)), x)
+    exact = S.TABLE[name].numpy(x.astype(np.float64))
+    assert worst(got, exact.astype(np.longdouble)) <= bound
     assert (got[x == 0] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["erf", "exp"])
+@pytest.mark.parametrize("name", ["erf", "exp", "area", "lift"])
 def test_vectors_of_another_length_have_the_same_bits(name: str) -> None:
     """Beside float64 a vector holds 8 floats."""
     x = np.linspace(-5, 5, 1001, dtype=np.float32)
@@ -112,12 +116,14 @@ def test_vectors_of_another_length_have_the_same_bits(name: str) -> None:
     np.testing.assert_array_equal(wide, elementwise(y, x).astype(np.float64))
 
 
-def test_erf_is_one_far_out() -> None:
+def test_erf_and_its_kin_are_constant_far_out() -> None:
     """Its polynomial in |x| must go down to -inf without a turn."""
     x = np.concatenate([np.linspace(4, 200, 20001), np.logspace(2, 38.5, 2001)]).astype(np.float32)
-    e = S.erf(S.Arg(0, D.float32))
-    assert (elementwise(e, x) == 1).all()
-    assert (elementwise(e, -x) == -1).all()
+    for name, top in (("erf", 1), ("area", 0.5), ("lift", 0.5)):
+        e = S.Scalar(name, (S.Arg(0, D.float32),))
+        far = x[x > (4 if name == "erf" else 6.5)]
+        assert (elementwise(e, far) == top).all()
+        assert (elementwise(e, -far) == -top).all()
 
 
 @pytest.mark.parametrize("name", ["fmod", "rem", "floordiv"])
@@ -161,7 +167,8 @@ def test_special_values(name: str, d: D.dtype) -> None:
     got = elementwise(S.Scalar(name, (S.Arg(0, d),)), x)
     with np.errstate(all="ignore"):
         want = S.TABLE[name].numpy(x.astype(np.float64)).astype(d.np)
-    np.testing.assert_allclose(got, want, rtol=8 * info.eps, atol=0)
+    smallest = info.smallest_subnormal * (name == "lift")  # a sum of two that round
+    np.testing.assert_allclose(got, want, rtol=8 * info.eps, atol=smallest)
     exact = ~np.isnan(want) & (name not in ("lgamma", "erfc"))
     assert (np.signbit(got) == np.signbit(want))[exact].all()
 

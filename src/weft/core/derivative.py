@@ -86,6 +86,10 @@ def _row(n: S.Scalar, ds: list[S.Expr]) -> S.Expr:
             return _mul(S.sub(1.0, S.mul(n, n)), da)
         case "erf":
             return _mul(S.mul(2 / math.sqrt(math.pi), S.exp(S.neg(S.mul(a, a)))), da)
+        case "area" | "lift":  # the density, and twice it less x^2 times it
+            density = S.mul(1 / math.sqrt(2 * math.pi), S.exp(S.mul(S.mul(a, a), -0.5)))
+            bend = S.mul(density, S.sub(2.0, S.mul(a, a)))
+            return _mul(density if n.name == "area" else bend, da)
         case "sqrt":
             return S.div(_mul(S.const(0.5, n.dtype), da), n)
         case "max":

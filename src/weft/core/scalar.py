@@ -424,7 +424,7 @@ exp2, expm1, log, log1p, log2 = map(_unary, ("exp2", "expm1", "log", "log1p", "l
 log10, sin, cos, tan, tanh = map(_unary, ("log10", "sin", "cos", "tan", "tanh"))
 asin, acos, atan, sinh, cosh = map(_unary, ("asin", "acos", "atan", "sinh", "cosh"))
 asinh, acosh, atanh, erf, erfc = map(_unary, ("asinh", "acosh", "atanh", "erf", "erfc"))
-conj = _unary("conj")
+conj, area, lift = map(_unary, ("conj", "area", "lift"))
 erfinv, lgamma, digamma, not_ = map(_unary, ("erfinv", "lgamma", "digamma", "not"))
 add, sub, mul, div, pow = map(_binary, ("add", "sub", "mul", "div", "pow"))
 min, max, rem, fmod, floordiv = map(_binary, ("min", "max", "rem", "fmod", "floordiv"))
@@ -481,7 +481,7 @@ def silu(x: Expr) -> Expr:
 @composite
 def gelu(x: Expr) -> Expr:
     """x/2 (1 + erf(x / sqrt 2))"""
-    return mul(mul(x, 0.5), add(1.0, erf(mul(x, math.sqrt(0.5)))))
+    return mul(x, add(0.5, area(x)))
 
 
 @composite

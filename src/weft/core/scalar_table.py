@@ -99,6 +99,15 @@ def _erfinv(y: float) -> float:
     return math.copysign(x, y)
 
 
+def _area(x: float) -> float:
+    return math.erf(x * math.sqrt(0.5)) / 2
+
+
+def _lift(x: float) -> float:
+    t = min(max(x, -40.0), 40.0)
+    return _area(x) + t * math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+
+
 def _np_sign(x: Any) -> Any:
     return np.sign(x)
 
@@ -218,3 +227,7 @@ row("ge", 2, np.greater_equal, "({0} >= {1})", "fib", BOOL)
 
 row("fma", 3, _np_fma, "fma{f}({0}, {1}, {2})")
 row("conj", 1, np.conjugate, "conj{f}({0})", "c")
+# the normal density's integral from 0 to x, and the slope of x times that
+row("area", 1, _each(_area), "(erf{f}({0} * 0.7071067811865476) / 2)")
+row("lift", 1, _each(_lift), "(erf{f}({0} * 0.7071067811865476) / 2 + (fabs{f}({0}) < 40 ? {0} : 0)"
+    " * exp{f}(-{0} * {0} / 2) * 0.3989422804014327)")  # fmt: skip

@@ -271,6 +271,17 @@ def _atan2(e: Emitter, d: dt.dtype, y: str, x: str) -> str:
     return e.node("Where", none, zero, angle)
 
 
+def _area(e: Emitter, d: dt.dtype, x: str) -> str:
+    inner = e.node("Mul", x, _one(e, d, math.sqrt(0.5)))
+    return e.node("Mul", e.node("Erf", inner), _one(e, d, 0.5))
+
+
+def _lift(e: Emitter, d: dt.dtype, x: str) -> str:
+    power = e.node("Exp", e.node("Mul", e.node("Mul", x, x), _one(e, d, -0.5)))
+    density = e.node("Mul", power, _one(e, d, 1 / math.sqrt(2 * math.pi)))
+    return e.node("Add", _area(e, d, x), e.node("Mul", x, density))
+
+
 _MADE: dict[str, Callable[..., Any]] = {
     "trunc": _trunc,
     "expm1": _expm1,
@@ -283,6 +294,8 @@ _MADE: dict[str, Callable[..., Any]] = {
     "log2": lambda e, d, x: e.node("Mul", e.node("Log", x), _one(e, d, 1 / math.log(2))),
     "log10": lambda e, d, x: e.node("Mul", e.node("Log", x), _one(e, d, 1 / math.log(10))),
     "erfc": lambda e, d, x: e.node("Sub", _one(e, d, 1), e.node("Erf", x)),
+    "area": _area,
+    "lift": _lift,
     "fmod": lambda e, d, x, y: e.node("Mod", x, y, fmod=1),
     "fma": lambda e, d, a, b, c: e.node("Add", e.node("Mul", a, b), c),
 }

@@ -4,9 +4,10 @@ Every function works lane by lane with the same instructions, so a result depend
 alone, never on the lane, the width or the neighbours.  Errors stay at or below 2 ulp in float32 and
 4 ulp in float64 (tests/kernels/test_math.py measures them); inf, NaN, -0 and denormals are exact.
 
-float32 has polynomials of its own for exp log tanh erf sin cos (erf, with AVX-512, one for each of
-16 places, whose coefficients are looked up in registers); the others go through float64, where they
-are right to the last bit but one.  float64's rarer functions call the C library lane by lane.
+float32 has polynomials of its own for exp log tanh erf sin cos (erf, area and lift, with AVX-512,
+one for each of 16 places, whose coefficients are looked up in registers); the others go through
+float64, where they are right to the last bit but one.  float64's rarer functions call the C library
+lane by lane.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
 (single precision coefficients; those of erf are fitted here); Giles, "Approximating the erfinv
 function" (2010).
@@ -15,7 +16,10 @@ function" (2010).
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
+from typing import Any
+
+from numpy.polynomial.chebyshev import cheb2poly
 
 from weft.kernels.target.llvm import Value, const, with_element
 from weft.kernels.target.vector import Math, is64
@@ -93,25 +97,32 @@ def erf32(m: Math, x: Value) -> Value:
     return m.sel(m.cmp("ogt", t, 1.0), far, m.mad(q, x, x))
 
 
-@cache
-def _erf_table() -> list[list[float]]:
-    """For each power of r, highest first, its coefficient of erf(k / 4 + r) - r, k = 0 to 15.
+_PLACE = 25 / 64  # 15.5 of them are where the density's tail is nothing beside 1/2
+_TABLES = {"erf": (2, 1.0, 1 / 4, 5), "area": (1, 0.5, _PLACE, 5), "lift": (1, 0.5, _PLACE, 6)}
 
-    Taylor's series up to r^7; for r^6 stands what Chebyshev's polynomial leaves of it where
-    |r| < 1/8. The last one is raised, so that it ends with 1.
+
+@cache
+def _table(name: str) -> list[list[float]]:
+    """For each power of r, highest first, its coefficient of erf(c + r) - r, or of area or lift, at
+    16 places c: Taylor's series, whose last powers Chebyshev's polynomials replace by lower ones.
     """
-    w = 1 / 8
-    fourth, square, one = 1.5 * w**2, -0.5625 * w**4, w**6 / 32
+    s, height, place, degree = _TABLES[name]
     columns: list[list[float]] = []
     for k in range(16):
-        c = k / 4
-        a = [math.erf(c), 2 / math.sqrt(math.pi) * math.exp(-c * c)]
-        for n in range(1, 7):  # erf'' = -2 t erf'
-            a.append(-2 * (c * n * a[n] + (n - 1) * a[n - 1]) / (n * (n + 1)))
-        a[4], a[2], a[0] = a[4] + fourth * a[6], a[2] + square * a[6], a[0] + one * a[6]
-        a[5], a[3], a[1] = a[5] + fourth * a[7], a[3] + square * a[7], a[1] + one * a[7] - 1
-        columns.append(a[5::-1])
-    columns[-1][-1] += 2**-24
+        c = k * place
+        slope = height * math.sqrt(2 * s / math.pi) * math.exp(-s * c * c / 2)
+        a = [height * math.erf(c * math.sqrt(s / 2)), slope]
+        for n in range(1, 10):  # the second derivative is -s t times the first
+            a.append(-s * (c * n * a[n] + (n - 1) * a[n - 1]) / (n * (n + 1)))
+        if name == "lift":  # of t times it
+            a = [(n + 1) * (a[n] + c * a[n + 1]) for n in range(10)]
+        for m in range(9, degree, -1):
+            lower: Any = cheb2poly([0.0] * m + [1.0])
+            for n in range(m):
+                a[n] -= a[m] * float(lower[n] / lower[m]) * (place / 2) ** (m - n)
+        a[1] -= name == "erf"
+        columns.append(a[degree::-1])
+    columns[-1][-1] += 2**-24 * (name == "erf")  # it ends with 1
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -120,11 +131,38 @@ def _erf_by_table(m: Math, x: Value) -> Value:
     t = m.sel(m.cmp("ogt", t, 3.874), 3.874, t)
     n, i = m.nearest_quarter(t)
     r = m.sub(t, n)
-    *powers, base = (m.table(i, row) for row in _erf_table())
+    *powers, base = (m.table(i, row) for row in _table("erf"))
     p = powers[0]
     for c in powers[1:]:
         p = m.mad(p, r, c)
     return m.copysign(m.add(base, m.mad(p, r, r)), x)
+
+
+def area(m: Math, x: Value) -> Value:
+    """erf(x / sqrt 2) / 2; or from a table."""
+    if host().has_avx512 and not is64(x):
+        return m.by_sixteen(partial(_by_place, name="area"), x)
+    return m.mul(call(m, "erf", m.mul(x, math.sqrt(0.5))), 0.5)
+
+
+def lift(m: Math, x: Value) -> Value:
+    """area(x) + x exp(-x^2 / 2) / sqrt(2 pi); or from a table."""
+    if host().has_avx512 and not is64(x):
+        return m.by_sixteen(partial(_by_place, name="lift"), x)
+    t = m.sel(m.cmp("olt", m.abs(x), 40.0), x, m.copysign(40.0, x))
+    density = m.mul(call(m, "exp", m.mul(m.mul(t, t), -0.5)), 1 / math.sqrt(2 * math.pi))
+    return m.add(area(m, x), m.mul(t, density))
+
+
+def _by_place(m: Math, x: Value, name: str) -> Value:
+    t = m.abs(x)
+    t = m.sel(m.cmp("ogt", t, 15.5 * _PLACE), 15.5 * _PLACE, t)
+    n, i = m.nearest(t, 1 / _PLACE)
+    r = m.mad(n, -_PLACE, t)
+    p, *rest = (m.table(i, row) for row in _table(name))
+    for c in rest:
+        p = m.mad(p, r, c)
+    return m.copysign(p, x)
 
 
 TURN_LIMIT = 1.0e6  # beyond it the reduction by parts of pi/2 loses bits: the C library's turn
@@ -492,11 +530,12 @@ def fmod64(m: Math, x: Value, y: Value) -> Value:
 
 # ------------------------------------------------------------------------------ dispatch
 
-_FLOAT32 = {"exp": exp32, "log": log32, "tanh": tanh32, "erf": erf32, "sin": sin32, "cos": cos32}
+_FLOAT32 = {"exp": exp32, "log": log32, "tanh": tanh32, "erf": erf32, "sin": sin32, "cos": cos32,
+            "area": area, "lift": lift}  # fmt: skip
 _FLOAT64 = {
     "exp": exp64, "expm1": expm164, "log": log64, "log1p": log1p64, "sin": sin64, "cos": cos64,
     "tan": tan64, "tanh": tanh64, "sinh": sinh64, "cosh": cosh64, "digamma": digamma64,
-    "erfinv": erfinv64,
+    "erfinv": erfinv64, "area": area, "lift": lift,
 }  # fmt: skip
 _WIDE = {
     "atan": atan_wide, "atan2": atan2_wide, "asin": asin_wide, "acos": acos_wide,
@@ -521,7 +560,7 @@ _LIBM = frozenset(
         "atan2",
     ]
 )
-_INLINE = frozenset({"exp", "log", "tanh", "erf"})  # short enough to spare the call
+_INLINE = frozenset({"exp", "log", "tanh", "erf", "area", "lift"})  # short enough to spare the call
 NAMES = frozenset(_FLOAT32) | frozenset(_FLOAT64) | _LIBM
 
 
