@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from weft.core import dtype as dt
 from weft.core import overrides
-from weft.core.handle import bare, take_over
-from weft.ops import view
+from weft.core.handle import take_over
+from weft.ops import dispatch, view
 from weft.ops.quantized import UNBOUNDED, Grid, bytes_max_pool
 from weft.ops.reduce import mean
 from weft.tensor import Tensor
@@ -34,8 +34,7 @@ class Layer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """A convolution to be run, and what becomes of its sums."""
 
     layer: Layer
@@ -47,18 +46,19 @@ class Chain:
     low: float = -UNBOUNDED
     high: float = UNBOUNDED
 
-    @property
-    def is_bare(self) -> bool:
-        """Whether nothing follows that a sum or batch norm would have to wait for."""
-        return self.other is None and self.low == -UNBOUNDED and self.high == UNBOUNDED
+
+def _is_bare(chain: Chain | None) -> TypeGuard[Chain]:
+    """Whether it is one, and a sum or batch norm would have nothing to wait for."""
+    return chain is not None and chain.other is None and chain[6:] == (-UNBOUNDED, UNBOUNDED)
 
 
 class _Described:
-    """What a ByteImage has where others have an array: shape, strides and dtype."""
+    """What ByteImages of a shape have where others have an array: shape, strides and dtype."""
 
     offset, outer, session, dtype = 0, None, None, dt.float32
 
     def __init__(self, shape: tuple[int, ...]) -> None:
+        overrides.switch_on()  # before there is an image of this shape
         self.shape = shape
         _, c, h, w = shape
         self.strides = (c * h * w, h * w, w, 1)
@@ -67,6 +67,9 @@ class _Described:
         """The array, of a plain tensor from now on."""
         become_floats(t)
         return t._a
+
+
+_described = lru_cache(256)(_Described)
 
 
 def _answer(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
@@ -96,6 +99,7 @@ class ByteImage(Tensor, layout=_answer):
     """An image in bytes, or one that will be."""
 
     __torch_function__: Any = staticmethod(overrides.disabled_torch_function)
+    ndim: Any = 4  # norms look at each image's
     _chain: Chain | None
     _bytes: Any
     _grid: Grid | None
@@ -117,9 +121,9 @@ def of_chain(chain: Chain) -> ByteImage:
 
 
 def _make(shape: tuple, chain: Chain | None, q: Any, grid: Grid | None) -> ByteImage:
-    overrides.switch_on()
-    made: Any = bare(ByteImage)
-    made._ghost = _Described(tuple(shape))
+    made = dispatch.fresh()
+    made.__class__ = ByteImage
+    made._ghost = _described(shape)
     made._chain, made._bytes, made._grid = chain, q, grid
     return made
 
@@ -180,7 +184,7 @@ def _clamped(x: ByteImage, low: float, high: float, *, inplace: bool) -> Any:
     chain, grid = x._chain, x._grid
     if chain is not None:
         high = max(min(chain.high, high), low)
-        chain = replace(chain, low=min(max(chain.low, low), high), high=high)
+        chain = Chain(*chain[:6], min(max(chain.low, low), high), high)
     elif grid is None or low > -grid.zero * grid.scale or high < (255 - grid.zero) * grid.scale:
         return NotImplemented  # bytes that it would change
     if inplace:
@@ -217,20 +221,22 @@ def _batch_norm(
     training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
     chain = input._chain if input.__class__ is ByteImage else None
-    if chain is None or not chain.is_bare or chain.norm or training or running_mean is None:
+    if not _is_bare(chain) or chain.norm or training or running_mean is None:
         return NotImplemented
-    return of_chain(replace(chain, norm=(running_mean, running_var, weight, bias, eps)))
+    norm = (running_mean, running_var, weight, bias, eps)
+    return of_chain(Chain(chain.layer, chain.x, chain.grid, chain.shape, norm))
 
 
 def _sum(a: Any, b: Any) -> Any:
     """The chain of a + b, or NotImplemented."""
     if not (a.__class__ is b.__class__ is ByteImage) or a._ghost.shape != b._ghost.shape or a is b:
         return NotImplemented
-    if a._chain is None or not a._chain.is_bare:
+    if not _is_bare(a._chain):
         a, b = b, a
-    if a._chain is None or not a._chain.is_bare or not b.resolve():
+    if not _is_bare(a._chain) or not b.resolve():
         return NotImplemented
-    return replace(a._chain, other=_make(b._ghost.shape, None, b._bytes, b._grid))
+    other = _make(b._ghost.shape, None, b._bytes, b._grid)
+    return Chain(*a._chain[:5], other)
 
 
 def _add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:

@@ -272,6 +272,37 @@ def test_gradients_switched_on_between_calls():
     np.testing.assert_array_equal(g.numpy(), weft.autograd.grad(y.sum(), [w])[0].numpy())
 
 
+def test_parameters_of_a_layer_of_five_operands_off_the_tape(by_python):
+    model = weft.nn.Sequential(weft.nn.Conv2d(3, 4, 3), weft.nn.BatchNorm2d(4), weft.nn.ReLU())
+    f = weft.compile(model.eval())
+    x = weft.randn(1, 3, 8, 8)
+    with weft.no_grad():
+        for _ in range(3):
+            f(x)
+        before = by_python[0]
+        y = f(x)
+        assert by_python[0] == before, "native code matched every call"
+        np.testing.assert_array_equal(y.numpy(), model(x).numpy())
+    assert f(x).requires_grad
+
+
+def test_another_operation_than_the_one_that_may_come_is_recorded(monkeypatch):
+    """Python looks for a call's operation among those that came here only if there are several."""
+    asked = []
+    known = Session.known
+    monkeypatch.setattr(
+        Session, "known", lambda s, op, args: asked.append(op) or known(s, op, args)
+    )
+    f = weft.compile(lambda x, way: (x.relu() if way else x.tanh()) * 2.0)
+    x = weft.randn(5)
+    x.relu(), x.tanh()
+    for way in (0, 0, 0, 1, 1, 0, 1):
+        np.testing.assert_array_equal(
+            f(x, way).numpy(), ((x.relu() if way else x.tanh()) * 2.0).numpy()
+        )
+    assert f.stats["recorded_ops"] == 4
+
+
 def test_subclasses_and_hooks_of_saved_tensors_are_pythons():
     packed = []
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft
+from weft.ops import conv
 
 F = weft.nn.functional
 
@@ -116,3 +117,58 @@ def test_attributes_that_are_equal_but_not_the_same():
     assert len({id(op) for op in found}) == 6
     for v, op in zip((0.0, -0.0, 1.0, 1, True, float("nan")), found, strict=True):
         assert LeakyRelu(v) is op
+
+
+def test_convolutions_asked_for_before_are_checked_all_the_same(monkeypatch):
+    weft.manual_seed(0)
+    x, w, b = weft.randn(1, 3, 9, 9), weft.randn(4, 3, 3, 3), weft.randn(4)
+    small = weft.randn(1, 3, 3, 3)  # on which no step can be made
+    asked = [
+        (x, w, b, 2, 1), (x, w, b, (2, 2), (1, 1)), (x, w, None, 2, 1), (small, w, b, 2, 0),
+        (small, w, b, 5, 0), (x, w, b, 5, 0),
+        (x, w, b, [2, 1], [0, 1]), (x[0], w, b, 2, 1), (x.double(), w.double(), None, 2, 1),
+        (x, w, b, 1, "same"), (x, weft.randn(4, 3, 2, 2), b, 2, 1),
+        (x, w.permute(0, 1, 3, 2), b, 2, 1), (x.permute(0, 1, 3, 2), w, b, 2, 1),
+    ]  # fmt: skip
+    known = {}
+    monkeypatch.setattr(conv, "_KNOWN", known)
+    for given in asked * 2:
+        F.conv2d(*given)
+    got = [F.conv2d(*given) for given in asked]
+    asked_of = [given for _, given in known.values()]
+    assert (2, 1, 1, 1) in asked_of and all(s.__class__ is not list for s, *_ in asked_of)
+    for y, given in zip(got, asked, strict=True):
+        known.clear()
+        np.testing.assert_array_equal(y.numpy(), F.conv2d(*given).numpy())
+    for _ in range(3):
+        F.conv2d(x, w, b, 2, 1)
+        for wrong in (
+            (x[:, :2], w, b), (x, w, b[:3]), (x.double(), w, b), (x, w[0], b), (x, w.double(), b)
+        ):  # fmt: skip
+            with pytest.raises(RuntimeError):
+                F.conv2d(*wrong, 2, 1)
+        for odd in (True, 1.0, (1.0, 1)):
+            F.conv2d(x, w, b, 1, 1)
+            with pytest.raises(TypeError):
+                F.conv2d(x, w, b, odd, 1)
+
+
+def test_attention_and_norms_asked_for_before_are_checked_all_the_same():
+    q = weft.randn(1, 2, 4, 8)
+    x, s = weft.randn(2, 3, 4, 4), weft.rand(3)
+    for _ in range(4):
+        y = F.scaled_dot_product_attention(q, q, q)
+        np.testing.assert_array_equal(
+            y.numpy(), F.scaled_dot_product_attention(q, q, q, scale=8**-0.5).numpy()
+        )
+        assert not weft.equal(y, F.scaled_dot_product_attention(q, q, q, is_causal=True))
+        with pytest.raises(RuntimeError, match="same dtype"):
+            F.scaled_dot_product_attention(q, q.double(), q)
+        with pytest.raises(RuntimeError, match="do not fit"):
+            F.scaled_dot_product_attention(q, q[..., :4], q)
+        z = F.batch_norm(x, s, s, s, s)
+        assert not weft.equal(z, F.batch_norm(x, s, s, s, s, eps=1e-2))
+        with pytest.raises(RuntimeError, match="should contain 3 elements"):
+            F.batch_norm(x, s, s, s[:2], s)
+        with pytest.raises(ValueError, match="Expected more than 1 value"):
+            F.batch_norm(x[:1, :, :1, :1], s, s, s, s, True)

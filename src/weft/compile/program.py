@@ -536,6 +536,7 @@ class Program:
                 extra = p.base[1] if p.base[0] == "arena" else 0
                 offset = extra + p.offset * p.layout.dtype.itemsize
                 self.slots.setdefault(base, []).append((i, slot, offset))
+        self._bases: dict[str, tuple] = {}  # of inputs
         self._set: dict[tuple, int] = {}
         self._fixed: dict[str, np.ndarray] = {}
         # inputs and outputs, while a run lasts
@@ -632,8 +633,11 @@ class Program:
             ARENA.ensure(self.arena_bytes)
             address = native.address
             self._point(("arena", None), address(ARENA.memory))
-            for name, a in inputs.items():
-                self._point(("in", name), address(a))
+            known, bases = self._set, self._bases
+            for name, a in inputs.items():  # most often they lie where they lay
+                base = bases.get(name) or bases.setdefault(name, ("in", name))
+                if known.get(base) != (at := address(a)):
+                    self._point(base, at)
             for name, a in outs.items():
                 self._point(("out", name), address(a))
             self._running = inputs, outs

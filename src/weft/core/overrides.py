@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import opcode
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class _Modes(list):
 # Classes whose objects never take part: the common ones, so that a check is one look-up each.
 plain = _Classes((int, float, bool, str, complex, bytes, type(None), slice, type(Ellipsis)))
 # Tensor classes of another layout -> who answers for their objects: (native, public, args, kw)
+# and are not asked otherwise
 layouts: dict[type, Callable[[Callable, Callable, tuple, dict], Any]] = {}
 # functions that look at shape and dtype only, which a tensor without an array has too
 _OF_SHAPE = (
@@ -86,14 +87,16 @@ class Unanswered(TypeError):
     """Every class that was asked said NotImplemented."""
 
 
-def _values(args: tuple, kw: dict) -> Iterator[Any]:
+def _values(args: tuple, kw: dict) -> list:
     """The arguments, lists of tensors opened."""
+    found: list = []
     for given in (args, kw.values()):
         for a in given:
             if a.__class__ is list or a.__class__ is tuple:
-                yield from a
+                found += a
             else:
-                yield a
+                found.append(a)
+    return found
 
 
 def overloaded(values: Any) -> list:
@@ -142,17 +145,18 @@ def ask(public: Callable, over: list, args: tuple, kw: dict) -> Any:
 
 def call(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with an argument that is not plain, or under a mode."""
-    level = state.overrides
-    if level != NONE:
-        over = [] if level else overloaded(_values(args, kw))
+    answerer, strange = None, []
+    for v in _values(args, kw):
+        kind = v.__class__
+        if kind in layouts:  # which takes no part
+            answerer = answerer or layouts[kind]
+        elif kind not in plain:
+            strange.append(v)
+    if (strange or _modes) and (level := state.overrides) != NONE:
+        over = [] if level else overloaded(strange)
         if over or state.modes:
             return ask(public, over, args, kw)
-    if layouts:
-        for v in _values(args, kw):
-            answerer = layouts.get(type(v))
-            if answerer is not None:
-                return answerer(native, public, args, kw)
-    return native(*args, **kw)
+    return native(*args, **kw) if answerer is None else answerer(native, public, args, kw)
 
 
 def _call_operator(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:

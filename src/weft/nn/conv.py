@@ -150,6 +150,10 @@ class _Convolution(_Conv):
         return self.convolve(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.__class__ in _PLAIN:  # no property stands before the dict
+            own = self._parameters
+            if "weight" in own and "bias" in own:
+                return self._conv_forward(input, own["weight"], own["bias"])
         return self._conv_forward(input, self.weight, self.bias)
 
 
@@ -172,6 +176,9 @@ class Conv3d(_Convolution):
 
     dims = 3
     convolve = staticmethod(F.conv3d)
+
+
+_PLAIN = (Conv1d, Conv2d, Conv3d)
 
 
 class _Transposed(_Conv):

@@ -86,23 +86,23 @@ class _BatchNorm(_WithStatistics):
         if self._ranks and input.ndim not in self._ranks:
             kinds = " or ".join(f"{n}D" for n in self._ranks)
             raise ValueError(f"expected {kinds} input (got {input.ndim}D input)")
+        own = self.__class__ in _PLAIN  # where no property stands before the dicts
+        try:
+            seen, learned = (self._buffers, self._parameters) if own else ({}, {})
+            mean, var = seen["running_mean"], seen["running_var"]
+            weight, bias = learned["weight"], learned["bias"]
+        except KeyError:
+            mean, var, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
         factor = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+        training = self.training
+        if training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 factor = 1.0 / float(self.num_batches_tracked)
-        from_batch = self.training or (self.running_mean is None and self.running_var is None)
-        keep = not self.training or self.track_running_stats
-        return F.batch_norm(
-            input,
-            self.running_mean if keep else None,
-            self.running_var if keep else None,
-            self.weight,
-            self.bias,
-            from_batch,
-            factor,
-            self.eps,
-        )
+        from_batch = training or (mean is None and var is None)
+        if training and not self.track_running_stats:
+            mean = var = None
+        return F.batch_norm(input, mean, var, weight, bias, from_batch, factor, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -121,6 +121,9 @@ class BatchNorm3d(_BatchNorm):
     """Batch norm of (N, C, D, H, W)."""
 
     _ranks = (5,)
+
+
+_PLAIN = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
 class SyncBatchNorm(_BatchNorm):

@@ -11,7 +11,7 @@ still does not depend on its neighbours).  Sums are exact in int32.  Source: Jac
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,18 +28,19 @@ from weft.ops.quantized import (
     COLUMNS,
     FOUR,
     Grid,
+    QuantizedConv,
+    QuantizedDepthwise,
     grid_of,
     image_to_bytes,
+    on_bytes,
     pack_weight,
     quantize_rows,
-    quantized_conv,
-    quantized_depthwise,
     range_to_scale,
     to_bytes,
-    version_of,
 )
 
 _FULL = 16  # columns from which a panel of a group is worth its arithmetic
+_MOST_MADE = 1_000
 
 
 class _Quantized(Module):
@@ -75,40 +76,50 @@ class _Quantized(Module):
         self._forget()
 
     def _forget(self) -> None:
-        self._grid: tuple[tuple, Grid | None] = ((None,) * 4, None)  # found for these tensors
-        self._made: dict[tuple, tuple] = {}
+        self._made: dict[tuple, tuple] = {}  # see `_once`
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k not in ("_grid", "_made")}
+        return {k: v for k, v in super().__getstate__().items() if k != "_made"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._forget()
 
+    def _once(self, key: tuple, tensors: tuple, make: Callable, *args: Any) -> Any:
+        """make(*args), made once for these tensors as long as nobody writes to them."""
+        key = (*key, *map(id, tensors))
+        now = [0 if t is None or t._st is None else t._st.version for t in tensors]
+        found = self._made.get(key)
+        if found is None or found[0] != now:
+            if len(self._made) > _MOST_MADE:
+                self._made.clear()
+            with weft.no_grad():
+                self._made[key] = found = now, tensors, make(*args)
+        return found[2]
+
     def grid(self) -> Grid:
         """The grid that calibration found for the input."""
-        scale, zero = self.input_scale, self.input_zero
-        assert scale is not None and zero is not None
-        now = (scale, version_of(scale), zero, version_of(zero))
-        if any(a is not b for a, b in zip(self._grid[0], now, strict=True)):
-            self._grid = (now, Grid(scale.item(), int(zero.item())))
-        assert self._grid[1] is not None
-        return self._grid[1]
+        own = self._buffers
+        return self._once((), (own["input_scale"], own["input_zero"]), self._found_grid)
 
-    def factors(self, x: Grid, norm: tuple | None, other: Grid | None, to: Grid | None) -> tuple:
-        """(scale, shift, other's scale): sums times scale plus shift are the result's floats, or
-        its places on the grid `to`; as the kernel reads them, made once.
-        """
-        held = (self.scale, self.sums, self.bias, *(norm or ())[:4])
-        key = (x, other, to, norm and norm[4], *[(id(t), version_of(t)) for t in held])
-        found = self._made.get(key)
-        if found is None or any(a is not b for a, b in zip(found[0], held, strict=True)):
-            with weft.no_grad():
-                found = held, self._factors(x, norm, other, to)
-            self._made[key] = found
-        return found[1]
+    def _found_grid(self) -> Grid:
+        assert self.input_scale is not None and self.input_zero is not None
+        return Grid(self.input_scale.item(), int(self.input_zero.item()))
+
+    def factored(self, x: Grid, norm: tuple | None = None, *more: Any) -> Any:
+        """`_prepared` of these, once for the tensors that it reads."""
+        own = self._buffers
+        held = (own["scale"], own["sums"], own["bias"], *(norm or ())[:4])
+        return self._once((x, norm and norm[4], *more), held, self._prepared, x, norm, *more)
+
+    def _prepared(self, x: Grid, norm: tuple | None, *more: Any) -> tuple:
+        """What multiplies bytes of the grid x: the op, scale and shift."""
+        raise NotImplementedError
 
     def _factors(self, x: Grid, norm: tuple | None, other: Grid | None, to: Grid | None) -> tuple:
+        """(scale, shift, other's scale): sums times scale plus shift are the result's floats, or
+        its places on the grid `to`; as the kernel reads them.
+        """
         scale = _array(self.scale, 1.0) * x.scale
         shift = _array(self.bias, 0.0) - x.zero * _array(self.sums, 0.0) * scale
         if norm is not None:
@@ -153,18 +164,22 @@ class QuantizedLinear(_Quantized):
         rows = input if flat else input.reshape(-1, self.in_features)
         if self.input_scale is None:
             scale, zero = range_to_scale(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True))
-            y = self._floats(self._product(to_bytes(rows, scale, zero), "int32"), scale, zero)
+            q = to_bytes(rows, scale, zero)
+            y = self._floats(self._product(QuantizedConv(self.out_features), q), scale, zero)
         else:
             grid = self.grid()
-            factors = self.factors(grid, None, None, None)
-            y = self._product(to_bytes(rows, grid.scale, grid.zero), "float32", *factors[:2])
+            op, *factors = self.factored(grid)
+            y = self._product(op, to_bytes(rows, grid.scale, grid.zero), *factors)
         # a result that is no view lets a replay be one native call
         return y if flat else y.reshape(*input.shape[:-1], self.out_features)
 
-    def _product(self, q: Tensor, to: str, *more: Tensor) -> Tensor:
+    def _prepared(self, x: Grid, norm: tuple | None, *more: Any) -> tuple:
+        op = QuantizedConv(self.out_features, to="float32")
+        return op, *self._factors(x, norm, None, None)[:2]
+
+    def _product(self, op: Any, q: Tensor, *more: Tensor) -> Tensor:
         left = -q.shape[1] % FOUR
-        q = F.pad(q, (0, left)) if left else q
-        return quantized_conv(q, self.panels, *more, columns=self.out_features, to=to)
+        return on_bytes(op, F.pad(q, (0, left)) if left else q, self._buffers["panels"], *more)
 
 
 class QuantizedConv2d(_Quantized):
@@ -190,15 +205,17 @@ class QuantizedConv2d(_Quantized):
         shape = input._ghost.shape if made else input.shape  # the first costs less
         if len(shape) == 3:
             return self.forward(input.unsqueeze(0)).squeeze(0)
-        chain_shape = self._shape(shape)
-        if self.input_scale is None:
+        own = self._buffers
+        seen = own["input_scale"], own["input_zero"]
+        size, grid = self._once((shape,), seen, self._begin, shape)
+        if grid is None:
             return self._dynamic(input)
-        grid = self.grid()
         if made and input.resolve(grid):
-            q, grid = self._whole(input._bytes), input._grid
+            q, grid = input._bytes, input._grid
+            q = self._whole(q) if self._more else q
         else:
             q = image_to_bytes(input, grid)
-        y = byte_image.of_chain(Chain(self, q, grid, chain_shape))
+        y = byte_image.of_chain(Chain(self, q, grid, size))
         return y if byte_image.flows() else y.contiguous()
 
     def get_extra_state(self) -> Tensor:
@@ -218,8 +235,10 @@ class QuantizedConv2d(_Quantized):
     def _whole(self, q: Tensor) -> Tensor:
         return F.pad(q, (0, self._more)) if self._more else q
 
-    def _shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the result, (N, O, H', W'); RuntimeError on this line, although sums may wait."""
+    def _begin(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Grid | None]:
+        """The result's sizes (N, O, H', W') and the input's grid; RuntimeError on this line,
+        although sums may wait.
+        """
         window = zip(
             shape[2:], self.padding, self.dilation, self.kernel_size, self.stride, strict=False
         )
@@ -229,32 +248,32 @@ class QuantizedConv2d(_Quantized):
                 f"quantized conv2d: expected images (N, {self.in_channels}, H, W) no smaller than "
                 f"the kernel {self.kernel_size}, got {list(shape)}"
             )
-        return (shape[0], self.out_features, *size)
+        grid = None if self.input_scale is None else self.grid()
+        return (shape[0], self.out_features, *size), grid
 
-    def _conv(self, q: Tensor, *more: Tensor, **settings: Any) -> Tensor:
-        window = {"kernel": self.kernel_size, "stride": self.stride, "dilation": self.dilation}
+    def _op(self, **settings: Any) -> Any:
+        settings.update(kernel=self.kernel_size, stride=self.stride, dilation=self.dilation)
         if self.depthwise:
-            return quantized_depthwise(q, self.panels, *more, **window, **settings)
-        return quantized_conv(
-            q, self.panels, *more, columns=self.out_features, groups=self.groups, **window,
-            **settings,
-        )  # fmt: skip
+            return QuantizedDepthwise(**settings)
+        return QuantizedConv(self.out_features, groups=self.groups, **settings)
 
     def finish(self, chain: Chain, grid: Grid | None) -> Tensor:
         """The chain's result (N, H, W, C): bytes on the grid, or floats."""
         other = chain.other
-        scale, shift, beside = self.factors(
-            chain.grid, chain.norm, None if other is None else other._grid, grid
-        )
-        low, high = chain.low, chain.high
+        more, beside = ((), None) if other is None else ((other._bytes,), other._grid)
+        op, *factors = self.factored(chain.grid, chain.norm, beside, grid, chain.low, chain.high)
+        return on_bytes(op, chain.x, self._buffers["panels"], *factors, *more)
+
+    def _prepared(self, x: Grid, norm: tuple | None, *more: Any) -> tuple:
+        other, grid, low, high = more
+        scale, shift, beside = self._factors(x, norm, other, grid)
         if grid is not None:
             low, high = (min(max(round(v / grid.scale) + grid.zero, 0), 255) for v in (low, high))
-        more = () if other is None else (other._bytes,)
-        return self._conv(
-            chain.x, scale, shift, *more, padding=self.padding, border=chain.grid.zero,
-            to="float32" if grid is None else "uint8", floor=float(low), ceiling=float(high),
-            other_scale=beside,
+        op = self._op(
+            padding=self.padding, border=x.zero, to="float32" if grid is None else "uint8",
+            floor=float(low), ceiling=float(high), other_scale=beside,
         )  # fmt: skip
+        return op, scale, shift
 
     def own_grid(self, chain: Chain) -> Grid | None:
         """The grid that calibration found for what this chain gives, or None."""
@@ -273,7 +292,8 @@ class QuantizedConv2d(_Quantized):
         if top or left:  # each image has a zero of its own
             input = F.pad(input, (left, left, top, top))
         q = self._whole(to_bytes(input.permute(0, 2, 3, 1), scale, zero))
-        return self._floats(self._conv(q), scale, zero).permute(0, 3, 1, 2).contiguous()
+        y = self._floats(on_bytes(self._op(), q, self.panels), scale, zero)
+        return y.permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass

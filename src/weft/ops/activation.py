@@ -23,7 +23,7 @@ from weft.core.types import unknown, wrap_dim
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.trig import tanh
-from weft.ops.unary import abs, relu, sigmoid
+from weft.ops.unary import Relu, abs, relu, sigmoid
 from weft.ops.view import narrow, reshape
 from weft.ops.write import check_writable, write
 
@@ -343,7 +343,8 @@ def gelu(input: Any, *, approximate: str = "none") -> Any:
     if approximate not in ("none", "tanh"):
         said = "approximate argument must be either none or tanh."
         raise unknown("gelu", "approximate", approximate, said)
-    return _run("gelu", Gelu(approximate), input)
+    op = Gelu(approximate)
+    return _run("gelu", op, input) if (y := op.quick(input)) is None else y
 
 
 def silu(input: Any, inplace: bool = False) -> Any:
@@ -486,9 +487,14 @@ def glu(input: Any, dim: int = -1) -> Any:
     return narrow(input, d, 0, half) * sigmoid(narrow(input, d, half, half))
 
 
+_RELU = Relu()
+
+
 def relu_or_into(input: Any, inplace: bool = False) -> Any:
     """y = max(x, 0); written into the input's memory when `inplace`."""
-    return input.relu_() if inplace else relu(input)
+    if inplace:
+        return input.relu_()
+    return relu(input) if (y := _RELU.quick(input)) is None else y
 
 
 relu_or_into.__name__ = relu_or_into.__qualname__ = "relu"  # what programs print of F.relu

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -314,6 +315,11 @@ def _repeat_heads(q: Any, kv: Any) -> Any:
     return reshape(wide, (*shape[:-3], heads, *shape[-2:]))
 
 
+@lru_cache(256)
+def _usual(causal: bool, width: int, with_sums: bool) -> Attention:
+    return Attention(causal, 1.0 / math.sqrt(width or 1), with_sums)
+
+
 def scaled_dot_product_attention(
     query: Any,
     key: Any,
@@ -336,6 +342,12 @@ def scaled_dot_product_attention(
         query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     if dtype_of(query).category != dt.FLOAT:
         raise RuntimeError("Expected query, key, and value to have a floating dtype")
+    alike = query.__class__ is key.__class__ is value.__class__
+    if alike and attn_mask is scale is None and not (dropout_p or enable_gqa) and shape_of(query):
+        tracked = state.grad and (query._rg or key._rg or value._rg)
+        op = _usual(bool(is_causal), shape_of(query)[-1], tracked)
+        if (y := op.quick(query, key, value)) is not None:
+            return _values(y, query, value) if tracked else y
     if attn_mask is not None and dtype_of(attn_mask) is dt.float32:
         attn_mask = cast(attn_mask, dtype_of(query))
     _check(query, key, value, attn_mask)

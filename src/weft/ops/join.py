@@ -113,6 +113,10 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, out: Any = None, axis: int | No
     if out is None and state.recorder is None and _alike(xs):  # the short way of the same
         axis = wrap_dim(dim, xs[0]._a.ndim, "cat")
         return apply(Concat(axis), *xs)
+    if out is None and state.recorder is not None and xs and dim.__class__ is int:
+        axis = dim if dim >= 0 else dim + len(shape_of(xs[0]))
+        if (y := Concat(axis).quick(*xs)) is not None:
+            return y
     if not xs:
         raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     if out is not None and any(x is out for x in xs):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -473,6 +474,11 @@ def _per_channel(a: Any, ndim: int) -> Any:
 # ------------------------------------------------------------------------------- functions
 
 
+# ops by eps: floats among an op's attributes make it dear to find
+_rows_of = lru_cache(256)(partial(LayerNorm, 1))
+_eval_of = lru_cache(256)(BatchNormEval)
+
+
 def _affine(x: Any, shape: tuple, weight: Any, bias: Any) -> tuple[Any, Any]:
     """Weight and bias, ones and zeros where there are none."""
     d = dtype_of(x)
@@ -524,6 +530,10 @@ def batch_norm(
     input (N, C, ...); the others (C,) or None.  ValueError: one value a channel in training.
     Source: Ioffe & Szegedy 2015.
     """
+    if not training and eps.__class__ is float:
+        y = _eval_of(eps).quick(input, weight, bias, running_mean, running_var)
+        if y is not None:
+            return y
     shape = shape_of(input)
     if shape == (0,):
         return input.clone()  # torch takes a vector of nothing
@@ -545,7 +555,7 @@ def batch_norm(
         return cast(y, dtype_of(input))
     if not training:
         w, b = _affine(input, (shape[1],), weight, bias)
-        return apply(BatchNormEval(float(eps)), input, w, b, running_mean, running_var)
+        return apply(_eval_of(float(eps)), input, w, b, running_mean, running_var)
     dims = tuple(d for d in range(len(shape)) if d != 1)
     return _from_batch(
         input, dims, running_mean, running_var, weight, bias, float(momentum), float(eps)
@@ -650,7 +660,7 @@ def layer_norm(
         and len(normalized_shape) == 1
         and normalized_shape[0].__class__ is int  # (4.0,) is equal too
     ):
-        y = LayerNorm(1, eps).quick(input, weight, bias)
+        y = _rows_of(eps).quick(input, weight, bias)
         if y is not None:
             return y
     wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)

@@ -6,8 +6,7 @@ w = clamp(round(w / scale), -127, 127)            weights: signed, a scale for e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from weft.ops.kinds import by_loop
 from weft.runtime.native import Launch
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """What the bytes 0 ... 255 stand for: (byte - zero) * scale, a float32."""
 
     scale: float
@@ -327,24 +325,13 @@ def _as_images(a: Layout) -> Layout:
     return Layout.contiguous((1, a.shape[0], 1, a.shape[1]), a.dtype)
 
 
-def quantized_depthwise(x: Any, w: Any, *more: Any, **settings: Any) -> Any:
-    """`QuantizedDepthwise` of x, w (taps, C), scale, shift (and another image)."""
-    others = [m.contiguous() for m in more]
-    return apply(QuantizedDepthwise(**settings), x.contiguous(), w, *others)
-
-
-def version_of(t: Any) -> int:
-    """How often a tensor was written to in place: `_version`, where that costs."""
-    return 0 if t is None or t._st is None else t._st.version
-
-
-def quantized_conv(x: Any, panels: Any, *more: Any, columns: int, **settings: Any) -> Any:
-    """`QuantizedConv` of x, packed weights and, but for int32, (scale, shift[, other]).
-
-    TypeError, RuntimeError: dtypes, shapes and settings that do not fit.
+def on_bytes(op: Op, x: Any, panels: Any, *more: Any) -> Any:
+    """QuantizedConv or QuantizedDepthwise of x, a packed weight and, but for int32, (scale,
+    shift[, other]).  TypeError, RuntimeError: dtypes, shapes and settings that do not fit.
     """
-    others = [m.contiguous() for m in more]
-    return apply(QuantizedConv(int(columns), **settings), x.contiguous(), panels, *others)
+    if (y := op.quick(x, panels, *more)) is not None:
+        return y
+    return apply(op, x.contiguous(), panels, *[m.contiguous() for m in more])
 
 
 def image_to_bytes(x: Any, grid: Grid) -> Any:

@@ -24,7 +24,7 @@ SLOTS: dict[str, tuple[str, ...]] = {  # of which class
         "_handles", "_memories", "_pendings", "_places", "cursor", "ghosts", "matching", "numbers",
         "outside", "pending",
     ),
-    "trie": ("native", "next"),
+    "trie": ("children", "native", "next", "op"),
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
 }  # fmt: skip
 ATTRIBUTES = ("_ref", "_forget")
@@ -161,6 +161,33 @@ release:
   %failed = icmp ne ptr %raised, null
   %result = select i1 %failed, i32 -1, i32 %answer
   ret i32 %result
+}
+
+; whether one call alone has come next so far, of another op
+define internal i1 @awaits_other(ptr %session, ptr %op) nounwind {
+entry:
+  %cursor = slot %session session.cursor
+  %trie_class = word trie_class
+  %at_node = call i1 @is_a(ptr %cursor, ptr %trie_class)
+  if %at_node node no
+no:
+  ret i1 false
+node:
+  %child = slot %cursor trie.next
+  %children = slot %cursor trie.children
+  %dict = word dict
+  %has_child = call i1 @is_a(ptr %child, ptr %trie_class)
+  %has_children = call i1 @is_a(ptr %children, ptr %dict)
+  %both = and i1 %has_child, %has_children
+  if %both ask no
+ask:
+  %count = get i64 %children 16
+  %its = slot %child trie.op
+  if %count eq 1 alone no
+alone:
+  if %its is %op no yes
+yes:
+  ret i1 true
 }
 
 ; a new reference, null with an exception, or None as a borrowed reference: the long way

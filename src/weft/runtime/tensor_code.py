@@ -311,14 +311,10 @@ known:
   %tape64 = item i64 %e 11
   %floats = icmp ne i64 %tape64, 0
   %both = and i1 %differentiable, %floats
-  if %both able ask
-able:
-  %three = icmp sle i64 %n, 3
-  %simple = icmp eq i64 %tape64, 1
-  %fine = and i1 %three, %simple
-  if %fine ask python
+  goto ask
 ask:
-  %would = phi i1 [ false, %entry ], [ false, %known ], [ true, %able ]
+  %would = phi i1 [ false, %entry ], [ %both, %known ]
+  %kind = phi i64 [ 0, %entry ], [ %tape64, %known ]
   %matters = or i1 %would, %is_view
   if %matters mode plain
 plain:
@@ -334,10 +330,15 @@ mode:
 said:
   %is_graded = icmp ne i32 %grad32, 0
   %noting = and i1 %is_graded, %would
-  if %noting watch untaped
+  if %noting able untaped
 untaped:
   %bits = shl i32 %grad32, 1
   ret i32 %bits
+able:
+  %three = icmp sle i64 %n, 3
+  %simple = icmp eq i64 %kind, 1
+  %fine = and i1 %three, %simple
+  if %fine watch python
 watch:
   %nodes = word node
   %name_watch = word watch
@@ -643,9 +644,12 @@ compiled:  ; a compiled function's
   if %match_class is %session_class matching unmatched
 matching:
   %matched = call ptr @match(ptr %recorder, ptr %op, ptr %args, i64 %n)
-  if %matched is %none unmatched given
+  if %matched is %none missing given
 given:
   ret ptr %matched
+missing:
+  %awaits = call i1 @awaits_other(ptr %recorder, ptr %op)
+  if %awaits nothing unmatched
 unmatched:  ; recorder.known(op, tensors)
   if %numbers eq 0 ask_known nothing
 ask_known:
