@@ -94,3 +94,12 @@ def test_multigammaln_of_many_dims_is_one_sum():
 def test_polygamma_past_the_largest_factorial_is_infinite():
     y = weft.polygamma(200, weft.ones(2, dtype=weft.float64))
     assert y.tolist() == [-np.inf, -np.inf]
+
+
+def test_a_long_vector_is_worked_on_in_pieces():
+    x = weft.linspace(-30, 30, 10_000, dtype=weft.float64)
+    y = weft.special.i0e(x)
+    np.testing.assert_allclose(y.numpy(), sp.i0e(x.numpy()), rtol=1e-13)
+    assert weft.equal(y[4_000:5_000], weft.special.i0e(x[4_000:5_000]))
+    np.testing.assert_allclose(weft.special.i1(x).numpy(), sp.i1(x.numpy()), rtol=1e-13)
+    assert weft.special.i0(weft.ones(0)).shape == (0,)

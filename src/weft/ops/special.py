@@ -37,6 +37,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_PIECE = 4096  # elements at once: integrals have a hundred nodes for each
+
+
 class _Unary(Op, abstract=True):
     """One operand, element by element, in float64"""
 
@@ -44,8 +47,11 @@ class _Unary(Op, abstract=True):
         raise NotImplementedError
 
     def host(self, x: np.ndarray) -> np.ndarray:
+        flat = np.asarray(x, np.float64).reshape(-1)
+        y = np.empty_like(flat)
         with np.errstate(all="ignore"):
-            y = self.formula(np.asarray(x, np.float64).reshape(-1))
+            for at in range(0, flat.size, _PIECE):
+                y[at : at + _PIECE] = self.formula(flat[at : at + _PIECE])
         return y.reshape(np.shape(x)).astype(x.dtype)
 
     oracle = host
