@@ -170,3 +170,19 @@ def test_splits():
 def test_what_no_memory_holds_is_said_before_it_is_worked_on(call):
     with pytest.raises(MemoryError):
         call(weft.ones(3))
+
+
+def test_numbers_of_tensors_count_and_are_read_anew():
+    """torch takes a tensor of one whole number for a size or a dim."""
+    x, n = weft.arange(6.0).reshape(1, 6), weft.tensor(2)
+    for want in (2, 3):
+        n.fill_(want)
+        assert [p.shape[1] for p in x.split(n, 1)] == [want] * (6 // want)
+        assert len(x.chunk(n, 1)) == want
+        assert x.narrow(1, n, 2).tolist() == [[want, want + 1]]
+        assert weft.linspace(0, 1, n).shape == (want,)
+    assert x.squeeze(n - 3).shape == (6,) and weft.cat((x, x), n - 3).shape == (2, 6)
+    with pytest.raises(TypeError):
+        weft.cat((x, x), True)
+    assert weft.cat((x, x), 1).shape == (1, 12)  # the wrong one before left no trace
+    assert weft.tril_indices(3, 3, dtype=None).dtype is weft.int64

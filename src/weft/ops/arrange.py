@@ -258,16 +258,20 @@ def block_diag(*tensors: Any) -> Any:
     return cat(rows, 0)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dt.int64,
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None,
                  device: Any = None) -> Any:  # fmt: skip
     """The (row, column) places on and below the diagonal, as a 2 x n matrix."""
-    return wrap(np.stack(np.tril_indices(row, offset, col)).astype(dt.asked(dtype).np))
+    return wrap(
+        np.stack(np.tril_indices(row, offset, col)).astype((dt.asked(dtype) or dt.int64).np)
+    )
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dt.int64,
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None,
                  device: Any = None) -> Any:  # fmt: skip
     """The (row, column) places on and above the diagonal, as a 2 x n matrix."""
-    return wrap(np.stack(np.triu_indices(row, offset, col)).astype(dt.asked(dtype).np))
+    return wrap(
+        np.stack(np.triu_indices(row, offset, col)).astype((dt.asked(dtype) or dt.int64).np)
+    )
 
 
 row_stack = vstack

@@ -14,7 +14,7 @@ from weft.core import scalar as S
 from weft.core.device import require_cpu
 from weft.core.handle import state
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, numel
+from weft.core.types import Type, numel, whole
 from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import permute, shape_args
@@ -389,17 +389,17 @@ def between(start: Any, end: Any, steps: int, d: dt.dtype) -> np.ndarray:
     return np.where(i < steps // 2, first + step * i, last - step * (steps - 1 - i))
 
 
-def need_steps(op: str, steps: Any, start: Any, end: Any) -> None:
+def need_steps(op: str, steps: Any, start: Any, end: Any) -> int:
     for name, x in (("start", start), ("end", end)):
         if hasattr(x, "ndim") and x.ndim:
             raise RuntimeError(
                 f"{op} only supports 0-dimensional start and end tensors, but got {name} with "
                 f"{x.ndim} dimension(s)."
             )
-    if isinstance(steps, float):
-        raise TypeError(f"{op}(): argument 'steps' must be int, not float")
+    steps = whole(steps, op, "steps")
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
+    return steps
 
 
 def linspace(
@@ -413,7 +413,7 @@ def linspace(
     out: Any = None,
 ) -> Tensor:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
-    need_steps("linspace", steps, start, end)
+    steps = need_steps("linspace", steps, start, end)
     d = dt.asked(dtype) or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     y = wrap(wide.astype(d.np))

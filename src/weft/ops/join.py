@@ -13,7 +13,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numpy_words, wrap_dim
+from weft.core.types import Type, numpy_words, whole, wrap_dim
 from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -188,8 +188,8 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     d = wrap_dim(dim, len(shape), "split")
     n = shape[d]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
+    if wish.__class__ is int or not getattr(wish, "ndim", 1):
+        size = wish = whole(wish, "split", "split_size_or_sections")
         if size < 0 or (size == 0 and n != 0):
             raise RuntimeError(
                 f"split expects split_size be non-negative, but got split_size={size}"
@@ -218,6 +218,7 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` views of equal size (the last may be smaller) along dim."""
     if (ys := dispatch.parts(input, _CHUNK, chunks, dim)) is not None:
         return ys
+    chunks = whole(chunks, "chunk", "chunks")
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     if not shape_of(input):

@@ -93,7 +93,7 @@ def logspace(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """base ** x for `steps` values x from start to end, both included."""
-    need_steps("logspace", steps, start, end)
+    steps = need_steps("logspace", steps, start, end)
     d = dt.asked(dtype) or dt.get_default_dtype()
     x = between(start, end, steps, d)
     wide = np.power(float(base), x.astype(np.float64))

@@ -15,7 +15,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, numel, wrap_dim
+from weft.core.types import Type, numel, whole, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import Bitcast
@@ -471,6 +471,8 @@ def squeeze(input: Any, dim: Any = None) -> Any:
     if (y := dispatch.known(input, _SQUEEZE, dim)) is not None:
         return y
     shape = shape_of(input)
+    if not getattr(dim, "ndim", 1):  # a tensor is told once
+        dim = whole(dim, "squeeze", "dim")
     dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     drop = {wrap_dim(d, len(shape), "squeeze") for d in dims}
     kept = tuple(n for i, n in enumerate(shape) if not (i in drop and n == 1))
