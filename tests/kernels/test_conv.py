@@ -407,7 +407,9 @@ def test_threads_share_the_blocks_of_a_small_weight(channels, padding):
         assert other.tobytes() == found[0].tobytes()
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 30, 29), (2, 40, 7, 7), (1, 72, 14, 14)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 64, 30, 29), (2, 40, 7, 7), (1, 72, 14, 14), (1, 48, 64, 61)], ids=str
+)
 def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
     """Rows of outputs apart, in bands shared by threads, each panel with all of them."""
     rng = np.random.default_rng(8)

@@ -46,9 +46,10 @@ _PIXELS = 1024  # of a unit to stay below
 # a band is one thread's where all of B takes up to so many bytes; its slab may be larger then; it
 # has so many tiles
 _NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
-# when taps in the border are left out: numbers of a slab, pieces of a part, pixels, and the shares
-# of the work that rows apart must save, and columns too
-_WHOLE, _PIECES, _LEAST, _WORTH = 150000, 9, 32, (0.02, 0.03)
+# when taps in the border are left out: numbers of an image, pieces of a part, pixels, from how many
+# on tiles stay tall, and the shares of the work that rows apart must save, and columns too
+_WHOLE, _PIECES, _LEAST, _TALL, _MOST = 300000, 9, 32, 256, 4096
+_WORTH, _WORTH_TALL = (0.02, 0.03), (0.005, 0.01)
 _FAR = 1 << 20  # bytes of images beyond which a unit's are asked for while the one before runs
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
@@ -316,15 +317,16 @@ def _split(
     parts: tuple[Part, ...], source: Layout, depth: int, slab: tuple[Pair, Pair, Pair], move: Pair
 ) -> list[Split]:
     """The parts, or pieces of each that leave out taps (see `_inside`), with their taps' numbers:
-    rows apart, or columns too, if that saves work enough. A unit must then hold whole images.
+    rows apart, or columns too, if that saves work enough.
     """
     found = [[(p, tuple(range(len(p.taps))))] for p in parts]
     (rows, columns), *_ = slab
     most = max(p.grid[0] * p.grid[1] for p in parts)
-    if depth * rows * columns > _WHOLE or not _LEAST <= most <= _PIXELS:
+    if depth * rows * columns > _WHOLE or not _LEAST <= most <= _MOST:
         return found
     image = (source.shape[2], source.shape[3])
-    for share, across in zip(_WORTH, (False, True), strict=True):
+    worth = _WORTH if most < _TALL else _WORTH_TALL
+    for share, across in zip(worth, (False, True), strict=True):
         pieces = [_inside(p, image, slab, move, across=across) for p in parts]
         few = sum(map(len, pieces)) <= _PIECES * len(parts)
         if few and _steps(pieces) < (1 - share) * _steps(found):
