@@ -25,10 +25,12 @@ from weft.ops.attention import Attention
 from weft.ops.contract import Product
 from weft.ops.join import Concat
 from weft.ops.kinds import Elementwise, Reduce, Summing
+from weft.ops.norm import Moment
 from weft.ops.pool import MaxPool2dTake
 from weft.ops.view import Reshape
 
 MAX_NODES, MAX_READS = 48, 14
+REDUCTIONS = (Reduce, Moment)  # the loop of their first operand may run inside
 
 
 @dataclass(eq=False)
@@ -155,7 +157,7 @@ def why_apart(g: Graph, groups: list[Group]) -> list[str]:
             source, mine = group_of.get(id(a)), group_of.get(id(n))
             if source is None or source is mine or a.op.is_view or n.op.is_view:  # type: ignore[union-attr]
                 continue
-            if isinstance(n.op, Reduce) and (source.is_loop or source.product is not None):
+            if isinstance(n.op, REDUCTIONS) and (source.is_loop or source.product is not None):
                 why = "its operand is read by others too, or ends a reduction"
             else:
                 why = _hindrance(n, source) or (
@@ -210,9 +212,9 @@ def _absorb_into_reductions(g: Graph, groups: list[Group], group_of: dict[int, i
     for n in g.outputs.values():
         users[id(n)] = users.get(id(n), 0) + 1
     for n in g.nodes():
-        if not isinstance(n.op, Reduce) or (n.type.shape == () and numel(n.args[0].type.shape) < 2):  # type: ignore[union-attr]
+        x = n.args[0] if isinstance(n.op, REDUCTIONS) else None
+        if not isinstance(x, Node) or (n.type.shape == () and numel(x.type.shape) < 2):
             continue
-        x = n.args[0]
         source = group_of.get(id(x))
         if source is None or users[id(x)] != 1:
             continue
@@ -465,5 +467,9 @@ def loop_exprs(group: Group) -> tuple[list[S.Expr], list[Node]]:
         inside[id(n)] = S.substitute(
             own, lambda leaf, args=args: args[leaf.index] if isinstance(leaf, S.Arg) else leaf
         )
-    ends = [group.reduce.args[0]] if group.reduce is not None else group.wanted
-    return [inside[id(n)] for n in ends if not n.op.is_view], reads  # type: ignore[union-attr]
+    if group.reduce is not None:
+        op = group.reduce.op
+        assert isinstance(op, REDUCTIONS)
+        terms = op.terms(*(inside.get(id(a)) or read(a) for a in group.reduce.args))  # type: ignore[arg-type]
+        return list(terms), reads
+    return [inside[id(n)] for n in group.wanted if not n.op.is_view], reads  # type: ignore[union-attr]

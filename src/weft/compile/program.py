@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from weft.compile.arena import ARENA, Memory, Slots
-from weft.compile.fuse import Group, fuse, is_complex, loop_exprs, readers_of, why_apart
+from weft.compile.fuse import REDUCTIONS, Group, fuse, is_complex, loop_exprs, readers_of, why_apart
 from weft.compile.passes import run_passes
 from weft.compile.passes.layout import channels_last, channels_last_layout
 from weft.compile.steps import Entry, HostCall, Place, describe, label_of, loops_of
@@ -39,7 +39,7 @@ from weft.ops import dispatch
 from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
 from weft.ops.join import Concat
-from weft.ops.kinds import Create, Elementwise, Reduce, Summing
+from weft.ops.kinds import Create, Elementwise, Summing
 from weft.ops.pool import MaxPool2dTake
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import machine, memory, native
@@ -340,10 +340,11 @@ class Program:
             layouts = [p.layout for p in ins]
             if group.reduce is not None:
                 r = group.reduce.op
-                assert isinstance(r, Reduce)
+                assert isinstance(r, REDUCTIONS)
                 plan = partial(
-                    plan_reduce, r.combine, exprs[0], r.dims, r.keepdim, layouts, out.layout
-                )
+                    plan_reduce, r.combine, exprs[0], r.dims, r.keepdim, layouts, out.layout,
+                    others=exprs[1:],
+                )  # fmt: skip
                 self._step(plan, out, ins, r, label_of(group))
                 return
             outs = [self.places[id(w)] for w in group.wanted]

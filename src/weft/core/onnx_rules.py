@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.scalar import Expr
+from weft.core.scalar import Arg, Expr
 from weft.core.types import Dim, Type, broadcast_shapes, wrap_dim
 
 _END = 2**63 - 1
@@ -518,13 +518,12 @@ def rms_norm(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out
 
 
 def moment(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:
-    product = e.scalar(op.expr(*(t.dtype for t in types)), ins)
-    summed = reduced(e, "ReduceSum", product, op.dims, True)
+    terms = op.terms(*(Arg(i, t.dtype) for i, t in enumerate(types)))
+    sums = [reduced(e, "ReduceSum", e.scalar(x, ins), op.dims, True) for x in terms]
     if not op.total:
-        return summed
-    both = (reduced(e, "ReduceSum", ins[0], op.dims, True), summed)
+        return sums[0]
     first = e.const([0], np.int64)
-    return e.node("Concat", *(e.node("Unsqueeze", s, first) for s in both), axis=0)
+    return e.node("Concat", *(e.node("Unsqueeze", s, first) for s in sums), axis=0)
 
 
 def attention(e: Emitter, op: Any, ins: Sequence[str], types: Sequence[Type], out: Type) -> str:

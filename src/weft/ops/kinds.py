@@ -94,6 +94,10 @@ class Reduce(Op, abstract=True):
             shape = tuple(n for i, n in enumerate(x.shape) if i not in dims)
         return Type(shape, self.result_dtype(x.dtype))
 
+    def terms(self, *xs: S.Expr) -> tuple[S.Expr, ...]:
+        """What is combined, of the operands' expressions: each gives a plane of the result."""
+        return xs
+
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         expr = S.Arg(0, dt.from_np(ins[0].dtype))
         return kernels.plan_reduce(self.combine, expr, self.dims, self.keepdim, ins, out)

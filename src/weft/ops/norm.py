@@ -11,10 +11,10 @@ Long because all norms share one gradient, whose pieces are ops of this room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Moment(Op):
     dims: tuple[int, ...] = ()
     total: bool = False
     nondiff = _INSIDE
+    combine: ClassVar[str] = "sum"
+    keepdim: ClassVar[bool] = True
 
     def type(self, *xs: Type) -> Type:
         shape = broadcast_shapes(*(x.shape for x in xs), op="moment")
@@ -68,26 +70,24 @@ class Moment(Op):
         kept = tuple(1 if d in self.dims else n for d, n in enumerate(shape))
         return Type((2, *kept) if self.total else kept, xs[0].dtype)
 
-    def expr(self, *dtypes: dt.dtype) -> S.Expr:
-        """The product that is summed, as a scalar expression."""
-        return _MOMENTS[self.kind](*(S.Arg(i, d) for i, d in enumerate(dtypes)))
+    def terms(self, *xs: S.Expr) -> tuple[S.Expr, ...]:
+        """What is summed, as scalar expressions of the operands'."""
+        product = _MOMENTS[self.kind](*xs)
+        return (xs[0], product) if self.total else (product,)
+
+    def _terms(self, xs: Sequence[Layout | np.ndarray]) -> tuple[S.Expr, ...]:
+        return self.terms(*(S.Arg(i, dt.from_np(x.dtype)) for i, x in enumerate(xs)))
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
-        expr = self.expr(*(dt.from_np(x.dtype) for x in ins))
-        if not self.total:
-            return kernels.plan_reduce("sum", expr, self.dims, True, ins, out)
-        first = S.Arg(0, dt.from_np(ins[0].dtype))
-        return kernels.plan_reduce("sum", first, self.dims, True, ins, out, others=(expr,))
+        first, *others = self._terms(ins)
+        return kernels.plan_reduce("sum", first, self.dims, True, ins, out, others=others)
 
     def takes_channels_last(self, *types: Type) -> bool:
         return True
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
-        terms = S.evaluate(self.expr(*(dt.from_np(x.dtype) for x in xs)), xs)
-        moment = np.sum(terms, axis=self.dims, keepdims=True)
-        if not self.total:
-            return moment
-        return np.stack([np.sum(xs[0], axis=self.dims, keepdims=True), moment])
+        sums = [np.sum(S.evaluate(e, xs), axis=self.dims, keepdims=True) for e in self._terms(xs)]
+        return np.stack(sums) if self.total else sums[0]
 
     vmap = by_loop
     onnx = Onnx("ReduceSum", 13, build=onnx_rules.moment)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from weft.compile.passes.canonicalize import canonicalize, is_canonical
 from weft.compile.passes.decompose import decompose, has_no_composites
+from weft.compile.passes.masks import is_masked, masks
 from weft.compile.passes.own import outputs_are_own, own
 from weft.compile.passes.recompute import is_done, recompute
 from weft.compile.passes.slices import slices
@@ -42,6 +43,7 @@ PASSES = (
     Pass("own", own, "every output has memory of its own", outputs_are_own),
     Pass("recompute", recompute, "a value and the loop that repeats it have one shape", is_done),
     Pass("slices", slices, "every output still has memory of its own", outputs_are_own),
+    Pass("masks", masks, "no cotangent of a relu is kept for batch norm's gradient", is_masked),
 )
 
 
