@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -149,3 +152,24 @@ def test_the_simplest_formula_explains_a_size():
         follow((1, 2, 9), (*b, 7), (*t, 20))
     assert follow((8, 3), (8, 3, 5)) == 5
     assert follow((25, 10), (8, 3, 5)) == 16  # 3 b + 1
+
+
+NEW_SIZES = """
+import weft
+from weft import nn
+from weft.runtime import machine
+net = nn.Sequential(
+    nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.GroupNorm(4, 32),
+    nn.InstanceNorm2d(32, affine=True), nn.Conv2d(32, 8, 3), nn.AdaptiveAvgPool2d(1),
+)
+counts = []
+for b, n in ((3, 13), (5, 20), (4, 17), (6, 19), (7, 22)):
+    net(weft.randn(b, 1, n, n)).sum().backward()
+    counts.append(machine.cache_stats()["compiled"] + machine.cache_stats()["disk"])
+print(counts[4] - counts[2])
+"""
+
+
+def test_a_new_size_of_images_needs_no_new_kernel():
+    run = subprocess.run([sys.executable, "-c", NEW_SIZES], capture_output=True, text=True)
+    assert run.stdout == "0\n", run.stdout + run.stderr
