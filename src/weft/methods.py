@@ -39,6 +39,7 @@ from weft.ops import (
     masked,
     memory_view,
     native_names,
+    placed,
     pointwise,
     query,
     random,
@@ -92,6 +93,7 @@ METHODS: dict[ModuleType, str] = {
     getitem: "index_put index_put_",
     index: "index_select index_add index_copy index_fill take",
     gather: "gather scatter scatter_add scatter_reduce take_along_dim",
+    placed: "index_add_ index_copy_ index_fill_ scatter_ scatter_add_",
     masked: "masked_fill masked_select masked_scatter nonzero argwhere count_nonzero bincount",
     sort: "sort argsort msort topk kthvalue median nanmedian mode quantile nanquantile max min "
     "aminmax",
@@ -123,7 +125,7 @@ INPLACE = (
     "logical_and logical_or logical_not abs sign floor ceil trunc round sqrt rsqrt reciprocal "
     "square exp exp2 expm1 log log1p log2 log10 sigmoid relu sin cos tan asin acos atan sinh cosh "
     "tanh erf erfinv eq ne lt le gt ge addmm addcmul addcdiv lerp "
-    "index_add index_copy index_fill scatter scatter_add scatter_reduce masked_fill masked_scatter "
+    "scatter_reduce masked_fill masked_scatter "
     "cumsum cumprod clamp clip clamp_min clamp_max nan_to_num frac copysign hypot xlogy heaviside "
     "nextafter logit deg2rad rad2deg sinc tril triu renorm baddbmm "
     "addbmm addmv addr put index_reduce ldexp float_power gcd lcm bitwise_not bitwise_left_shift "

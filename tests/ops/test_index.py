@@ -184,3 +184,46 @@ def test_gather_and_its_adjoint_agree(data):
     back = back.scatter_add(dim, weft.from_numpy(i), weft.from_numpy(g)).numpy()
     assert y.shape == tuple(places)
     np.testing.assert_allclose((y * g).sum(), (back * x).sum(), 1e-9, 1e-9)
+
+
+WHERE = {  # a tensor of shape (4, 3) in a memory of (8, 6)
+    "whole": lambda m: m.view(-1)[:12].view(4, 3),
+    "part": lambda m: m[1:5, 2:5],
+    "across": lambda m: m.t()[1:5, :6:2],
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["index_add", "index_copy", "index_fill", "scatter", "scatter_add"]
+)
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("source", ["apart", "its own", "tracked", "none"])
+def test_writes_in_place_are_those_to_a_copy(name, where, source):
+    """`f_` gives what `f` gives, writes nothing beside it, and is on the tape."""
+    memory = weft.arange(48.0).reshape(8, 6)
+    if source == "tracked":
+        memory = (leaf := memory.clone().requires_grad_()) * 1
+    t, old = WHERE[where](memory), memory.detach().clone()
+    n = 0 if source == "none" else 2
+    places = weft.tensor([1, 3])[:n]
+    values = t[:n] if source == "its own" else weft.arange(6.0).reshape(2, 3)[:n] + 0.5
+    args = (0, places, 2.5 if name == "index_fill" else values)
+    if name.startswith("scatter"):
+        args = (0, places[:, None].expand(n, 3), values)
+    WHERE[where](old).copy_(getattr(t.detach().clone(), name)(*args))
+    version = t._version
+    assert getattr(t, name + "_")(*args) is t and t._version > version
+    assert weft.equal(memory.detach(), old)
+    if source == "tracked":
+        memory.sum().backward()
+        assert leaf.grad.sum() == (48 if "add" in name else 42)
+
+
+def test_a_bad_place_is_named_also_in_place():
+    x = weft.zeros(3, 2)
+    with pytest.raises(IndexError):
+        x.index_add_(0, weft.tensor([3]), weft.ones(1, 2))
+    with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+        x.scatter_(0, weft.tensor([[5, 0]]), weft.ones(1, 2))
+    y = weft.tensor(1.0)
+    assert y.index_fill_(0, weft.tensor(0), 4.0) is y and y.item() == 4.0

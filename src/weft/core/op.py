@@ -15,6 +15,8 @@ vjp(g, y, *xs)                cotangents, one an operand (None: no gradient; a f
                               only when wanted); or `nondiff = "why"`
 vmap(size, dims, *xs)         (result, dim of the batch in it); derived by the kind, from the body,
                               or written as `vmap = by_loop`
+plan_in_place(layouts, out)   as `plan`, where out is the first operand's memory, of which some
+                              places get new values and nothing else is written
 complex_host(*arrays)         NumPy for complex operands of an op that has a plan: kernels have none
 onnx, samples                 the ONNX node; inputs that drive laws, goldens, benchmarks, docs
 
@@ -199,6 +201,7 @@ class Op(metaclass=OpMeta):
     sees_result: ClassVar[bool] = False  # vjp reads the result, be it only its shape
     oracle: ClassVar[Any] = None
     plan: ClassVar[Any] = None
+    plan_in_place: ClassVar[Any] = None
     host: ClassVar[Any] = None
     complex_host: ClassVar[Any] = None
     # the vjp rule is torch's (the conjugate of the Jacobian) as it stands, on complex operands too

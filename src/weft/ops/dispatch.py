@@ -578,6 +578,24 @@ def need_memory(shape: tuple, d: dt.dtype) -> None:
         memory.empty(shape, d.np)
 
 
+def run_in_place(op: Op, args: tuple) -> bool:
+    """The first operand's memory gets op of the operands; False where that does not go."""
+    arrays = _arrays(args)
+    out, *others = arrays
+    if out.dtype.kind == "c" or any(np.may_share_memory(out, a) for a in others):
+        return False
+    key = (op, run_in_place, *[(a.shape, a.strides, a.dtype) for a in arrays])
+    found = _launches.get(key)
+    if found is None:
+        op.type(*types_of(args))
+        layouts = [Layout.of(a) for a in arrays]
+        found = _keep_launch(key, (op.plan_in_place(layouts, layouts[0]),))
+    status = native.launch(found[0], out, arrays) if found[0].stages else 0
+    if status:
+        raise failure(op, status, arrays)
+    return True
+
+
 def failure(op: Op, status: int, arrays: list[np.ndarray]) -> Exception:
     """Why a launch stopped: no memory, or wrong data; loops find integers divided by zero."""
     if status == native.OUT_OF_MEMORY:

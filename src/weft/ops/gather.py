@@ -151,6 +151,10 @@ class _Scatter(Op, abstract=True):
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_scatter(self.mode, self.dim, ins[0], ins[2], ins[1], out, False)
 
+    def plan_in_place(self, ins: list[Layout], out: Layout) -> Launch:
+        x, src, index = ins
+        return kernels.plan_scatter(self.mode, self.dim, x, index, src, out, False, in_place=True)
+
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[2], arrays[0].shape[self.dim], self.dim)
 
@@ -259,7 +263,10 @@ def gather(input: Any, dim: int, index: Any, *, sparse_grad: bool = False, out: 
     return y if out is None else out.copy_result(y)
 
 
-def _scattered(kind: Any, op: str, mode: str, x: Any, dim: int, index: Any, src: Any) -> Any:
+def scattered(
+    kind: Any, op: str, mode: str, x: Any, dim: int, index: Any, src: Any, how: Any = apply
+) -> Any:
+    """`how(op, x, src, index)` of the scatter that is meant, its operands checked."""
     shape = shape_of(x)
     y, d, index = as_lines(op, x, dim, index)
     places = shape_of(index)
@@ -284,7 +291,7 @@ def _scattered(kind: Any, op: str, mode: str, x: Any, dim: int, index: Any, src:
         )
     for k, (m, s) in enumerate(zip(places, given, strict=True)):
         src = src if m == s else narrow(src, k, 0, m)
-    y = apply(kind(d, mode), y, src, index)
+    y = how(kind(d, mode), y, src, index)
     return y if shape else reshape(y, shape)
 
 
@@ -296,19 +303,24 @@ def scatter(
 
     src may be a number (or `value`).  reduce: None, "add" or "multiply".
     """
+    y = put(apply, input, dim, index, src, value, reduce)
+    return y if out is None else out.copy_result(y)
+
+
+def put(how: Any, input: Any, dim: int, index: Any, src: Any, value: Any, reduce: Any) -> Any:
+    """`scatter` by how(op, *operands)."""
     src = value if src is None else src
     if reduce not in (None, "add", "multiply"):
         said = "reduce argument must be either add or multiply."
         raise unknown("scatter", "reduce", reduce, said)
     kind = ScatterReduce if reduce == "multiply" else Scatter
     mode = {"add": "add", "multiply": "mul"}.get(reduce or "", "set")
-    y = _scattered(kind, "scatter", mode, input, dim, index, src)
-    return y if out is None else out.copy_result(y)
+    return scattered(kind, "scatter", mode, input, dim, index, src, how)
 
 
 def scatter_add(input: Any, dim: int, index: Any, src: Any, *, out: Any = None) -> Any:
     """y = input; y[i, index[i, j, k], k] += src[i, j, k] for dim 1, in the order of src."""
-    y = _scattered(Scatter, "scatter", "add", input, dim, index, src)
+    y = scattered(Scatter, "scatter", "add", input, dim, index, src)
     return y if out is None else out.copy_result(y)
 
 
@@ -328,10 +340,10 @@ def scatter_reduce(
     if not include_self:
         x = scatter(x, dim, index, _identity(reduce, d))
     if reduce in ("sum", "mean"):
-        y = _scattered(Scatter, "scatter", "add", x, dim, index, src)
+        y = scattered(Scatter, "scatter", "add", x, dim, index, src)
     else:
         mode = {"prod": "mul", "amax": "max", "amin": "min"}[reduce]
-        y = _scattered(ScatterReduce, "scatter", mode, x, dim, index, src)
+        y = scattered(ScatterReduce, "scatter", mode, x, dim, index, src)
     if reduce == "mean":
         start = full(shape_of(input), int(include_self), dtype=d)
         count = scatter_add(start, dim, index, full(shape_of(index), 1, dtype=d))

@@ -32,7 +32,7 @@ from weft.ops.dispatch import (
 )
 from weft.ops.index import Index, IndexPut, outside, result_shape
 from weft.ops.view import Reshape, Select, Slice, reshape, unsqueeze
-from weft.ops.write import check_writable, store, write
+from weft.ops.write import check_writable, inplace, write
 
 __all__ = ["index_put", "index_put_"]
 
@@ -365,7 +365,7 @@ def _put(y: Any, indices: dict[int, Any], value: Any, mode: str) -> None:
     if state.recorder is None and mode == "set" and not (state.grad and (y._rg or value._rg)):
         _put_now(op, y, tensors, value)
         return
-    store(y, apply(op, y, value, *tensors))
+    inplace(op, y, value, *tensors)
 
 
 def _put_now(op: IndexPut, y: Any, tensors: tuple, value: Any) -> None:

@@ -252,7 +252,6 @@ class IndexPut(_Indexed):
         )
 
     def plan_in_place(self, ins: list[Layout], out: Layout) -> Launch:
-        """As `plan`, where out is x's memory: nothing but the indices' places is written."""
         return kernels.plan_index_put(
             self.mode, self.dims, self.at, ins[0], tuple(ins[2:]), ins[1], out, self.wrap,
             in_place=True,
@@ -420,7 +419,8 @@ def index_select(input: Any, dim: int, index: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
-def _written(op: str, mode: str, input: Any, dim: int, index: Any, source: Any, wrap: bool) -> Any:
+def written(op: str, mode: str, input: Any, dim: int, index: Any, source: Any, how: Any) -> Any:
+    """`how(op, input, source, index)` of what index_add and index_copy mean."""
     x, d, index = _vector(op, input, dim, index)
     shape = shape_of(x)
     source = source if shape_of(source) or not shape_of(input) else reshape(source, (1,))
@@ -442,7 +442,7 @@ def _written(op: str, mode: str, input: Any, dim: int, index: Any, source: Any, 
             f"{op}_(): Number of indices ({n}) should be equal to source.size(dim): "
             f"({given[d]}), for dim: {d}"
         )
-    y = apply(IndexPut((d,), d, wrap, mode), x, source, index)
+    y = how(IndexPut((d,), d, False, mode), x, source, index)
     return y if shape_of(input) else reshape(y, ())
 
 
@@ -450,20 +450,29 @@ def index_add(
     input: Any, dim: int, index: Any, source: Any, *, alpha: Any = 1, out: Any = None
 ) -> Any:
     """y = input with alpha * source's slices added, in order, to the slices `index` of dim."""
-    alpha = number_of(alpha, "index_add", "alpha")
-    source = source if alpha == 1 else source * alpha
-    y = _written("index_add", "add", input, dim, index, source, False)
+    y = written("index_add", "add", input, dim, index, times(alpha, source), apply)
     return y if out is None else out.copy_result(y)
+
+
+def times(alpha: Any, source: Any) -> Any:
+    """alpha * source"""
+    alpha = number_of(alpha, "index_add", "alpha")
+    return source if alpha == 1 else source * alpha
 
 
 def index_copy(input: Any, dim: int, index: Any, source: Any, *, out: Any = None) -> Any:
     """y = input with the slices `index` of dim replaced by source's."""
-    y = _written("index_copy", "set", input, dim, index, source, False)
+    y = written("index_copy", "set", input, dim, index, source, apply)
     return y if out is None else out.copy_result(y)
 
 
 def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
     """y = input with `value` in the slices `index` of dim (negative ones count from the end)."""
+    return filled(input, dim, index, value, apply)
+
+
+def filled(input: Any, dim: int, index: Any, value: Any, how: Any) -> Any:
+    """`index_fill`, by how(op, input, value, index) where the value's gradient is not asked for."""
     x, d, index = _vector("index_fill", input, dim, index)
     if not isinstance(value, Handle):
         value = full((), value, dtype=dtype_of(x))
@@ -479,7 +488,7 @@ def index_fill(input: Any, dim: int, index: Any, value: Any) -> Any:
         here = reshape(here, (-1, *(1,) * (len(shape_of(x)) - d - 1)))
         y = where(here, cast(value, dtype_of(x)), x)
     else:
-        y = apply(put, x, cast(value, dtype_of(x)), index)
+        y = how(put, x, cast(value, dtype_of(x)), index)
     return y if shape_of(input) else reshape(y, ())
 
 

@@ -27,6 +27,7 @@ from weft.ops.dispatch import (
     put,
     quietly,
     record,
+    run_in_place,
     shape_of,
     wrap,
     wrote,
@@ -67,6 +68,18 @@ def check_writable(t: Handle) -> None:
 
 def inplace(op: Op, t: Any, *rest: Any) -> Any:
     """t's memory gets op(t, *rest).  Returns t."""
+    if op.plan_in_place is not None:
+        check_writable(t)
+        every = (t, *rest)
+        now = state.recorder is None and not (state.grad and any(x._rg for x in every))
+        if now and all(x._ghost is None for x in every):
+            try:
+                done = run_in_place(op, every)
+            finally:
+                wrote(t)
+            if done:
+                return t
+        return store(t, apply(op, *every))
     if op.into(t, *rest):
         wrote(t)
         return t

@@ -69,17 +69,18 @@ def plan_index(
 
 def plan_scatter(
     mode: str, dim: int, x: Layout | None, index: Layout, src: Layout, out: Layout,
-    wrap: bool = True, skip: int | None = None,
+    wrap: bool = True, skip: int | None = None, *, in_place: bool = False,
 ) -> Launch:  # fmt: skip
     """out = x; out[i, index[i, j, k], k] op= src[i, j, k] for dim 1, over the index's shape.
 
     Inputs (x, src, index); without x (None) out starts from zero and the inputs are (src, index).
+    `in_place`: as `plan_index_put`.
     """
     strides = tuple(0 if d == dim else s for d, s in enumerate(out.strides))
     shared = tuple(d != dim for d in range(len(index.shape)))
     return _plan_put(
         mode, x, out, src.dtype, index.shape, strides, src.strides, (index,), (index.strides,),
-        (out.shape[dim],), (out.strides[dim],), shared, wrap, skip,
+        (out.shape[dim],), (out.strides[dim],), shared, wrap, skip, in_place=in_place,
     )  # fmt: skip
 
 
