@@ -207,7 +207,7 @@ class _LineLoss(_Classes, Columns):
 
         _, total, distance, _ = self.exponentials(at, mask, n, last=False, also=pick)
         log = element.scalar("log", self.acc, total)
-        rest = self.reduced("sum", distance) if self.smooth else None
+        rest = self.total(distance) if self.smooth else None
         loss = f.select(counts, self.loss(element.math, f.load(self.type, own), log, rest), 0.0)
         if self.reduction == "none":
             d, strides = self.operands["out"][1:]

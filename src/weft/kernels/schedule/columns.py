@@ -9,6 +9,7 @@ of one (largest, sum, logarithm) wait for each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +27,7 @@ from weft.kernels.schedule.nest import (
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
-from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector
 from weft.runtime.native import Launch, host, load
 
 SIDE = 4  # registers side by side
@@ -188,7 +189,10 @@ class Columns:
         def again(r: Operand) -> Value:
             return f.load(self.type, cell(r)) if self.s.held else self.get(at, "x", r, mask, n)
 
-        top = self.reduced("max", read)
+        with f.loop(0, self.count, 1, [(self.type, const(self.type, -math.inf))]) as largest:
+            v, old = read(largest.i), largest.carry[0]
+            largest.next[0] = f.select(f.fcmp("ogt", v, old), v, old)  # the sum will show a NaN
+        top = largest.carry[0]
 
         def distance(r: Operand) -> Value:
             return m.sub(again(r), top)
@@ -211,15 +215,15 @@ class Columns:
             return self.get(at, "out", r, mask, n)
 
         waits = last and self.operands["out"][1] is self.acc
-        total = self.reduced("sum", kept)
+        total = self.total(kept)
         if self.s.held:
             return top, total, distance, again if last else exponential
         return top, total, distance, waiting if waits else exponential
 
-    def reduced(self, kind: str, body: Callable[[Operand], Value]) -> Value:
-        """The strict reduction of each line: a vector of results."""
+    def total(self, body: Callable[[Operand], Value]) -> Value:
+        """The strict sum of each line: a vector of results."""
         f = self.f
-        op = Combine(f, kind, self.acc)
+        op = Combine(f, "sum", self.acc)
         if not self.s.chunked:
             return self._run(op, 0, self.count, body)
         start = op.start(self.width)[0]
@@ -241,9 +245,11 @@ class Columns:
         def join(at: Value, v: Value) -> None:
             f.store(op.step([f.load(self.type, at)], [v], self.width)[0], at)
 
-        with f.loop(0, used) as loop:
-            f.store(op.start(self.width)[0], cell(loop.i))
-        with f.loop(start, stop) as loop:
+        first = f.add(start, used)
+        with f.loop(start, first) as loop:
+            v = op.step(op.start(self.width), [body(loop.i)], self.width)[0]
+            f.store(v, cell(f.sub(loop.i, start)))
+        with f.loop(first, stop) as loop:
             join(cell(f.op("and", loop.i, LANES - 1)), body(loop.i))
         half = LANES // 2
         while half:
