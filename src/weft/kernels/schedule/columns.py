@@ -32,7 +32,10 @@ from weft.runtime.native import Launch, host, load
 
 SIDE = 4  # registers side by side
 _HELD_BYTES = 1 << 15  # what the first cache holds
-_SIDE_BYTES = 1 << 14, 1 << 11  # of a room that SIDE registers share; of arrays from memory, whose
+_SIDE_BYTES = (
+    _HELD_BYTES,
+    1 << 11,
+)  # of a room that SIDE registers share; of arrays from memory, whose
 # lines come while a register's numbers wait
 
 
