@@ -472,6 +472,8 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
 
 def _conversion(name: str, d: dt.dtype) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
+        if memory_format is None and self.dtype is d:
+            return self
         y = cast.told(self, d)
         return y if memory_format is None else creation.in_format(y, memory_format)
 

@@ -402,8 +402,7 @@ class Tensor(Handle):
                 + ("no values" if n == 0 else "more than one value")
                 + " is ambiguous"
             )
-        dispatch.look()
-        return bool(self._a.reshape(())[()])
+        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self._real_item("float"))

@@ -448,6 +448,8 @@ def _need_ordered(name: str, *xs: Any) -> None:
 def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = min(input, other) elementwise; NaN wins; a tie shares the gradient."""
     only_tensors("minimum", input, other)
+    if out is None and (y := _MIN.quick(input, other)) is not None:
+        return y
     both = _both_bool(input, other)
     _need_ordered("minimum", input, other)
     y = (input & other) if both else _binary(_MIN, "minimum", input, other)
@@ -457,6 +459,8 @@ def minimum(input: Any, other: Any, *, out: Any = None) -> Any:
 def maximum(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = max(input, other) elementwise; NaN wins; a tie shares the gradient."""
     only_tensors("maximum", input, other)
+    if out is None and (y := _MAX.quick(input, other)) is not None:
+        return y
     both = _both_bool(input, other)
     _need_ordered("maximum", input, other)
     y = (input | other) if both else _binary(_MAX, "maximum", input, other)

@@ -103,6 +103,8 @@ def cast(x: Handle, dtype: dt.dtype) -> Any:
 def told(x: Handle, dtype: dt.dtype) -> Any:
     """`cast` as a user asks for it: a warning where imaginary parts are dropped."""
     dtype = dt.asked(dtype)
+    if dtype_of(x) is dtype:
+        return x
     if dtype_of(x).is_complex and not dtype.is_complex and dtype is not dt.bool:
         warnings.warn(
             "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3

@@ -268,6 +268,8 @@ def logical_not(input: Any, *, out: Any = None) -> Any:
 
 def where(condition: Any, input: Any = None, other: Any = None, *, out: Any = None) -> Any:
     """y = input where condition, else other; with the condition alone, its nonzero indices."""
+    if out is None and (y := _WHERE.quick(condition, input, other)) is not None:
+        return y
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
     d = result_type(input, other)

@@ -150,8 +150,9 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
         kinds = set(map(type, flat))
     if kinds == {float} and dtype in (None, dt.float32, dt.float64):  # most often
         return np.array(data, (dtype or dt.get_default_dtype()).np)
-    if dtype is None and kinds in ({int}, {bool}) and (a := np.array(data)).dtype.kind in "ib":
-        return a
+    plain = dtype in (None, dt.int64, dt.float32, dt.float64) and kinds in ({int}, {bool})
+    if plain and (a := np.array(data)).dtype.kind in "ib":
+        return a if dtype is None else a.astype(dtype.np, copy=False)
     if isinstance(data, np.generic):
         return np.array(data, (dtype or dt.from_np(data.dtype)).np)
     if isinstance(data, (list, tuple, range)):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
+from weft.core.handle import state
 from weft.core.op import sample
 from weft.core.types import Type, numel
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
 from weft.ops.kinds import Create
 from weft.ops.random import Draw, memory_order, undo
 from weft.ops.view import permute
@@ -32,13 +33,16 @@ class DropoutMask(Create):
         return Type(self.shape, self.dtype)
 
     def host(self) -> np.ndarray:
-        kept = rng.default_generator.current.dropout_mask(self.shape, self.p, np.bool_)
-        wide = np.float64 if self.dtype is dt.float64 else np.float32
-        scale = (wide(1) / wide(1 - self.p)).astype(self.dtype.np)
-        return kept.astype(self.dtype.np) * scale
+        return _mask(self.shape, self.p, self.dtype)
 
     oracle = host
     samples = (sample(shape=(3, 4), p=0.5), sample(shape=(0,), p=0.1))
+
+
+def _mask(shape: tuple[int, ...], p: float, d: dt.dtype) -> np.ndarray:
+    kept = rng.default_generator.current.dropout_mask(shape, p, np.bool_)
+    wide = np.float64 if d is dt.float64 else np.float32
+    return kept.astype(d.np) * (wide(1) / wide(1 - p)).astype(d.np)
 
 
 def _check(p: float) -> None:
@@ -66,7 +70,11 @@ def _drop(input: Any, p: float, training: bool, inplace: bool, whole_channels: b
         # torch's noise is empty_like(input), filled in memory order; a channel's noise is not
         order = list(range(len(shape))) if whole_channels else memory_order(input)
         noise = _noise_shape(shape, whole_channels)
-        mask = apply(DropoutMask(tuple(noise[k] for k in order), float(p), dtype_of(input)))
+        shape, d = tuple([noise[k] for k in order]), dtype_of(input)
+        if state.recorder is None:  # nobody asks for the op
+            mask = wrap(_mask(shape, float(p), d))
+        else:
+            mask = apply(DropoutMask(shape, float(p), d))
         y = input * (mask if order == sorted(order) else permute(mask, undo(order)))
     return _into(input, y) if inplace else y
 

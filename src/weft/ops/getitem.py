@@ -41,6 +41,14 @@ def getitem(x: Any, index: Any) -> Any:
     """x[index]: a view for ints, slices, None and Ellipsis; a copy for masks and index tensors."""
     if (y := dispatch.item(x, index)) is not None:
         return y
+    places = index if index.__class__ is tuple else (index,)
+    for i in places:
+        if not isinstance(i, Handle) or dtype_of(i) is dt.bool or not shape_of(i):
+            break
+    else:  # index tensors alone, as they came before
+        op = _INDEX.get(len(places))
+        if op is not None and (y := op.quick(x, *places)) is not None:
+            return y
     if (
         isinstance(index, Handle)
         and dtype_of(index) is dt.bool
@@ -61,6 +69,10 @@ def getitem(x: Any, index: Any) -> Any:
     if len(ops) == 1:
         dispatch.tell(ops[0], x, 0, index)
     return y
+
+
+_PLACES = (dt.bool, dt.int64, dt.int32)
+_INDEX = {n: Index(tuple(range(n)), 0) for n in (1, 2)}
 
 
 def setitem(x: Any, index: Any, value: Any) -> None:
@@ -317,7 +329,13 @@ def _written_now(x: Any, index: Any, value: Any) -> bool:
         return False
     if state.grad and (x._rg or value._rg):
         return False
-    if not _is_plain(index if index.__class__ is tuple else (index,)):
+    if isinstance(index, Handle):
+        if index._ghost is not None or not index._a.shape or dtype_of(index) not in _PLACES:
+            return False
+        if dtype_of(index) is dt.bool:
+            _check_mask(index, shape_of(x), 0)
+        index = index._a
+    elif not _is_plain(index if index.__class__ is tuple else (index,)):
         return False
     a, v = x._a, value._a
     if a.dtype is not v.dtype or not a.flags.writeable or 0 in a.strides:

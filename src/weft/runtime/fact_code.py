@@ -122,7 +122,19 @@ real:
   %made = call ptr @PyFloat_FromDouble(double %value)
   ret ptr %made
 last_kind:
-  if %descr is %i64 whole ask
+  if %descr is %i64 whole ask_bool
+ask_bool:
+  %kind = get i8 %descr 24
+  %is_bool = icmp eq i8 %kind, 98
+  if %is_bool flag ask
+flag:
+  %byte = load i8, ptr %data
+  %set = icmp ne i8 %byte, 0
+  %true = word true
+  %false = word false
+  %truth = select i1 %set, ptr %true, ptr %false
+  call void @Py_IncRef(ptr %truth)
+  ret ptr %truth
 whole:
   %integer = load i64, ptr %data, align 1
 """ + _NUMBER.format("integer"),

@@ -416,6 +416,12 @@ class Twister:
 
 def first_key(seed: int) -> np.ndarray:
     """The key that the low 32 bits of `seed` make (Knuth's recurrence, in NumPy's C code)."""
-    bits = np.random.MT19937(0)
-    bits._legacy_seeding(seed & 0xFFFFFFFF)
-    return bits.state["state"]["key"]
+    bits = _maker()
+    with bits.lock:  # one of its own would take ten times as long to make
+        bits._legacy_seeding(seed & 0xFFFFFFFF)
+        return bits.state["state"]["key"]
+
+
+@cache
+def _maker() -> Any:
+    return np.random.MT19937(0)

@@ -60,7 +60,7 @@ def clip_grads_with_norm_(
     if not grads:
         return
     scale = float(max_norm) / (total_norm + 1e-6)
-    scale = weft.where(scale > 1.0, weft.ones_like(scale), scale)  # NaN stays NaN
+    scale = scale.clamp(max=1.0)  # NaN stays NaN
     for g in grads:
         g.mul_(scale)
 
