@@ -188,7 +188,7 @@ def _into(t: Any, args: tuple, kw: dict, op: Any, word: str, count: int, sign: f
             number = kw.get(word)
     elif len(args) == count + 1 and not kw:
         number = args[count]
-    if number.__class__ is not float or not op.into(t, *args[:count], sign * number):
+    if number.__class__ not in (float, int) or not op.into(t, *args[:count], sign * number):
         return False
     dispatch.wrote(t)
     return True

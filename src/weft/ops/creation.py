@@ -77,8 +77,9 @@ class Arange(Create):
 
 
 def _steps(start: Any, step: Any, length: int, d: dt.dtype) -> np.ndarray:
-    whole = d.category == dt.INT
-    y = np.arange(length, dtype=np.int64 if whole else np.float64)
+    if start.__class__ is step.__class__ is int and d is dt.int64:
+        return np.arange(start, start + length * step, step)
+    y = np.arange(length, dtype=np.int64 if d.category == dt.INT else np.float64)
     return (y * step + start).astype(d.np, copy=False)
 
 
@@ -357,7 +358,8 @@ def arange(
     """start, start + step, ... while below end; int64 when all three are ints."""
     if end is None:
         start, end = 0, start
-    start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
+    if {start.__class__, end.__class__, step.__class__} != {int}:
+        start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
     dtype = dt.asked(dtype)
     if dtype is not None and dtype.is_complex:
         raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
@@ -371,11 +373,11 @@ def arange(
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     whole = not any(isinstance(x, float) for x in (start, end, step))
     d = dtype or (dt.int64 if whole else dt.get_default_dtype())
-    if not all(math.isfinite(x) for x in (start, end)):
+    if not (whole or (math.isfinite(start) and math.isfinite(end))):
         raise RuntimeError(f"unsupported range: {start} -> {end}")
     if d is dt.int64 and not whole and int(step):  # torch cuts the three before it counts
         start, end, step = int(start), int(end), int(step)
-    length = math.ceil((end - start) / step)
+    length = -((start - end) // step) if whole else math.ceil((end - start) / step)
     if state.recorder is None:  # nobody asks for the op
         y = wrap(_steps(start, step, length, d))
     else:

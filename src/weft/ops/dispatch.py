@@ -254,8 +254,12 @@ def put(to: np.ndarray, value: np.ndarray) -> None:
 
 def wrote(t: Handle) -> None:
     """A tensor that is no ghost has been written to: its version grows, its memory's mark goes."""
-    memory.wrote(t._a)
-    storage_of(t).version += 1
+    if t._a.base is not None:
+        memory.wrote(t._a)
+    st = t._st
+    if st is None:
+        st = t._st = Storage()
+    st.version += 1
 
 
 def settle() -> None:

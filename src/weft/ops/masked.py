@@ -122,11 +122,12 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     shape = shape_of(tensor)
     if numel(shape):
         values = tensor._a
-        if values.min() < 0:
+        if np.minimum.reduce(values, None) < 0:
             raise RuntimeError("Class values must be non-negative.")
+        most = int(np.maximum.reduce(values, None))
         if num_classes == -1:
-            num_classes = int(values.max()) + 1
-        elif values.max() >= num_classes:
+            num_classes = most + 1
+        elif most >= num_classes:
             raise RuntimeError("Class values must be smaller than num_classes.")
     elif num_classes <= 0:
         raise RuntimeError("Can not infer total number of classes from empty tensor.")

@@ -52,10 +52,11 @@ class ArgSort(Op):
     def host(self, x: np.ndarray) -> np.ndarray:
         x = comparable(x)
         if not self.descending:
-            return np.ascontiguousarray(np.argsort(x, axis=self.dim, kind="stable"))
+            return np.ascontiguousarray(x.argsort(self.dim, "stable"))
         # backwards twice, so that equal elements keep their order
-        back = np.argsort(np.flip(x, self.dim), axis=self.dim, kind="stable")
-        return np.ascontiguousarray(x.shape[self.dim] - 1 - np.flip(back, self.dim))
+        turn = (slice(None),) * self.dim + (slice(None, None, -1),)
+        back = x[turn].argsort(self.dim, "stable")
+        return np.ascontiguousarray(x.shape[self.dim] - 1 - back[turn])
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         def key(v: Any) -> tuple:

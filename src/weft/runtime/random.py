@@ -304,7 +304,10 @@ class Generator:
         low, last = dist.integer_bounds(low, high, dtype)
         span = last - low + 1
         raw = self.random_raw32(n) if span < 2**28 else self.random_raw64(n)
-        value = (raw % raw.dtype.type(span)).astype(np.uint64) + np.uint64(low % 2**64)
+        value = raw % raw.dtype.type(span)
+        if value.itemsize == 4 and low == 0:
+            return dist.cast(value, dtype).reshape(shape)
+        value = value.astype(np.uint64) + np.uint64(low % 2**64)
         return dist.cast(value.view(np.int64), dtype).reshape(shape)
 
     def _random_full(self, n: int, dtype: np.dtype) -> np.ndarray:
@@ -336,9 +339,13 @@ class Generator:
         """
         if isinstance(p, np.ndarray):
             shape, n = _shape(p.shape if shape is None else shape)
-            if not ((p >= 0) & (p <= 1)).all():
+            least, most = (
+                np.minimum.reduce(p, None, initial=1),
+                np.maximum.reduce(p, None, initial=0),
+            )
+            if not (least >= 0 and most <= 1):
                 raise RuntimeError("bernoulli_ expects every p to be in [0, 1]")
-            p = np.broadcast_to(p, shape).reshape(-1)
+            p = (p if p.shape == shape else np.broadcast_to(p, shape)).reshape(-1)
             if p.dtype != np.float64:
                 hit = self._uniform24(n) < p.astype(np.float32)
                 return hit.astype(_numpy_dtype(dtype)).reshape(shape)
@@ -470,7 +477,8 @@ def _wide(x: np.ndarray, kernel: str) -> np.ndarray:
 
 
 def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:
-    shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
+    if shape.__class__ is not tuple:
+        shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
     return shape, math.prod(shape)
 
 
