@@ -119,8 +119,8 @@ _read_value = vars(Handle)["_a"].__get__
 def bare(kind: type) -> Any:
     """An object of a tensor class with what a new one has in its places: no value."""
     made = object.__new__(kind)
-    for name, default in DEFAULTS.items():
-        setattr(made, name, default)
+    made._ghost = made._st = made._base = made._fn = None  # DEFAULTS, without a loop
+    made._rg = made._held = False
     return made
 
 

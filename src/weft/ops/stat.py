@@ -12,7 +12,6 @@ from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
 from weft.core.types import Type, numel, numpy_words, wrap_dims
-from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
@@ -298,9 +297,6 @@ def vector_norm(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
-    plain = dtype is None and out is None
-    if plain and (y := dispatch.known(x, _NORM, ord, dim, keepdim)) is not None:
-        return y
     if dtype is not None:
         x = cast(x, dtype)
     if dtype_of(x).is_complex:
@@ -321,11 +317,8 @@ def vector_norm(
     if d.itemsize == 2:  # rounded once, at the end
         y = cast(apply(op, cast(x, dt.float32)), d)
     else:
-        y = dispatch.told(op, x, _NORM, ord, dim, keepdim)
+        y = apply(op, x)
     return y if out is None else out.copy_result(y)
-
-
-_NORM = dispatch.wish()
 
 
 @numpy_words

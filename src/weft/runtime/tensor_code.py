@@ -192,6 +192,7 @@ ask:
 ; dispatch.link_view: not 0 with an exception
 define internal i32 @link(ptr %y, ptr %x, i1 %graded) nounwind {
 entry:
+  %beyond = alloca i32
   %none = word none
   %old = field %x _st
   if %old not %none stored first
@@ -272,13 +273,25 @@ again:  ; the last one's place, as in a loop
   %ref = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
   if %ref is null unsized hang
 hang:
-  %bad = call i32 @PyList_SetItem(ptr %views, i64 %last, ptr %ref)
+  %bad_set = call i32 @PyList_SetItem(ptr %views, i64 %last, ptr %ref)
   goto noted
 noted:
+  %bad = phi i32 [ %bad_set, %hang ], [ %bad_add, %add ]
   call void @Py_DecRef(ptr %views)
   %is_bad = icmp ne i32 %bad, 0
   if %is_bad fail1 done
 ask:
+  %room = slot %st room
+  %limit = call i64 @PyLong_AsLongLongAndOverflow(ptr %room, ptr %beyond)
+  if %count slt %limit append crowded
+append:  ; several that live
+  %more_ref = call ptr @PyWeakref_NewRef(ptr %y, ptr null)
+  if %more_ref is null unsized add
+add:
+  %bad_add = call i32 @PyList_Append(ptr %views, ptr %more_ref)
+  call void @Py_DecRef(ptr %more_ref)
+  goto noted
+crowded:
   call void @Py_DecRef(ptr %views)
   goto call
 call:
