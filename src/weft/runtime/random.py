@@ -477,8 +477,9 @@ def _wide(x: np.ndarray, kernel: str) -> np.ndarray:
 
 
 def _shape(shape: Shape) -> tuple[tuple[int, ...], int]:
-    if shape.__class__ is not tuple:
-        shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
+    if isinstance(shape, tuple):
+        return shape, math.prod(shape)
+    shape = tuple(shape) if isinstance(shape, Sequence) else (operator.index(shape),)
     return shape, math.prod(shape)
 
 
