@@ -123,7 +123,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "torch.serialization": (_T + "serialization",),
     "torch.signal": (),
     "torch.signal.windows": (_T + "windows",),
-    "torch.sparse": (_T + "legacy.sparse", "weft.sparse"),
+    "torch.sparse": (_T + "legacy.sparse_types", "weft.sparse"),
     "torch.special": ("weft.special",),
     "torch.storage": ("weft.ops.storage",),
     "torch.testing": (_T + "testing",),

@@ -75,8 +75,8 @@ def _types(kind: type, module: str) -> dict[str, Any]:
     FloatTensor, DoubleTensor, HalfTensor, BFloat16Tensor, LongTensor, IntTensor, ShortTensor,
     CharTensor, ByteTensor, BoolTensor,
 ) = _types(TensorType, "torch").values()  # fmt: skip
-sparse = SimpleNamespace(**_types(SparseType, "torch.sparse"))
-del sparse.BoolTensor
+sparse_types = SimpleNamespace(**_types(SparseType, "torch.sparse"))
+del sparse_types.BoolTensor
 
 
 def set_default_tensor_type(t: Any) -> None:
