@@ -49,6 +49,7 @@ class Case:
     make: Make
     numpy: Callable[[], Callable[[], Any]] | None = None
     inside: Make | None = None  # the same on a PART of the data
+    in_place: bool = False  # what is written was read
 
 
 # ------------------------------------------------------------------ the cases
@@ -289,7 +290,7 @@ def _rows() -> list[Case]:
             for grad in (False, True)
         ),
         row("dropout 4M", 8.0 * (1 << 22), (1, 1), dropout),
-        Case("Adam 8 M parameters", 28.0 * moved, (4, 3), adam),
+        Case("Adam 8 M parameters", 28.0 * moved, (4, 3), adam, in_place=True),
     ]
 
 
@@ -333,7 +334,8 @@ def measure(case: Case, rounds: int) -> dict[str, list[float]]:
     if case.numpy is not None:
         peers["numpy"] = case.numpy()
     if case.mix is not None:
-        ways = limits.mix(*case.mix, int(case.amount / sum(case.mix)) // 4096 * 4096)
+        size = int(case.amount / sum(case.mix)) // 4096 * 4096
+        ways = limits.mix(*case.mix, size, in_place=case.in_place)
         peers.update(zip(("floor", "streamed floor"), ways, strict=False))
     if case.inside is not None:
         peers["inside"] = case.inside(weft)

@@ -25,16 +25,21 @@ MIXES = ((1, 0), (0, 1), (1, 1), (2, 1), (3, 1), (4, 3))
 UNROLL = 4  # vectors a step
 
 
-def mix(reads: int, writes: int, nbytes: int) -> list[Callable[[], object]]:
-    """Calls that sum `reads` arrays of `nbytes` each into `writes` others: the ways to write."""
-    arrays = [
-        memory.empty((nbytes // 4,), np.dtype(np.float32)) for _ in range(reads + max(writes, 1))
-    ]
+def mix(
+    reads: int, writes: int, nbytes: int, *, in_place: bool = False
+) -> list[Callable[[], object]]:
+    """Calls that sum `reads` arrays of `nbytes` each into `writes` others (`in_place`: into the
+    first of them): the ways to write.
+    """
+    count = reads if in_place else reads + max(writes, 1)
+    arrays = [memory.empty((nbytes // 4,), np.dtype(np.float32)) for _ in range(count)]
     for a in arrays:
         a[:] = 0
 
     def call(*, stream: bool) -> Callable[[], object]:
-        address = native.load(_text(reads, writes, stream=stream), ["mix"])["mix"]
+        address = native.load(_text(reads, writes, stream=stream, in_place=in_place), ["mix"])[
+            "mix"
+        ]
         launch = native.Launch((native.Stage(address, True),), (nbytes // 4,))
         return lambda: native.launch(launch, arrays[0], arrays[1:])
 
@@ -42,13 +47,14 @@ def mix(reads: int, writes: int, nbytes: int) -> list[Callable[[], object]]:
 
 
 @cache
-def _text(reads: int, writes: int, *, stream: bool) -> str:
+def _text(reads: int, writes: int, *, stream: bool, in_place: bool) -> str:
     host = native.host()
     lanes = host.lanes(4)
     kind, step = f"<{lanes} x float>", UNROLL * lanes
     f = (m := Module(host.vector_bits)).kernel("mix")
-    pointers = f.words("%args", 2, ["ptr"] * (reads + max(writes, 1)))
-    outs, ins = pointers[: max(writes, 1)], pointers[max(writes, 1) :]
+    others = 0 if in_place else max(writes, 1)
+    pointers = f.words("%args", 2, ["ptr"] * (reads + others))
+    outs, ins = pointers[: max(writes, 1)], pointers[others:]
     (n,) = f.words("%args", 3 + len(pointers), ["i64"])
     first, last = f.split(n, step)
     with f.loop(first, last, step, [(kind, zero(kind))] * UNROLL) as loop:
