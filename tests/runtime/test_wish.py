@@ -10,7 +10,7 @@ import pytest
 import weft
 from weft.core.handle import storage_of
 from weft.ops import dispatch, getitem, view
-from weft.runtime import native
+from weft.runtime import native, wish_code
 
 if not native.tensor_builtins():
     pytest.skip("this interpreter's structs are not known", allow_module_level=True)
@@ -116,6 +116,19 @@ def test_shapes_and_wishes_are_not_mixed_up(monkeypatch):
         want = getattr(x, name)(*wish)
         assert y.shape == want.shape and y._a.strides == want._a.strides, (name, wish)
         assert native.address(y._a) == native.address(want._a)
+
+
+def test_a_full_table_begins_anew(monkeypatch):
+    forget_layouts()
+    x = weft.rand(3, 41)
+    taught(lambda: x.select(0, 1))
+    assert dispatch.known(x, view._SELECT, 0, 1) is not None
+    monkeypatch.setattr(wish_code, "MOST_KEYS", len(native._keys))
+    taught(lambda: x.unsqueeze(1))
+    assert dispatch.known(x, view._UNSQUEEZE, 1).shape == (3, 1, 41)
+    assert dispatch.known(x, view._SELECT, 0, 1) is None
+    taught(lambda: x.select(0, 1))
+    np.testing.assert_array_equal(dispatch.known(x, view._SELECT, 0, 1)._a, x._a[1])
 
 
 def test_what_only_equals_a_known_wish():

@@ -33,10 +33,10 @@ from weft.runtime import (
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call",
-    "weft_match_promise", "weft_wish_known",
-    "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_value_get", "weft_value_set",
-    "weft_joined", *(f"weft_fact_{name}" for name in fact_code.FACTS),
+    "weft_tensor_fresh", "weft_tensor_into", "weft_match_call", "weft_match_promise",
+    "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_wish_forget",
+    "weft_value_get", "weft_value_set", "weft_joined",
+    *(f"weft_fact_{name}" for name in fact_code.FACTS),
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",

@@ -17,6 +17,7 @@ import ctypes
 import os
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -208,7 +209,9 @@ def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
 
 
 _MOST_WISHES = 24  # that are one op
-_keys: list[Any] = []  # what the table of wishes points to, for good
+_keys: list[Any] = []  # what the table of wishes points to
+_past: list[Any] = []  # what it pointed to before it began anew: a call may be on its way
+_told: Counter[int] = Counter()  # wishes by the op's address
 
 
 class LayoutCalls:
@@ -219,7 +222,7 @@ class LayoutCalls:
     `into(*tensors)` writes the result over the first tensor's value, and gives True or None.
     """
 
-    __slots__ = ("_kept", "_table", "_wishes", "address", "call", "into", "quick")
+    __slots__ = ("_kept", "_table", "address", "call", "into", "quick")
 
     def __init__(
         self, op: Op | None = None, keeps: Sequence[int] = (0,) * 8, *, pointwise: bool = False
@@ -233,7 +236,6 @@ class LayoutCalls:
             facts = (op.nondiff is None, op.saves_result)
             self._table = words([0, id(op), *map(int, facts), *keeps, int(pointwise)])
         self._kept: list[Any] = [op]
-        self._wishes = 0  # told of
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()
         self.address = 0 if op is None else int(at)  # 0: it does not know the op
@@ -257,9 +259,9 @@ class LayoutCalls:
 
     def tell(self, shape: tuple[int, ...], *wish: Any) -> None:
         """From now on `known(x, *wish)` of a tensor of this shape is `quick(x)`."""
-        if self.address and self._wishes < _MOST_WISHES:
+        if self.address and _told[self.address] < _MOST_WISHES:
             _tell(self.address, (self._kept, self._table), shape, *wish)
-            self._wishes += 1
+            _told[self.address] += 1
 
     def _add(
         self, launch: Launch | None, ins: Sequence[np.ndarray], out: np.ndarray, offset: int,
@@ -285,11 +287,17 @@ class LayoutCalls:
 
 
 def _tell(address: int, kept: Any, shape: tuple[int, ...], *wish: Any) -> None:
-    """The table of wishes has what lies at an address, and is kept."""
-    if len(_keys) < wish_code.MOST_KEYS:
-        block = words([0] * (3 + wish_code.MOST_WORDS))
-        if _wish_builtin("tell")(address_of(block), address, shape, *wish):
-            _keys.append((block, kept))
+    """The table of wishes has what lies at an address, and is kept; a full one begins anew, for
+    what a program asks now is not what it asked at first.
+    """
+    if len(_keys) >= wish_code.MOST_KEYS:
+        _wish_builtin("forget")()
+        _past[:] = _keys
+        _keys.clear()
+        _told.clear()
+    block = words([0] * (3 + wish_code.MOST_WORDS))
+    if _wish_builtin("tell")(address_of(block), address, shape, *wish):
+        _keys.append((block, kept))
 
 
 def tell_parts(several: Sequence[LayoutCalls], shape: tuple[int, ...], *wish: Any) -> None:

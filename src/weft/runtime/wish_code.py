@@ -20,6 +20,7 @@ SHAPE = 1 << 20  # the function whose view of a shape is its Size
 
 TEXT = f"""
 @keys = internal global [8192 x ptr] zeroinitializer
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
 ; an object as words from %at on: the place behind them, or -1
 define internal i64 @spell(ptr %x, ptr %words, i64 %at) nounwind {{
@@ -207,6 +208,14 @@ no:
   %false = word false
   call void @Py_IncRef(ptr %false)
   ret ptr %false
+}}
+
+; nothing is known any more
+define ptr @weft_wish_forget(ptr %self, ptr %args, i64 %n) nounwind {{
+  call void @llvm.memset.p0.i64(ptr @keys, i8 0, i64 65536, i1 false)
+  %none = word none
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
 }}
 
 ; a tensor's shape as words: the place behind them, or -1
