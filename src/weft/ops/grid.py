@@ -99,7 +99,7 @@ def _read(image: Any, *places: Any) -> Any:
     for k, size in zip(places, sizes, strict=True):
         within = (k >= 0) & (k <= size - 1)
         inside = within if inside is None else inside & within
-        whole = cast(clamp(k, 0, size - 1), dt.int64)
+        whole = cast(k.where(within, 0.0), dt.int64)
         at = whole if at is None else at * size + whole
     shape = shape_of(at)[1:]
     flat = expand(reshape(at, (n, 1, numel(shape))), (n, c, numel(shape)))
