@@ -78,7 +78,7 @@ def _nll(
         counted = apply(PickClass(ignore), expand(full, shape_of(x)), target)
         picked = picked * counted
     elif reduction == "mean":
-        counted = target != ignore
+        counted = cast(target != ignore, dtype_of(x))
     loss = _reduce_classes(picked, counted, reduction)
     if smoothing > 0:
         spread = -sum(x if weight is None else x * full, 1)
