@@ -115,12 +115,10 @@ class ByteImage(Tensor, layout=_answer):
         return True
 
 
-def of_chain(chain: Chain) -> ByteImage:
-    """The image that a convolution will make."""
-    return _make(chain.shape, chain, None, None)
-
-
-def _make(shape: tuple, chain: Chain | None, q: Any, grid: Grid | None) -> ByteImage:
+def image_of(
+    shape: tuple, chain: Chain | None, q: Any = None, grid: Grid | None = None
+) -> ByteImage:
+    """The image that a convolution will make, or of bytes."""
     made = dispatch.fresh()
     made.__class__ = ByteImage
     made._ghost = _described(shape)
@@ -190,7 +188,7 @@ def _clamped(x: ByteImage, low: float, high: float, *, inplace: bool) -> Any:
     if inplace:
         x._chain = chain
         return x
-    return _make(x._ghost.shape, chain, x._bytes, grid)
+    return image_of(x._ghost.shape, chain, x._bytes, grid)
 
 
 def _relu(input: Any, inplace: bool = False) -> Any:
@@ -224,7 +222,7 @@ def _batch_norm(
     if not _is_bare(chain) or chain.norm or training or running_mean is None:
         return NotImplemented
     norm = (running_mean, running_var, weight, bias, eps)
-    return of_chain(Chain(chain.layer, chain.x, chain.grid, chain.shape, norm))
+    return image_of(chain.shape, Chain(chain.layer, chain.x, chain.grid, chain.shape, norm))
 
 
 def _sum(a: Any, b: Any) -> Any:
@@ -235,13 +233,13 @@ def _sum(a: Any, b: Any) -> Any:
         a, b = b, a
     if not _is_bare(a._chain) or not b.resolve():
         return NotImplemented
-    other = _make(b._ghost.shape, None, b._bytes, b._grid)
+    other = image_of(b._ghost.shape, None, b._bytes, b._grid)
     return Chain(*a._chain[:5], other)
 
 
 def _add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
     chain = _sum(input, other) if alpha == 1 and out is None else NotImplemented
-    return chain if chain is NotImplemented else of_chain(chain)
+    return chain if chain is NotImplemented else image_of(chain.shape, chain)
 
 
 def _add_(input: Any, other: Any, *, alpha: Any = 1) -> Any:
@@ -263,7 +261,7 @@ def _max_pool2d(
         return NotImplemented
     q = bytes_max_pool(input._bytes, kernel, steps, pads, gaps)
     n, h, w, c = q.shape
-    return _make((n, c, h, w), None, q, input._grid)
+    return image_of((n, c, h, w), None, q, input._grid)
 
 
 def _mean_of_planes(input: Any, output_size: Any) -> Any:

@@ -80,8 +80,7 @@ class SegmentProgram:
         self.calls = {n.depth: n for n in (*before, *path)}
 
     def run(self, session: Session) -> None:
-        array = session.array
-        inputs = {name: array(ref) for name, ref in self.names}
+        inputs = session.inputs(self.names)
         before = [(g, g.get_state()) for g in self.generators]
         try:
             with ARENA.lock:  # the numbers' memory is the program's: another thread may call it too

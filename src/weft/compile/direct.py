@@ -36,6 +36,9 @@ class Call:
         self.ghosts: dict[int, Any] = _Slots()
         self.handles: dict[int, Any] = {}
 
+    def inputs(self, names: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+        return {name: self.array(ref) for name, ref in names}
+
     def array(self, ref: int) -> np.ndarray:
         return self.arrays[~ref] if ref < 0 else self.ghosts[ref].array
 

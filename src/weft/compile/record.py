@@ -534,6 +534,11 @@ class Session:
         """Depths of the call's results that somebody holds, computed or not."""
         return tuple(k for k in range(len(self.ghosts)) if self.is_held(k))
 
+    def inputs(self, names: list[tuple[str, int]]) -> dict[str, np.ndarray]:
+        """The values behind operand references, by name."""
+        outside, array = self.outside, self.array
+        return {name: outside[~ref]._a if ref < 0 else array(ref) for name, ref in names}
+
     def array(self, ref: int) -> np.ndarray:
         """The value behind an operand reference."""
         if ref < 0:

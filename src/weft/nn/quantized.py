@@ -88,13 +88,18 @@ class _Quantized(Module):
     def _once(self, key: tuple, tensors: tuple, make: Callable, *args: Any) -> Any:
         """make(*args), made once for these tensors as long as nobody writes to them."""
         key = (*key, *map(id, tensors))
-        now = [0 if t is None or t._st is None else t._st.version for t in tensors]
         found = self._made.get(key)
-        if found is None or found[0] != now:
-            if len(self._made) > _MOST_MADE:
-                self._made.clear()
-            with weft.no_grad():
-                self._made[key] = found = now, tensors, make(*args)
+        if found is not None:
+            for t, version in zip(tensors, found[0], strict=True):
+                if version != (0 if t is None or t._st is None else t._st.version):
+                    break
+            else:
+                return found[2]
+        if len(self._made) > _MOST_MADE:
+            self._made.clear()
+        now = [0 if t is None or t._st is None else t._st.version for t in tensors]
+        with weft.no_grad():
+            self._made[key] = found = now, tensors, make(*args)
         return found[2]
 
     def grid(self) -> Grid:
@@ -215,7 +220,7 @@ class QuantizedConv2d(_Quantized):
             q = self._whole(q) if self._more else q
         else:
             q = image_to_bytes(input, grid)
-        y = byte_image.of_chain(Chain(self, q, grid, size))
+        y = byte_image.image_of(size, Chain(self, q, grid, size))
         return y if byte_image.flows() else y.contiguous()
 
     def get_extra_state(self) -> Tensor:
