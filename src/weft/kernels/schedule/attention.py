@@ -42,6 +42,7 @@ from weft.kernels.schedule.attention_tiles import (
     emit_copy,
     emit_transpose,
     head_and_next,
+    open_kernel,
     operand_row,
     pack_values,
     result_row,
@@ -272,14 +273,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     f = m.kernel("attention")
     el, type, lanes = tile.element, tile.type, tile.lanes
     names = ["q", "k", "v", *(["m"] if masks != "none" else [])]
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
-    source = dict(zip(names, pointers[1:-1], strict=True))
-    ints = f.gep(f.arg("args"), 4 + len(names), "i64")
-    h = dict(zip(_HEAD, f.words(ints, 0, ["i64"] * len(_HEAD)), strict=True))
-    scale = f.load("double", f.gep(ints, len(_HEAD), "i64"), 8)
-    scale = f.splat(scale if el == "double" else f.cast("fptrunc", scale, "float"), type)
-    tid = f.cast("sext", f.arg("tid"), "i64")
-    work = f.gep(pointers[-1], f.mul(tid, h["work_size"]))
+    out, source, h, scale, work = open_kernel(f, tile, names, _HEAD)
     x, values, scores, sums, stats, table = (
         f.gep(work, h[n])
         for n in ("x_at", "values_at", "scores_at", "sums_at", "stats_at", "table_at")
@@ -326,7 +320,7 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                             there = at(name, f.min(row, last), memory(d), then)
                             ask(f, d, there, h["value_width" if name == "v" else "width"])
                     with f.iff(f.icmp("sge", f.add(K.i, BLOCK), end)):
-                        to, *_ = result_row(f, d, h, pointers[0], (n, head, row))
+                        to, *_ = result_row(f, d, h, out, (n, head, row))
                         ask(f, d, to, h["value_width"], write=True)
                     limit = f.sub(f.add(row, 1), K.i)
                     limit = f.select(causal, f.min(limit, columns), columns)
@@ -349,6 +343,6 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             with f.loop(0, count) as R:
                 row = f.add(query, R.i)
                 here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
-                to = result_row(f, d, h, pointers[0], (n, head, row))
+                to = result_row(f, d, h, out, (n, head, row))
                 store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
     f.ret()

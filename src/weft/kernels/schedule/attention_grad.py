@@ -34,6 +34,7 @@ from weft.kernels.schedule.attention_tiles import (
     emit_transpose,
     head_and_next,
     hide,
+    open_kernel,
     operand_row,
     pack_values,
     store_weights,
@@ -185,13 +186,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     f = m.kernel("gradient")
     el, type, lanes = tile.element, tile.type, tile.lanes
     names = [n for n in _OPERANDS if n != "m" or masks != "none"]
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
-    source = dict(zip(names, pointers[1:-1], strict=True))
-    ints = f.gep(f.arg("args"), 4 + len(names), "i64")
-    h = dict(zip(_HEAD, f.words(ints, 0, ["i64"] * len(_HEAD)), strict=True))
-    scale = f.load("double", f.gep(ints, len(_HEAD), "i64"), 8)
-    scale = f.splat(scale if el == "double" else f.cast("fptrunc", scale, "float"), type)
-    work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    out, source, h, scale, work = open_kernel(f, tile, names, _HEAD)
     place = {n[:-3]: f.gep(work, h[n]) for n in _HEAD if n.endswith("_at")}
     width, value_width = h["width"], h["value_width"]
     deep_x, deep_y = (units(f, tile, n) for n in (width, value_width))
@@ -219,7 +214,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
 
         def to_row(name: str, row: Operand) -> Value:
             """A row of a part of the result."""
-            part = f.gep(pointers[0], h[f"to_{name}_from"], memory(d))
+            part = f.gep(out, h[f"to_{name}_from"], memory(d))
             return operand_row(f, h, f"to_{name}", part, (n, head), row, memory(d))
 
         def ask_rows(row: Operand) -> None:

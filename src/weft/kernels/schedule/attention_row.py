@@ -16,13 +16,14 @@ from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     RESULT,
     emit_copy,
+    open_kernel,
     operand_row,
     result_row,
     store_row,
     tile_of,
     weigh,
 )
-from weft.kernels.schedule.gemm_code import multiply_units, touch, transpose
+from weft.kernels.schedule.gemm_code import multiply_units, touch
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import memory
@@ -78,13 +79,7 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
     f = m.kernel("attention_row")
     el, lanes = tile.element, tile.lanes
     names = ["q", "k", *["k2"] * joined, "v", *["v2"] * joined, *["m"] * (masks != "none")]
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + len(names)))
-    source = dict(zip(names, pointers[1:-1], strict=True))
-    ints = f.gep(f.arg("args"), 4 + len(names), "i64")
-    h = dict(zip(HEAD, f.words(ints, 0, ["i64"] * len(HEAD)), strict=True))
-    scale = f.load("double", f.gep(ints, len(HEAD), "i64"), 8)
-    scale = f.splat(scale if el == "double" else f.cast("fptrunc", scale, "float"), tile.type)
-    work = f.gep(pointers[-1], f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    out, source, h, scale, work = open_kernel(f, tile, names, HEAD)
     scores, sums, stats = (f.gep(work, h[n]) for n in ("scores_at", "sums_at", "stats_at"))
     total = f.gep(stats, 1, el)
     places = [f.gep(scores, j, el) for j in range(0, BLOCK, lanes)]
@@ -130,7 +125,7 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
                     f, tile, d, values, (K.i, columns), C.i, h["value_width"], scores, sums, fade
                 )
         here, best = f.load(el, total), f.load(el, stats)
-        to = result_row(f, d, h, pointers[0], (n, head, query))
+        to = result_row(f, d, h, out, (n, head, query))
         store_row(f, tile, d, h["value_width"], sums, (0, 1), here, best, to)
     f.ret()
 
@@ -154,7 +149,7 @@ def _products(
         for part in parts:
             keys.ask(part)
         square = [u.adjacent(part) for part in parts]
-        for i, column in enumerate(transpose(f, square)):
+        for i, column in enumerate(f.transpose(square)):
             score = add(f.add(L.i, i * u.per), column, score)
         L.next = [score]
     with f.loop(whole, width, u.per, [(tile.type, L.carry[0])]) as rest:

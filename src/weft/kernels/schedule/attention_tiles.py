@@ -7,10 +7,10 @@ operand.
 Operands are multiplied in *units*, words of two bfloat16 (`words`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from weft.core import dtype as D
-from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import halves, units_of
@@ -37,6 +37,18 @@ def tile_of(d: D.dtype) -> Tile:
 def block_rows(*, causal: bool) -> int:
     """The rows of a block."""
     return _ROWS_CAUSAL if causal else ROWS
+
+
+def open_kernel(
+    f: Function, tile: Tile, names: Sequence[str], head: Sequence[str]
+) -> tuple[Value, dict[str, Value], dict[str, Value], Value, Value]:
+    """A kernel's out, operands and ints by their names, scale in all lanes, this thread's room."""
+    (out, *operands), scratch, h, more = f.given(len(names), head)
+    scale = f.load("double", more, 8)
+    scale = scale if tile.element == "double" else f.cast("fptrunc", scale, "float")
+    scale = f.splat(scale, tile.type)
+    work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    return out, dict(zip(names, operands, strict=True)), h, scale, work
 
 
 def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
@@ -96,7 +108,7 @@ def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
         with f.loop(0, width, lanes * u.per) as L:
             masks = u.masks(f.sub(width, L.i))
             v = [u.adjacent(f.gep(s, L.i, memory(d)), masks) for s in starts]
-            for i, row in enumerate(transpose(f, v)):
+            for i, row in enumerate(f.transpose(v)):
                 place = f.mul(f.add(f.div(L.i, u.per), i), tile.columns)
                 f.store(row, f.gep(to, place, tile.element), tile.align)
     f.ret()

@@ -45,20 +45,22 @@ def conv_ir(name: str, kernel: str, *, biased: bool) -> str:
     return m.text()
 
 
-def open_block(
-    f: Function, inputs: int, names: tuple[str, ...]
-) -> tuple[list[Value], Value, dict[str, Value], Value]:
-    """The kernel's (out, inputs...), its scratch, its named ints, where the other ints start."""
-    pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + inputs))
-    ints = f.gep(f.arg("args"), 4 + inputs, "i64")
-    head = dict(zip(names, f.words(ints, 0, ["i64"] * len(names)), strict=True))
-    return pointers[:-1], pointers[-1], head, f.gep(ints, len(names), "i64")
+def unit_of(f: Function, h: dict[str, Value], unit: Operand) -> tuple[Operand, ...]:
+    """A unit's band of rows, first image, how many images, group, and where in the source it is."""
+    band = f.rem(unit, h["bands"])
+    rest = f.div(unit, h["bands"])
+    chunks = f.div(f.add(h["images"], f.sub(h["unit_images"], 1)), h["unit_images"])
+    image = f.mul(f.rem(rest, chunks), h["unit_images"])
+    group = f.div(rest, chunks)
+    images = f.min(f.sub(h["images"], image), h["unit_images"])
+    at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
+    return band, image, images, group, at
 
 
 def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f = m.kernel("conv")
     el = tile.element
-    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
+    pointers, scratch, h, ints = f.given(3 if biased else 2, HEAD)
     out, source, w = pointers[:3]
     bias = pointers[3] if biased else Value("null", "ptr")
     weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, w)
@@ -71,13 +73,7 @@ def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     low, high = f.split(h["items"])
     units = f.div(f.add(high, f.sub(h["unit_items"], 1)), h["unit_items"])
     with f.loop(f.div(low, h["unit_items"]), units) as U:
-        band = f.rem(U.i, h["bands"])
-        rest = f.div(U.i, h["bands"])
-        chunks = f.div(f.add(h["images"], f.sub(h["unit_images"], 1)), h["unit_images"])
-        image = f.mul(f.rem(rest, chunks), h["unit_images"])
-        group = f.div(rest, chunks)
-        images = f.min(f.sub(h["images"], image), h["unit_images"])
-        at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
+        band, image, images, group, at = unit_of(f, h, U.i)
         origin = f.gep(source, at, memory(d))
         with f.iff(f.icmp("eq", h["direct"], 0)):
             top = f.sub(h["top"], f.mul(band, h["band_step"]))
@@ -148,7 +144,7 @@ def _emit_depthwise(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     """
     f = m.kernel("depthwise")
     el, type, lanes = tile.element, tile.type, tile.lanes
-    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
+    pointers, scratch, h, ints = f.given(3 if biased else 2, HEAD)
     weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, pointers[2])
     taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     tid = f.cast("sext", f.arg("tid"), "i64")
@@ -245,19 +241,16 @@ def _fill_tables(
         f.store(f.typed(f.mul(R.i, part["k"]), "i64"), f.gep(rows, R.i, "i64"))
 
 
-def read_part(
-    f: Function, ints: Value, part: Operand, names: tuple[str, ...] = PART
-) -> dict[str, Value]:
+def read_part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
     """The named ints of a part."""
-    words = f.words(f.gep(ints, f.mul(part, len(names)), "i64"), 0, ["i64"] * len(names))
-    return dict(zip(names, words, strict=True))
+    return f.named(f.gep(ints, f.mul(part, len(PART)), "i64"), PART)
 
 
 def _emit_gather(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     """A[group][part][row][channel][tap] from w, into scratch: the stage before."""
     f = m.kernel("gather")
     el, one = tile.element, Element(f, 1)
-    pointers, scratch, h, ints = open_block(f, 3 if biased else 2, HEAD)
+    pointers, scratch, h, ints = f.given(3 if biased else 2, HEAD)
     taps = f.gep(ints, f.add(f.mul(h["parts"], len(PART)), h["taps"]), "i64")
     low, high = f.split(f.mul(h["groups"], h["rows"]))
     with f.loop(low, high) as R:

@@ -11,8 +11,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair
-from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.conv_pack import emit_plane, runs, transpose
+from weft.kernels.schedule.conv_pack import emit_plane, runs
 from weft.kernels.schedule.conv_wide import reach
 from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import KC, Tile, tile_for, up
@@ -97,7 +96,7 @@ def _emit_turn(m: Module, tile: Tile) -> None:
     starts = [f.gep(f.arg("from"), f.mul(pitch, i), el) for i in range(tile.lanes)]
     # a pitch has room for one vector more than there are positions
     with f.loop(0, f.sub(pitch, tile.lanes), tile.lanes) as P:
-        rows = transpose(f, [f.load(tile.type, f.gep(s, P.i, el)) for s in starts])
+        rows = f.transpose([f.load(tile.type, f.gep(s, P.i, el)) for s in starts])
         to = f.gep(f.arg("to"), f.mul(P.i, tile.lanes), el)
         for i, row in enumerate(rows):
             f.store(row, f.gep(to, i * tile.lanes, el), tile.align)
@@ -123,8 +122,8 @@ def _emit_turn_rows(m: Module, tile: Tile) -> None:
         with f.loop(0, width, tile.lanes) as X:
             mask = f.lane_mask(f.sub(width, X.i), tile.lanes)
             here = f.add(at, X.i)
-            turned = transpose(
-                f, [f.masked_load(tile.type, f.gep(s, here, el), mask) for s in starts]
+            turned = f.transpose(
+                [f.masked_load(tile.type, f.gep(s, here, el), mask) for s in starts]
             )
             place = f.gep(to, f.mul(f.add(line, X.i), tile.lanes), el)
             for i, row in enumerate(turned):
@@ -135,7 +134,7 @@ def _emit_turn_rows(m: Module, tile: Tile) -> None:
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype, members: int, each: int) -> None:
     f, rooms = m.kernel("narrow_dw"), range(each * members)
     el, type, lanes, one = tile.element, tile.type, tile.lanes, Element(f, 1)
-    (out, g, x), scratch, h, offsets = open_block(f, 2, _HEAD)
+    (out, g, x), scratch, h, offsets = f.given(2, _HEAD)
     planes = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
     turned, g_planes, g_turned, block_sums = (
         f.gep(planes, h[n]) for n in ("xt_at", "g_at", "gt_at", "sums_at")

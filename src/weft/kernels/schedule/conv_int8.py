@@ -23,7 +23,6 @@ from functools import cache
 import numpy as np
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import QUICK_WORK
 from weft.kernels.schedule.pool_wide import taps
@@ -184,7 +183,7 @@ def _kernel(kind: str, inputs: int) -> int:
         _emit_tile(module, height, vectors, kind, inputs)
     _emit_slab(module)
     f = module.kernel("conv_int8")
-    pointers, scratch, h, _ = open_block(f, inputs, _HEAD)
+    pointers, scratch, h, _ = f.given(inputs, _HEAD)
     out, image, panels = pointers[:3]
     scale, shift, other = (*pointers[3:], *[Value("null", "ptr")] * 3)[:3]
     tid = f.cast("sext", f.arg("tid"), "i64")

@@ -269,24 +269,6 @@ def store_step(f: Function, v: Value, at: Value, masks: list[Value], d: dtype) -
         f.masked_store(apart, f.gep(at, half * lanes, memory(d)), mask)
 
 
-def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """The columns of a square of as many vectors as lanes, by log2(lanes) rounds of shuffles."""
-    lanes, half = len(rows), 1
-    rows = list(rows)
-    while half < lanes:
-        for i in range(lanes):
-            if not i & half:
-                a, b = rows[i], rows[i | half]
-                rows[i] = f.shuffle(
-                    a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
-                )
-                rows[i | half] = f.shuffle(
-                    a, b, [q | half if not q & half else lanes + q for q in range(lanes)]
-                )
-        half *= 2
-    return rows
-
-
 FEW = 4  # so many channels or fewer have no more room a pixel, if a vector holds them
 _SLAB = ("rows", "columns", "channels", "pitch", "row_pitch", "top", "left", "step_y", "step_x")
 _SLAB += ("height", "width", "source_c", "source_h", "source_w")
@@ -392,7 +374,7 @@ def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
             with f.iff(f.icmp("slt", f.typed(i * tile.lanes // FEW, "i64"), count)):
                 f.store(v, f.gep(f.arg("to"), i * tile.lanes, tile.element))
         way.otherwise()
-        square = transpose(f, [plane(j) for j in range(tile.lanes)])
+        square = f.transpose([plane(j) for j in range(tile.lanes)])
         store_some(f, square, f.arg("to"), f.arg("pitch"), count, tile.element)
     f.ret()
 

@@ -14,7 +14,6 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_pack import step_masks, store_step
 from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import up
@@ -128,7 +127,7 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
     element, lanes = memory(d), host.lanes(d.itemsize)
     type, index = vector(lanes, element), vector(lanes, "i32")
     f = m.kernel("by_rows")
-    (out, x, w, *bias), scratch, h, ints = open_block(f, 3 if biased else 2, _HEAD)
+    (out, x, w, *bias), scratch, h, ints = f.given(3 if biased else 2, _HEAD)
     nothing = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["pitch"]))
     with f.loop(0, h["pitch"], lanes * BYTES[element]) as Z:
         f.store(zero(type), f.gep(nothing, Z.i))

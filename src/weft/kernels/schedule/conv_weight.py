@@ -30,10 +30,9 @@ from weft.core import dtype as D
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv import Pair, check, need
-from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
-from weft.kernels.schedule.conv_pack import FEW, emit_slab, runs, transpose
+from weft.kernels.schedule.conv_pack import FEW, emit_slab, runs
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_zeros import (
     Block,
@@ -311,7 +310,7 @@ def _item(f: Function, tile: Tile, h: dict[str, Value], item: Operand) -> _Item:
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("conv_dw")
     el = tile.element
-    (out, g, x), scratch, h, taps = open_block(f, 2, _HEAD)
+    (out, g, x), scratch, h, taps = f.given(2, _HEAD)
     mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
     slab = f.gep(scratch, f.add(h["work"], mine))
     spans = f.gep(taps, h["taps"], "i64")
@@ -341,8 +340,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             used = _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
             with f.loop(0, h["filled"]) as T:
                 table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
-                span = f.words(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), 0, ["i64"] * len(_TAP))
-                _fill_table(f, tile, h, (K.i, kc), table, dict(zip(_TAP, span, strict=True)))
+                span = f.named(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), _TAP)
+                _fill_table(f, tile, h, (K.i, kc), table, span)
             later = f.select(apart, f.typed(0, "i64"), K.i)
             first = f.cast("zext", f.icmp("eq", later, 0), "i64")
             following = _following(f, tile, d, h, f.add(K.i, KC), (origin, g), channels,
@@ -400,7 +399,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
 def _emit_add(m: Module, tile: Tile, d: D.dtype) -> None:
     """`conv_dw_add`: the sums of an item's blocks, one after the other, and out they go."""
     f = m.kernel("conv_dw_add")
-    (out, *_), scratch, h, _ = open_block(f, 2, _HEAD)
+    (out, *_), scratch, h, _ = f.given(2, _HEAD)
     low, high = f.split(f.mul(h["items"], h["item_panels"]))
     with f.loop(low, high) as I:
         number = f.div(I.i, h["item_panels"])
@@ -618,7 +617,7 @@ def _write(
             square.append(f.op("fadd", sum, 0.0))
         at = f.add(f.mul(J.i, row), f.add(f.mul(C.i, taps), T.i))
         to = f.gep(out, at, memory(d))
-        for j, value in enumerate(transpose(f, square)):
+        for j, value in enumerate(f.transpose(square)):
             with f.iff(f.icmp("slt", f.typed(j, "i64"), f.sub(columns, J.i))):
                 v = wide.to_memory(wide.rounded(value, d), d)
                 f.masked_store(v, f.gep(to, f.mul(row, j), memory(d)), some)
@@ -676,7 +675,7 @@ def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
                         masks = reads.masks(count)
                         v = [reads.adjacent(f.gep(s, pixel, memory(d)), masks) for s in starts]
                         to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
-                        for i, row in enumerate(transpose(f, v)):
+                        for i, row in enumerate(f.transpose(v)):
                             f.store(row, f.gep(to, i * tile.columns, el), tile.align)
             else:
                 load = partial(f.load, memory(d))

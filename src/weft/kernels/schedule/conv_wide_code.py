@@ -15,14 +15,13 @@ whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
-from weft.kernels.schedule.conv_code import read_part
+from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
 from weft.kernels.schedule.conv_pack import (
     emit_slab,
     step_masks,
     store_some,
     store_step,
-    transpose,
 )
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
@@ -84,7 +83,7 @@ def _body(m: Module, name: str, *, biased: bool) -> tuple[Function, dict[str, Va
 
 
 def _read_head(f: Function) -> tuple[dict[str, Value], Value]:
-    head = dict(zip(HEAD, f.words(f.arg("ints"), 0, ["i64"] * len(HEAD)), strict=True))
+    head = f.named(f.arg("ints"), HEAD)
     return head, f.gep(f.arg("ints"), len(HEAD), "i64")
 
 
@@ -126,13 +125,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             f.mul(f.div(f.mul(f.add(place, i), most), h["unit_pieces"]), h["together"])
             for i in (0, 1)
         )
-        band = f.rem(unit, h["bands"])
-        rest = f.div(unit, h["bands"])
-        chunks = f.div(f.add(h["images"], f.sub(h["unit_images"], 1)), h["unit_images"])
-        image = f.mul(f.rem(rest, chunks), h["unit_images"])
-        group = f.div(rest, chunks)
-        images = f.min(f.sub(h["images"], image), h["unit_images"])
-        at = f.add(f.mul(image, h["source_n"]), f.mul(f.mul(group, h["channels"]), h["source_c"]))
+        band, image, images, group, at = unit_of(f, h, unit)
         direct = f.icmp("ne", h["direct"], 0)  # the image itself serves as slab
         low_row = f.mul(f.mul(band, h["band_step"]), h["source_h"])
         images_at = f.select(direct, f.gep(source, f.add(at, low_row), memory(d)), slab)
@@ -149,7 +142,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
                 )  # fmt: skip
             with f.loop(0, h["parts"]) as P:
-                part = read_part(f, ints, P.i, PART)
+                part = read_part(f, ints, P.i)
                 first_row, grid_h = _rows_of(f, h, part, y)
                 rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
@@ -159,7 +152,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
             number = f.rem(Item.i, h["parts"])
-            part = read_part(f, ints, number, PART)
+            part = read_part(f, ints, number)
             column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
             columns = f.min(f.sub(h["columns"], column), tile.columns)
             b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
@@ -175,7 +168,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
 
             ready = hidden = Value("false", "i1")
             if not biased:
-                whole = read_part(f, wholes, 0, PART)
+                whole = read_part(f, wholes, 0)
                 _, grid_h = _rows_of(f, h, whole, y)
                 met = Unit(
                     slab, images, h["image_pitch"], h["pitch"], h["depth"], grid_h,
@@ -193,7 +186,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 others = f.icmp("ne", f.load("i64", all_done), 0)
                 hidden = f.op("and", others, f.icmp("ne", number, 0))
                 at = f.select(ready, wholes, f.gep(ints, f.mul(number, len(PART)), "i64"))
-                part = read_part(f, at, 0, PART)
+                part = read_part(f, at, 0)
             rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
             offsets = f.gep(tables_at, f.mul(part["table_at"], 2), "i64")
             first_number = f.gep(numbers, part["first_tap"], "i64")
@@ -376,7 +369,7 @@ def _fill_tables(
 ) -> None:
     """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
     with f.loop(0, h["parts"]) as P:
-        part = read_part(f, ints, P.i, PART)
+        part = read_part(f, ints, P.i)
         own = [f.gep(a, part["first_tap"], "i64") for a in taps]
         table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
         with f.loop(0, h["depth"]) as C, f.loop(0, part["part_taps"]) as T:
@@ -449,7 +442,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
             mask = f.lane_mask(left, lanes)
             with f.loop(0, h["wholes"]) as P:
-                part = read_part(f, wholes, P.i, PART)
+                part = read_part(f, wholes, P.i)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
                 to = f.gep(f.arg("to"), f.add(at, J.i), el)
@@ -463,7 +456,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             numbers = f.mul(h["channels"], part["part_taps"])
                             some = reads.masks(f.sub(numbers, number))
                             v = [reads.adjacent(f.gep(s, number, size), some) for s in starts]
-                            square = transpose(f, v)
+                            square = f.transpose(v)
                             target = f.gep(to, f.mul(K.i, tile.columns), el)
                             store_some(f, square, target, tile.columns, count, el)
                         continue
@@ -482,7 +475,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             some = f.lane_mask(h["area"], lanes)
                             load = partial(f.masked_load, in_memory, mask=some)
                             v = [reads.unit(load, at, h["w_channel"], more) for at in ats]
-                            for i, x in enumerate(transpose(f, v)):
+                            for i, x in enumerate(f.transpose(v)):
                                 f.store(x, f.gep(room, i, tile.type), tile.align)
                         with f.loop(0, part["part_taps"]) as T:
                             tap = f.load("i64", f.gep(place, T.i, "i64"))
@@ -569,7 +562,7 @@ def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
                 v.append(wide.from_memory(value, d))
             there = f.min(f.sub(count, P.i), lanes)
             start = f.gep(to, f.mul(P.i, out_w), memory(d))
-            square = transpose(f, v)
+            square = f.transpose(v)
             for case in f.switch(out_w, (1, 2), 0):
                 if case:
                     masks = step_masks(f, there, lanes, case)

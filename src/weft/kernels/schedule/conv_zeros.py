@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.target.llvm import Function, Module, Operand, Value, lanes_of, vector, zero
 from weft.runtime import native
@@ -142,7 +141,7 @@ def _write(
         # what is missing goes to the last row, which is stored after it
         last = f.sub(f.sub(channels, channel), 1)
         places = [f.gep(to, f.mul(f.min(last, i), nr), el) for i in range(lanes)]
-        rows = [_plus(f, *row, later) for row in zip(transpose(f, square), places, strict=True)]
+        rows = [_plus(f, *row, later) for row in zip(f.transpose(square), places, strict=True)]
         for v, place in zip(reversed(rows), reversed(places), strict=True):
             f.store(v, place)
 
@@ -196,7 +195,7 @@ def _emit_lists(m: Module, tile: Tile) -> None:
         at = f.cast("trunc", f.shuffle(pairs, pairs, range(0, 2 * lanes, 2)), ints)
         at = f.op("mul", at, f.splat(f.typed(tile.itemsize, "i32"), ints))
         here = f.lane_mask(f.add(last, 1), lanes)
-        for j, v in enumerate(transpose(f, square)):
+        for j, v in enumerate(f.transpose(square)):
             some = f.op("and", here, f.fcmp("une", v, zero(tile.type)))
             n = f.load("i64", f.gep(counts, j, "i64"))
             to = f.add(n, f.mul(stride, j))

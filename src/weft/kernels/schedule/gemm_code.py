@@ -359,7 +359,7 @@ def pack_columns(f: Function, tile: Tile) -> None:
             none = zero(all_rows.type)
             exists = f.splat(f.icmp("slt", j, columns), all_rows.type)
             read.append(f.masked_load(tile.type, at, f.select(exists, all_rows, none)))
-        turned = transpose(f, read)
+        turned = f.transpose(read)
         to = f.gep("%panel", f.add(f.mul(k, tile.columns), column), element)
         for i, value in enumerate(turned):
             place = f.gep(to, i * tile.columns, element)
@@ -399,34 +399,11 @@ def pack_any(f: Function, tile: Tile) -> None:
     f.ret()
 
 
-def transpose(f: Function, rows: list[Value]) -> list[Value]:
-    """The columns of a square of vectors, in log2(lanes) rounds of shuffles; round h swaps bit h of
-    row and lane.
-    """
-    lanes = len(rows)
-    half = 1
-    while half < lanes:
-        out: list[Value] = list(rows)
-        for i in range(lanes):
-            if not i & half:
-                a, b = rows[i], rows[i | half]
-                out[i] = f.shuffle(
-                    a, b, [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
-                )
-                out[i | half] = f.shuffle(
-                    a, b, [(q | half) if not q & half else lanes + q for q in range(lanes)]
-                )
-        rows = out
-        half *= 2
-    return rows
-
-
 # -- the loops
 
 
 def _head(f: Function) -> dict[str, Value]:
-    words = f.words("%head", 0, ["i64"] * len(_HEAD))
-    return dict(zip(_HEAD, words, strict=True))
+    return f.named("%head", _HEAD)
 
 
 def gemm_kernel(
@@ -867,5 +844,5 @@ def batch_offsets(
 
 __all__ = [
     "MAX_INPUTS", "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
-    "pack_columns", "pack_kernel", "pack_rows", "transpose",
+    "pack_columns", "pack_kernel", "pack_rows",
 ]  # fmt: skip

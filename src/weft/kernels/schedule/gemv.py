@@ -22,7 +22,6 @@ from weft.kernels.schedule.gemm_code import (
     batch_offsets,
     multiply_add,
     touch,
-    transpose,
 )
 from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
@@ -123,7 +122,7 @@ def _kernels(element: str, b_class: str) -> list[int]:
 def _emit(f: Function, tile: Tile, b_class: str) -> None:
     element, lanes = tile.element, tile.lanes
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
-    h = dict(zip(_HEAD, f.words("%head", 0, ["i64"] * len(_HEAD)), strict=True))
+    h = f.named("%head", _HEAD)
     n, k, a_step, b_step = h["n"], h["k"], h["a_step"], h["b_step"]
     dims = f.gep("%head", len(_HEAD), "i64")
     widest = _WIDEST if b_class == "rows" else _narrowest(b_class, tile)
@@ -187,7 +186,7 @@ def _emit_panels(f: Function, tile: Tile, *, is_short: bool) -> None:
     """Panels as wide as a tile, their rows one after another: a unit is a panel."""
     element, lanes, vectors, wide = tile.element, tile.lanes, tile.vectors, tile.columns
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
-    h = dict(zip(_HEAD, f.words("%head", 0, ["i64"] * len(_HEAD)), strict=True))
+    h = f.named("%head", _HEAD)
     n, k, a_step = h["n"], h["k"], h["a_step"]
     totals = f.alloca(element, wide)
     epilogue = f.cast("inttoptr", h["epilogue"], "ptr")
@@ -387,7 +386,7 @@ def _columns(
         far = f.gep(later[0], f.add(ahead, f.mul(line, f.sub(b[1], later[1]))), element)
         for at_line in range(0, lanes * lanes * BYTES[element], 64):
             touch(f, f.gep(far, at_line), level=2)
-        turned = transpose(f, [f.load(tile.type, row) for row in at])
+        turned = f.transpose([f.load(tile.type, row) for row in at])
         for i, value in enumerate(turned):
             total = multiply_add(f, tile, scalar(f.add(L.i, i)), value, total)
         L.next = [total]
@@ -434,7 +433,7 @@ def _batch_kernel(element: str) -> int:
 def _emit_batch(f: Function, tile: Tile) -> None:
     element, lanes, type = tile.element, tile.lanes, tile.type
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
-    h = dict(zip(_BATCH_HEAD, f.words("%args", 6, ["i64"] * len(_BATCH_HEAD)), strict=True))
+    h = f.named("%args", _BATCH_HEAD, 6)
     dims = f.gep("%args", 6 + len(_BATCH_HEAD), "i64")
     one = f.icmp("sle", h["n"], lanes)
     kind = f.select(one, f.select(f.icmp("sle", h["m"], 4), 0, 1), 2)

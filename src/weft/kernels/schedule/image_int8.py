@@ -14,7 +14,6 @@ from functools import cache
 from typing import NamedTuple
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.conv_int8 import Ending, finished
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, one_stage
 from weft.kernels.schedule.pool_wide import taps
@@ -70,7 +69,7 @@ def _to_bytes(dense: bool) -> int:
     """Vectors hold neighbouring columns: four channels make a whole number of 32 bits."""
     m = Module(native.host().vector_bits)
     f = m.kernel("to_bytes")
-    (out, x), _, h, _ = open_block(f, 1, _TO_HEAD)
+    (out, x), _, h, _ = f.given(1, _TO_HEAD)
     lanes = native.host().lanes(4)
     floats, words = vector(lanes, "float"), vector(lanes, "i32")
     scale = f.cast("fptrunc", f.cast("bitcast", h["scale"], "double"), "float")
@@ -156,7 +155,7 @@ def windows(f: Function, h: dict[str, Value], x: Value) -> Iterator[Window]:
 def _pool() -> int:
     m = Module(native.host().vector_bits)
     f = m.kernel("max_pool_bytes")
-    (out, x), _, h, _ = open_block(f, 1, _POOL_HEAD)
+    (out, x), _, h, _ = f.given(1, _POOL_HEAD)
     lanes = native.host().lanes(1)
     whole = f.mul(f.div(h["channels"], lanes), lanes)
     with windows(f, h, x) as (y, column, down, across, source, line, place):
@@ -218,7 +217,7 @@ def plan_depthwise_int8(
 def _kernel(kind: str, inputs: int) -> int:
     m = Module(native.host().vector_bits)
     f = m.kernel("depthwise_int8")
-    pointers, _, h, _ = open_block(f, inputs, _HEAD)
+    pointers, _, h, _ = f.given(inputs, _HEAD)
     out, x, w, scale, shift = pointers[:5]
     lanes, size = native.host().lanes(4), 4 if kind == "float32" else 1
     border = f.cast("sitofp", h["border"], "float")

@@ -398,7 +398,7 @@ class _Nest:
             for j in range(n):
                 at = f.mul(f.add(columns.i, j), stride)
                 v.append(f.load(type, f.gep(corner, at, cell)))
-            for j, row in enumerate(transposed(f, v)):
+            for j, row in enumerate(f.transpose(v)):
                 f.store(row, f.gep(room, f.add(columns.i, j * TILE), cell))
         return room
 
@@ -527,22 +527,6 @@ class _Row:
 
 
 # ---------------------------------------------------------------------------------- memory
-
-
-def transposed(f: Function, v: list[Value]) -> list[Value]:
-    """n vectors of n lanes, rows and columns exchanged: blocks of 1, 2, 4, ... are swapped."""
-    n, step = len(v), 1
-    v = list(v)
-    while step < n:
-        for i in range(n):
-            if not i & step:
-                low = [j if not j & step else n + j - step for j in range(n)]
-                high = [j + step if not j & step else n + j for j in range(n)]
-                v[i], v[i + step] = (
-                    f.shuffle(v[i], v[i + step], low), f.shuffle(v[i], v[i + step], high)
-                )  # fmt: skip
-        step *= 2
-    return v
 
 
 def _maskable(type: str) -> bool:

@@ -319,11 +319,7 @@ class _Kernel:
 
     def __init__(self, m: Module, name: str, inputs: int) -> None:
         self.f = f = m.kernel(name)
-        pointers = f.words(f.arg("args"), 2, ["ptr"] * (2 + inputs))
-        self.out, self.ins, self.scratch = pointers[0], pointers[1:-1], pointers[-1]
-        ints = f.gep(f.arg("args"), 4 + inputs, "i64")
-        self.h = dict(zip(_HEAD, f.words(ints, 0, ["i64"] * len(_HEAD)), strict=True))
-        self.more = f.gep(ints, len(_HEAD), "i64")
+        (self.out, *self.ins), self.scratch, self.h, self.more = f.given(inputs, _HEAD)
         self.tid = f.cast("sext", f.arg("tid"), "i64")
         self.area = f.mul(self.h["out_h"], self.h["out_w"])
 

@@ -13,7 +13,6 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_code import open_block
 from weft.kernels.schedule.nest import one_stage
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, const, vector, zero
 from weft.runtime import native
@@ -70,7 +69,7 @@ def pool_twos_ir(name: str, size: int) -> str:
 def _emit(m: Module, element: str, size: int, kind: str) -> None:
     f = m.kernel(kind)
     back = kind == "back"
-    (out, *ins), _, h, _ = open_block(f, 1 if kind == "max" else 2, _HEAD)
+    (out, *ins), _, h, _ = f.given(1 if kind == "max" else 2, _HEAD)
     read, numbers = (ins[0], ins[-1]) if back else (ins[-1], ins[0])
     lanes = native.host().lanes(BYTES[element])
     # windows in vectors that need no mask, nor does the vector one further

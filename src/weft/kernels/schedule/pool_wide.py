@@ -12,8 +12,6 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_code import open_block
-from weft.kernels.schedule.conv_pack import transpose
 from weft.kernels.schedule.nest import gather, one_stage
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
@@ -234,7 +232,7 @@ def _put(f: Function, v: Value, pointer: Value, mask: Value | None) -> None:
 def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
     f = m.kernel(name)
     places, taps, turned = name == "argmax", name.endswith("taps"), name.startswith("turned")
-    (out, *marks, x), _, h, _ = open_block(f, 2 if taps else 1, _HEAD)
+    (out, *marks, x), _, h, _ = f.given(2 if taps else 1, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
     type, index_type = vector(lanes, register(d)), vector(lanes, "i32")
@@ -283,7 +281,7 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
                 start = f.gep(line, f.mul(W.i, h["out_w_step"]), memory(d))
                 with f.loop(0, channels, lanes) as C:
                     square = [f.load(type, f.gep(room, f.add(C.i, i), type)) for i in range(lanes)]
-                    for j, v in enumerate(transpose(f, square)):
+                    for j, v in enumerate(f.transpose(square)):
                         channel = f.add(C.i, j)
                         with f.iff(f.icmp("slt", channel, channels)):
                             at = f.mul(f.add(B.i, channel), h["at_c"])
@@ -294,7 +292,7 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
 
 def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
     f = m.kernel("back")
-    (out, g, taps), _, h, _ = open_block(f, 2, _HEAD)
+    (out, g, taps), _, h, _ = f.given(2, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
     held, bytes, nothing = (
@@ -363,7 +361,7 @@ def _emit_back(m: Module, d: D.dtype, whole: Pair) -> None:
 
 def _emit_average(m: Module, d: D.dtype) -> None:
     f = m.kernel("average")
-    (out, x), _, h, _ = open_block(f, 1, _HEAD)
+    (out, x), _, h, _ = f.given(1, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element, type = Element(f, lanes), vector(lanes, register(d))
 
@@ -401,7 +399,7 @@ def _emit_average(m: Module, d: D.dtype) -> None:
 
 def _emit_put(m: Module, d: D.dtype) -> None:
     f = m.kernel("put")
-    (out, g, places), _, h, _ = open_block(f, 2, _HEAD)
+    (out, g, places), _, h, _ = f.given(2, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     wide, one = Element(f, lanes), Element(f, 1)
     size = f.mul(h["height"], h["width"])

@@ -23,7 +23,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import micro_kernel, touch, transpose
+from weft.kernels.schedule.gemm_code import micro_kernel, touch
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath
@@ -397,7 +397,7 @@ def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     row = f.add(f.mul(G.i, kernel.width), f.select(exists, f.add(unit, lane), 0))
                     value = parts.adjacent(kernel.at(w, f.mul(row, deep), k), masks)
                     read.append(f.select(exists, value, zero(tile.type)))
-                for i, value in enumerate(transpose(f, read)):
+                for i, value in enumerate(f.transpose(read)):
                     f.store(value, kernel.at(to, f.mul(f.add(K.i, i), wide)))
             to = kernel.at(to, f.mul(kernel.square(deep), wide))
     f.ret()

@@ -232,6 +232,22 @@ class Function:
             type, f"shufflevector {a.type} {a}, {a.type} {b}, <{len(lanes)} x i32> <{picks}>"
         )
 
+    def transpose(self, rows: Sequence[Value]) -> list[Value]:
+        """The columns of a square of vectors, in log2(lanes) rounds of shuffles; round h swaps bit
+        h of row and lane.
+        """
+        lanes, half = len(rows), 1
+        out = list(rows)
+        while half < lanes:
+            for i in range(lanes):
+                if not i & half:
+                    a, b = out[i], out[i | half]
+                    low = [q if not q & half else lanes + (q ^ half) for q in range(lanes)]
+                    high = [q | half if not q & half else lanes + q for q in range(lanes)]
+                    out[i], out[i | half] = self.shuffle(a, b, low), self.shuffle(a, b, high)
+            half *= 2
+        return out
+
     # -- i64 arithmetic, folded when the operands are known
 
     def _fold(self, name: str, a: Operand, b: Operand) -> Operand:
@@ -335,6 +351,18 @@ class Function:
         double i32 ...`).
         """
         return [self.load(t, self.gep(pointer, start + i, "i64"), 8) for i, t in enumerate(types)]
+
+    def named(self, pointer: Operand, names: Sequence[str], start: int = 0) -> dict[str, Value]:
+        """Consecutive ints of a block, from word `start`, by their names."""
+        return dict(zip(names, self.words(pointer, start, ["i64"] * len(names)), strict=True))
+
+    def given(
+        self, inputs: int, names: Sequence[str]
+    ) -> tuple[list[Value], Value, dict[str, Value], Value]:
+        """A kernel's (out, inputs...), its scratch, its named ints, where the other ints start."""
+        *pointers, scratch = self.words(self.arg("args"), 2, ["ptr"] * (2 + inputs))
+        ints = self.gep(self.arg("args"), 4 + inputs, "i64")
+        return pointers, scratch, self.named(ints, names), self.gep(ints, len(names), "i64")
 
     def coordinates(self, flat: Operand, sizes: Sequence[Operand]) -> list[Operand]:
         """The coordinates of a flat index over the sizes."""
