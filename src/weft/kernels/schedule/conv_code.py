@@ -241,9 +241,11 @@ def _fill_tables(
         f.store(f.typed(f.mul(R.i, part["k"]), "i64"), f.gep(rows, R.i, "i64"))
 
 
-def read_part(f: Function, ints: Value, part: Operand) -> dict[str, Value]:
+def read_part(
+    f: Function, ints: Value, part: Operand, names: tuple[str, ...] = PART
+) -> dict[str, Value]:
     """The named ints of a part."""
-    return f.named(f.gep(ints, f.mul(part, len(PART)), "i64"), PART)
+    return f.named(f.gep(ints, f.mul(part, len(names)), "i64"), names)
 
 
 def _emit_gather(m: Module, tile: Tile, d: dtype, biased: bool) -> None:

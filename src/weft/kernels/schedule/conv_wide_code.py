@@ -142,7 +142,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     h["height"], h["width"], h["source_c"], h["source_h"], h["source_w"],
                 )  # fmt: skip
             with f.loop(0, h["parts"]) as P:
-                part = read_part(f, ints, P.i)
+                part = read_part(f, ints, P.i, PART)
                 first_row, grid_h = _rows_of(f, h, part, y)
                 rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
@@ -152,7 +152,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
             number = f.rem(Item.i, h["parts"])
-            part = read_part(f, ints, number)
+            part = read_part(f, ints, number, PART)
             column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
             columns = f.min(f.sub(h["columns"], column), tile.columns)
             b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
@@ -168,7 +168,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
 
             ready = hidden = Value("false", "i1")
             if not biased:
-                whole = read_part(f, wholes, 0)
+                whole = read_part(f, wholes, 0, PART)
                 _, grid_h = _rows_of(f, h, whole, y)
                 met = Unit(
                     slab, images, h["image_pitch"], h["pitch"], h["depth"], grid_h,
@@ -186,7 +186,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 others = f.icmp("ne", f.load("i64", all_done), 0)
                 hidden = f.op("and", others, f.icmp("ne", number, 0))
                 at = f.select(ready, wholes, f.gep(ints, f.mul(number, len(PART)), "i64"))
-                part = read_part(f, at, 0)
+                part = read_part(f, at, 0, PART)
             rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
             offsets = f.gep(tables_at, f.mul(part["table_at"], 2), "i64")
             first_number = f.gep(numbers, part["first_tap"], "i64")
@@ -369,7 +369,7 @@ def _fill_tables(
 ) -> None:
     """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
     with f.loop(0, h["parts"]) as P:
-        part = read_part(f, ints, P.i)
+        part = read_part(f, ints, P.i, PART)
         own = [f.gep(a, part["first_tap"], "i64") for a in taps]
         table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
         with f.loop(0, h["depth"]) as C, f.loop(0, part["part_taps"]) as T:
@@ -442,7 +442,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
             mask = f.lane_mask(left, lanes)
             with f.loop(0, h["wholes"]) as P:
-                part = read_part(f, wholes, P.i)
+                part = read_part(f, wholes, P.i, PART)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
                 to = f.gep(f.arg("to"), f.add(at, J.i), el)

@@ -20,6 +20,7 @@ from weft.kernels.schedule.epilogue import (
     near_arrays,
 )
 from weft.kernels.schedule.gemm_code import Near
+from weft.kernels.schedule.nest import joined
 from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
@@ -221,7 +222,7 @@ class _Problem:
     a_strides: tuple[int, int]
     b_strides: tuple[int, int]
     ldc: int
-    batch: list[tuple[int, int, int, int]]
+    batch: list[tuple[int, ...]]
     direct: int = 0  # K where B lies in packed panels
 
     @property
@@ -264,7 +265,7 @@ def _adjacent(strides: tuple[int, int]) -> str:
 def _normalise(a: Layout, b: Layout, out: Layout) -> _Problem:
     (m, k), n = a.shape[-2:], b.shape[-1]
     strides = zip(a.shape[:-2], a.strides[:-2], b.strides[:-2], out.strides[:-2], strict=True)
-    batch = _merged(list(strides))
+    batch = joined(strides)
     a_rs, a_cs = _matrix_strides(a) if k > 1 else (a.strides[-2], 1)
     ldc = out.strides[-2] if m > 1 else n
     # One B for a whole batch: its rows are more rows of one product.
@@ -444,21 +445,6 @@ def _matrix_strides(x: Layout) -> tuple[int, int]:
     elif rows == 1:
         row = 1 if column != 1 else columns
     return row, column
-
-
-def _merged(dims: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Batch dims (size, strides of a, b, out) without those of size 1, neighbours joined where
-    every stride allows.
-    """
-    joined: list[tuple[int, int, int, int]] = []
-    for size, *strides in dims:
-        if size == 1:
-            continue
-        whole = [size * stride for stride in strides]
-        outer = joined.pop() if joined and [*joined[-1][1:]] == whole else (1,)
-        a, b, c = strides
-        joined.append((outer[0] * size, a, b, c))
-    return joined
 
 
 def _check(a: Layout, b: Layout, out: Layout) -> None:

@@ -64,7 +64,7 @@ def gemm_ints(
     a_strides: tuple[int, int],
     b_strides: tuple[int, int],
     ldc: int,
-    batch: Sequence[tuple[int, int, int, int]],
+    batch: Sequence[tuple[int, ...]],
     extra: Sequence[int] = (),
     *,
     direct: int = 0,

@@ -60,7 +60,7 @@ def plan_gemv(
     b_step: int,
     b_class: str,
     element: str,
-    batch: list[tuple[int, int, int, int]],
+    batch: list[tuple[int, ...]],
     *,
     parallel: bool,
     quick: bool,
@@ -409,7 +409,7 @@ def batch_fits(sizes: tuple[int, int, int], b_class: str, element: str) -> bool:
 
 def plan_batch(
     sizes: tuple[int, int, int], a_strides: tuple[int, int], b_step: int, ldc: int, element: str,
-    batch: Sequence[tuple[int, int, int, int]], *, parallel: bool, awake: bool, quick: bool,
+    batch: Sequence[tuple[int, ...]], *, parallel: bool, awake: bool, quick: bool,
 ) -> Launch:  # fmt: skip
     """The products; numbers as of `gemm_code.gemm_ints`."""
     m, n, k = sizes

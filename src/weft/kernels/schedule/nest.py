@@ -14,6 +14,7 @@ operands.  An output may be an operand's own memory when both lie the same way.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -82,10 +83,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        total = 1
-        for n in self.sizes:
-            total *= n
-        return total
+        return math.prod(self.sizes)
 
 
 def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,25 +99,29 @@ def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(out)
 
 
+def joined(dims: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Dims (size, stride of each operand...) in order, without those of size 1, neighbours joined
+    where every stride allows.
+    """
+    out: list[tuple[int, ...]] = []
+    for size, *steps in dims:
+        if size == 1:
+            continue
+        outer = out.pop()[0] if out and [*out[-1][1:]] == [size * step for step in steps] else 1
+        out.append((outer * size, *steps))
+    return out
+
+
+def space(dims: Iterable[tuple[int, ...]], operands: int) -> Space:
+    """`joined` dims of so many operands; at least one stays."""
+    sizes, *strides = zip(*(joined(dims) or [(1,) * (1 + operands)]), strict=True)
+    return Space(sizes, tuple(strides))
+
+
 def fold(shape: tuple[int, ...], strides: tuple[tuple[int, ...], ...]) -> Space:
-    """Drop dims of size 1, order by the first operand's strides, merge what is adjacent for all."""
-    dims = [d for d, n in enumerate(shape) if n != 1]
-    dims.sort(key=lambda d: -abs(strides[0][d]))
-    sizes: list[int] = []
-    steps: list[tuple[int, ...]] = []
-    for d in dims:
-        step = tuple(s[d] for s in strides)
-        n = shape[d]
-        if sizes and all(a == b * n for a, b in zip(steps[-1], step, strict=True)):
-            sizes[-1] *= n
-            steps[-1] = step
-        else:
-            sizes.append(n)
-            steps.append(step)
-    if not sizes:
-        sizes, steps = [1], [tuple(1 for _ in strides)]
-        steps = [tuple(1 for _ in strides)]
-    return Space(tuple(sizes), tuple(zip(*steps, strict=True)))
+    """The space of dims ordered by the first operand's strides."""
+    dims = sorted(zip(shape, *strides, strict=True), key=lambda dim: -abs(dim[1]))
+    return space(dims, len(strides))
 
 
 def _tiles(space: Space, outs: int) -> tuple[Space, bool]:

@@ -23,7 +23,7 @@ Long because planning, both loops and the chunks' join read one Structure.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -43,6 +43,7 @@ from weft.kernels.schedule.nest import (
     gather,
     load_part,
     scatter,
+    space,
     store_part,
     stride_class,
     used_params,
@@ -152,23 +153,21 @@ def plan_reduction(
         group.insert(0, group[0] - 1)
     outer = [d for d in reduced if d < group[0]]
 
-    def pick(ds: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        return tuple(shape[d] for d in ds), tuple(tuple(s[d] for d in ds) for s in strides)
+    def pick(values: Sequence[int]) -> tuple[int, ...]:
+        return tuple(values[d] for d in kept)
 
-    k_sizes, k_strides = pick(kept)
-    kept_space = fold(k_sizes, (tuple(out_strides), *k_strides))
-    o_sizes, o_strides = _merged(*pick(outer))
-    i_sizes, i_strides = _merged(*pick(group))
-    count, total = math.prod(i_sizes), math.prod(o_sizes)
-    outputs = kept_space.size
+    kept_space = fold(pick(shape), (tuple(out_strides), *map(pick, strides)))
+    each = [*zip(shape, *strides, strict=True)]
+    rest, run = (space([each[d] for d in ds], len(strides)) for ds in (outer, group))
+    count, total, outputs = run.size, rest.size, kept_space.size
     used = {n.index for n in postorder(pres) if isinstance(n, Arg)}
-    columns, vectors, classes = _choose(kept_space.strides, i_strides, used)
+    columns, vectors, classes = _choose(kept_space.strides, run.strides, used)
     chunked = in_chunks(count, total)
     params = used_params((*pres, post))
     structure = Structure(
         kind, pres, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
-        (len(kept_space.sizes), len(o_sizes), len(i_sizes)), classes, columns, vectors, chunked,
-        False, params,
+        (len(kept_space.sizes), len(rest.sizes), len(run.sizes)), classes, columns, vectors,
+        chunked, False, params,
     )  # fmt: skip
     across = -(-kept_space.sizes[-1] // structure.lanes) if vectors else 0
     once = chunked or total == 1
@@ -187,11 +186,11 @@ def plan_reduction(
     if structure.streams:
         block = min(LONGEST, across)
         held = _HELD * block * structure.lanes * 8
-    ints = [*kept_space.sizes, *o_sizes, *i_sizes, outputs, total, count, chunks, block, plane]
+    ints = [*kept_space.sizes, *rest.sizes, *run.sizes, outputs, total, count, chunks, block, plane]
     ints += [scratch, held]
     ints.extend(kept_space.strides[0])
     for k in range(len(in_layouts)):
-        ints.extend((*kept_space.strides[1 + k], *o_strides[k], *i_strides[k]))
+        ints.extend((*kept_space.strides[1 + k], *rest.strides[k], *run.strides[k]))
     first = len(ints)
     ints.extend([0] * len(params))
     amount = outputs * total * count * work(pres)
@@ -199,27 +198,6 @@ def plan_reduction(
     stages = tuple(Stage(address[n], *shared) for n in names)
     launch = Launch(stages, tuple(ints), scratch, held * states, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
-
-
-def _merged(
-    sizes: tuple[int, ...], strides: tuple[tuple[int, ...], ...]
-) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Adjacent dims merged where all operands allow it, in order; at least one dim stays."""
-    out: list[int] = []
-    steps: list[tuple[int, ...]] = []
-    for d, n in enumerate(sizes):
-        step = tuple(s[d] for s in strides)
-        if n == 1:
-            continue
-        if out and all(a == b * n for a, b in zip(steps[-1], step, strict=True)):
-            out[-1] *= n
-            steps[-1] = step
-        else:
-            out.append(n)
-            steps.append(step)
-    if not out:
-        return (1,), tuple((1,) for _ in strides)
-    return tuple(out), tuple(zip(*steps, strict=True)) if strides else ()
 
 
 def _choose(
