@@ -16,15 +16,15 @@ NEEDS_A_REASON = 600
 LIMIT = 1000
 BUDGETS = {
     "core": 4300,  # from 2,400: two IRs with text, verifier, interpreter; ONNX rules; overrides
-    # from 4,700: torch's draws bit by bit; a call on known layouts, its view or tape node, its
-    # match inside a compiled function and a whole replay are builtins in LLVM IR, a line of which
-    # says little: 4,300 lines
-    "runtime": 8200,
+    # from 4,700: torch's draws bit by bit; a call on known layouts, its view or tape node, a
+    # tensor's facts, joins, matches inside a compiled function and a whole replay are builtins in
+    # LLVM IR, a line of which says little: 4,900 lines
+    "runtime": 8700,
     # from 11,500: convolutions in five ways (wide, few channels, depthwise, by rows, weights),
     # attention with its gradient, recurrent steps, bytes, pairs of bfloat16, copies of weights,
     # epilogues: what the distance to the machine's limit asked for (bench/RESULTS.md)
     "kernels": 17200,
-    "ops": 22800,  # from 4,500: 679 of torch's operators, complex too, with its words; bytes
+    "ops": 23000,  # from 4,500: 679 of torch's operators, complex too, with its words; bytes
     "tensor": 700,
     "byte_image": 300,  # new: what flows between quantized convolutions
     "nested": 320,  # new: torch.nested
