@@ -290,6 +290,92 @@ def test_several_views_are_those_of_python(name, wish, grad, monkeypatch):
             np.testing.assert_array_equal(g._a, h._a)
 
 
+ONE_OP = {
+    "clamp": [(0, 1), (0.0, 1.0), (None, 0.5), (-1,), (float("nan"), None), (True, 2)],
+    "sum": [(), (1,), (-1, True), ((0, 1),)],
+    "any": [(), (1,), (0, True)],
+    "all": [(), (1, True)],
+    "argmax": [(), (1,), (-1, True)],
+    "max": [(), (1,), (0, True)],
+    "softmax": [(-1,), (0,)],
+    "log_softmax": [(1,)],
+    "cumsum": [(0,), (-1,)],
+    "isnan": [()],
+}
+
+
+@pytest.mark.parametrize("name", ONE_OP)
+def test_functions_of_one_op_are_those_of_python(name, monkeypatch):
+    """Each of several kinds of tensors in turn gets what Python gives it alone."""
+    rng = np.random.default_rng(0)
+    draws = [rng.normal(size=(5, 9)) * 2 for _ in range(4)]
+    dtypes = [weft.float32, weft.float64, weft.int64, weft.bool]
+    xs = [weft.tensor(a).to(d) for a, d in zip(draws, dtypes, strict=True)]
+    xs += [xs[0].detach().requires_grad_(), xs[0].t(), weft.tensor(3.5)]
+
+    def results():
+        out = []
+        for wish in ONE_OP[name]:
+            for x in xs:
+                try:
+                    y = getattr(x, name)(*wish)
+                except (RuntimeError, NotImplementedError, IndexError) as error:
+                    y = str(error)
+                out.extend(y if isinstance(y, tuple) else [y])
+        return out
+
+    taught(results)
+    got = results()
+    untold(monkeypatch)
+    for y, want in zip(got, results(), strict=True):
+        if isinstance(want, str):
+            assert y == want
+            continue
+        assert y.dtype is want.dtype and y.requires_grad == want.requires_grad
+        assert (y._fn and y._fn.op) is (want._fn and want._fn.op)
+        np.testing.assert_array_equal(y.detach()._a, want.detach()._a)
+
+
+def test_index_tensors_that_came_before():
+    rng = np.random.default_rng(2)
+    x = weft.rand(6, 5, requires_grad=True)
+    for k in range(300):
+        i = weft.tensor(rng.integers(-6, 6, 4))
+        j = weft.tensor(rng.integers(-5, 5, 4))
+        a = x.detach()._a
+        np.testing.assert_array_equal(x[i].detach()._a, a[i._a])
+        np.testing.assert_array_equal(x[i, j].detach()._a, a[i._a, j._a])
+        mask = weft.tensor(rng.random(6) < 0.5)
+        np.testing.assert_array_equal(x[mask].detach()._a, a[mask._a])
+        if k % 50 == 0:
+            (g,) = weft.autograd.grad(x[i, j].sum(), x)
+            want = np.zeros((6, 5), np.float32)
+            np.add.at(want, (i._a, j._a), 1)
+            np.testing.assert_array_equal(g._a, want)
+    with pytest.raises(IndexError, match="index 6 is out of bounds"):
+        x[weft.tensor([0, 1, 2, 6])]
+    assert x[weft.tensor(2)].shape == (5,) and x[weft.tensor(2)]._base is x  # a view, as by an int
+
+
+def test_index_tensors_and_masks_written_to():
+    y = weft.zeros(4, 3)
+    mask, places = weft.tensor([True, False, True, False]), weft.tensor([3, -3])
+    y[mask] = 1.0
+    y[places] = weft.tensor([2.0, 3.0, 4.0])
+    assert y.tolist() == [[1, 1, 1], [2, 3, 4], [1, 1, 1], [2, 3, 4]] and y._version == 2
+    y[y > 2.5] = 0
+    assert y.tolist() == [[1, 1, 1], [2, 0, 0], [1, 1, 1], [2, 0, 0]]
+    for wrong in (weft.tensor([4]), weft.tensor([True, False])):
+        with pytest.raises(IndexError):
+            y[wrong] = 1.0
+    with pytest.raises((RuntimeError, ValueError)):
+        y[mask] = weft.zeros(3, 3)
+    w = weft.ones(3, requires_grad=True)
+    y[mask] = w
+    y.sum().backward()
+    assert w.grad.tolist() == [2, 2, 2] and y._version == 4
+
+
 def test_several_views_of_a_compiled_function_and_of_bad_wishes():
     def f(x):
         a, b = x.chunk(2, 1)

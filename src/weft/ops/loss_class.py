@@ -121,6 +121,9 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
     return t
 
 
+_MEAN = CrossEntropy(-100, "mean", 0.0)
+
+
 @in_float32
 def cross_entropy(
     input: Any,
@@ -139,6 +142,10 @@ def cross_entropy(
     by the sum of w[t] over targets that are not ignore_index; for probabilities by the row count.
     IndexError "Target 7 is out of bounds."
     """
+    usual = weight is size_average is reduce is None and ignore_index == -100
+    usual = usual and reduction == "mean" and label_smoothing == 0
+    if usual and (y := _MEAN.quick(input, target)) is not None:  # as it came before
+        return y
     reduction = legacy_reduction(size_average, reduce, reduction)
     if not 0 <= label_smoothing <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}")

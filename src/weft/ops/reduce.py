@@ -237,16 +237,20 @@ def sum(
         input = cast(input, dtype)
     elif out is None and (y := dispatch.known(input, _SUM, dim, keepdim)) is not None:
         return y
-    elif dtype_of(input) is dt.bool:
-        input = cast(input, dt.int64)
-    op = Sum(wrap_dims(dim, len(shape_of(input)), "sum"), keepdim)
-    y = dispatch.told(op, input, _SUM, dim, keepdim)
+    x = cast(input, dt.int64) if dtype is None and dtype_of(input) is dt.bool else input
+    op = Sum(wrap_dims(dim, len(shape_of(x)), "sum"), keepdim)
+    y = _found(op, x, input, _SUM, dim, keepdim)
     if dtype is not None:
         y = cast(y, dtype)
     return y if out is None else out.copy_result(y)
 
 
-_SUM, _ARGMAX, _ARGMIN = dispatch.wish(), dispatch.wish(), dispatch.wish()
+def _found(op: Reduce, x: Any, input: Any, *wish: Any) -> Any:
+    """op(x), which is what `input` wishes from now on where it was not cast."""
+    return dispatch.told(op, x, *wish) if x is input else apply(op, x)
+
+
+_SUM, _ARGMAX, _ARGMIN, _ANY, _ALL = [dispatch.wish() for _ in range(5)]
 
 
 def sum_to(x: Any, shape: Any) -> Any:
@@ -350,8 +354,10 @@ def _arg_extreme(wish: int, kind: Any, x: Any, dim: int | None, keepdim: bool, o
 @numpy_words
 def any(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = whether any element along dim is nonzero."""
+    if out is None and (y := dispatch.known(input, _ANY, dim, keepdim)) is not None:
+        return y
     dims = wrap_dims(dim, len(shape_of(input)), "any")
-    y = apply(Any_(dims, keepdim), cast(input, dt.bool))
+    y = _found(Any_(dims, keepdim), cast(input, dt.bool), input, _ANY, dim, keepdim)
     y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
     return y if out is None else out.copy_result(y)
 
@@ -359,8 +365,10 @@ def any(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) 
 @numpy_words
 def all(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = whether all elements along dim are nonzero."""
+    if out is None and (y := dispatch.known(input, _ALL, dim, keepdim)) is not None:
+        return y
     dims = wrap_dims(dim, len(shape_of(input)), "all")
-    y = apply(All_(dims, keepdim), cast(input, dt.bool))
+    y = _found(All_(dims, keepdim), cast(input, dt.bool), input, _ALL, dim, keepdim)
     y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
     return y if out is None else out.copy_result(y)
 

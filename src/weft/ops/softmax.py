@@ -179,7 +179,7 @@ def softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> Any:
     if plain and (y := dispatch.known(input, _SOFTMAX, dim)) is not None:
         return y
     x, d = _along("softmax", input, dim, dtype)
-    y = dispatch.told(Softmax(d), x, _SOFTMAX, dim)
+    y = dispatch.told(Softmax(d), x, _SOFTMAX, dim) if plain else apply(Softmax(d), x)
     return y if out is None else out.copy_result(y)
 
 
@@ -189,7 +189,7 @@ def log_softmax(input: Any, dim: int, dtype: Any = None, *, out: Any = None) -> 
     if plain and (y := dispatch.known(input, _LOG_SOFTMAX, dim)) is not None:
         return y
     x, d = _along("log_softmax", input, dim, dtype)
-    y = dispatch.told(LogSoftmax(d), x, _LOG_SOFTMAX, dim)
+    y = dispatch.told(LogSoftmax(d), x, _LOG_SOFTMAX, dim) if plain else apply(LogSoftmax(d), x)
     return y if out is None else out.copy_result(y)
 
 
