@@ -86,7 +86,7 @@ FLOATS = (float64, float32, float16, bfloat16)
 COMPLEXES = (complex128, complex64)  # which NumPy computes, or kernels by their parts
 BY_NAME = {d.name: d for d in (*ALL, *COMPLEXES)}
 BY_SHORT = {d.short: d for d in BY_NAME.values()}
-_BY_NP = {d.np: d for d in BY_NAME.values()}
+BY_NP = {d.np: d for d in BY_NAME.values()}
 
 
 _KEPT: dict[str, dtype] = {}
@@ -96,7 +96,7 @@ def keep(*stored: dtype) -> None:
     """Dtypes in which nothing computes (stored.py): NumPy's arrays of them are known."""
     for d in stored:
         _KEPT[d.name] = d
-        _BY_NP[d.np] = d
+        BY_NP[d.np] = d
 
 
 def _by_name(name: str) -> dtype:
@@ -105,10 +105,10 @@ def _by_name(name: str) -> dtype:
 
 def from_np(np_dtype: np.dtype) -> dtype:
     """The Weft dtype of a NumPy dtype; TypeError for one Weft lacks."""
-    d = _BY_NP.get(np_dtype)
+    d = BY_NP.get(np_dtype)
     if d is None:
         native = np_dtype.newbyteorder("=") if np_dtype.byteorder == ">" else np_dtype
-        d = _BY_NP.get(native)
+        d = BY_NP.get(native)
     if d is None:
         raise TypeError(
             f"can't convert a NumPy array of dtype {np_dtype}: Weft has " + ", ".join(BY_NAME)

@@ -480,9 +480,11 @@ def types_of(args: tuple) -> list[Type]:
 
 def dtype_of(t: Handle) -> dt.dtype:
     try:
-        return dt.from_np(t._a.dtype) if t._ghost is None else t._ghost.dtype
+        return dt.BY_NP[t._a.dtype] if t._ghost is None else t._ghost.dtype
     except AttributeError:
         raise no_tensor(t) from None
+    except KeyError:
+        return dt.from_np(t._a.dtype)
 
 
 def shape_of(t: Handle) -> tuple[int, ...]:

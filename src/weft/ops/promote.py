@@ -76,8 +76,13 @@ def operands(op: str, *args: Any, floating: bool = False) -> list:
         if isinstance(first, Handle):
             d = dtype_of(first)
             if isinstance(other, Handle):
-                if d is dtype_of(other) and (d.category == dt.FLOAT or not floating):
+                e = dtype_of(other)
+                if d is e and (d.category == dt.FLOAT or not floating):
                     return [first, other]
+                if e.category < dt.FLOAT == d.category:
+                    return [first, cast(other, d)]
+                if d.category < dt.FLOAT == e.category:
+                    return [cast(first, e), other]
             elif d.category == dt.FLOAT and other.__class__ in NUMBERS:
                 return [first, float(other)]
         elif first.__class__ in NUMBERS and _is_float(other):
