@@ -64,7 +64,7 @@ _HEAD = (
     "filled", "zeros", "zeros_at",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
-_FEW = 6  # rows that a tile of fewer costs: it waits for B
+_FEW = 4  # rows that a tile of fewer costs: it waits for B
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 _PACK += ("pixels",)
@@ -223,7 +223,7 @@ def _share(
 
     It is counted in rows of a tile over a block of k. What whole tiles leave over costs more than
     its share; a panel is packed once an item, and the item's tables and slab are filled: 20, 2 and
-    1/1500 a number, as measured.
+    1/1000 a number, as measured.
     """
     taps, tables = taps_tables
 
@@ -241,7 +241,7 @@ def _share(
         """Of the thread with the most, if each takes the next item when it is done."""
         items = [
             (groups * n * m, p * (tables * _rows(c * taps // tables, tile) + 20) + 2 * tables
-             + slab_pixels * c / 1500)
+             + slab_pixels * c / 1000)
             for n, c in split(channels, pair[0])
             for m, p in split(panels, pair[1])
         ]  # fmt: skip
