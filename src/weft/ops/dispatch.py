@@ -596,7 +596,10 @@ def run_in_place(op: Op, args: tuple) -> bool:
         op.type(*types_of(args))
         layouts = [Layout.of(a) for a in arrays]
         found = _keep_launch(key, (op.plan_in_place(layouts, layouts[0]),))
-    status = native.launch(found[0], out, arrays) if found[0].stages else 0
+    # an index outside is found before anything is written, as in a compiled function
+    status = 1 if op.misses(arrays) else 0  # type: ignore[attr-defined]
+    if not status and found[0].stages:
+        status = native.launch(found[0], out, arrays)
     if status:
         raise failure(op, status, arrays)
     return True
