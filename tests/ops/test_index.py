@@ -221,8 +221,9 @@ def test_writes_in_place_are_those_to_a_copy(name, where, source):
 def test_a_bad_place_is_named_also_in_place():
     x = weft.zeros(3, 2)
     with pytest.raises(IndexError):
-        x.index_add_(0, weft.tensor([3]), weft.ones(1, 2))
+        x.index_add_(0, weft.tensor([1, 3]), weft.ones(2, 2))
     with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
-        x.scatter_(0, weft.tensor([[5, 0]]), weft.ones(1, 2))
+        x.scatter_(0, weft.tensor([[0], [5]]).expand(2, 2), weft.ones(2, 2))
+    assert not x.any()  # nothing was written
     y = weft.tensor(1.0)
     assert y.index_fill_(0, weft.tensor(0), 4.0) is y and y.item() == 4.0
