@@ -58,7 +58,10 @@ def _sigmoid(x: S.Expr) -> S.Expr:
 
 
 class Gelu(Activation):
-    """y = x/2 (1 + erf(x / sqrt 2)), or its tanh approximation"""
+    """y = x/2 (1 + erf(x / sqrt 2)), or its tanh approximation
+
+    The slope of the first at inf and -inf is its limit, 1 and 0; torch has NaN (inf times 0).
+    """
 
     approximate: str = "none"
 
