@@ -479,6 +479,14 @@ TRAINING = {
         "nn.utils.rnn.pad_sequence([torch.ones(2, 3), torch.ones(2, 4)])",
         "3 4",
     ),
+    "sparse_adam_rates": (
+        "optim.SparseAdam([torch.ones(2)], lr=torch.tensor([1e-3, 1e-3]))",
+        "lr 1-element",
+    ),
+    "adafactor_complex": (
+        "p = torch.ones(2, dtype=torch.complex64, requires_grad=True); p.grad = p.detach()\noptim.Adafactor([p]).step()",
+        "Adafactor complex",
+    ),
     "scaler_twice": (
         "s = torch.amp.GradScaler('cpu'); o = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)\ns.scale(torch.ones(1)); s.unscale_(o); s.unscale_(o)",
         "unscale_",

@@ -300,11 +300,11 @@ class SparseAdam(ByParameter):
         eps: float = 1e-8,
         maximize: bool = False,
     ) -> None:
-        if number(lr) <= 0:
+        check(lr)
+        if not number(lr):
             raise ValueError(f"Invalid learning rate: {lr}")
         if eps <= 0:
             raise ValueError(f"Invalid epsilon value: {eps}")
-        check(lr)
         check_betas(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
         for group in self.param_groups:
@@ -547,6 +547,8 @@ class Adafactor(ByParameter, by_shape=True):
         super().__init__(params, defaults)
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        if p.is_complex():
+            raise RuntimeError("Adafactor does not support complex parameters")
         if p.dim() < 2:
             return {"step": 0.0, "variance": zeros(p)}
         *batch, rows, columns = p.shape
