@@ -31,3 +31,11 @@ def test_dtypes_and_refusals():
         weft.hann_window(3, dtype=weft.int64)
     with pytest.raises(RuntimeError, match="non-negative"):
         weft.logspace(0, 1, -1)
+
+
+def test_truths_that_torch_asks_in_python_may_be_numbers():
+    x = weft.randn(64)
+    kw = {"window": weft.ones(16), "return_complex": True}
+    one = weft.stft(x, 16, center=1, **kw)
+    assert weft.equal(one, weft.stft(x, 16, center=True, **kw))
+    assert len(weft.lu(weft.eye(3), True, 1)) == 3

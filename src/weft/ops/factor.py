@@ -475,7 +475,7 @@ def triangular_solve(
     return y if out is None else _into(out, y)
 
 
-def torch_lu(A: Any, pivot: bool = True, get_infos: bool = False, out: Any = None) -> Any:
+def torch_lu(A: Any, pivot: bool = True, get_infos: Any = False, out: Any = None) -> Any:
     """(LU, pivots), and info with get_infos: linalg.lu_factor's older spelling."""
     factors, pivots, info = lu_factor_ex(A, pivot=pivot)
     y = (factors, pivots, info) if get_infos else (factors, pivots)
@@ -512,7 +512,7 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple:
     return (v, s, u) if wide else (u, s, v)
 
 
-def pca_lowrank(A: Any, q: int | None = None, center: bool = True, niter: int = 2) -> tuple:
+def pca_lowrank(A: Any, q: int | None = None, center: Any = True, niter: int = 2) -> tuple:
     """svd_lowrank of A, each column less its mean."""
     m, n = shape_of(A)[-2:]
     q = min(6, m, n) if q is None else q
