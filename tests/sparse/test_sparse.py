@@ -11,7 +11,7 @@ import pytest
 
 import weft
 from weft.autograd import gradcheck
-from weft.compat.torch_.legacy import sparse as types
+from weft.compat.torch_.legacy import sparse_types as types
 
 RNG = np.random.default_rng(0)
 
