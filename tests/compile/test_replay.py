@@ -18,6 +18,8 @@ from tests.compile.agree import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
 from weft.nn import hooks
+from weft.ops.dispatch import apply
+from weft.ops.view import Select
 
 SCALE = 1.0
 
@@ -214,6 +216,24 @@ def test_gradients_that_add_up():
         return step, lambda i: None, lambda: [p.grad for p in model.parameters()]
 
     assert check(make)["replayed"] >= 8
+
+
+def test_sizes_and_ops_that_an_object_keeps_are_values():
+    def make():
+        model = Net()
+        model.kept = weft.Size((1, 2)), Select(dim=0, index=1)
+
+        def step(x):
+            with weft.no_grad():
+                return model(x).sum() * model.kept[0][1] + apply(model.kept[1], x).sum()
+
+        def between(i):
+            if i == 7:
+                model.kept = weft.Size((1, 3)), Select(dim=0, index=0)
+
+        return step, between, list
+
+    assert check(make)["replayed"] >= 6
 
 
 def test_other_sizes_and_structures_have_recordings_of_their_own():

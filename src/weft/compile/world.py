@@ -11,6 +11,7 @@ array, a module that knows the time) is refused with its name: Unseen.
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import dis
 import functools
 import sys
@@ -24,8 +25,10 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle, TapeNode, computed, state
+from weft.core.op import Op
 from weft.ops.contract import FastMath
 from weft.runtime.random import Generator
+from weft.tensor import Size
 
 _LARGEST = 100_000  # objects
 _ATOMS = (
@@ -168,13 +171,15 @@ class World:
             self._todo += [(f, name) for f in (x.fget, x.fset) if f is not None]
         elif isinstance(x, type):
             self._class(x)
-        elif kind in (tuple, frozenset) or (isinstance(x, tuple) and hasattr(x, "_fields")):
+        elif kind in (tuple, frozenset, Size) or (isinstance(x, tuple) and hasattr(x, "_fields")):
             self._todo += [(v, name) for v in x]
         elif kind in (list, set):
             self.lists.append((x, list(x), name))
             self._todo += [(v, name) for v in x]
         elif isinstance(x, dict):
             self._dict(x, name)
+        elif isinstance(x, Op):  # a value; what it keeps beside its fields are caches of Weft's own
+            self._todo += [(getattr(x, f.name), name) for f in dataclasses.fields(x)]
         elif _is_optimizer(x):
             self._optimizer(x)
         elif kind.__name__ == "CompiledFunction" and _is_pure(kind.__module__):
