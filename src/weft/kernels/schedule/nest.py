@@ -26,6 +26,7 @@ from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
+from weft.kernels.target.llvm_types import lanes_of
 from weft.runtime.native import Launch, Stage, host, load
 
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
@@ -539,13 +540,13 @@ def _maskable(type: str) -> bool:
 
 
 def load_part(f: Function, type: str, pointer: Value, mask: Value, count: Operand) -> Value:
-    """The first `count` lanes from memory, the rest zero."""
+    """The first `count` lanes from memory (all, if it is more), the rest zero."""
     if _maskable(type):
         return f.masked_load(type, pointer, mask)
     element = type.split()[-1][:-1]
     room = f.alloca(type)
     f.store(Value("zeroinitializer", type), room)
-    with f.loop(0, count) as loop:
+    with f.loop(0, f.min(count, lanes_of(type))) as loop:
         f.store(f.load(element, f.gep(pointer, loop.i, element)), f.gep(room, loop.i, element))
     return f.load(type, room)
 
@@ -562,9 +563,8 @@ def gather(f: Function, type: str, row: Value, i: Operand, stride: Operand,
            last: Operand | None) -> Value:  # fmt: skip
     """Lanes at row[(i + lane) * stride]; indices past `last` read `last` again."""
     element = type.split()[-1][:-1]
-    lanes = int(type[1:].split()[0])
     v = Value("poison", type)
-    for lane in range(lanes):
+    for lane in range(lanes_of(type)):
         at = f.add(i, lane)
         at = at if last is None else f.min(at, last)
         v = f.insert(v, f.load(element, f.gep(row, f.mul(at, stride), element)), lane)
@@ -573,10 +573,10 @@ def gather(f: Function, type: str, row: Value, i: Operand, stride: Operand,
 
 def scatter(f: Function, v: Value, row: Value, i: Operand, stride: Operand,
             count: Operand) -> None:  # fmt: skip
-    """The first `count` lanes to row[(i + lane) * stride], one by one."""
+    """The first `count` lanes (all, if it is more) to row[(i + lane) * stride], one by one."""
     element = v.type.split()[-1][:-1]
     room = f.alloca(v.type)
     f.store(v, room)
-    with f.loop(0, count) as loop:
+    with f.loop(0, f.min(count, lanes_of(v.type))) as loop:
         at = f.mul(f.add(i, loop.i), stride)
         f.store(f.load(element, f.gep(room, loop.i, element)), f.gep(row, at, element))
