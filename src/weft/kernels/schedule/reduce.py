@@ -59,6 +59,7 @@ from weft.kernels.target.llvm import (
     lane_numbers,
     vector,
 )
+from weft.kernels.target.llvm_types import lanes_of
 from weft.runtime.native import Launch, Stage, host, load
 
 LANES = 16
@@ -313,7 +314,7 @@ class _Reduce:
         """post(result) to the output, each to its own."""
         f, s = self.f, self.s
         for j, result in enumerate(self.op.results(acc)):
-            lanes = 1 if not result.type.startswith("<") else int(result.type[1:].split()[0])
+            lanes = lanes_of(result.type)
             element = Element(f, lanes)
 
             def leaf(n: Expr, result: Value = result, element: Element = element) -> Value:
