@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import weft
+from weft.runtime import native
 
 
 @pytest.mark.parametrize("order", ["T", "gaps"])
@@ -118,6 +119,35 @@ def test_grid_sample_of_a_volume_at_its_own_places():
     half = weft.zeros(1, 1, 1, 1, 3)  # the middle: the mean of all eight corners around it
     got = weft.nn.functional.grid_sample(x, half, align_corners=True)
     assert got.item() == pytest.approx(x[0, 0, :, 1, 1:3].mean().item())
+
+
+def test_grid_sample_has_a_slope_of_zero_where_it_stops():
+    x = weft.arange(20.0).reshape(1, 1, 4, 5)
+    for mode, padding in (("bilinear", "border"), ("bilinear", "reflection"), ("nearest", "zeros")):
+        grid = weft.tensor([[[[-1.0, 1.0], [0.1, 0.2], [3.0, -1.0]]]], requires_grad=True)
+        got = weft.nn.functional.grid_sample(x, grid, mode, padding, align_corners=True)
+        got.sum().backward()  # on the edge, at its image and (nearest) anywhere: torch's 0
+        assert grid.grad is not None and (grid.grad[0, 0, ::2] == 0).all()
+        inner = [0.0, 0.0] if mode == "nearest" else [2.0, 7.5]
+        np.testing.assert_allclose(grid.grad[0, 0, 1].numpy(), inner, rtol=1e-6)
+    gone = weft.full((1, 1, 1, 2), float("nan"), requires_grad=True)
+    weft.nn.functional.grid_sample(x, gone, "nearest", align_corners=True).sum().backward()
+    assert gone.grad.tolist() == [[[[0.0, 0.0]]]]
+
+
+def test_grid_sample_makes_no_kernel_a_size():
+    def made(size: tuple) -> int:
+        before = native.cache_stats()
+        for padding in ("border", "reflection"):
+            x, grid = weft.ones(1, 2, *size), weft.zeros(1, 3, 4, 2, requires_grad=True)
+            y = weft.nn.functional.grid_sample(x, grid, "bilinear", padding, align_corners=False)
+            y.sum().backward()
+        after = native.cache_stats()
+        return sum(after[k] - before[k] for k in ("disk", "compiled"))
+
+    for size in ((5, 6), (7, 11), (8, 9), (7, 11)):  # some kernels come with later layouts
+        made(size)
+    assert min(made(size) for size in ((13, 17), (19, 23), (29, 31))) == 0
 
 
 def test_memory_formats_are_as_asked_for():

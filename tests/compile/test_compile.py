@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import assert_type, get_args, get_origin, get_overloads, get_type_hints
+
 import pytest
 
 import weft
 from tests.compile.agree import bits, same, tensor
+from weft.compile import CompiledFunction, api
 
 
 def test_training_step_with_changing_rate_and_shapes():
@@ -546,3 +549,17 @@ def test_loops_that_grow_by_later_nodes_do_not_read_from_each_other():
         return step, lambda i: (x + i, w, b), lambda: ()
 
     same(make)
+
+
+def test_compile_keeps_the_functions_types():
+    hints = [get_type_hints(f, localns=vars(api)) for f in get_overloads(weft.compile)]
+    module, function, decorator = hints
+    assert module["return"] is module["model"]  # a Module is what it was
+    for made in (function["return"], get_args(decorator["return"])[-1]):
+        assert get_origin(made) is CompiledFunction
+        assert get_args(made) == get_args(function["model"])  # its arguments, its result
+
+    def double(x: weft.Tensor) -> weft.Tensor:
+        return x * 2
+
+    assert_type(weft.compile(double)(weft.ones(1)), weft.Tensor)

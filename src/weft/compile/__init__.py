@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 if TYPE_CHECKING:
     from weft.compile.api import CompiledFunction
 
 __all__ = ["CompiledFunction", "compile"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+class _Ways(TypedDict, total=False):
+    fullgraph: bool
+    dynamic: bool | None
+    backend: Any
+    mode: str | None
+    options: dict | None
+    disable: bool
+    replay: bool
+    autotune: bool
+
+
+class _Module(Protocol):
+    def _compile_as_module(self, wrap: Callable[[Callable], Callable]) -> Any: ...
+    def __call__(self, *args: Any, **kw: Any) -> Any: ...
+
+
+M = TypeVar("M", bound=_Module)
+
+
+@overload
+def compile(model: M, **ways: Unpack[_Ways]) -> M: ...
+@overload
+def compile(model: Callable[P, R], **ways: Unpack[_Ways]) -> CompiledFunction[P, R]: ...
+@overload
+def compile(
+    model: None = None, **ways: Unpack[_Ways]
+) -> Callable[[Callable[P, R]], CompiledFunction[P, R]]: ...
 def compile(
     model: Callable | None = None,
     *,

@@ -6,7 +6,7 @@ import functools
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from weft.runtime.random import default_generator
 if TYPE_CHECKING:
     from weft.compile.direct import Call
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts anew
 _MAX_SIZES = 10_000
 _MAX_DERIVED = 300_000  # ops of paths for sizes that were not recorded
@@ -177,11 +179,11 @@ class OpByOp:
         run_eagerly(session, session.cursor.path(session.start))
 
 
-class CompiledFunction:
+class CompiledFunction(Generic[P, R]):
     """What `weft.compile` returns: call it as the function it wraps."""
 
     def __init__(
-        self, fn: Callable, *, replay: bool = False, autotune: bool = False,
+        self, fn: Callable[P, R], *, replay: bool = False, autotune: bool = False,
         pack: bool | None = None,
     ) -> None:  # fmt: skip
         functools.update_wrapper(self, fn)
@@ -199,7 +201,7 @@ class CompiledFunction:
         self._last: Any = None  # the last program that ran, or a recorded call not planned yet
         self._replays = Replays(fn, self.stats) if replay else None
 
-    def __call__(self, *args: Any, **kw: Any) -> Any:
+    def __call__(self, *args: P.args, **kw: P.kwargs) -> R:
         if state.recorder is not None:  # inside another compiled function: part of it
             return self._fn(*args, **kw)
         self.stats["calls"] += 1

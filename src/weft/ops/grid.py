@@ -19,7 +19,6 @@ from weft.ops.cast import cast
 from weft.ops.contract import matmul
 from weft.ops.dispatch import dtype_of, shape_of, wrap
 from weft.ops.gather import gather
-from weft.ops.pointwise import clamp
 from weft.ops.resize import far, near
 from weft.ops.unary import abs, floor, round
 from weft.ops.view import expand, reshape, transpose, unsqueeze
@@ -85,13 +84,14 @@ def _within(at: Any, n: int, mode: str, align_corners: bool) -> Any:
             turns = floor((distance / span).detach())
             rest = distance - turns * span
             at = rest.where(turns % 2 == 0, span - rest) + low
-    return clamp(at, 0, n - 1)
+    # not clamp: its bounds make a kernel a size, and on the edge itself torch's slope is 0
+    return at.where(at > 0, 0.0).where(at < n - 1, n - 1.0)
 
 
 def _read(image: Any, *places: Any) -> Any:
     """image (N, C, H, W) at whole places y, x (N, h, w); 0 outside.  Result (N, C, h, w).
 
-    With a depth: (N, C, D, H, W) at z, y, x (N, d, h, w).
+    With a depth: (N, C, D, H, W) at z, y, x (N, d, h, w).  A place on the tape gets a slope of 0.
     """
     n, c, *sizes = shape_of(image)
     inside: Any = None
@@ -104,7 +104,11 @@ def _read(image: Any, *places: Any) -> Any:
     shape = shape_of(at)[1:]
     flat = expand(reshape(at, (n, 1, numel(shape))), (n, c, numel(shape)))
     values = gather(reshape(image, (n, c, numel(sizes))), 2, flat)
-    return reshape(values, (n, c, *shape)).where(unsqueeze(inside, 1), 0.0)
+    outside: Any = 0.0
+    for k in places:
+        if k.requires_grad:  # a zero that comes from it, even where it is NaN
+            outside = outside + unsqueeze(k.where(inside & (k < 0), 0.0), 1)
+    return reshape(values, (n, c, *shape)).where(unsqueeze(inside, 1), outside)
 
 
 def grid_sample(
@@ -155,7 +159,7 @@ def grid_sample(
         return _bicubic(input, y, x, padding_mode, align_corners)
     at = [_within(p, k, padding_mode, align_corners) for p, k in zip(at, sizes, strict=True)]
     if mode == "nearest":
-        return _read(input, *(round(p.detach()) for p in at))
+        return _read(input, *(round(p) for p in at))
     corner = [floor(p.detach()) for p in at]
     rest = [p - q for p, q in zip(at, corner, strict=True)]
     out = None
