@@ -6,7 +6,8 @@
 Each peer runs in a process of its own, in its own environment (bench/.venv-PEER), and is stopped
 (SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
 A round times every variant of every peer once, in turning order, behind a call that is not timed
-(caches and threads were another's); short works go on for more rounds, so that a disturbed second
+(caches and threads were another's).  A variant of Weft that is to be replayed and was not has
+failed, and the exit status is 1.  Short works go on for more rounds, so that a disturbed second
 does not decide.  The figure is the median over all rounds, the ratio that of the best peer's median
 to that of Weft compiled with replay=True: above 1 Weft is faster.
 --write puts the table into bench/RESULTS.md and a chart into bench/results.png, with what the
@@ -44,6 +45,7 @@ OURS = ("weft", "replayed")
 OTHERS = (("weft", "compiled"), ("weft", "eager"))
 # In a table of their own: no target is judged by them.
 FAST, CAST = ("weft", "fast math"), ("weft", "autocast")
+_UNDONE = "NotImplementedError"  # of a variant that a peer has not for this work
 NARROW = ("fast math", "autocast", "autocast compile", "bfloat16")
 _COUNTED = (
     "The share counts every multiplication and every byte of a work: behind a max pool Weft leaves "
@@ -105,6 +107,15 @@ class Row:
     def median(self, who: tuple[str, str]) -> float:
         return statistics.median(self.times[who])
 
+    def drop(self, who: tuple[str, str], why: str) -> None:
+        """This variant failed: what it took meanwhile is no figure."""
+        self.failed[who] = why
+        self.times.pop(who, None)
+
+    def ours_failed(self) -> bool:
+        """Whether a variant of Weft failed that this work has."""
+        return any(w[0] == "weft" and _UNDONE not in why for w, why in self.failed.items())
+
     def best_peer(self, *, narrow: bool = False) -> tuple[str, str] | None:
         """The fastest variant that is not Weft's: of float32 (or int8), or of bfloat16."""
         peers = [w for w in self.times if w[0] != "weft" and (w[1] in NARROW) == narrow]
@@ -154,7 +165,8 @@ def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, th
             for who in order:
                 answer = ready[who].ask(time=work.calls)
                 if "error" in answer:
-                    row.failed[who] = answer["error"]
+                    row.drop(who, answer["error"])
+                if who in row.failed:
                     continue
                 row.times.setdefault(who, []).extend(answer["times"])
                 row.peak_kb[who] = answer["peak_kb"]
@@ -233,7 +245,7 @@ def details(rows: list[Row]) -> str:
                 f"{row.peak_kb[who] / 1024:.0f} |"
             )
         for who, why in row.failed.items():
-            if "NotImplementedError" not in why:
+            if _UNDONE not in why:
                 out.append(f"| {row.work.name} | {' '.join(who)} | failed: {why[:80]} | | | |")
     return "\n".join(out)
 
@@ -317,7 +329,10 @@ def main() -> int:
         picture = "![speed beside the best peer](results.png)\n\n"
         (HERE / "RESULTS.md").write_text(head + picture + text, encoding="utf-8")
         chart(rows, HERE / "results.png")
-    return 0
+    failed = [row.work.name for row in rows if row.ours_failed()]
+    if failed:
+        print(f"variants of Weft failed: {', '.join(failed)}")
+    return int(bool(failed))
 
 
 def printed_by(script: str) -> str:

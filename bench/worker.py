@@ -4,7 +4,8 @@
 
 Reads a JSON object a line from standard input, answers with one on standard output:
 {"make": "gpt", "variant": "compile"} -> {"seconds": to the end of the first call, "result": ...}
-{"time": 3} -> {"times": [...], "peak_kb": ...}, behind a call that is not timed
+{"time": 3} -> {"times": [...], "peak_kb": ...}, behind a call that is not timed; an error where the
+step's own `refused()` says that these calls were not of the variant
 Whatever goes wrong is answered as {"error": "..."}.  Libraries that print do so on standard error.
 """
 
@@ -48,6 +49,9 @@ def main() -> None:
                     times.append(time.perf_counter() - start)
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 answer = {"times": times, "peak_kb": peak}
+                refused = getattr(step, "refused", None)  # whether it was what its name says
+                if refused is not None and (why := refused()):
+                    answer = {"error": why}
         except Exception as error:  # the others go on
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         print(json.dumps(answer), file=answers, flush=True)

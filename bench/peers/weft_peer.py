@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import models
 import works
@@ -33,7 +34,7 @@ def make(work: str, variant: str) -> Callable[[], float]:
         step = models.training_step(weft, work, narrow=narrow)
         if variant != "eager":
             step = weft.compile(step, replay=replay)
-        return lambda: step().item()
+        return _checked(lambda: step().item(), step, replay=replay)
     model, inputs = models.inference(weft, work.removesuffix("_int8"))
     if KINDS[work] == "int8":
         model = weft.quantize(model, calibration=[inputs])
@@ -45,6 +46,25 @@ def make(work: str, variant: str) -> Callable[[], float]:
             y = model(*inputs)
         return float(_first(y).numpy().flat[0])  # as the runtimes that give arrays are read
 
+    return _checked(run, model, replay=replay)
+
+
+def _checked(run: Any, compiled: Any, *, replay: bool) -> Callable[[], float]:
+    """`run`, which tells by `refused()` why not all calls since the last question were replays."""
+    if not replay:
+        return run
+    before: dict[str, int] = {}
+
+    def refused() -> str:
+        now = {k: compiled.stats[k] for k in ("calls", "replayed")}
+        calls, replays = (now[k] - before.get(k, 0) for k in now)
+        warm = not before  # the first calls are recorded
+        before.update(now)
+        if warm or calls == replays:
+            return ""
+        return f"{replays} of {calls} calls replayed, replay {compiled.stats['replay']}"
+
+    run.refused = refused
     return run
 
 

@@ -17,6 +17,7 @@ import weft
 from tests.compile.agree import bits
 from tests.compile.test_training import OPTIMIZERS
 from weft import nn, optim
+from weft.compile.replay import Recording
 from weft.nn import hooks
 from weft.ops.dispatch import apply
 from weft.ops.view import Select
@@ -561,3 +562,84 @@ def test_annotations_that_are_read_leave_a_recording():
     Scale.more = 1  # what the class itself gets is still seen
     assert np.array_equal(c(x), layer(x))
     assert c.stats["replayed"] == before + 3
+
+
+def test_a_replay_that_fails_where_python_does_not_is_told(monkeypatch):
+    """The call is Python's then, and those after it are matched; nothing is silent."""
+    model = nn.Linear(4, 3)
+    optimizer = optim.Adam(model.parameters())
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    f = replayed(step)
+    twin = copy.deepcopy(model)
+    twin_step = optim.Adam(twin.parameters())
+
+    def expected(x):
+        twin_step.zero_grad()
+        loss = twin(x).square().mean()
+        loss.backward()
+        twin_step.step()
+        return loss.detach()
+
+    for i in range(10):
+        assert bits(f(batch(i))) == bits(expected(batch(i)))
+    before = f.stats["replayed"]
+    assert f.stats["replay"] == "on"
+    assert before > 3
+
+    def lost(self, numbers):
+        raise KeyError("lost")
+
+    with monkeypatch.context() as m:
+        m.setattr(Recording, "refresh", lost)
+        with pytest.warns(RuntimeWarning, match="step is not replayed any more.*KeyError: 'lost'"):
+            y = f(batch(10))
+    assert bits(y) == bits(expected(batch(10)))
+    assert f.stats["replay"] == "off: a replay failed (KeyError: 'lost')"
+    for i in range(11, 20):
+        assert bits(f(batch(i))) == bits(expected(batch(i)))
+    assert bits(model.weight) == bits(twin.weight)
+    assert f.stats["replayed"] == before
+    assert f.stats["replay"].startswith("off: a replay failed")
+
+
+@pytest.mark.filterwarnings("error")
+def test_bad_data_is_no_failure_of_a_replay():
+    """Python's call says what is wrong, and the next good one is a replay again."""
+    table = weft.arange(12.0).reshape(6, 2)
+    f = replayed(lambda i: table[i] * 2)
+    good, bad = weft.tensor([1, 5, 0]), weft.tensor([1, 6, 0])
+    for _ in range(8):
+        f(good)
+    before = f.stats["replayed"]
+    assert before > 3
+    for _ in range(3):
+        with pytest.raises(IndexError, match="6"):
+            f(bad)
+        assert f.stats["replay"] == "on"
+        assert bits(f(good)) == bits(table[good] * 2)
+    assert f.stats["replayed"] == before + 3
+
+
+def test_an_update_that_takes_another_path_is_none_either(recwarn):
+    """RAdam's sixth step rectifies: other ops, which its stand-ins meet first."""
+    model = nn.Linear(4, 3)
+    optimizer = optim.RAdam(model.parameters())
+
+    def step(x):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+    f = replayed(step)
+    for i in range(16):
+        f(batch(i))
+    assert f.stats["replay"] == "on"
+    assert f.stats["replayed"] >= 3
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]

@@ -213,8 +213,7 @@ class CompiledFunction(Generic[P, R]):
             return result
         watch = self._replays.watch(asked)
         result = self._match(args, kw, watch)
-        if watch is not None:
-            self._replays.note(asked, watch, result)
+        self._replays.note(asked, watch, result)
         return result
 
     def _match(self, args: tuple, kw: dict, watch: WatchedCall | None) -> Any:

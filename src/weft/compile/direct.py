@@ -166,7 +166,7 @@ class Direct:
             try:
                 self._counters = r.refresh(numbers)
                 r.program.write_numbers(numbers)
-            except Exception:  # Python says what is wrong, in eager's words
+            except Exception:  # the long way says what is wrong
                 return None
         found = self._call.call(*tensors)
         for lease in self._written:  # as memory.wrote

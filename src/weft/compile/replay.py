@@ -14,6 +14,7 @@ reach: such a function goes on being matched, and `stats["replay"]` says why.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from weft.compile.direct import Call, Direct, Directs, give
 from weft.compile.guard import Guard
 from weft.compile.record import Ghost
-from weft.compile.repeat import Numbers
+from weft.compile.repeat import Absent, Numbers
 from weft.compile.world import Unseen, World
 from weft.core.handle import Handle, TapeNode, computed, storage_of
 from weft.kernels.layout import Layout
@@ -221,6 +222,10 @@ def _is_spent(node: Any) -> bool:
 # ------------------------------------------------------------------------------ a recording
 
 
+class Broken(Exception):
+    """A replay failed: Weft's fault, unless Python's call fails too."""
+
+
 class Recording:
     """A path and how to run it without Python."""
 
@@ -280,19 +285,24 @@ class Recording:
         return found
 
     def run(self, tensors: list[Handle]) -> tuple[bool, Any]:
-        """(True, the result), or (False, None) and nothing done: let Python run."""
+        """(True, the result), or (False, None) and nothing done: let Python run.
+
+        Broken: it failed. Where the data is at fault Python says so, in eager's words.
+        """
         if not self.guard.holds():
             return False, None
         arrays = self.arrays(tensors)
         if arrays is None:
             return False, None
         numbers = list(self.numbers)
+        call = Call(arrays, numbers)
         try:
             counters = self.refresh(numbers)
-            call = Call(arrays, numbers)
             self.program.run(call)
-        except Exception:  # Python says what is wrong, in eager's words
+        except Absent:  # an update that takes another path now
             return False, None
+        except Exception as e:
+            raise Broken(f"{type(e).__name__}: {e}") from e
         self.after(call, counters, tensors)
         self.directs.note(self, tensors)
         return True, give(self, call, tensors)
@@ -371,15 +381,18 @@ class Replays:
             again, self.direct = self.direct, found.directs.now
             if self.direct is not None and self.direct is not again:
                 return self.attempt(args, kw)
-            done, result = found.run(tensors)
+            try:
+                done, result = found.run(tensors)
+            except Broken as e:
+                return False, None, (key, tensors, objects, str(e))
             if done:
                 self.stats["replayed"] += 1
                 return True, result, None
-        return False, None, (key, tensors, objects)
+        return False, None, (key, tensors, objects, None)
 
     def watch(self, asked: tuple) -> WatchedCall | None:
         """Before a call that Python runs."""
-        key, tensors, objects = asked
+        key, tensors, objects, _ = asked
         if self.failed >= _TRIES:
             return None
         last = self.last.get(key)
@@ -392,10 +405,16 @@ class Replays:
             self._refuse(str(e))
             return None
 
-    def note(self, asked: tuple, watch: WatchedCall, result: Any) -> None:
-        """After it."""
-        key, _, objects = asked
+    def note(self, asked: tuple, watch: WatchedCall | None, result: Any) -> None:
+        """After it, where it did not raise."""
+        key, _, objects, broken = asked  # why a replay failed, if one did
+        if broken is not None:
+            self._end(broken)
+        if watch is None:
+            return
         watch.finished()
+        if broken is not None:
+            return
         last = self.last.pop(key, None)
         if watch.why is not None:
             self._refuse(watch.why)
@@ -422,3 +441,17 @@ class Replays:
     def _refuse(self, why: str) -> None:
         self.failed += 1
         self.stats["replay"] = f"off: {why}"
+
+    def _end(self, broken: str) -> None:
+        """No replays any more: one failed, and Python's call of the same did not."""
+        self.kept.clear()
+        self.direct = None
+        self._refuse(f"a replay failed ({broken})")
+        self.failed = _TRIES
+        name = getattr(self.fn, "__qualname__", repr(self.fn))
+        warnings.warn(
+            f"weft.compile: {name} is not replayed any more, for a replay failed ({broken}) and "
+            "the call by Python did not: please report it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
