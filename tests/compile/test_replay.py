@@ -207,6 +207,34 @@ def test_what_changes_between_calls_counts(what):
     assert done == [8, 11] * 2 and stats["replayed"] >= 4
 
 
+@pytest.mark.parametrize("which", ["forward", "functional", "own"])
+def test_functions_put_in_the_place_of_weft_s_own_are_seen(which, monkeypatch):
+    def make():
+        monkeypatch.undo()
+        layer = nn.Linear(4, 4)
+
+        def step(x):
+            with weft.no_grad():
+                return nn.functional.softplus(layer(x))
+
+        def between(i):
+            if i == 7 and which == "forward":
+                monkeypatch.setattr(nn.Linear, "forward", lambda self, x: x * 3.0)
+            if i == 7 and which == "functional":
+                monkeypatch.setattr(nn.functional, "softplus", lambda x: x * 5.0)
+            if which == "own":
+                monkeypatch.setattr(nn.Linear, "forward", scaled)
+                monkeypatch.setitem(globals(), "SCALE", 1.0 if i < 7 else 2.0)
+
+        return step, between, list
+
+    assert check(make)["replayed"] >= 4
+
+
+def scaled(self, x):
+    return x * SCALE
+
+
 def test_gradients_that_add_up():
     def make():
         model = Net()

@@ -81,6 +81,8 @@ class Guard:
         for cell, _, _ in world.cells:
             s.cell(cell)
         s.names([(d, k, d.get(k, guards.ABSENT)) for d, k, _ in world.names])
+        for cls, f in world.forwards.items():
+            s.member(cls, "forward", f)
         s.functions(world.functions)
         for t in world.tensors:
             self._tensor(s, t)

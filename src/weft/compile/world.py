@@ -64,6 +64,8 @@ class World:
         self.names: list[tuple[dict, str, Any]] = []  # a namespace's entry
         self.functions: list[types.FunctionType] = []
         self._seen: dict[int, Any] = {}  # by id; keeps them alive
+        self.forwards: dict[type, Any] = {}  # of Weft's classes
+        self._met: set[tuple[int, str]] = set()  # modules' entries
         self._used: set[str] = {"forward", "backward", "setup_context"}
         self._classes: dict[type, set[str]] = {}  # users' classes -> members walked
         self._todo: list[tuple[Any, str]] = [(r, "the function") for r in roots]
@@ -103,6 +105,9 @@ class World:
             now = space.get(name)
             if now is not value and not _alike((now,), (value,)):
                 return name
+        for cls, f in self.forwards.items():
+            if vars(cls).get("forward") is not f:
+                return f"{cls.__name__}.forward"
         for f, (code, defaults) in zip(self.functions, self._codes, strict=True):
             if f.__code__ is not code or f.__defaults__ is not defaults:
                 return f.__qualname__
@@ -209,6 +214,9 @@ class World:
                     raise Unseen(f"{kind.__name__} has __slots__ ({name})")
             if not _is_pure(cls.__module__):
                 self._members(cls)
+            elif "forward" in vars(cls) and cls not in self.forwards:
+                self.forwards[cls] = vars(cls)["forward"]  # libraries put their own in its place
+                self._todo.append((self.forwards[cls], f"{cls.__name__}.forward"))
 
     def _class(self, cls: type) -> None:
         for c in cls.__mro__:
@@ -261,10 +269,7 @@ class World:
             if name in namespace:
                 value = namespace[name]
                 self.names.append((namespace, name, value))
-                if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
-                    self._entries(value, attributes)
-                else:
-                    self._todo.append((value, name))
+                self._entry(value, name, attributes)
             elif name in _IMPURE_NAMES:
                 raise Unseen(f"the builtin {name}()")
             elif hasattr(builtins, name):
@@ -276,18 +281,22 @@ class World:
             if module is None or not _is_pure(name):
                 raise Unseen(f"the module {name}")
 
-    def _entries(self, module: types.ModuleType, attributes: set[str]) -> None:
-        """What a function may use of a module of the user's own."""
-        if module.__name__.partition(".")[0] in _STANDARD:
-            raise Unseen(f"the module {module.__name__}")
-        for name in attributes:
-            if name in vars(module):
-                value = vars(module)[name]
-                self.names.append((vars(module), name, value))
-                if isinstance(value, types.ModuleType) and not _is_pure(value.__name__):
-                    self._entries(value, attributes)
-                else:
-                    self._todo.append((value, f"{module.__name__}.{name}"))
+    def _entry(self, value: Any, name: str, attributes: set[str]) -> None:
+        """What a name stands for: of a module, what a function may use of it."""
+        if not isinstance(value, types.ModuleType):
+            self._todo.append((value, name))
+            return
+        module = value.__name__
+        pure = _is_pure(module)
+        if not pure and module.partition(".")[0] in _STANDARD:
+            raise Unseen(f"the module {module}")
+        for used in sorted(attributes & vars(value).keys()):
+            inner = vars(value)[used]
+            foreign = isinstance(inner, types.ModuleType) and not _is_pure(inner.__name__)
+            if not (pure and foreign) and (id(value), used) not in self._met:
+                self._met.add((id(value), used))
+                self.names.append((vars(value), used, inner))
+                self._entry(inner, f"{module}.{used}", attributes)
 
     def _optimizer(self, x: Any) -> None:
         self.optimizers.append(x)

@@ -19,6 +19,7 @@ from weft.runtime import guard_code, memory, native, replay_code, threads
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
 _TYPE, _TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
 _DIMS, _DTYPE = (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
+_VERSION = 384  # of a class: each change of it or of a base makes this number anew; 0: it has none
 ABSENT = object()  # stands for a dict's entry that is not there
 
 
@@ -82,6 +83,13 @@ class Stream:
         """Entries of dicts; ABSENT: there is none."""
         self._many(guard_code.NAMES, entries)
 
+    def member(self, x: type, name: str, value: Any) -> None:
+        """The class keeps this under that name."""
+        if _has_versions() and _word(id(x) + _VERSION) & 0xFFFFFFFF:
+            self._words.append((x, _VERSION))
+        else:
+            self.attributes([(x, name, value)])
+
     def functions(self, functions: Sequence[types.FunctionType]) -> None:
         """The functions' code and defaults."""
         found = [
@@ -142,6 +150,19 @@ def _has_tags() -> bool:
         change()
         seen.append(_word(id(d) + _TAG))
     return sys.version_info < (3, 13) and len(set(seen)) == len(seen)
+
+
+@cache
+def _has_versions() -> bool:
+    """Whether a class has a number that each change of it makes anew."""
+    base = type("Base", (), {"name": 0})
+    inner = type("Inner", (base,), {})
+    seen = []
+    for i in range(4):
+        setattr((base, inner)[i % 2], "name", i)
+        _ = inner.name, inner().name
+        seen.append(_word(id(inner) + _VERSION) & 0xFFFFFFFF)
+    return all(seen) and len(set(seen)) == len(seen)
 
 
 def _is_full(cell: types.CellType) -> bool:
