@@ -155,13 +155,18 @@ def _has_tags() -> bool:
 @cache
 def _has_versions() -> bool:
     """Whether a class has a number that each change of it makes anew."""
-    base = type("Base", (), {"name": 0})
-    inner = type("Inner", (base,), {})
+
+    class Base:
+        value = 0
+
+    class Inner(Base):
+        pass
+
     seen = []
-    for i in range(4):
-        setattr((base, inner)[i % 2], "name", i)
-        _ = inner.name, inner().name
-        seen.append(_word(id(inner) + _VERSION) & 0xFFFFFFFF)
+    for kind in (Base, Inner, Base, Inner):
+        kind.value = len(seen)
+        _ = Inner().value
+        seen.append(_word(id(Inner) + _VERSION) & 0xFFFFFFFF)
     return all(seen) and len(set(seen)) == len(seen)
 
 
