@@ -104,6 +104,7 @@ def test_bits_do_not_depend_on_neighbours(rng, dtype):
         (900, 700, 1),
         (395, 401, 700),
         (128, 784, 512),
+        (2051, 40, 130),  # rows shared out, not panels
     ],
 )
 def test_bits_do_not_depend_on_threads(rng, m, k, n):

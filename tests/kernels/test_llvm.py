@@ -122,6 +122,27 @@ def test_split_covers_everything_once():
         assert end == total
 
 
+def test_two_threads_begin_with_their_own_units_and_take_all_once():
+    m = Module()
+    args = [("i32", "tid"), ("i32", "nth"), *(("i64", n) for n in ("drawn", "mine", "total"))]
+    f = m.function("own", args, "i64")
+    f.ret(f.own_first(f.arg("drawn"), f.arg("mine"), f.arg("total")))
+    address = native.load(m.text(), ["own"])["own"]
+    types = [ctypes.c_int64, ctypes.c_int, ctypes.c_int, *[ctypes.c_int64] * 3]
+    own = ctypes.CFUNCTYPE(*types)(address)
+    for total in range(12):
+        for first in range(total + 1):  # however many the first thread is quick enough for
+            taken = [
+                [own(t, 2, 0, i, total) for i in range(n)]
+                for t, n in ((0, first), (1, total - first))
+            ]
+            assert sorted(taken[0] + taken[1]) == list(range(total))
+            for t, numbers in enumerate(taken):
+                half = list(range(t, total, 2))
+                assert numbers[: len(half)] == half[: len(numbers)]
+    assert [own(t, 3, 7, 4, 9) for t in range(3)] == [7, 7, 7]  # as drawn
+
+
 @pytest.mark.parametrize(
     "value", [0.0, -0.0, 1.0, 0.1, 1e-45, 3.5e38, -1e300, math.inf, -math.inf, math.nan]
 )

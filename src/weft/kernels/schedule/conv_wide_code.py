@@ -116,9 +116,12 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f.store(f.typed(0, "i64"), all_done)
     f.store(f.typed(-1, "i64"), filled)
     _fill_tables(f, h, ints, (taps, steps), tables_at)
-    with f.units(h["pieces"]) as piece:
-        unit, place = f.div(piece, h["unit_pieces"]), f.rem(piece, h["unit_pieces"])
-        place = f.apart(place, h["unit_pieces"])
+    taken = f.alloca("i64", 1)  # pieces that this thread took
+    f.store(f.typed(0, "i64"), taken)
+    with f.units(h["pieces"]) as drawn:
+        mine = f.load("i64", taken)
+        f.store(f.add(mine, 1), taken)
+        unit, place = _place(f, h, drawn, mine)
         # of the unit's panels, each with all parts
         most = f.div(h["unit_items"], h["together"])
         low, high = (
@@ -148,7 +151,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
                 _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
-        next_source, next_lines = _following(f, h, d, unit, source)
+        next_source, next_lines = _following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high) as Item:
             number = f.rem(Item.i, h["parts"])
@@ -293,14 +296,21 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f.ret()
 
 
+def _place(f: Function, h: dict[str, Value], drawn: Operand, mine: Operand) -> tuple[Value, Value]:
+    """The unit that a thread works at, and which of its pieces."""
+    piece, pieces = f.own_first(drawn, mine, h["pieces"]), h["unit_pieces"]
+    unit = f.select(f.icmp("eq", pieces, 1), f.apart(piece, h["pieces"]), f.div(piece, pieces))
+    return unit, f.apart(f.rem(piece, pieces), pieces)
+
+
 def _following(
-    f: Function, h: dict[str, Value], d: dtype, unit: Operand, source: Value
+    f: Function, h: dict[str, Value], d: dtype, unit: Operand, source: Value, mine: Operand
 ) -> tuple[Value, Operand]:
     """Where the image of the unit begins that this thread probably takes next, and its lines; none
     if it is the same. They follow on one another, if any are asked for.
     """
     piece = f.unit_after()
-    other = f.div(piece, h["unit_pieces"])
+    other, _ = _place(f, h, piece, mine)
     band = f.mul(f.rem(other, h["bands"]), h["band_step"])
     image = f.mul(f.div(other, h["bands"]), h["unit_images"])
     images = f.min(f.sub(h["images"], image), h["unit_images"])

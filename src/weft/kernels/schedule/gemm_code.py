@@ -36,7 +36,8 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 _UNROLL = 4
 _NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
-_OWN = 512 << 10  # bytes of a packed B of which each thread reads all
+_OWN = 1 << 20  # bytes of a B of which each thread reads all
+_TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
@@ -522,12 +523,13 @@ def _products(
     others = _Soon.of_a(f, tile, h, a)
     panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
     columns = f.mul(h["batches"], panels)
-    chunk, chunks = _row_chunks(f, tile, h, columns, nth)
+    chunk, chunks, own = _row_chunks(f, tile, h, columns, nth)
     # the last unit of each thread in parts, each half of what is left, so that none waits long for
     # another
     every = f.mul(columns, chunks)
     packed = f.icmp("sgt", h["direct"], 1)
-    least = f.select(packed, _PACKED_PART_ROWS, _PART_ROWS)
+    shared = f.op("and", packed, f.op("xor", own, True))
+    least = f.select(shared, _PACKED_PART_ROWS, _PART_ROWS)
     parts: Operand = 1
     for halvings in range(1, _HALVINGS + 1):
         divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
@@ -539,11 +541,19 @@ def _products(
         rows = f.sub(chunk, f.typed(f.op("lshr", chunk, part), "i64"))
         return f.select(f.icmp("slt", part, parts), f.mul(f.div(rows, tile.rows), tile.rows), chunk)
 
-    with f.units(f.add(early, f.mul(last_units, parts))) as drawn:
+    in_parts = f.mul(last_units, parts)
+    counts = f.alloca("i64", 2)  # units that this thread took, and parts
+    f.store(zero(vector(2, "i64")), counts, 8)
+    with f.units(f.add(early, in_parts)) as drawn:
         late = f.sub(drawn, early)
         entire = f.icmp("slt", late, 0)
-        unit = f.select(entire, drawn, f.add(early, f.rem(late, last_units)))
-        part = f.div(late, last_units)
+        count = f.gep(counts, f.cast("zext", f.op("xor", entire, True), "i64"), "i64")
+        mine = f.load("i64", count)
+        f.store(f.add(mine, 1), count)
+        number, total = f.select(entire, drawn, late), f.select(entire, early, in_parts)
+        number = f.own_first(number, mine, total)
+        part = f.div(number, last_units)
+        unit = f.select(entire, number, f.add(early, f.rem(number, last_units)))
         unit = f.apart(unit, every)
         column = f.rem(unit, columns)
         m_start = f.mul(f.div(unit, columns), chunk)
@@ -677,12 +687,12 @@ def _near(
 
 def _row_chunks(
     f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand
-) -> tuple[Value, Operand]:
-    """How many rows of a panel are one unit, and how many such there are: all where panels alone
-    keep the threads busy (then each is packed once), but no more than the last cache holds of A,
-    which every panel reads, and few where a short k makes a result that it does not hold: panel
-    after panel then completes rows that are near. Else as many as let the thread with the most be
-    done first, packing included.
+) -> tuple[Value, Operand, Value]:
+    """How many rows of a panel are one unit, how many such there are, and whether a thread has all
+    panels of its rows. All rows where panels alone keep the threads busy (then each is packed
+    once), but no more than the last cache holds of A, which every panel reads, and few where a
+    short k makes a result that it does not hold: panel after panel then completes rows that are
+    near. Else as many as let the thread with the most be done first, packing included.
     """
     m, k = h["M"], h["K"]
     even = f.icmp("eq", f.rem(columns, nth), 0)
@@ -692,11 +702,11 @@ def _row_chunks(
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * _NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
-    # each thread its own rows, where all of B lies in its cache and is packed
-    near = f.icmp("sle", f.mul(f.mul(k, h["N"]), tile.itemsize), _OWN)
-    tall = f.icmp("sge", m, f.mul(nth, _PACKED_PART_ROWS))
-    near = f.op("and", f.op("and", near, tall), f.icmp("sgt", h["direct"], 1))
-    fewest = f.max(fewest, f.select(near, nth, f.typed(1, "i64")))
+    # each thread its own rows, of which it wrote what the operands hold: where B is small
+    least = f.select(f.icmp("sgt", h["direct"], 1), _TALL, _TALL_PACKING)
+    own = f.icmp("sle", f.mul(f.mul(k, h["N"]), tile.itemsize), _OWN)
+    own = f.op("and", own, f.icmp("sge", m, f.mul(nth, least)))
+    own = f.op("and", own, f.icmp("eq", h["batches"], 1))
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
     packing = f.select(f.icmp("eq", h["direct"], 0), _PACK_ROWS, 1)
     trials = f.min(tiles, f.select(whole, 1, f.mul(nth, 2)))
@@ -708,8 +718,12 @@ def _row_chunks(
         cost = f.mul(turns, f.add(f.div(m, count), packing))
         better = f.icmp("slt", cost, L.carry[0])
         L.next = [f.select(better, cost, L.carry[0]), f.select(better, chunk, L.carry[1])]
-    chunk = L.carry[1]
-    return chunk, f.div(f.add(m, f.sub(chunk, 1)), chunk)
+    wanted = f.mul(f.div(f.add(fewest, f.sub(nth, 1)), nth), nth)
+    chunk = f.div(f.add(m, f.sub(wanted, 1)), wanted)
+    one = f.icmp("eq", wanted, nth)  # even shares then, not whole tiles
+    tiles = f.mul(f.div(f.add(chunk, tile.rows - 1), tile.rows), tile.rows)
+    chunk = f.select(own, f.select(one, chunk, tiles), L.carry[1])
+    return chunk, f.div(f.add(m, f.sub(chunk, 1)), chunk), own
 
 
 @dataclass(frozen=True)

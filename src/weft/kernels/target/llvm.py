@@ -557,6 +557,17 @@ class Function:
         each, rest = self.div(total, nth), self.rem(total, nth)
         return self.typed(self.add(self.add(self.mul(pile, each), self.min(pile, rest)), at), "i64")
 
+    def own_first(self, number: Operand, mine: Operand, total: Operand) -> Value:
+        """What a thread does as its unit number `mine` of `total`: one of two threads every second,
+        whatever the other's speed, then the other's from the last on; else `number`, as drawn. With
+        `apart` it mostly reads what it wrote itself in the launch before.
+        """
+        own = self.add(self.mul(mine, 2), self.cast("sext", self.arg("tid"), "i64"))
+        late = self.sub(self.sub(self.mul(total, 2), 1), own)
+        own = self.select(self.icmp("slt", own, total), own, late)
+        two = self.icmp("eq", self.arg("nth"), 2)
+        return self.typed(self.select(two, own, number), "i64")
+
     def unit_after(self) -> Value:
         """Inside `units`: which one this thread probably gets next (perhaps none), if
         the others take one each meanwhile.
