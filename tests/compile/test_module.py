@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import pickle
+
 import numpy as np
 import pytest
 
@@ -107,6 +111,32 @@ def test_state_dict_loads_back():
     b.load_state_dict(a.state_dict())
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         assert weft.equal(p, q)
+
+
+def doubled(x, by=2):
+    return x * by
+
+
+@weft.compile
+def tripled(x):
+    return x * 3
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_are_of_their_own(copied):
+    model, x = weft.compile(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), replay=True), weft.ones(4, 3)
+    for _ in range(5):
+        before = model(x).detach()
+    twin = copied(model)
+    with weft.no_grad():
+        for p in twin.parameters():
+            p.zero_()
+    for _ in range(5):
+        assert weft.equal(model(x), before) and twin(x).abs().sum() == 0
+    assert twin.stats["calls"] == 5 and twin.stats["recorded_ops"] > 0
+    assert copied(tripled) is tripled
+    other = copied(weft.compile(functools.partial(doubled, by=4)))
+    assert weft.equal(other(x), x * 4)
 
 
 def test_as_a_decorator_and_disabled():

@@ -201,6 +201,49 @@ def test_a_failing_op_raises_out_of_the_function():
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("replay", [False, True])
+def test_behind_a_failing_op_there_are_no_gradients(replay):
+    runs = []
+    for wrap in (lambda f: f, lambda f: weft.compile(f, replay=replay)):
+        weft.manual_seed(0)
+        table = weft.nn.Embedding(4, 3)
+        optimizer = weft.optim.SGD(table.parameters(), lr=0.1)
+
+        def step(i, table=table, optimizer=optimizer):
+            optimizer.zero_grad()
+            table(i).square().sum().backward()
+            optimizer.step()
+
+        c = wrap(step)
+        seen = []
+        for k in range(10):
+            try:
+                c(weft.tensor([0, 9 if k in (5, 8) else 1]))
+            except IndexError as e:
+                seen.append(str(e))
+            grad = table.weight.grad
+            assert (grad is None) == (k in (5, 8))
+            seen.append(bits([table.weight.detach(), grad]))
+        runs.append(seen)
+    assert runs[0] == runs[1]
+
+
+def test_a_tensor_kept_behind_a_failing_op_says_so():
+    table, kept = tensor(4, 3), []
+
+    @weft.compile
+    def f(i):
+        kept[:] = [table[i].exp()]
+
+    for _ in range(4):
+        f(weft.tensor([1]))
+    with pytest.raises(IndexError):
+        f(weft.tensor([9]))
+    for read in (lambda: kept[0].sum(), lambda: kept[0].numpy(), lambda: str(kept[0])):
+        with pytest.raises(RuntimeError, match="an op failed before it"):
+            read()
+
+
 def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
     fn = weft.compile(lambda x, s: x * s + 1)
     x = weft.ones(4).half()

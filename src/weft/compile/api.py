@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -216,6 +217,17 @@ class CompiledFunction(Generic[P, R]):
         self._replays.note(asked, watch, result)
         return result
 
+    def __reduce__(self) -> str | tuple:
+        """A copy knows the function and records anew; a module's global is itself."""
+        place = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(self.__module__)
+        for name in place.split("."):
+            found = getattr(found, name, None)
+        if found is self:
+            return place
+        ways = {**self._ways, "replay": self._replays is not None}
+        return _made_again, (self._fn, ways)
+
     def _match(self, args: tuple, kw: dict, watch: WatchedCall | None) -> Any:
         """Run the function's Python, its ops matched."""
         session = Session(self._root, self._program_of, self._other_size)
@@ -330,6 +342,10 @@ class CompiledFunction(Generic[P, R]):
             state.recorder = recorder
         _report(self._fn, session, made, time.perf_counter() - start)
         return made
+
+
+def _made_again(fn: Callable, ways: dict[str, Any]) -> CompiledFunction:
+    return CompiledFunction(fn, **ways)
 
 
 def _report(fn: Callable, session: Session | Recorded, made: Any, seconds: float) -> None:

@@ -120,7 +120,10 @@ class Ghost:
         if session is not None and (self.array is None or session.pending):
             session.flush()
         a = self.array
-        assert a is not None
+        if a is None:
+            raise RuntimeError(
+                "a tensor without a value: in its compiled call an op failed before it"
+            )
         if session is None:  # the call is over: nothing needs the promise any more
             handle._a = a
             handle._ghost = None
@@ -496,8 +499,17 @@ class Session:
             state.recorder = None
 
     def give_up(self) -> None:
-        """The program failed: run its ops one by one, which raises what eager raises."""
-        self._leave_trie()
+        """The program failed: run its ops one by one, which raises what eager raises.
+
+        Gradients that Python has set behind the failing op are taken back: eager never comes there.
+        """
+        try:
+            self._leave_trie()
+        finally:
+            for t in self.outside:
+                made = None if t._grad is None else t._grad._ghost
+                if made is not None and made.session is self and made.array is None:
+                    t._grad = None
 
     def _append(self, key: tuple, op: Any, meta: Meta | None) -> TrieNode:
         args = tuple(r[0] if isinstance(r, tuple) else r for r in key[1:])

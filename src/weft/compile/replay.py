@@ -248,7 +248,9 @@ class Recording:
         ]
         self.grown = last.grown
         self.guard = Guard(world)
-        if self.guard.none != last.none or not world.holds():
+        if self.guard.none != last.none:
+            raise Unseen("the call changes which tensors have a gradient")
+        if not world.holds():
             raise Unseen("another thread changes what it can reach")
         self.result = last.result
         grown = [i for i, n in enumerate(self.grown) if n]
