@@ -6,17 +6,14 @@ Off by default, because each recorded op then looks up the user's line (about 5 
 from __future__ import annotations
 
 import linecache
-import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import Any
 
 from weft.autograd import graph
+from weft.core.caller import user_frame
 from weft.core.handle import Handle, TapeNode
 from weft.ops.compare import ne
-
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
 class _Mode:
@@ -74,9 +71,7 @@ class detect_anomaly(set_detect_anomaly):
 
 def _note_line(node: TapeNode) -> None:
     """The innermost line outside the package."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
+    frame = user_frame()
     if frame is not None:
         node.line = (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from weft.compile.program import Program
-from weft.compile.record import user_line
 from weft.compile.steps import Entry, HostCall
 from weft.core import dtype as dt
+from weft.core.caller import user_line
 from weft.core.op import Op
 from weft.core.types import Type
 from weft.kernels import limits

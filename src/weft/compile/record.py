@@ -24,6 +24,7 @@ import numpy as np
 from weft.compile import expect, tape
 from weft.compile.repeat import WRITE, Repeats
 from weft.core import dtype as dt
+from weft.core.caller import user_line
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
 from weft.kernels.layout import Layout
@@ -593,14 +594,3 @@ def execute_unseen(op: Op, args: tuple) -> np.ndarray:
 
 
 native.install_trie(Session, TrieNode, Ghost, Pending)
-_OWN = __file__.rpartition("/compile/")[0]
-
-
-def user_line() -> str | None:
-    """file:line of the innermost frame outside Weft."""
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame = frame.f_back
-    if frame is None:
-        return None
-    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
