@@ -11,15 +11,16 @@ runs code of others, between whose words nothing borrowed is held.
 
     0                                     the end
     1 n (address, word) x n               WORDS: the word at the address
-    2 n dict tag (key, mode, value) x n   a DICT's entries, in order
+    2 n (dict, tag, length, entries) x n  DICTS' entries, in order: (key, mode, value) each
     3 n list (item) x n                   a LIST's items
     4 n (dict, key, value) x n            NAMES: one entry each; value 0: there is none
     5 n (function, code, defaults) x n    FUNCTIONS
-    6 n (object, dict) x n                DICTS of objects whose place is not known
+    6 n (object, dict) x n                HIDDEN dicts of objects whose place is not known
     7 n (object, name, value) x n         ATTRIBUTES
 
 A dict's tag is the number of its last change that CPython keeps up to 3.12: where it is the one of
-the last look that found all in place, the entries are so. 0: there is none.
+the last look that found all in place, the entries are so. 0: there is none. Entries lie behind the
+end of the stream, since they are rarely looked at: what is read comes from memory.
 
 Modes: 0 the value itself, 1 a float, 2 a float that is 0 (value 0) or not (1), 3 anything, 4
 anything but the value. The struct fields read are CPython's from 3.11 to 3.14: the word behind
@@ -28,7 +29,7 @@ the header of a dict (its length), a list (its length, then its items), a cell, 
 
 from weft.runtime import ir_text
 
-END, WORDS, DICT, LIST, NAMES, FUNCTIONS, DICTS, ATTRIBUTES = range(8)
+END, WORDS, DICTS, LIST, NAMES, FUNCTIONS, HIDDEN, ATTRIBUTES = range(8)
 SAME, FLOAT, FLOAT_IS, ANY, OTHER = range(5)
 
 EXPORTS = ("weft_guard_init", "weft_guard_check")
@@ -71,19 +72,19 @@ entry:
   %value_is = alloca ptr
   goto next
 next:
-  %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %dict_done ], [ %lw, %items ],
-    [ %nw, %names ], [ %fw, %functions ], [ %ow, %dicts ], [ %aw, %attributes ], [ %d_end, %dict ]
+  %p = phi ptr [ %stream, %entry ], [ %w, %words ], [ %dw, %dicts ], [ %lw, %items ],
+    [ %nw, %names ], [ %fw, %functions ], [ %ow, %hidden ], [ %aw, %attributes ]
   %op = load i64, ptr %p
   %n = item i64 %p 1
   %body = getelementptr i64, ptr %p, i64 2
   %after = getelementptr i64, ptr %p, i64 3
   switch i64 %op, label %good [
     i64 1, label %words
-    i64 2, label %dict
+    i64 2, label %dicts
     i64 3, label %list
     i64 4, label %names
     i64 5, label %functions
-    i64 6, label %dicts
+    i64 6, label %hidden
     i64 7, label %attributes
   ]
 good:
@@ -108,32 +109,40 @@ word:
   %w_same = icmp eq i64 %w_now, %w_was
   if %w_same words bad
 
+dicts:
+  %dw = phi ptr [ %body, %next ], [ %dw1, %known ]
+  %di = phi i64 [ 0, %next ], [ %di1, %known ]
+  %d_more = icmp slt i64 %di, %n
+  if %d_more dict next
 dict:
-  %d = load ptr, ptr %body
-  %d_tag_at = getelementptr i64, ptr %p, i64 3
-  %d_first = getelementptr i64, ptr %p, i64 4
-  %d_words = mul i64 %n, 3
-  %d_end = getelementptr i64, ptr %d_first, i64 %d_words
+  %d = load ptr, ptr %dw
+  %d_tag_at = getelementptr i64, ptr %dw, i64 1
   %d_tag = load i64, ptr %d_tag_at
   %d_tag_now = item i64 %d 3
   %d_tagged = icmp ne i64 %d_tag, 0
   %d_calm = icmp eq i64 %d_tag, %d_tag_now
   %d_known = and i1 %d_tagged, %d_calm
-  if %d_known next dict_changed
+  if %d_known known dict_changed
+known:
+  %dw1 = getelementptr i64, ptr %dw, i64 4
+  %di1 = add i64 %di, 1
+  goto dicts
 dict_changed:
+  %d_length = item i64 %dw 2
+  %d_first = item ptr %dw 3
   %d_used = item i64 %d 2
   store i64 0, ptr %position
-  %d_as_long = icmp eq i64 %d_used, %n
+  %d_as_long = icmp eq i64 %d_used, %d_length
   if %d_as_long entries bad
 entries:
-  %dw = phi ptr [ %d_first, %dict_changed ], [ %dw1, %accept ]
-  %di = phi i64 [ 0, %dict_changed ], [ %di1, %accept ]
-  %d_more = icmp slt i64 %di, %n
-  if %d_more entry_of dict_done
+  %ew = phi ptr [ %d_first, %dict_changed ], [ %ew1, %accept ]
+  %ei = phi i64 [ 0, %dict_changed ], [ %ei1, %accept ]
+  %e_more = icmp slt i64 %ei, %d_length
+  if %e_more entry_of dict_done
 dict_done:
   %d_tag_new = select i1 %d_tagged, i64 %d_tag_now, i64 0
   store i64 %d_tag_new, ptr %d_tag_at
-  goto next
+  goto known
 entry_of:
   %d_there = call i32 @PyDict_Next(ptr %d, ptr %position, ptr %key_is, ptr %value_is)
   %d_any = icmp ne i32 %d_there, 0
@@ -141,12 +150,12 @@ entry_of:
 key_of:
   %key = load ptr, ptr %key_is
   %value = load ptr, ptr %value_is
-  %key_was = load ptr, ptr %dw
-  %mode = item i64 %dw 1
-  %was = item i64 %dw 2
+  %key_was = load ptr, ptr %ew
+  %mode = item i64 %ew 1
+  %was = item i64 %ew 2
   %value_word = ptrtoint ptr %value to i64
-  %dw1 = getelementptr i64, ptr %dw, i64 3
-  %di1 = add i64 %di, 1
+  %ew1 = getelementptr i64, ptr %ew, i64 3
+  %ei1 = add i64 %ei, 1
   %key_same = icmp eq ptr %key, %key_was
   %value_same = icmp eq i64 %value_word, %was
   if %key_same moded bad
@@ -236,7 +245,7 @@ function:
   %fi1 = add i64 %fi, 1
   if %f_same functions bad
 
-dicts:
+hidden:
   %ow = phi ptr [ %body, %next ], [ %ow1, %dict_there ]
   %oi = phi i64 [ 0, %next ], [ %oi1, %dict_there ]
   %o_more = icmp slt i64 %oi, %n
@@ -252,7 +261,7 @@ dict_there:
   %ow1 = getelementptr i64, ptr %ow, i64 2
   %oi1 = add i64 %oi, 1
   %o_same = icmp eq ptr %o_now, %o_was
-  if %o_same dicts bad
+  if %o_same hidden bad
 
 attributes:
   %aw = phi ptr [ %body, %next ], [ %aw1, %attribute_there ]

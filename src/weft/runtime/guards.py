@@ -20,6 +20,7 @@ _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
 _TYPE, _TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
 _DIMS, _DTYPE = (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
 _VERSION = 384  # of a class: each change of it or of a base makes this number anew; 0: it has none
+_Slot = types.MemberDescriptorType
 ABSENT = object()  # stands for a dict's entry that is not there
 
 
@@ -34,6 +35,7 @@ class Stream:
         self._parts: list[int] = []
         self._words: list[tuple[Any, int]] = []  # an object's word, by its place
         self._arrays: list[np.ndarray] = []  # whose dims and strides count
+        self._dicts: list[tuple[dict, list[int]]] = []  # with their entries' words
 
     def _id(self, x: Any) -> int:
         self._kept.append(x)
@@ -68,12 +70,12 @@ class Stream:
         """The dict's keys and values, in order; `modes(key, value)` gives what of a value counts:
         a mode of `guard_code` and, where the mode wants one, the value.
         """
-        words: list[int] = [guard_code.DICT, len(x), self._id(x), _word(id(x) + _TAG) * _has_tags()]
+        words: list[int] = []
         for k, v in x.items():
             mode, value = (guard_code.SAME, v) if modes is None else modes(k, v)
             word = int(value) if mode == guard_code.FLOAT_IS else self._id(value)
             words += (self._id(k), mode, word)
-        self._parts += words
+        self._dicts.append((x, words))
 
     def items(self, x: list) -> None:
         """The list's items."""
@@ -109,11 +111,21 @@ class Stream:
             else:
                 hidden.append((x, d))
         if hidden:
-            self._many(guard_code.DICTS, hidden)
+            self._many(guard_code.HIDDEN, hidden)
 
     def attributes(self, entries: Sequence[tuple[Any, str, Any]]) -> None:
         """Attributes of objects, whatever finds them."""
-        self._many(guard_code.ATTRIBUTES, entries)
+        found = []
+        for x, name, value in entries:
+            slot = vars(type(x)).get(name)
+            place = native.slot_offset(type(x), name) if type(slot) is _Slot else 0
+            if place and _word(id(x) + place) == id(value):
+                self._words.append((x, place))
+                self._kept.append(value)
+            else:
+                found.append((x, name, value))
+        if found:
+            self._many(guard_code.ATTRIBUTES, found)
 
     def _many(self, op: int, entries: Sequence[tuple[Any, ...]]) -> None:
         words = [0 if x is ABSENT else self._id(x) for entry in entries for x in entry]
@@ -126,9 +138,17 @@ class Stream:
             for at in (_word(id(a) + place) for place in _DIMS):
                 places += range(at, at + 8 * a.ndim, 8)
         looked = [w for at in places for w in (at, _word(at))]
-        words = [guard_code.WORDS, len(places), *looked, *self._parts, guard_code.END]
-        self._native = (ctypes.c_int64 * len(words))(*words)
+        start = [guard_code.WORDS, len(places), *looked, guard_code.DICTS, len(self._dicts)]
+        end = [*self._parts, guard_code.END]
+        at = len(start) + 4 * len(self._dicts) + len(end)
+        entries = [word for _, words in self._dicts for word in words]
+        self._native = (ctypes.c_int64 * (at + len(entries)))()
         self.address = ctypes.addressof(self._native)
+        for x, words in self._dicts:
+            tag = _word(id(x) + _TAG) * _has_tags()
+            start += (self._id(x), tag, len(words) // 3, self.address + 8 * at)
+            at += len(words)
+        self._native[:] = [*start, *end, *entries]
         function = _functions()["weft_guard_check"]
         self.check: Callable[[], bool] = native.builtin(
             "check", function, native.METH_NOARGS,

@@ -120,7 +120,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f.store(f.typed(0, "i64"), taken)
     with f.units(h["pieces"]) as drawn:
         mine = f.load("i64", taken)
-        f.store(f.add(mine, 1), taken)
+        f.store(f.typed(f.add(mine, 1), "i64"), taken)
         unit, place = _place(f, h, drawn, mine)
         # of the unit's panels, each with all parts
         most = f.div(h["unit_items"], h["together"])

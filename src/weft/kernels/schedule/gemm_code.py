@@ -549,7 +549,7 @@ def _products(
         entire = f.icmp("slt", late, 0)
         count = f.gep(counts, f.cast("zext", f.op("xor", entire, True), "i64"), "i64")
         mine = f.load("i64", count)
-        f.store(f.add(mine, 1), count)
+        f.store(f.typed(f.add(mine, 1), "i64"), count)
         number, total = f.select(entire, drawn, late), f.select(entire, early, in_parts)
         number = f.own_first(number, mine, total)
         part = f.div(number, last_units)
