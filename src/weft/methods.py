@@ -263,7 +263,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     exact = kind is int and (value == 0 or (abs(value) < 2**53 and d in (dt.float32, dt.float64)))
     exact = exact or (kind is float and d is dt.float64)
     if exact and state.recorder is None and not (self._rg and state.grad):
-        self._a.fill(value)
+        dispatch.fill(self._a, value)
         dispatch.wrote(self)
         return self
     value = value if isinstance(value, Tensor) else tensor(value, dtype=self.dtype)

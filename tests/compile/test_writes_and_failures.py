@@ -244,6 +244,50 @@ def test_a_tensor_kept_behind_a_failing_op_says_so():
             read()
 
 
+WRITES = {
+    "scatter_add": lambda x, i, s: x.scatter_add_(0, i, s),
+    "scatter": lambda x, i, s: x.scatter_(0, i, s * 2).mul_(2),
+    "repeated": lambda x, i, s: x.scatter_add_(0, i[:, :1].expand(6, 3), s),
+    "index_add twice": lambda x, i, s: x.index_add_(0, i[:, 0], s).index_add_(0, i[:, 1], s),
+    "put": lambda x, i, s: x.index_put_((i[:, 2],), s, accumulate=True),
+    "itself": lambda x, i, s: x.scatter_add_(0, i[:4], x[1:]),
+    "read before": lambda x, i, s: s.add_(x.scatter_add_(0, i, x[1:2].expand(6, 3) + s)[:1]),
+    "views": lambda x, i, s: (x[:, :2].copy_(s[:5, 1:]), x[3].zero_(), x[1:].copy_(x[:-1] + 1)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_parts_of_a_tensor_written_in_place(name):
+    def make():
+        x, s = tensor(5, 3), tensor(6, 3, seed=1)
+
+        def f(i):
+            try:
+                WRITES[name](x, i, s)
+                return x.sum().item()
+            except (RuntimeError, IndexError) as e:  # outside: nothing of that op was written
+                return str(e)
+
+        def indices(k):
+            i = np.random.default_rng(k).integers(0, 5, (6, 3))
+            i[3] = 5 if k in (2, 5) else i[3]
+            return (weft.tensor(i),)
+
+        return f, indices, lambda: (x, s)
+
+    same(make, 8)
+
+
+@pytest.mark.parametrize("name", ["scatter_add", "repeated", "part", "put"])
+def test_writes_in_place_copy_nothing(name):
+    x, i, s = weft.zeros(1000, 3), weft.zeros(6, 3, dtype=weft.int64), weft.ones(6, 3)
+    write = WRITES.get(name, lambda x, i, s: x[2:8].copy_(s))
+    f = weft.compile(lambda: (write(x, i, s), None)[1])
+    for _ in range(3):
+        f()
+    assert f.memory().arena < x.nbytes
+
+
 def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
     fn = weft.compile(lambda x, s: x * s + 1)
     x = weft.ones(4).half()

@@ -126,3 +126,23 @@ def test_an_empty_array_may_begin_anywhere():
     assert weft.from_numpy(odd).shape == (0,)
     with pytest.raises(ValueError, match="not aligned"):
         weft.from_numpy(memory[1:9].view(np.float32))
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "bool", "uint8", "int64", "complex64"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_large_tensors_are_filled_and_copied_by_threads(name, value):
+    d, other = getattr(weft, name), 1 - value
+    for shape in ((4_400_003,), (1111, 1307)):
+        a = weft.full(shape, value, dtype=d)
+        assert a.dtype is d and bool((a == value).all())
+        assert bool((a.fill_(other) == other).all())
+    part = a[3:, ::2]
+    part.fill_(value)
+    assert bool((part == value).all()) and bool((a[:3] == other).all())
+    assert bool((a[3:, 1::2] == other).all())
+    whole = weft.zeros(1307, 1111, dtype=d)
+    whole.t().copy_(a)
+    assert bool((whole == a.t()).all())
+    before = a.clone()
+    a[1:] = a[:-1]
+    assert bool((a[1:] == before[:-1]).all())

@@ -41,6 +41,7 @@ from weft.ops.index import IndexPut
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Summing
 from weft.ops.pool import MaxPool2dTake
+from weft.ops.strided import WriteStrided
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import machine, memory, native
 
@@ -81,8 +82,8 @@ class Program:
     def _plan(self) -> None:
         for n in self.graph.inputs:
             self.places[id(n)] = Place(("in", n.name), 0, self.layouts[n.name])
-        self._name_outputs()
         self._readers_of = readers_of(self.graph)
+        self._name_outputs()
         slots = Slots()
         order = {id(n): i for i, group in enumerate(self.groups) for n in group.nodes}
         self._last = self._last_uses(order)
@@ -130,6 +131,10 @@ class Program:
             ):
                 self._output_of[id(n)] = ("in", source)
                 self.direct.add(name)
+            else:
+                for made in self._written_in_place(n, source, readers[source], order):
+                    self._output_of[id(made)] = ("in", source)
+                    self.direct.add(name)
 
     def _readers(self) -> dict[str, list[tuple[Node, Node]]]:
         """Input name -> (reader, the node it reads: the input or a view of it)."""
@@ -162,6 +167,31 @@ class Program:
         return all(g.nodes[0].serial > n.serial for g in later) and not any(
             self.graph.outputs[k] is n for k in self.graph.outputs if self.into.get(k) != source
         )
+
+    def _written_in_place(
+        self, n: Node, source: str, readers: list[tuple[Node, Node]], order: dict[int, int]
+    ) -> list[Node]:
+        """The writes that make n of the input, the last first, if they may be done in its memory:
+        nobody else reads it meanwhile, and what may fail (the first, before it writes) has run.
+        """
+        layout = self.layouts[source]
+        made, x = [], n
+        while _writes_part(x):
+            own = not made or len(self._readers_of.get(id(x), ())) == 1
+            if id(x) in self._output_of or not own:
+                return []
+            made.append(x)
+            x = x.args[0]
+            assert isinstance(x, Node)
+        if not made or x.op is not None or x.name != source:
+            return []
+        first = order[id(made[-1])]
+        alone = all(r is made[-1] or order[id(r)] < first for r, _ in readers)
+        once = sum(r is made[-1] for r, _ in readers) == 1 and made[-1].args.count(x) == 1
+        others = (k for k in self.graph.outputs if self.into.get(k) != source)
+        kept = any(self.graph.outputs[k] is w for k in others for w in made)
+        fits = layout.is_contiguous and layout.shape == n.type.shape and first >= self._last_risk
+        return made if fits and alone and once and not kept else []
 
     def _can_write_directly(
         self,
@@ -284,13 +314,15 @@ class Program:
             types = (a.type for a in product.args if isinstance(a, Node))
             if not isinstance(op, Summing) or not op.sums_apart(*types):
                 return None
-        elif not group.is_loop:
+        elif not group.is_loop and not _writes_part(n):
             return None
         if group.reduce is not None or any(w.op.is_view for w in group.wanted):  # type: ignore[union-attr]
             return None
         inside = {id(m) for m in group.nodes}
         operands = [a for m in group.nodes for a in m.args if isinstance(a, Node)]
         reads = [a for a in operands if id(a) not in inside]
+        if _writes_part(n):
+            reads, factors = operands[:1], operands[1:]
         factor_bases = [self.places[id(a)].base for a in factors]
         for a in reads:
             place = self.places[id(a)]
@@ -359,7 +391,14 @@ class Program:
             self._step(partial(plan_copy, source, flat), out, ins, op, str(op))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
-        elif isinstance(op, IndexPut) and out == ins[0]:
+        elif isinstance(op, WriteStrided):
+            base, source = ins
+            if out.base != base.base:
+                self._step(partial(plan_copy, base.layout, out.layout), out, [base], op, "base")
+            layout = Layout(source.layout.shape, op.strides, source.layout.dtype)
+            to = Place(out.base, out.offset + op.offset, layout)
+            self._step(partial(plan_copy, source.layout, layout), to, [source], op, str(op))
+        elif op.plan_in_place is not None and out.base == ins[0].base:
             plan = partial(op.plan_in_place, [p.layout for p in ins], out.layout)
             self._step(plan, out, ins, op, str(op))
         elif op.plan is None:
@@ -767,6 +806,12 @@ def _fused(exprs: list[S.Expr], ins: list[Layout], outs: list[Layout]) -> native
     return plan_fused(exprs, ins, outs).launch
 
 
+def _writes_part(n: Node) -> bool:
+    """Whether the node's kernel can leave the rest of its first operand where it lies."""
+    part = isinstance(n.op, WriteStrided) or (n.op is not None and n.op.plan_in_place is not None)
+    return part and not is_complex(n)
+
+
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
     """What lies at x seen with another shape, which a contiguous value may be."""
     return x if x.shape == shape else Layout.contiguous(shape, x.dtype)
@@ -780,5 +825,7 @@ def _may_fail(group: Group) -> bool:
         whole = any(n.type.dtype.category == dtype.INT for n in group.nodes)
         return whole and S.may_fail(*loop_exprs(group)[0])
     if op is None or op.is_view or (isinstance(op, Create) and not op.effect):
+        return False
+    if isinstance(op, WriteStrided):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")

@@ -494,8 +494,9 @@ def gelu_tanh(x: Expr) -> Expr:
 @composite
 def softplus(x: Expr, beta: Any = 1.0, threshold: Any = 20.0) -> Expr:
     """log(1 + exp(beta x)) / beta, and x itself where beta x > threshold."""
-    z = mul(x, beta)
-    return where(gt(z, threshold), x, div(log1p(exp(z)), beta))
+    z = x if beta == 1 else mul(x, beta)
+    y = log1p(exp(z))
+    return where(gt(z, threshold), x, y if beta == 1 else div(y, beta))
 
 
 @composite

@@ -15,7 +15,7 @@ from weft.core.device import require_cpu
 from weft.core.handle import state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, whole
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, fill, shape_of, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import permute, shape_args
 from weft.runtime import memory
@@ -42,7 +42,7 @@ class Full(Create):
 
     def host(self) -> np.ndarray:
         y = memory.empty(self.shape, self.dtype.np)
-        y.fill(complex(self.value, self.imag) if self.dtype.category == dt.COMPLEX else self.value)
+        fill(y, complex(self.value, self.imag) if self.dtype.category == dt.COMPLEX else self.value)
         return y
 
     def oracle(self) -> np.ndarray:
@@ -275,7 +275,7 @@ def _constant(
         y = apply(Full(shape, _as(value, d), d))
     else:  # nobody asks for the op, which would have to be found
         a = memory.empty(shape, d.np)
-        a.fill(_as(value, d))
+        fill(a, _as(value, d))
         y = wrap(a)
     return finish(y, requires_grad, device, op) if out is None else out.copy_result(y)
 

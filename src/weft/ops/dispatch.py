@@ -233,23 +233,30 @@ def read(t: Any) -> np.ndarray:
         raise no_tensor(t) from None
 
 
-_MUCH = 1 << 20  # bytes of a copy that threads share
+_MUCH = 1 << 20  # bytes that threads share
+_BITS = {n: np.dtype(f"i{n}") for n in (1, 2, 4, 8)}  # elements are moved, not computed with
 
 
 def put(to: np.ndarray, value: np.ndarray) -> None:
-    """`value`, which has its shape and dtype, into `to`: by all threads if that is much."""
-    if (
-        to.nbytes >= _MUCH
-        and to.dtype.kind == "f"
-        and to.flags.c_contiguous
-        and value.flags.c_contiguous
-        and not np.may_share_memory(to, value)
-    ):
-        launch = plan_of(REGISTRY["Clone"](), [Layout.of(value)], Layout.of(to))
-        native.launch(launch, to, [value])  # type: ignore[arg-type]
+    """`value`, of its dtype and broadcast to it, into `to`: by all threads if it is much."""
+    bits = _BITS.get(to.itemsize)
+    if to.nbytes >= _MUCH and bits is not None and not np.may_share_memory(to, value):
+        y, x = to.view(bits), value.view(bits)
+        launch = plan_of(REGISTRY["Clone"](), [Layout.of(x)], Layout.of(y))
+        native.launch(launch, y, [x])  # type: ignore[arg-type]
     else:
         np.copyto(to, value)
     memory.wrote(to)
+
+
+def fill(to: np.ndarray, value: Any) -> None:
+    """`to.fill(value)`, by all threads if it is much."""
+    if to.nbytes < _MUCH:
+        to.fill(value)
+    else:
+        one = np.empty((), to.dtype)
+        one.fill(value)
+        put(to, one)
 
 
 def wrote(t: Handle) -> None:
@@ -596,11 +603,7 @@ def run_in_place(op: Op, args: tuple) -> bool:
         op.type(*types_of(args))
         layouts = [Layout.of(a) for a in arrays]
         found = _keep_launch(key, (op.plan_in_place(layouts, layouts[0]),))
-    # an index outside is found before anything is written, as in a compiled function
-    status = 1 if op.misses(arrays) else 0  # type: ignore[attr-defined]
-    if not status and found[0].stages:
-        status = native.launch(found[0], out, arrays)
-    if status:
+    if found[0].stages and (status := native.launch(found[0], out, arrays)):
         raise failure(op, status, arrays)
     return True
 

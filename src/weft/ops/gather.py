@@ -155,11 +155,6 @@ class _Scatter(Op, abstract=True):
         x, src, index = ins
         return kernels.plan_scatter(self.mode, self.dim, x, index, src, out, False, in_place=True)
 
-    def misses(self, arrays: list[np.ndarray]) -> bool:
-        index = arrays[2]
-        each = index[tuple(slice(None if step else 1) for step in index.strides)]  # repeated: once
-        return outside([arrays[0].shape[self.dim]], [each], False) is not None
-
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return _out_of(arrays[2], arrays[0].shape[self.dim], self.dim)
 

@@ -257,10 +257,6 @@ class IndexPut(_Indexed):
             in_place=True,
         )  # fmt: skip
 
-    def misses(self, arrays: list[np.ndarray]) -> bool:
-        sizes = [arrays[0].shape[d] for d in self.dims]
-        return outside(sizes, arrays[2:], self.wrap) is not None
-
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return self._error([arrays[0].shape[d] for d in self.dims], arrays[2:])
 

@@ -29,7 +29,7 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.kinds import Elementwise, by_loop
+from weft.ops.kinds import Elementwise, by_batch, by_loop
 from weft.ops.reduce import Sum, sum, sum_to
 from weft.ops.unary import rsqrt
 from weft.ops.view import narrow, reshape
@@ -46,6 +46,8 @@ _MOMENTS: dict[str, Callable[..., S.Expr]] = {
     "centred": lambda g, x, m: S.mul(g, S.sub(x, m)),
     "weighted": lambda g, w, x, m: S.mul(S.mul(g, w), S.sub(x, m)),
     "scaled": lambda g, x, m, r: S.mul(g, S.mul(S.sub(x, m), r)),
+    "square": lambda x: S.mul(x, x),
+    "size": S.abs,
 }
 
 
@@ -53,6 +55,7 @@ class Moment(Op):
     """y = the sum over dims of a product of the operands, broadcast; dims stay as size 1.
 
     squares (x - m)^2 · product g w · centred g (x - m) · weighted g w (x - m) · scaled g (x - m) r
+    square x^2 · size |x|
     With `total`, y[0] is the sum of the first operand and y[1] that of the product, in one pass.
     """
 
@@ -89,7 +92,9 @@ class Moment(Op):
         sums = [np.sum(S.evaluate(e, xs), axis=self.dims, keepdims=True) for e in self._terms(xs)]
         return np.stack(sums) if self.total else sums[0]
 
-    vmap = by_loop
+    def vmap(self, size: int, dims: tuple, *xs: Any) -> tuple[Any, int]:
+        return (by_loop if xs[1:] else by_batch)(self, size, dims, *xs)
+
     onnx = Onnx("ReduceSum", 13, build=onnx_rules.moment)
     samples = (
         sample((2, 3, 4), (1, 3, 1), kind="squares", dims=(0, 2)),
@@ -97,6 +102,8 @@ class Moment(Op):
         sample((3, 5), (5,), (3, 5), (3, 1), kind="weighted", dims=(1,)),
         sample((3, 5), (3, 5), (3, 1), (3, 1), kind="scaled", dims=(0,)),
         sample((2, 3, 80), (2, 3, 80), (1, 3, 1), kind="centred", dims=(0, 2), total=True),
+        sample((3, 5), kind="square", dims=(0, 1)),
+        sample((2, 3, 5), kind="size", dims=(1,)),
     )
 
 

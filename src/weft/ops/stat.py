@@ -252,10 +252,10 @@ class VectorNorm(Op):
 
     def body(self, x: Any) -> Any:
         p, dims, keep = self.p, self.dims, self.keepdim
-        if p == 2:
-            return apply(Sum(dims, keep), x * x).sqrt()
-        if p == 1:
-            return apply(Sum(dims, keep), x.abs())
+        if p in (1, 2):
+            y = apply(Moment("size" if p == 1 else "square", dims), x)
+            y = y if keep else reshape(y, _without(shape_of(x), dims))
+            return y if p == 1 else y.sqrt()
         if p == 0:
             return apply(Sum(dims, keep), cast(x != 0, x.dtype))
         if math.isinf(p):

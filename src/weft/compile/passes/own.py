@@ -6,9 +6,12 @@ an output already under another name becomes a Clone of it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft.core.graph import Builder, Graph, Node, transform
-from weft.ops.creation import Clone
+from weft.ops.creation import Clone, Full
 from weft.ops.kinds import Create
+from weft.ops.view import Expand
 
 
 def own(g: Graph) -> Graph:
@@ -27,6 +30,8 @@ def own(g: Graph) -> Graph:
     taken: set[int] = set()
     for name, n in new.outputs.items():
         while _belongs_elsewhere(n) or id(n) in taken:
+            if isinstance(n.op, Full):  # is not copied from memory
+                n = b.node(Expand(n.op.shape), b.node(replace(n.op, shape=())))
             n = b.node(Clone(), n)
         taken.add(id(n))
         new.outputs[name] = n

@@ -7,13 +7,15 @@ Every index is checked against [-n, n) and wraps once (against [0, n) without `w
 stores status 1 and its value as the detail, and neither reads nor writes.  The index `skip`, where
 one is named, may be anything: take gives 0 there, put does nothing.  `put` goes through the
 source in its logical order for each destination: several writes to one place happen in that order
-whatever the threads (they share only dims along which places differ).
+whatever the threads (they share only dims along which places differ).  In place it is behind a
+stage that looks at every index, so that one outside leaves the tensor as it was.
 
 Launch inputs: take (x, index_0, ...); put (src, index_0, ...), behind the old value x if given.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -129,7 +131,7 @@ def _spread(
 
 @dataclass(frozen=True)
 class Structure:
-    """What a take kernel (mode "take") or a put kernel is made from."""
+    """What a take kernel (mode "take"), or a put or a look at its indices, is made from."""
 
     mode: str
     dtype: dtype
@@ -183,8 +185,22 @@ def _plan_put(
         fill = plan_nest((Const(0, d),), (), (out,), (2,), base)
     else:
         fill = plan_nest((Arg(0, D.from_np(x.dtype)),), (x,), (out,), (2, 3), base)
-    stages.extend(() if in_place else fill.launch.stages)
     ints.extend(fill.launch.ints)
+    kinds = tuple(D.from_np(i.dtype) for i in indices)
+    if not in_place:
+        stages.extend(fill.launch.stages)
+    elif 0 not in shape:
+        repeated = [all(p[k] == 0 for p in per_index) for k in range(len(shape))]
+        each = tuple(1 if again else n for n, again in zip(shape, repeated, strict=True))
+        look = fold(each, per_index)
+        n = len(look.sizes)
+        s = Structure(
+            "look", d, kinds, n, (0, 0, *(stride_class(x[-1]) for x in look.strides)), n - 1,
+            3 + (x is not None), False, wrap, skip,
+        )  # fmt: skip
+        stages.append(Stage(_put_kernel(s, base + len(ints)), look.size * 8 >= PARALLEL_WORK))
+        ints += [*look.sizes, math.prod(look.sizes[:-1]), *sizes, *steps, *(0,) * (2 * n)]
+        ints += itertools.chain(*look.strides)
     if 0 not in shape:
         strides = (src_strides, out_strides, *per_index)
         # Threads share `shared` dims; the dims along which places may coincide stay in order.
@@ -198,17 +214,18 @@ def _plan_put(
         picked = tuple(tuple(p[k] for k in dims) or (1,) for p in strides)
         outer = len(share)
         s = Structure(
-            mode, d, tuple(D.from_np(i.dtype) for i in indices), len(sizes_of),
+            mode, d, kinds, len(sizes_of),
             tuple(stride_class(p[-1]) for p in picked), outer, 3 + (x is not None), along, wrap,
             skip,
         )  # fmt: skip
         size = math.prod(sizes_of)
         lines = math.prod(sizes_of[:-1] if along else sizes_of[:outer])
+        before = len(ints)
         ints = [*ints, *sizes_of, lines, *sizes, *steps]
         for p in picked:
             ints.extend(p)
-        start = base + len(fill.launch.ints)
         parallel = bool(share) and size * 8 >= PARALLEL_WORK
+        start = base + before
         stages.append(Stage(_put_kernel(s, start), parallel))
     copied = 0 if in_place else math.prod(out.shape)
     quick = (copied + math.prod(shape)) * 8 < QUICK_WORK
@@ -381,6 +398,8 @@ class _Index:
     def _one(self, rows: list[Value], i: Operand) -> None:
         f = self.f
         ok, address, _ = self.place(rows, i)
+        if self.s.mode == "look":
+            return
         with f.iff(ok):
             at = f.gep(address, f.mul(i, self.strides[1][-1]), self.types[1])
             source = f.gep(rows[0], f.mul(i, self.strides[0][-1]), self.types[0])

@@ -253,7 +253,9 @@ def plan_nest(
     stream = (
         not tiled
         and all(c == 1 for c in classes[: len(outs)])
-        and size * min(o.dtype.itemsize for o in out_layouts) >= STREAM_BYTES
+        # what only writes is soon done with what the last cache holds: its reader is not
+        and size * min(o.dtype.itemsize for o in out_layouts)
+        >= (STREAM_BYTES if any(classes[len(outs) :]) else 2 * STREAM_BYTES)
         # rows start with a cache line, for what is left of one is written through the caches
         and all(s * o.dtype.itemsize % 64 == 0 for o, steps in outs for s in steps[:-1])
     )

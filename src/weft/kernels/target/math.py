@@ -261,12 +261,14 @@ def _log_parts(m: Math, x: Value) -> tuple[Value, Value]:
     return m.sub(m.floats(f.op("add", low, const(i.type, 0x3FE6A09E667F3BCD))), 1.0), e
 
 
-def _log_of(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
+def _log_of(
+    m: Math, r: Value, e: Value, atanh: tuple[float, ...] = _ATANH, low: Value | None = None
+) -> Value:
     """log(1 + r) + e ln2 + low: r - r^2/2 + s (r^2/2 + R), s = r / (2 + r)."""
     s = m.div(r, m.add(r, 2.0))
     z = m.mul(s, s)
     half = m.mul(m.mul(r, r), 0.5)
-    rest = m.mul(s, m.add(half, m.mul(m.poly(z, _ATANH), z)))
+    rest = m.mul(s, m.add(half, m.mul(m.poly(z, atanh), z)))
     rest = m.add(rest, m.mul(e, _LN2_LO))
     if low is not None:
         rest = m.add(rest, low)
@@ -287,7 +289,7 @@ def log1p64(m: Math, x: Value) -> Value:
     near = m.cmp("olt", m.abs(x), 0.25)  # no reduction: u's rounding would be felt
     r, e = m.sel(near, x, r), m.sel(near, 0.0, e)
     low = m.sel(near, 0.0, m.div(lost, u))
-    y = _log_edges(m, u, _log_of(m, r, e, low))
+    y = _log_edges(m, u, _log_of(m, r, e, low=low))
     return m.sel(m.cmp("olt", m.abs(x), 2.0**-54), x, y)
 
 
@@ -499,6 +501,15 @@ def atanh_wide(m: Math, x: Value) -> Value:
     return m.copysign(m.mul(log1p64(m, m.div(m.add(a, a), m.sub(1.0, a))), 0.5), x)
 
 
+def log1p_wide(m: Math, x: Value) -> Value:
+    """log(1 + x), whose sum rounds away nothing that counts where |x| >= 1/4."""
+    u = m.add(x, 1.0)
+    r, e = _log_parts(m, u)
+    near = m.cmp("olt", m.abs(x), 0.25)
+    y = _log_of(m, m.sel(near, x, r), m.sel(near, 0.0, e), _ATANH[-6:])
+    return m.sel(m.cmp("oeq", x, 0.0), x, _log_edges(m, u, y))
+
+
 def log2_wide(m: Math, x: Value) -> Value:
     return m.mul(log64(m, x), 1 / LN2)
 
@@ -539,8 +550,8 @@ _FLOAT64 = {
 }  # fmt: skip
 _WIDE = {
     "atan": atan_wide, "atan2": atan2_wide, "asin": asin_wide, "acos": acos_wide,
-    "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log2": log2_wide,
-    "log10": log10_wide, "exp2": exp2_wide,
+    "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log1p": log1p_wide,
+    "log2": log2_wide, "log10": log10_wide, "exp2": exp2_wide,
 }  # fmt: skip
 _LIBM = frozenset(
     [
