@@ -238,7 +238,10 @@ def refused_by_optimizer(info: Any, ours: Any, error: Any) -> bool:
     if issubclass(error.error_type, Warning):
         warnings.simplefilter("error")
     try:
-        opt = ours(to_weft(params, known), **to_weft(given.kwargs))
+        mine = to_weft(params, known)
+        for a, b in zip(leaves(params, torch.Tensor), leaves(mine, weft.Tensor), strict=False):
+            b.grad = None if a.grad is None else to_weft(a.grad)
+        opt = ours(mine, **to_weft(given.kwargs))
         if error.error_on is OptimizerErrorEnum.STEP_ERROR:
             opt.step()
     except error.error_type:

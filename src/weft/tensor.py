@@ -70,6 +70,19 @@ def _reflected(function: Any, op: Any = Op) -> Any:
     return operator
 
 
+def _commuted(function: Any, op: Any) -> Any:
+    """`_operator` for a tensor on the right, where the order says nothing."""
+
+    def operator(self: Any, other: Any) -> Any:
+        if not isinstance(self, Handle):
+            raise TypeError(f"{function.__name__}: the operand on the right must be a Tensor")
+        if (y := op.quick(self, other)) is not None:
+            return y
+        return function(self, other) if _is_operand(other) else NotImplemented
+
+    return operator
+
+
 def _bits(function: Any, op: Any) -> tuple:
     """The operator methods of a tensor on the left and on the right."""
     return _operator(function, op), _reflected(function, op)
@@ -464,9 +477,9 @@ class Tensor(Handle):
 
     # ------------------------------------------------------------------ operators
 
-    __add__ = __radd__ = _operator(arithmetic.add, _ADD)
+    __add__, __radd__ = _operator(arithmetic.add, _ADD), _commuted(arithmetic.add, _ADD)
     __sub__ = _operator(arithmetic.sub, _SUB)
-    __mul__ = __rmul__ = _operator(arithmetic.mul, _MUL)
+    __mul__, __rmul__ = _operator(arithmetic.mul, _MUL), _commuted(arithmetic.mul, _MUL)
     __truediv__ = _operator(arithmetic.div, _DIV)
     __floordiv__ = _operator(arithmetic.floor_divide)
     __mod__ = _operator(arithmetic.remainder, arithmetic.Remainder())

@@ -578,6 +578,13 @@ KINDS = {
     "kind_rand_like": ("torch.rand_like([1])", "rand_like list"),
     "kind_eps": ("F.cosine_similarity(torch.ones(2), torch.ones(2), 0, 'x')", "eps str"),
     "kind_full_dtype": ("torch.full((2,), None, dtype=torch.float32)", "NoneType"),
+    "kind_embedding": ("F.embedding(torch.tensor([1]), 'x')", "embedding weight Tensor str"),
+    "kind_tensordot": ("torch.tensordot(torch.ones(2), 1.5)", "tensordot b Tensor float"),
+    "kind_bce_weight": ("F.binary_cross_entropy(torch.ones(2), 2)", "target Tensor int"),
+    "kind_logspace": ("torch.logspace(torch.ones(2), torch.tensor(3.0), 2)", "start 1"),
+    "kind_ceil_mode": ("F.max_pool2d(torch.ones(1, 4, 4), 2, ceil_mode='x')", "ceil_mode bool str"),
+    "kind_stable": ("torch.sort(torch.ones(3), stable='x')", "sort stable bool str"),
+    "kind_radd": ("torch.Tensor.__radd__(2, torch.ones(3))", "add Tensor"),
 }
 
 MISTAKES = {**SHAPES, **LOSSES, **DTYPES, **INDEXING, **AUTOGRAD, **MODULES, **TRAINING, **KINDS}

@@ -129,3 +129,18 @@ def test_mistakes_are_named():
         L.solve(weft.eye(2), weft.zeros(3, 1))
     with pytest.raises(RuntimeError, match="not supported"):
         L.matrix_norm(weft.eye(2), 3)
+
+
+@pytest.mark.parametrize("dtype, closeness", [("float32", 1e-6), ("float64", 1e-14)])
+def test_matrix_exp_of_one_matrix_does_not_depend_on_its_batch(dtype, closeness):
+    angles = np.array([1e-3, 0.5, 2.0, 40.0])
+    turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    x = weft.from_numpy((angles[:, None, None] * turn).astype(dtype))
+    together = L.matrix_exp(x)
+    alone = weft.stack([L.matrix_exp(m) for m in x])
+    assert weft.equal(together, alone)
+    c, s = np.cos(angles), np.sin(angles)
+    wanted = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+    off = np.abs(together.numpy() - wanted).max((1, 2))
+    assert (off <= closeness * np.maximum(angles, 1)).all()
+    assert L.matrix_exp(weft.full((2, 2), math.inf)).isnan().all()

@@ -117,6 +117,24 @@ def test_torchs_state_is_taken_up(case):
     np.testing.assert_allclose(flat(params), wanted, rtol=3e-6, atol=3e-6)
 
 
+def test_complex_parameters_that_torch_refuses():
+    p = weft.ones(2, 3, dtype=weft.complex64)
+    with pytest.raises(ValueError, match="SparseAdam does not support complex parameters"):
+        optim.SparseAdam([p])
+    p.grad = weft.ones_like(p)
+    for kind in (optim.Muon, optim.Adafactor):
+        with pytest.raises(RuntimeError, match="does not support complex parameters"):
+            kind([p]).step()
+
+
+def test_muons_decay_by_a_rate_that_is_a_tensor_is_rounded_as_the_tensor():
+    p = weft.ones(2, 2, dtype=weft.float64)
+    p.grad = weft.zeros_like(p)
+    optim.Muon([p], lr=weft.tensor(1e-3), weight_decay=0.1).step()
+    rounded = float(np.float32(1) - np.float32(1e-3) * np.float32(0.1))
+    assert p.tolist() == [[rounded] * 2] * 2 and rounded != 1 - 1e-3 * 0.1
+
+
 def test_mixtures_that_torch_refuses():
     p = parameters()
     with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):

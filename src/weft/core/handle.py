@@ -124,6 +124,12 @@ def bare(kind: type) -> Any:
     return made
 
 
+class NoTensor(TypeError, AttributeError):
+    """No tensor was given: torch's functions in C++ raise the one, those in Python, which
+    miss an attribute, the other.
+    """
+
+
 def computed(t: Handle) -> np.ndarray | None:
     """A tensor's value; None of a promise, which is not asked for."""
     try:

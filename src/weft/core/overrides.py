@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.core.handle import Handle, state
+from weft.core.handle import Handle, NoTensor, state
 
 ALL, NOT_SUBCLASSES, NONE = 0, 1, 2  # who is asked, as state.overrides has it: see `disabled`
 
@@ -261,7 +261,7 @@ _KINDS = {"bool": (bool, np.bool_), "float": (float, int), "int": (int,), "str":
 # rooms whose calls take about as long as a look at their arguments: there their ops look
 _QUICK = (
     "activation arithmetic attention cast compare construct contract conv creation gather "
-    "getitem index join loss loss_class norm pointwise pool random reduce softmax sort unary view"
+    "getitem index join loss loss_class norm pointwise random reduce softmax unary view"
 )
 _LOOKS = ("positional", "named", "explain", "native")
 _looking: set[Any] = set()
@@ -313,7 +313,7 @@ def _explain(native: Any, args: tuple, kw: dict, error: AttributeError | None) -
             fits = says is not None and hasattr(v, says) and not getattr(v, "ndim", 0)
             fits = fits and not (kind == "int" and isinstance(v, bool))
         if not fits:
-            raise TypeError(
+            raise (NoTensor if kind == "Tensor" else TypeError)(
                 f"{native.__name__}(): argument '{name}' (position {i + 1}) must be {kind}, not "
                 f"{type(v).__name__}"
             ) from None

@@ -22,6 +22,7 @@ from numpy.lib.array_utils import byte_bounds
 from weft.core import dtype as dt
 from weft.core.handle import (
     Handle,
+    NoTensor,
     Storage,
     TapeNode,
     bare,
@@ -503,7 +504,7 @@ def shape_of(t: Handle) -> tuple[int, ...]:
 
 def no_tensor(x: Any) -> Exception:
     """What is said about an argument that should be a tensor."""
-    return misplaced(x, "Tensor", 3) or TypeError(f"must be Tensor, not {type(x).__name__}")
+    return misplaced(x, "Tensor", 3) or NoTensor(f"must be Tensor, not {type(x).__name__}")
 
 
 _ROOMS = ("weft.ops.", "weft.methods", "weft.nn.functional")
@@ -521,7 +522,7 @@ def misplaced(x: Any, wanted: str, depth: int) -> Exception | None:
         if at is not None or not (named or code.co_name.startswith("_")):
             named, at = at is not None, at or 0
             argument = names[at] if names else "input"
-            said = TypeError(
+            said = (NoTensor if wanted == "Tensor" else TypeError)(
                 f"{code.co_name}(): argument '{argument}' (position {at + 1}) must be {wanted}, "
                 f"not {type(x).__name__}"
             )

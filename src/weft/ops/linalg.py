@@ -14,11 +14,11 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
 from weft.core.types import Type
-from weft.ops.compare import depends
+from weft.ops.compare import depends, where
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.contract import matmul
 from weft.ops.creation import eye, full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, read, shape_of, wrap
 from weft.ops.einsum import cross as _cross
 from weft.ops.einsum import multi_dot
 from weft.ops.join import cat
@@ -579,13 +579,19 @@ def cholesky_inverse(L: Any, upper: bool = False, *, out: Any = None) -> Any:
 def matrix_exp(A: Any) -> Any:
     """sum of A^k / k!, by scaling, a Taylor polynomial of degree 18, and squaring."""
     _need("matrix_exp", A, square=True)
-    size = float(matrix_norm(A.detach(), 1).amax().item()) if 0 not in shape_of(A) else 0.0
-    halvings = max(0, math.ceil(math.log2(size)) + 1) if size > 0.5 else 0
-    x = A / 2.0**halvings
-    one = expand(eye(shape_of(A)[-1], dtype=dtype_of(A)), shape_of(A))
+    d, batch = dtype_of(A), shape_of(A)[:-2]
+    if 0 in shape_of(A):
+        return A.clone()
+    # each matrix by powers of its own: what it gives does not depend on its batch
+    most = 1.0 if d.to_real() is dt.float64 else 3.0  # up to there the polynomial is exact enough
+    with np.errstate(all="ignore"):
+        times = np.ceil(np.log2(np.float64(read(matrix_norm(A.detach(), 1))) / most))
+    times = np.where(np.isfinite(times), np.maximum(times, 0.0), 0.0).reshape(*batch, 1, 1)
+    x = A * wrap(np.exp2(-times).astype(d.to_real().np))
+    one = expand(eye(shape_of(A)[-1], dtype=d), shape_of(A))
     y = one
     for k in range(18, 0, -1):
         y = one + x @ y / float(k)
-    for _ in range(halvings):
-        y = y @ y
+    for i in range(int(times.max())):
+        y = where(wrap(times > i), y @ y, y)
     return y

@@ -88,7 +88,7 @@ def kaiser_window(
 
 
 def logspace(
-    start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None,
     layout: Any = None, device: Any = None, requires_grad: bool = False,
     out: Any = None,
 ) -> Any:  # fmt: skip

@@ -308,12 +308,14 @@ class SparseAdam(ByParameter):
         check_betas(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
         for group in self.param_groups:
-            sparse = [i for i, p in enumerate(group["params"]) if p.is_sparse]
-            if sparse:
-                raise ValueError(
-                    f"Sparse params at indices {sparse}: SparseAdam requires dense parameter "
-                    "tensors"
-                )
+            for i, p in enumerate(group["params"]):
+                if p.is_sparse or p.is_complex():
+                    kind, needs = (
+                        ("Sparse", "requires dense parameter tensors")
+                        if p.is_sparse
+                        else ("Complex", "does not support complex parameters")
+                    )
+                    raise ValueError(f"{kind} params at indices {[i]}: SparseAdam {needs}")
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"step": 0, "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}

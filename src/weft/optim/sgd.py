@@ -198,6 +198,8 @@ class Muon(ByParameter, by_shape=True):
                 )
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        if p.is_complex():
+            raise RuntimeError("Muon does not support complex parameters")
         return {"momentum_buffer": zeros(p)}
 
     def _update(
@@ -212,7 +214,8 @@ class Muon(ByParameter, by_shape=True):
             scale = 0.2 * math.sqrt(max(rows, columns))
         else:
             scale = math.sqrt(max(1, rows / columns))
-        p.mul_(1 - lr * group["weight_decay"])
+        # a tensor's rate is rounded as its dtype is, in torch too
+        p.mul_(number(1 - group["lr"] * group["weight_decay"]))
         p.add_(update, alpha=-lr * scale)
 
 
