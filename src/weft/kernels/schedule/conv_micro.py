@@ -41,7 +41,7 @@ def pixel_tile(element: str, *, pairs: bool = False) -> Tile:
 
 def heights(tile: Tile) -> list[int]:
     """Rows that have a micro-kernel, tallest first; the rest after whole tiles takes each once."""
-    return {14: [14, 7, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
+    return {14: [14, 7, 5, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
 
 
 def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:

@@ -337,7 +337,7 @@ def _split(
 def _steps(split: list[Split]) -> int:
     """What the pieces of one image cost: rows times taps; a last tile of one row takes two."""
     sizes = [(p.grid[0] * p.grid[1], len(p.taps)) for own in split for p, _ in own]
-    return sum((rows + (rows % 7 & 1)) * taps for rows, taps in sizes)
+    return sum((rows + (rows % 7 in (1, 3, 6))) * taps for rows, taps in sizes)
 
 
 def _inside(
