@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PAUSE = 63  # runs without a look, at most, while everything changes
 _MOST_SPARE = memory.machine_bytes() // 8  # bytes of copies that gain little from memory
-_CACHED = 64 << 20  # bytes of them that a last cache may hold
+_CACHED = 64 << 20  # bytes of all copies that a last cache may hold
 _PATIENCE = 64  # looks at the same mark before a weight that changed is packed again, at most
 _BYTE = np.dtype(np.uint8)
 _NOTHING = native.Launch(())
@@ -220,11 +220,10 @@ class Weights:
         for w in self.all:
             w.packed = w.ask()
         self.all = [w for w in self.all if w.packed is not None]
-        spare = {k: p for k, p in self._forms().items() if p.spare}
-        total = sum(p.size for p in spare.values())
-        if total > _MOST_SPARE:
+        forms = self._forms().values()
+        if sum(p.size for p in forms if p.spare) > _MOST_SPARE:
             self.all = [w for w in self.all if not w.packed.spare]  # type: ignore[union-attr]
-        for w in self.all if total > _CACHED else ():
+        for w in self.all if sum(p.size for p in forms) > _CACHED else ():
             if w.packed is not None and w.packed.shorter is not None:
                 w.packed = w.packed.shorter()
 
