@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
-_UNROLL = 4
+UNROLL = 4
 _NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
@@ -231,10 +231,10 @@ def micro_kernel(
     values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
     whole: Operand = 0
     if rows == tile.rows:  # tiles of fewer rows are rare: not worth the time to compile more code
-        whole = f.mul(f.div(f.arg("kc"), _UNROLL), _UNROLL)
+        whole = f.mul(f.div(f.arg("kc"), UNROLL), UNROLL)
         # a piece at a time: a core waits for some 24 lines, then loads of B wait, too
         pieces = f.max(f.arg("near_count"), 1)
-        part = f.mul(f.div(f.add(f.div(whole, _UNROLL), f.sub(pieces, 1)), pieces), _UNROLL)
+        part = f.mul(f.div(f.add(f.div(whole, UNROLL), f.sub(pieces, 1)), pieces), UNROLL)
         types = ["i64", "ptr", "ptr", "ptr", *[type] * (rows * vectors)]
         with f.loop(0, pieces, 1, list(zip(types, [0, *values], strict=True))) as piece:
             start, *held = piece.carry
@@ -245,7 +245,7 @@ def micro_kernel(
                     way.otherwise()
                     ask(place, write=False)
             stop = f.min(f.add(start, part), whole)
-            piece.next = [stop, *steps(start, stop, _UNROLL, held)]
+            piece.next = [stop, *steps(start, stop, UNROLL, held)]
         values = piece.carry[1:]
     sums = steps(whole, f.arg("kc"), 1, values)[3:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
@@ -730,7 +730,7 @@ def _row_chunks(
 class _Soon:
     """How the tiles of a panel ask for the lines of what comes next.
 
-    A micro-kernel asks for k / _UNROLL lines, `step` elements apart, and for those `far` elements
+    A micro-kernel asks for k / UNROLL lines, `step` elements apart, and for those `far` elements
     behind each. Tile number q * across + r, if below `tiles`, begins at `start` + q * outer +
     r * inner; later ones ask for one line again and again.
     """
@@ -750,7 +750,7 @@ class _Soon:
     ) -> "_Soon":  # fmt: skip
         """Of B after a block of `kc`, where `soon_kc` rows of it come next."""
         line = 64 // tile.itemsize
-        asked = f.max(f.div(kc, _UNROLL), 1)
+        asked = f.max(f.div(kc, UNROLL), 1)
         packed = f.icmp("sgt", h["direct"], 1)  # line after line
         # two runs of lines where few rows have few tiles, or where A's lines are asked for too
         two = f.op("or", packed, f.icmp("sgt", h["batches"], 1))
@@ -776,7 +776,7 @@ class _Soon:
         count, width, pitch = h["M"], h["K"], h["a_rs"]
         if tile.a_class == "columns":
             count, width, pitch = width, count, h["a_cs"]
-        asked = f.max(f.div(h["K"], _UNROLL), 1)
+        asked = f.max(f.div(h["K"], UNROLL), 1)
         twice = f.mul(asked, 2)
         lines = f.max(f.div(f.add(width, line - 1), line), 1)
         flat = f.icmp("eq", pitch, width)  # line after line

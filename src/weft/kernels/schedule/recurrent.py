@@ -23,7 +23,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import micro_kernel, touch
+from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath
@@ -367,13 +367,54 @@ class _Kernel:
 
     def multiply(
         self, rows: Operand, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value,
-        ldc: Operand, vectors: int, *, add: bool = False,
+        ldc: Operand, vectors: int, *, add: bool = False, soon: Sequence[Operand] = (),
     ) -> None:  # fmt: skip
-        """c = a b, or c += a b, for a tile of up to `tile.rows` rows and `vectors` vectors."""
-        f = self.f
+        """c = a b, or c += a b, for a tile of up to `tile.rows` rows and `vectors` vectors, which
+        asks for the lines `soon`: see `micro_kernel`.
+        """
+        f, soon = self.f, soon or (c, 0, 0)
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
             name = f"tile_{case}x{vectors}"
-            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), c, 0, 0, c, 0, 0)
+            f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), *soon, c, 0, 0)
+
+
+class _Next:
+    """What the tiles of a step ask for: what the next one reads and writes, a thread's rows of some
+    planes. A plane is some runs, of as many lines as a tile asks for one after the other; a tile
+    takes two. The last tiles do so: weights that pass later would drive the lines out again.
+    """
+
+    def __init__(
+        self, kernel: _Kernel, low: Operand, high: Operand, k: Operand, planes: Sequence[Value],
+        count: Operand,
+    ) -> None:  # fmt: skip
+        """The thread's rows, the depth of a tile's product, the planes and how many are wanted."""
+        self.kernel, self.low, f = kernel, low, kernel.f
+        self.table = f.alloca("ptr", len(planes))
+        for i, plane in enumerate(planes):
+            f.store(plane, f.gep(self.table, i, "ptr"))
+        size = f.mul(f.sub(high, low), kernel.width)
+        self.run = f.mul(f.max(f.div(k, UNROLL), 1), 64 // kernel.tile.itemsize)
+        self.runs = f.div(f.add(size, f.sub(self.run, 1)), self.run)  # of a plane
+        self.end = f.mul(self.runs, count)
+        self.tiles = f.div(f.sub(high, low), kernel.tile.rows)  # of a panel: ragged ones do not ask
+        every = f.mul(self.tiles, kernel.panels)
+        self.skipped = f.max(f.sub(every, f.div(f.add(self.end, 1), 2)), 0)
+
+    def soon(self, panel: Operand, row: Operand) -> tuple[Value, Operand, Operand]:
+        """What the tile at a row asks for: see `micro_kernel`."""
+        kernel, f = self.kernel, self.kernel.f
+        tile = f.add(f.mul(panel, self.tiles), f.div(f.sub(row, self.low), kernel.tile.rows))
+        number = f.mul(f.sub(tile, self.skipped), 2)
+        asks = f.op("and", f.icmp("sge", number, 0), f.icmp("slt", number, self.end))
+        places = []
+        for run in (number, f.min(f.add(number, 1), f.sub(self.end, 1))):
+            wanted = f.select(asks, run, 0)
+            plane = f.load("ptr", f.gep(self.table, f.div(wanted, self.runs), "ptr"))
+            places.append(kernel.at(plane, f.mul(f.rem(wanted, self.runs), self.run)))
+        start, far = (f.cast("ptrtoint", place, "i64") for place in places)
+        far = f.div(f.sub(far, start), kernel.tile.itemsize)
+        return places[0], f.select(asks, 64 // kernel.tile.itemsize, 0), f.select(asks, far, 0)
 
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
@@ -444,13 +485,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             kernel.load(kernel.at(kernel.ins[-1], unit, f.mul(kernel.width, g)), mask)
             for g in range(kind.gates * kind.reads)
         ]
-        # where the next panel, or the next step's first, reads and writes
-        done = f.icmp("eq", f.add(P.i, 1), kernel.panels)
-        whole = f.mul(kernel.rows, kernel.width)
-        y_next, x_next = (
-            f.select(done, f.sub(f.mul(whole, parts), unit), f.typed(tile.lanes, "i64"))
-            for parts in (1, kind.gates)
-        )
+        places = [plane(p, kernel.row(f.add(T.i, 2), low)) for p in range(kind.states + kind.kept)]
+        size = f.mul(f.sub(high, low), kernel.width)
+        gates = kernel.at(x, f.mul(kernel.row(f.add(T.i, 1), low), kind.gates))
+        given = [kernel.at(gates, f.mul(size, g)) for g in range(0 if kind.reads else kind.gates)]
+        wanted = f.add(len(given), f.select(more, len(places), kind.states))
+        units = kernel.parts.units
+        following = _Next(kernel, low, high, units(kernel.width), [*given, *places], wanted)
         given_words = kernel.words(f.mul(kernel.rows, 2))
         if tile.pairs and kind.reads:
             with f.iff(f.icmp("eq", P.i, 0)), f.loop(low, high) as R:
@@ -466,8 +507,10 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 a, step = kernel.at(out, kernel.row(T.i, R.i)), kernel.width
                 if tile.pairs:
                     a, step = kernel.words(f.add(turn(T.i), R.i)), kernel.pitch
-                units = kernel.parts.units
-                kernel.multiply(count, units(kernel.width), a, step, b, wide, c, wide, width)
+                soon = following.soon(P.i, R.i) if gate == 0 else ()
+                kernel.multiply(
+                    count, units(kernel.width), a, step, b, wide, c, wide, width, soon=soon
+                )
                 if kind.reads:
                     b = kernel.at(b, f.mul(kernel.square(kernel.width), wide))
                     c, step = kernel.at(own, gate * tile.lanes), kernel.inputs
@@ -500,13 +543,6 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     kernel.load(plane(p, kernel.row(T.i, row), unit), mask)
                     for p in range(kind.states)
                 ]
-                for g in range(0 if kind.reads else kind.gates):
-                    touch(f, kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
-                for p in range(kind.states):
-                    touch(f, plane(p, here, y_next), level=2, write=True)
-                with f.iff(more):
-                    for p in range(kind.states, kind.states + kind.kept):
-                        touch(f, plane(p, here, y_next), level=2, write=True)
                 new = kind.step(kernel, products, given, old, bias)
                 if tile.pairs:
                     kernel.round(new[0], kernel.words(f.add(turn(f.add(T.i, 1)), row)), unit)
@@ -607,6 +643,15 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                     kernel.round(value, kernel.words(R.i), at, mask)
             for value, place in zip(columns, sums(R.i, U.i), strict=False):
                 kernel.store(kernel.math.add(kernel.load(place, mask), value), place, mask)
+        start, before = (kernel.row(t, low) for t in (step, f.sub(step, 1)))
+        given = range(kind.states, kind.states + kind.kept)
+        places = [kernel.at(y, f.mul(kernel.plane, p), start) for p in given]
+        places.append(kernel.at(y, f.mul(kernel.plane, kind.states - 1), before))
+        size, to = f.mul(f.sub(high, low), width), kernel.at(out, f.mul(start, kind.columns))
+        places += [kernel.at(to, f.mul(size, c)) for c in range(kind.columns)]
+        places.append(kernel.at(dh, before))
+        wanted = f.sub(len(places), f.select(every, 0, 1))
+        following = _Next(kernel, low, high, deep, places, wanted)
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
@@ -618,7 +663,7 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 c = spare(dh_later, R.i, unit)
                 kernel.multiply(
                     count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
-                    add=kind.direct,
+                    add=kind.direct, soon=following.soon(P.i, R.i),
                 )  # fmt: skip
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
