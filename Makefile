@@ -8,7 +8,7 @@ ARGS ?=
 STAMP = $(VENV)/.weft-$(1)-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check laws golden bench conformance packages arm docs clean format
+.PHONY: help setup demo test check laws golden bench conformance packages arm watch docs clean format
 
 help: ## list the commands
 	@echo "Weft: make COMMAND (PYTHON=python3.13 chooses the interpreter, ARGS='...' is passed on)"
@@ -56,6 +56,15 @@ packages: .venv-packages/.installed ## timm, transformers, lightning and others 
 
 arm: $(call STAMP,test) ## kernels on an emulated ARM machine (qemu-user), and whether its bits are ours
 	$(PY) tools/arm.py $(ARGS)
+
+watch: $(call STAMP,test) ## every access of generated code checked against its room, for the widest, AVX2 and SSE vectors
+	@bad=; run() { echo "-- $$WEFT_TARGET $$*"; PYTHONPATH=. $(PY) -W ignore -m "$$@" || bad=1; }; \
+	for WEFT_TARGET in '' avx2 sse; do export WEFT_TARGET; \
+	  $(PY) -c 'from weft.runtime import native; native.host()' || continue; \
+	  run tests.kernels.watched; \
+	  run pytest -q -p no:cacheprovider -p tests.watch tests/kernels $(ARGS); \
+	  run pytest -q -p no:cacheprovider -p tests.watch tests/laws/test_laws.py -k 'value or vjp or layout'; \
+	done; test -z "$$bad"
 
 docs: $(call STAMP,test) ## run the code blocks of README.md and docs/
 	$(PY) -m pytest -q tests/test_docs.py $(ARGS)

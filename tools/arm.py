@@ -3,9 +3,10 @@
     python tools/arm.py [pytest arguments]
 
 Makes `.venv-arm` the first time: Debian's Python for arm64 (120 MB unpacked, from a mirror, no root
-needed), NumPy and llvmlite as wheels for it. Then kernels are tested there (NEON code that LLVM
-makes, run by qemu-aarch64; the C target too where a cross compiler is), and `tools/bits.py` is
-run there and here. Needs `qemu-aarch64` (Debian: qemu-user). Ends with 1 where anything differs.
+needed), NumPy and llvmlite as wheels for it. Then kernels are tested there (NEON code, run by
+qemu-aarch64; the C target too where a cross compiler is), and `tools/bits.py` is run there and
+here. LLVM itself is not emulated: a thread here compiles for the processor there (`compiler`).
+Needs `qemu-aarch64` (Debian: qemu-user). Ends with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ import io
 import lzma
 import os
 import shutil
+import socketserver
+import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import tomllib
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import llvmlite.binding as llvm
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,6 +127,39 @@ def make() -> Path:
     )
     python.chmod(0o755)
     return python
+
+
+class _Compile(socketserver.StreamRequestHandler):
+    """Processor, features and LLVM IR in, an object file (or what is wrong) out."""
+
+    def handle(self) -> None:
+        (size,) = struct.unpack("<Q", self.rfile.read(8))
+        cpu, features, text = self.rfile.read(size).decode().split("\0")
+        try:
+            target = llvm.Target.from_triple("aarch64-unknown-linux-gnu").create_target_machine(
+                cpu=cpu, features=features, opt=1, reloc="pic", codemodel="small", jit=True
+            )  # as runtime/machine.py
+            module = llvm.parse_assembly(text, llvm.create_context())
+            module.verify()
+            good, answer = 1, target.emit_object(module)
+        except RuntimeError as error:
+            good, answer = 0, str(error).encode()
+        self.wfile.write(struct.pack("<QQ", good, len(answer)) + answer)
+
+
+@contextmanager
+def compiler(place: Path) -> Iterator[None]:
+    """Meanwhile a thread serves `arm_site/sitecustomize.py` at the socket `place`."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    place.unlink(missing_ok=True)
+    with socketserver.UnixStreamServer(str(place), _Compile) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            place.unlink()
 
 
 def main(arguments: list[str]) -> int:
