@@ -39,7 +39,7 @@ def descriptor(layout: Layout, offset: int) -> list[int]:
     kept = [
         (n, s)
         for n, s in zip(layout.shape[:-1], layout.strides[:-1], strict=True)
-        if s != 0 and n != 1
+        if n == 0 or (s != 0 and n != 1)  # none of no rows is read, whatever their stride
     ]
     rows = 1
     for size, _ in kept:

@@ -452,7 +452,7 @@ def _emit_batch(f: Function, tile: Tile) -> None:
                     carry += [(type, zero(type))] * (rows * vectors)
                     with f.loop(0, h["k"], 1, carry) as K:
                         left, right, *sums = K.carry
-                        whole = [f.load(type, right)] * (vectors - 1)
+                        whole = [f.load(type, right) for _ in range(vectors - 1)]
                         end = f.gep(right, (vectors - 1) * lanes, element)
                         columns = [*whole, f.masked_load(type, end, last)]
                         new: list[Operand] = []
