@@ -121,9 +121,11 @@ def pixels_kernel(
                 for line in range(0, unroll * vectors * tile.align, 64):
                     place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
                     touch(f, place)
-            # the next block's, half by each height: it comes from memory evenly then
-            if unroll == UNROLL and height > 1:
-                for line in range(0 if whole else 64, unroll * vectors * tile.align, 128):
+            # the next block's, half by each height: it comes from memory evenly then; of words all
+            # by the tallest, which leaves one of 49 rows
+            apart, asks_next = (64, whole) if tile.pairs else (128, height > 1)
+            if unroll == UNROLL and asks_next:
+                for line in range(0 if whole else 64, unroll * vectors * tile.align, apart):
                     place = f.gep(f.gep(panel, block, element), line)
                     touch(f, place, level=2)
             for u in range(unroll):
