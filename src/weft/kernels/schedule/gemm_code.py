@@ -603,15 +603,15 @@ def _products(
             b_panel = way.merge("ptr", in_place, to)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
-            # packed panels that the second cache holds: always the next unit's same k, so that a
-            # short last block need not ask for a whole one; others: the next block, if it is long
+            # packed panels follow on one another: as many rows as the block has, so far ahead as a
+            # block has, or a panel that the second cache holds; others: the next block, if long
             small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
-            even = f.op("and", small, f.icmp("sgt", h["direct"], 1))
+            lead = f.add(block.i, f.select(small, h["K"], KC))
             long = f.icmp("sle", f.add(block.i, KC + KC // 4), h["K"])
-            inside = f.op("and", long, f.op("xor", even, True))
-            soon_k = f.select(even, block.i, f.select(long, f.add(block.i, KC), 0))
+            inside = f.op("or", long, packed)
+            soon_k = f.select(packed, lead, f.select(long, f.add(block.i, KC), 0))
             soon_n = f.select(inside, n0, f.mul(next_panel, tile.columns))
-            soon_kc = f.min(f.sub(h["K"], soon_k), KC)
+            soon_kc = f.select(packed, kc, f.min(f.sub(h["K"], soon_k), KC))
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
             asks = _Soon.of(f, tile, h, kc, soon_kc, soon_panel, b_rows=b_rows)
