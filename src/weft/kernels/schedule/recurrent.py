@@ -23,7 +23,7 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel
+from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel, touch
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath
@@ -425,7 +425,7 @@ def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
     weights = [(kernel.ins[1 + kind.states], kernel.width)]
     weights += [(kernel.ins[-2], kernel.inputs)] * kind.reads
     first, last = f.split(kernel.panels)
-    with f.loop(first, last) as P, f.loop(0, kind.gates) as G:
+    with f.loop(0, kind.gates) as G, f.loop(first, last) as P:
         at = f.add(f.mul(f.mul(P.i, kernel.deep()), wide), f.mul(G.i, tile.lanes))
         to, unit = kernel.at(kernel.scratch, at), f.mul(P.i, tile.lanes)
         for w, deep in weights:
@@ -436,7 +436,9 @@ def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 for lane in range(tile.lanes):
                     exists = f.icmp("slt", f.add(unit, lane), kernel.width)
                     row = f.add(f.mul(G.i, kernel.width), f.select(exists, f.add(unit, lane), 0))
-                    value = parts.adjacent(kernel.at(w, f.mul(row, deep), k), masks)
+                    place = kernel.at(w, f.mul(row, deep), k)
+                    value = parts.adjacent(place, masks)
+                    touch(f, kernel.at(place, f.mul(deep, tile.lanes)), level=2)
                     read.append(f.select(exists, value, zero(tile.type)))
                 for i, value in enumerate(f.transpose(read)):
                     f.store(value, kernel.at(to, f.mul(f.add(K.i, i), wide)))
@@ -569,6 +571,7 @@ def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         for v in range(0, tile.columns, tile.lanes):
             mask = kernel.mask(f.add(unit, v))
             at = kernel.at(w, f.mul(k, kernel.width), unit, v)
+            touch(f, kernel.at(at, f.mul(kernel.width, 16)), level=2)
             value = parts.unit(lambda p, m=mask: kernel.load(p, m), at, kernel.width, more)
             f.store(value, kernel.at(to, v))
     f.ret()
