@@ -201,7 +201,7 @@ def test_scalars_reduce_to_themselves() -> None:
     assert CHUNK == 8192
 
 
-@pytest.mark.parametrize("shape", [(32, 129), (77, 211), (16 * 9 + 3, 128), (2, 64, 140)])
+@pytest.mark.parametrize("shape", [(33, 301), (77, 411), (16 * 9 + 3, 320), (2, 64, 330)])
 def test_streams_of_rows_have_the_strict_order(shape: tuple[int, ...]) -> None:
     """Many rows and columns: lane after lane, columns left over, rows across, a short last chunk
     whose lanes are not all used.
@@ -211,6 +211,42 @@ def test_streams_of_rows_have_the_strict_order(shape: tuple[int, ...]) -> None:
     for kind, op, start in (("sum", np.add, 0.0), ("max", np.maximum, -np.inf)):
         for v in (x, x[:, 5:] if len(shape) > 2 else x[::2, 5:], x[::-1]):
             assert reduced(kind, v, dims=dims).tobytes() == strict(op, start, v, dims).tobytes()
+
+
+@pytest.mark.parametrize("far", [0, 1 << 40])
+@pytest.mark.parametrize("shape", [(77, 40), (200, 65), (16 * 9 + 3, 128), (3, 130, 250), (70, 4)])
+def test_four_rows_of_a_lane_at_once(
+    shape: tuple[int, ...], far: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few vectors of columns, from the caches and from memory: whole blocks and what is left."""
+    monkeypatch.setattr(reduce, "_FAR_BYTES", far)
+    reduce.plan_reduction.cache_clear()
+    x = np.random.default_rng(8).standard_normal(shape).astype(np.float32)
+    dims = (len(shape) - 2,)
+    for kind, op, start in (("sum", np.add, 0.0), ("max", np.maximum, -np.inf)):
+        for v in (x, x[::-1], x[..., 1:]):
+            assert reduced(kind, v, dims=dims).tobytes() == strict(op, start, v, dims).tobytes()
+    np.testing.assert_array_equal(reduced("argmax", x, dims=dims), x.argmax(dims[0]))
+    reduce.plan_reduction.cache_clear()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 17, 31, 32])
+def test_few_rows_in_registers(rows: int) -> None:
+    width = 16 * reduce._WORTH // rows + 21
+    x = np.random.default_rng(rows).standard_normal((rows, width)).astype(np.float32)
+    x[:, ::3] = -0.0
+    for v in (x, x[::-1, 5:]):
+        got = reduced("sum", v, dims=(0,))
+        assert got.tobytes() == strict(np.add, 0.0, v, (0,)).tobytes()
+    np.testing.assert_array_equal(reduced("argmax", x, dims=(0,)), x.argmax(0))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_chunks_of_all_outputs_before_the_next_outer_index(threads: int) -> None:
+    x = np.random.default_rng(9).standard_normal((3, 5, 2, 9000)).astype(np.float32)
+    with thread_count(threads):
+        for v, dims in ((x, (0, 2, 3)), (x, (0, 3)), (x.transpose(2, 1, 0, 3), (0, 3))):
+            assert reduced("sum", v, dims=dims).tobytes() == strict(np.add, 0, v, dims).tobytes()
 
 
 def test_streams_of_long_rows() -> None:

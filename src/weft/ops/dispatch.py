@@ -234,14 +234,14 @@ def read(t: Any) -> np.ndarray:
         raise no_tensor(t) from None
 
 
-_MUCH = 1 << 20  # bytes that threads share
+MUCH = 1 << 20  # bytes that threads share
 _BITS = {n: np.dtype(f"i{n}") for n in (1, 2, 4, 8)}  # elements are moved, not computed with
 
 
 def put(to: np.ndarray, value: np.ndarray) -> None:
     """`value`, of its dtype and broadcast to it, into `to`: by all threads if it is much."""
     bits = _BITS.get(to.itemsize)
-    if to.nbytes >= _MUCH and bits is not None and not np.may_share_memory(to, value):
+    if to.nbytes >= MUCH and bits is not None and not np.may_share_memory(to, value):
         y, x = to.view(bits), value.view(bits)
         launch = plan_of(REGISTRY["Clone"](), [Layout.of(x)], Layout.of(y))
         native.launch(launch, y, [x])  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ def put(to: np.ndarray, value: np.ndarray) -> None:
 
 def fill(to: np.ndarray, value: Any) -> None:
     """`to.fill(value)`, by all threads if it is much."""
-    if to.nbytes < _MUCH:
+    if to.nbytes < MUCH:
         to.fill(value)
     else:
         one = np.empty((), to.dtype)

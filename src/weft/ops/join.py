@@ -16,9 +16,10 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numpy_words, whole, wrap_dim
 from weft.ops import dispatch
 from weft.ops.cast import cast
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import MUCH, apply, dtype_of, put, shape_of
 from weft.ops.kinds import by_batch
 from weft.ops.view import Select, Slice, select, unflatten, unsqueeze
+from weft.runtime import memory
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "unbind"]
 
@@ -48,9 +49,18 @@ class Concat(Op):
         return self.dim == 0
 
     def host(self, *xs: np.ndarray) -> np.ndarray:
-        return np.concatenate(xs, axis=self.dim)
+        if sum(x.nbytes for x in xs) < MUCH:
+            return self.oracle(*xs)
+        t = self.type(*(Type(x.shape, dt.from_np(x.dtype)) for x in xs))
+        y, at = memory.empty(t.shape, xs[0].dtype), 0
+        for x in xs:
+            n = x.shape[self.dim]
+            put(y[(slice(None),) * self.dim + (slice(at, at + n),)], x)
+            at += n
+        return y
 
-    oracle = host
+    def oracle(self, *xs: np.ndarray) -> np.ndarray:
+        return np.concatenate(xs, axis=self.dim)
 
     def vjp(self, g: Any, y: Any, *xs: Any) -> tuple:
         out = []

@@ -9,7 +9,7 @@ import numpy as np
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
 from weft.ops.view import narrow
@@ -33,9 +33,9 @@ class Pad(Op):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         y = memory.empty(self.grown(x.shape), x.dtype)
-        y.fill(self.value)
+        fill(y, self.value)
         inside = (slice(a, a + n) for n, (a, _) in zip(x.shape, self.widths, strict=True))
-        y[tuple(inside)] = x
+        put(y[tuple(inside)], x)
         return y
 
     def oracle(self, x: np.ndarray) -> np.ndarray:

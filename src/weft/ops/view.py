@@ -19,8 +19,9 @@ from weft.core.types import Type, numel, whole, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import Bitcast
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, fill, put, shape_of
 from weft.ops.kinds import View
+from weft.runtime import memory
 
 __all__ = [
     "flatten", "movedim", "narrow", "permute", "reshape", "select", "squeeze", "t", "transpose",
@@ -323,9 +324,12 @@ class SliceBack(View):
         return Type((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        y = np.zeros((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
+        y = memory.empty((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
         stop = self.start + self.step * x.shape[self.dim]
-        y[(slice(None),) * self.dim + (slice(self.start, stop, self.step),)] = x
+        lines = (slice(None),) * self.dim
+        for outside in (slice(self.start), slice(stop, None)) if self.step == 1 else (slice(None),):
+            fill(y[(*lines, outside)], 0)
+        put(y[(*lines, slice(self.start, stop, self.step))], x)
         return y
 
     oracle = host

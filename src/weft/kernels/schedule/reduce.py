@@ -18,6 +18,7 @@ Three loops realise it.  `rows`: the inner group is one run of memory (or one st
 one vector.  `columns`: a vector holds neighbouring outputs and the 16 lanes are 16 vectors in
 memory; with one-element vectors it serves every other layout.  Where there are many such vectors
 and rows, `streams`: long runs of four rows at once, all rows of a lane before those of the next.
+A few rows are added in registers.
 Long because planning, both loops and the chunks' join read one Structure.
 """
 
@@ -32,6 +33,7 @@ from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Expr, Param, cast, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     AWAKE_WORK,
     EMPTY,
@@ -67,8 +69,12 @@ CHUNK = 8192
 OWN_CHUNK = 64  # an inner group of so many elements is a chunk for each outer index
 BLOCK = 16  # most vectors of neighbouring outputs that columns accumulate together
 LONGEST = 1024  # vectors of a run at most: the sums of _HELD lanes stay in the second cache
-_SHORTEST = 8  # vectors of outputs from which on their rows are streams
 _TOGETHER = 4  # rows at once: streams that the hardware's prefetcher follows
+_NARROW = 4  # vectors of outputs below which it follows rows as they lie
+_FAR_BYTES = 1 << 23  # operands from which on lines come from memory
+_AHEAD = 1 << 15  # bytes that these are asked for before they are read
+_WORTH = 4096  # vectors from which on so many rows have a kernel of their own
+_RUN = 256  # vectors at most that a thread takes of a few rows
 _HELD = 5  # lanes whose sums wait for one another: a tree's height, one more
 
 
@@ -95,7 +101,10 @@ class Structure:
     columns: bool
     vectors: bool  # columns only: whether a vector of outputs is taken
     chunked: bool
-    streams: bool  # columns only: whether all rows of a lane are taken before the next
+    # columns only: how rows are taken: "streams", all of a lane before the next; "four" of a lane,
+    # "far" of which lines are asked for ahead; "one" by one; or so many in registers
+    rows: str | int
+    whole: bool  # rows only, in chunks: all outputs' before those of the next outer index
     params: tuple[dtype, ...]
 
     @property
@@ -165,26 +174,28 @@ def plan_reduction(
     columns, vectors, classes = _choose(kept_space.strides, run.strides, used)
     chunked = in_chunks(count, total)
     params = used_params((*pres, post))
+    outside = [rest.strides[k][0] > abs(kept_space.strides[1 + k][0]) for k in used]
+    whole = chunked and not columns and total > 1 and any(outside)
     structure = Structure(
         kind, pres, post, acc, tuple(D.from_np(x.dtype) for x in in_layouts), out_dtype,
         (len(kept_space.sizes), len(rest.sizes), len(run.sizes)), classes, columns, vectors,
-        chunked, False, params,
+        chunked, "one", whole, params,
     )  # fmt: skip
     across = -(-kept_space.sizes[-1] // structure.lanes) if vectors else 0
-    once = chunked or total == 1
-    if across >= _SHORTEST and count >= 2 * LANES and once:
-        structure = replace(structure, streams=True)
+    if across:
+        structure = replace(structure, rows=_way(across, count, total, chunked, used, in_layouts))
     names = ["reduce", "finish"] if chunked else ["reduce"]
     address = _kernels(structure)
     chunks = -(-count // CHUNK)
     block = BLOCK
     if vectors:  # enough blocks for some threads, else as wide as memory likes
         lines = outputs // kept_space.sizes[-1] * (total * chunks if chunked else 1)
-        block = min(BLOCK, max(2, across * lines // 8))
+        most = _RUN if structure.rows.__class__ is int else BLOCK
+        block = min(most, max(2, across * lines // 8))
     states = max(len(pres), 2)
     scratch = outputs * total * chunks * 8 * states + 128 if chunked else 0
     scratch, held = -(-scratch // 64) * 64, 0
-    if structure.streams:
+    if structure.rows == "streams":
         block = min(LONGEST, across)
         held = _HELD * block * structure.lanes * 8
     ints = [*kept_space.sizes, *rest.sizes, *run.sizes, outputs, total, count, chunks, block, plane]
@@ -199,6 +210,19 @@ def plan_reduction(
     stages = tuple(Stage(address[n], *shared) for n in names)
     launch = Launch(stages, tuple(ints), scratch, held * states, quick=amount < QUICK_WORK)
     return Planned(launch, tuple(range(first, first + len(params))), params)
+
+
+def _way(
+    across: int, count: int, total: int, chunked: bool, used: set[int], ins: tuple[Layout, ...]
+) -> str | int:
+    """How rows of so many vectors are taken: see Structure.rows."""
+    if across > BLOCK and (chunked or total == 1):
+        if total == 1 and count <= 2 * LANES and across * count >= _WORTH:
+            return count
+        if count >= 2 * LANES:
+            return "streams"
+    far = max(ins[k].size * ins[k].dtype.itemsize for k in used) >= _FAR_BYTES
+    return ("one" if across < _NARROW else "far") if far else "four"
 
 
 def _choose(
@@ -353,7 +377,7 @@ class _Reduce:
         # a unit's output, outer index and chunk: counted up, for a division takes as long as a row
         state: list[tuple[str, Operand]] = []
         if s.chunked:
-            per = f.mul(self.total, self.chunks)
+            per = f.mul(self.outputs if s.whole else self.total, self.chunks)
             part = f.rem(lo, per)
             begin = f.div(lo, per), f.div(part, self.chunks), f.rem(part, self.chunks)
             state = [("i64", v) for v in begin]
@@ -363,13 +387,15 @@ class _Reduce:
             o: Operand = 0
             part: Operand = 0
             if s.chunked:
-                index, o, c = units.carry
+                slow, fast, c = units.carry
+                index, o = (fast, slow) if s.whole else (slow, fast)
                 part = f.add(f.mul(o, self.chunks), c)
                 start = f.mul(c, CHUNK)
                 stop = f.min(f.add(start, CHUNK), self.count)
                 above = self._counted(c, self.chunks)
-                further = self._counted(o, self.total, above[1])
-                units.next = [f.add(index, further[1]), further[0], above[0]]
+                size = self.outputs if s.whole else self.total
+                further = self._counted(fast, size, above[1])
+                units.next = [f.add(slow, further[1]), further[0], above[0]]
             coords = f.coordinates(index, self.kept)
             rows = self.shifted(self.ins, coords, 0)
             first = self.op.start(LANES)
@@ -476,7 +502,7 @@ class _Reduce:
         f, s, lanes = self.f, self.s, self.lanes
         parts = f.mul(self.total, self.chunks) if s.chunked else 1
         types = self.op.types(lanes)
-        if s.streams:
+        if s.rows == "streams":
             thread = f.mul(f.cast("sext", f.arg("tid"), "i64"), max(len(s.pres), 2))
             at = [f.mul(self.held, f.add(thread, k)) for k in range(len(types))]
             room = [f.gep(self.scratch, f.add(self.shared, k)) for k in at]
@@ -491,7 +517,7 @@ class _Reduce:
                 )
             return
         width, block = self.kept[-1], self.block
-        if s.streams:  # a run for each thread, as long as may be
+        if s.rows == "streams":  # a run for each thread, as long as may be
             across = f.div(f.add(width, lanes - 1), lanes)
             lines = f.mul(f.div(self.outputs, width), parts)
             nth = f.cast("sext", f.arg("nth"), "i64")
@@ -519,6 +545,14 @@ class _Reduce:
                 rest = [*coords, f.add(first, done)]
                 place = _Place(self, rest, f.add(index, done), part, parts, room)
                 self._column(place, 1, f.lane_mask(few, lanes), few)
+
+    def _ask(self, rows: list[list[Value]], at: Operand) -> None:
+        """For what lies behind that place of each row, to the second cache."""
+        for row in rows:
+            for k, c in enumerate(self.s.classes):
+                if c:
+                    place = self.f.gep(row[k], at, memory(self.s.in_dtypes[k]))
+                    touch(self.f, self.f.gep(place, _AHEAD, "i8"), level=2)
 
     def _column(
         self, place: _Place, vectors: Operand, mask: Value | None = None, few: Operand = 0
@@ -553,6 +587,8 @@ class _Reduce:
             """Some rows into a lane."""
             rows = [self.shifted(here, f.coordinates(i, self.inner), 2) for i in indices]
             with f.loop(0, vectors) as u:
+                if s.rows == "far":
+                    self._ask(rows, f.mul(u.i, lanes))
                 cell = cells(lane, u.i)
                 acc = get(cell)
                 for i, at in zip(indices, rows, strict=True):
@@ -563,7 +599,14 @@ class _Reduce:
                 put(cell, acc)
 
         def group(here: list[Value]) -> None:
-            with f.loop(start, stop) as loop:
+            low = start
+            if s.rows in ("four", "far"):
+                some = LANES * _TOGETHER
+                low = f.add(start, f.mul(f.div(f.sub(stop, start), some), some))
+                with f.loop(start, low, some) as loop, f.loop(0, LANES) as lane:
+                    first = f.add(loop.i, lane.i)
+                    take(here, [f.add(first, LANES * k) for k in range(_TOGETHER)], lane.i)
+            with f.loop(low, stop) as loop:
                 take(here, [loop.i], f.op("and", loop.i, LANES - 1))
 
         def join(low: Operand, high: Operand) -> None:
@@ -591,16 +634,40 @@ class _Reduce:
                     high = f.sub(own, up.i)
                     join(f.sub(high, 1), high)
 
-        if not s.streams:
+        def tree(rows: list[list[Value]], at: Operand, lane: int, step: int) -> Acc:
+            """What halving makes of lanes `lane`, `lane` + `step`, ..."""
+            if step == LANES:
+                acc = op.start(lanes)
+                for i in range(lane, len(rows), LANES):
+                    item = self.values(rows[i], at, mask, count, 0)
+                    item += [f.splat(f.typed(i, "i64"), t) for t in types[len(item) :]]
+                    acc = op.step(acc, item, lanes)
+                return acc
+            acc = tree(rows, at, lane, 2 * step)
+            if lane + step < len(rows):
+                acc = op.step(acc, tree(rows, at, lane + step, 2 * step), lanes)
+            return acc
+
+        if isinstance(s.rows, int):
+            begin = [f.coordinates(r, self.inner) for r in range(s.rows)]
+            few_rows = [self.shifted(place.rows, c, 2) for c in begin]
+            with f.loop(0, vectors) as u:
+                by = f.mul(u.i, lanes)
+                acc = tree(few_rows, by, 0, 1)
+                stride = self.out_strides[-1]
+                to = f.gep(place.out, f.mul(by, stride), memory(s.out_dtype))
+                self.write(acc, to, mask, count, stride)
+            return
+        if s.rows != "streams":
             clear(0, used)
-        rows = streams if s.streams else group
+        rows = streams if s.rows == "streams" else group
         if s.chunked:
             outer = f.coordinates(f.div(place.part, self.chunks), self.outer)
             rows(self.shifted(place.rows, outer, 1))
         else:
             with f.loop(0, self.total) as outside:
                 rows(self.shifted(place.rows, f.coordinates(outside.i, self.outer), 1))
-        half = 0 if s.streams else LANES // 2
+        half = 0 if s.rows == "streams" else LANES // 2
         while half:
             with f.loop(0, f.min(f.sub(used, half), half)) as loop:
                 join(loop.i, f.add(loop.i, half))
