@@ -474,6 +474,38 @@ def test_leaving_out_the_zeros_of_a_gradient_changes_no_bit(case, dtype, monkeyp
     assert found[True] == found[False]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    [
+        (3, 20, 9, 11, 64, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+        (2, 40, 17, 14, 128, 3, 3, (2, 2), (1, 1), (1, 1), 2),
+        (5, 33, 8, 8, 64, 1, 1, (2, 2), (0, 0), (1, 1), 1),
+        (2, 3, 30, 30, 64, 3, 3, (1, 1), (1, 1), (1, 1), 1),
+    ],
+    ids=str,
+)
+def test_cotangents_are_read_where_they_lie(case, zeros, dtype):
+    """Channels last, with others around them, of any address; a number for all pixels."""
+    x, w, g, args = sample(case, dtype)
+    if zeros:
+        g *= np.random.default_rng(1).integers(0, 5, g.shape) == 0
+    want = conv_dw(g, x, w.shape, args)
+    close(want, ref_dw(g, x, w.shape, *args), g[:, 0].size)
+    wide = np.full((g.shape[0], *g.shape[2:], g.shape[1] + 7), np.nan, dtype)
+    wide[..., 3:-4] = g.transpose(0, 2, 3, 1)
+    apart = wide.transpose(0, 3, 1, 2)[:, 3:-4]
+    for form in (channels_last(g), apart):
+        np.testing.assert_array_equal(conv_dw(form, channels_last(x), w.shape, args), want)
+    same = np.broadcast_to(g[:1, :, :1, :1], g.shape)
+    whole = np.ascontiguousarray(same)
+    np.testing.assert_array_equal(
+        conv_dw(np.broadcast_to(channels_last(whole)[:1, :, :1, :1], g.shape), x, w.shape, args),
+        conv_dw(whole, x, w.shape, args),
+    )
+
+
 def test_empty_sizes():
     args = ((1, 1), (1, 1), (1, 1), 1)
     z = np.zeros

@@ -29,6 +29,7 @@ _ARGS = [
     ("i64", "first"),
 ]
 _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
+_APART = [("i64", "row")]
 
 
 def pixel_tile(element: str, *, pairs: bool = False) -> Tile:
@@ -47,8 +48,9 @@ def heights(tile: Tile) -> list[int]:
 def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     """`tiles(a, rows, count, offsets, kc, b, c, columns, first)`: c[i][j] (+)= sum over k.
 
-    `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
-    nonzero overwrites c. Two arguments more if it `writes`, `soon, soons`: the lines of so many
+        `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
+        nonzero overwrites c. One argument more, `row`: the elements from the columns of one k to the
+    next's. If it `writes` these are packed, and there are `soon, soons`: the lines of so many
     addresses are asked for meanwhile, to be written, one each step of the first whole tile: a core
     waits for some 24 at a time, and more at once keep it from the panel's.
     """
@@ -56,7 +58,7 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     for vectors in widths:
         for height in heights(tile):
             pixels_kernel(m, tile, height, vectors, writes=writes)
-    args = _ARGS + _SOON if writes else _ARGS
+    args = _ARGS + (_SOON if writes else _APART)
     f = m.function("tiles", args, internal=True)
     a, rows, count, offsets, kc, b, c, columns, first, *soon = (f.arg(n) for _, n in args)
     vectors = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
@@ -67,8 +69,8 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
         def call(height: int, row: Operand, width: int = width) -> None:
             at = f.gep(c, f.mul(row, tile.columns), tile.element)
             name = f"pixels{height}x{width}"
-            more = list(soon) if height == tallest else []
-            if more:
+            more = list(soon) if height == tallest or not writes else []
+            if more and writes:
                 more[1] = f.select(f.icmp("eq", row, 0), soon[1], f.typed(0, "i64"))
             f.call(name, "void", a, f.gep(rows, row, "i64"), offsets, kc, b, at, first, *more)
 
@@ -99,7 +101,7 @@ def pixels_kernel(
     """
     whole = height == tile.rows
     args = [_ARGS[i] for i in (0, 1, 3, 4, 5, 6, 8)]
-    args += _SOON if writes and whole else []
+    args += (_SOON if whole else []) if writes else _APART
     name = f"pixels{height}x{vectors}" if ending is None else "finish"
     f = m.function(name, [*args, *(ENDING if ending else [])], internal=ending is None)
     a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
@@ -107,7 +109,8 @@ def pixels_kernel(
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
     types = ["ptr", *[type] * (height * vectors)]
 
-    block = f.mul(kc, tile.columns)
+    row = tile.columns if writes else soon.pop()
+    block, align = f.mul(kc, row), tile.align if writes else tile.itemsize
 
     def steps(
         low: Operand, high: Operand, unroll: int, state: list[Value], *, asks: bool = False
@@ -118,9 +121,10 @@ def pixels_kernel(
             if asks:
                 _ask(f, soon[0], f.div(L.i, unroll))
             if unroll == UNROLL and whole:
-                for line in range(0, unroll * vectors * tile.align, 64):
-                    place = f.gep(f.gep(panel, _AHEAD * tile.columns, element), line)
-                    touch(f, place)
+                for u in range(unroll):
+                    soon_at = f.gep(panel, f.mul(row, _AHEAD + u), element)
+                    for line in range(0, vectors * tile.align, 64):
+                        touch(f, f.gep(soon_at, line))
             # the next block's, half by each height: it comes from memory evenly then; of words all
             # by the tallest, which leaves one of 49 rows
             apart, asks_next = (64, whole) if tile.pairs else (128, height > 1)
@@ -131,7 +135,7 @@ def pixels_kernel(
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
                 right = [
-                    f.load(type, f.gep(panel, j * tile.lanes, element), tile.align)
+                    f.load(type, f.gep(panel, j * tile.lanes, element), align)
                     for j in range(vectors)
                 ]
                 panel = f.gep(panel, step)

@@ -11,12 +11,12 @@ of g, the second one's product added first; a last odd one is alone.
 How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
 and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
 panels of columns) and has the whole sum over k: block after block it copies the rows of x that
-the block meets into its slab, packs the block of g a panel at a time, and multiplies. Where there
-are fewer of these than threads they share the blocks, whose sums a second stage adds. Where much
-of what a tap sees is border, each tap has a table of the k at which it lies in the image. What the
-next block needs of images that lie channels last is prefetched between the tiles. Words of x are
-made in the slab, in place: of each number and the one a step beside it; those of a last odd pixel,
-beside zeros, lie behind the row.
+the block meets into its slab, packs the block of g a panel at a time (g that lies channels last is
+read in place), and multiplies. Where there are fewer of these than threads they share the blocks,
+whose sums a second stage adds. Where much of what a tap sees is border, each tap has a table of the
+k at which it lies in the image. What the next block needs of images that lie channels last is
+prefetched between the tiles. Words of x are made in the slab, in place: of each number and the one
+a step beside it; those of a last odd pixel, beside zeros, lie behind the row.
 
 Long because every choice here is about one loop over k: who has it, what lies where meanwhile.
 """
@@ -61,7 +61,7 @@ _HEAD = (
     "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
     "parts", "blocks", "block_sums", "work", "run_pixels", "move", "singles", "single_at",
-    "filled", "zeros", "zeros_at",
+    "filled", "zeros", "zeros_at", "b_row", "in_place",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 4  # rows that a tile of fewer costs: it waits for B
@@ -105,6 +105,10 @@ def plan_conv2d_dw(
         else:
             tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
     size, nr = tile.itemsize, tile.columns
+    # whether whole panels of g lie as their packed ones would, but for the step from k to k
+    pixel = g.strides[3]
+    in_place = not pairs and d.itemsize >= 4 and columns % nr == 0 and pixel >= nr
+    in_place = in_place and g.strides == (oh * ow * pixel, 1, ow * pixel, pixel)
     spans = _spans(
         kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation, channels, tile
     )
@@ -161,6 +165,7 @@ def plan_conv2d_dw(
         "b_at": b_at, "c_at": c_at, "rows_at": rows_at, "table_at": table_at,
         "work_size": zeros_at + (zeros_room(tile, chunk, taps) if zeros else 0),
         "tables": len(spans), "filled": filled, "zeros": zeros, "zeros_at": zeros_at,
+        "b_row": pixel if in_place else nr, "in_place": int(in_place),
     }  # fmt: skip
     rows_columns = (divmod(t, view.columns) for t in view.taps)
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
@@ -314,7 +319,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
     slab = f.gep(scratch, f.add(h["work"], mine))
     spans = f.gep(taps, h["taps"], "i64")
-    b, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
+    room, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
     apart = f.icmp("sgt", h["parts"], 1)
     with f.units(f.mul(h["items"], h["parts"])) as unit:
         number, part = f.div(unit, h["parts"]), f.rem(unit, h["parts"])
@@ -359,11 +364,15 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                 column = f.mul(P.i, tile.columns)
                 columns = f.min(f.sub(h["columns"], column), tile.columns)
                 co = f.add(f.mul(group, h["columns"]), column)
-                f.call(
-                    "pack", "void", b, f.gep(g, f.mul(co, h["g_c"]), memory(d)), K.i, kc, columns,
-                    h["run_h"], h["run_w"], h["g_n"], h["g_c"], h["g_h"], h["g_w"],
-                    h["run_pixels"],
-                )  # fmt: skip
+                own = f.gep(g, f.mul(co, h["g_c"]), memory(d))
+                with f.if_else(f.icmp("ne", h["in_place"], 0)) as way:
+                    lies = f.gep(own, f.mul(K.i, h["g_w"]), memory(d))
+                    way.otherwise()
+                    f.call(
+                        "pack", "void", room, own, K.i, kc, columns, h["run_h"], h["run_w"],
+                        h["g_n"], h["g_c"], h["g_h"], h["g_w"], h["run_pixels"],
+                    )  # fmt: skip
+                b = way.merge("ptr", lies, room)
                 done = f.sub(P.i, panel)
                 to = f.gep(into, f.mul(done, sums), el)
                 before = f.mul(done, tile.columns)
@@ -373,8 +382,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                         memory_of.fetch(f.add(before, column), each)
 
                 ready = without_zeros(
-                    f, tile, met, (b, to, columns), f.gep(slab, h["zeros_at"]), h["zeros"], later,
-                    meanwhile,
+                    f, tile, met, (b, h["b_row"], to, columns), f.gep(slab, h["zeros_at"]),
+                    h["zeros"], later, meanwhile,
                 )  # fmt: skip
                 tables = f.select(ready, f.typed(0, "i64"), h["tables"])
                 with f.loop(0, tables) as T, f.loop(0, alike, tile.rows) as I:
@@ -384,8 +393,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     f.call(
                         "tiles", "void", slab, f.gep(rows, row, "i64"),
                         f.min(f.sub(alike, I.i), tile.rows), f.gep(table, 2, "i64"), terms,
-                        f.gep(b, f.mul(first_k, tile.columns), el),
-                        f.gep(to, f.mul(row, tile.columns), el), columns, first,
+                        f.gep(b, f.mul(first_k, h["b_row"]), el),
+                        f.gep(to, f.mul(row, tile.columns), el), columns, first, h["b_row"],
                     )  # fmt: skip
                     turn = f.add(f.mul(done, h["tables"]), T.i)
                     turn = f.add(f.mul(turn, turns), f.div(I.i, tile.rows))
@@ -505,7 +514,7 @@ def _fill_table(
     k, kc = block
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
-    size = tile.columns * tile.itemsize
+    size = f.mul(h["b_row"], tile.itemsize)
     nowhere = f.alloca("i64", 1)
     f.store(f.typed(0, "i64"), f.gep(table, 1, "i64"))
     # how many, the last one's k, where the image's rows lie in the slab

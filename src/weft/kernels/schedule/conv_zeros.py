@@ -67,28 +67,28 @@ class Block:
 
 
 def without_zeros(
-    f: Function, tile: Tile, block: Block, panel: tuple[Value, Value, Operand], room: Value,
-    worth: Operand, later: Operand, meanwhile: Callable[[Operand], None],
+    f: Function, tile: Tile, block: Block, panel: tuple[Value, Operand, Value, Operand],
+    room: Value, worth: Operand, later: Operand, meanwhile: Callable[[Operand], None],
 ) -> Value:  # fmt: skip
-    """What `tiles` does with a panel (b, c, columns) and all rows, if that is worth it: whether it
-    was done. `meanwhile(column)` is emitted once a column."""
+    """What `tiles` does with a panel (b, its pitch, c, columns) and all rows, if that is worth it:
+    whether it was done. `meanwhile(column)` is emitted once a column."""
     if not _serves(tile):
         return Value("false", "i1")
-    b, c, columns = panel
+    b, pitch, c, columns = panel
     slab, channels, kc, taps = block.slab, block.channels, block.kc, block.tap_count
     el, lanes, nr = tile.element, tile.lanes, tile.columns
     seen = f.select(f.icmp("eq", worth, 0), f.typed(0, "i64"), kc)
     with f.loop(0, seen, _EVERY, [("i64", 0)] * 2) as K:
         some, all = K.carry
         for j in range(0, nr, lanes):
-            v = f.load(tile.type, f.gep(b, f.add(f.mul(K.i, nr), j), el))
+            v = f.load(tile.type, f.gep(b, f.add(f.mul(K.i, pitch), j), el))
             some = f.add(some, _count(f, f.fcmp("une", v, zero(tile.type))))
         K.next = [some, f.add(all, nr)]
     some, all = K.carry
     with f.if_else(f.icmp("slt", f.mul(some, SHARE), f.mul(all, worth))) as way:
         finite = _finite(f, tile, slab, block.used, block.pitch, channels)
         # the border takes part here
-        finite = f.op("and", finite, _finite(f, tile, b, f.mul(kc, nr), nr, nr))
+        finite = f.op("and", finite, _finite(f, tile, b, f.mul(kc, pitch), pitch, nr))
         lists, stride = room, _PART + lanes
         places = f.gep(lists, lanes * stride, el)
         sums = f.gep(places, lanes * stride, el)
@@ -99,10 +99,10 @@ def without_zeros(
             f.loop(0, f.select(finite, columns, f.typed(0, "i64")), lanes) as J,
             f.loop(0, kc, _PART) as K,
         ):
-            rows = f.gep(b, f.add(f.mul(K.i, nr), J.i), el)
+            rows = f.gep(b, f.add(f.mul(K.i, pitch), J.i), el)
             part = f.min(f.sub(kc, K.i), _PART)
             pairs = f.gep(block.table, f.mul(K.i, 2), "i64")
-            f.call("lists", "void", rows, nr, pairs, part, lists, places, counts, stride)
+            f.call("lists", "void", rows, pitch, pairs, part, lists, places, counts, stride)
             left = f.min(f.sub(columns, J.i), lanes)
             with f.loop(0, vectors) as V, f.loop(0, left) as L:
                 with f.iff(f.icmp("eq", f.add(K.i, V.i), 0)):
