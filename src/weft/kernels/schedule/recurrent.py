@@ -381,40 +381,55 @@ class _Kernel:
 class _Next:
     """What the tiles of a step ask for: what the next one reads and writes, a thread's rows of some
     planes. A plane is some runs, of as many lines as a tile asks for one after the other; a tile
-    takes two. The last tiles do so: weights that pass later would drive the lines out again.
+    takes two. The last tiles do so: weights that pass later would drive the lines out again. Tiles
+    of few k are `short` of time for all.
     """
 
     def __init__(
-        self, kernel: _Kernel, low: Operand, high: Operand, k: Operand, planes: Sequence[Value],
-        count: Operand,
+        self, kernel: _Kernel, low: Operand, high: Operand, k: Operand,
+        planes: Sequence[tuple[Value, int]], count: Operand,
     ) -> None:  # fmt: skip
-        """The thread's rows, the depth of a tile's product, the planes and how many are wanted."""
+        """The thread's rows; the depth of a tile's product; the planes (where step 0 is, how many a
+        step has) and how many of them are wanted.
+        """
         self.kernel, self.low, f = kernel, low, kernel.f
-        self.table = f.alloca("ptr", len(planes))
-        for i, plane in enumerate(planes):
-            f.store(plane, f.gep(self.table, i, "ptr"))
+        self.starts, self.steps = (f.alloca(t, len(planes)) for t in ("ptr", "i64"))
+        for i, (start, step) in enumerate(planes):
+            f.store(start, f.gep(self.starts, i, "ptr"))
+            f.store(f.typed(kernel.row(step, 0), "i64"), f.gep(self.steps, i, "i64"))
         size = f.mul(f.sub(high, low), kernel.width)
         self.run = f.mul(f.max(f.div(k, UNROLL), 1), 64 // kernel.tile.itemsize)
         self.runs = f.div(f.add(size, f.sub(self.run, 1)), self.run)  # of a plane
         self.end = f.mul(self.runs, count)
         self.tiles = f.div(f.sub(high, low), kernel.tile.rows)  # of a panel: ragged ones do not ask
         every = f.mul(self.tiles, kernel.panels)
-        self.skipped = f.max(f.sub(every, f.div(f.add(self.end, 1), 2)), 0)
+        spare = f.sub(every, f.div(f.add(self.end, 1), 2))
+        self.short, self.skipped = f.icmp("slt", spare, 0), f.max(spare, 0)
 
-    def soon(self, panel: Operand, row: Operand) -> tuple[Value, Operand, Operand]:
+    def soon(self, step: Operand, panel: Operand, row: Operand) -> list[Value]:
         """What the tile at a row asks for: see `micro_kernel`."""
         kernel, f = self.kernel, self.kernel.f
         tile = f.add(f.mul(panel, self.tiles), f.div(f.sub(row, self.low), kernel.tile.rows))
         number = f.mul(f.sub(tile, self.skipped), 2)
         asks = f.op("and", f.icmp("sge", number, 0), f.icmp("slt", number, self.end))
-        places = []
-        for run in (number, f.min(f.add(number, 1), f.sub(self.end, 1))):
-            wanted = f.select(asks, run, 0)
-            plane = f.load("ptr", f.gep(self.table, f.div(wanted, self.runs), "ptr"))
-            places.append(kernel.at(plane, f.mul(f.rem(wanted, self.runs), self.run)))
-        start, far = (f.cast("ptrtoint", place, "i64") for place in places)
-        far = f.div(f.sub(far, start), kernel.tile.itemsize)
-        return places[0], f.select(asks, 64 // kernel.tile.itemsize, 0), f.select(asks, far, 0)
+
+        def place(plane: Operand, run: Operand) -> Value:
+            start = f.load("ptr", f.gep(self.starts, plane, "ptr"))
+            pitch = f.load("i64", f.gep(self.steps, plane, "i64"))
+            return kernel.at(start, f.mul(step, pitch), f.mul(run, self.run))
+
+        with f.if_else(asks) as way:
+            plane, run = f.div(number, self.runs), f.rem(number, self.runs)
+            first, last = place(plane, run), f.sub(self.end, f.add(number, 1))
+            over = f.icmp("eq", f.add(run, 1), self.runs)
+            other = f.add(plane, f.select(f.op("and", over, f.icmp("ne", last, 0)), 1, 0))
+            second = place(other, f.select(over, 0, f.add(run, 1)))
+            places = (f.cast("ptrtoint", p, "i64") for p in (second, first))
+            far = f.div(f.sub(*places), kernel.tile.itemsize)
+            way.otherwise()
+        types, none = ("ptr", "i64", "i64"), (kernel.out, 0, 0)
+        given = (first, 64 // kernel.tile.itemsize, far)
+        return [way.merge(t, a, b) for t, a, b in zip(types, given, none, strict=True)]
 
 
 def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
@@ -478,6 +493,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             with f.iff(more):
                 for p in range(kind.states, kind.states + kind.kept):
                     kernel.store(zero(tile.type), plane(p, here, U.i), mask)
+    places = [(plane(p, kernel.row(2, low)), 1) for p in range(kind.states + kind.kept)]
+    size, gates = f.mul(f.sub(high, low), kernel.width), 0 if kind.reads else kind.gates
+    start = kernel.at(x, f.mul(kernel.row(1, low), gates))
+    given = [(kernel.at(start, f.mul(size, g)), gates) for g in range(gates)]
+    wanted = f.add(gates, f.select(more, len(places), kind.states))
+    units = kernel.parts.units
+    following = _Next(kernel, low, high, units(kernel.width), [*given, *places], wanted)
     with f.loop(0, kernel.steps) as T, f.loop(0, kernel.panels) as P:
         panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.deep()), wide))
         unit = f.mul(P.i, tile.lanes)
@@ -487,13 +509,13 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
             kernel.load(kernel.at(kernel.ins[-1], unit, f.mul(kernel.width, g)), mask)
             for g in range(kind.gates * kind.reads)
         ]
-        places = [plane(p, kernel.row(f.add(T.i, 2), low)) for p in range(kind.states + kind.kept)]
-        size = f.mul(f.sub(high, low), kernel.width)
-        gates = kernel.at(x, f.mul(kernel.row(f.add(T.i, 1), low), kind.gates))
-        given = [kernel.at(gates, f.mul(size, g)) for g in range(0 if kind.reads else kind.gates)]
-        wanted = f.add(len(given), f.select(more, len(places), kind.states))
-        units = kernel.parts.units
-        following = _Next(kernel, low, high, units(kernel.width), [*given, *places], wanted)
+        # where the next panel, or the next step's first, reads and writes
+        done = f.icmp("eq", f.add(P.i, 1), kernel.panels)
+        whole = f.mul(kernel.rows, kernel.width)
+        y_next, x_next = (
+            f.select(done, f.sub(f.mul(whole, parts), unit), f.typed(tile.lanes, "i64"))
+            for parts in (1, kind.gates)
+        )
         given_words = kernel.words(f.mul(kernel.rows, 2))
         if tile.pairs and kind.reads:
             with f.iff(f.icmp("eq", P.i, 0)), f.loop(low, high) as R:
@@ -509,7 +531,7 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 a, step = kernel.at(out, kernel.row(T.i, R.i)), kernel.width
                 if tile.pairs:
                     a, step = kernel.words(f.add(turn(T.i), R.i)), kernel.pitch
-                soon = following.soon(P.i, R.i) if gate == 0 else ()
+                soon = following.soon(T.i, P.i, R.i) if gate == 0 else ()
                 kernel.multiply(
                     count, units(kernel.width), a, step, b, wide, c, wide, width, soon=soon
                 )
@@ -545,6 +567,14 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     kernel.load(plane(p, kernel.row(T.i, row), unit), mask)
                     for p in range(kind.states)
                 ]
+                with f.iff(following.short):
+                    for g in range(0 if kind.reads else kind.gates):
+                        touch(f, kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
+                    for p in range(kind.states):
+                        touch(f, plane(p, here, y_next), level=2, write=True)
+                    with f.iff(more):
+                        for p in range(kind.states, kind.states + kind.kept):
+                            touch(f, plane(p, here, y_next), level=2, write=True)
                 new = kind.step(kernel, products, given, old, bias)
                 if tile.pairs:
                     kernel.round(new[0], kernel.words(f.add(turn(f.add(T.i, 1)), row)), unit)
@@ -608,6 +638,15 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         f.store(zero(tile.type), spare(dh_later, R.i, U.i))
         for place in sums(R.i, U.i):
             kernel.store(zero(tile.type), place, mask)
+    start, before = kernel.row(0, low), kernel.row(-1, low)
+    kept = range(kind.states, kind.states + kind.kept)
+    places = [(kernel.at(y, f.mul(kernel.plane, p), start), 1) for p in kept]
+    places.append((kernel.at(y, f.mul(kernel.plane, kind.states - 1), before), 1))
+    size, to = f.mul(f.sub(high, low), width), kernel.at(out, f.mul(start, kind.columns))
+    places += [(kernel.at(to, f.mul(size, c)), kind.columns) for c in range(kind.columns)]
+    places.append((kernel.at(dh, before), 1))
+    wanted = f.sub(len(places), f.select(every, 0, 1))
+    following = _Next(kernel, low, high, deep, places, wanted)
     with f.loop(0, kernel.steps) as back:
         step = f.sub(f.sub(kernel.steps, 1), back.i)
         after = f.add(step, 1)
@@ -646,15 +685,6 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                     kernel.round(value, kernel.words(R.i), at, mask)
             for value, place in zip(columns, sums(R.i, U.i), strict=False):
                 kernel.store(kernel.math.add(kernel.load(place, mask), value), place, mask)
-        start, before = (kernel.row(t, low) for t in (step, f.sub(step, 1)))
-        given = range(kind.states, kind.states + kind.kept)
-        places = [kernel.at(y, f.mul(kernel.plane, p), start) for p in given]
-        places.append(kernel.at(y, f.mul(kernel.plane, kind.states - 1), before))
-        size, to = f.mul(f.sub(high, low), width), kernel.at(out, f.mul(start, kind.columns))
-        places += [kernel.at(to, f.mul(size, c)) for c in range(kind.columns)]
-        places.append(kernel.at(dh, before))
-        wanted = f.sub(len(places), f.select(every, 0, 1))
-        following = _Next(kernel, low, high, deep, places, wanted)
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
@@ -666,7 +696,7 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 c = spare(dh_later, R.i, unit)
                 kernel.multiply(
                     count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
-                    add=kind.direct, soon=following.soon(P.i, R.i),
+                    add=kind.direct, soon=following.soon(step, P.i, R.i),
                 )  # fmt: skip
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
