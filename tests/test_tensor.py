@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from collections import deque
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ T, nan, inf = weft.tensor, math.nan, math.inf
         (np.arange(3), "int64"), (np.array([1.5]), "float64"), ([np.float32(1)], "float32"),
         ([np.int32(1)], "int32"), (range(3), "int64"), ((1, 2), "int64"), ([], "float32"),
         (2**63 - 1, "int64"), ([np.float64(1), np.float64(2)], "float64"), (np.bool_(True), "bool"),
+        (deque([1.0, 2]), "float32"), ([deque([1]), (2,)], "int64"), (deque(), "float32"),
+        ([1.0, np.float64(2)], "float64"), ([np.float32(1), 2.0], "float32"),
+        ([np.int32(1), 2], "int64"), ([[True], [np.float16(2)]], "float16"),
     ],
 )  # fmt: skip
 def test_the_dtype_of_data(data, dtype):
@@ -36,7 +40,7 @@ def test_construction():
     assert T([1.7, -1.7], dtype=weft.int64).tolist() == [1, -1]
     assert T([-1], dtype=weft.uint8).tolist() == [255]
     assert T([1.5, 0.0, nan], dtype=weft.bool).tolist() == [True, False, True]
-    assert T([T(1.0), T(2.0)]).tolist() == [1, 2]
+    assert T([T(1.0), T(2.0)]).tolist() == T(deque([T(1.0), T(2.0)])).tolist() == [1, 2]
     a = np.arange(3.0)
     copied, shared = T(a), weft.from_numpy(a)
     a[0] = 9

@@ -73,6 +73,21 @@ def test_checkpoint_draws_the_same_random_numbers(use_reentrant):
     assert weft.rand(3).tolist() == after
 
 
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoint_casts_again_as_it_did(use_reentrant):
+    def run(again: bool) -> list:
+        weft.manual_seed(0)
+        x, w = weft.randn(3, 4, requires_grad=True), weft.randn(4, 4, requires_grad=True)
+        block = lambda x: (x @ w).relu() @ w
+        with weft.autocast("cpu", dtype=weft.bfloat16):
+            y = checkpoint(block, x, use_reentrant=use_reentrant) if again else block(x)
+        y.float().sum().backward()  # outside of autocast, as torch asks for
+        assert y.dtype is weft.bfloat16 and not weft.is_autocast_enabled("cpu")
+        return [y.tolist(), x.grad.tolist(), w.grad.tolist()]
+
+    assert run(again=True) == run(again=False)
+
+
 def test_checkpoint_keeps_no_intermediate():
     kept = []
     x = weft.ones(4, requires_grad=True)

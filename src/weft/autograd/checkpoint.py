@@ -111,17 +111,18 @@ def checkpoint_sequential(
 
 
 @contextmanager
-def _rng_from(saved: Any) -> Iterator[None]:
-    """The default generator as it was, and afterwards as it is now."""
-    if saved is None:
-        yield
-        return
-    now = get_rng_state()
-    set_rng_state(saved)
+def _as_then(rng: Any, autocast: Any) -> Iterator[None]:
+    """The default generator (unless None) and autocast as they were, afterwards as they are now."""
+    now = None if rng is None else get_rng_state(), state.autocast
+    state.autocast = autocast
+    if rng is not None:
+        set_rng_state(rng)
     try:
         yield
     finally:
-        set_rng_state(now)
+        state.autocast = now[1]
+        if rng is not None:
+            set_rng_state(now[0])
 
 
 class _Frame:
@@ -132,7 +133,7 @@ class _Frame:
     ) -> None:
         self.call = (function, args, kwargs)
         self.context = context
-        self.rng = get_rng_state() if rng else None
+        self.then = get_rng_state() if rng else None, state.autocast
         self.check = check
         self.seen: list[tuple] = []  # shape and dtype of each tensor the first run saved
         self.values: dict[int, Any] = {}  # of the second run
@@ -155,7 +156,7 @@ class _Frame:
             return len(saved) - 1
 
         hooks = saved_tensors_hooks(keep, saved.__getitem__)
-        with _rng_from(self.rng), enable_grad(), self.context, hooks:
+        with _as_then(*self.then), enable_grad(), self.context, hooks:
             function(*(_leaf(a) for a in args), **{k: _leaf(v) for k, v in kwargs.items()})
         if len(saved) != len(self.seen):
             raise CheckpointError(
@@ -186,7 +187,7 @@ class _Reentrant(Function):
     @staticmethod
     def forward(ctx: Any, function: Callable, preserve_rng_state: bool, *args: Any) -> Any:
         ctx.function = function
-        ctx.rng = get_rng_state() if preserve_rng_state else None
+        ctx.then = get_rng_state() if preserve_rng_state else None, state.autocast
         ctx.others = [None if isinstance(a, Handle) else a for a in args]
         ctx.places = [i for i, a in enumerate(args) if isinstance(a, Handle)]
         ctx.save_for_backward(*(args[i] for i in ctx.places))
@@ -198,7 +199,7 @@ class _Reentrant(Function):
         args = list(ctx.others)
         for i, t in zip(ctx.places, ctx.saved_tensors, strict=True):
             args[i] = _leaf(t)
-        with _rng_from(ctx.rng), enable_grad():
+        with _as_then(*ctx.then), enable_grad():
             outs = ctx.function(*args)
         outs = outs if isinstance(outs, (tuple, list)) else (outs,)
         pairs = [

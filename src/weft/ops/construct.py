@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -160,7 +161,10 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
         if _holds_tensor(data):
             data = _unwrapped(data)
     elif not isinstance(data, (int, float, complex)) and not hasattr(data, "__array__"):
-        raise _unknown(data)
+        kind = type(data)  # any other sequence, such as a deque
+        if issubclass(kind, (str, bytes, dict)) or not hasattr(kind, "__getitem__"):
+            raise _unknown(data)
+        return array_of(list(data), dtype)
     try:
         a = np.array(data)
     except (ValueError, OverflowError) as e:
@@ -169,7 +173,7 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
         raise _unknown(data)
     if a.dtype.kind == "u" and a.dtype.itemsize == 8:
         raise ValueError("Overflow when unpacking long long")
-    dtype = dtype or _dtype_of(data, a)
+    dtype = dtype or _mixed(kinds) or _dtype_of(data, a)
     if a.dtype.kind == "c" and dtype.category != dt.COMPLEX:
         raise TypeError(f"tensor(): must be real number, not complex (for dtype {dtype.name})")
     if a.dtype.kind == "f" and dtype.category == dt.INT:
@@ -180,6 +184,18 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
         if a.max() > ends.max or a.min() < min(ends.min, -int(ends.max) - 1):
             raise RuntimeError(f"value cannot be converted to type {dtype.name} without overflow")
     return np.ascontiguousarray(a.astype(dtype.np)).reshape(a.shape)
+
+
+def _mixed(kinds: set[type]) -> dt.dtype | None:
+    """The dtype of NumPy's numbers among Python's, or of several kinds; None of anything else."""
+    numpys = [k for k in kinds if issubclass(k, np.generic)]
+    plain = [k for k in kinds if k in (bool, int, float, complex)]
+    if not numpys or len(numpys) + len(plain) != len(kinds):
+        return None
+    return reduce(
+        dt.promote_types,
+        [*(dt.from_np(np.dtype(k)) for k in numpys), *(dt.of_number(k()) for k in plain)],
+    )
 
 
 def _dtype_of(data: Any, a: np.ndarray) -> dt.dtype:
