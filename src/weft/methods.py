@@ -266,7 +266,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         dispatch.fill(self._a, value)
         dispatch.wrote(self)
         return self
-    value = value if isinstance(value, Tensor) else tensor(value, dtype=self.dtype)
+    if not isinstance(value, Tensor):
+        value = tensor(value, dtype=d)
+        value._a.flags.writeable = False  # a number, as `number_tensor`'s are: a replay has it, too
     if value.ndim:
         raise RuntimeError(
             "fill_ only supports 0-dimension value tensor but got tensor with "

@@ -169,7 +169,7 @@ def test_two_sizes_take_turns():
     for i in range(400):  # however long the second size takes to be planned
         x = batch(i, 3 + i % 2, 6)
         assert bits(c(x)) == bits(model(x))
-    calls = {id(r): r.directs.now for r in c._replays.kept.values()}
+    calls = {id(r): r.directs.now for (r,) in c._replays.kept.values()}
     assert len(calls) == 2 and all(d is not None and d.stream.check() for d in calls.values())
 
 
@@ -205,7 +205,7 @@ def test_two_recordings_of_one_program():
         x, side = batch(i, 4, 6), sides[i // (1 + i % 7) % 2]
         assert bits(c(x, side)) == bits(f(x, side)), i
         seen.add(id(direct_of(c)))
-    recordings = list(c._replays.kept.values())
+    recordings = [r for (r,) in c._replays.kept.values()]
     assert len({id(r.program) for r in recordings}) == 1 and len(recordings) == 2
     assert len(seen) > 4, "no direct calls"
 
@@ -311,7 +311,7 @@ def test_what_draws_or_writes_to_arguments_is_not_direct():
         c = weft.compile(f, replay=True)
         for i in range(12):
             c(batch(i, 3, 4))
-        (recording,) = c._replays.kept.values()
+        ((recording,),) = c._replays.kept.values()
         assert c.stats["replayed"] >= 5, name
         assert (recording.directs.now is None) == (name in ("writes", "draws")), name
 

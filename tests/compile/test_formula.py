@@ -29,7 +29,7 @@ def updates(kind):
     c = weft.compile(step, replay=True)
     for _ in range(20):
         c(weft.ones(2, 4))
-    (recording,) = c._replays.kept.values()
+    ((recording,),) = c._replays.kept.values()
     return recording.updates
 
 

@@ -450,7 +450,7 @@ def test_a_replay_uses_the_native_look():
     f = weft.compile(model.forward, replay=True)
     for _ in range(6):
         f(weft.ones(2, 4))
-    (recording,) = f._replays.kept.values()
+    ((recording,),) = f._replays.kept.values()
     assert recording.guard.stream is not None and recording.guard.stream.check()
     globals()["RATE"] = 5.0
     assert f(weft.ones(2, 4)).tolist() == model(weft.ones(2, 4)).tolist()

@@ -247,6 +247,31 @@ def test_gradients_that_add_up():
     assert check(make)["replayed"] >= 8
 
 
+@pytest.mark.parametrize("how", ["to none", "to zeros"])
+def test_gradients_of_several_batches_before_an_update(how):
+    """Calls alternate between finding gradients and finding none, each replayed."""
+
+    def make():
+        model = Net()
+        o = optim.AdamW(model.parameters(), lr=0.05)
+
+        def step(x, last):
+            loss = model(x).mean()
+            loss.backward()
+            if last:
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                o.step()
+                o.zero_grad(set_to_none=how == "to none")
+            return loss.detach()
+
+        def state():
+            return [*model.parameters(), *[p.grad for p in model.parameters()]]
+
+        return step, lambda i: None, state
+
+    assert check(make, lambda i: (batch(i), i % 3 == 2), 24)["replayed"] >= 14
+
+
 def test_sizes_and_ops_that_an_object_keeps_are_values():
     def make():
         model = Net()

@@ -288,7 +288,7 @@ def names_that_compare_with_code() -> None:
         def __eq__(self, other: object) -> bool:
             c = space.get("compiled") if other is not None and busy else None
             if c is not None:
-                for r in c._replays.kept.values():
+                for (r,) in c._replays.kept.values():
                     r.directs.now = r.guard.stream = None
                 c._replays.direct = None
                 c._replays.kept.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from weft.compile.world import MODES, OPTIMIZER_OWN, World, is_changed
@@ -23,11 +24,13 @@ _DICTS = (dict, defaultdict)
 
 
 class Guard:
-    """Whether `world` is as it is now, and which of its tensors have a gradient."""
+    """Whether `world` is as it is now, and the same of its tensors have no gradient as now, or
+    those of which `none` says so.
+    """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, none: list[bool] | None = None) -> None:
         self.world = world
-        self.none = [t._grad is None for t in world.tensors]
+        self.none = [t._grad is None for t in world.tensors] if none is None else none
         self.stream: guards.Stream | None = None  # None: Python looks alone
         self.rest: list[tuple] = []  # entries of world's dicts and lists that Python looks at
         self._looks = 0
@@ -84,17 +87,18 @@ class Guard:
         for cls, f in world.forwards.items():
             s.member(cls, "forward", f)
         s.functions(world.functions)
-        for t in world.tensors:
-            self._tensor(s, t)
+        for t, none in zip(world.tensors, self.none, strict=True):
+            self._tensor(s, t, none=none)
         for o in world.optimizers:
             self._optimizer(s, o)
         return s.ready()
 
-    def _tensor(self, s: guards.Stream, t: Handle) -> None:
+    def _tensor(self, s: guards.Stream, t: Handle, *, none: bool) -> None:
         s.kind(t)
         s.places(t, Handle, _PLACES)
         s.dicts([(t, t.__dict__)])
-        s.entries(t.__dict__, _tensor_mode)
+        modes = _tensor_modes[none]
+        s.entries(t.__dict__, modes, as_now=none == (t._grad is None))
         s.data(t._a)
         for name in ("_hooks", "_post_accumulate"):
             hooks = t.__dict__.get(name)
@@ -138,12 +142,14 @@ def setting(_: Any, v: Any) -> tuple[int, Any]:
     return (guard_code.FLOAT_IS, bool(v)) if _is_float(v) else _same(v)
 
 
-def _tensor_mode(key: str, v: Any) -> tuple[int, Any]:
-    if key not in _TENSOR_FIELDS:
-        return _ANY
-    if key == "_grad" and v is not None:
-        return guard_code.OTHER, None
-    return _same(v)
+def _tensor_mode(key: str, v: Any, gradient: int) -> tuple[int, Any]:
+    if key == "_grad":
+        return gradient, None
+    return _same(v) if key in _TENSOR_FIELDS else _ANY
+
+
+# of a tensor with a gradient, without one
+_tensor_modes = [partial(_tensor_mode, gradient=m) for m in (guard_code.OTHER, guard_code.SAME)]
 
 
 def _is_odd(t: Handle) -> bool:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from weft.compile.record import Session
 
 _TRIES = 20  # calls without a recording after which none is tried any more
-_KEPT = 8  # recordings
+_KEPT = 8  # structures of arguments of which there are recordings
+_SETS = 4  # recordings of each
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 Program = Any  # api.SegmentProgram
@@ -247,9 +248,7 @@ class Recording:
             (t, e) for t, e in zip(world.tensors, last.effects, strict=True) if e != "kept"
         ]
         self.grown = last.grown
-        self.guard = Guard(world)
-        if self.guard.none != last.none:
-            raise Unseen("the call changes which tensors have a gradient")
+        self.guard = Guard(world, last.none)
         if not world.holds():
             raise Unseen("another thread changes what it can reach")
         self.result = last.result
@@ -278,7 +277,7 @@ class Recording:
             if t is None or (t._ghost is not None and t._ghost.session is not None):
                 return None
             a = t._a
-            if kind == "grad" and (Layout.of(a) != layout or t._rg or t._hooks or t._base):
+            if kind == "grad" and (Layout.of(a) != layout or t._rg or t._hooks):
                 return None
             found.append(a)
             roots.append(root(a))
@@ -363,34 +362,40 @@ class Replays:
         self.stats = stats
         stats["replay"] = "not yet"
         stats["replayed"] = 0
-        self.kept: dict[Any, Recording] = {}
-        self.last: dict[Any, WatchedCall] = {}
+        # by the arguments' structure; of each, one for each set of tensors that have a gradient
+        self.kept: dict[Any, list[Recording]] = {}
+        self.last: dict[Any, list[WatchedCall]] = {}
         self.direct: Direct | None = None  # of the recording that ran last
         self.failed = 0
 
     def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
         """(whether it was a replay, the result, what to hand to `watch` if not)."""
-        direct = self.direct
-        if direct is not None and not kw and (found := direct.run(*args)) is not None:
-            self.stats["replayed"] += 1
-            y = dispatch.wrap(found) if direct.single else direct.given(found, args)
-            return True, y, None
+        tried = self.direct
+        if tried is not None and not kw and (found := tried.run(*args)) is not None:
+            return self._done(tried, found, args)
         tensors: list[Handle] = []
         objects: list[Any] = []
         key = _structure((args, kw), tensors, objects) if kw else _structure(args, tensors, objects)
-        found = self.kept.get(key)
-        if found is not None:
-            again, self.direct = self.direct, found.directs.now
-            if self.direct is not None and self.direct is not again:
-                return self.attempt(args, kw)
+        for recording in self.kept.get(key, ()):
+            direct = recording.directs.now
+            if direct is not None and direct is not tried:
+                self.direct = direct
+                if (found := direct.run(*args)) is not None:
+                    return self._done(direct, found, args)
             try:
-                done, result = found.run(tensors)
+                done, result = recording.run(tensors)
             except Broken as e:
                 return False, None, (key, tensors, objects, str(e))
             if done:
+                self.direct = recording.directs.now
                 self.stats["replayed"] += 1
                 return True, result, None
         return False, None, (key, tensors, objects, None)
+
+    def _done(self, direct: Direct, found: Any, args: tuple) -> tuple[bool, Any, Any]:
+        self.stats["replayed"] += 1
+        y = dispatch.wrap(found) if direct.single else direct.given(found, args)
+        return True, y, None
 
     def watch(self, asked: tuple) -> WatchedCall | None:
         """Before a call that Python runs."""
@@ -399,7 +404,7 @@ class Replays:
             return None
         last = self.last.get(key)
         try:
-            world = last.world if last is not None and last.world.holds() else None
+            world = last[0].world if last and last[0].world.holds() else None
             if world is None:
                 world = World((self.fn, *objects))
             return WatchedCall(world, tensors)
@@ -417,28 +422,33 @@ class Replays:
         watch.finished()
         if broken is not None:
             return
-        last = self.last.pop(key, None)
+        others = [w for w in self.last.pop(key, ()) if w.world is watch.world]
         if watch.why is not None:
             self._refuse(watch.why)
             return
         if watch.program is None or not hasattr(watch.program, "segment"):
             self._refuse("the call is not one program")
             return
+        last = next((w for w in others if w.none == watch.none), None)
+        others = [w for w in others if w is not last][-_SETS + 1 :]
         if len(self.last) >= _KEPT:
             self.last.clear()
-        self.last[key] = watch
-        same = ("world", "cursor", "program", "sources", "effects", "grown", "none", "result")
+        self.last[key] = [*others, watch]
+        same = ("cursor", "program", "sources", "effects", "grown", "result")
         if last is None or any(getattr(last, n) != getattr(watch, n) for n in same):
             return
         try:
-            if len(self.kept) >= _KEPT:
-                self.kept.clear()
-            self.kept[key] = Recording(key, objects, last, watch, result)
-            self.last.pop(key, None)  # another thread's call may have
-            self.stats["replay"] = "on"
-            self.failed = 0
+            recording = Recording(key, objects, last, watch, result)
         except Unseen as e:
             self._refuse(str(e))
+            return
+        known = [r for r in self.kept.pop(key, ()) if r.guard.none != watch.none][-_SETS + 1 :]
+        if len(self.kept) >= _KEPT:
+            self.kept.clear()
+        self.kept[key] = [*known, recording]
+        self.last[key] = others
+        self.stats["replay"] = "on"
+        self.failed = 0
 
     def _refuse(self, why: str) -> None:
         self.failed += 1

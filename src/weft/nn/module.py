@@ -249,8 +249,7 @@ class Module(Tree):
             if set_to_none:
                 p.grad = None
             else:
-                p.grad = p.grad.detach()
-                p.grad.zero_()
+                p.grad.detach_().zero_()
 
     def apply(self, fn: Callable[[Module], None]) -> Self:
         """Call `fn` on every module, children first."""

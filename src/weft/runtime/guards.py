@@ -35,7 +35,7 @@ class Stream:
         self._parts: list[int] = []
         self._words: list[tuple[Any, int]] = []  # an object's word, by its place
         self._arrays: list[np.ndarray] = []  # whose dims and strides count
-        self._dicts: list[tuple[dict, list[int]]] = []  # with their entries' words
+        self._dicts: list[tuple[dict, list[int], bool]] = []  # their entries' words; are they so
 
     def _id(self, x: Any) -> int:
         self._kept.append(x)
@@ -66,16 +66,20 @@ class Stream:
         self._words += [(x, place) for place in (_LENGTH, *_DIMS, _DTYPE)]
         self._arrays.append(x)
 
-    def entries(self, x: dict, modes: Callable[[Any, Any], tuple[int, Any]] | None = None) -> None:
+    def entries(
+        self, x: dict, modes: Callable[[Any, Any], tuple[int, Any]] | None = None, *,
+        as_now: bool = True,
+    ) -> None:  # fmt: skip
         """The dict's keys and values, in order; `modes(key, value)` gives what of a value counts:
-        a mode of `guard_code` and, where the mode wants one, the value.
+        a mode of `guard_code` and, where the mode wants one, the value. Not `as_now`: they are
+        to be so, and are not yet.
         """
         words: list[int] = []
         for k, v in x.items():
             mode, value = (guard_code.SAME, v) if modes is None else modes(k, v)
             word = int(value) if mode == guard_code.FLOAT_IS else self._id(value)
             words += (self._id(k), mode, word)
-        self._dicts.append((x, words))
+        self._dicts.append((x, words, as_now))
 
     def items(self, x: list) -> None:
         """The list's items."""
@@ -141,11 +145,11 @@ class Stream:
         start = [guard_code.WORDS, len(places), *looked, guard_code.DICTS, len(self._dicts)]
         end = [*self._parts, guard_code.END]
         at = len(start) + 4 * len(self._dicts) + len(end)
-        entries = [word for _, words in self._dicts for word in words]
+        entries = [word for _, words, _ in self._dicts for word in words]
         self._native = (ctypes.c_int64 * (at + len(entries)))()
         self.address = ctypes.addressof(self._native)
-        for x, words in self._dicts:
-            tag = _word(id(x) + _TAG) * _has_tags()
+        for x, words, so in self._dicts:
+            tag = (_word(id(x) + _TAG) if so else -1) * _has_tags()
             start += (self._id(x), tag, len(words) // 3, self.address + 8 * at)
             at += len(words)
         self._native[:] = [*start, *end, *entries]
