@@ -15,10 +15,11 @@ from weft.core.device import require_cpu
 from weft.core.handle import state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, whole
-from weft.ops.dispatch import apply, dtype_of, fill, shape_of, wrap
+from weft.ops import dispatch
+from weft.ops.dispatch import apply, dtype_of, fill, shape_of, tell_made, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import permute, shape_args
-from weft.runtime import memory
+from weft.runtime import memory, native
 
 if TYPE_CHECKING:
     from weft.tensor import Tensor
@@ -254,19 +255,27 @@ def full(
     fill_value: Any,
     *,
     dtype: dt.dtype | None = None,
+    device: Any = None,
     **kw: Any,
 ) -> Tensor:
     """y[i] = fill_value; the dtype is the value's own unless given."""
+    wish = _FULL, size, fill_value, dtype, dt.get_default_dtype(), device
+    if not kw and (y := dispatch.made(*wish)) is not None:
+        return y
     value = fill_value.item() if hasattr(fill_value, "item") else fill_value
     kind = dt.of_number(value)
-    return _constant("full", (size,), value, dtype or kind, **kw)
+    return _constant("full", wish, (size,), value, dtype or kind, device, **kw)
+
+
+_FULL, _ZEROS, _ONES, _EMPTY, _ARANGE, _LIKE = (dispatch.wish() for _ in range(6))
 
 
 def _constant(
-    op: str, given: tuple, value: Any, dtype: Any, *, size: Any = None, device: Any = None,
+    op: str, wish: tuple, given: tuple, value: Any, dtype: Any, device: Any, *, size: Any = None,
     requires_grad: bool = False, out: Any = None, layout: Any = None, pin_memory: bool = False,
     memory_format: Any = None,
 ) -> Any:  # fmt: skip
+    """`made(*wish)` gives what comes without further arguments."""
     _require_strided(layout, op)
     shape, d = sizes(given if size is None else (size,), op), dt.asked(dtype)
     if d.category == dt.COMPLEX:
@@ -277,6 +286,8 @@ def _constant(
         a = memory.empty(shape, d.np)
         fill(a, _as(value, d))
         y = wrap(a)
+        if size is out is None:
+            tell_made(y, None, None, *wish)
     return finish(y, requires_grad, device, op) if out is None else out.copy_result(y)
 
 
@@ -286,14 +297,20 @@ def _as(value: Any, d: dt.dtype) -> Any:
     return int(value) if d.category == dt.INT else bool(value)
 
 
-def zeros(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
+def zeros(*size: Any, dtype: dt.dtype | None = None, device: Any = None, **kw: Any) -> Tensor:
     """y[i] = 0"""
-    return _constant("zeros", size, 0, dtype or dt.get_default_dtype(), **kw)
+    d = dtype or dt.get_default_dtype()
+    if not kw and (y := dispatch.made(_ZEROS, size, d, device)) is not None:
+        return y
+    return _constant("zeros", (_ZEROS, size, d, device), size, 0, d, device, **kw)
 
 
-def ones(*size: Any, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
+def ones(*size: Any, dtype: dt.dtype | None = None, device: Any = None, **kw: Any) -> Tensor:
     """y[i] = 1"""
-    return _constant("ones", size, 1, dtype or dt.get_default_dtype(), **kw)
+    d = dtype or dt.get_default_dtype()
+    if not kw and (y := dispatch.made(_ONES, size, d, device)) is not None:
+        return y
+    return _constant("ones", (_ONES, size, d, device), size, 1, d, device, **kw)
 
 
 def empty(
@@ -304,12 +321,21 @@ def empty(
     **kw: Any,
 ) -> Tensor:
     """Memory that nobody has written yet."""
+    wish = _EMPTY, size, dtype or dt.get_default_dtype(), device
+    if not kw and requires_grad is False and (y := dispatch.made(*wish)) is not None:
+        return y
     _require_strided(kw.get("layout"), "empty")
     if "size" in kw:
         size = (kw.pop("size"),)
     shape = sizes(size, "empty")
     y = wrap(memory.empty(shape, (dt.asked(dtype) or dt.get_default_dtype()).np))
+    if state.recorder is None and not kw:
+        tell_made(y, _unwritten, None, *wish)
     return finish(y, requires_grad, device, "empty")
+
+
+def _unwritten() -> native.Launch:
+    return native.Launch((), quick=True)
 
 
 def full_like(input: Any, fill_value: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tensor:
@@ -334,12 +360,16 @@ def empty_like(input: Any, *, dtype: dt.dtype | None = None, **kw: Any) -> Tenso
 
 def _like(make: Any, input: Any, dtype: dt.dtype | None, kw: dict, *value: Any) -> Any:
     """A new tensor of input's shape: in input's order of dims unless a memory format is given."""
+    if not kw and (y := dispatch.made_like(input, _LIKE, dtype, *value)) is not None:
+        return y
     shape, order = shape_of(input), None
-    wish = kw.pop("memory_format", None)
+    often, wish = not kw and state.recorder is None, kw.pop("memory_format", None)
     if wish is not None or not input.is_contiguous():
         order = format_order(input, layouts.preserve_format if wish is None else wish)
     if order is None:
-        return make(shape, *value, dtype=dtype or dtype_of(input), **kw)
+        y = make(shape, *value, dtype=dtype or dtype_of(input), **kw)
+        draw = None if value else _unwritten
+        return tell_made(y, draw, input, _LIKE, dtype, *value) if often else y
     grad = kw.pop("requires_grad", False)
     y = make([shape[d] for d in order], *value, dtype=dtype or dtype_of(input), **kw)
     return finish(permute(y, undo(order)).detach(), grad, None, "like")
@@ -356,6 +386,10 @@ def arange(
     out: Any = None,
 ) -> Tensor:
     """start, start + step, ... while below end; int64 when all three are ints."""
+    wish = _ARANGE, start, end, step, dtype, dt.get_default_dtype(), device
+    plain = out is None and requires_grad is False
+    if plain and (y := dispatch.made(*wish)) is not None:
+        return y
     if end is None:
         start, end = 0, start
     if {start.__class__, end.__class__, step.__class__} != {int}:
@@ -380,6 +414,8 @@ def arange(
     length = -((start - end) // step) if whole else math.ceil((end - start) / step)
     if state.recorder is None:  # nobody asks for the op
         y = wrap(_steps(start, step, length, d))
+        if plain:
+            tell_made(y, None, None, *wish)
     else:
         y = apply(Arange(start, step, length, d))
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "arange")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from weft.core.handle import (
 from weft.core.op import REGISTRY, Meta, Op
 from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
-from weft.runtime import memory, native
+from weft.runtime import draw_code, memory, native
 
 # np.errstate costs more than a small add; this is the context variable that it sets.
 _quiet = _make_extobj(all="ignore")
@@ -83,6 +84,61 @@ _wishes = itertools.count(1)
 def parts(x: Any, *wish: Any) -> Any:
     """`known` of a function that gives several views, a tuple: `told_parts` says of which ops."""
     return None
+
+
+def made(*wish: Any) -> Any:
+    """What a function (its number, and what it was asked for) makes, where `tell_made` said how:
+    without an op, for nobody records it.
+    """
+    return None
+
+
+def made_like(x: Any, *wish: Any) -> Any:
+    """`made` of a tensor's shape and dtype; it is contiguous."""
+    return None
+
+
+def tell_made(
+    y: Any, draw: Callable[[], native.Launch | None] | None, like: Any, *wish: Any
+) -> Any:
+    """y, which `made(*wish)` (or `made_like(like, *wish)`) gives from now on if it is asked often.
+
+    `draw` gives the launch that fills it where it is drawn, if there is one; else it is copied.
+    """
+    key = wish if like is None else (shape_of(like), dtype_of(like), wish)
+    try:
+        _asked[key] = asked = _asked.get(key, 0) + 1
+    except TypeError:  # a list
+        return y
+    if asked == _OFTEN:
+        del _asked[key]
+        if y._a.nbytes < memory.SMALL and native.builtins_fit():
+            globals().update(native.tensor_builtins())
+            keep = y._a.copy()
+            launch = draw() if draw else draw_code.constant(keep)
+            if launch is not None and (like is None or like._ghost is None):
+                native.tell_made(launch, y._a, None if like is None else like._a, keep, *wish)
+    elif len(_asked) > _ASKED_CAP:
+        _asked.clear()
+    return y
+
+
+def tell_kernel(y: Any, op: Op, launch: Callable[[], native.Launch | None], *call: Any) -> Any:
+    """y, which `known(x, *wish)` gives from now on by a launch if it is asked often: call is x,
+    contiguous, and the wish.
+    """
+    x, *wish = call
+    vars(op)["_uses"] = op._uses + 1
+    if op._uses % _OFTEN == 0 and state.recorder is None and x._a.flags.c_contiguous:
+        calls, run = _calls_of(op), launch()
+        if calls is not None and run is not None and y._a.nbytes < memory.SMALL:
+            calls.add(run, [x._a], y._a)
+            calls.tell(x._a.shape, *wish)
+    return y
+
+
+_asked: dict[tuple, int] = {}
+_ASKED_CAP = 4096
 
 
 def joined(ops: tuple, tensors: Any, dim: int, *new: bool) -> Any:

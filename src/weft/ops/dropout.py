@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import sample
 from weft.core.types import Type, numel
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops import dispatch
+from weft.ops.dispatch import apply, dtype_of, shape_of, tell_made, wrap
 from weft.ops.kinds import Create
 from weft.ops.random import Draw, memory_order, undo
 from weft.ops.view import permute
 from weft.ops.write import check_writable, write
+from weft.runtime import native
 from weft.runtime import random as rng
 
 __all__ = ["feature_dropout"]
@@ -41,8 +44,21 @@ class DropoutMask(Create):
 
 def _mask(shape: tuple[int, ...], p: float, d: dt.dtype) -> np.ndarray:
     kept = rng.default_generator.current.dropout_mask(shape, p, np.bool_)
+    return kept.astype(d.np) * _scale(p, d)
+
+
+def _scale(p: float, d: dt.dtype) -> np.floating:
     wide = np.float64 if d is dt.float64 else np.float32
-    return kept.astype(d.np) * (wide(1) / wide(1 - p)).astype(d.np)
+    return (wide(1) / wide(1 - p)).astype(d.np)
+
+
+def _small(mask: Any, p: float) -> native.Launch | None:
+    """What draws such masks, where native code can."""
+    scale = float(_scale(p, dtype_of(mask)))
+    return rng.small_draw("bernoulli", mask._a.size, mask._a.dtype, (1.0 - p, scale))
+
+
+_MASK = dispatch.wish()
 
 
 def _check(p: float) -> None:
@@ -60,6 +76,13 @@ def _noise_shape(shape: tuple, whole_channels: bool) -> tuple:
 
 
 def _drop(input: Any, p: float, training: bool, inplace: bool, whole_channels: bool) -> Any:
+    if (
+        training
+        and not whole_channels
+        and (mask := dispatch.made_like(input, _MASK, p)) is not None
+    ):
+        y = input * mask
+        return _into(input, y) if inplace else y
     _check(p)
     shape = shape_of(input)
     if not training or p == 0 or numel(shape) == 0:
@@ -73,6 +96,8 @@ def _drop(input: Any, p: float, training: bool, inplace: bool, whole_channels: b
         shape, d = tuple([noise[k] for k in order]), dtype_of(input)
         if state.recorder is None:  # nobody asks for the op
             mask = wrap(_mask(shape, float(p), d))
+            if shape == shape_of(input) and order == sorted(order):
+                tell_made(mask, partial(_small, mask, float(p)), input, _MASK, p)
         else:
             mask = apply(DropoutMask(shape, float(p), d))
         y = input * (mask if order == sorted(order) else permute(mask, undo(order)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +17,18 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle, state
 from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes
+from weft.ops import dispatch
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.compare import depends, where
 from weft.ops.creation import finish, memory_order, sizes, undo
-from weft.ops.dispatch import apply, dtype_of, read, settle, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, read, settle, shape_of, tell_kernel, tell_made, wrap
 from weft.ops.kinds import Create, by_loop
 from weft.ops.trig import digamma
 from weft.ops.unary import exp, expm1, log, log1p
 from weft.ops.view import permute
 from weft.ops.write import check_writable, write
+from weft.runtime import native
 from weft.runtime import random as rng
 
 if TYPE_CHECKING:
@@ -212,13 +214,28 @@ class BinomialOf(DrawFrom):
 # ------------------------------------------------------------------------------- functions
 
 
+_RAND, _RANDN, _RANDINT, _RANDPERM, _NORMAL, _LIKE, _BERNOULLI, _MULTINOMIAL = (
+    dispatch.wish() for _ in range(8)
+)
+
+
 def _made(
-    name: str, kind: str, size: tuple, params: tuple, dtype: Any, generator: Any, out: Any,
-    device: Any, requires_grad: bool,
+    wish: tuple, name: str, kind: str, size: tuple, params: tuple, dtype: Any, generator: Any,
+    out: Any, device: Any, requires_grad: bool,
 ) -> Any:  # fmt: skip
+    """A draw, which `made(*wish)` gives where it needs no more than that."""
     shape = sizes(size, name)
     y = _drawn(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator)
+    if generator is out is state.recorder and not requires_grad:
+        tell_made(y, partial(_small, kind, y, params), None, *wish)
     return finish(y, requires_grad, device, name) if out is None else out.copy_result(y)
+
+
+def _small(kind: str, y: Any, params: tuple) -> native.Launch | None:
+    """What draws tensors like y, where native code can."""
+    if kind == "bernoulli":
+        params = (*params, 1.0)
+    return rng.small_draw(kind, y._a.size, y._a.dtype, params)
 
 
 def rand(
@@ -226,8 +243,13 @@ def rand(
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Numbers of [0, 1): 24 random bits each, 53 for float64."""
-    size = args if size is None else (size,)
-    return _made("rand", "uniform", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
+    d, size = dtype or dt.get_default_dtype(), args if size is None else (size,)
+    wish = _RAND, size, generator, out, d, device, requires_grad
+    if (y := dispatch.made(*wish)) is not None:
+        return y
+    return _made(
+        wish, "rand", "uniform", size, (0.0, 1.0), d, generator, out, device, requires_grad
+    )
 
 
 def randn(
@@ -235,8 +257,13 @@ def randn(
     layout: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """Numbers of the standard normal distribution."""
-    size = args if size is None else (size,)
-    return _made("randn", "normal", size, (0.0, 1.0), dtype, generator, out, device, requires_grad)
+    d, size = dtype or dt.get_default_dtype(), args if size is None else (size,)
+    wish = _RANDN, size, generator, out, d, device, requires_grad
+    if (y := dispatch.made(*wish)) is not None:
+        return y
+    return _made(
+        wish, "randn", "normal", size, (0.0, 1.0), d, generator, out, device, requires_grad
+    )
 
 
 def randint(
@@ -248,13 +275,16 @@ def randint(
 
     RuntimeError: high <= low, or bounds that the dtype (int64 by default) does not hold.
     """
+    wish = _RANDINT, low, high, size, generator, out, dtype, device, requires_grad
+    if (y := dispatch.made(*wish)) is not None:
+        return y
     if size is None:
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
     return _made(
-        "randint", "whole", (size,), (int(low), int(high)), dt.asked(dtype) or dt.int64, generator,
-        out, device, requires_grad,
+        wish, "randint", "whole", (size,), (int(low), int(high)), dt.asked(dtype) or dt.int64,
+        generator, out, device, requires_grad,
     )  # fmt: skip
 
 
@@ -263,9 +293,12 @@ def randperm(
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A permutation of 0 .. n - 1, int64 by default."""
+    wish = _RANDPERM, n, generator, out, dtype, device, requires_grad
+    if (y := dispatch.made(*wish)) is not None:
+        return y
     return _made(
-        "randperm", "permutation", ((n,),), (), dt.asked(dtype) or dt.int64, generator, out, device,
-        requires_grad,
+        wish, "randperm", "permutation", ((n,),), (), dt.asked(dtype) or dt.int64, generator, out,
+        device, requires_grad,
     )  # fmt: skip
 
 
@@ -279,17 +312,34 @@ def normal(
     RuntimeError: a negative std.
     """
     if size is not None:
-        return _made("normal", "normal", (size,), (float(mean), float(std)), dtype, generator,
+        d = dtype or dt.get_default_dtype()
+        wish = _NORMAL, mean, std, size, generator, out, d, device, requires_grad
+        if (y := dispatch.made(*wish)) is not None:
+            return y
+        return _made(wish, "normal", "normal", (size,), (float(mean), float(std)), d, generator,
                      out, device, requires_grad)  # fmt: skip
     if isinstance(std, Handle):
         if bool((std < 0).any()):  # type: ignore[attr-defined]
             raise RuntimeError("normal expects all elements of std >= 0.0")
         shape = shape_of(mean * std) if isinstance(mean, Handle) else shape_of(std)  # pyright: ignore[reportOperatorIssue]
         y = _drawn("normal", shape, (0.0, 1.0), dtype_of(std), generator) * std + mean
+    elif generator is None:
+        y = _drawn_like("normal", mean, 0.0, float(std)) + mean
     else:
         y = _drawn("normal", shape_of(mean), (0.0, float(std)), dtype_of(mean), generator) + mean
     y = depends(y.detach(), mean, std)
     return y if out is None else out.copy_result(y)
+
+
+def _drawn_like(kind: str, x: Any, *params: Any) -> Any:
+    """A draw of a tensor's shape and dtype from the default generator."""
+    y = dispatch.made_like(x, _LIKE, kind, *params)
+    if y is not None:
+        return y
+    y = _drawn(kind, shape_of(x), params, dtype_of(x), None)
+    if state.recorder is None:
+        tell_made(y, partial(_small, kind, y, params), x, _LIKE, kind, *params)
+    return y
 
 
 def _drawn(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) -> Any:
@@ -300,14 +350,23 @@ def _drawn(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any) 
 
 def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = None) -> Tensor:
     """y = 1 with probability input (or the number p), else 0; RuntimeError outside [0, 1]."""
-    if p is not None:
+    if generator is p is out is None and (y := dispatch.known(input, _BERNOULLI)) is not None:
+        return depends(y, input) if input._rg else y
+    if p is not None and generator is None:
+        y = _drawn_like("bernoulli", input, float(p))
+    elif p is not None:
         y = _drawn("bernoulli", shape_of(input), (float(p),), dtype_of(input), generator)
     else:
         if dtype_of(input).category != dt.FLOAT:
             raise NotImplementedError(
                 f"\"bernoulli_tensor_cpu\" not implemented for '{spelled(input)}'"
             )
-        y = depends(apply(BernoulliOf(generator, dtype_of(input)), input), input)
+        op = BernoulliOf(generator, dtype_of(input))
+        y = apply(op, input)
+        if generator is None:
+            draw = partial(_small, "bernoulli_of", y, ())
+            tell_kernel(y, op, draw, input, _BERNOULLI)
+        y = depends(y, input)
     return y if out is None else out.copy_result(y)
 
 
@@ -316,9 +375,16 @@ def multinomial(
     out: Any = None,
 ) -> Tensor:  # fmt: skip
     """num_samples indices a row of weights (k,) or (m, k), drawn in proportion to them."""
+    wish = _MULTINOMIAL, num_samples, replacement
+    if generator is out is None and (y := dispatch.known(input, *wish)) is not None:
+        return y
     if out is not None and dtype_of(out) is not dt.int64:
         raise RuntimeError(f"multinomial expects Long tensor out, got: {dtype_of(out).spelled}")
-    y = apply(Multinomial(generator, num_samples, replacement), input)
+    op = Multinomial(generator, num_samples, replacement)
+    y = apply(op, input)
+    if generator is None and num_samples == 1 and dtype_of(input) is dt.float32:
+        draw = partial(_small, "multinomial", y, shape_of(input)[-1:])
+        tell_kernel(y, op, draw, input, *wish)
     return y if out is None else out.copy_result(y)
 
 

@@ -35,6 +35,7 @@ EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
     "weft_tensor_fresh", "weft_tensor_into", "weft_match_call", "weft_match_promise",
     "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_wish_forget",
+    "weft_wish_made", "weft_wish_made_like",
     "weft_value_get", "weft_value_set", "weft_joined",
     *(f"weft_fact_{name}" for name in fact_code.FACTS),
 )  # fmt: skip
@@ -55,7 +56,7 @@ WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
-    "bool",
+    "bool", "str", "dtype_class", "device_class",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
     *tensor_code.SLOTS, *match_code.WORDS, *fact_code.FACTS, "dtypes", *join_code.WORDS,
 )  # fmt: skip

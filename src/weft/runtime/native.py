@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from weft.core import overrides
-from weft.core.dtype import ALL
+from weft.core.device import device
+from weft.core.dtype import ALL, dtype
 from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, state
 from weft.core.op import Meta, Op
 from weft.runtime import (
@@ -286,7 +287,7 @@ class LayoutCalls:
         return len(self._kept) - 1
 
 
-def _tell(address: int, kept: Any, shape: tuple[int, ...], *wish: Any) -> None:
+def _tell(address: int, kept: Any, shape: tuple[int, ...] | None, *wish: Any) -> None:
     """The table of wishes has what lies at an address, and is kept; a full one begins anew, for
     what a program asks now is not what it asked at first.
     """
@@ -297,7 +298,22 @@ def _tell(address: int, kept: Any, shape: tuple[int, ...], *wish: Any) -> None:
         _told.clear()
     block = words([0] * (3 + wish_code.MOST_WORDS))
     if _wish_builtin("tell")(address_of(block), address, shape, *wish):
-        _keys.append((block, kept))
+        _keys.append((block, kept, wish))  # some of it is known by its address
+
+
+def tell_made(
+    launch: Launch, y: np.ndarray, like: np.ndarray | None, keep: Any, *wish: Any
+) -> None:
+    """From now on `made(*wish)`, or `made_like(x, *wish)` of a tensor like `like`, gives what the
+    launch makes: small, of y's shape and dtype.  It reads what is kept.
+    """
+    calls = LayoutCalls()
+    calls.add(launch, [], y)
+    kept = (calls, keep, None if like is None else like.dtype)
+    if like is None:
+        _tell(address_of(calls._table), kept, None, *wish)
+    else:
+        _tell(address_of(calls._table), kept, like.shape, id(like.dtype), *wish)
 
 
 def tell_parts(several: Sequence[LayoutCalls], shape: tuple[int, ...], *wish: Any) -> None:
@@ -389,10 +405,13 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
     for name, fact in _FACTS.items():
         function = _layout_functions()[f"weft_fact_{fact}"]
         overrides.stand_in(_tensors[0], name, _descriptor(name, function, _ways[fact].__doc__))
-    made = {"fresh": fresh, **{name: _wish_builtin(name) for name in ("known", "parts", "item")}}
+    made = {"fresh": fresh, **{name: _wish_builtin(name) for name in _WISHES}}
     if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
         made["joined"] = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
     return made
+
+
+_WISHES = ("known", "parts", "item", "made", "made_like")
 
 
 def _element_size(dtype: np.dtype) -> int:
@@ -463,7 +482,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     """Give the builtins the objects, names and places that they look for."""
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
-    objects += [slice, ..., (...,), dict, promised, bool]
+    objects += [slice, ..., (...,), dict, promised, bool, str, dtype, device]
     names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
@@ -519,7 +538,7 @@ def _slots_fit(kind: type, names: tuple[str, ...]) -> bool:
 
 def python_functions(names: Sequence[str]) -> dict[str, int]:
     """The addresses of functions of Python's C API."""
-    return {name: _function_address(getattr(ctypes.pythonapi, name)) for name in names}
+    return {name: function_address(getattr(ctypes.pythonapi, name)) for name in names}
 
 
 _NEW_FROM_DESCR, _SET_BASE = 94, 282  # places in NumPy's table of functions, which are stable ABI
@@ -534,7 +553,8 @@ def _numpy_function(place: int) -> int:
     return ctypes.c_void_p.from_address(table + place * 8).value or 0
 
 
-def _function_address(function: Any) -> int:
+def function_address(function: Any) -> int:
+    """Where a function that ctypes calls lies."""
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 

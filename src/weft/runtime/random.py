@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.runtime import memory, random_code
+from weft.runtime import draw_code, memory, native, random_code
 from weft.runtime import random_dist as dist
-from weft.runtime.twister import N, Twister, first_key
+from weft.runtime.twister import N, Twister, below_limit, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
 STATE_BYTES = 5056
@@ -47,7 +47,7 @@ Shape = int | Sequence[int]
 class Generator:
     """A stream of random numbers, as `torch.Generator(device="cpu")`."""
 
-    __slots__ = ("_engine", "_lock", "_seed", "_normal", "__weakref__")
+    __slots__ = ("_engine", "_lock", "_seed", "__weakref__")
 
     def __init__(self, device: object = "cpu") -> None:
         if str(device) != "cpu":
@@ -64,6 +64,14 @@ class Generator:
     def current(self) -> Generator:
         """Who draws in this thread."""
         return self
+
+    @property
+    def _normal(self) -> float | None:
+        return self._engine.waiting
+
+    @_normal.setter
+    def _normal(self, z: float | None) -> None:
+        self._engine.waiting = z
 
     # --- seeds and state ---------------------------------------------------------------------
 
@@ -136,8 +144,12 @@ class Generator:
 
     def fingerprint(self) -> tuple[int, int, float | None]:
         """Something that changes with every draw, for less than `get_state` costs."""
-        state = self._engine.state
-        return int(state[0]), int(state[-1]), self._normal
+        return int(self._engine.state[0]), self._engine.used, self._normal
+
+    def put_aside(self, step: int) -> None:
+        """One thread more, or less, draws from another stream than this one, which it would."""
+        with self._lock:
+            self._engine.aside += step
 
     # --- words ---------------------------------------------------------------------------------
 
@@ -520,13 +532,57 @@ class DefaultGenerator(Generator):
         """
         before = self._current.generator
         self._current.generator = generator
+        _Current.generator.put_aside(1)
         try:
             yield
         finally:
             self._current.generator = before
+            _Current.generator.put_aside(-1)
 
 
 default_generator = DefaultGenerator()
+draw_code.install(Generator)
+
+
+def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Launch | None:
+    """What draws n numbers of a kind from the process-wide generator at once, for params that its
+    methods took; None where only they can.
+
+    In float32 `uniform`, `normal`, `bernoulli` (p, the value of a hit), `bernoulli_of` (whose p is
+    an operand); in int64 `whole`, `permutation`, `multinomial` (length of n rows, an operand's).
+    """
+    whole = kind in ("whole", "permutation", "multinomial")
+    many = n * params[0] if kind == "multinomial" else n
+    if not 0 < many * dtype.itemsize < draw_code.MOST_BYTES:
+        return None
+    if dtype != (np.int64 if whole else _SINGLE):
+        return None
+    given: tuple[int, ...] = ()
+    if kind == "uniform" and params != (0, 1):
+        return None
+    if kind == "normal":
+        mean, std = params
+        given = native.double_bits(mean + 0.0), native.double_bits(std)
+        if n < 16:
+            if mean and std != 1:
+                return None
+            kind = "normal_serial"
+    elif kind == "whole":
+        low, high = params
+        if high - low >= 2**28:
+            return None
+        given = low, high - low
+    elif kind == "permutation" and n < 2:
+        return None
+    elif kind == "bernoulli":
+        p, hit = params
+        given = below_limit(p), native.double_bits(hit)
+    elif kind == "bernoulli_of":
+        given = (1,)
+    elif kind == "multinomial":
+        given = params
+    engine = _Current.generator._engine
+    return draw_code.draw(kind, _Current.generator, engine.address, n, *given)
 
 
 def _new_lock() -> None:

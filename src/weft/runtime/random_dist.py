@@ -107,7 +107,8 @@ def library() -> ctypes.CDLL:
 
 
 @cache
-def _maps() -> dict[str, Callable[[int, int], None]]:
+def maps() -> dict[str, Callable[[int, int], None]]:
+    """The native functions: `weft_normal_pairs`, and by name the C library's."""
     addresses = {
         f"weft_libm_{name}": ctypes.cast(getattr(library(), name), ctypes.c_void_p).value or 0
         for name in NAMES
@@ -123,14 +124,14 @@ def normal_pairs(u: np.ndarray) -> np.ndarray:
     """Box-Muller on consecutive float64 pairs (u1, u2), in place: r cos t, r sin t with
     r = sqrt(-2 log1p(-u2)), t = 2 pi u1.
     """
-    _maps()["weft_normal_pairs"](native.address(u), u.size)
+    maps()["weft_normal_pairs"](native.address(u), u.size)
     return u
 
 
 def libm(name: str, x: np.ndarray) -> np.ndarray:
     """The C library's function of every float64, as a new array; `name` is one of NAMES."""
     out = np.array(x, np.float64, order="C")
-    _maps()[name](native.address(out), out.size)
+    maps()[name](native.address(out), out.size)
     return out
 
 

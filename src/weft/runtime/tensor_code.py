@@ -14,7 +14,7 @@ Long because a line of IR says little: the call, a view's link and the tape node
 """
 
 ATTRIBUTES = (  # their names' objects
-    "add_view", "recorder", "grad", "watch", "known", "__dict__",
+    "add_view", "recorder", "grad", "watch", "known", "__dict__", "devices",
 )  # fmt: skip
 HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
 STORAGE_SLOTS = ("version", "views", "room")
@@ -604,12 +604,11 @@ entry:
   %tensor = word tensor
   %parameter = word parameter
   %none = word none
-  %less = sub i64 %n, 1
   %n_and = add i64 %n, 1
   %full = icmp eq i64 %n, 8
   %n_held = select i1 %full, i64 8, i64 %n_and  ; a number's object may be the last
   store [8 x ptr] zeroinitializer, ptr %arrays
-  if %less ult 8 kinds nothing
+  if %n ule 8 kinds nothing
 kinds:
   %t = phi i64 [ 0, %entry ], [ %t1, %kind ], [ %t1, %number ]
   %numbers = phi i64 [ 0, %entry ], [ %numbers, %kind ], [ %numbers1, %number ]
@@ -640,7 +639,9 @@ number:
   goto kinds
 modes:
   %op = item ptr %table 1
-  if %op is null nothing asks
+  if %op is null opless asks
+opless:  ; a maker
+  if %n eq 0 asks nothing
 asks:
   %name_recorder = word recorder
   %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
@@ -650,7 +651,9 @@ error:
 idle:
   if %recorder is %none values recorded
 recorded:
-  if %into nothing compiled
+  %for_python = icmp eq ptr %op, null
+  %left_to_it = or i1 %for_python, %into
+  if %left_to_it nothing compiled
 compiled:  ; a compiled function's
   %match_class = get ptr %recorder 8
   %session_class = word session_class

@@ -7,8 +7,10 @@
     void weft_mt_shuffle(ptr order, ptr w, i64 n)                  swap i and i + w[i] % (n - i)
     void weft_mt_shuffle64(ptr order, ptr v, i64 n)                insert i at v[i] % (i + 1)
 
-w is a word, v two words, the first one high. `state` is 1,249 words: the key, the key tempered, and
-the number of its words that are used up. Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
+w is a word, v two words, the first one high. `state` is the key, the key tempered, the number of
+its words that are used up, and what small draws look at (draw_code.py): how many threads draw from
+another stream instead (ASIDE), a normal number that waits (WAITING, a double), whether one does
+(WAITS). Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
 """
 
 import ctypes
@@ -22,7 +24,9 @@ import numpy as np
 from weft.runtime import machine, memory, native
 
 N, M = 624, 397
-STATE_WORDS = 2 * N + 1
+_USED = 2 * N
+ASIDE, WAITING, WAITS = _USED + 1, _USED + 2, _USED + 4
+STATE_WORDS = _USED + 6
 _PAIRS = 1024  # numbers of two words that are made at a time: 8 kB of stack
 
 _HEAD = """
@@ -33,7 +37,7 @@ declare i64 @llvm.smin.i64(i64, i64)
 _WORDS = f"""
 define void @weft_mt_words(ptr %state, ptr %out, i64 %n) {{
 entry:
-  %place = getelementptr i32, ptr %state, i64 {2 * N}
+  %place = getelementptr i32, ptr %state, i64 {_USED}
   %tempered = getelementptr i32, ptr %state, i64 {N}
   %used0 = load i32, ptr %place
   %start = zext i32 %used0 to i64
@@ -353,11 +357,35 @@ def functions() -> tuple[Callable[..., Any], ...]:
 class Twister:
     """The engine: state and draws, without a lock."""
 
-    __slots__ = ("_address", "state")
+    __slots__ = ("_normal", "address", "state")
 
     def __init__(self) -> None:
         self.state = np.zeros(STATE_WORDS, np.uint32)
-        self._address = self.state.ctypes.data
+        self.address = self.state.ctypes.data
+        self._normal = self.state[WAITING:WAITS].view(np.float64)
+
+    @property
+    def waiting(self) -> float | None:
+        """The normal number that waits for the next call."""
+        return float(self._normal[0]) if self.state[WAITS] else None
+
+    @waiting.setter
+    def waiting(self, z: float | None) -> None:
+        self._normal[0], self.state[WAITS] = z or 0.0, z is not None
+
+    @property
+    def used(self) -> int:
+        """How many of the key's words are used up."""
+        return int(self.state[_USED])
+
+    @property
+    def aside(self) -> int:
+        """How many threads draw from another stream instead."""
+        return int(self.state[ASIDE])
+
+    @aside.setter
+    def aside(self, count: int) -> None:
+        self.state[ASIDE] = count
 
     def seed(self, seed: int) -> None:
         """Start from the low 32 bits of `seed`."""
@@ -365,7 +393,7 @@ class Twister:
 
     def key(self) -> tuple[np.ndarray, int]:
         """The key's 624 words, and how many of the words that it makes are used up."""
-        return self.state[:N].copy(), int(self.state[-1])
+        return self.state[:N].copy(), self.used
 
     def load(self, key: np.ndarray, used: int) -> None:
         """Continue from what `key` gave."""
@@ -376,7 +404,7 @@ class Twister:
         y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
         y ^= y >> np.uint32(18)
         self.state[N : 2 * N] = y
-        self.state[-1] = used
+        self.state[_USED] = used
 
     def words(self, n: int) -> np.ndarray:
         """uint32 (n,)."""
@@ -392,7 +420,7 @@ class Twister:
 
     def below(self, n: int, p: float) -> np.ndarray:
         """bool (n,): `uniform53` < p, for p in [0, 1]."""
-        return self._draw(3, n, np.bool_, math.ceil(p * 2.0**53))
+        return self._draw(3, n, np.bool_, below_limit(p))
 
     def shuffle(self, n: int) -> np.ndarray:
         """int64 (n,): 0..n-1 with each i swapped with a later place, one word each; n < 2^32."""
@@ -410,8 +438,13 @@ class Twister:
     def _draw(self, which: int, n: int, dtype: type, *limit: int) -> np.ndarray:
         out = memory.empty((n,), np.dtype(dtype))
         if n:
-            functions()[which](self._address, native.address(out), n, *limit)
+            functions()[which](self.address, native.address(out), n, *limit)
         return out
+
+
+def below_limit(p: float) -> int:
+    """v * 2^-53 < p for the v below this."""
+    return math.ceil(p * 2.0**53)
 
 
 def first_key(seed: int) -> np.ndarray:

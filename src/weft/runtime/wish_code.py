@@ -3,13 +3,18 @@
     known(tensor, function, wish, ...) -> Tensor, or None: the long way
     parts(tensor, function, wish, ...) -> several, a tuple, or None
     item(tensor, index) -> Tensor, or None
+    made(function, wish, ...) -> a new Tensor, or None
+    made_like(tensor, function, wish, ...) -> a new one, or None
 
 `known` looks up which op a function (a number) made of a shape and a wish before and runs the op's
-native form (tensor_code.py).  A wish is spelt in words: numbers, None, `...`, tuples and slices of
-these; nothing else is known.  `item` off the tape is NumPy's own view of the value.
+native form (tensor_code.py).  A wish is spelt in words: numbers, None, `...`, dtypes, devices and
+strings (by their address), tuples and slices of these; nothing else is known.  `item` off the tape
+is NumPy's own view of the value.  `made` and `made_like` run what makes a tensor of a wish, and of
+the shape and dtype of a contiguous tensor, without an op: not where somebody records.
 
 A key, i64 words: 0 how many words it has, 1 the op's table, from 2 on the shape, the function and
-the wish as spelt.  `tell(block, table, shape, function, wish, ...)` spells one and lists it.
+the wish as spelt; of `made` there is None for a shape, of `made_like` the address of NumPy's dtype
+lies behind it.  `tell(block, table, shape, function, wish, ...)` spells one and lists it.
 """
 
 from weft.runtime.ir_text import TUPLE_ITEMS
@@ -53,8 +58,17 @@ ask_single:
   %is_none = icmp eq ptr %x, %none
   %is_dots = icmp eq ptr %x, %dots
   %is_bool = icmp eq ptr %class, %bool
+  %str = word str
+  %dtype = word dtype_class
+  %device = word device_class
+  %is_str = icmp eq ptr %class, %str
+  %is_dtype = icmp eq ptr %class, %dtype
+  %is_device = icmp eq ptr %class, %device
   %either = or i1 %is_none, %is_dots
-  %single = or i1 %either, %is_bool
+  %of_two = or i1 %either, %is_bool
+  %of_them = or i1 %is_str, %is_dtype
+  %of_those = or i1 %of_them, %is_device
+  %single = or i1 %of_two, %of_those
   %address = ptrtoint ptr %x to i64
   if %single write ask_float
 ask_float:
@@ -352,6 +366,66 @@ define ptr @weft_wish_known(ptr %self, ptr %args, i64 %n) nounwind {{
   %count = sub i64 %n, 1
   %y = call ptr @view_of(ptr %args, ptr %wish, i64 %count, i64 0)
   ret ptr %y
+}}
+
+; what makes a tensor of the words and a wish behind them; or None
+define internal ptr @make(ptr %words, i64 %at, ptr %wish, i64 %n) nounwind {{
+entry:
+  %none = word none
+  %length = call i64 @spell_all(ptr %wish, i64 %n, ptr %words, i64 %at)
+  if %length slt 0 nothing modes
+modes:
+  %empty = word empty
+  %name_devices = word devices
+  %devices = call ptr @mode(ptr %name_devices, ptr %empty)
+  if %devices is null error placed
+error:
+  ret ptr null
+placed:
+  if %devices is %empty search nothing
+search:
+  %place = call ptr @place_of(ptr %words, i64 %length)
+  %key = load ptr, ptr %place
+  if %key is null nothing run
+run:
+  %table = item ptr %key 1
+  %y = call ptr @tensor_call(ptr %table, ptr null, i64 0, i1 false)
+  ret ptr %y
+nothing:
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
+}}
+
+define ptr @weft_wish_made(ptr %self, ptr %args, i64 %n) nounwind {{
+  %words = alloca [{MOST_WORDS + 2} x i64], align 64
+  %none = word none
+  store ptr %none, ptr %words
+  %y = call ptr @make(ptr %words, i64 1, ptr %args, i64 %n)
+  ret ptr %y
+}}
+
+define ptr @weft_wish_made_like(ptr %self, ptr %args, i64 %n) nounwind {{
+entry:
+  %words = alloca [{MOST_WORDS + 2} x i64], align 64
+  %x = load ptr, ptr %args
+  %a = call ptr @dense(ptr %x)
+  if %a is null nothing dense
+dense:
+  %at = call i64 @spell_shape(ptr %x, ptr %words)
+  if %at slt 0 nothing shaped
+shaped:
+  %descr = get i64 %a 56
+  %odd = call i64 @odd(i64 %descr)
+  put i64 %odd %words [%at]
+  %next = add i64 %at, 1
+  %wish = getelementptr i64, ptr %args, i64 1
+  %count = sub i64 %n, 1
+  %y = call ptr @make(ptr %words, i64 %next, ptr %wish, i64 %count)
+  ret ptr %y
+nothing:
+  %none = word none
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
 }}
 
 ; whether NumPy reads a part of an index as torch does, but for errors
