@@ -10,7 +10,7 @@ import pytest
 
 import weft
 from weft.nn import functional as F
-from weft.ops import dispatch
+from weft.ops import dispatch, pad, sort
 from weft.runtime import native
 from weft.runtime import random as rng
 
@@ -212,3 +212,59 @@ def test_nothing_leaks():
             call()
         gc.collect()
         assert sys.getallocatedblocks() - before < 200
+
+
+def pads(x):
+    return [
+        F.pad(x, (1, 2), value=3.0),
+        F.pad(x, (1, 1, 0, 2)),
+        F.pad(x, (-1, 2)),
+        F.pad(x, (0, 3, 1, 0), "constant", -7.0),
+    ]
+
+
+def orders(x):
+    found = [x.sort(), x.sort(1, True), x.topk(2), x.topk(3, 1, False), weft.sort(x, 0)]
+    return [t for pair in found for t in pair]
+
+
+def layers(x):
+    image = x.reshape(1, 2, x.shape[0], -1)
+    return [
+        F.layer_norm(x, (x.shape[1],)),
+        F.max_pool2d(image, 2),
+        F.avg_pool2d(image, (2, 1), padding=(1, 0)),
+        F.adaptive_avg_pool2d(image, 2),
+        weft.einsum("ij,kj->ik", x, x),
+    ]
+
+
+@pytest.mark.parametrize("calls", [pads, orders, layers])
+@pytest.mark.parametrize("grad", [False, True])
+def test_known_by_shape(calls, grad):
+    a = np.random.default_rng(1).integers(-3, 3, (6, 8)).astype(np.float32)
+    if calls is orders:
+        a[2, 3] = a[4, 0] = a[4, 1] = np.nan
+        a[0, :4] = [-0.0, 0.0, np.inf, -np.inf]
+
+    def run(a):
+        x = weft.tensor(a, requires_grad=grad and a.dtype.kind == "f")
+        ys = calls(x)
+        if x.requires_grad:
+            sum(y.nan_to_num(0, 0, 0).sum() for y in ys if y.requires_grad).backward()
+            ys.append(x.grad)
+        return [y.detach().numpy() for y in ys]
+
+    turned = np.asfortranarray(a)
+    whole = np.nan_to_num(a, posinf=9, neginf=-9).astype(np.int64)
+    others = [turned, a.astype(np.float64), *([] if calls is layers else [whole]), a[::2]]
+    before = [run(b) for b in (a, *others)]
+    for _ in range(2 * dispatch._OFTEN + 4):
+        run(a)
+    for b, expected in zip((a, *others), before, strict=True):
+        for y, wanted in zip(run(b), expected, strict=True):
+            assert y.dtype == wanted.dtype and y.tobytes() == wanted.tobytes()
+    if calls is not layers:
+        kinds = {pads: (pad.Pad,), orders: (sort.ArgSort, sort.TopKIndex)}[calls]
+        for kind in kinds:
+            assert any(op._calls is not None for op in kind._interned.values())

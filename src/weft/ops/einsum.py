@@ -8,9 +8,11 @@ operand names are summed as soon as they can be, the rest is one batched matrix 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from functools import lru_cache
 from typing import Any
 
+from weft.core.handle import state
 from weft.core.types import broadcast_shapes, numel, wrap_dim
 from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
@@ -28,7 +30,7 @@ __all__ = [
     "einsum", "inner", "kron", "pairwise_distance", "tensordot", "vander", "vdot",
 ]  # fmt: skip
 
-Labels = list[str]
+Labels = tuple[str, ...]
 
 
 def einsum(equation: Any, *operands: Any) -> Any:
@@ -43,29 +45,35 @@ def einsum(equation: Any, *operands: Any) -> Any:
         equation, operands = _from_lists((equation, *operands))
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
         operands = tuple(operands[0])
-    text = equation.replace(" ", "")
-    left, arrow, right = text.partition("->")
-    terms = left.split(",")
-    if len(terms) != len(operands):
-        raise RuntimeError(
-            f"einsum(): more {'operands' if len(terms) < len(operands) else 'subscripts'} were "
-            f"provided than {'subscripts' if len(terms) < len(operands) else 'operands'} "
-            f"({len(terms)} and {len(operands)})"
-        )
-    wide = max((len(shape_of(x)) - _named(t) for t, x in zip(terms, operands, strict=True)
-                if "..." in t), default=0)  # fmt: skip
-    labels = [
-        _labels(t, len(shape_of(x)), wide, k) for k, (t, x) in enumerate(zip(terms, operands))
-    ]
-    result = _result(labels, wide, right if arrow else None)
-    _sizes(labels, operands)
+    shapes = tuple([shape_of(x) for x in operands])
+    labels, result = (_read if state.recorder is None else _read.__wrapped__)(equation, shapes)
     parts = [_without_repeats(x, names) for x, names in zip(operands, labels)]
     y, names = parts[0]
     for k in range(1, len(parts)):
-        later = {c for _, rest in parts[k + 1 :] for c in rest} | set(result)
+        later = frozenset(result).union(*[rest for _, rest in parts[k + 1 :]])
         y, names = _contract(y, names, *parts[k], later)
     y, names = _summed(y, names, set(result))
     return permute(y, tuple(names.index(c) for c in result)) if names != result else y
+
+
+@lru_cache(1024)
+def _read(equation: str, shapes: tuple) -> tuple[list[Labels], Labels]:
+    """The operands' labels, and the result's."""
+    text = equation.replace(" ", "")
+    left, arrow, right = text.partition("->")
+    terms = left.split(",")
+    if len(terms) != len(shapes):
+        raise RuntimeError(
+            f"einsum(): more {'operands' if len(terms) < len(shapes) else 'subscripts'} were "
+            f"provided than {'subscripts' if len(terms) < len(shapes) else 'operands'} "
+            f"({len(terms)} and {len(shapes)})"
+        )
+    wide = max((len(shape) - _named(t) for t, shape in zip(terms, shapes, strict=True)
+                if "..." in t), default=0)  # fmt: skip
+    labels = [_labels(t, len(shape), wide, k) for k, (t, shape) in enumerate(zip(terms, shapes))]
+    result = _result(labels, wide, right if arrow else None)
+    _sizes(labels, shapes)
+    return labels, result
 
 
 def _from_lists(args: tuple) -> tuple[str, tuple]:
@@ -105,14 +113,14 @@ def _labels(term: str, rank: int, wide: int, k: int) -> Labels:
             f"einsum(): the number of subscripts in the equation ({len(letters)}) does not match "
             f"the number of dimensions ({rank}) for operand {k} and no ellipsis was given"
         )
-    return [*before, *(str(wide - spare + i) for i in range(spare)), *behind]
+    return (*before, *(str(wide - spare + i) for i in range(spare)), *behind)
 
 
 def _result(labels: list[Labels], wide: int, right: str | None) -> Labels:
     seen = [c for names in labels for c in names]
     ellipsis = [str(i) for i in range(wide)]
     if right is None:
-        return ellipsis + sorted({c for c in seen if c.isalpha() and seen.count(c) == 1})
+        return (*ellipsis, *sorted({c for c in seen if c.isalpha() and seen.count(c) == 1}))
     before, dots, behind = right.partition("...")
     for c in before + behind:
         if c not in seen:
@@ -122,13 +130,13 @@ def _result(labels: list[Labels], wide: int, right: str | None) -> Labels:
             )
         if (before + behind).count(c) > 1:
             raise RuntimeError(f"einsum(): output subscript {c} appears more than once")
-    return [*before, *(ellipsis if dots else []), *behind]
+    return (*before, *(ellipsis if dots else ()), *behind)
 
 
-def _sizes(labels: list[Labels], operands: tuple) -> None:
+def _sizes(labels: list[Labels], shapes: tuple) -> None:
     sizes: dict[str, int] = {}
-    for k, (names, x) in enumerate(zip(labels, operands, strict=True)):
-        for c, n in zip(names, shape_of(x), strict=True):
+    for k, (names, shape) in enumerate(zip(labels, shapes, strict=True)):
+        for c, n in zip(names, shape, strict=True):
             have = sizes.setdefault(c, n)
             if have == 1:
                 sizes[c] = n
@@ -141,52 +149,66 @@ def _sizes(labels: list[Labels], operands: tuple) -> None:
 
 def _without_repeats(x: Any, names: Labels) -> tuple[Any, Labels]:
     """A label that stands twice in one operand is the diagonal of its dims."""
-    names = list(names)
     while len(set(names)) < len(names):
         c = next(c for c in names if names.count(c) > 1)
         i = names.index(c)
         j = names.index(c, i + 1)
         x = diagonal(x, 0, i, j)
-        names = [*names[:i], *names[i + 1 : j], *names[j + 1 :], c]
+        names = (*names[:i], *names[i + 1 : j], *names[j + 1 :], c)
     return x, names
 
 
-def _summed(x: Any, names: Labels, keep: set[str]) -> tuple[Any, Labels]:
-    drop = tuple(d for d, c in enumerate(names) if c not in keep)
-    return (x.sum(drop), [c for c in names if c in keep]) if drop else (x, names)
+def _summed(x: Any, names: Labels, keep: Set[str]) -> tuple[Any, Labels]:
+    drop = tuple([d for d, c in enumerate(names) if c not in keep])
+    return (x.sum(drop), tuple([c for c in names if c in keep])) if drop else (x, names)
 
 
 def _contract(
-    a: Any, a_names: Labels, b: Any, b_names: Labels, later: set[str]
+    a: Any, a_names: Labels, b: Any, b_names: Labels, later: frozenset[str]
 ) -> tuple[Any, Labels]:
     """The product of two operands, summed over what nothing later names."""
     for c in set(a_names) & set(b_names):  # a size of 1 beside a larger one is broadcast
         i, j = a_names.index(c), b_names.index(c)
         m, n = shape_of(a)[i], shape_of(b)[j]
         if m == 1 and n != 1:
-            a, a_names = squeeze(a, i), [k for k in a_names if k != c]
+            a, a_names = squeeze(a, i), tuple([k for k in a_names if k != c])
         elif n == 1 and m != 1:
-            b, b_names = squeeze(b, j), [k for k in b_names if k != c]
+            b, b_names = squeeze(b, j), tuple([k for k in b_names if k != c])
     both = set(a_names) & set(b_names)
     a, a_names = _summed(a, a_names, later | both)
     b, b_names = _summed(b, b_names, later | both)
-    batch = [c for c in a_names if c in both and c in later]
-    inner = [c for c in a_names if c in both and c not in later]
-    rows = [c for c in a_names if c not in both]
-    cols = [c for c in b_names if c not in both]
-    names = [*batch, *rows, *cols]
-    a = permute(a, tuple(a_names.index(c) for c in (*batch, *rows, *inner)))
-    b = permute(b, tuple(b_names.index(c) for c in (*batch, *inner, *cols)))
-    n = len(batch)
+    names, a_order, b_order, n, k = _orders(a_names, b_names, later)
+    a = a if a_order is None else permute(a, a_order)
+    b = b if b_order is None else permute(b, b_order)
+    rows, cols = len(shape_of(a)) - n - k, len(shape_of(b)) - n - k
+    if rows == k == cols == 1:
+        return matmul(a, b), names
     lead = shape_of(a)[:n]
-    row_sizes, inner_sizes = shape_of(a)[n : n + len(rows)], shape_of(a)[n + len(rows) :]
-    col_sizes = shape_of(b)[n + len(inner) :]
-    if not inner:  # an outer product: no sum, so no matrix product either
-        a = reshape(a, (*lead, *row_sizes, *(1,) * len(cols)))
-        return a * reshape(b, (*lead, *(1,) * len(rows), *col_sizes)), names
+    row_sizes, inner_sizes = shape_of(a)[n : n + rows], shape_of(a)[n + rows :]
+    col_sizes = shape_of(b)[n + k :]
+    if not k:  # an outer product: no sum, so no matrix product either
+        a = reshape(a, (*lead, *row_sizes, *(1,) * cols))
+        return a * reshape(b, (*lead, *(1,) * rows, *col_sizes)), names
     a = reshape(a, (*lead, numel(row_sizes), numel(inner_sizes)))
     b = reshape(b, (*lead, numel(inner_sizes), numel(col_sizes)))
     return reshape(matmul(a, b), (*lead, *row_sizes, *col_sizes)), names
+
+
+@lru_cache(1024)
+def _orders(a: Labels, b: Labels, later: frozenset[str]) -> tuple:
+    """The product's labels; how operands' dims are to lie (None: as they do): batch, rows, inner
+    and batch, inner, columns; how many of the batch there are, and inner.
+    """
+    both = set(a) & set(b)
+    batch = [c for c in a if c in both and c in later]
+    inner = [c for c in a if c in both and c not in later]
+    rows, cols = ([c for c in names if c not in both] for names in (a, b))
+    orders = [
+        tuple(names.index(c) for c in wanted)
+        for names, wanted in ((a, batch + rows + inner), (b, batch + inner + cols))
+    ]
+    found = [None if order == tuple(range(len(order))) else order for order in orders]
+    return (*batch, *rows, *cols), *found, len(batch), len(inner)
 
 
 # ---------------------------------------------------------------------------------- relatives

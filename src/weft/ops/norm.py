@@ -485,6 +485,12 @@ _rows_of = lru_cache(256)(partial(LayerNorm, 1))
 _eval_of = lru_cache(256)(BatchNormEval)
 
 
+@lru_cache(256)
+def _no_affine(shape: tuple, d: dt.dtype) -> tuple[Any, Any]:
+    """Ones and zeros, which nobody writes to."""
+    return full(shape, 1.0, dtype=d), full(shape, 0.0, dtype=d)
+
+
 def _affine(x: Any, shape: tuple, weight: Any, bias: Any) -> tuple[Any, Any]:
     """Weight and bias, ones and zeros where there are none."""
     d = dtype_of(x)
@@ -658,17 +664,20 @@ def layer_norm(
 
     Source: Ba et al. 2016.
     """
-    known = normalized_shape.__class__ is tuple and eps.__class__ is float and bias is not None
     if (
-        known
-        and weight is not None
-        and normalized_shape == shape_of(weight)
+        isinstance(normalized_shape, tuple)
         and len(normalized_shape) == 1
         and normalized_shape[0].__class__ is int  # (4.0,) is equal too
+        and eps.__class__ is float
     ):
-        y = _rows_of(eps).quick(input, weight, bias)
-        if y is not None:
-            return y
+        if weight is bias is state.recorder is None:
+            w, b = _no_affine(normalized_shape, dtype_of(input))
+        else:
+            w, b = weight, bias
+        if w is not None and b is not None and normalized_shape == shape_of(w):
+            y = _rows_of(eps).quick(input, w, b)
+            if y is not None:
+                return y
     wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)
     w, b = (a.contiguous() for a in _affine(input, wanted, weight, bias))
     return apply(LayerNorm(len(wanted), float(eps)), _one_run(input, len(wanted)), w, b)

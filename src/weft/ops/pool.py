@@ -22,6 +22,7 @@ from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.activation import spelled
 from weft.ops.conv import sizes, steps_within
 from weft.ops.dispatch import apply, apply_both, dtype_of, shape_of
@@ -545,6 +546,9 @@ def _taps(op: PoolOp, x: np.ndarray, out: tuple) -> Any:
 # ------------------------------------------------------------------------------- functions
 
 
+_MAX, _AVG, _ADAPTIVE = (dispatch.wish() for _ in range(3))
+
+
 def largest(pool: MaxPool2d, x: Any) -> Any:
     """`pool` of x; with each window's tap kept where a gradient is wanted."""
     if not (state.grad and x._rg and kernels.fits_byte(pool.kernel)):
@@ -627,7 +631,11 @@ def _max_pool(
     n: int, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
     ceil_mode: bool, return_indices: bool,
 ) -> Any:  # fmt: skip
-    name = f"max_pool{n}d"
+    name, untaped = f"max_pool{n}d", not (state.grad and getattr(input, "_rg", True))
+    wish = _MAX, kernel_size, stride, padding, dilation, ceil_mode
+    simple = n == 2 and untaped and not return_indices
+    if simple and (y := dispatch.known(input, *wish)) is not None:
+        return y
     x, single = _images(name, n, input)
     if 0 in shape_of(x)[1:]:
         raise RuntimeError(
@@ -638,7 +646,9 @@ def _max_pool(
     if dtype_of(x).category != dt.FLOAT:  # whole numbers up to 2^53 are exact in float64
         back, x = dtype_of(x), x.to(dt.float64)
     geometry = _geometry(name, n, x, kernel_size, stride, padding, dilation, ceil_mode)
-    y = largest(MaxPool2d(*geometry), x)
+    y = largest(op := MaxPool2d(*geometry), x)
+    if simple and len(shape_of(input)) == 4:  # one op
+        dispatch.tell(op, input, *wish)
     y = _shaped(y if back is None else y.to(back), n, single)
     if not return_indices:
         return y
@@ -679,6 +689,9 @@ def _avg_pool(
     count_include_pad: bool, divisor: int | None,
 ) -> Any:  # fmt: skip
     name = f"avg_pool{n}d"
+    wish = _AVG, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor
+    if n == 2 and (y := dispatch.known(input, *wish)) is not None:
+        return y
     if divisor == 0:
         raise RuntimeError("divisor must be not zero")
     if divisor is not None and divisor < 0:
@@ -691,7 +704,9 @@ def _avg_pool(
     elif dtype_of(x).category != dt.FLOAT:
         raise NotImplementedError(f"\"{name}_out\" not implemented for '{spelled(x)}'")
     geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
-    y = apply(AvgPool2d(*geometry, bool(count_include_pad), divisor), x)
+    y = apply(op := AvgPool2d(*geometry, bool(count_include_pad), divisor), x)
+    if n == 2 and not single:
+        dispatch.tell(op, input, *wish)
     return _shaped(y.to(dtype_of(input)), n, single)
 
 
@@ -754,7 +769,12 @@ def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
 
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
     """The averages of (OH, OW) parts of (N, C, H, W) or (C, H, W); None keeps a size."""
-    return _adaptive("adaptive_avg_pool2d", 2, (AdaptiveAvgPool2d,), input, output_size)[0]
+    if (y := dispatch.known(input, _ADAPTIVE, output_size)) is not None:
+        return y
+    y = _adaptive("adaptive_avg_pool2d", 2, (AdaptiveAvgPool2d,), input, output_size)[0]
+    if len(shape_of(input)) == 4:
+        dispatch.tell(AdaptiveAvgPool2d(shape_of(y)[2:]), input, _ADAPTIVE, output_size)
+    return y
 
 
 def adaptive_max_pool1d(input: Any, output_size: Any, return_indices: bool = False) -> Any:

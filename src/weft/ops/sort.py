@@ -7,6 +7,7 @@ chosen elements.  Sorting is stable and NaN counts as the largest.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,16 @@ from weft.ops import dispatch
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, shape_of, tell_kernel
 from weft.ops.gather import gather
 from weft.ops.kinds import by_batch, by_loop
 from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
 from weft.ops.returns import AMinMax, KthValue, Max, Median, Min, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
+from weft.runtime import small_code
+from weft.runtime.native import Launch
+from weft.runtime.small_code import MOST_SORTED
 
 __all__ = [
     "aminmax", "argsort", "kthvalue", "max", "median", "min", "mode", "msort", "nanmedian",
@@ -80,6 +84,14 @@ class ArgSort(Op):
         sample((6,), of="int64", descending=True),
         sample((0, 3), dim=0),
     )
+
+
+def _in_rows(x: Any, dim: int, k: int, descending: bool) -> Launch | None:
+    """What orders short rows natively."""
+    shape = shape_of(x)
+    if dtype_of(x) is not dt.float32 or dim != len(shape) - 1 or not 0 < shape[dim] <= MOST_SORTED:
+        return None
+    return small_code.order(numel(shape[:-1]), shape[dim], k, descending=descending)
 
 
 _FEW = 256  # elements that are sorted in less time than parted
@@ -184,6 +196,9 @@ class ModeIndex(Op):
     samples = (sample((3, 5), of="int64", dim=1), sample((4,), dim=0))
 
 
+_SORT, _TOPK = (dispatch.wish() for _ in range(2))
+
+
 def _line(input: Any, dim: int, op: str) -> tuple[Any, int, bool]:
     """(input with at least one dim, the dim counted from 0, whether it had none)."""
     shape = shape_of(input)
@@ -196,11 +211,17 @@ def sort(
     input: Any, dim: int = -1, descending: bool = False, stable: bool = False, *, out: Any = None
 ) -> Any:
     """(values, indices) along dim in ascending order; always stable; NaN is the largest."""
+    wish = _SORT, dim, descending
+    if out is None and (indices := dispatch.known(input, *wish)) is not None:
+        return Sort(gather(input, dim, indices), indices)
     need_real(input, "Sort does not support complex dtypes on CPU", RuntimeError)
     x, d, scalar = _line(input, dim, "sort")
-    indices = apply(ArgSort(d, descending), x)
+    indices = apply(op := ArgSort(d, descending), x)
     values = gather(x, d, indices)
-    if scalar:
+    if not scalar:
+        make = partial(_in_rows, x, d, shape_of(x)[d], descending)
+        tell_kernel(indices, op, make, input, *wish)
+    else:
         values, indices = reshape(values, ()), reshape(indices, ())
     return _given(Sort(values, indices), out)
 
@@ -229,12 +250,17 @@ def topk(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """(values, indices) of the k largest (or smallest) along dim, in order."""
+    wish = _TOPK, k, dim, largest
+    if out is None and (indices := dispatch.known(input, *wish)) is not None:
+        return TopK(gather(input, dim, indices), indices)
     need_real(input, "topk does not support complex dtypes on CPU", RuntimeError)
     x, d, scalar = _line(input, dim, "topk")
     if not 0 <= k <= shape_of(x)[d]:
         raise RuntimeError("selected index k out of range")
-    indices = apply(TopKIndex(k, d, largest), x)
+    indices = apply(op := TopKIndex(k, d, largest), x)
     values = gather(x, d, indices)
+    if not scalar and k:
+        tell_kernel(indices, op, partial(_in_rows, x, d, k, largest), input, *wish)
     if scalar and k == 1:
         values, indices = reshape(values, ()), reshape(indices, ())
     return _given(TopK(values, indices), out)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.runtime import draw_code, memory, native, random_code
+from weft.runtime import memory, native, random_code, small_code
 from weft.runtime import random_dist as dist
 from weft.runtime.twister import N, Twister, below_limit, first_key
 
@@ -541,7 +541,7 @@ class DefaultGenerator(Generator):
 
 
 default_generator = DefaultGenerator()
-draw_code.install(Generator)
+small_code.install(Generator)
 
 
 def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Launch | None:
@@ -553,7 +553,7 @@ def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Laun
     """
     whole = kind in ("whole", "permutation", "multinomial")
     many = n * params[0] if kind == "multinomial" else n
-    if not 0 < many * dtype.itemsize < draw_code.MOST_BYTES:
+    if not 0 < many * dtype.itemsize < small_code.MOST_BYTES:
         return None
     if dtype != (np.int64 if whole else _SINGLE):
         return None
@@ -582,7 +582,7 @@ def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Laun
     elif kind == "multinomial":
         given = params
     engine = _Current.generator._engine
-    return draw_code.draw(kind, _Current.generator, engine.address, n, *given)
+    return small_code.draw(kind, _Current.generator, engine.address, n, *given)
 
 
 def _new_lock() -> None:

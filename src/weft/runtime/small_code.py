@@ -1,11 +1,14 @@
-"""LLVM IR of stages (native.py) that make small tensors at once: copies of a constant, and draws
-from the process-wide generator as `random.Generator` makes them, number for number.
+"""LLVM IR of stages (native.py) that make small tensors at once: constants, the places of sorted
+numbers, and draws from the process-wide generator as `random.Generator` makes them, number for
+number.
 
 A stage of a draw runs with Python's global lock and takes the generator's own; where somebody else
 has it, or a thread draws from another stream, it gives status 1 and has drawn nothing.
 
-ints: 0 the generator, 1 the engine's state (twister.py), 2 how many numbers, then what is named at
-each; of `copy` 0 the constant's address, 1 its bytes.  At most MOST_BYTES are made.
+ints: of a draw 0 the generator, 1 the engine's state (twister.py), 2 how many numbers, then what is
+named at each; of `copy` 0 the constant's address, 1 its bytes; `rows` lays an operand's rows over
+it: 2 their places in bytes, 3 how many, 4 bytes each; of `order` 0 rows, 1 their length, 2 how many
+of each are wanted, 3 whether the largest (NaN is) come first.  A draw makes at most MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 
 from weft.runtime import ir_text, machine, native, random_code, random_dist, twister
 
+MOST_SORTED = 32  # numbers of a row
 MOST_BYTES = 16_384  # larger results lie in memory's own blocks
 _WORDS = ("acquire", "release", "true", "false", "lock")
 _PYTHON = ("PyObject_CallMethodObjArgs", "PyErr_Clear", "Py_DecRef")
@@ -82,6 +86,93 @@ define void @weft_made_copy(ptr %args, i32 %thread, i32 %threads) nounwind {{
   %from = item ptr %args 4
   %bytes = item i64 %args 5
   call void @llvm.memcpy.p0.p0.i64(ptr %out, ptr %from, i64 %bytes, i1 false)
+  ret void
+}}
+"""
+
+_ROWS = """
+define void @weft_made_rows(ptr %args, i32 %thread, i32 %threads) nounwind {
+entry:
+  %out = item ptr %args 2
+  %in = item ptr %args 3
+  %from = item ptr %args 5
+  %bytes = item i64 %args 6
+  %places = item ptr %args 7
+  %n = item i64 %args 8
+  %each = item i64 %args 9
+  call void @llvm.memcpy.p0.p0.i64(ptr %out, ptr %from, i64 %bytes, i1 false)
+  goto row
+row:
+  %i = phi i64 [ 0, %entry ], [ %i1, %one ]
+  %row_at = phi ptr [ %in, %entry ], [ %behind, %one ]
+  if %i slt %n one done
+one:
+  %place = item i64 %places %i
+  %to = getelementptr i8, ptr %out, i64 %place
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %row_at, i64 %each, i1 false)
+  %behind = getelementptr i8, ptr %row_at, i64 %each
+  %i1 = add i64 %i, 1
+  goto row
+done:
+  ret void
+}
+"""
+
+_ORDER = f"""
+define void @weft_made_order(ptr %args, i32 %thread, i32 %threads) nounwind {{
+entry:
+  %order = alloca [{MOST_SORTED} x i64], align 64
+  %out = item ptr %args 2
+  %in = item ptr %args 3
+  %n = item i64 %args 5
+  %width = item i64 %args 6
+  %k = item i64 %args 7
+  %descending64 = item i64 %args 8
+  %descending = trunc i64 %descending64 to i1
+  %bytes = shl i64 %k, 3
+  goto row
+row:
+  %r = phi i64 [ 0, %entry ], [ %r1, %sorted ]
+  %start = mul i64 %r, %width
+  %x = getelementptr float, ptr %in, i64 %start
+  if %r slt %n next done
+next:
+  %i = phi i64 [ 0, %row ], [ %i1, %placed ]
+  if %i slt %width one sorted
+one:
+  %v_at = getelementptr float, ptr %x, i64 %i
+  %v = load float, ptr %v_at
+  %v_number = fcmp ord float %v, %v
+  goto look
+look:
+  %j = phi i64 [ %i, %one ], [ %j1, %move ]
+  %j1 = sub i64 %j, 1
+  if %j sgt 0 compare placed
+compare:
+  %before = item i64 %order %j1
+  %u_at = getelementptr float, ptr %x, i64 %before
+  %u = load float, ptr %u_at
+  %less = fcmp ult float %v, %u
+  %more = fcmp ugt float %v, %u
+  %u_number = fcmp ord float %u, %u
+  %up = and i1 %less, %v_number
+  %down = and i1 %more, %u_number
+  %first = select i1 %descending, i1 %down, i1 %up
+  if %first move placed
+move:
+  put i64 %before %order [%j]
+  goto look
+placed:
+  put i64 %i %order [%j]
+  %i1 = add i64 %i, 1
+  goto next
+sorted:
+  %r_start = mul i64 %r, %k
+  %to = getelementptr i64, ptr %out, i64 %r_start
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %order, i64 %bytes, i1 false)
+  %r1 = add i64 %r, 1
+  goto row
+done:
   ret void
 }}
 """
@@ -303,7 +394,7 @@ def _stages() -> dict[str, native.Stage]:
     text = (
         ir_text.declare(_PYTHON)
         + ir_text.words("weft_draw", _WORDS)
-        + ir_text.expand(_HEAD + "".join(map(_stage, bodies)), _WORDS)
+        + ir_text.expand(_HEAD + _ROWS + _ORDER + "".join(map(_stage, bodies)), _WORDS)
     )
     functions: dict[str, Any] = dict(zip(twister.EXPORTS, twister.functions(), strict=True))
     functions["weft_normal_pairs"] = random_dist.maps()["weft_normal_pairs"]
@@ -311,7 +402,12 @@ def _stages() -> dict[str, native.Stage]:
     functions["weft_box_muller"] = random_code.function() or functions["weft_normal_pairs"]
     imports = native.python_functions(_PYTHON)
     imports |= {name: native.function_address(f) for name, f in functions.items()}
-    names = ["weft_made_copy", *(f"weft_draw_{name}" for name in bodies)]
+    names = [
+        "weft_made_copy",
+        "weft_made_rows",
+        "weft_made_order",
+        *(f"weft_draw_{name}" for name in bodies),
+    ]
     found = machine.load(text, [*names, "weft_draw_init"], imports)
     given = native.words([*map(id, _OBJECTS), native.slot_offset(_lock_of[0], "_lock")])
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(found["weft_draw_init"])(native.address_of(given))
@@ -330,6 +426,17 @@ def install(generator: type) -> None:
 def constant(a: np.ndarray) -> native.Launch:
     """What makes a copy of a small contiguous array, which the caller keeps."""
     return _launch("copy", native.address(a), a.nbytes)
+
+
+def rows(a: np.ndarray, places: np.ndarray, row_bytes: int) -> native.Launch:
+    """`constant`, with an operand's rows at these int64 places, in bytes; both arrays are kept."""
+    at = native.address(places)
+    return _launch("rows", native.address(a), a.nbytes, at, places.size, row_bytes)
+
+
+def order(rows: int, width: int, k: int, *, descending: bool) -> native.Launch:
+    """What gives the places of the first k of each contiguous float32 row, sorted stably."""
+    return _launch("order", rows, width, k, int(descending))
 
 
 def draw(name: str, generator: Any, state: int, n: int, *params: int) -> native.Launch | None:
