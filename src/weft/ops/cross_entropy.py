@@ -92,20 +92,26 @@ class RowLoss(Op, abstract=True):
 
 class CrossEntropy(RowLoss):
     """l[n] = -log softmax(x[n])[t], t = target[n], or -sum_c p[c] log softmax(x[n])[c],
-    p = target[n] (smoothed); their mean, sum, or all"""
+    p = target[n] (smoothed); their mean, sum, or all. Without `logits` x is the log softmax, and
+    the targets are classes, not smoothed"""
+
+    logits: bool = True
 
     def type(self, x: Type, target: Type) -> Type:
         return self.fits(x, target)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         x, target = ins
-        return kernels.plan_cross_entropy(self.layout(x), target, out, **self._given)
+        return kernels.plan_cross_entropy(
+            self.layout(x), target, out, **self._given, logits=self.logits
+        )
 
     def fail(self, status: int, arrays: list[np.ndarray]) -> Exception:
         return no_class(arrays[-1], arrays[-2].shape[self.classes], self.ignore)
 
     def body(self, x: Any, target: Any) -> Any:
-        y = log_softmax(self.turned(x), -1)
+        y = self.turned(x)
+        y = log_softmax(y, -1) if self.logits else y
         classes = shape_of(x)[self.classes]
         if _soft(target):
             return self.reduced(-sum(y * self.expected(target, classes), -1), target)
@@ -116,9 +122,10 @@ class CrossEntropy(RowLoss):
         return self.reduced(loss, target)
 
     def oracle(self, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-        x, kept = self.turned(x), _kept(self, target)
-        z = x - x.max(-1, keepdims=True, initial=-np.inf)
-        y = z - np.log(np.exp(z).sum(-1, keepdims=True))
+        y, kept = self.turned(x), _kept(self, target)
+        if self.logits:
+            z = y - y.max(-1, keepdims=True, initial=-np.inf)
+            y = z - np.log(np.exp(z).sum(-1, keepdims=True))
         q = _expected(self, y, target)
         loss = -np.where(q == 0, 0.0, q * y).sum(-1)
         if self.reduction == "none":
@@ -130,6 +137,10 @@ class CrossEntropy(RowLoss):
             each = unsqueeze(self.cotangents(g, target), -1)
             return log_softmax(x, -1) * each * (self.smoothing - 1.0)
 
+        if not self.logits:
+            own = -self.cotangents(g, target)
+            put = apply(PutClass(x.shape[self.classes], self.ignore), own, target)
+            return self.turned(put.movedim(1, -1)), None
         to_x = apply(CrossEntropyGrad(**self._given, classes=self.classes), g, x, target)
         return to_x, to_target if _soft(target) else None
 
@@ -142,6 +153,8 @@ class CrossEntropy(RowLoss):
         sample((2, 3, 19), (2, 3, 19), reduction="none", smoothing=0.1),
         sample((2, 5, 19), (2, 19), **_TARGET, reduction="none", classes=-2),
         sample((5, 3), (3,), **_TARGET, ignore=1, smoothing=0.1, classes=-2),
+        sample((3, 5), (3,), **_TARGET, ignore=1, logits=False),
+        sample((2, 5, 5), (2, 5), **_TARGET, reduction="none", classes=-2, logits=False),
     )
 
 

@@ -37,6 +37,9 @@ def nll_loss(
     input (N, C), (C,) or (N, C, d1, ...); target int64 (N,), () or (N, d1, ...) in [0, C) or
     ignore_index.  IndexError "Target 7 is out of bounds."; ValueError where batch sizes differ.
     """
+    usual = weight is size_average is reduce is None and ignore_index == -100
+    if usual and reduction == "mean" and (y := _NLL_MEAN.quick(input, target)) is not None:
+        return y
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_classes(input, target, weight)
     return _nll(input, target, weight, ignore_index, reduction)
@@ -57,11 +60,11 @@ def _nll(
     if len(shape_of(x)) == 1:
         x, target = unsqueeze(x, 0), unsqueeze(target, 0)
     target = cast(target, dt.int64)
-    fused = logits and dtype_of(x).category == dt.FLOAT and (weight is None or smoothing == 0)
+    fused = dtype_of(x).category == dt.FLOAT and (weight is None or smoothing == 0)
     if fused and weight is None and len(shape_of(x)) == 2:
-        loss = apply(CrossEntropy(ignore, reduction, smoothing), x, target)
+        loss = apply(CrossEntropy(ignore, reduction, smoothing, -1, logits), x, target)
         return reshape(loss, shape) if reduction == "none" else loss
-    if fused:
+    if fused and logits:
         rows, (batch, *places) = len(shape_of(x)) == 2, shape_of(target)
         op = CrossEntropy(ignore, "none", smoothing, -1 if rows else -2)
         own = target if rows else reshape(target, (batch, numel(places)))
@@ -122,6 +125,7 @@ def _check_classes(x: Any, target: Any, weight: Any) -> tuple[int, ...]:
 
 
 _MEAN = CrossEntropy(-100, "mean", 0.0)
+_NLL_MEAN = CrossEntropy(-100, "mean", 0.0, -1, False)
 
 
 @in_float32

@@ -49,12 +49,14 @@ from weft.runtime.native import Launch, Stage, double_bits, host, load
 
 
 def plan_cross_entropy(
-    x: Layout, target: Layout, out: Layout, *, ignore: int, reduction: str, smoothing: float
-) -> Launch:
+    x: Layout, target: Layout, out: Layout, *, ignore: int, reduction: str, smoothing: float,
+    logits: bool = True,
+) -> Launch:  # fmt: skip
     """out (..., N), or (...) of a reduction = cross entropy of x (..., N, C) and target (..., N) or
-    (..., N, C), of at most one dim before; inputs (x, target)."""
+    (..., N, C), of at most one dim before; inputs (x, target).  Without `logits` x has their
+    log-probabilities, and smoothing is 0."""
     arrays = {"out": out, "x": x, "target": target}
-    return _plan("cross_entropy", arrays, ignore, reduction, smoothing)
+    return _plan("cross_entropy", arrays, ignore, reduction, smoothing, logits=logits)
 
 
 def plan_cross_entropy_grad(
@@ -67,8 +69,9 @@ def plan_cross_entropy_grad(
 
 
 def _plan(
-    kind: str, arrays: dict[str, Layout], ignore: int, reduction: str, smoothing: float
-) -> Launch:
+    kind: str, arrays: dict[str, Layout], ignore: int, reduction: str, smoothing: float, *,
+    logits: bool = True,
+) -> Launch:  # fmt: skip
     *rows, classes = arrays["x"].shape
     if 0 in arrays["out"].shape:
         return EMPTY
@@ -78,7 +81,7 @@ def _plan(
     space = Space(tuple(rows), tuple(steps))
     s, ints, per_thread = structure_of(kind, arrays, space, classes, along)
     spread = smoothing / classes if classes else 0.0
-    amount = space.size * classes * 16
+    amount = space.size * (classes * 16 if logits else 1)
     parts, scratch = ["rows"], 0
     if reduction != "none" and kind == "cross_entropy":
         parts, scratch = ["rows", "groups"], space.size * 8
@@ -86,14 +89,15 @@ def _plan(
         parts, scratch = ["groups", "rows"], -(-space.size * 8 // LINE) * LINE
     ints += [ignore, scratch, double_bits(1.0 - smoothing), double_bits(spread)]
     made: Structure | Lines = s
-    logits = [v for v in arrays.values() if len(v.shape) > len(rows)]
-    if classes and rows[-1] > 1 and all(v.strides[-2] == 1 for v in logits) and not _soft(arrays):
+    wide = [v for v in arrays.values() if len(v.shape) > len(rows)]
+    apart = classes and rows[-1] > 1 and all(v.strides[-2] == 1 for v in wide)
+    if apart and logits and not _soft(arrays):
         types, steps = dict(s.dtypes), (along["out"], along["x"])
         made, more, per_thread = lines_of(types, space, classes, steps, len(ints))
         ints += more
     stages = tuple(
         Stage(
-            _kernel(s if part == "groups" else made, kind, reduction, smoothing > 0, part),
+            _kernel(s if part == "groups" else made, kind, reduction, smoothing > 0, part, logits),
             part == "rows" and amount >= PARALLEL_WORK,
         )
         for part in parts
@@ -106,12 +110,15 @@ def _soft(arrays: dict[str, Layout]) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _kernel(s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str) -> int:
+def _kernel(
+    s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str, logits: bool
+) -> int:
     module = Module(vector_bits=host().vector_bits)
     if isinstance(s, Lines):
         _LineLoss(module, s, kind, reduction, smooth).emit()
     else:
         made = _ClassLoss(module, s, reduction, smooth)
+        made.logits = logits
         made.emit() if part == "rows" else made.groups()
     return load(module.text(), ["rows"])["rows"]
 
@@ -245,6 +252,8 @@ class _LineLoss(_Classes, Columns):
 
 
 class _ClassLoss(_Classes, Rows):
+    logits = True  # else x has log-probabilities
+
     def __init__(self, module: Module, s: Structure, reduction: str, smooth: bool) -> None:
         super().__init__(module, s)
         self.reduction, self.smooth = reduction, smooth
@@ -332,8 +341,11 @@ class _ClassLoss(_Classes, Rows):
     def _loss(self, row: Operand) -> None:
         f, m, acc = self.f, self.one.math, self.acc
         at = self.places(row)
-        top, total, *sums = self.exponentials(at, lambda i, mask: None, *self.further())
-        log = self.one.scalar("log", acc, total)
+        sums: list[Value] = []
+        log = top = f.typed(0.0, register(acc))
+        if self.logits:
+            top, total, *sums = self.exponentials(at, lambda i, mask: None, *self.further())
+            log = self.one.scalar("log", acc, total)
         if self.soft:
             loss = m.sub(m.mul(log, sums[1]), sums[0])
         else:
@@ -341,7 +353,8 @@ class _ClassLoss(_Classes, Rows):
             with f.if_else(self.checked(t)) as sides:
                 _, d, _, stride, _ = self.operands["x"]
                 own = self.one.load(f.gep(at["x"], f.mul(t, stride), memory(d)), d)
-                own = m.sub(self.one.cast(own, d, acc), top)
+                own = self.one.cast(own, d, acc)
+                own = m.sub(own, top) if self.logits else own
                 loss = self.loss(m, own, log, sums[0] if self.smooth else None)
                 sides.otherwise()
             loss = sides.merge(loss.type, loss, 0.0)
