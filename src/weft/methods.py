@@ -251,6 +251,8 @@ def retain_grad(self: Tensor) -> None:
 @_method
 def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """self's memory gets src's values, cast and broadcast."""
+    if dispatch.overwrite(self, src):
+        return self
     write.check_writable(self)
     return write.assign(self, cast.cast(src, self.dtype))
 
@@ -280,7 +282,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 @_method
 def zero_(self: Tensor) -> Tensor:
     """Every element becomes 0."""
-    return self.fill_(0)
+    return self if dispatch.overwrite(self) else self.fill_(0)
 
 
 @_method

@@ -141,6 +141,11 @@ _asked: dict[tuple, int] = {}
 _ASKED_CAP = 4096
 
 
+def overwrite(t: Any, *value: Any) -> Any:
+    """True: t's memory has the values of another tensor like it, or zeros. None: the long way."""
+    return None
+
+
 def joined(ops: tuple, tensors: Any, dim: int, *new: bool) -> Any:
     """The small tensors along dim, with the op `ops[dim]` on the tape; None: the long way."""
     return None
@@ -759,7 +764,7 @@ _NUMBERS_CAP = 1_000
 
 def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
     """A Python number as a read-only 0-dim array; integers wrap as in C, as torch's do."""
-    key = (x, x.__class__, np_dtype)
+    key = (x or repr(x), x.__class__, np_dtype)  # 0.0 and -0.0 are one key
     found = _numbers.get(key)
     if found is None:
         if np_dtype.kind in "iu" and x.__class__ is int:
@@ -768,7 +773,7 @@ def number_array(x: Any, np_dtype: np.dtype) -> np.ndarray:
             with np.errstate(over="ignore"):  # a half of 1e6 is inf
                 found = np.asarray(x).astype(np_dtype)
         found.flags.writeable = False
-        if x and x == x:  # 0.0 and -0.0 are one key, a NaN is none
+        if x == x:  # a NaN is no key
             if len(_numbers) > _NUMBERS_CAP:
                 _numbers.clear()
             _numbers[key] = found

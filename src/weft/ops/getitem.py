@@ -77,9 +77,9 @@ _INDEX = {n: Index(tuple(range(n)), 0) for n in (1, 2)}
 
 def setitem(x: Any, index: Any, value: Any) -> None:
     """x[index] = value: the memory that x[index] names gets value, cast and broadcast."""
-    value = _value(x, value)
     if _written_now(x, index, value):
         return
+    value = _value(x, value)
     y, indices, _ = _basic(x, index)
     if indices:
         if dtype_of(value) is not dtype_of(x):
@@ -325,9 +325,12 @@ def _is_plain(items: tuple) -> bool:
 
 def _written_now(x: Any, index: Any, value: Any) -> bool:
     """The usual write at once: plain indices, one dtype, no tape.  False leaves it to the rest."""
-    if state.recorder is not None or x._ghost is not None or value._ghost is not None:
+    number = value.__class__ in NUMBERS
+    if not (number or isinstance(value, Handle)) or state.recorder is not None:
         return False
-    if state.grad and (x._rg or value._rg):
+    if x._ghost is not None or not (number or value._ghost is None):
+        return False
+    if (x._rg or not (number or not value._rg)) and state.grad:
         return False
     if isinstance(index, Handle):
         if index._ghost is not None or not index._a.shape or dtype_of(index) not in _PLACES:
@@ -337,7 +340,8 @@ def _written_now(x: Any, index: Any, value: Any) -> bool:
         index = index._a
     elif not _is_plain(index if index.__class__ is tuple else (index,)):
         return False
-    a, v = x._a, value._a
+    a = x._a
+    v = number_array(value, a.dtype) if number else value._a
     if a.dtype is not v.dtype or not a.flags.writeable or 0 in a.strides:
         return False
     try:

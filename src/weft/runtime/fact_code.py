@@ -157,5 +157,62 @@ done:
   ret ptr %r
 """,
 }  # fmt: skip
-FACTS = tuple(_FACTS)  # of a tensor class, whose functions of Python are words
-TEXT = "".join(_fact(name, known) for name, known in _FACTS.items())
+
+
+def _method(name: str, body: str) -> str:
+    """One that may be given arguments, which Python reads."""
+    return f"""
+define ptr @weft_fact_{name}(ptr %x, ptr %args, i64 %n, ptr %names) nounwind {{
+entry:
+  %bare = icmp eq i64 %n, 0
+  %unnamed = icmp eq ptr %names, null
+  %alone = and i1 %bare, %unnamed
+  if %alone value ask
+value:
+{_VALUE}
+  %flags = get i32 %a 64
+  %contiguous = trunc i32 %flags to i1
+{body}
+ask:
+  %python = word {name}
+  if %names is null given count
+count:
+  %more = call i64 @PyTuple_Size(ptr %names)
+  goto given
+given:
+  %named = phi i64 [ 0, %ask ], [ %more, %count ]
+  %objects = add i64 %n, %named
+  %room = add i64 %objects, 1
+  %vector = alloca ptr, i64 %room
+  store ptr %x, ptr %vector
+  %rest = getelementptr ptr, ptr %vector, i64 1
+  %bytes = shl i64 %objects, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %rest, ptr %args, i64 %bytes, i1 false)
+  %positional = add i64 %n, 1
+  %answer = call ptr @PyObject_Vectorcall(ptr %python, ptr %vector, i64 %positional, ptr %names)
+  ret ptr %answer
+}}
+"""
+
+
+_METHODS = {
+    "contiguous": """
+  if %contiguous itself ask
+itself:
+  call void @Py_IncRef(ptr %x)
+  ret ptr %x
+""",
+    "is_contiguous": """
+  %true = word true
+  %false = word false
+  %truth = select i1 %contiguous, ptr %true, ptr %false
+  call void @Py_IncRef(ptr %truth)
+  ret ptr %truth
+""",
+}
+FACTS = (*_FACTS, *_METHODS)  # of a tensor class, whose functions of Python are words
+METHODS = tuple(_METHODS)
+TEXT = "".join(
+    [_fact(name, known) for name, known in _FACTS.items()]
+    + [_method(name, known) for name, known in _METHODS.items()]
+)

@@ -41,6 +41,7 @@ SIGNATURES = {
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
     "PyTuple_SetItem": "i32 ptr i64 ptr", "PyTuple_Size": "i64 ptr",
     "PyThreadState_Get": "ptr", "PyThreadState_GetID": "i64 ptr",
+    "PyObject_Vectorcall": "ptr ptr ptr i64 ptr",
     "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
 }  # fmt: skip
 

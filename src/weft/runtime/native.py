@@ -190,7 +190,7 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-METH_FASTCALL, METH_NOARGS, _METH_O = 0x80, 0x04, 0x08
+METH_FASTCALL, METH_NOARGS, _METH_O, _METH_KEYWORDS = 0x80, 0x04, 0x08, 0x02
 _kept: list[Any] = []  # names, which the builtins point to
 
 
@@ -407,7 +407,8 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
         overrides.stand_in(_tensors[0], name, _descriptor(name, function, _ways[fact].__doc__))
     made = {"fresh": fresh, **{name: _wish_builtin(name) for name in _WISHES}}
     if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
-        made["joined"] = builtin("joined", _layout_functions()["weft_joined"], METH_FASTCALL)
+        for name, function in ("joined", "weft_joined"), ("overwrite", "weft_tensor_overwrite"):
+            made[name] = builtin(name, _layout_functions()[function], METH_FASTCALL)
     return made
 
 
@@ -429,7 +430,10 @@ def _descriptor(name: str, function: int, doc: str | None) -> Any:
     if name in _ATTRIBUTES:
         definition = _getset(name, function, 0)
     else:
-        definition = _definition(name, function, METH_NOARGS, f"{name}($self, /)\n--\n\n{doc}")
+        more, flags = "", METH_NOARGS
+        if name in fact_code.METHODS:
+            more, flags = ", memory_format=None", METH_FASTCALL | _METH_KEYWORDS
+        definition = _definition(name, function, flags, f"{name}($self, /{more})\n--\n\n{doc}")
     make = "PyDescr_NewGetSet" if name in _ATTRIBUTES else "PyDescr_NewMethod"
     return _descriptor_maker(make)(_tensors[0], ctypes.addressof(definition))
 
