@@ -16,7 +16,7 @@ another stream instead (ASIDE), a normal number that waits (WAITING, a double), 
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -398,13 +398,15 @@ class Twister:
     def load(self, key: np.ndarray, used: int) -> None:
         """Continue from what `key` gave."""
         self.state[:N] = key
+        self.state[_USED] = used
+        if used >= N:
+            return
         y = self.state[:N].copy()  # tempered, as the native code keeps it
         y ^= y >> np.uint32(11)
         y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
         y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
         y ^= y >> np.uint32(18)
         self.state[N : 2 * N] = y
-        self.state[_USED] = used
 
     def words(self, n: int) -> np.ndarray:
         """uint32 (n,)."""
@@ -449,10 +451,17 @@ def below_limit(p: float) -> int:
 
 def first_key(seed: int) -> np.ndarray:
     """The key that the low 32 bits of `seed` make (Knuth's recurrence, in NumPy's C code)."""
+    return _key_of(seed & 0xFFFFFFFF)
+
+
+@lru_cache(4)  # a new generator's is asked often
+def _key_of(seed: int) -> np.ndarray:
     bits = _maker()
     with bits.lock:  # one of its own would take ten times as long to make
-        bits._legacy_seeding(seed & 0xFFFFFFFF)
-        return bits.state["state"]["key"]
+        bits._legacy_seeding(seed)
+        key = bits.state["state"]["key"]
+    key.flags.writeable = False
+    return key
 
 
 @cache
