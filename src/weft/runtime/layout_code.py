@@ -33,9 +33,9 @@ from weft.runtime import (
 
 EXPORTS = (
     "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_fresh", "weft_tensor_into", "weft_tensor_overwrite", "weft_match_call", "weft_match_promise",
-    "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell", "weft_wish_forget",
-    "weft_wish_made", "weft_wish_made_like",
+    "weft_tensor_fresh", "weft_tensor_into", "weft_tensor_overwrite", "weft_match_call",
+    "weft_match_promise", "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell",
+    "weft_wish_forget", "weft_wish_made", "weft_wish_made_like",
     "weft_value_get", "weft_value_set", "weft_joined",
     *(f"weft_fact_{name}" for name in fact_code.FACTS),
 )  # fmt: skip
@@ -45,8 +45,9 @@ FUNCTIONS = (
     "PyIter_Next", "PyList_Append", "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size",
     "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
     "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
-    "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool", "PyObject_Vectorcall",
-    "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get", "PyThreadState_GetID",
+    "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
+    "PyObject_Vectorcall", "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get",
+    "PyThreadState_GetID",
     "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
     "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
 )  # fmt: skip

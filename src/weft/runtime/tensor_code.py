@@ -22,7 +22,6 @@ SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "
 
 TEXT = """
 declare i64 @llvm.ctpop.i64(i64)
-declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 declare i64 @llvm.cttz.i64(i64, i1)
 declare i64 @llvm.smin.i64(i64, i64)
 declare i64 @llvm.smax.i64(i64, i64)
@@ -582,112 +581,6 @@ resulted:
 sequenced:
   %ended = call i32 @end_node(ptr %node, ptr %y)
   ret i32 %ended
-}
-
-; overwrite(tensor[, tensor]) -> True: its memory has the other's values, or zeros; or None. Both are
-; contiguous, of one shape and dtype, off the tape, and nobody records
-define ptr @weft_tensor_overwrite(ptr %self, ptr %args, i64 %n) nounwind {
-entry:
-  %beyond = alloca i32
-  %none = word none
-  %true = word true
-  %false = word false
-  %t = load ptr, ptr %args
-  %a = call ptr @dense(ptr %t)
-  if %a is null nothing mine
-mine:
-  %rg = slot %t _rg
-  %base = get ptr %a 48
-  %flags = get i32 %a 64
-  %writeable = and i32 %flags, 1024
-  %free = icmp eq ptr %rg, %false
-  %own = icmp eq ptr %base, null  ; else it may have a mark (memory.py)
-  %may = icmp ne i32 %writeable, 0
-  %both = and i1 %free, %own
-  %all = and i1 %both, %may
-  if %all mode nothing
-mode:
-  %name_recorder = word recorder
-  %recorder = call ptr @mode(ptr %name_recorder, ptr %none)
-  if %recorder is %none source busy
-busy:
-  if %recorder is null error nothing
-error:
-  ret ptr null
-source:
-  %descr = get ptr %a 56
-  %data = get ptr %a 16
-  %rank32 = get i32 %a 24
-  %rank = sext i32 %rank32 to i64
-  %dims = get ptr %a 32
-  %each = get i64 %descr 40
-  if %n eq 1 count other
-other:
-  %given = item ptr %args 1
-  %b = call ptr @dense(ptr %given)
-  if %b is null nothing alike
-alike:
-  %b_rg = slot %given _rg
-  %b_descr = get ptr %b 56
-  %b_rank = get i32 %b 24
-  %from = get ptr %b 16
-  %b_free = icmp eq ptr %b_rg, %false
-  %same = icmp eq ptr %b_descr, %descr
-  %level = icmp eq i32 %b_rank, %rank32
-  %fit = and i1 %b_free, %same
-  %fits = and i1 %fit, %level
-  if %fits count nothing
-count:
-  %seen = phi ptr [ %a, %source ], [ %b, %alike ]
-  %source_at = phi ptr [ null, %source ], [ %from, %alike ]
-  %its = get ptr %seen 32
-  goto axes
-axes:
-  %k = phi i64 [ 0, %count ], [ %k1, %axis ]
-  %bytes = phi i64 [ %each, %count ], [ %bytes1, %axis ]
-  if %k slt %rank axis write
-axis:
-  %d = item i64 %dims %k
-  %d_its = item i64 %its %k
-  %bytes1 = mul i64 %bytes, %d
-  %k1 = add i64 %k, 1
-  if %d eq %d_its axes nothing
-write:
-  %st0 = slot %t _st
-  %old = icmp ne ptr %st0, null
-  %made_before = icmp ne ptr %st0, %none
-  %has = and i1 %old, %made_before
-  if %has stored store
-store:
-  %new = call ptr @memory()
-  if %new is null error keep
-keep:
-  renew ptr %new %t _st
-  call void @Py_DecRef(ptr %new)
-  goto stored
-stored:
-  %st = phi ptr [ %st0, %write ], [ %new, %keep ]
-  %version = slot %st version
-  %count0 = call i64 @PyLong_AsLongLongAndOverflow(ptr %version, ptr %beyond)
-  %count1 = add i64 %count0, 1
-  %number = call ptr @PyLong_FromLongLong(i64 %count1)
-  if %number is null error move
-move:
-  renew ptr %number %st version
-  call void @Py_DecRef(ptr %number)
-  if %source_at is null clear copy
-clear:
-  call void @llvm.memset.p0.i64(ptr %data, i8 0, i64 %bytes, i1 false)
-  goto done
-copy:
-  call void @llvm.memmove.p0.p0.i64(ptr %data, ptr %source_at, i64 %bytes, i1 false)
-  goto done
-done:
-  call void @Py_IncRef(ptr %true)
-  ret ptr %true
-nothing:
-  call void @Py_IncRef(ptr %none)
-  ret ptr %none
 }
 
 define ptr @weft_tensor_call(ptr %self, ptr %args, i64 %n) nounwind {
