@@ -2,6 +2,8 @@
 
 An op with `effect = True` is never merged, moved or dropped.  Fills of tensors that are not
 contiguous go in memory order, as torch's do.
+
+Long because draws, fills and the derivatives of draws are one room.
 """
 
 from __future__ import annotations

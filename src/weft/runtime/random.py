@@ -24,7 +24,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.runtime import memory, native, random_code, small_code
 from weft.runtime import random_dist as dist
-from weft.runtime.twister import N, Twister, below_limit, first_key
+from weft.runtime.twister import N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
 STATE_BYTES = 5056
@@ -545,44 +545,9 @@ small_code.install(Generator)
 
 
 def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Launch | None:
-    """What draws n numbers of a kind from the process-wide generator at once, for params that its
-    methods took; None where only they can.
-
-    In float32 `uniform`, `normal`, `bernoulli` (p, the value of a hit), `bernoulli_of` (whose p is
-    an operand); in int64 `whole`, `permutation`, `multinomial` (length of n rows, an operand's).
-    """
-    whole = kind in ("whole", "permutation", "multinomial")
-    many = n * params[0] if kind == "multinomial" else n
-    if not 0 < many * dtype.itemsize < small_code.MOST_BYTES:
-        return None
-    if dtype != (np.int64 if whole else _SINGLE):
-        return None
-    given: tuple[int, ...] = ()
-    if kind == "uniform" and params != (0, 1):
-        return None
-    if kind == "normal":
-        mean, std = params
-        given = native.double_bits(mean + 0.0), native.double_bits(std)
-        if n < 16:
-            if mean and std != 1:
-                return None
-            kind = "normal_serial"
-    elif kind == "whole":
-        low, high = params
-        if high - low >= 2**28:
-            return None
-        given = low, high - low
-    elif kind == "permutation" and n < 2:
-        return None
-    elif kind == "bernoulli":
-        p, hit = params
-        given = below_limit(p), native.double_bits(hit)
-    elif kind == "bernoulli_of":
-        given = (1,)
-    elif kind == "multinomial":
-        given = params
-    engine = _Current.generator._engine
-    return small_code.draw(kind, _Current.generator, engine.address, n, *given)
+    """`small_code.draw` from the process-wide generator."""
+    state = _Current.generator._engine.address
+    return small_code.draw(_Current.generator, state, kind, n, dtype, params)
 
 
 def _new_lock() -> None:

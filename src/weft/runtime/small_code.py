@@ -439,9 +439,48 @@ def order(rows: int, width: int, k: int, *, descending: bool) -> native.Launch:
     return _launch("order", rows, width, k, int(descending))
 
 
-def draw(name: str, generator: Any, state: int, n: int, *params: int) -> native.Launch | None:
-    """What draws n numbers; None where this machine cannot."""
-    return _launch(name, id(generator), state, n, *params) if name in _stages() else None
+def draw(
+    generator: Any, state: int, kind: str, n: int, dtype: np.dtype, params: tuple
+) -> native.Launch | None:
+    """What draws n numbers of a kind from a generator, whose engine's state lies there, for params
+    that its methods took; None where only they can.
+
+    In float32 `uniform`, `normal`, `bernoulli` (p, the value of a hit), `bernoulli_of` (whose p is
+    an operand); in int64 `whole`, `permutation`, `multinomial` (length of n rows, an operand's).
+    """
+    whole = kind in ("whole", "permutation", "multinomial")
+    many = n * params[0] if kind == "multinomial" else n
+    if not 0 < many * dtype.itemsize < MOST_BYTES:
+        return None
+    if dtype != (np.int64 if whole else np.float32):
+        return None
+    given: tuple[int, ...] = ()
+    if kind == "uniform" and params != (0, 1):
+        return None
+    if kind == "normal":
+        mean, std = params
+        given = native.double_bits(mean + 0.0), native.double_bits(std)
+        if n < 16:
+            if mean and std != 1:
+                return None
+            kind = "normal_serial"
+    elif kind == "whole":
+        low, high = params
+        if high - low >= 2**28:
+            return None
+        given = low, high - low
+    elif kind == "permutation" and n < 2:
+        return None
+    elif kind == "bernoulli":
+        p, hit = params
+        given = twister.below_limit(p), native.double_bits(hit)
+    elif kind == "bernoulli_of":
+        given = (1,)
+    elif kind == "multinomial":
+        given = params
+    if kind not in _stages():
+        return None
+    return _launch(kind, id(generator), state, n, *given)
 
 
 def _launch(name: str, *ints: int) -> native.Launch:
