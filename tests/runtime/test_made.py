@@ -302,17 +302,3 @@ def test_writes_over_tensors_alike():
     assert a.signbit().all()
     a[a == 0] = 0.0
     assert not a.signbit().any()
-
-
-def test_contiguous_is_asked_natively():
-    x = weft.rand(1, 2, 3, 4)
-    often(weft.add, x, x)
-    last = x.contiguous(memory_format=weft.channels_last)
-    ask, make = last.is_contiguous, x.contiguous
-    assert make() is x and make(weft.preserve_format) is x and x.is_contiguous()
-    assert ask(memory_format=weft.channels_last) and not ask()
-    assert weft.Tensor.contiguous(x, memory_format=weft.channels_last).stride() == last.stride()
-    assert last.contiguous().stride() == x.stride()
-    for wrong in (lambda: make(1, 2), lambda: ask(order=1)):
-        with pytest.raises(TypeError):
-            wrong()

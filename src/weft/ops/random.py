@@ -221,11 +221,9 @@ _RAND, _RANDN, _RANDINT, _RANDPERM, _NORMAL, _LIKE, _BERNOULLI, _MULTINOMIAL = (
 )
 
 
-def _made(
-    wish: tuple, name: str, kind: str, size: tuple, params: tuple, dtype: Any, generator: Any,
-    out: Any, device: Any, requires_grad: bool,
-) -> Any:  # fmt: skip
-    """A draw, which `made(*wish)` gives where it needs no more than that."""
+def _made(wish: tuple, name: str, kind: str, size: tuple, params: tuple) -> Any:
+    """A draw; the wish ends with generator, out, dtype, device and requires_grad."""
+    generator, out, dtype, device, requires_grad = wish[-5:]
     shape = sizes(size, name)
     y = _drawn(kind, shape, params, dt.asked(dtype) or dt.get_default_dtype(), generator)
     if generator is out is state.recorder and not requires_grad:
@@ -247,11 +245,8 @@ def rand(
     """Numbers of [0, 1): 24 random bits each, 53 for float64."""
     d, size = dtype or dt.get_default_dtype(), args if size is None else (size,)
     wish = _RAND, size, generator, out, d, device, requires_grad
-    if (y := dispatch.made(*wish)) is not None:
-        return y
-    return _made(
-        wish, "rand", "uniform", size, (0.0, 1.0), d, generator, out, device, requires_grad
-    )
+    y = dispatch.made(*wish)
+    return _made(wish, "rand", "uniform", size, (0.0, 1.0)) if y is None else y
 
 
 def randn(
@@ -261,11 +256,8 @@ def randn(
     """Numbers of the standard normal distribution."""
     d, size = dtype or dt.get_default_dtype(), args if size is None else (size,)
     wish = _RANDN, size, generator, out, d, device, requires_grad
-    if (y := dispatch.made(*wish)) is not None:
-        return y
-    return _made(
-        wish, "randn", "normal", size, (0.0, 1.0), d, generator, out, device, requires_grad
-    )
+    y = dispatch.made(*wish)
+    return _made(wish, "randn", "normal", size, (0.0, 1.0)) if y is None else y
 
 
 def randint(
@@ -277,17 +269,14 @@ def randint(
 
     RuntimeError: high <= low, or bounds that the dtype (int64 by default) does not hold.
     """
-    wish = _RANDINT, low, high, size, generator, out, dtype, device, requires_grad
+    wish = _RANDINT, low, high, size, generator, out, dtype or dt.int64, device, requires_grad
     if (y := dispatch.made(*wish)) is not None:
         return y
     if size is None:
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
-    return _made(
-        wish, "randint", "whole", (size,), (int(low), int(high)), dt.asked(dtype) or dt.int64,
-        generator, out, device, requires_grad,
-    )  # fmt: skip
+    return _made(wish, "randint", "whole", (size,), (int(low), int(high)))
 
 
 def randperm(
@@ -295,13 +284,9 @@ def randperm(
     device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """A permutation of 0 .. n - 1, int64 by default."""
-    wish = _RANDPERM, n, generator, out, dtype, device, requires_grad
-    if (y := dispatch.made(*wish)) is not None:
-        return y
-    return _made(
-        wish, "randperm", "permutation", ((n,),), (), dt.asked(dtype) or dt.int64, generator, out,
-        device, requires_grad,
-    )  # fmt: skip
+    wish = _RANDPERM, n, generator, out, dtype or dt.int64, device, requires_grad
+    y = dispatch.made(*wish)
+    return _made(wish, "randperm", "permutation", ((n,),), ()) if y is None else y
 
 
 def normal(
@@ -318,8 +303,7 @@ def normal(
         wish = _NORMAL, mean, std, size, generator, out, d, device, requires_grad
         if (y := dispatch.made(*wish)) is not None:
             return y
-        return _made(wish, "normal", "normal", (size,), (float(mean), float(std)), d, generator,
-                     out, device, requires_grad)  # fmt: skip
+        return _made(wish, "normal", "normal", (size,), (float(mean), float(std)))
     if isinstance(std, Handle):
         if bool((std < 0).any()):  # type: ignore[attr-defined]
             raise RuntimeError("normal expects all elements of std >= 0.0")

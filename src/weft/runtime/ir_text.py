@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 TUPLE_ITEMS = tuple.__basicsize__  # bytes from a tuple's address: since 3.14 its hash lies before
 
@@ -41,9 +43,23 @@ SIGNATURES = {
     "PyTuple_GetItem": "ptr ptr i64", "PyTuple_New": "ptr i64",
     "PyTuple_SetItem": "i32 ptr i64 ptr", "PyTuple_Size": "i64 ptr",
     "PyThreadState_Get": "ptr", "PyThreadState_GetID": "i64 ptr",
-    "PyObject_Vectorcall": "ptr ptr ptr i64 ptr",
     "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
 }  # fmt: skip
+
+
+@cache
+def _sections() -> dict[str, str]:
+    text = Path(__file__).with_name("builtins.ll").read_text("utf-8")
+    parts = [part.partition("\n") for part in text.split("== ")[1:]]
+    return {name: "\n" + body for name, _, body in parts}
+
+
+def section(name: str, **numbers: int) -> str:
+    """The part of builtins.ll that begins with `== name`, numbers in place of `<NAMES>`."""
+    text = _sections()[name]
+    for word, number in numbers.items():
+        text = text.replace(f"<{word}>", str(number))
+    return text
 
 
 def declare(names: Sequence[str]) -> str:

@@ -190,7 +190,7 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-METH_FASTCALL, METH_NOARGS, _METH_O, _METH_KEYWORDS = 0x80, 0x04, 0x08, 0x02
+METH_FASTCALL, METH_NOARGS, _METH_O = 0x80, 0x04, 0x08
 _kept: list[Any] = []  # names, which the builtins point to
 
 
@@ -430,10 +430,7 @@ def _descriptor(name: str, function: int, doc: str | None) -> Any:
     if name in _ATTRIBUTES:
         definition = _getset(name, function, 0)
     else:
-        more, flags = "", METH_NOARGS
-        if name in fact_code.METHODS:
-            more, flags = ", memory_format=None", METH_FASTCALL | _METH_KEYWORDS
-        definition = _definition(name, function, flags, f"{name}($self, /{more})\n--\n\n{doc}")
+        definition = _definition(name, function, METH_NOARGS, f"{name}($self, /)\n--\n\n{doc}")
     make = "PyDescr_NewGetSet" if name in _ATTRIBUTES else "PyDescr_NewMethod"
     return _descriptor_maker(make)(_tensors[0], ctypes.addressof(definition))
 

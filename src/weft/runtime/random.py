@@ -24,7 +24,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.runtime import memory, native, random_code, small_code
 from weft.runtime import random_dist as dist
-from weft.runtime.twister import N, Twister, first_key
+from weft.runtime.twister import ASIDE, USED, N, Twister, first_key
 
 DEFAULT_SEED = 67280421310721  # what a new torch.Generator starts from
 STATE_BYTES = 5056
@@ -65,13 +65,9 @@ class Generator:
         """Who draws in this thread."""
         return self
 
-    @property
-    def _normal(self) -> float | None:
-        return self._engine.waiting
-
-    @_normal.setter
-    def _normal(self, z: float | None) -> None:
-        self._engine.waiting = z
+    _normal = property(
+        lambda self: self._engine.waiting(), lambda self, z: self._engine.wait(z)
+    )  # of a pair: the next number
 
     # --- seeds and state ---------------------------------------------------------------------
 
@@ -144,12 +140,14 @@ class Generator:
 
     def fingerprint(self) -> tuple[int, int, float | None]:
         """Something that changes with every draw, for less than `get_state` costs."""
-        return int(self._engine.state[0]), self._engine.used, self._normal
+        state = self._engine.state
+        return int(state[0]), int(state[USED]), self._normal
 
     def put_aside(self, step: int) -> None:
         """One thread more, or less, draws from another stream than this one, which it would."""
         with self._lock:
-            self._engine.aside += step
+            state = self._engine.state
+            state[ASIDE] = int(state[ASIDE]) + step
 
     # --- words ---------------------------------------------------------------------------------
 

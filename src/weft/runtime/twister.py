@@ -24,9 +24,9 @@ import numpy as np
 from weft.runtime import machine, memory, native
 
 N, M = 624, 397
-_USED = 2 * N
-ASIDE, WAITING, WAITS = _USED + 1, _USED + 2, _USED + 4
-STATE_WORDS = _USED + 6
+USED = 2 * N
+ASIDE, WAITING, WAITS = USED + 1, USED + 2, USED + 4
+STATE_WORDS = USED + 6
 _PAIRS = 1024  # numbers of two words that are made at a time: 8 kB of stack
 
 _HEAD = """
@@ -37,7 +37,7 @@ declare i64 @llvm.smin.i64(i64, i64)
 _WORDS = f"""
 define void @weft_mt_words(ptr %state, ptr %out, i64 %n) {{
 entry:
-  %place = getelementptr i32, ptr %state, i64 {_USED}
+  %place = getelementptr i32, ptr %state, i64 {USED}
   %tempered = getelementptr i32, ptr %state, i64 {N}
   %used0 = load i32, ptr %place
   %start = zext i32 %used0 to i64
@@ -364,28 +364,12 @@ class Twister:
         self.address = self.state.ctypes.data
         self._normal = self.state[WAITING:WAITS].view(np.float64)
 
-    @property
     def waiting(self) -> float | None:
         """The normal number that waits for the next call."""
         return float(self._normal[0]) if self.state[WAITS] else None
 
-    @waiting.setter
-    def waiting(self, z: float | None) -> None:
+    def wait(self, z: float | None) -> None:
         self._normal[0], self.state[WAITS] = z or 0.0, z is not None
-
-    @property
-    def used(self) -> int:
-        """How many of the key's words are used up."""
-        return int(self.state[_USED])
-
-    @property
-    def aside(self) -> int:
-        """How many threads draw from another stream instead."""
-        return int(self.state[ASIDE])
-
-    @aside.setter
-    def aside(self, count: int) -> None:
-        self.state[ASIDE] = count
 
     def seed(self, seed: int) -> None:
         """Start from the low 32 bits of `seed`."""
@@ -393,12 +377,12 @@ class Twister:
 
     def key(self) -> tuple[np.ndarray, int]:
         """The key's 624 words, and how many of the words that it makes are used up."""
-        return self.state[:N].copy(), self.used
+        return self.state[:N].copy(), int(self.state[USED])
 
     def load(self, key: np.ndarray, used: int) -> None:
         """Continue from what `key` gave."""
         self.state[:N] = key
-        self.state[_USED] = used
+        self.state[USED] = used
         if used >= N:
             return
         y = self.state[:N].copy()  # tempered, as the native code keeps it
