@@ -1,4 +1,29 @@
-== join
+== launch
+declare void @weft_run_block(ptr, ptr, i64)
+
+; runs a plan on the pointers that the block holds, without the GIL unless it is quick
+define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
+entry:
+  %n_ints = item i64 %plan 1
+  %values = item ptr %plan 4
+  %ints_word = add i64 %n, 4
+  %ints = getelementptr i64, ptr %block, i64 %ints_word
+  %bytes = shl i64 %n_ints, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
+  %quick = item i64 %plan 5
+  if %quick ne 0 held released
+held:
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  goto ran
+released:
+  %state = call ptr @PyEval_SaveThread()
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  call void @PyEval_RestoreThread(ptr %state)
+  goto ran
+ran:
+  ret void
+}
+== wish
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 
 ; the array of a plain tensor, borrowed, where it is contiguous; else null
@@ -484,32 +509,7 @@ nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
 }
-== launch
-declare void @weft_run_block(ptr, ptr, i64)
 
-; runs a plan on the pointers that the block holds, without the GIL unless it is quick
-define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
-entry:
-  %n_ints = item i64 %plan 1
-  %values = item ptr %plan 4
-  %ints_word = add i64 %n, 4
-  %ints = getelementptr i64, ptr %block, i64 %ints_word
-  %bytes = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
-  %quick = item i64 %plan 5
-  if %quick ne 0 held released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  goto ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  call void @PyEval_RestoreThread(ptr %state)
-  goto ran
-ran:
-  ret void
-}
-== wish
 @keys = internal global [8192 x ptr] zeroinitializer
 declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 
@@ -1056,7 +1056,7 @@ nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
 }
-== fact
+
 define ptr @weft_fact_dim(ptr %x, ptr %nothing) nounwind {
 entry:
   %none = word none
@@ -1134,7 +1134,7 @@ ask:
 define ptr @weft_fact_shape(ptr %x, ptr %nothing) nounwind {
 entry:
   %none = word none
-  %words = alloca [<ROOM> x i64], align 64
+  %words = alloca [<FACT_ROOM> x i64], align 64
   %at = call i64 @spell_shape(ptr %x, ptr %words)
   if %at slt 0 ask shaped
 shaped:

@@ -23,9 +23,7 @@ The entry found comes to the front.
 
 from weft.runtime import (
     builtin_code,
-    fact_code,
     ir_text,
-    join_code,
     match_code,
     tensor_code,
     wish_code,
@@ -37,7 +35,7 @@ EXPORTS = (
     "weft_match_promise", "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell",
     "weft_wish_forget", "weft_wish_made", "weft_wish_made_like",
     "weft_value_get", "weft_value_set", "weft_joined",
-    *(f"weft_fact_{name}" for name in fact_code.FACTS),
+    *(f"weft_fact_{name}" for name in wish_code.FACTS),
 )  # fmt: skip
 FUNCTIONS = (
     "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
@@ -59,12 +57,12 @@ WORDS = (
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
     "bool", "str", "dtype_class", "device_class",
     *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS, *fact_code.FACTS, "dtypes", *join_code.WORDS,
+    *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes", *wish_code.META_WORDS,
 )  # fmt: skip
 
 _TEXT = ir_text.section("layout")
 
-_PARTS = (tensor_code, match_code, wish_code, fact_code, join_code)
+_PARTS = (tensor_code, match_code, wish_code)
 _ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)

@@ -32,8 +32,6 @@ from weft.core.handle import Handle, Storage, TapeNode, promised, sequence, stat
 from weft.core.op import Meta, Op
 from weft.runtime import (
     builtin_code,
-    fact_code,
-    join_code,
     layout_code,
     match_code,
     tensor_code,
@@ -357,14 +355,14 @@ def stand_aside(*, on: bool) -> None:
 
 
 _tensors: list[type] = [Handle, Handle]
-_ways: dict[str, Any] = {}  # of Python, to what native code knows of a tensor (fact_code.FACTS)
+_ways: dict[str, Any] = {}  # of Python, to what native code knows of a tensor (wish_code.FACTS)
 
 
 def install(tensor: type[Handle], parameter: type[Handle]) -> None:
     """tensor.py names the plain tensor classes; `quick` makes results of the first."""
     _tensors[:] = tensor, parameter
     first = vars(tensor)["shape"].fget
-    for name in fact_code.FACTS:
+    for name in wish_code.FACTS:
         given = vars(tensor)[name]
         _ways[name] = getattr(given, "fget", given)
     _ways["shape"] = lambda t: _met_shape(first(t))
@@ -406,7 +404,7 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
         function = _layout_functions()[f"weft_fact_{fact}"]
         overrides.stand_in(_tensors[0], name, _descriptor(name, function, _ways[fact].__doc__))
     made = {"fresh": fresh, **{name: _wish_builtin(name) for name in _WISHES}}
-    if _slots_fit(Meta, join_code.SLOTS) and _element_size(np.dtype(np.int16)) == 2:
+    if _slots_fit(Meta, wish_code.META_SLOTS) and _element_size(np.dtype(np.int16)) == 2:
         for name, function in ("joined", "weft_joined"), ("overwrite", "weft_tensor_overwrite"):
             made[name] = builtin(name, _layout_functions()[function], METH_FASTCALL)
     return made
@@ -420,7 +418,7 @@ def _element_size(dtype: np.dtype) -> int:
     return ctypes.c_ssize_t.from_address(id(dtype) + 40).value
 
 
-_FACTS = {name: name for name in fact_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
+_FACTS = {name: name for name in wish_code.FACTS} | {"ndim": "dim", "nelement": "numel"}
 _ATTRIBUTES = ("shape", "dtype", "ndim")
 
 
@@ -497,8 +495,8 @@ def _name_objects(functions: dict[str, int]) -> None:
         *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
         *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
         *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
-        *_match_words(more), *[id(_ways.get(n)) for n in fact_code.FACTS], address_of(_DTYPES),
-        id(Meta), *[slot_offset(Meta, name) for name in join_code.SLOTS],
+        *_match_words(more), *[id(_ways.get(n)) for n in wish_code.FACTS], address_of(_DTYPES),
+        id(Meta), *[slot_offset(Meta, name) for name in wish_code.META_SLOTS],
     ])  # fmt: skip
     ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(functions["weft_layout_init"])(ctypes.addressof(given))
 
