@@ -1,4 +1,4 @@
-"""LLVM IR of the Python builtins by which functions skip their own checks, and of what programs ask a
+"""LLVM IR of Python builtins by which functions skip their own checks, and of what programs ask a
 tensor most.
 
     known(tensor, function, wish, ...) -> Tensor, or None: the long way
