@@ -34,7 +34,7 @@ from weft.core.handle import (
 from weft.core.op import REGISTRY, Meta, Op
 from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
-from weft.runtime import memory, native, small_code
+from weft.runtime import memory, native, random_code
 
 # np.errstate costs more than a small add; this is the context variable that it sets.
 _quiet = _make_extobj(all="ignore")
@@ -115,7 +115,7 @@ def tell_made(
         if y._a.nbytes < memory.SMALL and native.builtins_fit():
             globals().update(native.tensor_builtins())
             keep = y._a.copy()
-            launch = draw() if draw else small_code.constant(keep)
+            launch = draw() if draw else random_code.constant(keep)
             if launch is not None and (like is None or like._ghost is None):
                 native.tell_made(launch, y._a, None if like is None else like._a, keep, *wish)
     elif len(_asked) > _ASKED_CAP:

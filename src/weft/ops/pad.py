@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from weft.core import onnx_rules
-from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
-from weft.ops import dispatch
-from weft.ops.dispatch import apply, dtype_of, fill, put, shape_of, tell_kernel, wrap
+from weft.ops.dispatch import apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
 from weft.ops.view import narrow
-from weft.runtime import memory, small_code
-from weft.runtime.native import Launch
+from weft.runtime import memory
 
 Widths = tuple[tuple[int, int], ...]
 
@@ -38,22 +34,9 @@ class Pad(Op):
     def host(self, x: np.ndarray) -> np.ndarray:
         y = memory.empty(self.grown(x.shape), x.dtype)
         fill(y, self.value)
-        put(y[self.inside(x.shape)], x)
+        inside = (slice(a, a + n) for n, (a, _) in zip(x.shape, self.widths, strict=True))
+        put(y[tuple(inside)], x)
         return y
-
-    def inside(self, shape: tuple) -> tuple[slice, ...]:
-        """Where x lies in y."""
-        return tuple(slice(a, a + n) for n, (a, _) in zip(shape, self.widths, strict=True))
-
-    def rows(self, x: np.ndarray) -> Launch | None:
-        """A small, contiguous x's rows, copied natively over what is around them."""
-        if not x.ndim or not x.size:
-            return None
-        frame = self.host(np.zeros_like(x))
-        places = np.arange(0, frame.nbytes, frame.itemsize).reshape(frame.shape)
-        places = np.ascontiguousarray(places[self.inside(x.shape)][..., 0])
-        vars(self).setdefault("_kept", []).append((frame, places))
-        return small_code.rows(frame, places, x.shape[-1] * x.itemsize)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.pad(x, self.widths, constant_values=self.value)
@@ -81,10 +64,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     edge), circular.  The last three pad the last 1 to 3 dims of inputs with a channel dim.
     Negative widths cut.  RuntimeError: an odd list, too many dims, a reflection past the far edge.
     """
-    y = dispatch.known(input, _PAD, pad, mode, value)
-    if y is not None:
-        return y
-    widths, given = [int(w) for w in pad], input
+    widths = [int(w) for w in pad]
     shape = shape_of(input)
     if len(widths) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
@@ -112,14 +92,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
             input = narrow(input, d, cut_a, shape[d] - cut_a - cut_b)
     grown = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
     fill = as_number(0 if value is None else value, dtype_of(input))
-    op = Pad(((0, 0),) * first + grown, fill)
-    y = apply(op, input)
-    if input is given and state.recorder is None:
-        tell_kernel(y, op, partial(op.rows, input._a), input, _PAD, pad, mode, value)
-    return y
-
-
-_PAD = dispatch.wish()
+    return apply(Pad(((0, 0),) * first + grown, fill), input)
 
 
 def _places(mode: str, n: int, before: int, after: int) -> np.ndarray:

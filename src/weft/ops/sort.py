@@ -28,9 +28,9 @@ from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
 from weft.ops.returns import AMinMax, KthValue, Max, Median, Min, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
-from weft.runtime import small_code
+from weft.runtime import random_code
 from weft.runtime.native import Launch
-from weft.runtime.small_code import MOST_SORTED
+from weft.runtime.random_code import MOST_SORTED
 
 __all__ = [
     "aminmax", "argsort", "kthvalue", "max", "median", "min", "mode", "msort", "nanmedian",
@@ -91,7 +91,7 @@ def _in_rows(x: Any, dim: int, k: int, descending: bool) -> Launch | None:
     shape = shape_of(x)
     if dtype_of(x) is not dt.float32 or dim != len(shape) - 1 or not 0 < shape[dim] <= MOST_SORTED:
         return None
-    return small_code.order(numel(shape[:-1]), shape[dim], k, descending=descending)
+    return random_code.order(numel(shape[:-1]), shape[dim], k, descending=descending)
 
 
 _FEW = 256  # elements that are sorted in less time than parted

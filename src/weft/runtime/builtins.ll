@@ -3289,32 +3289,6 @@ define void @weft_made_copy(ptr %args, i32 %thread, i32 %threads) nounwind {
   ret void
 }
 
-define void @weft_made_rows(ptr %args, i32 %thread, i32 %threads) nounwind {
-entry:
-  %out = item ptr %args 2
-  %in = item ptr %args 3
-  %from = item ptr %args 5
-  %bytes = item i64 %args 6
-  %places = item ptr %args 7
-  %n = item i64 %args 8
-  %each = item i64 %args 9
-  call void @llvm.memcpy.p0.p0.i64(ptr %out, ptr %from, i64 %bytes, i1 false)
-  goto row
-row:
-  %i = phi i64 [ 0, %entry ], [ %i1, %one ]
-  %row_at = phi ptr [ %in, %entry ], [ %behind, %one ]
-  if %i slt %n one done
-one:
-  %place = item i64 %places %i
-  %to = getelementptr i8, ptr %out, i64 %place
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %row_at, i64 %each, i1 false)
-  %behind = getelementptr i8, ptr %row_at, i64 %each
-  %i1 = add i64 %i, 1
-  goto row
-done:
-  ret void
-}
-
 define void @weft_made_order(ptr %args, i32 %thread, i32 %threads) nounwind {
 entry:
   %order = alloca [<SORTED> x i64], align 64

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.runtime import memory, native, random_code, small_code
+from weft.runtime import memory, native, random_code
 from weft.runtime import random_dist as dist
 from weft.runtime.twister import ASIDE, USED, N, Twister, first_key
 
@@ -539,13 +539,13 @@ class DefaultGenerator(Generator):
 
 
 default_generator = DefaultGenerator()
-small_code.install(Generator)
+random_code.install(Generator)
 
 
 def small_draw(kind: str, n: int, dtype: np.dtype, params: tuple) -> native.Launch | None:
-    """`small_code.draw` from the process-wide generator."""
+    """`random_code.draw` from the process-wide generator."""
     state = _Current.generator._engine.address
-    return small_code.draw(_Current.generator, state, kind, n, dtype, params)
+    return random_code.draw(_Current.generator, state, kind, n, dtype, params)
 
 
 def _new_lock() -> None:

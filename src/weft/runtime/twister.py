@@ -8,9 +8,8 @@
     void weft_mt_shuffle64(ptr order, ptr v, i64 n)                insert i at v[i] % (i + 1)
 
 w is a word, v two words, the first one high. `state` is the key, the key tempered, the number of
-its words that are used up, and what small draws look at (small_code.py): how many threads draw from
-another stream instead (ASIDE), a normal number that waits (WAITING, a double), whether one does
-(WAITS). Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
+its words that are used up, and what small draws look at: how many threads draw from another stream
+(ASIDE), a normal number that waits (WAITING, a double), whether one does (WAITS). Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
 """
 
 import ctypes
