@@ -9,7 +9,8 @@
 
 w is a word, v two words, the first one high. `state` is the key, the key tempered, the number of
 its words that are used up, and what small draws look at: how many threads draw from another stream
-(ASIDE), a normal number that waits (WAITING, a double), whether one does (WAITS). Source: Matsumoto, Nishimura, "Mersenne Twister", 1998.
+(ASIDE), a normal number that waits (WAITING, a double), whether one does (WAITS). Source:
+Matsumoto, Nishimura, "Mersenne Twister", 1998.
 """
 
 import ctypes
