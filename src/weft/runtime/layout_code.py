@@ -21,6 +21,8 @@ bytes of the largest element.
 The entry found comes to the front.
 """
 
+import re
+
 from weft.runtime import (
     builtin_code,
     ir_text,
@@ -29,26 +31,7 @@ from weft.runtime import (
     wish_code,
 )
 
-EXPORTS = (
-    "weft_layout_init", "weft_layout_aside", "weft_layout_call", "weft_tensor_call",
-    "weft_tensor_fresh", "weft_tensor_into", "weft_tensor_overwrite", "weft_match_call",
-    "weft_match_promise", "weft_wish_known", "weft_wish_item", "weft_wish_parts", "weft_wish_tell",
-    "weft_wish_forget", "weft_wish_made", "weft_wish_made_like",
-    "weft_value_get", "weft_value_set", "weft_joined",
-    *(f"weft_fact_{name}" for name in wish_code.FACTS),
-)  # fmt: skip
-FUNCTIONS = (
-    "PyDict_GetItemWithError", "PyDict_SetItem", "PyErr_Clear", "PyErr_Occurred",
-    "PyEval_RestoreThread", "PyEval_SaveThread", "PyFloat_AsDouble", "PyFloat_FromDouble",
-    "PyIter_Next", "PyList_Append", "PyList_GetItem", "PyList_New", "PyList_SetItem", "PyList_Size",
-    "PyLong_AsDouble", "PyLong_AsLongLongAndOverflow", "PyLong_AsVoidPtr", "PyLong_FromLongLong",
-    "PyLong_FromVoidPtr", "PyObject_CallFunctionObjArgs", "PyObject_CallMethodObjArgs",
-    "PyObject_CallNoArgs", "PyObject_GetAttr", "PyObject_GetItem", "PyObject_RichCompareBool",
-    "PySequence_Concat", "PySequence_Tuple", "PyThreadState_Get",
-    "PyThreadState_GetID",
-    "PyTuple_GetItem", "PyTuple_New", "PyTuple_SetItem", "PyTuple_Size", "PyType_IsSubtype",
-    "PyWeakref_NewRef", "Py_DecRef", "Py_IncRef",
-)  # fmt: skip
+FUNCTIONS = tuple(ir_text.SIGNATURES)
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 WORDS = (
@@ -69,3 +52,4 @@ TEXT = ir_text.heads_first(
     + ir_text.words("weft_layout", WORDS)
     + _ALL.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))
 )
+EXPORTS = tuple(re.findall(r"^define \w+ @(weft_\w+)", TEXT, re.M))
