@@ -1,7 +1,7 @@
 """What a tensor's handle holds, and what the tape keeps of one call.
 
 `Handle` is the data layout of `weft.Tensor` (which adds the methods); the rooms compute on it.
-What every op asks for has a fixed place, which native code reads (runtime/tensor_code.py); the
+What every op asks for has a fixed place, which native code reads (runtime/layout_code.py); the
 rest are class-level defaults, so that making a handle sets only what differs:
 
 _a      the value: a NumPy view over the storage.  Absent on a *ghost*, a tensor that a compiled

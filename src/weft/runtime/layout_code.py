@@ -1,4 +1,4 @@
-"""LLVM IR of a Python builtin that runs an op on arrays of layouts met before.
+"""LLVM IR of Python builtins that run an op on arrays, or tensors, of layouts met before.
 
     call(array, ...) -> ndarray, or None: the long way
 
@@ -9,7 +9,17 @@ is made by `PyArray_NewFromDescr` and the launch runs at once.  A kernel that re
 None as well: the long way then finds it again and raises.  A view op has no plan: its result is
 made over the operand's memory, which it keeps alive by its `base`, as NumPy's views do.
 
-The builtin's `self` (tensor_code.py's as well) is an int, the address of a table, i64 words: 0 the
+    quick(tensor, ...) -> Tensor, or None: the long way
+    into(tensor, ...) -> True: the first one's memory has the result; or None
+
+These do what `dispatch.apply` does for tensors of the plain classes (and a Python number, which
+takes the first one's dtype: float32, float64, of ints int64) while nobody records: the arrays'
+call, then the view's link to its base or the tape node, filled in place.  Before anything ran they
+give None wherever Python has a say: other classes, ghosts, a watch on nodes, a recorder (a compiled
+function's may know the call: match_code.py, then its `known`).  `tests/runtime/test_quick.py`
+compares them with the Python.
+
+A builtin's `self` is an int, the address of a table, i64 words: 0 the
 first entry, 1 the op (0: none, tensors are left alone), 2 whether it has a gradient, 3 whether its
 result is kept, from 4 on the operands kept (bits), by which of three want a gradient (bits), 12
 whether it works element by element.
@@ -27,26 +37,29 @@ from weft.runtime import (
     builtin_code,
     ir_text,
     match_code,
-    tensor_code,
     wish_code,
 )
 
 FUNCTIONS = tuple(ir_text.SIGNATURES)
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
+ATTRIBUTES = (  # their names' objects
+    "add_view", "recorder", "grad", "watch", "known", "__dict__", "devices",
+)  # fmt: skip
+HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
+STORAGE_SLOTS = ("version", "views", "room")
+NODE_SLOTS = ("op", "edges", "saved", "versions", "result", "seq", "hooks", "post", "line")
 WORDS = (
     "ndarray", "none", "new", "set_base", "tensor", "parameter", "state", "object_new", "empty",
     "storage", "node", "sequence", "zero", "true", "false", "float", "int", "list", "handle",
     "room_of", "float32", "float64", "int64", "slice", "dots", "dots_too", "dict", "promised",
     "bool", "str", "dtype_class", "device_class",
-    *tensor_code.ATTRIBUTES, *tensor_code.HANDLE_SLOTS, *tensor_code.STORAGE_SLOTS,
-    *tensor_code.SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes", *wish_code.META_WORDS,
+    *ATTRIBUTES, *HANDLE_SLOTS, *STORAGE_SLOTS,
+    *NODE_SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes", *wish_code.META_WORDS,
 )  # fmt: skip
 
-_TEXT = ir_text.section("layout")
-
-_PARTS = (tensor_code, match_code, wish_code)
-_ALL = ir_text.expand("".join([_TEXT, builtin_code.LAUNCH, *(part.TEXT for part in _PARTS)]), WORDS)
+_TEXT = ir_text.section("layout") + builtin_code.LAUNCH + ir_text.section("tensor")
+_ALL = ir_text.expand(_TEXT + match_code.TEXT + wish_code.TEXT, WORDS)
 TEXT = ir_text.heads_first(
     ir_text.declare(FUNCTIONS)
     + ir_text.words("weft_layout", WORDS)

@@ -34,7 +34,6 @@ from weft.runtime import (
     builtin_code,
     layout_code,
     match_code,
-    tensor_code,
     threads,
     wish_code,
 )
@@ -463,8 +462,8 @@ def _wish_builtin(name: str) -> Callable[..., Any]:
 
 
 def _places_fit() -> bool:
-    of = tensor_code
-    kinds = (Handle, of.HANDLE_SLOTS), (Storage, of.STORAGE_SLOTS), (TapeNode, of.SLOTS)
+    of = layout_code
+    kinds = (Handle, of.HANDLE_SLOTS), (Storage, of.STORAGE_SLOTS), (TapeNode, of.NODE_SLOTS)
     return all(_slots_fit(kind, names) for kind, names in kinds)
 
 
@@ -482,7 +481,7 @@ def _name_objects(functions: dict[str, int]) -> None:
     objects = [*_tensors, state, (), Storage, TapeNode, sequence, 0, True, False, float, int, list]
     objects += [Handle, Storage().room, *map(np.dtype, (np.float32, np.float64, np.int64))]
     objects += [slice, ..., (...,), dict, promised, bool, str, dtype, device]
-    names = [sys.intern(name) for name in tensor_code.ATTRIBUTES]
+    names = [sys.intern(name) for name in layout_code.ATTRIBUTES]
     more = [sys.intern(name) for name in match_code.ATTRIBUTES]
     _kept.extend(objects + names + more + _trie)
     tensor, parameter, modes, *others = map(id, objects)
@@ -492,9 +491,9 @@ def _name_objects(functions: dict[str, int]) -> None:
     given = words([
         id(np.ndarray), id(None), _numpy_function(_NEW_FROM_DESCR), _numpy_function(_SET_BASE),
         tensor, parameter, modes, object_new, *others, *map(id, names),
-        *[slot_offset(Handle, name) for name in tensor_code.HANDLE_SLOTS],
-        *[slot_offset(Storage, name) for name in tensor_code.STORAGE_SLOTS],
-        *[slot_offset(TapeNode, name) for name in tensor_code.SLOTS],
+        *[slot_offset(Handle, name) for name in layout_code.HANDLE_SLOTS],
+        *[slot_offset(Storage, name) for name in layout_code.STORAGE_SLOTS],
+        *[slot_offset(TapeNode, name) for name in layout_code.NODE_SLOTS],
         *_match_words(more), *[id(_ways.get(n)) for n in wish_code.FACTS], address_of(_DTYPES),
         id(Meta), *[slot_offset(Meta, name) for name in wish_code.META_SLOTS],
     ])  # fmt: skip

@@ -10,7 +10,7 @@ tensor most.
     overwrite(tensor[, tensor]) -> True: its memory has the other's values, or zeros; or None
 
 `known` looks up which op a function (a number) made of a shape and a wish before and runs the op's
-native form (tensor_code.py).  A wish is spelt in words: numbers, None, `...`, dtypes, devices and
+native form (layout_code.py).  A wish is spelt in words: numbers, None, `...`, dtypes, devices and
 strings (by their address), tuples and slices of these; nothing else is known.  `item` off the tape
 is NumPy's own view of the value.  `made` and `made_like` run what makes a tensor of a wish, and of
 the shape and dtype of a contiguous tensor, without an op: not where somebody records.
