@@ -15,10 +15,10 @@ renew ptr %x %object NAME        the same, and what was there is let go
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 TUPLE_ITEMS = tuple.__basicsize__  # bytes from a tuple's address: since 3.14 its hash lies before
 
@@ -49,8 +49,8 @@ SIGNATURES = {
 
 @cache
 def _sections() -> dict[str, str]:
-    text = Path(__file__).with_name("builtins.ll").read_text("utf-8")
-    parts = [part.partition("\n") for part in text.split("== ")[1:]]
+    text = pkgutil.get_data("weft.runtime", "builtins.ll") or b""  # from a zip file, too
+    parts = [part.partition("\n") for part in text.decode().split("== ")[1:]]
     return {name: "\n" + body for name, _, body in parts}
 
 
