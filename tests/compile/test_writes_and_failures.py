@@ -288,6 +288,23 @@ def test_writes_in_place_copy_nothing(name):
     assert f.memory().arena < x.nbytes
 
 
+@pytest.mark.parametrize("name", ["float32", "float64", "bfloat16", "int64", "bool", "complex64"])
+@pytest.mark.parametrize("value", [0, -0.0, 1, float("inf"), 0.1])
+def test_pads_are_eagers(name, value):
+    d = getattr(weft, name)
+    if d.category < weft.float32.category and value not in (0, 1):
+        value = 1
+
+    def make():
+        def f(x):
+            y = weft.nn.functional.pad(x, (1, 2, 0, 3), value=value)
+            return y, weft.nn.functional.pad(x.transpose(0, 1), (2, 0), value=value)
+
+        return f, lambda i: (tensor(2, 3, 4, seed=i).to(d),), lambda: ()
+
+    same(make)
+
+
 def test_a_number_too_large_for_a_half_is_infinite_without_a_warning():
     fn = weft.compile(lambda x, s: x * s + 1)
     x = weft.ones(4).half()

@@ -40,6 +40,7 @@ from weft.ops.attention import Attention
 from weft.ops.index import IndexPut
 from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Summing
+from weft.ops.pad import Pad
 from weft.ops.pool import MaxPool2dTake
 from weft.ops.strided import WriteStrided
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
@@ -391,6 +392,14 @@ class Program:
             self._step(partial(plan_copy, source, flat), out, ins, op, str(op))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
+        elif _pads(n):
+            source, layout = ins[0].layout, out.layout
+            value = S.Const(op.value, n.type.dtype)  # type: ignore[attr-defined]
+            self._step(partial(_fused, [value], [], [layout]), out, [], op, "Pad value")
+            before = (a * step for (a, _), step in zip(op.widths, layout.strides, strict=True))  # type: ignore[attr-defined]
+            inside = Layout(source.shape, layout.strides, layout.dtype)
+            to = Place(out.base, out.offset + sum(before), inside)
+            self._step(partial(plan_copy, source, inside), to, ins, op, str(op))
         elif isinstance(op, WriteStrided):
             base, source = ins
             if out.base != base.base:
@@ -812,6 +821,12 @@ def _writes_part(n: Node) -> bool:
     return part and not is_complex(n)
 
 
+def _pads(n: Node) -> bool:
+    """Whether the node fills a border with a number that kernels write exactly."""
+    d, pads = n.type.dtype, isinstance(n.op, Pad)
+    return pads and not is_complex(n) and (n.op.value == 0 or d in (dtype.float32, dtype.float64))  # type: ignore[union-attr]
+
+
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
     """What lies at x seen with another shape, which a contiguous value may be."""
     return x if x.shape == shape else Layout.contiguous(shape, x.dtype)
@@ -826,6 +841,6 @@ def _may_fail(group: Group) -> bool:
         return whole and S.may_fail(*loop_exprs(group)[0])
     if op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
-    if isinstance(op, WriteStrided):
+    if isinstance(op, WriteStrided) or _pads(group.nodes[0]):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")
