@@ -290,7 +290,7 @@ def test_writes_in_place_copy_nothing(name):
 
 @pytest.mark.parametrize("name", ["float32", "float64", "bfloat16", "int64", "bool", "complex64"])
 @pytest.mark.parametrize("value", [0, -0.0, 1, float("inf"), 0.1])
-def test_pads_are_eagers(name, value):
+def test_pads_and_flips_are_eagers(name, value):
     d = getattr(weft, name)
     if d.category < weft.float32.category and value not in (0, 1):
         value = 1
@@ -298,7 +298,8 @@ def test_pads_are_eagers(name, value):
     def make():
         def f(x):
             y = weft.nn.functional.pad(x, (1, 2, 0, 3), value=value)
-            return y, weft.nn.functional.pad(x.transpose(0, 1), (2, 0), value=value)
+            turned = y.flip(0, 2), x.transpose(0, 1).flip(1)
+            return y, turned, weft.nn.functional.pad(x.transpose(0, 1), (2, 0), value=value)
 
         return f, lambda i: (tensor(2, 3, 4, seed=i).to(d),), lambda: ()
 

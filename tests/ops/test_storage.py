@@ -144,5 +144,10 @@ def test_large_tensors_are_filled_and_copied_by_threads(name, value):
     whole.t().copy_(a)
     assert bool((whole == a.t()).all())
     before = a.clone()
+    assert bool((a.flip(1)[:, 3] == a[:, -4]).all()) and bool(
+        (a.flip(0, 1)[7] == a[-8].flip(0)).all()
+    )
+    assert bool((weft.cat([a[:, 5:], a], 1)[:, 1302:] == a).all())
+    assert bool((a.roll(2, 1)[:, 2:] == a[:, :-2]).all())
     a[1:] = a[:-1]
     assert bool((a[1:] == before[:-1]).all())

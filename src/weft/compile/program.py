@@ -42,6 +42,7 @@ from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Summing
 from weft.ops.pad import Pad
 from weft.ops.pool import MaxPool2dTake
+from weft.ops.shape import Flip
 from weft.ops.strided import WriteStrided
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import machine, memory, native
@@ -400,6 +401,14 @@ class Program:
             inside = Layout(source.shape, layout.strides, layout.dtype)
             to = Place(out.base, out.offset + sum(before), inside)
             self._step(partial(plan_copy, source, inside), to, ins, op, str(op))
+        elif isinstance(op, Flip):
+            (x,) = ins
+            each = [*zip(x.layout.shape, x.layout.strides, strict=True)]
+            last = sum((each[d][0] - 1) * each[d][1] for d in op.dims)
+            strides = tuple(-s if d in op.dims else s for d, (_, s) in enumerate(each))
+            turned = Layout(x.layout.shape, strides, x.layout.dtype)
+            at = Place(x.base, x.offset + last, turned)
+            self._step(partial(plan_copy, turned, out.layout), out, [at], op, str(op))
         elif isinstance(op, WriteStrided):
             base, source = ins
             if out.base != base.base:
@@ -841,6 +850,6 @@ def _may_fail(group: Group) -> bool:
         return whole and S.may_fail(*loop_exprs(group)[0])
     if op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
-    if isinstance(op, WriteStrided) or _pads(group.nodes[0]):
+    if isinstance(op, (WriteStrided, Flip)) or _pads(group.nodes[0]):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")

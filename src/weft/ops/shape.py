@@ -14,11 +14,12 @@ from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, wrap_dim, wrap_dims
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.join import cat
 from weft.ops.kinds import View, by_batch
 from weft.ops.view import expand, narrow, reshape, shape_args, transpose, unsqueeze
+from weft.runtime import memory
 
 __all__ = [
     "diag", "diag_embed", "diagonal", "flip", "fliplr", "flipud", "repeat_interleave", "roll",
@@ -32,7 +33,9 @@ class Flip(Op):
     dims: tuple[int, ...] = ()
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.flip(x, self.dims)).reshape(x.shape)
+        y = memory.empty(x.shape, x.dtype)
+        put(y, np.flip(x, self.dims))
+        return y
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return x[tuple(slice(None, None, -1 if d in self.dims else 1) for d in range(x.ndim))]

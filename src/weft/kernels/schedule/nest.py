@@ -149,7 +149,9 @@ class Structure:
     out_dtypes: tuple[dtype, ...]
     in_dtypes: tuple[dtype, ...]
     rank: int
-    classes: tuple[int, ...]  # innermost stride of outputs then operands: 0, 1, or 2 for other
+    classes: tuple[
+        int, ...
+    ]  # innermost stride of outputs then operands: 0, 1, (operands') -1, or 2
     stream: bool
     params: tuple[dtype, ...]
     slots: tuple[int, ...] = ()  # the block's word of each pointer: 2, 3, ... by default
@@ -248,7 +250,10 @@ def plan_nest(
         space, tiled = _tiles(fold(shape, strides), len(out_layouts))
     rank, size = len(space.sizes), space.size
     inner = space.sizes[-1]
-    classes = tuple(stride_class(s[-1]) for s in space.strides)
+    classes = tuple(
+        -1 if s[-1] == -1 and k >= len(out_layouts) else stride_class(s[-1])
+        for k, s in enumerate(space.strides)
+    )
     outs = tuple(zip(out_layouts, space.strides, strict=False))
     stream = (
         not tiled
@@ -497,7 +502,11 @@ class _Row:
         d = nest.dtypes[k]
         element = Element(f, nest.lanes)
         type = element.memory_type(d)
-        if nest.s.classes[k] == 2 and k not in self.dense:
+        if nest.s.classes[k] == -1 and mask is None:
+            start = f.sub(1 - nest.lanes, f.typed(i, "i64"))
+            v = f.load(type, f.gep(self.rows[k], start, memory(d)))
+            v = f.shuffle(v, v, range(nest.lanes)[::-1])
+        elif nest.s.classes[k] not in (0, 1) and k not in self.dense:
             last = f.sub(self.stop, 1) if mask is not None else None
             v = gather(f, type, self.rows[k], i, nest.strides[k][-1], last)
         else:
