@@ -42,7 +42,6 @@ from weft.ops.join import Concat
 from weft.ops.kinds import Create, Elementwise, Summing
 from weft.ops.pad import Pad
 from weft.ops.pool import MaxPool2dTake
-from weft.ops.shape import Flip
 from weft.ops.strided import WriteStrided
 from weft.ops.view import Permute, Reshape, Slice, SliceBack
 from weft.runtime import machine, memory, native
@@ -393,22 +392,13 @@ class Program:
             self._step(partial(plan_copy, source, flat), out, ins, op, str(op))
         elif isinstance(op, (Concat, SliceBack)):
             self._assemble_pieces(op, ins, out)
-        elif _pads(n):
+        elif isinstance(op, Pad) and not is_complex(n):
             source, layout = ins[0].layout, out.layout
-            value = S.Const(op.value, n.type.dtype)  # type: ignore[attr-defined]
-            self._step(partial(_fused, [value], [], [layout]), out, [], op, "Pad value")
-            before = (a * step for (a, _), step in zip(op.widths, layout.strides, strict=True))  # type: ignore[attr-defined]
+            self._fill(out, op.value, op)
+            before = (a * step for (a, _), step in zip(op.widths, layout.strides, strict=True))
             inside = Layout(source.shape, layout.strides, layout.dtype)
             to = Place(out.base, out.offset + sum(before), inside)
             self._step(partial(plan_copy, source, inside), to, ins, op, str(op))
-        elif isinstance(op, Flip):
-            (x,) = ins
-            each = [*zip(x.layout.shape, x.layout.strides, strict=True)]
-            last = sum((each[d][0] - 1) * each[d][1] for d in op.dims)
-            strides = tuple(-s if d in op.dims else s for d, (_, s) in enumerate(each))
-            turned = Layout(x.layout.shape, strides, x.layout.dtype)
-            at = Place(x.base, x.offset + last, turned)
-            self._step(partial(plan_copy, turned, out.layout), out, [at], op, str(op))
         elif isinstance(op, WriteStrided):
             base, source = ins
             if out.base != base.base:
@@ -536,6 +526,11 @@ class Program:
         self._step(partial(plan_copy, p.layout, flat), to, [p], op, f"{op.name} operand")
         return to
 
+    def _fill(self, to: Place, value: Any, op: Op) -> None:
+        layout = to.layout.pairs() if to.layout.dtype.kind == "c" else to.layout
+        number = S.Const(value, dtype.from_np(layout.dtype))
+        self._step(partial(_fused, [number], [], [layout]), to, [], op, f"{op.name} fill")
+
     def _assemble_pieces(self, op: Concat | SliceBack, ins: list[Place], out: Place) -> None:
         """Copies into the parts of a result, and zeros where no operand lies."""
         pieces: list[tuple[Slice, Place | None]] = []
@@ -561,9 +556,7 @@ class Program:
             if source == to:
                 continue
             if source is None:
-                layout = layout.pairs() if layout.dtype.kind == "c" else layout
-                zero = S.Const(0, dtype.from_np(layout.dtype))
-                self._step(partial(_fused, [zero], [], [layout]), to, [], op, f"{op.name} zeros")
+                self._fill(to, 0, op)
             else:
                 plan = partial(plan_copy, source.layout, layout)
                 self._step(plan, to, [source], op, f"{op.name} part")
@@ -830,12 +823,6 @@ def _writes_part(n: Node) -> bool:
     return part and not is_complex(n)
 
 
-def _pads(n: Node) -> bool:
-    """Whether the node fills a border with a number that kernels write exactly."""
-    d, pads = n.type.dtype, isinstance(n.op, Pad)
-    return pads and not is_complex(n) and (n.op.value == 0 or d in (dtype.float32, dtype.float64))  # type: ignore[union-attr]
-
-
 def _seen(x: Layout, shape: tuple[int, ...]) -> Layout:
     """What lies at x seen with another shape, which a contiguous value may be."""
     return x if x.shape == shape else Layout.contiguous(shape, x.dtype)
@@ -850,6 +837,6 @@ def _may_fail(group: Group) -> bool:
         return whole and S.may_fail(*loop_exprs(group)[0])
     if op is None or op.is_view or (isinstance(op, Create) and not op.effect):
         return False
-    if isinstance(op, (WriteStrided, Flip)) or _pads(group.nodes[0]):
+    if isinstance(op, (WriteStrided, Pad)) and not is_complex(group.nodes[0]):
         return False
     return op.plan is None or is_complex(group.nodes[0]) or hasattr(op, "fail")

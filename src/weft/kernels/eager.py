@@ -21,7 +21,7 @@ from weft.kernels.schedule.scan import plan_cumulative
 from weft.runtime.native import Launch
 
 __all__ = [
-    "plan_cast", "plan_copy", "plan_cumulative", "plan_elementwise", "plan_fused", "plan_gather",
+    "plan_copy", "plan_cumulative", "plan_elementwise", "plan_fused", "plan_gather",
     "plan_index", "plan_index_put", "plan_layer_norm", "plan_reduce", "plan_rms_norm",
     "plan_scatter", "plan_softmax",
 ]  # fmt: skip
@@ -75,12 +75,7 @@ def plan_reduce(
 
 
 def plan_copy(in_layout: Layout, out_layout: Layout) -> Launch:
-    """out = in, cast to out's dtype, broadcast to its shape."""
-    return plan_cast(in_layout, out_layout)
-
-
-def plan_cast(in_layout: Layout, out_layout: Layout) -> Launch:
-    """out = in as out's dtype: float to int truncates, to bool is `!= 0`."""
+    """out = in, broadcast, as out's dtype: float to int truncates, to bool is `!= 0`."""
     if in_layout.dtype.kind == "c" and in_layout.dtype == out_layout.dtype:
         in_layout, out_layout = in_layout.pairs(), out_layout.pairs()
     expr = cast(Arg(0, D.from_np(in_layout.dtype)), D.from_np(out_layout.dtype))

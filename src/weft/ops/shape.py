@@ -34,11 +34,11 @@ class Flip(Op):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         y = memory.empty(x.shape, x.dtype)
-        put(y, np.flip(x, self.dims))
+        put(y, self.oracle(x))
         return y
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
-        return x[tuple(slice(None, None, -1 if d in self.dims else 1) for d in range(x.ndim))]
+        return np.flip(x, self.dims)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(self, g),)

@@ -186,38 +186,11 @@ def work(exprs: tuple[Expr, ...]) -> int:
     return total
 
 
-_CHEAP = frozenset(
-    [
-        "neg",
-        "abs",
-        "sign",
-        "floor",
-        "ceil",
-        "trunc",
-        "round",
-        "add",
-        "sub",
-        "mul",
-        "min",
-        "max",
-        "and",
-        "or",
-        "xor",
-        "not",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "shl",
-        "shr",
-        "fma",
-        "sqrt",
-        "div",
-        "rsqrt",
-    ]
-)
+_CHEAP = frozenset({
+    "neg", "abs", "sign", "floor", "ceil", "trunc", "round", "add", "sub", "mul", "min", "max",
+    "and", "or", "xor", "not", "eq", "ne", "lt", "le", "gt", "ge", "shl", "shr", "fma", "sqrt",
+    "div", "rsqrt",
+})  # fmt: skip
 
 
 @lru_cache(maxsize=8192)

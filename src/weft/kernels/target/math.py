@@ -553,24 +553,10 @@ _WIDE = {
     "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log1p": log1p_wide,
     "log2": log2_wide, "log10": log10_wide, "exp2": exp2_wide,
 }  # fmt: skip
-_LIBM = frozenset(
-    [
-        "exp2",
-        "log2",
-        "log10",
-        "asin",
-        "acos",
-        "atan",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "erfc",
-        "lgamma",
-        "pow",
-        "atan2",
-    ]
-)
+_LIBM = frozenset({
+    "exp2", "log2", "log10", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc",
+    "lgamma", "pow", "atan2",
+})  # fmt: skip
 _INLINE = frozenset({"exp", "log", "tanh", "erf", "area", "lift"})  # short enough to spare the call
 NAMES = frozenset(_FLOAT32) | frozenset(_FLOAT64) | _LIBM
 
