@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, TypeGuard
 
 from weft.core import dtype as dt
@@ -47,9 +47,15 @@ class Chain(NamedTuple):
     high: float = UNBOUNDED
 
 
+_chain_of = partial(tuple.__new__, Chain)  # of all eight; a third of the class's own time
+
+
 def _is_bare(chain: Chain | None) -> TypeGuard[Chain]:
     """Whether it is one, and a sum or batch norm would have nothing to wait for."""
-    return chain is not None and chain.other is None and chain[6:] == (-UNBOUNDED, UNBOUNDED)
+    return chain is not None and chain.other is None and chain[6:] == _OPEN
+
+
+_OPEN = (-UNBOUNDED, UNBOUNDED)
 
 
 class _Described:
@@ -101,8 +107,8 @@ class ByteImage(Tensor, layout=_answer):
     __torch_function__: Any = staticmethod(overrides.disabled_torch_function)
     ndim: Any = 4  # norms look at each image's
     _chain: Chain | None
-    _bytes: Any
-    _grid: Grid | None
+    _bytes: Any = None
+    _grid: Grid | None = None
 
     def resolve(self, wanted: Grid | None = None) -> bool:
         """Have bytes: on the grid wanted, or the one that calibration found; False: neither is."""
@@ -122,7 +128,9 @@ def image_of(
     made = dispatch.fresh()
     made.__class__ = ByteImage
     made._ghost = _described(shape)
-    made._chain, made._bytes, made._grid = chain, q, grid
+    made._chain = chain
+    if q is not None:
+        made._bytes, made._grid = q, grid
     return made
 
 
@@ -181,8 +189,10 @@ def _make_plain(x: Any) -> None:
 def _clamped(x: ByteImage, low: float, high: float, *, inplace: bool) -> Any:
     chain, grid = x._chain, x._grid
     if chain is not None:
-        high = max(min(chain.high, high), low)
-        chain = Chain(*chain[:6], min(max(chain.low, low), high), high)
+        top = high if high < chain.high else chain.high
+        top = low if low > top else top
+        bottom = low if low > chain.low else chain.low
+        chain = _chain_of((*chain[:6], top if top < bottom else bottom, top))
     elif grid is None or low > -grid.zero * grid.scale or high < (255 - grid.zero) * grid.scale:
         return NotImplemented  # bytes that it would change
     if inplace:
@@ -222,7 +232,7 @@ def _batch_norm(
     if not _is_bare(chain) or chain.norm or training or running_mean is None:
         return NotImplemented
     norm = (running_mean, running_var, weight, bias, eps)
-    return image_of(chain.shape, Chain(chain.layer, chain.x, chain.grid, chain.shape, norm))
+    return image_of(chain.shape, _chain_of((*chain[:4], norm, None, *_OPEN)))
 
 
 def _sum(a: Any, b: Any) -> Any:
@@ -234,7 +244,7 @@ def _sum(a: Any, b: Any) -> Any:
     if not _is_bare(a._chain) or not b.resolve():
         return NotImplemented
     other = image_of(b._ghost.shape, None, b._bytes, b._grid)
-    return Chain(*a._chain[:5], other)
+    return _chain_of((*a._chain[:5], other, *_OPEN))
 
 
 def _add(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:

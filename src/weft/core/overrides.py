@@ -87,18 +87,6 @@ class Unanswered(TypeError):
     """Every class that was asked said NotImplemented."""
 
 
-def _values(args: tuple, kw: dict) -> list:
-    """The arguments, lists of tensors opened."""
-    found: list = []
-    for given in (args, kw.values()):
-        for a in given:
-            if a.__class__ is list or a.__class__ is tuple:
-                found += a
-            else:
-                found.append(a)
-    return found
-
-
 def overloaded(values: Any) -> list:
     """One object of each class that is asked: from left to right, subclasses before their bases."""
     out: list = []
@@ -146,12 +134,16 @@ def ask(public: Callable, over: list, args: tuple, kw: dict) -> Any:
 def call(native: Callable, public: Callable, args: tuple, kw: dict) -> Any:
     """A public function called with an argument that is not plain, or under a mode."""
     answerer, strange = None, []
-    for v in _values(args, kw):
-        kind = v.__class__
-        if kind in layouts:  # which takes no part
-            answerer = answerer or layouts[kind]
-        elif kind not in plain:
-            strange.append(v)
+    for given in (*args, *kw.values()) if kw else args:
+        kind = given.__class__
+        if kind in plain:
+            continue
+        for v in given if kind is list or kind is tuple else (given,):  # lists are opened
+            kind = v.__class__
+            if kind in layouts:  # which takes no part
+                answerer = answerer or layouts[kind]
+            elif kind not in plain:
+                strange.append(v)
     if (strange or _modes) and (level := state.overrides) != NONE:
         over = [] if level else overloaded(strange)
         if over or state.modes:

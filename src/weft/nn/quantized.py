@@ -89,15 +89,11 @@ class _Quantized(Module):
         """make(*args), made once for these tensors as long as nobody writes to them."""
         key = (*key, *map(id, tensors))
         found = self._made.get(key)
-        if found is not None:
-            for t, version in zip(tensors, found[0], strict=True):
-                if version != (0 if t is None or t._st is None else t._st.version):
-                    break
-            else:
-                return found[2]
+        if found is not None and found[0] == _versions(tensors):
+            return found[2]
         if len(self._made) > _MOST_MADE:
             self._made.clear()
-        now = [0 if t is None or t._st is None else t._st.version for t in tensors]
+        now = _versions(tensors)
         with weft.no_grad():
             self._made[key] = found = now, tensors, make(*args)
         return found[2]
@@ -152,6 +148,11 @@ class _Quantized(Module):
         """Sums as floats, with a scale and a zero of their own for each row or image."""
         y = (sums.float() - zero * self.sums) * (scale * self.scale)
         return y if self.bias is None else y + self.bias
+
+
+def _versions(tensors: tuple) -> list[int]:
+    """How often each one's memory was written to."""
+    return [0 if t is None or t._st is None else t._st.version for t in tensors]
 
 
 def _array(t: Tensor | None, default: float) -> Any:
