@@ -48,8 +48,8 @@ def heights(tile: Tile) -> list[int]:
 def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     """`tiles(a, rows, count, offsets, kc, b, c, columns, first)`: c[i][j] (+)= sum over k.
 
-        `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
-        nonzero overwrites c. One argument more, `row`: the elements from the columns of one k to
+    `rows` has `count` offsets, `offsets` has `kc` pairs; c has rows of `tile.columns`; `first`
+    nonzero overwrites c. One argument more, `row`: the elements from the columns of one k to
     the next's. If it `writes` these are packed, and there are `soon, soons`: the lines of so many
     addresses are asked for meanwhile, to be written, one each step of the first whole tile: a core
     waits for some 24 at a time, and more at once keep it from the panel's.

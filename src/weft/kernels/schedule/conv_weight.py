@@ -105,7 +105,7 @@ def plan_conv2d_dw(
         else:
             tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
     size, nr = tile.itemsize, tile.columns
-    # whether whole panels of g lie as their packed ones would, but for the step from k to k
+    # whether g lies as packed panels, but for the step from k to k
     pixel = g.strides[3]
     in_place = not pairs and d.itemsize >= 4 and columns % nr == 0 and pixel >= nr
     in_place = in_place and g.strides == (oh * ow * pixel, 1, ow * pixel, pixel)
@@ -126,7 +126,7 @@ def plan_conv2d_dw(
             choose("slab", _SLAB, _SLAB // 2, _SLAB * 2) // size,
             choose("sums", _SUMS, _SUMS // 2, _SUMS * 2) // (taps * nr * size),
         ),
-        slab_pixels, (taps, len(spans)), tile,
+        slab_pixels, (taps, len(spans)), tile, 9 if in_place else 20,
     )  # fmt: skip
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
     pitch = FEW if chunk <= FEW <= tile.lanes and not pairs else pixel_pitch(chunk, tile)
@@ -222,13 +222,13 @@ def _met(size: int) -> int:
 
 def _share(
     channels: int, panels: int, groups: int, workers: int, most: Pair, slab_pixels: int,
-    taps_tables: Pair, tile: Tile,
+    taps_tables: Pair, tile: Tile, panel: int,
 ) -> Pair:  # fmt: skip
     """(channels, panels) of an item: of those whose slab and sums fit `most`, the least work.
 
     It is counted in rows of a tile over a block of k. What whole tiles leave over costs more than
-    its share; a panel is packed once an item, and the item's tables and slab are filled: 20, 2 and
-    1/1000 a number, as measured.
+    its share; a panel is packed once an item, and the item's tables and slab are filled: `panel`
+    (20; in place 9), 2 and 1/1000 a number, as measured.
     """
     taps, tables = taps_tables
 
@@ -245,7 +245,7 @@ def _share(
     def cost(pair: Pair) -> float:
         """Of the thread with the most, if each takes the next item when it is done."""
         items = [
-            (groups * n * m, p * (tables * _rows(c * taps // tables, tile) + 20) + 2 * tables
+            (groups * n * m, p * (tables * _rows(c * taps // tables, tile) + panel) + 2 * tables
              + slab_pixels * c / 1000)
             for n, c in split(channels, pair[0])
             for m, p in split(panels, pair[1])
