@@ -37,6 +37,9 @@ ON_PURPOSE = (
     (r"as_strided_scatter$", "float64", "",
      "torch's gradient of the base is the cotangent where it was overwritten and 0 where it was"
      " kept; finite differences say the reverse"),
+    (r"nn\.functional\.multi_head_attention_forward", "float32",
+     r"^float32\[3, 2, 4\], float32\[5, 2, 4\], float32\[5, 2, 4\], 4, 2, .*float32\[4, 4\]",
+     "scores of up to 7,054, whose last place moves a weight by 5e-4: both differ from float64's"),
     (r"masked\.logaddexp$", "float64", "",
      "torch's second gradient is NaN at places that the mask hides, Weft's 0"),
     (r"as_strided \(partial_views\)$", "float64", r"\], \(2, 2\), \(1, 2\), storage_offset=0",
