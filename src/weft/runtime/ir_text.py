@@ -15,10 +15,11 @@ renew ptr %x %object NAME        the same, and what was there is let go
 
 from __future__ import annotations
 
-import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 TUPLE_ITEMS = tuple.__basicsize__  # bytes from a tuple's address: since 3.14 its hash lies before
 
@@ -49,8 +50,9 @@ SIGNATURES = {
 
 @cache
 def _sections() -> dict[str, str]:
-    text = pkgutil.get_data("weft.runtime", "builtins.ll") or b""  # from a zip file, too
-    parts = [part.partition("\n") for part in text.decode().split("== ")[1:]]
+    loader: Any = __spec__.loader  # which knows zip files, too
+    text = loader.get_data(str(Path(__file__).with_name("builtins.ll"))).decode()
+    parts = [part.partition("\n") for part in text.split("== ")[1:]]
     return {name: "\n" + body for name, _, body in parts}
 
 
