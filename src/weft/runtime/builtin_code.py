@@ -9,11 +9,7 @@ from weft.runtime import ir_text
 
 EXPORTS = ("weft_builtin_launch", "weft_builtin_address", "weft_builtin_init")
 
-FUNCTIONS = (
-    "PyObject_GetAttr", "PyLong_AsVoidPtr", "PyLong_FromLongLong", "PyLong_FromVoidPtr",
-    "Py_DecRef", "PyErr_SetString", "PySequence_Tuple", "PyTuple_Size",
-    "PyTuple_GetItem", "PyType_IsSubtype", "PyEval_SaveThread", "PyEval_RestoreThread",
-)  # fmt: skip
+FUNCTIONS = tuple(ir_text.SIGNATURES)
 
 _MESSAGES = {
     "usage": "launch(launch, out, ins): expected 3 arguments",

@@ -1,28 +1,3 @@
-== launch
-declare void @weft_run_block(ptr, ptr, i64)
-
-; runs a plan on the pointers that the block holds, without the GIL unless it is quick
-define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
-entry:
-  %n_ints = item i64 %plan 1
-  %values = item ptr %plan 4
-  %ints_word = add i64 %n, 4
-  %ints = getelementptr i64, ptr %block, i64 %ints_word
-  %bytes = shl i64 %n_ints, 3
-  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
-  %quick = item i64 %plan 5
-  if %quick ne 0 held released
-held:
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  goto ran
-released:
-  %state = call ptr @PyEval_SaveThread()
-  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
-  call void @PyEval_RestoreThread(ptr %state)
-  goto ran
-ran:
-  ret void
-}
 == wish
 declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
 
@@ -2168,6 +2143,311 @@ nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
 }
+== layout
+@aside = internal global i64 0
+
+; while it is not 0, no layouts are known: a profile wants to see every launch
+define void @weft_layout_aside(i64 %on) nounwind {
+entry:
+  store i64 %on, ptr @aside
+  ret void
+}
+
+; the entry for these arrays, or null; their addresses go into the block. One of several may be
+; null: a number, whose value lies behind the block's words
+define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
+entry:
+  %aside = load i64, ptr @aside
+  %first = load ptr, ptr %table
+  if %aside ne 0 none try
+try:
+  %e = phi ptr [ %first, %entry ], [ %next, %differs ]
+  %before = phi ptr [ %table, %entry ], [ %e, %differs ]
+  if %e is null none count
+none:
+  ret ptr null
+count:
+  %n_in = item i64 %e 1
+  %wanted = item ptr %e 6
+  if %n_in eq %n operands differs
+differs:
+  %next = load ptr, ptr %e
+  goto try
+operands:
+  %i = phi i64 [ 0, %count ], [ %i1, %fits ]
+  %w = phi ptr [ %wanted, %count ], [ %w_fits, %fits ]
+  if %i slt %n operand found
+operand:
+  %x = item ptr %arrays %i
+  %descr_wanted = load ptr, ptr %w
+  %rank_wanted = item i64 %w 1
+  if %x is null number array
+number:  ; beside arrays, of which the first has its dtype
+  %at_front = icmp eq i64 %i, 0
+  %one = zext i1 %at_front to i64
+  %beside = item ptr %arrays %one
+  %its_descr = get ptr %beside 56
+  %its_dtype = icmp eq ptr %its_descr, %descr_wanted
+  %single = icmp eq i64 %rank_wanted, 0
+  %number_fits = and i1 %its_dtype, %single
+  %w_after = getelementptr i64, ptr %w, i64 2
+  %value = getelementptr i64, ptr %block, i64 MOST_WORDS
+  if %number_fits fits differs
+array:
+  %descr = get ptr %x 56
+  %descr_fits = icmp eq ptr %descr, %descr_wanted
+  %rank32 = get i32 %x 24
+  %rank = sext i32 %rank32 to i64
+  %rank_fits = icmp eq i64 %rank, %rank_wanted
+  %both = and i1 %descr_fits, %rank_fits
+  if %both layout differs
+layout:
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %dims_wanted = getelementptr i64, ptr %w, i64 2
+  %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
+  %w_next = getelementptr i64, ptr %strides_wanted, i64 %rank
+  goto axes
+axes:
+  %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
+  if %k slt %rank axis laid
+axis:
+  %d = item i64 %dims %k
+  %dw = item i64 %dims_wanted %k
+  %s = item i64 %strides %k
+  %sw = item i64 %strides_wanted %k
+  %d_is = icmp eq i64 %d, %dw
+  %s_is = icmp eq i64 %s, %sw
+  %same = and i1 %d_is, %s_is
+  %k1 = add i64 %k, 1
+  if %same axes differs
+laid:
+  %data_there = get ptr %x 16
+  goto fits
+fits:
+  %data = phi ptr [ %data_there, %laid ], [ %value, %number ]
+  %w_fits = phi ptr [ %w_next, %laid ], [ %w_after, %number ]
+  %word = add i64 %i, 3
+  put ptr %data %block [%word]
+  %i1 = add i64 %i, 1
+  goto operands
+found:
+  if %before is %table done move
+move:
+  %after = load ptr, ptr %e
+  store ptr %after, ptr %before
+  store ptr %first, ptr %e
+  store ptr %e, ptr %table
+  goto done
+done:
+  ret ptr %e
+}
+
+; the result; null with the block's status 0 and an exception, or with the status of bad data
+define internal ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block) nounwind {
+entry:
+  store i64 0, ptr %block
+  %type = word ndarray
+  %plan = item ptr %e 2
+  %descr = item ptr %e 3
+  %rank64 = item i64 %e 4
+  %rank = trunc i64 %rank64 to i32
+  %dims = item ptr %e 5
+  %new = word new
+  call void @Py_IncRef(ptr %descr)
+  if %plan not null result view
+view:
+  %viewed = load ptr, ptr %arrays
+  %data = get ptr %viewed 16
+  %flags = get i32 %viewed 64
+  %writeable = and i32 %flags, 1024
+  %strides = item ptr %e 7
+  %offset = item i64 %e 8
+  %begin = getelementptr i8, ptr %data, i64 %offset
+  %seen = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr %strides, ptr %begin,
+    i32 %writeable, ptr null)
+  if %seen is null error based
+based:
+  %set_base = word set_base
+  call void @Py_IncRef(ptr %viewed)
+  %refused = call i32 %set_base(ptr %seen, ptr %viewed)
+  %is_refused = icmp ne i32 %refused, 0
+  if %is_refused baseless shown
+baseless:
+  call void @Py_DecRef(ptr %seen)
+  goto error
+shown:
+  ret ptr %seen
+result:
+  %maker = item ptr %e 9
+  if %maker not null ask make
+ask:
+  call void @Py_DecRef(ptr %descr)
+  %given = call ptr @PyObject_CallNoArgs(ptr %maker)
+  goto answered
+make:
+  %fresh = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr null, ptr null, i32 0,
+    ptr null)
+  goto answered
+answered:
+  %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
+  if %out is null error made
+error:
+  ret ptr null
+made:
+  %out_data = get ptr %out 16
+  put ptr %out_data %block 16
+  call void @launch(ptr %plan, ptr %block, i64 %n)
+  %status = load i64, ptr %block
+  if %status eq 0 done bad
+done:
+  ret ptr %out
+bad:
+  call void @Py_DecRef(ptr %out)
+  goto error
+}
+
+; where an array's elements lie: the first byte, and the byte behind the last
+define internal {i64, i64} @extent(ptr %x, i64 %bytes) nounwind {
+entry:
+  %data = get i64 %x 16
+  %rank32 = get i32 %x 24
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %behind = add i64 %data, %bytes
+  goto axes
+axes:
+  %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
+  %low = phi i64 [ %data, %entry ], [ %low1, %axis ]
+  %high = phi i64 [ %behind, %entry ], [ %high1, %axis ]
+  if %k slt %rank axis done
+axis:
+  %d = item i64 %dims %k
+  %s = item i64 %strides %k
+  %last = sub i64 %d, 1
+  %way = mul i64 %last, %s
+  %back = call i64 @llvm.smin.i64(i64 %way, i64 0)
+  %forth = call i64 @llvm.smax.i64(i64 %way, i64 0)
+  %low1 = add i64 %low, %back
+  %high1 = add i64 %high, %forth
+  %k1 = add i64 %k, 1
+  goto axes
+done:
+  %one = insertvalue {i64, i64} poison, i64 %low, 0
+  %both = insertvalue {i64, i64} %one, i64 %high, 1
+  ret {i64, i64} %both
+}
+
+; whether an entry's result may be written over its first operand: of its layout, element by
+; element, and no other operand overlaps it but the array itself
+define internal i1 @fits_first(ptr %table, ptr %e, ptr %arrays, i64 %n) nounwind {
+entry:
+  %pointwise = item i64 %table 12
+  %plan = item i64 %e 2
+  %is_pointwise = icmp ne i64 %pointwise, 0
+  %planned = icmp ne i64 %plan, 0
+  %kind = item i64 %e 11
+  %floats = icmp eq i64 %kind, 1
+  %able = and i1 %is_pointwise, %planned
+  %able_too = and i1 %able, %floats
+  %x = load ptr, ptr %arrays
+  %is_array = icmp ne ptr %x, null
+  %ready = and i1 %able_too, %is_array
+  if %ready alike no
+no:
+  ret i1 false
+alike:
+  %descr = get ptr %x 56
+  %rank32 = get i32 %x 24
+  %flags = get i32 %x 64
+  %writeable = and i32 %flags, 1024
+  %rank = sext i32 %rank32 to i64
+  %dims = get ptr %x 32
+  %strides = get ptr %x 40
+  %descr_out = item ptr %e 3
+  %rank_out = item i64 %e 4
+  %dims_out = item ptr %e 5
+  %strides_out = item ptr %e 7
+  %same_descr = icmp eq ptr %descr, %descr_out
+  %same_rank = icmp eq i64 %rank, %rank_out
+  %may_write = icmp ne i32 %writeable, 0
+  %some = and i1 %same_descr, %same_rank
+  %all = and i1 %some, %may_write
+  if %all axes no
+axes:
+  %k = phi i64 [ 0, %alike ], [ %k1, %axis ]
+  if %k slt %rank axis others
+axis:
+  %d = item i64 %dims %k
+  %d_out = item i64 %dims_out %k
+  %s = item i64 %strides %k
+  %s_out = item i64 %strides_out %k
+  %same_d = icmp eq i64 %d, %d_out
+  %same_s = icmp eq i64 %s, %s_out
+  %same = and i1 %same_d, %same_s
+  %k1 = add i64 %k, 1
+  if %same axes no
+others:
+  %bytes = item i64 %e 12
+  %mine = call {i64, i64} @extent(ptr %x, i64 %bytes)
+  %low = extractvalue {i64, i64} %mine, 0
+  %high = extractvalue {i64, i64} %mine, 1
+  goto next
+next:
+  %i = phi i64 [ 1, %others ], [ %i1, %one ], [ %i1, %apart ]
+  %i1 = add i64 %i, 1
+  if %i slt %n one yes
+one:
+  %z = item ptr %arrays %i
+  %itself = icmp eq ptr %z, %x
+  %number = icmp eq ptr %z, null
+  %harmless = or i1 %itself, %number
+  if %harmless next array
+array:
+  %its = call {i64, i64} @extent(ptr %z, i64 %bytes)
+  %its_low = extractvalue {i64, i64} %its, 0
+  %its_high = extractvalue {i64, i64} %its, 1
+  %before = icmp ule i64 %its_high, %low
+  %behind = icmp uge i64 %its_low, %high
+  %disjoint = or i1 %before, %behind
+  if %disjoint apart no
+apart:
+  goto next
+yes:
+  ret i1 true
+}
+
+define ptr @weft_layout_call(ptr %self, ptr %args, i64 %n) nounwind {
+entry:
+  %block = alloca [MOST_WORDS x i64], align 64
+  %type = word ndarray
+  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
+  goto kinds
+kinds:
+  %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
+  if %t slt %n kind search
+kind:
+  %object = item ptr %args %t
+  %class = get ptr %object 8
+  %t1 = add i64 %t, 1
+  if %class is %type kinds nothing
+search:
+  %e = call ptr @find(ptr %table, ptr %args, i64 %n, ptr %block)
+  if %e is null nothing known
+known:
+  %out = call ptr @run(ptr %e, ptr %args, i64 %n, ptr %block)
+  if %out not null done failed
+failed:
+  %status = load i64, ptr %block
+  if %status eq 0 done nothing
+done:
+  ret ptr %out
+nothing:
+  %none = word none
+  call void @Py_IncRef(ptr %none)
+  ret ptr %none
+}
 == match
 ; whether the object is there and of the class itself
 define internal i1 @is_a(ptr %x, ptr %class) nounwind {
@@ -2790,310 +3070,30 @@ nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
 }
-== layout
-@aside = internal global i64 0
+== launch
+declare void @weft_run_block(ptr, ptr, i64)
 
-; while it is not 0, no layouts are known: a profile wants to see every launch
-define void @weft_layout_aside(i64 %on) nounwind {
+; runs a plan on the pointers that the block holds, without the GIL unless it is quick
+define internal void @launch(ptr %plan, ptr %block, i64 %n) nounwind {
 entry:
-  store i64 %on, ptr @aside
+  %n_ints = item i64 %plan 1
+  %values = item ptr %plan 4
+  %ints_word = add i64 %n, 4
+  %ints = getelementptr i64, ptr %block, i64 %ints_word
+  %bytes = shl i64 %n_ints, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %ints, ptr %values, i64 %bytes, i1 false)
+  %quick = item i64 %plan 5
+  if %quick ne 0 held released
+held:
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  goto ran
+released:
+  %state = call ptr @PyEval_SaveThread()
+  call void @weft_run_block(ptr %plan, ptr %block, i64 %n)
+  call void @PyEval_RestoreThread(ptr %state)
+  goto ran
+ran:
   ret void
-}
-
-; the entry for these arrays, or null; their addresses go into the block. One of several may be
-; null: a number, whose value lies behind the block's words
-define internal ptr @find(ptr %table, ptr %arrays, i64 %n, ptr %block) nounwind {
-entry:
-  %aside = load i64, ptr @aside
-  %first = load ptr, ptr %table
-  if %aside ne 0 none try
-try:
-  %e = phi ptr [ %first, %entry ], [ %next, %differs ]
-  %before = phi ptr [ %table, %entry ], [ %e, %differs ]
-  if %e is null none count
-none:
-  ret ptr null
-count:
-  %n_in = item i64 %e 1
-  %wanted = item ptr %e 6
-  if %n_in eq %n operands differs
-differs:
-  %next = load ptr, ptr %e
-  goto try
-operands:
-  %i = phi i64 [ 0, %count ], [ %i1, %fits ]
-  %w = phi ptr [ %wanted, %count ], [ %w_fits, %fits ]
-  if %i slt %n operand found
-operand:
-  %x = item ptr %arrays %i
-  %descr_wanted = load ptr, ptr %w
-  %rank_wanted = item i64 %w 1
-  if %x is null number array
-number:  ; beside arrays, of which the first has its dtype
-  %at_front = icmp eq i64 %i, 0
-  %one = zext i1 %at_front to i64
-  %beside = item ptr %arrays %one
-  %its_descr = get ptr %beside 56
-  %its_dtype = icmp eq ptr %its_descr, %descr_wanted
-  %single = icmp eq i64 %rank_wanted, 0
-  %number_fits = and i1 %its_dtype, %single
-  %w_after = getelementptr i64, ptr %w, i64 2
-  %value = getelementptr i64, ptr %block, i64 MOST_WORDS
-  if %number_fits fits differs
-array:
-  %descr = get ptr %x 56
-  %descr_fits = icmp eq ptr %descr, %descr_wanted
-  %rank32 = get i32 %x 24
-  %rank = sext i32 %rank32 to i64
-  %rank_fits = icmp eq i64 %rank, %rank_wanted
-  %both = and i1 %descr_fits, %rank_fits
-  if %both layout differs
-layout:
-  %dims = get ptr %x 32
-  %strides = get ptr %x 40
-  %dims_wanted = getelementptr i64, ptr %w, i64 2
-  %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
-  %w_next = getelementptr i64, ptr %strides_wanted, i64 %rank
-  goto axes
-axes:
-  %k = phi i64 [ 0, %layout ], [ %k1, %axis ]
-  if %k slt %rank axis laid
-axis:
-  %d = item i64 %dims %k
-  %dw = item i64 %dims_wanted %k
-  %s = item i64 %strides %k
-  %sw = item i64 %strides_wanted %k
-  %d_is = icmp eq i64 %d, %dw
-  %s_is = icmp eq i64 %s, %sw
-  %same = and i1 %d_is, %s_is
-  %k1 = add i64 %k, 1
-  if %same axes differs
-laid:
-  %data_there = get ptr %x 16
-  goto fits
-fits:
-  %data = phi ptr [ %data_there, %laid ], [ %value, %number ]
-  %w_fits = phi ptr [ %w_next, %laid ], [ %w_after, %number ]
-  %word = add i64 %i, 3
-  put ptr %data %block [%word]
-  %i1 = add i64 %i, 1
-  goto operands
-found:
-  if %before is %table done move
-move:
-  %after = load ptr, ptr %e
-  store ptr %after, ptr %before
-  store ptr %first, ptr %e
-  store ptr %e, ptr %table
-  goto done
-done:
-  ret ptr %e
-}
-
-; the result; null with the block's status 0 and an exception, or with the status of bad data
-define internal ptr @run(ptr %e, ptr %arrays, i64 %n, ptr %block) nounwind {
-entry:
-  store i64 0, ptr %block
-  %type = word ndarray
-  %plan = item ptr %e 2
-  %descr = item ptr %e 3
-  %rank64 = item i64 %e 4
-  %rank = trunc i64 %rank64 to i32
-  %dims = item ptr %e 5
-  %new = word new
-  call void @Py_IncRef(ptr %descr)
-  if %plan not null result view
-view:
-  %viewed = load ptr, ptr %arrays
-  %data = get ptr %viewed 16
-  %flags = get i32 %viewed 64
-  %writeable = and i32 %flags, 1024
-  %strides = item ptr %e 7
-  %offset = item i64 %e 8
-  %begin = getelementptr i8, ptr %data, i64 %offset
-  %seen = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr %strides, ptr %begin,
-    i32 %writeable, ptr null)
-  if %seen is null error based
-based:
-  %set_base = word set_base
-  call void @Py_IncRef(ptr %viewed)
-  %refused = call i32 %set_base(ptr %seen, ptr %viewed)
-  %is_refused = icmp ne i32 %refused, 0
-  if %is_refused baseless shown
-baseless:
-  call void @Py_DecRef(ptr %seen)
-  goto error
-shown:
-  ret ptr %seen
-result:
-  %maker = item ptr %e 9
-  if %maker not null ask make
-ask:
-  call void @Py_DecRef(ptr %descr)
-  %given = call ptr @PyObject_CallNoArgs(ptr %maker)
-  goto answered
-make:
-  %fresh = call ptr %new(ptr %type, ptr %descr, i32 %rank, ptr %dims, ptr null, ptr null, i32 0,
-    ptr null)
-  goto answered
-answered:
-  %out = phi ptr [ %given, %ask ], [ %fresh, %make ]
-  if %out is null error made
-error:
-  ret ptr null
-made:
-  %out_data = get ptr %out 16
-  put ptr %out_data %block 16
-  call void @launch(ptr %plan, ptr %block, i64 %n)
-  %status = load i64, ptr %block
-  if %status eq 0 done bad
-done:
-  ret ptr %out
-bad:
-  call void @Py_DecRef(ptr %out)
-  goto error
-}
-
-; where an array's elements lie: the first byte, and the byte behind the last
-define internal {i64, i64} @extent(ptr %x, i64 %bytes) nounwind {
-entry:
-  %data = get i64 %x 16
-  %rank32 = get i32 %x 24
-  %rank = sext i32 %rank32 to i64
-  %dims = get ptr %x 32
-  %strides = get ptr %x 40
-  %behind = add i64 %data, %bytes
-  goto axes
-axes:
-  %k = phi i64 [ 0, %entry ], [ %k1, %axis ]
-  %low = phi i64 [ %data, %entry ], [ %low1, %axis ]
-  %high = phi i64 [ %behind, %entry ], [ %high1, %axis ]
-  if %k slt %rank axis done
-axis:
-  %d = item i64 %dims %k
-  %s = item i64 %strides %k
-  %last = sub i64 %d, 1
-  %way = mul i64 %last, %s
-  %back = call i64 @llvm.smin.i64(i64 %way, i64 0)
-  %forth = call i64 @llvm.smax.i64(i64 %way, i64 0)
-  %low1 = add i64 %low, %back
-  %high1 = add i64 %high, %forth
-  %k1 = add i64 %k, 1
-  goto axes
-done:
-  %one = insertvalue {i64, i64} poison, i64 %low, 0
-  %both = insertvalue {i64, i64} %one, i64 %high, 1
-  ret {i64, i64} %both
-}
-
-; whether an entry's result may be written over its first operand: of its layout, element by
-; element, and no other operand overlaps it but the array itself
-define internal i1 @fits_first(ptr %table, ptr %e, ptr %arrays, i64 %n) nounwind {
-entry:
-  %pointwise = item i64 %table 12
-  %plan = item i64 %e 2
-  %is_pointwise = icmp ne i64 %pointwise, 0
-  %planned = icmp ne i64 %plan, 0
-  %kind = item i64 %e 11
-  %floats = icmp eq i64 %kind, 1
-  %able = and i1 %is_pointwise, %planned
-  %able_too = and i1 %able, %floats
-  %x = load ptr, ptr %arrays
-  %is_array = icmp ne ptr %x, null
-  %ready = and i1 %able_too, %is_array
-  if %ready alike no
-no:
-  ret i1 false
-alike:
-  %descr = get ptr %x 56
-  %rank32 = get i32 %x 24
-  %flags = get i32 %x 64
-  %writeable = and i32 %flags, 1024
-  %rank = sext i32 %rank32 to i64
-  %dims = get ptr %x 32
-  %strides = get ptr %x 40
-  %descr_out = item ptr %e 3
-  %rank_out = item i64 %e 4
-  %dims_out = item ptr %e 5
-  %strides_out = item ptr %e 7
-  %same_descr = icmp eq ptr %descr, %descr_out
-  %same_rank = icmp eq i64 %rank, %rank_out
-  %may_write = icmp ne i32 %writeable, 0
-  %some = and i1 %same_descr, %same_rank
-  %all = and i1 %some, %may_write
-  if %all axes no
-axes:
-  %k = phi i64 [ 0, %alike ], [ %k1, %axis ]
-  if %k slt %rank axis others
-axis:
-  %d = item i64 %dims %k
-  %d_out = item i64 %dims_out %k
-  %s = item i64 %strides %k
-  %s_out = item i64 %strides_out %k
-  %same_d = icmp eq i64 %d, %d_out
-  %same_s = icmp eq i64 %s, %s_out
-  %same = and i1 %same_d, %same_s
-  %k1 = add i64 %k, 1
-  if %same axes no
-others:
-  %bytes = item i64 %e 12
-  %mine = call {i64, i64} @extent(ptr %x, i64 %bytes)
-  %low = extractvalue {i64, i64} %mine, 0
-  %high = extractvalue {i64, i64} %mine, 1
-  goto next
-next:
-  %i = phi i64 [ 1, %others ], [ %i1, %one ], [ %i1, %apart ]
-  %i1 = add i64 %i, 1
-  if %i slt %n one yes
-one:
-  %z = item ptr %arrays %i
-  %itself = icmp eq ptr %z, %x
-  %number = icmp eq ptr %z, null
-  %harmless = or i1 %itself, %number
-  if %harmless next array
-array:
-  %its = call {i64, i64} @extent(ptr %z, i64 %bytes)
-  %its_low = extractvalue {i64, i64} %its, 0
-  %its_high = extractvalue {i64, i64} %its, 1
-  %before = icmp ule i64 %its_high, %low
-  %behind = icmp uge i64 %its_low, %high
-  %disjoint = or i1 %before, %behind
-  if %disjoint apart no
-apart:
-  goto next
-yes:
-  ret i1 true
-}
-
-define ptr @weft_layout_call(ptr %self, ptr %args, i64 %n) nounwind {
-entry:
-  %block = alloca [MOST_WORDS x i64], align 64
-  %type = word ndarray
-  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
-  goto kinds
-kinds:
-  %t = phi i64 [ 0, %entry ], [ %t1, %kind ]
-  if %t slt %n kind search
-kind:
-  %object = item ptr %args %t
-  %class = get ptr %object 8
-  %t1 = add i64 %t, 1
-  if %class is %type kinds nothing
-search:
-  %e = call ptr @find(ptr %table, ptr %args, i64 %n, ptr %block)
-  if %e is null nothing known
-known:
-  %out = call ptr @run(ptr %e, ptr %args, i64 %n, ptr %block)
-  if %out not null done failed
-failed:
-  %status = load i64, ptr %block
-  if %status eq 0 done nothing
-done:
-  ret ptr %out
-nothing:
-  %none = word none
-  call void @Py_IncRef(ptr %none)
-  ret ptr %none
 }
 == builtin
 declare ptr @malloc(i64)
