@@ -711,8 +711,7 @@ shape:
   %rank16 = shl i64 %rank, 4
   %head = or i64 %rank16, 2
   store i64 %head, ptr %words
-  %many = icmp sge i64 %rank, <MOST_DIMS>
-  if %many nothing axes
+  if %rank sge <MOST_DIMS> nothing axes
 axes:
   %k = phi i64 [ 0, %shape ], [ %k1, %axis ]
   %k1 = add i64 %k, 1
@@ -2452,8 +2451,7 @@ nothing:
 ; whether the object is there and of the class itself
 define internal i1 @is_a(ptr %x, ptr %class) nounwind {
 entry:
-  %absent = icmp eq ptr %x, null
-  if %absent no yes
+  if %x is null no yes
 no:
   ret i1 false
 yes:
@@ -2504,8 +2502,7 @@ array:
   if %all axes differs
 axes:
   %i = phi i64 [ 0, %array ], [ %i1, %axis ]
-  %more = icmp slt i64 %i, %rank
-  if %more axis storage
+  if %i slt %rank axis storage
 axis:
   %d = item i64 %dims %i
   %dw = item i64 %dims_wanted %i
@@ -2524,8 +2521,7 @@ storage:
   if %lacking own base
 own:
   %made = call ptr @memory()
-  %no_memory = icmp eq ptr %made, null
-  if %no_memory error owned
+  if %made is null error owned
 error:
   ret i32 -1
 owned:
@@ -2538,8 +2534,7 @@ base:  ; memory.root
 up:
   %at = phi ptr [ %a, %base ], [ %above, %upper ]
   %above = get ptr %at 48
-  %top = icmp eq ptr %above, null
-  if %top names upper
+  if %above is null names upper
 upper:
   %view = call i1 @is_a(ptr %above, ptr %ndarray)
   if %view up names
@@ -2655,8 +2650,7 @@ operands:
   %wants = phi i64 [ 0, %armed ], [ %wants1, %fits ]
   %numbers = phi i64 [ 0, %armed ], [ %numbers1, %fits ]
   %firsts = phi i64 [ 0, %armed ], [ %firsts1, %fits ]
-  %i_more = icmp slt i64 %i, %n
-  if %i_more operand tape
+  if %i slt %n operand tape
 operand:
   %x = item ptr %args %i
   %class = get ptr %x 8
@@ -2666,8 +2660,7 @@ operand:
   %kind = item i64 %e %w_kind
   %value = item i64 %e %w_value
   %flag = shl i64 1, %i
-  %a_number = icmp eq i64 %kind, 3
-  if %a_number number object
+  if %kind eq 3 number object
 number:
   %class_word = ptrtoint ptr %class to i64
   %class_is = icmp eq i64 %class_word, %value
@@ -2681,8 +2674,7 @@ object:
 asked:
   %ghost = field %x _ghost
   call void @Py_DecRef(ptr %ghost)  ; x holds it
-  %valued = icmp eq ptr %ghost, %none
-  if %valued from_outside promised
+  if %ghost is %none from_outside promised
 from_outside:
   %is_known = icmp eq i64 %kind, 1
   %is_first = icmp eq i64 %kind, 2
@@ -2691,12 +2683,10 @@ from_outside:
 first:
   if %is_first wished nothing
 listed:
-  %within = icmp ult i64 %value, %met
-  if %within place nothing
+  if %value ult %met place nothing
 place:
   %there = call ptr @PyList_GetItem(ptr %outside, i64 %value)
-  %is_there = icmp eq ptr %there, %x
-  if %is_there wished nothing
+  if %there is %x wished nothing
 promised:
   %g_class = get ptr %ghost 8
   %ghost_class = word ghost_class
@@ -2707,8 +2697,7 @@ promised:
   if %is_ours ours nothing
 ours:
   %whose = slot %ghost ghost.session
-  %here = icmp eq ptr %whose, %session
-  if %here numbered nothing
+  if %whose is %session numbered nothing
 numbered:
   %k_object = slot %ghost ghost.k
   %int = word int
@@ -2759,21 +2748,18 @@ decided:
   goto meet
 meet:
   %j = phi i64 [ 0, %decided ], [ %j1, %met_one ]
-  %j_more = icmp slt i64 %j, %n
-  if %j_more one make
+  if %j slt %n one make
 one:
   %shifted = lshr i64 %firsts, %j
   %first_bit = and i64 %shifted, 1
   %j1 = add i64 %j, 1
-  %is_new = icmp ne i64 %first_bit, 0
-  if %is_new meeting met_one
+  if %first_bit ne 0 meeting met_one
 meeting:
   %new = item ptr %args %j
   %j_thrice = mul i64 %j, 3
   %w_layout = add i64 %j_thrice, 14
   %layout = item ptr %e %w_layout
-  %in_old = icmp eq ptr %layout, null
-  if %in_old by_key by_layout
+  if %layout is null by_key by_layout
 by_layout:
   %noted = call i32 @meet(ptr %session, ptr %new, ptr %layout)
   %is_noted = icmp sgt i32 %noted, 0
@@ -2785,8 +2771,7 @@ by_key:
   %name_ref = word _ref
   %key = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %session, ptr %name_ref, ptr %new,
     ptr null)
-  %no_key = icmp eq ptr %key, null
-  if %no_key lose compare
+  if %key is null lose compare
 compare:
   %w_key = add i64 %j_thrice, 13
   %key_wanted = item ptr %e %w_key
@@ -2801,15 +2786,13 @@ met_one:
   goto meet
 forget:
   %count = call ptr @PyLong_FromLongLong(i64 %met)
-  %no_count = icmp eq ptr %count, null
-  if %no_count lose counted
+  if %count is null lose counted
 counted:
   %name_forget = word _forget
   %forgot = call ptr (ptr, ptr, ...) @PyObject_CallMethodObjArgs(ptr %session, ptr %name_forget,
     ptr %count, ptr null)
   call void @Py_DecRef(ptr %count)
-  %unforgotten = icmp eq ptr %forgot, null
-  if %unforgotten lose forgotten
+  if %forgot is null lose forgotten
 forgotten:
   call void @Py_DecRef(ptr %forgot)
   call void @Py_DecRef(ptr %child)
@@ -2821,13 +2804,11 @@ make:
   %object_new = word object_new
   %empty = word empty
   %y = call ptr @fresh()
-  %no_y = icmp eq ptr %y, null
-  if %no_y lose promise
+  if %y is null lose promise
 promise:
   %kind_of_ghost = word ghost_class
   %made = call ptr %object_new(ptr %kind_of_ghost, ptr %empty, ptr null)
-  %unmade = icmp eq ptr %made, null
-  if %unmade drop filled
+  if %made is null drop filled
 drop:
   call void @Py_DecRef(ptr %y)
   goto lose
@@ -2851,8 +2832,7 @@ outer:
   call void @Py_DecRef(ptr %above)
   %above_class = get ptr %above 8
   %ghosts_class = word ghost_class
-  %above_ghost = icmp eq ptr %above_class, %ghosts_class
-  if %above_ghost inner whole
+  if %above_class is %ghosts_class inner whole
 inner:  ; of this session, as it was an operand
   %inner_outer = slot %above ghost.outer
   %no_outer = icmp eq ptr %inner_outer, null
@@ -2894,8 +2874,7 @@ disturbed:
   goto nothing
 collect:
   %q = phi i64 [ 0, %go ], [ %q1, %collected ]
-  %q_more = icmp slt i64 %q, %n
-  if %q_more pick moved
+  if %q slt %n pick moved
 pick:
   %q_shifted = lshr i64 %numbers, %q
   %q_bit = and i64 %q_shifted, 1
@@ -2924,28 +2903,24 @@ kept:
 define ptr @weft_match_call(ptr %self, ptr %given, i64 %n_given) nounwind {
 entry:
   %args = alloca [8 x ptr], align 8
-  %three = icmp eq i64 %n_given, 3
-  if %three typed nothing
+  if %n_given eq 3 typed nothing
 typed:
   %session = load ptr, ptr %given
   %op = item ptr %given 1
   %tuple = item ptr %given 2
   %class = get ptr %session 8
   %session_class = word session_class
-  %is_session = icmp eq ptr %class, %session_class
-  if %is_session sized nothing
+  if %class is %session_class sized nothing
 sized:
   %n = call i64 @PyTuple_Size(ptr %tuple)
   %less = sub i64 %n, 1
-  %few = icmp ult i64 %less, 8
-  if %few next odd
+  if %less ult 8 next odd
 odd:
   call void @PyErr_Clear()  ; where it is no tuple
   goto nothing
 next:
   %i = phi i64 [ 0, %sized ], [ %i1, %taken ]
-  %more = icmp slt i64 %i, %n
-  if %more taken matched
+  if %i slt %n taken matched
 taken:
   %x = call ptr @PyTuple_GetItem(ptr %tuple, i64 %i)
   put ptr %x %args [%i]
@@ -2954,8 +2929,7 @@ taken:
 matched:
   %y = call ptr @match(ptr %session, ptr %op, ptr %args, i64 %n)
   %none = word none
-  %missed = icmp eq ptr %y, %none
-  if %missed nothing done
+  if %y is %none nothing done
 done:
   ret ptr %y
 nothing:
@@ -2973,8 +2947,7 @@ entry:
   %object_new = word object_new
   %empty = word empty
   %zero = word zero
-  %two = icmp eq i64 %n_given, 2
-  if %two typed nothing
+  if %n_given eq 2 typed nothing
 typed:
   %session = load ptr, ptr %args
   %handles = item ptr %args 1
@@ -2997,25 +2970,21 @@ simple:
 look:  ; whether each is a promise, or the whole of its memory
   %i = phi i64 [ 0, %simple ], [ %i1, %one ], [ %i1, %value ]
   %i1 = add i64 %i, 1
-  %more = icmp slt i64 %i, %n
-  if %more ask make
+  if %i slt %n ask make
 ask:
   %x = call ptr @PyList_GetItem(ptr %handles, i64 %i)
   %is_handle = call i1 @is_handle(ptr %x)
   if %is_handle one nothing
 one:
   %ghost = slot %x _ghost
-  %valued = icmp eq ptr %ghost, %none
-  if %valued value look
+  if %ghost is %none value look
 value:
   %base = slot %x _base
-  %whole = icmp eq ptr %base, %none
-  if %whole look nothing
+  if %base is %none look nothing
 make:
   %j = phi i64 [ 0, %look ], [ %j1, %next ], [ %j1, %kept ]
   %j1 = add i64 %j, 1
-  %j_more = icmp slt i64 %j, %n
-  if %j_more next done
+  if %j slt %n next done
 next:
   %h = call ptr @PyList_GetItem(ptr %handles, i64 %j)
   %its = slot %h _ghost
@@ -3026,26 +2995,22 @@ next:
   if %open place make
 place:
   %id = call ptr @PyLong_FromVoidPtr(ptr %h)
-  %no_id = icmp eq ptr %id, null
-  if %no_id error find
+  if %id is null error find
 error:
   ret ptr null
 find:
   %at = call ptr @PyDict_GetItemWithError(ptr %places, ptr %id)
   call void @Py_DecRef(ptr %id)
-  %unplaced = icmp eq ptr %at, null
-  if %unplaced nothing number
+  if %at is null nothing number
 number:
   %at_ptr = call ptr @PyLong_AsVoidPtr(ptr %at)
   %at_int = ptrtoint ptr %at_ptr to i64
   %inverse = xor i64 %at_int, -1
   %k = call ptr @PyLong_FromLongLong(i64 %inverse)
-  %no_k = icmp eq ptr %k, null
-  if %no_k error new
+  if %k is null error new
 new:
   %made = call ptr %object_new(ptr %pending_class, ptr %empty, ptr null)
-  %unmade = icmp eq ptr %made, null
-  if %unmade error filled
+  if %made is null error filled
 filled:
   fill ptr %k %made ghost.k
   fill ptr %a %made ghost.array
