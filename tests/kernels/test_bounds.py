@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+import weft
+from weft.nn import functional as F
+
 CHILD = """
 import ctypes, itertools, mmap
 import numpy as np
@@ -79,3 +82,28 @@ def test_guard_pages_are_not_touched() -> None:
         [sys.executable, "-W", "error", "-c", CHILD], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62, 2**63 - 1])
+def test_windows_of_more_than_32_bits_are_refused(size: int) -> None:
+    """The address of a tap is a sum of products of such numbers: they crashed the interpreter."""
+    x, line = weft.ones(1, 2, 8, 8), weft.ones(1, 2, 8)
+    kernel, deep = weft.ones(2, 2, 3, 3), weft.ones(2, 2, 1, 1, 3)
+    for call in (
+        lambda: F.local_response_norm(x, size),
+        lambda: F.max_pool2d(x, size, 1, size // 2),
+        lambda: F.avg_pool1d(line, size, 1, size // 2),
+        lambda: F.conv2d(x, kernel, padding=size, stride=size),
+        lambda: F.conv3d(x[:, :, None], deep, padding=(0, 0, size), dilation=size),
+        lambda: F.unfold(x, 2, padding=size),
+    ):
+        with pytest.raises(RuntimeError, match="without overflow"):
+            call()
+    assert F.max_pool2d(x, 2, size, ceil_mode=True).tolist() == [[[[1.0]]] * 2]  # clipped
+
+
+def test_windows_with_too_many_taps_are_refused() -> None:
+    x = weft.ones(1, 2, 8, 8)
+    for pool in (F.max_pool2d, F.avg_pool2d):
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            pool(x, 2**31 - 1, 1, 2**30 - 1)

@@ -363,13 +363,21 @@ def _fold_batch(op: Op, size: int, dims: tuple, x: Any, *rest: Any) -> tuple[Any
 # ------------------------------------------------------------------------------- functions
 
 
+_WIDE = 2**31
+
+
 def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, ...]:
-    """An int or a sequence of n ints (or one) as n ints."""
-    if value.__class__ is int:
+    """An int or a sequence of n ints (or one) as n ints; RuntimeError where one but a stride
+    (`steps_within`) has more than 32 bits: kernels add up products of some.
+    """
+    if value.__class__ is int and value < _WIDE:
         return (value,) * n
-    if not isinstance(value, (tuple, list)):
-        return (whole(value, op, name),) * n
-    out = tuple([v if v.__class__ is int else whole(v, op, name) for v in value])
+    given = value if isinstance(value, (tuple, list)) else (value,)
+    out = tuple([v if v.__class__ is int else whole(v, op, name) for v in given])
+    if name != "stride" and max(out, default=0) >= _WIDE:
+        raise RuntimeError(
+            f"{op}: {name}={list(out)}: value cannot be converted to type int without overflow"
+        )
     if len(out) == 1:
         return out * n
     if len(out) != n:

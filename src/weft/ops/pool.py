@@ -20,7 +20,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.activation import spelled
@@ -28,7 +28,7 @@ from weft.ops.conv import sizes, steps_within
 from weft.ops.dispatch import apply, apply_both, dtype_of, shape_of
 from weft.ops.kinds import by_folding
 from weft.ops.view import reshape
-from weft.runtime import native
+from weft.runtime import memory, native
 from weft.runtime.native import Launch
 
 __all__ = ["adaptive_avg_pool1d", "adaptive_max_pool1d", "avg_pool1d", "max_pool1d", "max_pool2d"]
@@ -583,6 +583,9 @@ def _shaped(y: Any, n: int, single: bool) -> Any:
     return reshape(y, (*shape[1 if single else 0 : 2], *shape[4 - n :]))
 
 
+_MOST_TAPS = 1 << 24  # of a window, most of which lies outside of its image
+
+
 def windows_of(
     name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
     ceil_mode: bool,
@@ -608,6 +611,8 @@ def windows_of(
             )
     c, *size = shape_of(x)[1:]
     size = size[-n:]
+    if numel(kernel) > max(_MOST_TAPS, 8 * numel(size)):
+        raise memory.OutOfMemory(8 * numel(kernel), f"{name}: taps of kernel_size={kernel}: ")
     step = steps_within(step, (m + 2 * p for m, p in zip(size, pad, strict=True)))
     out = [windows(m, k, s, p, d, ceil_mode)
            for m, k, s, p, d in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
