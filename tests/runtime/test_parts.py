@@ -12,7 +12,8 @@ from weft.runtime.parts import split
 def module(last: int, adds: int = 900) -> str:
     """f(x) = 3 g(x) + table[1] + last, where g adds 1 `adds` times; h(x) = g(x) + table[0]."""
     m = Module()
-    table = m.constant("table", "i64", [100, 2000])
+    m.globals.append("@table = internal constant [2 x i64] [i64 100, i64 2000], align 64")
+    table = Value("@table", "ptr")
     argument = [("i64", "x")]
     g = m.function("g", argument, "i64", internal=True)
     value = g.arg("x")

@@ -367,14 +367,12 @@ _WIDE = 2**31
 
 
 def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, ...]:
-    """An int or a sequence of n ints (or one) as n ints; RuntimeError where one but a stride
-    (`steps_within`) has more than 32 bits: kernels add up products of some.
-    """
+    """An int or a sequence of n ints (or one) as n ints of 32 bits: kernels add their products."""
     if value.__class__ is int and value < _WIDE:
         return (value,) * n
     given = value if isinstance(value, (tuple, list)) else (value,)
     out = tuple([v if v.__class__ is int else whole(v, op, name) for v in given])
-    if name != "stride" and max(out, default=0) >= _WIDE:
+    if name != "stride" and max(out, default=0) >= _WIDE:  # see steps_within
         raise RuntimeError(
             f"{op}: {name}={list(out)}: value cannot be converted to type int without overflow"
         )

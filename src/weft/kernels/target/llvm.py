@@ -662,14 +662,6 @@ class Module:
         """Declare an outside function (an intrinsic, or a symbol of the process)."""
         self._declared[name] = f"declare {returns} @{name}({', '.join(args)})"
 
-    def constant(self, name: str, element: str, values: Sequence[int | float]) -> Value:
-        """A constant table in memory; returns its address."""
-        cells = ", ".join(f"{element} {const(element, v)}" for v in values)
-        self.globals.append(
-            f"@{name} = internal constant [{len(values)} x {element}] [{cells}], align 64"
-        )
-        return Value("@" + name, "ptr")
-
     def nontemporal(self) -> int:
         self._nontemporal = True
         return 0
@@ -690,26 +682,16 @@ def _overload(name: str, returns: str, args: Sequence[Value]) -> list[str]:
     """The types in an intrinsic's mangled name, for the families that kernels use."""
     if name.startswith(("x86.", "aarch64.")):
         return []
-    if name in ("fptosi.sat", "fptoui.sat"):
-        return [returns, args[0].type]
-    if name in ("ldexp", "powi"):
-        return [returns, args[1].type]
     if name.startswith("vector.reduce."):
         return [args[-1].type]
     if name == "masked.load":
         return [returns, "ptr"]
     if name == "masked.store":
         return [args[0].type, "ptr"]
-    if name == "masked.gather":
-        return [returns, args[0].type]
-    if name == "masked.scatter":
-        return [args[0].type, args[1].type]
     if name == "prefetch":
         return ["ptr"]
-    if name in ("memcpy", "memmove"):
+    if name == "memcpy":
         return ["ptr", "ptr", "i64"]
     if name == "memset":
         return ["ptr", "i64"]
-    if name == "is.fpclass":
-        return [args[0].type]
     return [returns]
