@@ -363,19 +363,14 @@ def _fold_batch(op: Op, size: int, dims: tuple, x: Any, *rest: Any) -> tuple[Any
 # ------------------------------------------------------------------------------- functions
 
 
-_WIDE = 2**31
-
-
 def sizes(name: str, value: Any, n: int, op: str = "convolution") -> tuple[int, ...]:
     """An int or a sequence of n ints (or one) as n ints of 32 bits: kernels add their products."""
-    if value.__class__ is int and value < _WIDE:
+    if value.__class__ is int and value < 1 << 31:
         return (value,) * n
     given = value if isinstance(value, (tuple, list)) else (value,)
     out = tuple([v if v.__class__ is int else whole(v, op, name) for v in given])
-    if name != "stride" and max(out, default=0) >= _WIDE:  # see steps_within
-        raise RuntimeError(
-            f"{op}: {name}={list(out)}: value cannot be converted to type int without overflow"
-        )
+    if name != "stride" and max(out, default=0) >= 1 << 31:  # see steps_within
+        raise RuntimeError(f"{op}: {name}: value cannot be converted to type int without overflow")
     if len(out) == 1:
         return out * n
     if len(out) != n:

@@ -583,9 +583,6 @@ def _shaped(y: Any, n: int, single: bool) -> Any:
     return reshape(y, (*shape[1 if single else 0 : 2], *shape[4 - n :]))
 
 
-_MOST_TAPS = 1 << 24  # of a window, most of which lies outside of its image
-
-
 def windows_of(
     name: str, n: int, x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
     ceil_mode: bool,
@@ -611,8 +608,8 @@ def windows_of(
             )
     c, *size = shape_of(x)[1:]
     size = size[-n:]
-    if numel(kernel) > max(_MOST_TAPS, 8 * numel(size)):
-        raise memory.OutOfMemory(8 * numel(kernel), f"{name}: taps of kernel_size={kernel}: ")
+    if numel(kernel) > max(1 << 24, 8 * numel(size)):  # taps, most of which lie outside
+        raise memory.OutOfMemory(numel(kernel), f"{name}: ")
     step = steps_within(step, (m + 2 * p for m, p in zip(size, pad, strict=True)))
     out = [windows(m, k, s, p, d, ceil_mode)
            for m, k, s, p, d in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
