@@ -166,7 +166,16 @@ def main(arguments: list[str]) -> int:
     if shutil.which("qemu-aarch64") is None:
         sys.exit("qemu-aarch64 is not here: apt install qemu-user (or your system's package)")
     python = make()
-    env = dict(os.environ, PYTHONPATH=f"{ROOT / 'src'}:{ROOT}", WEFT_CACHE_DIR=str(PLACE / "cache"))
+    with compiler(PLACE / "compiler"):
+        return _run(python, arguments)
+
+
+def _run(python: Path, arguments: list[str]) -> int:
+    paths = (ROOT / "src", ROOT, ROOT / "tools" / "arm_site")
+    env = dict(
+        os.environ, PYTHONPATH=":".join(map(str, paths)), WEFT_CACHE_DIR=str(PLACE / "cache")
+    )
+    env["WEFT_ARM_COMPILER"] = str(PLACE / "compiler")
     cross = shutil.which("aarch64-linux-gnu-gcc")
     if cross:
         env["CC"] = cross
