@@ -62,7 +62,7 @@ IMPORT_ALL = """
 import importlib, pkgutil, weft
 names = [m.name for m in pkgutil.walk_packages(weft.__path__, "weft.")]
 for name in names:
-    if name not in ("weft.cli.__main__", "weft.compat.torch"):  # these two act
+    if name not in ("weft.__main__", "weft.compat.torch"):  # these two act
         importlib.import_module(name)
 print(len(names), weft.__file__)
 """

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*args, **kw):
     return subprocess.run(
-        [sys.executable, "-m", "weft.cli", "run", *map(str, args)],
+        [sys.executable, "-m", "weft", "run", *map(str, args)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
@@ -89,7 +89,7 @@ def test_the_report_reads_packages_that_use_torch(tmp_path):
     script.write_text("import pack, plain\n")
     path = os.pathsep.join([str(ROOT / "src"), str(tmp_path / "lib")])
     done = subprocess.run(
-        [sys.executable, "-m", "weft.cli", "run", "--report", str(script)],
+        [sys.executable, "-m", "weft", "run", "--report", str(script)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},

@@ -16,7 +16,7 @@ ROUGH = 5e-3  # lines marked "rough" print what bfloat16 made: 8 bits of mantiss
 def run(script: Path, *, seconds: float = 280) -> subprocess.CompletedProcess:
     """`weft run script`, with this interpreter and this source tree."""
     return subprocess.run(
-        [sys.executable, "-m", "weft.cli", "run", str(script)],
+        [sys.executable, "-m", "weft", "run", str(script)],
         capture_output=True,
         text=True,
         timeout=seconds,

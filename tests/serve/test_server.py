@@ -290,7 +290,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "m.weft"
     io.save(path, nn.Linear(2, 2), weft.randn(1, 2))
-    command = [sys.executable, "-u", "-m", "weft.cli", "serve", str(path), "--port", "0"]
+    command = [sys.executable, "-u", "-m", "weft", "serve", str(path), "--port", "0"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     with run.stdout:

@@ -22,7 +22,7 @@ def main() -> None:
     torch = json.loads((HERE / "curves.json").read_text("utf-8"))
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.4), sharex=True)
     for column, script in zip(axes.T, SCRIPTS, strict=True):
-        run = [sys.executable, "-m", "weft.cli", "run", str(HERE / f"{script}.py")]
+        run = [sys.executable, "-m", "weft", "run", str(HERE / f"{script}.py")]
         weft = {seed: curve([*run, seed]) for seed in torch[script]}
         plain = torch[f"{script}, plain"]
         top, below = column

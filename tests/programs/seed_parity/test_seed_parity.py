@@ -16,7 +16,7 @@ CURVES = json.loads((HERE / "curves.json").read_text("utf-8"))
 @pytest.mark.parametrize("script", ["gpt", "cnn"])
 def test_the_loss_curve_is_torchs(script):
     done = subprocess.run(
-        [sys.executable, "-m", "weft.cli", "run", str(HERE / f"{script}.py"), "0"],
+        [sys.executable, "-m", "weft", "run", str(HERE / f"{script}.py"), "0"],
         env={**os.environ, "PYTHONPATH": str(HERE.parents[2] / "src")},
         capture_output=True,
         text=True,
