@@ -225,8 +225,8 @@ class CompiledFunction(Generic[P, R]):
             found = getattr(found, name, None)
         if found is self:
             return place
-        ways = {**self._ways, "replay": self._replays is not None}
-        return _made_again, (self._fn, ways)
+        replay = self._replays is not None
+        return functools.partial(CompiledFunction, replay=replay, **self._ways), (self._fn,)
 
     def _match(self, args: tuple, kw: dict, watch: WatchedCall | None) -> Any:
         """Run the function's Python, its ops matched."""
@@ -342,10 +342,6 @@ class CompiledFunction(Generic[P, R]):
             state.recorder = recorder
         _report(self._fn, session, made, time.perf_counter() - start)
         return made
-
-
-def _made_again(fn: Callable, ways: dict[str, Any]) -> CompiledFunction:
-    return CompiledFunction(fn, **ways)
 
 
 def _report(fn: Callable, session: Session | Recorded, made: Any, seconds: float) -> None:

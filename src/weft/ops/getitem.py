@@ -328,9 +328,9 @@ def _written_now(x: Any, index: Any, value: Any) -> bool:
     number = value.__class__ in NUMBERS
     if not (number or isinstance(value, Handle)) or state.recorder is not None:
         return False
-    if x._ghost is not None or not (number or value._ghost is None):
+    if x._ghost is not None or (not number and value._ghost is not None):
         return False
-    if (x._rg or not (number or not value._rg)) and state.grad:
+    if (x._rg or (not number and value._rg)) and state.grad:
         return False
     if isinstance(index, Handle):
         if index._ghost is not None or not index._a.shape or dtype_of(index) not in _PLACES:

@@ -149,9 +149,7 @@ class Structure:
     out_dtypes: tuple[dtype, ...]
     in_dtypes: tuple[dtype, ...]
     rank: int
-    classes: tuple[
-        int, ...
-    ]  # innermost stride of outputs then operands: 0, 1, (operands') -1, or 2
+    classes: tuple[int, ...]  # innermost strides, outputs' then operands': 0, 1, -1 (operands'), 2
     stream: bool
     params: tuple[dtype, ...]
     slots: tuple[int, ...] = ()  # the block's word of each pointer: 2, 3, ... by default
