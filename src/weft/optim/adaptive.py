@@ -307,15 +307,16 @@ class SparseAdam(ByParameter):
             raise ValueError(f"Invalid epsilon value: {eps}")
         check_betas(betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
-        for group in self.param_groups:
-            for i, p in enumerate(group["params"]):
-                if p.is_sparse or p.is_complex():
-                    kind, needs = (
-                        ("Sparse", "requires dense parameter tensors")
-                        if p.is_sparse
-                        else ("Complex", "does not support complex parameters")
-                    )
-                    raise ValueError(f"{kind} params at indices {[i]}: SparseAdam {needs}")
+        groups = enumerate(self.param_groups)
+        places = [(p, [g, i]) for g, group in groups for i, p in enumerate(group["params"])]
+        if bad := [at for p, at in places if p.is_sparse]:
+            raise ValueError(
+                f"Sparse params at indices {bad}: SparseAdam requires dense parameter tensors"
+            )
+        if bad := [at for p, at in places if p.is_complex()]:
+            raise ValueError(
+                f"Complex params at indices {bad}: SparseAdam does not support complex parameters"
+            )
 
     def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"step": 0, "exp_avg": zeros(p), "exp_avg_sq": zeros(p)}
