@@ -58,7 +58,7 @@ class Host:
 @cache
 def host() -> Host:
     """The host, or the part of it that WEFT_TARGET=avx512|avx2|sse asks for (so that one machine
-    can test all).
+    can test all); avx512 is without tile registers.
     """
     llvm = _llvm()
     cpu = llvm.get_host_cpu_name()
@@ -79,6 +79,8 @@ def host() -> Host:
     if wanted and order.index(wanted) > order.index(best):
         raise ValueError(f"WEFT_TARGET={wanted}: this machine has {best} at most")
     kind = wanted or best
+    if wanted or not (have.get("amx-tile") and _tiles_allowed()):
+        have.update({name: False for name in have if name.startswith("amx-")})
     if kind == "avx512":
         return Host("x86_64", cpu, _flat(have), 512, 32, has_fma=True, has_avx512=True)
     if kind == "avx2":
@@ -87,6 +89,19 @@ def host() -> Host:
         return Host("x86_64", "x86-64-v3", _flat(features), 256, 16, has_fma=True, has_avx512=False)
     features = {f: True for f in ("sse4.1", "sse4.2", "popcnt") if have.get(f)}
     return Host("x86_64", "x86-64", _flat(features), 128, 16, has_fma=False, has_avx512=False)
+
+
+def _tiles_allowed() -> bool:
+    """Whether Linux lets this process use the tile registers (AMX), which it has to be asked: their
+    8 KB are saved at each switch of threads from then on. Other systems: never.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    arch_prctl, request, tile_data = 158, 0x1023, 18
+    try:
+        return ctypes.CDLL(None).syscall(arch_prctl, request, tile_data) == 0  # else -1
+    except (OSError, AttributeError):
+        return False
 
 
 def _flat(features: Mapping[str, bool]) -> str:
