@@ -11,9 +11,9 @@ first numbers by rising q, apart from those of the second ones, one rounding eac
 sum, rounded, is added to C. Too small for a normal float32 is zero, in and out. So the bits of an
 element depend on which steps of k share an instruction, never on its row's place or neighbours.
 
-Sixteen rows take sixteen cycles, whatever the depth; fewer rows fewer, while B's loads (eight cycles
-each) keep up. A thread configures before it multiplies and releases when it is done: what the
-registers hold makes every switch of threads dearer.
+Sixteen rows take sixteen cycles, whatever the depth; fewer rows fewer, while the loads of B (eight
+cycles each) keep up. A thread configures before it multiplies and releases when it is done: what
+the registers hold makes every switch of threads dearer.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2 (TDPBF16PS, TDPBUSD).
 """
