@@ -89,7 +89,7 @@ $(VENV)/.weft-%-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 bench/.venv/.installed: PEERS = -e . torch==2.13.0 onnx onnxscript matplotlib
 bench/.venv-jax/.installed: PEERS = jax==0.10.2 jaxlib==0.10.2
 bench/.venv-tensorflow/.installed: PEERS = tensorflow-cpu==2.21.0
-bench/.venv-onnx/.installed: PEERS = onnxruntime==1.32.0 onnx openvino==2026.4.1
+bench/.venv-onnx/.installed: PEERS = onnxruntime==1.32.0 onnx openvino==2026.4.1 sympy
 
 bench/.venv/.installed bench/.venv-jax/.installed bench/.venv-tensorflow/.installed \
 bench/.venv-onnx/.installed: pyproject.toml
