@@ -9,7 +9,9 @@ first and the last element of each operand, the scratch that its launch asked fo
 and its rooms on the stack, which lie 256 bytes apart here.  Masked accesses count their set lanes.
 What goes outside, or breaks the alignment that its instruction promises, is not done, and ends the
 launch with `OutsideRoom`, which names the instruction.  Scratch and rooms start as bytes of ones
-(NaN, -1): who reads what nobody wrote computes nonsense, which tests of values find.
+(NaN, -1): who reads what nobody wrote computes nonsense, which tests of values find.  Of tile
+registers (AMX) every row counts, as the last table of shapes says; whoever uses one that has no
+shape, or ends without releasing them, is told as well.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ class OutsideRoom(AssertionError):
 
 # ------------------------------------------------------------------------------ the checks
 
-# words: 0 ranges, 1 the first fault's kind (0 none, 1 outside, 2 alignment), 2 its address, 3 its
-# bytes, 4 site, 5 spare memory; then (first, past the last) of each range
+# words: 0 ranges, 1 the first fault's kind (index of _KINDS; 0 none), 2 its address, 3 its bytes,
+# 4 site, 5 spare memory; then (first, past the last) of each range
+_KINDS = ("", "outside its room", "against its alignment", "of a tile register without a shape")
 _state = native.words([0] * (6 + 2 * _MOST))
 _spare = np.zeros(_SPARE, np.uint8)
 _state[5] = native.address(_spare)
@@ -163,6 +166,103 @@ entry:
   ret void
 }}
 """
+# The table that was loaded last is kept: bytes of a row from byte 16 on, two each, rows from byte 48
+# on. A register without a shape ends the process when it is used: then all get one.
+_shapes = np.zeros(64, np.uint8)
+_shaped = np.zeros(64, np.uint8)
+_shaped[0], _shaped[16:32:2], _shaped[48:56] = 1, 64, 16
+_TILES = f"""
+declare void @llvm.x86.ldtilecfg(ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+@shapes = internal global ptr inttoptr (i64 {native.address(_shapes)} to ptr)
+@shaped = internal global ptr inttoptr (i64 {native.address(_shaped)} to ptr)
+
+define ptr @weft_watch_shapes(ptr %table, i64 %site) nounwind {{
+entry:
+  %shaped = load ptr, ptr @shaped
+  %p = call ptr @weft_watch(ptr %table, i64 64, i64 1, i64 %site)
+  %same = icmp eq ptr %p, %table
+  %q = select i1 %same, ptr %p, ptr %shaped
+  call void @weft_watch_keep(ptr %q)
+  ret ptr %q
+}}
+
+define void @weft_watch_keep(ptr %table) nounwind {{
+entry:
+  %shapes = load ptr, ptr @shapes
+  call void @llvm.memcpy.p0.p0.i64(ptr %shapes, ptr %table, i64 64, i1 false)
+  ret void
+}}
+
+define void @weft_watch_release() nounwind {{
+entry:
+  %shapes = load ptr, ptr @shapes
+  call void @llvm.memset.p0.i64(ptr %shapes, i8 0, i64 64, i1 false)
+  ret void
+}}
+
+define i64 @weft_watch_register(i64 %register, i64 %site) nounwind {{
+entry:
+  %shapes = load ptr, ptr @shapes
+  %at = add i64 %register, 48
+  %rows_at = getelementptr i8, ptr %shapes, i64 %at
+  %few = load i8, ptr %rows_at
+  %rows = zext i8 %few to i64
+  %none = icmp eq i64 %rows, 0
+  br i1 %none, label %fault, label %good
+good:
+  ret i64 %rows
+fault:
+  %state = load ptr, ptr @state
+  %seen_at = getelementptr i64, ptr %state, i64 1
+  %seen = load i64, ptr %seen_at
+  %is_first = icmp eq i64 %seen, 0
+  br i1 %is_first, label %tell, label %shape
+tell:
+  store i64 3, ptr %seen_at
+  %f4 = getelementptr i64, ptr %state, i64 4
+  store i64 %site, ptr %f4
+  br label %shape
+shape:
+  %shaped = load ptr, ptr @shaped
+  call void @llvm.memcpy.p0.p0.i64(ptr %shapes, ptr %shaped, i64 64, i1 false)
+  call void @llvm.x86.ldtilecfg(ptr %shaped)
+  ret i64 0
+}}
+
+define ptr @weft_watch_tile(ptr %p, i64 %pitch, i64 %register, i64 %site) nounwind {{
+entry:
+  %rows = call i64 @weft_watch_register(i64 %register, i64 %site)
+  %shapes = load ptr, ptr @shapes
+  %twice = shl i64 %register, 1
+  %at = add i64 %twice, 16
+  %bytes_at = getelementptr i8, ptr %shapes, i64 %at
+  %few = load i16, ptr %bytes_at
+  %bytes = zext i16 %few to i64
+  br label %next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i1, %look ]
+  %more = icmp slt i64 %i, %rows
+  br i1 %more, label %look, label %good
+look:
+  %far = mul i64 %i, %pitch
+  %q = getelementptr i8, ptr %p, i64 %far
+  %r = call ptr @weft_watch(ptr %q, i64 %bytes, i64 1, i64 %site)
+  %same = icmp eq ptr %r, %q
+  %i1 = add i64 %i, 1
+  br i1 %same, label %next, label %bad
+good:
+  %none = icmp eq i64 %rows, 0
+  br i1 %none, label %bad, label %fine
+fine:
+  ret ptr %p
+bad:
+  %state = load ptr, ptr @state
+  %f5 = getelementptr i64, ptr %state, i64 5
+  %spare = load ptr, ptr %f5
+  ret ptr %spare
+}}
+"""
 _NAMES = {
     "weft_watch": "ptr @weft_watch(ptr, i64, i64, i64)",
     "weft_watch_mask": "ptr @weft_watch_mask(ptr, i64, i64, i64, i64)",
@@ -170,6 +270,15 @@ _NAMES = {
     "weft_watch_room": "void @weft_watch_room(ptr, i64)",
     "weft_watch_leave": "void @weft_watch_leave(i64)",
 }
+if native.host().has("amx-tile"):
+    _CHECKS += _TILES
+    _NAMES |= {
+        "weft_watch_shapes": "ptr @weft_watch_shapes(ptr, i64)",
+        "weft_watch_keep": "void @weft_watch_keep(ptr)",
+        "weft_watch_release": "void @weft_watch_release()",
+        "weft_watch_register": "i64 @weft_watch_register(i64, i64)",
+        "weft_watch_tile": "ptr @weft_watch_tile(ptr, i64, i64, i64)",
+    }
 
 # ------------------------------------------------------------------------------ into the text
 
@@ -220,6 +329,7 @@ class _Watched:
 
     def __init__(self, text: str) -> None:
         self.mark = zlib.crc32(text.encode()) << 32
+        self.text = f"\n{text}"
         self.lines: list[str] = []
         self.count = 0
         self.unknown: set[str] = set()
@@ -305,9 +415,40 @@ class _Watched:
                 )
                 given[2] = f"i64 {size}"
             line = f"{head}{name}({', '.join(given)})"
+        elif name.startswith("llvm.x86.t") or name == "llvm.x86.ldtilecfg":
+            line = f"{head}{name}({', '.join(self.tiles(name[9:], given))})"
         elif name not in inside and not _SAFE.fullmatch(name) and "ptr " in text:
             self.unknown.add(name)
         self.add(line)
+
+    def tiles(self, name: str, given: list[str]) -> list[str]:
+        """The arguments of an instruction of tile registers, behind its checks."""
+        if name == "ldtilecfg" and f"\n{given[0][4:]} = internal constant [64 x i8]" in self.text:
+            self.add(f"  call void @weft_watch_keep({given[0]})")
+        elif name == "ldtilecfg":
+            given[0] = "ptr " + self.new(
+                f"call ptr @weft_watch_shapes({given[0]}, i64 {self.site})"
+            )
+        elif name == "tilerelease":
+            self.add("  call void @weft_watch_release()")
+        elif name in ("tileloadd64", "tileloaddt164", "tilestored64"):
+            pointer, pitch = given[1].split()[-1], given[2].split()[-1]
+            register = given[0].split()[-1]
+            to = self.new(
+                f"call ptr @weft_watch_tile(ptr {pointer}, i64 {pitch}, i64 {register}, "
+                f"i64 {self.site})"
+            )
+            same = self.new(f"icmp eq ptr {to}, {pointer}")
+            step = self.new(f"select i1 {same}, i64 {pitch}, i64 0")  # spare memory has one row
+            given[1:] = [f"ptr {to}", f"i64 {step}"]
+        elif name == "tilezero" or name.startswith("tdp"):
+            for register in given:
+                self.new(
+                    f"call i64 @weft_watch_register(i64 {register.split()[-1]}, i64 {self.site})"
+                )
+        else:
+            self.unknown.add(name)
+        return given
 
 
 def watched(text: str) -> str:
@@ -366,10 +507,12 @@ def _run(launch: native.Launch, block: Any, extents: Sequence[tuple[int, int]]) 
         )
         nth = THREADS if stage.shared else 1
         for tid in range(nth):
-            _state[0] = len(ranges)
+            _state[0], _shapes[:] = len(ranges), 0
             call(ctypes.addressof(block), tid, nth)
             if _state[1]:
                 _tell(launch, ranges, [2 + k for k in range(n)])
+            if _shapes.any():
+                raise OutsideRoom(f"tile registers are not released; ints {launch.ints}")
         if block[0]:
             return
 
@@ -387,9 +530,9 @@ def _tell(launch: native.Launch, ranges: list[tuple[int, int]], words: list[int]
         for name, (lo, hi) in zip(names, ranges, strict=True)
         if hi - lo and lo - 4096 <= address <= hi + 4096
     ]
-    what = "outside its room" if kind == 1 else "against its alignment"
     raise OutsideRoom(
-        f"{lines[number].strip()}\n  of {function.split('(')[0]} touches {size} bytes {what}; "
+        f"{lines[number].strip()}\n  of {function.split('(')[0]} touches {size} bytes "
+        f"{_KINDS[kind]}; "
         f"{'; '.join(near) or 'no operand is near: a room on the stack?'}; ints {launch.ints}"
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import weft
 from tests import watch
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import conv_int8, image_int8
+from weft.kernels.schedule import amx, conv_int8, image_int8
 from weft.kernels.target.llvm import Function, Module, Value
 from weft.nn import functional as F
 from weft.runtime import native
@@ -274,6 +274,37 @@ def wrong() -> Iterator[tuple[str, Callable[[Function, Value, Value, Value], obj
     yield "load of the room beside it", neighbour
     yield "a set lane outside", masked
     yield "copy of too much", copied
+    if native.host().has("amx-tile"):
+        yield from wrong_tiles()
+
+
+def wrong_tiles() -> Iterator[tuple[str, Callable[[Function, Value, Value, Value], object]]]:
+    """Tile registers of 2 rows of 8 bytes, and what must not be done with them."""
+
+    def tried(what: Callable[[Function, Value, Value, Value], object]) -> Any:
+        def body(f: Function, y: Value, x: Value, scratch: Value) -> None:
+            amx.configure(f, [(2, 8), (2, 8)])
+            what(f, y, x, scratch)
+            amx.release(f)
+
+        return body
+
+    def shapes(f: Function, y: Value, x: Value, scratch: Value) -> None:
+        f.intrinsic("memset", "void", scratch, Value("0", "i8"), 64, Value("false", "i1"))
+        f.intrinsic("x86.ldtilecfg", "void", f.gep(scratch, 4))
+
+    def late(f: Function, y: Value, x: Value, scratch: Value) -> None:
+        tried(lambda f, *_: None)(f, y, x, scratch)
+        amx.zero(f, 0)
+
+    yield "a row behind the operand", tried(lambda f, y, x, s: amx.load(f, 0, x, 16))
+    yield "a row before the operand", tried(lambda f, y, x, s: amx.load(f, 1, x, -4))
+    yield "a tile behind the result", tried(lambda f, y, x, s: amx.store(f, 0, f.gep(y, 8), 8))
+    yield "a register without a shape", tried(lambda f, y, x, s: amx.load(f, 2, x, 4))
+    yield "a product of one", tried(lambda f, y, x, s: amx.multiply_pairs(f, 0, 1, 2))
+    yield "a register that was released", late
+    yield "shapes that are not released", lambda f, *_: amx.configure(f, [(2, 8)])
+    yield "shapes from behind the scratch", shapes
 
 
 def launch_of(body: Callable[[Function, Value, Value, Value], object]) -> native.Launch:
@@ -295,6 +326,13 @@ def right(f: Function, y: Value, x: Value, scratch: Value) -> None:
         f.masked_store(zeros, f.gep(place, 77, "float"), f.lane_mask(0, 4))
         f.intrinsic("memcpy", "void", place, x, 20, Value("false", "i1"))
     f.store(zeros, f.gep(scratch, 12, "float"), 16)
+    if native.host().has("amx-tile"):
+        amx.configure(f, [(2, 8), (2, 8)])
+        amx.load(f, 0, x, 12)
+        amx.zero(f, 1)
+        amx.store(f, 1, y, 12)
+        amx.store(f, 0, y, 12)
+        amx.release(f)
 
 
 def sees() -> None:
