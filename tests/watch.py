@@ -45,7 +45,7 @@ class OutsideRoom(AssertionError):
 
 # words: 0 ranges, 1 the first fault's kind (index of _KINDS; 0 none), 2 its address, 3 its bytes,
 # 4 site, 5 spare memory; then (first, past the last) of each range
-_KINDS = ("", "outside its room", "against its alignment", "of a tile register without a shape")
+_KINDS = ("", "outside its room", "against its alignment", "a tile register without a shape")
 _state = native.words([0] * (6 + 2 * _MOST))
 _spare = np.zeros(_SPARE, np.uint8)
 _state[5] = native.address(_spare)
@@ -166,8 +166,8 @@ entry:
   ret void
 }}
 """
-# The table that was loaded last is kept: bytes of a row from byte 16 on, two each, rows from byte 48
-# on. A register without a shape ends the process when it is used: then all get one.
+# The table that was loaded last is kept: bytes of a row from byte 16, two each, rows from byte 48.
+# A register without a shape ends the process when it is used: then all get one.
 _shapes = np.zeros(64, np.uint8)
 _shaped = np.zeros(64, np.uint8)
 _shaped[0], _shaped[16:32:2], _shaped[48:56] = 1, 64, 16
@@ -432,8 +432,7 @@ class _Watched:
         elif name == "tilerelease":
             self.add("  call void @weft_watch_release()")
         elif name in ("tileloadd64", "tileloaddt164", "tilestored64"):
-            pointer, pitch = given[1].split()[-1], given[2].split()[-1]
-            register = given[0].split()[-1]
+            register, pointer, pitch = (part.split()[-1] for part in given)
             to = self.new(
                 f"call ptr @weft_watch_tile(ptr {pointer}, i64 {pitch}, i64 {register}, "
                 f"i64 {self.site})"
@@ -443,9 +442,7 @@ class _Watched:
             given[1:] = [f"ptr {to}", f"i64 {step}"]
         elif name == "tilezero" or name.startswith("tdp"):
             for register in given:
-                self.new(
-                    f"call i64 @weft_watch_register(i64 {register.split()[-1]}, i64 {self.site})"
-                )
+                self.new(f"call i64 @weft_watch_register(i64 {register[3:]}, i64 {self.site})")
         else:
             self.unknown.add(name)
         return given
@@ -530,9 +527,11 @@ def _tell(launch: native.Launch, ranges: list[tuple[int, int]], words: list[int]
         for name, (lo, hi) in zip(names, ranges, strict=True)
         if hi - lo and lo - 4096 <= address <= hi + 4096
     ]
+    instruction = f"{lines[number].strip()}\n  of {function.split('(')[0]} touches"
+    if kind == 3:
+        raise OutsideRoom(f"{instruction} {_KINDS[kind]}; ints {launch.ints}")
     raise OutsideRoom(
-        f"{lines[number].strip()}\n  of {function.split('(')[0]} touches {size} bytes "
-        f"{_KINDS[kind]}; "
+        f"{instruction} {size} bytes {_KINDS[kind]}; "
         f"{'; '.join(near) or 'no operand is near: a room on the stack?'}; ints {launch.ints}"
     )
 
