@@ -57,6 +57,18 @@ def configure(f: Function, shapes: Sequence[tuple[int, int]]) -> None:
     f.intrinsic("x86.ldtilecfg", "void", Value(f"@{name}", "ptr"))
 
 
+def configure_now(f: Function, shapes: Sequence[tuple[Operand, Operand]]) -> None:
+    """`configure` of shapes that only the running kernel knows."""
+    assert len(shapes) <= _REGISTERS
+    room = f.alloca("i8", 64)
+    f.store(Value("zeroinitializer", "<64 x i8>"), room, 64)
+    f.store(Value("1", "i8"), room)
+    for i, (rows, wide) in enumerate(shapes):
+        f.store(f.cast("trunc", f.typed(wide, "i64"), "i16"), f.gep(room, 16 + 2 * i))
+        f.store(f.cast("trunc", f.typed(rows, "i64"), "i8"), f.gep(room, 48 + i))
+    f.intrinsic("x86.ldtilecfg", "void", room)
+
+
 def release(f: Function) -> None:
     """The end of this thread's use of the registers."""
     f.intrinsic("x86.tilerelease", "void")

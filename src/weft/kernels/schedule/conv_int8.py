@@ -17,12 +17,15 @@ is done to each element alone, so tiles and threads change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import amx
+from weft.kernels.schedule import conv_int8_tiles as in_tiles
+from weft.kernels.schedule.conv_int8_tiles import Panel
+from weft.kernels.schedule.ending_int8 import SIZES, Ending, finished
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import QUICK_WORK
 from weft.kernels.schedule.pool_wide import taps
@@ -31,13 +34,13 @@ from weft.kernels.target.llvm import (
     Function,
     Module,
     Operand,
+    Slice,
     Value,
     const,
     vector,
     with_element,
     zero,
 )
-from weft.kernels.target.vector import Math
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage, double_bits
 
@@ -49,29 +52,16 @@ _PARALLEL_FROM = 1 << 19
 _SLAB = 384 << 10  # bytes that a unit of work reads, to stay below: half of L2
 _PIXELS = 1024  # of a unit, to stay below
 _SLICES = 8  # of the last pieces
-_MAGIC = 1.5 * 2**23  # added to a number of [0, 255] it leaves the rounded number in the last bits
 _PAIRS = {128: "x86.sse2.pmadd.wd", 256: "x86.avx2.pmadd.wd", 512: "x86.avx512.pmaddw.d.512"}
-_SIZES = {"int32": 4, "float32": 4, "uint8": 1}
 _HEAD = (
     "images", "height", "width", "channels", "group_channels", "columns", "panels", "groups",
     "fours", "depth", "out_h", "out_w", "kernel_h", "kernel_w", "step_h", "step_w", "gap_h",
     "gap_w", "top", "left", "border", "direct", "band", "bands", "unit_images", "slab_rows",
     "slab_columns", "pitch", "pieces", "unit_pieces", "work_size", "rows_at", "table_at",
-    "runs_at", "alike",
-    "low", "high", "other_scale",
+    "runs_at", "alike", "low", "high", "other_scale", "across", "steps", *in_tiles.HEAD,
 )  # fmt: skip
 
 _RUN = ("first", "pixels", "step", "steps")  # of a unit's rows of pixels whose taps are alike
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What becomes of the sums beside scale and shift: `border` is the byte around the image."""
-
-    border: int = 0
-    low: float = 0.0
-    high: float = 255.0
-    other_scale: float = 0.0
 
 
 def pack_int8(weight: np.ndarray, groups: int = 1) -> np.ndarray:
@@ -104,7 +94,7 @@ def plan_conv_int8(
     count, fours = -(-columns // COLUMNS), kernel[0] * kernel[1] * depth // FOUR
     kind = out.dtype.name
     want = ["uint8", "int8", *["float32"] * 2, "uint8"][: len(ins)]
-    if [x.dtype.name for x in ins] != want or kind not in _SIZES or len(ins) == 3:
+    if [x.dtype.name for x in ins] != want or kind not in SIZES or len(ins) == 3:
         raise ValueError(f"conv_int8: dtypes {[str(x.dtype) for x in ins]} to {out.dtype}")
     if len(ins) == (2 if kind != "int32" else 4) or not all(x.is_contiguous for x in (*ins, out)):
         raise ValueError("conv_int8: operands must be contiguous, and as many as the result takes")
@@ -134,11 +124,17 @@ def plan_conv_int8(
     row_bytes = slab_columns * pitch
     wanted_pieces = 4 * threads.get_num_threads() if parallel else 1
     items = groups * count
+    # channels of taps that lie side by side are one tap
+    merged = groups == dilation[1] == 1 and pitch == channels
+    across, tap = (1, kernel[1] * depth) if merged else (kernel[1], depth)
+    cells = in_tiles.cells_of(tap // FOUR)
+    step_cells = max(cells, 1)
+    steps = kernel[0] * across * tap // FOUR // step_cells
     rows = max(min((_SLAB // max(row_bytes, 1) - halo) // stride[0] + 1, _PIXELS // out_w), 1)
     per_image = -(-wanted_pieces // (n * items))
     rows = min(rows, max(-(-out_h // per_image), 1))
     if dense and rows < out_h:
-        rows = up(rows, _tile()[0])
+        rows = up(rows, 2 * amx.ROWS if cells else _tile()[0])
     bands = -(-out_h // rows)
     band = rows if dense else -(-out_h // bands)
     unit_images = 1
@@ -148,25 +144,30 @@ def plan_conv_int8(
     units = -(-n // unit_images) * bands
     pieces = max(min(-(-wanted_pieces // units), items), 1)
     slab_rows = height if direct else (band - 1) * stride[0] + halo
+    way = in_tiles.lines(band, out_w, stride, slab_columns, pitch)
+    sizes = (8 * unit_images * band * out_w, 8 * len(_RUN) * unit_images * band)
+    if cells:
+        sizes = in_tiles.tables(unit_images, band, out_w, way)
     rows_at = 0 if direct else up(unit_images * slab_rows * row_bytes)
-    table_at = rows_at + up(8 * unit_images * band * out_w)
-    runs_at = table_at + up(8 * fours)
+    table_at = rows_at + up(sizes[0])
+    runs_at = table_at + up(8 * steps)
     head = {
         "images": n, "height": height, "width": width, "channels": channels,
         "group_channels": depth, "columns": columns, "panels": count, "groups": groups,
-        "fours": fours, "depth": depth // FOUR, "out_h": out_h, "out_w": out_w,
+        "fours": fours, "depth": tap // FOUR // step_cells, "out_h": out_h, "out_w": out_w,
         "kernel_h": kernel[0], "kernel_w": kernel[1], "step_h": stride[0], "step_w": stride[1],
         "gap_h": dilation[0], "gap_w": dilation[1], "top": padding[0], "left": padding[1],
         "border": ending.border, "direct": int(direct), "band": band, "bands": bands,
         "unit_images": unit_images, "slab_rows": slab_rows, "slab_columns": slab_columns,
         "pitch": pitch, "pieces": units * pieces, "unit_pieces": pieces,
-        "work_size": runs_at + up(8 * len(_RUN) * unit_images * band), "rows_at": rows_at,
+        "work_size": runs_at + up(sizes[1]), "rows_at": rows_at,
         "table_at": table_at, "runs_at": runs_at,
         "alike": int(ending.border != 0 or kernel[0] == 1),
         "low": double_bits(ending.low), "high": double_bits(ending.high),
-        "other_scale": double_bits(ending.other_scale),
+        "other_scale": double_bits(ending.other_scale), "across": across, "steps": steps,
+        "cells": step_cells, **way,
     }  # fmt: skip
-    stage = Stage(_kernel(kind, len(ins)), parallel)
+    stage = Stage(_kernel(kind, len(ins), cells > 0), parallel)
     return Launch((stage,), tuple(head[h] for h in _HEAD), 0, head["work_size"], work < QUICK_WORK)
 
 
@@ -176,11 +177,14 @@ def _tile() -> Pair:
 
 
 @cache
-def _kernel(kind: str, inputs: int) -> int:
+def _kernel(kind: str, inputs: int, tiles: bool) -> int:
     module = Module(native.host().vector_bits)
-    (rows, vectors), element = _tile(), f"[{_SIZES[kind]} x i8]"
-    for height in range(1, rows + 1):
-        _emit_tile(module, height, vectors, kind, inputs)
+    if tiles:
+        for height in (1, 2):
+            in_tiles.emit_block(module, height, kind, with_other=inputs == 5)
+    else:
+        for height in range(1, _tile()[0] + 1):
+            _emit_tile(module, height, _tile()[1], kind, inputs)
     _emit_slab(module)
     f = module.kernel("conv_int8")
     pointers, scratch, h, _ = f.given(inputs, _HEAD)
@@ -197,11 +201,8 @@ def _kernel(kind: str, inputs: int) -> int:
     items = f.mul(h["groups"], h["panels"])
     limits = [f.cast("fptrunc", f.cast("bitcast", h[n], "double"), "float")
               for n in ("low", "high", "other_scale")]  # fmt: skip
-    wide = vectors * native.host().lanes(4)
-    room, room_beside = (f.alloca(t, rows * wide) for t in (element, "i8"))  # of a panel's rest
-    calm = Value("false", "i1")
     _fill_offsets(f, h, offsets, row_pitch)
-    known = f.alloca("i64", 2)  # the unit whose slab and tables are there, and its runs
+    known = f.alloca("i64", 2)  # the unit whose slab and tables are there, and its runs or tiles
     f.store(f.typed(-1, "i64"), known)
     with f.slices(h["pieces"], _SLICES) as piece:
         unit, place = f.div(piece.unit, h["unit_pieces"]), f.rem(piece.unit, h["unit_pieces"])
@@ -223,13 +224,13 @@ def _kernel(kind: str, inputs: int) -> int:
                     h["channels"], h["pitch"], top, h["left"], h["height"], h["width"],
                     h["border"],
                 )  # fmt: skip
-            with f.loop(0, count) as N, f.loop(0, grid_h) as Y:
-                at = f.add(f.mul(N.i, image_pitch), f.mul(f.mul(Y.i, h["step_h"]), row_pitch))
-                to = f.gep(rows_table, f.mul(f.add(f.mul(N.i, grid_h), Y.i), h["out_w"]), "i64")
-                step = f.mul(h["step_w"], h["pitch"])
-                with f.loop(0, h["out_w"]) as X:
-                    f.store(f.typed(f.add(at, f.mul(X.i, step)), "i64"), f.gep(to, X.i, "i64"))
-            f.store(_fill_runs(f, h, runs, count, y, grid_h), f.gep(known, 1, "i64"))
+            if tiles:
+                pitches = image_pitch, row_pitch
+                found = in_tiles.fill(f, h, rows_table, runs, count, grid_h, *pitches)
+            else:
+                _fill_rows(f, h, rows_table, count, grid_h, image_pitch, row_pitch)
+                found = _fill_runs(f, h, runs, count, y, grid_h)
+            f.store(f.typed(found, "i64"), f.gep(known, 1, "i64"))
         f.store(f.typed(unit, "i64"), known)
         found = f.load("i64", f.gep(known, 1, "i64"))
         pixel = f.mul(f.add(f.mul(first, h["out_h"]), y), h["out_w"])
@@ -239,65 +240,97 @@ def _kernel(kind: str, inputs: int) -> int:
             group, panel = f.div(item.i, h["panels"]), f.rem(item.i, h["panels"])
             left = f.sub(h["columns"], f.mul(panel, COLUMNS))
             column = f.add(f.mul(group, h["columns"]), f.mul(panel, COLUMNS))
-            a = f.gep(source, f.mul(group, h["group_channels"]))
-            part = f.mul(h["fours"], COLUMNS)  # of a panel
-            b = f.gep(panels, f.mul(item.i, f.mul(part, FOUR)))
             following = f.add(item.i, 1)
             following = f.select(f.icmp("slt", following, high), following, next_low)
-            soon = f.gep(panels, f.mul(following, f.mul(part, FOUR)))
-            with f.loop(0, COLUMNS, wide) as J, f.iff(f.icmp("slt", J.i, left)):
-                factors = f.add(f.mul(item.i, COLUMNS), J.i)
-                at = f.add(f.mul(pixel, total), f.add(column, J.i))
-                width = f.min(f.sub(left, J.i), wide)
-                few = f.icmp("slt", width, wide)
-                pitch = f.select(few, wide, total)
-
-                with f.loop(0, found) as run:
-                    each = f.gep(runs, f.mul(run.i, len(_RUN)), "i64")
-                    begin, pixels, skipped, steps = f.words(each, 0, ["i64"] * len(_RUN))
-                    tiles = f.div(f.add(pixels, rows - 1), rows)
-                    least, longer = f.div(pixels, tiles), f.rem(pixels, tiles)
-                    panel_at = f.gep(b, f.mul(f.add(f.mul(skipped, COLUMNS), J.i), FOUR))
-                    many = f.icmp("sge", tiles, FOUR)
-                    with f.loop(*piece.of(f, tiles)) as T:
-                        # four tiles ask for the panel to come, as far as the second cache
-                        asks = f.op("and", many, f.icmp("slt", T.i, f.typed(FOUR, "i64")))
-                        start = f.add(begin, f.add(f.mul(T.i, least), f.min(T.i, longer)))
-                        count = f.add(least, f.cast("zext", f.icmp("slt", T.i, longer), "i64"))
-                        here = f.add(at, f.mul(start, total))
-                        to, beside = f.gep(out, here, element), f.gep(other, here)
-                        if inputs == 5:
-                            with f.iff(few), f.loop(0, count) as R:
-                                row = f.gep(room_beside, f.mul(R.i, wide))
-                                source_row = f.gep(beside, f.mul(R.i, total))
-                                f.intrinsic("memcpy", "void", row, source_row, width, calm)
-                        for height in f.switch(count, range(1, rows), rows):
-                            f.call(
-                                f"tile{height}", "void", a, f.gep(rows_table, start, "i64"),
-                                f.gep(offsets, skipped, "i64"), steps, panel_at,
-                                f.select(few, room, to), pitch, f.gep(scale, factors, "float"),
-                                f.gep(shift, factors, "float"),
-                                f.select(few, room_beside, beside), *limits,
-                                f.select(asks, f.gep(soon, f.mul(T.i, part)), panel_at),
-                            )  # fmt: skip
-                        with f.iff(few), f.loop(0, count) as R:
-                            row = f.gep(room, f.mul(R.i, wide), element)
-                            there = f.gep(to, f.mul(R.i, total), element)
-                            size = f.mul(width, _SIZES[kind])
-                            f.intrinsic("memcpy", "void", there, row, size, calm)
+            size, factors = f.mul(h["fours"], COLUMNS * FOUR), f.mul(item.i, COLUMNS)
+            at = f.add(f.mul(pixel, total), column)
+            given = Panel(
+                f.gep(source, f.mul(group, h["group_channels"])), f.gep(panels, f.mul(item.i, size)),
+                f.gep(panels, f.mul(following, size)), f.gep(out, f.mul(at, SIZES[kind])),
+                f.gep(other, at), total, f.gep(scale, factors, "float"),
+                f.gep(shift, factors, "float"), f.min(left, COLUMNS), limits,
+            )  # fmt: skip
+            if tiles:
+                blocks = piece.of(f, f.div(f.add(found, 1), 2))
+                in_tiles.multiply(f, h, given, blocks, found, rows_table, runs, offsets)
+            else:
+                _multiply(f, h, given, piece, kind, inputs, found, rows_table, runs, offsets)
+    if tiles:
+        amx.release(f)
     f.ret()
     return native.load(module.text(), ["conv_int8"])["conv_int8"]
 
 
+def _multiply(
+    f: Function, h: dict[str, Value], given: Panel, piece: Slice, kind: str, inputs: int,
+    found: Value, rows_table: Value, runs: Value, offsets: Value,
+) -> None:  # fmt: skip
+    """This piece's share of each run of the unit, by a panel."""
+    (rows, vectors), element = _tile(), f"[{SIZES[kind]} x i8]"
+    wide, part = vectors * native.host().lanes(4), f.mul(h["fours"], COLUMNS)
+    room, room_beside = (f.alloca(t, rows * wide) for t in (element, "i8"))  # of a panel's rest
+    total, calm = given.total, Value("false", "i1")
+    with f.loop(0, given.width, wide) as J:
+        width = f.min(f.sub(given.width, J.i), wide)
+        few = f.icmp("slt", width, wide)
+        pitch = f.select(few, wide, total)
+        scale, shift = (f.gep(v, J.i, "float") for v in (given.scale, given.shift))
+        with f.loop(0, found) as run:
+            each = f.gep(runs, f.mul(run.i, len(_RUN)), "i64")
+            begin, pixels, skipped, steps = f.words(each, 0, ["i64"] * len(_RUN))
+            tiles = f.div(f.add(pixels, rows - 1), rows)
+            least, longer = f.div(pixels, tiles), f.rem(pixels, tiles)
+            b = f.gep(given.b, f.mul(f.add(f.mul(skipped, COLUMNS), J.i), FOUR))
+            many = f.icmp("sge", tiles, FOUR)
+            with f.loop(*piece.of(f, tiles)) as T:
+                # four tiles ask for the panel to come, as far as the second cache
+                asks = f.op("and", many, f.icmp("slt", T.i, f.typed(FOUR, "i64")))
+                start = f.add(begin, f.add(f.mul(T.i, least), f.min(T.i, longer)))
+                count = f.add(least, f.cast("zext", f.icmp("slt", T.i, longer), "i64"))
+                here = f.add(J.i, f.mul(start, total))
+                to, beside = f.gep(given.out, here, element), f.gep(given.other, here)
+                if inputs == 5:
+                    with f.iff(few), f.loop(0, count) as R:
+                        row = f.gep(room_beside, f.mul(R.i, wide))
+                        source_row = f.gep(beside, f.mul(R.i, total))
+                        f.intrinsic("memcpy", "void", row, source_row, width, calm)
+                for height in f.switch(count, range(1, rows), rows):
+                    f.call(
+                        f"tile{height}", "void", given.a, f.gep(rows_table, start, "i64"),
+                        f.gep(offsets, skipped, "i64"), steps, b, f.select(few, room, to), pitch,
+                        scale, shift, f.select(few, room_beside, beside), *given.limits,
+                        f.select(asks, f.gep(given.soon, f.mul(T.i, part)), b),
+                    )  # fmt: skip
+                with f.iff(few), f.loop(0, count) as R:
+                    row = f.gep(room, f.mul(R.i, wide), element)
+                    there = f.gep(to, f.mul(R.i, total), element)
+                    size = f.mul(width, SIZES[kind])
+                    f.intrinsic("memcpy", "void", there, row, size, calm)
+
+
 def _fill_offsets(f: Function, h: dict[str, Value], offsets: Value, row_pitch: Operand) -> None:
-    """Where the four bytes of each step lie, from a pixel's first."""
-    with f.loop(0, h["kernel_h"]) as P, f.loop(0, h["kernel_w"]) as Q:
+    """Where the bytes of each step lie, from a pixel's first."""
+    with f.loop(0, h["kernel_h"]) as P, f.loop(0, h["across"]) as Q:
         down = f.mul(f.mul(P.i, h["gap_h"]), row_pitch)
         tap = f.add(down, f.mul(f.mul(Q.i, h["gap_w"]), h["pitch"]))
-        number = f.add(f.mul(P.i, h["kernel_w"]), Q.i)
+        number = f.add(f.mul(P.i, h["across"]), Q.i)
         to = f.gep(offsets, f.mul(number, h["depth"]), "i64")
         with f.loop(0, h["depth"]) as C:
-            f.store(f.typed(f.add(tap, f.mul(C.i, FOUR)), "i64"), f.gep(to, C.i, "i64"))
+            at = f.add(tap, f.mul(C.i, f.mul(h["cells"], FOUR)))
+            f.store(f.typed(at, "i64"), f.gep(to, C.i, "i64"))
+
+
+def _fill_rows(
+    f: Function, h: dict[str, Value], rows_table: Value, images: Operand, grid_h: Operand,
+    image_pitch: Operand, row_pitch: Operand,
+) -> None:  # fmt: skip
+    """Where each pixel of a unit begins."""
+    with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+        at = f.add(f.mul(N.i, image_pitch), f.mul(f.mul(Y.i, h["step_h"]), row_pitch))
+        to = f.gep(rows_table, f.mul(f.add(f.mul(N.i, grid_h), Y.i), h["out_w"]), "i64")
+        step = f.mul(h["step_w"], h["pitch"])
+        with f.loop(0, h["out_w"]) as X:
+            f.store(f.typed(f.add(at, f.mul(X.i, step)), "i64"), f.gep(to, X.i, "i64"))
 
 
 def _fill_runs(
@@ -306,7 +339,7 @@ def _fill_runs(
     """A unit's rows of outputs, those in one whose taps meet the same rows of the kernel: where
     bytes around the image are 0, taps that see nothing else are left out.  How many there are.
     """
-    size = f.mul(h["kernel_w"], h["depth"])
+    size = f.mul(h["across"], h["depth"])
 
     def put(at: Value, *values: Operand) -> None:
         for i, v in enumerate(values):
@@ -415,55 +448,9 @@ def _emit_ending(
         if kind != "int32":
             values = [f.cast("sitofp", v, floats) for v in values]
             values = finished(f, values, (scale, shift, more), limits, kind)
-        to = f.gep(out, f.mul(row, _SIZES[kind]))
+        to = f.gep(out, f.mul(row, SIZES[kind]))
         for i, v in enumerate(values):
             f.store(v, f.gep(to, i, v.type), 1)
-
-
-def finished(
-    f: Function, sums: list[Value], factors: tuple[list, list, list], limits: tuple, kind: str
-) -> list[Value]:
-    """Vectors of sums as floats or bytes, fewer then; factors are (scale, shift, bytes of another
-    image), limits low, high and the other's scale.
-    """
-    (scale, shift, more), floats = factors, sums[0].type
-    low, high, other_scale = (f.splat(v, floats) for v in limits)
-    math = Math(f, has_fma=native.host().has_fma)
-    values = [math.mad(v, s, t) for v, s, t in zip(sums, scale, shift, strict=True)]
-    if more:
-        words = [f.cast("zext", m, with_element(floats, "i32")) for m in more]
-        others = [f.cast("uitofp", m, floats) for m in words]
-        values = [math.mad(m, other_scale, v) for v, m in zip(values, others, strict=True)]
-    values = [f.select(f.fcmp("olt", high, v), high, v) for v in values]  # keeps NaN
-    if kind == "float32":
-        return [f.select(f.fcmp("ogt", low, v), low, v) for v in values]
-    host = native.host()
-    if len(values) == FOUR and host.arch == "x86_64" and host.vector_bits == 512:
-        return [_packed(f, values, limits[0])]
-    values = [f.select(f.fcmp("ogt", v, low), v, low) for v in values]  # so that NaN is `low`
-    values = [f.op("fadd", v, const(floats, _MAGIC)) for v in values]
-    values = [f.cast("bitcast", v, with_element(floats, "i32")) for v in values]
-    return [f.cast("trunc", v, with_element(floats, "i8")) for v in values]
-
-
-def _packed(f: Function, values: list[Value], low: Value) -> Value:
-    """Four vectors of 16 floats up to 255 as one of bytes, from `low` on: packing saturates."""
-    words, halves, whole = "<16 x i32>", "<32 x i16>", "<64 x i8>"
-    every, as_set = Value("-1", "i16"), Value("4", "i32")  # lanes; the rounding in force
-    rounded = [
-        f.intrinsic(
-            "x86.avx512.mask.cvtps2dq.512", words, v, zero(words), every, as_set, overload=()
-        ) for v in values
-    ]  # fmt: skip
-    pairs = [
-        f.intrinsic("x86.avx512.packusdw.512", halves, *rounded[i : i + 2], overload=())
-        for i in (0, 2)
-    ]
-    lanes = f.intrinsic("x86.avx512.packuswb.512", whole, *pairs, overload=())
-    fours = f.cast("bitcast", lanes, words)  # of a lane of 128 bits: four of each vector
-    fours = f.shuffle(fours, fours, [4 * (i % 4) + i // 4 for i in range(16)])
-    least = f.splat(f.cast("fptoui", low, "i8"), whole)
-    return f.intrinsic("umax", whole, f.cast("bitcast", fours, whole), least)
 
 
 def _dot(f: Function, total: Value, four: Value, columns: Value) -> Value:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_int8 import Ending, finished
+from weft.kernels.schedule.ending_int8 import Ending, finished
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, one_stage
 from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
