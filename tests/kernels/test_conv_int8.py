@@ -20,7 +20,8 @@ from weft.runtime import native, threads
 
 PRODUCTS = [
     (1, 1, 1), (1, 64, 4), (5, 63, 3), (6, 65, 8), (7, 128, 31), (13, 200, 100), (49, 17, 260),
-    (100, 130, 64), (0, 5, 4), (3, 7, 0),
+    (100, 130, 64), (0, 5, 4), (3, 7, 0), (1, 65, 128), (16, 32, 512), (17, 33, 512), (33, 96, 200),
+    (65, 64, 2048), (127, 257, 64),
 ]  # fmt: skip
 # images, height, width, channels, columns, kernel, stride, padding, dilation, groups, border
 CONVS = {
@@ -37,6 +38,15 @@ CONVS = {
     "zeros around": (2, 9, 7, 8, 66, (3, 3), (1, 1), (1, 1), (1, 1), 1, 0),
     "rows of zeros only": (3, 4, 5, 8, 3, (3, 2), (2, 1), (4, 1), (3, 1), 1, 0),
     "bands with zeros around": (1, 90, 64, 132, 64, (5, 3), (2, 1), (2, 1), (1, 1), 1, 0),
+    "7x7 maps": (5, 7, 7, 64, 130, (3, 3), (1, 1), (1, 1), (1, 1), 1, 30),
+    "narrow maps in a slab": (2, 40, 3, 32, 70, (3, 3), (1, 1), (1, 1), (1, 1), 1, 0),
+    "positions between outputs": (2, 9, 9, 96, 33, (3, 3), (1, 1), (0, 0), (2, 1), 1, 0),
+    "rows of 19 outputs": (1, 5, 37, 20, 64, (1, 3), (1, 2), (0, 1), (1, 1), 1, 8),
+    "36 channels, gaps": (2, 13, 11, 36, 40, (3, 3), (2, 2), (2, 2), (1, 2), 1, 128),
+    "groups of 48": (1, 8, 9, 96, 144, (3, 3), (1, 1), (1, 1), (1, 1), 2, 3),
+    "one column of outputs": (3, 50, 3, 64, 20, (1, 3), (1, 1), (0, 0), (1, 1), 1, 0),
+    "one pixel": (1, 1, 1, 256, 100, (1, 1), (1, 1), (0, 0), (1, 1), 1, 0),
+    "wide rows of a kernel": (1, 32, 48, 4, 70, (16, 16), (16, 16), (0, 0), (1, 1), 1, 0),
     "no image": (0, 4, 4, 4, 3, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
     "no channels": (2, 3, 3, 0, 3, (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
 }
@@ -101,7 +111,10 @@ def test_sums_are_exact(rng, case):
 
 @pytest.mark.parametrize("to", ["float32", "uint8"])
 @pytest.mark.parametrize("with_other", [False, True])
-@pytest.mark.parametrize("case", ["zero point around", "groups", "zeros around", "no image"])
+@pytest.mark.parametrize(
+    "case",
+    ["zero point around", "groups", "zeros around", "no image", "7x7 maps", "rows of 19 outputs"],
+)
 def test_endings_round_each_product_with_its_sum(rng, case, with_other, to):
     x, w, window = operands(rng, case)
     want = sums(x, w, *window)
