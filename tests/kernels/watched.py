@@ -177,7 +177,14 @@ def run(launch: native.Launch, out: np.ndarray, *ins: np.ndarray) -> None:
 def quantized() -> None:
     """Products, convolutions, pools of bytes."""
     of, one = Layout.of, (1, 1)
-    for m, n, k in ((1, 1, 4), (5, 63, 4), (6, 65, 8), (13, 200, 100), (49, 17, 260)):
+    for m, n, k in (
+        (1, 1, 4),
+        (5, 63, 4),
+        (6, 65, 8),
+        (13, 200, 100),
+        (49, 17, 260),
+        (33, 65, 128),
+    ):
         x, w = np.ones((1, m, 1, k), np.uint8), conv_int8.pack_int8(np.ones((n, k), np.int8))
         for to in ("int32", "uint8", "float32"):
             out = np.empty((1, m, 1, n), to)
@@ -185,7 +192,9 @@ def quantized() -> None:
             ins = [x, w] if to == "int32" else [x, w, panel, panel]
             window: Any = (one, one, (0, 0), one, 1, conv_int8.Ending())
             run(conv_int8.plan_conv_int8([of(a) for a in ins], of(out), *window), out, *ins)
-    for c, (k, s, p) in itertools.product((1, 3, 64, 130), ((3, 2, 1), (2, 2, 0), (5, 3, 2))):
+    for c, (k, s, p) in itertools.product(
+        (1, 3, 64, 130), ((3, 2, 1), (2, 2, 0), (5, 3, 2), (3, 1, 1))
+    ):
         x, side = np.ones((2, 11, 12, c), np.uint8), [(n + 2 * p - k) // s + 1 for n in (11, 12)]
         out = np.empty((2, *side, c), np.uint8)
         pairs: Any = [(v, v) for v in (k, s, p, 1)]

@@ -11,7 +11,8 @@ they lie, or, with a border, from a copy of the rows that they need (a slab).  F
 and step k lie at `rows[i] + offsets[k]`.  The weight comes packed, once for all calls: panels of 64
 output channels, in each for every four k the four bytes of channel 0, of channel 1, ...
 (`pack_int8`).  One instruction (vpdpbusd) multiplies four bytes of a pixel by four of each of 16
-channels and adds them up; other hosts take more.  Integer sums are exact in any order, and the rest
+channels and adds them up; other hosts take more, and those with tile registers less: there steps
+are up to 16 fours deep, and pixels come in tiles (`conv_int8_tiles`).  Integer sums are exact in any order, and the rest
 is done to each element alone, so tiles and threads change nothing.
 """
 
@@ -36,9 +37,7 @@ from weft.kernels.target.llvm import (
     Operand,
     Slice,
     Value,
-    const,
     vector,
-    with_element,
     zero,
 )
 from weft.runtime import native, threads
@@ -145,11 +144,11 @@ def plan_conv_int8(
     pieces = max(min(-(-wanted_pieces // units), items), 1)
     slab_rows = height if direct else (band - 1) * stride[0] + halo
     way = in_tiles.lines(band, out_w, stride, slab_columns, pitch)
-    sizes = (8 * unit_images * band * out_w, 8 * len(_RUN) * unit_images * band)
+    tables = (8 * unit_images * band * out_w, 8 * len(_RUN) * unit_images * band)
     if cells:
-        sizes = in_tiles.tables(unit_images, band, out_w, way)
+        tables = in_tiles.tables(unit_images, band, out_w, way)
     rows_at = 0 if direct else up(unit_images * slab_rows * row_bytes)
-    table_at = rows_at + up(sizes[0])
+    table_at = rows_at + up(tables[0])
     runs_at = table_at + up(8 * steps)
     head = {
         "images": n, "height": height, "width": width, "channels": channels,
@@ -160,7 +159,7 @@ def plan_conv_int8(
         "border": ending.border, "direct": int(direct), "band": band, "bands": bands,
         "unit_images": unit_images, "slab_rows": slab_rows, "slab_columns": slab_columns,
         "pitch": pitch, "pieces": units * pieces, "unit_pieces": pieces,
-        "work_size": runs_at + up(sizes[1]), "rows_at": rows_at,
+        "work_size": runs_at + up(tables[1]), "rows_at": rows_at,
         "table_at": table_at, "runs_at": runs_at,
         "alike": int(ending.border != 0 or kernel[0] == 1),
         "low": double_bits(ending.low), "high": double_bits(ending.high),

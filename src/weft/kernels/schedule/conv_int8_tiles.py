@@ -21,7 +21,6 @@ from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_int8 import SIZES, finished
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.target.llvm import Function, Module, Operand, Value
-from weft.runtime import native
 
 _SHORTEST = 3  # cells of a step, from which tiles are faster than vectors
 _COLUMNS = 64  # of a panel
@@ -108,7 +107,10 @@ def fill(
             with f.loop(0, each, 1, [("i64", L.carry[0])]) as T:
                 number = f.add(f.mul(line, each), T.i)
                 first = f.mul(T.i, height)
-                start, end = (f.min(first, f.sub(length, height)), f.min(f.add(first, height), length))
+                start, end = (
+                    f.min(first, f.sub(length, height)),
+                    f.min(f.add(first, height), length),
+                )
                 at = f.add(corner, f.mul(start, h["line_pitch"]))
                 _put(f, f.gep(tiles, f.mul(number, len(_TILE)), "i64"), at, T.carry[0])
                 base = f.mul(f.op("and", number, 1), _HALF)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from weft.kernels.target.llvm import Function, Value, const, vector, with_element, zero
+from weft.kernels.target.llvm import Function, Value, const, with_element, zero
 from weft.kernels.target.vector import Math
 from weft.runtime import native
 
