@@ -12,8 +12,8 @@ and step k lie at `rows[i] + offsets[k]`.  The weight comes packed, once for all
 output channels, in each for every four k the four bytes of channel 0, of channel 1, ...
 (`pack_int8`).  One instruction (vpdpbusd) multiplies four bytes of a pixel by four of each of 16
 channels and adds them up; other hosts take more, and those with tile registers less: there steps
-are up to 16 fours deep, and pixels come in tiles (`conv_int8_tiles`).  Integer sums are exact in any order, and the rest
-is done to each element alone, so tiles and threads change nothing.
+are up to 16 fours deep, and pixels come in tiles (`conv_int8_tiles`).  Integer sums are exact in
+any order, and the rest is done to each element alone, so tiles and threads change nothing.
 """
 
 from __future__ import annotations
@@ -244,10 +244,11 @@ def _kernel(kind: str, inputs: int, tiles: bool) -> int:
             size, factors = f.mul(h["fours"], COLUMNS * FOUR), f.mul(item.i, COLUMNS)
             at = f.add(f.mul(pixel, total), column)
             given = Panel(
-                f.gep(source, f.mul(group, h["group_channels"])), f.gep(panels, f.mul(item.i, size)),
-                f.gep(panels, f.mul(following, size)), f.gep(out, f.mul(at, SIZES[kind])),
-                f.gep(other, at), total, f.gep(scale, factors, "float"),
-                f.gep(shift, factors, "float"), f.min(left, COLUMNS), limits,
+                f.gep(source, f.mul(group, h["group_channels"])),
+                f.gep(panels, f.mul(item.i, size)), f.gep(panels, f.mul(following, size)),
+                f.gep(out, f.mul(at, SIZES[kind])), f.gep(other, at), total,
+                f.gep(scale, factors, "float"), f.gep(shift, factors, "float"),
+                f.min(left, COLUMNS), limits,
             )  # fmt: skip
             if tiles:
                 blocks = piece.of(f, f.div(f.add(found, 1), 2))
