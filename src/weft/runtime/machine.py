@@ -28,6 +28,11 @@ CACHE_VERSION = 2  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
 _MAX_FILES = 64  # of about 15 KB, in each of 256 folders
 _AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
+# processors that start two multiply-adds of 512 bits in a cycle, as LLVM names them
+_TWICE = (
+    "skylake-avx512", "cascadelake", "cooperlake", "icelake-server", "sapphirerapids",
+    "emeraldrapids", "graniterapids", "graniterapids-d", "diamondrapids", "znver5",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class Host:
     def lanes(self, bytes_per_lane: int) -> int:
         """How many lanes of that size one vector register holds."""
         return self.vector_bits // 8 // bytes_per_lane
+
+    @property
+    def multiplies_twice(self) -> bool:
+        """Whether two multiply-adds of 512 bits start in a cycle; else one, of two halves."""
+        return self.vector_bits == 512 and self.cpu in _TWICE
 
     def has(self, feature: str) -> bool:
         """Whether LLVM may use the feature (`f16c`, `avx512bf16`, `avx512vnni`...)."""

@@ -5,6 +5,10 @@ of row i and k lies at `a + rows[i] + offsets[k]`, so neither rows nor k need to
 image is never unrolled. `offsets` are pairs, with the bytes to the next k's columns of B: what is
 zero in all rows of a tile can be left out. Each element of C has one accumulator, fma in increasing
 k; a block of k that is not the first is added to what C holds.
+
+Where two multiply-adds start in a cycle (`is_brief`) the instructions beside them count. The tile
+is a product's then, the rows' addresses stay in registers, and B is left to the hardware but for
+lines of memory: each of the first tiles that meet a block asks for a part of the next one.
 """
 
 from collections.abc import Callable
@@ -28,6 +32,7 @@ _ARGS = [
     ("i64", "columns"),
     ("i64", "first"),
 ]
+NEXT = 2  # words in front of `soon`: where lines of the next block begin, bytes to the next step's
 _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 _APART = [("i64", "row")]
 
@@ -35,13 +40,20 @@ _APART = [("i64", "row")]
 def pixel_tile(element: str, *, pairs: bool = False) -> Tile:
     """Tall and narrow: a panel of B streams from L2, and rows cost a broadcast each."""
     tile = replace(tile_for(element), pairs=pairs)
-    if pairs:
+    if pairs or is_brief(tile):
         return tile
     return replace(tile, rows=14, vectors=2) if native.host().registers >= 32 else tile
 
 
+def is_brief(tile: Tile) -> bool:
+    """Whether a step of the tile has to have few instructions."""
+    return native.host().multiplies_twice and not tile.pairs
+
+
 def heights(tile: Tile) -> list[int]:
     """Rows that have a micro-kernel, tallest first; the rest after whole tiles takes each once."""
+    if is_brief(tile):
+        return [6, 4, 2, 1]  # images have squares of even numbers of pixels, or 49
     return {14: [14, 7, 5, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
 
 
@@ -53,7 +65,8 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     the next's; of words they are packed: a pitch known now leaves registers, and time (1.6 times
     as fast). If it `writes` all are packed, and there are `soon, soons`: the lines of so many
     addresses are asked for meanwhile, to be written, one each step of the first whole tile: a core
-    waits for some 24 at a time, and more at once keep it from the panel's.
+    waits for some 24 at a time, and more at once keep it from the panel's. The words `NEXT` come
+    before them where `is_brief`.
     """
     widths = tile.widths
     for vectors in widths:
@@ -79,7 +92,7 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
             call(tallest, L.i)
         if writes:
             with f.iff(f.icmp("eq", full, 0)), f.loop(0, soon[1]) as S:
-                _ask(f, soon[0], S.i)
+                _ask(f, tile, soon[0], S.i)
         row: Operand = full
         for height in rest:
             fits = f.icmp("sge", f.sub(count, row), height)
@@ -89,8 +102,9 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     f.ret()
 
 
-def _ask(f: Function, soon: Value, i: Operand) -> None:
-    touch(f, f.load("ptr", f.gep(soon, i, "ptr")), level=2, write=True)
+def _ask(f: Function, tile: Tile, soon: Value, i: Operand) -> None:
+    place = f.add(i, NEXT) if is_brief(tile) else i
+    touch(f, f.load("ptr", f.gep(soon, place, "ptr")), level=2, write=True)
 
 
 def pixels_kernel(
@@ -108,7 +122,10 @@ def pixels_kernel(
     a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
-    types = ["ptr", *[type] * (height * vectors)]
+    brief = is_brief(tile)
+    pointers = 1 + (brief and whole and writes)  # the panel's, the next block's
+    types = ["ptr"] * pointers + [type] * (height * vectors)
+    next_step: Operand = f.load("i64", f.gep(soon[0], 1, "i64")) if pointers > 1 else 0
 
     row: Operand = tile.columns
     if not writes:
@@ -120,11 +137,15 @@ def pixels_kernel(
         low: Operand, high: Operand, unroll: int, state: list[Value], *, asks: bool = False
     ) -> list[Value]:
         with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
-            panel, *sums = L.carry
+            (panel, *near), sums = L.carry[:pointers], L.carry[pointers:]
             pairs = f.gep(offsets, f.mul(L.i, 2), "i64")
             if asks:
-                _ask(f, soon[0], f.div(L.i, unroll))
-            if unroll == UNROLL and whole:
+                _ask(f, tile, soon[0], f.div(L.i, unroll))
+            if near and unroll > 1:
+                for u in range(unroll):
+                    touch(f, f.gep(near[0], 64 * u), level=2)
+                near = [f.gep(near[0], next_step)]
+            if unroll > 1 and whole and not brief:
                 for u in range(unroll):
                     soon_at = f.gep(panel, f.mul(row, _AHEAD + u), element)
                     for line in range(0, vectors * tile.align, 64):
@@ -132,7 +153,7 @@ def pixels_kernel(
             # the next block's, half by each height: it comes from memory evenly then; of words all
             # by the tallest, which leaves one of 49 rows
             apart, asks_next = (64, whole) if tile.pairs else (128, height > 1)
-            if unroll == UNROLL and asks_next:
+            if unroll > 1 and asks_next and not brief:
                 for line in range(0 if whole else 64, unroll * vectors * tile.align, apart):
                     place = f.gep(f.gep(panel, block, element), line)
                     touch(f, place, level=2)
@@ -148,17 +169,18 @@ def pixels_kernel(
                     for j in range(vectors):
                         total = sums[i * vectors + j]
                         sums[i * vectors + j] = multiply_units(f, tile, left, right[j], total)
-            L.next = [panel, *sums]
+            L.next = [panel, *near, *sums]
         return L.carry
 
     middle = f.op("and", kc, -UNROLL)
-    state: list[Value] = [b, *[zero(type)] * (height * vectors)]
+    near = [f.load("ptr", soon[0])] if pointers > 1 else []
+    state: list[Value] = [b, *near, *[zero(type)] * (height * vectors)]
     start: Operand = 0
     if soon:
         start = f.min(f.mul(soon[1], UNROLL), middle)
         state = steps(0, start, UNROLL, state, asks=True)
     state = steps(start, middle, UNROLL, state)
-    sums = steps(middle, kc, 1, state)[1:]
+    sums = steps(middle, kc, 1, state)[pointers:]
     places = [
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)
         for k in range(len(sums))

@@ -64,7 +64,7 @@ _HEAD = (
     "filled", "zeros", "zeros_at", "b_row", "in_place",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
-_FEW = 4  # rows that a tile of fewer costs: it waits for B
+_FEW = 8  # sums that a tile of fewer costs: it waits for them
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
 _PACK += ("pixels",)
@@ -99,11 +99,14 @@ def plan_conv2d_dw(
     workers = threads.get_num_threads() if parallel else 1
     tile = pixel_tile(register(d), pairs=pairs)
     blocks, parts = -(-images * oh * grid_w // KC), 1
-    if groups * -(-channels // tile.lanes) * -(-columns // tile.columns) < workers:
+    chunks = groups * -(-channels // tile.lanes)
+    if chunks * -(-columns // tile.columns) < workers:
         if blocks >= 2 * workers and 2 * blocks * out.size * tile.itemsize <= _APART:
             parts, workers = 2 * workers, 1
         else:
-            tile = replace(tile, vectors=1)  # narrow panels, so that more threads have one
+            # narrow panels, so that more threads have one
+            some = (v for v in tile.widths if chunks * -(-columns // (v * tile.lanes)) >= workers)
+            tile = replace(tile, vectors=next(some, 1))
     size, nr = tile.itemsize, tile.columns
     # whether g lies as packed panels, but for the step from k to k
     pixel = g.strides[3]
@@ -209,7 +212,7 @@ def _rows(count: int, tile: Tile) -> int:
     whole, rest = divmod(count, tile.rows)
     cost = whole * tile.rows
     for height in heights(tile)[1:]:
-        cost += max(height, _FEW) * (rest >= height)
+        cost += max(height, _FEW // max(tile.vectors, 2)) * (rest >= height)
         rest -= height * (rest >= height)
     return cost
 

@@ -16,7 +16,7 @@ from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule.conv_code import read_part, unit_of
-from weft.kernels.schedule.conv_micro import UNROLL, emit_tiles, pixel_tile
+from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import (
     emit_slab,
     step_masks,
@@ -108,7 +108,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at")
     )
     lines = -(-tile.columns * d.itemsize // 64)
-    soon = f.alloca("ptr", tile.rows * lines)  # the lines of a tile's results
+    next_words = NEXT if is_brief(tile) else 0
+    soon = f.alloca("ptr", next_words + tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
     all_done = f.alloca("i64", 1)  # whether a panel's pieces are done together, without zeros
@@ -242,6 +243,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     ends = f.op("and", ends, linear)
                     few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
                     few = f.op("or", few, f.icmp("eq", asks, "false"))
+                    after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
                     # each tile goes out when it is done; its lines are asked for meanwhile
                     with f.loop(0, pixels, tile.rows) as I:
                         count = f.min(f.sub(pixels, I.i), tile.rows)
@@ -255,9 +257,17 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     touch(f, f.gep(line, 64 * j), level=2, write=True)
                                 way.otherwise()
                                 for j in range(lines):
-                                    at = f.gep(soon, f.add(f.mul(L.i, lines), j), "ptr")
+                                    at = f.add(f.mul(L.i, lines), j + next_words)
+                                    at = f.gep(soon, at, "ptr")
                                     f.store(f.gep(line, 64 * j), at)
                         ask()
+                        if next_words:  # of a k's lines of the next block each tile asks for one
+                            turn = f.div(I.i, tile.rows)
+                            new = f.icmp("slt", turn, tile.vectors)
+                            line = f.gep(f.gep(b, after, el), f.mul(f.mul(turn, kc), 64))
+                            f.store(f.select(new, line, panel), soon)
+                            step = f.select(new, f.typed(64 * UNROLL, "i64"), 0)
+                            f.store(step, f.gep(soon, 1, "i64"))
                         a_rows = f.gep(rows, I.i, "i64")
                         a_offsets = f.gep(offsets, f.mul(low_k, 2), "i64")
                         new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
