@@ -47,20 +47,25 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return (a.astype(np.float64) * b + c).astype(np.float32)  # exact: 16 bits of product, one sum
 
 
+def summed(a: np.ndarray, b: np.ndarray, total: np.ndarray | None = None) -> np.ndarray:
+    """total + a b as bfloat16's pairs are summed, with as many instructions as k needs."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    out = np.zeros((len(a), b.shape[1]), np.float32) if total is None else total
+    for first in range(0, len(b), 32):
+        sums = [np.zeros_like(out), np.zeros_like(out)]
+        for at in range(first, min(first + 32, len(b))):
+            sums[at % 2] = fused(a[:, at : at + 1], b[at : at + 1], sums[at % 2])
+        out = out + (sums[0] + sums[1])
+    return out
+
+
 @needs["pairs"]
 @pytest.mark.parametrize(("rows", "k"), [(16, 32), (16, 160), (1, 32), (7, 14), (13, 64)])
 def test_pairs_are_summed_as_defined(rows: int, k: int):
     rng = np.random.default_rng(rows * k)
     a = rng.standard_normal((rows, k)).astype(ml_dtypes.bfloat16)
     b = (rng.standard_normal((k, 16)) * 10.0 ** rng.integers(-3, 4, (k, 1))).astype(a.dtype)
-    wide_a, wide_b = a.astype(np.float32), b.astype(np.float32)
-    want = np.zeros((rows, 16), np.float32)
-    for first in range(0, k, 32):
-        sums = [np.zeros_like(want), np.zeros_like(want)]
-        for at in range(first, min(first + 32, k)):
-            sums[at % 2] = fused(wide_a[:, at : at + 1], wide_b[at : at + 1], sums[at % 2])
-        want += sums[0] + sums[1]
-    np.testing.assert_array_equal(product("pairs", a, b, np.float32), want)
+    np.testing.assert_array_equal(product("pairs", a, b, np.float32), summed(a, b))
 
 
 @needs["pairs"]

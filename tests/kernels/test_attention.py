@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.kernels.test_amx import needs, summed
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import attention
 from weft.kernels.schedule import attention_grad as grad
@@ -335,3 +336,46 @@ def test_gradients_strides_threads_and_batches():
     alone = (a[1:2, 1:] for a in (g, q, k, v, out, lse))
     for a, b in zip(gradients(*alone, causal=True, scale=0.2), want):
         np.testing.assert_array_equal(a[0, 0], b[1, 1])
+
+
+def uneven(rng, *shape):
+    """Numbers whose sums depend on their order."""
+    numbers = rng.standard_normal(shape) * 4.0 ** rng.integers(-4, 5, shape)
+    return numbers.astype(BF16)
+
+
+@needs["pairs"]
+@pytest.mark.parametrize("queries", [1, 2, 5, 50])
+@pytest.mark.parametrize("width", [1, 33, 64, 70])
+def test_scores_in_tiles_are_summed_as_defined(queries, width):
+    rng = np.random.default_rng(width)
+    q, k, v = (uneven(rng, 1, 1, rows, width) for rows in (queries, 1, 1))
+    _, lse = forward(q, k, v, scale=0.125)
+    np.testing.assert_array_equal(lse[0, 0], summed(q[0, 0], k[0, 0].T)[:, 0] * 0.125)
+
+
+@needs["pairs"]
+@pytest.mark.parametrize("queries", [1, 5, 49])
+@pytest.mark.parametrize(("keys", "width"), [(1, 3), (33, 70), (129, 64), (100, 17)])
+def test_values_in_tiles_are_summed_as_defined(queries, keys, width):
+    rng = np.random.default_rng(keys)
+    q, k = (np.zeros((1, 1, rows, 8), BF16) for rows in (queries, keys))
+    v = uneven(rng, 1, 1, keys, width)
+    out, _ = forward(q, k, v)  # all weights are 1
+    want = summed(np.ones((1, keys), BF16), v[0, 0]) * (np.float32(1) / np.float32(keys))
+    np.testing.assert_array_equal(out[0, 0], np.broadcast_to(want.astype(BF16), out.shape[2:]))
+
+
+@needs["pairs"]
+@pytest.mark.parametrize(("queries", "causal"), [(5, False), (100, False), (70, True)])
+def test_gradients_in_tiles_are_summed_as_defined(queries, causal):
+    rng = np.random.default_rng(queries)
+    q, k, v = (uneven(rng, 1, 1, rows, 8) for rows in (queries, 1, 1))
+    out, lse = forward(q, k, v, causal=causal)
+    g = uneven(rng, 1, 1, queries, 8)
+    *_, dv = gradients(g, q, k, v, out, lse, causal=causal)  # all weights are 1
+    total, block = None, 32 if causal else 48
+    for first in range(0, queries, block):
+        rows = g[0, 0, first : first + block]
+        total = summed(rows.T, np.ones((len(rows), 1), BF16), total)
+    np.testing.assert_array_equal(dv[0, 0, 0], total[:, 0].astype(BF16))

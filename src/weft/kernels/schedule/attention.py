@@ -29,30 +29,35 @@ import numpy as np
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import attention_row
+from weft.kernels.schedule import amx, attention_row
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     MASKS,
     RESULT,
     ROWS,
     Head,
+    Places,
+    Row,
     Scores,
     ask,
     block_rows,
+    close_kernel,
+    deep,
+    depth,
     emit_copy,
+    emit_products,
     emit_transpose,
     head_and_next,
+    in_tiles,
     open_kernel,
     operand_row,
     pack_values,
     result_row,
     store_row,
     tile_of,
-    units,
     weigh,
     weight_places,
 )
-from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.nest import one_stage
 from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.element import memory
@@ -196,14 +201,14 @@ def _plan(
     d = D.from_np(q.dtype)
     tile = tile_of(d)
     size, columns = tile.itemsize, tile.columns
-    deep, rows = (up(count, tile.per) // tile.per for count in (width, s))
-    x_at = up(-(-s // columns) * (deep + tile.lanes) * columns * size)
-    values_at = x_at + up(ROWS * deep * size)
+    deep_x, rows = (depth(tile, count) for count in (width, s))
+    x_at = up(-(-s // columns) * (deep_x + tile.lanes) * columns * size)
+    values_at = x_at + up(ROWS * deep_x * size)
     scores_at = values_at + up(up(ev, columns) * rows * size)
     sums_at = scores_at + ROWS * BLOCK * size
     stats_at = sums_at + up(ev, columns) * ROWS * size
     table_at = stats_at + up(2 * ROWS * size)
-    block = block_rows(causal=causal)
+    block = block_rows(tile, causal=causal)
     values = (
         n, h, length, s, width, ev, int(causal), *_result(q, v, out, with_lse=with_lse),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
@@ -238,11 +243,13 @@ def _plan_rows(
     scores_at = up(width * tile.itemsize)
     sums_at = scores_at + up(BLOCK * tile.itemsize)
     stats_at = sums_at + up(up(ev, tile.columns) * tile.itemsize)
+    square_at = stats_at + up(2 * tile.itemsize)
+    square = amx.DEPTH * tile.columns * tile.itemsize if in_tiles(tile) else 0
     values = (
         n, h, length, keys, width, ev, int(causal), *_result(q, v, out, with_lse=with_lse),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),
         first, *strides3(rest[0]), *strides3(rest[1]),
-        scores_at, sums_at, stats_at, stats_at + up(2 * tile.itemsize),
+        scores_at, sums_at, stats_at, square_at, square_at + square,
     )  # fmt: skip
     function = attention_row.kernel(d.name, mask_kind(mask), joined=later is not None)
     work = 2 * n * h * length * keys * (width + ev)
@@ -262,7 +269,7 @@ def attention_ir(name: str, mask: str) -> str:
     d = D.BY_NAME[name]
     tile = tile_of(d)
     m = Module(native.host().vector_bits)
-    emit_multiply(m, tile)
+    emit_products(m, tile)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)
     _emit_forward(m, tile, d, mask)
@@ -279,8 +286,8 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
         for n in ("x_at", "values_at", "scores_at", "sums_at", "stats_at", "table_at")
     )
     total = f.gep(stats, ROWS, el)
-    deep = units(f, tile, h["width"])
-    s = Scores(f, tile, table, scores, deep)
+    deep_x = deep(f, tile, h["width"])
+    s = Scores(f, tile, table, scores, deep_x)
     mask_type = "i8" if masks == "bool" else memory(d)
     heads = f.mul(h["batch"], h["heads"])
     packed = f.alloca("i64", 1)  # the head whose keys and values are
@@ -302,18 +309,19 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             query = f.mul(B.i, h["block"])
             count = f.min(f.sub(h["queries"], query), h["block"])
             q_rows = at("q", query, memory(d))
-            f.call("copy", "void", x, q_rows, deep, h["q_l"], count, h["width"])
-            with f.loop(0, count) as R:
-                f.store(const(el, float("-inf")), f.gep(stats, R.i, el))
-                f.store(const(el, 0.0), f.gep(total, R.i, el))
+            f.call("copy", "void", x, q_rows, deep_x, h["q_l"], count, h["width"])
+            for start, value in ((stats, float("-inf")), (total, 0.0)):
+                for r in range(0, ROWS, lanes):
+                    f.store(const(type, value), f.gep(start, r, el), tile.align)
             causal = f.icmp("ne", h["causal"], 0)
             end = f.select(causal, f.min(h["keys"], f.add(query, count)), h["keys"])
             # without keys one round still runs, and gives zeros
             with f.loop(0, f.max(end, 1), BLOCK) as K:
                 columns = f.min(f.sub(end, K.i), BLOCK)
-                s.product(x, count, work, K.i, columns, deep, scores)
-                with f.loop(0, count) as R:
-                    row = f.add(query, R.i)
+                s.product(x, count, work, K.i, columns, deep_x, scores)
+
+                def row_of(at_row: Operand) -> Row:
+                    row = f.add(query, at_row)
                     with f.iff(f.icmp("eq", K.i, 0)):  # the next head's row, meanwhile
                         for name in ("q", "k", "v"):
                             last = f.sub(h["queries" if name == "q" else "keys"], 1)
@@ -327,17 +335,29 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                     mask = None
                     if masks != "none":
                         mask = f.gep(at("m", row, mask_type), K.i, mask_type)
-                    best, here = f.gep(stats, R.i, el), f.gep(total, R.i, el)
-                    places = s.vectors(scores, R.i)
-                    kept = weight_places(tile, places)
-                    fade = weigh(f, tile, d, masks, places, mask, limit, scale, best, here, kept)
+                    return mask, limit
+
+                def places_of(at_row: Operand) -> Places:
+                    places = s.vectors(scores, at_row)
+                    return places, weight_places(tile, places)
+
+                def fade_sums(at_row: Operand, fade: Value) -> None:
                     later = f.select(f.icmp("sgt", K.i, 0), h["value_width"], 0)
                     with f.loop(0, later, tile.columns) as C:
-                        place = f.add(f.mul(C.i, ROWS), f.mul(R.i, tile.columns))
+                        place = f.add(f.mul(C.i, ROWS), f.mul(at_row, tile.columns))
                         for j in range(0, tile.columns, lanes):
                             to = f.gep(sums, f.add(place, j), el)
                             v = f.load(type, to, tile.align)
                             f.store(f.op("fmul", v, fade), to, tile.align)
+
+                with f.loop(0, count, lanes) as G:
+                    weigh(
+                        f, tile, d, masks, f.min(f.sub(count, G.i), lanes), lanes,
+                        lambda r, first=G.i: row_of(f.add(first, r)),
+                        lambda r, first=G.i: places_of(f.add(first, r)),
+                        scale, f.gep(stats, G.i, el), f.gep(total, G.i, el),
+                        lambda r, fade, first=G.i: fade_sums(f.add(first, r), fade),
+                    )  # fmt: skip
                 fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                 s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
             with f.loop(0, count) as R:
@@ -345,4 +365,4 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
                 to = result_row(f, d, h, out, (n, head, row))
                 store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
-    f.ret()
+    close_kernel(f, tile)

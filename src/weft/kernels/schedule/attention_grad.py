@@ -9,17 +9,19 @@ and lse may be views of `plan_attention`'s `with_lse` output; lse may have any s
 is one row a head (dq, then dk, then dv), or for each query all heads of dq, of dk, of dv.
 
 Numbers: dq is chains of fma over blocks of 64 keys, dk and dv over blocks of 48 queries (24
-where causal), blocks in order; delta by lanes, then halving. The gradient of a row does not depend
-on threads or the batch.
+where causal, 32 in tile registers), blocks in order; delta by lanes, then halving. The gradient of
+a row does not depend on threads or the batch.
 
 How: a thread takes whole heads. Blocks of queries by 64 keys: p and ds stay in the first cache,
-read along for dq and across for dk and dv, whose sums stay in the second.
+read along for dq and across for dk and dv, whose sums stay in the second. In tile registers what
+is read across is the right operand: the sums lie across, too, and are turned at the end.
 """
 
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import amx
 from weft.kernels.schedule.attention import check, mask_kind, strides3, sums_dtype
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
@@ -29,11 +31,16 @@ from weft.kernels.schedule.attention_tiles import (
     Scores,
     ask,
     block_rows,
+    close_kernel,
     combine,
+    deep,
+    depth,
     emit_copy,
+    emit_products,
     emit_transpose,
     head_and_next,
     hide,
+    in_tiles,
     open_kernel,
     operand_row,
     pack_values,
@@ -48,7 +55,7 @@ from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, zero
+from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
 from weft.kernels.target.math import Math
 from weft.runtime import native
 from weft.runtime.native import Launch, double_bits
@@ -97,7 +104,8 @@ def plan_attention_grad(
     d = D.from_np(q.dtype)
     tile = tile_of(d)
     size, columns = tile.itemsize, tile.columns
-    deep_x, deep_y, keys = (-(-count // tile.per) for count in (width, ev, s))
+    deep_x, deep_y, keys = (depth(tile, count) for count in (width, ev, s))
+    every = up(s, BLOCK) if in_tiles(tile) else s
     sizes = {
         "panels_x": -(-s // columns) * (deep_x + tile.lanes) * columns,
         "panels_y": -(-s // columns) * (deep_y + tile.lanes) * columns,
@@ -110,8 +118,8 @@ def plan_attention_grad(
         "products": ROWS * BLOCK,
         "woven": ROWS * BLOCK if tile.pairs else 0,
         "dq": up(width, columns) * ROWS,
-        "dk": up(width, columns) * s,
-        "dv": up(ev, columns) * s,
+        "dk": up(width, columns) * every,
+        "dv": up(ev, columns) * every,
         "lse": length,
         "delta": length,
     }
@@ -121,7 +129,7 @@ def plan_attention_grad(
         at += up(count * size)
     strides = [s for a in (g, q, k, v, out, lse, mask) for s in strides3(a)]
     values = (
-        n, h, length, s, width, ev, block_rows(causal=causal), int(causal),
+        n, h, length, s, width, ev, block_rows(tile, causal=causal), int(causal),
         *(word for place in places for word in place), *strides,
         *rooms[1:], at, at + up(8 * (2 * _TABLE + BLOCK + 2)),
     )  # fmt: skip
@@ -146,8 +154,11 @@ def attention_grad_ir(name: str, mask: str) -> str:
     d = D.BY_NAME[name]
     tile = tile_of(d)
     m = Module(native.host().vector_bits)
-    emit_multiply(m, tile)
-    emit_multiply(m, tile, across=True)
+    emit_products(m, tile)
+    if in_tiles(tile):
+        _emit_turn(m, tile, d)
+    else:
+        emit_multiply(m, tile, across=True)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)
     _emit_sums(m, tile, d)
@@ -178,7 +189,7 @@ def _emit_sums(m: Module, tile: Tile, d: D.dtype) -> None:
                 for p in (a, b)
             )
             C.next = [f.op("fadd", C.carry[0], f.op("fmul", x, y))]
-        f.store(combine(f, [C.carry[0]], "sum"), f.gep(f.arg("delta_to"), R.i, el))
+        f.store(f.extract(combine(f, [C.carry[0]], "sum"), 0), f.gep(f.arg("delta_to"), R.i, el))
     f.ret()
 
 
@@ -189,7 +200,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
     out, source, h, scale, work = open_kernel(f, tile, names, _HEAD)
     place = {n[:-3]: f.gep(work, h[n]) for n in _HEAD if n.endswith("_at")}
     width, value_width = h["width"], h["value_width"]
-    deep_x, deep_y = (units(f, tile, n) for n in (width, value_width))
+    deep_x, deep_y = (deep(f, tile, n) for n in (width, value_width))
     s = Scores(f, tile, place["table"], place["scores"], deep_x)
     t = Scores(f, tile, f.gep(place["table"], _TABLE, "i64"), place["products"], deep_y)
     # (p or ds in units of queries, read across; queries' panels that they multiply; sums; width)
@@ -254,18 +265,17 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             at("out", 0, memory(d)), h["queries"], value_width, h["lse_l"], h["g_l"], h["out_l"],
         )  # fmt: skip
         for _, _, sums, wanted in others:
-            panels = f.div(f.add(wanted, tile.columns - 1), tile.columns)
-            with f.loop(0, f.mul(f.mul(panels, h["keys"]), tile.columns), lanes) as C:
+            with f.loop(0, across.size(h["keys"], wanted), lanes) as C:
                 f.store(const(type, 0.0), f.gep(sums, C.i, el), tile.align)
         with f.loop(0, h["queries"], h["block"]) as B:
             count = f.min(f.sub(h["queries"], B.i), h["block"])
-            for name, rows, panels, wanted, deep in (
+            for name, rows, panels, wanted, deep_row in (
                 ("q", place["x"], place["x_panels"], width, deep_x),
                 ("g", place["y"], place["y_panels"], value_width, deep_y),
             ):
                 here, step = at(name, B.i, memory(d)), h[name + "_l"]
-                f.call("copy", "void", rows, here, deep, step, count, wanted)
-                pack_values(f, tile, d, panels, here, step, count, wanted)
+                f.call("copy", "void", rows, here, deep_row, step, count, wanted)
+                across.pack(d, panels, here, step, count, wanted)
             # causal: the keys that any of these rows can see
             end = f.select(causal, f.min(h["keys"], f.add(B.i, count)), h["keys"])
             # without keys one round still runs, and gives zeros
@@ -298,7 +308,10 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                         score = hide(f, wide, d, masks, score, where, seen)
                         p = vmath.call(math, "exp", f.op("fsub", score, lse))
                         product = f.load(type, product_at, tile.align)
-                        found.append((p, f.op("fmul", p, f.op("fsub", product, delta))))
+                        ds = f.op("fmul", p, f.op("fsub", product, delta))
+                        if in_tiles(tile):  # whole depths are read, and no product was made there
+                            ds = f.select(f.lane_mask(left, lanes), ds, zero(type))
+                        found.append((p, ds))
                     return found
 
                 with f.loop(0, count, tile.per) as R:
@@ -322,14 +335,79 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                     for which, to in enumerate((place["scores"], ds_across)):
                         rows = [[pair[which] for pair in found] for found, _ in both]
                         _store_across(f, tile, rows, more, s.vectors(to, unit))
+                if in_tiles(tile):
+                    for to in (place["scores"], ds_across):
+                        ends = [f.mul(n(f, tile, count), tile.columns) for n in (units, deep)]
+                        with f.loop(ends[0], ends[1], lanes) as Z:
+                            f.store(zero(type), f.gep(to, Z.i, el), tile.align)
                 fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                 t.spread(count, place["values"], h["keys"], K.i, columns, width, place["dq"], fresh)
                 for block, panels, sums, wanted in others:
                     across.add(block, columns, panels, count, wanted, sums, h["keys"], K.i)
             store(place["dq"], ROWS, count, width, "q", B.i, scale)
-        store(place["dk"], h["keys"], h["keys"], width, "k", 0, scale)
-        store(place["dv"], h["keys"], h["keys"], value_width, "v", 0, None)
+        for name, wanted, factor in (("k", width, scale), ("v", value_width, None)):
+            sums = place["d" + name]
+            if in_tiles(tile):
+                to, step = to_row(name, 0), h[f"to_{name}_l"]
+                _store_turned(f, tile, d, sums, h["keys"], wanted, to, step, factor)
+            else:
+                store(sums, h["keys"], h["keys"], wanted, name, 0, factor)
+    close_kernel(f, tile)
+
+
+def _emit_turn(m: Module, tile: Tile, d: D.dtype) -> None:
+    """`turn(dst, src, src_step, rows, columns)`: dst[column][units of rows], whole squares, of a
+    pitch that ROWS have.
+    """
+    names, lanes = ("src_step", "rows", "columns"), tile.lanes
+    pointers = [("ptr noalias", "dst"), ("ptr noalias readonly", "src")]
+    f = m.function("turn", [*pointers, *(("i64", n) for n in names)], internal=True)
+    step, rows, columns = (f.arg(n) for n in names)
+    u, pitch = units_of(f, d, lanes, pairs=True), depth(tile, ROWS)
+    with f.loop(0, rows, lanes * u.per) as R, f.loop(0, columns, lanes) as C:
+        square = []
+        for i in range(lanes):
+            row = f.add(R.i, i * u.per)
+            exists = f.select(f.icmp("slt", row, rows), f.sub(columns, C.i), 0)
+            mask = f.lane_mask(exists, lanes)
+            at = f.gep(f.arg("src"), f.add(f.mul(row, step), C.i), memory(d))
+            more = f.icmp("slt", f.add(row, 1), rows)
+            square.append(
+                u.unit(
+                    lambda p, m=mask: f.masked_load(vector(lanes, memory(d)), p, m), at, step, more
+                )
+            )
+        for j, turned in enumerate(f.transpose(square)):
+            place = f.add(f.mul(f.add(C.i, j), pitch), f.div(R.i, u.per))
+            f.store(turned, f.gep(f.arg("dst"), place, tile.element), tile.align)
     f.ret()
+
+
+def _store_turned(
+    f: Function, tile: Tile, d: D.dtype, sums: Value, keys: Value, width: Value, to: Value,
+    step: Value, factor: Value | None,
+) -> None:  # fmt: skip
+    """Sums [key / BLOCK][column][key % BLOCK], times the factor, as rows of the result."""
+    wide, lanes, every = Element(f, tile.lanes), tile.lanes, _whole(f, width)
+    with f.loop(0, keys, lanes) as K, f.loop(0, width, lanes) as C:
+        block = f.mul(f.mul(f.div(K.i, BLOCK), every), BLOCK)
+        start = f.add(block, f.add(f.mul(C.i, BLOCK), f.rem(K.i, BLOCK)))
+        square = [
+            f.load(tile.type, f.gep(sums, f.add(start, i * BLOCK), tile.element), tile.align)
+            for i in range(lanes)
+        ]
+        for j, v in enumerate(f.transpose(square)):
+            v = v if factor is None else f.op("fmul", v, factor)
+            v = wide.to_memory(wide.rounded(v, d), d)
+            key = f.add(K.i, j)
+            exists = f.select(f.icmp("slt", key, keys), f.sub(width, C.i), 0)
+            here = f.gep(to, f.add(f.mul(key, step), C.i), memory(d))
+            f.masked_store(v, here, f.lane_mask(exists, lanes))
+
+
+def _whole(f: Function, width: Operand) -> Operand:
+    """Rows of a result in tile registers, one for each column."""
+    return f.op("and", f.add(width, amx.ROWS - 1), -amx.ROWS)
 
 
 def _store_across(
@@ -346,16 +424,38 @@ def _store_across(
 
 
 class _Across:
-    """Sums over the rows of a block, weighed by its columns: the transpose times a panel."""
+    """Sums over the rows of a block, weighed by its columns: the transpose times a panel; in tile
+    registers the turned panel times the block, whose sums lie [key / BLOCK][column][key % BLOCK].
+    """
 
     def __init__(self, f: Function, tile: Tile, table: Value) -> None:
         self.f, self.tile = f, tile
         self.rows, self.segment = table, f.gep(table, BLOCK, "i64")
-        with f.loop(0, BLOCK) as J:
+        if in_tiles(tile):
+            f.store(const("i64", 0), self.rows)
+            f.store(const("i64", depth(tile, ROWS)), f.gep(self.rows, 1, "i64"))
+        with f.loop(0, 0 if in_tiles(tile) else BLOCK) as J:
             panel = f.mul(f.div(J.i, tile.columns), ROWS * tile.columns)
             place = f.add(panel, f.rem(J.i, tile.columns))
             f.store(f.typed(place, "i64"), f.gep(self.rows, J.i, "i64"))
         f.store(const("i64", 0), self.segment)
+
+    def size(self, keys: Operand, width: Operand) -> Operand:
+        """Elements of the sums."""
+        f, columns = self.f, self.tile.columns
+        if in_tiles(self.tile):
+            blocks = f.div(f.add(keys, BLOCK - 1), BLOCK)
+            return f.mul(f.mul(blocks, BLOCK), _whole(f, width))
+        return f.mul(f.mul(f.div(f.add(width, columns - 1), columns), keys), columns)
+
+    def pack(
+        self, d: D.dtype, panels: Value, src: Value, step: Value, count: Operand, width: Operand
+    ) -> None:
+        """The rows that a block's are multiplied with."""
+        if in_tiles(self.tile):
+            self.f.call("turn", "void", panels, src, step, count, width)
+        else:
+            pack_values(self.f, self.tile, d, panels, src, step, count, width)
 
     def add(
         self, block: Value, columns: Operand, panels: Value, count: Operand, width: Operand,
@@ -363,8 +463,15 @@ class _Across:
     ) -> None:  # fmt: skip
         """sums[first + columns, width] += block[count, columns]^T times panels of count rows."""
         f, tile = self.f, self.tile
-        count = units(f, tile, count)
+        count = deep(f, tile, count)
         f.store(f.typed(count, "i64"), f.gep(self.segment, 1, "i64"))
+        if in_tiles(tile):
+            f.call(
+                "multiply", "void", panels, self.rows, width, self.segment, f.typed(1, "i64"),
+                block, f.gep(sums, f.mul(first, _whole(f, width)), tile.element), columns,
+                f.typed(0, "i64"),
+            )  # fmt: skip
+            return
         with f.loop(0, width, tile.columns) as C:
             place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
             f.call(

@@ -3,7 +3,8 @@
 The numbers are those of `attention`: a decoder's query has the bits that it has among others. A
 score's products are one fma chain, so sixteen keys (as many as a vector has lanes) are turned in
 registers. Memory bounds this kernel: it asks for keys and values a block ahead, as if rows and
-heads followed on each other, which a cache of keys does.
+heads followed on each other, which a cache of keys does. In tile registers sixteen keys, read where
+they lie, are the left operand of their scores, and nothing is turned.
 
 Keys and values may come in two pieces, one after the other along S: a cache, and what is new. Then
 nobody need copy them together.
@@ -12,10 +13,14 @@ nobody need copy them together.
 from functools import cache
 
 from weft.core import dtype as D
+from weft.kernels.schedule import amx
 from weft.kernels.schedule.attention_tiles import (
     BLOCK,
     RESULT,
+    close_kernel,
+    deep,
     emit_copy,
+    in_tiles,
     open_kernel,
     operand_row,
     result_row,
@@ -34,8 +39,12 @@ HEAD: tuple[str, ...] = (
     "batch", "heads", "queries", "keys", "width", "value_width", "causal",
     *RESULT, "q_n", "q_h", "q_l", "k_n", "k_h", "k_l", "v_n", "v_h", "v_l", "m_n", "m_h", "m_l",
     "first_keys", "k2_n", "k2_h", "k2_l", "v2_n", "v2_h", "v2_l",
-    "scores_at", "sums_at", "stats_at", "work_size",
+    "scores_at", "sums_at", "stats_at", "square_at", "work_size",
 )  # fmt: skip
+_LINE = amx.CELL * amx.DEPTH
+# sixteen scores, keys or values, a query, then sums of four vectors and the weights
+_REGISTERS = [(amx.ROWS, amx.CELL), (amx.ROWS, _LINE), (amx.DEPTH, amx.CELL), *[(1, _LINE)] * 5]
+_SCORES, _RIGHT, _QUERY, _SUMS, _WEIGHTS = 0, 1, 2, 3, 7
 
 
 @cache
@@ -79,8 +88,10 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
     f = m.kernel("attention_row")
     el, lanes = tile.element, tile.lanes
     names = ["q", "k", *["k2"] * joined, "v", *["v2"] * joined, *["m"] * (masks != "none")]
-    out, source, h, scale, work = open_kernel(f, tile, names, HEAD)
-    scores, sums, stats = (f.gep(work, h[n]) for n in ("scores_at", "sums_at", "stats_at"))
+    out, source, h, scale, work = open_kernel(f, tile, names, HEAD, _REGISTERS)
+    scores, sums, stats, square = (
+        f.gep(work, h[n]) for n in ("scores_at", "sums_at", "stats_at", "square_at")
+    )
     total = f.gep(stats, 1, el)
     places = [f.gep(scores, j, el) for j in range(0, BLOCK, lanes)]
     mask_type = "i8" if masks == "bool" else memory(d)
@@ -111,23 +122,37 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
                 last = f.sub(h["keys"], 1)
                 # a missing row repeats the last one: its scores are hidden
                 each = [keys.at(f.min(f.add(f.add(K.i, J.i), j), last)) for j in range(lanes)]
-                score = _products(f, tile, d, keys, work, each, h["width"])
-                f.store(score, f.gep(scores, J.i, el), tile.align)
+                to = f.gep(scores, J.i, el)
+                if in_tiles(tile):
+                    begin = f.add(K.i, J.i)
+                    one = f.icmp("sle", f.add(begin, lanes), keys.first if joined else h["keys"])
+                    _products_in_tiles(
+                        f, tile, d, keys, (work, square, to), (begin, one), each, h["width"]
+                    )
+                else:
+                    f.store(_products(f, tile, d, keys, work, each, h["width"]), to, tile.align)
             limit = f.sub(f.add(query, 1), K.i)
             limit = f.select(causal, f.min(limit, columns), columns)
             mask = None
             if masks != "none":
                 mask = f.gep(at("m", query, mask_type), K.i, mask_type)
-            kept = places[: len(places) // tile.per]
-            fade = weigh(f, tile, d, masks, places, mask, limit, scale, stats, total, kept)
-            with f.loop(0, h["value_width"], tile.columns) as C:
-                _spread(
-                    f, tile, d, values, (K.i, columns), C.i, h["value_width"], scores, sums, fade
-                )
+
+            def spread(_: Operand, fade: Value, start=K.i, count=columns) -> None:
+                with f.loop(0, h["value_width"], tile.columns) as C:
+                    add = _spread_in_tiles if in_tiles(tile) else _spread
+                    places = (scores, sums, square)
+                    add(
+                        f, tile, d, values, (start, count), C.i, h["value_width"], places, fade,
+                    )  # fmt: skip
+
+            weigh(
+                f, tile, d, masks, 1, 1, lambda _, m=mask, n=limit: (m, n),
+                lambda _: (places, places[: len(places) // tile.per]), scale, stats, total, spread,
+            )  # fmt: skip
         here, best = f.load(el, total), f.load(el, stats)
         to = result_row(f, d, h, out, (n, head, query))
         store_row(f, tile, d, h["value_width"], sums, (0, 1), here, best, to)
-    f.ret()
+    close_kernel(f, tile)
 
 
 def _products(
@@ -164,29 +189,100 @@ def _products(
 
 def _spread(
     f: Function, tile: Tile, d: D.dtype, values: _Rows, block: tuple[Value, Operand],
-    column: Value, width: Value, weights: Value, sums: Value, fade: Value,
+    column: Value, width: Value, places: tuple[Value, Value, Value], fade: Value,
 ) -> None:  # fmt: skip
-    """One panel of sums = sums * fade + weights times values of a block; the first has no sums."""
-    u, lanes, (start, count) = units_of(f, d, tile.lanes, pairs=tile.pairs), tile.lanes, block
-    vectors = range(tile.vectors)
-    masks = [f.lane_mask(f.sub(width, f.add(column, v * lanes)), lanes) for v in vectors]
-    with f.loop(0, count, u.per, [(tile.type, zero(tile.type))] * tile.vectors) as L:
+    """One panel of sums = sums * fade + weights times values of a block; the first has no sums.
+
+    `places`: of the weights, of the sums, of a panel of 16 units.
+    """
+    u, (weights, sums, _), vectors = (
+        units_of(f, d, tile.lanes, pairs=tile.pairs),
+        places,
+        tile.vectors,
+    )
+    with f.loop(0, block[1], u.per, [(tile.type, zero(tile.type))] * vectors) as L:
         place = f.gep(weights, f.div(L.i, u.per), tile.element)
         weight = f.splat(f.load(tile.element, place), tile.type)
-        for v in vectors:
-            parts = []
-            for i in range(u.per):
-                there = f.add(L.i, i)
-                row = values.at(f.add(start, f.min(there, f.sub(count, 1)) if i else there))
-                part = f.gep(row, f.add(column, v * lanes), memory(d))
-                values.ask(part)
-                number = f.masked_load(vector(lanes, memory(d)), part, masks[v])
-                missing = f.icmp("sge", there, count)
-                parts.append(f.select(missing, zero(number.type), number) if i else number)
-            L.next[v] = multiply_units(f, tile, weight, u.of(parts, lanes), L.carry[v])
-    first = f.icmp("eq", start, 0)
-    for v in vectors:
+        for v, value in enumerate(_row_of_units(f, tile, d, values, block, L.i, column, width)):
+            L.next[v] = multiply_units(f, tile, weight, value, L.carry[v])
+    first, lanes = f.icmp("eq", block[0], 0), tile.lanes
+    for v in range(vectors):
         to = f.gep(sums, f.add(column, v * lanes), tile.element)
         before = f.op("fmul", f.load(tile.type, to, tile.align), fade)
         sum = f.op("fadd", before, L.carry[v])
         f.store(f.select(first, L.carry[v], sum), to, tile.align)
+
+
+def _row_of_units(
+    f: Function, tile: Tile, d: D.dtype, values: _Rows, block: tuple[Value, Operand], at: Operand,
+    column: Value, width: Value,
+) -> list[Value]:  # fmt: skip
+    """The units of a panel's columns that begin at row `at` of a block; rows past it are zeros."""
+    u, lanes, (start, count), vectors = (
+        units_of(f, d, tile.lanes, pairs=tile.pairs), tile.lanes, block, []
+    )  # fmt: skip
+    for v in range(tile.vectors):
+        mask, parts = f.lane_mask(f.sub(width, f.add(column, v * lanes)), lanes), []
+        for i in range(u.per):
+            there = f.add(at, i)
+            row = values.at(f.add(start, f.min(there, f.sub(count, 1))))
+            part = f.gep(row, f.add(column, v * lanes), memory(d))
+            values.ask(part)
+            number = f.masked_load(vector(lanes, memory(d)), part, mask)
+            parts.append(f.select(f.icmp("sge", there, count), zero(number.type), number))
+        vectors.append(u.of(parts, lanes))
+    return vectors
+
+
+def _products_in_tiles(
+    f: Function, tile: Tile, d: D.dtype, keys: _Rows, places: tuple[Value, Value, Value],
+    begin: tuple[Operand, Value], each: list[Value], width: Operand,
+) -> None:  # fmt: skip
+    """As `_products`; `begin`: the first key, and whether sixteen from there lie at one pitch.
+
+    `places`: of the query, of a square, of the scores.
+    """
+    u, (x, square, to), (first, alike) = units_of(f, d, tile.lanes, pairs=True), places, begin
+    base, pitch = keys.pieces[0]
+    amx.zero(f, _SCORES)
+    with f.loop(0, width, u.per * amx.DEPTH) as L:
+        left = f.sub(width, L.i)
+        with f.if_else(f.op("and", alike, f.icmp("sge", left, u.per * amx.DEPTH))) as way:
+            start = f.gep(base, f.add(f.mul(first, pitch), L.i), keys.element)
+            with f.loop(0, amx.ROWS) as row:
+                keys.ask(f.gep(start, f.mul(row.i, pitch), keys.element))
+            amx.load(f, _RIGHT, start, f.mul(pitch, d.itemsize))
+            way.otherwise()
+            for j, place in enumerate(each):
+                words = u.adjacent(f.gep(place, L.i, memory(d)), u.masks(left))
+                f.store(words, f.gep(square, _LINE * j), tile.align)
+            amx.load(f, _RIGHT, square, _LINE)
+        amx.load(f, _QUERY, f.gep(x, f.div(L.i, u.per), tile.element), amx.CELL)
+        amx.multiply_pairs(f, _SCORES, _RIGHT, _QUERY)
+    amx.store(f, _SCORES, to, amx.CELL)
+
+
+def _spread_in_tiles(
+    f: Function, tile: Tile, d: D.dtype, values: _Rows, block: tuple[Value, Operand],
+    column: Value, width: Value, places: tuple[Value, Value, Value], fade: Value,
+) -> None:  # fmt: skip
+    """As `_spread`."""
+    weights, sums, panel = places
+    step, vectors, first = tile.columns * amx.CELL, range(tile.vectors), f.icmp("eq", block[0], 0)
+    each = [f.gep(sums, f.add(column, v * tile.lanes), tile.element) for v in vectors]
+    for v, place in enumerate(each):
+        faded = f.op("fmul", f.load(tile.type, place, tile.align), fade)
+        f.store(f.select(first, zero(tile.type), faded), place, tile.align)
+        amx.load(f, _SUMS + v, place, _LINE)
+    with f.loop(0, deep(f, tile, block[1]), amx.DEPTH) as chunk:
+        with f.loop(0, amx.DEPTH) as row:
+            at = f.mul(f.add(chunk.i, row.i), tile.per)
+            for v, value in enumerate(_row_of_units(f, tile, d, values, block, at, column, width)):
+                to = f.gep(panel, f.add(f.mul(row.i, tile.columns), v * tile.lanes), tile.element)
+                f.store(value, to, tile.align)
+        amx.load(f, _WEIGHTS, f.gep(weights, chunk.i, tile.element), _LINE)
+        for v in vectors:
+            amx.load(f, _RIGHT, f.gep(panel, v * tile.lanes, tile.element), step)
+            amx.multiply_pairs(f, _SUMS + v, _WEIGHTS, _RIGHT)
+    for v, place in enumerate(each):
+        amx.store(f, _SUMS + v, place, _LINE)

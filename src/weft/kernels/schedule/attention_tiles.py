@@ -4,15 +4,19 @@ A block is up to ROWS rows by BLOCK columns of scores, kept as panels
 [column / columns][row][columns] so that `multiply` writes them and reads them again as its left
 operand.
 
-Operands are multiplied in *units*, words of two bfloat16 (`words`).
+Operands are multiplied in *units*, words of two bfloat16 (`words`); where the host has tile
+registers (`amx`), there. Then operands are filled up with zeros to whole depths of a register.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
 
 from weft.core import dtype as D
+from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm_code import touch
-from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.schedule.micro import MULTIPLY, emit_multiply
+from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import halves, units_of
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
@@ -23,6 +27,7 @@ from weft.runtime import native
 BLOCK = 64  # columns a step, part of the numbers' definition
 ROWS = 48  # rows a block, at most
 _ROWS_CAUSAL = 24  # fewer compute fewer of the scores that are hidden
+_ROWS_CAUSAL_IN_TILES = 32
 MASKS = ("none", "bool", "float")
 # where a kernel's result lies: strides of sample, head, query; where the rows' lse begin, or -1
 RESULT = ("out_n", "out_h", "out_l", "lse_at")
@@ -34,21 +39,90 @@ def tile_of(d: D.dtype) -> Tile:
     return replace(tile_for(register(d)), pairs=d is D.bfloat16)
 
 
-def block_rows(*, causal: bool) -> int:
+def in_tiles(tile: Tile) -> bool:
+    """Whether products are those of tile registers."""
+    return tile.pairs and amx.multiplies_pairs_in_tiles()
+
+
+def block_rows(tile: Tile, *, causal: bool) -> int:
     """The rows of a block."""
-    return _ROWS_CAUSAL if causal else ROWS
+    if not causal:
+        return ROWS
+    return _ROWS_CAUSAL_IN_TILES if in_tiles(tile) else _ROWS_CAUSAL
+
+
+def depth(tile: Tile, count: int) -> int:
+    """Units that an operand has along a sum of so many numbers."""
+    return up(-(-count // tile.per), amx.DEPTH if in_tiles(tile) else 1)
+
+
+def deep(f: Function, tile: Tile, count: Operand) -> Operand:
+    """As `depth`."""
+    n = units(f, tile, count)
+    return f.op("and", f.add(n, amx.DEPTH - 1), -amx.DEPTH) if in_tiles(tile) else n
+
+
+def emit_products(m: Module, tile: Tile) -> None:
+    """`multiply` (see `micro`). In tile registers: rows at one pitch, one segment, both operands
+    filled up to a depth; rows up to a multiple of sixteen are read and written, and sums go on
+    from what c holds.
+    """
+    if not in_tiles(tile):
+        emit_multiply(m, tile)
+        return
+    f = m.function("multiply", MULTIPLY, internal=True)
+    a, rows, count, segments, _, b, c, columns, first = (f.arg(n) for _, n in MULTIPLY)
+    low, high = f.words(rows, 0, ("i64", "i64"))
+    start, length = f.words(segments, 0, ("i64", "i64"))
+    pitch, step = f.sub(high, low), tile.columns * amx.CELL
+    needed = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
+    with f.loop(0, count, amx.ROWS) as R:
+        row = f.gep(a, f.add(f.mul(R.i, pitch), start), tile.element)
+        for width in f.switch(needed, (1, 2), tile.vectors):
+            sums = [
+                f.gep(c, f.add(f.mul(R.i, tile.columns), j * tile.lanes), tile.element)
+                for j in range(width)
+            ]
+            with f.if_else(f.icmp("ne", first, 0)) as way:
+                for j in range(width):
+                    amx.zero(f, j)
+                way.otherwise()
+                for j, place in enumerate(sums):
+                    amx.load(f, j, place, step)
+            with f.loop(0, length, amx.DEPTH) as K:
+                amx.load(f, 4, f.gep(row, K.i, tile.element), f.mul(pitch, amx.CELL))
+                panel = f.gep(b, f.mul(K.i, tile.columns), tile.element)
+                for j in range(width):
+                    amx.load(f, 5 + j % 3, f.gep(panel, j * tile.lanes, tile.element), step)
+                    amx.multiply_pairs(f, j, 4, 5 + j % 3)
+            for j, place in enumerate(sums):
+                amx.store(f, j, place, step)
+    f.ret()
 
 
 def open_kernel(
-    f: Function, tile: Tile, names: Sequence[str], head: Sequence[str]
-) -> tuple[Value, dict[str, Value], dict[str, Value], Value, Value]:
-    """A kernel's out, operands and ints by their names, scale in all lanes, this thread's room."""
+    f: Function, tile: Tile, names: Sequence[str], head: Sequence[str],
+    registers: Sequence[tuple[int, int]] = ((amx.ROWS, amx.CELL * amx.DEPTH),) * 8,
+) -> tuple[Value, dict[str, Value], dict[str, Value], Value, Value]:  # fmt: skip
+    """A kernel's out, operands and ints by their names, scale in all lanes, this thread's room.
+
+    `registers`: the shapes of tile registers, if the kernel multiplies in them.
+    """
     (out, *operands), scratch, h, more = f.given(len(names), head)
     scale = f.load("double", more, 8)
     scale = scale if tile.element == "double" else f.cast("fptrunc", scale, "float")
     scale = f.splat(scale, tile.type)
     work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    if in_tiles(tile):
+        amx.configure(f, registers)
     return out, dict(zip(names, operands, strict=True)), h, scale, work
+
+
+def close_kernel(f: Function, tile: Tile) -> None:
+    """The end of what `open_kernel` began."""
+    if in_tiles(tile):
+        amx.release(f)
+    f.ret()
 
 
 def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
@@ -61,18 +135,26 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
         dst_step, src_step, rows, columns = (f.arg(n) for n in names)
         u = units_of(f, d, tile.lanes, pairs=tile.pairs)
         down, along = (u.per, 1) if name == "weave" else (1, u.per)
-        with f.loop(0, rows, down) as R, f.loop(0, columns, tile.lanes * along) as C:
+        end = rows
+        if in_tiles(tile) and name == "weave":
+            end = f.mul(deep(f, tile, rows), down)
+        with f.loop(0, end, down) as R, f.loop(0, columns, tile.lanes * along) as C:
             left = f.sub(columns, C.i)
             at = f.gep(f.arg("src"), f.add(f.mul(R.i, src_step), C.i), memory(d))
             mask = f.lane_mask(f.div(f.add(left, along - 1), along), tile.lanes)
             if name == "weave":
+                there = mask
+                if in_tiles(tile):
+                    here = f.select(f.icmp("slt", R.i, rows), left, 0)
+                    there = f.lane_mask(here, tile.lanes)
 
-                def load(p: Value, f: Function = f, mask: Value = mask) -> Value:
+                def load(p: Value, f: Function = f, mask: Value = there) -> Value:
                     return f.masked_load(vector(tile.lanes, memory(d)), p, mask)
 
                 v = u.unit(load, at, src_step, f.icmp("slt", f.add(R.i, 1), rows))
             else:
                 v = u.adjacent(at, u.masks(left))
+                mask = f.lane_mask(tile.lanes, tile.lanes) if in_tiles(tile) else mask
             row = f.mul(f.div(R.i, down), dst_step)
             to = f.gep(f.arg("dst"), f.add(row, f.div(C.i, along)), tile.element)
             f.masked_store(v, to, mask)
@@ -82,7 +164,7 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
 def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
     """`transpose(panels, src, src_step, rows, width)`: panel[row / columns][e][row % columns].
 
-    A panel has a row's units + lanes rows: whole squares are written.
+    A panel has a row's depth + lanes rows: whole squares are written.
     """
     names = ("src_step", "rows", "width")
     f = m.function(
@@ -92,7 +174,7 @@ def emit_transpose(m: Module, tile: Tile, d: D.dtype) -> None:
     )
     src_step, rows, width = (f.arg(n) for n in names)
     lanes, u = tile.lanes, units_of(f, d, tile.lanes, pairs=tile.pairs)
-    panel_size = f.mul(f.add(u.units(width), lanes), tile.columns)
+    panel_size = f.mul(f.add(deep(f, tile, width), lanes), tile.columns)
     with f.loop(0, rows, lanes) as J:
         # a missing row repeats the last one: its scores are hidden
         starts = [
@@ -119,10 +201,10 @@ def pack_values(
     rows: Operand, width: Operand,
 ) -> None:  # fmt: skip
     """Panels of columns: dst[c / columns][row][c % columns]."""
-    deep = units(f, tile, rows)
+    every = deep(f, tile, rows)
     with f.loop(0, width, tile.columns) as C:
         columns = f.min(f.sub(width, C.i), tile.columns)
-        to = f.gep(dst, f.mul(C.i, deep), tile.element)
+        to = f.gep(dst, f.mul(C.i, every), tile.element)
         f.call(
             "weave", "void", to, f.gep(src, C.i, memory(d)), f.typed(tile.columns, "i64"), step,
             rows, columns,
@@ -189,13 +271,13 @@ class Scores:
         width: Operand, sums: Value, fresh: Operand,
     ) -> None:  # fmt: skip
         """sums (+)= scores[count, columns] times rows [first, first + columns) of value panels."""
-        first, total = (units(self.f, self.tile, x) for x in (first, total))
+        first, total = (deep(self.f, self.tile, x) for x in (first, total))
         f, tile = self.f, self.tile
         with f.loop(0, columns, tile.columns) as P:
             pair = f.gep(self.segments, f.mul(f.div(P.i, tile.columns), 2), "i64")
             f.store(f.typed(f.mul(P.i, ROWS), "i64"), pair)
-            depth = units(f, tile, f.min(f.sub(columns, P.i), tile.columns))
-            f.store(f.typed(depth, "i64"), f.gep(pair, 1, "i64"))
+            part = deep(f, tile, f.min(f.sub(columns, P.i), tile.columns))
+            f.store(f.typed(part, "i64"), f.gep(pair, 1, "i64"))
         nseg = f.div(f.add(columns, tile.columns - 1), tile.columns)
         with f.loop(0, width, tile.columns) as C:
             place = f.add(f.mul(C.i, total), f.mul(first, tile.columns))
@@ -232,54 +314,92 @@ def hide(
     return f.select(seen, score, const(score.type, float("-inf")))
 
 
-def combine(f: Function, values: list[Value], join: str) -> Value:
-    """One scalar of all lanes of all vectors: vectors in order, then lanes by halving."""
-    total = values[0]
-    for v in values[1:]:
-        total = _join(f, total, v, join)
-    lanes = lanes_of(total.type)
-    half = lanes // 2
+def combine(f: Function, rows: list[Value], join: str) -> Value:
+    """Each row's lanes by halving; row i's number in lane i. Any power of two of rows."""
+    lanes, half, rows = lanes_of(rows[0].type), lanes_of(rows[0].type) // 2, list(rows)
     while half:
-        total = _join(
-            f, total, f.shuffle(total, total, [*range(half, 2 * half)] * (lanes // half)), join
-        )
+        pairs = list(zip(rows[::2], rows[1::2] or rows, strict=True))
+        parts = [q for q in range(2 * lanes) if not q & half]
+        low = parts[:lanes]
+        rows = [
+            _join(f, f.shuffle(a, b, low), f.shuffle(a, b, [q | half for q in low]), join)
+            for a, b in pairs
+        ]
         half //= 2
-    return f.extract(total, 0)
+    return rows[0]
 
 
 def _join(f: Function, a: Value, b: Value, join: str) -> Value:
     return f.op("fadd", a, b) if join == "sum" else f.select(f.fcmp("ogt", a, b), a, b)
 
 
-def weigh(
-    f: Function, tile: Tile, d: D.dtype, masks: str, places: list[Value], mask: Value | None,
-    limit: Operand, scale: Value, best: Value, total: Value, kept: list[Value],
-) -> Value:  # fmt: skip
-    """A block's products of one query, at `places`, become exp(s - best), at `kept`; best and total
-    go on.
+Row = tuple[Value | None, Operand]  # its mask, and the keys before those that are hidden
+Places = tuple[list[Value], list[Value]]  # of a row's scores, and of its weights
 
-    Keys from `limit` on are hidden. Gives exp(old best - best), a vector: what sums so far fade by.
+
+def weigh(
+    f: Function, tile: Tile, d: D.dtype, masks: str, count: Operand, group: int,
+    row: Callable[[Operand], Row], places: Callable[[Operand], Places], scale: Value,
+    best: Value, total: Value, then: Callable[[Operand, Value], None],
+) -> None:  # fmt: skip
+    """A block's products of `count` queries of a group (one, or as many as lanes) become units of
+    exp(s - best), and their best and total go on. `then` gets each query and exp(old best - best),
+    a vector: what sums so far fade by.
+
+    What is done once a query is done for the group at a time: half of the work otherwise.
     """
-    el, type = tile.element, tile.type
-    wide, math = Element(f, tile.lanes), Math(f, has_fma=native.host().has_fma)
+    el, type, lanes = tile.element, tile.type, tile.lanes
+    wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
     mask_type = "i8" if masks == "bool" else memory(d)
-    found = []
-    for j, place in enumerate(places):
-        seen = f.lane_mask(f.sub(limit, j * tile.lanes), tile.lanes)
-        score = f.op("fmul", f.load(type, place, tile.align), scale)
-        where = place if mask is None else f.gep(mask, j * tile.lanes, mask_type)
-        found.append(hide(f, wide, d, masks, score, where, seen))
-    old = f.load(el, best)
-    new = f.intrinsic("maxnum", el, combine(f, found, "max"), old)
-    f.store(new, best)
+    kept = f.alloca(el, (group + 2) * lanes)
+    shifts, fades = (f.gep(kept, (group + i) * lanes, el) for i in range(2))
+
+    def joined(parts: list[Value], join: str) -> Value:
+        return reduce(lambda a, b: _join(f, a, b, join), parts)
+
+    def of_group(join: str) -> Value:
+        rows = [f.load(type, f.gep(kept, i * lanes, el), tile.align) for i in range(group)]
+        return combine(f, rows, join)
+
+    def read(at: Value) -> Value:
+        return f.load(type, at, tile.align) if group > 1 else f.splat(f.load(el, at), type)
+
+    def write(v: Value, at: Value) -> None:
+        if group > 1:
+            f.store(v, at, tile.align)
+        else:
+            f.store(f.extract(v, 0), at)
+
+    with f.loop(0, count) as R:
+        (scores_at, _), (mask, limit) = places(R.i), row(R.i)
+        found = []
+        for j, place in enumerate(scores_at):
+            seen = f.lane_mask(f.sub(limit, j * lanes), lanes)
+            score = f.op("fmul", f.load(type, place, tile.align), scale)
+            where = place if mask is None else f.gep(mask, j * lanes, mask_type)
+            found.append(hide(f, wide, d, masks, score, where, seen))
+            f.store(found[-1], place, tile.align)
+        f.store(joined(found, "max"), f.gep(kept, f.mul(R.i, lanes), el), tile.align)
+    old = read(best)
+    new = f.intrinsic("maxnum", type, of_group("max"), old)
+    write(new, best)
     # all hidden so far: subtract 0, so that exp(-inf - 0) = 0
-    shift = f.splat(f.select(f.fcmp("oeq", new, float("-inf")), const(el, 0.0), new), type)
-    fade = vmath.call(math, "exp", f.op("fsub", f.splat(old, type), shift))
-    ps = [vmath.call(math, "exp", f.op("fsub", score, shift)) for score in found]
-    store_weights(f, tile, ps, kept)
-    faded = f.op("fmul", f.load(el, total), f.extract(fade, 0))
-    f.store(f.op("fadd", faded, combine(f, ps, "sum")), total)
-    return fade
+    shift = f.select(f.fcmp("oeq", new, const(type, float("-inf"))), zero(type), new)
+    fade = vmath.call(math, "exp", f.op("fsub", old, shift))
+    for v, at in ((shift, shifts), (fade, fades)):
+        f.store(v, at, tile.align)
+    with f.loop(0, count) as R:
+        shift = f.splat(f.load(el, f.gep(shifts, R.i, el)), type)
+        scores_at, kept_at = places(R.i)
+        ps = [
+            vmath.call(math, "exp", f.op("fsub", f.load(type, place, tile.align), shift))
+            for place in scores_at
+        ]
+        store_weights(f, tile, ps, kept_at)
+        f.store(joined(ps, "sum"), f.gep(kept, f.mul(R.i, lanes), el), tile.align)
+        then(R.i, f.splat(f.load(el, f.gep(fades, R.i, el)), type))
+    fade = f.load(type, fades, tile.align)
+    write(f.op("fadd", f.op("fmul", read(total), fade), of_group("sum")), total)
 
 
 def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> None:
@@ -333,12 +453,16 @@ def store_row(
     """
     wide, (r, rows), (out, lse, wanted) = Element(f, tile.lanes), row, to
     empty = f.fcmp("oeq", total, 0.0)
-    divisor = f.splat(f.select(empty, const(tile.element, 1.0), total), tile.type)
+    # one division a row: of vectors they would be a tenth of the whole
+    factor = f.op(
+        "fdiv", const(tile.element, 1.0), f.select(empty, const(tile.element, 1.0), total)
+    )
+    factor = f.splat(factor, tile.type)
     with f.loop(0, width, tile.lanes) as C:
         panel = f.div(C.i, tile.columns)
         place = f.add(f.mul(f.add(f.mul(panel, rows), r), tile.columns), f.rem(C.i, tile.columns))
         v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
-        v = wide.to_memory(wide.rounded(f.op("fdiv", v, divisor), d), d)
+        v = wide.to_memory(wide.rounded(f.op("fmul", v, factor), d), d)
         f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))
     with f.iff(wanted):
         store_lse(f, tile, best, total, lse)

@@ -29,8 +29,8 @@ def emit_multiply(m: Module, tile: Tile, *, across: bool = False) -> None:
     for vectors in widths:
         for height in (tile.rows, *rest_heights):
             _emit_micro(m, tile, height, vectors, across)
-    f = m.function(_name("multiply", across), _MULTIPLY, internal=True)
-    a, rows, count, segments, nseg, b, c, columns, first = (f.arg(n) for _, n in _MULTIPLY)
+    f = m.function(_name("multiply", across), MULTIPLY, internal=True)
+    a, rows, count, segments, nseg, b, c, columns, first = (f.arg(n) for _, n in MULTIPLY)
     vectors = f.div(f.add(columns, tile.lanes - 1), tile.lanes)
     full = f.mul(f.div(count, tile.rows), tile.rows)
     for width in f.switch(vectors, widths[:-1], widths[-1]):
@@ -59,7 +59,7 @@ _MICRO = [
     ("ptr noalias", "c"),
     ("i64", "first"),
 ]
-_MULTIPLY = [
+MULTIPLY = [
     *_MICRO[:2],
     ("i64", "count"),
     *_MICRO[2:6],
