@@ -2,8 +2,9 @@
 
     python bench/limits.py [--threads 2] [--megabytes 64]
 
-Multiply-adds in registers, reading, and mixes of arrays read and written, by loops that do nothing
-else: past the caches ("streamed": an output's lines are not read first) and through them.
+Multiply-adds in registers of each kind of numbers and each way, reading, and mixes of arrays read
+and written, by loops that do nothing else: past the caches ("streamed": an output's lines are not
+read first) and through them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import cache
 import numpy as np
 
 import weft
-from weft.kernels.limits import peak_flops, read_bandwidth
+from weft.kernels.limits import PRODUCTS, peaks, read_bandwidth
 from weft.kernels.target.llvm import Module, zero
 from weft.runtime import memory, native
 
@@ -86,8 +87,10 @@ def main() -> None:
     size = args.megabytes << 20
     for n in sorted({1, args.threads}):
         weft.set_num_threads(n)
-        peak, reads = peak_flops(n) / 1e9, read_bandwidth(n) / 1e9
-        print(f"{n} thread(s): {peak:.0f} GFLOP/s of float32, {reads:.1f} GB/s read")
+        print(f"{n} thread(s): {read_bandwidth(n) / 1e9:.1f} GB/s read")
+        for of in PRODUCTS:
+            rates = (f"{rate / 1e9:.0f} GOP/s in {way}" for way, rate in peaks(of, n).items())
+            print(f"  {of}: {', '.join(rates)}")
         for r, w in MIXES:
             calls = mix(r, w, size)
             times: list[list[float]] = [[] for _ in calls]

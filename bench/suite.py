@@ -33,7 +33,7 @@ from pathlib import Path
 from tqdm import tqdm
 from works import WORKS, Work
 
-from weft.kernels.limits import peak_flops, read_bandwidth
+from weft.kernels.limits import peaks, read_bandwidth
 
 HERE = Path(__file__).resolve().parent
 PEERS = ("weft", "torch", "jax", "tensorflow", "onnxruntime", "openvino")
@@ -93,6 +93,29 @@ class Peer:
             self.process.send_signal(signal.SIGSTOP)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What this machine can do in a second: operations of each kind of numbers, bytes read."""
+
+    peaks: dict[str, dict[str, float]]
+    reads: float
+
+    @classmethod
+    def measured(cls, threads: int) -> Limits:
+        kinds = ("float32", "bfloat16", "int8")
+        return cls({of: peaks(of, threads) for of in kinds}, read_bandwidth(threads))
+
+    def peak(self, of: str) -> float:
+        return max(self.peaks[of].values())
+
+    def __str__(self) -> str:
+        rates = ", ".join(
+            f"{self.peak(of) / 1e9:.0f} GOP/s of {of} (in {max(ways, key=ways.__getitem__)})"
+            for of, ways in self.peaks.items()
+        )
+        return f"{rates}, {self.reads / 1e9:.1f} GB/s read"
+
+
 @dataclass
 class Row:
     """What one workload's variants took: seconds of each call, of the first call, and failures."""
@@ -127,9 +150,11 @@ class Row:
             return None
         return self.median(best) / self.median(OURS)
 
-    def share(self, who: tuple[str, str], peak: float, reads: float) -> float:
+    def share(self, who: tuple[str, str], limits: Limits) -> float:
         """The part of the machine's limit that this variant reaches."""
-        floor = max(self.work.flop / peak, self.work.bytes / reads)
+        narrow = who[1] in NARROW
+        of = "int8" if self.work.kind == "int8" else "bfloat16" if narrow else "float32"
+        floor = max(self.work.flop / limits.peak(of), self.work.bytes / (1 + narrow) / limits.reads)
         return floor / self.median(who)
 
 
@@ -176,7 +201,7 @@ def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, th
     return row
 
 
-def table(rows: list[Row], peak: float, reads: float) -> str:
+def table(rows: list[Row], limits: Limits) -> str:
     """Markdown: a row a workload."""
     out = [
         "| work | Weft replayed, ms | compiled, eager | best peer, ms | peer / Weft | target | "
@@ -193,20 +218,20 @@ def table(rows: list[Row], peak: float, reads: float) -> str:
         out.append(
             f"| {row.work.what} | {1e3 * row.median(OURS):.3g} | "
             f"{', '.join(others)} | {1e3 * row.median(best):.3g} ({' '.join(best)}) | "
-            f"{ratio:.2f} | {row.work.target} | {row.share(OURS, peak, reads):.0%}, "
-            f"{row.share(best, peak, reads):.0%} | {verdict} |"
+            f"{ratio:.2f} | {row.work.target} | {row.share(OURS, limits):.0%}, "
+            f"{row.share(best, limits):.0%} | {verdict} |"
         )
     return "\n".join(out)
 
 
-def narrow_table(rows: list[Row]) -> str:
+def narrow_table(rows: list[Row], limits: Limits) -> str:
     """Markdown: products of operands rounded to bfloat16, by `weft.set_fast_math(True)` or under
     autocast, beside what peers have of it (torch under autocast, OpenVINO in bfloat16).
     """
     out = [
         "| work | Weft float32, ms | fast math, gain | autocast, gain | best peer so, ms | "
-        "peer / Weft autocast |",
-        "|---|---|---|---|---|---|",
+        "peer / Weft autocast | share of limit: Weft autocast, best peer |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if not {OURS, FAST, CAST} <= row.times.keys():
@@ -217,7 +242,8 @@ def narrow_table(rows: list[Row]) -> str:
         if best is not None:
             theirs = row.median(best)
             line += f" {1e3 * theirs:.3g} ({' '.join(best)}) | {theirs / row.median(CAST):.2f} |"
-        out.append(line if best is not None else line + " | |")
+            line += f" {row.share(CAST, limits):.0%}, {row.share(best, limits):.0%} |"
+        out.append(line if best is not None else f"{line} | | {row.share(CAST, limits):.0%} |")
     return "\n".join(out)
 
 
@@ -309,17 +335,17 @@ def main() -> int:
     for work in tqdm(works, unit="workload"):
         rows.append(run_work(work, python, args.rounds, args.seconds, args.threads))
         tqdm.write(summary(rows[-1]))
-    peak, reads = peak_flops(args.threads), read_bandwidth(args.threads)
+    limits = Limits.measured(args.threads)
     about = (
         f"{dt.date.today()}, {platform.machine()}, {args.threads} threads, "
         f"{min(r.rounds for r in rows)} to {max(r.rounds for r in rows)} rounds. "
-        f"Limits measured in this run: {peak / 1e9:.0f} GFLOP/s of float32 multiply-adds, "
-        f"{reads / 1e9:.1f} GB/s read."
+        f"Limits measured in this run, multiplications and additions: {limits}."
     )
     versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
-    text = f"{about}\nPeers: {versions}.\n\n{table(rows, peak, reads)}\n\n"
+    text = f"{about}\nPeers: {versions}.\n\n{table(rows, limits)}\n\n"
     text += f"{_COUNTED}\n\n"
-    text += f"Where products may round to bfloat16:\n\n{narrow_table(rows)}\n\n{details(rows)}\n"
+    text += f"Where products may round to bfloat16:\n\n{narrow_table(rows, limits)}\n\n"
+    text += f"{details(rows)}\n"
     print(text)
     for script in tqdm([s for s in args.also.split(",") if s], unit="script"):
         name, _, rest = script.partition(" ")

@@ -21,7 +21,7 @@ class Work:
     what: str
     flop: float
     target: float  # the issue's: the best peer's median over Weft's, at least
-    bytes: float = 0.0
+    bytes: float = 0.0  # in float32; half of them in bfloat16
     calls: int = 3  # timed calls a round
 
 
@@ -95,9 +95,8 @@ WORKS = (
     Work("resnet50_b8", "inference", "ResNet-50 on 3x224x224, batch 8", resnet50(8), 1.0, calls=1),
     Work("gpt2_decode", "inference", "GPT-2 small, one token behind a cache of 256",
          2.0 * _DECODE_NUMBERS, 1.1, bytes=4.0 * _DECODE_NUMBERS, calls=5),
-    # one instruction does four multiply-adds of bytes where float32 has one
     Work("bert_int8", "int8", "BERT-base in int8, length 128, batch 1",
-         transformer(1, 128, 768, 12, causal=False) / 4, 1.0),
-    Work("resnet50_b1_int8", "int8", "ResNet-50 in int8, batch 1", resnet50(1) / 4, 1.0, calls=5),
-    Work("resnet50_b8_int8", "int8", "ResNet-50 in int8, batch 8", resnet50(8) / 4, 1.0),
+         transformer(1, 128, 768, 12, causal=False), 1.0),
+    Work("resnet50_b1_int8", "int8", "ResNet-50 in int8, batch 1", resnet50(1), 1.0, calls=5),
+    Work("resnet50_b8_int8", "int8", "ResNet-50 in int8, batch 8", resnet50(8), 1.0),
 )  # fmt: skip

@@ -12,6 +12,7 @@ import weft
 from tests.io.models import cnn
 from weft import io, nn
 from weft.cli import main
+from weft.runtime import native
 
 pytest.importorskip("onnxruntime")
 
@@ -79,8 +80,11 @@ def test_bench_of_a_model_of_indices(tmp_path: Path) -> None:
 def test_doctor() -> None:
     got = _run("doctor")
     assert got.exit_code == 0, got.output
-    for word in ("numpy", "CPU", "threads", "kernel cache", "compiled equals eager", "all well"):
+    for word in ("numpy", "CPU", "threads", "kernel cache", "compiled equals eager", "all well",
+                 "GOP/s of bfloat16"):  # fmt: skip
         assert word in got.output
+    said = "bf16, int8" if native.host().has("amx-int8") else f"not used: {native.why_no_tiles()}"
+    assert f"tile registers (AMX): {said}\n" in got.output
 
 
 TRAINING = """

@@ -166,3 +166,24 @@ def test_limits_are_measured():
     one = limits.peak_flops(1)
     assert 1e9 < one < 1e12 and 1e8 < limits.read_bandwidth(1) < 1e12
     assert limits.peak_flops(1) == one  # once a process
+    for of in limits.PRODUCTS:
+        ways = limits.peaks(of, 1)
+        feature = {"bfloat16": "amx-bf16", "int8": "amx-int8"}.get(of, "")
+        assert ("tiles" in ways) == native.host().has(feature), ways
+        assert limits.peak_flops(1, of) == max(ways.values())
+    assert limits.peak_flops(1, "float64") < one < limits.peak_flops(1, "int8")
+    if native.host().has("amx-bf16"):
+        assert limits.peak_flops(1, "bfloat16") > 3 * one
+
+
+def test_a_product_is_held_against_the_peak_of_its_numbers():
+    x, w = (weft.randn(64, 64).bfloat16() for _ in range(2))
+    with weft.profile() as p:
+        x @ w
+        x.float() @ w.float()
+        weft.set_fast_math(True)
+        x.float() @ w.float()
+        weft.set_fast_math(False)
+    products = [e for e in p.events() if e.flops]
+    assert [e.of for e in products] == ["bfloat16", "float32", "bfloat16"]
+    assert {e.flops for e in products} == {2.0 * 64**3}

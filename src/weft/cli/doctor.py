@@ -14,6 +14,7 @@ import weft
 from weft.core import dtype as dt
 from weft.core import sampling
 from weft.core.graph import meaning
+from weft.kernels.limits import PRODUCTS, peak_flops, read_bandwidth
 from weft.ops.dispatch import apply
 from weft.runtime import native
 
@@ -31,7 +32,12 @@ def doctor() -> None:
         click.echo(f"  {name:12s} {version}")
     host = native.host()
     click.echo(f"CPU {host.cpu}: vectors of {host.vector_bits} bits, fma {host.has_fma}")
+    why = native.why_no_tiles()
+    tiles = [kind for kind in ("bf16", "int8") if host.has(f"amx-{kind}")]
+    click.echo(f"tile registers (AMX): {f'not used: {why}' if why else ', '.join(tiles)}")
     click.echo(f"threads {weft.get_num_threads()}")
+    rates = (f"{peak_flops(of=of) / 1e9:.0f} GOP/s of {of}" for of in PRODUCTS)
+    click.echo(f"limits measured: {', '.join(rates)}, {read_bandwidth() / 1e9:.0f} GB/s read")
     click.echo(f"kernel cache {native.cache_dir()}")
     failed = [name for name, ok in self_test() if not ok]
     if failed:

@@ -40,21 +40,23 @@ class Event:
     shapes: tuple[tuple[int, ...], ...] = ()  # of the result and the operands
     nbytes: float = 0.0
     flops: float = 0.0
+    of: str = "float32"  # the numbers that were multiplied
     thread: int = field(default_factory=threading.get_ident)
 
     def limit(self) -> float:
         """Seconds that the machine needs at least: for the arithmetic, or to move the bytes."""
         moved = self.nbytes / limits.read_bandwidth() if self.nbytes else 0.0
-        return max(self.flops / limits.peak_flops() if self.flops else 0.0, moved)
+        return max(self.flops / limits.peak_flops(of=self.of) if self.flops else 0.0, moved)
 
 
-def cost(op: Op, ins: Sequence[Layout], out: Layout) -> tuple[float, float]:
-    """(bytes that are read or written, arithmetic of products) of one call."""
+def cost(op: Op, ins: Sequence[Layout], out: Layout) -> tuple[float, float, str]:
+    """(bytes that are read or written, arithmetic of products, of which numbers) of one call."""
     moved = sum(_distinct(x) * x.dtype.itemsize for x in (out, *ins))
+    types = [Type(x.shape, dt.from_np(x.dtype)) for x in ins]
     try:
-        return moved, op.flops(*(Type(x.shape, dt.from_np(x.dtype)) for x in ins))
+        return moved, op.flops(*types), op.multiplies(*types)
     except (TypeError, RuntimeError, IndexError):  # a fused loop of which this op is the first
-        return moved, 0.0
+        return moved, 0.0, "float32"
 
 
 def _distinct(x: Layout) -> int:
@@ -97,7 +99,7 @@ class Collector:
                 event.nbytes = sum(_distinct(x) * x.dtype.itemsize for x in (out, *ins))
             else:
                 event.name = str(op)
-                event.nbytes, event.flops = cost(op, ins, out)
+                event.nbytes, event.flops, event.of = cost(op, ins, out)
         self._launched = []
 
     def _launch(self, launch: native.Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
@@ -140,10 +142,10 @@ class Collector:
 def event_of(step: Entry | HostCall, start: float, seconds: float) -> Event:
     """A step of a program that took this long."""
     ins = [p.layout for p in step.ins]
-    nbytes, flops = cost(step.op, ins, step.out.layout)
+    nbytes, flops, of = cost(step.op, ins, step.out.layout)
     shapes = tuple(x.shape for x in (step.out.layout, *ins))
     kind, name = ("kernel", step.label) if isinstance(step, Entry) else ("host", str(step.op))
-    return Event(name, start, seconds, kind, step.line, shapes, nbytes, flops)
+    return Event(name, start, seconds, kind, step.line, shapes, nbytes, flops, of)
 
 
 def time_steps(program: Program, runs: int) -> list[Event]:

@@ -253,6 +253,13 @@ class Op(metaclass=OpMeta):
         """Arithmetic of the op's products, two operations a multiply-add; 0: memory bounds it."""
         return 0.0
 
+    def multiplies(self, *types: Type) -> str:
+        """The kind of numbers (of `limits.PRODUCTS`) whose peak bounds these products."""
+        kind = types[0].dtype.name
+        if kind == "float32" and getattr(self, "fast", False):
+            return "bfloat16"
+        return kind if kind in ("float64", "bfloat16") else "float32"
+
     def takes_channels_last(self, *types: Type) -> bool:
         """Whether its plan reads images (N, C, H, W) well that lie channels last in memory."""
         return False

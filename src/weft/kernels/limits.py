@@ -1,13 +1,15 @@
 """The machine's limits, measured once a process: multiply-adds and bytes read, a second.
 
-The peak is that of independent vector multiply-adds on registers, the bandwidth that of summing an
-array larger than the caches.  Shares of the limit in profiles and benchmarks are against these.
+The peak of a kind of numbers is that of the fastest instruction that multiplies them here, on
+registers alone; the bandwidth that of summing an array larger than the caches.  Shares of the limit
+in profiles and benchmarks are against these.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -16,31 +18,53 @@ from weft.core import dtype as dt
 from weft.core.scalar import Arg
 from weft.kernels.eager import plan_reduce
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import amx
+from weft.kernels.schedule.conv_int8 import FOUR, dot
+from weft.kernels.schedule.gemm_code import multiply_add
+from weft.kernels.schedule.tile import tile_for
+from weft.kernels.target.llvm import Module
 from weft.runtime import memory, native, threads
 
+PRODUCTS = ("float32", "float64", "bfloat16", "int8")  # the kinds of numbers that are multiplied
 CHAINS = 14  # independent sums: a multiply-add takes 4 cycles or more, two start in each
+TILES = 4  # the same for tile registers: 52 cycles, one starts every 16
 ROUNDS = 20_000
+TILE_ROUNDS = 2_000
 READ_BYTES = 256 << 20
-_LINE_WORDS = 16  # 64 bytes
+_LINE = 64  # bytes
+
+
+def peak_flops(thread_count: int | None = None, of: str = "float32") -> float:
+    """Operations a second (two a multiply-add), on as many threads as kernels use."""
+    return max(peaks(of, thread_count or threads.get_num_threads()).values())
 
 
 @cache
-def peak_flops(thread_count: int | None = None) -> float:
-    """Float32 operations a second (two a multiply-add), on as many threads as kernels use."""
-    count = threads.get_num_threads() if thread_count is None else thread_count
-    bits = native.host().vector_bits
-    address = native.load(_peak_text(bits), ["peak"])["peak"]
-    launch = native.Launch((native.Stage(address, True),))
-    out = np.zeros((count + 1) * _LINE_WORDS, np.float32)
-    with _threads(count):
-        seconds = _best(lambda: native.launch(launch, out, ()), runs=40)
-    return count * ROUNDS * CHAINS * (bits // 32) * 2 / seconds
+def peaks(of: str, thread_count: int) -> dict[str, float]:
+    """The same by each way to multiply: in "vectors", in "tiles" where the host has these."""
+    found = {"vectors": _rate(*_in_vectors(of), thread_count)}
+    if of == "bfloat16":  # they may be widened as well
+        found["vectors"] = max(found["vectors"], peaks("float32", thread_count)["vectors"])
+    if _has_tiles(of):
+        found["tiles"] = _rate(*_in_tiles(of), thread_count)
+    return found
 
 
-@cache
+def _rate(text: str, operations: int, thread_count: int) -> float:
+    """What so many threads do in a second, if one does these operations in a call of the kernel."""
+    launch = native.Launch((native.Stage(native.load(text, ["peak"])["peak"], True),))
+    out = np.ones((thread_count + 1) * _LINE, np.uint8)
+    with _threads(thread_count):
+        return thread_count * operations / _best(lambda: native.launch(launch, out, ()), runs=40)
+
+
 def read_bandwidth(thread_count: int | None = None) -> float:
     """Bytes a second that as many threads read from memory."""
-    count = threads.get_num_threads() if thread_count is None else thread_count
+    return _read_bandwidth(thread_count or threads.get_num_threads())
+
+
+@cache
+def _read_bandwidth(count: int) -> float:
     x = memory.empty((READ_BYTES // 4,), np.dtype(np.float32))
     x[:] = 1.0
     out = np.zeros((), np.float32)
@@ -63,34 +87,51 @@ class _threads:
         threads.set_num_threads(self.before)
 
 
-def _peak_text(bits: int) -> str:
-    """CHAINS sums, each multiplied and added to in a loop of ROUNDS."""
-    v = f"<{bits // 32} x float>"
-    fma = f"@llvm.fma.v{bits // 32}f32"
-    chains = range(CHAINS)
-    sums = [f"  %s{c} = fadd {v} {'%b0' if c == 1 else f'%s{c - 1}'}, %b{c}" for c in chains[1:]]
-    return "\n".join([
-        f"declare {v} {fma}({v}, {v}, {v})",
-        'define void @peak(ptr %args, i32 %tid, i32 %nth) "min-legal-vector-width"="512" {',
-        "entry:",
-        "  %place = getelementptr i64, ptr %args, i64 2",
-        "  %out = load ptr, ptr %place",
-        f"  %one = load {v}, ptr %out, align 4",
-        "  br label %loop",
-        "loop:",
-        "  %i = phi i64 [0, %entry], [%i1, %loop]",
-        *[f"  %a{c} = phi {v} [%one, %entry], [%b{c}, %loop]" for c in chains],
-        *[f"  %b{c} = call {v} {fma}({v} %a{c}, {v} %one, {v} %one)" for c in chains],
-        "  %i1 = add i64 %i, 1",
-        f"  %more = icmp slt i64 %i1, {ROUNDS}",
-        "  br i1 %more, label %loop, label %done",
-        "done:",
-        *sums,
-        f"  %slot = getelementptr <{_LINE_WORDS} x float>, ptr %out, i32 %tid",
-        f"  store {v} %s{CHAINS - 1}, ptr %slot, align 4",
-        "  ret void",
-        "}",
-    ])  # fmt: skip
+def _in_vectors(of: str) -> tuple[str, int]:
+    """CHAINS sums, each multiplied and added to in a loop of ROUNDS, and its operations."""
+    host = native.host()
+    tile = replace(tile_for("double" if of == "float64" else "float"), pairs=of == "bfloat16")
+    type = f"<{host.lanes(4)} x i32>" if of == "int8" else tile.type
+    per = {"bfloat16": 2, "int8": FOUR}.get(of, 1)
+    f = Module(host.vector_bits).kernel("peak")
+    (out,) = f.words("%args", 2, ["ptr"])
+    one = f.load(type, out)
+    with f.loop(0, ROUNDS, 1, [(type, one)] * CHAINS) as loop:
+        for c, total in enumerate(loop.carry):
+            step = (
+                dot(f, total, one, one) if per == FOUR else multiply_add(f, tile, one, one, total)
+            )
+            loop.next[c] = step
+    total = loop.carry[0]
+    for value in loop.carry[1:]:
+        total = f.op("xor" if of == "int8" else "fadd", total, value)
+    f.store(total, f.gep(out, f.mul(f.cast("sext", f.arg("tid"), "i64"), _LINE)))
+    f.ret()
+    lanes = host.lanes(8 if of == "float64" else 4)
+    return f.module.text(), ROUNDS * CHAINS * lanes * per * 2
+
+
+def _has_tiles(of: str) -> bool:
+    if of == "bfloat16":
+        return amx.multiplies_pairs_in_tiles()
+    return of == "int8" and amx.multiplies_bytes_in_tiles()
+
+
+def _in_tiles(of: str) -> tuple[str, int]:
+    """TILES sums of whole registers in a loop of TILE_ROUNDS, and its operations."""
+    multiply = amx.multiply_bytes if of == "int8" else amx.multiply_pairs
+    f = Module(native.host().vector_bits).kernel("peak")
+    (one,) = f.words("%args", 2, ["ptr"])
+    amx.configure(f, [(amx.ROWS, amx.CELL * amx.DEPTH)] * (TILES + 2))
+    for register in range(TILES, TILES + 2):
+        amx.load(f, register, one, 0)
+    with f.loop(0, TILE_ROUNDS):
+        for register in range(TILES):
+            multiply(f, register, TILES, TILES + 1)
+    amx.release(f)
+    f.ret()
+    products = amx.ROWS * amx.DEPTH * 16 * (FOUR if of == "int8" else 2)
+    return f.module.text(), TILE_ROUNDS * TILES * products * 2
 
 
 def _best(call: Callable[[], object], runs: int) -> float:

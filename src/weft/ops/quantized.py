@@ -97,11 +97,13 @@ class QuantizedConv(Op):
         return self.kernel[0] * self.kernel[1] * x.shape[-1] // self.groups // FOUR
 
     def flops(self, x: Type, panels: Type, *rest: Type) -> float:
-        # in float32 operations of the same time: one instruction does four products
         out = 1
         for n in self._shape(x):
             out *= n
-        return 0.5 * out * self._fours(x) * FOUR
+        return 2.0 * out * self._fours(x) * FOUR
+
+    def multiplies(self, *types: Type) -> str:
+        return "int8"
 
     def oracle(self, x: np.ndarray, panels: np.ndarray, *more: np.ndarray) -> np.ndarray:
         shape = self._shape(Type(x.shape, dt.uint8))

@@ -89,7 +89,7 @@ def host() -> Host:
     if wanted and order.index(wanted) > order.index(best):
         raise ValueError(f"WEFT_TARGET={wanted}: this machine has {best} at most")
     kind = wanted or best
-    if wanted or not (have.get("amx-tile") and _tiles_allowed()):
+    if why_no_tiles():
         have.update({name: False for name in have if name.startswith("amx-")})
     if kind == "avx512":
         return Host("x86_64", cpu, _flat(have), 512, 32, has_fma=True, has_avx512=True)
@@ -99,6 +99,16 @@ def host() -> Host:
         return Host("x86_64", "x86-64-v3", _flat(features), 256, 16, has_fma=True, has_avx512=False)
     features = {f: True for f in ("sse4.1", "sse4.2", "popcnt") if have.get(f)}
     return Host("x86_64", "x86-64", _flat(features), 128, 16, has_fma=False, has_avx512=False)
+
+
+@cache
+def why_no_tiles() -> str:
+    """Why tile registers (AMX) are not used here; "" where they are."""
+    if wanted := os.environ.get("WEFT_TARGET"):
+        return f"WEFT_TARGET={wanted}"
+    if not dict(_llvm().get_host_cpu_features()).get("amx-tile"):
+        return "the processor has none, or the system does not keep them"
+    return "" if _tiles_allowed() else "the system did not let this process have them"
 
 
 def _tiles_allowed() -> bool:

@@ -422,7 +422,7 @@ def _emit_tile(module: Module, height: int, vectors: int, kind: str, inputs: int
         done: list[Operand] = []
         for r in range(height):
             four = f.splat(f.load("i32", f.gep(base[r], at), 1), sums)
-            done += [_dot(f, step.carry[r * vectors + v], four, columns[v]) for v in range(vectors)]
+            done += [dot(f, step.carry[r * vectors + v], four, columns[v]) for v in range(vectors)]
         step.next = done
     _emit_ending(f, step.carry, height, vectors, kind, with_other=inputs == 5)
     f.ret()
@@ -453,7 +453,7 @@ def _emit_ending(
             f.store(v, f.gep(to, i, v.type), 1)
 
 
-def _dot(f: Function, total: Value, four: Value, columns: Value) -> Value:
+def dot(f: Function, total: Value, four: Value, columns: Value) -> Value:
     """total + the products of a pixel's four unsigned bytes with each column's four signed ones."""
     host = native.host()
     if host.vector_bits == 512 and host.has("avx512vnni"):
