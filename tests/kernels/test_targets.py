@@ -1,4 +1,6 @@
-"""Every test of this folder again, with the code that machines of narrower vectors get."""
+"""Every test of this folder again, with the code that lesser machines get: without tile registers,
+with narrower vectors.
+"""
 
 import os
 import subprocess
@@ -9,16 +11,24 @@ import pytest
 
 from weft.runtime.native import host
 
-_WIDTHS = {"avx2": 256, "sse": 128}
+_WIDTHS = {"avx512": 512, "avx2": 256, "sse": 128}
 
 
-def test_narrower_targets():
+def lesser() -> list[str]:
+    """The values of WEFT_TARGET that take something from this machine."""
+    if host().arch not in ("x86_64", "amd64"):
+        return []
+    bits = 1024 if host().has("amx-tile") else host().vector_bits
+    return [name for name, width in _WIDTHS.items() if width < bits]
+
+
+def test_lesser_targets():
     """All at once: each uses one core most of the time."""
     if "WEFT_TARGET" in os.environ:
         pytest.skip("already inside such a run")
-    targets = [name for name, bits in _WIDTHS.items() if bits < host().vector_bits]
-    if host().arch not in ("x86_64", "amd64") or not targets:
-        pytest.skip("this machine has no narrower target")
+    targets = lesser()
+    if not targets:
+        pytest.skip("this machine has no lesser target")
     here = Path(__file__)
     command = [
         sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", here.parent,
