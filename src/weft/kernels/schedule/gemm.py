@@ -12,7 +12,8 @@ from weft.core import scalar as S
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
-from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemv
+from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemm_tiles, gemv
+from weft.kernels.schedule.amx import multiplies_pairs_in_tiles
 from weft.kernels.schedule.epilogue import (
     Epilogue,
     ends_in_registers,
@@ -292,6 +293,8 @@ def _plan_words(
     a: Layout, b: Layout, out: Layout, parallel: bool, epilogue: Epilogue | None = None
 ) -> Launch:
     """A product of words of two bfloat16; its sums go to out as they are, or are narrowed."""
+    if multiplies_pairs_in_tiles():
+        return _tiles(a, b, out, parallel, epilogue)
     narrow = out.dtype != _SUMS
     source = "i16" if narrow else "float"
     (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
@@ -322,6 +325,8 @@ def _plan_words(
 
 def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
     """`_plan_words` whose b was made words, in panels, before."""
+    if multiplies_pairs_in_tiles():
+        return _pack_tiles(a, b, out, epilogue)
     narrow = out.dtype != _SUMS
     source, sums = ("i16", Layout.contiguous(out.shape, _SUMS)) if narrow else ("float", out)
     (wide_a, weave_a), (wide_b, weave_b) = gemm_bf16.words_of(a, -1), gemm_bf16.words_of(b, -2)
@@ -350,6 +355,52 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
         _with_tables(problem, tile, 1, table, bytes_b), bytes_b,
     )  # fmt: skip
     return Packed(pack, up(n, tile.columns) * k * tile.itemsize, launch, ("gemm", "pairs", source))
+
+
+def _tiles(
+    a: Layout, b: Layout, out: Layout, parallel: bool, epilogue: Epilogue | None, *,
+    packed: bool = False,
+) -> Launch:  # fmt: skip
+    """`_plan_words` in tile registers (`gemm_tiles`)."""
+    problem, k = _normalise(a, b, out), a.shape[-1]
+    source, result = ("float" if x.dtype == _SUMS else "i16" for x in (b, out))
+    shared, table, a_class = 0, [], "rows"
+    lies = source == "i16" and k and not k % gemm_tiles.CHUNK and problem.a_strides[1] == 1
+    if not lies or any(not step for _, _, step, _ in problem.batch):
+        strides = _matrix_strides(a) if k > 1 else (a.strides[-2], 1)
+        a = replace(a, strides=(*a.strides[:-2], *strides))
+        a_class = _adjacent(strides)
+        table, words = gemm_tiles.descriptor(a, 0)
+        shared, problem = gemm_tiles.size_of(table), _normalise(words, b, out)
+    own, more = _ending(problem, out, epilogue)
+    sums_at = shared
+    if result == "i16" and not gemm_tiles.is_one_block(k):
+        shared += up(out.size * 4)
+    codes = [gemm_tiles.stage(2 + more, a_class, source)] if table else []
+    codes.append(gemm_tiles.products(problem.b_class, source, result, packed=packed)[more])
+
+    def ints(word: int) -> tuple[int, ...]:
+        return gemm_code.gemm_ints(
+            problem.sizes, problem.a_strides, problem.b_strides, problem.ldc, problem.batch,
+            (word, sums_at, shared), direct=gemm_tiles.panel_rows(k) if packed else 0, epilogue=own,
+        )  # fmt: skip
+
+    word = 4 + 2 + more + len(ints(0)) if table else 0
+    room = gemm_tiles.scratch_per_thread(k, packed=packed)
+    return Launch(tuple(Stage(c, parallel) for c in codes), (*ints(word), *table), shared, room)
+
+
+def _pack_tiles(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
+    problem, k = _normalise(a, b, out), a.shape[-1]
+    if any(step for _, _, step, _ in problem.batch):
+        return None
+    launch = _tiles(a, b, out, out.size * k >= PARALLEL_FROM, epilogue, packed=True)
+    source = "float" if b.dtype == _SUMS else "i16"
+    code = gemm_tiles.packer(problem.b_class, source)
+    ints = gemm_code.gemm_ints(problem.sizes, (0, 0), problem.b_strides, 0, ())
+    pack = Launch((Stage(code, parallel=True),), ints)
+    size = gemm_tiles.packed_size(k, b.shape[-1])
+    return Packed(pack, size, launch, ("gemm", "tiles", source))
 
 
 def _rounding(problem: _Problem, out: Layout) -> Epilogue | None:

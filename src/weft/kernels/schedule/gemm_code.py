@@ -27,7 +27,8 @@ the memory of one of its operands.
 Long because the packers, the tile and the loops around them agree on one form of a panel.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs
@@ -304,7 +305,7 @@ def _whole_or_masked(
 
 def pack_rows(f: Function, tile: Tile) -> None:
     """B whose columns are adjacent (stride b_rs between rows): copy vectors."""
-    ldb = _head(f)["b_rs"]
+    ldb = head_of(f)["b_rs"]
     source = f.gep("%b", f.add(f.mul(f.arg("k0"), ldb), f.arg("n0")), tile.element)
     full = f.icmp("eq", f.arg("n"), tile.columns)
 
@@ -337,7 +338,7 @@ def pack_rows(f: Function, tile: Tile) -> None:
 def pack_columns(f: Function, tile: Tile) -> None:
     """B whose rows are adjacent (stride b_cs between columns, as in x @ w.T): transpose squares."""
     element, lanes = tile.element, tile.lanes
-    ldb = _head(f)["b_cs"]
+    ldb = head_of(f)["b_cs"]
     source = f.gep("%b", f.add(f.mul(f.arg("n0"), ldb), f.arg("k0")), element)
     whole = f.mul(f.div(f.arg("kc"), lanes), lanes)
 
@@ -384,7 +385,7 @@ def pack_columns(f: Function, tile: Tile) -> None:
 
 def pack_any(f: Function, tile: Tile) -> None:
     """B of any strides: element by element."""
-    head = _head(f)
+    head = head_of(f)
     n = f.arg("n")
     padded = f.mul(f.div(f.add(n, tile.lanes - 1), tile.lanes), tile.lanes)
     with f.loop(0, f.arg("kc")) as k:
@@ -403,8 +404,8 @@ def pack_any(f: Function, tile: Tile) -> None:
 # -- the loops
 
 
-def _head(f: Function) -> dict[str, Value]:
-    return f.named("%head", _HEAD)
+def head_of(f: Function, head: Operand = "%head") -> dict[str, Value]:
+    return f.named(head, _HEAD)
 
 
 def gemm_kernel(
@@ -486,10 +487,10 @@ def _products(
     """The loops of one thread."""
     element, size = tile.element, BYTES[tile.element]
     out, *given = f.words("%args", 2, ["ptr"] * 3)
-    h = _head(f)
+    h = head_of(f)
     swapped = f.icmp("ne", h["swapped"], 0)
     a, b = f.select(swapped, given[1], given[0]), f.select(swapped, given[0], given[1])
-    tid, nth = (f.cast("sext", f.arg(n), "i64") for n in ("tid", "nth"))
+    tid = f.cast("sext", f.arg("tid"), "i64")
     scratch = own = f.arg("scratch")
     extra = len(_HEAD)
     if in_scratch:
@@ -521,47 +522,11 @@ def _products(
     a_inner, inner_step = f.words(inner, -3, ["i64"] * 2)
 
     others = _Soon.of_a(f, tile, h, a)
-    panels = f.div(f.add(h["N"], tile.columns - 1), tile.columns)
+    panels, packed = panels_of(f, tile, h), f.icmp("sgt", h["direct"], 1)
     columns = f.mul(h["batches"], panels)
-    chunk, chunks, own = _row_chunks(f, tile, h, columns, nth)
-    # the last unit of each thread in parts, each half of what is left, so that none waits long for
-    # another
-    every = f.mul(columns, chunks)
-    packed = f.icmp("sgt", h["direct"], 1)
-    shared = f.op("and", packed, f.op("xor", own, True))
-    least = f.select(shared, _PACKED_PART_ROWS, _PART_ROWS)
-    parts: Operand = 1
-    for halvings in range(1, _HALVINGS + 1):
-        divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
-        parts = f.select(f.op("and", divisible, f.icmp("sgt", nth, 1)), halvings + 1, parts)
-    early = f.max(f.sub(every, nth), 0)
-    last_units = f.sub(every, early)
-
-    def part_from(part: Operand) -> Operand:
-        rows = f.sub(chunk, f.typed(f.op("lshr", chunk, part), "i64"))
-        return f.select(f.icmp("slt", part, parts), f.mul(f.div(rows, tile.rows), tile.rows), chunk)
-
-    in_parts = f.mul(last_units, parts)
-    counts = f.alloca("i64", 2)  # units that this thread took, and parts
-    f.store(zero(vector(2, "i64")), counts, 8)
-    with f.units(f.add(early, in_parts)) as drawn:
-        late = f.sub(drawn, early)
-        entire = f.icmp("slt", late, 0)
-        count = f.gep(counts, f.cast("zext", f.op("xor", entire, True), "i64"), "i64")
-        mine = f.load("i64", count)
-        f.store(f.typed(f.add(mine, 1), "i64"), count)
-        number, total = f.select(entire, drawn, late), f.select(entire, early, in_parts)
-        number = f.own_first(number, mine, total)
-        part = f.div(number, last_units)
-        unit = f.select(entire, number, f.add(early, f.rem(number, last_units)))
-        unit = f.apart(unit, every)
-        column = f.rem(unit, columns)
-        m_start = f.mul(f.div(unit, columns), chunk)
-        m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
-        m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
-        m_to = f.min(f.add(m_start, m_end), h["M"])
-        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
-        n = f.min(f.sub(h["N"], n0), tile.columns)
+    with units_of_rows(f, tile, h) as unit:
+        column, batch, n0, n = unit.column, unit.batch, unit.n0, unit.n
+        m_start, m_from, m_to = unit.m_start, unit.m_from, unit.m_to
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, a_batch, element)
         b_base = f.gep(b, b_batch, element)
@@ -685,8 +650,77 @@ def _near(
     return lines, count, f.mul(f.add(writes, 1), rows)
 
 
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one panel: those from `m_from` to `m_to`, of the share that begins at `m_start`."""
+
+    column: Operand  # number of the panel, over all matrices
+    batch: Operand
+    n0: Operand
+    n: Operand
+    m_start: Operand
+    m_from: Operand
+    m_to: Operand
+
+
+def panels_of(f: Function, tile: Tile, h: dict[str, Value]) -> Operand:
+    return f.div(f.add(h["N"], tile.columns - 1), tile.columns)
+
+
+@contextmanager
+def units_of_rows(
+    f: Function, tile: Tile, h: dict[str, Value], *, packing: int = _PACK_ROWS
+) -> Iterator[Unit]:
+    """The units that this thread gets. To pack a panel takes as long as the product of `packing`
+    rows.
+    """
+    nth = f.cast("sext", f.arg("nth"), "i64")
+    panels = panels_of(f, tile, h)
+    columns = f.mul(h["batches"], panels)
+    chunk, chunks, own = _row_chunks(f, tile, h, columns, nth, packing)
+    # the last unit of each thread in parts, each half of what is left, so that none waits long for
+    # another
+    every = f.mul(columns, chunks)
+    packed = f.icmp("sgt", h["direct"], 1)
+    shared = f.op("and", packed, f.op("xor", own, True))
+    least = f.select(shared, _PACKED_PART_ROWS, _PART_ROWS)
+    parts: Operand = 1
+    for halvings in range(1, _HALVINGS + 1):
+        divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
+        parts = f.select(f.op("and", divisible, f.icmp("sgt", nth, 1)), halvings + 1, parts)
+    early = f.max(f.sub(every, nth), 0)
+    last_units = f.sub(every, early)
+
+    def part_from(part: Operand) -> Operand:
+        rows = f.sub(chunk, f.typed(f.op("lshr", chunk, part), "i64"))
+        return f.select(f.icmp("slt", part, parts), f.mul(f.div(rows, tile.rows), tile.rows), chunk)
+
+    in_parts = f.mul(last_units, parts)
+    counts = f.alloca("i64", 2)  # units that this thread took, and parts
+    f.store(zero(vector(2, "i64")), counts, 8)
+    with f.units(f.add(early, in_parts)) as drawn:
+        late = f.sub(drawn, early)
+        entire = f.icmp("slt", late, 0)
+        count = f.gep(counts, f.cast("zext", f.op("xor", entire, True), "i64"), "i64")
+        mine = f.load("i64", count)
+        f.store(f.typed(f.add(mine, 1), "i64"), count)
+        number, total = f.select(entire, drawn, late), f.select(entire, early, in_parts)
+        number = f.own_first(number, mine, total)
+        part = f.div(number, last_units)
+        unit = f.select(entire, number, f.add(early, f.rem(number, last_units)))
+        unit = f.apart(unit, every)
+        column = f.rem(unit, columns)
+        m_start = f.mul(f.div(unit, columns), chunk)
+        m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
+        m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
+        m_to = f.min(f.add(m_start, m_end), h["M"])
+        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
+        n = f.min(f.sub(h["N"], n0), tile.columns)
+        yield Unit(column, batch, n0, n, m_start, m_from, m_to)
+
+
 def _row_chunks(
-    f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand
+    f: Function, tile: Tile, h: dict[str, Value], columns: Operand, nth: Operand, packing_rows: int
 ) -> tuple[Value, Operand, Value]:
     """How many rows of a panel are one unit, how many such there are, and whether a thread has all
     panels of its rows. All rows where panels alone keep the threads busy (then each is packed
@@ -708,7 +742,7 @@ def _row_chunks(
     own = f.op("and", own, f.icmp("sge", m, f.mul(nth, least)))
     own = f.op("and", own, f.icmp("eq", h["batches"], 1))
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
-    packing = f.select(f.icmp("eq", h["direct"], 0), _PACK_ROWS, 1)
+    packing = f.select(f.icmp("eq", h["direct"], 0), packing_rows, 1)
     trials = f.min(tiles, f.select(whole, 1, f.mul(nth, 2)))
     with f.loop(0, trials, 1, [("i64", 1 << 62), ("i64", tile.rows)]) as L:
         wanted = f.add(fewest, L.i)
@@ -857,6 +891,7 @@ def batch_offsets(
 
 
 __all__ = [
-    "MAX_INPUTS", "Packer", "extra_word", "gemm_ints", "gemm_kernel", "micro_kernel", "pack_any",
-    "pack_columns", "pack_kernel", "pack_rows",
+    "MAX_INPUTS", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints", "gemm_kernel",
+    "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel", "pack_rows", "touch",
+    "units_of_rows",
 ]  # fmt: skip
