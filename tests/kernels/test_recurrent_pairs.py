@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.kernels.test_amx import needs, summed
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.recurrent import CELLS, plan_recurrent, plan_recurrent_grad
 from weft.runtime import native, threads
@@ -160,10 +161,31 @@ def test_hosts_without_such_products_give_the_same_bits():
     if not native.host().has_fma or native.host().arch not in ("x86_64", "amd64"):
         pytest.skip("no fused multiply-add, or no narrower target that has one")
     code = "from tests.kernels.test_recurrent_pairs import digest; print(digest())"
-    env = {**os.environ, "WEFT_TARGET": "avx2"}
-    call = [sys.executable, "-c", code]
-    other = subprocess.run(call, env=env, capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == digest()
+
+    def digest_of(target):
+        env = {**os.environ, "WEFT_TARGET": target}
+        call = [sys.executable, "-c", code]
+        done = subprocess.run(call, env=env, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    # tile registers have numbers of their own
+    own = digest_of("avx512") if native.host().has("amx-bf16") else digest()
+    assert digest_of("avx2") == own
+
+
+@needs["pairs"]
+@pytest.mark.parametrize("sizes", [*SIZES, (2, 37, 70, 100)], ids=str)
+def test_products_in_tiles_are_summed_as_defined(sizes):
+    """A relu's states are the sums, and its cotangents too."""
+    y, ins = forward("relu", sizes)
+    w = ins[2].astype(ml_dtypes.bfloat16)
+    for t in range(sizes[0]):
+        s = ins[0][t] + summed(y[0, t].astype(ml_dtypes.bfloat16), w.T)
+        np.testing.assert_array_equal(y[0, t + 1], np.where(s > 0, s, 0))
+    d, (dh,) = gradient("relu", y, ins[2])
+    for t in reversed(range(1, sizes[0])):
+        below = summed(d[t + 1].astype(ml_dtypes.bfloat16), w)
+        np.testing.assert_array_equal(d[t], np.where(y[0, t] > 0, dh[t - 1] + below, 0))
 
 
 def test_pairs_are_of_float32():

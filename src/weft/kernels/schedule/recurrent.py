@@ -12,6 +12,7 @@ that `reads` takes the inputs' product too, step by step: their gates never go t
 Numbers: every product is one fma chain over increasing k; a row's bits depend on the row alone.
 float32 and float64. With `pairs` operands of the products are rounded to bfloat16, and a chain is
 one of words (see `words`): w and what a step hands to the next lie in scratch memory as words.
+Where the host has tile registers (`amx`) these chains are theirs, of operands filled up with zeros.
 
 Long because the four kernels of a cell agree on one form of planes, panels and words.
 """
@@ -22,6 +23,7 @@ from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm import PARALLEL_FROM
 from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel, touch
 from weft.kernels.schedule.tile import Tile, tile_for, up
@@ -174,13 +176,14 @@ def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout, *, pairs: bool
     panels = -(-width // tile.lanes)
     per = 1 + pairs
     words_at = panels * kind.gates * (_square(width, tile) + _square(deep, tile)) * tile.align
-    pitch, own = panels * tile.lanes // per, _square(deep, tile)
+    pitch, own = _depth(panels * tile.lanes // per, tile), _square(deep, tile)
     plane = (steps + 1) * rows * width
     ints = (
         steps, rows, width, panels, plane, 0, own, out.shape[0] > kind.states, deep, 1, words_at,
         pitch,
     )  # fmt: skip
     scratch = words_at + pairs * rows * (2 * pitch + own) * tile.itemsize
+    scratch += _behind(tile) * max(pitch, own) * tile.itemsize
     return _launch(kind, "forward", steps * rows * every * (width + deep), ints, scratch, tile)
 
 
@@ -210,14 +213,14 @@ def plan_recurrent_grad(
     tile = _tile(y.dtype.name, pairs=pairs)
     panels = -(-width // tile.columns)
     padded, deep = panels * tile.columns, kind.gates * width
-    rest_at = up((deep + pairs) // (1 + pairs) * padded * tile.itemsize)
-    words_at, pitch = rest_at + 2 * rows * padded * tile.itemsize, deep // 2 + 1
+    rest_at = up(_depth((deep + pairs) // (1 + pairs), tile) * padded * tile.itemsize)
+    words_at, pitch = rest_at + 2 * rows * padded * tile.itemsize, _depth(deep // 2 + 1, tile)
     more = kind.states > 1 and given[1].shape[0] > 1
     plane, every = (steps + 1) * rows * width, given[0].shape == shape
     ints = (
         steps, rows, width, panels, plane, rest_at, padded, more, 0, every, words_at, pitch,
     )  # fmt: skip
-    scratch = words_at + pairs * rows * pitch * tile.itemsize
+    scratch = words_at + (pairs * rows + _behind(tile)) * pitch * tile.itemsize
     return _launch(kind, "gradient", steps * rows * deep * width, ints, scratch, tile)
 
 
@@ -225,6 +228,20 @@ def _tile(dtype: str, *, pairs: bool) -> Tile:
     if pairs and dtype != "float32":
         raise ValueError(f"recurrent: pairs are made of float32, not {dtype}")
     return replace(tile_for(FLOAT_TYPES[dtype]), pairs=pairs)
+
+
+def _in_tiles(tile: Tile) -> bool:
+    return tile.pairs and amx.multiplies_pairs_in_tiles()
+
+
+def _depth(count: int, tile: Tile) -> int:
+    """What so many elements along k take: whole depths of a tile register."""
+    return up(count, amx.DEPTH) if _in_tiles(tile) else count
+
+
+def _behind(tile: Tile) -> int:
+    """Rows behind the last one that are read: a tile register has sixteen."""
+    return amx.ROWS - 1 if _in_tiles(tile) else 0
 
 
 def _square(count: int, tile: Tile) -> int:
@@ -300,6 +317,8 @@ class _Kernel:
         self.math = Math(f, has_fma=native.host().has_fma)
         dtype = D.float64 if tile.element == "double" else D.float32
         self.parts: Numbers = units_of(f, dtype, tile.lanes, pairs=tile.pairs)
+        self.in_tiles = _in_tiles(tile)
+        self.block = amx.ROWS if self.in_tiles else tile.rows  # rows that are multiplied together
 
     steps: Value
     rows: Value
@@ -325,6 +344,27 @@ class _Kernel:
         """As `_square`."""
         lanes = self.tile.lanes
         return self.f.mul(self.f.div(self.f.add(self.parts.units(count), lanes - 1), lanes), lanes)
+
+    def open(self) -> None:
+        """The beginning of a kernel that multiplies."""
+        if self.in_tiles:
+            amx.configure(self.f, [(amx.ROWS, amx.CELL * amx.DEPTH)] * 8)
+
+    def clear(self, row: Operand) -> None:
+        """Zeros for a row of words, to be filled up in tile registers."""
+        if self.in_tiles:
+            with self.f.loop(0, self.pitch, self.tile.lanes) as W:
+                self.f.store(zero(self.tile.type), self.f.gep(self.words(row), W.i, "float"))
+
+    def close(self) -> None:
+        if self.in_tiles:
+            amx.release(self.f)
+        self.f.ret()
+
+    def units(self, count: Operand) -> Operand:
+        """Elements along k of so many numbers, as `_depth`."""
+        f, n = self.f, self.parts.units(count)
+        return f.op("and", f.add(n, amx.DEPTH - 1), -amx.DEPTH) if self.in_tiles else n
 
     def deep(self) -> Operand:
         """The rows of a panel of the forward product."""
@@ -370,19 +410,39 @@ class _Kernel:
         ldc: Operand, vectors: int, *, add: bool = False, soon: Sequence[Operand] = (),
     ) -> None:  # fmt: skip
         """c = a b, or c += a b, for a tile of up to `tile.rows` rows and `vectors` vectors, which
-        asks for the lines `soon`: see `micro_kernel`.
+        asks for the lines `soon`: see `micro_kernel`. In tile registers: of sixteen rows, of which
+        all are read, and written.
         """
         f, soon = self.f, soon or (c, 0, 0)
+        if self.in_tiles:
+            self._multiply_in_tiles(k, a, lda, b, ldb, c, ldc, vectors)
+            return
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
             name = f"tile_{case}x{vectors}"
             f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), *soon, c, 0, 0)
 
+    def _multiply_in_tiles(
+        self, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value, ldc: Operand,
+        vectors: int,
+    ) -> None:  # fmt: skip
+        f, lanes = self.f, self.tile.lanes
+        for v in range(vectors):
+            amx.zero(f, v)
+        with f.loop(0, k, amx.DEPTH) as K:
+            amx.load(f, 4, self.at(a, K.i), f.mul(lda, amx.CELL))
+            right = self.at(b, f.mul(K.i, ldb))
+            for v in range(vectors):
+                amx.load(f, 5 + v % 3, self.at(right, v * lanes), ldb * amx.CELL)
+                amx.multiply_pairs(f, v, 4, 5 + v % 3)
+        for v in range(vectors):
+            amx.store(f, v, self.at(c, v * lanes), f.mul(ldc, amx.CELL))
+
 
 class _Next:
     """What the tiles of a step ask for: what the next one reads and writes, a thread's rows of some
-    planes. A plane is some runs, of as many lines as a tile asks for one after the other; a tile
-    takes two. The last tiles do so: weights that pass later would drive the lines out again. Tiles
-    of few k are `short` of time for all.
+    planes. Those of tile registers ask for nothing. A plane is some runs, of as many lines as a
+    tile asks for one after the other; a tile takes two. The last tiles do so: weights that pass
+    later would drive the lines out again. Tiles of few k are `short` of time for all.
     """
 
     def __init__(
@@ -405,6 +465,8 @@ class _Next:
         every = f.mul(self.tiles, kernel.panels)
         spare = f.sub(every, f.div(f.add(self.end, 1), 2))
         self.short, self.skipped = f.icmp("slt", spare, 0), f.max(spare, 0)
+        if kernel.in_tiles:
+            self.short = Value("true", "i1")
 
     def soon(self, step: Operand, panel: Operand, row: Operand) -> list[Value]:
         """What the tile at a row asks for: see `micro_kernel`."""
@@ -466,8 +528,9 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
     f, out, x = kernel.f, kernel.out, kernel.ins[0]
     initial = kernel.ins[1 : 1 + kind.states]
     wide = kind.gates * tile.lanes
-    corner = f.alloca(tile.element, tile.rows * wide)
-    own = f.alloca(tile.element, tile.rows * wide) if kind.reads else x  # the inputs' product
+    corner = f.alloca(tile.element, kernel.block * wide)
+    own = f.alloca(tile.element, kernel.block * wide) if kind.reads else x  # the inputs' product
+    kernel.open()
     low, high = f.split(kernel.rows)
     more = f.icmp("ne", kernel.more, 0)
 
@@ -483,6 +546,8 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
 
     with f.loop(low, high) as R:  # the planes' first rows
         here = kernel.row(0, R.i)
+        for half in (0, kernel.rows):
+            kernel.clear(f.add(half, R.i))
         with f.loop(0, kernel.width, tile.lanes) as U:
             mask = kernel.mask(U.i)
             for p, source in enumerate(initial):
@@ -498,7 +563,7 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
     start = kernel.at(x, f.mul(kernel.row(1, low), gates))
     given = [(kernel.at(start, f.mul(size, g)), gates) for g in range(gates)]
     wanted = f.add(gates, f.select(more, len(places), kind.states))
-    units = kernel.parts.units
+    units = kernel.units
     following = _Next(kernel, low, high, units(kernel.width), [*given, *places], wanted)
     with f.loop(0, kernel.steps) as T, f.loop(0, kernel.panels) as P:
         panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, kernel.deep()), wide))
@@ -520,18 +585,20 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
         if tile.pairs and kind.reads:
             with f.iff(f.icmp("eq", P.i, 0)), f.loop(low, high) as R:
                 to = kernel.at(given_words, f.mul(R.i, kernel.padded))
-                with f.loop(0, kernel.inputs, tile.lanes) as I:
+                every = f.mul(kernel.padded, 2) if kernel.in_tiles else kernel.inputs
+                with f.loop(0, every, tile.lanes) as I:
                     exists = f.lane_mask(f.sub(kernel.inputs, I.i), tile.lanes)
                     place = kernel.at(x, f.mul(given_row(T.i, R.i), kernel.inputs), I.i)
                     kernel.round(kernel.load(place, exists), to, I.i)
-        with f.loop(low, high, tile.rows) as R:
-            count = f.min(f.sub(high, R.i), tile.rows)
+        with f.loop(low, high, kernel.block) as R:
+            count = f.min(f.sub(high, R.i), kernel.block)
             for gate, width in _parts(kind, tile):
                 b, c = (kernel.at(z, gate * tile.lanes) for z in (panel, corner))
                 a, step = kernel.at(out, kernel.row(T.i, R.i)), kernel.width
                 if tile.pairs:
                     a, step = kernel.words(f.add(turn(T.i), R.i)), kernel.pitch
-                soon = following.soon(T.i, P.i, R.i) if gate == 0 else ()
+                ask = gate == 0 and not kernel.in_tiles
+                soon = following.soon(T.i, P.i, R.i) if ask else ()
                 kernel.multiply(
                     count, units(kernel.width), a, step, b, wide, c, wide, width, soon=soon
                 )
@@ -583,7 +650,7 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 with f.iff(more):
                     for p, value in enumerate(new[kind.states :], start=kind.states):
                         kernel.store(value, plane(p, here), mask)
-    f.ret()
+    kernel.close()
 
 
 def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
@@ -591,7 +658,7 @@ def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     kernel = _Kernel(m, "pack_gradient", tile, 2 + kind.states)
     f, w, parts = kernel.f, kernel.ins[-1], kernel.parts
     every = f.mul(kernel.width, kind.gates)
-    deep = parts.units(every)
+    deep = kernel.units(every)
     first, last = f.split(f.mul(kernel.panels, deep))
     with f.loop(first, last) as I:
         panel, k = f.div(I.i, deep), f.mul(f.rem(I.i, deep), parts.per)
@@ -600,6 +667,9 @@ def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         more = f.icmp("slt", f.add(k, 1), every)
         for v in range(0, tile.columns, tile.lanes):
             mask = kernel.mask(f.add(unit, v))
+            if kernel.in_tiles:  # rows that fill a depth up are zeros
+                none = f.lane_mask(0, tile.lanes)
+                mask = f.select(f.icmp("slt", k, every), mask, none)
             at = kernel.at(w, f.mul(k, kernel.width), unit, v)
             touch(f, kernel.at(at, f.mul(kernel.width, 16)), level=2)
             value = parts.unit(lambda p, m=mask: kernel.load(p, m), at, kernel.width, more)
@@ -612,7 +682,9 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
     f, out, width = kernel.f, kernel.out, kernel.width
     (dh, *given_c), y = kernel.ins[:-2], kernel.ins[-2]
     every_gate, wide = f.mul(width, kind.gates), f.mul(width, kind.columns)
-    deep = kernel.parts.units(every_gate)
+    deep = kernel.units(every_gate)
+    corner = f.alloca(tile.element, kernel.block * tile.columns) if kernel.in_tiles else y
+    kernel.open()
     dh_later = f.gep(kernel.scratch, kernel.rest_at)  # from the step after
     dc_later = kernel.at(dh_later, f.mul(kernel.rows, kernel.padded))
     low, high = f.split(kernel.rows)
@@ -628,6 +700,7 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
 
     if tile.pairs:  # beside a last odd one
         with f.loop(low, high) as R:
+            kernel.clear(R.i)
             f.store(f.typed(0, "i16"), f.gep(kernel.words(R.i), every_gate, "i16"))
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
@@ -688,16 +761,30 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
-            with f.loop(low, high, tile.rows) as R:
-                count = f.min(f.sub(high, R.i), tile.rows)
+            with f.loop(low, high, kernel.block) as R:
+                count = f.min(f.sub(high, R.i), kernel.block)
                 a, pitch = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns)), wide
                 if tile.pairs:
                     a, pitch = kernel.words(R.i), kernel.pitch
                 c = spare(dh_later, R.i, unit)
-                kernel.multiply(
-                    count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
-                    add=kind.direct, soon=following.soon(step, P.i, R.i),
-                )  # fmt: skip
+                if not kernel.in_tiles:
+                    kernel.multiply(
+                        count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
+                        add=kind.direct, soon=following.soon(step, P.i, R.i),
+                    )  # fmt: skip
+                else:  # rows behind the last are another thread's
+                    kernel.multiply(
+                        count, deep, a, pitch, panel, tile.columns, corner, tile.columns,
+                        tile.vectors,
+                    )  # fmt: skip
+                    with f.loop(0, count) as Q:
+                        for v in range(0, tile.columns, tile.lanes):
+                            place = kernel.at(c, f.mul(Q.i, kernel.padded), v)
+                            row = kernel.at(corner, f.mul(Q.i, tile.columns), v)
+                            product = f.load(tile.type, row)
+                            if kind.direct:
+                                product = kernel.math.add(f.load(tile.type, place), product)
+                            f.store(product, place)
     with f.loop(low, high) as R, f.loop(0, width, tile.lanes) as U:
         mask = kernel.mask(U.i)
         to = kernel.at(out, f.mul(kernel.row(0, R.i), kind.columns), U.i)
@@ -707,4 +794,4 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 source = (dh_later, dc_later)[column]
                 value = f.load(tile.type, spare(source, R.i, U.i))
             kernel.store(value, kernel.at(to, f.mul(width, column)), mask)
-    f.ret()
+    kernel.close()
