@@ -5,6 +5,8 @@ from its struct (`PyArrayObject.data`, the first field after the object header: 
 after checking the object's type.
 """
 
+from functools import cache
+
 from weft.runtime import ir_text
 
 EXPORTS = ("weft_builtin_launch", "weft_builtin_address", "weft_builtin_init")
@@ -17,11 +19,17 @@ _MESSAGES = {
     "no_memory": "launch: out of memory",
 }
 
-LAUNCH = ir_text.section("launch")
 
-_TEXT = ir_text.section("builtin")
+@cache
+def text() -> str:
+    """Made when the first kernel is: 10 ms that an import need not wait for."""
+    strings = "\n".join(
+        f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items()
+    )
+    own = ir_text.section("builtin").replace("MESSAGES", strings)
+    return ir_text.declare(FUNCTIONS) + ir_text.expand(launch() + own)
 
-_STRINGS = "\n".join(
-    f'@{n} = internal constant [{len(m) + 1} x i8] c"{m}\\00"' for n, m in _MESSAGES.items()
-)
-TEXT = ir_text.declare(FUNCTIONS) + ir_text.expand(LAUNCH + _TEXT.replace("MESSAGES", _STRINGS))
+
+def launch() -> str:
+    """The part that the other builtins have as well."""
+    return ir_text.section("launch")

@@ -16,7 +16,7 @@ renew ptr %x %object NAME        the same, and what was there is let go
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ SIGNATURES = {
     "PyThreadState_Get": "ptr", "PyThreadState_GetID": "i64 ptr",
     "PyType_IsSubtype": "i32 ptr ptr", "PyWeakref_NewRef": "ptr ptr ptr",
 }  # fmt: skip
+
+
+Places = Mapping[str, int]  # of words in their table
 
 
 @cache
@@ -89,6 +92,7 @@ define void @{prefix}_init(ptr %given) nounwind {{
 def expand(text: str, names: Sequence[str] = ()) -> str:
     """The IR that short forms stand for; `names` are those of the words."""
     out = []
+    places = {name: i for i, name in enumerate(names)}
     forms: dict[str, list] = {}  # by the first word, or the first behind `=`
     for pattern, long in _FORMS:
         forms.setdefault(_word_of(pattern.pattern), []).append((pattern, long))
@@ -97,7 +101,7 @@ def expand(text: str, names: Sequence[str] = ()) -> str:
         for pattern, long in forms.get(_word_of(line), ()):
             found = pattern.fullmatch(line)
             if found:
-                out.extend(long(number, names, *found.groups()))
+                out.extend(long(number, places, *found.groups()))
                 break
         else:
             out.append(line)
@@ -126,21 +130,21 @@ def heads_first(text: str) -> str:
     return "\n".join([*heads, *functions, ""])
 
 
-def _load(_: int, __: Sequence[str], to: str, kind: str, base: str, offset: str) -> list[str]:
+def _load(_: int, __: Places, to: str, kind: str, base: str, offset: str) -> list[str]:
     return [
         f"  {to}.at = getelementptr i8, ptr {base}, i64 {offset}",
         f"  {to} = load {kind}, ptr {to}.at",
     ]
 
 
-def _item(_: int, __: Sequence[str], to: str, kind: str, base: str, place: str) -> list[str]:
+def _item(_: int, __: Places, to: str, kind: str, base: str, place: str) -> list[str]:
     return [
         f"  {to}.at = getelementptr i64, ptr {base}, i64 {place}",
         f"  {to} = load {kind}, ptr {to}.at",
     ]
 
 
-def _put(n: int, _: Sequence[str], kind: str, x: str, base: str, place: str) -> list[str]:
+def _put(n: int, _: Places, kind: str, x: str, base: str, place: str) -> list[str]:
     step, place = ("i64", place[1:-1]) if place[0] == "[" else ("i8", place)
     return [
         f"  %put{n} = getelementptr {step}, ptr {base}, i64 {place}",
@@ -148,26 +152,26 @@ def _put(n: int, _: Sequence[str], kind: str, x: str, base: str, place: str) -> 
     ]
 
 
-def _word(_: int, names: Sequence[str], to: str, name: str) -> list[str]:
+def _word(_: int, names: Places, to: str, name: str) -> list[str]:
     return [
-        f"  {to}.at = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
+        f"  {to}.at = getelementptr i64, ptr @words, i64 {names[name]}",
         f"  {to} = load ptr, ptr {to}.at",
     ]
 
 
-def _slot(_: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
+def _slot(_: int, names: Places, to: str, base: str, name: str) -> list[str]:
     return [*_place(to, names, base, name), f"  {to} = load ptr, ptr {to}.at"]
 
 
-def _fill(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+def _fill(n: int, names: Places, x: str, base: str, name: str) -> list[str]:
     return [*_place(f"%fill{n}", names, base, name), f"  store ptr {x}, ptr %fill{n}.at"]
 
 
-def _give(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+def _give(n: int, names: Places, x: str, base: str, name: str) -> list[str]:
     return [f"  call void @Py_IncRef(ptr {x})", *_fill(n, names, x, base, name)]
 
 
-def _field(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[str]:
+def _field(n: int, names: Places, to: str, base: str, name: str) -> list[str]:
     return [
         *_place(to, names, base, name),
         f"  {to}.raw = load ptr, ptr {to}.at",
@@ -178,7 +182,7 @@ def _field(n: int, names: Sequence[str], to: str, base: str, name: str) -> list[
     ]
 
 
-def _renew(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[str]:
+def _renew(n: int, names: Places, x: str, base: str, name: str) -> list[str]:
     return [
         *_place(f"%old{n}", names, base, name),
         f"  %old{n} = load ptr, ptr %old{n}.at",
@@ -188,14 +192,14 @@ def _renew(n: int, names: Sequence[str], x: str, base: str, name: str) -> list[s
     ]
 
 
-def _if(n: int, _: Sequence[str], a: str, how: str, b: str, yes: str, no: str) -> list[str]:
+def _if(n: int, _: Places, a: str, how: str, b: str, yes: str, no: str) -> list[str]:
     known = {"is": "eq ptr", "not": "ne ptr"}.get(how, f"{how} i64")
     return [f"  %if{n} = icmp {known} {a}, {b}", f"  br i1 %if{n}, label %{yes}, label %{no}"]
 
 
-def _place(to: str, names: Sequence[str], base: str, name: str) -> list[str]:
+def _place(to: str, names: Places, base: str, name: str) -> list[str]:
     return [
-        f"  {to}.word = getelementptr i64, ptr @words, i64 {list(names).index(name)}",
+        f"  {to}.word = getelementptr i64, ptr @words, i64 {names[name]}",
         f"  {to}.bytes = load i64, ptr {to}.word",
         f"  {to}.at = getelementptr i8, ptr {base}, i64 {to}.bytes",
     ]

@@ -32,6 +32,7 @@ The entry found comes to the front.
 """
 
 import re
+from functools import cache
 
 from weft.runtime import (
     builtin_code,
@@ -58,11 +59,16 @@ WORDS = (
     *NODE_SLOTS, *match_code.WORDS, *wish_code.FACTS, "dtypes", *wish_code.META_WORDS,
 )  # fmt: skip
 
-_TEXT = ir_text.section("layout") + builtin_code.LAUNCH + ir_text.section("tensor")
-_ALL = ir_text.expand(_TEXT + match_code.TEXT + wish_code.TEXT, WORDS)
-TEXT = ir_text.heads_first(
-    ir_text.declare(FUNCTIONS)
-    + ir_text.words("weft_layout", WORDS)
-    + _ALL.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))
-)
-EXPORTS = tuple(re.findall(r"^define \w+ @(weft_\w+)", TEXT, re.M))
+
+@cache
+def text() -> str:
+    own = ir_text.section("layout") + builtin_code.launch() + ir_text.section("tensor")
+    every = ir_text.expand(own + match_code.text() + wish_code.text(), WORDS)
+    every = every.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))
+    heads = ir_text.declare(FUNCTIONS) + ir_text.words("weft_layout", WORDS)
+    return ir_text.heads_first(heads + every)
+
+
+@cache
+def exports() -> tuple[str, ...]:
+    return tuple(re.findall(r"^define \w+ @(weft_\w+)", text(), re.M))

@@ -33,4 +33,6 @@ WORDS = (
     *CLASSES, *ATTRIBUTES, *(f"{kind}.{name}" for kind, names in SLOTS.items() for name in names)
 )  # fmt: skip
 
-TEXT = ir_text.section("match")
+
+def text() -> str:
+    return ir_text.section("match")

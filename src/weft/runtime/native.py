@@ -196,7 +196,7 @@ _kept: list[Any] = []  # names, which the builtins point to
 def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
     imports = python_functions(builtin_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
-    found = load(builtin_code.TEXT, builtin_code.EXPORTS, imports)
+    found = load(builtin_code.text(), builtin_code.EXPORTS, imports)
     init = ctypes.PYFUNCTYPE(None, *[ctypes.c_void_p] * 5)(found["weft_builtin_init"])
     name = sys.intern("plan_")
     _kept.append(name)
@@ -472,7 +472,7 @@ def _places_fit() -> bool:
 def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
-    found = load(layout_code.TEXT, layout_code.EXPORTS, imports)
+    found = load(layout_code.text(), layout_code.exports(), imports)
     _name_objects(found)
     return found
 

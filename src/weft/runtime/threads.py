@@ -76,7 +76,7 @@ def _start() -> dict[str, int]:
     # WEFT_POOL=condition|alone tests the ways of other systems.
     text = pool_code.text(os.environ.get("WEFT_POOL", ""))
     # who asks will launch, by these builtins (runtime/native.py)
-    others = [builtin_code.TEXT, layout_code.TEXT] if cache_dir() is not None else []
+    others = [builtin_code.text(), layout_code.text()] if cache_dir() is not None else []
     with compiled_ahead([text, *others]):
         found = load(text, pool_code.EXPORTS)
     _reset(found)

@@ -41,8 +41,10 @@ META_SLOTS = ("shape", "np_dtype")
 META_WORDS = ("meta", *(f"meta.{name}" for name in META_SLOTS))
 MOST_BYTES = 16_384  # of a join; larger ones lie in memory's own blocks
 
-TEXT = ir_text.section(
-    "wish", MOST_WORDS=MOST_WORDS, ROOM=MOST_WORDS + 2, MOST_DIMS=MOST_WORDS - 2,
-    MOST_BYTES=MOST_BYTES, FACT_ROOM=MOST_WORDS + 1, SHAPE=2 * SHAPE + 1,
-    TUPLE_ITEMS=ir_text.TUPLE_ITEMS,
-)  # fmt: skip
+
+def text() -> str:
+    return ir_text.section(
+        "wish", MOST_WORDS=MOST_WORDS, ROOM=MOST_WORDS + 2, MOST_DIMS=MOST_WORDS - 2,
+        MOST_BYTES=MOST_BYTES, FACT_ROOM=MOST_WORDS + 1, SHAPE=2 * SHAPE + 1,
+        TUPLE_ITEMS=ir_text.TUPLE_ITEMS,
+    )  # fmt: skip
