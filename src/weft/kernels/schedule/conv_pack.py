@@ -339,6 +339,11 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
                             source_c, f.sub(channels, channel), count,
                         )  # fmt: skip
             else:
+                if tile.amx:  # the rest of a pixel's last vector is read
+                    at = f.op("and", f.max(f.sub(units, 1), 0), -lanes)
+                    with f.loop(low, high) as X:
+                        place = f.gep(row, f.add(f.mul(X.i, pitch), at), el)
+                        f.store(zero(type), place)
                 with f.loop(low, high) as X, f.loop(0, units) as C:
                     channel = f.mul(C.i, reads.per)
                     at = f.add(f.mul(X.i, step), f.mul(channel, source_c))
@@ -362,6 +367,12 @@ def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
     last = f.sub(reads.units(channels), 1)
 
     def plane(j: int) -> Value:
+        v = given(j)
+        if not tile.amx:
+            return v
+        return f.select(f.icmp("sge", last, j), v, zero(tile.type))
+
+    def given(j: int) -> Value:
         # a missing unit repeats the last one: nobody reads it
         channel = f.mul(f.min(last, j), reads.per)
         at = f.gep(f.arg("from"), f.mul(channel, f.arg("source_c")), memory(d))

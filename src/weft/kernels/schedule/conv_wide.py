@@ -12,7 +12,7 @@ from weft.core import scalar as S
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
-from weft.kernels.schedule.conv_micro import pixel_tile
+from weft.kernels.schedule import amx
 from weft.kernels.schedule.conv_pack import FEW
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
@@ -23,7 +23,9 @@ from weft.kernels.schedule.conv_wide_code import (
     PART,
     conv_wide_ir,
     inputs_of,
+    wide_tile,
 )
+from weft.kernels.schedule.conv_wide_tiles import chunks_of, period_of, room_of
 from weft.kernels.schedule.conv_zeros import strips
 from weft.kernels.schedule.epilogue import (
     Epilogue,
@@ -133,23 +135,28 @@ def plan_wide(
     and, in rows and columns, of the grid. `weights` are w's strides of (group, column, channel).
     """
     d = D.from_np(out.dtype)
-    tile = pixel_tile(register(d), pairs=pairs)
+    tile = wide_tile(register(d), pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
     channels = source.shape[1] // groups
     depth = -(-channels // 2) if pairs else channels
-    direct = pairs and _in_place(source, parts, channels, slab, moves)
-    split = _split(parts, source, depth, slab, moves[0])
+    # words of a tap, and of a chunk of k, in tile registers
+    tap_words, cells, beside = depth, 1, False
+    if tile.amx:
+        tap_words, cells, beside = chunks_of(depth, [[t[0] for t in p.taps] for p in parts])
+    direct = pairs and tap_words == depth and _in_place(source, parts, channels, slab, moves)
+    split = _split(parts, source, depth, slab, moves[0], apart=not tile.amx)
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     images, columns = out.shape[0], out.shape[1] // groups
-    pitch = FEW if depth <= FEW <= tile.lanes else pixel_pitch(depth, tile)
+    pitch = FEW if depth <= FEW <= tile.lanes and not tile.amx else pixel_pitch(tap_words, tile)
+    pitch = depth if beside else pitch
     row_pitch = slab_columns * pitch
     grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
     halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
     panels = -(-columns // nr)
     taps = [t for part in parts for t in part.taps]
-    packed_group = panels * nr * depth * len(taps)
+    packed_group = panels * nr * tap_words * len(taps)
     work = 2 * out.size * channels * len(taps) // len(parts) + source.size + out.size
     parallel = work >= PARALLEL_WORK
     row_bytes = row_pitch * size
@@ -186,18 +193,27 @@ def plan_wide(
         pieces = -(-panels // (panels // pieces))
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
-    depths = [depth * len(p.taps) for _, p, _ in shares]
+    depths = [tap_words * len(p.taps) for _, p, _ in shares]
+    period = 0
+    if tile.amx and len(parts) == 1 and moves == ((slab_columns, 1), (1, 1)) and not direct:
+        # only results that follow on one another are taken from between others
+        last = out.strides[1] == 1 or epilogue is not None
+        row, step = out.strides[2:]
+        follow = row == grid_w * step and (unit_images == 1 or out.strides[0] == grid_h * row)
+        period = period_of(slab_columns, grid_w, band) if last and follow else 0
+    room = room_of(period, grid_w) if tile.amx else 0
     c_at = up((unit_images * image_pitch + tile.lanes) * size)  # pixels are written by vectors
-    rows_at = c_at + up(pixels * nr * size)
+    rows_at = c_at + up(max(pixels, 2 * room) * nr * size)
     outs_at = rows_at + up(8 * sum(places))
     table_at = outs_at + up(8 * sum(places))
     packed = up(groups * packed_group * size)
     zeros_at = up(table_at + 16 * (sum(depths) + 1))
-    zeros, strip, room = 0, 1, 0
+    zeros, strip, lists = 0, 1, 0
     together = len(shares) if pieces <= panels else 1
-    if len(parts) == 1 and together == len(shares) and len(shares[0][1].taps) == len(taps):
+    whole = len(parts) == 1 and together == len(shares) and len(shares[0][1].taps) == len(taps)
+    if whole and not tile.amx:
         at = [t[0] for t in shares[0][1].taps]
-        zeros, strip, room = strips(tile, depth, at, (band, grid_w), slab_columns)
+        zeros, strip, lists = strips(tile, depth, at, (band, grid_w), slab_columns)
     w_group, w_column, w_channel = weights
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
@@ -214,13 +230,14 @@ def plan_wide(
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "packed": 0, "work": packed,
-        "work_size": zeros_at + room, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
+        "work_size": zeros_at + lists, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "finish": 0, "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": together,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
+        "tap_words": tap_words, "cells": cells, "period": period, "room": room,
     }  # fmt: skip
     inputs = 3 if biased else 2
     own: tuple[int, ...] = ()
@@ -230,7 +247,8 @@ def plan_wide(
             raise ValueError(f"conv2d: no epilogue on {out.dtype}")
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
-        if out.dtype.itemsize < 4 and columns >= nr and ends_in_registers(epilogue):
+        registers = out.dtype.itemsize < 4 and columns >= nr and not tile.amx
+        if registers and ends_in_registers(epilogue):
             head["finish"] = _ending(epilogue, out, columns * groups, inputs, finish=True)[0]
         head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
     if direct:
@@ -241,13 +259,15 @@ def plan_wide(
     follows = source.strides[1:] == (1, row, channels) or (bands == 1 and source.is_contiguous)
     if groups == 1 and follows and source_bytes > _FAR:
         tiles = sum(-(-p // tile.rows) * -(-k // KC) for p, k in zip(places, depths, strict=True))
+        if tile.amx:
+            tiles = sum(-(-p // (2 * amx.ROWS)) for p in places)
         lines = band_rows * step_y * row * unit_images * source.dtype.itemsize // 64
         head["ahead"] = -(-lines // max(panels * tiles // pieces, 1))
     ints = [head[n] for n in HEAD]
     wholes: list[dict[str, int]] = []
     packed_at = tap = 0
     for part in parts:
-        k = depth * len(part.taps)
+        k = tap_words * len(part.taps)
         wholes.append({
             "k": k, "part_taps": len(part.taps), "first_tap": tap, "packed_at": packed_at,
             **_place(part, pitch), "row_pixels": part.grid[1],
@@ -258,7 +278,7 @@ def plan_wide(
     for n, (i, part, _) in enumerate(shares):
         whole = wholes[i]
         records.append({
-            "k": depth * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
+            "k": tap_words * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
             **_place(part, pitch), "packed_at": whole["packed_at"], "whole_k": whole["k"],
             "whole_taps": whole["part_taps"],
             "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
@@ -314,15 +334,16 @@ Split = list[tuple[Part, tuple[int, ...]]]
 
 
 def _split(
-    parts: tuple[Part, ...], source: Layout, depth: int, slab: tuple[Pair, Pair, Pair], move: Pair
-) -> list[Split]:
+    parts: tuple[Part, ...], source: Layout, depth: int, slab: tuple[Pair, Pair, Pair], move: Pair,
+    *, apart: bool,
+) -> list[Split]:  # fmt: skip
     """The parts, or pieces of each that leave out taps (see `_inside`), with their taps' numbers:
     rows apart, or columns too, if that saves work enough.
     """
     found = [[(p, tuple(range(len(p.taps))))] for p in parts]
     (rows, columns), *_ = slab
     most = max(p.grid[0] * p.grid[1] for p in parts)
-    if depth * rows * columns > _WHOLE or not _LEAST <= most <= _MOST:
+    if not apart or depth * rows * columns > _WHOLE or not _LEAST <= most <= _MOST:
         return found
     image = (source.shape[2], source.shape[3])
     worth = _WORTH if most < _TALL else _WORTH_TALL
@@ -392,7 +413,7 @@ def with_packed(
     pack, wide = launch.stages
     alone = Stage(_kernels(w.dtype.name, biased, pairs)["pack1"], pack.parallel)
     reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
-    form = ("conv", groups, pairs)
+    form = ("conv", groups, pairs, ints[HEAD.index("tap_words")])
     return Packed(Launch((alone,), launch.ints), launch.scratch, reads, form)
 
 

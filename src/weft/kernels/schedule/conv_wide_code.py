@@ -12,23 +12,24 @@ leaves taps out that see the border only); the taps' offsets in the slab, their 
 whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 """
 
+from dataclasses import replace
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
+from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import (
     emit_slab,
-    step_masks,
     store_some,
-    store_step,
 )
+from weft.kernels.schedule.conv_wide_ends import emit_planes, emit_rows, store_planes
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
-from weft.kernels.schedule.words import sums_to, units_of
-from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector
+from weft.kernels.schedule.words import units_of
+from weft.kernels.target.element import memory, register
+from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
@@ -41,6 +42,7 @@ HEAD: tuple[str, ...] = (
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
     "finish", "area_out", "ahead", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
+    *conv_wide_tiles.HEAD,
 )  # fmt: skip
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
@@ -50,18 +52,29 @@ PART = (
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 
 
+def wide_tile(element: str, *, pairs: bool) -> Tile:
+    """The tile of these convolutions; in tile registers two by two of them, by a panel."""
+    tile = pixel_tile(element, pairs=pairs)
+    if pairs and amx.multiplies_pairs_in_tiles():
+        return replace(tile, rows=amx.ROWS, vectors=2, amx=True)
+    return tile
+
+
 def conv_wide_ir(name: str, *, biased: bool, pairs: bool = False) -> str:
     """The LLVM IR of `wide` and its stage before, `pack`, for one dtype, for the host."""
     d = BY_NAME[name]
-    tile = pixel_tile(register(d), pairs=pairs)
+    tile = wide_tile(register(d), pairs=pairs)
     m = Module(native.host().vector_bits)
-    emit_tiles(m, tile, writes=True)
+    if tile.amx:
+        conv_micro_amx.emit_tiles(m, tile)
+    else:
+        emit_tiles(m, tile, writes=True)
     emit_slab(m, tile, d)
-    if not biased:
+    if not biased and not tile.amx:
         emit_spread(m, tile)
     _emit_pack(m, tile, d, biased)
-    _emit_rows(m, tile, d)
-    _emit_planes(m, tile, d)
+    emit_rows(m, tile, d)
+    emit_planes(m, tile, d)
     _emit_wide(m, tile, d, biased)
     return m.text()
 
@@ -116,7 +129,10 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     f.store(f.typed(0, "i64"), all_done)
     f.store(f.typed(-1, "i64"), filled)
-    _fill_tables(f, h, ints, (taps, steps), tables_at)
+    leaves_out = not biased and not tile.amx  # zeros
+    shape = conv_wide_tiles.Shape(f, f.alloca("i64", 1))
+    f.store(f.typed(0, "i64"), shape.place)
+    _fill_tables(f, tile, h, ints, (taps, steps), tables_at)
     taken = f.alloca("i64", 1)  # pieces that this thread took
     f.store(f.typed(0, "i64"), taken)
     with f.units(h["pieces"]) as drawn:
@@ -150,7 +166,13 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 first_row, grid_h = _rows_of(f, h, part, y)
                 rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
-                _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
+                if tile.amx:
+                    found = conv_wide_tiles.lines_of(f, h, part["grid_w"], images, grid_h)
+                    first = f.add(part["source_at"], skipped)
+                    with f.iff(f.icmp("sgt", f.mul(grid_h, part["grid_w"]), 0)):
+                        conv_wide_tiles.fill_tiles(f, found, (rows, outs), first)
+                else:
+                    _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
         next_source, next_lines = _following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
@@ -171,7 +193,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 f.store(f.typed(f.max(line, stop), "i64"), asked)
 
             ready = hidden = Value("false", "i1")
-            if not biased:
+            if leaves_out:
                 whole = read_part(f, wholes, 0, PART)
                 _, grid_h = _rows_of(f, h, whole, y)
                 met = Unit(
@@ -228,66 +250,93 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 offset = f.add(f.mul(image, h["area_out"]), offset)
                 # a sum without terms still runs once, and gives zeros
                 k = f.max(part["whole_k"], 1)
-                if not biased:
+                if leaves_out:
                     with f.iff(f.op("and", ready, linear)):
                         ending(offset, pixels, c, start)
                     k = f.select(ready, f.typed(0, "i64"), k)
-                with f.loop(0, k, KC) as K:
-                    end = f.add(K.i, KC)
-                    ends = f.icmp("sge", end, part["whole_k"])
-                    low_k = _before(f, part, first_number, K.i)
-                    end = _before(f, part, first_number, end)
-                    kc = f.sub(f.select(ends, part["k"], end), low_k)
-                    panel = f.gep(b, f.mul(_number(f, part, first_number, low_k), tile.columns), el)
-                    asks = f.op("and", ends, f.icmp("eq", planes, "false"))
-                    ends = f.op("and", ends, linear)
-                    few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
-                    few = f.op("or", few, f.icmp("eq", asks, "false"))
-                    after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
-                    # each tile goes out when it is done; its lines are asked for meanwhile
-                    with f.loop(0, pixels, tile.rows) as I:
-                        count = f.min(f.sub(pixels, I.i), tile.rows)
-                        place = f.gep(c, f.mul(I.i, tile.columns), el)
-                        to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
-                        with f.iff(asks), f.loop(0, count) as L:
-                            line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
-                            line = f.gep(start, line, memory(d))
-                            with f.if_else(few) as way:  # no steps to ask in: all at once
-                                for j in range(lines):
-                                    touch(f, f.gep(line, 64 * j), level=2, write=True)
-                                way.otherwise()
-                                for j in range(lines):
-                                    at = f.add(f.mul(L.i, lines), j + next_words)
-                                    at = f.gep(soon, at, "ptr")
-                                    f.store(f.gep(line, 64 * j), at)
+                if tile.amx:
+                    lines_there = conv_wide_tiles.lines_of(f, h, part["grid_w"], images, grid_h)
+                    shape.need(lines_there.height, h["cells"])
+
+                    def before(pixel: Operand, count: Operand) -> None:
+                        """Ask for the lines of so many pixels' results."""
+                        line = f.gep(start, f.mul(pixel, part["out_w"]), memory(d))
+                        with f.loop(0, count) as L:
+                            here = f.gep(line, f.mul(L.i, part["out_w"]), memory(d))
+                            for j in range(lines):
+                                touch(f, f.gep(here, 64 * j), level=2, write=True)
                         ask()
-                        if next_words:  # of a k's lines of the next block each tile asks for one
-                            turn = f.div(I.i, tile.rows)
-                            new = f.icmp("slt", turn, tile.vectors)
-                            line = f.gep(f.gep(b, after, el), f.mul(f.mul(turn, kc), 64))
-                            f.store(f.select(new, line, panel), soon)
-                            step = f.select(new, f.typed(64 * UNROLL, "i64"), 0)
-                            f.store(step, f.gep(soon, 1, "i64"))
-                        a_rows = f.gep(rows, I.i, "i64")
-                        a_offsets = f.gep(offsets, f.mul(low_k, 2), "i64")
-                        new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
-                        soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
-                        first = f.add(offset, I.i)
-                        full = f.op("and", ends, f.icmp("eq", count, tile.rows))
-                        full = f.op("and", full, f.icmp("eq", columns, tile.columns))
-                        full = f.op("and", full, f.icmp("ne", h["finish"], 0))
-                        with f.if_else(full) as way:
-                            f.call_at(
-                                finish, images_at, a_rows, a_offsets, kc, panel, place, new, soon,
-                                soons, f.arg("args"), epilogue_ints, first, out_column,
-                            )  # fmt: skip
-                            way.otherwise()
-                            f.call(
-                                "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
-                                place, columns, new, soon, soons,
-                            )  # fmt: skip
-                            with f.iff(ends):
-                                ending(first, count, place, to)
+
+                    def behind(pixel: Operand, count: Operand, place: Value) -> None:
+                        to = f.gep(start, f.mul(pixel, part["out_w"]), memory(d))
+                        ending(f.add(offset, pixel), count, place, to)
+
+                    conv_wide_tiles.multiply(
+                        f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c),
+                        (f.div(part["k"], h["cells"]), columns, part["grid_w"]), linear, before,
+                        behind,
+                    )  # fmt: skip
+                else:
+                    with f.loop(0, k, KC) as K:
+                        end = f.add(K.i, KC)
+                        ends = f.icmp("sge", end, part["whole_k"])
+                        low_k = _before(f, part, first_number, K.i)
+                        end = _before(f, part, first_number, end)
+                        kc = f.sub(f.select(ends, part["k"], end), low_k)
+                        panel = f.gep(
+                            b, f.mul(_number(f, part, first_number, low_k), tile.columns), el
+                        )
+                        asks = f.op("and", ends, f.icmp("eq", planes, "false"))
+                        ends = f.op("and", ends, linear)
+                        few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
+                        few = f.op("or", few, f.icmp("eq", asks, "false"))
+                        after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
+                        # each tile goes out when it is done; its lines are asked for meanwhile
+                        with f.loop(0, pixels, tile.rows) as I:
+                            count = f.min(f.sub(pixels, I.i), tile.rows)
+                            place = f.gep(c, f.mul(I.i, tile.columns), el)
+                            to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
+                            with f.iff(asks), f.loop(0, count) as L:
+                                line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
+                                line = f.gep(start, line, memory(d))
+                                with f.if_else(few) as way:  # no steps to ask in: all at once
+                                    for j in range(lines):
+                                        touch(f, f.gep(line, 64 * j), level=2, write=True)
+                                    way.otherwise()
+                                    for j in range(lines):
+                                        at = f.add(f.mul(L.i, lines), j + next_words)
+                                        at = f.gep(soon, at, "ptr")
+                                        f.store(f.gep(line, 64 * j), at)
+                            ask()
+                            if (
+                                next_words
+                            ):  # of a k's lines of the next block each tile asks for one
+                                turn = f.div(I.i, tile.rows)
+                                new = f.icmp("slt", turn, tile.vectors)
+                                line = f.gep(f.gep(b, after, el), f.mul(f.mul(turn, kc), 64))
+                                f.store(f.select(new, line, panel), soon)
+                                step = f.select(new, f.typed(64 * UNROLL, "i64"), 0)
+                                f.store(step, f.gep(soon, 1, "i64"))
+                            a_rows = f.gep(rows, I.i, "i64")
+                            a_offsets = f.gep(offsets, f.mul(low_k, 2), "i64")
+                            new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+                            soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
+                            first = f.add(offset, I.i)
+                            full = f.op("and", ends, f.icmp("eq", count, tile.rows))
+                            full = f.op("and", full, f.icmp("eq", columns, tile.columns))
+                            full = f.op("and", full, f.icmp("ne", h["finish"], 0))
+                            with f.if_else(full) as way:
+                                f.call_at(
+                                    finish, images_at, a_rows, a_offsets, kc, panel, place, new,
+                                    soon, soons, f.arg("args"), epilogue_ints, first, out_column,
+                                )  # fmt: skip
+                                way.otherwise()
+                                f.call(
+                                    "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
+                                    place, columns, new, soon, soons,
+                                )  # fmt: skip
+                                with f.iff(ends):
+                                    ending(first, count, place, to)
                 kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
                 kind = f.select(planes, f.typed(2, "i64"), kind)
                 for case in f.switch(kind, (1, 2), 0):
@@ -301,8 +350,10 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             first = f.add(first, f.mul(f.add(first_row, Y.i), part["row_pixels"]))
                             ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
                     elif case == 2:
-                        _store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
+                        store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
                                       columns)  # fmt: skip
+    if tile.amx:
+        amx.release(f)
     f.ret()
 
 
@@ -353,26 +404,6 @@ def _before(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> 
     return f.add(f.mul(f.div(k, taps), part["part_taps"]), T.carry[0])
 
 
-def _store_planes(
-    f: Function, tile: Tile, d: dtype, h: dict[str, Value], part: dict[str, Value],
-    memories: tuple[Value, Value, Value], images: Operand, grid_h: Operand, columns: Operand,
-) -> None:  # fmt: skip
-    """The panel's results to images that lie channel by channel."""
-    start, c, shift = memories
-    # rows of outputs that follow on one another are one row
-    whole = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
-    lines = f.select(whole, f.typed(1, "i64"), grid_h)
-    length = f.select(whole, f.mul(grid_h, part["grid_w"]), part["grid_w"])
-    with f.loop(0, images) as N, f.loop(0, lines) as Y:
-        to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-        at = f.mul(f.add(f.mul(N.i, lines), Y.i), length)
-        f.call(
-            "planes", "void", f.gep(start, to, memory(d)),
-            f.gep(c, f.mul(at, tile.columns), tile.element), shift, length, columns,
-            h["out_c"], part["out_w"],
-        )  # fmt: skip
-
-
 def _rows_of(
     f: Function, h: dict[str, Value], part: dict[str, Value], y: Operand
 ) -> tuple[Operand, Operand]:
@@ -385,14 +416,18 @@ def _rows_of(
 
 
 def _fill_tables(
-    f: Function, h: dict[str, Value], ints: Value, taps: tuple[Value, Value], tables: Value
-) -> None:
+    f: Function, tile: Tile, h: dict[str, Value], ints: Value, taps: tuple[Value, Value],
+    tables: Value,
+) -> None:  # fmt: skip
     """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
     with f.loop(0, h["parts"]) as P:
         part = read_part(f, ints, P.i, PART)
         own = [f.gep(a, part["first_tap"], "i64") for a in taps]
         table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
-        with f.loop(0, h["depth"]) as C, f.loop(0, part["part_taps"]) as T:
+        if tile.amx:
+            conv_wide_tiles.fill_chunks(f, h, part, own[0], table)
+        by_channels = 0 if tile.amx else h["depth"]
+        with f.loop(0, by_channels) as C, f.loop(0, part["part_taps"]) as T:
             tap, step = (f.load("i64", f.gep(a, T.i, "i64")) for a in own)
             place = f.add(f.mul(C.i, part["part_taps"]), T.i)
             pair = f.gep(table, f.mul(place, 2), "i64")
@@ -467,6 +502,15 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
                 to = f.gep(f.arg("to"), f.add(at, J.i), el)
                 place = f.gep(places, part["first_tap"], "i64")
+                # from one k to the next channel's, and to the next tap's
+                of_channel, of_tap = part["part_taps"], f.typed(1, "i64")
+                if tile.amx:
+                    of_channel, of_tap = of_tap, h["tap_words"]
+                    filled = f.icmp("eq", last, h["depth"])
+                    rest = f.select(filled, of_tap, last)
+                    with f.loop(0, part["part_taps"]) as T, f.loop(last, rest) as C:
+                        row = f.add(f.mul(T.i, of_tap), C.i)
+                        f.store(zero(tile.type), f.gep(to, f.mul(row, tile.columns), el))
                 for case in f.switch(h["pack"], range(PACK_ANY), PACK_ANY):
                     if case == PACK_DEPTH:  # one part, its k adjacent
                         stop = f.mul(last, part["part_taps"])
@@ -481,7 +525,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             store_some(f, square, target, tile.columns, count, el)
                         continue
                     with f.loop(channel, last) as C:
-                        target = f.mul(f.mul(C.i, part["part_taps"]), tile.columns)
+                        target = f.mul(f.mul(C.i, of_channel), tile.columns)
                         target = f.gep(to, target, el)
                         number = f.mul(C.i, reads.per)
                         across = f.mul(number, h["w_channel"])
@@ -499,7 +543,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 f.store(x, f.gep(room, i, tile.type), tile.align)
                         with f.loop(0, part["part_taps"]) as T:
                             tap = f.load("i64", f.gep(place, T.i, "i64"))
-                            to_row = f.gep(target, f.mul(T.i, tile.columns), el)
+                            to_row = f.gep(target, f.mul(T.i, f.mul(of_tap, tile.columns)), el)
                             if case == PACK_TAPS:
                                 v = f.load(tile.type, f.gep(room, tap, tile.type), tile.align)
                                 f.store(v, to_row)
@@ -514,87 +558,4 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     at = f.gep(starts[j], f.add(across, tap), size)
                                     v = reads.unit(load, at, h["w_channel"], more, width=1)
                                     f.store(v, f.gep(to_row, j, el))
-    f.ret()
-
-
-def _emit_rows(m: Module, tile: Tile, d: dtype) -> None:
-    """`rows(out, c, bias, count, columns, out_w)`: out[pixel][channel], channels adjacent."""
-    names = [("i64", n) for n in ("count", "columns", "out_w")]
-    pointers = [
-        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
-    ]  # fmt: skip
-    f = m.function("rows", [*pointers, *names], internal=True)
-    out, c, bias, count, columns, out_w = (f.arg(n) for _, n in [*pointers, *names])
-    el, lanes = tile.element, tile.lanes
-    places = range(0, tile.columns, lanes)
-    masks = [f.lane_mask(f.sub(columns, j), lanes) for j in places]
-    shifts = [
-        _bias(f, tile, d, f.gep(bias, j, memory(d)), bias, mask)
-        for j, mask in zip(places, masks, strict=True)
-    ]
-    with f.if_else(f.icmp("eq", columns, tile.columns)) as way:
-        for whole in (True, False):
-            with f.loop(0, count) as P:
-                row = f.gep(c, f.mul(P.i, tile.columns), el)
-                to = f.gep(out, f.mul(P.i, out_w), memory(d))
-                for j, mask, shift in zip(places, masks, shifts, strict=True):
-                    v = f.op("fadd", f.load(tile.type, f.gep(row, j, el)), shift)
-                    v = sums_to(f, v, d, lanes)
-                    at = f.gep(to, j, memory(d))
-                    f.store(v, at) if whole else f.masked_store(v, at, mask)
-            if whole:
-                way.otherwise()
-    f.ret()
-
-
-def _bias(f: Function, tile: Tile, d: dtype, at: Value, bias: Value, mask: Value) -> Value:
-    """A vector of the bias; -0.0, which leaves every sum as it is, where there is none."""
-    wide = Element(f, tile.lanes)
-    with f.if_else(f.icmp("ne", bias, Value("null", "ptr"))) as b:
-        loaded = wide.from_memory(f.masked_load(wide.memory_type(d), at, mask), d)
-        b.otherwise()
-    return b.merge(tile.type, loaded, const(tile.type, -0.0))
-
-
-def _emit_planes(m: Module, tile: Tile, d: dtype) -> None:
-    """`planes(out, c, bias, count, columns, out_c, out_w)`: out[channel][pixel] of one row."""
-    names = [("i64", n) for n in ("count", "columns", "out_c", "out_w")]
-    pointers = [
-        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
-    ]  # fmt: skip
-    f = m.function("planes", [*pointers, *names], internal=True)
-    out, c, bias, count, columns, out_c, out_w = (f.arg(n) for _, n in [*pointers, *names])
-    el, lanes = tile.element, tile.lanes
-    one, wide = Element(f, 1), Element(f, lanes)
-    room = f.alloca(tile.type, lanes)
-    with f.loop(0, columns, lanes) as J:
-        left = f.min(f.sub(columns, J.i), lanes)
-        mask = f.lane_mask(left, lanes)
-        shift = _bias(f, tile, d, f.gep(bias, J.i, memory(d)), bias, mask)
-        to = f.gep(out, f.mul(J.i, out_c), memory(d))
-        with f.loop(0, count, lanes) as P:
-            # a missing pixel repeats the last one: it is not stored
-            v = []
-            for i in range(lanes):
-                at = f.mul(f.min(f.add(P.i, i), f.sub(count, 1)), tile.columns)
-                value = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
-                value = sums_to(f, f.op("fadd", value, shift), d, lanes)
-                v.append(wide.from_memory(value, d))
-            there = f.min(f.sub(count, P.i), lanes)
-            start = f.gep(to, f.mul(P.i, out_w), memory(d))
-            square = f.transpose(v)
-            for case in f.switch(out_w, (1, 2), 0):
-                if case:
-                    masks = step_masks(f, there, lanes, case)
-                    for j, value in enumerate(square):
-                        with f.iff(f.icmp("slt", f.typed(j, "i64"), left)):
-                            at = f.gep(start, f.mul(out_c, j), memory(d))
-                            store_step(f, wide.to_memory(value, d), at, masks, d)
-                    continue
-                for i, value in enumerate(square):
-                    f.store(value, f.gep(room, i, tile.type), tile.align)
-                with f.loop(0, left) as C, f.loop(0, there) as X:
-                    value = f.load(el, f.gep(f.gep(room, C.i, tile.type), X.i, el))
-                    at = f.add(f.mul(out_c, C.i), f.mul(X.i, out_w))
-                    one.store(value, f.gep(start, at, memory(d)), d)
     f.ret()

@@ -22,6 +22,7 @@ class Tile:
     vectors: int
     fma: bool = True
     pairs: bool = False  # an element of a and of b is two bfloat16, along k
+    amx: bool = False  # pairs are multiplied in tile registers (`amx`)
     a_class: str = (
         "rows"  # elements that are adjacent in a: those of "rows", of "columns", or "any"
     )

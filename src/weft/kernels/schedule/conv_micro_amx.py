@@ -1,0 +1,109 @@
+"""The tile of convolutions of words in tile registers (see `amx`), where the host has them.
+
+    C[t][i][j] (+)= sum over n, q of A[starts[t] + i pitch + offsets[n] + q] B[n][q][j]
+
+A tile is up to sixteen rows at a constant distance; k comes in chunks of as many words as the
+registers are configured for, which lie side by side in A, anywhere: an image is never unrolled. B
+is a packed panel. Two tiles meet 32 columns at a time: four loads for four products. An element's
+sum is that of its chunks in order, in one register: all of k is one block.
+"""
+
+from weft.kernels.schedule import amx
+from weft.kernels.schedule.tile import Tile
+from weft.kernels.target.llvm import Function, Module, Operand
+
+_A, _B = 4, 6  # registers; sums have the first four
+_ARGS = [
+    ("ptr noalias readonly", "a"),
+    ("ptr noalias readonly", "starts"),
+    ("i64", "count"),
+    ("i64", "pitch"),
+    ("ptr noalias readonly", "offsets"),
+    ("i64", "chunks"),
+    ("ptr noalias readonly", "b"),
+    ("i64", "cells"),
+    ("ptr noalias", "c"),
+    ("ptr noalias readonly", "numbers"),
+    ("i64", "columns"),
+    ("i64", "first"),
+]
+_BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1"), _ARGS[-1]]
+
+
+def configure_tiles(f: Function, height: Operand, cells: Operand) -> None:
+    """The shapes of tiles of so many rows and words of k, from here on."""
+    wide, deep = f.typed(64, "i64"), f.mul(cells, amx.CELL)
+    amx.configure_now(f, [(height, wide)] * _A + [(height, deep)] * 2 + [(cells, wide)] * 2)
+
+
+def emit_tiles(m: Module, tile: Tile) -> None:
+    """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first)`.
+
+    `starts` has the elements of a at which `count` tiles begin, `numbers` their first rows of c,
+    which has rows of `tile.columns`; rows of a tile are `pitch` elements apart; `offsets` has
+    `chunks` elements. `first` nonzero overwrites c.
+    """
+    for rows in (1, 2):
+        for across in (1, 2):
+            _emit_block(m, tile, rows, across)
+    f = m.function("tiles", _ARGS, internal=True)
+    a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first = (
+        f.arg(n) for _, n in _ARGS
+    )
+    el = tile.element
+    with f.loop(0, columns, 2 * amx.DEPTH) as J:
+        few = f.icmp("sle", f.sub(columns, J.i), amx.DEPTH)
+        panel = f.gep(b, J.i, el)
+
+        def call(
+            rows: int, across: int, t: Operand, panel: Operand = panel, j: Operand = J.i
+        ) -> None:
+            a_at, c_at = [], []
+            for i in range(2):
+                place = f.add(t, i % rows)
+                start = f.load("i64", f.gep(starts, place, "i64"))
+                number = f.load("i64", f.gep(numbers, place, "i64"))
+                a_at.append(f.gep(a, start, el))
+                c_at.append(f.gep(c, f.add(f.mul(number, tile.columns), j), el))
+            name = f"block{rows}x{across}"
+            f.call(name, "void", *a_at, pitch, offsets, chunks, panel, cells, *c_at, first)
+
+        for across in f.switch(f.select(few, f.typed(1, "i64"), 2), (1,), 2):
+            even = f.op("and", count, -2)
+            with f.loop(0, even, 2) as T:
+                call(2, across, T.i)
+            with f.iff(f.icmp("slt", even, count)):
+                call(1, across, even)
+    f.ret()
+
+
+def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
+    """`block{rows}x{across}`: so many tiles by so many times sixteen columns."""
+    f = m.function(f"block{rows}x{across}", _BLOCK, internal=True)
+    el, line = tile.element, tile.columns * tile.itemsize
+    pitch = f.mul(f.arg("pitch"), tile.itemsize)
+    step = f.mul(f.arg("cells"), line)
+    sums = [
+        (across * i + j, f.gep(f.arg(f"c{i}"), j * amx.DEPTH, el))
+        for i in range(rows)
+        for j in range(across)
+    ]
+    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
+        for register, _ in sums:
+            amx.zero(f, register)
+        way.otherwise()
+        for register, place in sums:
+            amx.load(f, register, place, line)
+    with f.loop(0, f.arg("chunks"), 1, [("ptr", f.arg("b"))]) as K:
+        (panel,) = K.carry
+        at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))
+        for i in range(rows):
+            amx.load(f, _A + i, f.gep(f.arg(f"a{i}"), at, el), pitch)
+        for j in range(across):
+            amx.load(f, _B + j, f.gep(panel, j * amx.DEPTH, el), line)
+            for i in range(rows):
+                amx.multiply_pairs(f, across * i + j, _A + i, _B + j)
+        K.next = [f.gep(panel, step)]
+    for register, place in sums:
+        amx.store(f, register, place, line)
+    f.ret()

@@ -1,0 +1,210 @@
+"""How convolutions of words (`conv_wide_code`) meet tile registers (`conv_micro_amx`).
+
+k = (row and column of the kernel, pair of channels), in chunks of equally many words, 16 at most,
+a tap's filled up with zeros to whole ones; of fewer than 16, taps that lie side by side in the slab
+are one, if that fills chunks. Their number and depth are a function of the convolution's sizes.
+
+Pixels come in lines, along which they lie at a constant distance in the slab: rows of outputs; all
+of them, or all images, where these follow on one another; or, where rows would fill tiles badly,
+all positions of an image's slab, those between its rows of outputs too, whose sums are dropped. A
+line is cut into tiles of equal height. The last one begins early: what was there before is computed
+again, to the same bits, and not finished again.
+
+Sums of two tiles lie in a room of their own in the first cache. They are finished while the next
+two are multiplied: the tiles' products leave the vectors' ports free, and what they stored is there
+by then.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from weft.kernels.schedule import amx
+from weft.kernels.schedule.conv_micro_amx import configure_tiles
+from weft.kernels.schedule.tile import Tile
+from weft.kernels.target.llvm import Function, Operand, Value
+
+HEAD = ("tap_words", "cells", "period", "room")
+_FEW = 14  # rows of a tile below which it waits for B
+_ENDLESS = 1 << 40
+
+
+def chunks_of(depth: int, parts: Sequence[Sequence[int]]) -> tuple[int, int, bool]:
+    """(words of k of a tap of so many words, words of a chunk, whether taps lie side by side) of
+    parts with taps at these pixels of the slab.
+    """
+    taps = list(parts[0]) if len(parts) == 1 else []
+    run = next((i for i, t in enumerate(taps) if t != taps[0] + i), len(taps))
+    beside = run > 1 and all(t == taps[i - i % run] + i % run for i, t in enumerate(taps))
+    if beside and 0 < depth < amx.DEPTH:
+        count = -(-run * depth // amx.DEPTH)
+        if len(taps) % run == 0 and run * depth % count == 0:
+            return depth, run * depth // count, True
+    count = -(-depth // amx.DEPTH)
+    cells = -(-depth // max(count, 1))
+    return count * cells, max(cells, 1), False
+
+
+def period_of(columns: int, width: int, rows: int) -> int:
+    """Positions of a slab's row, if lines are to take all of them, for rows of so many outputs; 0
+    if lines are these.
+    """
+
+    def cost(length: int) -> int:
+        each = -(-length // amx.ROWS)
+        return each * max(-(-length // max(each, 1)), _FEW)
+
+    return columns if cost((rows - 1) * columns + width) < rows * cost(width) else 0
+
+
+def room_of(period: int, width: int) -> int:
+    """Rows of sums of two tiles, which may be the last of an image and the next one's first."""
+    return 2 * amx.ROWS + max(period - width, 0)
+
+
+@dataclass
+class Lines:
+    """Of a unit's part: positions of a line and their distance, lines of an image and theirs,
+    images and theirs; positions of a tile, tiles of a line, positions from line to line.
+    """
+
+    length: Operand
+    step: Operand
+    rows: Operand
+    row_step: Operand
+    images: Operand
+    image_step: Operand
+    height: Operand
+    each: Operand
+    apart: Operand
+
+    def count(self, f: Function) -> Operand:
+        """Tiles."""
+        return f.mul(f.mul(self.images, self.rows), self.each)
+
+
+def lines_of(
+    f: Function, h: dict[str, Value], width: Operand, images: Operand, grid_h: Operand
+) -> Lines:
+    """The lines of so many images' rows of outputs."""
+    one, down, image = f.typed(1, "i64"), h["pixel_h"], h["image_pitch"]
+    step = f.select(f.icmp("eq", width, 1), down, h["pixel_w"])
+    whole = f.op("or", f.icmp("eq", down, f.mul(width, step)), f.icmp("eq", grid_h, 1))
+    length, rows = f.select(whole, f.mul(width, grid_h), width), f.select(whole, one, grid_h)
+    single = f.op("and", whole, f.icmp("eq", length, 1))
+    step = f.select(single, image, step)
+    whole = f.op("and", whole, f.icmp("eq", image, f.mul(length, step)))
+    length, images_ = f.select(whole, f.mul(length, images), length), f.select(whole, one, images)
+    between = f.icmp("ne", h["period"], 0)
+    positions = f.add(f.mul(f.sub(grid_h, 1), h["period"]), width)
+    length, rows = f.select(between, positions, length), f.select(between, one, rows)
+    images, step = f.select(between, images, images_), f.select(between, h["pixel_w"], step)
+    apart = f.select(between, f.mul(grid_h, h["period"]), length)
+    each = f.div(f.add(length, amx.ROWS - 1), amx.ROWS)
+    height = f.div(f.add(length, f.sub(each, 1)), f.max(each, 1))
+    return Lines(length, step, rows, down, images, image, height, each, apart)
+
+
+def fill_tiles(f: Function, lines: Lines, tables: tuple[Value, Value], first: Operand) -> None:
+    """Where each tile begins in the slab, from the part's `first` pixel on, and its first
+    position's number among the part's.
+    """
+    starts, numbers = tables
+    with f.loop(0, lines.images) as N, f.loop(0, lines.rows) as Y:
+        line = f.add(f.mul(N.i, lines.rows), Y.i)
+        at = f.add(f.mul(N.i, lines.image_step), f.mul(Y.i, lines.row_step))
+        with f.loop(0, lines.each) as T:
+            x = f.min(f.mul(T.i, lines.height), f.sub(lines.length, lines.height))
+            place = f.add(f.mul(line, lines.each), T.i)
+            start = f.add(f.add(first, at), f.mul(x, lines.step))
+            number = f.add(f.mul(line, lines.apart), x)
+            for table, value in ((starts, start), (numbers, number)):
+                f.store(f.typed(value, "i64"), f.gep(table, place, "i64"))
+
+
+def fill_chunks(
+    f: Function, h: dict[str, Value], part: dict[str, Value], taps: Value, table: Value
+) -> None:
+    """Where each chunk of k lies in the slab."""
+    with f.loop(0, f.div(part["k"], h["cells"])) as K:
+        word = f.mul(K.i, h["cells"])
+        words = f.max(h["tap_words"], 1)
+        tap = f.load("i64", f.gep(taps, f.div(word, words), "i64"))
+        at = f.add(tap, f.rem(word, words))
+        f.store(f.typed(at, "i64"), f.gep(table, K.i, "i64"))
+
+
+@dataclass
+class Shape:
+    """The height of the tiles that a thread's registers are configured for; 0 at first."""
+
+    f: Function
+    place: Value
+
+    def need(self, height: Operand, cells: Operand) -> None:
+        f = self.f
+        with f.iff(f.icmp("ne", f.load("i64", self.place), height)):
+            configure_tiles(f, height, cells)
+            f.store(f.typed(height, "i64"), self.place)
+
+
+def multiply(
+    f: Function, tile: Tile, h: dict[str, Value], lines: Lines, tables: tuple[Value, Value],
+    memories: tuple[Value, Value, Value, Value], sizes: tuple[Operand, Operand, Operand],
+    linear: Value, before: Callable[[Operand, Operand], None],
+    ending: Callable[[Operand, Operand, Value], None],
+) -> None:  # fmt: skip
+    """A panel's products with all tiles of a part, two by two.
+
+    `memories`: slab, chunks, the panel of B, c; `sizes`: chunks, columns, outputs of a row. c has
+    the sums of all pixels, or where these are `linear` of four tiles: then `before(pixel, count)`
+    is emitted ahead of the products and `ending(pixel, count, place)` behind them.
+    """
+    starts, numbers = tables
+    a, offsets, b, c = memories
+    chunks, columns, width = sizes
+    found = lines.count(f)
+    between = f.icmp("ne", h["period"], 0)
+    endless = f.typed(_ENDLESS, "i64")
+    period, width = f.select(between, h["period"], endless), f.select(between, width, endless)
+
+    def pixels(
+        low: Operand, high: Operand, each: Callable[[Operand, Operand, Operand], None]
+    ) -> None:
+        """The outputs among positions: the first one's number, how many, their position."""
+        with f.iff(f.icmp("slt", low, high)):
+            last = f.add(f.div(f.sub(high, 1), period), 1)
+            with f.loop(f.div(low, period), last) as Y:
+                row = f.mul(Y.i, period)
+                x = f.max(f.sub(low, row), 0)
+                count = f.sub(f.min(f.sub(high, row), width), x)
+                with f.iff(f.icmp("sgt", count, 0)):
+                    each(f.add(f.mul(Y.i, width), x), count, f.add(row, x))
+
+    def finish(low: Operand, high: Operand, place: Value) -> None:
+        def one(pixel: Operand, count: Operand, position: Operand) -> None:
+            ending(pixel, count, f.gep(place, f.mul(position, tile.columns), tile.element))
+
+        pixels(low, high, one)
+
+    none = f.typed(0, "i64")
+    with f.loop(0, found, 2, [("i64", 0), ("i64", 0), ("ptr", c)]) as T:
+        low, earlier, earlier_place = T.carry
+        count = f.min(f.sub(found, T.i), 2)
+        own = f.gep(numbers, T.i, "i64")
+        first = f.load("i64", own)
+        last = f.load("i64", f.gep(own, f.sub(count, 1), "i64"))
+        high = f.add(last, lines.height)
+        row = f.sub(f.select(f.icmp("eq", f.op("and", T.i, 2), 0), none, h["room"]), first)
+        place = f.select(linear, f.gep(c, f.mul(row, tile.columns), tile.element), c)
+        with f.iff(linear):
+            pixels(low, high, lambda pixel, count, _: before(pixel, count))
+        f.call(
+            "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets, chunks, b,
+            h["cells"], place, own, columns, 1,
+        )  # fmt: skip
+        with f.iff(linear):
+            finish(earlier, low, earlier_place)
+        T.next = [high, low, place]
+    with f.iff(linear):
+        high, low, place = T.carry
+        finish(low, high, place)
