@@ -53,7 +53,7 @@ from weft.kernels.schedule.attention_tiles import (
     operand_row,
     pack_values,
     result_row,
-    store_row,
+    store_rows,
     tile_of,
     weigh,
     weight_places,
@@ -360,9 +360,13 @@ def _emit_forward(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                     )  # fmt: skip
                 fresh = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
                 s.spread(count, values, h["keys"], K.i, columns, h["value_width"], sums, fresh)
-            with f.loop(0, count) as R:
-                row = f.add(query, R.i)
-                here, best = (f.load(el, f.gep(place, R.i, el)) for place in (total, stats))
-                to = result_row(f, d, h, out, (n, head, row))
-                store_row(f, tile, d, h["value_width"], sums, (R.i, ROWS), here, best, to)
+            with f.loop(0, count, lanes) as G:
+                store_rows(
+                    f, tile, d, h["value_width"], (sums, ROWS, G.i),
+                    f.min(f.sub(count, G.i), lanes), lanes, f.gep(total, G.i, el),
+                    f.gep(stats, G.i, el),
+                    lambda r, first=G.i: result_row(
+                        f, d, h, out, (n, head, f.add(query, f.add(first, r)))
+                    ),
+                )  # fmt: skip
     close_kernel(f, tile)

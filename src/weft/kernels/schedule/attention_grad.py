@@ -30,6 +30,7 @@ from weft.kernels.schedule.attention_tiles import (
     Head,
     Scores,
     ask,
+    before,
     block_rows,
     close_kernel,
     combine,
@@ -296,11 +297,12 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                         for p in (place["lse"], place["delta"])
                     )
                     found = []
-                    for j, (score_at, product_at) in enumerate(zip(places, products, strict=True)):
+                    limit = f.min(columns, f.sub(f.add(row, 1), first))
+                    every = before(f, f.select(causal, limit, columns), lanes)
+                    for j, (score_at, product_at, seen) in enumerate(
+                        zip(places, products, every, strict=True)
+                    ):
                         column = f.add(first, j * lanes)
-                        left = f.sub(columns, j * lanes)
-                        limit = f.min(left, f.sub(f.add(row, 1), column))
-                        seen = f.lane_mask(f.select(causal, limit, left), lanes)
                         score = f.op("fmul", f.load(type, score_at, tile.align), scale)
                         where = score_at
                         if masks != "none":
@@ -309,9 +311,9 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                         p = vmath.call(math, "exp", f.op("fsub", score, lse))
                         product = f.load(type, product_at, tile.align)
                         ds = f.op("fmul", p, f.op("fsub", product, delta))
-                        if in_tiles(tile):  # whole depths are read, and no product was made there
-                            ds = f.select(f.lane_mask(left, lanes), ds, zero(type))
-                        found.append((p, ds))
+                        found.append(
+                            (p, f.select(seen, ds, zero(type)))
+                        )  # no product was made there
                     return found
 
                 with f.loop(0, count, tile.per) as R:

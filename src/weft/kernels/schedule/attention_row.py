@@ -24,7 +24,7 @@ from weft.kernels.schedule.attention_tiles import (
     open_kernel,
     operand_row,
     result_row,
-    store_row,
+    store_rows,
     tile_of,
     weigh,
 )
@@ -149,9 +149,10 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
                 f, tile, d, masks, 1, 1, lambda _, m=mask, n=limit: (m, n),
                 lambda _: (places, places[: len(places) // tile.per]), scale, stats, total, spread,
             )  # fmt: skip
-        here, best = f.load(el, total), f.load(el, stats)
         to = result_row(f, d, h, out, (n, head, query))
-        store_row(f, tile, d, h["value_width"], sums, (0, 1), here, best, to)
+        store_rows(
+            f, tile, d, h["value_width"], (sums, 1, 0), 1, 1, total, stats, lambda _, to=to: to
+        )
     close_kernel(f, tile)
 
 

@@ -17,10 +17,11 @@ from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.micro import MULTIPLY, emit_multiply
 from weft.kernels.schedule.tile import Tile, tile_for, up
-from weft.kernels.schedule.words import halves, units_of
+from weft.kernels.schedule.words import halves_of_two, units_of
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lanes_of, vector, zero
+from weft.kernels.target.llvm_types import lane_numbers
 from weft.kernels.target.math import Math
 from weft.runtime import native
 
@@ -93,8 +94,8 @@ def emit_products(m: Module, tile: Tile) -> None:
                 amx.load(f, 4, f.gep(row, K.i, tile.element), f.mul(pitch, amx.CELL))
                 panel = f.gep(b, f.mul(K.i, tile.columns), tile.element)
                 for j in range(width):
-                    amx.load(f, 5 + j % 3, f.gep(panel, j * tile.lanes, tile.element), step)
-                    amx.multiply_pairs(f, j, 4, 5 + j % 3)
+                    amx.load(f, 6 + j % 2, f.gep(panel, j * tile.lanes, tile.element), step)
+                    amx.multiply_pairs(f, j, 4, 6 + j % 2)
             for j, place in enumerate(sums):
                 amx.store(f, j, place, step)
     f.ret()
@@ -225,10 +226,9 @@ def weight_places(tile: Tile, places: list[Value]) -> list[Value]:
 def store_weights(f: Function, tile: Tile, weights: list[Value], places: list[Value]) -> None:
     """A row's weights as units."""
     if tile.pairs:
-        parts = [halves(f, w, D.float32, tile.lanes) for w in weights]
         weights = [
-            f.cast("bitcast", f.shuffle(low, high, range(2 * tile.lanes)), tile.type)
-            for low, high in zip(parts[::2], parts[1::2], strict=True)
+            f.cast("bitcast", halves_of_two(f, low, high, tile.lanes), tile.type)
+            for low, high in zip(weights[::2], weights[1::2], strict=True)
         ]
     for w, place in zip(weights, places, strict=True):
         f.store(w, place, tile.align)
@@ -301,6 +301,14 @@ class Scores:
         ]
 
 
+def before(f: Function, limit: Operand, lanes: int) -> list[Value]:
+    """The keys of a BLOCK before `limit`, vector by vector: one number in all lanes serves all."""
+    type = vector(lanes, "i32")
+    few = f.typed(f.min(f.max(limit, 0), BLOCK), "i64")
+    few = f.splat(f.cast("trunc", few, "i32"), type)
+    return [f.icmp("slt", lane_numbers(type, j), few) for j in range(0, BLOCK, lanes)]
+
+
 def hide(
     f: Function, e: Element, d: D.dtype, kind: str, score: Value, mask_at: Value, seen: Value
 ) -> Value:
@@ -361,9 +369,6 @@ def weigh(
         rows = [f.load(type, f.gep(kept, i * lanes, el), tile.align) for i in range(group)]
         return combine(f, rows, join)
 
-    def read(at: Value) -> Value:
-        return f.load(type, at, tile.align) if group > 1 else f.splat(f.load(el, at), type)
-
     def write(v: Value, at: Value) -> None:
         if group > 1:
             f.store(v, at, tile.align)
@@ -373,14 +378,13 @@ def weigh(
     with f.loop(0, count) as R:
         (scores_at, _), (mask, limit) = places(R.i), row(R.i)
         found = []
-        for j, place in enumerate(scores_at):
-            seen = f.lane_mask(f.sub(limit, j * lanes), lanes)
+        for j, (place, seen) in enumerate(zip(scores_at, before(f, limit, lanes), strict=True)):
             score = f.op("fmul", f.load(type, place, tile.align), scale)
             where = place if mask is None else f.gep(mask, j * lanes, mask_type)
             found.append(hide(f, wide, d, masks, score, where, seen))
             f.store(found[-1], place, tile.align)
         f.store(joined(found, "max"), f.gep(kept, f.mul(R.i, lanes), el), tile.align)
-    old = read(best)
+    old = _of_group(f, tile, best, group)
     new = f.intrinsic("maxnum", type, of_group("max"), old)
     write(new, best)
     # all hidden so far: subtract 0, so that exp(-inf - 0) = 0
@@ -399,13 +403,9 @@ def weigh(
         f.store(joined(ps, "sum"), f.gep(kept, f.mul(R.i, lanes), el), tile.align)
         then(R.i, f.splat(f.load(el, f.gep(fades, R.i, el)), type))
     fade = f.load(type, fades, tile.align)
-    write(f.op("fadd", f.op("fmul", read(total), fade), of_group("sum")), total)
-
-
-def store_lse(f: Function, tile: Tile, best: Value, total: Value, to: Value) -> None:
-    math = Math(f, has_fma=native.host().has_fma)
-    log = vmath.call(math, "log", f.splat(total, tile.type))
-    f.store(f.op("fadd", best, f.extract(log, 0)), to)
+    write(
+        f.op("fadd", f.op("fmul", _of_group(f, tile, total, group), fade), of_group("sum")), total
+    )
 
 
 def head_and_next(f: Function, h: dict[str, Value], unit: Value, end: Operand) -> list[Head]:
@@ -443,26 +443,40 @@ def result_row(
     return row, f.gep(out, lse, register(d)), wanted
 
 
-def store_row(
-    f: Function, tile: Tile, d: D.dtype, width: Value, sums: Value, row: tuple[Operand, int],
-    total: Value, best: Value, to: tuple[Value, Value, Value],
+def store_rows(
+    f: Function, tile: Tile, d: D.dtype, width: Value, sums: tuple[Value, int, Operand],
+    count: Operand, group: int, total: Value, best: Value,
+    to: Callable[[Operand], tuple[Value, Value, Value]],
 ) -> None:  # fmt: skip
-    """out = sums / total, 0 when the total is 0; then lse if wanted (`to`: see `result_row`).
+    """out = sums / total, 0 when the total is 0; then lse if wanted (`to`: see `result_row`), of
+    `count` queries of a group.
 
-    The sums are row r of panels of so many rows.
+    The sums: panels of so many rows, and the first row.
     """
-    wide, (r, rows), (out, lse, wanted) = Element(f, tile.lanes), row, to
-    empty = f.fcmp("oeq", total, 0.0)
-    # one division a row: of vectors they would be a tenth of the whole
-    factor = f.op(
-        "fdiv", const(tile.element, 1.0), f.select(empty, const(tile.element, 1.0), total)
-    )
-    factor = f.splat(factor, tile.type)
-    with f.loop(0, width, tile.lanes) as C:
-        panel = f.div(C.i, tile.columns)
-        place = f.add(f.mul(f.add(f.mul(panel, rows), r), tile.columns), f.rem(C.i, tile.columns))
-        v = f.load(tile.type, f.gep(sums, place, tile.element), tile.align)
-        v = wide.to_memory(wide.rounded(f.op("fmul", v, factor), d), d)
-        f.masked_store(v, f.gep(out, C.i, memory(d)), f.lane_mask(f.sub(width, C.i), tile.lanes))
+    el, type, lanes, (base, rows, first) = tile.element, tile.type, tile.lanes, sums
+    wide, math = Element(f, lanes), Math(f, has_fma=native.host().has_fma)
+    totals, tops = (_of_group(f, tile, at, group) for at in (total, best))
+    divisor = f.select(f.fcmp("oeq", totals, zero(type)), const(type, 1.0), totals)
+    factors = f.alloca(el, lanes)
+    # one quotient a row: divisions of vectors would be a tenth of the whole
+    f.store(f.op("fdiv", const(type, 1.0), divisor), factors, tile.align)
+    _, lse, wanted = to(0)
     with f.iff(wanted):
-        store_lse(f, tile, best, total, lse)
+        sums_of_all = f.op("fadd", tops, vmath.call(math, "log", totals))
+        f.masked_store(sums_of_all, lse, f.lane_mask(count, lanes))
+    with f.loop(0, count) as R:
+        factor, (out, *_) = f.splat(f.load(el, f.gep(factors, R.i, el)), type), to(R.i)
+        with f.loop(0, width, lanes) as C:
+            row = f.add(f.mul(f.div(C.i, tile.columns), rows), f.add(first, R.i))
+            place = f.add(f.mul(row, tile.columns), f.rem(C.i, tile.columns))
+            v = f.op("fmul", f.load(type, f.gep(base, place, el), tile.align), factor)
+            v = wide.to_memory(wide.rounded(v, d), d)
+            mask = f.lane_mask(f.sub(width, C.i), lanes)
+            f.masked_store(v, f.gep(out, C.i, memory(d)), mask)
+
+
+def _of_group(f: Function, tile: Tile, at: Value, group: int) -> Value:
+    """A number of each query of a group, or one in all lanes."""
+    if group > 1:
+        return f.load(tile.type, at, tile.align)
+    return f.splat(f.load(tile.element, at), tile.type)

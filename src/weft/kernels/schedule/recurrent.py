@@ -240,8 +240,8 @@ def _depth(count: int, tile: Tile) -> int:
 
 
 def _behind(tile: Tile) -> int:
-    """Rows behind the last one that are read: a tile register has sixteen."""
-    return amx.ROWS - 1 if _in_tiles(tile) else 0
+    """Rows behind the last one that may be read: two tile registers have 32."""
+    return 2 * amx.ROWS - 1 if _in_tiles(tile) else 0
 
 
 def _square(count: int, tile: Tile) -> int:
@@ -318,7 +318,9 @@ class _Kernel:
         dtype = D.float64 if tile.element == "double" else D.float32
         self.parts: Numbers = units_of(f, dtype, tile.lanes, pairs=tile.pairs)
         self.in_tiles = _in_tiles(tile)
-        self.block = amx.ROWS if self.in_tiles else tile.rows  # rows that are multiplied together
+        self.block = (
+            2 * amx.ROWS if self.in_tiles else tile.rows
+        )  # rows that are multiplied together
 
     steps: Value
     rows: Value
@@ -410,32 +412,46 @@ class _Kernel:
         ldc: Operand, vectors: int, *, add: bool = False, soon: Sequence[Operand] = (),
     ) -> None:  # fmt: skip
         """c = a b, or c += a b, for a tile of up to `tile.rows` rows and `vectors` vectors, which
-        asks for the lines `soon`: see `micro_kernel`. In tile registers: of sixteen rows, of which
-        all are read, and written.
+        asks for the lines `soon`: see `micro_kernel`. In tile registers: of up
+        to 32 rows; all of 16 or 32 are read, and written.
         """
         f, soon = self.f, soon or (c, 0, 0)
         if self.in_tiles:
-            self._multiply_in_tiles(k, a, lda, b, ldb, c, ldc, vectors)
+            self._multiply_in_tiles(rows, k, a, lda, b, ldb, c, ldc, vectors)
             return
         for case in f.switch(rows, range(1, self.tile.rows), self.tile.rows):
             name = f"tile_{case}x{vectors}"
             f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), *soon, c, 0, 0)
 
     def _multiply_in_tiles(
-        self, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value, ldc: Operand,
-        vectors: int,
+        self, rows: Operand, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value,
+        ldc: Operand, vectors: int,
     ) -> None:  # fmt: skip
+        """More than sixteen rows: two registers of rows by two of columns, which read half of b."""
         f, lanes = self.f, self.tile.lanes
-        for v in range(vectors):
-            amx.zero(f, v)
-        with f.loop(0, k, amx.DEPTH) as K:
-            amx.load(f, 4, self.at(a, K.i), f.mul(lda, amx.CELL))
-            right = self.at(b, f.mul(K.i, ldb))
-            for v in range(vectors):
-                amx.load(f, 5 + v % 3, self.at(right, v * lanes), ldb * amx.CELL)
-                amx.multiply_pairs(f, v, 4, 5 + v % 3)
-        for v in range(vectors):
-            amx.store(f, v, self.at(c, v * lanes), f.mul(ldc, amx.CELL))
+
+        def multiply(heights: int, columns: Sequence[int]) -> None:
+            cells = [(h, v) for h in range(heights) for v in columns]
+            places = [self.at(c, f.mul(ldc, h * amx.ROWS), v * lanes) for h, v in cells]
+            for i in range(len(cells)):
+                amx.zero(f, i)
+            with f.loop(0, k, amx.DEPTH) as K:
+                for h in range(heights):
+                    row = self.at(a, K.i, f.mul(lda, h * amx.ROWS))
+                    amx.load(f, 4 + h, row, f.mul(lda, amx.CELL))
+                for i, v in enumerate(columns):
+                    right = 6 + i % 2
+                    amx.load(f, right, self.at(b, f.mul(K.i, ldb), v * lanes), ldb * amx.CELL)
+                    for h in range(heights):
+                        amx.multiply_pairs(f, cells.index((h, v)), 4 + h, right)
+            for i, place in enumerate(places):
+                amx.store(f, i, place, f.mul(ldc, amx.CELL))
+
+        with f.if_else(f.icmp("sgt", rows, amx.ROWS)) as way:
+            for v in range(0, vectors, 2):
+                multiply(2, range(v, min(v + 2, vectors)))
+            way.otherwise()
+            multiply(1, range(vectors))
 
 
 class _Next:
