@@ -206,9 +206,10 @@ def test_pieces_that_do_not_fit_are_refused():
         attention.plan_attention(q, k, v, out, None, causal=False, scale=1.0, later=(k, v))
 
 
-def test_strides_threads_and_batches_do_not_change_bits():
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=str)
+def test_strides_threads_and_batches_do_not_change_bits(dtype):
     rng = np.random.default_rng(3)
-    qkv = rng.standard_normal((4, 100, 3, 2, 24)).astype(np.float32)  # as a fused projection gives
+    qkv = rng.standard_normal((4, 100, 3, 2, 24)).astype(dtype)  # as a fused projection gives
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)
     c = np.ascontiguousarray
     want = forward(c(q), c(k), c(v), causal=True)[0]
@@ -313,18 +314,19 @@ def test_gradients_with_masks(causal):
             np.testing.assert_allclose(got, right, rtol=2e-5, atol=2e-5)
 
 
-def test_gradients_strides_threads_and_batches():
+@pytest.mark.parametrize("dtype", [np.float32, BF16], ids=str)
+def test_gradients_strides_threads_and_batches(dtype):
     rng = np.random.default_rng(5)
-    qkv = rng.standard_normal((3, 100, 3, 2, 24)).astype(np.float32)
+    qkv = rng.standard_normal((3, 100, 3, 2, 24)).astype(dtype)
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)
-    g = rng.standard_normal((3, 100, 2, 24)).astype(np.float32).transpose(0, 2, 1, 3)
-    both = np.empty(3 * 2 * 100 * 25, np.float32)
+    g = rng.standard_normal((3, 100, 2, 24)).astype(dtype).transpose(0, 2, 1, 3)
+    both = np.empty(attention.run_size(3 * 2 * 100, 24, q.dtype), dtype)
     plan = attention.plan_attention(
         *(Layout.of(a) for a in (q, k, v, both)), None, causal=True, scale=0.2, with_lse=True
     )
     native.launch(plan, both, (q, k, v))
     out = both[: g.size].reshape(3, 100, 2, 24).transpose(0, 2, 1, 3)
-    lse = both[g.size :].reshape(3, 2, 100)
+    lse = both[g.size :].view(np.float32).reshape(3, 2, 100)
     c = np.ascontiguousarray
     want = gradients(c(g), c(q), c(k), c(v), c(out), c(lse), causal=True, scale=0.2)
     before = threads.get_num_threads()
