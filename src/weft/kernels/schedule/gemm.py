@@ -39,6 +39,7 @@ _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
+_FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
 _PACKERS = {
     "rows": gemm_code.pack_rows,
     "columns": gemm_code.pack_columns,
@@ -366,6 +367,8 @@ def _tiles(
     source, result = ("float" if x.dtype == _SUMS else "i16" for x in (b, out))
     shared, table, a_class = 0, [], "rows"
     lies = source == "i16" and k and not k % gemm_tiles.CHUNK and problem.a_strides[1] == 1
+    near = problem.sizes[0] <= gemm_tiles.ROWS or problem.sizes[1] <= _FEW_COLUMNS
+    lies = lies and (near or problem.a_strides[0] // gemm_tiles.CHUNK % 2)
     if not lies or any(not step for _, _, step, _ in problem.batch):
         strides = _matrix_strides(a) if k > 1 else (a.strides[-2], 1)
         a = replace(a, strides=(*a.strides[:-2], *strides))

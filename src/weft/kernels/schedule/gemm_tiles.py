@@ -33,7 +33,7 @@ from weft.kernels.schedule.gemm_plain import outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import Words, halves_of_two, sums_to
 from weft.kernels.target.element import memory
-from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
+from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 
 ROWS = 2 * amx.ROWS
@@ -51,6 +51,13 @@ N_EXTRA = 3
 
 def chunks_of(k: int) -> int:
     return max(-(-k // CHUNK), 1)
+
+
+def lines_of(k: int) -> int:
+    """From row to row of words: an odd number, so that neighbours' lines lie in other sets of the
+    first cache.
+    """
+    return chunks_of(k) | 1
 
 
 def scratch_per_thread(k: int, *, packed: bool) -> int:
@@ -76,7 +83,7 @@ def descriptor(layout: Layout, offset: int) -> tuple[list[int], Layout]:
     """Where an A (..., m, k) lies and where its words go: offset in scratch, sizes, strides, count
     of matrices and of dims, (size, stride) of each; and the layout of the words, as 16-bit cells.
     """
-    (m, k), pitch = layout.shape[-2:], CHUNK * chunks_of(layout.shape[-1])
+    (m, k), pitch = layout.shape[-2:], CHUNK * lines_of(layout.shape[-1])
     kept = [
         (n, s) for n, s in zip(layout.shape[:-2], layout.strides[:-2], strict=True) if s and n != 1
     ]
@@ -93,7 +100,7 @@ def descriptor(layout: Layout, offset: int) -> tuple[list[int], Layout]:
 
 def size_of(table: list[int]) -> int:
     """Bytes of the words that a descriptor describes, whole lines."""
-    return max(table[5] * table[1], 1) * chunks_of(table[2]) * WORDS * amx.CELL
+    return max(table[5] * table[1], 1) * lines_of(table[2]) * WORDS * amx.CELL
 
 
 @cache
@@ -158,7 +165,7 @@ def stage(n_in: int, a_class: str, source: str) -> int:
     table = f.gep("%args", word, "i64")
     offset, m, k, m_step, k_step, count, dims = f.words(table, 0, ["i64"] * 7)
     groups = f.div(f.add(m, amx.ROWS - 1), amx.ROWS)
-    pitch = f.mul(_words(f, k), amx.CELL)
+    pitch = f.mul(f.op("or", f.div(_words(f, k), WORDS), 1), WORDS * amx.CELL)
     first, last = f.split(f.mul(count, groups))
     with f.loop(first, last) as unit:
         matrix, row = f.div(unit.i, groups), f.mul(f.rem(unit.i, groups), amx.ROWS)
@@ -317,9 +324,10 @@ def _tile_code(module: Module) -> None:
 
 
 def _emit_tile(f: Function, down: int, across: int) -> None:
-    """c = (first ? 0 : c) + a . b, of registers whose rows are configured. Meanwhile `lines` lines,
-    a multiple of 4, from `soon` on are brought to the second cache, for each chunk those that are a
-    chunk's bytes farther on.
+    """c = (first ? 0 : c) + a . b, of registers whose rows are configured.
+
+    Meanwhile `lines` lines, a multiple of 4, from `soon` on are brought to the second cache, for
+    each chunk those that are a chunk's bytes farther on, and the next chunk of b to the first.
     """
     cells = {(i, j): i * across + j for i in range(down) for j in range(across)}
     place = {
@@ -342,6 +350,9 @@ def _emit_tile(f: Function, down: int, across: int) -> None:
             amx.load(f, register, f.gep(b, 64 * j), _LINE)
             for i in range(down):
                 amx.multiply_pairs(f, cells[i, j], 4 + i, register)
+        for row in range(WORDS):
+            for j in range(across):
+                touch(f, f.gep(b, (WORDS + row) * _LINE + 64 * j))
         with f.loop(0, f.arg("lines"), 4) as line:
             for more in range(4):
                 touch(f, f.gep(soon, f.mul(f.add(line.i, more), 64)), level=2)
@@ -453,10 +464,6 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
                 place = f.gep(sums, f.mul(row.i, ldc), "float")
                 with f.iff(f.op("xor", first, True)):
                     f.call("fetch", "void", corner, place, ldc, rows, unit.n)
-                with f.iff(last), f.loop(0, rows) as r:  # the lines that the sums will go to
-                    line = f.gep(c_base, f.mul(f.add(row.i, r.i), h["ldc"]), out_type)
-                    for byte in range(0, _COLUMNS * BYTES[out_type], 64):
-                        touch(f, f.gep(line, byte), write=True)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), "i16")
                 fresh = f.cast("zext", first, "i64")
                 chunks = f.div(kc, WORDS)
