@@ -33,7 +33,7 @@ from weft.kernels.schedule.gemm_plain import outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import Words, halves_of_two, sums_to
 from weft.kernels.target.element import memory
-from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 
 ROWS = 2 * amx.ROWS
@@ -164,16 +164,18 @@ def stage(n_in: int, a_class: str, source: str) -> int:
     word = f.load("i64", f.gep("%args", extra_word(n_in), "i64"))
     table = f.gep("%args", word, "i64")
     offset, m, k, m_step, k_step, count, dims = f.words(table, 0, ["i64"] * 7)
-    groups = f.div(f.add(m, amx.ROWS - 1), amx.ROWS)
+    # where rows of a lie across, a line of memory has the numbers of 32
+    step = ROWS if a_class == "columns" else amx.ROWS
+    groups = f.div(f.add(m, step - 1), step)
     pitch = f.mul(f.op("or", f.div(_words(f, k), WORDS), 1), WORDS * amx.CELL)
     first, last = f.split(f.mul(count, groups))
     with f.loop(first, last) as unit:
-        matrix, row = f.div(unit.i, groups), f.mul(f.rem(unit.i, groups), amx.ROWS)
+        matrix, top = f.div(unit.i, groups), f.mul(f.rem(unit.i, groups), step)
         outer = outer_offset(f, f.gep(table, 7, "i64"), dims, matrix)
-        start = f.gep(array, f.add(outer, f.mul(row, m_step)), source)
-        to = f.gep(scratch, f.add(offset, f.mul(f.add(f.mul(matrix, m), row), pitch)))
-        rows = f.sub(m, row)
-        with f.loop(0, f.max(k, 1), CHUNK) as at:
+        end = f.min(f.add(top, step), m)
+        with f.loop(0, f.max(k, 1), CHUNK) as at, f.loop(top, end, amx.ROWS) as row:
+            to = f.gep(scratch, f.add(offset, f.mul(f.add(f.mul(matrix, m), row.i), pitch)))
+            rows = f.sub(m, row.i)
 
             def put(square: list[Value], whole: bool, at=at, to=to, rows=rows) -> None:
                 for i, v in enumerate(square):
@@ -184,8 +186,9 @@ def stage(n_in: int, a_class: str, source: str) -> int:
                         with f.iff(f.icmp("slt", i, rows)):
                             f.store(v, place)
 
-            here = f.gep(start, f.mul(at.i, k_step), source)
+            here = f.add(f.add(outer, f.mul(row.i, m_step)), f.mul(at.i, k_step))
             steps, left = (m_step, k_step), (rows, f.sub(k, at.i))
+            here = f.gep(array, here, source)
             _square(f, u, here, steps, left, a_class, put, across=False)
     f.ret()
     return native.load(module.text(), ["stage"])["stage"]
@@ -301,8 +304,15 @@ def _emit_pack(module: Module, b_class: str, source: str) -> None:
         _square(f, u, here, (h["b_cs"], h["b_rs"]), left, along, put, across=True)
 
     if b_class == "rows":  # neighbours of a row of b lie in the same lines
-        with f.loop(0, f.arg("kc"), WORDS) as k, f.loop(0, f.arg("n"), WORDS) as column:
-            squares(column.i, k.i)
+        with f.loop(0, f.arg("kc"), WORDS) as k:
+            number = f.mul(f.add(f.add(f.arg("k0"), k.i), WORDS), 2)
+            at = f.add(f.mul(number, h["b_rs"]), f.arg("n0"))
+            for row in range(CHUNK):  # of the next chunk: each in another page
+                line = f.gep(f.arg("b"), f.add(at, f.mul(h["b_rs"], row)), source)
+                for byte in range(0, _COLUMNS * BYTES[source], 64):
+                    touch(f, f.gep(line, byte))
+            with f.loop(0, f.arg("n"), WORDS) as column:
+                squares(column.i, k.i)
     else:
         with f.loop(0, f.arg("n"), WORDS) as column, f.loop(0, f.arg("kc"), WORDS) as k:
             squares(column.i, k.i)
