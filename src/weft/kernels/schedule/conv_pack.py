@@ -36,6 +36,8 @@ _WINDOW = [
     *(("i64", n) for n in ("kc", "column", "columns", "grid_h", "grid_w")),
     *(("i64", n) for n in ("image_pitch", "row_step")),
 ]
+_GRID = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
+_GRID += ("pixels",)
 _UNPACK = ("rows", "column", "columns", "grid_h", "grid_w")
 _UNPACK += ("stride_n", "stride_h", "stride_w", "stride_m")
 
@@ -409,6 +411,73 @@ def _fours(f: Function, planes: list[Value]) -> list[Value]:
             )
         )  # fmt: skip
     return found
+
+
+def emit_grid(m: Module, tile: Tile, d: dtype) -> None:
+    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x] of the grid's element k + i; in
+    words of two neighbours of a run of `pixels`.
+
+    Writes up to `lanes` rows past the block, which later rows or nobody use.
+    """
+    f = m.function(
+        "pack",
+        [("ptr noalias", "panel"), ("ptr noalias readonly", "g"), *(("i64", n) for n in _GRID)],
+        internal=True,
+    )
+    panel, g = f.arg("panel"), f.arg("g")
+    k, kc, columns, grid_h, grid_w, stride_n, stride_c, stride_h, stride_w, pixels = (
+        f.arg(n) for n in _GRID
+    )
+    el, lanes = tile.element, tile.lanes
+    reads = units_of(f, d, lanes, pairs=tile.pairs)
+    dense, near = f.icmp("eq", stride_w, 1), f.icmp("eq", stride_c, 1)
+    kind = f.select(dense, f.typed(1, "i64"), f.typed(2, "i64"))
+    kind = f.select(near, f.typed(0, "i64"), kind)
+    for image, y, x, at, length in runs(f, k, kc, grid_h, grid_w):
+        first = f.mul(x, reads.per)
+        place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(first, stride_w))
+        left = f.sub(pixels, first)
+        source = f.gep(g, place, memory(d))
+        target = f.gep(panel, f.mul(at, tile.columns), el)
+        for case in f.switch(kind, (0, 1), 2):
+            if case == 0:
+                with f.loop(0, columns, lanes) as J:
+                    mask = f.lane_mask(f.sub(columns, J.i), lanes)
+                    load = partial(f.masked_load, vector(lanes, memory(d)), mask=mask)
+                    with f.loop(0, length) as L:
+                        pixel = f.mul(L.i, reads.per)
+                        at = f.gep(source, f.add(f.mul(pixel, stride_w), J.i), memory(d))
+                        more = f.icmp("slt", f.add(pixel, 1), left)
+                        v = reads.unit(load, at, stride_w, more)
+                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
+                        f.store(v, to, tile.align)
+            elif case == 1:
+                with f.loop(0, columns, lanes) as J:
+                    # a missing column repeats the last one: its sums are thrown away
+                    places = [
+                        f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c)
+                        for j in range(lanes)
+                    ]
+                    starts = [f.gep(source, p, memory(d)) for p in places]
+                    with f.loop(0, length, lanes) as L:
+                        pixel = f.mul(L.i, reads.per)
+                        count = f.min(f.sub(f.mul(length, reads.per), pixel), f.sub(left, pixel))
+                        masks = reads.masks(count)
+                        v = [reads.adjacent(f.gep(s, pixel, memory(d)), masks) for s in starts]
+                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
+                        for i, row in enumerate(f.transpose(v)):
+                            f.store(row, f.gep(to, i * tile.columns, el), tile.align)
+            else:
+                load = partial(f.load, memory(d))
+                with f.loop(0, columns) as J, f.loop(0, length) as L:
+                    pixel = f.mul(L.i, reads.per)
+                    at = f.gep(
+                        source, f.add(f.mul(J.i, stride_c), f.mul(pixel, stride_w)), memory(d)
+                    )
+                    more = f.icmp("slt", f.add(pixel, 1), left)
+                    to = f.add(f.mul(L.i, tile.columns), J.i)
+                    f.store(reads.unit(load, at, stride_w, more, width=1), f.gep(target, to, el))
+    f.ret()
 
 
 def store_some(

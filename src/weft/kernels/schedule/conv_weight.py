@@ -24,15 +24,17 @@ Long because every choice here is about one loop over k: who has it, what lies w
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.amx import multiplies_pairs_in_tiles
 from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
 from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
-from weft.kernels.schedule.conv_pack import FEW, emit_slab, runs
+from weft.kernels.schedule.conv_pack import FEW, emit_grid, emit_slab
+from weft.kernels.schedule.conv_weight_tiles import plan_tiles_dw
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_zeros import (
     Block,
@@ -44,7 +46,7 @@ from weft.kernels.schedule.conv_zeros import (
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
-from weft.kernels.schedule.words import halves, in_pairs, units_of, woven
+from weft.kernels.schedule.words import halves, in_pairs, woven
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
 from weft.runtime import native, threads
@@ -66,8 +68,6 @@ _HEAD = (
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 8  # sums that a tile of fewer costs: it waits for them
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
-_PACK = ("k", "kc", "columns", "grid_h", "grid_w", "stride_n", "stride_c", "stride_h", "stride_w")
-_PACK += ("pixels",)
 _WEAVE = ("rows", "columns", "pitch", "row_pitch", "move", "singles", "single_at")
 
 
@@ -89,6 +89,10 @@ def plan_conv2d_dw(
         return plan_narrow_dw(g, x, out, stride, padding, dilation)
     channels, columns = out.shape[1], co // groups
     pairs = in_pairs(columns, d, fast=fast)
+    if pairs and multiplies_pairs_in_tiles():
+        plan = plan_tiles_dw(g, x, out, stride, padding, dilation, groups)
+        if plan is not None:
+            return plan
     per = 2 if pairs else 1
     grid_w = -(-ow // per)
     area, odd = max(oh * grid_w, 1), ow % per
@@ -285,7 +289,7 @@ def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
     emit_zeros(m, tile)
     if pairs:
         _emit_weave(m, tile, d)
-    _emit_pack(m, tile, d)
+    emit_grid(m, tile, d)
     _emit_kernel(m, tile, d)
     _emit_add(m, tile, d)
     return m.text()
@@ -633,70 +637,3 @@ def _write(
             with f.iff(f.icmp("slt", f.typed(j, "i64"), f.sub(columns, J.i))):
                 v = wide.to_memory(wide.rounded(value, d), d)
                 f.masked_store(v, f.gep(to, f.mul(row, j), memory(d)), some)
-
-
-def _emit_pack(m: Module, tile: Tile, d: D.dtype) -> None:
-    """`pack(panel, g, ...)`: panel[i][j] = g[image, co j, y, x] of the grid's element k + i; in
-    words of two neighbours of a run of `pixels`.
-
-    Writes up to `lanes` rows past the block, which later rows or nobody use.
-    """
-    f = m.function(
-        "pack",
-        [("ptr noalias", "panel"), ("ptr noalias readonly", "g"), *(("i64", n) for n in _PACK)],
-        internal=True,
-    )
-    panel, g = f.arg("panel"), f.arg("g")
-    k, kc, columns, grid_h, grid_w, stride_n, stride_c, stride_h, stride_w, pixels = (
-        f.arg(n) for n in _PACK
-    )
-    el, lanes = tile.element, tile.lanes
-    reads = units_of(f, d, lanes, pairs=tile.pairs)
-    dense, near = f.icmp("eq", stride_w, 1), f.icmp("eq", stride_c, 1)
-    kind = f.select(dense, f.typed(1, "i64"), f.typed(2, "i64"))
-    kind = f.select(near, f.typed(0, "i64"), kind)
-    for image, y, x, at, length in runs(f, k, kc, grid_h, grid_w):
-        first = f.mul(x, reads.per)
-        place = f.add(f.add(f.mul(image, stride_n), f.mul(y, stride_h)), f.mul(first, stride_w))
-        left = f.sub(pixels, first)
-        source = f.gep(g, place, memory(d))
-        target = f.gep(panel, f.mul(at, tile.columns), el)
-        for case in f.switch(kind, (0, 1), 2):
-            if case == 0:
-                with f.loop(0, columns, lanes) as J:
-                    mask = f.lane_mask(f.sub(columns, J.i), lanes)
-                    load = partial(f.masked_load, vector(lanes, memory(d)), mask=mask)
-                    with f.loop(0, length) as L:
-                        pixel = f.mul(L.i, reads.per)
-                        at = f.gep(source, f.add(f.mul(pixel, stride_w), J.i), memory(d))
-                        more = f.icmp("slt", f.add(pixel, 1), left)
-                        v = reads.unit(load, at, stride_w, more)
-                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
-                        f.store(v, to, tile.align)
-            elif case == 1:
-                with f.loop(0, columns, lanes) as J:
-                    # a missing column repeats the last one: its sums are thrown away
-                    places = [
-                        f.mul(f.min(f.add(J.i, j), f.sub(columns, 1)), stride_c)
-                        for j in range(lanes)
-                    ]
-                    starts = [f.gep(source, p, memory(d)) for p in places]
-                    with f.loop(0, length, lanes) as L:
-                        pixel = f.mul(L.i, reads.per)
-                        count = f.min(f.sub(f.mul(length, reads.per), pixel), f.sub(left, pixel))
-                        masks = reads.masks(count)
-                        v = [reads.adjacent(f.gep(s, pixel, memory(d)), masks) for s in starts]
-                        to = f.gep(target, f.add(f.mul(L.i, tile.columns), J.i), el)
-                        for i, row in enumerate(f.transpose(v)):
-                            f.store(row, f.gep(to, i * tile.columns, el), tile.align)
-            else:
-                load = partial(f.load, memory(d))
-                with f.loop(0, columns) as J, f.loop(0, length) as L:
-                    pixel = f.mul(L.i, reads.per)
-                    at = f.gep(
-                        source, f.add(f.mul(J.i, stride_c), f.mul(pixel, stride_w)), memory(d)
-                    )
-                    more = f.icmp("slt", f.add(pixel, 1), left)
-                    to = f.add(f.mul(L.i, tile.columns), J.i)
-                    f.store(reads.unit(load, at, stride_w, more, width=1), f.gep(target, to, el))
-    f.ret()
