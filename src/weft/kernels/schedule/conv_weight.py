@@ -16,7 +16,8 @@ read in place), and multiplies. Where there are fewer of these than threads they
 whose sums a second stage adds. Where much of what a tap sees is border, each tap has a table of the
 k at which it lies in the image. What the next block needs of images that lie channels last is
 prefetched between the tiles. Words of x are made in the slab, in place: of each number and the one
-a step beside it; those of a last odd pixel, beside zeros, lie behind the row.
+a step beside it; those of a last odd pixel, beside zeros, lie behind the row. Where the host has
+tile registers for words, `conv_weight_tiles` has another order of them.
 
 Long because every choice here is about one loop over k: who has it, what lies where meanwhile.
 """
