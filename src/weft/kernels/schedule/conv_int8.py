@@ -121,7 +121,6 @@ def plan_conv_int8(
     # pixels a power of two apart would share few sets of the first cache
     pitch = channels if direct or channels <= 64 else up(channels) | 64
     row_bytes = slab_columns * pitch
-    wanted_pieces = 4 * threads.get_num_threads() if parallel else 1
     items = groups * count
     # channels of taps that lie side by side are one tap
     merged = groups == dilation[1] == 1 and pitch == channels
@@ -129,6 +128,8 @@ def plan_conv_int8(
     cells = in_tiles.cells_of(tap // FOUR)
     step_cells = max(cells, 1)
     steps = kernel[0] * across * tap // FOUR // step_cells
+    # every unit reads all weights: beside quick products that is what takes time
+    wanted_pieces = (2 if cells else 4) * threads.get_num_threads() if parallel else 1
     rows = max(min((_SLAB // max(row_bytes, 1) - halo) // stride[0] + 1, _PIXELS // out_w), 1)
     per_image = -(-wanted_pieces // (n * items))
     rows = min(rows, max(-(-out_h // per_image), 1))

@@ -22,7 +22,7 @@ from weft.kernels.schedule.ending_int8 import SIZES, finished
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.target.llvm import Function, Module, Operand, Value
 
-_SHORTEST = 3  # cells of a step, from which tiles are faster than vectors
+_SHORTEST = 4  # cells of a step, from which tiles are faster than vectors
 _COLUMNS = 64  # of a panel
 _LINE = 64 * 4  # bytes from a step's cells of a panel to the next one's, of sums in the room
 _HALF = amx.ROWS * _LINE
