@@ -185,6 +185,8 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
     f = module.function(f"block{tiles}", arguments, internal=True)
     room = f.alloca("i8", tiles * _HALF)
     together = 2 if tiles == 2 else 4  # registers of columns
+    if with_other:
+        _ask_for_rows(f)
     with f.loop(0, f.arg("halves") if tiles == 2 else 1) as H:
         panel = f.gep(f.arg("b"), f.mul(H.i, 64 * together))
         for register in range(4):
@@ -208,6 +210,15 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
                 amx.store(f, together * t + v, there, _LINE)
     _emit_rows(f, room, kind, with_other=with_other)
     f.ret()
+
+
+def _ask_for_rows(f: Function) -> None:
+    """Bring what the ending reads beside the sums while products run."""
+    with f.loop(0, f.arg("count")) as S:
+        segment = f.gep(f.arg("segments"), f.mul(S.i, len(_SEGMENT)), "i64")
+        _, pixel, count = f.words(segment, 0, ["i64"] * len(_SEGMENT))
+        with f.loop(0, count) as R:
+            touch(f, f.gep(f.arg("other"), f.mul(f.add(pixel, R.i), f.arg("total"))))
 
 
 def _emit_rows(f: Function, room: Value, kind: str, *, with_other: bool) -> None:
