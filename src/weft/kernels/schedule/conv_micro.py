@@ -37,17 +37,20 @@ _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 _APART = [("i64", "row")]
 
 
-def pixel_tile(element: str, *, pairs: bool = False) -> Tile:
-    """Tall and narrow: a panel of B streams from L2, and rows cost a broadcast each."""
+def pixel_tile(element: str, columns: int, *, pairs: bool = False) -> Tile:
+    """Of a group of so many columns. Tall and narrow: a panel of B streams from L2, and rows cost a
+    broadcast each.
+    """
     tile = replace(tile_for(element), pairs=pairs)
-    if pairs or is_brief(tile):
+    tall = replace(tile, rows=14, vectors=2)
+    if pairs or native.host().registers < 32:
         return tile
-    return replace(tile, rows=14, vectors=2) if native.host().registers >= 32 else tile
+    return tile if is_brief(tile) and columns > tall.columns else tall
 
 
 def is_brief(tile: Tile) -> bool:
     """Whether a step of the tile has to have few instructions."""
-    return native.host().multiplies_twice and not tile.pairs
+    return native.host().multiplies_twice and not tile.pairs and tile.rows < 14
 
 
 def heights(tile: Tile) -> list[int]:

@@ -49,7 +49,7 @@ from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.schedule.words import halves, in_pairs, woven
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
+from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
@@ -102,7 +102,7 @@ def plan_conv2d_dw(
     flops = 2 * g.size * channels * taps + x.size + out.size
     parallel = flops >= PARALLEL_WORK
     workers = threads.get_num_threads() if parallel else 1
-    tile = pixel_tile(register(d), pairs=pairs)
+    tile = pixel_tile(register(d), columns, pairs=pairs)
     blocks, parts = -(-images * oh * grid_w // KC), 1
     chunks = groups * -(-channels // tile.lanes)
     if chunks * -(-columns // tile.columns) < workers:
@@ -111,7 +111,7 @@ def plan_conv2d_dw(
         else:
             # narrow panels, so that more threads have one
             some = (v for v in tile.widths if chunks * -(-columns // (v * tile.lanes)) >= workers)
-            tile = replace(tile, vectors=next(some, 1))
+            tile = _tile(d, next(some, 1), pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     # whether g lies as packed panels, but for the step from k to k
     pixel = g.strides[3]
@@ -275,6 +275,12 @@ def _share(
     return min(sorted(found, reverse=True), key=cost)
 
 
+def _tile(d: D.dtype, vectors: int, *, pairs: bool) -> Tile:
+    """The one whose panels have so many vectors."""
+    columns = vectors * native.host().lanes(BYTES[register(d)])
+    return replace(pixel_tile(register(d), columns, pairs=pairs), vectors=vectors)
+
+
 @cache
 def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
     return native.load(conv_dw_ir(dtype, vectors, pairs=pairs), ("conv_dw", "conv_dw_add"))
@@ -283,7 +289,7 @@ def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
 def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
     """The LLVM IR of the kernel of one dtype and panels of so many vectors, for the host."""
     d = D.BY_NAME[name]
-    tile = replace(pixel_tile(register(d), pairs=pairs), vectors=vectors)
+    tile = _tile(d, vectors, pairs=pairs)
     m = Module(native.host().vector_bits)
     emit_tiles(m, tile)
     emit_slab(m, replace(tile, pairs=False), d)

@@ -135,7 +135,8 @@ def plan_wide(
     and, in rows and columns, of the grid. `weights` are w's strides of (group, column, channel).
     """
     d = D.from_np(out.dtype)
-    tile = wide_tile(register(d), pairs=pairs)
+    images, columns = out.shape[0], out.shape[1] // groups
+    tile = wide_tile(register(d), columns, pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
@@ -148,7 +149,6 @@ def plan_wide(
     direct = pairs and tap_words == depth and _in_place(source, parts, channels, slab, moves)
     split = _split(parts, source, depth, slab, moves[0], apart=not tile.amx)
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
-    images, columns = out.shape[0], out.shape[1] // groups
     pitch = FEW if depth <= FEW <= tile.lanes and not tile.amx else pixel_pitch(tap_words, tile)
     pitch = depth if beside else pitch
     row_pitch = slab_columns * pitch
@@ -293,7 +293,7 @@ def plan_wide(
         around = (*numbers[1:], *(n + len(parts[i].taps) for n in numbers[:1]))
         ints += [(b - a) * nr * size for a, b in zip(numbers, around, strict=True)]
     ints += [*(t[1] for t in taps), *own]
-    code = _kernels(d.name, biased, pairs)
+    code = _kernels(d.name, nr, biased, pairs)
     stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
 
@@ -411,7 +411,9 @@ def with_packed(
     ints = list(launch.ints)
     ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
     pack, wide = launch.stages
-    alone = Stage(_kernels(w.dtype.name, biased, pairs)["pack1"], pack.parallel)
+    d = D.from_np(w.dtype)
+    tile = wide_tile(register(d), w.shape[0] // groups, pairs=pairs)
+    alone = Stage(_kernels(d.name, tile.columns, biased, pairs)["pack1"], pack.parallel)
     reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
     form = ("conv", groups, pairs, ints[HEAD.index("tap_words")])
     return Packed(Launch((alone,), launch.ints), launch.scratch, reads, form)
@@ -531,7 +533,7 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
 
 
 @cache
-def _kernels(dtype: str, biased: bool, pairs: bool) -> dict[str, int]:
+def _kernels(dtype: str, columns: int, biased: bool, pairs: bool) -> dict[str, int]:
     names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
     names.append("pack1")
-    return native.load(conv_wide_ir(dtype, biased=biased, pairs=pairs), names)
+    return native.load(conv_wide_ir(dtype, columns, biased=biased, pairs=pairs), names)

@@ -52,18 +52,20 @@ PART = (
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 
 
-def wide_tile(element: str, *, pairs: bool) -> Tile:
-    """The tile of these convolutions; in tile registers two by two of them, by a panel."""
-    tile = pixel_tile(element, pairs=pairs)
+def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
+    """The tile of these convolutions, of so many columns a group; in tile registers two by two of them, by a panel."""
+    tile = pixel_tile(element, columns, pairs=pairs)
     if pairs and amx.multiplies_pairs_in_tiles():
         return replace(tile, rows=amx.ROWS, vectors=2, amx=True)
     return tile
 
 
-def conv_wide_ir(name: str, *, biased: bool, pairs: bool = False) -> str:
-    """The LLVM IR of `wide` and its stage before, `pack`, for one dtype, for the host."""
+def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) -> str:
+    """The LLVM IR of `wide` and its stage before, `pack`, for one dtype and panels of so many
+    columns, for the host.
+    """
     d = BY_NAME[name]
-    tile = wide_tile(register(d), pairs=pairs)
+    tile = wide_tile(register(d), columns, pairs=pairs)
     m = Module(native.host().vector_bits)
     if tile.amx:
         conv_micro_amx.emit_tiles(m, tile)

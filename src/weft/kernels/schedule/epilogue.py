@@ -327,7 +327,7 @@ def _emit_finish(
     """
     narrow = out_dtypes[0].itemsize < D.float32.itemsize
     element = register(out_dtypes[0])
-    tile = pixel_tile(element, pairs=True) if narrow else tile_for(element)
+    tile = pixel_tile(element, 0, pairs=True) if narrow else tile_for(element)
 
     def ending(f: Function) -> Finish:
         e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
