@@ -102,6 +102,16 @@ def host() -> Host:
 
 
 @cache
+def second_cache() -> int:
+    """Bytes of a core's second cache; 1 MB where the system does not say."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        return int(text.removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return 1 << 20
+
+
+@cache
 def why_no_tiles() -> str:
     """Why tile registers (AMX) are not used here; "" where they are."""
     if wanted := os.environ.get("WEFT_TARGET"):

@@ -45,13 +45,14 @@ from weft.runtime.machine import (
     emit_object,
     host,
     load,
+    second_cache,
     why_no_tiles,
 )
 
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
     "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
-    "layout_calls", "load", "make_table", "why_no_tiles",
+    "layout_calls", "load", "make_table", "second_cache", "why_no_tiles",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.

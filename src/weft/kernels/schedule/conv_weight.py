@@ -54,7 +54,7 @@ from weft.runtime import native, threads
 from weft.runtime.native import Launch, Stage
 
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below
-_SUMS = 160 << 10  # and of its sums
+_SUMS = 160 << 10  # and of its sums, for each MB of the second cache, of up to two
 _APART = 4 << 20  # bytes of the sums of all blocks, where threads share them
 _HEAD = (
     "columns", "panels", "item_panels", "panel_chunks", "channels", "chunk", "chunks", "taps",
@@ -128,11 +128,12 @@ def plan_conv2d_dw(
     row_columns = view.columns + singles
     slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * row_columns
     panels = -(-columns // nr)
+    room = _SUMS * min(max(native.second_cache() >> 20, 1), 2)
     chunk, item_panels = _share(
         channels, panels, groups, workers,
         (
             choose("slab", _SLAB, _SLAB // 2, _SLAB * 2) // size,
-            choose("sums", _SUMS, _SUMS // 2, _SUMS * 2) // (taps * nr * size),
+            choose("sums", room, room // 2, room * 2) // (taps * nr * size),
         ),
         slab_pixels, (taps, len(spans)), tile, 9 if in_place else 20,
     )  # fmt: skip

@@ -53,7 +53,9 @@ PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in 
 
 
 def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
-    """The tile of these convolutions, of so many columns a group; in tile registers two by two of them, by a panel."""
+    """The tile of these convolutions, of so many columns a group; in tile registers two by two of
+    them, by a panel.
+    """
     tile = pixel_tile(element, columns, pairs=pairs)
     if pairs and amx.multiplies_pairs_in_tiles():
         return replace(tile, rows=amx.ROWS, vectors=2, amx=True)
