@@ -144,7 +144,7 @@ def plan_conv2d_packed(
     )  # fmt: skip
     if len(launch.stages) < 2 or out.size // w.shape[0] > _MOST_PACKED:
         return None
-    return with_packed(launch, w, groups, biased=bias is not None, pairs=pairs)
+    return with_packed(launch, w, out, groups, biased=bias is not None, pairs=pairs)
 
 
 def plan_conv2d_dx(

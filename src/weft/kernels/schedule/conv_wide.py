@@ -136,7 +136,8 @@ def plan_wide(
     """
     d = D.from_np(out.dtype)
     images, columns = out.shape[0], out.shape[1] // groups
-    tile = wide_tile(register(d), columns, pairs=pairs)
+    pixels = images * out.shape[2] * out.shape[3]
+    tile = wide_tile(register(d), columns, pixels=pixels, pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
@@ -405,17 +406,18 @@ def _inside(
 
 
 def with_packed(
-    launch: Launch, w: Layout, groups: int, *, biased: bool, pairs: bool = False
+    launch: Launch, w: Layout, out: Layout, groups: int, *, biased: bool, pairs: bool = False
 ) -> Packed:
     """`plan_wide`'s launch where w was packed before."""
+    d = D.from_np(out.dtype)
+    pixels = out.size // out.shape[1]
+    columns = wide_tile(register(d), out.shape[1] // groups, pixels=pixels, pairs=pairs).columns
     ints = list(launch.ints)
     ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
     pack, wide = launch.stages
-    d = D.from_np(w.dtype)
-    tile = wide_tile(register(d), w.shape[0] // groups, pairs=pairs)
-    alone = Stage(_kernels(d.name, tile.columns, biased, pairs)["pack1"], pack.parallel)
+    alone = Stage(_kernels(w.dtype.name, columns, biased, pairs)["pack1"], pack.parallel)
     reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
-    form = ("conv", groups, pairs, ints[HEAD.index("tap_words")])
+    form = ("conv", groups, pairs, columns, ints[HEAD.index("tap_words")])
     return Packed(Launch((alone,), launch.ints), launch.scratch, reads, form)
 
 

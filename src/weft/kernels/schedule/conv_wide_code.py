@@ -52,11 +52,14 @@ PART = (
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 
 
-def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
-    """The tile of these convolutions, of so many columns a group; in tile registers two by two of
-    them, by a panel.
+_FEW_PIXELS = 128  # read all of B in narrow panels: the second cache keeps one for all pieces
+
+
+def wide_tile(element: str, columns: int, *, pairs: bool, pixels: int = _FEW_PIXELS) -> Tile:
+    """The tile of these convolutions, of so many columns a group and pixels in all; in tile
+    registers two by two of them, by a panel.
     """
-    tile = pixel_tile(element, columns, pairs=pairs)
+    tile = pixel_tile(element, columns if pixels >= _FEW_PIXELS else 1, pairs=pairs)
     if pairs and amx.multiplies_pairs_in_tiles():
         return replace(tile, rows=amx.ROWS, vectors=2, amx=True)
     return tile
