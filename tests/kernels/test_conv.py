@@ -626,6 +626,25 @@ def test_packed_weights_give_the_same_bits(case):
             np.testing.assert_array_equal(got, want)
 
 
+def test_launches_of_one_form_read_one_packed_weight():
+    """Few and many pixels, whose panels may differ in width; an image's results do not."""
+    rng = np.random.default_rng(8)
+    w = rng.standard_normal((70, 40, 3, 3)).astype(np.float32)
+    x = channels_last(rng.standard_normal((4, 40, 7, 7)).astype(np.float32))
+    packed, first = {}, None
+    for n in (1, 2, 3, 4):
+        out = channels_last(np.full((n, 70, 7, 7), np.nan, np.float32))
+        of = [Layout.of(a) for a in (x[:n], w, out)]
+        p = plan_conv2d_packed(*of, (1, 1), (1, 1), (1, 1), 1)
+        room = np.zeros(p.size + 64, np.uint8)
+        own = room[-room.ctypes.data % 64 :][: p.size]
+        assert native.launch(p.pack, own, (w,)) == 0
+        own = packed.setdefault(p.form, own)
+        assert native.launch(p.launch, out, (x[:n], own)) == 0
+        first = out[0] if first is None else first
+        np.testing.assert_array_equal(out[0], first)
+
+
 def test_an_epilogue_gives_the_bits_of_a_loop_that_follows():
     """relu(y s + bias + residual), and where it is positive: several panels, bands and images."""
     rng = np.random.default_rng(6)
