@@ -25,7 +25,7 @@ from weft.kernels.schedule.conv_wide_code import (
     inputs_of,
     wide_tile,
 )
-from weft.kernels.schedule.conv_wide_tiles import chunks_of, period_of, room_of
+from weft.kernels.schedule.conv_wide_tiles import block_of, chunks_of, period_of, room_of
 from weft.kernels.schedule.conv_zeros import strips
 from weft.kernels.schedule.epilogue import (
     Epilogue,
@@ -195,13 +195,16 @@ def plan_wide(
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
     depths = [tap_words * len(p.taps) for _, p, _ in shares]
-    period = 0
-    if tile.amx and len(parts) == 1 and moves == ((slab_columns, 1), (1, 1)) and not direct:
-        # only results that follow on one another are taken from between others
+    period, block = 0, 1
+    if tile.amx and len(parts) == 1:
+        row, step = parts[0].out_step
         last = out.strides[1] == 1 or epilogue is not None
-        row, step = out.strides[2:]
         follow = row == grid_w * step and (unit_images == 1 or out.strides[0] == grid_h * row)
-        period = period_of(slab_columns, grid_w, band) if last and follow else 0
+        # only results that follow on one another go out two tiles at a time
+        if last and follow:
+            block = block_of(tap_words * len(taps) * nr * size)
+            if moves == ((slab_columns, 1), (1, 1)) and not direct:
+                period = period_of(slab_columns, grid_w, band)
     room = room_of(period, grid_w) if tile.amx else 0
     c_at = up((unit_images * image_pitch + tile.lanes) * size)  # pixels are written by vectors
     rows_at = c_at + up(max(pixels, 2 * room) * nr * size)
@@ -239,6 +242,7 @@ def plan_wide(
         "together": together,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
         "tap_words": tap_words, "cells": cells, "period": period, "room": room,
+        "block": block,
     }  # fmt: skip
     inputs = 3 if biased else 2
     own: tuple[int, ...] = ()

@@ -183,7 +183,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         f.store(f.typed(unit, "i64"), filled)
         next_source, next_lines = _following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
-        with f.loop(low, high) as Item:
+        with f.loop(low, high, h["block"] if tile.amx else 1) as Item:
             number = f.rem(Item.i, h["parts"])
             part = read_part(f, ints, number, PART)
             column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
@@ -265,23 +265,34 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     lines_there = conv_wide_tiles.lines_of(f, h, part["grid_w"], images, grid_h)
                     shape.need(lines_there.height, h["cells"])
 
-                    def before(pixel: Operand, count: Operand) -> None:
+                    def before(pixel: Operand, count: Operand, more: Operand) -> None:
                         """Ask for the lines of so many pixels' results."""
-                        line = f.gep(start, f.mul(pixel, part["out_w"]), memory(d))
+                        line = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
                         with f.loop(0, count) as L:
                             here = f.gep(line, f.mul(L.i, part["out_w"]), memory(d))
                             for j in range(lines):
                                 touch(f, f.gep(here, 64 * j), level=2, write=True)
                         ask()
 
-                    def behind(pixel: Operand, count: Operand, place: Value) -> None:
-                        to = f.gep(start, f.mul(pixel, part["out_w"]), memory(d))
-                        ending(f.add(offset, pixel), count, place, to)
+                    def behind(pixel: Operand, count: Operand, place: Value, more: Operand) -> None:
+                        to = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
+                        own = f.gep(shift, more, memory(d)) if biased else shift
+                        some = f.min(f.sub(f.sub(h["columns"], column), more), tile.columns)
+                        ending(
+                            f.add(offset, pixel), count, place, to, f.add(out_column, more), some,
+                            own,
+                        )  # fmt: skip
 
+                    every = f.mul(f.min(f.sub(high, Item.i), h["block"]), tile.columns)
+                    every = f.min(every, f.sub(h["columns"], column))
+                    every = f.select(linear, every, columns)
+                    sizes = (
+                        f.mul(part["whole_k"], tile.columns), every, f.div(part["k"], h["cells"]),
+                        part["grid_w"],
+                    )  # fmt: skip
                     conv_wide_tiles.multiply(
-                        f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c),
-                        (f.div(part["k"], h["cells"]), columns, part["grid_w"]), linear, before,
-                        behind,
+                        f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c), sizes,
+                        linear, before, behind,
                     )  # fmt: skip
                 else:
                     with f.loop(0, k, KC) as K:

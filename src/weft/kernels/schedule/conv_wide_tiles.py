@@ -23,7 +23,9 @@ from weft.kernels.schedule.conv_micro_amx import configure_tiles
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Operand, Value
 
-HEAD = ("tap_words", "cells", "period", "room")
+HEAD = ("tap_words", "cells", "period", "room", "block")
+_NEAR = 32 << 10  # bytes of a panel that stays in the first cache
+_PANELS = 512 << 10  # of panels that two tiles meet one after the other, to stay below
 _FEW = 14  # rows of a tile below which it waits for B
 _ENDLESS = 1 << 40
 
@@ -54,6 +56,13 @@ def period_of(columns: int, width: int, rows: int) -> int:
         return each * max(-(-length // max(each, 1)), _FEW)
 
     return columns if cost((rows - 1) * columns + width) < rows * cost(width) else 0
+
+
+def block_of(panel: int) -> int:
+    """How many panels of so many bytes two tiles meet before the next two do: results are whole
+    lines one after the other then.
+    """
+    return _PANELS // max(panel, 1) if panel <= _NEAR else 1
 
 
 def room_of(period: int, width: int) -> int:
@@ -149,19 +158,20 @@ class Shape:
 
 def multiply(
     f: Function, tile: Tile, h: dict[str, Value], lines: Lines, tables: tuple[Value, Value],
-    memories: tuple[Value, Value, Value, Value], sizes: tuple[Operand, Operand, Operand],
-    linear: Value, before: Callable[[Operand, Operand], None],
-    ending: Callable[[Operand, Operand, Value], None],
+    memories: tuple[Value, Value, Value, Value], sizes: tuple[Operand, Operand, Operand, Operand],
+    linear: Value, before: Callable[[Operand, Operand, Operand], None],
+    ending: Callable[[Operand, Operand, Value, Operand], None],
 ) -> None:  # fmt: skip
-    """A panel's products with all tiles of a part, two by two.
+    """Some panels' products with all tiles of a part, two by two.
 
-    `memories`: slab, chunks, the panel of B, c; `sizes`: chunks, columns, outputs of a row. c has
-    the sums of all pixels, or where these are `linear` of four tiles: then `before(pixel, count)`
-    is emitted ahead of the products and `ending(pixel, count, place)` behind them.
+    `memories`: slab, chunks, the first panel of B, c; `sizes`: elements of a panel, columns of all,
+    chunks, outputs of a row. c has the sums of all pixels of one panel, or where these are `linear`
+    of four tiles: then `before(pixel, count, column)` is emitted ahead of the products and
+    `ending(pixel, count, place, column)` behind them.
     """
     starts, numbers = tables
     a, offsets, b, c = memories
-    chunks, columns, width = sizes
+    panel, columns, chunks, width = sizes
     found = lines.count(f)
     between = f.icmp("ne", h["period"], 0)
     endless = f.typed(_ENDLESS, "i64")
@@ -180,31 +190,39 @@ def multiply(
                 with f.iff(f.icmp("sgt", count, 0)):
                     each(f.add(f.mul(Y.i, width), x), count, f.add(row, x))
 
-    def finish(low: Operand, high: Operand, place: Value) -> None:
+    def finish(waits: Sequence[Value]) -> None:
+        low, high, column, place = waits
+
         def one(pixel: Operand, count: Operand, position: Operand) -> None:
-            ending(pixel, count, f.gep(place, f.mul(position, tile.columns), tile.element))
+            at = f.gep(place, f.mul(position, tile.columns), tile.element)
+            ending(pixel, count, at, column)
 
-        pixels(low, high, one)
+        with f.iff(linear):
+            pixels(low, high, one)
 
-    none = f.typed(0, "i64")
-    with f.loop(0, found, 2, [("i64", 0), ("i64", 0), ("ptr", c)]) as T:
-        low, earlier, earlier_place = T.carry
+    # positions, column and place of sums that are not finished; the room of the next ones
+    waits: list[tuple[str, Operand]] = [("i64", 0), ("i64", 0), ("i64", 0), ("ptr", c), ("i64", 0)]
+    with f.loop(0, found, 2, [("i64", 0), *waits]) as T:
+        low, *waiting = T.carry
         count = f.min(f.sub(found, T.i), 2)
         own = f.gep(numbers, T.i, "i64")
         first = f.load("i64", own)
         last = f.load("i64", f.gep(own, f.sub(count, 1), "i64"))
         high = f.add(last, lines.height)
-        row = f.sub(f.select(f.icmp("eq", f.op("and", T.i, 2), 0), none, h["room"]), first)
-        place = f.select(linear, f.gep(c, f.mul(row, tile.columns), tile.element), c)
-        with f.iff(linear):
-            pixels(low, high, lambda pixel, count, _: before(pixel, count))
-        f.call(
-            "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets, chunks, b,
-            h["cells"], place, own, columns, 1,
-        )  # fmt: skip
-        with f.iff(linear):
-            finish(earlier, low, earlier_place)
-        T.next = [high, low, place]
-    with f.iff(linear):
-        high, low, place = T.carry
-        finish(low, high, place)
+        carry = [(type, v) for (type, _), v in zip(waits, waiting, strict=True)]
+        with f.loop(0, columns, tile.columns, carry) as J:
+            *earlier, half = J.carry
+            row = f.sub(half, first)
+            place = f.select(linear, f.gep(c, f.mul(row, tile.columns), tile.element), c)
+            with f.iff(linear):
+                pixels(low, high, lambda pixel, count, _: before(pixel, count, J.i))
+            some = f.min(f.sub(columns, J.i), tile.columns)
+            b_at = f.gep(b, f.mul(f.div(J.i, tile.columns), panel), tile.element)
+            f.call(
+                "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets, chunks,
+                b_at, h["cells"], place, own, some, 1,
+            )  # fmt: skip
+            finish(earlier)
+            J.next = [low, high, J.i, place, f.sub(h["room"], half)]
+        T.next = [high, *J.carry]
+    finish(T.carry[1:5])
