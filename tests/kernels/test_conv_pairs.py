@@ -36,6 +36,10 @@ MORE = [
     (1, 131, 5, 5, 80, 3, 3, (1, 1), (1, 1), (1, 1), 1),
     (3, 1, 9, 8, 17, 3, 3, (1, 1), (1, 1), (1, 1), 1),
     (1, 34, 12, 13, 18, 3, 5, (1, 1), (2, 4), (2, 2), 1),
+    (3, 40, 7, 7, 70, 3, 3, (1, 1), (1, 1), (1, 1), 1),  # rows fill tiles badly: all positions do
+    (5, 32, 1, 1, 100, 1, 1, (1, 1), (0, 0), (1, 1), 1),  # a line of images
+    (2, 33, 20, 3, 40, 3, 3, (1, 1), (0, 0), (1, 1), 1),  # one column of outputs
+    (2, 8, 5, 17, 34, 3, 3, (1, 1), (1, 0), (1, 1), 1),  # taps side by side, chunks of 12
 ]
 rounds = pytest.mark.skipif(not multiplies_pairs(), reason="the host has no products of bfloat16")
 kinds = pytest.mark.parametrize("dtype", [BF16, pytest.param(F32, marks=rounds)], ids=str)
