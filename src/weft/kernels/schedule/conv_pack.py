@@ -382,19 +382,26 @@ def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
         load = lambda at: load_step(f, wide, at, d, count, apart)
         return reads.unit(load, at, f.arg("source_c"), more)
 
-    with f.if_else(f.icmp("eq", f.arg("pitch"), FEW)) as way:
-        for i, v in enumerate(_fours(f, [plane(j) for j in range(FEW)])):
-            with f.iff(f.icmp("slt", f.typed(i * tile.lanes // FEW, "i64"), count)):
+    few = (1, 2, FEW) if tile.amx else (FEW,)
+    for case in f.switch(f.arg("pitch"), few, 0):
+        if not case:
+            square = f.transpose([plane(j) for j in range(tile.lanes)])
+            store_some(f, square, f.arg("to"), f.arg("pitch"), count, tile.element)
+            continue
+        for i, v in enumerate(_beside(f, [plane(j) for j in range(case)])):
+            with f.iff(f.icmp("slt", f.typed(i * tile.lanes // case, "i64"), count)):
                 f.store(v, f.gep(f.arg("to"), i * tile.lanes, tile.element))
-        way.otherwise()
-        square = f.transpose([plane(j) for j in range(tile.lanes)])
-        store_some(f, square, f.arg("to"), f.arg("pitch"), count, tile.element)
     f.ret()
 
 
-def _fours(f: Function, planes: list[Value]) -> list[Value]:
-    """Four vectors, an element of each after the other."""
+def _beside(f: Function, planes: list[Value]) -> list[Value]:
+    """One, two or four vectors, an element of each after the other."""
     lanes = lanes_of(planes[0].type)
+    if len(planes) < FEW:
+        every = range(lanes * len(planes))
+        order = [q // len(planes) + q % len(planes) * lanes for q in every]
+        parts = [order[i : i + lanes] for i in range(0, len(order), lanes)]
+        return [f.shuffle(planes[0], planes[-1], part) for part in parts]
     half = lanes // 2
     pairs = [
         [f.shuffle(a, b, [lanes * (q % 2) + at + q // 2 for q in range(lanes)]) for at in (0, half)]
