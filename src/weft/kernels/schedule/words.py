@@ -8,7 +8,7 @@ The numbers: sums are float32, k = (pair of channels, row, column of the kernel)
 words; each word adds the product of the second channel, then that of the first, one rounding each
 (the product itself is exact); results of bfloat16 are rounded once more. Other hosts do the same by
 two fused multiply-adds; there alone subnormal numbers are not taken for zero. Which convolutions go
-so depends on their sizes alone.
+so depends on their sizes alone. In tile registers k has another order (`conv_wide_tiles`).
 """
 
 from __future__ import annotations
