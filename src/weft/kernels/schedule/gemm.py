@@ -22,7 +22,7 @@ from weft.kernels.schedule.epilogue import (
 )
 from weft.kernels.schedule.gemm_code import Near
 from weft.kernels.schedule.nest import joined
-from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, multiplies_twice, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -38,6 +38,8 @@ _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
+_IN_PLACE_FAR = 4  # where a core that multiplies twice a cycle has them from the last cache
+_SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
 _PACKERS = {
@@ -240,6 +242,15 @@ class _Problem:
         m, _, k = self.sizes
         return replace(self, b_strides=(tile.columns, k), direct=k)
 
+    def _in_place(self, tile: Tile) -> int:
+        """Tiles of rows that read B's rows as they lie."""
+        if not multiplies_twice():
+            return _IN_PLACE
+        pitch = self.b_strides[0] * tile.itemsize
+        if pitch % _SAME_SETS == 0:
+            return 1
+        return _IN_PLACE_FAR if self.sizes[2] * pitch > gemm_code.NEAR else _IN_PLACE
+
     def ints(
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
         near: Near = ((), 0), finish: int = 0, swapped: bool = False,
@@ -249,7 +260,7 @@ class _Problem:
         """
         direct, (rows, n, _) = self.direct, self.sizes
         if self.b_class == "rows" and not direct:
-            few = int(rows <= _IN_PLACE * tile.rows)
+            few = int(rows <= self._in_place(tile) * tile.rows)
             direct = choose("in place", few, 1 - few) if rows <= 2 * _IN_PLACE * tile.rows else few
             direct |= int(self.b_strides[0] == n <= tile.columns)
         return gemm_code.gemm_ints(

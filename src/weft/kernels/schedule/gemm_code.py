@@ -35,7 +35,7 @@ from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 UNROLL = 4
-_NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
+NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
@@ -732,9 +732,9 @@ def _row_chunks(
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
-    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), _NEAR - 1), _NEAR)
+    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), NEAR - 1), NEAR)
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
-    far = f.op("and", f.icmp("sgt", size, 2 * _NEAR), f.icmp("sle", k, KC))
+    far = f.op("and", f.icmp("sgt", size, 2 * NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
     # each thread its own rows, of which it wrote what the operands hold: where B is small
     least = f.select(f.icmp("sgt", h["direct"], 1), _TALL, _TALL_PACKING)
@@ -891,7 +891,7 @@ def batch_offsets(
 
 
 __all__ = [
-    "MAX_INPUTS", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints", "gemm_kernel",
-    "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel", "pack_rows", "touch",
-    "units_of_rows",
+    "MAX_INPUTS", "NEAR", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
+    "gemm_kernel", "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel",
+    "pack_rows", "touch", "units_of_rows",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from weft.kernels.schedule.gemm_code import (
     multiply_add,
     touch,
 )
-from weft.kernels.schedule.tile import KC, Tile, tile_for
+from weft.kernels.schedule.tile import KC, Tile, multiplies_twice, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -39,6 +39,7 @@ _BATCH_HEAD = ("m", "n", "k", "a_rs", "a_cs", "b_rs", "ldc", "batches", "group",
 _TILES = ((1, 4), (1, 8), (2, 6))  # vectors and rows: eight sums keep both multipliers busy
 _GROUP_WORK = 1 << 16  # multiplications of a unit
 _GROUP = 8  # vectors
+_AHEAD = 8192  # bytes to prefetch along short groups, where the hardware comes too late
 _LEFT = 15 << 27  # the bits of a word that its own number leaves to the eighth
 
 
@@ -205,6 +206,8 @@ def _emit_panels(f: Function, tile: Tile, *, is_short: bool) -> None:
                 with f.loop(low, high, some, carry) as L:
                     at, values = L.carry[0], L.carry[1:]
                     if is_short:
+                        for line in range(0, 7 * lanes * 4, 64) if multiplies_twice() else ():
+                            touch(f, f.gep(at, _AHEAD + line), level=2)
                         code = f.load("i8", f.gep(codes, f.div(L.i, some)))
                         columns, after = _group(f, tile, at, code)
                     else:
