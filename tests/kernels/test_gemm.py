@@ -120,6 +120,21 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "m,k,n", [(48, 1, 256), (53, 770, 260), (100, 0, 300), (384, 1024, 513), (1537, 401, 256)]
+)
+def test_an_a_that_lies_across_gives_the_bits_of_one_that_does_not(rng, dtype, m, k, n):
+    """Many rows by a few panels: where copying A pays, in one chunk of rows or several."""
+    whole, b = rng.standard_normal((k, m + 5)).astype(dtype), rng.standard_normal((k, n))
+    whole[:, :3], whole[:, m + 3 :], b = np.nan, np.nan, b.astype(dtype)
+    across = whole[:, 3 : m + 3].T
+    expected = matmul(np.ascontiguousarray(across), b)
+    assert np.isfinite(expected).all()
+    for other in (b, np.asfortranarray(b)):
+        assert matmul(across, other).tobytes() == expected.tobytes()
+
+
 def test_batches_and_broadcasts(rng):
     for shape_a, shape_b in [
         ((4, 5, 6), (4, 6, 7)), ((2, 3, 5, 6), (1, 3, 6, 7)), ((4, 1, 6), (1, 6, 7)),

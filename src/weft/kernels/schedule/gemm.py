@@ -39,6 +39,7 @@ _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
 _IN_PLACE_FAR = 4  # where a core that multiplies twice a cycle has them from the last cache
+_SLICED_FROM, _SLICED_TO = 4, 2048  # panels; terms
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
@@ -89,7 +90,8 @@ def plan_matmul(
             (n, k), problem.a_strides[1], b_step, problem.b_class, element, problem.batch,
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
-    kernels, tile = _kernels(element, problem.a_class, problem.b_class, _rest(n, element))
+    a_class = problem.slices or problem.a_class
+    kernels, tile = _kernels(element, a_class, problem.b_class, _rest(n, element))
     awake = _is_light(problem, tile)
     if problem.batch and not swapped and gemv.batch_fits(problem.sizes, problem.b_class, element):
         return gemv.plan_batch(
@@ -100,7 +102,7 @@ def plan_matmul(
     return Launch(
         (Stage(kernels[more], parallel, awake=awake),),
         problem.ints(tile, epilogue=own, near=_near(epilogue), finish=finish, swapped=swapped),
-        scratch_per_thread=tile.scratch_per_thread,
+        scratch_per_thread=problem.scratch_per_thread(tile),
         quick=quick,
     )
 
@@ -128,13 +130,14 @@ def plan_matmul_packed(
     own, more = _ending(problem, out, epilogue)
     if rows == 1 and not problem.batch:
         return _packed_row(problem, element, own, more)
-    kernels, tile = _kernels(element, problem.a_class, "rows", _rest(n, element))
+    a_class = problem.slices or problem.a_class
+    kernels, tile = _kernels(element, a_class, "rows", _rest(n, element))
     work = out.size * k
     finish = _finish(problem, tile, epilogue)
     launch = Launch(
         (Stage(kernels[more], work >= PARALLEL_FROM, awake=_is_light(problem, tile)),),
         problem.packed(tile).ints(tile, epilogue=own, near=_near(epilogue), finish=finish),
-        scratch_per_thread=tile.scratch_per_thread,
+        scratch_per_thread=problem.scratch_per_thread(tile),
         quick=work < _QUICK_BELOW,
     )
     pack = Launch((Stage(_packer(element, problem.b_class), parallel=True),), problem.ints(tile))
@@ -236,6 +239,21 @@ class _Problem:
     @property
     def b_class(self) -> str:
         return _adjacent(self.b_strides)
+
+    @property
+    def slices(self) -> str:
+        """The class of an a that is copied to slices, else "": it lies across, and is read as often
+        as there are panels.
+        """
+        (m, n, k), panel = self.sizes, tile_for("float").columns
+        many = m >= gemm_code.SLICE and n >= _SLICED_FROM * panel and k <= _SLICED_TO
+        fits = many and not self.batch and self.a_class == "columns"
+        return "sliced" if fits and multiplies_twice() else ""
+
+    def scratch_per_thread(self, tile: Tile) -> int:
+        m, _, k = self.sizes
+        more = gemm_code.slices_bytes(tile, m, k) if tile.a_class == "sliced" else 0
+        return tile.scratch_per_thread + int(more)
 
     def packed(self, tile: Tile) -> "_Problem":
         """The same, where B lies in packed panels."""

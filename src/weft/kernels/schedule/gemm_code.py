@@ -18,6 +18,9 @@ The packer is a function that emits the body of
 It stores B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros for n <= j < n rounded
 up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 
+An A that lies across is copied to slices first where `Tile.a_class` is "sliced": those of a chunk
+of rows, in the second cache, which serve all panels that a thread multiplies with.
+
 Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
 word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
 `epilogue`, called on each tile after its last block of k, while the tile is in the first cache.
@@ -31,11 +34,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs
+from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs, up
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 UNROLL = 4
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
+SLICE = 48  # rows of an A that lies across, in a slice: whole tiles, and whole vectors
+_SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
+_SLICE_AHEAD = 8  # steps of k at which they are asked for
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
@@ -181,8 +187,9 @@ def micro_kernel(
     )
     element, lanes, type = tile.element, tile.lanes, tile.type
     along = tile.a_class == "rows"
-    cs: Operand = 1 if along else f.arg("cs")
-    rs: Operand = 1 if tile.a_class == "columns" else f.arg("rs")
+    sliced = tile.a_class == "sliced"
+    cs: Operand = 1 if along else SLICE if sliced else f.arg("cs")
+    rs: Operand = 1 if sliced or tile.a_class == "columns" else f.arg("rs")
     row_offset = [f.mul(rs, i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
@@ -210,7 +217,7 @@ def micro_kernel(
         """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
         # a pointer for each step where A lies across: computed on the way, they come so late that
         # loads of B move ahead of them, and the sums spill
-        heads = 1 if along else count
+        heads = 1 if along or sliced else count
         first = [f.gep(values[0], f.mul(cs, u), element) for u in range(heads)]
         types = ["ptr"] * (heads + 2) + [type] * (rows * vectors)
         carry = list(zip(types, [*first, *values[1:]], strict=True))
@@ -219,10 +226,10 @@ def micro_kernel(
             if count > 1:
                 touch(f, soon, level=2)
                 touch(f, f.gep(soon, f.arg("soon_far"), element), level=2)
-            for head in a if count > 1 and not along else ():
+            for head in a if count > 1 and heads > 1 else ():
                 touch(f, f.gep(head, f.mul(cs, _A_AHEAD), element))
             for u in range(count):
-                a_at = f.gep(a[0], u, element) if along else a[u]
+                a_at = f.gep(a[0], f.mul(cs, u), element) if heads == 1 else a[u]
                 sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
             a_next = [f.gep(head, f.mul(cs, count), element) for head in a]
             soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
@@ -401,6 +408,51 @@ def pack_any(f: Function, tile: Tile) -> None:
     f.ret()
 
 
+# -- slices of an A that lies across
+
+
+def slices_bytes(tile: Tile, m: Operand, k: Operand, f: Function | None = None) -> Operand:
+    """Room for the slices of a chunk of rows (`_row_chunks`), some of whose last are no rows."""
+    size, spare = tile.itemsize, SLICE + 2 * tile.rows + 4
+    if isinstance(m, int) and isinstance(k, int):
+        return up(min(m * k * size, _SLICES) + spare * k * size)
+    assert f is not None
+    bytes_ = f.add(f.min(f.mul(f.mul(m, k), size), _SLICES), f.mul(k, spare * size))
+    return f.mul(f.div(f.add(bytes_, 63), 64), 64)
+
+
+def _slice(module: Module, tile: Tile) -> None:
+    """Copy `rows` rows of an A whose columns' elements are adjacent to slices, one after the other:
+    [k][SLICE] each. Read as it lies, each step of k of a tile is a line of another page.
+    """
+    element, lanes, wide = tile.element, tile.lanes, SLICE // tile.lanes
+    f = module.function(
+        "slice", [("ptr", "to"), ("ptr", "a"), ("i64", "cs"), ("i64", "k"), ("i64", "rows")],
+        internal=True,
+    )  # fmt: skip
+    whole = f.mul(f.div(f.arg("rows"), SLICE), SLICE)
+    left = f.sub(f.arg("rows"), whole)
+    masks = [f.lane_mask(f.sub(left, v * lanes), lanes) for v in range(wide)]
+    with f.loop(0, f.arg("k"), 1, [("ptr", "%a"), ("ptr", "%to")]) as step:
+        source, target = step.carry
+        with f.loop(0, whole, SLICE, [("ptr", target)]) as L:
+            at, to = f.gep(source, L.i, element), L.carry[0]
+            for v in range(wide):
+                place = f.gep(at, v * lanes, element)
+                touch(f, f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element))
+                f.store(
+                    f.load(tile.type, place, align=tile.itemsize), f.gep(to, v * lanes, element)
+                )
+            L.next = [f.gep(to, f.mul(f.arg("k"), SLICE), element)]
+        with f.iff(f.icmp("sgt", left, 0)):
+            at, to = f.gep(source, whole, element), L.carry[0]
+            for v, mask in enumerate(masks):
+                value = f.masked_load(tile.type, f.gep(at, v * lanes, element), mask)
+                f.store(value, f.gep(to, v * lanes, element))
+        step.next = [f.gep(source, f.arg("cs"), element), f.gep(target, SLICE, element)]
+    f.ret()
+
+
 # -- the loops
 
 
@@ -429,6 +481,8 @@ def gemm_kernel(
         for rows in range(1, tile.rows + 1)
     }
     _merge(module, tile)
+    if tile.a_class == "sliced":
+        _slice(module, tile)
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
@@ -505,7 +559,10 @@ def _products(
     met = f.alloca("i64", 1)  # where the rows of A begin that the thread has read
     f.store(f.typed(-1, "i64"), met)
     near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
-    panel = f.gep(own, f.mul(tid, tile.scratch_per_thread))
+    sliced = tile.a_class == "sliced"
+    room = slices_bytes(tile, h["M"], h["K"], f) if sliced else 0
+    panel = f.gep(own, f.mul(tid, f.add(room, tile.scratch_per_thread)))
+    slices = f.gep(panel, tile.scratch_per_thread)
     corner = f.gep(panel, KEPT * tile.columns * size)
     keeps = f.icmp("sle", h["K"], KEPT)
     kept = f.alloca("i64", 1)  # the panel of B that lies packed
@@ -549,8 +606,15 @@ def _products(
         new = f.icmp("ne", f.load("i64", kept), column)
         # all of them the first time: they come from memory, or from another core
         pieces = f.div(f.add(f.min(h["K"], KC), tile.columns - 1), tile.columns)
-        ahead = f.select(f.icmp("ne", f.load("i64", met), m_start), pieces, 1)
-        f.store(f.typed(m_start, "i64"), met)
+        before = f.load("i64", met)
+        unmet = f.op("and", f.icmp("ne", before, m_start), f.icmp("slt", m_from, m_to))
+        ahead = f.select(unmet, pieces, 1)
+        f.store(f.select(unmet, m_start, before), met)
+        if sliced:
+            with f.iff(unmet):
+                rows, corner_of_a = f.sub(h["M"], m_start), f.gep(a_base, m_start, element)
+                rows = f.min(chunk, rows)
+                f.call("slice", "void", slices, corner_of_a, h["a_cs"], h["K"], rows)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
@@ -588,6 +652,11 @@ def _products(
                 soon = asks.tile(f, element, number, then)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
+                if sliced:
+                    nth_row = f.sub(row.i, m_start)
+                    in_slice = f.add(f.rem(nth_row, SLICE), f.mul(block.i, SLICE))
+                    slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), h["K"])
+                    a_rows = f.gep(slices, f.add(slice_at, in_slice), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
                 places = (a_rows, c_rows, ahead)
                 near = _near(f, tile, h, ending, near_table, lines, places, row.i, n0)
@@ -732,7 +801,8 @@ def _row_chunks(
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
-    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), NEAR - 1), NEAR)
+    near = _SLICES if tile.a_class == "sliced" else NEAR
+    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), near - 1), near)
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
@@ -891,7 +961,7 @@ def batch_offsets(
 
 
 __all__ = [
-    "MAX_INPUTS", "NEAR", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
+    "MAX_INPUTS", "NEAR", "SLICE", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
     "gemm_kernel", "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel",
-    "pack_rows", "touch", "units_of_rows",
+    "pack_rows", "slices_bytes", "touch", "units_of_rows",
 ]  # fmt: skip

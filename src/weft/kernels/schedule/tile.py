@@ -27,9 +27,9 @@ class Tile:
     fma: bool = True
     pairs: bool = False  # an element of a and of b is two bfloat16, along k
     amx: bool = False  # pairs are multiplied in tile registers (`amx`)
-    a_class: str = (
-        "rows"  # elements that are adjacent in a: those of "rows", of "columns", or "any"
-    )
+    # the elements that are adjacent in a: those of "rows", of "columns", or "any"; or "sliced":
+    # those of columns, copied to slices (`gemm_code`)
+    a_class: str = "rows"
 
     rest: int = 0  # vectors of a last panel of no usual width, of a product that has few panels
 
