@@ -612,8 +612,7 @@ def _products(
         f.store(f.select(unmet, m_start, before), met)
         if sliced:
             with f.iff(unmet):
-                rows, corner_of_a = f.sub(h["M"], m_start), f.gep(a_base, m_start, element)
-                rows = f.min(chunk, rows)
+                rows, corner_of_a = f.sub(unit.m_stop, m_start), f.gep(a_base, m_start, element)
                 f.call("slice", "void", slices, corner_of_a, h["a_cs"], h["K"], rows)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
@@ -721,13 +720,14 @@ def _near(
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows of one panel: those from `m_from` to `m_to`, of the share that begins at `m_start`."""
+    """Rows of one panel: those from `m_from` to `m_to`, of the share from `m_start` to `m_stop`."""
 
     column: Operand  # number of the panel, over all matrices
     batch: Operand
     n0: Operand
     n: Operand
     m_start: Operand
+    m_stop: Operand
     m_from: Operand
     m_to: Operand
 
@@ -785,7 +785,8 @@ def units_of_rows(
         m_to = f.min(f.add(m_start, m_end), h["M"])
         batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
         n = f.min(f.sub(h["N"], n0), tile.columns)
-        yield Unit(column, batch, n0, n, m_start, m_from, m_to)
+        m_stop = f.min(f.add(m_start, chunk), h["M"])
+        yield Unit(column, batch, n0, n, m_start, m_stop, m_from, m_to)
 
 
 def _row_chunks(
