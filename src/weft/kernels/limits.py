@@ -55,7 +55,7 @@ def _rate(text: str, operations: int, thread_count: int) -> float:
     launch = native.Launch((native.Stage(native.load(text, ["peak"])["peak"], True),))
     out = np.ones((thread_count + 1) * _LINE, np.uint8)
     with _threads(thread_count):
-        return thread_count * operations / _best(lambda: native.launch(launch, out, ()), runs=40)
+        return thread_count * operations / _best(lambda: native.launch(launch, out, ()), runs=400)
 
 
 def read_bandwidth(thread_count: int | None = None) -> float:
