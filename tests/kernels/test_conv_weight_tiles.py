@@ -51,9 +51,9 @@ def by_tiles(g, x, parts):
     [
         ((3, 19, 12, 13, 20, 3, 3, (1, 1), (1, 1), (1, 1), 1), 1),  # chunks of 14
         ((2, 5, 16, 17, 33, 3, 3, (2, 2), (1, 1), (1, 1), 1), 1),  # planes of even and odd rows
-        ((9, 3, 16, 32, 9, 2, 3, (1, 1), (1, 2), (2, 1), 1), 1),  # less than 8 blocks
-        ((14, 3, 16, 31, 9, 1, 3, (1, 1), (0, 1), (1, 1), 1), 2),
-        ((2, 3, 63, 97, 9, 1, 1, (1, 1), (0, 0), (1, 1), 1), 4),  # chunks of 9
+        ((9, 5, 16, 32, 9, 2, 3, (1, 1), (1, 2), (2, 1), 1), 1),  # less than 8 blocks
+        ((14, 5, 16, 31, 9, 1, 3, (1, 1), (0, 1), (1, 1), 1), 2),
+        ((2, 8, 63, 97, 9, 1, 1, (1, 1), (0, 0), (1, 1), 1), 4),  # chunks of 9
     ],
     ids=str,
 )  # fmt: skip
@@ -111,6 +111,7 @@ def test_a_pixel_that_is_no_number_meets_only_the_taps_that_see_it(dtype):
 def test_where_registers_would_be_too_empty_words_go_singly():
     cases = [
         (1, 12, 37, 37, 20, 1, 1, (1, 1), (0, 0), (1, 1), 1),  # nothing divides 19 words x 37
+        (64, 1, 28, 28, 32, 3, 3, (1, 1), (0, 0), (1, 1), 1),  # one channel of sixteen
         (1, 9, 2, 3000, 9, 1, 700, (1, 1), (0, 0), (1, 1), 1),  # 700 planes
     ]
     for case in cases:

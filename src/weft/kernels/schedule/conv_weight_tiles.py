@@ -43,7 +43,7 @@ _APART = 2 << 20  # bytes of the sums of all parts
 _LEAST = 4  # blocks of a part
 _NEAR = 640 << 10  # bytes of an item's planes, and of its sums, to stay below
 _MOST = 2 << 20  # bytes of a slab and the planes of one panel: beyond, words are multiplied singly
-_WORTH = 16  # words that instructions have room for, to one that they get, at most
+_WORTH = 8  # words that instructions have room for, to one that they get, at most
 HEAD = (
     "columns", "panels", "item_panels", "panel_items", "channels", "ranks", "item_ranks",
     "rank_items", "units", "parts", "blocks", "chunks", "cells", "words", "area", "grid_w",
@@ -75,8 +75,8 @@ def plan_tiles_dw(
         return None
     cells = cells_of(area)
     ranks, panels = -(-channels // _WIDE), -(-columns // _WIDE)
-    room = up(channels, amx.DEPTH) * up(columns, amx.DEPTH) * (amx.DEPTH // cells)
-    if room > _WORTH * channels * columns:
+    room = up(channels, amx.DEPTH) * up(columns, amx.DEPTH) * amx.DEPTH
+    if room > _WORTH * channels * columns * cells:
         return None
     view = window(kernel, (oh, ow), stride, dilation)
     taps = [divmod(t, view.columns) for t in view.taps]
