@@ -22,7 +22,7 @@ from weft.kernels.schedule.epilogue import (
 )
 from weft.kernels.schedule.gemm_code import Near
 from weft.kernels.schedule.nest import joined
-from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, multiplies_twice, tile_for, up
+from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -248,7 +248,7 @@ class _Problem:
         (m, n, k), panel = self.sizes, tile_for("float").columns
         many = m >= gemm_code.SLICE and n >= _SLICED_FROM * panel and k <= _SLICED_TO
         fits = many and not self.batch and self.a_class == "columns"
-        return "sliced" if fits and multiplies_twice() else ""
+        return "sliced" if fits and native.host().multiplies_twice else ""
 
     def scratch_per_thread(self, tile: Tile) -> int:
         m, _, k = self.sizes
@@ -262,7 +262,7 @@ class _Problem:
 
     def _in_place(self, tile: Tile) -> int:
         """Tiles of rows that read B's rows as they lie."""
-        if not multiplies_twice():
+        if not native.host().multiplies_twice:
             return _IN_PLACE
         pitch = self.b_strides[0] * tile.itemsize
         if pitch % _SAME_SETS == 0:

@@ -23,7 +23,7 @@ from weft.kernels.schedule.gemm_code import (
     multiply_add,
     touch,
 )
-from weft.kernels.schedule.tile import KC, Tile, multiplies_twice, tile_for
+from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native
 from weft.runtime.native import Launch, Stage
@@ -206,7 +206,9 @@ def _emit_panels(f: Function, tile: Tile, *, is_short: bool) -> None:
                 with f.loop(low, high, some, carry) as L:
                     at, values = L.carry[0], L.carry[1:]
                     if is_short:
-                        for line in range(0, 7 * lanes * 4, 64) if multiplies_twice() else ():
+                        for line in (
+                            range(0, 7 * lanes * 4, 64) if native.host().multiplies_twice else ()
+                        ):
                             touch(f, f.gep(at, _AHEAD + line), level=2)
                         code = f.load("i8", f.gep(codes, f.div(L.i, some)))
                         columns, after = _group(f, tile, at, code)

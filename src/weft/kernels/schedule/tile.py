@@ -10,10 +10,6 @@ from weft.runtime import native
 
 KC = 384  # sums run in blocks of this many k: part of the definition of the numbers, never tune it
 KEPT = 4 * KC  # of a panel of B, the most that stays packed for further rows of A
-_TWICE = (
-    "skylake-avx512", "cascadelake", "cooperlake", "icelake-server", "sapphirerapids",
-    "emeraldrapids", "graniterapids", "graniterapids-d",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,6 @@ def multiplies_pairs() -> bool:
     """Whether the host has an instruction for products of pairs of bfloat16 (AVX512-BF16)."""
     host = native.host()
     return host.vector_bits == 512 and host.has("avx512bf16")
-
-
-def multiplies_twice() -> bool:
-    """Whether a core starts two multiply-adds of 512 bits a cycle (Intel's servers): data must come
-    twice as fast as elsewhere.
-    """
-    host = native.host()
-    return host.vector_bits == 512 and host.cpu in _TWICE
 
 
 def up(value: int, unit: int = 64) -> int:
