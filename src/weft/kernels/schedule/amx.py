@@ -69,6 +69,14 @@ def configure_now(f: Function, shapes: Sequence[tuple[Operand, Operand]]) -> Non
     f.intrinsic("x86.ldtilecfg", "void", room)
 
 
+def configure_blocks(f: Function, height: Operand, cells: Operand) -> None:
+    """Two tiles of `height` rows by two of columns, steps of `cells` deep: four registers of sums,
+    then two of A, then two of B.
+    """
+    wide, deep = f.typed(CELL * DEPTH, "i64"), f.mul(cells, CELL)
+    configure_now(f, [(height, wide)] * 4 + [(height, deep)] * 2 + [(cells, wide)] * 2)
+
+
 def release(f: Function) -> None:
     """The end of this thread's use of the registers."""
     f.intrinsic("x86.tilerelease", "void")

@@ -94,9 +94,7 @@ def fill(
     length = f.add(f.mul(f.sub(rows, 1), h["period"]), width)
     each = f.div(f.add(length, amx.ROWS - 1), amx.ROWS)
     height = f.div(f.add(length, f.sub(each, 1)), each)
-    deep = f.mul(h["cells"], amx.CELL)
-    shapes = [(height, f.typed(64, "i64"))] * _A + [(height, deep)] * 2
-    amx.configure_now(f, [*shapes, *[(h["cells"], f.typed(64, "i64"))] * 2])
+    amx.configure_blocks(f, height, h["cells"])
     count = f.div(grid_h, rows)
     line_bytes = f.mul(f.mul(rows, h["step_h"]), row_pitch)
     with f.loop(0, images, 1, [("i64", 0)]) as N:

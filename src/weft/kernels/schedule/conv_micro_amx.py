@@ -10,7 +10,7 @@ sum is that of its chunks in order, in one register: all of k is one block.
 
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.tile import Tile
-from weft.kernels.target.llvm import Function, Module, Operand
+from weft.kernels.target.llvm import Module, Operand
 
 _A, _B = 4, 6  # registers; sums have the first four
 _ARGS = [
@@ -28,12 +28,6 @@ _ARGS = [
     ("i64", "first"),
 ]
 _BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1"), _ARGS[-1]]
-
-
-def configure_tiles(f: Function, height: Operand, cells: Operand) -> None:
-    """The shapes of tiles of so many rows and words of k, from here on."""
-    wide, deep = f.typed(64, "i64"), f.mul(cells, amx.CELL)
-    amx.configure_now(f, [(height, wide)] * _A + [(height, deep)] * 2 + [(cells, wide)] * 2)
 
 
 def emit_tiles(m: Module, tile: Tile) -> None:

@@ -24,7 +24,6 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.conv import Pair
-from weft.kernels.schedule.conv_micro_amx import configure_tiles
 from weft.kernels.schedule.conv_pack import emit_grid, emit_slab
 from weft.kernels.schedule.conv_wide import window
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
@@ -231,7 +230,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     )
     apart = f.icmp("sgt", h["parts"], 1)
     rank_size = f.mul(h["planes"], h["plane"])
-    configure_tiles(f, amx.ROWS, h["cells"])
+    amx.configure_blocks(f, amx.ROWS, h["cells"])
     with f.units(h["units"]) as unit:
         item = _item(f, h, unit)
         c = f.select(apart, f.gep(scratch, f.mul(unit, h["sums"]), el), f.gep(slab, h["c_at"]))

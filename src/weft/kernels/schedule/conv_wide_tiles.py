@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.conv_micro_amx import configure_tiles
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Operand, Value
 
@@ -152,7 +151,7 @@ class Shape:
     def need(self, height: Operand, cells: Operand) -> None:
         f = self.f
         with f.iff(f.icmp("ne", f.load("i64", self.place), height)):
-            configure_tiles(f, height, cells)
+            amx.configure_blocks(f, height, cells)
             f.store(f.typed(height, "i64"), self.place)
 
 
