@@ -98,6 +98,16 @@ def store(f: Function, register: int, at: Operand, pitch: Operand) -> None:
     f.intrinsic("x86.tilestored64", "void", _number(register), place, step)
 
 
+def begin(f: Function, sums: Sequence[tuple[int, Value]], pitch: Operand, first: Operand) -> None:
+    """Registers of sums, each with its place: zero if `first`, else what lies there."""
+    with f.if_else(f.icmp("ne", first, 0)) as way:
+        for register, _ in sums:
+            zero(f, register)
+        way.otherwise()
+        for register, place in sums:
+            load(f, register, place, pitch)
+
+
 def multiply_pairs(f: Function, c: int, a: int, b: int) -> None:
     """c += a . b of two bfloat16 a cell."""
     f.intrinsic("x86.tdpbf16ps", "void", *map(_number, (c, a, b)))

@@ -82,12 +82,7 @@ def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
         for i in range(rows)
         for j in range(across)
     ]
-    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
-        for register, _ in sums:
-            amx.zero(f, register)
-        way.otherwise()
-        for register, place in sums:
-            amx.load(f, register, place, line)
+    amx.begin(f, sums, line, f.arg("first"))
     with f.loop(0, f.arg("chunks"), 1, [("ptr", f.arg("b"))]) as K:
         (panel,) = K.carry
         at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))

@@ -392,12 +392,7 @@ def _emit_products(m: Module, rows: int, across: int) -> None:
         for i in range(rows)
         for j in range(across)
     ]
-    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
-        for register_, _ in sums:
-            amx.zero(f, register_)
-        way.otherwise()
-        for register_, place in sums:
-            amx.load(f, register_, place, line)
+    amx.begin(f, sums, line, f.arg("first"))
     with f.loop(0, f.arg("chunks")) as K:
         at = f.gep(f.arg("b"), f.load("i64", f.gep(f.arg("offsets"), K.i, "i64")), "float")
         left = f.gep(f.arg("a"), f.mul(K.i, 2 * square))
