@@ -20,6 +20,7 @@ Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2 (
 
 from collections.abc import Sequence
 
+from weft.kernels.schedule.tile import Tile, up
 from weft.kernels.target.llvm import Function, Operand, Value
 from weft.runtime import native
 
@@ -37,6 +38,21 @@ def multiplies_bytes_in_tiles() -> bool:
 def multiplies_pairs_in_tiles() -> bool:
     """Whether the host multiplies pairs of bfloat16 so."""
     return native.host().has("amx-bf16")
+
+
+def in_tiles(tile: Tile) -> bool:
+    """Whether an attention's or a recurrence's products, by such a tile, are those of registers."""
+    return tile.pairs and multiplies_pairs_in_tiles()
+
+
+def depth(tile: Tile, units: int) -> int:
+    """What so many units along k take: whole depths of a register, of products in these."""
+    return up(units, DEPTH) if in_tiles(tile) else units
+
+
+def deep(f: Function, tile: Tile, units: Operand) -> Operand:
+    """As `depth`."""
+    return f.op("and", f.add(units, DEPTH - 1), -DEPTH) if in_tiles(tile) else units
 
 
 def configure(f: Function, shapes: Sequence[tuple[int, int]]) -> None:

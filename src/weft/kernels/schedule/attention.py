@@ -48,7 +48,6 @@ from weft.kernels.schedule.attention_tiles import (
     emit_products,
     emit_transpose,
     head_and_next,
-    in_tiles,
     open_kernel,
     operand_row,
     pack_values,
@@ -244,7 +243,7 @@ def _plan_rows(
     sums_at = scores_at + up(BLOCK * tile.itemsize)
     stats_at = sums_at + up(up(ev, tile.columns) * tile.itemsize)
     square_at = stats_at + up(2 * tile.itemsize)
-    square = amx.DEPTH * tile.columns * tile.itemsize if in_tiles(tile) else 0
+    square = amx.DEPTH * tile.columns * tile.itemsize if amx.in_tiles(tile) else 0
     values = (
         n, h, length, keys, width, ev, int(causal), *_result(q, v, out, with_lse=with_lse),
         *strides3(q), *strides3(k), *strides3(v), *strides3(mask),

@@ -41,7 +41,6 @@ from weft.kernels.schedule.attention_tiles import (
     emit_transpose,
     head_and_next,
     hide,
-    in_tiles,
     open_kernel,
     operand_row,
     pack_values,
@@ -106,7 +105,7 @@ def plan_attention_grad(
     tile = tile_of(d)
     size, columns = tile.itemsize, tile.columns
     deep_x, deep_y, keys = (depth(tile, count) for count in (width, ev, s))
-    every = up(s, BLOCK) if in_tiles(tile) else s
+    every = up(s, BLOCK) if amx.in_tiles(tile) else s
     sizes = {
         "panels_x": -(-s // columns) * (deep_x + tile.lanes) * columns,
         "panels_y": -(-s // columns) * (deep_y + tile.lanes) * columns,
@@ -156,7 +155,7 @@ def attention_grad_ir(name: str, mask: str) -> str:
     tile = tile_of(d)
     m = Module(native.host().vector_bits)
     emit_products(m, tile)
-    if in_tiles(tile):
+    if amx.in_tiles(tile):
         _emit_turn(m, tile, d)
     else:
         emit_multiply(m, tile, across=True)
@@ -337,7 +336,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                     for which, to in enumerate((place["scores"], ds_across)):
                         rows = [[pair[which] for pair in found] for found, _ in both]
                         _store_across(f, tile, rows, more, s.vectors(to, unit))
-                if in_tiles(tile):
+                if amx.in_tiles(tile):
                     for to in (place["scores"], ds_across):
                         ends = [f.mul(n(f, tile, count), tile.columns) for n in (units, deep)]
                         with f.loop(ends[0], ends[1], lanes) as Z:
@@ -349,7 +348,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
             store(place["dq"], ROWS, count, width, "q", B.i, scale)
         for name, wanted, factor in (("k", width, scale), ("v", value_width, None)):
             sums = place["d" + name]
-            if in_tiles(tile):
+            if amx.in_tiles(tile):
                 to, step = to_row(name, 0), h[f"to_{name}_l"]
                 _store_turned(f, tile, d, sums, h["keys"], wanted, to, step, factor)
             else:
@@ -433,10 +432,10 @@ class _Across:
     def __init__(self, f: Function, tile: Tile, table: Value) -> None:
         self.f, self.tile = f, tile
         self.rows, self.segment = table, f.gep(table, BLOCK, "i64")
-        if in_tiles(tile):
+        if amx.in_tiles(tile):
             f.store(const("i64", 0), self.rows)
             f.store(const("i64", depth(tile, ROWS)), f.gep(self.rows, 1, "i64"))
-        with f.loop(0, 0 if in_tiles(tile) else BLOCK) as J:
+        with f.loop(0, 0 if amx.in_tiles(tile) else BLOCK) as J:
             panel = f.mul(f.div(J.i, tile.columns), ROWS * tile.columns)
             place = f.add(panel, f.rem(J.i, tile.columns))
             f.store(f.typed(place, "i64"), f.gep(self.rows, J.i, "i64"))
@@ -445,7 +444,7 @@ class _Across:
     def size(self, keys: Operand, width: Operand) -> Operand:
         """Elements of the sums."""
         f, columns = self.f, self.tile.columns
-        if in_tiles(self.tile):
+        if amx.in_tiles(self.tile):
             blocks = f.div(f.add(keys, BLOCK - 1), BLOCK)
             return f.mul(f.mul(blocks, BLOCK), _whole(f, width))
         return f.mul(f.mul(f.div(f.add(width, columns - 1), columns), keys), columns)
@@ -454,7 +453,7 @@ class _Across:
         self, d: D.dtype, panels: Value, src: Value, step: Value, count: Operand, width: Operand
     ) -> None:
         """The rows that a block's are multiplied with."""
-        if in_tiles(self.tile):
+        if amx.in_tiles(self.tile):
             self.f.call("turn", "void", panels, src, step, count, width)
         else:
             pack_values(self.f, self.tile, d, panels, src, step, count, width)
@@ -467,7 +466,7 @@ class _Across:
         f, tile = self.f, self.tile
         count = deep(f, tile, count)
         f.store(f.typed(count, "i64"), f.gep(self.segment, 1, "i64"))
-        if in_tiles(tile):
+        if amx.in_tiles(tile):
             f.call(
                 "multiply", "void", panels, self.rows, width, self.segment, f.typed(1, "i64"),
                 block, f.gep(sums, f.mul(first, _whole(f, width)), tile.element), columns,

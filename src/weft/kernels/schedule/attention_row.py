@@ -20,7 +20,6 @@ from weft.kernels.schedule.attention_tiles import (
     close_kernel,
     deep,
     emit_copy,
-    in_tiles,
     open_kernel,
     operand_row,
     result_row,
@@ -123,7 +122,7 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
                 # a missing row repeats the last one: its scores are hidden
                 each = [keys.at(f.min(f.add(f.add(K.i, J.i), j), last)) for j in range(lanes)]
                 to = f.gep(scores, J.i, el)
-                if in_tiles(tile):
+                if amx.in_tiles(tile):
                     begin = f.add(K.i, J.i)
                     one = f.icmp("sle", f.add(begin, lanes), keys.first if joined else h["keys"])
                     _products_in_tiles(
@@ -139,7 +138,7 @@ def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:
 
             def spread(_: Operand, fade: Value, start=K.i, count=columns) -> None:
                 with f.loop(0, h["value_width"], tile.columns) as C:
-                    add = _spread_in_tiles if in_tiles(tile) else _spread
+                    add = _spread_in_tiles if amx.in_tiles(tile) else _spread
                     places = (scores, sums, square)
                     add(
                         f, tile, d, values, (start, count), C.i, h["value_width"], places, fade,

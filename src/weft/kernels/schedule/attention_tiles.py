@@ -16,7 +16,7 @@ from weft.core import dtype as D
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.micro import MULTIPLY, emit_multiply
-from weft.kernels.schedule.tile import Tile, tile_for, up
+from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import halves_of_two, units_of
 from weft.kernels.target import math as vmath
 from weft.kernels.target.element import Element, memory, register
@@ -40,27 +40,21 @@ def tile_of(d: D.dtype) -> Tile:
     return replace(tile_for(register(d)), pairs=d is D.bfloat16)
 
 
-def in_tiles(tile: Tile) -> bool:
-    """Whether products are those of tile registers."""
-    return tile.pairs and amx.multiplies_pairs_in_tiles()
-
-
 def block_rows(tile: Tile, *, causal: bool) -> int:
     """The rows of a block."""
     if not causal:
         return ROWS
-    return _ROWS_CAUSAL_IN_TILES if in_tiles(tile) else _ROWS_CAUSAL
+    return _ROWS_CAUSAL_IN_TILES if amx.in_tiles(tile) else _ROWS_CAUSAL
 
 
 def depth(tile: Tile, count: int) -> int:
     """Units that an operand has along a sum of so many numbers."""
-    return up(-(-count // tile.per), amx.DEPTH if in_tiles(tile) else 1)
+    return amx.depth(tile, -(-count // tile.per))
 
 
 def deep(f: Function, tile: Tile, count: Operand) -> Operand:
     """As `depth`."""
-    n = units(f, tile, count)
-    return f.op("and", f.add(n, amx.DEPTH - 1), -amx.DEPTH) if in_tiles(tile) else n
+    return amx.deep(f, tile, units(f, tile, count))
 
 
 def emit_products(m: Module, tile: Tile) -> None:
@@ -68,7 +62,7 @@ def emit_products(m: Module, tile: Tile) -> None:
     filled up to a depth; rows up to a multiple of sixteen are read and written, and sums go on
     from what c holds.
     """
-    if not in_tiles(tile):
+    if not amx.in_tiles(tile):
         emit_multiply(m, tile)
         return
     f = m.function("multiply", MULTIPLY, internal=True)
@@ -114,14 +108,14 @@ def open_kernel(
     scale = scale if tile.element == "double" else f.cast("fptrunc", scale, "float")
     scale = f.splat(scale, tile.type)
     work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
-    if in_tiles(tile):
+    if amx.in_tiles(tile):
         amx.configure(f, registers)
     return out, dict(zip(names, operands, strict=True)), h, scale, work
 
 
 def close_kernel(f: Function, tile: Tile) -> None:
     """The end of what `open_kernel` began."""
-    if in_tiles(tile):
+    if amx.in_tiles(tile):
         amx.release(f)
     f.ret()
 
@@ -137,7 +131,7 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
         u = units_of(f, d, tile.lanes, pairs=tile.pairs)
         down, along = (u.per, 1) if name == "weave" else (1, u.per)
         end = rows
-        if in_tiles(tile) and name == "weave":
+        if amx.in_tiles(tile) and name == "weave":
             end = f.mul(deep(f, tile, rows), down)
         with f.loop(0, end, down) as R, f.loop(0, columns, tile.lanes * along) as C:
             left = f.sub(columns, C.i)
@@ -145,7 +139,7 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
             mask = f.lane_mask(f.div(f.add(left, along - 1), along), tile.lanes)
             if name == "weave":
                 there = mask
-                if in_tiles(tile):
+                if amx.in_tiles(tile):
                     here = f.select(f.icmp("slt", R.i, rows), left, 0)
                     there = f.lane_mask(here, tile.lanes)
 
@@ -155,7 +149,7 @@ def emit_copy(m: Module, tile: Tile, d: D.dtype) -> None:
                 v = u.unit(load, at, src_step, f.icmp("slt", f.add(R.i, 1), rows))
             else:
                 v = u.adjacent(at, u.masks(left))
-                mask = f.lane_mask(tile.lanes, tile.lanes) if in_tiles(tile) else mask
+                mask = f.lane_mask(tile.lanes, tile.lanes) if amx.in_tiles(tile) else mask
             row = f.mul(f.div(R.i, down), dst_step)
             to = f.gep(f.arg("dst"), f.add(row, f.div(C.i, along)), tile.element)
             f.masked_store(v, to, mask)

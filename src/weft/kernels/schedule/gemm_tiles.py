@@ -343,12 +343,7 @@ def _emit_tile(f: Function, down: int, across: int) -> None:
     place = {
         (i, j): f.gep("%c", f.add(f.mul(f.arg("c_pitch"), amx.ROWS * i), 64 * j)) for i, j in cells
     }
-    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
-        for c in cells.values():
-            amx.zero(f, c)
-        way.otherwise()
-        for at, c in cells.items():
-            amx.load(f, c, place[at], f.arg("c_pitch"))
+    amx.begin(f, [(c, place[at]) for at, c in cells.items()], f.arg("c_pitch"), f.arg("first"))
     a_rows = [f.mul(f.arg("pitch"), amx.ROWS * i) for i in range(down)]
     carry = [("ptr", "%a"), ("ptr", "%b"), ("ptr", "%soon")]
     with f.loop(0, f.arg("chunks"), 1, carry) as L:

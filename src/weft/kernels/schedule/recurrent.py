@@ -176,7 +176,7 @@ def plan_recurrent(cell: str, ins: Sequence[Layout], out: Layout, *, pairs: bool
     panels = -(-width // tile.lanes)
     per = 1 + pairs
     words_at = panels * kind.gates * (_square(width, tile) + _square(deep, tile)) * tile.align
-    pitch, own = _depth(panels * tile.lanes // per, tile), _square(deep, tile)
+    pitch, own = amx.depth(tile, panels * tile.lanes // per), _square(deep, tile)
     plane = (steps + 1) * rows * width
     ints = (
         steps, rows, width, panels, plane, 0, own, out.shape[0] > kind.states, deep, 1, words_at,
@@ -213,8 +213,8 @@ def plan_recurrent_grad(
     tile = _tile(y.dtype.name, pairs=pairs)
     panels = -(-width // tile.columns)
     padded, deep = panels * tile.columns, kind.gates * width
-    rest_at = up(_depth((deep + pairs) // (1 + pairs), tile) * padded * tile.itemsize)
-    words_at, pitch = rest_at + 2 * rows * padded * tile.itemsize, _depth(deep // 2 + 1, tile)
+    rest_at = up(amx.depth(tile, (deep + pairs) // (1 + pairs)) * padded * tile.itemsize)
+    words_at, pitch = rest_at + 2 * rows * padded * tile.itemsize, amx.depth(tile, deep // 2 + 1)
     more = kind.states > 1 and given[1].shape[0] > 1
     plane, every = (steps + 1) * rows * width, given[0].shape == shape
     ints = (
@@ -230,18 +230,9 @@ def _tile(dtype: str, *, pairs: bool) -> Tile:
     return replace(tile_for(FLOAT_TYPES[dtype]), pairs=pairs)
 
 
-def _in_tiles(tile: Tile) -> bool:
-    return tile.pairs and amx.multiplies_pairs_in_tiles()
-
-
-def _depth(count: int, tile: Tile) -> int:
-    """What so many elements along k take: whole depths of a tile register."""
-    return up(count, amx.DEPTH) if _in_tiles(tile) else count
-
-
 def _behind(tile: Tile) -> int:
     """Rows behind the last one that may be read: two tile registers have 32."""
-    return 2 * amx.ROWS - 1 if _in_tiles(tile) else 0
+    return 2 * amx.ROWS - 1 if amx.in_tiles(tile) else 0
 
 
 def _square(count: int, tile: Tile) -> int:
@@ -317,7 +308,7 @@ class _Kernel:
         self.math = Math(f, has_fma=native.host().has_fma)
         dtype = D.float64 if tile.element == "double" else D.float32
         self.parts: Numbers = units_of(f, dtype, tile.lanes, pairs=tile.pairs)
-        self.in_tiles = _in_tiles(tile)
+        self.in_tiles = amx.in_tiles(tile)
         self.block = (
             2 * amx.ROWS if self.in_tiles else tile.rows
         )  # rows that are multiplied together
@@ -364,9 +355,8 @@ class _Kernel:
         self.f.ret()
 
     def units(self, count: Operand) -> Operand:
-        """Elements along k of so many numbers, as `_depth`."""
-        f, n = self.f, self.parts.units(count)
-        return f.op("and", f.add(n, amx.DEPTH - 1), -amx.DEPTH) if self.in_tiles else n
+        """Elements along k of so many numbers, as `amx.depth`."""
+        return amx.deep(self.f, self.tile, self.parts.units(count))
 
     def deep(self) -> Operand:
         """The rows of a panel of the forward product."""
