@@ -4,15 +4,18 @@
 
 A tile is up to sixteen rows at a constant distance; k comes in chunks of as many words as the
 registers are configured for, which lie side by side in A, anywhere: an image is never unrolled. B
-is a packed panel. Two tiles meet 32 columns at a time: four loads for four products. An element's
-sum is that of its chunks in order, in one register: all of k is one block.
+is a packed panel. Two tiles meet 32 columns at a time: four loads for four products, while the
+panel's next chunk is asked for to the first cache. An element's sum is that of its chunks in order,
+in one register: all of k is one block.
 """
 
 from weft.kernels.schedule import amx
+from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Module, Operand
 
 _A, _B = 4, 6  # registers; sums have the first four
+_BYTES = amx.CELL * amx.DEPTH  # of a row of a register
 _ARGS = [
     ("ptr noalias readonly", "a"),
     ("ptr noalias readonly", "starts"),
@@ -92,7 +95,11 @@ def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
             amx.load(f, _B + j, f.gep(panel, j * amx.DEPTH, el), line)
             for i in range(rows):
                 amx.multiply_pairs(f, across * i + j, _A + i, _B + j)
-        K.next = [f.gep(panel, step)]
+        after = f.gep(panel, step)
+        for row in range(amx.DEPTH):
+            for j in range(across):
+                touch(f, f.gep(after, row * line + j * _BYTES))
+        K.next = [after]
     for register, place in sums:
         amx.store(f, register, place, line)
     f.ret()
