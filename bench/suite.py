@@ -7,9 +7,12 @@ Each peer runs in a process of its own, in its own environment (bench/.venv-PEER
 (SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
 A round times every variant of every peer once, in turning order, behind a call that is not timed
 (caches and threads were another's).  A variant of Weft that is to be replayed and was not has
-failed, and the exit status is 1.  Short works go on for more rounds, so that a disturbed second
-does not decide.  The figure is the median over all rounds, the ratio that of the best peer's median
-to that of Weft compiled with replay=True: above 1 Weft is faster.
+failed, and the exit status is 1.  After --rounds rounds those go on that are near the fastest of
+their kind, until --seconds have passed.
+A figure in ms is the median over all rounds.  The ratio is of the best peer and Weft compiled with
+replay=True, above 1 Weft is faster: of each round the ratio of both medians, of all rounds the
+median.  A shared machine is slow for a minute, then fast; in a round both met the same minute, in
+a run they need not.
 --write puts the table into bench/RESULTS.md and a chart into bench/results.png, with what the
 scripts named by --also print behind it.
 """
@@ -27,7 +30,9 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -47,6 +52,7 @@ OTHERS = (("weft", "compiled"), ("weft", "eager"))
 FAST, CAST = ("weft", "fast math"), ("weft", "autocast")
 _UNDONE = "NotImplementedError"  # of a variant that a peer has not for this work
 NARROW = ("fast math", "autocast", "autocast compile", "bfloat16")
+NEAR = 1.25  # times the fastest of its kind: what may still be the best when the run ends
 _COUNTED = (
     "The share counts every multiplication and every byte of a work: behind a max pool Weft leaves "
     "out the products with zeros of a convolution's gradients, a third of the CNN's, and a token's "
@@ -105,6 +111,20 @@ class Limits:
         kinds = ("float32", "bfloat16", "int8")
         return cls({of: peaks(of, threads) for of in kinds}, read_bandwidth(threads))
 
+    @classmethod
+    def now(cls, threads: int) -> Limits:
+        """Measured by a process of its own: a process measures once."""
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(cls.measured, threads).result()
+
+    def or_more(self, other: Limits) -> Limits:
+        """The best of both: a limit is what was reached in the best minute."""
+        better = {
+            of: {way: max(rate, other.peaks[of].get(way, 0)) for way, rate in ways.items()}
+            for of, ways in self.peaks.items()
+        }
+        return Limits(better, max(self.reads, other.reads))
+
     def peak(self, of: str) -> float:
         return max(self.peaks[of].values())
 
@@ -118,17 +138,28 @@ class Limits:
 
 @dataclass
 class Row:
-    """What one workload's variants took: seconds of each call, of the first call, and failures."""
+    """What one workload's variants took: seconds of each round's calls, of the first call, and
+    failures.
+    """
 
     work: Work
-    times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    times: dict[tuple[str, str], dict[int, list[float]]] = field(default_factory=dict)
     first: dict[tuple[str, str], float] = field(default_factory=dict)
     peak_kb: dict[tuple[str, str], int] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
     rounds: int = 0
 
+    def calls(self, who: tuple[str, str]) -> list[float]:
+        return [seconds for times in self.times[who].values() for seconds in times]
+
     def median(self, who: tuple[str, str]) -> float:
-        return statistics.median(self.times[who])
+        return statistics.median(self.calls(who))
+
+    def ratios(self, who: tuple[str, str], ours: tuple[str, str] = OURS) -> list[float]:
+        """What `who` took over what `ours` took, of each round that had both."""
+        both = self.times[who].keys() & self.times[ours].keys()
+        median = statistics.median
+        return [median(self.times[who][i]) / median(self.times[ours][i]) for i in sorted(both)]
 
     def drop(self, who: tuple[str, str], why: str) -> None:
         """This variant failed: what it took meanwhile is no figure."""
@@ -140,15 +171,33 @@ class Row:
         return any(w[0] == "weft" and _UNDONE not in why for w, why in self.failed.items())
 
     def best_peer(self, *, narrow: bool = False) -> tuple[str, str] | None:
-        """The fastest variant that is not Weft's: of float32 (or int8), or of bfloat16."""
+        """The fastest variant that is not Weft's beside Weft's of its kind: of float32 (or int8),
+        or of bfloat16.
+        """
         peers = [w for w in self.times if w[0] != "weft" and (w[1] in NARROW) == narrow]
-        return min(peers, key=self.median, default=None)
+        ours = CAST if narrow else OURS
+        if ours not in self.times:
+            return min(peers, key=self.median, default=None)
+        return min(peers, key=lambda w: statistics.median(self.ratios(w, ours)), default=None)
 
     def ratio(self) -> float | None:
         best = self.best_peer()
         if best is None or OURS not in self.times:
             return None
-        return self.median(best) / self.median(OURS)
+        return statistics.median(self.ratios(best))
+
+    def near(self) -> set[tuple[str, str]]:
+        """The variants that go on: near the fastest of their kind (of Weft's or of peers', in
+        float32 or in bfloat16), and the two of Weft that are compared with peers.
+        """
+        kinds: dict[tuple[bool, bool], list[tuple[str, str]]] = {}
+        for who in self.times:
+            kinds.setdefault((who[0] == "weft", who[1] in NARROW), []).append(who)
+        near = {OURS, CAST} & self.times.keys()
+        for them in kinds.values():
+            most = NEAR * min(map(self.median, them))
+            near |= {w for w in them if self.median(w) <= most}
+        return near
 
     def share(self, who: tuple[str, str], limits: Limits) -> float:
         """The part of the machine's limit that this variant reaches."""
@@ -159,7 +208,8 @@ class Row:
 
 
 def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, threads: int) -> Row:
-    """All peers that do this work, in turns, at least so many rounds and so many seconds.
+    """All peers that do this work, in turns, for so many rounds, then the near ones until so many
+    seconds have passed.
 
     A variant is a process: memory is its own.
     """
@@ -186,14 +236,15 @@ def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, th
         end = time.monotonic() + seconds
         while ready and (row.rounds < rounds or time.monotonic() < end):
             order = list(ready) if row.rounds % 2 == 0 else list(reversed(ready))
+            going = ready.keys() if row.rounds < rounds else row.near()
             row.rounds += 1
-            for who in order:
+            for who in (w for w in order if w in going):
                 answer = ready[who].ask(time=work.calls)
                 if "error" in answer:
                     row.drop(who, answer["error"])
                 if who in row.failed:
                     continue
-                row.times.setdefault(who, []).extend(answer["times"])
+                row.times.setdefault(who, {})[row.rounds] = answer["times"]
                 row.peak_kb[who] = answer["peak_kb"]
     finally:
         for peer in ready.values():
@@ -204,7 +255,8 @@ def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, th
 def table(rows: list[Row], limits: Limits) -> str:
     """Markdown: a row a workload."""
     out = [
-        "| work | Weft replayed, ms | compiled, eager | best peer, ms | peer / Weft | target | "
+        "| work | Weft replayed, ms | compiled, eager | best peer, ms | "
+        "peer / Weft, quartiles | target | "
         "share of limit: Weft, best peer | |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -218,7 +270,8 @@ def table(rows: list[Row], limits: Limits) -> str:
         out.append(
             f"| {row.work.what} | {1e3 * row.median(OURS):.3g} | "
             f"{', '.join(others)} | {1e3 * row.median(best):.3g} ({' '.join(best)}) | "
-            f"{ratio:.2f} | {row.work.target} | {row.share(OURS, limits):.0%}, "
+            f"{ratio:.2f}, {spread(row.ratios(best))} | {row.work.target} | "
+            f"{row.share(OURS, limits):.0%}, "
             f"{row.share(best, limits):.0%} | {verdict} |"
         )
     return "\n".join(out)
@@ -230,7 +283,7 @@ def narrow_table(rows: list[Row], limits: Limits) -> str:
     """
     out = [
         "| work | Weft float32, ms | fast math, gain | autocast, gain | best peer so, ms | "
-        "peer / Weft autocast | share of limit: Weft autocast, best peer |",
+        "peer / Weft autocast, quartiles | share of limit: Weft autocast, best peer |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -241,10 +294,20 @@ def narrow_table(rows: list[Row], limits: Limits) -> str:
         line = f"| {row.work.what} | {1e3 * ours:.3g} | {' | '.join(gains)} |"
         if best is not None:
             theirs = row.median(best)
-            line += f" {1e3 * theirs:.3g} ({' '.join(best)}) | {theirs / row.median(CAST):.2f} |"
+            ratios = row.ratios(best, CAST)
+            line += f" {1e3 * theirs:.3g} ({' '.join(best)}) | "
+            line += f"{statistics.median(ratios):.2f}, {spread(ratios)} |"
             line += f" {row.share(CAST, limits):.0%}, {row.share(best, limits):.0%} |"
         out.append(line if best is not None else f"{line} | | {row.share(CAST, limits):.0%} |")
     return "\n".join(out)
+
+
+def spread(ratios: list[float]) -> str:
+    """The quartiles, where there are rounds for them."""
+    if len(ratios) < 4:
+        return f"{min(ratios):.2f}-{max(ratios):.2f} of {len(ratios)} rounds"
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return f"{low:.2f}-{high:.2f}"
 
 
 def summary(row: Row) -> str:
@@ -264,7 +327,7 @@ def details(rows: list[Row]) -> str:
            "|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         for who in sorted(row.times, key=row.median):
-            low, _, high = statistics.quantiles(row.times[who], n=4)
+            low, _, high = statistics.quantiles(row.calls(who), n=4)
             out.append(
                 f"| {row.work.name} | {' '.join(who)} | {1e3 * row.median(who):.3g} | "
                 f"{1e3 * low:.3g}-{1e3 * high:.3g} | {row.first[who]:.1f} | "
@@ -306,8 +369,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="names of workloads, separated by commas")
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--rounds", type=int, default=7, help="of each work, at least")
-    parser.add_argument("--seconds", type=float, default=20, help="of each work's rounds, at least")
+    parser.add_argument("--rounds", type=int, default=7, help="of each work, with all its variants")
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="of each work: the near variants go on"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="write RESULTS.md and results.png")
     parser.add_argument(
@@ -331,11 +396,11 @@ def main() -> int:
     works = [w for w in WORKS if not wanted or w.name in wanted]
     if {"onnxruntime", "openvino"} & set(python):
         export(works, python)
-    rows = []
+    rows, limits = [], Limits.now(args.threads)
     for work in tqdm(works, unit="workload"):
         rows.append(run_work(work, python, args.rounds, args.seconds, args.threads))
+        limits = limits.or_more(Limits.now(args.threads))
         tqdm.write(summary(rows[-1]))
-    limits = Limits.measured(args.threads)
     about = (
         f"{dt.date.today()}, {platform.machine()}, {args.threads} threads, "
         f"{min(r.rounds for r in rows)} to {max(r.rounds for r in rows)} rounds. "
