@@ -32,6 +32,8 @@ from weft.runtime.native import Launch, Stage
 PARALLEL_FROM = 1 << 19
 _AWAKE_FROM = 1 << 17
 _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
+_WORDS_PARALLEL_FROM = 1 << 18  # of few rows in tile registers, 2 bytes a multiplication of one
+_WORDS_AWAKE_FROM = 1 << 16
 _QUICK_BELOW = 1 << 15
 _PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
@@ -419,7 +421,10 @@ def _tiles(
 
     word = 4 + 2 + more + len(ints(0)) if table else 0
     room = gemm_tiles.scratch_per_thread(k, packed=packed)
-    return Launch(tuple(Stage(c, parallel) for c in codes), (*ints(word), *table), shared, room)
+    weights = prod(b.shape)  # few rows take what reading these takes
+    parallel = parallel or weights >= _WORDS_PARALLEL_FROM
+    stages = tuple(Stage(c, parallel, awake=weights >= _WORDS_AWAKE_FROM) for c in codes)
+    return Launch(stages, (*ints(word), *table), shared, room)
 
 
 def _pack_tiles(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
