@@ -9,12 +9,16 @@ panel's next chunk is asked for to the first cache. An element's sum is that of 
 in one register: all of k is one block.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.gemm_code import touch
-from weft.kernels.schedule.tile import Tile
-from weft.kernels.target.llvm import Module, Operand
+from weft.kernels.schedule.gemm_code import ENDING, touch
+from weft.kernels.schedule.tile import Tile, tile_for
+from weft.kernels.target.llvm import Function, Module, Operand, Value
 
 _A, _B = 4, 6  # registers; sums have the first four
+_SHARES = 4  # products of a chunk
 _BYTES = amx.CELL * amx.DEPTH  # of a row of a register
 _ARGS = [
     ("ptr noalias readonly", "a"),
@@ -33,6 +37,11 @@ _ARGS = [
 _BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1"), _ARGS[-1]]
 
 
+def tile() -> Tile:
+    """Two registers of rows by two of columns."""
+    return replace(tile_for("float"), rows=amx.ROWS, vectors=2, pairs=True, amx=True)
+
+
 def emit_tiles(m: Module, tile: Tile) -> None:
     """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first)`.
 
@@ -42,7 +51,8 @@ def emit_tiles(m: Module, tile: Tile) -> None:
     """
     for rows in (1, 2):
         for across in (1, 2):
-            _emit_block(m, tile, rows, across)
+            f = m.function(f"block{rows}x{across}", _BLOCK, internal=True)
+            _emit_block(f, tile, rows, across)
     f = m.function("tiles", _ARGS, internal=True)
     a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first = (
         f.arg(n) for _, n in _ARGS
@@ -74,9 +84,29 @@ def emit_tiles(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """An ending of rows of results: where the first one's arrays lie, and the code that finishes
+    the row at such places and gives the next one's.
+    """
+
+    first: list[Value]
+    one: Callable[[list[Value]], list[Value]]
+
+
+def emit_finish(m: Module, tile: Tile, ending: Callable[[Function], Rows]) -> None:
+    """`finish`: two tiles by 32 columns, and among their products the ending of `rows` rows of sums
+    that lie in `sums`: vectors work while the tiles' registers wait for one another.
+    """
+    args = [*_BLOCK[:-1], *ENDING, ("ptr", "sums"), ("i64", "rows")]
+    _emit_block(m.function("finish", args), tile, 2, 2, ending)
+
+
+def _emit_block(
+    f: Function, tile: Tile, rows: int, across: int,
+    ending: Callable[[Function], Rows] | None = None,
+) -> None:  # fmt: skip
     """`block{rows}x{across}`: so many tiles by so many times sixteen columns."""
-    f = m.function(f"block{rows}x{across}", _BLOCK, internal=True)
     el, line = tile.element, tile.columns * tile.itemsize
     pitch = f.mul(f.arg("pitch"), tile.itemsize)
     step = f.mul(f.arg("cells"), line)
@@ -85,9 +115,20 @@ def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
         for i in range(rows)
         for j in range(across)
     ]
-    amx.begin(f, sums, line, f.arg("first"))
-    with f.loop(0, f.arg("chunks"), 1, [("ptr", f.arg("b"))]) as K:
-        (panel,) = K.carry
+    amx.begin(f, sums, line, 1 if ending else f.arg("first"))
+    own = ending(f) if ending else Rows([], list)
+    # so many rows behind each of a chunk's products
+    each = f.div(f.add(f.arg("rows"), _SHARES - 1), _SHARES) if ending else 0
+    each = f.div(f.add(each, f.sub(f.arg("chunks"), 1)), f.arg("chunks")) if ending else 0
+
+    def finish(row: Operand, end: Operand, places: list[Value]) -> list[Value]:
+        with f.loop(row, end, 1, [(p.type, p) for p in places]) as R:
+            R.next = own.one(R.carry)
+        return R.carry
+
+    carry = [("ptr", f.arg("b")), ("i64", 0), *((p.type, p) for p in own.first)]
+    with f.loop(0, f.arg("chunks"), 1, carry) as K:
+        panel, row, *places = K.carry
         at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))
         for i in range(rows):
             amx.load(f, _A + i, f.gep(f.arg(f"a{i}"), at, el), pitch)
@@ -95,11 +136,15 @@ def _emit_block(m: Module, tile: Tile, rows: int, across: int) -> None:
             amx.load(f, _B + j, f.gep(panel, j * amx.DEPTH, el), line)
             for i in range(rows):
                 amx.multiply_pairs(f, across * i + j, _A + i, _B + j)
+                if ending:
+                    end = f.min(f.add(row, each), f.arg("rows"))
+                    places = finish(row, end, places)
+                    row = end
         after = f.gep(panel, step)
-        for row in range(amx.DEPTH):
+        for number in range(amx.DEPTH):
             for j in range(across):
-                touch(f, f.gep(after, row * line + j * _BYTES))
-        K.next = [after]
+                touch(f, f.gep(after, number * line + j * _BYTES))
+        K.next = [after, row, *places]
     for register, place in sums:
         amx.store(f, register, place, line)
     f.ret()

@@ -31,6 +31,7 @@ from weft.kernels.schedule.epilogue import (
     Epilogue,
     ends_in_registers,
     epilogue_ints,
+    near_arrays,
     row_step,
 )
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
@@ -236,7 +237,7 @@ def plan_wide(
         "packed_group": packed_group, "packed": 0, "work": packed,
         "work_size": zeros_at + lists, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
-        "epilogue": 0, "epilogue_at": 0, "finish": 0, "area_out": out.shape[2] * out.shape[3],
+        "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0, "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": together,
@@ -252,10 +253,13 @@ def plan_wide(
             raise ValueError(f"conv2d: no epilogue on {out.dtype}")
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
-        registers = out.dtype.itemsize < 4 and columns >= nr and not tile.amx
+        registers = out.dtype.itemsize < 4 and columns >= nr
         if registers and ends_in_registers(epilogue):
             head["finish"] = _ending(epilogue, out, columns * groups, inputs, finish=True)[0]
         head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
+        head["near_at"] = head["epilogue_at"] + len(own)
+        found, _ = near_arrays(over_pixels(epilogue))
+        head["near"], own = len(found), (*own, *(x for pair in found for x in pair))
     if direct:
         head["image_pitch"] = source.strides[0] // 2
         head["pixel_h"] = source.strides[2] * step_y // 2

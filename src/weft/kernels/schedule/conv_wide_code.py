@@ -12,7 +12,7 @@ leaves taps out that see the border only); the taps' offsets in the slab, their 
 whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
@@ -40,7 +40,7 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "finish", "area_out", "ahead", "zeros", "zeros_at", "strip",
+    "finish", "near", "near_at", "area_out", "ahead", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
@@ -59,10 +59,9 @@ def wide_tile(element: str, columns: int, *, pairs: bool, pixels: int = _FEW_PIX
     """The tile of these convolutions, of so many columns a group and pixels in all; in tile
     registers two by two of them, by a panel.
     """
-    tile = pixel_tile(element, columns if pixels >= _FEW_PIXELS else 1, pairs=pairs)
     if pairs and amx.multiplies_pairs_in_tiles():
-        return replace(tile, rows=amx.ROWS, vectors=2, amx=True)
-    return tile
+        return conv_micro_amx.tile()
+    return pixel_tile(element, columns if pixels >= _FEW_PIXELS else 1, pairs=pairs)
 
 
 def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) -> str:
@@ -120,6 +119,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     panels = f.select(f.icmp("ne", h["packed"], 0), w, scratch)
     epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
     epilogue_ints = f.gep(ints, h["epilogue_at"], "i64")
+    near_table = f.gep(ints, h["near_at"], "i64")
     taps = f.gep(ints, f.mul(f.add(h["parts"], h["wholes"]), len(PART)), "i64")
     numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
     tid = f.cast("sext", f.arg("tid"), "i64")
@@ -265,13 +265,27 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     lines_there = conv_wide_tiles.lines_of(f, h, part["grid_w"], images, grid_h)
                     shape.need(lines_there.height, h["cells"])
 
+                    every = f.mul(f.min(f.sub(high, Item.i), h["block"]), tile.columns)
+                    every = f.min(every, f.sub(h["columns"], column))
+                    every = f.select(linear, every, columns)
+                    beside = f.div(f.add(f.mul(every, d.itemsize), 63), 64)
+
                     def before(pixel: Operand, count: Operand, more: Operand) -> None:
-                        """Ask for the lines of so many pixels' results."""
+                        """Ask for the lines of so many pixels' results, and of what they meet."""
                         line = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
+                        row = f.add(offset, pixel)
+                        across = f.mul(f.add(out_column, more), d.itemsize)
                         with f.loop(0, count) as L:
                             here = f.gep(line, f.mul(L.i, part["out_w"]), memory(d))
-                            for j in range(lines):
-                                touch(f, f.gep(here, 64 * j), level=2, write=True)
+                            with f.loop(0, beside) as X:
+                                touch(f, f.gep(here, f.mul(X.i, 64)), level=2, write=True)
+                            with f.loop(0, h["near"]) as N:
+                                entry = f.gep(near_table, f.mul(N.i, 2), "i64")
+                                word, step = f.words(entry, 0, ["i64"] * 2)
+                                at = f.add(f.mul(f.add(row, L.i), step), across)
+                                here = f.gep(f.load("ptr", f.gep("%args", word, "i64")), at)
+                                with f.loop(0, beside) as X:
+                                    touch(f, f.gep(here, f.mul(X.i, 64)), level=2)
                         ask()
 
                     def behind(pixel: Operand, count: Operand, place: Value, more: Operand) -> None:
@@ -283,16 +297,22 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             own,
                         )  # fmt: skip
 
-                    every = f.mul(f.min(f.sub(high, Item.i), h["block"]), tile.columns)
-                    every = f.min(every, f.sub(h["columns"], column))
-                    every = f.select(linear, every, columns)
+                    def both(
+                        products: Sequence[Operand], pixel: Operand, count: Operand, place: Value,
+                        more: Operand,
+                    ) -> None:  # fmt: skip
+                        f.call_at(
+                            finish, *products, f.arg("args"), epilogue_ints, f.add(offset, pixel),
+                            f.add(out_column, more), place, count,
+                        )  # fmt: skip
+
                     sizes = (
                         f.mul(part["whole_k"], tile.columns), every, f.div(part["k"], h["cells"]),
                         part["grid_w"],
                     )  # fmt: skip
                     conv_wide_tiles.multiply(
                         f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c), sizes,
-                        linear, before, behind,
+                        linear, before, behind, f.icmp("ne", h["finish"], 0), both,
                     )  # fmt: skip
                 else:
                     with f.loop(0, k, KC) as K:

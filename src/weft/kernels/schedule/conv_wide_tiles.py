@@ -159,7 +159,7 @@ def multiply(
     f: Function, tile: Tile, h: dict[str, Value], lines: Lines, tables: tuple[Value, Value],
     memories: tuple[Value, Value, Value, Value], sizes: tuple[Operand, Operand, Operand, Operand],
     linear: Value, before: Callable[[Operand, Operand, Operand], None],
-    ending: Callable[[Operand, Operand, Value, Operand], None],
+    ending: Callable[[Operand, Operand, Value, Operand], None], finishes: Value, together_,
 ) -> None:  # fmt: skip
     """Some panels' products with all tiles of a part, two by two.
 
@@ -174,6 +174,8 @@ def multiply(
     found = lines.count(f)
     between = f.icmp("ne", h["period"], 0)
     endless = f.typed(_ENDLESS, "i64")
+    fused = f.op("and", f.op("and", linear, finishes), f.op("xor", between, True))
+    fused = f.op("and", fused, f.icmp("ne", chunks, 0))
     period, width = f.select(between, h["period"], endless), f.select(between, width, endless)
 
     def pixels(
@@ -199,6 +201,12 @@ def multiply(
         with f.iff(linear):
             pixels(low, high, one)
 
+    def pixel_of(position: Operand) -> Operand:
+        """How many outputs lie before a position."""
+        x = f.min(f.rem(position, period), width)
+        return f.add(f.mul(f.div(position, period), width), x)
+
+    steps = f.div(f.add(columns, tile.columns - 1), tile.columns)
     # positions, column and place of sums that are not finished; the room of the next ones
     waits: list[tuple[str, Operand]] = [("i64", 0), ("i64", 0), ("i64", 0), ("ptr", c), ("i64", 0)]
     with f.loop(0, found, 2, [("i64", 0), *waits]) as T:
@@ -208,20 +216,47 @@ def multiply(
         first = f.load("i64", own)
         last = f.load("i64", f.gep(own, f.sub(count, 1), "i64"))
         high = f.add(last, lines.height)
+        # the next two tiles' outputs, which may be the next columns'
+        more = f.icmp("slt", f.add(T.i, 2), found)
+        follow = f.select(more, f.add(T.i, 2), 0)
+        across = f.select(more, f.typed(0, "i64"), columns)
+        end = f.min(f.add(follow, 1), f.sub(found, 1))
+        end = f.add(f.load("i64", f.gep(numbers, end, "i64")), lines.height)
+        next_low = pixel_of(f.select(more, high, f.typed(0, "i64")))
+        next_high = pixel_of(end)
+        share = f.div(f.add(f.sub(next_high, next_low), f.sub(steps, 1)), steps)
         carry = [(type, v) for (type, _), v in zip(waits, waiting, strict=True)]
         with f.loop(0, columns, tile.columns, carry) as J:
             *earlier, half = J.carry
             row = f.sub(half, first)
             place = f.select(linear, f.gep(c, f.mul(row, tile.columns), tile.element), c)
             with f.iff(linear):
-                pixels(low, high, lambda pixel, count, _: before(pixel, count, J.i))
+                nth = f.add(next_low, f.mul(f.div(J.i, tile.columns), share))
+                some = f.min(share, f.sub(next_high, nth))
+                before(nth, some, across)
             some = f.min(f.sub(columns, J.i), tile.columns)
             b_at = f.gep(b, f.mul(f.div(J.i, tile.columns), panel), tile.element)
-            f.call(
-                "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets, chunks,
-                b_at, h["cells"], place, own, some, 1,
-            )  # fmt: skip
-            finish(earlier)
+            begin, end_, col, where = earlier
+            together = f.op("and", f.icmp("eq", count, 2), f.icmp("slt", begin, end_))
+            together = f.op("and", together, f.icmp("eq", some, tile.columns))
+            together = f.op("and", together, f.icmp("sle", f.add(col, tile.columns), columns))
+            with f.if_else(f.op("and", together, fused)) as way:
+                a_at = [
+                    f.gep(a, f.load("i64", f.gep(starts, f.add(T.i, i), "i64")), tile.element)
+                    for i in range(2)
+                ]
+                c_at = [
+                    f.gep(place, f.mul(n, tile.columns), tile.element) for n in (first, last)
+                ]
+                sums_at = f.gep(where, f.mul(begin, tile.columns), tile.element)
+                products = (*a_at, lines.step, offsets, chunks, b_at, h["cells"], *c_at)
+                together_(products, begin, f.sub(end_, begin), sums_at, col)
+                way.otherwise()
+                f.call(
+                    "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets,
+                    chunks, b_at, h["cells"], place, own, some, 1,
+                )  # fmt: skip
+                finish(earlier)
             J.next = [low, high, J.i, place, f.sub(h["room"], half)]
         T.next = [high, *J.carry]
     finish(T.carry[1:5])

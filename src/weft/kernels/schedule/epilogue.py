@@ -19,7 +19,9 @@ from functools import lru_cache, partial
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder
 from weft.kernels.layout import Layout
+from weft.kernels.schedule import amx, conv_micro_amx
 from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
+from weft.kernels.schedule.conv_micro_amx import Rows
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
@@ -224,6 +226,43 @@ class _Ending:
             out.append(v)
         return out
 
+    def rows(
+        self, product: Value, ldp: Operand, column: Operand, mask: Value | None, count: Operand
+    ) -> Rows:
+        """A strip of columns, `count` if there is a `mask`, of all rows from `row` on: what is the
+        same in each row is read once.
+        """
+        f = self.f
+        sums = memory(D.float32 if self.narrow else self.product)
+        here = f.add(f.arg("n0"), column)
+        starts = [self.start(k, f.arg("row"), here) for k in range(len(self.types))]
+        kept = {k: self.read(k, starts[k], mask, count) for k in self.kept}
+        moving = [*range(self.n_out), *self.operands]
+
+        def one(at: list[Value]) -> list[Value]:
+            here, places = at[0], dict(zip(moving, at[1:], strict=True))
+
+            def part(i: int) -> Value:
+                type, place = vector(self.lanes, sums), f.gep(here, i * self.lanes, sums)
+                if mask is None:
+                    return f.load(type, place)
+                left = f.sub(count, i * self.lanes)
+                return load_part(f, type, place, f.lane_mask(left, self.lanes), left)
+
+            leaves = kept | {k: self.read(k, places[k], mask, count) for k in self.operands}
+            leaves[0] = self.sums([part(i) for i in range(self.parts)])
+            for k, out in enumerate(self.results(leaves)):
+                if mask is None:
+                    f.store(out, places[k])
+                else:
+                    store_part(f, out, places[k], mask, count)
+            return [
+                f.gep(here, ldp, sums),
+                *(f.gep(places[k], self.steps[k], memory(self.types[k])) for k in moving),
+            ]
+
+        return Rows([f.gep(product, column, sums), *(starts[k] for k in moving)], one)
+
     def _apart(self, v: Value, d: D.dtype) -> list[Value]:
         f = self.f
         if self.parts == 1:
@@ -256,39 +295,13 @@ def _emit(
     fixed: Sequence[bool],
 ) -> None:
     e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
-    row, n0, n = f.arg("row"), f.arg("n0"), f.arg("n")
-    sums = memory(D.float32 if e.narrow else e.product)
+    n = f.arg("n")
     whole = f.mul(f.div(n, e.width), e.width)
 
     def strip(column: Operand, mask: Value | None) -> None:
-        """So many columns of all rows: what is the same in each row is read once."""
-        count = f.sub(n, column)
-        starts = [e.start(k, row, f.add(n0, column)) for k in range(len(e.types))]
-        kept = {k: e.read(k, starts[k], mask, count) for k in e.kept}
-        source = f.gep("%product", column, sums)
-        moving = [*range(e.n_out), *e.operands]
-        carry = [("ptr", source), *(("ptr", starts[k]) for k in moving)]
-        with f.loop(0, f.arg("rows"), carry=carry) as rows:
-            here, places = rows.carry[0], dict(zip(moving, rows.carry[1:], strict=True))
-
-            def one(part: int) -> Value:
-                type, place = vector(e.lanes, sums), f.gep(here, part * e.lanes, sums)
-                if mask is None:
-                    return f.load(type, place)
-                some = f.lane_mask(f.sub(count, part * e.lanes), e.lanes)
-                return load_part(f, type, place, some, f.sub(count, part * e.lanes))
-
-            leaves = kept | {k: e.read(k, places[k], mask, count) for k in e.operands}
-            leaves[0] = e.sums([one(part) for part in range(e.parts)])
-            for k, out in enumerate(e.results(leaves)):
-                if mask is None:
-                    f.store(out, places[k])
-                else:
-                    store_part(f, out, places[k], mask, count)
-            rows.next = [
-                f.gep(here, f.arg("ldp"), sums),
-                *(f.gep(places[k], e.steps[k], memory(e.types[k])) for k in moving),
-            ]
+        rows = e.rows(f.arg("product"), f.arg("ldp"), column, mask, f.sub(n, column))
+        with f.loop(0, f.arg("rows"), carry=[("ptr", p) for p in rows.first]) as L:
+            L.next = rows.one(L.carry)
 
     with f.loop(0, whole, e.width) as columns:
         strip(columns.i, None)
@@ -326,6 +339,15 @@ def _emit_finish(
     product's, or of halves that of convolutions.
     """
     narrow = out_dtypes[0].itemsize < D.float32.itemsize
+    if narrow and amx.multiplies_pairs_in_tiles():
+        tile = conv_micro_amx.tile()
+
+        def of_rows(f: Function) -> Rows:
+            e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+            return e.rows(f.arg("sums"), tile.columns, 0, None, 0)
+
+        conv_micro_amx.emit_finish(module, tile, of_rows)
+        return
     element = register(out_dtypes[0])
     tile = pixel_tile(element, 0, pairs=True) if narrow else tile_for(element)
 
