@@ -69,6 +69,30 @@ def test_inference_is_eager_to_the_bit(fast, replay):
         assert compiled.memory().packed and compiled.stats["op_by_op"] == 0
 
 
+@pytest.mark.parametrize("channels", [32, 72, 96, 160])
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (14, 14), (3, 33)])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_endings_among_the_next_products_are_eager_to_the_bit(rng, channels, size, kernel):
+    """Tiles that are whole or not, one panel or several, a residual, rows of which none is left."""
+    nn, n = weft.nn, 3
+    conv = nn.Conv2d(24, channels, kernel, padding=kernel // 2, bias=False)
+    norm, narrow = nn.BatchNorm2d(channels).eval(), nn.Conv2d(channels, 9, 1, bias=False)
+    norm.running_mean.copy_(weft.from_numpy(rng.standard_normal(channels, np.float32)))
+    x = weft.from_numpy(rng.standard_normal((n, 24, *size), np.float32))
+    other = nn.Conv2d(24, channels, 1, bias=False)
+
+    def run(x):
+        with weft.autocast("cpu", dtype=weft.bfloat16):
+            return narrow(F.relu(norm(conv(x)) + other(x)))
+
+    with weft.no_grad():
+        want, call = bits(run(x)), weft.compile(run)
+        assert [bits(call(x)) for _ in range(3)] == [want] * 3
+        one = bits(call(x[1:2]))
+    size = len(want) // n
+    assert one == want[size : 2 * size]
+
+
 @pytest.mark.parametrize("fast", [False, pytest.param(True, marks=pairs)])
 def test_training_is_eager_to_the_bit_and_learns(fast):
     def train(wrap):

@@ -1,6 +1,6 @@
 """The tile of convolutions of words in tile registers (see `amx`), where the host has them.
 
-    C[t][i][j] (+)= sum over n, q of A[starts[t] + i pitch + offsets[n] + q] B[n][q][j]
+    C[t][i][j] = sum over n, q of A[starts[t] + i pitch + offsets[n] + q] B[n][q][j]
 
 A tile is up to sixteen rows at a constant distance; k comes in chunks of as many words as the
 registers are configured for, which lie side by side in A, anywhere: an image is never unrolled. B
@@ -18,7 +18,6 @@ from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value
 
 _A, _B = 4, 6  # registers; sums have the first four
-_SHARES = 4  # products of a chunk
 _BYTES = amx.CELL * amx.DEPTH  # of a row of a register
 _ARGS = [
     ("ptr noalias readonly", "a"),
@@ -32,9 +31,8 @@ _ARGS = [
     ("ptr noalias", "c"),
     ("ptr noalias readonly", "numbers"),
     ("i64", "columns"),
-    ("i64", "first"),
 ]
-_BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1"), _ARGS[-1]]
+_BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1")]
 
 
 def tile() -> Tile:
@@ -43,18 +41,18 @@ def tile() -> Tile:
 
 
 def emit_tiles(m: Module, tile: Tile) -> None:
-    """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first)`.
+    """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns)`.
 
     `starts` has the elements of a at which `count` tiles begin, `numbers` their first rows of c,
     which has rows of `tile.columns`; rows of a tile are `pitch` elements apart; `offsets` has
-    `chunks` elements. `first` nonzero overwrites c.
+    `chunks` elements.
     """
     for rows in (1, 2):
         for across in (1, 2):
             f = m.function(f"block{rows}x{across}", _BLOCK, internal=True)
             _emit_block(f, tile, rows, across)
     f = m.function("tiles", _ARGS, internal=True)
-    a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, first = (
+    a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns = (
         f.arg(n) for _, n in _ARGS
     )
     el = tile.element
@@ -73,7 +71,7 @@ def emit_tiles(m: Module, tile: Tile) -> None:
                 a_at.append(f.gep(a, start, el))
                 c_at.append(f.gep(c, f.add(f.mul(number, tile.columns), j), el))
             name = f"block{rows}x{across}"
-            f.call(name, "void", *a_at, pitch, offsets, chunks, panel, cells, *c_at, first)
+            f.call(name, "void", *a_at, pitch, offsets, chunks, panel, cells, *c_at)
 
         for across in f.switch(f.select(few, f.typed(1, "i64"), 2), (1,), 2):
             even = f.op("and", count, -2)
@@ -86,8 +84,8 @@ def emit_tiles(m: Module, tile: Tile) -> None:
 
 @dataclass(frozen=True)
 class Rows:
-    """An ending of rows of results: where the first one's arrays lie, and the code that finishes
-    the row at such places and gives the next one's.
+    """An ending of rows of results: places of the first one's arrays, and the code that finishes a
+    row at such places and gives the next one's.
     """
 
     first: list[Value]
@@ -95,10 +93,10 @@ class Rows:
 
 
 def emit_finish(m: Module, tile: Tile, ending: Callable[[Function], Rows]) -> None:
-    """`finish`: two tiles by 32 columns, and among their products the ending of `rows` rows of sums
-    that lie in `sums`: vectors work while the tiles' registers wait for one another.
+    """`finish`: the products of two tiles by 32 columns, among them the `ending` of `rows` rows of
+    earlier `sums`, a share behind each: vectors' ports work while registers of tiles wait.
     """
-    args = [*_BLOCK[:-1], *ENDING, ("ptr", "sums"), ("i64", "rows")]
+    args = [*_BLOCK, *ENDING, ("ptr", "sums"), ("i64", "rows")]
     _emit_block(m.function("finish", args), tile, 2, 2, ending)
 
 
@@ -115,19 +113,15 @@ def _emit_block(
         for i in range(rows)
         for j in range(across)
     ]
-    amx.begin(f, sums, line, 1 if ending else f.arg("first"))
-    own = ending(f) if ending else Rows([], list)
-    # so many rows behind each of a chunk's products
-    each = f.div(f.add(f.arg("rows"), _SHARES - 1), _SHARES) if ending else 0
-    each = f.div(f.add(each, f.sub(f.arg("chunks"), 1)), f.arg("chunks")) if ending else 0
-
-    def finish(row: Operand, end: Operand, places: list[Value]) -> list[Value]:
-        with f.loop(row, end, 1, [(p.type, p) for p in places]) as R:
-            R.next = own.one(R.carry)
-        return R.carry
-
-    carry = [("ptr", f.arg("b")), ("i64", 0), *((p.type, p) for p in own.first)]
-    with f.loop(0, f.arg("chunks"), 1, carry) as K:
+    for register, _ in sums:
+        amx.zero(f, register)
+    own = ending(f) if ending else None
+    places = [f.arg("b"), f.typed(0, "i64"), *(own.first if own else [])]
+    each: Operand = 0  # rows that are finished behind a product
+    if own:
+        products = f.mul(f.arg("chunks"), rows * across)
+        each = f.div(f.add(f.arg("rows"), f.sub(products, 1)), products)
+    with f.loop(0, f.arg("chunks"), 1, [(p.type, p) for p in places]) as K:
         panel, row, *places = K.carry
         at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))
         for i in range(rows):
@@ -136,10 +130,11 @@ def _emit_block(
             amx.load(f, _B + j, f.gep(panel, j * amx.DEPTH, el), line)
             for i in range(rows):
                 amx.multiply_pairs(f, across * i + j, _A + i, _B + j)
-                if ending:
+                if own:
                     end = f.min(f.add(row, each), f.arg("rows"))
-                    places = finish(row, end, places)
-                    row = end
+                    with f.loop(row, end, 1, [(p.type, p) for p in places]) as R:
+                        R.next = [*own.one(R.carry)]
+                    row, places = end, R.carry
         after = f.gep(panel, step)
         for number in range(amx.DEPTH):
             for j in range(across):

@@ -237,7 +237,8 @@ def plan_wide(
         "packed_group": packed_group, "packed": 0, "work": packed,
         "work_size": zeros_at + lists, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
         "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
-        "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0, "area_out": out.shape[2] * out.shape[3],
+        "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0,
+        "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
         "together": together,

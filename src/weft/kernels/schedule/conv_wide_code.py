@@ -19,10 +19,7 @@ from weft.core.dtype import BY_NAME, dtype
 from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
-from weft.kernels.schedule.conv_pack import (
-    emit_slab,
-    store_some,
-)
+from weft.kernels.schedule.conv_pack import emit_slab, store_some
 from weft.kernels.schedule.conv_wide_ends import emit_planes, emit_rows, store_planes
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
@@ -270,7 +267,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     every = f.select(linear, every, columns)
                     beside = f.div(f.add(f.mul(every, d.itemsize), 63), 64)
 
-                    def before(pixel: Operand, count: Operand, more: Operand) -> None:
+                    def ahead(pixel: Operand, count: Operand, more: Operand) -> None:
                         """Ask for the lines of so many pixels' results, and of what they meet."""
                         line = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
                         row = f.add(offset, pixel)
@@ -288,7 +285,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     touch(f, f.gep(here, f.mul(X.i, 64)), level=2)
                         ask()
 
-                    def behind(pixel: Operand, count: Operand, place: Value, more: Operand) -> None:
+                    def alone(pixel: Operand, count: Operand, place: Value, more: Operand) -> None:
                         to = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
                         own = f.gep(shift, more, memory(d)) if biased else shift
                         some = f.min(f.sub(f.sub(h["columns"], column), more), tile.columns)
@@ -297,7 +294,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             own,
                         )  # fmt: skip
 
-                    def both(
+                    def among(
                         products: Sequence[Operand], pixel: Operand, count: Operand, place: Value,
                         more: Operand,
                     ) -> None:  # fmt: skip
@@ -306,13 +303,15 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             f.add(out_column, more), place, count,
                         )  # fmt: skip
 
+                    exists = f.icmp("ne", h["finish"], 0)
+                    ends = conv_wide_tiles.Ends(ahead, alone, among, exists)
                     sizes = (
                         f.mul(part["whole_k"], tile.columns), every, f.div(part["k"], h["cells"]),
                         part["grid_w"],
                     )  # fmt: skip
                     conv_wide_tiles.multiply(
                         f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c), sizes,
-                        linear, before, behind, f.icmp("ne", h["finish"], 0), both,
+                        linear, ends,
                     )  # fmt: skip
                 else:
                     with f.loop(0, k, KC) as K:

@@ -10,9 +10,10 @@ all positions of an image's slab, those between its rows of outputs too, whose s
 line is cut into tiles of equal height. The last one begins early: what was there before is computed
 again, to the same bits, and not finished again.
 
-Sums of two tiles lie in a room of their own in the first cache. They are finished while the next
-two are multiplied: the tiles' products leave the vectors' ports free, and what they stored is there
-by then.
+Sums of two tiles lie in a room of their own in the first cache. They are finished among the
+products of the next two, a few rows behind each, where these are whole: tiles leave the vectors'
+ports free. Meanwhile the lines of the results of the next two, and of what they meet, are asked
+for in the order in which they lie.
 """
 
 from collections.abc import Callable, Sequence
@@ -155,18 +156,29 @@ class Shape:
             f.store(f.typed(height, "i64"), self.place)
 
 
+@dataclass(frozen=True)
+class Ends:
+    """What becomes of sums, the code of it: `ahead(pixel, count, column)` asks for the lines of so
+    many outputs; `alone(pixel, count, place, column)` finishes sums that lie there; `among`, where
+    it `exists`, is a kernel that is given the products of two tiles first (`emit_finish`).
+    """
+
+    ahead: Callable[[Operand, Operand, Operand], None]
+    alone: Callable[[Operand, Operand, Value, Operand], None]
+    among: Callable[[Sequence[Operand], Operand, Operand, Value, Operand], None]
+    exists: Value
+
+
 def multiply(
     f: Function, tile: Tile, h: dict[str, Value], lines: Lines, tables: tuple[Value, Value],
     memories: tuple[Value, Value, Value, Value], sizes: tuple[Operand, Operand, Operand, Operand],
-    linear: Value, before: Callable[[Operand, Operand, Operand], None],
-    ending: Callable[[Operand, Operand, Value, Operand], None], finishes: Value, together_,
+    linear: Value, ends: Ends,
 ) -> None:  # fmt: skip
     """Some panels' products with all tiles of a part, two by two.
 
     `memories`: slab, chunks, the first panel of B, c; `sizes`: elements of a panel, columns of all,
     chunks, outputs of a row. c has the sums of all pixels of one panel, or where these are `linear`
-    of four tiles: then `before(pixel, count, column)` is emitted ahead of the products and
-    `ending(pixel, count, place, column)` behind them.
+    of four tiles, which go to their `ends`.
     """
     starts, numbers = tables
     a, offsets, b, c = memories
@@ -174,7 +186,7 @@ def multiply(
     found = lines.count(f)
     between = f.icmp("ne", h["period"], 0)
     endless = f.typed(_ENDLESS, "i64")
-    fused = f.op("and", f.op("and", linear, finishes), f.op("xor", between, True))
+    fused = f.op("and", f.op("and", linear, ends.exists), f.op("xor", between, True))
     fused = f.op("and", fused, f.icmp("ne", chunks, 0))
     period, width = f.select(between, h["period"], endless), f.select(between, width, endless)
 
@@ -196,7 +208,7 @@ def multiply(
 
         def one(pixel: Operand, count: Operand, position: Operand) -> None:
             at = f.gep(place, f.mul(position, tile.columns), tile.element)
-            ending(pixel, count, at, column)
+            ends.alone(pixel, count, at, column)
 
         with f.iff(linear):
             pixels(low, high, one)
@@ -232,29 +244,27 @@ def multiply(
             place = f.select(linear, f.gep(c, f.mul(row, tile.columns), tile.element), c)
             with f.iff(linear):
                 nth = f.add(next_low, f.mul(f.div(J.i, tile.columns), share))
-                some = f.min(share, f.sub(next_high, nth))
-                before(nth, some, across)
+                ends.ahead(nth, f.min(share, f.sub(next_high, nth)), across)
             some = f.min(f.sub(columns, J.i), tile.columns)
             b_at = f.gep(b, f.mul(f.div(J.i, tile.columns), panel), tile.element)
-            begin, end_, col, where = earlier
-            together = f.op("and", f.icmp("eq", count, 2), f.icmp("slt", begin, end_))
-            together = f.op("and", together, f.icmp("eq", some, tile.columns))
-            together = f.op("and", together, f.icmp("sle", f.add(col, tile.columns), columns))
-            with f.if_else(f.op("and", together, fused)) as way:
-                a_at = [
-                    f.gep(a, f.load("i64", f.gep(starts, f.add(T.i, i), "i64")), tile.element)
-                    for i in range(2)
-                ]
-                c_at = [
-                    f.gep(place, f.mul(n, tile.columns), tile.element) for n in (first, last)
-                ]
-                sums_at = f.gep(where, f.mul(begin, tile.columns), tile.element)
-                products = (*a_at, lines.step, offsets, chunks, b_at, h["cells"], *c_at)
-                together_(products, begin, f.sub(end_, begin), sums_at, col)
+            low_, high_, column, wait = earlier
+            both = f.op("and", fused, f.icmp("eq", count, 2))
+            both = f.op("and", both, f.icmp("slt", low_, high_))
+            for wide in (some, f.sub(columns, column)):
+                both = f.op("and", both, f.icmp("sge", wide, tile.columns))
+            with f.if_else(both) as way:
+                a_at = (f.load("i64", f.gep(starts, f.add(T.i, i), "i64")) for i in range(2))
+                c_at = (f.mul(n, tile.columns) for n in (first, last))
+                two = (
+                    *(f.gep(a, at, tile.element) for at in a_at), lines.step, offsets, chunks,
+                    b_at, h["cells"], *(f.gep(place, at, tile.element) for at in c_at),
+                )  # fmt: skip
+                sums = f.gep(wait, f.mul(low_, tile.columns), tile.element)
+                ends.among(two, low_, f.sub(high_, low_), sums, column)
                 way.otherwise()
                 f.call(
                     "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets,
-                    chunks, b_at, h["cells"], place, own, some, 1,
+                    chunks, b_at, h["cells"], place, own, some,
                 )  # fmt: skip
                 finish(earlier)
             J.next = [low, high, J.i, place, f.sub(h["room"], half)]

@@ -301,7 +301,7 @@ def _emit(
     def strip(column: Operand, mask: Value | None) -> None:
         rows = e.rows(f.arg("product"), f.arg("ldp"), column, mask, f.sub(n, column))
         with f.loop(0, f.arg("rows"), carry=[("ptr", p) for p in rows.first]) as L:
-            L.next = rows.one(L.carry)
+            L.next = [*rows.one(L.carry)]
 
     with f.loop(0, whole, e.width) as columns:
         strip(columns.i, None)
