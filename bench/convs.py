@@ -1,32 +1,38 @@
 """Convolutions, their gradients, batch norm and pooling beside torch; then whole conv nets.
 
-    python bench/convs.py [--threads 1] [--rounds 7] [--only 3x3] [--models]
+    python bench/convs.py [--threads 1] [--seconds 1] [--only REGEX] [--models]
 
 Needs torch beside Weft (`make bench` makes such an environment); other peers are in suite.py.
-Everything is interleaved in one process and a row gives medians: Weft's time and GFLOP/s, the share
-of the machine's measured fma peak, the peers' times (torch's tensors in NCHW, then channels_last)
-and the ratio of the best of them to Weft's: above 1 Weft is faster.
+A row gives Weft's time and GFLOP/s, the share of the rate that multiply-adds in registers have in
+the same round, the times of others (Weft's with images channels last, torch's in both layouts), and
+two ratios, above 1 where Weft is faster: the best of torch by Weft in planes, and by the better of
+Weft's two.  All ratios are medians over rounds of calls in turns (`turns.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import models
 import numpy as np
 import torch
+import turns
+from turns import Call
 
 import weft
-from weft.kernels.limits import peak_flops
 from weft.ops.conv import Conv2d, Conv2dInput, Conv2dWeight
 from weft.ops.dispatch import apply
 
-Call = Callable[[], Any]
+
+@dataclass(frozen=True)
+class Options:
+    """How rows are timed: threads, seconds a row."""
+
+    threads: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -80,37 +86,23 @@ CONVS = (
 )
 
 
-def timed(call: Call) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median seconds of each, one after the other in turn, at least 10 ms each a round."""
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        call()
-        repeats[name] = max(1, min(50, int(0.01 / max(timed(call), 1e-6))))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(0.02)  # a peer's OpenMP threads spin on for a while after its last call
-            call()
-            times[name].extend(timed(call) for _ in range(repeats[name]))
-    return {name: statistics.median(t) for name, t in times.items()}
-
-
-def report(label: str, flops: float, best: float, found: dict[str, float], unit: float) -> None:
+def report(label: str, flops: float, calls: dict[str, Call], options: Options, unit: float) -> None:
     """One row."""
-    mine = found["weft"]
-    peers = {k: v for k, v in found.items() if not k.startswith("weft")}
-    rate = f"{flops / mine / 1e9:7.1f} {flops / mine / 1e9 / best:5.0%}" if flops else " " * 13
-    rest = " ".join(f"{v * unit:9.2f}" for k, v in found.items() if k != "weft")
-    ratio = min(peers.values()) / mine if peers else 0.0
-    print(f"{label:34s}{mine * unit:10.2f} {rate} {rest} {ratio:7.2f}", flush=True)
+    floor, share = turns.peak(options.threads, flops or 1.0)
+    times = turns.take({**calls, "peak": floor}, seconds=options.seconds, threads=options.threads)
+    mine = turns.middle(times, "weft")
+    rate = f"{'':13s}"
+    if flops:
+        rate = f"{flops / mine / 1e9:7.1f} {turns.ratio(times, 'peak', 'weft') / share:5.0%}"
+    rest = " ".join(f"{turns.middle(times, k) * unit:9.2f}" for k in calls if k != "weft")
+
+    def ratio(name: str) -> float:
+        return min(turns.ratio(times, k, name) for k in calls if k.startswith("torch"))
+
+    best = max(ratio(k) for k in calls if k.startswith("weft"))
+    print(
+        f"{label:34s}{mine * unit:10.2f} {rate} {rest} {ratio('weft'):7.2f}{best:7.2f}", flush=True
+    )
 
 
 def faces(case: Conv) -> dict[str, dict[str, Call]]:
@@ -126,12 +118,13 @@ def faces(case: Conv) -> dict[str, dict[str, Call]]:
     geometry = ((case.stride,) * 2, (case.padding,) * 4, (1, 1), case.groups)
     size, kernel = (case.size,) * 2, (case.kernel,) * 2
     sizes = ([case.stride] * 2, [case.padding] * 2, [1, 1])
-    x, g, w = (weft.from_numpy(a) for a in (big, small, weight))
-    found: dict[str, dict[str, Call]] = {
-        "forward": {"weft": lambda: apply(Conv2d(*geometry), x, w)},
-        "dx": {"weft": lambda: apply(Conv2dInput(*geometry, size), g, w)},
-        "dw": {"weft": lambda: apply(Conv2dWeight(*geometry, kernel), g, x)},
-    }
+    found: dict[str, dict[str, Call]] = {"forward": {}, "dx": {}, "dw": {}}
+    for name, form in (("weft", weft.contiguous_format), ("weft cl", weft.channels_last)):
+        x, g = (weft.from_numpy(a).contiguous(memory_format=form) for a in (big, small))
+        w = weft.from_numpy(weight)
+        found["forward"][name] = lambda x=x, w=w: apply(Conv2d(*geometry), x, w)
+        found["dx"][name] = lambda g=g, w=w: apply(Conv2dInput(*geometry, size), g, w)
+        found["dw"][name] = lambda g=g, x=x: apply(Conv2dWeight(*geometry, kernel), g, x)
     for name, form in (("torch", torch.contiguous_format), ("torch cl", torch.channels_last)):
         tx, tg, tw = (
             torch.from_numpy(a).contiguous(memory_format=form) for a in (big, small, weight)
@@ -162,14 +155,12 @@ def layers() -> dict[str, dict[str, Call]]:
     shape = (16, 64, 32, 32)
     values = np.random.default_rng(0).standard_normal(shape, np.float32)
     for name, t, form in (
-        ("weft", weft, None),
+        ("weft", weft, weft.contiguous_format),
+        ("weft cl", weft, weft.channels_last),
         ("torch", torch, torch.contiguous_format),
         ("torch cl", torch, torch.channels_last),
     ):
-        x = t.from_numpy(values)
-        if form is not None:
-            x = x.contiguous(memory_format=form)
-        x.requires_grad_()
+        x = t.from_numpy(values).contiguous(memory_format=form).requires_grad_()
         for label, layer in (
             ("batch norm", t.nn.BatchNorm2d(64)),
             ("max pool 3x3/2", t.nn.MaxPool2d(3, 2, 1)),
@@ -219,17 +210,16 @@ RESNET50 = 2 * 4.089e9  # of an image
 
 def main() -> None:
     """Print a row a case."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=1.0, help="a row")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--only", default="", help="a regular expression that names must match")
     parser.add_argument("--models", action="store_true", help="whole nets instead of layers")
     args = parser.parse_args()
+    options = Options(args.threads, args.seconds)
     weft.set_num_threads(args.threads)
     torch.set_num_threads(args.threads)
-    best = peak_flops(args.threads) / 1e9
-    print(f"weft {weft.__version__}, torch {torch.__version__}, {args.threads} threads, "
-          f"fma peak {best:.0f} GFLOP/s")  # fmt: skip
+    print(f"weft {weft.__version__}, torch {torch.__version__}, {args.threads} threads")
     if args.models:
         rows: list[tuple[str, float, dict[str, Call]]] = [
             ("ResNet-18 step", RESNET18_STEP, {
@@ -244,19 +234,21 @@ def main() -> None:
         ]  # fmt: skip
         print(f"{'ms':34s}{'compiled':>10s}{'GFLOP/s':>8s}{'peak':>6s} eager, peers")
         for name, flops, calls in rows:
-            if args.only in name:
-                report(name, flops, best, medians(calls, args.rounds), 1e3)
+            if re.search(args.only, name):
+                report(name, flops, calls, options, 1e3)
         return
     print(
-        f"{'us':34s}{'weft':>10s}{'GFLOP/s':>8s}{'peak':>6s}{'torch':>10s}{'cl':>10s}{'ratio':>8s}"
+        f"{'us':34s}{'weft':>10s}{'GFLOP/s':>8s}{'peak':>6s}"
+        f"{'weft cl':>10s}{'torch':>10s}{'cl':>10s}{'ratio':>8s}{'best':>7s}"
     )
     for case in CONVS:
-        if args.only in case.name:
+        if any(re.search(args.only, f"{case.name} {face}") for face in ("forward", "dx", "dw")):
             for face, calls in faces(case).items():
-                report(f"{case.name} {face}", case.flops, best, medians(calls, args.rounds), 1e6)
+                if re.search(args.only, f"{case.name} {face}"):
+                    report(f"{case.name} {face}", case.flops, calls, options, 1e6)
     for name, calls in layers().items():
-        if args.only in name:
-            report(name, 0, best, medians(calls, args.rounds), 1e6)
+        if re.search(args.only, name):
+            report(name, 0, calls, options, 1e6)
 
 
 if __name__ == "__main__":

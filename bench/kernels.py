@@ -1,15 +1,15 @@
 """Single operations beside torch (and NumPy for products), interleaved in one process.
 
-    python bench/kernels.py [--only REGEX] [--threads 1 2] [--rounds 9] [--list]
+    python bench/kernels.py [--only REGEX] [--threads 1 2] [--seconds 1] [--list]
 
 Needs torch beside Weft (`make bench` makes such an environment).  A row gives what Weft reaches,
-eager and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), and the median over
-the rounds of torch's time by Weft's: above 1 Weft is faster.  "limit" is the better of the two
-as a share of what the machine was measured to do: fused multiply-adds in registers; for bytes a
-loop that does nothing but read and write as many arrays of that size, timed in each round, the
-medians compared (`limits.mix`: the faster of writing past the caches and through).  "inside" is
-the same share of the rate that the kernel itself has on a 32nd of the data, which the caches hold:
-near 100 % where a row waits for its own arithmetic rather than for memory.
+eager and compiled, in GFLOP/s or GB/s (bytes that must be moved, once each), and torch's time by
+Weft's: above 1 Weft is faster.  All ratios are medians over rounds, each of calls that follow on
+one another (`turns.py`).  "limit" is the better of the two as a share of what the machine does in
+the same round: fused multiply-adds in registers; for bytes a loop that does nothing but read and
+write as many arrays of that size (`limits.mix`: the faster of writing past the caches and through).
+"inside" is the same share of the rate that the kernel itself has on a 32nd of the data, which the
+caches hold: near 100 % where a row waits for its own arithmetic rather than for memory.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,13 +27,12 @@ from typing import Any
 import limits
 import numpy as np
 import torch
+import turns
 
 import weft
-from weft.kernels.limits import peak_flops
 
 Make = Callable[[Any], Callable[[], Any]]
 PART = 32
-QUIET = 0.02  # seconds between peers: their idle threads spin for some ms and would take a core
 _OPENBLAS = "OPENBLAS_NUM_THREADS"
 
 
@@ -315,64 +312,47 @@ def cases() -> list[Case]:
 # ------------------------------------------------------------------ timing
 
 
-def _time(call: Callable[[], Any], repeat: int) -> float:
-    time.sleep(QUIET)
-    call()
-    start = time.perf_counter()
-    for _ in range(repeat):
-        call()
-    return (time.perf_counter() - start) / repeat
-
-
-def measure(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Seconds a call of each peer, one number a round, peers in turn."""
+def measure(case: Case, seconds: float, threads: int) -> turns.Times:
+    """Seconds of a call of each peer, one number a round, and of loops that do nothing else."""
     peers: dict[str, Callable[[], Any]] = {
         "eager": case.make(weft),
         "compiled": weft.compile(case.make(weft)),
         "torch": case.make(torch),
     }
+    share = 1.0
     if case.numpy is not None:
         peers["numpy"] = case.numpy()
-    if case.mix is not None:
+    if case.mix is None:
+        peers["floor"], share = turns.peak(threads, case.amount)
+    else:
         size = int(case.amount / sum(case.mix)) // 4096 * 4096
         ways = limits.mix(*case.mix, size, in_place=case.in_place)
         peers.update(zip(("floor", "streamed floor"), ways, strict=False))
     if case.inside is not None:
         peers["inside"] = case.inside(weft)
         peers["inside compiled"] = weft.compile(case.inside(weft))
-    repeat = {}
-    for name, call in peers.items():
-        for _ in range(3):
-            call()
-        repeat[name] = max(1, min(2000, int(0.02 / max(_time(call, 1), 1e-7))))
-    times: dict[str, list[float]] = {name: [] for name in peers}
-    for _ in range(rounds):
-        for name, call in peers.items():
-            times[name].append(_time(call, repeat[name]))
+    times = turns.take(peers, seconds=seconds, threads=threads)
+    times["floor"] = [t / share for t in times["floor"]]
     return times
 
 
-def _row(case: Case, times: dict[str, list[float]], peak: float) -> str:
-    middle = {k: statistics.median(v) for k, v in times.items()}
-    rate = {k: case.amount / v / 1e9 for k, v in middle.items()}
-    best = min(middle["eager"], middle["compiled"])
-    floors = [middle[k] for k in ("floor", "streamed floor") if k in middle]
-    floor = min(floors) if floors else case.amount / peak
+def _row(case: Case, times: turns.Times) -> str:
+    rate = {k: case.amount / turns.middle(times, k) / 1e9 for k in times}
+    best = "eager" if turns.ratio(times, "eager", "compiled") < 1 else "compiled"
+    floors = [k for k in ("floor", "streamed floor") if k in times]
+    floor = min(floors, key=lambda k: turns.middle(times, k))
     inside = f"{'':>9s}"
     if case.inside is not None:
-        own = min(middle["inside"], middle["inside compiled"]) * PART
-        inside = f"{100 * own / best:7.0f} %"
+        own = min(turns.ratio(times, k, best) for k in ("inside", "inside compiled"))
+        inside = f"{100 * PART * own:7.0f} %"
 
     def ratio(peer: str, own: str) -> str:
-        if peer not in times:
-            return f"{'':>8s}"
-        pairs = zip(times[peer], times[own], strict=True)
-        return f"{statistics.median(p / o for p, o in pairs):8.2f}"
+        return f"{turns.ratio(times, peer, own):8.2f}" if peer in times else f"{'':>8s}"
 
     unit = "GFLOP/s" if case.mix is None else "GB/s"
     return (
         f"{case.name:36s}{rate['eager']:9.1f}{rate['compiled']:9.1f}{rate['torch']:9.1f}"
-        f"{case.amount / floor / 1e9:9.1f} {unit:8s}{100 * floor / best:5.0f} %{inside}"
+        f"{rate[floor]:9.1f} {unit:8s}{100 * turns.ratio(times, floor, best):5.0f} %{inside}"
         f"{ratio('torch', 'eager')}{ratio('torch', 'compiled')}{ratio('numpy', 'eager')}"
     )
 
@@ -382,7 +362,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Single operations beside torch.")
     parser.add_argument("--only", default="", help="a regular expression that names must match")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=1.0, help="a row")
     parser.add_argument("--list", action="store_true", help="print the names only")
     args = parser.parse_args()
     chosen = [c for c in cases() if re.search(args.only, c.name)]
@@ -391,7 +371,7 @@ def main() -> None:
         return
     if _OPENBLAS not in os.environ:  # it takes these at the start of a process
         for threads in args.threads:
-            again = ["--only", args.only, "--rounds", str(args.rounds), "--threads", str(threads)]
+            again = ["--only", args.only, "--seconds", str(args.seconds), "--threads", str(threads)]
             # its threads would spin for 70 ms after a product, on the cores others are timed on
             env = {**os.environ, _OPENBLAS: str(threads), "OPENBLAS_THREAD_TIMEOUT": "20"}
             subprocess.run([sys.executable, __file__, *again], env=env, check=True)
@@ -399,17 +379,13 @@ def main() -> None:
     threads = args.threads[0]
     weft.set_num_threads(threads)
     torch.set_num_threads(threads)
-    peak = peak_flops(threads)
-    print(
-        f"\nweft {weft.__version__}, torch {torch.__version__}, {threads} threads: "
-        f"{peak / 1e9:.0f} GFLOP/s"
-    )
+    print(f"\nweft {weft.__version__}, torch {torch.__version__}, {threads} threads")
     print(
         f"{'case':36s}{'eager':>9s}{'compiled':>9s}{'torch':>9s}{'floor':>9s} {'':8s}{'limit':>7s}"
         f"{'inside':>9s}{'t/eager':>8s}{'t/comp':>8s}{'np/eag':>8s}"
     )
     for case in chosen:
-        print(_row(case, measure(case, args.rounds), peak), flush=True)
+        print(_row(case, measure(case, args.seconds, threads)), flush=True)
 
 
 if __name__ == "__main__":

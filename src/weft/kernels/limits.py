@@ -50,12 +50,22 @@ def peaks(of: str, thread_count: int) -> dict[str, float]:
     return found
 
 
+def peak_loop(thread_count: int) -> tuple[Callable[[], object], int]:
+    """float32 multiply-adds in registers of all threads: a call, and the operations it does."""
+    text, operations = _in_vectors("float32")
+    return _looped(text, thread_count), thread_count * operations
+
+
 def _rate(text: str, operations: int, thread_count: int) -> float:
     """What so many threads do in a second, if one does these operations in a call of the kernel."""
+    with _threads(thread_count):
+        return thread_count * operations / _best(_looped(text, thread_count), runs=400)
+
+
+def _looped(text: str, thread_count: int) -> Callable[[], object]:
     launch = native.Launch((native.Stage(native.load(text, ["peak"])["peak"], True),))
     out = np.ones((thread_count + 1) * _LINE, np.uint8)
-    with _threads(thread_count):
-        return thread_count * operations / _best(lambda: native.launch(launch, out, ()), runs=400)
+    return lambda: native.launch(launch, out, ())
 
 
 def read_bandwidth(thread_count: int | None = None) -> float:
