@@ -31,17 +31,18 @@ LN2 = math.log(2)
 
 
 def _tame(m: Math, x: Value, least: float) -> tuple[Value, Value]:
-    """(x, or 0 where it is below `least`; where that is): to find that exp is zero there takes
-    Intel's cores ten times as long as exp, and all hidden scores are such.
+    """(x, or 0 where it is below `least`; where it is not): to find that exp is zero there takes
+    Intel's cores ten times as long as exp, and all hidden scores are such.  An instruction that
+    scales leaves such lanes out.
     """
-    gone = m.cmp("olt", x, least)
-    return m.sel(gone, 0.0, x), gone
+    kept = m.cmp("uge", x, least)
+    return (x if m.scales(x) else m.sel(kept, x, 0.0)), kept
 
 
 def exp32(m: Math, x: Value) -> Value:
     """2**n * p(r), x = n ln2 + r."""
     x = m.sel(m.cmp("ogt", x, 89.0), 89.0, x)
-    x, gone = _tame(m, x, -104.0)
+    x, kept = _tame(m, x, -104.0)
     n, i = m.nearest(x, 1 / LN2)
     r = m.mad(n, -0.693359375, x)
     r = m.mad(n, 2.12194440e-4, r)
@@ -50,7 +51,7 @@ def exp32(m: Math, x: Value) -> Value:
         y = m.mad(m.mad(p, r, 1.0), r, 1.0)
     else:  # products round: only the last sum may count
         y = m.add(m.mad(p, m.mul(r, r), r), 1.0)
-    return m.sel(gone, 0.0, m.scale(y, i, n))
+    return m.scale(y, i, n, kept)
 
 
 def log32(m: Math, x: Value) -> Value:
@@ -238,10 +239,10 @@ def _reduce_exp(m: Math, x: Value) -> tuple[Value, Value, Value]:
 
 def exp64(m: Math, x: Value) -> Value:
     x = m.sel(m.cmp("ogt", x, 710.0), 710.0, x)
-    x, gone = _tame(m, x, -746.0)
+    x, kept = _tame(m, x, -746.0)
     r, i, n = _reduce_exp(m, x)
     y = m.add(m.mad(m.poly(r, _EXP), m.mul(r, r), r), 1.0)
-    return m.sel(gone, 0.0, m.scale(y, i, n))
+    return m.scale(y, i, n, kept)
 
 
 def expm164(m: Math, x: Value) -> Value:

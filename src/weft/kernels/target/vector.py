@@ -95,31 +95,34 @@ class Math:
     def to32(self, x: Value) -> Value:
         return self.f.cast("fptrunc", x, with_element(x.type, "float"))
 
-    def scale(self, x: Value, n: Value, n_float: Value) -> Value:
-        """x * 2**n for an integer vector n, also given as floats, |n| < 2 * largest exponent.
+    def scales(self, x: Value) -> bool:
+        """Whether the host multiplies such vectors by powers of two in one instruction."""
+        return host().has_avx512 and lanes_of(x.type) >= (8 if is64(x) else 16)
 
-        AVX-512 has an instruction; else two factors, of which at most the last one rounds.
-        """
-        lanes, full = lanes_of(x.type), 8 if is64(x) else 16
-        if host().has_avx512 and lanes > full:
-            half = lanes // 2
+    def scale(self, x: Value, n: Value, n_float: Value, kept: Value) -> Value:
+        """x * 2**n where `kept`, 0 elsewhere, for an integer vector n, also given as floats, whose
+        |n| < 2 * largest exponent: an instruction, else two factors, of which at most the last
+        rounds."""
+        f, lanes, full = self.f, lanes_of(x.type), 8 if is64(x) else 16
+        if self.scales(x) and lanes > full:
+            halves = [range(at, at + lanes // 2) for at in (0, lanes // 2)]
             low, high = (
-                self.scale(*(self.f.shuffle(v, v, range(at, at + half)) for v in (x, n, n_float)))
-                for at in (0, half)
+                self.scale(*(f.shuffle(v, v, half) for v in (x, n, n_float, kept)))
+                for half in halves
             )
-            return self.f.shuffle(low, high, range(lanes))
-        if host().has_avx512 and lanes == full:
+            return f.shuffle(low, high, range(lanes))
+        if self.scales(x):
             name = f"x86.avx512.mask.scalef.p{'d' if is64(x) else 's'}.512"
-            every, nearest = Value("-1", f"i{lanes}"), Value("4", "i32")
-            return self.f.intrinsic(name, x.type, x, n_float, x, every, nearest)
+            mask, nearest = f.cast("bitcast", kept, f"i{lanes}"), Value("4", "i32")
+            return f.intrinsic(name, x.type, x, n_float, zero(x.type), mask, nearest)
         wide = n.type.endswith(("i64", "i64>"))
         mantissa, bias = (52, 1023) if wide else (23, 127)
-        half = self.f.op("ashr", n, const(n.type, 1))
-        rest = self.f.op("sub", n, half)
+        half = f.op("ashr", n, const(n.type, 1))
+        rest = f.op("sub", n, half)
         for e in (half, rest):
-            biased = self.f.op("add", e, const(n.type, bias))
-            x = self.mul(x, self.floats(self.f.op("shl", biased, const(n.type, mantissa))))
-        return x
+            biased = f.op("add", e, const(n.type, bias))
+            x = self.mul(x, self.floats(f.op("shl", biased, const(n.type, mantissa))))
+        return self.sel(kept, x, 0.0)
 
     def nearest(self, x: Value, by: float = 1.0) -> tuple[Value, Value]:
         """(x * by rounded to nearest as a float, the same as an integer vector); below 2**22 or
