@@ -143,6 +143,25 @@ def test_halves_go_to_the_even_byte():
     np.testing.assert_array_equal(got.ravel(), [1, 2, 2, 2])  # 1, 1.5, 2, 2.5
 
 
+@pytest.mark.parametrize("with_other", [False, True])
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1e3, 1e6])  # results beyond a byte, int16, int32
+@pytest.mark.parametrize("low,high", [(0.0, 255.0), (2.5, 200.5), (3.5, 199.5)])
+def test_whole_panels_are_clamped(rng, size, with_other, low, high):
+    x = rng.integers(0, 256, (1, 5, 7, 16)).astype(np.uint8)
+    w = rng.integers(-128, 128, (128, 3, 3, 16)).astype(np.int8)
+    window = ((1, 1), (1, 1), (1, 1), 1, 9)
+    scale = (rng.uniform(0.5, 1, 128) * size).astype(np.float32)
+    shift = rng.normal(100, 40, 128).astype(np.float32)
+    more, z = [scale, shift], multiply_add(sums(x, w, *window), scale, shift)
+    if with_other:
+        more.append(rng.integers(0, 256, z.shape).astype(np.uint8))
+        z = multiply_add(more[2], np.float32(0.37), z)
+    limits = {"low": low, "high": high, "other_scale": float(np.float32(0.37))}
+    got = convolve(x, w, *window, "uint8", more, **limits)
+    np.testing.assert_array_equal(got, np.rint(np.clip(z, low, high)).astype(np.uint8))
+    assert len(np.unique(got)) > 5 or size > 1
+
+
 @pytest.mark.parametrize("columns", [3, 64])
 def test_what_no_byte_can_be(rng, columns):
     x = np.full((1, 7, 1, 4), 255, np.uint8)

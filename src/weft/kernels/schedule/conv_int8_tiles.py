@@ -15,15 +15,17 @@ one tile all 64.  Sums go through a small room on the way to the ending.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.ending_int8 import SIZES, finished
+from weft.kernels.schedule.ending_int8 import SIZES, byte_limits, bytes_of_calm, calm, finished
 from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.target.llvm import Function, Module, Operand, Value
 
 _SHORTEST = 4  # cells of a step, from which tiles are faster than vectors
 _COLUMNS = 64  # of a panel
+_NEAR = 24 << 10  # bytes of a panel that stays in the first cache
 _LINE = 64 * 4  # bytes from a step's cells of a panel to the next one's, of sums in the room
 _HALF = amx.ROWS * _LINE
 _TILE = ("at", "segments")  # where its first pixel lies, how many segments come before
@@ -183,6 +185,7 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
     f = module.function(f"block{tiles}", arguments, internal=True)
     room = f.alloca("i8", tiles * _HALF)
     together = 2 if tiles == 2 else 4  # registers of columns
+    far = f.icmp("sgt", f.mul(f.arg("steps"), f.arg("b_step")), _NEAR)
     if with_other:
         _ask_for_rows(f)
     with f.loop(0, f.arg("halves") if tiles == 2 else 1) as H:
@@ -194,8 +197,15 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
             b = f.gep(panel, f.mul(K.i, f.arg("b_step")))
             for t in range(tiles):
                 amx.load(f, _A + t, f.gep(f.arg(f"a{t}"), at), f.arg("pitch"))
+            for v in range(2):
+                amx.load(f, _B + v, f.gep(b, 64 * v), _LINE)
+            with f.iff(far):  # the next step's cells, while this one's are multiplied
+                for row in range(amx.DEPTH):
+                    for v in range(together):
+                        touch(f, f.gep(b, f.add(f.arg("b_step"), row * _LINE + 64 * v)))
             for v in range(together):
-                amx.load(f, _B + v % 2, f.gep(b, 64 * v), _LINE)
+                if v >= 2:
+                    amx.load(f, _B + v % 2, f.gep(b, 64 * v), _LINE)
                 for t in range(tiles):
                     amx.multiply_bytes(f, together * t + v, _A + t, _B + v % 2)
             swept = f.add(f.mul(H.i, f.arg("steps")), K.i)
@@ -234,20 +244,39 @@ def _emit_rows(f: Function, room: Value, kind: str, *, with_other: bool) -> None
         if kind != "int32" else [] for n in ("scale", "shift")
     )  # fmt: skip
     limits = tuple(f.arg(n) for n in ("low", "high", "other_scale"))
-    with f.loop(0, f.arg("count")) as S:
-        segment = f.gep(f.arg("segments"), f.mul(S.i, len(_SEGMENT)), "i64")
-        start, pixel, count = f.words(segment, 0, ["i64"] * len(_SEGMENT))
-        with f.loop(0, count) as R:
-            sums = f.gep(room, f.add(start, f.mul(R.i, _LINE)))
-            values = [f.load(words, f.gep(sums, 64 * v), 64) for v in range(4)]
-            at, more = f.mul(f.add(pixel, R.i), total), []
-            if with_other:
-                row = f.masked_load(whole, f.gep(f.arg("other"), at), every)
-                more = [f.shuffle(row, row, range(16 * v, 16 * v + 16)) for v in range(4)]
-            if kind != "int32":
-                values = [f.cast("sitofp", v, floats) for v in values]
-                values = finished(f, values, (scale, shift, more), limits, kind)
-            to = f.gep(f.arg("out"), f.mul(at, size))
-            for i, v in enumerate(values):
-                mask = every if len(values) == 1 else masks[i]
-                f.masked_store(v, f.gep(to, i, v.type), mask)
+
+    def rows(quick: Callable | None) -> None:
+        with f.loop(0, f.arg("count")) as S:
+            segment = f.gep(f.arg("segments"), f.mul(S.i, len(_SEGMENT)), "i64")
+            start, pixel, count = f.words(segment, 0, ["i64"] * len(_SEGMENT))
+            with f.loop(0, count) as R:
+                sums = f.gep(room, f.add(start, f.mul(R.i, _LINE)))
+                values = [f.load(words, f.gep(sums, 64 * v), 64) for v in range(4)]
+                at, more = f.mul(f.add(pixel, R.i), total), []
+                to, beside = f.gep(f.arg("out"), f.mul(at, size)), f.gep(f.arg("other"), at)
+                if kind != "int32":
+                    values = [f.cast("sitofp", v, floats) for v in values]
+                if quick is not None:
+                    if with_other:
+                        more = [f.load("<16 x i8>", f.gep(beside, 16 * v), 1) for v in range(4)]
+                    f.store(quick(values, more), to, 1)
+                else:
+                    if with_other:
+                        row = f.masked_load(whole, beside, every)
+                        more = [f.shuffle(row, row, range(16 * v, 16 * v + 16)) for v in range(4)]
+                    if kind != "int32":
+                        values = finished(f, values, (scale, shift, more), limits, kind)
+                    for i, v in enumerate(values):
+                        mask = every if len(values) == 1 else masks[i]
+                        f.masked_store(v, f.gep(to, i, v.type), mask)
+
+    if kind != "uint8":
+        rows(None)
+        return
+    most = f.mul(f.mul(f.arg("steps"), f.arg("b_step")), 255 * 128 // _COLUMNS)
+    quick = f.op("and", calm(f, scale, shift, limits, most), f.icmp("eq", width, _COLUMNS))
+    with f.if_else(quick) as way:
+        bytes_, beside = byte_limits(f, limits), f.splat(limits[2], floats)
+        rows(lambda v, more: bytes_of_calm(f, v, (scale, shift, more), beside, bytes_))
+        way.otherwise()
+        rows(None)
