@@ -31,8 +31,10 @@ _ARGS = [
     ("ptr noalias", "c"),
     ("ptr noalias readonly", "numbers"),
     ("i64", "columns"),
+    ("ptr", "soon"),
+    ("i64", "lines"),
 ]
-_BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1")]
+_BLOCK = [("ptr", "a0"), ("ptr", "a1"), *_ARGS[3:8], ("ptr", "c0"), ("ptr", "c1"), *_ARGS[-2:]]
 
 
 def tile() -> Tile:
@@ -41,18 +43,19 @@ def tile() -> Tile:
 
 
 def emit_tiles(m: Module, tile: Tile) -> None:
-    """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns)`.
+    """`tiles(a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, ...)`.
 
     `starts` has the elements of a at which `count` tiles begin, `numbers` their first rows of c,
     which has rows of `tile.columns`; rows of a tile are `pitch` elements apart; `offsets` has
-    `chunks` elements.
+    `chunks` elements. With each chunk `lines` lines (a multiple of four) from `soon` on are brought
+    to the second cache, those of the next one a chunk's bytes farther on.
     """
     for rows in (1, 2):
         for across in (1, 2):
             f = m.function(f"block{rows}x{across}", _BLOCK, internal=True)
             _emit_block(f, tile, rows, across)
     f = m.function("tiles", _ARGS, internal=True)
-    a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns = (
+    a, starts, count, pitch, offsets, chunks, b, cells, c, numbers, columns, soon, lines = (
         f.arg(n) for _, n in _ARGS
     )
     el = tile.element
@@ -71,7 +74,7 @@ def emit_tiles(m: Module, tile: Tile) -> None:
                 a_at.append(f.gep(a, start, el))
                 c_at.append(f.gep(c, f.add(f.mul(number, tile.columns), j), el))
             name = f"block{rows}x{across}"
-            f.call(name, "void", *a_at, pitch, offsets, chunks, panel, cells, *c_at)
+            f.call(name, "void", *a_at, pitch, offsets, chunks, panel, cells, *c_at, soon, lines)
 
         for across in f.switch(f.select(few, f.typed(1, "i64"), 2), (1,), 2):
             even = f.op("and", count, -2)
@@ -116,13 +119,13 @@ def _emit_block(
     for register, _ in sums:
         amx.zero(f, register)
     own = ending(f) if ending else None
-    places = [f.arg("b"), f.typed(0, "i64"), *(own.first if own else [])]
+    places = [f.arg("b"), f.arg("soon"), f.typed(0, "i64"), *(own.first if own else [])]
     each: Operand = 0  # rows that are finished behind a product
     if own:
         products = f.mul(f.arg("chunks"), rows * across)
         each = f.div(f.add(f.arg("rows"), f.sub(products, 1)), products)
     with f.loop(0, f.arg("chunks"), 1, [(p.type, p) for p in places]) as K:
-        panel, row, *places = K.carry
+        panel, soon, row, *places = K.carry
         at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))
         for i in range(rows):
             amx.load(f, _A + i, f.gep(f.arg(f"a{i}"), at, el), pitch)
@@ -139,7 +142,10 @@ def _emit_block(
         for number in range(amx.DEPTH):
             for j in range(across):
                 touch(f, f.gep(after, number * line + j * _BYTES))
-        K.next = [after, row, *places]
+        with f.loop(0, f.arg("lines"), 4) as L:
+            for more in range(4):
+                touch(f, f.gep(soon, f.mul(f.add(L.i, more), 64)), level=2)
+        K.next = [after, f.gep(soon, step), row, *places]
     for register, place in sums:
         amx.store(f, register, place, line)
     f.ret()

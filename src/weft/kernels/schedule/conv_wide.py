@@ -244,7 +244,7 @@ def plan_wide(
         "together": together,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
         "tap_words": tap_words, "cells": cells, "period": period, "room": room,
-        "block": block,
+        "block": block, "far": int(packed_group * size > _NEAR),
     }  # fmt: skip
     inputs = 3 if biased else 2
     own: tuple[int, ...] = ()

@@ -23,7 +23,7 @@ from weft.kernels.schedule import amx
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Operand, Value
 
-HEAD = ("tap_words", "cells", "period", "room", "block")
+HEAD = ("tap_words", "cells", "period", "room", "block", "far")
 _NEAR = 32 << 10  # bytes of a panel that stays in the first cache
 _PANELS = 512 << 10  # of panels that two tiles meet one after the other, to stay below
 _FEW = 14  # rows of a tile below which it waits for B
@@ -236,6 +236,14 @@ def multiply(
         end = f.add(f.load("i64", f.gep(numbers, end, "i64")), lines.height)
         next_low = pixel_of(f.select(more, high, f.typed(0, "i64")))
         next_high = pixel_of(end)
+        # lines of the next panel, a share by each pair of tiles, or where these meet several: all
+        # by the first
+        several = f.icmp("sgt", columns, tile.columns)
+        pairs = f.select(several, f.typed(1, "i64"), f.div(f.add(found, 1), 2))
+        asks = f.op("and", f.add(f.div(f.add(pairs, 31), f.max(pairs, 1)), 3), -4)
+        begin = f.mul(f.div(T.i, 2), asks)
+        asks = f.select(f.icmp("slt", begin, 32), asks, 0)
+        asks = f.select(f.icmp("ne", h["far"], 0), asks, 0)
         share = f.div(f.add(f.sub(next_high, next_low), f.sub(steps, 1)), steps)
         carry = [(type, v) for (type, _), v in zip(waits, waiting, strict=True)]
         with f.loop(0, columns, tile.columns, carry) as J:
@@ -247,6 +255,7 @@ def multiply(
                 ends.ahead(nth, f.min(share, f.sub(next_high, nth)), across)
             some = f.min(f.sub(columns, J.i), tile.columns)
             b_at = f.gep(b, f.mul(f.div(J.i, tile.columns), panel), tile.element)
+            soon = f.gep(f.gep(b_at, panel, tile.element), f.mul(begin, 64))
             low_, high_, column, wait = earlier
             both = f.op("and", fused, f.icmp("eq", count, 2))
             both = f.op("and", both, f.icmp("slt", low_, high_))
@@ -258,13 +267,14 @@ def multiply(
                 two = (
                     *(f.gep(a, at, tile.element) for at in a_at), lines.step, offsets, chunks,
                     b_at, h["cells"], *(f.gep(place, at, tile.element) for at in c_at),
+                    soon, asks,
                 )  # fmt: skip
                 sums = f.gep(wait, f.mul(low_, tile.columns), tile.element)
                 ends.among(two, low_, f.sub(high_, low_), sums, column)
                 way.otherwise()
                 f.call(
                     "tiles", "void", a, f.gep(starts, T.i, "i64"), count, lines.step, offsets,
-                    chunks, b_at, h["cells"], place, own, some,
+                    chunks, b_at, h["cells"], place, own, some, soon, asks,
                 )  # fmt: skip
                 finish(earlier)
             J.next = [low, high, J.i, place, f.sub(h["room"], half)]
