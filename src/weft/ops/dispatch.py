@@ -113,7 +113,7 @@ def tell_made(
     if asked == _OFTEN:
         del _asked[key]
         if y._a.nbytes < memory.SMALL and native.builtins_fit():
-            globals().update(native.tensor_builtins())
+            _take_builtins()
             keep = y._a.copy()
             launch = draw() if draw else random_code.constant(keep)
             if launch is not None and (like is None or like._ghost is None):
@@ -155,8 +155,20 @@ def item(x: Any, index: Any) -> Any:
     """x[index] where NumPy's view is torch's and the tape needs no op, or as `known`; else None."""
     vars(item)["calls"] = count = vars(item).get("calls", 0) + 1
     if count == _OFTEN:
-        globals().update(native.tensor_builtins())
+        _take_builtins()
     return None
+
+
+def _take_builtins() -> None:
+    """The builtins replace functions of this module, once: whoever watches one of them since
+    (a test, a profiler) keeps it.
+    """
+    if not _taken:
+        _taken.update(native.tensor_builtins())
+        globals().update(_taken)
+
+
+_taken: dict[str, Callable] = {}
 
 
 def run(op: Op, x: Any) -> Any:
@@ -735,7 +747,7 @@ def native_form(op: Op) -> native.LayoutCalls | None:
         calls = native.layout_calls(op, bits, pointwise=pointwise) if own else native.layout_calls()
         if calls is None:
             return None
-        globals().update(native.tensor_builtins())
+        _take_builtins()
         vars(op).update(_calls=calls, call=calls.call, quick=calls.quick, into=calls.into)
     return calls
 
