@@ -6,12 +6,14 @@ import functools
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from weft.compile.arena import ARENA, Memory
+from weft.compile.former import Former, Inputs
 from weft.compile.functionalize import CannotFunctionalize, Segment, functionalize
 from weft.compile.generalise import may_follow, synthesize
 from weft.compile.program import Program
@@ -33,6 +35,7 @@ _MAX_OPS = 100_000  # recorded ops kept a function; beyond it the trie starts an
 _MAX_SIZES = 10_000
 _MAX_DERIVED = 300_000  # ops of paths for sizes that were not recorded
 PLANNING = 1.2e-4  # seconds an op that a path of another size takes to make and plan, about
+_NOWHERE: AbstractSet[str] = frozenset()
 _LIVE_SETS = 3  # programs of one segment for different results held, before one gives them all
 
 
@@ -67,6 +70,8 @@ class SegmentProgram:
             assert isinstance(session, Session)  # a recorded call is one segment
             layouts[n.name] = Layout.of(session.array(k))
             self.names.append((n.name, k))
+        self.refs = dict(self.names)
+        self.named = {ref: name for name, ref in self.names}
         for _, n in s.numbers:
             layouts[n.name] = Layout((), (), n.type.dtype.np)
         into = {}
@@ -83,12 +88,19 @@ class SegmentProgram:
         self.calls = {n.depth: n for n in (*before, *path)}
 
     def run(self, session: Session) -> None:
-        inputs = session.inputs(self.names)
+        former, others = session.former()
+        inputs: Mapping[str, np.ndarray]
+        elsewhere = _NOWHERE
+        if not former:
+            inputs = session.inputs(self.names)
+        else:
+            inputs = Inputs(session, self.refs)
+            elsewhere = {self.named[ref] for ref in others if ref in self.named}
         before = [(g, g.get_state()) for g in self.generators]
         try:
             with ARENA.lock:  # the numbers' memory is the program's: another thread may call it too
                 self.write_numbers(session.numbers)
-                outs = self.program.run(inputs)
+                outs = self.program.run(inputs, former, elsewhere)
         except Exception:  # an index out of range: go as far as eager would have gone
             for g, drawn in before:
                 g.set_state(drawn)
@@ -193,6 +205,7 @@ class CompiledFunction(Generic[P, R]):
             "autotune": autotune, "pack": config.packs_weights() if pack is None else pack,
         }  # fmt: skip
         self._root = TrieNode(None, None, (), None)
+        self._former = Former()
         self._recorded = 0
         self.stats = {"calls": 0, "recorded_ops": 0, "programs": 0, "op_by_op": 0, "other_sizes": 0}
         self.stats["eager_calls"] = 0
@@ -231,6 +244,7 @@ class CompiledFunction(Generic[P, R]):
     def _match(self, args: tuple, kw: dict, watch: WatchedCall | None) -> Any:
         """Run the function's Python, its ops matched."""
         session = Session(self._root, self._program_of, self._other_size)
+        self._former.begin(session)
         start = time.perf_counter()
         if watch is not None:
             session.updates = []
@@ -241,6 +255,7 @@ class CompiledFunction(Generic[P, R]):
                 watch.returned(session, result)
         finally:
             state.recorder = None
+            self._former.end(session)
             held = session.held() if session.recorded and not session.looked else None
             session.finish()
             if session.program is not None:

@@ -39,6 +39,9 @@ class Call:
     def inputs(self, names: list[tuple[str, int]]) -> dict[str, np.ndarray]:
         return {name: self.array(ref) for name, ref in names}
 
+    def former(self) -> tuple[int, list[int]]:
+        return 0, []
+
     def array(self, ref: int) -> np.ndarray:
         return self.arrays[~ref] if ref < 0 else self.ghosts[ref].array
 

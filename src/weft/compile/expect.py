@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _RESULT, _KNOWN, _FIRST, _NUMBER = range(4)
 _MOST = 8  # operands
+_UNMET = 0, 0, 0, 0  # by which call a memory was noted, and where it lies
 
 
 def match(session: Any, op: Any, operands: tuple) -> Any:
@@ -62,7 +63,8 @@ def _native(key: tuple, found: TrieNode, args: tuple) -> native.Bound:
             operands += (_FIRST, id(ref), 0)
             place, shape, strides, np_dtype, first = ref
             if first < 0:
-                layouts.append(native.words([~place, id(np_dtype), len(shape), *shape, *strides]))
+                met = [~place, id(np_dtype), len(shape), *_UNMET, *shape, *strides]
+                layouts.append(native.words(met))
                 operands[-1] = native.address_of(layouts[-1])
         elif ref in NUMBERS:
             operands += (_NUMBER, id(ref), 0)

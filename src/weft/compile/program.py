@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -590,6 +591,8 @@ class Program:
         self._bases: dict[str, tuple] = {}  # of inputs
         self._set: dict[tuple, int] = {}
         self._fixed: dict[str, np.ndarray] = {}
+        # the call whose inputs the pointers are, but those that lay elsewhere in the last run
+        self._former, self._elsewhere = 0, set[str]()
         # inputs and outputs, while a run lasts
         self._running: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]] = {}, {}
         self.owner: Any = None  # who sets pointers of the table by himself (see `take`)
@@ -646,6 +649,7 @@ class Program:
         if self._set.get(base) != address:
             self._set[base] = address
             self.owner = None
+            self._former = 0
             put = self.table.set_pointer
             for entry, slot, offset in self.slots.get(base, ()):
                 put(entry, slot, address + offset)
@@ -673,8 +677,16 @@ class Program:
         """Where the table keeps pointers to an input or output, with their offsets in it."""
         return [(self.table.place(i, slot), at) for i, slot, at in self.slots.get((kind, name), ())]
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The outputs; those in `into` are written to their input's memory instead."""
+    def run(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        former: int = 0,
+        elsewhere: AbstractSet[str] = frozenset(),
+    ) -> dict[str, np.ndarray]:
+        """The outputs; those in `into` are written to their input's memory instead.
+
+        Inputs lie where those of the call `former` lay, but those `elsewhere` (compile/former.py).
+        """
         outs = {
             k: memory.empty(t.shape, t.dtype.np)
             for k, t in self.out_types.items()
@@ -684,16 +696,21 @@ class Program:
             ARENA.ensure(self.arena_bytes)
             address = native.address
             self._point(("arena", None), address(ARENA.memory))
-            known, bases = self._set, self._bases
-            for name, a in inputs.items():  # most often they lie where they lay
+            known, bases, moved = self._set, self._bases, None
+            if former and former == self._former:
+                moved = self._elsewhere | elsewhere
+            found = inputs.items() if moved is None else [(k, inputs[k]) for k in moved]
+            for name, a in found:  # most often they lie where they lay
                 base = bases.get(name) or bases.setdefault(name, ("in", name))
                 if known.get(base) != (at := address(a)):
                     self._point(base, at)
             for name, a in outs.items():
                 self._point(("out", name), address(a))
+            self._former = 0
             self._running = inputs, outs
             if self.weights.all:
-                self.weights.look(inputs, self._address_of, self._array)
+                self.weights.look(inputs, self._address_of, self._array, moved)
+            self._former, self._elsewhere = former, elsewhere
             try:
                 for r in self.ranges:
                     if isinstance(r, HostCall):

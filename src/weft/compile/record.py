@@ -11,6 +11,8 @@ A key in the trie is the op and where its operands come from: the k-th result of
 the j-th outside tensor in order of first use (~j, with its layout at the first use), or the class
 of a Python number.  Numbers themselves are run-time operands, so a changing learning rate does
 not fork.  Recording runs eager kernels, so the first call has eager's results by definition.
+
+Long because a call's state is one object, and what its methods share is written out in them.
 """
 
 from __future__ import annotations
@@ -177,9 +179,9 @@ class Session:
 
     # Fixed places, which native code reads (runtime/match_code.py).
     __slots__ = (
-        "_handles", "_held", "_memories", "_pendings", "_places", "_program_of", "cursor", "ghosts",
-        "looked", "matching", "numbers", "outside", "passing", "pending", "program", "recorded",
-        "start", "synthesize", "synthesized", "updates",
+        "_handles", "_held", "_memories", "_pendings", "_places", "_program_of", "asked", "cursor",
+        "ghosts", "looked", "matching", "numbers", "others", "outside", "passing", "pending",
+        "program", "recorded", "serial", "start", "synthesize", "synthesized", "updates",
     )  # fmt: skip
 
     def __init__(self, root: TrieNode, program_of: Any, synthesize: Any = None) -> None:
@@ -192,9 +194,14 @@ class Session:
         self.ghosts: list[Ghost | None] = []  # by depth; None for writes
         self.outside: list[Handle] = []  # tensors from outside, by order of first use
         self._held: list[int] = []  # computed results that a tensor stood for at the last flush
-        self._places: dict[int, int] = {}  # id of an outside handle -> place
-        self._memories: dict[int, int] = {}  # ids of storages and NumPy arrays -> a memory's name
-        self._handles: dict[int, list[Handle]] = {}  # the outside handles of each memory
+        self.serial = 0  # of the call that notes, or is counted on (compile/former.py)
+        self.others: list[Handle] = []  # outside tensors whose memory is another than in that call
+        self.asked = False  # whether the tables were
+        # id of an outside handle -> place; ids of storages and NumPy arrays -> a memory's name;
+        # the outside handles of each memory: see `tables`, None while they are not made
+        self._places: dict[int, int] | None = {}
+        self._memories: dict[int, int] | None = {}
+        self._handles: dict[int, list[Handle]] | None = {}
         self.pending: list[Handle | None] = []  # handles whose memory has promised writes
         self._pendings: list[Pending] = []
         self.numbers: list[Any] = []  # Python numbers met, in order
@@ -203,6 +210,17 @@ class Session:
         self.looked = False  # whether Python looked at a value
         self.program: Any = None  # of the last segment
         self.updates: list | None = None  # optimizers' updates, for a replay
+
+    def tables(self) -> tuple[dict[int, int], dict[int, int], dict[int, list[Handle]]]:
+        """What is known of the outside tensors: places, memories and handles (see `__init__`)."""
+        self.asked = True
+        places, memories, handles = self._places, self._memories, self._handles
+        if places is None or memories is None or handles is None:
+            places = self._places = {id(t): j for j, t in enumerate(self.outside)}
+            memories, handles = self._memories, self._handles = {}, {}
+            for t in self.outside:
+                handles.setdefault(self.memory_of(t), []).append(t)
+        return places, memories, handles
 
     # -------------------------------------------------------------- the recorder's interface
 
@@ -299,17 +317,25 @@ class Session:
 
     def _forget(self, met: int) -> None:
         """The outside tensors from place `met` on were not used after all."""
-        for t in self.outside[met:]:
+        gone = self.outside[met:]
+        if not gone:
+            return
+        if self._memories is None:
+            self.others = [t for t in self.others if all(t is not g for g in gone)]
+            del self.outside[met:]
+            return
+        places, memories, all_handles = self.tables()
+        for t in gone:
             whole = self.memory_of(t)
-            handles = self._handles.pop(whole, [])
-            kept = [h for h in handles if self._places[id(h)] < met]
+            handles = all_handles.pop(whole, [])
+            kept = [h for h in handles if places[id(h)] < met]
             for h in handles:
-                if self._places[id(h)] >= met:
-                    del self._places[id(h)]
+                if places[id(h)] >= met:
+                    del places[id(h)]
             if kept:
-                self._handles[whole] = kept
+                all_handles[whole] = kept
             else:  # nobody keeps its ids in use
-                self._memories = {k: m for k, m in self._memories.items() if m != whole}
+                self._memories = memories = {k: m for k, m in memories.items() if m != whole}
         del self.outside[met:]
 
     def _outer(self, x: Handle) -> Handle | None:
@@ -342,7 +368,7 @@ class Session:
 
     def known_place(self, t: Handle) -> int | None:
         """The reference of an outside tensor that was used before."""
-        place = self._places.get(id(t))
+        place = self.tables()[0].get(id(t))
         return None if place is None else ~place
 
     def place(self, t: Handle) -> int | None:
@@ -352,8 +378,8 @@ class Session:
 
     def knows_memory(self, t: Handle) -> bool:
         """Whether a tensor of this memory was used before."""
-        root = memory.root(t._a)
-        return root in self._memories or (t._st is not None and id(t._st) in self._memories)
+        root, memories = memory.root(t._a), self.tables()[1]
+        return root in memories or (t._st is not None and id(t._st) in memories)
 
     def is_held(self, k: int) -> bool:
         """Whether a tensor stands for result k."""
@@ -379,16 +405,16 @@ class Session:
     def promise_writes(self, tensors: Iterable[Handle]) -> None:
         """Whoever reads their memory from now on must wait for the writes."""
         self.pending.append(None)  # results of earlier segments look whether this is empty
-        memories, handles = self._memories, []
+        (places, memories, all_handles), handles = self.tables(), []
         for t in tensors:
             outer = t if t._ghost is None else self._outer(t)
             if outer is not None:
                 whole = memories.get(id(outer._st))
-                handles += self._handles[self.memory_of(outer) if whole is None else whole]
+                handles += all_handles[self.memory_of(outer) if whole is None else whole]
         if expect.promise(self, handles) is None:
             for h in handles:
                 if h._ghost is None:
-                    h._ghost = made = Pending(self, h, self._places[id(h)])
+                    h._ghost = made = Pending(self, h, places[id(h)])
                     self._pendings.append(made)
                     del h._a
                     self.pending.append(h)
@@ -402,7 +428,11 @@ class Session:
         self.pending = []
 
     def flush(self) -> None:
-        """Compute everything promised so far."""
+        """Compute everything promised so far, for Python looks, or moves memories."""
+        self.tables()
+        self._compute()
+
+    def _compute(self) -> None:
         self.looked = True
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
@@ -433,45 +463,46 @@ class Session:
         ghost = a._ghost
         if ghost is not None and ghost.session is self:
             return ghost.k
-        place = self._places.get(id(a))
+        place = self.tables()[0].get(id(a))
         if place is not None:
             return ~place
         return self.first_use(a)
 
     def first_use(self, t: Handle) -> Any:
         """An outside tensor met for the first time: its layout becomes part of the key."""
-        a, st, memories = t._a, t._st, self._memories
+        a, st = t._a, t._st
+        places, memories, all_handles = self.tables()
         if st is None:
             st = storage_of(t)
         whole = memories.get(name := id(st))
         if whole is None:  # memory_of, written out: most often it is new
             whole = memories[name] = memories.setdefault(memory.root(a), name)
         shape, strides, first = a.shape, a.strides, -1
-        handles = self._handles.get(whole)
+        handles = all_handles.get(whole)
         if handles is None:
-            self._handles[whole] = [t]  # keeps it: its id is in use
+            all_handles[whole] = [t]  # keeps it: its id is in use
         else:
             at = native.address(a)
             for h in handles:
                 b = h._ghost.array if h._ghost.__class__ is Pending else h._a
                 if b.shape == shape and b.strides == strides and native.address(b) == at:
                     handles.append(t)  # another handle of the same view (p and p.data)
-                    place = self._places[id(t)] = self._places[id(h)]
+                    place = places[id(t)] = places[id(h)]
                     return ~place
             handles.append(t)
-            first = self._places[id(handles[0])]
-        place = self._places[id(t)] = len(self.outside)
+            first = places[id(handles[0])]
+        place = places[id(t)] = len(self.outside)
         self.outside.append(t)
         return (~place, shape, strides, a.dtype, first)
 
     def memory_of(self, t: Handle) -> int:
         """One name for a memory, whichever storages or views of one NumPy array reach it."""
-        storage = t._st
+        storage, memories = t._st, self.tables()[1]
         st = id(storage_of(t) if storage is None else storage)
-        found = self._memories.get(st)
+        found = memories.get(st)
         if found is None:
             root = memory.root(t._a)
-            found = self._memories[st] = self._memories.setdefault(root, st)
+            found = memories[st] = memories.setdefault(root, st)
         return found
 
     def _other_size(self, key: tuple) -> TrieNode | None:
@@ -529,7 +560,7 @@ class Session:
         """The call is over: compute what is still wanted, and let the promises go."""
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
-            self.flush()
+            self._compute()
         for g in filter(None, self.ghosts):
             g.session = None
         for p in self._pendings:  # aliases made meanwhile may still have them
@@ -551,6 +582,15 @@ class Session:
         """The values behind operand references, by name."""
         outside, array = self.outside, self.array
         return {name: outside[~ref]._a if ref < 0 else array(ref) for name, ref in names}
+
+    def former(self) -> tuple[int, list[int]]:
+        """The call whose outside tensors lay where this one's do (0: nobody knows), and the
+        references of those that do not.
+        """
+        if self._memories is not None:
+            return 0, []
+        index = [id(t) for t in self.outside].index
+        return self.serial, [~index(id(t)) for t in self.others]
 
     def array(self, ref: int) -> np.ndarray:
         """The value behind an operand reference."""

@@ -288,9 +288,10 @@ class Met:
             self.at = len(session.outside)
             self.places = {id(t): i for i, t in enumerate(self.tensors, self.at)}
         session.outside += self.tensors
-        session._places.update(self.places)
-        session._memories.update(self.memories)
-        session._handles.update(zip(self.names, map(list, zip(self.tensors))))
+        places, memories, handles = session.tables()
+        places.update(self.places)
+        memories.update(self.memories)
+        handles.update(zip(self.names, map(list, zip(self.tensors))))
 
 
 class Repeats:
@@ -347,7 +348,8 @@ class Repeats:
         """`_place_all` where the native look finds all in its place; else None."""
         session = self.session
         same = watch.groups is groups and watch.states is states
-        if not (same and watch.holds() and session._memories.keys().isdisjoint(watch.memories)):
+        places, memories, _ = session.tables()
+        if not (same and watch.holds() and memories.keys().isdisjoint(watch.memories)):
             known.watch = None
             return None
         numbers, todo, kinds = [], [], {}
@@ -358,7 +360,7 @@ class Repeats:
                 if grad is not part:
                     return None
                 continue
-            if not _stand_there(part, p, grad, session):
+            if not _stand_there(part, p, grad, session, places):
                 return None
             name = (id(group), names, *[kept[k] for k in names])
             made = kinds.get(name)
@@ -377,7 +379,7 @@ class Repeats:
         parameter with a gradient, and the step's numbers; None where something is not as it was.
         """
         session, numbers, todo = self.session, [], []
-        places, memories, new, kinds = session._places, session._memories, set(), {}
+        (places, memories, _), new, kinds = session.tables(), set(), {}
         tensor = dispatch._tensor_class
         left = iter(known.parts)
         if len(groups) != len(known.flavours):
@@ -391,7 +393,7 @@ class Repeats:
                     if grad is not part:
                         return None
                     continue
-                if grad.__class__ is not tensor or not _stand_there(part, p, grad, session):
+                if grad.__class__ is not tensor or not _stand_there(part, p, grad, session, places):
                     return None
                 kept = states.get(p) or {}
                 tensors, counters, roots = [p, grad], [], {}
@@ -566,11 +568,13 @@ class Repeats:
         return numbers
 
 
-def _stand_there(part: Part, p: Any, grad: Handle, session: Session) -> bool:
+def _stand_there(
+    part: Part, p: Any, grad: Handle, session: Session, places: dict[int, int]
+) -> bool:
     """Whether a parameter and its gradient are the known step's."""
     g = grad._ghost
     known = g is not None and g.session is session and g.k == part.grad
-    return known and session._places.get(id(p)) == ~part.p
+    return known and places.get(id(p)) == ~part.p
 
 
 def _flavour(update: Callable, group: dict) -> tuple:

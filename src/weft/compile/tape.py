@@ -82,7 +82,7 @@ def _tape(session: Session, root: Handle) -> tuple[tuple, list[TapeNode], list[H
                 stack.append(e)
     nodes.sort(key=_by_age, reverse=True)
     places: dict[int, int] = {id(n): i for i, n in enumerate(nodes)}
-    plain = dispatch.plain_classes
+    plain, outside = dispatch.plain_classes, session.tables()[0]
     leaves: list[Handle] = []
     key: list = [promised.k, state.autocast, dt.get_default_dtype(), FastMath.on]
     for node in nodes:
@@ -126,10 +126,10 @@ def _tape(session: Session, root: Handle) -> tuple[tuple, list[TapeNode], list[H
                 if ghost is not None and ghost.session is session:
                     key.append(ghost.k)
                 else:
-                    place = session.known_place(s)
+                    place = outside.get(id(s))
                     if place is None:
                         return None
-                    key.append(place)
+                    key.append(~place)
             else:
                 return None
     return tuple(key), nodes, leaves

@@ -2626,25 +2626,85 @@ yes:
   ret i1 %same
 }
 
+; memory.root
+define internal ptr @root(ptr %a) nounwind {
+entry:
+  %ndarray = word ndarray
+  goto up
+up:
+  %at = phi ptr [ %a, %entry ], [ %above, %upper ]
+  %above = get ptr %at 48
+  if %above is null own upper
+own:
+  ret ptr %at
+upper:
+  %view = call i1 @is_a(ptr %above, ptr %ndarray)
+  if %view up strange
+strange:
+  ret ptr %above
+}
+
+; whether the storage and the root are those of no tensor that the call has met; as then: of none
+; of those whose memory is another than then
+define internal i1 @apart(ptr %outside, ptr %others, i1 %as_then, ptr %st, ptr %root) nounwind {
+entry:
+  %list = select i1 %as_then, ptr %others, ptr %outside
+  %ndarray = word ndarray
+  %n = call i64 @PyList_Size(ptr %list)
+  goto next
+next:
+  %i = phi i64 [ 0, %entry ], [ %i1, %differs ]
+  %i1 = add i64 %i, 1
+  if %i slt %n one all
+one:
+  %x = call ptr @PyList_GetItem(ptr %list, i64 %i)
+  %a = slot %x _a
+  %its = slot %x _st
+  %there = call i1 @is_a(ptr %a, ptr %ndarray)
+  if %there value no
+value:
+  %its_root = call ptr @root(ptr %a)
+  %same_st = icmp eq ptr %its, %st
+  %same_root = icmp eq ptr %its_root, %root
+  %same = or i1 %same_st, %same_root
+  if %same no differs
+differs:
+  goto next
+all:
+  ret i1 true
+no:
+  ret i1 false
+}
+
 ; Session.first_use of a tensor in a memory that the call has not met, where its place and layout
 ; are these: 1, else 0 and nothing is noted; -1 with an exception
 define internal i32 @meet(ptr %session, ptr %x, ptr %w) nounwind {
 entry:
   %none = word none
   %outside = slot %session session.outside
+  %others = slot %session session.others
   %memories = slot %session session._memories
   %handles = slot %session session._handles
   %places = slot %session session._places
+  %serial_object = slot %session session.serial
   %a = slot %x _a
   %ndarray = word ndarray
   %dict = word dict
+  %list_class = word list
+  %int = word int
   %dict0 = call i1 @is_a(ptr %memories, ptr %dict)
   %dict1 = call i1 @is_a(ptr %handles, ptr %dict)
   %dict2 = call i1 @is_a(ptr %places, ptr %dict)
   %is_array = call i1 @is_a(ptr %a, ptr %ndarray)
+  %is_int = call i1 @is_a(ptr %serial_object, ptr %int)
+  %is_list = call i1 @is_a(ptr %others, ptr %list_class)
   %dicts = and i1 %dict0, %dict1
   %dicts_too = and i1 %dicts, %dict2
-  %ready = and i1 %dicts_too, %is_array
+  %untabled = icmp eq ptr %memories, %none
+  %either = or i1 %dicts_too, %untabled
+  %lists = and i1 %is_int, %is_list
+  %placed = and i1 %either, %lists
+  %ready = and i1 %placed, %is_array
   if %ready array differs
 differs:
   ret i32 0
@@ -2663,7 +2723,7 @@ array:
   %all = and i1 %some, %rank_is
   %dims = get ptr %a 32
   %strides = get ptr %a 40
-  %dims_wanted = getelementptr i64, ptr %w, i64 3
+  %dims_wanted = getelementptr i64, ptr %w, i64 7
   %strides_wanted = getelementptr i64, ptr %dims_wanted, i64 %rank
   if %all axes differs
 axes:
@@ -2694,18 +2754,44 @@ owned:
   renew ptr %made %x _st
   call void @Py_DecRef(ptr %made)
   goto base
-base:  ; memory.root
+base:
   %st = phi ptr [ %old, %storage ], [ %made, %owned ]
-  goto up
-up:
-  %at = phi ptr [ %a, %base ], [ %above, %upper ]
-  %above = get ptr %at 48
-  if %above is null names upper
-upper:
-  %view = call i1 @is_a(ptr %above, ptr %ndarray)
-  if %view up names
+  %root = call ptr @root(ptr %a)
+  %data = get ptr %a 16
+  %serial_ptr = call ptr @PyLong_AsVoidPtr(ptr %serial_object)
+  if %untabled then names
+then:
+  %serial_then = item ptr %w 3
+  %st_then = item ptr %w 4
+  %root_then = item ptr %w 5
+  %data_then = item ptr %w 6
+  %then0 = icmp eq ptr %serial_ptr, %serial_then
+  %then1 = icmp eq ptr %st, %st_then
+  %then2 = icmp eq ptr %root, %root_then
+  %then3 = icmp eq ptr %data, %data_then
+  %then4 = and i1 %then0, %then1
+  %then5 = and i1 %then2, %then3
+  %as_then = and i1 %then4, %then5
+  %count = call i64 @PyList_Size(ptr %others)
+  %few = icmp slt i64 %count, 8
+  %worth = or i1 %as_then, %few
+  if %worth compare differs
+compare:
+  %is_apart = call i1 @apart(ptr %outside, ptr %others, i1 %as_then, ptr %st, ptr %root)
+  if %is_apart alone differs
+alone:
+  if %as_then append other
+other:
+  %r6 = call i32 @PyList_Append(ptr %others, ptr %x)
+  %r6_is = icmp eq i32 %r6, 0
+  if %r6_is append error
+append:
+  %r7 = call i32 @PyList_Append(ptr %outside, ptr %x)
+  %r7_is = icmp eq i32 %r7, 0
+  if %r7_is appended error
+appended:
+  ret i32 1
 names:
-  %root = phi ptr [ %at, %up ], [ %above, %upper ]
   %name = call ptr @PyLong_FromVoidPtr(ptr %st)
   %root_name = call ptr @PyLong_FromVoidPtr(ptr %root)
   %id = call ptr @PyLong_FromVoidPtr(ptr %x)
@@ -2725,6 +2811,10 @@ note:
   %r3 = call i32 @PyDict_SetItem(ptr %handles, ptr %name, ptr %list)
   %r4 = call i32 @PyDict_SetItem(ptr %places, ptr %id, ptr %number)
   %r5 = call i32 @PyList_Append(ptr %outside, ptr %x)
+  put ptr %serial_ptr %w 24
+  put ptr %st %w 32
+  put ptr %root %w 40
+  put ptr %data %w 48
   goto release
 release:
   %answer = phi i32 [ 0, %names ], [ 1, %note ]

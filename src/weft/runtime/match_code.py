@@ -14,7 +14,12 @@ The node's `native` is an int, the address of i64 words: 0 the op, 1 operands, 2
 offset, 9 unused, 10 and 11 as in an entry of layout_code.py; from 12 on three an operand: what it
 is (0 a result, 1 an outside tensor known before, 2 one met first, 3 a number); its place, its key
 or its class; of one met first that is the first in its memory, the address of i64 words (0 of
-another): its place, descr, rank, dims, strides.
+another): its place, descr, rank, then the call that noted it (`Session.serial`) and the addresses
+of the storage, the root and the numbers that it met here, dims, strides.
+
+A call that may count on the one that noted (compile/former.py) has None for its tables: a memory
+that is the one of then, at each place, is new, as all that one call noted lie apart.  `others`
+are the tensors that lie elsewhere, few, compared one by one.
 """
 
 from weft.runtime import ir_text
@@ -22,7 +27,7 @@ from weft.runtime import ir_text
 SLOTS: dict[str, tuple[str, ...]] = {  # of which class
     "session": (
         "_handles", "_memories", "_pendings", "_places", "cursor", "ghosts", "matching", "numbers",
-        "outside", "pending",
+        "others", "outside", "pending", "serial",
     ),
     "trie": ("children", "native", "next", "op"),
     "ghost": ("array", "dtype", "k", "offset", "outer", "session", "shape", "strides"),
