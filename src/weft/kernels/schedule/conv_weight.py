@@ -60,14 +60,15 @@ _HEAD = (
     "columns", "panels", "item_panels", "panel_chunks", "channels", "chunk", "chunks", "taps",
     "items", "k", "area", "grid_h", "grid_w", "run_h", "run_w",
     "source_n", "source_c", "source_h", "source_w", "height", "width",
-    "slab_columns", "pitch", "row_pitch", "halo", "step_y", "step_x", "top", "left",
+    "slab_columns", "row", "pitch", "row_pitch", "halo", "step_y", "step_x", "top", "left",
     "grid_step", "pixel_h", "pixel_w", "last_at", "g_n", "g_c", "g_h", "g_w",
     "b_at", "c_at", "rows_at", "table_at", "work_size", "tables",
     "parts", "blocks", "block_sums", "work", "run_pixels", "move", "singles", "single_at",
-    "filled", "zeros", "zeros_at", "b_row", "in_place",
+    "filled", "zeros", "zeros_at", "b_row", "in_place", "read_in_place", "turned",
 )  # fmt: skip
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 8  # sums that a tile of fewer costs: it waits for them
+_TURNED = 64  # channels that x has at least where it is packed in place of g
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _WEAVE = ("rows", "columns", "pitch", "row_pitch", "move", "singles", "single_at")
 
@@ -84,7 +85,7 @@ def plan_conv2d_dw(
     if out.size == 0:
         return Launch(())
     d = D.from_np(out.dtype)
-    images, co, oh, ow = g.shape
+    _, co, oh, ow = g.shape
     kernel = (out.shape[2], out.shape[3])
     if is_narrow(out, groups, x) and g.size:
         return plan_narrow_dw(g, x, out, stride, padding, dilation)
@@ -94,7 +95,14 @@ def plan_conv2d_dw(
         plan = plan_tiles_dw(g, x, out, stride, padding, dilation, groups)
         if plan is not None:
             return plan
-    per = 2 if pairs else 1
+    # whether the pixels of x are those of g, and read where they lie
+    read_in_place = not pairs and d.itemsize >= 4 and (kernel, stride) == ((1, 1), (1, 1))
+    read_in_place = read_in_place and (oh, ow) == x.shape[2:] and not any(padding)
+    # then x may be packed in place of g, which has more channels: the sums are the same
+    turned = read_in_place and g.strides[1] != 1 and _TURNED <= channels < columns
+    if turned:
+        g, x, channels, columns = x, g, columns, channels
+    images, per = g.shape[0], 2 if pairs else 1
     grid_w = -(-ow // per)
     area, odd = max(oh * grid_w, 1), ow % per
     view = window(kernel, (oh, ow), stride, dilation)
@@ -127,6 +135,8 @@ def plan_conv2d_dw(
     singles = (kernel[1] - 1) * dilation[1] + 1 if odd else 0
     row_columns = view.columns + singles
     slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * row_columns
+    if read_in_place:
+        slab_pixels = 0
     panels = -(-columns // nr)
     room = _SUMS * min(max(native.second_cache() >> 20, 1), 2)
     chunk, item_panels = _share(
@@ -140,7 +150,12 @@ def plan_conv2d_dw(
     chunks, panel_chunks = -(-channels // chunk), -(-panels // item_panels)
     pitch = FEW if chunk <= FEW <= tile.lanes and not pairs else pixel_pitch(chunk, tile)
     row_pitch, pixel_w = row_columns * pitch, per * view.move[1] * pitch
-    rows = chunk * taps
+    rows, row = chunk * taps, 1
+    pixel_h = view.move[0] * row_pitch
+    last_at = view.columns * pitch if odd else (grid_w - 1) * pixel_w
+    if read_in_place:
+        row, (pixel_h, pixel_w) = x.strides[1], x.strides[2:]
+        last_at = (grid_w - 1) * pixel_w
     merged = oh == 1 or (not odd and g.strides[2] == ow * g.strides[3])
     run = (1, area) if merged else (oh, grid_w)
     b_at = up((slab_pixels * pitch + tile.lanes) * size)  # pixels are written by vectors
@@ -150,7 +165,7 @@ def plan_conv2d_dw(
     items = groups * chunks * panel_chunks
     shared = up(items * blocks * sums * size) if parts > 1 else 0
     table_at = rows_at + up(8 * rows)
-    zeros = zeros_worth(tile, chunk, taps)
+    zeros = 0 if read_in_place else zeros_worth(tile, chunk, taps)
     every = [(0, oh, 0, ow)] if zeros and len(spans) > 1 else []  # what lists of k go by
     filled = len(spans) + len(every)
     zeros_at = up(table_at + 16 * (KC + tile.lanes) * filled)
@@ -166,8 +181,7 @@ def plan_conv2d_dw(
         "slab_columns": view.columns, "pitch": pitch, "row_pitch": row_pitch,
         "halo": halo, "step_y": view.steps[0], "step_x": view.steps[1],
         "top": padding[0], "left": padding[1], "grid_step": view.move[0],
-        "pixel_h": view.move[0] * row_pitch, "pixel_w": pixel_w,
-        "last_at": view.columns * pitch if odd else (grid_w - 1) * pixel_w,
+        "pixel_h": pixel_h, "pixel_w": pixel_w, "last_at": last_at, "row": row,
         "run_pixels": oh * ow if merged else ow,
         "move": view.move[1], "singles": singles, "single_at": (ow - 1) * view.move[1],
         "g_n": g.strides[0], "g_c": g.strides[1], "g_h": g.strides[2], "g_w": g.strides[3],
@@ -175,6 +189,7 @@ def plan_conv2d_dw(
         "work_size": zeros_at + (zeros_room(tile, chunk, taps) if zeros else 0),
         "tables": len(spans), "filled": filled, "zeros": zeros, "zeros_at": zeros_at,
         "b_row": pixel if in_place else nr, "in_place": int(in_place),
+        "read_in_place": int(read_in_place), "turned": int(turned),
     }  # fmt: skip
     rows_columns = (divmod(t, view.columns) for t in view.taps)
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
@@ -331,6 +346,8 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     f = m.kernel("conv_dw")
     el = tile.element
     (out, g, x), scratch, h, taps = f.given(2, _HEAD)
+    turned = f.icmp("ne", h["turned"], 0)
+    g, x = f.select(turned, x, g), f.select(turned, g, x)
     mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
     slab = f.gep(scratch, f.add(h["work"], mine))
     spans = f.gep(taps, h["taps"], "i64")
@@ -348,9 +365,11 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             tap = f.load("i64", f.gep(taps, T.i, "i64"))
             to = f.gep(rows, f.mul(T.i, channels), "i64")
             with f.loop(0, channels) as C:
-                f.store(f.typed(f.add(tap, C.i), "i64"), f.gep(to, C.i, "i64"))
+                at = f.add(tap, f.mul(C.i, h["row"]))
+                f.store(f.typed(at, "i64"), f.gep(to, C.i, "i64"))
         first_channel = f.add(f.mul(group, h["channels"]), channel)
         origin = f.gep(x, f.mul(first_channel, h["source_c"]), memory(d))
+        a = f.select(f.icmp("ne", h["read_in_place"], 0), origin, slab)
         # a sum without terms still runs once, and gives zeros
         with f.loop(start, f.max(stop, 1), KC) as K:
             kc = f.min(f.sub(h["k"], K.i), KC)
@@ -406,7 +425,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     terms, first_k = f.words(table, 0, ["i64", "i64"])
                     row = f.add(f.mul(T.i, alike), I.i)
                     f.call(
-                        "tiles", "void", slab, f.gep(rows, row, "i64"),
+                        "tiles", "void", a, f.gep(rows, row, "i64"),
                         f.min(f.sub(alike, I.i), tile.rows), f.gep(table, 2, "i64"), terms,
                         f.gep(b, f.mul(first_k, h["b_row"]), el),
                         f.gep(to, f.mul(row, tile.columns), el), columns, first, h["b_row"],
@@ -453,9 +472,14 @@ def _finish(
     columns = f.min(f.sub(h["columns"], column), tile.columns)
     co = f.add(f.mul(item.group, h["columns"]), column)
     row = f.mul(h["channels"], h["taps"])
-    to = f.gep(out, f.add(f.mul(co, row), f.mul(item.channel, h["taps"])), memory(d))
     source = f.gep(c, f.mul(f.sub(panel, item.panel), item.sums), tile.element)
-    _write(f, tile, d, to, source, row, columns, item.channels, h["taps"])
+    with f.if_else(f.icmp("ne", h["turned"], 0)) as way:
+        first = f.add(f.mul(item.group, h["channels"]), item.channel)
+        to = f.gep(out, f.add(f.mul(first, h["columns"]), column), memory(d))
+        _write_rows(f, tile, d, to, source, h["columns"], columns, item.channels)
+        way.otherwise()
+        to = f.gep(out, f.add(f.mul(co, row), f.mul(item.channel, h["taps"])), memory(d))
+        _write(f, tile, d, to, source, row, columns, item.channels, h["taps"])
 
 
 def _meet(
@@ -466,6 +490,7 @@ def _meet(
     slab, origin = memories
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
+    end = f.select(f.icmp("ne", h["read_in_place"], 0), first, end)
     with f.loop(first, end, 1, [("i64", 0)]) as N:
         (place,) = N.carry
         start = f.mul(N.i, h["area"])
@@ -540,7 +565,8 @@ def _fill_table(
         high = f.min(f.sub(f.add(k, kc), start), h["area"])
         y = f.div(low, h["grid_w"])
         stop = f.div(f.add(high, f.sub(h["grid_w"], 1)), h["grid_w"])
-        place = N.carry[2]
+        lies = f.add(f.mul(N.i, h["source_n"]), f.mul(y, h["source_h"]))
+        place = f.select(f.icmp("ne", h["read_in_place"], 0), lies, N.carry[2])
         slab_rows = f.add(f.mul(f.sub(f.sub(stop, y), 1), h["grid_step"]), h["halo"])
         y_low, y_high = f.max(y, span["y_low"]), f.min(stop, span["y_high"])
         with f.loop(y_low, y_high, 1, [("i64", v) for v in N.carry[:2]]) as Y:
@@ -645,3 +671,17 @@ def _write(
             with f.iff(f.icmp("slt", f.typed(j, "i64"), f.sub(columns, J.i))):
                 v = wide.to_memory(wide.rounded(value, d), d)
                 f.masked_store(v, f.gep(to, f.mul(row, j), memory(d)), some)
+
+
+def _write_rows(
+    f: Function, tile: Tile, d: D.dtype, out: Value, c: Value, row: Operand, columns: Operand,
+    channels: Operand,
+) -> None:  # fmt: skip
+    """out[channel][column] = c[channel][column]; 0.0 for -0.0 as in `_write`."""
+    lanes, wide = tile.lanes, Element(f, tile.lanes)
+    with f.loop(0, channels) as C, f.loop(0, columns, lanes) as J:
+        at = f.add(f.mul(C.i, tile.columns), J.i)
+        sum = f.op("fadd", f.load(tile.type, f.gep(c, at, tile.element)), 0.0)
+        v = wide.to_memory(wide.rounded(sum, d), d)
+        to = f.gep(out, f.add(f.mul(C.i, row), J.i), memory(d))
+        f.masked_store(v, to, f.lane_mask(f.sub(columns, J.i), lanes))
