@@ -334,6 +334,37 @@ def test_one_tap_has_the_bits_of_a_step_of_two(size):
             np.testing.assert_allclose(dx, want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 70, 130, 1, 9, 11), (2, 64, 200, 2, 1, 300), (1, 130, 70, 1, 30, 17), (33, 7, 5, 1, 5, 3)],
+    ids=str,
+)
+def test_one_tap_reads_images_where_they_lie(shape, dtype):
+    """The weight's gradient, of more and fewer channels, beside a step of two, which copies."""
+    n, channels, columns, groups, height, width = shape
+    rng = np.random.default_rng(12)
+    wide = rng.standard_normal((n, groups * channels + 2, height, width + 3)).astype(dtype)
+    x = wide[:, 1:-1, :, 1:-2]
+    g = rng.standard_normal((n, groups * columns, height, width)).astype(dtype)
+    apart = np.zeros((*x.shape[:2], 2 * height, 2 * width), dtype)
+    apart[..., ::2, ::2] = x
+    form = (groups * columns, channels, 1, 1)
+    want = conv_dw(g, apart, form, ((2, 2), (0, 0), (1, 1), groups))
+    args = ((1, 1), (0, 0), (1, 1), groups)
+    close(want, ref_dw(g, x, form, *args), g[:, 0].size)
+    dense = np.ascontiguousarray(x)
+    before = threads.get_num_threads()
+    for count in (1, 2):
+        threads.set_num_threads(count)
+        try:
+            for image in (dense, x, channels_last(dense)):
+                for gradient in (g, channels_last(g)):
+                    np.testing.assert_array_equal(conv_dw(gradient, image, form, args), want)
+        finally:
+            threads.set_num_threads(before)
+
+
 @pytest.mark.parametrize("case", [CASES[2], CASES[3], CASES[5], CASES[8]], ids=str)
 def test_threads_and_batch_do_not_change_bits(case):
     x, w, g, args = sample(case, np.float32)
