@@ -112,8 +112,11 @@ def test_no_k_gives_zeros():
         assert (matmul(a, b) == 0).all()
 
 
-def test_what_follows_sees_the_rounded_sums(rng):
-    m, k, n = 37, 96, 70
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(37, 96, 70), (64, 33, 64), (100, 64, 200), (161, 31, 128), (70, 3200, 130)]
+)
+def test_what_follows_sees_the_rounded_sums(rng, m, k, n):
+    """Whole tiles one after the other, whose endings wait for the next products, and parts."""
     a, b = (rng.standard_normal(s).astype(BFLOAT16) for s in ((m, k), (k, n)))
     bias, residual = (rng.standard_normal(s).astype(BFLOAT16) for s in ((n,), (m, n)))
     args = [S.Arg(i, D.bfloat16) for i in range(3)]
@@ -122,6 +125,15 @@ def test_what_follows_sees_the_rounded_sums(rng):
     end = Epilogue((total,), layouts, (Layout.of(np.empty((m, n), BFLOAT16)),))
     want = (summed(a, b).astype(BFLOAT16) + bias).astype(BFLOAT16) + residual
     assert (packed(a, b, end, (bias, residual)) == want).all()
+
+
+@pytest.mark.parametrize(("m", "n"), [(100, 128), (65, 70)])
+def test_what_follows_float32_sums(rng, m, n):
+    a, b = (rng.standard_normal(s).astype(F32) for s in ((m, 70), (70, n)))
+    shift, out = rng.standard_normal((m, n)).astype(F32), Layout.of(np.empty((m, n), F32))
+    total = S.Scalar("add", (S.Arg(0, D.float32), S.Arg(1, D.float32)))
+    end = Epilogue((total,), (Layout.of(shift),), (out,))
+    assert (packed(a, b, end, (shift,), fast=True) == summed(a, b) + shift).all()
 
 
 def test_nan_and_infinity_reach_their_rows_and_columns_only(rng):

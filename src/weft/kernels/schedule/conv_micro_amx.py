@@ -9,13 +9,13 @@ panel's next chunk is asked for to the first cache. An element's sum is that of 
 in one register: all of k is one block.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from weft.kernels.schedule import amx
+from weft.kernels.schedule.ending_tiles import Ending, Shares
 from weft.kernels.schedule.gemm_code import ENDING, touch
 from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.target.llvm import Function, Module, Operand, Value
+from weft.kernels.target.llvm import Function, Module, Operand
 
 _A, _B = 4, 6  # registers; sums have the first four
 _BYTES = amx.CELL * amx.DEPTH  # of a row of a register
@@ -85,27 +85,17 @@ def emit_tiles(m: Module, tile: Tile) -> None:
     f.ret()
 
 
-@dataclass(frozen=True)
-class Rows:
-    """An ending of rows of results: places of the first one's arrays, and the code that finishes a
-    row at such places and gives the next one's.
-    """
-
-    first: list[Value]
-    one: Callable[[list[Value]], list[Value]]
-
-
-def emit_finish(m: Module, tile: Tile, ending: Callable[[Function], Rows]) -> None:
+def emit_finish(m: Module, ending: Ending) -> None:
     """`finish`: the products of two tiles by 32 columns, among them the `ending` of `rows` rows of
     earlier `sums`, a share behind each: vectors' ports work while registers of tiles wait.
     """
     args = [*_BLOCK, *ENDING, ("ptr", "sums"), ("i64", "rows")]
-    _emit_block(m.function("finish", args), tile, 2, 2, ending)
+    _emit_block(m.function("finish", args), tile(), 2, 2, ending)
 
 
 def _emit_block(
     f: Function, tile: Tile, rows: int, across: int,
-    ending: Callable[[Function], Rows] | None = None,
+    ending: Ending | None = None,
 ) -> None:  # fmt: skip
     """`block{rows}x{across}`: so many tiles by so many times sixteen columns."""
     el, line = tile.element, tile.columns * tile.itemsize
@@ -118,14 +108,10 @@ def _emit_block(
     ]
     for register, _ in sums:
         amx.zero(f, register)
-    own = ending(f) if ending else None
-    places = [f.arg("b"), f.arg("soon"), f.typed(0, "i64"), *(own.first if own else [])]
-    each: Operand = 0  # rows that are finished behind a product
-    if own:
-        products = f.mul(f.arg("chunks"), rows * across)
-        each = f.div(f.add(f.arg("rows"), f.sub(products, 1)), products)
-    with f.loop(0, f.arg("chunks"), 1, [(p.type, p) for p in places]) as K:
-        panel, soon, row, *places = K.carry
+    shares = Shares(f, ending, f.mul(f.arg("chunks"), rows * across))
+    carry = [("ptr", f.arg("b")), ("ptr", f.arg("soon")), *shares.start]
+    with f.loop(0, f.arg("chunks"), 1, carry) as K:
+        panel, soon, *state = K.carry
         at = f.load("i64", f.gep(f.arg("offsets"), K.i, "i64"))
         for i in range(rows):
             amx.load(f, _A + i, f.gep(f.arg(f"a{i}"), at, el), pitch)
@@ -133,11 +119,7 @@ def _emit_block(
             amx.load(f, _B + j, f.gep(panel, j * amx.DEPTH, el), line)
             for i in range(rows):
                 amx.multiply_pairs(f, across * i + j, _A + i, _B + j)
-                if own:
-                    end = f.min(f.add(row, each), f.arg("rows"))
-                    with f.loop(row, end, 1, [(p.type, p) for p in places]) as R:
-                        R.next = [*own.one(R.carry)]
-                    row, places = end, R.carry
+                state = shares.behind(state)
         after = f.gep(panel, step)
         for number in range(amx.DEPTH):
             for j in range(across):
@@ -145,7 +127,7 @@ def _emit_block(
         with f.loop(0, f.arg("lines"), 4) as L:
             for more in range(4):
                 touch(f, f.gep(soon, f.mul(f.add(L.i, more), 64)), level=2)
-        K.next = [after, f.gep(soon, step), row, *places]
+        K.next = [after, f.gep(soon, step), *state]
     for register, place in sums:
         amx.store(f, register, place, line)
     f.ret()

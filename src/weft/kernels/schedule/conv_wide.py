@@ -29,6 +29,7 @@ from weft.kernels.schedule.conv_wide_tiles import block_of, chunks_of, period_of
 from weft.kernels.schedule.conv_zeros import strips
 from weft.kernels.schedule.epilogue import (
     Epilogue,
+    ends_among,
     ends_in_registers,
     epilogue_ints,
     near_arrays,
@@ -254,9 +255,11 @@ def plan_wide(
             raise ValueError(f"conv2d: no epilogue on {out.dtype}")
         own = _ending(epilogue, out, columns * groups, inputs)
         head["epilogue"], own = own[0], own[1:]
-        registers = out.dtype.itemsize < 4 and columns >= nr
-        if registers and ends_in_registers(epilogue):
-            head["finish"] = _ending(epilogue, out, columns * groups, inputs, finish=True)[0]
+        ends = ends_among if tile.amx else ends_in_registers
+        kind = "images" if tile.amx else "registers"
+        registers = tile.amx or out.dtype.itemsize < 4
+        if registers and columns >= nr and ends(epilogue):
+            head["finish"] = _ending(epilogue, out, columns * groups, inputs, finish=kind)[0]
         head["epilogue_at"] = (len(shares) + len(parts)) * len(PART) + 3 * seen + len(taps)
         head["near_at"] = head["epilogue_at"] + len(own)
         found, _ = near_arrays(over_pixels(epilogue))
@@ -505,7 +508,7 @@ def _matrix(a: Layout) -> Layout:
 
 
 def _ending(
-    e: Epilogue, out: Layout, channels: int, inputs: int, *, finish: bool = False
+    e: Epilogue, out: Layout, channels: int, inputs: int, *, finish: str = ""
 ) -> tuple[int, ...]:
     """The epilogue's ints over pixels x channels; ValueError where its operands do not lie so."""
     if inputs > MAX_INPUTS:

@@ -19,9 +19,9 @@ from functools import lru_cache, partial
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import amx, conv_micro_amx
+from weft.kernels.schedule import amx, conv_micro_amx, gemm_tiles
 from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
-from weft.kernels.schedule.conv_micro_amx import Rows
+from weft.kernels.schedule.ending_tiles import Rows
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
@@ -47,10 +47,12 @@ class Epilogue:
     outs: tuple[Layout, ...]
 
 
-def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: bool = False) -> tuple[int, ...]:
+def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: str = "") -> tuple[int, ...]:
     """The address of the epilogue's function and its ints, over a product of rows x columns.
 
-    `finish`: of a micro-kernel instead that ends with the epilogue (`gemm_code.micro_kernel`).
+    `finish`: of a micro-kernel instead that ends with the epilogue: "registers", whose own sums go
+    through it (`gemm_code.micro_kernel`); or the kernel of tile registers for "images" or "panels",
+    whose earlier sums do (`ending_tiles`).
     Raises ValueError where an operand's rows are not evenly spaced, or an expression is not one of
     the element alone.
     """
@@ -101,7 +103,12 @@ def ends_in_registers(e: Epilogue) -> bool:
     return plain and len(nodes) <= _SHORT
 
 
-_SHORT = 12
+def ends_among(e: Epilogue) -> bool:
+    """Whether the expressions are short enough to be repeated for each product of a chunk."""
+    return len([n for n in postorder(e.exprs) if not isinstance(n, Arg | Const)]) <= _LONG
+
+
+_SHORT, _LONG = 12, 48
 _PLAIN = ("add", "sub", "mul", "max", "min", "neg", "abs")
 
 
@@ -129,11 +136,12 @@ def _function(
     in_dtypes: tuple[D.dtype, ...],
     classes: tuple[int, ...],
     fixed: tuple[bool, ...],
-    finish: bool,
+    finish: str,
 ) -> int:
     module = Module(vector_bits=host().vector_bits)
     if finish:
-        _emit_finish(module, exprs, out_dtypes, in_dtypes, classes, fixed)
+        emit = _emit_finish if finish == "registers" else partial(_emit_among, kind=finish)
+        emit(module, exprs, out_dtypes, in_dtypes, classes, fixed)
         return load(module.text(), ["finish"])["finish"]
     args = [("ptr", "args"), ("ptr", "ints"), ("ptr", "product"), ("i64", "ldp"), ("i64", "row")]
     f = module.function("epilogue", [*args, *(("i64", n) for n in ("rows", "n0", "n"))])
@@ -339,15 +347,6 @@ def _emit_finish(
     product's, or of halves that of convolutions.
     """
     narrow = out_dtypes[0].itemsize < D.float32.itemsize
-    if narrow and amx.multiplies_pairs_in_tiles():
-        tile = conv_micro_amx.tile()
-
-        def of_rows(f: Function) -> Rows:
-            e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
-            return e.rows(f.arg("sums"), tile.columns, 0, None, 0)
-
-        conv_micro_amx.emit_finish(module, tile, of_rows)
-        return
     element = register(out_dtypes[0])
     tile = pixel_tile(element, 0, pairs=True) if narrow else tile_for(element)
 
@@ -376,3 +375,37 @@ def _emit_finish(
         pixels_kernel(module, tile, tile.rows, tile.vectors, writes=True, ending=ending)
     else:
         micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)
+
+
+def _emit_among(
+    module: Module,
+    exprs: tuple[Expr, ...],
+    out_dtypes: Sequence[D.dtype],
+    in_dtypes: Sequence[D.dtype],
+    classes: Sequence[int],
+    fixed: Sequence[bool],
+    *,
+    kind: str,
+) -> None:
+    """The kernel of two tiles by 32 columns, of images or panels, with the ending of earlier sums
+    among its products.
+    """
+    emit, pitch = {
+        "images": (conv_micro_amx.emit_finish, conv_micro_amx.tile().columns),
+        "panels": (gemm_tiles.emit_finish, gemm_tiles.COLUMNS),
+    }[kind]
+
+    def ending(f: Function) -> Rows:
+        e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+        columns = range(0, 2 * amx.DEPTH, e.width)
+        strips = [e.rows(f.arg("sums"), pitch, column, None, 0) for column in columns]
+
+        each = len(strips[0].first)
+
+        def one(at: list[Value]) -> list[Value]:
+            parts = zip(strips, [at[i : i + each] for i in range(0, len(at), each)], strict=True)
+            return [place for strip, own in parts for place in strip.one([*own])]
+
+        return Rows([place for strip in strips for place in strip.first], one)
+
+    emit(module, ending)

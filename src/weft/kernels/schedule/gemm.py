@@ -16,6 +16,7 @@ from weft.kernels.schedule import gemm_bf16, gemm_code, gemm_plain, gemm_tiles, 
 from weft.kernels.schedule.amx import multiplies_pairs_in_tiles
 from weft.kernels.schedule.epilogue import (
     Epilogue,
+    ends_among,
     ends_in_registers,
     epilogue_ints,
     near_arrays,
@@ -220,7 +221,7 @@ def _finish(problem: "_Problem", tile: Tile, epilogue: Epilogue | None) -> int:
     )
     if epilogue is None or not fits or not ends_in_registers(epilogue):
         return 0
-    return epilogue_ints(epilogue, rows, n, finish=True)[0]
+    return epilogue_ints(epilogue, rows, n, finish="registers")[0]
 
 
 @dataclass(frozen=True)
@@ -407,6 +408,10 @@ def _tiles(
         table, words = gemm_tiles.descriptor(a, 0)
         shared, problem = gemm_tiles.size_of(table), _normalise(words, b, out)
     own, more = _ending(problem, out, epilogue)
+    rows, n, _ = problem.sizes
+    finish, several = 0, rows > gemm_tiles.ROWS and n >= gemm_tiles.COLUMNS
+    if epilogue is not None and several and ends_among(epilogue):
+        finish = epilogue_ints(epilogue, rows, n, finish="panels")[0]
     sums_at = shared
     if result == "i16" and not gemm_tiles.is_one_block(k):
         shared += up(out.size * 4)
@@ -417,6 +422,7 @@ def _tiles(
         return gemm_code.gemm_ints(
             problem.sizes, problem.a_strides, problem.b_strides, problem.ldc, problem.batch,
             (word, sums_at, shared), direct=gemm_tiles.panel_rows(k) if packed else 0, epilogue=own,
+            finish=finish,
         )  # fmt: skip
 
     word = 4 + 2 + more + len(ints(0)) if table else 0

@@ -9,6 +9,7 @@ adds), all chunks in order to one sum. Nothing else changes them: sums that leav
 between blocks of a long k come back as they were.
 
 A tile of up to 16 rows is one register of A by four of B; of more, two of A by two of B, twice.
+An epilogue waits for the next tile's products and runs among them (`ending_tiles`).
 Products are as fast as the second cache delivers their operands, so a panel is done with before
 the next, which is asked for meanwhile.
 """
@@ -20,7 +21,9 @@ from functools import cache
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
+from weft.kernels.schedule.ending_tiles import Ending, Pending, Shares
 from weft.kernels.schedule.gemm_code import (
+    ENDING,
     MAX_INPUTS,
     Unit,
     batch_offsets,
@@ -40,8 +43,8 @@ ROWS = 2 * amx.ROWS
 WORDS = amx.DEPTH  # of a chunk
 CHUNK = 2 * WORDS  # numbers
 _BLOCK = 1536  # words of a panel that stay in the second cache
-_COLUMNS = 64
-_LINE = 4 * _COLUMNS  # bytes of a row of a panel
+COLUMNS = 64
+_LINE = 4 * COLUMNS  # bytes of a row of a panel
 _PACKING = 96  # rows whose product takes as long as to pack a panel
 
 # The extra words of a product's ints: the word of A's descriptor (0: A lies as it must), where the
@@ -61,8 +64,8 @@ def lines_of(k: int) -> int:
 
 
 def scratch_per_thread(k: int, *, packed: bool) -> int:
-    """The sums of a tile, and a panel where b is not packed before."""
-    return (ROWS + (0 if packed else min(chunks_of(k) * WORDS, _BLOCK))) * _LINE
+    """The sums of two tiles, and a panel where b is not packed before."""
+    return (2 * ROWS + (0 if packed else min(chunks_of(k) * WORDS, _BLOCK))) * _LINE
 
 
 def is_one_block(k: int) -> bool:
@@ -71,7 +74,7 @@ def is_one_block(k: int) -> bool:
 
 
 def packed_size(k: int, n: int) -> int:
-    return -(-n // _COLUMNS) * chunks_of(k) * WORDS * _LINE
+    return -(-n // COLUMNS) * chunks_of(k) * WORDS * _LINE
 
 
 def panel_rows(k: int) -> int:
@@ -137,14 +140,14 @@ def packer(b_class: str, source: str) -> int:
     h = head_of(f, head)
     words = _words(f, h["K"])
     chunks = f.div(words, WORDS)
-    panels = f.div(f.add(h["N"], _COLUMNS - 1), _COLUMNS)
+    panels = f.div(f.add(h["N"], COLUMNS - 1), COLUMNS)
     # a panel in pieces of k that lie in the first cache
     pieces = f.div(f.add(chunks, _PIECE - 1), _PIECE)
     with f.units(f.mul(panels, pieces)) as unit:
-        n0 = f.mul(f.div(unit, pieces), _COLUMNS)
+        n0 = f.mul(f.div(unit, pieces), COLUMNS)
         k0 = f.mul(f.rem(unit, pieces), _PIECE * WORDS)
         place = f.gep(out, f.add(f.mul(n0, f.mul(words, 4)), f.mul(k0, _LINE)))
-        kc, n = f.min(f.sub(words, k0), _PIECE * WORDS), f.min(f.sub(h["N"], n0), _COLUMNS)
+        kc, n = f.min(f.sub(words, k0), _PIECE * WORDS), f.min(f.sub(h["N"], n0), COLUMNS)
         f.call("pack", "void", place, b, head, k0, kc, n0, n)
     f.ret()
     return native.load(module.text(), ["pack_all"])["pack_all"]
@@ -309,7 +312,7 @@ def _emit_pack(module: Module, b_class: str, source: str) -> None:
             at = f.add(f.mul(number, h["b_rs"]), f.arg("n0"))
             for row in range(CHUNK):  # of the next chunk: each in another page
                 line = f.gep(f.arg("b"), f.add(at, f.mul(h["b_rs"], row)), source)
-                for byte in range(0, _COLUMNS * BYTES[source], 64):
+                for byte in range(0, COLUMNS * BYTES[source], 64):
                     touch(f, f.gep(line, byte))
             with f.loop(0, f.arg("n"), WORDS) as column:
                 squares(column.i, k.i)
@@ -333,7 +336,15 @@ def _tile_code(module: Module) -> None:
         _emit_tile(module.function(name, _TILE, internal=True), down, across)
 
 
-def _emit_tile(f: Function, down: int, across: int) -> None:
+def emit_finish(module: Module, ending: Ending) -> None:
+    """`finish`: two registers of A by two of B, among their products the `ending` of `rows` rows
+    and 32 columns of earlier `sums`.
+    """
+    f = module.function("finish", [*_TILE, *ENDING, ("ptr", "sums"), ("i64", "rows")])
+    _emit_tile(f, *_SHAPES["two"], ending)
+
+
+def _emit_tile(f: Function, down: int, across: int, ending: Ending | None = None) -> None:
     """c = (first ? 0 : c) + a . b, of registers whose rows are configured.
 
     Meanwhile `lines` lines, a multiple of 4, from `soon` on are brought to the second cache, for
@@ -345,9 +356,10 @@ def _emit_tile(f: Function, down: int, across: int) -> None:
     }
     amx.begin(f, [(c, place[at]) for at, c in cells.items()], f.arg("c_pitch"), f.arg("first"))
     a_rows = [f.mul(f.arg("pitch"), amx.ROWS * i) for i in range(down)]
-    carry = [("ptr", "%a"), ("ptr", "%b"), ("ptr", "%soon")]
-    with f.loop(0, f.arg("chunks"), 1, carry) as L:
-        a, b, soon = L.carry
+    shares = Shares(f, ending, f.mul(f.arg("chunks"), down * across))
+    carry: list[tuple[str, Operand]] = [("ptr", "%a"), ("ptr", "%b"), ("ptr", "%soon")]
+    with f.loop(0, f.arg("chunks"), 1, [*carry, *shares.start]) as L:
+        a, b, soon, *state = L.carry
         for i in range(down):
             amx.load(f, 4 + i, f.gep(a, a_rows[i]), f.arg("pitch"))
         for j in range(across):
@@ -355,13 +367,19 @@ def _emit_tile(f: Function, down: int, across: int) -> None:
             amx.load(f, register, f.gep(b, 64 * j), _LINE)
             for i in range(down):
                 amx.multiply_pairs(f, cells[i, j], 4 + i, register)
+                state = shares.behind(state)
         for row in range(WORDS):
             for j in range(across):
                 touch(f, f.gep(b, (WORDS + row) * _LINE + 64 * j))
         with f.loop(0, f.arg("lines"), 4) as line:
             for more in range(4):
                 touch(f, f.gep(soon, f.mul(f.add(line.i, more), 64)), level=2)
-        L.next = [f.gep(a, 64), f.gep(b, WORDS * _LINE), f.gep(soon, WORDS * _LINE)]
+        L.next = [
+            f.gep(a, 64),
+            f.gep(b, WORDS * _LINE),
+            f.gep(soon, WORDS * _LINE),
+            *state,
+        ]
     for at, c in cells.items():
         amx.store(f, c, place[at], f.arg("c_pitch"))
     f.ret()
@@ -380,7 +398,7 @@ def _emit_copy(f: Function, d: D.dtype, *, back: bool) -> None:
     n, type, lanes = f.arg("n"), vector(WORDS, "float"), WORDS
 
     def strip(row: Operand, column: Operand, mask: Value | None, vectors: int = 1) -> None:
-        tile = f.gep("%tile", f.add(f.mul(row, _COLUMNS), column), "float")
+        tile = f.gep("%tile", f.add(f.mul(row, COLUMNS), column), "float")
         c = f.gep("%c", f.add(f.mul(row, f.arg("ldc")), column), memory(d))
         if back:
             f.store(f.load(type, c) if mask is None else f.masked_load(type, c, mask), tile)
@@ -398,11 +416,11 @@ def _emit_copy(f: Function, d: D.dtype, *, back: bool) -> None:
                 f.masked_store(value, c, mask)
 
     # a whole panel is usual
-    wide = 0 if back else f.select(f.icmp("eq", n, _COLUMNS), _COLUMNS, 0)
+    wide = 0 if back else f.select(f.icmp("eq", n, COLUMNS), COLUMNS, 0)
     whole = f.mul(f.div(n, lanes), lanes)
     with f.loop(0, f.arg("rows")) as row:
-        with f.loop(0, wide, _COLUMNS):
-            strip(row.i, 0, None, _COLUMNS // lanes)
+        with f.loop(0, wide, COLUMNS):
+            strip(row.i, 0, None, COLUMNS // lanes)
         with f.loop(wide, whole, lanes) as column:
             strip(row.i, column.i, None)
         with f.iff(f.icmp("slt", whole, n)):
@@ -427,15 +445,16 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
     words = _words(f, h["K"])
     room_words = 0 if packed else f.min(words, _BLOCK)
     tid = f.cast("sext", f.arg("tid"), "i64")
-    room = f.gep(scratch, f.add(shared, f.mul(tid, f.mul(f.add(room_words, ROWS), _LINE))))
-    corner = f.gep(room, f.mul(room_words, _LINE))
+    room = f.gep(scratch, f.add(shared, f.mul(tid, f.mul(f.add(room_words, 2 * ROWS), _LINE))))
+    corners = [f.gep(room, f.mul(f.add(room_words, i * ROWS), _LINE)) for i in range(2)]
+    turn = f.alloca("i64", 1)  # which corner has the next sums: the other's may wait
+    f.store(f.typed(0, "i64"), turn)
     one_block = f.icmp("sle", words, _BLOCK)
     kept = f.alloca("i64", 1)  # the panel that lies packed
     f.store(f.typed(-1, "i64"), kept)
     configured = f.alloca("i64", 1)
     f.store(f.typed(-1, "i64"), configured)
-    epilogue, ends = f.cast("inttoptr", h["epilogue"], "ptr"), f.icmp("ne", h["epilogue"], 0)
-    epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
+    ends, pending = f.icmp("ne", h["epilogue"], 0), Pending(f, h, COLUMNS)
     pitch = f.mul(h["a_rs"], 2)
     with units_of_rows(f, tile, h, packing=_PACKING) as unit:
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], unit.batch)
@@ -466,6 +485,9 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
                 with f.iff(f.icmp("ne", rows, f.load("i64", configured))):
                     _configure(f, rows)
                     f.store(f.typed(rows, "i64"), configured)
+                other = f.select(ends, f.op("xor", f.load("i64", turn), 1), 0)
+                f.store(other, turn)
+                corner = f.select(f.icmp("eq", other, 0), *corners)
                 place = f.gep(sums, f.mul(row.i, ldc), "float")
                 with f.iff(f.op("xor", first, True)):
                     f.call("fetch", "void", corner, place, ldc, rows, unit.n)
@@ -482,24 +504,34 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
                     f.call(name, "void", chunks, a_rows, pitch, b_at, c_at, _LINE, fresh, *ask)
 
                 wide = f.icmp("sgt", unit.n, 32)
-                with f.if_else(f.icmp("sgt", rows, amx.ROWS)) as way:
-                    tile_of("two", 0, 2)
-                    with f.iff(wide):
-                        tile_of("two", 32, 2)
+                whole = f.op("and", f.icmp("eq", rows, ROWS), f.icmp("eq", unit.n, COLUMNS))
+                with f.if_else(f.op("and", whole, pending.whole())) as way:
+                    for column in (0, 32):
+                        b_at, c_at = f.gep(panel, 4 * column), f.gep(corner, 4 * column)
+                        ask = soon.lines(row.i, column // 32, 2)
+                        two = (chunks, a_rows, pitch, b_at, c_at, _LINE, fresh, *ask)
+                        pending.among(two, column)
                     way.otherwise()
-                    with f.if_else(wide) as narrow:
-                        tile_of("four", 0, 1)
-                        narrow.otherwise()
-                        tile_of("pair", 0, 1)
+                    pending.end()
+                    with f.if_else(f.icmp("sgt", rows, amx.ROWS)) as tall:
+                        tile_of("two", 0, 2)
+                        with f.iff(wide):
+                            tile_of("two", 32, 2)
+                        tall.otherwise()
+                        with f.if_else(wide) as narrow:
+                            tile_of("four", 0, 1)
+                            narrow.otherwise()
+                            tile_of("pair", 0, 1)
+                pending.none()
                 with f.if_else(last) as way:
                     with f.if_else(ends) as end:
-                        where = row.i, rows, unit.n0, unit.n
-                        f.call_at(epilogue, f.arg("args"), epilogue_ints, corner, _COLUMNS, *where)
+                        pending.wait(corner, row.i, rows, unit.n0, unit.n)
                         end.otherwise()
                         result = f.gep(c_base, f.mul(row.i, h["ldc"]), out_type)
                         f.call("end", "void", corner, result, h["ldc"], rows, unit.n)
                     way.otherwise()
                     f.call("put", "void", corner, place, ldc, rows, unit.n)
+    pending.end()
     amx.release(f)
     f.ret()
 
