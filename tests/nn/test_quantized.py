@@ -459,3 +459,30 @@ def test_a_mobile_network_stays_in_bytes(monkeypatch):
         assert all(compiled(x).numpy().tobytes() == want for _ in range(3))
     dynamic = weft.quantize(m, [x], activations="dynamic").quantization
     assert [r.note for r in dynamic.layers].count("groups of 1 channels to 1") == 4
+
+
+def test_layers_share_the_bytes_of_their_input(rng):
+    """Of one grid: made once in a compiled program, in the loop that makes the input if it can."""
+    q, k, v, out = (nn.Linear(16, 16) for _ in range(4))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.out = q, k, v, out
+
+        def forward(self, x):
+            return self.out(weft.relu(self.q(x) * self.k(x) - self.v(x)))
+
+    x = weft.tensor(rng.normal(size=(2, 3, 16)).astype(np.float32))
+    net = weft.quantize(Net(), calibration=[(x,)])
+    compiled = weft.compile(net)
+    with weft.no_grad():
+        want = net(x).numpy()
+        for _ in range(3):
+            np.testing.assert_array_equal(compiled(x).numpy(), want)
+        with weft.profile() as p:
+            compiled(x)
+    names = [e.name for e in p.events()]
+    assert sum("QuantizedConv" in n for n in names) == 4
+    assert sum("ToBytes" in n for n in names) == 2
+    assert any("Relu" in n and "ToBytes" in n for n in names)

@@ -33,6 +33,7 @@ from weft.ops.quantized import (
     grid_of,
     image_to_bytes,
     on_bytes,
+    on_grid,
     pack_weight,
     quantize_rows,
     range_to_scale,
@@ -167,17 +168,21 @@ class QuantizedLinear(_Quantized):
 
     def forward(self, input: Tensor) -> Tensor:
         flat = input.ndim == 2
-        rows = input if flat else input.reshape(-1, self.in_features)
         if self.input_scale is None:
+            rows = self._rows(input)
             scale, zero = range_to_scale(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True))
             q = to_bytes(rows, scale, zero)
             y = self._floats(self._product(QuantizedConv(self.out_features), q), scale, zero)
         else:
             grid = self.grid()
             op, *factors = self.factored(grid)
-            y = self._product(op, to_bytes(rows, grid.scale, grid.zero), *factors)
+            # bytes are made first: what made the input may end in them, and layers share them
+            y = self._product(op, self._rows(on_grid(input, grid)), *factors)
         # a result that is no view lets a replay be one native call
         return y if flat else y.reshape(*input.shape[:-1], self.out_features)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x if x.ndim == 2 else x.reshape(-1, self.in_features)
 
     def _prepared(self, x: Grid, norm: tuple | None, *more: Any) -> tuple:
         op = QuantizedConv(self.out_features, to="float32")

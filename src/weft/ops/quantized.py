@@ -12,13 +12,15 @@ import numpy as np
 
 from weft import kernels
 from weft.core import dtype as dt
+from weft.core import scalar as S
 from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_int8 import COLUMNS, FOUR, LONGEST
 from weft.kernels.schedule.image_int8 import MOST_TAPS
+from weft.ops.cast import cast
 from weft.ops.dispatch import apply, shape_of, wrap
-from weft.ops.kinds import by_loop
+from weft.ops.kinds import Elementwise, by_loop
 from weft.runtime.native import Launch
 
 
@@ -150,6 +152,32 @@ class QuantizedConv(Op):
                padding=(1, 1), to="uint8", floor=0.0, ceiling=200.0, low=0, high=9,
                other_scale=0.5),
     )  # fmt: skip
+
+
+class ToBytes(Elementwise):
+    """q[i] = clamp(round(x[i] / scale) + zero, 0, 255), ties to even.
+
+    The grid is the op's own: layers that share an input share its bytes in a compiled program.
+    """
+
+    scale: float = 1.0
+    zero: int = 0
+    single = True
+    nondiff = "bytes have no gradient"
+
+    def type(self, x: Type) -> Type:
+        if x.dtype is not dt.float32:
+            raise TypeError(f"to bytes: expected float32, got {x.dtype.name}")
+        if not self.scale > 0 or not 0 <= self.zero <= 255:
+            raise RuntimeError(f"{self}: scale must be positive, zero a byte")
+        return Type(x.shape, dt.uint8)
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        place = S.round(S.div(x, S.Const(self.scale, x.dtype)))
+        place = S.add(place, S.Const(float(self.zero), x.dtype))
+        return S.cast(S.clamp(place, 0.0, 255.0), dt.uint8)
+
+    samples = (sample((3, 4), scale=0.02, zero=100), sample((0, 2)), sample((), scale=0.5))
 
 
 class ImageToBytes(Op):
@@ -378,6 +406,11 @@ def grid_of(low: float, high: float) -> Grid:
     return Grid(float(scale._a[0]), int(zero._a[0]))
 
 
+def on_grid(x: Any, grid: Grid) -> Any:
+    """x as bytes on a grid."""
+    return apply(ToBytes(grid.scale, grid.zero), cast(x, dt.float32))
+
+
 def to_bytes(x: Any, scale: Any, zero: Any) -> Any:
-    """clamp(round(x / scale) + zero, 0, 255) as uint8."""
+    """clamp(round(x / scale) + zero, 0, 255) as uint8; scale and zero are tensors."""
     return ((x / scale).round() + zero).clamp(0, 255).to(dt.uint8)
