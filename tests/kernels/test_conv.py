@@ -214,6 +214,34 @@ def test_strict_order():
         assert gw[co, ci, p, q] == strict_dot(g[:, co].ravel(), piece.ravel())
 
 
+@pytest.mark.parametrize(
+    ("size", "stride"), [((7, 7), 1), ((14, 15), 2), ((3, 4), 1), ((6, 11), 1)], ids=str
+)
+def test_strict_order_in_pieces(size, stride):
+    """Tiles of all heights, pieces that meet a block of k together or each on a thread."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((1, 48, *size)).astype(np.float32)
+    w = rng.standard_normal((70, 48, 3, 3)).astype(np.float32)
+    args = ((stride, stride), (1, 1), (1, 1), 1)
+    xp = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = conv(x, w, args)
+    seen = [taps(xp, p, q, *y.shape[2:], *args[::2])[0] for p in range(3) for q in range(3)]
+    seen = np.stack(seen, 1).reshape(-1, *y.shape[2:]).astype(np.longdouble)  # [k][row][column]
+    want = np.float32(0)
+    for start in range(0, len(seen), 384):
+        acc = np.zeros(y.shape[1:], np.float32)
+        for k in range(start, min(start + 384, len(seen))):
+            factor = w.reshape(70, -1)[:, k, None, None]
+            acc = (factor * seen[k] + acc).astype(np.float32)
+        want = want + acc
+    before = threads.get_num_threads()
+    for count in (1, 2, 9):
+        threads.set_num_threads(count)
+        for lies in (np.ascontiguousarray, channels_last):
+            np.testing.assert_array_equal(conv(lies(x), w, args)[0], want)
+    threads.set_num_threads(before)
+
+
 def test_strict_order_of_the_input_gradient():
     rng = np.random.default_rng(4)
     g = rng.standard_normal((2, 60, 6, 7)).astype(np.float32)

@@ -8,7 +8,7 @@ k; a block of k that is not the first is added to what C holds.
 
 Where two multiply-adds start in a cycle (`is_brief`) the instructions beside them count. The tile
 is a product's then, the rows' addresses stay in registers, and B is left to the hardware but for
-lines of memory: each of the first tiles that meet a block asks for a part of the next one.
+lines of memory: the tiles that meet a block ask for the next one, all at one pace.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _ARGS = [
     ("i64", "columns"),
     ("i64", "first"),
 ]
-NEXT = 2  # words in front of `soon`: where lines of the next block begin, bytes to the next step's
+NEXT = 2  # words in front of `soon`: where lines of the next block begin, bytes from step to step
 _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 _APART = [("i64", "row")]
 
@@ -56,7 +56,7 @@ def is_brief(tile: Tile) -> bool:
 def heights(tile: Tile) -> list[int]:
     """Rows that have a micro-kernel, tallest first; the rest after whole tiles takes each once."""
     if is_brief(tile):
-        return [6, 4, 2, 1]  # images have squares of even numbers of pixels, or 49
+        return [6, 5, 4, 3, 2, 1]
     return {14: [14, 7, 5, 4, 2, 1], 6: [6, 3, 2, 1], 4: [4, 2, 1]}[tile.rows]
 
 
@@ -86,7 +86,7 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
         def call(height: int, row: Operand, width: int = width) -> None:
             at = f.gep(c, f.mul(row, tile.columns), tile.element)
             name = f"pixels{height}x{width}"
-            more = list(soon) if height == tallest or not writes else []
+            more = list(soon) if height == tallest or not writes or is_brief(tile) else []
             if more and writes:
                 more[1] = f.select(f.icmp("eq", row, 0), soon[1], f.typed(0, "i64"))
             f.call(name, "void", a, f.gep(rows, row, "i64"), offsets, kc, b, at, first, *more)
@@ -119,14 +119,14 @@ def pixels_kernel(
     """
     whole = height == tile.rows
     args = [_ARGS[i] for i in (0, 1, 3, 4, 5, 6, 8)]
-    args += (_SOON if whole else []) if writes else _APART
+    brief = is_brief(tile)
+    args += (_SOON if whole or brief else []) if writes else _APART
     name = f"pixels{height}x{vectors}" if ending is None else "finish"
     f = m.function(name, [*args, *(ENDING if ending else [])], internal=ending is None)
     a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
-    brief = is_brief(tile)
-    pointers = 1 + (brief and whole and writes)  # the panel's, the next block's
+    pointers = 1 + (brief and writes)  # the panel's, the next block's
     types = ["ptr"] * pointers + [type] * (height * vectors)
     next_step: Operand = f.load("i64", f.gep(soon[0], 1, "i64")) if pointers > 1 else 0
 
@@ -145,8 +145,8 @@ def pixels_kernel(
             if asks:
                 _ask(f, tile, soon[0], f.div(L.i, unroll))
             if near and unroll > 1:
-                for u in range(unroll):
-                    touch(f, f.gep(near[0], 64 * u), level=2)
+                for line in range(unroll):  # at a slow pace the second is what the first will be
+                    touch(f, f.gep(near[0], 64 * line), level=2)
                 near = [f.gep(near[0], next_step)]
             if unroll > 1 and whole and not brief:
                 for u in range(unroll):
@@ -179,7 +179,7 @@ def pixels_kernel(
     near = [f.load("ptr", soon[0])] if pointers > 1 else []
     state: list[Value] = [b, *near, *[zero(type)] * (height * vectors)]
     start: Operand = 0
-    if soon:
+    if soon and whole:
         start = f.min(f.mul(soon[1], UNROLL), middle)
         state = steps(0, start, UNROLL, state, asks=True)
     state = steps(start, middle, UNROLL, state)

@@ -13,6 +13,7 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import amx
+from weft.kernels.schedule.conv_micro import UNROLL
 from weft.kernels.schedule.conv_pack import FEW
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
@@ -20,11 +21,11 @@ from weft.kernels.schedule.conv_wide_code import (
     PACK_COLUMNS,
     PACK_DEPTH,
     PACK_TAPS,
-    PART,
     conv_wide_ir,
     inputs_of,
     wide_tile,
 )
+from weft.kernels.schedule.conv_wide_pieces import PART
 from weft.kernels.schedule.conv_wide_tiles import block_of, chunks_of, period_of, room_of
 from weft.kernels.schedule.conv_zeros import strips
 from weft.kernels.schedule.epilogue import (
@@ -55,6 +56,7 @@ _NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
 _WHOLE, _PIECES, _LEAST, _TALL, _MOST = 300000, 9, 32, 256, 4096
 _WORTH, _WORTH_TALL = (0.02, 0.03), (0.005, 0.01)
 _FAR = 1 << 20  # bytes of images beyond which a unit's are asked for while the one before runs
+_SOONER = 0.75  # of the tiles that meet a block of k ask for all of the next one
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
 
 
@@ -138,8 +140,7 @@ def plan_wide(
     """
     d = D.from_np(out.dtype)
     images, columns = out.shape[0], out.shape[1] // groups
-    pixels = images * out.shape[2] * out.shape[3]
-    tile = wide_tile(register(d), columns, pixels=pixels, pairs=pairs)
+    tile = wide_tile(register(d), columns, pairs=pairs)
     size, nr = tile.itemsize, tile.columns
     (slab_rows, slab_columns), (top, left), (step_y, step_x) = slab
     (down, across), (grid_step, _) = moves
@@ -185,17 +186,22 @@ def plan_wide(
         unit_images = max(min(fit, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
-    unit_items = panels * len(shares)  # panel by panel: its pieces find it in the second cache
     seen = sum(len(p.taps) for _, p, _ in shares)
     units = groups * -(-images // unit_images) * bands
     # a slab serves as many panels as leave every thread its share
     shared = choose("pieces", 4, 2, 8) * wanted
     alone = not parallel or (near and 2 * units >= wanted)
-    pieces = 1 if alone else max(min(-(-shared // units), max(panels, wanted), unit_items), 1)
+    most = min(max(panels, wanted), panels * len(shares))
+    pieces = 1 if alone else max(min(-(-shared // units), most), 1)
     if pieces < panels:  # of as many panels each: the last ones are waited for
         pieces = -(-panels // (panels // pieces))
+    by_part = pieces <= panels  # a run is all pieces of a part; else they are dealt out
+    runs = len(parts) if by_part else len(shares)
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
+    firsts = [sum(map(len, split[:i])) if by_part else n for n, (i, *_) in enumerate(shares)]
+    sums = [sum(places[first:n]) for n, first in enumerate(firsts)]  # pixels of the run before
+    pixels = max(pixels, *(a + b for a, b in zip(sums, places, strict=True)))
     depths = [tap_words * len(p.taps) for _, p, _ in shares]
     period, block = 0, 1
     if tile.amx and len(parts) == 1:
@@ -215,11 +221,12 @@ def plan_wide(
     packed = up(groups * packed_group * size)
     zeros_at = up(table_at + 16 * (sum(depths) + 1))
     zeros, strip, lists = 0, 1, 0
-    together = len(shares) if pieces <= panels else 1
-    whole = len(parts) == 1 and together == len(shares) and len(shares[0][1].taps) == len(taps)
+    whole = len(parts) == 1 and by_part and len(shares[0][1].taps) == len(taps)
     if whole and not tile.amx:
         at = [t[0] for t in shares[0][1].taps]
         zeros, strip, lists = strips(tile, depth, at, (band, grid_w), slab_columns)
+    met = sum(-(-n // tile.rows) * len(p.taps) for n, (_, p, _) in zip(places, shares, strict=True))
+    met = int(met * _SOONER / max(len(taps), 1)) if by_part else 0  # tiles that meet a block of k
     w_group, w_column, w_channel = weights
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
@@ -241,8 +248,10 @@ def plan_wide(
         "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0,
         "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
-        "pieces": units * pieces, "unit_pieces": pieces, "unit_items": unit_items,
-        "together": together,
+        "pace": min(UNROLL * nr * size // max(met, 1), UNROLL * 64),
+        "pieces": units * pieces, "unit_pieces": pieces, "unit_items": panels * runs,
+        "together": runs if by_part else 1,
+        "runs": runs, "runs_at": len(shares) if by_part and not tile.amx else 0,
         "parts": len(shares), "wholes": len(parts), "taps": seen,
         "tap_words": tap_words, "cells": cells, "period": period, "room": room,
         "block": block, "far": int(packed_group * size > _NEAR),
@@ -283,7 +292,9 @@ def plan_wide(
         k = tap_words * len(part.taps)
         wholes.append({
             "k": k, "part_taps": len(part.taps), "first_tap": tap, "packed_at": packed_at,
-            **_place(part, pitch), "row_pixels": part.grid[1],
+            **_place(part, pitch), "row_pixels": part.grid[1], "whole_k": k,
+            "whole_taps": len(part.taps), "run": len(split[len(wholes)]),
+            "run_at": sum(map(len, split[: len(wholes)])),
         })  # fmt: skip
         packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
     records: list[dict[str, int]] = []
@@ -293,7 +304,7 @@ def plan_wide(
         records.append({
             "k": tap_words * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
             **_place(part, pitch), "packed_at": whole["packed_at"], "whole_k": whole["k"],
-            "whole_taps": whole["part_taps"],
+            "whole_taps": whole["part_taps"], "c_at": sums[n], "run_at": n, "run": 1,
             "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
             "row_pixels": parts[i].grid[1],
             "rows_at": sum(places[:n]), "table_at": sum(depths[:n]),
@@ -422,8 +433,7 @@ def with_packed(
 ) -> Packed:
     """`plan_wide`'s launch where w was packed before."""
     d = D.from_np(out.dtype)
-    pixels = out.size // out.shape[1]
-    columns = wide_tile(register(d), out.shape[1] // groups, pixels=pixels, pairs=pairs).columns
+    columns = wide_tile(register(d), out.shape[1] // groups, pairs=pairs).columns
     ints = list(launch.ints)
     ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
     pack, wide = launch.stages

@@ -4,8 +4,9 @@
 A *unit* is a band of rows of an image, or a few small images, of one group. A thread copies what
 its unit needs into its slab, [image][row][column][channel] with the zero border, whatever the
 strides of the source; then, for each panel of output channels, each part and each block of k, runs
-the tiles of `conv_micro` over the unit's pixels. The weights are packed first, as [group][part]
-[panel][k][column]. Outputs go out as they lie: rows of channels, or squares transposed.
+the tiles of `conv_micro` over the pixels of the part's pieces in the unit. The weights are packed
+first, as [group][part][panel][k][column]. Outputs go out as they lie: rows of channels, or squares
+transposed.
 
 The ints are HEAD; PART for each part, then for each whole part, as its weights are packed (a part
 leaves taps out that see the border only); the taps' offsets in the slab, their numbers in the
@@ -21,6 +22,18 @@ from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
 from weft.kernels.schedule.conv_wide_ends import emit_planes, emit_rows, store_planes
+from weft.kernels.schedule.conv_wide_pieces import (
+    PART,
+    Piece,
+    fill_rows,
+    fill_tables,
+    following,
+    number_of,
+    place_of,
+    rows_of,
+    rows_of_tile,
+    terms_before,
+)
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
 from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
 from weft.kernels.schedule.tile import KC, Tile
@@ -37,28 +50,20 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "finish", "near", "near_at", "area_out", "ahead", "zeros", "zeros_at", "strip",
-    "pieces", "unit_pieces", "unit_items", "together", "parts", "wholes", "taps",
+    "finish", "near", "near_at", "area_out", "ahead", "pace", "zeros", "zeros_at", "strip",
+    "pieces", "unit_pieces", "unit_items", "together", "runs", "runs_at", "parts", "wholes", "taps",
     *conv_wide_tiles.HEAD,
-)  # fmt: skip
-PART = (
-    "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
-    "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_row",
-    "rows_at", "table_at",
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 
 
-_FEW_PIXELS = 128  # read all of B in narrow panels: the second cache keeps one for all pieces
-
-
-def wide_tile(element: str, columns: int, *, pairs: bool, pixels: int = _FEW_PIXELS) -> Tile:
-    """The tile of these convolutions, of so many columns a group and pixels in all; in tile
-    registers two by two of them, by a panel.
+def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
+    """The tile of these convolutions, of so many columns a group; in tile registers two by two of
+    them, by a panel.
     """
     if pairs and amx.multiplies_pairs_in_tiles():
         return conv_micro_amx.tile()
-    return pixel_tile(element, columns if pixels >= _FEW_PIXELS else 1, pairs=pairs)
+    return pixel_tile(element, columns, pairs=pairs)
 
 
 def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) -> str:
@@ -129,20 +134,19 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     soon = f.alloca("ptr", next_words + tile.rows * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
-    all_done = f.alloca("i64", 1)  # whether a panel's pieces are done together, without zeros
-    wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
-    f.store(f.typed(0, "i64"), all_done)
+    wanted = f.alloca("i64", 1)  # bytes of the next block of k that were asked for
+    # a run: all pieces of a part, which meet a block of k one after the other, or one of them
+    runs = f.gep(ints, f.mul(h["runs_at"], len(PART)), "i64")
     f.store(f.typed(-1, "i64"), filled)
-    leaves_out = not biased and not tile.amx  # zeros
     shape = conv_wide_tiles.Shape(f, f.alloca("i64", 1))
     f.store(f.typed(0, "i64"), shape.place)
-    _fill_tables(f, tile, h, ints, (taps, steps), tables_at)
+    fill_tables(f, tile, h, ints, (taps, steps), tables_at)
     taken = f.alloca("i64", 1)  # pieces that this thread took
     f.store(f.typed(0, "i64"), taken)
     with f.units(h["pieces"]) as drawn:
         mine = f.load("i64", taken)
         f.store(f.typed(f.add(mine, 1), "i64"), taken)
-        unit, place = _place(f, h, drawn, mine)
+        unit, place = place_of(f, h, drawn, mine)
         # of the unit's panels, each with all parts
         most = f.div(h["unit_items"], h["together"])
         low, high = (
@@ -167,7 +171,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 )  # fmt: skip
             with f.loop(0, h["parts"]) as P:
                 part = read_part(f, ints, P.i, PART)
-                first_row, grid_h = _rows_of(f, h, part, y)
+                first_row, grid_h = rows_of(f, h, part, y)
                 rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
                 skipped = f.mul(f.sub(first_row, y), h["pixel_h"])
                 if tile.amx:
@@ -176,17 +180,19 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     with f.iff(f.icmp("sgt", f.mul(grid_h, part["grid_w"]), 0)):
                         conv_wide_tiles.fill_tiles(f, found, (rows, outs), first)
                 else:
-                    _fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
+                    fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
         f.store(f.typed(unit, "i64"), filled)
-        next_source, next_lines = _following(f, h, d, unit, source, f.add(mine, 1))
+        next_source, next_lines = following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
         with f.loop(low, high, h["block"] if tile.amx else 1) as Item:
-            number = f.rem(Item.i, h["parts"])
-            part = read_part(f, ints, number, PART)
-            column = f.mul(f.div(Item.i, h["parts"]), tile.columns)
+            run = read_part(f, runs, f.rem(Item.i, h["runs"]), PART)
+            column = f.mul(f.div(Item.i, h["runs"]), tile.columns)
             columns = f.min(f.sub(h["columns"], column), tile.columns)
-            b = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
-            b = f.gep(panels, f.add(b, f.mul(column, part["whole_k"])), el)
+            b = f.add(f.mul(group, h["packed_group"]), run["packed_at"])
+            b = f.gep(panels, f.add(b, f.mul(column, run["whole_k"])), el)
+            planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
+            out_column = f.add(f.mul(group, h["columns"]), column)
+            shift = f.gep(bias, out_column, memory(d)) if biased else bias
 
             def ask() -> None:
                 """For some lines of the next unit's image."""
@@ -196,84 +202,70 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     touch(f, f.gep(next_source, f.mul(L.i, 64)), level=2)
                 f.store(f.typed(f.max(line, stop), "i64"), asked)
 
-            ready = hidden = Value("false", "i1")
-            if leaves_out:
-                whole = read_part(f, wholes, 0, PART)
-                _, grid_h = _rows_of(f, h, whole, y)
-                met = Unit(
-                    slab, images, h["image_pitch"], h["pitch"], h["depth"], grid_h,
-                    whole["grid_w"], whole["source_at"], h["slab_columns"], taps,
-                    whole["part_taps"],
-                )  # fmt: skip
-                with f.if_else(f.icmp("eq", number, 0)) as way:
-                    done = spread_without_zeros(
-                        f, tile, met, (b, c, columns), f.gep(slab, h["zeros_at"]), h["zeros"],
-                        h["strip"], ask,
-                    )  # fmt: skip
-                    f.store(f.cast("zext", done, "i64"), all_done)
-                    way.otherwise()
-                ready = way.merge("i1", done, "false")
-                others = f.icmp("ne", f.load("i64", all_done), 0)
-                hidden = f.op("and", others, f.icmp("ne", number, 0))
-                at = f.select(ready, wholes, f.gep(ints, f.mul(number, len(PART)), "i64"))
-                part = read_part(f, at, 0, PART)
-            rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
-            offsets = f.gep(tables_at, f.mul(part["table_at"], 2), "i64")
-            first_number = f.gep(numbers, part["first_tap"], "i64")
-            first_row, grid_h = _rows_of(f, h, part, y)
-            pixels = f.mul(f.mul(images, grid_h), part["grid_w"])
-            pixels = f.select(hidden, f.typed(0, "i64"), pixels)
-            with f.iff(f.icmp("sgt", pixels, 0)):
-                planes = f.op("and", f.icmp("ne", h["out_c"], 1), f.icmp("eq", h["epilogue"], 0))
+            def piece_of(
+                parts: Value, number: Operand, planes: Value = planes, column: Operand = out_column
+            ) -> Piece:
+                part = read_part(f, parts, number, PART)
+                first_row, grid_h = rows_of(f, h, part, y)
                 # whether the unit's results follow on one another
                 line = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
                 whole = f.icmp("eq", h["out_n"], f.mul(grid_h, part["out_h"]))
                 whole = f.op("or", whole, f.icmp("eq", images, 1))
                 linear = f.op("and", f.op("and", line, whole), f.icmp("eq", planes, "false"))
-                out_column = f.add(f.mul(group, h["columns"]), column)
-                to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
+                to = f.add(f.mul(image, h["out_n"]), f.mul(column, h["out_c"]))
                 to = f.add(f.add(to, part["out_at"]), f.mul(first_row, part["out_h"]))
-                start = f.gep(out, to, memory(d))
-                shift = f.gep(bias, out_column, memory(d)) if biased else bias
-
-                def ending(
-                    at: Operand, count: Operand, place: Value, to: Operand,
-                    column: Operand = out_column, columns: Operand = columns,
-                    shift: Value = shift, out_w: Operand = part["out_w"],
-                ) -> None:  # fmt: skip
-                    """`count` pixels from `at` on, whose sums lie in `place`."""
-                    with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
-                        f.call_at(
-                            epilogue, f.arg("args"), epilogue_ints, place, tile.columns, at,
-                            count, column, columns,
-                        )  # fmt: skip
-                        way.otherwise()
-                        f.call("rows", "void", to, place, shift, count, columns, out_w)
-
                 offset = f.add(f.mul(first_row, part["row_pixels"]), part["pixel_at"])
-                offset = f.add(f.mul(image, h["area_out"]), offset)
-                # a sum without terms still runs once, and gives zeros
-                k = f.max(part["whole_k"], 1)
-                if leaves_out:
-                    with f.iff(f.op("and", ready, linear)):
-                        ending(offset, pixels, c, start)
-                    k = f.select(ready, f.typed(0, "i64"), k)
-                if tile.amx:
-                    lines_there = conv_wide_tiles.lines_of(f, h, part["grid_w"], images, grid_h)
+                rows, outs = (f.gep(a, part["rows_at"], "i64") for a in (all_rows, all_outs))
+                return Piece(
+                    part, first_row, grid_h, f.mul(f.mul(images, grid_h), part["grid_w"]), linear,
+                    f.gep(out, to, memory(d)), f.add(f.mul(image, h["area_out"]), offset),
+                    f.gep(c, f.mul(part["c_at"], tile.columns), el), rows, outs,
+                    f.gep(tables_at, f.mul(part["table_at"], 2), "i64"),
+                )  # fmt: skip
+
+            def ending(
+                at: Operand, count: Operand, place: Value, to: Operand, out_w: Operand,
+                column: Operand = out_column, columns: Operand = columns, shift: Value = shift,
+            ) -> None:  # fmt: skip
+                """`count` pixels from `at` on, whose sums lie in `place`."""
+                with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
+                    f.call_at(
+                        epilogue, f.arg("args"), epilogue_ints, place, tile.columns, at,
+                        count, column, columns,
+                    )  # fmt: skip
+                    way.otherwise()
+                    f.call("rows", "void", to, place, shift, count, columns, out_w)
+
+            done: Value | None = None
+            # a sum without terms still runs once, and gives zeros
+            k, pieces = f.max(run["whole_k"], 1), run["run"]
+            parts = f.gep(ints, f.mul(run["run_at"], len(PART)), "i64")
+            if tile.amx:
+                piece = piece_of(parts, 0)
+                some = f.icmp("sgt", piece.pixels, 0)
+                with f.iff(some):
+                    part = piece.part
+                    lines_there = conv_wide_tiles.lines_of(
+                        f, h, part["grid_w"], images, piece.grid_h
+                    )
                     shape.need(lines_there.height, h["cells"])
 
                     every = f.mul(f.min(f.sub(high, Item.i), h["block"]), tile.columns)
                     every = f.min(every, f.sub(h["columns"], column))
-                    every = f.select(linear, every, columns)
+                    every = f.select(piece.linear, every, columns)
                     beside = f.div(f.add(f.mul(every, d.itemsize), 63), 64)
 
-                    def ahead(pixel: Operand, count: Operand, more: Operand) -> None:
+                    def ahead(
+                        pixel: Operand, count: Operand, more: Operand, piece: Piece = piece,
+                        first: Operand = out_column, beside: Operand = beside,
+                    ) -> None:  # fmt: skip
                         """Ask for the lines of so many pixels' results, and of what they meet."""
-                        line = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
-                        row = f.add(offset, pixel)
-                        across = f.mul(f.add(out_column, more), d.itemsize)
+                        out_w = piece.part["out_w"]
+                        line = f.gep(piece.start, f.add(f.mul(pixel, out_w), more), memory(d))
+                        row = f.add(piece.offset, pixel)
+                        across = f.mul(f.add(first, more), d.itemsize)
                         with f.loop(0, count) as L:
-                            here = f.gep(line, f.mul(L.i, part["out_w"]), memory(d))
+                            here = f.gep(line, f.mul(L.i, out_w), memory(d))
                             with f.loop(0, beside) as X:
                                 touch(f, f.gep(here, f.mul(X.i, 64)), level=2, write=True)
                             with f.loop(0, h["near"]) as N:
@@ -285,208 +277,146 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     touch(f, f.gep(here, f.mul(X.i, 64)), level=2)
                         ask()
 
-                    def alone(pixel: Operand, count: Operand, place: Value, more: Operand) -> None:
-                        to = f.gep(start, f.add(f.mul(pixel, part["out_w"]), more), memory(d))
+                    def alone(
+                        pixel: Operand, count: Operand, place: Value, more: Operand,
+                        piece: Piece = piece, column: Operand = column,
+                        first: Operand = out_column, shift: Value = shift,
+                    ) -> None:  # fmt: skip
+                        out_w = piece.part["out_w"]
+                        to = f.gep(piece.start, f.add(f.mul(pixel, out_w), more), memory(d))
                         own = f.gep(shift, more, memory(d)) if biased else shift
                         some = f.min(f.sub(f.sub(h["columns"], column), more), tile.columns)
-                        ending(
-                            f.add(offset, pixel), count, place, to, f.add(out_column, more), some,
-                            own,
-                        )  # fmt: skip
+                        at = f.add(piece.offset, pixel)
+                        ending(at, count, place, to, out_w, f.add(first, more), some, own)
 
                     def among(
                         products: Sequence[Operand], pixel: Operand, count: Operand, place: Value,
-                        more: Operand,
+                        more: Operand, offset: Operand = piece.offset, first: Operand = out_column,
                     ) -> None:  # fmt: skip
                         f.call_at(
                             finish, *products, f.arg("args"), epilogue_ints, f.add(offset, pixel),
-                            f.add(out_column, more), place, count,
+                            f.add(first, more), place, count,
                         )  # fmt: skip
 
                     exists = f.icmp("ne", h["finish"], 0)
-                    ends = conv_wide_tiles.Ends(ahead, alone, among, exists)
-                    sizes = (
-                        f.mul(part["whole_k"], tile.columns), every, f.div(part["k"], h["cells"]),
-                        part["grid_w"],
-                    )  # fmt: skip
                     conv_wide_tiles.multiply(
-                        f, tile, h, lines_there, (rows, outs), (images_at, offsets, b, c), sizes,
-                        linear, ends,
+                        f, tile, h, lines_there, (piece.rows, piece.outs),
+                        (images_at, piece.table, b, c),
+                        (
+                            f.mul(part["whole_k"], tile.columns), every,
+                            f.div(part["k"], h["cells"]), part["grid_w"],
+                        ),
+                        piece.linear, conv_wide_tiles.Ends(ahead, alone, among, exists),
                     )  # fmt: skip
-                else:
-                    with f.loop(0, k, KC) as K:
-                        end = f.add(K.i, KC)
-                        ends = f.icmp("sge", end, part["whole_k"])
-                        low_k = _before(f, part, first_number, K.i)
-                        end = _before(f, part, first_number, end)
-                        kc = f.sub(f.select(ends, part["k"], end), low_k)
-                        panel = f.gep(
-                            b, f.mul(_number(f, part, first_number, low_k), tile.columns), el
-                        )
-                        asks = f.op("and", ends, f.icmp("eq", planes, "false"))
-                        ends = f.op("and", ends, linear)
-                        few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
-                        few = f.op("or", few, f.icmp("eq", asks, "false"))
-                        after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
-                        # each tile goes out when it is done; its lines are asked for meanwhile
-                        with f.loop(0, pixels, tile.rows) as I:
-                            count = f.min(f.sub(pixels, I.i), tile.rows)
-                            place = f.gep(c, f.mul(I.i, tile.columns), el)
-                            to = f.gep(start, f.mul(I.i, part["out_w"]), memory(d))
-                            with f.iff(asks), f.loop(0, count) as L:
-                                line = f.load("i64", f.gep(outs, f.add(I.i, L.i), "i64"))
-                                line = f.gep(start, line, memory(d))
-                                with f.if_else(few) as way:  # no steps to ask in: all at once
-                                    for j in range(lines):
-                                        touch(f, f.gep(line, 64 * j), level=2, write=True)
-                                    way.otherwise()
-                                    for j in range(lines):
-                                        at = f.add(f.mul(L.i, lines), j + next_words)
-                                        at = f.gep(soon, at, "ptr")
-                                        f.store(f.gep(line, 64 * j), at)
-                            ask()
-                            if (
-                                next_words
-                            ):  # of a k's lines of the next block each tile asks for one
-                                turn = f.div(I.i, tile.rows)
-                                new = f.icmp("slt", turn, tile.vectors)
-                                line = f.gep(f.gep(b, after, el), f.mul(f.mul(turn, kc), 64))
-                                f.store(f.select(new, line, panel), soon)
-                                step = f.select(new, f.typed(64 * UNROLL, "i64"), 0)
-                                f.store(step, f.gep(soon, 1, "i64"))
-                            a_rows = f.gep(rows, I.i, "i64")
-                            a_offsets = f.gep(offsets, f.mul(low_k, 2), "i64")
-                            new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
-                            soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
-                            first = f.add(offset, I.i)
-                            full = f.op("and", ends, f.icmp("eq", count, tile.rows))
-                            full = f.op("and", full, f.icmp("eq", columns, tile.columns))
-                            full = f.op("and", full, f.icmp("ne", h["finish"], 0))
-                            with f.if_else(full) as way:
-                                f.call_at(
-                                    finish, images_at, a_rows, a_offsets, kc, panel, place, new,
-                                    soon, soons, f.arg("args"), epilogue_ints, first, out_column,
-                                )  # fmt: skip
+            elif not biased:  # zeros are left out
+                _, grid_h = rows_of(f, h, run, y)
+                met = Unit(
+                    slab, images, h["image_pitch"], h["pitch"], h["depth"], grid_h,
+                    run["grid_w"], run["source_at"], h["slab_columns"], taps, run["part_taps"],
+                )  # fmt: skip
+                done = spread_without_zeros(
+                    f, tile, met, (b, c, columns), f.gep(slab, h["zeros_at"]), h["zeros"],
+                    h["strip"], ask,
+                )  # fmt: skip
+                wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
+                k = f.select(done, f.typed(0, "i64"), k)
+                pieces = f.select(done, f.typed(1, "i64"), pieces)
+                parts = f.select(done, wholes, parts)
+            with f.loop(0, f.typed(0, "i64") if tile.amx else k, KC) as K:
+                f.store(f.typed(0, "i64"), wanted)
+                with f.loop(0, pieces) as P:
+                    piece = piece_of(parts, P.i)
+                    part = piece.part
+                    first_number = f.gep(numbers, part["first_tap"], "i64")
+                    end = f.add(K.i, KC)
+                    ends = f.icmp("sge", end, part["whole_k"])
+                    low_k = terms_before(f, part, first_number, K.i)
+                    end = terms_before(f, part, first_number, end)
+                    kc = f.sub(f.select(ends, part["k"], end), low_k)
+                    at = f.mul(number_of(f, part, first_number, low_k), tile.columns)
+                    panel = f.gep(b, at, el)
+                    asks = f.op("and", ends, f.icmp("eq", planes, "false"))
+                    ends = f.op("and", ends, piece.linear)
+                    few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
+                    few = f.op("or", few, f.icmp("eq", asks, "false"))
+                    after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
+                    bytes_next = f.mul(f.min(KC, f.sub(k, K.i)), tile.columns * tile.itemsize)
+                    # each tile goes out when it is done; its lines are asked for meanwhile
+                    tiles = f.div(f.add(piece.pixels, tile.rows - 1), tile.rows)
+                    with f.loop(0, tiles) as T:
+                        row, count = rows_of_tile(f, tile, T.i, tiles, piece.pixels)
+                        place = f.gep(piece.c, f.mul(row, tile.columns), el)
+                        to = f.gep(piece.start, f.mul(row, part["out_w"]), memory(d))
+                        with f.iff(asks), f.loop(0, count) as L:
+                            line = f.load("i64", f.gep(piece.outs, f.add(row, L.i), "i64"))
+                            line = f.gep(piece.start, line, memory(d))
+                            with f.if_else(few) as way:  # no steps to ask in: all at once
+                                for j in range(lines):
+                                    touch(f, f.gep(line, 64 * j), level=2, write=True)
                                 way.otherwise()
-                                f.call(
-                                    "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
-                                    place, columns, new, soon, soons,
-                                )  # fmt: skip
-                                with f.iff(ends):
-                                    ending(first, count, place, to)
-                kind = f.select(linear, f.typed(0, "i64"), f.typed(1, "i64"))
+                                for j in range(lines):
+                                    at = f.add(f.mul(L.i, lines), j + next_words)
+                                    f.store(f.gep(line, 64 * j), f.gep(soon, at, "ptr"))
+                        ask()
+                        if next_words:  # the tiles ask for the next block, all at one pace
+                            so_far = f.load("i64", wanted)
+                            line = f.gep(f.gep(b, after, el), so_far)
+                            new = f.icmp("slt", so_far, bytes_next)
+                            f.store(f.select(new, line, panel), soon)
+                            pace = f.select(new, h["pace"], 0)
+                            f.store(f.typed(pace, "i64"), f.gep(soon, 1, "i64"))
+                            so_far = f.add(so_far, f.mul(f.div(kc, UNROLL), pace))
+                            f.store(f.typed(so_far, "i64"), wanted)
+                        a_rows = f.gep(piece.rows, row, "i64")
+                        a_offsets = f.gep(piece.table, f.mul(low_k, 2), "i64")
+                        new = f.cast("zext", f.icmp("eq", K.i, 0), "i64")
+                        soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
+                        first = f.add(piece.offset, row)
+                        full = f.op("and", ends, f.icmp("eq", count, tile.rows))
+                        full = f.op("and", full, f.icmp("eq", columns, tile.columns))
+                        full = f.op("and", full, f.icmp("ne", h["finish"], 0))
+                        with f.if_else(full) as way:
+                            f.call_at(
+                                finish, images_at, a_rows, a_offsets, kc, panel, place, new,
+                                soon, soons, f.arg("args"), epilogue_ints, first, out_column,
+                            )  # fmt: skip
+                            way.otherwise()
+                            f.call(
+                                "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
+                                place, columns, new, soon, soons,
+                            )  # fmt: skip
+                            with f.iff(ends):
+                                ending(first, count, place, to, part["out_w"])
+            with f.loop(0, pieces) as P:  # what goes out when all sums are done
+                piece = piece_of(parts, P.i)
+                part, grid_h = piece.part, piece.grid_h
+                kind = f.select(piece.linear, f.typed(0, "i64"), f.typed(1, "i64"))
                 kind = f.select(planes, f.typed(2, "i64"), kind)
-                for case in f.switch(kind, (1, 2), 0):
-                    if case == 1:
+                kind = f.select(f.icmp("sgt", piece.pixels, 0), kind, f.typed(3, "i64"))
+                for case in f.switch(kind, (0, 1, 2), 3):
+                    if case == 0 and done is not None:
+                        with f.iff(done):
+                            ending(piece.offset, piece.pixels, piece.c, piece.start, part["out_w"])
+                    elif case == 1:
                         with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
                             to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
                             at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
-                            place = f.gep(c, f.mul(at, tile.columns), el)
+                            place = f.gep(piece.c, f.mul(at, tile.columns), el)
                             first = f.mul(f.add(image, N.i), h["area_out"])
                             first = f.add(first, part["pixel_at"])
-                            first = f.add(first, f.mul(f.add(first_row, Y.i), part["row_pixels"]))
-                            ending(first, part["grid_w"], place, f.gep(start, to, memory(d)))
+                            row = f.mul(f.add(piece.first_row, Y.i), part["row_pixels"])
+                            ending(
+                                f.add(first, row), part["grid_w"], place,
+                                f.gep(piece.start, to, memory(d)), part["out_w"],
+                            )  # fmt: skip
                     elif case == 2:
-                        store_planes(f, tile, d, h, part, (start, c, shift), images, grid_h,
-                                      columns)  # fmt: skip
+                        store_planes(
+                            f, tile, d, h, part, (piece.start, piece.c, shift), images, grid_h,
+                            columns,
+                        )  # fmt: skip
     if tile.amx:
         amx.release(f)
     f.ret()
-
-
-def _place(f: Function, h: dict[str, Value], drawn: Operand, mine: Operand) -> tuple[Value, Value]:
-    """The unit that a thread works at, and which of its pieces."""
-    piece, pieces = f.own_first(drawn, mine, h["pieces"]), h["unit_pieces"]
-    unit = f.select(f.icmp("eq", pieces, 1), f.apart(piece, h["pieces"]), f.div(piece, pieces))
-    return unit, f.apart(f.rem(piece, pieces), pieces)
-
-
-def _following(
-    f: Function, h: dict[str, Value], d: dtype, unit: Operand, source: Value, mine: Operand
-) -> tuple[Value, Operand]:
-    """Where the image of the unit begins that this thread probably takes next, and its lines; none
-    if it is the same. They follow on one another, if any are asked for.
-    """
-    piece = f.unit_after()
-    other, _ = _place(f, h, piece, mine)
-    band = f.mul(f.rem(other, h["bands"]), h["band_step"])
-    image = f.mul(f.div(other, h["bands"]), h["unit_images"])
-    images = f.min(f.sub(h["images"], image), h["unit_images"])
-    top = f.max(f.sub(band, h["top"]), 0)
-    end = f.add(f.sub(band, h["top"]), f.mul(h["slab_rows"], h["step_y"]))
-    rows = f.mul(f.sub(f.min(end, h["height"]), top), h["source_h"])
-    whole = f.icmp("eq", h["bands"], 1)
-    size = f.select(whole, f.mul(images, h["source_n"]), rows)
-    start = f.mul(image, h["source_n"])
-    start = f.select(whole, start, f.add(start, f.mul(top, h["source_h"])))
-    more = f.op("and", f.icmp("slt", piece, h["pieces"]), f.icmp("ne", other, unit))
-    lines = f.select(more, f.div(f.mul(size, d.itemsize), 64), f.typed(0, "i64"))
-    return f.gep(source, start, memory(d)), lines
-
-
-def _number(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> Operand:
-    """The number that the part's k has in the whole part; 0 if the part has no taps."""
-    taps = f.max(part["part_taps"], 1)
-    number = f.load("i64", f.gep(numbers, f.rem(k, taps), "i64"))
-    return f.add(f.mul(f.div(k, taps), part["whole_taps"]), number)
-
-
-def _before(f: Function, part: dict[str, Value], numbers: Value, k: Operand) -> Operand:
-    """How many of the part's k come before number k of the whole part's."""
-    taps = f.max(part["whole_taps"], 1)
-    number = f.rem(k, taps)
-    with f.loop(0, part["part_taps"], 1, [("i64", 0)]) as T:
-        at = f.load("i64", f.gep(numbers, T.i, "i64"))
-        T.next = [f.add(T.carry[0], f.cast("zext", f.icmp("slt", at, number), "i64"))]
-    return f.add(f.mul(f.div(k, taps), part["part_taps"]), T.carry[0])
-
-
-def _rows_of(
-    f: Function, h: dict[str, Value], part: dict[str, Value], y: Operand
-) -> tuple[Operand, Operand]:
-    """(first, number) of the part's rows that lie in the band from row y of the grid on."""
-    low, high = (
-        f.max(f.min(f.sub(end, part["first_row"]), part["grid_h"]), 0)
-        for end in (y, f.add(y, h["band"]))
-    )
-    return low, f.sub(high, low)
-
-
-def _fill_tables(
-    f: Function, tile: Tile, h: dict[str, Value], ints: Value, taps: tuple[Value, Value],
-    tables: Value,
-) -> None:  # fmt: skip
-    """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
-    with f.loop(0, h["parts"]) as P:
-        part = read_part(f, ints, P.i, PART)
-        own = [f.gep(a, part["first_tap"], "i64") for a in taps]
-        table = f.gep(tables, f.mul(part["table_at"], 2), "i64")
-        if tile.amx:
-            conv_wide_tiles.fill_chunks(f, h, part, own[0], table)
-        by_channels = 0 if tile.amx else h["depth"]
-        with f.loop(0, by_channels) as C, f.loop(0, part["part_taps"]) as T:
-            tap, step = (f.load("i64", f.gep(a, T.i, "i64")) for a in own)
-            place = f.add(f.mul(C.i, part["part_taps"]), T.i)
-            pair = f.gep(table, f.mul(place, 2), "i64")
-            f.store(f.typed(f.add(C.i, tap), "i64"), pair)
-            f.store(step, f.gep(pair, 1, "i64"))
-
-
-def _fill_rows(
-    f: Function, h: dict[str, Value], part: dict[str, Value], tables: tuple[Value, Value],
-    skipped: Operand, images: Operand, grid_h: Operand,
-) -> None:  # fmt: skip
-    """Where each pixel of the unit's grid lies in the slab, and where its results go."""
-    with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
-        start = f.add(f.mul(N.i, h["image_pitch"]), f.mul(Y.i, h["pixel_h"]))
-        start = f.add(f.add(start, part["source_at"]), skipped)
-        out = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-        at = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
-        steps = (h["pixel_w"], part["out_w"])
-        for table, first, step in zip(tables, (start, out), steps, strict=True):
-            with f.loop(0, part["grid_w"]) as X:
-                value = f.typed(f.add(first, f.mul(X.i, step)), "i64")
-                f.store(value, f.gep(table, f.add(at, X.i), "i64"))
 
 
 def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
