@@ -38,6 +38,7 @@ from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs, up
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
 UNROLL = 4
+_PACKED_UNROLL = 8  # steps of k where B's rows lie side by side
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 SLICE = 48  # rows of an A that lies across, in a slice: whole tiles, and whole vectors
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
@@ -188,8 +189,12 @@ def micro_kernel(
     element, lanes, type = tile.element, tile.lanes, tile.type
     along = tile.a_class == "rows"
     sliced = tile.a_class == "sliced"
+    across = not (along or sliced)
     cs: Operand = 1 if along else SLICE if sliced else f.arg("cs")
     rs: Operand = 1 if sliced or tile.a_class == "columns" else f.arg("rs")
+    # LLVM would make one pointer of them and compute the others in each step: beside a program
+    # that shares the core, each instruction of the loop counts
+    row_at = [f.frozen(f.gep("%a", f.mul(rs, i), element)) for i in range(rows if along else 0)]
     row_offset = [f.mul(rs, i) for i in range(rows)]
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
@@ -204,37 +209,54 @@ def micro_kernel(
         for pointer_ in () if ending else c_row:
             ask(pointer_, write=True)
 
-    def step(sums: Sequence[Operand], a: Operand, b: Operand) -> list[Operand]:
+    def step(sums: Sequence[Operand], a: Sequence[Value], b: Operand) -> list[Operand]:
+        """`a` is where the element of each row lies."""
         b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
         new: list[Operand] = []
         for i in range(rows):
-            one = f.splat(f.load(element, f.gep(a, row_offset[i], element)), type)
+            one = f.splat(f.load(element, a[i]), type)
             old = sums[i * vectors : (i + 1) * vectors]
             new += [multiply_add(f, tile, one, b, c) for b, c in zip(b_row, old, strict=True)]
         return new
 
-    def steps(start: Operand, stop: Operand, count: int, values: Sequence[Operand]) -> list[Value]:
+    def steps(
+        start: Operand, stop: Operand, count: int, values: Sequence[Operand], bs: Operand
+    ) -> list[Value]:
         """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
-        # a pointer for each step where A lies across: computed on the way, they come so late that
-        # loads of B move ahead of them, and the sums spill
-        heads = 1 if along or sliced else count
-        first = [f.gep(values[0], f.mul(cs, u), element) for u in range(heads)]
-        types = ["ptr"] * (heads + 2) + [type] * (rows * vectors)
-        carry = list(zip(types, [*first, *values[1:]], strict=True))
+        # a pointer for each step where A lies across, for two where rows of B are far apart:
+        # computed on the way, they come so late that loads of B move ahead of them, and the sums
+        # spill
+        heads = count if across else 1
+        pairs = 1 if isinstance(bs, int) else max(1, count // 2)
+        first = [f.frozen(f.gep(values[0], f.mul(cs, u), element)) for u in range(heads)]
+        first += [f.frozen(f.gep(values[1], f.mul(bs, 2 * u), element)) for u in range(pairs)]
+        heads_of_b = slice(heads, heads + pairs)
+        types = ["ptr"] * (len(first) + 1) + [type] * (rows * vectors)
+        carry = list(zip(types, [*first, *values[2:]], strict=True))
         with f.loop(start, stop, count, carry) as L:
-            a, (b, soon, *sums) = L.carry[:heads], L.carry[heads:]
-            if count > 1:
-                touch(f, soon, level=2)
-                touch(f, f.gep(soon, f.arg("soon_far"), element), level=2)
+            a, b, (soon, *sums) = L.carry[:heads], L.carry[heads_of_b], L.carry[heads + pairs :]
+            for u in range(0, count, UNROLL) if count > 1 else ():
+                line_at = f.gep(soon, f.mul(f.arg("soon_step"), u // UNROLL), element)
+                touch(f, line_at, level=2)
+                touch(f, f.gep(line_at, f.arg("soon_far"), element), level=2)
             for head in a if count > 1 and heads > 1 else ():
                 touch(f, f.gep(head, f.mul(cs, _A_AHEAD), element))
             for u in range(count):
-                a_at = f.gep(a[0], f.mul(cs, u), element) if heads == 1 else a[u]
-                sums = step(sums, a_at, f.gep(b, f.mul(f.arg("bs"), u), element))
+                if along:
+                    a_at = [f.gep(row, f.add(L.i, u), element) for row in row_at]
+                else:
+                    at = f.gep(a[0], f.mul(cs, u), element) if heads == 1 else a[u]
+                    a_at = [f.gep(at, offset, element) for offset in row_offset]
+                at = f.gep(b[0], f.mul(bs, u), element)
+                if pairs > 1:
+                    at = f.gep(b[u // 2], f.mul(bs, u % 2), element)
+                sums = step(sums, a_at, at)
             a_next = [f.gep(head, f.mul(cs, count), element) for head in a]
-            soon = f.gep(soon, f.arg("soon_step"), element) if count > 1 else soon
-            L.next = [*a_next, f.gep(b, f.mul(f.arg("bs"), count), element), soon, *sums]
-        return [L.carry[0], *L.carry[heads:]]
+            asked = f.mul(f.arg("soon_step"), count // UNROLL)
+            soon = f.gep(soon, asked, element) if count > 1 else soon
+            b_next = [f.gep(head, f.mul(bs, count), element) for head in b]
+            L.next = [*a_next, *b_next, soon, *sums]
+        return [L.carry[0], L.carry[heads], *L.carry[heads + pairs :]]
 
     values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
     whole: Operand = 0
@@ -242,7 +264,9 @@ def micro_kernel(
         whole = f.mul(f.div(f.arg("kc"), UNROLL), UNROLL)
         # a piece at a time: a core waits for some 24 lines, then loads of B wait, too
         pieces = f.max(f.arg("near_count"), 1)
-        part = f.mul(f.div(f.add(f.div(whole, UNROLL), f.sub(pieces, 1)), pieces), UNROLL)
+        rounds = f.div(f.add(whole, _PACKED_UNROLL - 1), _PACKED_UNROLL)
+        part = f.mul(f.div(f.add(rounds, f.sub(pieces, 1)), pieces), _PACKED_UNROLL)
+        packed = f.icmp("eq", f.arg("bs"), tile.columns)
         types = ["i64", "ptr", "ptr", "ptr", *[type] * (rows * vectors)]
         with f.loop(0, pieces, 1, list(zip(types, [0, *values], strict=True))) as piece:
             start, *held = piece.carry
@@ -253,9 +277,14 @@ def micro_kernel(
                     way.otherwise()
                     ask(place, write=False)
             stop = f.min(f.add(start, part), whole)
-            piece.next = [stop, *steps(start, stop, UNROLL, held)]
+            if not across and vectors == tile.vectors:
+                many = f.mul(f.div(f.sub(stop, start), _PACKED_UNROLL), _PACKED_UNROLL)
+                middle = f.add(start, f.select(packed, many, 0))
+                held = steps(start, middle, _PACKED_UNROLL, held, tile.columns)
+                start = middle
+            piece.next = [stop, *steps(start, stop, UNROLL, held, f.arg("bs"))]
         values = piece.carry[1:]
-    sums = steps(whole, f.arg("kc"), 1, values)[3:]
+    sums = steps(whole, f.arg("kc"), 1, values, f.arg("bs"))[3:]
     places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
     with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
         if finish is None:

@@ -298,6 +298,10 @@ class Function:
             return self.typed(pointer, "ptr")
         return self.emit("ptr", f"getelementptr inbounds {element}, ptr {pointer}, i64 {index}")
 
+    def frozen(self, pointer: Value) -> Value:
+        """The pointer, of which LLVM no longer knows how far it is from others."""
+        return self.emit("ptr", f"freeze ptr {pointer}")
+
     def load(self, type: str, pointer: Operand, align: int | None = None, meta: str = "") -> Value:
         """A load; `align` defaults to the element's size, which any array has."""
         align = BYTES[element_of(type)] if align is None else align
