@@ -215,7 +215,7 @@ def test_strict_order():
 
 
 @pytest.mark.parametrize(
-    ("size", "stride"), [((7, 7), 1), ((14, 15), 2), ((3, 4), 1), ((6, 11), 1)], ids=str
+    ("size", "stride"), [((7, 7), 1), ((14, 15), 2), ((3, 4), 1), ((21, 11), 1)], ids=str
 )
 def test_strict_order_in_pieces(size, stride):
     """Tiles of all heights, pieces that meet a block of k together or each on a thread."""

@@ -32,7 +32,10 @@ _ARGS = [
     ("i64", "columns"),
     ("i64", "first"),
 ]
-NEXT = 2  # words in front of `soon`: where lines of the next block begin, bytes from step to step
+# words in front of `soon`: where lines of the next block begin, bytes from step to step, and one of
+# EVEN, if no k is left out
+NEXT = 3
+EVEN = {1: 2 * UNROLL, UNROLL: UNROLL}  # lines that a step asks for, and its k
 _SOON = [("ptr noalias readonly", "soon"), ("i64", "soons")]
 _APART = [("i64", "row")]
 
@@ -75,6 +78,10 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
     for vectors in widths:
         for height in heights(tile):
             pixels_kernel(m, tile, height, vectors, writes=writes)
+    whole = (heights(tile)[0], tile.vectors)
+    even = EVEN if is_brief(tile) and writes else {}
+    for lines in even:
+        pixels_kernel(m, tile, *whole, writes=True, even=lines)
     args = _ARGS + (_SOON if writes else _APART)
     f = m.function("tiles", args, internal=True)
     a, rows, count, offsets, kc, b, c, columns, first, *soon = (f.arg(n) for _, n in args)
@@ -89,7 +96,12 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
             more = list(soon) if height == tallest or not writes or is_brief(tile) else []
             if more and writes:
                 more[1] = f.select(f.icmp("eq", row, 0), soon[1], f.typed(0, "i64"))
-            f.call(name, "void", a, f.gep(rows, row, "i64"), offsets, kc, b, at, first, *more)
+            given = (a, f.gep(rows, row, "i64"), offsets, kc, b, at, first, *more)
+            if not even or (height, width) != whole:
+                f.call(name, "void", *given)
+                return
+            for lines in f.switch(f.load("i64", f.gep(soon[0], 2, "i64")), [*even], 0):
+                f.call(f"even{lines}" if lines else name, "void", *given)
 
         with f.loop(0, full, tallest) as L:
             call(tallest, L.i)
@@ -111,10 +123,11 @@ def _ask(f: Function, tile: Tile, soon: Value, i: Operand) -> None:
 
 
 def pixels_kernel(
-    m: Module, tile: Tile, height: int, vectors: int, *, writes: bool,
+    m: Module, tile: Tile, height: int, vectors: int, *, writes: bool, even: int = 0,
     ending: Callable[[Function], Finish] | None = None,
 ) -> None:  # fmt: skip
-    """The tile of so many rows and vectors. With `ending` it is an export, `finish`, has the
+    """The tile of so many rows and vectors. `even`, one of EVEN: the columns of all k follow on one
+    another, and nobody looks up their distance. With `ending` it is an export, `finish`, has the
     further arguments `ENDING`, and its sums go to what `ending` gives instead of c.
     """
     whole = height == tile.rows
@@ -122,6 +135,8 @@ def pixels_kernel(
     brief = is_brief(tile)
     args += (_SOON if whole or brief else []) if writes else _APART
     name = f"pixels{height}x{vectors}" if ending is None else "finish"
+    name = f"even{even}" if even else name
+    most, lines = EVEN.get(even, UNROLL), even or UNROLL
     f = m.function(name, [*args, *(ENDING if ending else [])], internal=ending is None)
     a, rows, offsets, kc, b, c, first, *soon = (f.arg(n) for _, n in args)
     type, element = tile.type, tile.element
@@ -145,7 +160,7 @@ def pixels_kernel(
             if asks:
                 _ask(f, tile, soon[0], f.div(L.i, unroll))
             if near and unroll > 1:
-                for line in range(unroll):  # at a slow pace the second is what the first will be
+                for line in range(lines):  # at a slow pace the second is what the first will be
                     touch(f, f.gep(near[0], 64 * line), level=2)
                 near = [f.gep(near[0], next_step)]
             if unroll > 1 and whole and not brief:
@@ -162,6 +177,7 @@ def pixels_kernel(
                     touch(f, place, level=2)
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
+                step = f.typed(tile.columns * tile.itemsize, "i64") if even else step
                 right = [
                     f.load(type, f.gep(panel, j * tile.lanes, element), align)
                     for j in range(vectors)
@@ -175,14 +191,14 @@ def pixels_kernel(
             L.next = [panel, *near, *sums]
         return L.carry
 
-    middle = f.op("and", kc, -UNROLL)
+    middle = f.op("and", kc, -most)
     near = [f.load("ptr", soon[0])] if pointers > 1 else []
     state: list[Value] = [b, *near, *[zero(type)] * (height * vectors)]
     start: Operand = 0
     if soon and whole:
-        start = f.min(f.mul(soon[1], UNROLL), middle)
-        state = steps(0, start, UNROLL, state, asks=True)
-    state = steps(start, middle, UNROLL, state)
+        start = f.min(f.mul(soon[1], most), middle)
+        state = steps(0, start, most, state, asks=True)
+    state = steps(start, middle, most, state)
     sums = steps(middle, kc, 1, state)[pointers:]
     places = [
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)

@@ -227,6 +227,7 @@ def plan_wide(
         zeros, strip, lists = strips(tile, depth, at, (band, grid_w), slab_columns)
     met = sum(-(-n // tile.rows) * len(p.taps) for n, (_, p, _) in zip(places, shares, strict=True))
     met = int(met * _SOONER / max(len(taps), 1)) if by_part else 0  # tiles that meet a block of k
+    pace = min(UNROLL * nr * size // max(met, 1), UNROLL * 64)  # bytes in so many k
     w_group, w_column, w_channel = weights
     head = {
         "groups": groups, "columns": columns, "panels": panels, "channels": channels,
@@ -248,7 +249,7 @@ def plan_wide(
         "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0,
         "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile
-        "pace": min(UNROLL * nr * size // max(met, 1), UNROLL * 64),
+        "pace": pace, "even": 1 if 2 * pace <= 64 else UNROLL,
         "pieces": units * pieces, "unit_pieces": pieces, "unit_items": panels * runs,
         "together": runs if by_part else 1,
         "runs": runs, "runs_at": len(shares) if by_part and not tile.amx else 0,

@@ -50,7 +50,7 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
-    "finish", "near", "near_at", "area_out", "ahead", "pace", "zeros", "zeros_at", "strip",
+    "finish", "near", "near_at", "area_out", "ahead", "pace", "even", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "runs", "runs_at", "parts", "wholes", "taps",
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
@@ -364,7 +364,11 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             new = f.icmp("slt", so_far, bytes_next)
                             f.store(f.select(new, line, panel), soon)
                             pace = f.select(new, h["pace"], 0)
-                            f.store(f.typed(pace, "i64"), f.gep(soon, 1, "i64"))
+                            every = f.icmp("eq", part["k"], part["whole_k"])
+                            even = f.select(every, h["even"], f.typed(0, "i64"))
+                            step = f.select(f.icmp("eq", even, 1), f.mul(pace, 2), pace)
+                            f.store(step, f.gep(soon, 1, "i64"))
+                            f.store(even, f.gep(soon, 2, "i64"))
                             so_far = f.add(so_far, f.mul(f.div(kc, UNROLL), pace))
                             f.store(f.typed(so_far, "i64"), wanted)
                         a_rows = f.gep(piece.rows, row, "i64")
