@@ -55,6 +55,7 @@ HEAD: tuple[str, ...] = (
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
+_BESIDE = 8  # lines of a pixel's results from which asking for them gains, in tile registers
 
 
 def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
@@ -264,6 +265,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         line = f.gep(piece.start, f.add(f.mul(pixel, out_w), more), memory(d))
                         row = f.add(piece.offset, pixel)
                         across = f.mul(f.add(first, more), d.itemsize)
+                        count = f.select(f.icmp("sge", beside, _BESIDE), count, 0)
                         with f.loop(0, count) as L:
                             here = f.gep(line, f.mul(L.i, out_w), memory(d))
                             with f.loop(0, beside) as X:
