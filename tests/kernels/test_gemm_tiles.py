@@ -125,6 +125,8 @@ def test_what_follows_sees_the_rounded_sums(rng, m, k, n):
     end = Epilogue((total,), layouts, (Layout.of(np.empty((m, n), BFLOAT16)),))
     want = (summed(a, b).astype(BFLOAT16) + bias).astype(BFLOAT16) + residual
     assert (packed(a, b, end, (bias, residual)) == want).all()
+    for plain in (packed(a, b), matmul(a, b)):  # to round is an ending, too
+        assert (plain == summed(a, b).astype(BFLOAT16)).all()
 
 
 @pytest.mark.parametrize(("m", "n"), [(100, 128), (65, 70)])
