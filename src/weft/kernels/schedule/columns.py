@@ -28,6 +28,7 @@ from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector
+from weft.kernels.target.math import exp_below
 from weft.runtime.native import Launch, host, load
 
 SIDE = 4  # registers side by side
@@ -201,11 +202,11 @@ class Columns:
             return m.sub(again(r), top)
 
         def exponential(r: Operand) -> Value:
-            return self.element.scalar("exp", self.acc, distance(r))
+            return exp_below(m, distance(r))
 
         def kept(r: Operand) -> Value:
             d = distance(r)
-            e = self.element.scalar("exp", self.acc, d)
+            e = exp_below(m, d)
             if also is not None:
                 also(r, d)
             if last and self.s.held:

@@ -59,6 +59,7 @@ _HEAD: tuple[str, ...] = (
     "taps_n", "taps_c", "taps_h", "taps_w",
 )  # fmt: skip
 _INDEX_OUT_OF_RANGE = 1
+_TOGETHER = 8  # planes whose adaptive windows are computed side by side
 
 
 @dataclass(frozen=True)
@@ -459,42 +460,55 @@ def _splat_count(f: Function, value: Operand, tile: Tile) -> Value:
 
 def _emit_adaptive(m: Module, d: D.dtype, kind: str) -> None:
     k = _Kernel(m, "adaptive_" + kind, 1)
+    f = k.f
+    low, high = f.split(k.h["planes"])
+    together = 1 if kind == "argmax" else _TOGETHER
+    whole = f.add(low, f.mul(f.div(f.sub(high, low), together), together))
+    for start, stop, count in ((low, whole, together), (whole, high, 1)):
+        with f.loop(start, stop, count) as P:
+            _adaptive_planes(k, d, kind, [f.add(P.i, i) for i in range(count)])
+    f.ret()
+
+
+def _adaptive_planes(k: _Kernel, d: D.dtype, kind: str, planes: list[Operand]) -> None:
+    """The windows of some planes, side by side: an addition waits for the one before."""
     f, h, type = k.f, k.h, register(d)
     one = Element(f, 1)
-    low, high = f.split(h["planes"])
-    with f.loop(low, high) as P:
-        source = f.gep(k.ins[0], k.source(P.i), memory(d))
-        with f.loop(0, h["out_h"]) as Y:
-            top, bottom, rows = k.span(Y.i, "h", adaptive=True)
-            with f.loop(0, h["out_w"]) as X:
-                left, right, columns = k.span(X.i, "w", adaptive=True)
-                corner = f.add(f.mul(top, h["width"]), left)
-                start = const(type, 0.0 if kind == "avg" else float("-inf"))
-                carry: list[tuple[str, Operand]] = [(type, start), ("i64", corner)]
-                with f.loop(top, bottom, carry=carry) as R:
-                    row = f.gep(source, f.mul(R.i, h["stride_h"]), memory(d))
-                    inner = [(type, R.carry[0]), ("i64", R.carry[1])]
-                    with f.loop(left, right, carry=inner) as C:
-                        v = one.load(f.gep(row, f.mul(C.i, h["stride_w"]), memory(d)), d)
+    sources = [f.gep(k.ins[0], k.source(plane), memory(d)) for plane in planes]
+    with f.loop(0, h["out_h"]) as Y:
+        top, bottom, rows = k.span(Y.i, "h", adaptive=True)
+        with f.loop(0, h["out_w"]) as X:
+            left, right, columns = k.span(X.i, "w", adaptive=True)
+            corner = f.add(f.mul(top, h["width"]), left)
+            start = const(type, 0.0 if kind == "avg" else float("-inf"))
+            carry: list[tuple[str, Operand]] = [(type, start)] * len(planes)
+            with f.loop(top, bottom, carry=[*carry, ("i64", corner)]) as R:
+                row = f.mul(R.i, h["stride_h"])
+                inner = [(v.type, v) for v in R.carry]
+                with f.loop(left, right, carry=inner) as C:
+                    at = f.add(row, f.mul(C.i, h["stride_w"]))
+                    for i, source in enumerate(sources):
+                        v = one.load(f.gep(source, at, memory(d)), d)
                         if kind == "avg":
-                            C.next[0] = f.op("fadd", C.carry[0], v)
-                        else:
-                            better = _better(f, v, C.carry[0])
+                            C.next[i] = f.op("fadd", C.carry[i], v)
+                            continue
+                        better = _better(f, v, C.carry[i])
+                        C.next[i] = f.select(better, v, C.carry[i])
+                        if kind == "argmax":
                             index = f.add(f.mul(R.i, h["width"]), C.i)
-                            C.next[0] = f.select(better, v, C.carry[0])
-                            C.next[1] = f.select(better, index, C.carry[1])
-                    R.next = list(C.carry)
-                at = f.add(f.add(f.mul(P.i, k.area), f.mul(Y.i, h["out_w"])), X.i)
-                result = R.carry[0]
+                            C.next[-1] = f.select(better, index, C.carry[-1])
+                R.next = list(C.carry)
+            window = f.add(f.mul(Y.i, h["out_w"]), X.i)
+            for plane, result in zip(planes, R.carry, strict=False):
+                at = f.add(f.mul(plane, k.area), window)
+                if kind == "argmax":
+                    f.store(R.carry[-1], f.gep(k.out, at, "i64"))
+                    continue
                 if kind == "avg":
                     for count in (rows, columns):  # as torch: / rows / columns
                         result = f.op("fdiv", result, f.cast("sitofp", count, type))
                     result = one.rounded(result, d)
-                if kind == "argmax":
-                    f.store(R.carry[1], f.gep(k.out, at, "i64"))
-                else:
-                    one.store(result, f.gep(k.out, at, memory(d)), d)
-    f.ret()
+                one.store(result, f.gep(k.out, at, memory(d)), d)
 
 
 def _gradient_plane(k: _Kernel, tile: Tile, d: D.dtype, plane: Operand) -> tuple[Value, Value]:

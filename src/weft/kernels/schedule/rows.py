@@ -51,6 +51,7 @@ from weft.kernels.schedule.nest import (
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
+from weft.kernels.target.math import exp_below
 from weft.runtime.native import Launch, double_bits, host, load
 
 # ---------------------------------------------------------------------------------- planning
@@ -502,7 +503,7 @@ class Rows:
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
             d = m.sub(self.read(at, "x", i, mask), wide)
-            e = self.element.scalar("exp", self.acc, d)
+            e = exp_below(m, d)
             if "held" in at:
                 self._put(at["held"], i, e, mask)
             also(i, mask)
@@ -622,11 +623,16 @@ class Rows:
         """(mean or None, 1 / deviation, sums of h d and h if wanted) of each row."""
         f, m, one = self.f, self.element.math, self.one.math
         means: list[Value] = []
+        # when the next rows are asked for was found by trial
+        early = host().multiplies_twice and self.s.kind.startswith("layer_norm")
+
+        def numbers(i: Operand, mask: Value | None) -> list[Value]:
+            if early:
+                self.ahead(i, "x")
+            return [self.read(at, "x", i, mask) for at in rows]
+
         if self.s.kind.startswith("layer_norm"):
-            found = self.reductions(
-                "sum", lambda i, mask: [self.read(at, "x", i, mask) for at in rows], len(rows)
-            )
-            means = [one.div(v, n) for v in found]
+            means = [one.div(v, n) for v in self.reductions("sum", numbers, len(rows))]
         centres = [f.splat(v, self.type) for v in means]
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
@@ -639,7 +645,7 @@ class Rows:
                 if weight is not None:
                     h = m.mul(self.read(at, "g", i, mask), weight)
                     found += [m.mul(h, d), h] if centres else [m.mul(h, d)]
-            if self.s.kind != "rms_norm":
+            if self.s.kind != "rms_norm" and not early:
                 self.ahead(i, "x")
             return found
 

@@ -40,8 +40,16 @@ def _tame(m: Math, x: Value, least: float) -> tuple[Value, Value]:
 
 
 def exp32(m: Math, x: Value) -> Value:
+    return _exp32(m, m.sel(m.cmp("ogt", x, 89.0), 89.0, x))
+
+
+def exp_below(m: Math, x: Value) -> Value:
+    """exp of what is not above 0, a difference from a maximum: without its upper bound."""
+    return call(m, "exp", x) if is64(x) else _exp32(m, x)
+
+
+def _exp32(m: Math, x: Value) -> Value:
     """2**n * p(r), x = n ln2 + r."""
-    x = m.sel(m.cmp("ogt", x, 89.0), 89.0, x)
     x, kept = _tame(m, x, -104.0)
     n, i = m.nearest(x, 1 / LN2)
     r = m.mad(n, -0.693359375, x)
