@@ -174,7 +174,7 @@ def lift(m: Math, x: Value) -> Value:
 def _by_place(m: Math, x: Value, name: str) -> Value:
     t = m.abs(x)
     t = m.sel(m.cmp("ogt", t, 15.5 * _PLACE), 15.5 * _PLACE, t)
-    n, i = m.nearest(t, 1 / _PLACE)
+    n, i = m.nearest_ending(t, 1 / _PLACE)
     r = m.mad(n, -_PLACE, t)
     p, *rest = (m.table(i, row) for row in _table(name))
     for c in rest:
@@ -453,6 +453,23 @@ def _atan_unit(m: Math, z: Value) -> Value:
     return m.sel(high, m.add(r, math.pi / 4), r)
 
 
+def erfinv_wide(m: Math, y: Value) -> Value:
+    """Polynomials in w = -log(1 - y^2) and its root, as `erfinv64` begins: right to 3e-9."""
+    a = m.abs(y)
+    w = m.f.neg(log64(m, m.sub(1.0, m.mul(a, a))))
+    near = m.poly(m.sub(w, 2.5), (1.336834156e-10, 4.3634435816e-10, -1.1037705235e-08,
+                                  1.6467958582e-08, 4.797919425e-07, -3.4260708157e-06,
+                                  -4.9990232122e-06, 0.00021826368836, -0.0012527045695,
+                                  -0.0041773247384, 0.24664027568, 1.5014093517))  # fmt: skip
+    root = m.f.intrinsic("sqrt", y.type, w)
+    far = m.poly(m.sub(root, 3.1), (-2.4273301382e-05, 0.00013055939505, -0.00015546073968,
+                                    -0.0002872025002, 0.0013317120298, -0.002721047796,
+                                    0.0041182054889, -0.0056954209961, 0.00746034043,
+                                    1.0033560673, 2.9332316689))  # fmt: skip
+    x = m.mul(m.sel(m.cmp("olt", w, 5.0), near, far), a)
+    return m.copysign(m.sel(m.cmp("oeq", a, 1.0), math.inf, x), y)
+
+
 def atan_wide(m: Math, x: Value) -> Value:
     a = m.abs(x)
     far = m.cmp("ogt", a, 1.0)
@@ -568,7 +585,7 @@ _FLOAT64 = {
 _WIDE = {
     "atan": atan_wide, "atan2": atan2_wide, "asin": asin_wide, "acos": acos_wide,
     "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log1p": log1p_wide,
-    "log2": log2_wide, "log10": log10_wide, "exp2": exp2_wide,
+    "log2": log2_wide, "log10": log10_wide, "exp2": exp2_wide, "erfinv": erfinv_wide,
 }  # fmt: skip
 _LIBM = frozenset({
     "exp2", "log2", "log10", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc",

@@ -127,12 +127,17 @@ class Math:
     def nearest(self, x: Value, by: float = 1.0) -> tuple[Value, Value]:
         """(x * by rounded to nearest as a float, the same as an integer vector); below 2**22 or
         2**51."""
-        wide = x.type.endswith(("double", "double>"))
-        magic = 1.5 * 2.0 ** (52 if wide else 23)
+        n, i = self.nearest_ending(x, by)
+        magic = 1.5 * 2.0 ** (52 if is64(x) else 23)
+        form = ("<d", "<q") if is64(x) else ("<f", "<i")
+        bits = struct.unpack(form[1], struct.pack(form[0], magic))[0]
+        return n, self.f.op("sub", i, const(i.type, bits))
+
+    def nearest_ending(self, x: Value, by: float) -> tuple[Value, Value]:
+        """The same, but of integers the last bits alone: those that `table` looks at."""
+        magic = 1.5 * 2.0 ** (52 if is64(x) else 23)
         shifted = self.add(x, magic) if by == 1 else self.mad(x, by, magic)
-        bits = struct.unpack("<q" if wide else "<i", struct.pack("<d" if wide else "<f", magic))[0]
-        n = self.bits(shifted)
-        return self.sub(shifted, magic), self.f.op("sub", n, const(n.type, bits))
+        return self.sub(shifted, magic), self.bits(shifted)
 
     def nearest_quarter(self, x: Value) -> tuple[Value, Value]:
         """(x rounded to a multiple of 1/4, integers that end with 4 times that); |x| < 2**20."""
