@@ -4,6 +4,9 @@ Run as a script it prints the table (WEFT_TARGET=avx2 or sse for the others):
     python -m tests.kernels.test_math
 """
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -152,6 +155,16 @@ def test_atan2() -> None:
     assert worst(got, want) <= 0.51
     number = ~np.isnan(want)
     assert (np.signbit(got) == np.signbit(want))[number].all()
+
+
+def test_erfinv_near_one() -> None:
+    """Where 1 - |y| is a few units of float32: beside the normal distribution's quantiles."""
+    gap = np.float32(2.0) ** -np.arange(1, 25, dtype=np.float32)
+    y = np.concatenate([1 - gap, gap - 1, (1 - gap * np.float32(1.3))[1:23]])
+    got = elementwise(S.erfinv(S.Arg(0, D.float32)), y)
+    tail = (1 - np.abs(y.astype(np.float64))) / 2
+    want = np.array([-NormalDist().inv_cdf(t) / math.sqrt(2) for t in tail]) * np.sign(y)
+    assert (np.abs(got - want) <= 0.6 * np.spacing(np.abs(want).astype(np.float32))).all()
 
 
 @pytest.mark.parametrize("d", [D.float32, D.float64], ids=str)

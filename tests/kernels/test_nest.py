@@ -169,6 +169,20 @@ def test_streaming_stores_and_unaligned_outputs() -> None:
         room[:] = 0
 
 
+def test_operands_of_many_bytes_are_asked_for_and_no_bit_changes() -> None:
+    """Up to the end of an array, behind which nothing is; the pieces ask for nothing."""
+    size = nest._FAR_BYTES // 8 + 35
+    x = np.random.default_rng(3).standard_normal(size).astype(np.float32)
+    y = np.abs(x[::-1]).copy()
+    e = S.Scalar("mul", (S.Scalar("exp", (S.Arg(0, D.float32),)), S.Arg(1, D.float32)))
+    assert nest.work((e,)) >= nest._HEAVY
+    got = elementwise(e, x, y)
+    step = 4096
+    for at in range(0, size, step):
+        part = slice(at, at + step)
+        np.testing.assert_array_equal(got[part], elementwise(e, x[part].copy(), y[part].copy()))
+
+
 @pytest.mark.parametrize("width", [16, 48, 70])
 @pytest.mark.parametrize("shift", [0, 3])
 def test_rows_stream_where_each_begins_a_cache_line(
