@@ -16,6 +16,8 @@ most half the kernel and that every window starts inside the image or its paddin
 How: a plane is copied into a slab with its border (see `conv_pack`), so that one vector holds the
 same tap of adjacent windows. Gradients go plane by plane over the windows in order: deterministic,
 a plane has one thread.
+
+Long because the kernels share a head of ints, a slab and what a window is.
 """
 
 from dataclasses import dataclass

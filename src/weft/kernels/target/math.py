@@ -8,6 +8,7 @@ float32 has polynomials of its own for exp log tanh erf sin cos (erf, area and l
 one for each of 16 places, whose coefficients are looked up in registers); the others go through
 float64, where they are right to the last bit but one.  float64's rarer functions call the C library
 lane by lane.
+Long because it is a table: a function, its polynomial, the next one.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
 (single precision coefficients; those of erf are fitted here); Giles, "Approximating the erfinv
 function" (2010).
