@@ -192,6 +192,12 @@ def test_products_are_exact(rng, m, n, k):
     np.testing.assert_array_equal(out.reshape(m, n), a.astype(np.int64) @ w.T.astype(np.int64))
 
 
+@pytest.mark.parametrize("shape", [(64, 7, 7, 4), (3, 1, 1, 8), (256, 3, 3, 64), (5, 0)])
+def test_panels_begin_where_a_line_does(shape):
+    panels = [pack_int8(np.ones(shape, np.int8)) for _ in range(4)]
+    assert all(p.ctypes.data % 64 == 0 and p.flags.c_contiguous for p in panels)
+
+
 def test_the_largest_sums_fit():
     x = np.full((1, 2, 1, LONGEST - 3), 255, np.uint8)
     w = np.full((3, 1, 1, LONGEST - 3), -128, np.int8)

@@ -40,7 +40,7 @@ from weft.kernels.target.llvm import (
     vector,
     zero,
 )
-from weft.runtime import native, threads
+from weft.runtime import memory, native, threads
 from weft.runtime.native import Launch, Stage, double_bits
 
 Pair = tuple[int, int]
@@ -73,8 +73,12 @@ def pack_int8(weight: np.ndarray, groups: int = 1) -> np.ndarray:
     k, panels = int(np.prod(weight.shape[1:])), -(-rows // COLUMNS)
     whole = np.zeros((groups, panels * COLUMNS, k), np.int8)
     whole[:, :rows] = weight.reshape(groups, rows, k)
-    split = whole.reshape(groups * panels, COLUMNS, k // FOUR, FOUR)
-    return np.ascontiguousarray(split.transpose(0, 2, 1, 3))
+    split = whole.reshape(groups * panels, COLUMNS, k // FOUR, FOUR).transpose(0, 2, 1, 3)
+    # from the start of a line of memory on: a tile's rows that straddle two take twice the time
+    packed = memory.empty((max(whole.size, memory.SMALL),), whole.dtype)[: whole.size]
+    packed = packed.reshape(split.shape)
+    packed[:] = split
+    return packed
 
 
 def plan_conv_int8(
