@@ -159,7 +159,7 @@ ENDING = [("ptr", "args"), ("ptr", "ints"), ("i64", "row"), ("i64", "n0")]
 
 def micro_kernel(
     module: Module, tile: Tile, rows: int, vectors: int, *,
-    ending: Callable[[Function], Finish] | None = None,
+    ending: Callable[[Function], Finish] | None = None, usual: bool = False,
 ) -> str:  # fmt: skip
     """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
     name.
@@ -170,6 +170,7 @@ def micro_kernel(
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each. A whole tile asks, one after the other, for the pieces of
     `near`, addresses of as many bytes as a row of it has; it will write the first `near_writes`.
+    One of fewer rows is as quick, and asks, if it is `usual`.
     """
     name = f"tile_{rows}x{vectors}" if ending is None else "finish"
     pointer = "ptr noalias readonly"
@@ -199,7 +200,7 @@ def micro_kernel(
     c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
     line = max(1, 64 // BYTES[element])
     finish = ending(f) if ending else None
-    whole_tile = rows == tile.rows
+    whole_tile = rows == tile.rows or usual
 
     def ask(place: Value, *, write: bool) -> None:
         for at in range(0, vectors * lanes, line):
@@ -260,7 +261,7 @@ def micro_kernel(
 
     values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
     whole: Operand = 0
-    if rows == tile.rows:  # tiles of fewer rows are rare: not worth the time to compile more code
+    if whole_tile:  # tiles of fewer rows are rare: not worth the time to compile more code
         whole = f.mul(f.div(f.arg("kc"), UNROLL), UNROLL)
         # a piece at a time: a core waits for some 24 lines, then loads of B wait, too
         pieces = f.max(f.arg("near_count"), 1)

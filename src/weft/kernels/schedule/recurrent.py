@@ -17,7 +17,8 @@ Where the host has tile registers (`amx`) these chains are theirs, of operands f
 Long because the four kernels of a cell agree on one form of planes, panels and words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -282,7 +283,7 @@ def recurrent_ir(cell: str, tile: Tile) -> str:
     widths = {tile.vectors, *(width for _, width in _parts(kind, tile))}
     for width in sorted(widths):
         for rows in range(1, tile.rows + 1):
-            micro_kernel(m, tile, rows, width)
+            micro_kernel(m, tile, rows, width, usual=2 * rows > tile.rows)
     _emit_pack_forward(m, tile, kind)
     _emit_forward(m, tile, kind)
     _emit_pack_gradient(m, tile, kind)
@@ -413,6 +414,25 @@ class _Kernel:
             name = f"tile_{case}x{vectors}"
             f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), *soon, c, 0, 0)
 
+    @contextmanager
+    def blocks(self, low: Operand, high: Operand) -> Iterator[tuple[Value, Value, Value]]:
+        """Rows from `low` to `high` in blocks that are multiplied together: the number of each,
+        its first row and how many it has. Tiles are as even as may be: one of few rows reads as
+        many weights as another.
+        """
+        f = self.f
+        rows = f.sub(high, low)
+        count = f.div(f.add(rows, self.block - 1), self.block)
+        if self.in_tiles:
+            least, longer = f.typed(self.block, "i64"), f.typed(0, "i64")
+        else:
+            least = f.div(rows, f.max(count, 1))
+            longer = f.sub(rows, f.mul(least, count))
+        with f.loop(0, count) as number:
+            start = f.add(low, f.add(f.mul(number.i, least), f.min(number.i, longer)))
+            size = f.add(least, f.select(f.icmp("slt", number.i, longer), 1, 0))
+            yield number.i, start, f.min(f.sub(high, start), size)
+
     def _multiply_in_tiles(
         self, rows: Operand, k: Operand, a: Value, lda: Operand, b: Value, ldb: int, c: Value,
         ldc: Operand, vectors: int,
@@ -458,7 +478,7 @@ class _Next:
         """The thread's rows; the depth of a tile's product; the planes (where step 0 is, how many a
         step has) and how many of them are wanted.
         """
-        self.kernel, self.low, f = kernel, low, kernel.f
+        self.kernel, f = kernel, kernel.f
         self.starts, self.steps = (f.alloca(t, len(planes)) for t in ("ptr", "i64"))
         for i, (start, step) in enumerate(planes):
             f.store(start, f.gep(self.starts, i, "ptr"))
@@ -467,17 +487,18 @@ class _Next:
         self.run = f.mul(f.max(f.div(k, UNROLL), 1), 64 // kernel.tile.itemsize)
         self.runs = f.div(f.add(size, f.sub(self.run, 1)), self.run)  # of a plane
         self.end = f.mul(self.runs, count)
-        self.tiles = f.div(f.sub(high, low), kernel.tile.rows)  # of a panel: ragged ones do not ask
+        rows = f.add(f.sub(high, low), kernel.tile.rows - 1)
+        self.tiles = f.div(rows, kernel.tile.rows)  # of a panel
         every = f.mul(self.tiles, kernel.panels)
         spare = f.sub(every, f.div(f.add(self.end, 1), 2))
         self.short, self.skipped = f.icmp("slt", spare, 0), f.max(spare, 0)
         if kernel.in_tiles:
             self.short = Value("true", "i1")
 
-    def soon(self, step: Operand, panel: Operand, row: Operand) -> list[Value]:
-        """What the tile at a row asks for: see `micro_kernel`."""
+    def soon(self, step: Operand, panel: Operand, block: Operand) -> list[Value]:
+        """What a block of a panel asks for: see `micro_kernel`."""
         kernel, f = self.kernel, self.kernel.f
-        tile = f.add(f.mul(panel, self.tiles), f.div(f.sub(row, self.low), kernel.tile.rows))
+        tile = f.add(f.mul(panel, self.tiles), block)
         number = f.mul(f.sub(tile, self.skipped), 2)
         asks = f.op("and", f.icmp("sge", number, 0), f.icmp("slt", number, self.end))
 
@@ -596,27 +617,26 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     exists = f.lane_mask(f.sub(kernel.inputs, I.i), tile.lanes)
                     place = kernel.at(x, f.mul(given_row(T.i, R.i), kernel.inputs), I.i)
                     kernel.round(kernel.load(place, exists), to, I.i)
-        with f.loop(low, high, kernel.block) as R:
-            count = f.min(f.sub(high, R.i), kernel.block)
+        with kernel.blocks(low, high) as (block, start, count):
             for gate, width in _parts(kind, tile):
                 b, c = (kernel.at(z, gate * tile.lanes) for z in (panel, corner))
-                a, step = kernel.at(out, kernel.row(T.i, R.i)), kernel.width
+                a, step = kernel.at(out, kernel.row(T.i, start)), kernel.width
                 if tile.pairs:
-                    a, step = kernel.words(f.add(turn(T.i), R.i)), kernel.pitch
+                    a, step = kernel.words(f.add(turn(T.i), start)), kernel.pitch
                 ask = gate == 0 and not kernel.in_tiles
-                soon = following.soon(T.i, P.i, R.i) if ask else ()
+                soon = following.soon(T.i, P.i, block) if ask else ()
                 kernel.multiply(
                     count, units(kernel.width), a, step, b, wide, c, wide, width, soon=soon
                 )
                 if kind.reads:
                     b = kernel.at(b, f.mul(kernel.square(kernel.width), wide))
                     c, step = kernel.at(own, gate * tile.lanes), kernel.inputs
-                    a = kernel.at(x, f.mul(given_row(T.i, R.i), step))
+                    a = kernel.at(x, f.mul(given_row(T.i, start), step))
                     if tile.pairs:
-                        a, step = kernel.at(given_words, f.mul(R.i, kernel.padded)), kernel.padded
+                        a, step = kernel.at(given_words, f.mul(start, kernel.padded)), kernel.padded
                     kernel.multiply(count, units(kernel.inputs), a, step, b, wide, c, wide, width)
             with f.loop(0, count) as Q:
-                row = f.add(R.i, Q.i)
+                row = f.add(start, Q.i)
                 gates = kernel.at(x, f.mul(kernel.row(T.i, row), kind.gates), unit)
                 sums = kernel.at(corner, f.mul(Q.i, wide))
                 here = f.add(kernel.row(f.add(T.i, 1), row), unit)
@@ -767,16 +787,15 @@ def _emit_gradient(m: Module, tile: Tile, kind: Cell) -> None:
         with f.loop(0, kernel.panels) as P:
             panel = kernel.at(kernel.scratch, f.mul(f.mul(P.i, deep), tile.columns))
             unit = f.mul(P.i, tile.columns)
-            with f.loop(low, high, kernel.block) as R:
-                count = f.min(f.sub(high, R.i), kernel.block)
-                a, pitch = kernel.at(out, f.mul(kernel.row(after, R.i), kind.columns)), wide
+            with kernel.blocks(low, high) as (block, first_row, count):
+                a, pitch = kernel.at(out, f.mul(kernel.row(after, first_row), kind.columns)), wide
                 if tile.pairs:
-                    a, pitch = kernel.words(R.i), kernel.pitch
-                c = spare(dh_later, R.i, unit)
+                    a, pitch = kernel.words(first_row), kernel.pitch
+                c = spare(dh_later, first_row, unit)
                 if not kernel.in_tiles:
                     kernel.multiply(
                         count, deep, a, pitch, panel, tile.columns, c, kernel.padded, tile.vectors,
-                        add=kind.direct, soon=following.soon(step, P.i, R.i),
+                        add=kind.direct, soon=following.soon(step, P.i, block),
                     )  # fmt: skip
                 else:  # rows behind the last are another thread's
                     kernel.multiply(
