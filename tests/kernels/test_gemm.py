@@ -122,10 +122,14 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "m,k,n", [(48, 1, 256), (53, 770, 260), (100, 0, 300), (384, 1024, 513), (1537, 401, 256)]
-)
+    "m,k,n",
+    [
+        (48, 1, 256), (53, 770, 260), (100, 0, 300), (384, 1024, 513), (1537, 401, 256),
+        (48, 1, 64), (60, 0, 64), (1601, 800, 64), (700, 385, 130),
+    ],
+)  # fmt: skip
 def test_an_a_that_lies_across_gives_the_bits_of_one_that_does_not(rng, dtype, m, k, n):
-    """Many rows by a few panels: where copying A pays, in one chunk of rows or several."""
+    """Many rows by a few panels, or one: where copying A pays, in one chunk of rows or several."""
     whole, b = rng.standard_normal((k, m + 5)).astype(dtype), rng.standard_normal((k, n))
     whole[:, :3], whole[:, m + 3 :], b = np.nan, np.nan, b.astype(dtype)
     across = whole[:, 3 : m + 3].T

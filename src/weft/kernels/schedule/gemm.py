@@ -42,7 +42,7 @@ _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
 _IN_PLACE_FAR = 4  # where a core that multiplies twice a cycle has them from the last cache
-_SLICED_FROM, _SLICED_TO = 4, 2048  # panels; terms
+_SLICED_FROM, _SLICED_TO = 1, 2048  # panels; terms
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
@@ -245,8 +245,8 @@ class _Problem:
 
     @property
     def slices(self) -> str:
-        """The class of an a that is copied to slices, else "": it lies across, and is read as often
-        as there are panels.
+        """The class of an a that is copied to slices, else "": it lies across, so that each step of
+        a tile's k is a line of another page.
         """
         (m, n, k), panel = self.sizes, tile_for("float").columns
         many = m >= gemm_code.SLICE and n >= _SLICED_FROM * panel and k <= _SLICED_TO

@@ -19,7 +19,8 @@ It stores B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros fo
 up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 
 An A that lies across is copied to slices first where `Tile.a_class` is "sliced": those of a chunk
-of rows, in the second cache, which serve all panels that a thread multiplies with.
+of rows, in the second cache, which serve all panels that a thread multiplies with. Where there is
+one panel, they are of a block of k each: chunks have more rows then, whose elements are adjacent.
 
 Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
 word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
@@ -469,7 +470,7 @@ def _slice(module: Module, tile: Tile) -> None:
             at, to = f.gep(source, L.i, element), L.carry[0]
             for v in range(wide):
                 place = f.gep(at, v * lanes, element)
-                touch(f, f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element))
+                touch(f, f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element), level=2)
                 f.store(
                     f.load(tile.type, place, align=tile.itemsize), f.gep(to, v * lanes, element)
                 )
@@ -640,10 +641,9 @@ def _products(
         unmet = f.op("and", f.icmp("ne", before, m_start), f.icmp("slt", m_from, m_to))
         ahead = f.select(unmet, pieces, 1)
         f.store(f.select(unmet, m_start, before), met)
-        if sliced:
-            with f.iff(unmet):
-                rows, corner_of_a = f.sub(unit.m_stop, m_start), f.gep(a_base, m_start, element)
-                f.call("slice", "void", slices, corner_of_a, h["a_cs"], h["K"], rows)
+        alone = f.icmp("eq", panels, 1)
+        slices_from = f.select(alone, m_from, m_start)
+        sliced_rows = f.sub(f.select(alone, m_to, unit.m_stop), slices_from)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
@@ -661,6 +661,11 @@ def _products(
             b_panel = way.merge("ptr", in_place, to)
             b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
+            slices_k = f.select(alone, kc, h["K"])
+            if sliced:
+                with f.iff(f.op("or", alone, f.op("and", unmet, f.icmp("eq", block.i, 0)))):
+                    source = f.gep(a_block, slices_from, element)
+                    f.call("slice", "void", slices, source, h["a_cs"], slices_k, sliced_rows)
             # packed panels follow on one another: as many rows as the block has, so far ahead as a
             # block has, or a panel that the second cache holds; others: the next block, if long
             small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
@@ -682,9 +687,10 @@ def _products(
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
                 a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
                 if sliced:
-                    nth_row = f.sub(row.i, m_start)
-                    in_slice = f.add(f.rem(nth_row, SLICE), f.mul(block.i, SLICE))
-                    slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), h["K"])
+                    nth_row = f.sub(row.i, slices_from)
+                    steps_before = f.select(alone, 0, f.mul(block.i, SLICE))
+                    in_slice = f.add(f.rem(nth_row, SLICE), steps_before)
+                    slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), slices_k)
                     a_rows = f.gep(slices, f.add(slice_at, in_slice), element)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
                 places = (a_rows, c_rows, ahead)
@@ -832,8 +838,11 @@ def _row_chunks(
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
-    near = _SLICES if tile.a_class == "sliced" else NEAR
-    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), near - 1), near)
+    sliced = tile.a_class == "sliced"
+    near, deep = _SLICES if sliced else NEAR, k
+    if sliced:
+        deep = f.select(f.icmp("eq", panels_of(f, tile, h), 1), f.min(k, KC), k)
+    fewest = f.div(f.add(f.mul(f.mul(m, deep), tile.itemsize), near - 1), near)
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
