@@ -175,14 +175,8 @@ def micro_kernel(
     """
     name = f"tile_{rows}x{vectors}" if ending is None else "finish"
     pointer = "ptr noalias readonly"
-    signature = [
-        ("i64", "kc"),
-        (pointer, "a"),
-        ("i64", "rs"),
-        ("i64", "cs"),
-        (pointer, "b"),
-        ("i64", "bs"),
-    ]
+    signature = [("i64", "kc"), (pointer, "a"), ("i64", "rs"), ("i64", "cs"), (pointer, "b")]
+    signature.append(("i64", "bs"))
     f = module.function(
         name,
         [*signature, *_TARGET, *(ENDING if ending else [])],
@@ -305,14 +299,7 @@ def micro_kernel(
 
 def _merge(module: Module, tile: Tile) -> None:
     """c[rows, n] = (first ? 0 : c) + tile[rows, NR], for a panel that ends inside a vector."""
-    args = [
-        ("ptr", "tile"),
-        ("ptr", "c"),
-        ("i64", "ldc"),
-        ("i64", "rows"),
-        ("i64", "n"),
-        ("i64", "first"),
-    ]
+    args = [("ptr", "tile"), ("ptr", "c"), *(("i64", n) for n in ("ldc", "rows", "n", "first"))]
     f = module.function("merge", args, internal=True)
     first = f.icmp("ne", f.arg("first"), 0)
     with f.loop(0, f.arg("n"), tile.lanes) as column:

@@ -415,7 +415,7 @@ class _Kernel:
             f.call(name, "void", k, a, lda, 1, b, ldb, c, ldc, int(not add), *soon, c, 0, 0)
 
     @contextmanager
-    def blocks(self, low: Operand, high: Operand) -> Iterator[tuple[Value, Value, Value]]:
+    def blocks(self, low: Operand, high: Operand) -> Iterator[tuple[Operand, Operand, Operand]]:
         """Rows from `low` to `high` in blocks that are multiplied together: the number of each,
         its first row and how many it has. Tiles are as even as may be: one of few rows reads as
         many weights as another.
