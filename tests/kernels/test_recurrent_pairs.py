@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import weft
 from tests.kernels.test_amx import needs, summed
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.recurrent import CELLS, plan_recurrent, plan_recurrent_grad
@@ -193,3 +194,23 @@ def test_pairs_are_of_float32():
     w, h = (Layout.contiguous(shape, np.float64) for shape in ((8, 8), (3, 8)))
     with pytest.raises(ValueError, match="float64"):
         plan_recurrent("tanh", [a, h, w], Layout.contiguous((1, 3, 3, 8), np.float64), pairs=True)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9])
+def test_the_gradient_of_a_row_alone_is_that_in_a_batch(steps):
+    """Under autocast; a product of few rows is usually not rounded."""
+    weft.manual_seed(steps)
+    layer = weft.nn.LSTM(5, 20, batch_first=True)
+    x = weft.randn(12, steps, 5)
+
+    def step(rows):
+        given = rows.clone().requires_grad_()
+        with weft.autocast("cpu", dtype=weft.bfloat16):
+            y = layer(given)[0]
+        y.sum().backward()
+        return given.grad
+
+    every = step(x)
+    for rows in (slice(0, 1), slice(5, 8), slice(2, 11)):
+        assert weft.equal(step(x[rows]), every[rows])
+        assert weft.equal(weft.compile(step)(x[rows]), every[rows])

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.conv_weight import plan_conv2d_dw
     from weft.kernels.schedule.conv_wide import fills_vectors
     from weft.kernels.schedule.epilogue import Epilogue
-    from weft.kernels.schedule.gemm import is_one_block, plan_matmul, plan_matmul_packed
+    from weft.kernels.schedule.gemm import (
+        PAIRS_FROM,
+        is_one_block,
+        plan_matmul,
+        plan_matmul_packed,
+    )
     from weft.kernels.schedule.image_int8 import (
         plan_depthwise_int8,
         plan_max_pool_bytes,
@@ -76,7 +81,7 @@ _HOMES = {
     "schedule.conv_weight": "plan_conv2d_dw",
     "schedule.conv_wide": "fills_vectors",
     "schedule.epilogue": "Epilogue",
-    "schedule.gemm": "is_one_block plan_matmul plan_matmul_packed",
+    "schedule.gemm": "PAIRS_FROM is_one_block plan_matmul plan_matmul_packed",
     "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
     "schedule.image_int8": "plan_depthwise_int8 plan_max_pool_bytes plan_to_bytes",
     "schedule.pool": "Window fits_byte plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "

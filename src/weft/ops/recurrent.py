@@ -31,6 +31,7 @@ from weft.ops.creation import zeros_like
 from weft.ops.dispatch import apply
 from weft.ops.join import cat, chunk, stack
 from weft.ops.kinds import by_loop
+from weft.ops.pad import Pad
 from weft.ops.reduce import sum
 from weft.ops.trig import tanh
 from weft.ops.unary import relu, sigmoid
@@ -62,6 +63,21 @@ class Recurrent(Op, abstract=True):
     def product(self, a: Any, b: Any) -> Any:
         """a b, a product of all steps."""
         return apply(MatMul(True), a, b) if self.rounded else matmul(a, b)
+
+    def input_gradient(self, ds: Any, w: Any) -> Any:
+        """ds (T, N, m) times what multiplied the input, w (m, k). `MatMul(True)` does not round a
+        matrix of few rows: those of all steps are one here, filled up to as many as it rounds, so
+        that a row alone has the bits of one in a batch.
+        """
+        if not self.rounded:
+            return matmul(ds, w)
+        steps, rows, wide = ds.shape
+        every = reshape(ds, (steps * rows, wide))
+        missing = kernels.PAIRS_FROM - steps * rows
+        if missing > 0:
+            every = apply(Pad(((0, missing), (0, 0))), every)
+        found = narrow(self.product(every, w), 0, 0, steps * rows)
+        return reshape(found, (steps, rows, w.shape[1]))
 
     def weight_gradient(self, ds: Any, x: Any) -> Any:
         """The sum over steps and rows of ds (T, N, m) times what was multiplied, x (T, N, k)."""
@@ -254,7 +270,7 @@ def lstm_gradient(
     if not inner:
         return dx, *others
     dv = op.weight_gradient(dx, x)
-    return lambda: op.product(dx, inner[0]), *others, dv, sum(select(d, 0, steps + 1), (0,))
+    return lambda: op.input_gradient(dx, inner[0]), *others, dv, sum(select(d, 0, steps + 1), (0,))
 
 
 class GruStates(Recurrent):

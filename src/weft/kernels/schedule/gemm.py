@@ -36,7 +36,7 @@ _ROW_PARALLEL_FROM = 1 << 17  # of one row: bytes bound it, 4 a multiplication
 _WORDS_PARALLEL_FROM = 1 << 18  # of few rows in tile registers, 2 bytes a multiplication of one
 _WORDS_AWAKE_FROM = 1 << 16
 _QUICK_BELOW = 1 << 15
-_PAIRS_FROM = 8  # rows
+PAIRS_FROM = 8  # rows
 _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
@@ -318,7 +318,7 @@ def _pairs(a: Layout) -> bool:
     """Whether a product of float32 gains by rounding its operands: a few rows are bound by the
     bytes of b. It depends on the shape of a alone: the columns of b do not change a row's bits.
     """
-    many = a.dtype.name == "float32" and a.shape[-2] >= _PAIRS_FROM and a.shape[-1] > 1
+    many = a.dtype.name == "float32" and a.shape[-2] >= PAIRS_FROM and a.shape[-1] > 1
     return many and multiplies_pairs()
 
 
