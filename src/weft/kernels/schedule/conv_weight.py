@@ -69,6 +69,7 @@ _HEAD = (
 _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns whose pixel is inside
 _FEW = 8  # sums that a tile of fewer costs: it waits for them
 _TURNED = 64  # channels that x has at least where it is packed in place of g
+_NEAR = 1 << 10  # bytes from pixel to pixel of an operand that is read where it lies
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _WEAVE = ("rows", "columns", "pitch", "row_pitch", "move", "singles", "single_at")
 
@@ -100,6 +101,9 @@ def plan_conv2d_dw(
     read_in_place = read_in_place and (oh, ow) == x.shape[2:] and not any(padding)
     # then x may be packed in place of g, which has more channels: the sums are the same
     turned = read_in_place and g.strides[1] != 1 and _TURNED <= channels < columns
+    # pixels far apart share sets of the first cache: 0.6 of a copy's speed with 4 KB between them
+    read_in_place = read_in_place and 0 <= (g if turned else x).strides[3] * d.itemsize <= _NEAR
+    turned = turned and read_in_place
     if turned:
         g, x, channels, columns = x, g, columns, channels
     images, per = g.shape[0], 2 if pairs else 1
