@@ -24,6 +24,23 @@ def test_weft_obeys_the_import_law():
     assert not bad, "\n".join(["", *bad])
 
 
+def test_the_import_is_fast():
+    """It loads nothing that takes as long as many rooms (OpenSSL, NumPy's generators), and Python
+    collects its cycles again.
+    """
+    code = """
+import sys, numpy, ml_dtypes
+before = {*sys.modules}
+import weft, gc
+print(gc.isenabled(), *{*sys.modules} - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    collects, *loaded = ran.stdout.split()
+    assert collects == "True" and "weft.methods" in loaded
+    slow = {"pathlib", "tempfile", "shutil", "_hashlib", "numpy.random", "llvmlite"}
+    assert not slow.intersection(loaded)
+
+
 def test_import_weft_loads_no_optional_dependency():
     code = "import sys, weft; print(*{m.split('.')[0] for m in sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -32,6 +32,7 @@ ROOMS = (
 # Public modules that are torch's names for what the layers make; they may import any layer.
 FACES = {
     "": "the public names",
+    "_layers": "loads the layers",
     "_version": "the version",
     "__main__": "python -m weft",
     "fft": "torch.fft",

@@ -13,7 +13,7 @@ from math import e as e, inf as inf, nan as nan, pi as pi
 from typing import TYPE_CHECKING as _CHECKING, Any as _Any
 
 # --------------------------------------------------------------------------------- what a tensor is
-from weft import _version
+from weft import _layers as _layers, _version
 from weft.core import overrides as _overrides
 from weft.core.device import device as device
 from weft.core.dtype import *

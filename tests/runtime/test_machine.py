@@ -91,7 +91,7 @@ def test_a_directory_open_to_others_is_closed(tmp_path, monkeypatch):
     machine.cache_dir.cache_clear()
     try:
         place = machine.cache_dir()
-        assert place is not None and stat.S_IMODE(place.stat().st_mode) == 0o700
+        assert place is not None and stat.S_IMODE(os.stat(place).st_mode) == 0o700
     finally:
         machine.cache_dir.cache_clear()
 

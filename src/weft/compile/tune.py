@@ -8,14 +8,11 @@ once is not timed again.  No choice changes a bit of a result.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -40,7 +37,7 @@ def shown(groups: Sequence[T]) -> Iterable[T]:
 def tuned(key: str, plan: Callable[[], native.Launch], operands: Sequence[Layout]) -> native.Launch:
     """The fastest launch that `plan` makes; operands: its result's layout, then its inputs'."""
     full = f"{key} {operands} {threads.get_num_threads()}"
-    name = hashlib.sha256(full.encode()).hexdigest()[:32]
+    name = machine.digest(full.encode()).hex()[:32]
     known = _table().get(name)
     if known is not None:
         with picking(known):
@@ -89,13 +86,13 @@ def _sweep() -> np.ndarray:
 # ------------------------------------------------------------------------------ kept on disk
 
 
-def _file() -> Path | None:
+def _file() -> str | None:
     place = machine.cache_dir()
     if place is None:
         return None
     host = machine.host()
-    made_for = hashlib.sha256(f"{host.cpu} {host.features}".encode()).hexdigest()[:12]
-    return place.parent / f"tuned-{made_for}.json"
+    made_for = machine.digest(f"{host.cpu} {host.features}".encode()).hex()[:12]
+    return os.path.join(os.path.dirname(place), f"tuned-{made_for}.json")
 
 
 @cache
@@ -103,7 +100,10 @@ def _table() -> dict[str, dict[str, int]]:
     """Choices by launch, as far as this process knows; a damaged file is as none."""
     file = _file()
     try:
-        found = json.loads(file.read_text()) if file is not None else {}
+        if file is None:
+            return {}
+        with open(file, encoding="utf-8") as text:
+            found = json.load(text)
     except (OSError, ValueError):
         return {}
     return {k: v for k, v in found.items() if _is_choices(v)} if isinstance(found, dict) else {}
@@ -117,12 +117,5 @@ def _keep(name: str, choices: Mapping[str, int]) -> None:
     """Add a launch's choices, in memory and beside what other processes have written."""
     table, file = _table(), _file()
     table[name] = dict(choices)
-    if file is None:
-        return
-    try:
-        handle, part = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        with os.fdopen(handle, "w") as f:
-            json.dump(table, f)
-        os.replace(part, file)
-    except OSError:
-        return
+    if file is not None:
+        machine.write_whole(file, json.dumps(table).encode())

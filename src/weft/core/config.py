@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from pathlib import Path
 
 _numbers = itertools.count(1)
 
@@ -39,6 +38,7 @@ def show(level: int, stage: str, text: str) -> None:
         print(head, file=sys.stderr)
     folder = os.environ.get("WEFT_DUMP")
     if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         name = f"{next(_numbers):04d}-{stage.replace(' ', '-').replace('/', '_')[:60]}.txt"
-        (Path(folder) / name).write_text(text + "\n", encoding="utf-8")
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(text + "\n")

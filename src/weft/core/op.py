@@ -30,6 +30,7 @@ from __future__ import annotations
 import dis
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
+from inspect import get_annotations
 from operator import index, methodcaller
 from typing import Any, ClassVar, dataclass_transform
 
@@ -221,8 +222,12 @@ class Op(metaclass=OpMeta):
     def __init_subclass__(cls, abstract: bool = False, **kw: Any) -> None:
         super().__init_subclass__(**kw)
         # Only the list of fields: the methods that dataclass writes take longer than all the rest
-        # of an import, and interned objects need none of them (identity is equality).
-        dataclass(init=False, repr=False, eq=False)(cls)
+        # of an import, and interned objects need none of them (identity is equality). What names no
+        # attribute of its own has its base's list.
+        named = get_annotations(cls).values()
+        own = not all(str(kind).startswith("ClassVar") for kind in named)
+        if own or cls.__bases__ == (Op,) or len(cls.__bases__) > 1:
+            dataclass(init=False, repr=False, eq=False)(cls)
         cls._interned = {}
         kinds = [str(f.type) for f in fields(cls)]
         plain = [kind.removesuffix(" | None") for kind in kinds]

@@ -15,10 +15,10 @@ renew ptr %x %object NAME        the same, and what was there is let go
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 TUPLE_ITEMS = tuple.__basicsize__  # bytes from a tuple's address: since 3.14 its hash lies before
@@ -54,7 +54,7 @@ Places = Mapping[str, int]  # of words in their table
 @cache
 def _sections() -> dict[str, str]:
     loader: Any = __spec__.loader  # which knows zip files, too
-    text = loader.get_data(str(Path(__file__).with_name("builtins.ll"))).decode()
+    text = loader.get_data(os.path.join(os.path.dirname(__file__), "builtins.ll")).decode()
     parts = [part.partition("\n") for part in text.split("== ")[1:]]
     return {name: "\n" + body for name, _, body in parts}
 
@@ -94,7 +94,7 @@ def expand(text: str, names: Sequence[str] = ()) -> str:
     out = []
     places = {name: i for i, name in enumerate(names)}
     forms: dict[str, list] = {}  # by the first word, or the first behind `=`
-    for pattern, long in _FORMS:
+    for pattern, long in _forms():
         forms.setdefault(_word_of(pattern.pattern), []).append((pattern, long))
     for number, line in enumerate(text.splitlines()):
         line = line.strip()
@@ -205,20 +205,22 @@ def _place(to: str, names: Places, base: str, name: str) -> list[str]:
     ]
 
 
-_FORMS: list[tuple[re.Pattern[str], Callable[..., list[str]]]] = [
-    (re.compile(r"(%\S+) = get (\S+) (%\S+) (\S+)"), _load),
-    (re.compile(r"(%\S+) = item (\S+) (%\S+) (\S+)"), _item),
-    (re.compile(r"put (\S+) (\S+) (%\S+) (\S+)"), _put),
-    (re.compile(r"(%\S+) = word (\S+)"), _word),
-    (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
-    (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
-    (re.compile(r"(%\S+) = field (%\S+) (\S+)"), _field),
-    (re.compile(r"renew ptr (\S+) (%\S+) (\S+)"), _renew),
-    (re.compile(r"give ptr (\S+) (%\S+) (\S+)"), _give),
-    (re.compile(r"if (%\S+) (\w+) (\S+) (\S+) (\S+)"), _if),
-    (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
-    (
-        re.compile(r"if (%\S+) (\S+) (\S+)"),
-        lambda n, _, c, yes, no: [f"  br i1 {c}, label %{yes}, label %{no}"],
-    ),
-]
+@cache
+def _forms() -> list[tuple[re.Pattern[str], Callable[..., list[str]]]]:
+    return [
+        (re.compile(r"(%\S+) = get (\S+) (%\S+) (\S+)"), _load),
+        (re.compile(r"(%\S+) = item (\S+) (%\S+) (\S+)"), _item),
+        (re.compile(r"put (\S+) (\S+) (%\S+) (\S+)"), _put),
+        (re.compile(r"(%\S+) = word (\S+)"), _word),
+        (re.compile(r"(%\S+) = slot (%\S+) (\S+)"), _slot),
+        (re.compile(r"fill ptr (\S+) (%\S+) (\S+)"), _fill),
+        (re.compile(r"(%\S+) = field (%\S+) (\S+)"), _field),
+        (re.compile(r"renew ptr (\S+) (%\S+) (\S+)"), _renew),
+        (re.compile(r"give ptr (\S+) (%\S+) (\S+)"), _give),
+        (re.compile(r"if (%\S+) (\w+) (\S+) (\S+) (\S+)"), _if),
+        (re.compile(r"goto (\S+)"), lambda n, _, to: [f"  br label %{to}"]),
+        (
+            re.compile(r"if (%\S+) (\S+) (\S+)"),
+            lambda n, _, c, yes, no: [f"  br i1 {c}, label %{yes}, label %{no}"],
+        ),
+    ]

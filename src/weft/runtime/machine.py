@@ -2,15 +2,13 @@
 objects.
 
 llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s that many programs
-(a `--help`) never need.
+(a `--help`) never need. Nor are pathlib, tempfile and hashlib, which loads OpenSSL: 20 ms.
 """
 
 import ctypes
-import hashlib
 import importlib
 import os
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +16,17 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+try:
+    from _blake2 import blake2b  # what hashlib takes it from
+except ImportError:
+    from hashlib import blake2b
 
 from weft.core import config
 from weft.runtime.parts import split
 
-CACHE_VERSION = 2  # raise when objects of an older Weft must not be used again
+CACHE_VERSION = 3  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
 _MAX_FILES = 64  # of about 15 KB, in each of 256 folders
 _AVX512 = ("avx512f", "avx512vl", "avx512bw", "avx512dq")
@@ -105,8 +107,8 @@ def host() -> Host:
 def second_cache() -> int:
     """Bytes of a core's second cache; 1 MB where the system does not say."""
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
-        return int(text.removesuffix("K")) << 10
+        with open("/sys/devices/system/cpu/cpu0/cache/index2/size", "rb") as file:
+            return int(file.read().strip().removesuffix(b"K")) << 10
     except (OSError, ValueError):
         return 1 << 20
 
@@ -230,7 +232,12 @@ def _key(ir_text: str) -> str:
         machine.features,
         ir_text,
     )
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return digest("\n".join(parts).encode()).hex()
+
+
+def digest(data: bytes) -> bytes:
+    """By which what is kept on disk is known, and known to be whole."""
+    return blake2b(data, digest_size=_DIGEST).digest()
 
 
 def _objects(ir_text: str) -> list[bytes]:
@@ -255,10 +262,10 @@ def _found(parts: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
     return images, [part for part in parts if part not in images]
 
 
-def _path(part: str) -> Path | None:
+def _path(part: str) -> str | None:
     """Where the disk cache has a part's object, if it does."""
     directory, key = cache_dir(), _key(part)
-    return directory / key[:2] / f"{key}.o" if directory else None
+    return os.path.join(directory, key[:2], f"{key}.o") if directory else None
 
 
 class Uncompiled(BaseException):
@@ -382,71 +389,83 @@ def _link(
 
 
 @cache
-def cache_dir() -> Path | None:
+def cache_dir() -> str | None:
     """The per-user directory of compiled objects, made with mode 0700; None when it cannot be
     trusted or written.
 
     WEFT_CACHE_DIR names another place.
     """
     chosen = os.environ.get("WEFT_CACHE_DIR")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    path = Path(chosen).expanduser() if chosen else base / "weft"
-    path = path / "objects"
+    if not chosen:
+        chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "weft")
+    path = os.path.join(os.path.expanduser(chosen), "objects")
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
         if hasattr(os, "geteuid"):
-            state = path.stat()
+            state = os.stat(path)
             if state.st_uid != os.geteuid():
                 _distrust(path, f"it belongs to user {state.st_uid}")
                 return None
             if state.st_mode & 0o077:
-                path.chmod(0o700)
+                os.chmod(path, 0o700)
     except OSError as error:
         _distrust(path, str(error))
         return None
     return path
 
 
-def _distrust(path: Path, reason: str) -> None:
+def _distrust(path: str, reason: str) -> None:
     warnings.warn(f"kernels are not kept on disk: {path}: {reason}", RuntimeWarning, stacklevel=2)
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: str | os.PathLike[str]) -> bytes | None:
     """The object at the path, or None when it is missing or damaged."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             if hasattr(os, "geteuid") and os.fstat(file.fileno()).st_uid != os.geteuid():
                 return None
             content = file.read()
     except OSError:
         return None
     image = content[_DIGEST:]
-    return image if image and hashlib.sha256(image).digest() == content[:_DIGEST] else None
+    return image if image and digest(image) == content[:_DIGEST] else None
 
 
-def _write(path: Path, image: bytes) -> None:
+def _write(path: str, image: bytes) -> None:
+    """Keep an object; its folder does not grow without bounds."""
+    folder = os.path.dirname(path)
+    with suppress(OSError):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if write_whole(path, digest(image) + image):
+            _prune(folder)
+
+
+def write_whole(path: str, content: bytes) -> bool:
     """Write beside and rename, so that no reader ever sees half a file; a full or read-only disk is
-    no error.
+    no error. Whether it was written.
     """
-    temporary = None
+    part = f"{path}.{os.urandom(6).hex()}.part"
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(image).digest() + image)
-        os.replace(temporary, path)
-        temporary = None
-        _prune(path.parent)
+        handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except OSError:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+        return False
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(part)
+        return False
+    return True
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: str | os.PathLike[str]) -> None:
     """Remove the oldest half of a folder that has grown too full; there are 256 such folders."""
-    files = list(folder.iterdir())
+    with os.scandir(folder) as found:
+        files = list(found)
     if len(files) > _MAX_FILES:
         files.sort(key=lambda file: file.stat().st_mtime)
         for file in files[: _MAX_FILES // 2]:
-            file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(file)
