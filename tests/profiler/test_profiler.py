@@ -187,3 +187,17 @@ def test_a_product_is_held_against_the_peak_of_its_numbers():
     products = [e for e in p.events() if e.flops]
     assert [e.of for e in products] == ["bfloat16", "float32", "bfloat16"]
     assert {e.flops for e in products} == {2.0 * 64**3}
+
+
+@pytest.mark.parametrize("kind, gates", [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_a_recurrent_layer_is_held_against_the_peak_of_its_numbers(kind, gates):
+    layer = getattr(weft.nn, kind)(16, 32)
+    x = weft.randn(5, 3, 16)
+    inputs, steps = (2.0 * 5 * 3 * gates * 32 * n for n in (16, 32))
+    for narrow in (False, True):
+        with weft.profile() as p, weft.autocast("cpu", enabled=narrow):
+            layer(x)[0].float().sum().backward()
+        found = {e.name.partition("(")[0]: e for e in p.events()}
+        forward, back = (found[kind.title() + name] for name in ("States", "Grad"))
+        assert {forward.of, back.of} == {"bfloat16" if narrow else "float32"}
+        assert forward.flops in (steps, inputs + steps) and back.flops == steps

@@ -258,10 +258,15 @@ class Op(metaclass=OpMeta):
         """Arithmetic of the op's products, two operations a multiply-add; 0: memory bounds it."""
         return 0.0
 
+    @property
+    def rounds(self) -> bool:
+        """Whether its products' float32 operands may be rounded to bfloat16 first."""
+        return False
+
     def multiplies(self, *types: Type) -> str:
         """The kind of numbers (of `limits.PRODUCTS`) whose peak bounds these products."""
         kind = types[0].dtype.name
-        if kind == "float32" and getattr(self, "fast", False):
+        if kind == "float32" and self.rounds:
             return "bfloat16"
         return kind if kind in ("float64", "bfloat16") else "float32"
 

@@ -15,7 +15,7 @@ Sources: Hochreiter and Schmidhuber 1997; Cho et al. 2014; Elman 1990.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from weft import kernels
 from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.contract import MatMul, is_fast_math, matmul
@@ -47,7 +47,12 @@ class Recurrent(Op, abstract=True):
     """`rounded`: the products' operands are rounded to bfloat16 first; float32."""
 
     rounded: bool = False
+    weights: ClassVar[slice] = slice(2, 3)  # of the operands, those that rows are multiplied with
     vmap = by_loop
+
+    @property
+    def rounds(self) -> bool:
+        return self.rounded
 
     def need(self, *ts: Type) -> None:
         """RuntimeError: dtypes that differ, or that the kernels do not know."""
@@ -55,6 +60,12 @@ class Recurrent(Op, abstract=True):
         if ts[0].dtype not in known or any(t.dtype is not ts[0].dtype for t in ts):
             one = " or ".join(d.name for d in known)
             raise RuntimeError(f"{self.name}: {', '.join(map(str, ts))} must have one dtype, {one}")
+
+    def flops(self, *types: Type) -> float:
+        taken = 0
+        for w in types[self.weights]:
+            taken += numel(w.shape)
+        return 2.0 * numel(types[0].shape[:2]) * taken
 
     def _dot(self, a: Any, b: Any) -> Any:
         """The product a b of arrays or tensors."""
@@ -112,6 +123,7 @@ class LstmStates(Recurrent):
     """
 
     with_gates: bool = False
+    weights = slice(3, 5)
 
     def type(self, x: Type, h: Type, c: Type, w: Type, *inner: Type) -> Type:
         if len(inner) not in (0, 2):
@@ -197,6 +209,9 @@ class LstmGrad(Recurrent):
             raise RuntimeError(f"lstm: cotangent {dc} or weight {w} does not fit {s}")
         self.need(dh, dc, s, w)
         return Type((steps + 2, rows, 4 * width), dh.dtype)
+
+    def flops(self, dh: Type, dc: Type, s: Type, w: Type) -> float:
+        return 2.0 * (s.shape[1] - 1) * s.shape[2] * numel(w.shape)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_recurrent_grad("lstm", ins, out, pairs=self.rounded)
