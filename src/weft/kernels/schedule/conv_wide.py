@@ -13,7 +13,7 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.conv_micro import UNROLL
+from weft.kernels.schedule.conv_micro import UNROLL, is_brief
 from weft.kernels.schedule.conv_pack import FEW
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
@@ -154,6 +154,8 @@ def plan_wide(
     split = _split(parts, source, depth, slab, moves[0], apart=not tile.amx)
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     pitch = FEW if depth <= FEW <= tile.lanes and not tile.amx else pixel_pitch(tap_words, tile)
+    if is_brief(tile) and pitch > FEW and moves[0] == (slab_columns, 1):
+        pitch += tile.lanes // 2  # half of the pixels come to a new line at other k
     pitch = depth if beside else pitch
     row_pitch = slab_columns * pitch
     grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
