@@ -161,3 +161,20 @@ def test_memory_formats_are_as_asked_for():
     t = x.clone().requires_grad_()
     (t.to(memory_format=weft.channels_last) * y).sum().backward()
     np.testing.assert_array_equal(t.grad.numpy(), x.numpy())
+
+
+@pytest.mark.parametrize("value", [None, 0, -0.0, 0.0, 2, 2.0, True, float("nan")])
+def test_a_pad_met_before_has_its_own_value(value):
+    """Numbers that equal one another are not one value: zeros have signs, 2 is not 2.0."""
+    for x in weft.ones(2, 3), weft.ones(2, 3, dtype=weft.int64), weft.ones(3):
+        if not x.is_floating_point() and (value != value):
+            continue
+        for widths in (1, 2), [1, 2], (-1, 1), (weft.tensor(1), 2):
+            got = [weft.nn.functional.pad(x, widths, value=value).numpy() for _ in range(3)]
+            a, b = (int(w) for w in widths)
+            fill = np.asarray(0 if value is None else value).astype(got[0].dtype)
+            wanted = np.pad(x.numpy()[..., max(-a, 0):], [(0, 0)] * (x.ndim - 1) + [(max(a, 0), b)],
+                            constant_values=fill)  # fmt: skip
+            for y in got:
+                np.testing.assert_array_equal(y, wanted)
+                np.testing.assert_array_equal(np.signbit(y), np.signbit(wanted))

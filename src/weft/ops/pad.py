@@ -9,7 +9,7 @@ import numpy as np
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
-from weft.ops.dispatch import apply, dtype_of, fill, put, shape_of, wrap
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
 from weft.ops.view import narrow
@@ -64,8 +64,14 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     edge), circular.  The last three pad the last 1 to 3 dims of inputs with a channel dim.
     Negative widths cut.  RuntimeError: an odd list, too many dims, a reflection past the far edge.
     """
-    widths = [int(w) for w in pad]
     shape = shape_of(input)
+    key = None
+    plain = value is None or (value.__class__ in NUMBERS and value)  # 0.0 and -0.0 are one key
+    if mode == "constant" and plain and pad.__class__ in _LISTS and {*map(type, pad)} == _INTS:
+        key = (len(shape), dtype_of(input), value.__class__, value, *pad)
+        if (op := _known.get(key)) is not None:
+            return apply(op, input)
+    widths = [int(w) for w in pad]
     if len(widths) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
     if len(widths) // 2 > len(shape):
@@ -92,7 +98,17 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
             input = narrow(input, d, cut_a, shape[d] - cut_a - cut_b)
     grown = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
     fill = as_number(0 if value is None else value, dtype_of(input))
-    return apply(Pad(((0, 0),) * first + grown, fill), input)
+    op = Pad(((0, 0),) * first + grown, fill)
+    if key is not None and min(widths) >= 0 and value == value:
+        if len(_known) > _KNOWN_CAP:
+            _known.clear()
+        _known[key] = op
+    return apply(op, input)
+
+
+_known: dict[tuple, Pad] = {}  # what depends on no size, of plain numbers
+_KNOWN_CAP = 1000
+_LISTS, _INTS = (tuple, list), {int}
 
 
 def _places(mode: str, n: int, before: int, after: int) -> np.ndarray:
