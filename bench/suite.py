@@ -406,7 +406,7 @@ def main() -> int:
         f"{min(r.rounds for r in rows)} to {max(r.rounds for r in rows)} rounds. "
         f"Limits measured in this run, multiplications and additions: {limits}."
     )
-    versions = ", ".join(f"{n} {Peer(n, p, 1).version}" for n, p in python.items())
+    versions = ", ".join(f"{n} {version_of(n, p)}" for n, p in python.items())
     text = f"{about}\nPeers: {versions}.\n\n{table(rows, limits)}\n\n"
     text += f"{_COUNTED}\n\n"
     text += f"Where products may round to bfloat16:\n\n{narrow_table(rows, limits)}\n\n"
@@ -424,6 +424,12 @@ def main() -> int:
     if failed:
         print(f"variants of Weft failed: {', '.join(failed)}")
     return int(bool(failed))
+
+
+def version_of(name: str, python: str) -> str:
+    peer = Peer(name, python, 1)
+    peer.close()
+    return peer.version
 
 
 def printed_by(script: str) -> str:
