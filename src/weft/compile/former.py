@@ -34,8 +34,7 @@ class Former:
     def begin(self, session: Session) -> None:
         """Let the call count on the former, or be the one that others count on."""
         if self.serial:
-            session.serial = self.serial
-            session._places = session._memories = session._handles = None
+            session.count_on(self.serial)
         elif self.wait:
             self.wait -= 1
         else:

@@ -211,6 +211,11 @@ class Session:
         self.program: Any = None  # of the last segment
         self.updates: list | None = None  # optimizers' updates, for a replay
 
+    def count_on(self, serial: int) -> None:
+        """Begin without tables: a call noted where the memories lay (compile/former.py)."""
+        self.serial = serial
+        self._places = self._memories = self._handles = None
+
     def tables(self) -> tuple[dict[int, int], dict[int, int], dict[int, list[Handle]]]:
         """What is known of the outside tensors: places, memories and handles (see `__init__`)."""
         self.asked = True
