@@ -27,7 +27,7 @@ from weft.kernels.schedule.attention_tiles import (
     tile_of,
     weigh,
 )
-from weft.kernels.schedule.gemm_code import multiply_units, touch
+from weft.kernels.schedule.gemm_code import multiply_units
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import memory
@@ -80,7 +80,7 @@ class _Rows:
     def ask(self, place: Value) -> None:
         """Bring the line that lies BLOCK rows after `place` to the second cache."""
         ahead = self.f.gep(place, self.f.mul(self.pieces[0][1], BLOCK), self.element)
-        touch(self.f, ahead, level=2)
+        self.f.touch(ahead, level=2)
 
 
 def _emit(m: Module, tile: Tile, d: D.dtype, masks: str, joined: bool) -> None:

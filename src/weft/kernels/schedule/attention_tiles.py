@@ -14,7 +14,6 @@ from functools import reduce
 
 from weft.core import dtype as D
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.micro import MULTIPLY, emit_multiply
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import halves_of_two, units_of
@@ -422,7 +421,7 @@ def ask(f: Function, d: D.dtype, row: Value, width: Operand, *, write: bool = Fa
     """
     line = max(1, 64 // d.itemsize)
     with f.loop(0, width, line) as C:
-        touch(f, f.gep(row, C.i, memory(d)), level=1 if write else 2, write=write)
+        f.touch(f.gep(row, C.i, memory(d)), level=1 if write else 2, write=write)
 
 
 def result_row(

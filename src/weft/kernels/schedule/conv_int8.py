@@ -27,7 +27,6 @@ from weft.kernels.schedule import amx
 from weft.kernels.schedule import conv_int8_tiles as in_tiles
 from weft.kernels.schedule.conv_int8_tiles import Panel
 from weft.kernels.schedule.ending_int8 import SIZES, Ending, finished
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import QUICK_WORK
 from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.schedule.tile import up
@@ -421,7 +420,7 @@ def _emit_tile(module: Module, height: int, vectors: int, kind: str, inputs: int
     carry: list[tuple[str, Operand]] = [(sums, zero(sums))] * (height * vectors)
     with f.loop(0, f.arg("fours"), 1, carry) as step:
         b = f.gep(f.arg("b"), f.mul(step.i, COLUMNS * FOUR))
-        touch(f, f.gep(f.arg("soon"), f.mul(step.i, 64)), level=2)
+        f.touch(f.gep(f.arg("soon"), f.mul(step.i, 64)), level=2)
         at = f.load("i64", f.gep(f.arg("offsets"), step.i, "i64"))
         columns = [f.load(sums, f.gep(b, v * whole), 1) for v in range(vectors)]
         done: list[Operand] = []

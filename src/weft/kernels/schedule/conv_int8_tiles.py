@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_int8 import SIZES, byte_limits, bytes_of_calm, calm, finished
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.target.llvm import Function, Module, Operand, Value
 
 _SHORTEST = 4  # cells of a step, from which tiles are faster than vectors
@@ -202,7 +201,7 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
             with f.iff(far):  # the next step's cells, while this one's are multiplied
                 for row in range(amx.DEPTH):
                     for v in range(together):
-                        touch(f, f.gep(b, f.add(f.arg("b_step"), row * _LINE + 64 * v)))
+                        f.touch(f.gep(b, f.add(f.arg("b_step"), row * _LINE + 64 * v)))
             for v in range(together):
                 if v >= 2:
                     amx.load(f, _B + v % 2, f.gep(b, 64 * v), _LINE)
@@ -211,7 +210,7 @@ def emit_block(module: Module, tiles: int, kind: str, *, with_other: bool) -> No
             swept = f.add(f.mul(H.i, f.arg("steps")), K.i)
             soon = f.gep(f.arg("soon"), f.mul(f.mul(swept, f.arg("ask")), 64))
             with f.loop(0, f.arg("ask")) as L:
-                touch(f, f.gep(soon, f.mul(L.i, 64)), level=2)
+                f.touch(f.gep(soon, f.mul(L.i, 64)), level=2)
         for t in range(tiles):
             for v in range(together):
                 there = f.gep(room, f.add(t * _HALF + 64 * v, f.mul(H.i, 128)))
@@ -226,7 +225,7 @@ def _ask_for_rows(f: Function) -> None:
         segment = f.gep(f.arg("segments"), f.mul(S.i, len(_SEGMENT)), "i64")
         _, pixel, count = f.words(segment, 0, ["i64"] * len(_SEGMENT))
         with f.loop(0, count) as R:
-            touch(f, f.gep(f.arg("other"), f.mul(f.add(pixel, R.i), f.arg("total"))))
+            f.touch(f.gep(f.arg("other"), f.mul(f.add(pixel, R.i), f.arg("total"))))
 
 
 def _emit_rows(f: Function, room: Value, kind: str, *, with_other: bool) -> None:

@@ -14,7 +14,7 @@ lines of memory: the tiles that meet a block ask for the next one, all at one pa
 from collections.abc import Callable
 from dataclasses import replace
 
-from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_units, touch
+from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_units
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
@@ -119,7 +119,7 @@ def emit_tiles(m: Module, tile: Tile, *, writes: bool = False) -> None:
 
 def _ask(f: Function, tile: Tile, soon: Value, i: Operand) -> None:
     place = f.add(i, NEXT) if is_brief(tile) else i
-    touch(f, f.load("ptr", f.gep(soon, place, "ptr")), level=2, write=True)
+    f.touch(f.load("ptr", f.gep(soon, place, "ptr")), level=2, write=True)
 
 
 def pixels_kernel(
@@ -161,20 +161,20 @@ def pixels_kernel(
                 _ask(f, tile, soon[0], f.div(L.i, unroll))
             if near and unroll > 1:
                 for line in range(lines):  # at a slow pace the second is what the first will be
-                    touch(f, f.gep(near[0], 64 * line), level=2)
+                    f.touch(f.gep(near[0], 64 * line), level=2)
                 near = [f.gep(near[0], next_step)]
             if unroll > 1 and whole and not brief:
                 for u in range(unroll):
                     soon_at = f.gep(panel, f.mul(row, _AHEAD + u), element)
                     for line in range(0, vectors * tile.align, 64):
-                        touch(f, f.gep(soon_at, line))
+                        f.touch(f.gep(soon_at, line))
             # the next block's, half by each height: it comes from memory evenly then; of words all
             # by the tallest, which leaves one of 49 rows
             apart, asks_next = (64, whole) if tile.pairs else (128, height > 1)
             if unroll > 1 and asks_next and not brief:
                 for line in range(0 if whole else 64, unroll * vectors * tile.align, apart):
                     place = f.gep(f.gep(panel, block, element), line)
-                    touch(f, place, level=2)
+                    f.touch(place, level=2)
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
                 step = f.typed(tile.columns * tile.itemsize, "i64") if even else step

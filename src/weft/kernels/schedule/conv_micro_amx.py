@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_tiles import Ending, Shares
-from weft.kernels.schedule.gemm_code import ENDING, touch
+from weft.kernels.schedule.gemm_code import ENDING
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand
 
@@ -123,10 +123,10 @@ def _emit_block(
         after = f.gep(panel, step)
         for number in range(amx.DEPTH):
             for j in range(across):
-                touch(f, f.gep(after, number * line + j * _BYTES))
+                f.touch(f.gep(after, number * line + j * _BYTES))
         with f.loop(0, f.arg("lines"), 4) as L:
             for more in range(4):
-                touch(f, f.gep(soon, f.mul(f.add(L.i, more), 64)), level=2)
+                f.touch(f.gep(soon, f.mul(f.add(L.i, more), 64)), level=2)
         K.next = [after, f.gep(soon, step), *state]
     for register, place in sums:
         amx.store(f, register, place, line)

@@ -44,7 +44,6 @@ from weft.kernels.schedule.conv_zeros import (
     zeros_room,
     zeros_worth,
 )
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK
 from weft.kernels.schedule.tile import KC, Tile, up
 from weft.kernels.schedule.words import halves, in_pairs, woven
@@ -614,7 +613,7 @@ class _Pixels:
         f = self.f
         low, high = (f.div(f.mul(self.count, t), turns) for t in (turn, f.add(turn, 1)))
         with f.loop(low, high) as P, f.loop(0, self.size, 64) as L:
-            touch(f, f.gep(self.start, f.add(f.mul(P.i, self.pitch), L.i)), level=2)
+            f.touch(f.gep(self.start, f.add(f.mul(P.i, self.pitch), L.i)), level=2)
 
 
 def _following(

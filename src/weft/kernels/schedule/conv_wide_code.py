@@ -35,7 +35,7 @@ from weft.kernels.schedule.conv_wide_pieces import (
     terms_before,
 )
 from weft.kernels.schedule.conv_zeros import Unit, emit_spread, spread_without_zeros
-from weft.kernels.schedule.gemm_code import MAX_INPUTS, touch
+from weft.kernels.schedule.gemm_code import MAX_INPUTS
 from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import memory, register
@@ -200,7 +200,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 line = f.load("i64", asked)
                 stop = f.min(f.add(line, h["ahead"]), next_lines)
                 with f.loop(line, stop) as L:
-                    touch(f, f.gep(next_source, f.mul(L.i, 64)), level=2)
+                    f.touch(f.gep(next_source, f.mul(L.i, 64)), level=2)
                 f.store(f.typed(f.max(line, stop), "i64"), asked)
 
             def piece_of(
@@ -269,14 +269,14 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         with f.loop(0, count) as L:
                             here = f.gep(line, f.mul(L.i, out_w), memory(d))
                             with f.loop(0, beside) as X:
-                                touch(f, f.gep(here, f.mul(X.i, 64)), level=2, write=True)
+                                f.touch(f.gep(here, f.mul(X.i, 64)), level=2, write=True)
                             with f.loop(0, h["near"]) as N:
                                 entry = f.gep(near_table, f.mul(N.i, 2), "i64")
                                 word, step = f.words(entry, 0, ["i64"] * 2)
                                 at = f.add(f.mul(f.add(row, L.i), step), across)
                                 here = f.gep(f.load("ptr", f.gep("%args", word, "i64")), at)
                                 with f.loop(0, beside) as X:
-                                    touch(f, f.gep(here, f.mul(X.i, 64)), level=2)
+                                    f.touch(f.gep(here, f.mul(X.i, 64)), level=2)
                         ask()
 
                     def alone(
@@ -354,7 +354,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             line = f.gep(piece.start, line, memory(d))
                             with f.if_else(few) as way:  # no steps to ask in: all at once
                                 for j in range(lines):
-                                    touch(f, f.gep(line, 64 * j), level=2, write=True)
+                                    f.touch(f.gep(line, 64 * j), level=2, write=True)
                                 way.otherwise()
                                 for j in range(lines):
                                     at = f.add(f.mul(L.i, lines), j + next_words)
@@ -508,7 +508,7 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             # the next panel's: each of its runs begins in another page
                             soon = f.gep(ats[0], f.mul(h["w_column"], tile.columns), size)
                             with f.loop(0, f.mul(h["area"], lanes * d.itemsize), 64) as L:
-                                touch(f, f.gep(soon, L.i))
+                                f.touch(f.gep(soon, L.i))
                             some = f.lane_mask(h["area"], lanes)
                             load = partial(f.masked_load, in_memory, mask=some)
                             v = [reads.unit(load, at, h["w_channel"], more) for at in ats]

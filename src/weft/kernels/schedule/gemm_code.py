@@ -135,12 +135,6 @@ def multiply_units(f: Function, tile: Tile, left: Operand, right: Operand, total
     return f.fma(left, right, total)
 
 
-def touch(f: Function, place: Value, *, level: int = 1, write: bool = False) -> None:
-    """Bring a cache line to the first or second cache before it is wanted."""
-    how = (str(int(write)), str(4 - level), "1")
-    f.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in how))
-
-
 _TARGET = [
     ("ptr noalias", "c"),
     ("i64", "ldc"),
@@ -199,7 +193,7 @@ def micro_kernel(
 
     def ask(place: Value, *, write: bool) -> None:
         for at in range(0, vectors * lanes, line):
-            touch(f, f.gep(place, at, element), write=write)
+            f.touch(f.gep(place, at, element), write=write)
 
     with f.iff(f.icmp("eq", f.arg("near_count"), 0) if whole_tile else Value("true", "i1")):
         for pointer_ in () if ending else c_row:
@@ -233,10 +227,10 @@ def micro_kernel(
             a, b, (soon, *sums) = L.carry[:heads], L.carry[heads_of_b], L.carry[heads + pairs :]
             for u in range(0, count, UNROLL) if count > 1 else ():
                 line_at = f.gep(soon, f.mul(f.arg("soon_step"), u // UNROLL), element)
-                touch(f, line_at, level=2)
-                touch(f, f.gep(line_at, f.arg("soon_far"), element), level=2)
+                f.touch(line_at, level=2)
+                f.touch(f.gep(line_at, f.arg("soon_far"), element), level=2)
             for head in a if count > 1 and heads > 1 else ():
-                touch(f, f.gep(head, f.mul(cs, _A_AHEAD), element))
+                f.touch(f.gep(head, f.mul(cs, _A_AHEAD), element))
             for u in range(count):
                 if along:
                     a_at = [f.gep(row, f.add(L.i, u), element) for row in row_at]
@@ -457,7 +451,7 @@ def _slice(module: Module, tile: Tile) -> None:
             at, to = f.gep(source, L.i, element), L.carry[0]
             for v in range(wide):
                 place = f.gep(at, v * lanes, element)
-                touch(f, f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element), level=2)
+                f.touch(f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element), level=2)
                 f.store(
                     f.load(tile.type, place, align=tile.itemsize), f.gep(to, v * lanes, element)
                 )
@@ -696,7 +690,7 @@ def _products(
                     with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as L:
                         line = f.gep(c_rows, f.mul(L.i, h["ldc"]), element)
                         for byte in range(0, tile.columns * size, 64):
-                            touch(f, f.gep(line, byte), write=True)
+                            f.touch(f.gep(line, byte), write=True)
                     for rows_, vectors in _cases(f, tile, width, rows):
                         micro = kernels[rows_, vectors]
                         f.call(micro, "void", *operands, target, step, fresh, *soon, *near)
@@ -990,5 +984,5 @@ def batch_offsets(
 __all__ = [
     "MAX_INPUTS", "NEAR", "SLICE", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
     "gemm_kernel", "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel",
-    "pack_rows", "slices_bytes", "touch", "units_of_rows",
+    "pack_rows", "slices_bytes", "units_of_rows",
 ]  # fmt: skip

@@ -29,7 +29,6 @@ from weft.kernels.schedule.gemm_code import (
     batch_offsets,
     extra_word,
     head_of,
-    touch,
     units_of_rows,
 )
 from weft.kernels.schedule.gemm_plain import outer_offset
@@ -313,7 +312,7 @@ def _emit_pack(module: Module, b_class: str, source: str) -> None:
             for row in range(CHUNK):  # of the next chunk: each in another page
                 line = f.gep(f.arg("b"), f.add(at, f.mul(h["b_rs"], row)), source)
                 for byte in range(0, COLUMNS * BYTES[source], 64):
-                    touch(f, f.gep(line, byte))
+                    f.touch(f.gep(line, byte))
             with f.loop(0, f.arg("n"), WORDS) as column:
                 squares(column.i, k.i)
     else:
@@ -370,10 +369,10 @@ def _emit_tile(f: Function, down: int, across: int, ending: Ending | None = None
                 state = shares.behind(state)
         for row in range(WORDS):
             for j in range(across):
-                touch(f, f.gep(b, (WORDS + row) * _LINE + 64 * j))
+                f.touch(f.gep(b, (WORDS + row) * _LINE + 64 * j))
         with f.loop(0, f.arg("lines"), 4) as line:
             for more in range(4):
-                touch(f, f.gep(soon, f.mul(f.add(line.i, more), 64)), level=2)
+                f.touch(f.gep(soon, f.mul(f.add(line.i, more), 64)), level=2)
         L.next = [
             f.gep(a, 64),
             f.gep(b, WORDS * _LINE),

@@ -21,7 +21,6 @@ from weft.kernels.schedule.gemm_code import (
     MAX_INPUTS,
     batch_offsets,
     multiply_add,
-    touch,
 )
 from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
@@ -209,7 +208,7 @@ def _emit_panels(f: Function, tile: Tile, *, is_short: bool) -> None:
                         for line in (
                             range(0, 7 * lanes * 4, 64) if native.host().multiplies_twice else ()
                         ):
-                            touch(f, f.gep(at, _AHEAD + line), level=2)
+                            f.touch(f.gep(at, _AHEAD + line), level=2)
                         code = f.load("i8", f.gep(codes, f.div(L.i, some)))
                         columns, after = _group(f, tile, at, code)
                     else:
@@ -358,7 +357,7 @@ def _rows(
                     for v in range(_STEP):
                         at = f.gep(row, f.add(column.i, v * lanes), element)
                         if some > 1:
-                            touch(f, f.gep(at, ahead, element), level=2)
+                            f.touch(f.gep(at, ahead, element), level=2)
                         values[v] = multiply_add(f, tile, one, f.load(tile.type, at), values[v])
                 for value, place in zip(values, places, strict=True):
                     f.store(value, place)
@@ -385,12 +384,12 @@ def _columns(
         total: Operand = L.carry[0]
         at = [f.gep(f.gep(start, c, element), L.i, element) for c in column]
         for row in at:
-            touch(f, f.gep(row, _NEAR * 64 // BYTES[element], element), level=2)
+            f.touch(f.gep(row, _NEAR * 64 // BYTES[element], element), level=2)
         ahead = f.add(f.mul(L.i, lanes), _FAR // BYTES[element])
         line = f.div(ahead, later[1])
         far = f.gep(later[0], f.add(ahead, f.mul(line, f.sub(b[1], later[1]))), element)
         for at_line in range(0, lanes * lanes * BYTES[element], 64):
-            touch(f, f.gep(far, at_line), level=2)
+            f.touch(f.gep(far, at_line), level=2)
         turned = f.transpose([f.load(tile.type, row) for row in at])
         for i, value in enumerate(turned):
             total = multiply_add(f, tile, scalar(f.add(L.i, i)), value, total)

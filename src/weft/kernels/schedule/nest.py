@@ -24,7 +24,6 @@ from weft.core import dtype as D
 from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
 from weft.kernels.target.llvm_types import lanes_of
@@ -463,7 +462,7 @@ class _Row:
         for k in range(nest.n_out, len(self.rows)):
             if nest.s.classes[k] == 1 and k - nest.n_out in nest.used:
                 d = nest.dtypes[k]
-                touch(f, f.gep(self.rows[k], f.add(i, _AHEAD // d.itemsize), memory(d)))
+                f.touch(f.gep(self.rows[k], f.add(i, _AHEAD // d.itemsize), memory(d)))
 
     def point(self, i: Operand, *, tail: bool) -> None:
         mask = self.f.lane_mask(self.f.sub(self.stop, i), self.nest.lanes) if tail else None

@@ -26,7 +26,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel, touch
+from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath
@@ -542,7 +542,7 @@ def _emit_pack_forward(m: Module, tile: Tile, kind: Cell) -> None:
                     row = f.add(f.mul(G.i, kernel.width), f.select(exists, f.add(unit, lane), 0))
                     place = kernel.at(w, f.mul(row, deep), k)
                     value = parts.adjacent(place, masks)
-                    touch(f, kernel.at(place, f.mul(deep, tile.lanes)), level=2)
+                    f.touch(kernel.at(place, f.mul(deep, tile.lanes)), level=2)
                     read.append(f.select(exists, value, zero(tile.type)))
                 for i, value in enumerate(f.transpose(read)):
                     f.store(value, kernel.at(to, f.mul(f.add(K.i, i), wide)))
@@ -662,12 +662,12 @@ def _emit_forward(m: Module, tile: Tile, kind: Cell) -> None:
                 ]
                 with f.iff(following.short):
                     for g in range(0 if kind.reads else kind.gates):
-                        touch(f, kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
+                        f.touch(kernel.at(gates, f.mul(kernel.width, g), x_next), level=2)
                     for p in range(kind.states):
-                        touch(f, plane(p, here, y_next), level=2, write=True)
+                        f.touch(plane(p, here, y_next), level=2, write=True)
                     with f.iff(more):
                         for p in range(kind.states, kind.states + kind.kept):
-                            touch(f, plane(p, here, y_next), level=2, write=True)
+                            f.touch(plane(p, here, y_next), level=2, write=True)
                 new = kind.step(kernel, products, given, old, bias)
                 if tile.pairs:
                     kernel.round(new[0], kernel.words(f.add(turn(f.add(T.i, 1)), row)), unit)
@@ -697,7 +697,7 @@ def _emit_pack_gradient(m: Module, tile: Tile, kind: Cell) -> None:
                 none = f.lane_mask(0, tile.lanes)
                 mask = f.select(f.icmp("slt", k, every), mask, none)
             at = kernel.at(w, f.mul(k, kernel.width), unit, v)
-            touch(f, kernel.at(at, f.mul(kernel.width, 16)), level=2)
+            f.touch(kernel.at(at, f.mul(kernel.width, 16)), level=2)
             value = parts.unit(lambda p, m=mask: kernel.load(p, m), at, kernel.width, more)
             f.store(value, kernel.at(to, v))
     f.ret()

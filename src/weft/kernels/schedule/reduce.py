@@ -33,7 +33,6 @@ from weft.core.dtype import dtype
 from weft.core.scalar import Arg, Expr, Param, cast, postorder
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     AWAKE_WORK,
     EMPTY,
@@ -552,7 +551,7 @@ class _Reduce:
             for k, c in enumerate(self.s.classes):
                 if c:
                     place = self.f.gep(row[k], at, memory(self.s.in_dtypes[k]))
-                    touch(self.f, self.f.gep(place, _AHEAD, "i8"), level=2)
+                    self.f.touch(self.f.gep(place, _AHEAD, "i8"), level=2)
 
     def _column(
         self, place: _Place, vectors: Operand, mask: Value | None = None, few: Operand = 0

@@ -35,7 +35,6 @@ from weft.core.dtype import dtype
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.columns import plan_columns
 from weft.kernels.schedule.combine import Combine, accumulator
-from weft.kernels.schedule.gemm_code import touch
 from weft.kernels.schedule.nest import (
     EMPTY,
     STREAM_BYTES,
@@ -353,7 +352,7 @@ class Rows:
         for name in names:
             _, d, kind, _, _ = self.operands[name]
             for at in self.following if kind == 1 else ():
-                touch(self.f, self.f.gep(at[name], i, memory(d)), level=level)
+                self.f.touch(self.f.gep(at[name], i, memory(d)), level=level)
 
     def ahead(self, i: Operand, *names: str) -> None:
         """`touch`, where rows come from memory: a few lines at a time, in each pass."""

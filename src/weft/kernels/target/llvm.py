@@ -302,6 +302,11 @@ class Function:
         """The pointer, of which LLVM no longer knows how far it is from others."""
         return self.emit("ptr", f"freeze ptr {pointer}")
 
+    def touch(self, place: Value, *, level: int = 1, write: bool = False) -> None:
+        """Bring a cache line to the first or second cache before it is wanted."""
+        how = (str(int(write)), str(4 - level), "1")
+        self.intrinsic("prefetch", "void", place, *(Value(t, "i32") for t in how))
+
     def load(self, type: str, pointer: Operand, align: int | None = None, meta: str = "") -> Value:
         """A load; `align` defaults to the element's size, which any array has."""
         align = BYTES[element_of(type)] if align is None else align
