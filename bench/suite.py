@@ -7,8 +7,8 @@ Each peer runs in a process of its own, in its own environment (bench/.venv-PEER
 (SIGSTOP) while another one works, so that no pool of spinning threads takes part in another's time.
 A round times every variant of every peer once, in turning order, behind a call that is not timed
 (caches and threads were another's).  A variant of Weft that is to be replayed and was not has
-failed, and the exit status is 1.  After --rounds rounds those go on that are near the fastest of
-their kind, until --seconds have passed.
+failed, and the exit status is 1.  After --rounds rounds those go on for --seconds that are near
+the fastest of their kind.
 A figure in ms is the median over all rounds.  The ratio is of the best peer and Weft compiled with
 replay=True, above 1 Weft is faster: of each round the ratio of both medians, of all rounds the
 median.  A shared machine is slow for a minute, then fast; in a round both met the same minute, in
@@ -208,8 +208,8 @@ class Row:
 
 
 def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, threads: int) -> Row:
-    """All peers that do this work, in turns, for so many rounds, then the near ones until so many
-    seconds have passed.
+    """All peers that do this work, in turns, for so many rounds, then the near ones for so many
+    seconds.
 
     A variant is a process: memory is its own.
     """
@@ -233,9 +233,11 @@ def run_work(work: Work, python: dict[str, str], rounds: int, seconds: float, th
                 ready[who] = peer
         for peer in ready.values():
             peer.ask(time=max(3, work.calls))  # warm
-        end = time.monotonic() + seconds
-        while ready and (row.rounds < rounds or time.monotonic() < end):
+        end = 0.0
+        while ready and (row.rounds <= rounds or time.monotonic() < end):
             order = list(ready) if row.rounds % 2 == 0 else list(reversed(ready))
+            if row.rounds == rounds:
+                end = time.monotonic() + seconds
             going = ready.keys() if row.rounds < rounds else row.near()
             row.rounds += 1
             for who in (w for w in order if w in going):
