@@ -21,6 +21,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
+from turns import BLOCK_S, block
 
 import weft
 
@@ -28,8 +29,6 @@ try:
     import torch
 except ImportError:
     torch = None
-
-BLOCK_S = 2e-3  # one block of calls; long against the clock, short against a scheduler's slice
 
 
 def add(lib: ModuleType, grad: bool) -> Callable[[], object]:
@@ -424,19 +423,11 @@ def line(text: str) -> Callable[[ModuleType], Callable[[], object]]:
 clock: Callable[[], float] = time.perf_counter
 
 
-def block(call: Callable[[], object], times: int) -> float:
-    """Seconds a call, over `times` calls."""
-    start = clock()
-    for _ in range(times):
-        call()
-    return (clock() - start) / times
-
-
 def calls_for(call: Callable[[], object]) -> int:
     """How many calls fill a block; also warms caches and makes kernels."""
     call()
     times = 1
-    while (spent := block(call, times) * times) < BLOCK_S:
+    while (spent := block(call, times, clock) * times) < BLOCK_S:
         times = max(times + 1, int(times * min(10.0, 1.2 * BLOCK_S / max(spent, 1e-7))))
     return times
 
@@ -451,7 +442,7 @@ def compare(calls: list[Callable[[], object]], rounds: int) -> list[list[float]]
         for r in range(rounds):
             order = range(len(calls)) if r % 2 == 0 else reversed(range(len(calls)))
             for i in order:
-                seconds[i].append(block(calls[i], times[i]))
+                seconds[i].append(block(calls[i], times[i], clock))
     finally:
         gc.enable()
     return seconds

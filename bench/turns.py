@@ -33,7 +33,7 @@ def take(calls: dict[str, Call], *, seconds: float, threads: int) -> Times:
     for name, call in calls.items():
         call()
         call()
-        length[name] = max(_block(call, 1, clock), 1e-7)
+        length[name] = max(block(call, 1, clock), 1e-7)
         repeats[name] = max(1, min(5000, round(BLOCK_S / length[name])))
     names, times = list(calls), {name: [] for name in calls}
     end = time.perf_counter() + seconds
@@ -43,7 +43,7 @@ def take(calls: dict[str, Call], *, seconds: float, threads: int) -> Times:
                 time.sleep(QUIET_S)
             if length[name] < WARM_S:
                 calls[name]()
-            times[name].append(_block(calls[name], repeats[name], clock))
+            times[name].append(block(calls[name], repeats[name], clock))
         names.append(names.pop(0))
     return times
 
@@ -63,7 +63,8 @@ def peak(threads: int, operations: float) -> tuple[Call, float]:
     return call, done / operations
 
 
-def _block(call: Call, repeat: int, clock: Callable[[], float]) -> float:
+def block(call: Call, repeat: int, clock: Callable[[], float]) -> float:
+    """Seconds a call, of `repeat` calls."""
     start = clock()
     for _ in range(repeat):
         call()
