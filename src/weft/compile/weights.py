@@ -124,11 +124,8 @@ class Weights:
         same, ready = False, []
         for w in self.all:
             mark = memory.mark(inputs[w.name])
-            there = moved is not None and w.copy is not None and w.name not in moved
-            if there and mark == w.seen[0]:  # type: ignore[index]
-                same = True
-                continue
-            now = (mark, address(w.name))
+            stays = moved is not None and w.copy is not None and w.name not in moved
+            now = (mark, w.seen[1] if stays and w.seen else address(w.name))
             if mark is not None and now == w.seen:
                 same = True
                 if w.copy is None:

@@ -12,7 +12,7 @@ own memory: an element is read before it is written. Its code is that of `nest`,
 the bits are those of a loop that would follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -139,13 +139,23 @@ def _function(
     finish: str,
 ) -> int:
     module = Module(vector_bits=host().vector_bits)
+    code: _Code = partial(
+        _Ending,
+        exprs=exprs,
+        out_dtypes=out_dtypes,
+        in_dtypes=in_dtypes,
+        classes=classes,
+        fixed=fixed,
+    )
     if finish:
-        emit = _emit_finish if finish == "registers" else partial(_emit_among, kind=finish)
-        emit(module, exprs, out_dtypes, in_dtypes, classes, fixed)
+        if finish == "registers":
+            _emit_finish(module, out_dtypes[0], code)
+        else:
+            _emit_among(module, code, kind=finish)
         return load(module.text(), ["finish"])["finish"]
     args = [("ptr", "args"), ("ptr", "ints"), ("ptr", "product"), ("i64", "ldp"), ("i64", "row")]
     f = module.function("epilogue", [*args, *(("i64", n) for n in ("rows", "n0", "n"))])
-    _emit(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+    _emit(f, code(f))
     return load(module.text(), ["epilogue"])["epilogue"]
 
 
@@ -294,15 +304,10 @@ class _Ending:
         return f.shuffle(low, high, [i % 2 * self.lanes + i // 2 for i in range(self.width)])
 
 
-def _emit(
-    f: Function,
-    exprs: tuple[Expr, ...],
-    out_dtypes: Sequence[D.dtype],
-    in_dtypes: Sequence[D.dtype],
-    classes: Sequence[int],
-    fixed: Sequence[bool],
-) -> None:
-    e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+_Code = Callable[[Function], _Ending]  # in that function
+
+
+def _emit(f: Function, e: _Ending) -> None:
     n = f.arg("n")
     whole = f.mul(f.div(n, e.width), e.width)
 
@@ -335,23 +340,16 @@ def _is_tame(exprs: tuple[Expr, ...], types: Sequence[D.dtype], kept: set[int]) 
     return True
 
 
-def _emit_finish(
-    module: Module,
-    exprs: tuple[Expr, ...],
-    out_dtypes: Sequence[D.dtype],
-    in_dtypes: Sequence[D.dtype],
-    classes: Sequence[int],
-    fixed: Sequence[bool],
-) -> None:
+def _emit_finish(module: Module, product: D.dtype, code: _Code) -> None:
     """The micro-kernel of a whole tile, whose sums go through the expressions in registers: a
     product's, or of halves that of convolutions.
     """
-    narrow = out_dtypes[0].itemsize < D.float32.itemsize
-    element = register(out_dtypes[0])
+    narrow = product.itemsize < D.float32.itemsize
+    element = register(product)
     tile = pixel_tile(element, 0, pairs=True) if narrow else tile_for(element)
 
     def ending(f: Function) -> Finish:
-        e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+        e = code(f)
 
         def finish(sums: list[Value]) -> None:
             for v in range(0, tile.vectors, e.parts):
@@ -377,16 +375,7 @@ def _emit_finish(
         micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)
 
 
-def _emit_among(
-    module: Module,
-    exprs: tuple[Expr, ...],
-    out_dtypes: Sequence[D.dtype],
-    in_dtypes: Sequence[D.dtype],
-    classes: Sequence[int],
-    fixed: Sequence[bool],
-    *,
-    kind: str,
-) -> None:
+def _emit_among(module: Module, code: _Code, *, kind: str) -> None:
     """The kernel of two tiles by 32 columns, of images or panels, with the ending of earlier sums
     among its products.
     """
@@ -396,10 +385,9 @@ def _emit_among(
     }[kind]
 
     def ending(f: Function) -> Rows:
-        e = _Ending(f, exprs, out_dtypes, in_dtypes, classes, fixed)
+        e = code(f)
         columns = range(0, 2 * amx.DEPTH, e.width)
         strips = [e.rows(f.arg("sums"), pitch, column, None, 0) for column in columns]
-
         each = len(strips[0].first)
 
         def one(at: list[Value]) -> list[Value]:

@@ -494,33 +494,30 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
                 fresh = f.cast("zext", first, "i64")
                 chunks = f.div(kc, WORDS)
 
-                def tile_of(
-                    name: str, column: int, passes: int, chunks=chunks, a_rows=a_rows, panel=panel,
-                    fresh=fresh, soon=soon, row=row,
-                ) -> None:  # fmt: skip
+                def tile_at(
+                    column: int, passes: int, chunks=chunks, a_rows=a_rows, panel=panel,
+                    corner=corner, fresh=fresh, soon=soon, row=row,
+                ) -> tuple[Operand, ...]:  # fmt: skip
                     b_at, c_at = f.gep(panel, 4 * column), f.gep(corner, 4 * column)
                     ask = soon.lines(row.i, column // 32, passes)
-                    f.call(name, "void", chunks, a_rows, pitch, b_at, c_at, _LINE, fresh, *ask)
+                    return (chunks, a_rows, pitch, b_at, c_at, _LINE, fresh, *ask)
 
                 wide = f.icmp("sgt", unit.n, 32)
                 whole = f.op("and", f.icmp("eq", rows, ROWS), f.icmp("eq", unit.n, COLUMNS))
                 with f.if_else(f.op("and", whole, pending.whole())) as way:
                     for column in (0, 32):
-                        b_at, c_at = f.gep(panel, 4 * column), f.gep(corner, 4 * column)
-                        ask = soon.lines(row.i, column // 32, 2)
-                        two = (chunks, a_rows, pitch, b_at, c_at, _LINE, fresh, *ask)
-                        pending.among(two, column)
+                        pending.among(tile_at(column, 2), column)
                     way.otherwise()
                     pending.end()
                     with f.if_else(f.icmp("sgt", rows, amx.ROWS)) as tall:
-                        tile_of("two", 0, 2)
+                        f.call("two", "void", *tile_at(0, 2))
                         with f.iff(wide):
-                            tile_of("two", 32, 2)
+                            f.call("two", "void", *tile_at(32, 2))
                         tall.otherwise()
                         with f.if_else(wide) as narrow:
-                            tile_of("four", 0, 1)
+                            f.call("four", "void", *tile_at(0, 1))
                             narrow.otherwise()
-                            tile_of("pair", 0, 1)
+                            f.call("pair", "void", *tile_at(0, 1))
                 pending.none()
                 with f.if_else(last) as way:
                     with f.if_else(ends) as end:
