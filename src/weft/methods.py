@@ -17,6 +17,7 @@ from weft import autograd
 from weft.core import dtype as dt
 from weft.core import layouts, overrides
 from weft.core.handle import state
+from weft.core.types import broadcast_shapes, wholes
 from weft.ops import (
     activation,
     arithmetic,
@@ -62,6 +63,7 @@ from weft.ops import (
     write,
 )
 from weft.ops.construct import tensor
+from weft.ops.promote import only_tensors
 from weft.runtime import native
 from weft.tensor import Tensor
 
@@ -358,7 +360,7 @@ def split(self: Tensor, split_size: Any, dim: int = 0) -> tuple:
 @_method
 def split_with_sizes(self: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
     """Views of parts of the sizes given along dim."""
-    return join.split(self, list(split_sizes), dim)
+    return join.split(self, wholes(split_sizes, "split_with_sizes", "split_sizes"), dim)
 
 
 @_method
@@ -376,6 +378,7 @@ def ndimension(self: Tensor) -> int:
 @_method
 def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     """Whether both look at the same memory in the same way."""
+    only_tensors("is_set_to", tensor, names=("tensor",))
     return (
         native.address(self._a) == native.address(tensor._a)
         and self.shape == tensor.shape
@@ -383,9 +386,16 @@ def is_set_to(self: Tensor, tensor: Tensor) -> bool:
     )
 
 
+def _need_callable(op: str, fn: Any) -> None:
+    if not callable(fn):
+        kind = type(fn).__name__
+        raise TypeError(f"{op}(): argument 'callable' must be callable, not {kind}")
+
+
 @_method
 def apply_(self: Tensor, callable: Callable) -> Tensor:
     """Each element replaced by callable(element); slow."""
+    _need_callable("apply_", callable)
     values = [callable(v) for v in self._a.reshape(-1).tolist()]
     return self.copy_(tensor(values, dtype=self.dtype).reshape(self.shape))
 
@@ -393,6 +403,10 @@ def apply_(self: Tensor, callable: Callable) -> Tensor:
 @_method
 def map_(self: Tensor, tensor: Tensor, callable: Callable) -> Tensor:
     """Each element replaced by callable(element, the tensor's element); slow."""
+    only_tensors("map_", tensor, names=("tensor",))
+    _need_callable("map_", callable)
+    if broadcast_shapes(self.shape, tensor.shape, op="map_") != tuple(self.shape):
+        raise RuntimeError(f"map_: {list(tensor.shape)} does not broadcast to {list(self.shape)}")
     other = np.broadcast_to(tensor._a, self._a.shape).reshape(-1).tolist()
     pairs = zip(self._a.reshape(-1).tolist(), other, strict=True)
     values = dispatch.wrap(np.array([callable(a, b) for a, b in pairs], self._a.dtype))

@@ -20,7 +20,7 @@ from weft.core import layouts, overrides, printing, types
 from weft.core.device import cpu, device, require_cpu
 from weft.core.handle import Handle, bare, state, storage_of
 from weft.core.op import Op
-from weft.core.types import is_contiguous, numel
+from weft.core.types import is_contiguous, numel, some_dim
 from weft.ops import (
     arithmetic,
     cast,
@@ -248,7 +248,7 @@ class Tensor(Handle):
             strides = tuple(s // size for s in self._a.strides)
         else:
             strides = g.strides
-        return strides if dim is None else strides[dim]
+        return strides if dim is None else strides[some_dim(dim, strides, "stride")]
 
     def storage_offset(self) -> int:
         """Where this view begins in its memory, in elements."""

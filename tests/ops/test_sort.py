@@ -65,6 +65,11 @@ def test_topk():
         x.topk(4)
 
 
+def test_the_mode_of_nan():
+    values, indices = T([[nan, 2, nan], [1, nan, nan], [nan, 1, 1], [nan, nan, nan]]).mode(1)
+    assert str(values.tolist()) == "[nan, nan, 1.0, nan]" and indices.tolist() == [2, 2, 2, 2]
+
+
 def test_kth_median_and_mode():
     x = T([3.0, 1.0, 2.0, 4.0])
     assert x.kthvalue(2).values.item() == 2 and x.kthvalue(2).indices.item() == 2

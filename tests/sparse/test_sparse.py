@@ -68,6 +68,12 @@ def test_a_dense_tensor_comes_back(case):
     assert weft.equal(s.to_dense(), d) and weft.equal(d.to_sparse(1).to_dense(), d)
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (2, 0, 3)])
+def test_a_tensor_of_nothing_comes_back(shape):
+    for rank in range(len(shape) + 1):
+        assert weft.zeros(shape).to_sparse(rank).to_dense().shape == shape
+
+
 def test_elementwise_rules_are_those_of_the_dense_tensors():
     a, da = sparse()
     b, db = sparse(seed=1)

@@ -202,7 +202,8 @@ def result_type_of(dims: dtype | None, zero: dtype | None, number: dtype | None)
                 out = out.to_complex()  # as wide as the floats that are there
             else:
                 out = d if d is not number or d.category != FLOAT else _Default.dtype
-    assert out is not None
+    if out is None:
+        raise TypeError("result_type(): expected a tensor or a number, got none")
     return out
 
 

@@ -62,6 +62,35 @@ def whole(value: Any, op: str, name: str) -> int:
     return index(value)
 
 
+def wholes(values: Any, op: str, name: str) -> tuple[int, ...]:
+    """Int arguments, of a sequence; TypeError for what is none."""
+    said = f"{op}(): argument '{name}' must be tuple of ints, "
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{said}not {type(values).__name__}")
+    values = tuple(values)
+    for at, v in enumerate(values):
+        if v.__class__ is not int and (isinstance(v, bool) or not hasattr(v, "__index__")):
+            raise TypeError(f"{said}but found element of type {type(v).__name__} at pos {at}")
+    return tuple([v if v.__class__ is int else whole(v, op, name) for v in values])
+
+
+def real_number(value: Any, op: str, name: str) -> float:
+    """A float argument; TypeError for what is none."""
+    if value.__class__ is float:
+        return value
+    if not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{op}(): argument '{name}' must be float, not {type(value).__name__}")
+    return float(value)
+
+
+def some_dim(dim: int, shape: Sequence[int], op: str) -> int:
+    """`dim` counted from 0, of a tensor that has dims; IndexError for one that has none."""
+    d = wrap_dim(dim, len(shape), op)
+    if not shape:
+        raise IndexError(f"{op}: Dimension specified as {dim} but tensor has no dimensions")
+    return d
+
+
 def wrap_dim(dim: int, ndim: int, op: str) -> int:
     """`dim` counted from 0; IndexError outside [-ndim, ndim) as torch words it."""
     n = max(ndim, 1)
@@ -82,7 +111,7 @@ def wrap_dims(dims: Any, ndim: int, op: str) -> tuple[int, ...]:
         return tuple(range(ndim))
     if isinstance(dims, int) or hasattr(dims, "__index__"):
         return (wrap_dim(dims, ndim, op),) if ndim else wrap_dims((dims,), ndim, op)
-    out = [wrap_dim(d, ndim, op) for d in dims]
+    out = [wrap_dim(d, ndim, op) for d in wholes(dims, op, "dim")]
     if not out:
         return tuple(range(ndim))
     if len(set(out)) != len(out):

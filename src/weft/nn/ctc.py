@@ -36,13 +36,25 @@ def ctc_loss(
     `zero_infinity`.  RuntimeError on lengths that do not fit.  The gradient is torch's, p minus
     the share of alignments: that of scores before log_softmax, whatever log_probs sums to.
     """
+    if log_probs.dim() not in (2, 3):
+        raise RuntimeError(
+            f"ctc_loss: Expected log_probs of 2 or 3 dims, got shape {list(log_probs.shape)}"
+        )
     single = log_probs.dim() == 2
     if single:
         log_probs = log_probs.unsqueeze(1)
     steps, batch, classes = log_probs.shape
     ins, outs = _numbers(input_lengths), _numbers(target_lengths)
     if len(ins) != batch or len(outs) != batch:
-        raise RuntimeError(f"input_lengths and target_lengths must be of size {batch}")
+        raise RuntimeError(
+            f"ctc_loss: input_lengths and target_lengths must be of size {batch}, got {len(ins)} "
+            f"and {len(outs)}"
+        )
+    for name, lengths in (("input_lengths", ins), ("target_lengths", outs)):
+        if lengths.min(initial=0) < 0:
+            raise RuntimeError(
+                f"ctc_loss: Expected {name} to have value at least 0, but got value {lengths.min()}"
+            )
     if ins.max(initial=0) > steps:
         raise RuntimeError(f"Expected input_lengths to have value at most {steps}")
     if not 0 <= blank < classes:
@@ -74,6 +86,13 @@ def _places(
     targets: np.ndarray, outs: np.ndarray, blank: int, single: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(labels with blanks between (N, 2 S + 1), where place s may follow s - 2)."""
+    rows = len(outs) if targets.ndim > 1 or single else int(outs.sum())
+    got = 1 if single and targets.ndim == 1 else targets.shape[0] if targets.ndim else 0
+    if targets.ndim not in (1, 2) or targets.dtype.kind not in "iu" or got != rows:
+        raise RuntimeError(
+            f"ctc_loss: Expected targets of whole numbers and size {rows} at dimension 0, got "
+            f"{targets.dtype} of shape {list(targets.shape)}"
+        )
     labels = np.full((len(outs), 2 * int(outs.max(initial=0)) + 1), blank, np.int64)
     if targets.ndim == 1 and not single:
         rows = np.split(targets, np.cumsum(outs)[:-1])

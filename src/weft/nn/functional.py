@@ -116,6 +116,7 @@ from weft.ops.pool_more import (
     max_unpool2d,
     max_unpool3d,
 )
+from weft.ops.promote import only_tensors
 from weft.ops.resize import (
     channel_shuffle,
     interpolate,
@@ -172,6 +173,7 @@ def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype:
 
 def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """y = exp(-x) / sum exp(-x) along dim."""
+    only_tensors("softmin", input)
     return rows.softmax(-input, rows.implicit_dim("softmin", input, dim), dtype)
 
 

@@ -363,6 +363,9 @@ def quantize(
     and padding other than zeros stay in float32, as do layers that the calibration did not reach.
     ValueError: static activations without calibration, a name in `skip` that is not there.
     """
+    if not isinstance(model, Module):
+        kind = type(model).__name__
+        raise TypeError(f"quantize(): argument 'model' must be Module, not {kind}")
     batches = [b if isinstance(b, tuple) else (b,) for b in calibration or ()]
     how = activations or ("static" if batches else "dynamic")
     if how not in ("static", "dynamic"):

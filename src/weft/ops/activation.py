@@ -19,7 +19,7 @@ from weft.core import scalar as S
 from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import unknown, wrap_dim
+from weft.core.types import real_number, unknown, wrap_dim
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.trig import tanh
@@ -357,12 +357,18 @@ def silu(input: Any, inplace: bool = False) -> Any:
 
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """y = log(1 + e**(beta x)) / beta; x itself where beta x > threshold."""
-    return _run("softplus", Softplus(float(beta), float(threshold)), input)
+    return _run(
+        "softplus",
+        Softplus(
+            real_number(beta, "softplus", "beta"), real_number(threshold, "softplus", "threshold")
+        ),
+        input,
+    )
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """y = x where x > 0, else alpha (e**x - 1)."""
-    return _run("elu", Elu(float(alpha)), input, inplace)
+    return _run("elu", Elu(real_number(alpha, "elu", "alpha")), input, inplace)
 
 
 def selu(input: Any, inplace: bool = False) -> Any:
@@ -374,12 +380,17 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """y = max(0, x) + min(0, alpha (e**(x / alpha) - 1))."""
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return _run("celu", Elu(float(alpha), 1.0, 1.0 / alpha), input, inplace)
+    return _run("celu", Elu(real_number(alpha, "celu", "alpha"), 1.0, 1.0 / alpha), input, inplace)
 
 
 def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
     """y = x where x > 0, else negative_slope x."""
-    return _run("leaky_relu", LeakyRelu(float(negative_slope)), input, inplace)
+    return _run(
+        "leaky_relu",
+        LeakyRelu(real_number(negative_slope, "leaky_relu", "negative_slope")),
+        input,
+        inplace,
+    )
 
 
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
@@ -389,7 +400,14 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
     if dtype_of(input).category == dt.INT:
         y = input.clamp(int(min_val), int(max_val))
         return write(input, y) if inplace else y
-    return _run("hardtanh", Hardtanh(float(min_val), float(max_val)), input, inplace)
+    return _run(
+        "hardtanh",
+        Hardtanh(
+            real_number(min_val, "hardtanh", "min_val"), real_number(max_val, "hardtanh", "max_val")
+        ),
+        input,
+        inplace,
+    )
 
 
 def relu6(input: Any, inplace: bool = False) -> Any:
@@ -409,7 +427,7 @@ def hardsigmoid(input: Any, inplace: bool = False) -> Any:
 
 def hardshrink(input: Any, lambd: float = 0.5) -> Any:
     """y = 0 where |x| <= lambd, else x."""
-    return _run("hardshrink", Hardshrink(float(lambd)), input)
+    return _run("hardshrink", Hardshrink(real_number(lambd, "hardshrink", "lambd")), input)
 
 
 def softshrink(input: Any, lambd: float = 0.5) -> Any:
@@ -420,7 +438,7 @@ def softshrink(input: Any, lambd: float = 0.5) -> Any:
             f"lambda must be in range [0, {largest:g}] for input dtype {spelled(input)}, but found "
             f"{lambd:g}"
         )
-    return _run("softshrink", Softshrink(float(lambd)), input)
+    return _run("softshrink", Softshrink(real_number(lambd, "softshrink", "lambd")), input)
 
 
 def tanhshrink(input: Any) -> Any:
@@ -448,7 +466,15 @@ def threshold(input: Any, threshold: float, value: float, inplace: bool = False)
     if dtype_of(input).category == dt.INT:
         y = input.where(input > int(threshold), int(value))
         return write(input, y) if inplace else y
-    return _run("threshold", Threshold(float(threshold), float(value)), input, inplace)
+    return _run(
+        "threshold",
+        Threshold(
+            real_number(threshold, "threshold", "threshold"),
+            real_number(value, "threshold", "value"),
+        ),
+        input,
+        inplace,
+    )
 
 
 def prelu(input: Any, weight: Any) -> Any:

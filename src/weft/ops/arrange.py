@@ -130,6 +130,11 @@ def atleast_3d(*tensors: Any) -> Any:
 
 
 def _some(op: str, tensors: Sequence[Any]) -> None:
+    if not hasattr(tensors, "__len__"):
+        kind = type(tensors).__name__
+        raise TypeError(
+            f"{op}(): argument 'tensors' (position 1) must be tuple of Tensors, not {kind}"
+        )
     if not len(tensors):
         raise RuntimeError(f"{op} expects a non-empty TensorList")
 
@@ -246,6 +251,8 @@ def combinations(input: Any, r: int = 2, with_replacement: bool = False) -> Any:
 def block_diag(*tensors: Any) -> Any:
     """The matrix with the given matrices on its diagonal, zeros elsewhere."""
     xs = [_two(x) for x in _list(tensors)]
+    if not xs:
+        return zeros(1, 0)
     d = dtype_of(xs[0])
     for x in xs[1:]:
         d = dt.promote_types(d, dtype_of(x))

@@ -305,7 +305,7 @@ def _repeat_heads(q: Any, kv: Any) -> Any:
     heads, own = shape_of(q)[-3], shape_of(kv)[-3]
     if heads == own:
         return kv
-    if heads % own:
+    if not own or heads % own:
         raise RuntimeError(
             "Number of heads in key and value must divide the number of heads in query, got "
             f"{own} and {heads}"

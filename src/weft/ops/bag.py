@@ -33,6 +33,11 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     input1 (..., I), input2 (..., J), weight (O, I, J), bias (O,).
     """
     a, b, w = shape_of(input1), shape_of(input2), shape_of(weight)
+    if not a or not b or len(w) != 3:
+        raise RuntimeError(
+            "bilinear(): expected inputs of 1 or more dims and a weight of 3, got "
+            f"{list(a)}, {list(b)} and {list(w)}"
+        )
     if a[:-1] != b[:-1]:
         raise RuntimeError(
             f"bilinear(): input batch dimensions do not match: got {list(a)} and {list(b)}"
@@ -45,8 +50,8 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
             )
     if bias is not None and shape_of(bias) != w[:1]:
         raise RuntimeError(
-            f"bilinear(): bias size does not match weight size: got {shape_of(bias)[0]} but "
-            f"expected {w[0]}"
+            f"bilinear(): bias size does not match weight size: got {list(shape_of(bias))} but "
+            f"expected {[w[0]]}"
         )
     rows = numel(a[:-1])
     left = matmul(

@@ -127,6 +127,9 @@ def scalar_tensor(s: Any, *, dtype: dt.dtype | None = None, device: Any = None,
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of an object that speaks DLPack."""
     require_cpu(device, "from_dlpack")
+    if not hasattr(ext_tensor, "__dlpack__"):
+        kind = type(ext_tensor).__name__
+        raise RuntimeError(f"from_dlpack: expected an object with __dlpack__, not {kind}")
     return from_numpy(np.from_dlpack(ext_tensor, copy=copy))
 
 
@@ -139,6 +142,13 @@ def frombuffer(
     requires_grad: bool = False,
 ) -> Tensor:
     """A 1-dim tensor over the memory of a buffer, from byte `offset` on, `count` elements (all)."""
+    try:
+        memoryview(buffer)
+    except TypeError:
+        kind = type(buffer).__name__
+        raise ValueError(
+            f"frombuffer: object does not implement Python buffer protocol: {kind}"
+        ) from None
     a = np.frombuffer(buffer, dtype.np, count, offset)
     return creation.finish(wrap(a), requires_grad, None, "frombuffer")
 

@@ -449,10 +449,15 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         tensors = (rows, weight) if bias is None else (rows, weight, bias)
         if (y := _LINEAR.quick(*tensors)) is not None:
             return run(known[1], y)
-    if not x or x[-1] != w[-1]:
+    if not x or not w:
+        raise RuntimeError(
+            "linear: both arguments to linear need to be at least 1D, but they are "
+            f"{len(x)}D and {len(w)}D"
+        )
+    if x[-1] != w[-1]:
         raise RuntimeError(
             f"linear: mat1 and mat2 shapes cannot be multiplied ({numel(x[:-1])}x"
-            f"{x[-1] if x else 0} and {w[-1]}x{w[0]})"
+            f"{x[-1]} and {w[-1]}x{w[0]})"
         )
     if dtype_of(input) is not dtype_of(weight):
         raise RuntimeError(

@@ -204,8 +204,8 @@ def in_format(t: Any, memory_format: Any) -> Any:
     """t itself where it lies in the order of `memory_format`, else a copy that does."""
     if memory_format is None or memory_format is layouts.preserve_format:
         return t
-    if memory_format in _CHANNELS_LAST:
-        format_order(t, memory_format)  # refuses other ranks
+    if memory_format is not layouts.contiguous_format:
+        format_order(t, memory_format)  # refuses other ranks, and what is no format
     return t if has_format(t, memory_format) else clone(t, memory_format=memory_format)
 
 
@@ -292,6 +292,10 @@ def _constant(
 
 
 def _as(value: Any, d: dt.dtype) -> Any:
+    if d.category == dt.INT and isinstance(value, float) and not math.isfinite(value):
+        raise RuntimeError(
+            f"full: value {value} cannot be converted to type {d.name} without overflow"
+        )
     if d.category == dt.FLOAT:
         return float(value)
     return int(value) if d.category == dt.INT else bool(value)

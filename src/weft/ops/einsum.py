@@ -12,14 +12,14 @@ from collections.abc import Sequence, Set
 from functools import lru_cache
 from typing import Any
 
-from weft.core.handle import state
-from weft.core.types import broadcast_shapes, numel, wrap_dim
+from weft.core.handle import Handle, state
+from weft.core.types import broadcast_shapes, numel, real_number, whole, wrap_dim
 from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
 from weft.ops.dispatch import dtype_of, shape_of
 from weft.ops.pointwise import clamp_min
-from weft.ops.promote import as_number, number_of, operands
+from weft.ops.promote import as_number, number_of, only_tensors, operands
 from weft.ops.reduce import amax, amin, sum
 from weft.ops.shape import diagonal, roll
 from weft.ops.unary import abs, sqrt
@@ -82,6 +82,12 @@ def _from_lists(args: tuple) -> tuple[str, tuple]:
     target = rest.pop() if len(rest) % 2 else None
 
     def text(labels: Sequence[Any]) -> str:
+        if isinstance(labels, (int, float)) or not hasattr(labels, "__iter__"):
+            kind = type(labels).__name__
+            raise TypeError(f"einsum(): a sublist must be a list of ints, not {kind}")
+        for c in labels:
+            if c is not Ellipsis and not 0 <= whole(c, "einsum", "sublist") < 52:
+                raise ValueError(f"einsum(): subscript {c} is not within the valid range [0, 52)")
         return "".join(
             "..." if c is Ellipsis else chr(ord("A") + c) if c < 26 else chr(ord("a") + c - 26)
             for c in labels
@@ -225,6 +231,8 @@ def tensordot(a: Any, b: Any, dims: Any = 2, out: Any = None) -> Any:
         if dims > min(m, n):
             raise RuntimeError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}")
         dims = (list(range(m - dims, m)), list(range(dims)))
+    elif not isinstance(dims, (tuple, list)) or len(dims) != 2:
+        raise ValueError(f"tensordot expects dims to be an int or two lists, but got {dims}")
     first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
     if len(first) != len(second):
         raise RuntimeError("both dimension lists should have same length")
@@ -357,6 +365,10 @@ def chain_matmul(*matrices: Any, out: Any = None) -> Any:
 
 def multi_dot(tensors: Sequence[Any], *, out: Any = None) -> Any:
     """The product of all matrices, in the order of least work; the ends may be vectors."""
+    if isinstance(tensors, Handle):
+        raise TypeError(
+            "multi_dot(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
+        )
     xs = list(tensors)
     if len(xs) < 2:
         raise RuntimeError(f"multi_dot(): expected at least 2 tensors but got {len(xs)}")
@@ -365,6 +377,9 @@ def multi_dot(tensors: Sequence[Any], *, out: Any = None) -> Any:
         xs[0] = unsqueeze(xs[0], 0)
     if last:
         xs[-1] = unsqueeze(xs[-1], 1)
+    for i, x in enumerate(xs):
+        if len(shape_of(x)) != 2:
+            raise RuntimeError(f"multi_dot(): tensor {i} must be 2D but got {len(shape_of(x))}D")
     sizes = [shape_of(xs[0])[0], *(shape_of(x)[1] for x in xs)]
     cost: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(xs))}
     for length in range(1, len(xs)):
@@ -435,7 +450,9 @@ def pairwise_distance(
     x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Any:
     """y = the p-norm of x1 - x2 + eps along the last dim; x1 and x2 broadcast."""
-    return length(x1 - x2 + eps, float(p), -1, keepdim)
+    only_tensors("pairwise_distance", x1, x2, names=("x1", "x2"))
+    eps = real_number(eps, "pairwise_distance", "eps")
+    return length(x1 - x2 + eps, real_number(p, "pairwise_distance", "p"), -1, keepdim)
 
 
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:

@@ -390,7 +390,7 @@ def ormqr(
     """Q other (other Q without `left`, Q^T with `transpose`), Q all of H_1 H_2 ... H_k."""
     if len(shape_of(input)) < 2:
         raise RuntimeError("torch.ormqr: input must have at least 2 dimensions.")
-    if shape_of(tau)[-1] > shape_of(input)[-1]:
+    if not shape_of(tau) or shape_of(tau)[-1] > shape_of(input)[-1]:
         raise RuntimeError(
             "torch.ormqr: tau.shape[-1] must be equal to min(other.shape[-2], input.shape[-1])"
         )
@@ -497,12 +497,18 @@ def _basis(a: Any, q: int, niter: int) -> Any:
     return basis
 
 
+def _matrix(op: str, a: Any) -> tuple[int, ...]:
+    if len(shape_of(a)) < 2:
+        raise ValueError(f"{op}: expected a matrix or a batch of them, got {list(shape_of(a))}")
+    return shape_of(a)[-2:]
+
+
 def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple:
     """(U, S, V) with A - M near U diag(S) V^T, of rank q, by random projection.
 
     Source: Halko, Martinsson, Tropp, arXiv:0909.4061, algorithms 4.4 and 5.1.
     """
-    m, n = shape_of(A)[-2:]
+    m, n = _matrix("svd_lowrank", A)
     a = A if M is None else A - M
     wide = m < n
     a = transpose(a, -2, -1) if wide else a
@@ -514,7 +520,7 @@ def svd_lowrank(A: Any, q: int = 6, niter: int = 2, M: Any = None) -> tuple:
 
 def pca_lowrank(A: Any, q: int | None = None, center: Any = True, niter: int = 2) -> tuple:
     """svd_lowrank of A, each column less its mean."""
-    m, n = shape_of(A)[-2:]
+    m, n = _matrix("pca_lowrank", A)
     q = min(6, m, n) if q is None else q
     if not 0 <= q <= min(m, n):
         most = min(m, n)

@@ -17,7 +17,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type, wrap_dim
+from weft.core.types import Type, wholes, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.complex_parts import conj
 from weft.ops.creation import arange, finish, zeros
@@ -249,8 +249,8 @@ def _lengths(
     """(dims, sizes) of a transform over several dims; a size of -1 leaves a dim as it is."""
     shape = shape_of(x)
     rank = len(shape)
-    s = (s,) if isinstance(s, int) else s
-    dim = (dim,) if isinstance(dim, int) else dim
+    s = (s,) if isinstance(s, int) else s if s is None else wholes(s, op, "s")
+    dim = (dim,) if isinstance(dim, int) else dim if dim is None else wholes(dim, op, "dim")
     if dim is not None:
         dims = tuple(wrap_dim(d, rank, op) for d in dim)
         if len(set(dims)) != len(dims):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.types import numel
+from weft.core.types import numel, wholes
 from weft.ops.cast import cast
 from weft.ops.contract import matmul
 from weft.ops.dispatch import dtype_of, shape_of, wrap
@@ -46,6 +46,7 @@ def affine_grid(theta: Any, size: Sequence[int], align_corners: bool | None = No
         raise ValueError(
             f"Expected theta to have floating point type, but got torch.{dtype_of(theta).name}"
         )
+    size = wholes(size, "affine_grid", "size")
     n = len(size) - 2
     if n not in (2, 3):
         raise NotImplementedError(

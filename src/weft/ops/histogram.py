@@ -10,7 +10,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.handle import Handle
-from weft.core.types import wrap_dim
+from weft.core.types import real_number, whole, wrap_dim
 from weft.ops.complex_parts import imag
 from weft.ops.creation import full
 from weft.ops.dispatch import dtype_of, read, shape_of, wrap
@@ -21,7 +21,18 @@ from weft.ops.view import narrow, reshape
 
 def _edges(a: np.ndarray, bins: Any, low: float | None, high: float | None) -> np.ndarray:
     if isinstance(bins, Handle):
+        if shape_of(bins) == (0,):
+            raise RuntimeError(
+                "torch.histogramdd: bins tensor should have at least 1 element, but got 0 elements"
+            )
+        if len(shape_of(bins)) != 1:
+            raise RuntimeError(
+                "torch.histogramdd: bins tensor should have one dimension, but got "
+                f"{len(shape_of(bins))} dimensions in the bins tensor"
+            )
         return np.array(read(bins), a.dtype)
+    if whole(bins, "histogramdd", "bins") <= 0:
+        raise RuntimeError(f"torch.histogramdd(): bins must be > 0, but got {bins}")
     if low is None or high is None or low == high:
         low, high = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
         if low == high:
@@ -45,7 +56,9 @@ def histogramdd(
     every = [bins] * n if isinstance(bins, int) else list(bins)
     if len(every) != n:
         raise RuntimeError(f"torch.histogramdd: expected {n} sequences of bins, got {len(every)}")
-    ends = [None] * 2 * n if range is None else list(range)
+    if range is not None and (not isinstance(range, (tuple, list)) or len(range) != 2 * n):
+        raise TypeError(f"histogramdd(): argument 'range' must be tuple of {2 * n} floats")
+    ends = [real_number(v, "histogramdd", "range") for v in range or ()] or [None] * 2 * n
     edges = [_edges(a[:, i], every[i], ends[2 * i], ends[2 * i + 1]) for i in np.arange(n)]
     w = np.ones(len(a)) if weight is None else read(weight).reshape(-1)
     shape = tuple(len(e) - 1 for e in edges)

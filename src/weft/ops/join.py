@@ -13,7 +13,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numpy_words, whole, wrap_dim
+from weft.core.types import Type, numpy_words, some_dim, whole, wholes, wrap_dim
 from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import MUCH, apply, dtype_of, put, shape_of
@@ -207,7 +207,7 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
         parts = [size] * (n // size) + ([n % size] if n % size else []) if size else [0]
         parts = parts or [0]
     else:
-        parts = list(split_size_or_sections)
+        parts = list(wholes(split_size_or_sections, "split_with_sizes", "split_sizes"))
         if sum(parts) != n or any(p < 0 for p in parts):
             raise RuntimeError(
                 f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size "
@@ -246,7 +246,7 @@ def unbind(input: Any, dim: int = 0) -> tuple:
     if (ys := dispatch.parts(input, _UNBIND, dim)) is not None:
         return ys
     shape = shape_of(input)
-    d = wrap_dim(dim, len(shape), "unbind")
+    d = some_dim(dim, shape, "unbind")
     ops: list[Op] = [Select(d, i) for i in range(shape[d])]
     return dispatch.told_parts(ops, input, _UNBIND, dim)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, wrap_dim
 from weft.ops.compare import depends, where
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.contract import matmul
@@ -494,8 +494,11 @@ def matrix_norm(
     """fro: of all elements; nuc: sum of singular values; 2, -2: largest, smallest of them;
     1, -1: largest, smallest column sum of |A|; inf, -inf: of the rows."""
     A = A if dtype is None else A.to(dtype)
-    rank = len(shape_of(A))
-    rows, cols = (d % rank for d in dim)
+    if (rank := len(shape_of(A))) < 2:
+        raise RuntimeError(f"linalg.matrix_norm: A must have at least 2 dimensions, got {rank}")
+    rows, cols = (wrap_dim(d, rank, "linalg.matrix_norm") for d in dim)
+    if rows == cols:
+        raise RuntimeError(f"linalg.matrix_norm: dims must be different, got {dim}")
     if ord == "fro":
         y = vector_norm(A, 2, (rows, cols), keepdim)
     elif ord in ("nuc", 2, -2):

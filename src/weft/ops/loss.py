@@ -16,13 +16,14 @@ from weft import kernels
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel
+from weft.core.types import Type, broadcast_shapes, numel, real_number
 from weft.kernels.layout import Layout
 from weft.ops.activation import Activation, logsigmoid
 from weft.ops.cast import in_float32
 from weft.ops.creation import ones_like
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_folding
+from weft.ops.promote import only_tensors
 from weft.ops.reduce import mean, sum
 from weft.ops.unary import abs, exp, log, log1p, relu
 from weft.ops.view import expand, unsqueeze
@@ -300,7 +301,7 @@ def huber_loss(
     input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
 ) -> Any:
     """l = d^2 / 2 where |d| <= delta, else delta (|d| - delta/2); d = x - t."""
-    if delta <= 0:
+    if real_number(delta, "huber_loss", "delta") <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     input, target = _pair("huber_loss", input, target)
     return _weighted(apply(Huber(float(delta)), input - target), weight, reduction)
@@ -338,6 +339,8 @@ def gaussian_nll_loss(
 
     `var` has the input's shape, or one size 1, or lacks the last dim.  The clamp has slope 1.
     """
+    given = (input, target) if isinstance(var, float) else (input, target, var)
+    only_tensors("gaussian_nll_loss", *given, names=("input", "target", "var"))
     if isinstance(var, float):
         if var < 0:
             raise ValueError("var has negative entry/entries")
@@ -432,6 +435,7 @@ def soft_margin_loss(
     reduction: str = "mean",
 ) -> Any:
     """l = log(1 + e**(-t x)), t = 1 or -1."""
+    only_tensors("soft_margin_loss", input, target, names=("input", "target"))
     reduction = legacy_reduction(size_average, reduce, reduction)
     return reduced(log1p(exp(-target * input)), reduction)
 
@@ -446,6 +450,7 @@ def hinge_embedding_loss(
     reduction: str = "mean",
 ) -> Any:
     """l = x where t = 1, max(0, margin - x) where t = -1."""
+    only_tensors("hinge_embedding_loss", input, target, names=("input", "target"))
     reduction = legacy_reduction(size_average, reduce, reduction)
     apart = relu(margin - input).where(target != 1, 0.0)
     return reduced(apart + input.where(target != -1, 0.0), reduction)
@@ -460,6 +465,7 @@ def multilabel_soft_margin_loss(
     reduction: str = "mean",
 ) -> Any:
     """l = the mean over classes of -w (t log s(x) + (1 - t) log s(-x))."""
+    only_tensors("multilabel_soft_margin_loss", input, target, names=("input", "target"))
     reduction = legacy_reduction(size_average, reduce, reduction)
     loss = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
     if weight is not None:

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from weft.core import dtype as dt
-from weft.core.types import numel
+from weft.core.types import numel, real_number
 from weft.ops.activation import spelled
 from weft.ops.arithmetic import minimum
 from weft.ops.cast import cast, in_float32
@@ -15,6 +15,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.einsum import pairwise_distance
 from weft.ops.gather import gather
 from weft.ops.loss import PickClass, Xlogx, legacy_reduction, reduced
+from weft.ops.promote import only_tensors
 from weft.ops.reduce import any, mean, sum
 from weft.ops.scan import cumprod
 from weft.ops.softmax import log_softmax
@@ -151,7 +152,7 @@ def cross_entropy(
     if usual and (y := _MEAN.quick(input, target)) is not None:  # as it came before
         return y
     reduction = legacy_reduction(size_average, reduce, reduction)
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= real_number(label_smoothing, "cross_entropy", "label_smoothing") <= 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}")
     shape = shape_of(input)
     dim = 0 if len(shape) == 1 else 1
@@ -199,6 +200,7 @@ def kl_div(
 
     reduction "batchmean" divides the sum by the first size, which is the divergence a row.
     """
+    only_tensors("kl_div", input, target, names=("input", "target"))
     legacy = size_average is not None or reduce is not None
     reduction = legacy_reduction(size_average, reduce, reduction)
     if reduction == "mean" and not legacy:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.types import numel, wrap_dim
+from weft.core.types import numel, wholes, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.contract import linear
 from weft.ops.creation import clone, empty, ones, zeros
@@ -142,7 +142,12 @@ def empty_strided(
     requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Memory as it is found, under a size and strides."""
-    size, stride = tuple(size), tuple(stride)
+    size, stride = wholes(size, "empty_strided", "size"), wholes(stride, "empty_strided", "stride")
+    if len(size) != len(stride):
+        raise RuntimeError(
+            f"empty_strided: dimensionality of sizes ({len(size)}) must match dimensionality of "
+            f"strides ({len(stride)})"
+        )
     length = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     y = as_strided(empty((length,), dtype=dtype), size, stride)
     return y.detach().requires_grad_(requires_grad)
@@ -153,8 +158,9 @@ def empty_permuted(
     requires_grad: bool = False, pin_memory: bool = False,
 ) -> Any:  # fmt: skip
     """Memory as it is found, its dims laid out in the order of physical_layout."""
-    order = tuple(physical_layout)
-    if sorted(order) != np.arange(len(tuple(size))).tolist():
+    order = wholes(physical_layout, "empty_permuted", "physical_layout")
+    size = wholes(size, "empty_permuted", "size")
+    if sorted(order) != np.arange(len(size)).tolist():
         raise RuntimeError(f"Number of dimensions in size and physical_layout {order} must agree")
     y = empty(tuple(size[i] for i in order), dtype=dtype)
     places = tuple(order.index(i) for i in np.arange(len(order)).tolist())
@@ -235,7 +241,7 @@ def _view(input: Any, size: Any) -> Any:
 
 def split_with_sizes(input: Any, split_sizes: Any, dim: int = 0) -> tuple:
     """Views of parts of the sizes given along dim."""
-    return split(input, list(split_sizes), dim)
+    return split(input, wholes(split_sizes, "split_with_sizes", "split_sizes"), dim)
 
 
 def alias_copy(input: Any, *, out: Any = None) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, wholes
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
@@ -71,7 +71,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
         key = (len(shape), dtype_of(input), value.__class__, value, *pad)
         if (op := _known.get(key)) is not None:
             return apply(op, input)
-    widths = [int(w) for w in pad]
+    widths = list(wholes(pad, "pad", "pad"))
     if len(widths) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
     if len(widths) // 2 > len(shape):

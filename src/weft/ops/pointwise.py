@@ -12,7 +12,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes
+from weft.core.types import Type, broadcast_shapes, real_number
 from weft.ops import dispatch
 from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
 from weft.ops.cast import cast
@@ -336,6 +336,7 @@ def isclose(
     """y = |input - other| <= atol + rtol * |other|, as bool; infinities only equal themselves."""
     if dtype_of(input) is not dtype_of(other):
         raise RuntimeError(f"{dtype_of(input).name} did not match {dtype_of(other).name}")
+    rtol, atol = real_number(rtol, "isclose", "rtol"), real_number(atol, "isclose", "atol")
     if rtol < 0 or atol < 0:
         raise RuntimeError(f"rtol and atol must not be negative, but found {rtol} and {atol}")
     same = input == other
@@ -442,6 +443,7 @@ def fmin(input: Any, other: Any, *, out: Any = None) -> Any:
 def logit(input: Any, eps: float | None = None, *, out: Any = None) -> Any:
     """y = log(z / (1 - z)), z = input clamped to [eps, 1 - eps]"""
     x = in_float(input)
+    eps = None if eps is None else real_number(eps, "logit", "eps")
     z = x if eps is None else clamp(x, eps, 1 - eps)
     y = (z / (1 - z)).log()
     return y if out is None else out.copy_result(y)
@@ -499,6 +501,9 @@ def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
     """y = input ** exponent in float64"""
     if not isinstance(exponent, Handle):
         only_tensors("float_power", input)
+        exponent = number_of(exponent, "float_power", "exponent")
+    elif not isinstance(input, Handle):
+        input = number_of(input, "float_power", "input")
     a, b = (cast(x, dt.float64) if isinstance(x, Handle) else x for x in (input, exponent))
     a = a if isinstance(a, Handle) else full((), float(a), dtype=dt.float64)
     y = a**b
@@ -508,6 +513,8 @@ def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     """y = other - alpha * input"""
     only_tensors("rsub", input)
+    if not isinstance(other, Handle):
+        other = number_of(other, "rsub")
     if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
         raise RuntimeError(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "

@@ -29,6 +29,7 @@ from weft.ops.pool import (
     max_pool2d,
     windows_of,
 )
+from weft.ops.promote import only_tensors
 from weft.ops.unary import abs, relu, sign
 from weft.ops.view import narrow, reshape
 
@@ -161,6 +162,7 @@ def _power_mean(
     x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool, n: int
 ) -> Any:
     """(sum of x^p over each window)^(1/p)"""
+    only_tensors(f"lp_pool{n}d", x)
     pairs = ((avg_pool1d, max_pool1d), (avg_pool2d, max_pool2d), (avg_pool3d, max_pool3d))
     average, largest = pairs[n - 1]
     if norm_type == math.inf:

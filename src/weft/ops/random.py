@@ -18,7 +18,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state
 from weft.core.op import Op, sample
-from weft.core.types import Type, broadcast_shapes
+from weft.core.types import Type, broadcast_shapes, real_number, whole
 from weft.ops import dispatch
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
@@ -276,7 +276,13 @@ def randint(
         low, high, size = 0, low, high
     elif high is None:
         low, high = 0, low
-    return _made(wish, "randint", "whole", (size,), (int(low), int(high)))
+    return _made(
+        wish,
+        "randint",
+        "whole",
+        (size,),
+        (whole(low, "randint", "low"), whole(high, "randint", "high")),
+    )
 
 
 def randperm(
@@ -428,7 +434,8 @@ def randint_like(
 ) -> Tensor:  # fmt: skip
     """randint of input's shape and dtype: `(x, high)` or `(x, low, high)`."""
     low, high = (0, low) if high is None else (low, high)
-    return _like("whole", input, (int(low), int(high)), dtype, device, requires_grad)
+    low, high = (whole(v, "randint_like", n) for v, n in ((low, "low"), (high, "high")))
+    return _like("whole", input, (low, high), dtype, device, requires_grad)
 
 
 # ------------------------------------------------------------------------------- fills
@@ -469,22 +476,37 @@ def _no_more(name: str, kw: dict) -> None:
 
 def normal_(self: Any, mean: float = 0, std: float = 1, *, generator: Any = None) -> Any:
     """self's elements become normal numbers."""
-    return _fill(self, "normal", (float(mean), float(std)), generator)
+    return _fill(
+        self,
+        "normal",
+        (real_number(mean, "normal_", "mean"), real_number(std, "normal_", "std")),
+        generator,
+    )
 
 
 def log_normal_(self: Any, mean: float = 1, std: float = 2, *, generator: Any = None) -> Any:
     """self's elements become e**z, z normal."""
-    return _fill(self, "log_normal", (float(mean), float(std)), generator)
+    return _fill(
+        self,
+        "log_normal",
+        (real_number(mean, "log_normal_", "mean"), real_number(std, "log_normal_", "std")),
+        generator,
+    )
 
 
 def exponential_(self: Any, lambd: float = 1, *, generator: Any = None) -> Any:
     """self's elements become exponential numbers of rate lambd."""
-    return _fill(self, "exponential", (float(lambd),), generator)
+    return _fill(self, "exponential", (real_number(lambd, "exponential_", "lambd"),), generator)
 
 
 def cauchy_(self: Any, median: float = 0, sigma: float = 1, *, generator: Any = None) -> Any:
     """self's elements become Cauchy numbers."""
-    return _fill(self, "cauchy", (float(median), float(sigma)), generator)
+    return _fill(
+        self,
+        "cauchy",
+        (real_number(median, "cauchy_", "median"), real_number(sigma, "cauchy_", "sigma")),
+        generator,
+    )
 
 
 def geometric_(self: Any, p: float, *, generator: Any = None) -> Any:
@@ -498,6 +520,7 @@ def random_(self: Any, *bounds: Any, generator: Any = None, **kw: Any) -> Any:
         bounds = (kw.pop("from", 0), kw.pop("to", None))
     _no_more("random_", kw)
     low, high = {0: (None, None), 1: (0, *bounds[:1])}.get(len(bounds), bounds[:2])
+    low, high = (None if v is None else whole(v, "random_", "to") for v in (low, high))
     return _fill(self, "whole", (low, high), generator)
 
 

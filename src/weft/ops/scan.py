@@ -19,7 +19,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numpy_words, wrap_dim
+from weft.core.types import Type, numpy_words, some_dim, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
@@ -301,8 +301,13 @@ def cumulative_trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1)
 
 
 def _trapezoids(y: Any, x: Any, dx: float, dim: int) -> Any:
-    d = wrap_dim(dim, len(shape_of(y)), "trapezoid")
+    d = some_dim(dim, shape_of(y), "trapezoid")
     n = shape_of(y)[d]
+    if x is not None and len(shape_of(x)) == 1 and shape_of(x)[0] != n:
+        raise RuntimeError(
+            "trapezoid: There must be one `x` value for each sample point, got "
+            f"{shape_of(x)[0]} of {n}"
+        )
     sums = narrow(y, d, min(1, n), max(n - 1, 0)) + narrow(y, d, 0, max(n - 1, 0))
     if x is None:
         return sums * (dx / 2)

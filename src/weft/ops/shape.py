@@ -12,9 +12,9 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, wrap_dim, wrap_dims
+from weft.core.types import Type, numel, wholes, wrap_dim, wrap_dims
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, put, shape_of, wrap
+from weft.ops.dispatch import apply, dtype_of, put, read, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.join import cat
 from weft.ops.kinds import View, by_batch
@@ -227,7 +227,7 @@ def flipud(input: Any) -> Any:
 def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     """y[i] = input[i - shift], round the end; of the flattened input when dims is None."""
     shape = shape_of(input)
-    by = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    by = (shifts,) if isinstance(shifts, int) else wholes(shifts, "roll", "shifts")
     if dims is None or dims == ():
         if len(by) != 1:
             raise RuntimeError(f"shifts and dimensions must align. shifts: {len(by)}, dims:0")
@@ -299,7 +299,18 @@ def repeat_interleave(
 ) -> Any:
     """Each element (or slice along dim) repeated in place; with one tensor alone, its indices."""
     if repeats is None:
-        counts = input._a
+        counts = read(input)
+        if counts.ndim != 1:
+            raise RuntimeError(
+                "repeat_interleave only accept 1D vector as repeat, got a tensor of "
+                f"{counts.ndim} dims"
+            )
+        if counts.dtype.kind not in "iu":
+            raise NotImplementedError(
+                f"\"repeat_interleave_cpu\" not implemented for '{dtype_of(input).spelled}'"
+            )
+        if (counts < 0).any():
+            raise RuntimeError(f"repeats can not be negative, got {counts.min()}")
         return wrap(np.repeat(np.arange(counts.shape[0]), counts))
     x, d = (reshape(input, (numel(shape_of(input)),)), 0) if dim is None else (input, dim)
     d = wrap_dim(d, len(shape_of(x)), "repeat_interleave")

@@ -16,7 +16,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, numpy_words, unknown, wrap_dim
+from weft.core.types import Type, numel, numpy_words, real_number, unknown, wrap_dim
 from weft.ops import dispatch
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
@@ -172,7 +172,10 @@ class KthIndex(Op):
 
 
 class ModeIndex(Op):
-    """y = the last place along dim of the most frequent value (the smallest of several)"""
+    """y = the last place along dim of the most frequent value (the smallest of several)
+
+    NaN is one value.
+    """
 
     dim: int = 0
     nondiff = "its result is an index"
@@ -188,7 +191,9 @@ class ModeIndex(Op):
         out = np.zeros(rows.shape[:-1], np.int64)
         for at in np.ndindex(*out.shape):
             values, counts = np.unique(rows[at], return_counts=True)
-            out[at] = np.flatnonzero(rows[at] == values[counts.argmax()])[-1]
+            most = values[counts.argmax()]
+            same = rows[at] == most if most == most else rows[at] != rows[at]
+            out[at] = np.flatnonzero(same)[-1]
         return out
 
     oracle = host
@@ -382,7 +387,7 @@ def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: 
         said = f"{op}() interpolation must be one of {words}, but got {between}"
         raise unknown(op, "interpolation", between, said)
     if not isinstance(q, Handle):
-        if not 0 <= q <= 1:
+        if not 0 <= real_number(q, op, "q") <= 1:
             raise RuntimeError(f"{op}() q must be in the range [0, 1] but got {q}")
         q = full((), q, dtype=d)
     elif dtype_of(q) is not d:

@@ -11,7 +11,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
-from weft.core.types import Type, numel, numpy_words, wrap_dims
+from weft.core.types import Type, numel, numpy_words, real_number, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
@@ -67,10 +67,14 @@ def _spread(
             f"{dtype_of(input).spelled}"
         )
     if correction is None:
+        if unbiased not in (None, True, False):
+            kind = type(unbiased).__name__
+            raise TypeError(f"{op}(): argument 'unbiased' must be bool, not {kind}")
         correction = 1 if unbiased is None else int(unbiased)
     shape = shape_of(input)
     dims = _dims(input, dim, op)
     n = numel(shape[d] for d in dims)
+    real_number(correction, op, "correction")
     free = n - correction
     if free <= 0:
         warnings.warn(
@@ -308,6 +312,7 @@ def vector_norm(
         )
     shape = shape_of(x)
     dims = _dims(x, dim, "linalg.vector_norm")
+    ord = real_number(ord, "linalg.vector_norm", "ord")
     if math.isinf(ord) and 0 in (shape[d] for d in dims):
         raise RuntimeError(
             "linalg.vector_norm cannot compute the infinity norm on an empty dimension because the "
@@ -356,6 +361,7 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float, *, out: Any = None) -
     others = tuple(k for k in range(rank) if k != d)
     size = vector_norm(input, p, others, True)
     one = full((), 1.0, dtype=dtype_of(size))
+    maxnorm = real_number(maxnorm, "renorm", "maxnorm")
     y = input * (maxnorm / (size + 1e-7)).where(size > maxnorm, one)
     return y if out is None else out.copy_result(y)
 

@@ -352,6 +352,9 @@ def set_(
     d = input._a.dtype
     if source is None:
         source = UntypedStorage()
+    if not isinstance(source, Handle) and not hasattr(source, "_bytes"):
+        kind = type(source).__name__
+        raise TypeError(f"set_(): argument 'source' must be Tensor or Storage, not {kind}")
     if isinstance(source, Handle) and size is None:
         other: Any = source
         size, stride = tuple(other.shape), other.stride()
@@ -374,6 +377,10 @@ def set_(
     size = (flat.size - storage_offset,) if size is None else tuple(int(n) for n in size)
     if stride is None:
         stride = [numel(size[k + 1 :]) for k in range(len(size))]
+    if len(size) != len(stride):
+        raise RuntimeError(
+            f"set_: unequal size length ({len(size)}) and stride length ({len(stride)})"
+        )
     last = storage_offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if min((storage_offset, *size, *stride)) < 0 or (0 not in size and last >= flat.size):
         raise RuntimeError(

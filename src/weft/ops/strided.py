@@ -9,7 +9,7 @@ import numpy as np
 from weft.core import onnx_rules
 from weft.core.handle import owner_of
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, numel
+from weft.core.types import Type, numel, wholes
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import apply
 from weft.ops.kinds import View
@@ -149,6 +149,7 @@ def _batched(x: Any, dim: int | None, size: int) -> Any:
 
 def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
     """A view of the whole memory behind `input`, in elements; bounds are checked."""
+    size, stride = wholes(size, "as_strided", "size"), wholes(stride, "as_strided", "stride")
     base = owner_of(input)
     offset = input.storage_offset() if storage_offset is None else storage_offset
     if base is not input and input.is_leaf and input.requires_grad and input.is_contiguous():
@@ -160,4 +161,4 @@ def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = 
             "as_strided: Negative strides are not supported at the moment, got strides: "
             f"{list(stride)}"
         )
-    return apply(AsStrided(tuple(size), tuple(stride), offset), base)
+    return apply(AsStrided(size, stride, offset), base)

@@ -10,7 +10,7 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
-from weft.core.types import Type
+from weft.core.types import Type, whole
 from weft.ops.dispatch import apply, dtype_of
 from weft.ops.kinds import Elementwise
 from weft.ops.promote import unary
@@ -352,7 +352,7 @@ def trunc(input: Any, *, out: Any = None) -> Any:
 
 def round(input: Any, *, decimals: int = 0, out: Any = None) -> Any:
     """y = the nearest integer (or multiple of 10**-decimals), halves to even; elementwise."""
-    d = dtype_of(input)
+    d, decimals = dtype_of(input), whole(decimals, "round", "decimals")
     if d.category == dt.INT and decimals >= 0:
         return input.clone() if out is None else out.copy_result(input)
     if d.category == dt.INT:

@@ -15,7 +15,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, numel, whole, wrap_dim
+from weft.core.types import Type, numel, some_dim, whole, wholes, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import Bitcast
@@ -437,8 +437,12 @@ def movedim(input: Any, source: Dims, destination: Dims) -> Any:
     if (y := dispatch.known(input, _MOVEDIM, source, destination)) is not None:
         return y
     n = len(shape_of(input))
-    sources = (source,) if isinstance(source, int) else tuple(source)
-    targets = (destination,) if isinstance(destination, int) else tuple(destination)
+    sources = (source,) if isinstance(source, int) else wholes(source, "movedim", "source")
+    targets = (
+        (destination,)
+        if isinstance(destination, int)
+        else wholes(destination, "movedim", "destination")
+    )
     if len(sources) != len(targets):
         raise RuntimeError("movedim: Invalid source or destination dims: they differ in length")
     src = [wrap_dim(d, n, "movedim") for d in sources]
@@ -509,8 +513,8 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     """Dim `dim` split into `sizes`."""
     shape = shape_of(input)
-    d = wrap_dim(dim, len(shape), "unflatten")
-    inner = infer_shape(tuple(sizes), shape[d])
+    d = some_dim(dim, shape, "unflatten")
+    inner = infer_shape(wholes(sizes, "unflatten", "sizes"), shape[d])
     return apply(Reshape((*shape[:d], *inner, *shape[d + 1 :])), input)
 
 

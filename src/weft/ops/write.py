@@ -24,6 +24,7 @@ from weft.ops.dispatch import (
     apply,
     dtype_of,
     learn_write,
+    no_tensor,
     put,
     quietly,
     record,
@@ -39,7 +40,11 @@ from weft.ops.view import Reshape, expand, reshape
 
 def check_writable(t: Handle) -> None:
     """Raise as torch does for a write that the tape or the memory forbids."""
-    if t._rg and state.grad:
+    try:
+        wanted = t._rg
+    except AttributeError:
+        raise no_tensor(t) from None
+    if wanted and state.grad:
         if t._fn is None:
             raise RuntimeError(
                 "a leaf Variable that requires grad is being used in an in-place operation."

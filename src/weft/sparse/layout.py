@@ -312,7 +312,7 @@ def to_sparse(input: Tensor, *args: Any, layout: Any = None, blocksize: Any = No
     if not 0 <= rank <= input.ndim:
         raise RuntimeError(f"to_sparse: sparse_dim {rank} of a tensor with {input.ndim} dims")
     a = read(input)
-    there = (a != 0).reshape(*a.shape[:rank], -1).any(-1)
+    there = (a != 0).any(tuple(range(rank, a.ndim)))
     places = np.ascontiguousarray(np.stack(np.nonzero(there)) if rank else np.empty((0, 1)))
     i = wrap(places.astype(np.int64))
     return make(i, rows_at(input, rank, i), tuple(input.shape), coalesced=True)

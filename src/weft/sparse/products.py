@@ -83,6 +83,9 @@ def _times_sparse(name: str, a: SparseTensor, b: SparseTensor) -> SparseTensor:
 @rule("mm", "matmul", "spmm", "mv", "__rmatmul__", "dsmm", "hspmm")
 def matmul(input: Any, mat2: Any, *, out: Any = None) -> Any:
     """input @ mat2, of which one is a sparse matrix, or both."""
+    if not hasattr(mat2, "ndim"):
+        kind = type(mat2).__name__
+        raise TypeError(f"mm(): argument 'mat2' (position 2) must be Tensor, not {kind}")
     a, b = input, mat2
     if is_sparse(a) and is_sparse(b):
         y = _times_sparse("mm", a, b)
