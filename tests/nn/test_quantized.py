@@ -114,6 +114,17 @@ def test_what_stays_in_float():
     assert type(weft.quantize(nn.Linear(3, 2))).__name__ == "QuantizedLinear"
 
 
+@pytest.mark.parametrize("activations", ["static", "dynamic"])
+def test_sums_that_int32_does_not_hold_stay_in_float(activations):
+    for layer, shape, n in (
+        (nn.Linear(65_532, 2), (3, 65_532), 0),
+        (nn.Linear(65_533, 2), (3, 65_533), 65_536),
+        (nn.Conv2d(1338, 2, 7), (1, 1338, 7, 7), 65_660),
+    ):
+        q = weft.quantize(nn.Sequential(layer), [weft.randn(shape)], activations=activations)
+        assert q.quantization.layers[0].note == (f"sums of {n} products" if n else "")
+
+
 def test_a_saved_quantized_model_gives_the_same_bits(tmp_path):
     m, x = model(), weft.randn(4, 3, 8, 8)
     small = weft.quantize(m, [x])

@@ -11,6 +11,7 @@ still does not depend on its neighbours).  Sums are exact in int32.  Source: Jac
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from weft.nn.module import Module
 from weft.ops.quantized import (
     COLUMNS,
     FOUR,
+    LONGEST,
     Grid,
     QuantizedConv,
     QuantizedDepthwise,
@@ -417,6 +419,10 @@ def _why_not(name: str, layer: Module, kept: set[str], seen: dict | None) -> str
         return "the calibration did not reach it"
     if layer.weight.dtype is not weft.float32:
         return f"its weight is {layer.weight.dtype}"
+    each, *kernel = layer.weight.shape[1:]
+    products = math.prod((-(-each // FOUR) * FOUR, *kernel))
+    if products > LONGEST:
+        return f"sums of {products} products"
     if isinstance(layer, Conv2d):
         ins, outs = layer.in_channels // layer.groups, layer.out_channels // layer.groups
         alone = ins == outs == 1 and not layer.in_channels % FOUR and seen is not None
