@@ -41,7 +41,9 @@ _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
-_IN_PLACE_FAR = 4  # where a core that multiplies twice a cycle has them from the last cache
+# where a core that multiplies twice a cycle has them from the last cache, or more than so many bytes
+# apart
+_IN_PLACE_FAR, _FAR_APART = 4, 8192
 _SLICED_FROM, _SLICED_TO = 1, 2048  # panels; terms
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
@@ -270,7 +272,8 @@ class _Problem:
         pitch = self.b_strides[0] * tile.itemsize
         if pitch % _SAME_SETS == 0:
             return 1
-        return _IN_PLACE_FAR if self.sizes[2] * pitch > gemm_code.NEAR else _IN_PLACE
+        far = pitch > _FAR_APART or self.sizes[2] * pitch > gemm_code.NEAR
+        return _IN_PLACE_FAR if far else _IN_PLACE
 
     def ints(
         self, tile: Tile, extra: Sequence[int] = (), epilogue: Sequence[int] = (), *,
