@@ -41,8 +41,7 @@ _SUMS = np.dtype(np.float32)
 _MOST_FINISHED = 512  # terms: beyond, storing sums to read them again is 3 % at most
 _FEW_PANELS = 8  # of a product whose last panel is worth code of its own width
 _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, apart as they lie
-# where a core that multiplies twice a cycle has them from the last cache, or more than so many bytes
-# apart
+# where a core that multiplies twice a cycle has them from the last cache, or more bytes apart than
 _IN_PLACE_FAR, _FAR_APART = 4, 8192
 _SLICED_FROM, _SLICED_TO = 1, 2048  # panels; terms
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
