@@ -35,6 +35,7 @@ from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.conv_pack import THIN
 from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows, residues
+from weft.kernels.schedule.conv_spread import plan_spread
 from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
@@ -195,6 +196,11 @@ def plan_conv2d_dx(
         if not pairs and _has_one_tap(out, w, g, stride, padding, groups):
             across = Layout(w.shape[1::-1], w.strides[1::-1], w.dtype)
             found = plan_one_tap(g, across, out, bias=bias)
+            if found is not None:
+                return found
+        plain = bias is None and not pairs and out.dtype.itemsize >= 4
+        if plain and (*w.shape[2:], *padding, groups) == (1, 1, 0, 0, 1) and native.host().has_fma:
+            found = plan_spread(g, _one_tap(w), out, stride)
             if found is not None:
                 return found
         strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])

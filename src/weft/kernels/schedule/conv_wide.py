@@ -487,17 +487,7 @@ def _by_planes(
     """Each image is w times a matrix of channels x pixels."""
     images, pixels = out.shape[0], out.shape[2] * out.shape[3]
     flat = all(x.strides[3] == 1 and x.strides[2] == x.shape[3] for x in (source, out))
-    tile = tile_for(register(D.from_np(out.dtype)))
-    last = -(-(pixels % tile.columns) // tile.lanes)
-    computed = pixels // tile.columns * tile.vectors + min(
-        v for v in (0, *tile.widths) if v >= last
-    )
-    if (
-        out.dtype.itemsize < 4
-        or epilogue is not None
-        or not flat
-        or computed * tile.lanes > _WASTE * pixels
-    ):
+    if out.dtype.itemsize < 4 or epilogue is not None or not flat or wastes(pixels, out):
         return None
     if bias is not None and (images > 1 or not out.is_contiguous):
         return None
@@ -505,6 +495,14 @@ def _by_planes(
     b, c = (Layout((*x.shape[:2], pixels), (*x.strides[:2], 1), x.dtype) for x in (source, out))
     column = None if bias is None else Layout((w.shape[0], 1), (1, 0), bias.dtype)
     return plan_matmul(a, b, c, _add(column, c), swapped=True)
+
+
+def wastes(pixels: int, out: Layout) -> bool:
+    """Whether tiles that are whole vectors of so many pixels compute much that is thrown away."""
+    tile = tile_for(register(D.from_np(out.dtype)))
+    last = -(-(pixels % tile.columns) // tile.lanes)
+    rest = min(v for v in (0, *tile.widths) if v >= last)
+    return (pixels // tile.columns * tile.vectors + rest) * tile.lanes > _WASTE * pixels
 
 
 def _add(bias: Layout | None, out: Layout) -> Epilogue | None:

@@ -149,6 +149,25 @@ def plan_matmul_packed(
     return Packed(pack, size, launch, ("gemm", element))
 
 
+def plan_before(
+    a: Layout, b: Layout, code: int, table: Sequence[int], *, swapped: bool = False
+) -> Launch:
+    """a b of float32 or float64 in scratch, rows and matrices one after another, and a stage that
+    goes on with it: its table, where word 2 of the `extra` ones says, begins with the product's
+    offset in scratch.
+    """
+    out = Layout.contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
+    problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
+    rest, a_class = _rest(out.shape[-1], element), problem.slices or problem.a_class
+    (kernel,), tile = _kernels(element, a_class, problem.b_class, rest, "c")
+    shared = up(out.size * tile.itemsize)
+    word = 4 + 2 + len(problem.ints(tile, (0, 0, 0, 0)))
+    ints = problem.ints(tile, (0, 0, word, shared), swapped=swapped)
+    parallel = _shared(out.size * a.shape[-1], PARALLEL_FROM)
+    stages = (Stage(kernel, parallel), Stage(code, parallel))
+    return Launch(stages, (*ints, 0, *table), shared, problem.scratch_per_thread(tile))
+
+
 def _packed_row(
     problem: "_Problem", element: str, own: tuple[int, ...], more: int, form: str = "panels"
 ) -> Packed:
@@ -517,12 +536,15 @@ def _rest(n: int, element: str) -> int:
 
 
 @cache
-def _kernels(element: str, a_class: str, b_class: str, rest: int) -> tuple[list[int], Tile]:
+def _kernels(
+    element: str, a_class: str, b_class: str, rest: int, in_scratch: str = ""
+) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
     host = native.host()
     tile = replace(tile_for(element), a_class=a_class, rest=rest)
     module = Module(host.vector_bits)
-    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class])
+    pack = _PACKERS[b_class]
+    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=pack, in_scratch=in_scratch)
     found = native.load(module.text(), names)
     return [found[name] for name in names], tile
 
