@@ -10,6 +10,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import conv, conv_spread
 from weft.kernels.schedule.conv import plan_conv2d_dx
 from weft.runtime import native
+from weft.runtime.native import Launch
 
 # images, channels of out and of g, height, width, grid, step; planes go the usual way where pixels
 # are few or columns more than two apart
@@ -35,6 +36,11 @@ def lies(shape: tuple[int, ...], dtype: type, form: str, room: int) -> tuple[np.
     return whole[..., :w], whole
 
 
+def planned(g: np.ndarray, w: np.ndarray, out: np.ndarray, step: tuple[int, int]) -> Launch:
+    of = Layout.of
+    return plan_conv2d_dx(of(g), of(w), of(out), step, (0, 0), (1, 1), 1)
+
+
 @pytest.mark.parametrize("room", [0, 5])
 @pytest.mark.parametrize("form", ["pixels", "planes"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -58,10 +64,8 @@ def test_sums_lie_apart_and_zeros_between(case, dtype, form, room, monkeypatch):
     for way, count in itertools.product(serves, (1, 3)):
         monkeypatch.setattr(conv, "plan_spread", serves[way])
         out, whole = lies(want.shape, dtype, form, room)
-        of = [Layout.of(a) for a in (g, w, out)]
         with thread_count(count):
-            launch = plan_conv2d_dx(*of, step, (0, 0), (1, 1), 1)
-            assert native.launch(launch, out, (g, w)) == 0
+            assert native.launch(planned(g, w, out, step), out, (g, w)) == 0
         assert (whole == -7).sum() == whole.size - out.size
         found[way, count] = out.copy()
     if native.host().has_fma and grid != (1, 1):
@@ -84,9 +88,7 @@ def test_weights_that_lie_across_and_uneven_images(monkeypatch):
         for serves in (conv_spread.plan_spread, lambda *a: None):
             monkeypatch.setattr(conv, "plan_spread", serves)
             out = np.full((2, 40, 16, 24), np.nan, np.float32)
-            of = [Layout.of(a) for a in (image, w, out)]
-            launch = plan_conv2d_dx(*of, (2, 2), (0, 0), (1, 1), 1)
-            assert native.launch(launch, out, (image, w)) == 0
+            assert native.launch(planned(image, w, out, (2, 2)), out, (image, w)) == 0
             found.append(out)
     for out in found[1:]:
         np.testing.assert_array_equal(out, found[0])
