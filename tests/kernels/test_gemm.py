@@ -351,6 +351,31 @@ def test_a_short_epilogue_in_registers_gives_the_bits_of_its_loop(rng, m, n, dty
     assert np.isnan(_ended(a, b, (S.max(_arg(0, dtype), 0),), (), (dtype,))[0]).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m,k,n", [(331, 193, 70), (197, 1000, 192), (427, 577, 64)])
+def test_many_rows_have_the_bits_of_few(rng, dtype, m, k, n):
+    """Tiles of many rows go through a block in pieces of k, groups of tiles one after the other."""
+    a, b = strided(rng, m, k, "C", dtype), strided(rng, k, n, "F", dtype)
+    residual = rng.standard_normal((m, n)).astype(dtype)
+    expected = np.concatenate([matmul(a[i : i + 11], b) for i in range(0, m, 11)])
+    x, r = _arg(0, dtype), _arg(1, dtype)
+    before = threads.get_num_threads()
+    try:
+        for count in (1, 2):
+            threads.set_num_threads(count)
+            assert (matmul(a, b) == expected).all()
+            assert (matmul(np.asfortranarray(a), b) == expected).all()
+            for end in (S.max(S.add(x, r), 0), S.Scalar("exp", (S.add(x, r),))):
+                values = plan_elementwise(end, [Layout.of(expected)] * 2, Layout.of(residual))
+                ended = np.empty_like(residual)
+                assert native.launch(values, ended, (expected, residual)) == 0
+                assert (_ended(a, b, (end,), (residual,), (dtype,))[0] == ended).all()
+    finally:
+        threads.set_num_threads(before)
+    a[40, 3] = np.nan
+    assert (np.isnan(matmul(a, b)).any(axis=1) == (np.arange(m) == 40)).all()
+
+
 def test_rows_of_a_large_result_are_those_of_a_small_one(rng):
     """With a short k, few rows at a time: here 41 times 192 and some more."""
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((8001, 20), (20, 263)))

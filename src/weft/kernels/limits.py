@@ -20,7 +20,7 @@ from weft.kernels.eager import plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.conv_int8 import FOUR, dot
-from weft.kernels.schedule.gemm_code import multiply_add
+from weft.kernels.schedule.gemm_micro import multiply_add
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.target.llvm import Module
 from weft.runtime import memory, native, threads

@@ -27,7 +27,7 @@ from weft.kernels.schedule.attention_tiles import (
     tile_of,
     weigh,
 )
-from weft.kernels.schedule.gemm_code import multiply_units
+from weft.kernels.schedule.gemm_micro import multiply_units
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import memory

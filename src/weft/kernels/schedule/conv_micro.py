@@ -14,7 +14,7 @@ lines of memory: the tiles that meet a block ask for the next one, all at one pa
 from collections.abc import Callable
 from dataclasses import replace
 
-from weft.kernels.schedule.gemm_code import ENDING, Finish, multiply_units
+from weft.kernels.schedule.gemm_micro import ENDING, Finish, multiply_units
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native

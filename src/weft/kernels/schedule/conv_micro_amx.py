@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_tiles import Ending, Shares
-from weft.kernels.schedule.gemm_code import ENDING
+from weft.kernels.schedule.gemm_micro import ENDING
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand
 

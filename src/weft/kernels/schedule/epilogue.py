@@ -22,7 +22,8 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx, conv_micro_amx, gemm_tiles
 from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
 from weft.kernels.schedule.ending_tiles import Rows
-from weft.kernels.schedule.gemm_code import MAX_NEAR, Finish, Near, micro_kernel
+from weft.kernels.schedule.gemm_code import MAX_NEAR, Near
+from weft.kernels.schedule.gemm_micro import Finish, micro_kernel
 from weft.kernels.schedule.nest import broadcast_strides, load_part, store_part, stride_class
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.schedule.words import halves_of_two
@@ -51,8 +52,8 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: str = "") -> 
     """The address of the epilogue's function and its ints, over a product of rows x columns.
 
     `finish`: of a micro-kernel instead that ends with the epilogue: "registers", whose own sums go
-    through it (`gemm_code.micro_kernel`); or the kernel of tile registers for "images" or "panels",
-    whose earlier sums do (`ending_tiles`).
+    through it (`gemm_micro`); or the kernel of tile registers for "images" or "panels", whose
+    earlier sums do (`ending_tiles`).
     Raises ValueError where an operand's rows are not evenly spaced, or an expression is not one of
     the element alone.
     """
@@ -372,7 +373,8 @@ def _emit_finish(module: Module, product: D.dtype, code: _Code) -> None:
     if narrow:
         pixels_kernel(module, tile, tile.rows, tile.vectors, writes=True, ending=ending)
     else:
-        micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending)
+        held = bool(tile.piece)
+        micro_kernel(module, tile, tile.rows, tile.vectors, ending=ending, held=held)
 
 
 def _emit_among(module: Module, code: _Code, *, kind: str) -> None:

@@ -22,6 +22,7 @@ from weft.kernels.schedule.epilogue import (
     near_arrays,
 )
 from weft.kernels.schedule.gemm_code import Near
+from weft.kernels.schedule.gemm_micro import SLICE
 from weft.kernels.schedule.nest import joined
 from weft.kernels.schedule.tile import KC, Tile, multiplies_pairs, tile_for, up
 from weft.kernels.target.llvm import FLOAT_TYPES, INT_TYPES, Module
@@ -269,7 +270,7 @@ class _Problem:
         a tile's k is a line of another page.
         """
         (m, n, k), panel = self.sizes, tile_for("float").columns
-        many = m >= gemm_code.SLICE and n >= _SLICED_FROM * panel and k <= _SLICED_TO
+        many = m >= SLICE and n >= _SLICED_FROM * panel and k <= _SLICED_TO
         fits = many and not self.batch and self.a_class == "columns"
         return "sliced" if fits and native.host().multiplies_twice else ""
 

@@ -1,4 +1,4 @@
-"""The matrix product as LLVM IR: a register tile, packers of B, and the loops around them.
+"""The matrix product as LLVM IR: packers of B, and the loops around a register tile.
 
     out[g, m, n] = sum over k of a[g, m, k] * b[g, k, n]
 
@@ -28,32 +28,38 @@ word 1: a thread that other programs slow down takes fewer. A launch may carry t
 Where there is one block only, sums go from the thread's own memory to the epilogue: out may then be
 the memory of one of its operands.
 
-Long because the packers, the tile and the loops around them agree on one form of a panel.
+Long because the packers and the loops around them agree on one form of a panel.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from weft.kernels.schedule.tile import KC, KEPT, Tile, multiplies_pairs, up
+from weft.kernels.schedule.gemm_micro import (
+    NONE,
+    PACKED_UNROLL,
+    SLICE,
+    UNROLL,
+    merge_kernel,
+    micro_kernel,
+    piece_kernel,
+)
+from weft.kernels.schedule.tile import HELD, KC, KEPT, Tile, up
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 
-UNROLL = 4
-_PACKED_UNROLL = 8  # steps of k where B's rows lie side by side
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
-SLICE = 48  # rows of an A that lies across, in a slice: whole tiles, and whole vectors
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
 _SLICE_AHEAD = 8  # steps of k at which they are asked for
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
 _FEW_ROWS = 192  # of a result that the last cache does not hold
-_A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
 _PART_ROWS = 24  # at least, of the parts in which the last units are done
 _PACKED_PART_ROWS = 96  # where another thread would have to fetch a packed panel, too
 _HALVINGS = 5
+_HELD_FROM = 32  # tiles
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
     "batches", "dims", "swapped", "finish", "near", "near_writes",
@@ -104,207 +110,6 @@ def gemm_ints(
     )  # fmt: skip
     tables = (word for row in (*batch, *arrays) for word in row)
     return (*head, *extra, *tables, *own)
-
-
-# -- the register tile
-
-
-def multiply_add(f: Function, tile: Tile, a: Operand, b: Operand, c: Operand) -> Value:
-    """a * b + c: one rounding, or two on hosts without fma. With `tile.pairs` a lane of a and of b
-    holds two bfloat16, whose products are added to c one after the other, the second first.
-    """
-    if tile.pairs:
-        a, b = (f.typed(x, tile.type) for x in (a, b))
-        if multiplies_pairs():
-            halves = vector(2 * tile.lanes, "bfloat")
-            a, b = (f.cast("bitcast", x, halves) for x in (a, b))
-            return f.intrinsic("x86.avx512bf16.dpbf16ps.512", tile.type, c, a, b)
-        single, bits = replace(tile, pairs=False), vector(tile.lanes, "i32")
-        a, b = (f.cast("bitcast", x, bits) for x in (a, b))
-        for op, by in (("and", -1 << 16), ("shl", 16)):
-            one, two = (f.cast("bitcast", f.op(op, x, by), tile.type) for x in (a, b))
-            c = multiply_add(f, single, one, two, c)
-        return f.typed(c, tile.type)
-    return f.fma(a, b, c) if tile.fma else f.op("fadd", f.op("fmul", a, b), c)
-
-
-def multiply_units(f: Function, tile: Tile, left: Operand, right: Operand, total: Operand) -> Value:
-    """left * right + total as `multiply_add`, but that numbers are fused on every host."""
-    if tile.pairs:
-        return multiply_add(f, tile, right, left, total)
-    return f.fma(left, right, total)
-
-
-_TARGET = [
-    ("ptr noalias", "c"),
-    ("i64", "ldc"),
-    ("i64", "first"),
-    ("ptr", "soon"),
-    ("i64", "soon_step"),
-    ("i64", "soon_far"),
-    ("ptr", "near"),
-    ("i64", "near_count"),
-    ("i64", "near_writes"),
-]
-
-
-Finish = Callable[[list[Value]], None]
-ENDING = [("ptr", "args"), ("ptr", "ints"), ("i64", "row"), ("i64", "n0")]
-
-
-def micro_kernel(
-    module: Module, tile: Tile, rows: int, vectors: int, *,
-    ending: Callable[[Function], Finish] | None = None, usual: bool = False,
-) -> str:  # fmt: skip
-    """c[rows, vectors * lanes] = (first ? 0 : c) + a[rows, kc] @ b[kc, ...]; returns the function's
-    name.
-
-    With `ending` the function is an export, `finish`, has the further arguments `ENDING`, and the
-    sums, row by row, go to what `ending` gives instead of c.
-    `bs` is the distance of B's rows in elements.
-    Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
-    those `soon_far` elements behind each. A whole tile asks, one after the other, for the pieces of
-    `near`, addresses of as many bytes as a row of it has; it will write the first `near_writes`.
-    One of fewer rows is as quick, and asks, if it is `usual`.
-    """
-    name = f"tile_{rows}x{vectors}" if ending is None else "finish"
-    pointer = "ptr noalias readonly"
-    signature = [("i64", "kc"), (pointer, "a"), ("i64", "rs"), ("i64", "cs"), (pointer, "b")]
-    signature.append(("i64", "bs"))
-    f = module.function(
-        name,
-        [*signature, *_TARGET, *(ENDING if ending else [])],
-        internal=ending is None,
-    )
-    element, lanes, type = tile.element, tile.lanes, tile.type
-    along = tile.a_class == "rows"
-    sliced = tile.a_class == "sliced"
-    across = not (along or sliced)
-    cs: Operand = 1 if along else SLICE if sliced else f.arg("cs")
-    rs: Operand = 1 if sliced or tile.a_class == "columns" else f.arg("rs")
-    # LLVM would make one pointer of them and compute the others in each step: beside a program
-    # that shares the core, each instruction of the loop counts
-    row_at = [f.frozen(f.gep("%a", f.mul(rs, i), element)) for i in range(rows if along else 0)]
-    row_offset = [f.mul(rs, i) for i in range(rows)]
-    c_row = [f.gep("%c", f.mul(f.arg("ldc"), i), element) for i in range(rows)]
-    line = max(1, 64 // BYTES[element])
-    finish = ending(f) if ending else None
-    whole_tile = rows == tile.rows or usual
-
-    def ask(place: Value, *, write: bool) -> None:
-        for at in range(0, vectors * lanes, line):
-            f.touch(f.gep(place, at, element), write=write)
-
-    with f.iff(f.icmp("eq", f.arg("near_count"), 0) if whole_tile else Value("true", "i1")):
-        for pointer_ in () if ending else c_row:
-            ask(pointer_, write=True)
-
-    def step(sums: Sequence[Operand], a: Sequence[Value], b: Operand) -> list[Operand]:
-        """`a` is where the element of each row lies."""
-        b_row = [f.load(type, f.gep(b, v * lanes, element)) for v in range(vectors)]
-        new: list[Operand] = []
-        for i in range(rows):
-            one = f.splat(f.load(element, a[i]), type)
-            old = sums[i * vectors : (i + 1) * vectors]
-            new += [multiply_add(f, tile, one, b, c) for b, c in zip(b_row, old, strict=True)]
-        return new
-
-    def steps(
-        start: Operand, stop: Operand, count: int, values: Sequence[Operand], bs: Operand
-    ) -> list[Value]:
-        """`count` steps of k at a time; `values` are the pointers into a and b, then the sums."""
-        # a pointer for each step where A lies across, for two where rows of B are far apart:
-        # computed on the way, they come so late that loads of B move ahead of them, and the sums
-        # spill
-        heads = count if across else 1
-        pairs = 1 if isinstance(bs, int) else max(1, count // 2)
-        first = [f.frozen(f.gep(values[0], f.mul(cs, u), element)) for u in range(heads)]
-        first += [f.frozen(f.gep(values[1], f.mul(bs, 2 * u), element)) for u in range(pairs)]
-        heads_of_b = slice(heads, heads + pairs)
-        types = ["ptr"] * (len(first) + 1) + [type] * (rows * vectors)
-        carry = list(zip(types, [*first, *values[2:]], strict=True))
-        with f.loop(start, stop, count, carry) as L:
-            a, b, (soon, *sums) = L.carry[:heads], L.carry[heads_of_b], L.carry[heads + pairs :]
-            for u in range(0, count, UNROLL) if count > 1 else ():
-                line_at = f.gep(soon, f.mul(f.arg("soon_step"), u // UNROLL), element)
-                f.touch(line_at, level=2)
-                f.touch(f.gep(line_at, f.arg("soon_far"), element), level=2)
-            for head in a if count > 1 and heads > 1 else ():
-                f.touch(f.gep(head, f.mul(cs, _A_AHEAD), element))
-            for u in range(count):
-                if along:
-                    a_at = [f.gep(row, f.add(L.i, u), element) for row in row_at]
-                else:
-                    at = f.gep(a[0], f.mul(cs, u), element) if heads == 1 else a[u]
-                    a_at = [f.gep(at, offset, element) for offset in row_offset]
-                at = f.gep(b[0], f.mul(bs, u), element)
-                if pairs > 1:
-                    at = f.gep(b[u // 2], f.mul(bs, u % 2), element)
-                sums = step(sums, a_at, at)
-            a_next = [f.gep(head, f.mul(cs, count), element) for head in a]
-            asked = f.mul(f.arg("soon_step"), count // UNROLL)
-            soon = f.gep(soon, asked, element) if count > 1 else soon
-            b_next = [f.gep(head, f.mul(bs, count), element) for head in b]
-            L.next = [*a_next, *b_next, soon, *sums]
-        return [L.carry[0], L.carry[heads], *L.carry[heads + pairs :]]
-
-    values: Sequence[Operand] = ["%a", "%b", "%soon", *[zero(type)] * (rows * vectors)]
-    whole: Operand = 0
-    if whole_tile:  # tiles of fewer rows are rare: not worth the time to compile more code
-        whole = f.mul(f.div(f.arg("kc"), UNROLL), UNROLL)
-        # a piece at a time: a core waits for some 24 lines, then loads of B wait, too
-        pieces = f.max(f.arg("near_count"), 1)
-        rounds = f.div(f.add(whole, _PACKED_UNROLL - 1), _PACKED_UNROLL)
-        part = f.mul(f.div(f.add(rounds, f.sub(pieces, 1)), pieces), _PACKED_UNROLL)
-        packed = f.icmp("eq", f.arg("bs"), tile.columns)
-        types = ["i64", "ptr", "ptr", "ptr", *[type] * (rows * vectors)]
-        with f.loop(0, pieces, 1, list(zip(types, [0, *values], strict=True))) as piece:
-            start, *held = piece.carry
-            with f.iff(f.icmp("slt", piece.i, f.arg("near_count"))):
-                place = f.load("ptr", f.gep("%near", piece.i, "ptr"))
-                with f.if_else(f.icmp("slt", piece.i, f.arg("near_writes"))) as way:
-                    ask(place, write=True)
-                    way.otherwise()
-                    ask(place, write=False)
-            stop = f.min(f.add(start, part), whole)
-            if not across and vectors == tile.vectors:
-                many = f.mul(f.div(f.sub(stop, start), _PACKED_UNROLL), _PACKED_UNROLL)
-                middle = f.add(start, f.select(packed, many, 0))
-                held = steps(start, middle, _PACKED_UNROLL, held, tile.columns)
-                start = middle
-            piece.next = [stop, *steps(start, stop, UNROLL, held, f.arg("bs"))]
-        values = piece.carry[1:]
-    sums = steps(whole, f.arg("kc"), 1, values, f.arg("bs"))[3:]
-    places = [f.gep(c_row[i], v * lanes, element) for i in range(rows) for v in range(vectors)]
-    with f.if_else(f.icmp("ne", f.arg("first"), 0)) as way:
-        if finish is None:
-            for value, place in zip(sums, places, strict=True):
-                f.store(f.typed(value, type), place)
-        way.otherwise()
-        total = [f.op("fadd", f.load(type, p), v) for v, p in zip(sums, places, strict=True)]
-        if finish is None:
-            for value, place in zip(total, places, strict=True):
-                f.store(value, place)
-    if finish is not None:
-        finish([way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
-    f.ret()
-    return name
-
-
-def _merge(module: Module, tile: Tile) -> None:
-    """c[rows, n] = (first ? 0 : c) + tile[rows, NR], for a panel that ends inside a vector."""
-    args = [("ptr", "tile"), ("ptr", "c"), *(("i64", n) for n in ("ldc", "rows", "n", "first"))]
-    f = module.function("merge", args, internal=True)
-    first = f.icmp("ne", f.arg("first"), 0)
-    with f.loop(0, f.arg("n"), tile.lanes) as column:
-        mask = f.lane_mask(f.sub(f.arg("n"), column.i), tile.lanes)
-        with f.loop(0, f.arg("rows")) as row:
-            source = f.gep("%tile", f.add(f.mul(row.i, tile.columns), column.i), tile.element)
-            target = f.gep("%c", f.add(f.mul(row.i, f.arg("ldc")), column.i), tile.element)
-            value = f.load(tile.type, source)
-            old = f.masked_load(tile.type, target, mask)
-            f.masked_store(f.select(first, value, f.op("fadd", old, value)), target, mask)
-    f.ret()
 
 
 # -- packers of a stored B
@@ -488,11 +293,13 @@ def gemm_kernel(
     scratch before the threads' panels.
     """
     kernels = {
-        (rows, vectors): micro_kernel(module, tile, rows, vectors)
+        (rows, vectors): micro_kernel(module, tile, rows, vectors, held=tile.is_held(rows, vectors))
         for vectors in tile.widths
         for rows in range(1, tile.rows + 1)
     }
-    _merge(module, tile)
+    merge_kernel(module, tile)
+    if tile.piece:
+        piece_kernel(module, tile)
     if tile.a_class == "sliced":
         _slice(module, tile)
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
@@ -576,6 +383,8 @@ def _products(
     panel = f.gep(own, f.mul(tid, f.add(room, tile.scratch_per_thread)))
     slices = f.gep(panel, tile.scratch_per_thread)
     corner = f.gep(panel, KEPT * tile.columns * size)
+    starts = f.alloca("ptr", HELD + 1)
+    holds = f.gep(corner, tile.rows * tile.columns * size)
     keeps = f.icmp("sle", h["K"], KEPT)
     kept = f.alloca("i64", 1)  # the panel of B that lies packed
     f.store(f.typed(-1, "i64"), kept)
@@ -658,28 +467,87 @@ def _products(
             soon_kc = f.select(packed, kc, f.min(f.sub(h["K"], soon_k), KC))
             corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
             soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
-            asks = _Soon.of(f, tile, h, kc, soon_kc, soon_panel, b_rows=b_rows)
+            fits = f.op("and", full, f.icmp("eq", b_step, tile.columns))
+            held = _Held.of(f, tile, (m_from, m_to), kc, fits)
+            step = (held.length, held.exists)
+            asks = _Soon.of(f, tile, h, step, soon_kc, soon_panel, b_rows=b_rows)
             a_tiles = f.select(f.icmp("ne", next_batch, batch), others.tiles, 0)
             next_a = f.gep(a_base, f.mul(f.sub(next_batch, batch), a_inner), element)
             then = replace(others, start=next_a, tiles=a_tiles)
-            with f.loop(m_from, m_to, tile.rows) as row:
-                number = f.div(f.sub(row.i, m_from), tile.rows)
+
+            def a_at(row: Operand) -> Value:
+                if not sliced:
+                    return f.gep(a_block, f.mul(row, h["a_rs"]), element)
+                nth_row = f.sub(row, slices_from)
+                steps_before = f.select(alone, 0, f.mul(block.i, SLICE))
+                in_slice = f.add(f.rem(nth_row, SLICE), steps_before)
+                slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), slices_k)
+                return f.gep(slices, f.add(slice_at, in_slice), element)
+
+            def end(row: Operand, rows: Operand, c_rows: Value) -> None:
+                with f.iff(ending):
+                    product = f.select(apart, corner, c_rows)
+                    pitch = f.select(apart, tile.columns, h["ldc"])
+                    place = (row, rows, n0, n)
+                    f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
+
+            if tile.piece:
+                a_step = SLICE if sliced else 1
+                last_k = f.mul(f.sub(held.count, 1), held.length)
+                b_last = f.gep(b_panel, f.mul(last_k, tile.columns), element)
+                with f.loop(0, held.tiles, HELD) as group:
+                    tiles = f.min(f.sub(held.tiles, group.i), HELD)
+                    row0 = f.add(m_from, f.mul(group.i, tile.rows))
+                    with f.loop(0, tiles) as nth:
+                        start = a_at(f.add(row0, f.mul(nth.i, tile.rows)))
+                        f.store(start, f.gep(starts, nth.i, "ptr"))
+                    start = f.gep(f.load("ptr", starts), f.mul(held.length, a_step), element)
+                    f.store(start, f.gep(starts, tiles, "ptr"))
+                    with f.loop(0, last_k, held.length) as part:
+                        b_part = f.gep(b_panel, f.mul(part.i, tile.columns), element)
+                        asked = f.min(f.mul(f.div(part.i, held.length), 2), tile.rows - 2)
+                        c_rows = f.gep(c_base, f.mul(f.add(row0, asked), h["ldc"]), element)
+                        begins = f.cast("zext", f.icmp("eq", part.i, 0), "i64")
+                        sizes = (tiles, held.length, f.mul(part.i, a_step), h["a_rs"], begins)
+                        f.call("piece", "void", starts, b_part, holds, c_rows, *sizes, h["ldc"])
+                    with f.loop(0, tiles) as nth:
+                        row = f.add(row0, f.mul(nth.i, tile.rows))
+                        start = f.load("ptr", f.gep(starts, nth.i, "ptr"))
+                        a_rows = f.gep(start, f.mul(last_k, a_step), element)
+                        c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
+                        soon = asks.tile(f, element, f.add(group.i, nth.i), then)
+                        hold = f.gep(holds, f.mul(nth.i, tile.rows * tile.columns), element)
+                        places = (a_rows, None, 2)
+                        near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
+                        left, strides = f.sub(kc, last_k), (h["a_rs"], h["a_cs"])
+                        operands = (left, a_rows, *strides, b_last, tile.columns, hold)
+                        with f.if_else(f.op("and", finishes, ending)) as way:
+                            product = (c_rows, h["ldc"], first)
+                            ends_at = (f.arg("args"), epilogue_ints, row, n0)
+                            f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
+                            way.otherwise()
+                            product = (
+                                f.select(apart, corner, c_rows),
+                                f.select(apart, tile.columns, h["ldc"]),
+                                f.select(apart, 1, first),
+                            )
+                            micro = kernels[tile.rows, tile.vectors]
+                            f.call(micro, "void", *operands, *product, *soon, *near)
+                            end(row, tile.rows, c_rows)
+            done = f.add(m_from, f.mul(held.tiles, tile.rows))
+            with f.loop(done, m_to, tile.rows) as row:
+                number = f.add(held.tiles, f.div(f.sub(row.i, done), tile.rows))
                 soon = asks.tile(f, element, number, then)
                 rows = f.min(f.sub(m_to, row.i), tile.rows)
-                a_rows = f.gep(a_block, f.mul(row.i, h["a_rs"]), element)
-                if sliced:
-                    nth_row = f.sub(row.i, slices_from)
-                    steps_before = f.select(alone, 0, f.mul(block.i, SLICE))
-                    in_slice = f.add(f.rem(nth_row, SLICE), steps_before)
-                    slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), slices_k)
-                    a_rows = f.gep(slices, f.add(slice_at, in_slice), element)
+                a_rows = a_at(row.i)
                 c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
                 places = (a_rows, c_rows, ahead)
                 near = _near(f, tile, h, ending, near_table, lines, places, row.i, n0)
                 operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
+                from_zero = (NONE,) if tile.piece else ()
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
-                    product = (c_rows, h["ldc"], first)
+                    product = (*from_zero, c_rows, h["ldc"], first)
                     ends_at = (f.arg("args"), epilogue_ints, row.i, n0)
                     f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
                     way.otherwise()
@@ -693,20 +561,46 @@ def _products(
                             f.touch(f.gep(line, byte), write=True)
                     for rows_, vectors in _cases(f, tile, width, rows):
                         micro = kernels[rows_, vectors]
-                        f.call(micro, "void", *operands, target, step, fresh, *soon, *near)
+                        start = from_zero if tile.is_held(rows_, vectors) else ()
+                        product = (*start, target, step, fresh)
+                        f.call(micro, "void", *operands, *product, *soon, *near)
                     with f.iff(f.op("xor", f.op("or", exact, apart), True)):
                         f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
-                    with f.iff(ending):
-                        product = f.select(apart, corner, c_rows)
-                        pitch = f.select(apart, tile.columns, h["ldc"])
-                        place = (row.i, rows, n0, n)
-                        f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
+                    end(row.i, rows, c_rows)
     f.ret()
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The whole tiles of rows that go through a block in pieces of k (`gemm_micro`): how many, and
+    in how many pieces of which length.
+    """
+
+    tiles: Operand
+    count: Operand
+    length: Operand
+    exists: Value
+
+    @staticmethod
+    def of(
+        f: Function, tile: Tile, rows: tuple[Operand, Operand], kc: Operand, fits: Value
+    ) -> "_Held":
+        if not tile.piece:
+            return _Held(0, 1, kc, Value("false", "i1"))
+        tiles = f.div(f.sub(rows[1], rows[0]), tile.rows)
+        fits = f.op("and", fits, f.icmp("sge", kc, 2 * tile.piece))
+        fits = f.op("and", fits, f.icmp("sge", tiles, _HELD_FROM))
+        count = f.select(fits, f.div(f.add(kc, tile.piece - 1), tile.piece), 1)
+        # equal pieces of whole unrolled steps, but for the last
+        length = f.div(f.add(kc, f.sub(count, 1)), count)
+        length = f.mul(f.div(f.add(length, PACKED_UNROLL - 1), PACKED_UNROLL), PACKED_UNROLL)
+        length = f.select(fits, length, kc)
+        return _Held(f.select(fits, tiles, 0), count, length, fits)
 
 
 def _near(
     f: Function, tile: Tile, h: dict[str, Value], ending: Value, table: Value, lines: Value,
-    places: tuple[Value, Value, Operand], row: Operand, n0: Operand,
+    places: tuple[Value, Value | None, Operand], row: Operand, n0: Operand,
 ) -> tuple[Value, Operand, Operand]:  # fmt: skip
     """What a tile asks for (`micro_kernel`): its rows of out and of the epilogue's arrays, then
     those of A, `ahead` pieces each, that the next one begins with.
@@ -718,8 +612,10 @@ def _near(
         for r in range(rows):
             f.store(f.gep(start, f.mul(step, r), unit), f.gep(lines, f.add(at, r), "ptr"))
 
-    put(0, c_rows, h["ldc"], element)
-    with f.loop(0, f.select(ending, h["near"], 0), 1, [("i64", rows)]) as array:
+    own = 0 if c_rows is None else 1
+    if c_rows is not None:
+        put(0, c_rows, h["ldc"], element)
+    with f.loop(0, f.select(ending, h["near"], 0), 1, [("i64", own * rows)]) as array:
         word, step = f.words(f.gep(table, f.mul(array.i, 2), "i64"), 0, ["i64"] * 2)
         start = f.load("ptr", f.gep("%args", word, "i64"))
         put(array.carry[0], f.gep(start, f.add(f.mul(row, step), f.mul(n0, size))), step, "i8")
@@ -732,7 +628,7 @@ def _near(
             put(f.add(count, f.mul(run.i, rows)), start, h["a_rs"], element)
         count = f.add(count, f.mul(ahead, rows))
     writes = f.select(ending, h["near_writes"], 0)
-    return lines, count, f.mul(f.add(writes, 1), rows)
+    return lines, count, f.mul(f.add(writes, own), rows)
 
 
 @dataclass(frozen=True)
@@ -870,15 +766,18 @@ class _Soon:
 
     @staticmethod
     def of(
-        f: Function, tile: Tile, h: dict[str, Value], kc: Operand, soon_kc: Operand, start: Value,
-        *, b_rows: bool,
+        f: Function, tile: Tile, h: dict[str, Value], step_k: tuple[Operand, Value],
+        soon_kc: Operand, start: Value, *, b_rows: bool,
     ) -> "_Soon":  # fmt: skip
-        """Of B after a block of `kc`, where `soon_kc` rows of it come next."""
+        """Of B, where `soon_kc` rows of it come next. Tiles ask in so many steps of k, and whether
+        that is a piece.
+        """
         line = 64 // tile.itemsize
+        kc, pieces = step_k
         asked = f.max(f.div(kc, UNROLL), 1)
         packed = f.icmp("sgt", h["direct"], 1)  # line after line
         # two runs of lines where few rows have few tiles, or where A's lines are asked for too
-        two = f.op("or", packed, f.icmp("sgt", h["batches"], 1))
+        two = f.op("or", f.op("or", packed, pieces), f.icmp("sgt", h["batches"], 1))
         far = f.select(two, asked, 0)
         twice = f.add(asked, far)
         if not b_rows:  # a line of every column, where k is short of some of them
@@ -982,7 +881,7 @@ def batch_offsets(
 
 
 __all__ = [
-    "MAX_INPUTS", "NEAR", "SLICE", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
-    "gemm_kernel", "head_of", "micro_kernel", "pack_any", "pack_columns", "pack_kernel",
+    "MAX_INPUTS", "NEAR", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
+    "gemm_kernel", "head_of", "pack_any", "pack_columns", "pack_kernel",
     "pack_rows", "slices_bytes", "units_of_rows",
 ]  # fmt: skip

@@ -23,7 +23,6 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_tiles import Ending, Pending, Shares
 from weft.kernels.schedule.gemm_code import (
-    ENDING,
     MAX_INPUTS,
     Unit,
     batch_offsets,
@@ -31,6 +30,7 @@ from weft.kernels.schedule.gemm_code import (
     head_of,
     units_of_rows,
 )
+from weft.kernels.schedule.gemm_micro import ENDING
 from weft.kernels.schedule.gemm_plain import outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import Words, halves_of_two, sums_to

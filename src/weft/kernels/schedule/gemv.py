@@ -20,8 +20,8 @@ from functools import cache
 from weft.kernels.schedule.gemm_code import (
     MAX_INPUTS,
     batch_offsets,
-    multiply_add,
 )
+from weft.kernels.schedule.gemm_micro import multiply_add
 from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
 from weft.runtime import native

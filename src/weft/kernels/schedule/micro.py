@@ -7,7 +7,7 @@ the image is made. Each element of C has one accumulator, fma in increasing k; a
 the first is added to what C holds. So bits depend on the blocks of k alone.
 """
 
-from weft.kernels.schedule.gemm_code import multiply_units
+from weft.kernels.schedule.gemm_micro import multiply_units
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 

@@ -26,7 +26,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.gemm import PARALLEL_FROM
-from weft.kernels.schedule.gemm_code import UNROLL, micro_kernel
+from weft.kernels.schedule.gemm_micro import UNROLL, micro_kernel
 from weft.kernels.schedule.tile import Tile, tile_for, up
 from weft.kernels.schedule.words import Numbers, halves, units_of
 from weft.kernels.target import math as vmath

@@ -9,6 +9,7 @@ from weft.kernels.target.llvm import BYTES, vector
 from weft.runtime import native
 
 KC = 384  # sums run in blocks of this many k: part of the definition of the numbers, never tune it
+HELD = 16  # tiles whose sums are held
 KEPT = 4 * KC  # of a panel of B, the most that stays packed for further rows of A
 
 
@@ -58,9 +59,20 @@ class Tile:
         return [self.vectors, self.rest] if self.rest else usual
 
     @property
+    def piece(self) -> int:
+        """The k that a tile goes through at a time (`gemm_code`); 0: all of a block."""
+        usual = not self.pairs and self.vectors == 4 and self.a_class in ("rows", "sliced")
+        return 96 if usual and native.host().multiplies_twice else 0
+
+    def is_held(self, rows: int, vectors: int) -> bool:
+        """Whether such a micro-kernel may begin with sums that were held."""
+        return bool(self.piece) and (rows, vectors) == (self.rows, self.vectors)
+
+    @property
     def scratch_per_thread(self) -> int:
-        """Bytes of a packed panel and of one tile for the ragged last panel."""
-        return (KEPT + self.rows) * self.columns * self.itemsize
+        """Bytes of a packed panel, of one tile for the ragged last panel, and of sums held."""
+        held = HELD * self.rows if self.piece else 0
+        return (KEPT + self.rows + held) * self.columns * self.itemsize
 
 
 def tile_for(element: str) -> Tile:
