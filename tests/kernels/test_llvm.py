@@ -217,3 +217,26 @@ def test_streamed_store():
     start = -room.ctypes.data % 16 // 4
     ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)(room.ctypes.data + 4 * start)
     assert room[start : start + 4].tolist() == [1.5, -2.0, 0.25, 8.0]
+
+
+def test_bodies_take_turns_unless_they_branch():
+    f = function()
+    n = f.arg("n")
+
+    def sums(k: int):
+        return f.add(f.add(n, k), n)
+
+    def branching(k: int):
+        with f.iff(f.icmp("slt", n, k)):
+            return f.add(n, k)
+
+    found = f.woven([lambda: sums(5), lambda: sums(6)])
+    text = "\n".join(f.lines)
+    order = [text.index(t) for t in ("%n, 5", "%n, 6", f"{found[0]} =", f"{found[1]} =")]
+    assert order == sorted(order)
+    f.lines.clear()
+    f.woven([lambda: branching(5), lambda: branching(6)])
+    labels = [line for line in f.lines if line.endswith(":")]
+    assert len(labels) == 4
+    text = "\n".join(f.lines)
+    assert text.index("%n, 5") < text.index(labels[1]) < text.index("%n, 6")

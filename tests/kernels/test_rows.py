@@ -149,6 +149,28 @@ def test_threads_and_batch_do_not_matter() -> None:
     assert softmax(x[77:78], 1).tobytes() == softmax(x, 1)[77].tobytes()
 
 
+@pytest.mark.parametrize("count", [256, 449, 5000])
+def test_vectors_side_by_side_change_no_bit(count: int) -> None:
+    """Many long rows take several vectors in turns, one row does not."""
+    height = 65536 // count + 2
+    rng = np.random.default_rng(5)
+    x, g = (rng.standard_normal((height, count)).astype(np.float32) for _ in range(2))
+    x[1, 200:] = -np.inf
+    x[-1, 7] = np.nan
+
+    def grad(g: np.ndarray, y: np.ndarray, *, log: bool) -> np.ndarray:
+        out = np.empty(y.shape, np.float32)
+        return launched(rows.plan_softmax_grad(of(g), of(y), of(out), log=log), out, g, y)
+
+    for log in (False, True):
+        y = softmax(x, 1, log=log)
+        dx = grad(g, y, log=log)
+        for at in (0, 1, height // 2, height - 1):
+            one = slice(at, at + 1)
+            assert softmax(x[one], 1, log=log).tobytes() == y[one].tobytes()
+            assert grad(g[one], y[one], log=log).tobytes() == dx[one].tobytes()
+
+
 def test_normalised_dims_must_be_one_run() -> None:
     x = np.zeros((2, 3, 8), np.float32)[..., ::2]
     out = np.zeros((2, 3, 4), np.float32)

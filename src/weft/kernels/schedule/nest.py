@@ -18,7 +18,7 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
@@ -185,6 +185,14 @@ def work(exprs: tuple[Expr, ...]) -> int:
     return total
 
 
+def _straight(exprs: tuple[Expr, ...]) -> bool:
+    """Whether a loop has one long formula a vector, of float32, without branches."""
+    hard = [n for n in postorder(exprs) if isinstance(n, Scalar) and n.name not in _CHEAP]
+    few = 1 <= len(hard) <= 2 and work(exprs) <= 10 * len(hard) + 8
+    return few and all(n.name in _STRAIGHT and n.dtype is D.float32 for n in hard)
+
+
+_STRAIGHT = frozenset({"exp", "log", "tanh", "erf", "area", "lift"})
 _HEAVY = 8  # operations an element from which a loop may wait for them, not for memory
 _FAR_BYTES = 4 << 20  # of all operands
 _AHEAD = 2048  # bytes at which they are asked for
@@ -300,7 +308,9 @@ class _Nest:
         self.dtypes = (*s.out_dtypes, *s.in_dtypes)
         self.lanes = s.lanes
         heavy = work(s.exprs)
-        self.unroll = 4 if heavy <= 6 else 2 if heavy <= 12 else 1
+        dense = all(c in (0, 1) for c in s.classes)
+        self.woven = host().multiplies_twice and dense and _straight(s.exprs)
+        self.unroll = 4 if heavy <= 6 or self.woven else 2 if heavy <= 12 else 1
         n = len(self.dtypes)
         slots = s.slots or tuple(range(2, 2 + n))
         self.pointers = [f.words("%args", slot, ["ptr"])[0] for slot in slots]
@@ -452,7 +462,8 @@ class _Row:
             points = [self.f.add(loop.i, u * self.nest.lanes) for u in range(unroll)]
             for i in points if self.nest.s.far else ():
                 self.ask(i)
-            found = [self.values(i, None) for i in points]
+            bodies = [partial(self.values, i, None) for i in points]
+            found = self.f.woven(bodies) if self.nest.woven else [body() for body in bodies]
             for i, values in zip(points, found, strict=True):
                 self.write(i, values, None, stream=stream)
 

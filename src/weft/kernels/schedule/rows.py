@@ -58,6 +58,9 @@ from weft.runtime.native import Launch, double_bits, host, load
 
 HELD_BYTES = 1 << 18  # of a row of exponentials
 LINE = 64  # bytes of a cache line
+WOVEN = 4  # vectors whose instructions come in turns
+_WOVEN_FROM = 256, 1 << 16  # a row's elements, all elements
+_NEAR_BYTES = 32 * 1024  # of the first cache, for rows at work
 PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
 
 
@@ -73,6 +76,8 @@ class Structure:
     held: bool = False  # softmax: exponentials wait in scratch
     stream: bool = False  # the output's rows start and end with a cache line and bypass the caches
     far: bool = False  # rows come from memory: the next ones are asked for
+    woven: bool = False  # the sums of softmax and its kin take WOVEN vectors side by side
+    level: int = 1  # the cache to which softmax and its kin ask for the next row
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,7 +211,7 @@ def structure_of(
     )
     width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
     held = s.waits and (count * width <= HELD_BYTES or not _same(s))
-    out = arrays["out"]
+    out, at_work = arrays["out"], (4 if s.waits else 2) * count * width
     lines, size = (count, *space.strides[0]), space.size * count * out.dtype.itemsize
     s = replace(
         s,
@@ -216,6 +221,11 @@ def structure_of(
         and size >= STREAM_BYTES
         and all(n * out.dtype.itemsize % LINE == 0 for n in lines),
         far=2 * size >= STREAM_BYTES,
+        woven=host().multiplies_twice
+        and "norm" not in kind
+        and count >= _WOVEN_FROM[0]
+        and space.size * count >= _WOVEN_FROM[1],
+        level=2 if host().multiplies_twice and s.waits and at_work > _NEAR_BYTES else 1,
     )
     own = -(-count * width // LINE) * LINE if held else 0
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
@@ -247,6 +257,27 @@ def source(s: Structure) -> str:
 
 
 _CHAINS = 4  # maxima side by side
+
+
+def _both(name: str) -> tuple[tuple[str, int], ...]:
+    return (name, 0), (name, 1)
+
+
+# What each pass asks for of the next two rows, found by trial
+_AHEAD: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
+    "layer_norm": {"squares": _both("x")},
+    "rms_norm": {"last": _both("x")},
+    "layer_norm_grad": {"squares": _both("x"), "last": _both("g")},
+    "rms_norm_grad": {"squares": _both("x"), "last": _both("g")},
+    "softmax_grad": {"squares": _both("g"), "last": _both("x")},
+}
+# and where two multiply-adds start in a cycle: a pass is soon over, and both rows' lines at once
+# are more than a core waits for
+_SPREAD: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
+    "layer_norm": {"squares": (("x", 0),), "last": (("x", 1),)},
+    "rms_norm": {"squares": (("x", 0),), "last": (("x", 1),)},
+    "layer_norm_grad": {"mean": (("x", 0),), "squares": (("g", 0),), "last": (("x", 1), ("g", 1))},
+}
 
 Body = Callable[[Operand, Value | None], Value]
 Pass = Callable[[Operand, Value | None], None]  # of the vector at i, under a mask
@@ -347,17 +378,17 @@ class Rows:
 
     # -- a row's elements
 
-    def touch(self, i: Operand, *names: str, level: int) -> None:
-        """Ask for what the next rows read at i."""
-        for name in names:
-            _, d, kind, _, _ = self.operands[name]
-            for at in self.following if kind == 1 else ():
-                self.f.touch(self.f.gep(at[name], i, memory(d)), level=level)
+    def touch(self, i: Operand, name: str, *, level: int, rows: list[Places]) -> None:
+        """Ask for what these rows read at i."""
+        _, d, kind, _, _ = self.operands[name]
+        for at in rows if kind == 1 else ():
+            self.f.touch(self.f.gep(at[name], i, memory(d)), level=level)
 
-    def ahead(self, i: Operand, *names: str) -> None:
+    def ahead(self, i: Operand, turn: str) -> None:
         """`touch`, where rows come from memory: a few lines at a time, in each pass."""
-        if self.s.far:
-            self.touch(i, *names, level=2)
+        plan = _AHEAD | (_SPREAD if host().multiplies_twice else {})
+        for name, row in plan.get(self.s.kind, {}).get(turn, ()) if self.s.far else ():
+            self.touch(i, name, level=2, rows=self.following[row : row + 1])
 
     def read(self, at: dict[str, Value], name: str, i: Operand, mask: Value | None) -> Value:
         """Operand `name` at i of its row, in the accumulator's dtype."""
@@ -423,12 +454,25 @@ class Rows:
     ) -> list[Value]:
         f = self.f
 
-        def step(sums: list[Value], i: Operand, mask: Value | None) -> list[Value]:
-            terms = bodies(i, mask)
+        def joined(sums: list[Value], terms: list[Value]) -> list[Value]:
             return [op.step([s], [t], LANES)[0] for s, t in zip(sums, terms, strict=True)]
 
+        def step(sums: list[Value], i: Operand, mask: Value | None) -> list[Value]:
+            return joined(sums, bodies(i, mask))
+
         whole = f.add(start, f.mul(f.div(f.sub(stop, start), LANES), LANES))
-        with f.loop(start, whole, LANES, [(self.type, op.start(LANES)[0])] * count) as loop:
+        sums = [op.start(LANES)[0]] * count
+        if self.s.woven:
+            width = WOVEN * LANES
+            many = f.add(start, f.mul(f.div(f.sub(stop, start), width), width))
+            with f.loop(start, many, width, [(self.type, s) for s in sums]) as loop:
+                points = [f.add(loop.i, k * LANES) for k in range(WOVEN)]
+                sums = list(loop.carry)
+                for terms in f.woven([partial(bodies, i, None) for i in points]):
+                    sums = joined(sums, terms)
+                loop.next[:] = sums
+            start, sums = many, loop.carry
+        with f.loop(start, whole, LANES, [(self.type, s) for s in sums]) as loop:
             loop.next[:] = step(loop.carry, loop.i, None)
         sums = loop.carry
         with f.if_else(f.icmp("slt", whole, stop)) as sides:
@@ -506,7 +550,7 @@ class Rows:
             if "held" in at:
                 self._put(at["held"], i, e, mask)
             also(i, mask)
-            self.touch(i, "x", level=1)
+            self.touch(i, "x", level=self.s.level, rows=self.following)
             return [e] if more is None else [e, *more(at, i, mask, d)]
 
         return [top, *self.reductions("sum", terms, 1 + extra)]
@@ -533,9 +577,9 @@ class Rows:
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
             g = [self.read(at, "g", i, mask) for at in rows]
-            if log:  # one row at a time: the hardware asks for the next
+            self.ahead(i, "squares")  # log's, one row at a time, is asked for by the hardware
+            if log:
                 return g
-            self.ahead(i, "g")
             return [m.mul(v, self.read(at, "x", i, mask)) for v, at in zip(g, rows, strict=True)]
 
         totals = [self.f.splat(v, self.type) for v in self.reductions("sum", terms, len(rows))]
@@ -548,8 +592,7 @@ class Rows:
                 else:
                     y = m.mul(y, m.sub(g, total))
                 self.write(at, i, y, mask)
-            if not log:
-                self.ahead(i, "x")
+            self.ahead(i, "last")
 
         self.each(finish)
 
@@ -612,7 +655,7 @@ class Rows:
                 totals = [m.add(v, term) for v, term in zip(totals, terms, strict=True)]
             for start, v in zip(sums, totals, strict=True):
                 self._put(start, i, v, mask)
-            self.ahead(i, "g")
+            self.ahead(i, "last")
 
         self.each(finish)
 
@@ -622,12 +665,9 @@ class Rows:
         """(mean or None, 1 / deviation, sums of h d and h if wanted) of each row."""
         f, m, one = self.f, self.element.math, self.one.math
         means: list[Value] = []
-        # when the next rows are asked for was found by trial
-        early = host().multiplies_twice and self.s.kind.startswith("layer_norm")
 
         def numbers(i: Operand, mask: Value | None) -> list[Value]:
-            if early:
-                self.ahead(i, "x")
+            self.ahead(i, "mean")
             return [self.read(at, "x", i, mask) for at in rows]
 
         if self.s.kind.startswith("layer_norm"):
@@ -644,8 +684,7 @@ class Rows:
                 if weight is not None:
                     h = m.mul(self.read(at, "g", i, mask), weight)
                     found += [m.mul(h, d), h] if centres else [m.mul(h, d)]
-            if self.s.kind != "rms_norm" and not early:
-                self.ahead(i, "x")
+            self.ahead(i, "squares")
             return found
 
         each = 1 + slopes * (2 if centres else 1)
@@ -677,8 +716,7 @@ class Rows:
                 y = m.mul(m.sub(y, mean[0]) if mean else y, scale)
                 y = y if weight is None else m.mul(y, weight)
                 self.write(at, i, y if bias is None else m.add(y, bias), mask)
-            if self.s.kind == "rms_norm":
-                self.ahead(i, "x")
+            self.ahead(i, "last")
 
         self.each(finish)
 

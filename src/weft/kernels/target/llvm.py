@@ -22,9 +22,10 @@ not emit what is not used.
 Long because it is one vocabulary: whoever writes a kernel finds every word here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 from weft.kernels.target.llvm_types import (
     BYTES,
@@ -47,6 +48,8 @@ __all__ = [
     "Value", "const", "element_of", "lane_numbers", "lanes_of", "mangle", "vector", "with_element",
     "zero",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 class Loop:
@@ -136,6 +139,25 @@ class Function:
         self.line(
             "ret void" if value is None else f"ret {self.returns} {self.typed(value, self.returns)}"
         )
+
+    def woven(self, bodies: Iterable[Callable[[], T]]) -> list[T]:
+        """What the bodies give, their instructions in turns where they do not branch: a core looks
+        ahead as far as some 100 waiting instructions, a few vectors of a long formula.
+        """
+        found: list[T] = []
+        pieces: list[list[str]] = []
+        for body in bodies:
+            start = len(self.lines)
+            found.append(body())
+            pieces.append(self.lines[start:])
+            del self.lines[start:]
+        if any(line.endswith(":") for piece in pieces for line in piece):
+            self.lines += [line for piece in pieces for line in piece]
+        else:
+            self.lines += [
+                line for turn in zip_longest(*pieces, fillvalue="") for line in turn if line
+            ]
+        return found
 
     # -- values
 
