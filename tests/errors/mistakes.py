@@ -742,6 +742,16 @@ ODD = {  # arguments that random calls passed
         "label_smoothing list",
     ),
     "renorm_list": ("torch.ones(2, 3).renorm(1.0, 1, [1.0])", "renorm maxnorm list"),
+    "histc_infinite": ("torch.tensor([1.0, float('inf')]).histc(4)", "histc [1.0, inf] finite"),
+    "histc_nan": ("torch.tensor([1.0, float('nan')]).histc(4)", "histc nan finite"),
+    "histc_half": ("torch.histc(torch.tensor([1e9]).half(), 4)", "histc inf"),
+    "histc_bins": ("torch.ones(3).histc(2.5)", "histc bins float"),
+    "histc_no_bins": ("torch.ones(3).histc(-1)", "bins -1"),
+    "groups_tuple": ("F.group_norm(torch.ones(2, 4), (2, 2))", "group_norm num_groups tuple"),
+    "fftshift_scalar": ("torch.fft.fftshift(torch.ones(()), 0)", "fftshift 0 no dimensions"),
+    "sparse_size": ("torch.sparse_coo_tensor(size=3)", "size int"),
+    "resize_as_number": ("torch.ones(2).resize_as_(5)", "resize_as_ tensor int"),
+    "normal_list": ("torch.normal([1.0], 1.0, (2,))", "normal mean list"),
 }
 
 

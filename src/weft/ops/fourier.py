@@ -17,7 +17,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type, wholes, wrap_dim
+from weft.core.types import Type, some_dim, wholes, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.complex_parts import conj
 from weft.ops.creation import arange, finish, zeros
@@ -503,7 +503,7 @@ def rfftfreq(
 def _rolled(x: Any, dim: Any, shift: Any) -> Any:
     shape = shape_of(x)
     dims = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
-    dims = tuple(wrap_dim(d, len(shape), "fftshift") for d in dims)
+    dims = tuple(some_dim(d, shape, "fftshift") for d in dims)
     return x.roll(tuple(shift(shape[d]) for d in dims), dims) if dims else x.clone()
 
 

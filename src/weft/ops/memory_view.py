@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from weft.core.types import numel
+from weft.ops.dispatch import shape_of
 from weft.ops.view import shape_args
 
 
@@ -83,7 +84,7 @@ def new(input: Any, *args: Any) -> Any:
 
 def resize_as_(input: Any, tensor: Any, *, memory_format: Any = None) -> Any:
     """resize_ to the shape of another tensor."""
-    return input.resize_(tuple(tensor.shape))
+    return input.resize_(shape_of(tensor))
 
 
 def resize(input: Any, *sizes: Any) -> Any:
@@ -102,7 +103,7 @@ def resize(input: Any, *sizes: Any) -> Any:
 
 def resize_as(input: Any, tensor: Any) -> Any:
     """resize to the shape of another tensor."""
-    return resize(input, tuple(tensor.shape))
+    return resize(input, shape_of(tensor))
 
 
 def record_stream(input: Any, stream: Any) -> None:

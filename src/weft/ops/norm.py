@@ -24,7 +24,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel
+from weft.core.types import Type, broadcast_shapes, numel, whole
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -720,7 +720,7 @@ def group_norm(
             f"Expected at least 2 dimensions for input tensor but received {len(shape)}"
         )
     _need_floats("group_norm", input)
-    if num_groups <= 0 or shape[1] % num_groups:
+    if whole(num_groups, "group_norm", "num_groups") <= 0 or shape[1] % num_groups:
         raise RuntimeError(
             "Expected number of channels in input to be divisible by num_groups, but got input of "
             f"shape {list(shape)} and num_groups={num_groups}"

@@ -295,6 +295,10 @@ def randperm(
     return _made(wish, "randperm", "permutation", ((n,),), ()) if y is None else y
 
 
+def _normal(op: str, mean: Any, std: Any) -> tuple[float, float]:
+    return real_number(mean, op, "mean"), real_number(std, op, "std")
+
+
 def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None,
     dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
@@ -309,7 +313,7 @@ def normal(
         wish = _NORMAL, mean, std, size, generator, out, d, device, requires_grad
         if (y := dispatch.made(*wish)) is not None:
             return y
-        return _made(wish, "normal", "normal", (size,), (float(mean), float(std)))
+        return _made(wish, "normal", "normal", (size,), _normal("normal", mean, std))
     if isinstance(std, Handle):
         if bool((std < 0).any()):  # type: ignore[attr-defined]
             raise RuntimeError("normal expects all elements of std >= 0.0")

@@ -11,11 +11,11 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
-from weft.core.types import Type, numel, numpy_words, real_number, wrap_dims
+from weft.core.types import Type, numel, numpy_words, real_number, whole, wrap_dims
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, dtype_of, read, shape_of
 from weft.ops.norm import Moment
 from weft.ops.pointwise import in_float, isfinite, isnan
 from weft.ops.promote import need_real
@@ -395,16 +395,18 @@ def nanmean(
 def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0, *, out: Any = None) -> Any:
     """How many elements fall in each of `bins` equal bins of [min, max]; both 0: of the data."""
     need_real(input, '"histc_cpu" not implemented for complex numbers')
-    if bins <= 0:
-        raise RuntimeError("bins must be > 0")
-    a = np.asarray(input._a, np.float64).reshape(-1)
-    low, high = float(min), float(max)
+    if whole(bins, "histc", "bins") <= 0:
+        raise RuntimeError(f"histc: bins must be > 0, but got {bins}")
+    a = np.asarray(read(input), np.float64).reshape(-1)
+    low, high = real_number(min, "histc", "min"), real_number(max, "histc", "max")
     if low == high and a.size:
         low, high = float(a.min()), float(a.max())
     if low == high:
         low, high = low - 1, high + 1
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise RuntimeError(f"torch.histc: range of [{low}, {high}] is not finite")
     if low > high:
-        raise RuntimeError("max must be larger than min")
+        raise RuntimeError(f"histc: max must be larger than min, but got {max} and {min}")
     inside = a[(a >= low) & (a <= high)]
     places = np.minimum(((inside - low) / (high - low) * bins).astype(np.int64), bins - 1)
     counts = np.bincount(places, minlength=bins)

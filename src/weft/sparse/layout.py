@@ -18,7 +18,7 @@ from weft.core import dtype as dt
 from weft.core import layouts as kinds
 from weft.core import overrides, printing
 from weft.core.handle import bare, state
-from weft.core.types import numel
+from weft.core.types import numel, wholes
 from weft.ops import construct, creation, index, subclass, view
 from weft.ops.cast import cast
 from weft.ops.dispatch import dtype_of, read, shape_of, wrap
@@ -154,6 +154,7 @@ def sparse_coo_tensor(
         if size is None:
             raise TypeError("sparse_coo_tensor(): needs indices and values, or a size")
         d = dtype or dt.get_default_dtype()
+        size = wholes(size, "sparse_coo_tensor", "size")
         i = creation.zeros(len(size), 0, dtype=dt.int64)
         v = creation.zeros(0, dtype=d, device=device, requires_grad=requires_grad)
         return make(i, v, tuple(size), coalesced=True)
