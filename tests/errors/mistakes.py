@@ -752,6 +752,19 @@ ODD = {  # arguments that random calls passed
     "sparse_size": ("torch.sparse_coo_tensor(size=3)", "size int"),
     "resize_as_number": ("torch.ones(2).resize_as_(5)", "resize_as_ tensor int"),
     "normal_list": ("torch.normal([1.0], 1.0, (2,))", "normal mean list"),
+    "lstm_none": ("nn.LSTM(4, 5)(None)", "LSTM.forward input NoneType"),
+    "cell_number": ("nn.GRUCell(4, 5)(3)", "GRUCell.forward input int"),
+    "norm_text": ("nn.BatchNorm2d(3)('x')", "BatchNorm2d.forward input str"),
+    "instance_norm_none": ("nn.InstanceNorm1d(3)(None)", "InstanceNorm1d.forward input NoneType"),
+    "unflatten_none": ("nn.Unflatten(1, (2, 3))(None)", "Unflatten.forward input NoneType"),
+    "transformer_list": (
+        "nn.Transformer(4, 2, 1, 1, 8)([torch.ones(2, 1, 4)], torch.ones(2, 1, 4))",
+        "src list",
+    ),
+    "nested_none": (
+        "nn.Sequential(nn.Identity(), nn.Sequential(nn.BatchNorm1d(2)))(None)",
+        "BatchNorm1d.forward input NoneType",
+    ),
 }
 
 

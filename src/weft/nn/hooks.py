@@ -5,6 +5,7 @@ A module without hooks never comes here (module.py calls `forward` at once).
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any
 
 import weft
 from weft.autograd import Function
+from weft.ops.dispatch import NoTensor
 
 AROUND_CALLS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 RemovableHandle = weft.autograd.hooks.RemovableHandle
@@ -86,6 +88,25 @@ def replaced(hooks: Iterable[Callable], module: Any, name: str, value: Any) -> A
         got = hook(module, name, value)
         value = value if got is None else got
     return value
+
+
+def explained(module: Any, args: tuple, error: AttributeError) -> AttributeError:
+    """What a call of a module ended in, or, where one of ours took an argument for a tensor that is
+    none and missed an attribute, TypeError.
+    """
+    name, x = error.name, error.obj
+    if name is None or not type(module).__module__.startswith("weft.nn."):
+        return error
+    if not hasattr(weft.Tensor, name) or isinstance(x, weft.Tensor):
+        return error
+    names = iter(inspect.signature(module.forward).parameters)
+    for i, (argument, given) in enumerate(zip(names, args, strict=False)):
+        if given is x:
+            return NoTensor(
+                f"{type(module).__name__}.forward(): argument '{argument}' (position {i + 1}) must "
+                f"be Tensor, not {type(x).__name__}"
+            )
+    return error
 
 
 def call(module: Any, args: tuple, kw: dict) -> Any:

@@ -71,7 +71,10 @@ class Module(Tree):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooked or Everywhere.active:
             return self._call_hooked(args, kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            return self.forward(*args, **kwargs)
+        except AttributeError as e:
+            raise hooks.explained(self, args, e) from None
 
     def _call_hooked(self, args: tuple, kwargs: dict) -> Any:
         if self._compiled_call_impl is not None:
