@@ -765,6 +765,22 @@ ODD = {  # arguments that random calls passed
         "nn.Sequential(nn.Identity(), nn.Sequential(nn.BatchNorm1d(2)))(None)",
         "BatchNorm1d.forward input NoneType",
     ),
+    "nanmedian_complex": ("torch.ones(2).to(torch.complex64).nanmedian()", "nanmedian_cpu"),
+    "index_put_tensor": (
+        "torch.index_put(torch.ones(3), torch.ones(2).long(), torch.tensor(2.0))",
+        "index_put indices Tensor",
+    ),
+    "narrow_none": ("torch.ones(3, 4).narrow(0, 0, None)", "narrow length NoneType"),
+    "unfold_tuple": ("torch.ones(7, 3).unfold(0, (4, 2), 2)", "unfold size tuple"),
+    "threshold_nan": (
+        "F.threshold(torch.ones(2).long(), float('nan'), 1.0)",
+        "threshold nan int64",
+    ),
+    "threshold_list": ("F.threshold(torch.ones(2), [1], 1.0)", "threshold list"),
+    "take_along_scalar": (
+        "torch.take_along_dim(torch.ones(()), torch.zeros(7).long(), dim=0)",
+        "take_along_dim 0 1",
+    ),
 }
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import inspect
+import linecache
 import os
 import pkgutil
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -277,6 +280,21 @@ def use(y: Any) -> None:
             use(part)
 
 
+SIGNATURE = ("missing", "takes", "got an unexpected", "got multiple values", "got both")
+
+
+def is_unclear(error: Exception) -> bool:
+    """Whether an exception came out of the inside of Weft: no statement of ours raised it, and it
+    is not what Python says of arguments that do not fit a signature.
+    """
+    if isinstance(error, TypeError) and any(f" {words} " in f" {error}" for words in SIGNATURE):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    lines = range(last.lineno or 0, (last.end_lineno or last.lineno or 0) + 1)
+    raised = any(linecache.getline(last.filename, n).lstrip().startswith("raise") for n in lines)
+    return not raised or Path(weft.__file__).parent not in Path(last.filename).parents
+
+
 def main(seed: int, count: int) -> int:
     faulthandler.enable()
     warnings.simplefilter("ignore")
@@ -285,7 +303,7 @@ def main(seed: int, count: int) -> int:
     functions = public()
     names = sorted(REGISTRY)
     log = open(os.environ["WEFT_FUZZ_LOG"], "w", encoding="utf-8")  # noqa: SIM115
-    raised = 0
+    raised, unclear = 0, []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         # a round gives each function and each op one call, then the next round begins
@@ -301,10 +319,13 @@ def main(seed: int, count: int) -> int:
         faulthandler.dump_traceback_later(SECONDS_A_CALL, exit=True)
         try:
             use(call())
-        except Exception:
+        except Exception as error:
             raised += 1
+            if at < len(functions) and is_unclear(error):
+                unclear.append(f"{shown}: {type(error).__name__}: {error}")
     faulthandler.cancel_dump_traceback_later()
-    print(f"{count} calls, {raised} raised, {len(functions)} functions, {len(names)} ops")
+    print(f"{count} calls, {raised} raised, {len(unclear)} unclear,", end=" ")
+    print(f"{len(functions)} functions, {len(names)} ops", *unclear, sep="\n")
     return 0
 
 

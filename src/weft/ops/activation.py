@@ -464,6 +464,10 @@ def logsigmoid(input: Any) -> Any:
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """y = value where x <= threshold, else x."""
     if dtype_of(input).category == dt.INT:
+        for name, v in (("threshold", threshold), ("value", value)):
+            if not math.isfinite(real_number(v, "threshold", name)):
+                d = dtype_of(input).name
+                raise RuntimeError(f"threshold: {name} {v} cannot be converted to {d}")
         y = input.where(input > int(threshold), int(value))
         return write(input, y) if inplace else y
     return _run(

@@ -367,7 +367,7 @@ def _identity(reduce: str, d: dt.dtype) -> Any:
 
 def take_along_dim(input: Any, indices: Any, dim: int | None = None, *, out: Any = None) -> Any:
     """gather with input and indices broadcast outside `dim`; flattened when dim is None."""
-    if dim is not None and dtype_of(indices) is dt.int64:  # places may count from the end here
+    if dim is not None and dtype_of(indices) is dt.int64 and shape_of(input):  # may be negative
         size = shape_of(input)[wrap_dim(dim, len(shape_of(input)), "take_along_dim")]
         indices = (indices + size).where(indices < 0, indices)
     if dim is None:

@@ -111,6 +111,11 @@ def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
 
 def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """A copy of x with values written (or added) at the indices."""
+    if isinstance(indices, Handle) or not hasattr(indices, "__iter__"):
+        kind = type(indices).__name__
+        raise TypeError(
+            f"index_put(): argument 'indices' (position 2) must be tuple of Tensors, not {kind}"
+        )
     y, found, _ = _basic(x, tuple(slice(None) if i is None else i for i in indices))
     dims, at = _placement(found)
     op = IndexPut(dims, at, True, "add" if accumulate else "set")

@@ -12,7 +12,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, wholes, wrap_dim, wrap_dims
+from weft.core.types import Type, numel, whole, wholes, wrap_dim, wrap_dims
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, put, read, shape_of, wrap
 from weft.ops.index import index_select
@@ -399,6 +399,7 @@ def unfold(input: Any, dimension: int, size: int, step: int) -> Any:
     """Windows of `size` along a dim, one every `step`, as a view; the window is the last dim."""
     shape = shape_of(input)
     d = wrap_dim(dimension, len(shape), "unfold")
+    size, step = whole(size, "unfold", "size"), whole(step, "unfold", "step")
     n = shape[d] if shape else 1
     if size < 0 or size > n:
         raise RuntimeError(f"maximum size for tensor at dimension {d} is {n} but size is {size}")

@@ -315,6 +315,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: An
 @numpy_words
 def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """median of the elements that are not NaN."""
+    need_real(input, f"\"nanmedian_cpu\" not implemented for '{dtype_of(input).spelled}'")
     if dim is None:
         n = numel(shape_of(input))
         if not n:

@@ -531,6 +531,7 @@ def narrow(input: Any, dim: int, start: int, length: int) -> Any:
         if isinstance(start, Handle) and (start.ndim or dtype_of(start).category != dt.INT):
             raise RuntimeError("start must be an 0-dim integral Tensor.")
         start = start.item()  # type: ignore[attr-defined]
+    start, length = whole(start, "narrow", "start"), whole(length, "narrow", "length")
     if start < 0:
         start += shape[d]
     if length < 0:
