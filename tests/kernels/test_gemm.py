@@ -73,6 +73,15 @@ def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
+def test_so_many_rows_more_or_less_change_no_bit(rng):
+    """Tiles are as even as may be, and few rows are asked for otherwise than many."""
+    a, b = strided(rng, 400, 401, "C", np.float32), strided(rng, 401, 133, "C", np.float32)
+    whole = matmul(a, b)
+    np.testing.assert_allclose(whole, a.astype(np.float64) @ b, rtol=1e-4, atol=1e-4)
+    for rows in range(1, 40):
+        assert (matmul(a[400 - rows :], b) == whole[400 - rows :]).all(), rows
+
+
 @pytest.mark.skipif(not native.host().has_fma, reason="the definition needs fma")
 def test_the_order_of_sums_is_the_defined_one(rng):
     a = (rng.integers(-9999, 9999, (5, 900)) / 64).astype(np.float32)

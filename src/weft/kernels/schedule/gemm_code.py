@@ -50,6 +50,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
 _SLICE_AHEAD = 8  # steps of k at which they are asked for
+_LIGHT = 256 << 10  # bytes of A and the result that a second cache holds beside panels of B
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
@@ -292,11 +293,15 @@ def gemm_kernel(
     extra ints: the words of the block that hold the byte offsets of a, b and out, and the bytes of
     scratch before the threads' panels.
     """
+    most = tile.rows - 1  # of many rows, tiles have these or one more
     kernels = {
-        (rows, vectors): micro_kernel(module, tile, rows, vectors, held=tile.is_held(rows, vectors))
+        (rows, vectors): micro_kernel(
+            module, tile, rows, vectors, held=tile.is_held(rows, vectors),
+            usual=_is_level(tile) and rows == most and vectors == tile.vectors,
+        )
         for vectors in tile.widths
         for rows in range(1, tile.rows + 1)
-    }
+    }  # fmt: skip
     merge_kernel(module, tile)
     if tile.piece:
         piece_kernel(module, tile)
@@ -393,6 +398,8 @@ def _products(
     ends = f.icmp("ne", h["epilogue"], 0)
     epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
     finishes = f.icmp("ne", h["finish"], 0)
+    light = f.mul(f.mul(h["M"], f.add(h["K"], h["N"])), size)
+    light = f.op("and", f.icmp("sle", light, _LIGHT), f.icmp("eq", h["batches"], 1))
     apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
     # of the innermost dim; or anything
@@ -517,7 +524,8 @@ def _products(
                         c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
                         soon = asks.tile(f, element, f.add(group.i, nth.i), then)
                         hold = f.gep(holds, f.mul(nth.i, tile.rows * tile.columns), element)
-                        places = (a_rows, None, 2)
+                        next_rows = f.gep(a_rows, f.mul(h["a_rs"], tile.rows), element)
+                        places = (next_rows, None, 2)
                         near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
                         left, strides = f.sub(kc, last_k), (h["a_rs"], h["a_cs"])
                         operands = (left, a_rows, *strides, b_last, tile.columns, hold)
@@ -535,28 +543,38 @@ def _products(
                             f.call(micro, "void", *operands, *product, *soon, *near)
                             end(row, tile.rows, c_rows)
             done = f.add(m_from, f.mul(held.tiles, tile.rows))
-            with f.loop(done, m_to, tile.rows) as row:
-                number = f.add(held.tiles, f.div(f.sub(row.i, done), tile.rows))
-                soon = asks.tile(f, element, number, then)
-                rows = f.min(f.sub(m_to, row.i), tile.rows)
-                a_rows = a_at(row.i)
-                c_rows = f.gep(c_base, f.mul(row.i, h["ldc"]), element)
-                places = (a_rows, c_rows, ahead)
-                near = _near(f, tile, h, ending, near_table, lines, places, row.i, n0)
+            length = f.sub(m_to, done)  # in tiles of `short` rows, or one more
+            count = f.div(f.add(length, tile.rows - 1), tile.rows)
+            short, tall = (op(length, f.max(count, 1)) for op in (f.div, f.rem))
+            with f.loop(0, count, 1, [("i64", done)]) as L:
+                row = L.carry[0]
+                soon = asks.tile(f, element, f.add(held.tiles, L.i), then)
+                rows: Operand = f.min(f.sub(m_to, row), tile.rows)
+                if _is_level(tile):
+                    rows = f.add(short, f.cast("zext", f.icmp("slt", L.i, tall), "i64"))
+                L.next = [f.add(row, rows)]
+                a_rows = a_at(row)
+                c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
+                next_rows = f.gep(a_rows, f.mul(rows, h["a_rs"]), element)
+                places = (next_rows, c_rows, ahead)
+                with f.if_else(light) as way:  # to list them takes longer than they do
+                    way.otherwise()
+                    near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
+                near = (lines, *(way.merge("i64", 0, count) for count in near[1:]))
                 operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                 from_zero = (NONE,) if tile.piece else ()
                 whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
                 with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
                     product = (*from_zero, c_rows, h["ldc"], first)
-                    ends_at = (f.arg("args"), epilogue_ints, row.i, n0)
+                    ends_at = (f.arg("args"), epilogue_ints, row, n0)
                     f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
                     way.otherwise()
                     target = f.select(at_once, c_rows, corner)
                     step = f.select(at_once, h["ldc"], tile.columns)
                     fresh = f.select(at_once, first, 1)
                     ragged = f.icmp("slt", rows, tile.rows)
-                    with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as L:
-                        line = f.gep(c_rows, f.mul(L.i, h["ldc"]), element)
+                    with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as each:
+                        line = f.gep(c_rows, f.mul(each.i, h["ldc"]), element)
                         for byte in range(0, tile.columns * size, 64):
                             f.touch(f.gep(line, byte), write=True)
                     for rows_, vectors in _cases(f, tile, width, rows):
@@ -566,7 +584,7 @@ def _products(
                         f.call(micro, "void", *operands, *product, *soon, *near)
                     with f.iff(f.op("xor", f.op("or", exact, apart), True)):
                         f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
-                    end(row.i, rows, c_rows)
+                    end(row, rows, c_rows)
     f.ret()
 
 
@@ -606,7 +624,7 @@ def _near(
     those of A, `ahead` pieces each, that the next one begins with.
     """
     element, rows, size = tile.element, tile.rows, tile.itemsize
-    a_rows, c_rows, ahead = places
+    next_rows, c_rows, ahead = places
 
     def put(at: Operand, start: Value, step: Operand, unit: str) -> None:
         for r in range(rows):
@@ -622,13 +640,19 @@ def _near(
         array.next = [f.add(array.carry[0], rows)]
     count: Operand = array.carry[0]
     if tile.a_class == "rows":
-        a_rows = f.gep(a_rows, f.mul(h["a_rs"], rows), element)
         with f.loop(0, ahead) as run:
-            start = f.gep(a_rows, f.mul(run.i, tile.columns), element)
+            start = f.gep(next_rows, f.mul(run.i, tile.columns), element)
             put(f.add(count, f.mul(run.i, rows)), start, h["a_rs"], element)
         count = f.add(count, f.mul(ahead, rows))
     writes = f.select(ending, h["near_writes"], 0)
     return lines, count, f.mul(f.add(writes, own), rows)
+
+
+def _is_level(tile: Tile) -> bool:
+    """Whether tiles are as even as may be: one of two rows reads as many weights as one of six. Not
+    so where A lies across, or in slices, which end where a whole tile does.
+    """
+    return tile.a_class == "rows"
 
 
 @dataclass(frozen=True)
