@@ -13,6 +13,7 @@ from weft.core import scalar as S
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import conv_weight, conv_wide
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
+from weft.kernels.schedule.conv_spans import spans_of, way_along
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.runtime import native, threads
@@ -272,6 +273,50 @@ def test_few_rows_give_the_bits_of_many():
     every = conv(x, w, args)
     for count in (1, 2, 3, 4, 5):
         np.testing.assert_array_equal(conv(x, w[:count].copy(), args), every[:, :count])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"),
+    [((3, 7), (3, 3), 1), ((4, 20), (1, 3), 0), ((12, 12), (3, 3), 1), ((5, 23), (3, 6), 2),
+     ((17, 19), (3, 3), 1), ((2, 26), (5, 3), 2), ((3, 35), (3, 3), 0), ((2, 24), (3, 4), 1)],
+    ids=str,
+)  # fmt: skip
+def test_spans_of_a_row_have_the_bits_of_few_channels(size, kernel, padding, dtype):
+    """Rows of all lengths, sums of several blocks, taps from either side, missing columns: up to
+    four channels are computed otherwise.
+    """
+    rng = np.random.default_rng(sum(size))
+    x = rng.standard_normal((2, 50, *size)).astype(dtype)
+    w = rng.standard_normal((70, 50, *kernel)).astype(dtype)
+    x[1, 7, size[0] // 2] = np.inf
+    args = ((1, 1), (padding, padding), (1, 1), 1)
+    wt = np.ascontiguousarray(w.swapaxes(0, 1))  # an image of 70 channels, a cotangent of 50
+    back = rng.standard_normal((2, 50, *conv(x, w, args).shape[2:])).astype(dtype)
+    for lies in (np.ascontiguousarray, channels_last):
+        y = conv(lies(x), w, args)
+        dx = conv_dx(lies(back), wt, (2, 70, *size), args)
+        for at in (0, 33, 66):
+            few = slice(at, at + 4)
+            np.testing.assert_array_equal(y[:, few], conv(x, w[few].copy(), args))
+            want = conv_dx(back, wt[:, few].copy(), (2, 4, *size), args)
+            np.testing.assert_array_equal(dx[:, few], want)
+    close(dx, ref_dx(back, wt, (2, 70, *size), *args), w.size // 70)
+
+
+def test_which_taps_are_met_by_spans():
+    assert [spans_of(n) for n in (0, 6, 7, 12, 13, 14, 24, 25, 64)] == [0, 0, 1, 1, 0, 2, 2, 3, 6]
+    three = [0, 1, 2, 30, 31, 32, 60, 61, 62]
+    whole = range(9)
+    assert way_along(three, whole, 9, 1) == 1
+    assert way_along(three[::-1], whole, 9, 1) == -1
+    assert way_along(three[3:], range(3, 9), 9, 1) == 1  # without a row of taps
+    assert way_along([1, 2, 31, 32, 61, 62], (1, 2, 4, 5, 7, 8), 9, 1) == 0  # without a column
+    assert way_along(three, whole, 9, 2) == 0  # outputs lie farther apart
+    assert way_along([2 * t for t in three], whole, 9, 1) == 0  # taps do
+    assert way_along([1, 2, 3], (1, 2, 3), 4, 1) == 0  # a block of k would end in them
+    assert way_along([0, 1, 2], (0, 1, 2), 4, 1) == 0
+    assert way_along([], (), 0, 1) == 0
 
 
 def test_an_input_gradient_of_few_channels_has_the_bits_of_many():

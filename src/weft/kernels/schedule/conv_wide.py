@@ -15,6 +15,7 @@ from weft.kernels.packed import Packed
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.conv_micro import UNROLL, is_brief
 from weft.kernels.schedule.conv_pack import FEW
+from weft.kernels.schedule.conv_spans import TAPS, spans_of, way_along
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
     PACK_ANY,
@@ -302,14 +303,17 @@ def plan_wide(
         packed_at, tap = packed_at + panels * nr * k, tap + len(part.taps)
     records: list[dict[str, int]] = []
     tap = 0
-    for n, (i, part, _) in enumerate(shares):
+    for n, (i, part, numbers) in enumerate(shares):
         whole = wholes[i]
+        along = way_along([t[0] for t in part.taps], numbers, len(parts[i].taps), across)
+        along *= is_brief(tile) and TAPS * pace <= 2 * UNROLL * 64
         records.append({
             "k": tap_words * len(part.taps), "part_taps": len(part.taps), "first_tap": tap,
             **_place(part, pitch), "packed_at": whole["packed_at"], "whole_k": whole["k"],
             "whole_taps": whole["part_taps"], "c_at": sums[n], "run_at": n, "run": 1,
             "pixel_at": (part.out_at - parts[i].out_at) // max(part.out_step[1], 1),
-            "row_pixels": parts[i].grid[1],
+            "row_pixels": parts[i].grid[1], "along": along,
+            "spans": spans_of(part.grid[1]) if along else 0,
             "rows_at": sum(places[:n]), "table_at": sum(depths[:n]),
         })  # fmt: skip
         tap += len(part.taps)

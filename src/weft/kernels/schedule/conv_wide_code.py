@@ -21,6 +21,7 @@ from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
+from weft.kernels.schedule.conv_spans import SPANS, TAPS, emit_spans, span_of
 from weft.kernels.schedule.conv_wide_ends import emit_planes, emit_rows, store_planes
 from weft.kernels.schedule.conv_wide_pieces import (
     PART,
@@ -78,6 +79,8 @@ def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) 
         conv_micro_amx.emit_tiles(m, tile)
     else:
         emit_tiles(m, tile, writes=True)
+    if is_brief(tile):
+        emit_spans(m, tile)
     emit_slab(m, tile, d)
     if not biased and not tile.amx:
         emit_spread(m, tile)
@@ -132,7 +135,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     )
     lines = -(-tile.columns * d.itemsize // 64)
     next_words = NEXT if is_brief(tile) else 0
-    soon = f.alloca("ptr", next_words + tile.rows * lines)  # the lines of a tile's results
+    longest = SPANS[0] if is_brief(tile) else tile.rows
+    soon = f.alloca("ptr", next_words + longest * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
     wanted = f.alloca("i64", 1)  # bytes of the next block of k that were asked for
@@ -339,14 +343,25 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     panel = f.gep(b, at, el)
                     asks = f.op("and", ends, f.icmp("eq", planes, "false"))
                     ends = f.op("and", ends, piece.linear)
-                    few = f.icmp("slt", kc, UNROLL * lines * tile.rows)
+                    by_spans = f.icmp("ne", part["spans"], 0)
+                    step_k = f.select(by_spans, TAPS * longest, UNROLL * tile.rows)
+                    few = f.icmp("slt", kc, f.mul(step_k, lines))
                     few = f.op("or", few, f.icmp("eq", asks, "false"))
                     after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
                     bytes_next = f.mul(f.min(KC, f.sub(k, K.i)), tile.columns * tile.itemsize)
                     # each tile goes out when it is done; its lines are asked for meanwhile
                     tiles = f.div(f.add(piece.pixels, tile.rows - 1), tile.rows)
+                    spans = f.max(part["spans"], 1)
+                    across = f.mul(f.mul(images, piece.grid_h), spans)
+                    tiles = f.select(by_spans, across, tiles)
                     with f.loop(0, tiles) as T:
                         row, count = rows_of_tile(f, tile, T.i, tiles, piece.pixels)
+                        if next_words:
+                            at, length = span_of(f, part["grid_w"], spans, f.rem(T.i, spans))
+                            at = f.add(f.mul(f.div(T.i, spans), part["grid_w"]), at)
+                            row, count = (
+                                f.select(by_spans, a, b) for a, b in ((at, row), (length, count))
+                            )
                         place = f.gep(piece.c, f.mul(row, tile.columns), el)
                         to = f.gep(piece.start, f.mul(row, part["out_w"]), memory(d))
                         with f.iff(asks), f.loop(0, count) as L:
@@ -369,6 +384,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             every = f.icmp("eq", part["k"], part["whole_k"])
                             even = f.select(every, h["even"], f.typed(0, "i64"))
                             step = f.select(f.icmp("eq", even, 1), f.mul(pace, 2), pace)
+                            # half of the columns in all k, then the others
+                            of_span = f.div(f.mul(pace, TAPS), 2 * UNROLL)
+                            step = f.select(by_spans, of_span, step)
                             f.store(step, f.gep(soon, 1, "i64"))
                             f.store(even, f.gep(soon, 2, "i64"))
                             so_far = f.add(so_far, f.mul(f.div(kc, UNROLL), pace))
@@ -379,6 +397,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         soons = f.select(few, f.typed(0, "i64"), f.mul(count, lines))
                         first = f.add(piece.offset, row)
                         full = f.op("and", ends, f.icmp("eq", count, tile.rows))
+                        full = f.op("and", full, f.icmp("eq", by_spans, "false"))
                         full = f.op("and", full, f.icmp("eq", columns, tile.columns))
                         full = f.op("and", full, f.icmp("ne", h["finish"], 0))
                         with f.if_else(full) as way:
@@ -387,10 +406,18 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 soon, soons, f.arg("args"), epilogue_ints, first, out_column,
                             )  # fmt: skip
                             way.otherwise()
-                            f.call(
-                                "tiles", "void", images_at, a_rows, count, a_offsets, kc, panel,
-                                place, columns, new, soon, soons,
-                            )  # fmt: skip
+                            with f.if_else(by_spans) as kind:
+                                if next_words:
+                                    f.call(
+                                        "spans", "void", images_at, a_rows, count, part["along"],
+                                        f.mul(h["pixel_w"], tile.itemsize), a_offsets, kc, panel,
+                                        place, columns, new, soon, soons,
+                                    )  # fmt: skip
+                                kind.otherwise()
+                                f.call(
+                                    "tiles", "void", images_at, a_rows, count, a_offsets, kc,
+                                    panel, place, columns, new, soon, soons,
+                                )  # fmt: skip
                             with f.iff(ends):
                                 ending(first, count, place, to, part["out_w"])
             with f.loop(0, pieces) as P:  # what goes out when all sums are done

@@ -17,7 +17,7 @@ from weft.kernels.target.llvm import Function, Operand, Value
 PART = (
     "k", "part_taps", "first_tap", "grid_h", "grid_w", "source_at", "out_at", "out_h", "out_w",
     "packed_at", "whole_k", "whole_taps", "pixel_at", "row_pixels", "first_row",
-    "rows_at", "table_at", "c_at", "run_at", "run",
+    "rows_at", "table_at", "c_at", "run_at", "run", "spans", "along",
 )  # fmt: skip
 
 
