@@ -1,6 +1,10 @@
 """Large modules are compiled in parts that together do what the whole does."""
 
 import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +102,70 @@ define i64 @third() {{
     second, third = (ctypes.CFUNCTYPE(ctypes.c_int64)(found[n]) for n in ("second", "third"))
     first(41)
     assert (second(), third()) == (41, 0)
+
+
+FAR = """
+import ctypes
+from weft.runtime import machine
+
+body = "\\n".join(f"  %x{i} = add i64 {i}, 1" for i in range(1500))
+images = machine._objects(f'''@one = internal global i64 0
+define internal i64 @deep(i64 %v) {{
+{body}
+  %old = load i64, ptr @one
+  %new = add i64 %v, %old
+  store i64 %new, ptr @one
+  ret i64 %new
+}}
+define internal i64 @twice(i64 %v) {{
+{body}
+  %a = call i64 @deep(i64 %v)
+  ret i64 %a
+}}
+define i64 @first(i64 %v) {{
+{body}
+  %p = alloca ptr
+  store ptr @deep, ptr %p
+  %f = load ptr, ptr %p
+  %a = call i64 %f(i64 %v)
+  %b = call i64 @twice(i64 %v)
+  %c = load i64, ptr @one
+  %d = add i64 %b, %c
+  ret i64 %d
+}}
+''')
+assert len(images) == 3
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+take = lambda size: libc.mmap(None, size, 0, 0x4022, -1, 0)  # address space alone
+maps = lambda: open("/proc/self/maps").read().splitlines()
+code = lambda: [int(s[: s.index("-")], 16) for s in maps() if " r-xp 00000000 00:00" in s]
+far = 0
+machine._link("near", images, ["first"], {})
+low, rooms = take(1 << 34), []
+for size in (1 << 20, 1 << 16, 1 << 13):
+    while (room := take(size)) > low:
+        rooms.append((room, size))
+for room, size in rooms[-16:]:
+    before = {*code()}
+    libc.munmap(room, 1 << 13)  # a hole that the smallest part fits
+    first = machine._link(f"far{room}", images, ["first"], {})["first"]
+    new = {*code()} - before
+    far += bool(new) and max(new) - min(new) > 1 << 31
+    assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(first)(5) == 20
+print("far", far)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's map of the address space")
+def test_parts_may_lie_far_apart():
+    """As where gigabytes lie between a hole that one part fits and the next free memory."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", FAR], cwd=Path(__file__).parents[2], env=env,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert int(run.stdout.split()[1]) > 3, "no parts lay far apart: the test shows nothing"

@@ -16,6 +16,9 @@ def split(ir_text: str) -> list[str]:
     """The parts, to link together: functions that were internal are hidden, constants that several
     parts read are in each, variables in the first. The text itself where it is small, or holds
     anything but declarations, internal constants and variables, then functions, then metadata.
+
+    The linker may place parts further apart than code reaches (gigabytes lie between). So what a
+    part takes from another is not declared hidden: its address is looked up in a table.
     """
     if len(ir_text) < 2 * _ENOUGH:
         return [ir_text]
@@ -31,7 +34,7 @@ def split(ir_text: str) -> list[str]:
             heads[_name(line)] = line
         elif _VARIABLE.fullmatch(line):
             variables[_name(line)] = line.replace(" internal ", " hidden ", 1)
-            heads[_name(line)] = _VARIABLE.sub(r"\1 = external hidden global \2", line)
+            heads[_name(line)] = _VARIABLE.sub(r"\1 = external global \2", line)
         elif line:
             return [ir_text]
     for i, given in enumerate(functions):
@@ -39,7 +42,7 @@ def split(ir_text: str) -> list[str]:
         first = text[: text.find(" {\n")]
         if not first.startswith("define "):
             return [ir_text]
-        heads[_name(first)] = first.replace("define", "declare", 1)
+        heads[_name(first)] = re.sub("^define (hidden )?", "declare ", first)
         functions[i] = text + _END
     groups: list[list[str]] = [[]]
     for text in functions:
