@@ -205,3 +205,22 @@ def test_values_of_numpy(rng):
     y = F.conv2d(weft.tensor(x).bfloat16(), weft.tensor(w).bfloat16())
     want = np.einsum("ncyx,oc->noyx", x.astype(float), w[..., 0, 0].astype(float))
     assert np.abs(y.float().numpy() - want).max() <= 2.0**-8 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("channels", [15, 31, 63, 95])
+def test_an_odd_last_channel_meets_nothing_of_what_lies_behind(channels):
+    """It stands beside a zero: neither beside the next pixel's first number, nor the one behind all
+    pixels.
+    """
+    both = weft.full((2, 6, 7, channels), float("nan")).bfloat16()
+    x = both[0].permute(2, 0, 1).unsqueeze(0)  # what lies behind is no number
+    x.copy_(weft.randn(x.shape))
+    w = weft.randn(20, channels, 3, 3).bfloat16()
+    plain = F.conv2d(x.contiguous(), w, padding=1)
+    assert plain.isfinite().all() and bool((F.conv2d(x, w, padding=1) == plain).all())
+    image = weft.zeros(1, 20, 6, 7).bfloat16().requires_grad_()
+    F.conv2d(image, w.transpose(0, 1).contiguous(), padding=1).backward(x)
+    assert image.grad.isfinite().all()
+    x[0, 0, 2, 3] = float("nan")
+    wrong = F.conv2d(x, w, padding=1).isnan().any(1)[0].nonzero().tolist()
+    assert wrong == [[row, column] for row in (1, 2, 3) for column in (2, 3, 4)]

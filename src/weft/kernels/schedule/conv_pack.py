@@ -302,7 +302,8 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
     first = f.min(f.div(f.add(left, f.sub(step_x, 1)), step_x), columns)
     end = f.div(f.add(f.add(left, width), f.sub(step_x, 1)), step_x)
     end = f.max(f.min(end, columns), first)
-    whole = f.op("and", units, -lanes)
+    full = channels if reads.per == 1 else f.div(channels, reads.per)  # an odd one is masked
+    whole = f.op("and", full, -lanes)
     numbers = f.mul(whole, reads.per)
     rest = reads.masks(f.sub(channels, numbers))
     with f.loop(0, rows) as R:
