@@ -1,6 +1,8 @@
 """The scalar table and expressions: interning, dtype rules, meaning."""
 
+import functools
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -80,3 +82,22 @@ def test_reference_digamma_and_lgamma_recurrences(x: float) -> None:
     assert f["lgamma"](x + 1) == pytest.approx(f["lgamma"](x) + math.log(abs(x)), abs=1e-12)
     y = math.tanh(x / 4)
     assert math.erf(f["erfinv"](y)) == pytest.approx(y, rel=1e-14)
+
+
+def test_what_differs_is_spelled_otherwise() -> None:
+    x, y = S.Arg(0, D.float32), S.Arg(0, D.float64)
+    number = functools.partial(S.Const, dtype=D.float32)
+    nan = struct.unpack("<d", struct.pack("<Q", 0xFFF8_0000_0000_0001))[0]
+    roots = [
+        (x,), (y,), (x, x), (S.Param(0, D.float32),), (S.Coord(0),), (S.Cast(x, D.float64),),
+        (S.cast(x, D.float16),), (x + x,), (x * x,), (x * x, x), (x * x, x * x), (x - x * x,),
+        (x * x - x,), (S.Select(x < x, x, x * x),), (S.Select(x < x, x * x, x),),
+        *[(number(v),) for v in (0.0, -0.0, float("nan"), nan, 0.1, 0.1 + 2**-56, float("inf"))],
+        (S.Const(1, D.int64),), (S.Const(True, D.bool),), (S.Const(1.0, D.float64),),
+    ]  # fmt: skip
+    assert len({S.spelled(r) for r in roots}) == len(roots)
+    assert S.spelled((S.Arg(0, D.float32) * S.Arg(0, D.float32),)) == S.spelled((x * x,))
+    deep = x
+    for _ in range(200):  # 2^200 nodes for who follows each path
+        deep = deep * deep
+    assert len(S.spelled((deep,))) < 20_000

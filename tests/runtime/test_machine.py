@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -226,3 +227,124 @@ def test_processes_that_compile_the_same_and_are_killed(tmp_path):
     files = list(tmp_path.rglob("*.o"))
     assert len(files) == 400
     assert all(machine._read(file) for file in files)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """Loads `answer_n` by what made it, as a new process would; the numbers that were asked for."""
+    monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(machine, "_code_state", lambda: "this code")
+    machine.cache_dir.cache_clear()
+    asked = []
+
+    def text(n, *, times=1):
+        asked.append(n)
+        return IR.format(n=n).replace(f"i32 {n} ", f"i32 {n * times} ")
+
+    def ask(n, **more):
+        monkeypatch.setattr(machine, "_loaded", {})
+        found = machine.load_made([f"answer_{n}"], text, n, **more)
+        return ctypes.CFUNCTYPE(ctypes.c_int)(found[f"answer_{n}"])()
+
+    yield ask, asked
+    machine.cache_dir.cache_clear()
+
+
+def test_what_the_disk_knows_is_not_written_again(made):
+    ask, asked = made
+    counted = machine.cache_stats()
+    assert [ask(11), ask(11), ask(12), ask(11), ask(12)] == [11, 11, 12, 11, 12]
+    assert asked == [11, 12]
+    assert [ask(11, times=2), ask(11), ask(11, times=2)] == [22, 11, 22]
+    assert asked == [11, 12, 11]
+    now = machine.cache_stats()
+    assert now["compiled"] == counted["compiled"] + 3 and now["disk"] == counted["disk"] + 5
+
+
+def test_other_code_writes_again(made, monkeypatch):
+    ask, asked = made
+    assert ask(21) == 21
+    monkeypatch.setattr(machine, "_code_state", lambda: "other code")
+    assert [ask(21), ask(21)] == [21, 21] and asked == [21, 21]
+    for unknown in (lambda: None,) * 2:
+        monkeypatch.setattr(machine, "_code_state", unknown)
+        assert ask(21) == 21
+    assert asked == [21] * 4
+
+
+def test_a_note_without_its_objects_or_damaged_is_none(made, tmp_path):
+    ask, asked = made
+    assert ask(31) == 31
+    (note,), (image,) = tmp_path.rglob("*.made"), tmp_path.rglob("*.o")
+    whole = note.read_bytes()
+    for content in (b"", whole[:-1], b"x" * len(whole), whole + b" 00"):
+        note.write_bytes(content)
+        assert ask(31) == 31 and note.read_bytes() == whole
+    assert asked == [31] * 5
+    image.unlink()
+    assert ask(31) == 31 and image.exists() and asked == [31] * 6
+    image.write_bytes(image.read_bytes()[:-1])
+    assert ask(31) == 31 and asked == [31] * 7
+    assert ask(31) == 31 and asked == [31] * 7
+
+
+def test_the_state_of_the_code_is_that_of_its_files(tmp_path, monkeypatch):
+    for name in ("core", "runtime", "kernels/schedule"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "code.py").write_text("x = 1\n")
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "runtime" / "machine.py"))
+    monkeypatch.setattr(machine, "_begun", time.time() + 100)
+    state = machine._code_state.__wrapped__
+    first = state()
+    assert first is not None and state() == first
+    file = tmp_path / "kernels/schedule/code.py"
+    was = file.stat()
+    file.write_text("x = 2\n")
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))  # as archives keep it
+    assert state() not in (first, None)
+    monkeypatch.setattr(machine, "_begun", time.time() + 1)
+    assert state() is None  # this process may have read the file before
+    monkeypatch.setattr(machine, "_begun", time.time() + 100)
+    file.unlink()
+    file.parent.rmdir()
+    (tmp_path / "kernels").rmdir()
+    assert state() is None
+
+
+STEPS = """
+import weft
+from weft.kernels.target.llvm import Module
+from weft.runtime import machine
+machine._begun += 1000  # files that were changed just now
+written, text = [], Module.text
+Module.text = lambda self: written.append(1) or text(self)
+weft.manual_seed(0)
+nn = weft.nn
+model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                      nn.LayerNorm(100), nn.Linear(100, 5))
+o = weft.optim.Adam(model.parameters())
+x, y = weft.randn(8, 1, 12, 12), weft.randint(0, 5, (8,))
+@weft.compile
+def step():
+    o.zero_grad()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    o.step()
+    return loss.detach()
+losses = [step().item().hex() for _ in range(4)]
+print(len(written), machine.cache_stats()["compiled"], *losses)
+"""
+
+
+def test_a_second_process_writes_little(tmp_path):
+    env = {**os.environ, "WEFT_CACHE_DIR": str(tmp_path)}
+    runs = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", STEPS], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        runs.append(done.stdout.split())
+    (written, made, *losses), (again, compiled, *same) = runs
+    assert losses == same and int(made) > 10 and compiled == "0"
+    assert int(again) * 5 < int(written)

@@ -284,6 +284,17 @@ def postorder(roots: tuple[Expr, ...]) -> tuple[Expr, ...]:
     return tuple(out)
 
 
+def spelled(roots: tuple[Expr, ...]) -> str:
+    """Text that is another for other expressions, to the bit of a literal; each node once."""
+    places: dict[Expr, builtins.int] = {}
+    words: list[tuple] = []
+    for n in postorder(roots):
+        own = [w for w in n.key() if not isinstance(w, Expr | tuple)]
+        words.append((type(n).__name__, *own, [places[a] for a in n.args]))
+        places[n] = len(places)
+    return repr((words, [places[e] for e in roots]))
+
+
 def substitute(e: Expr, leaf: Callable[[Expr], Expr]) -> Expr:
     """`e` with every leaf replaced by `leaf(it)`."""
     new: dict[builtins.int, Expr] = {}

@@ -10,8 +10,9 @@ import importlib
 import os
 import sys
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ _lock = threading.RLock()
 _loaded: dict[str, dict[str, int]] = {}
 _making: dict[str, threading.RLock] = {}  # held by who makes the code of this key now
 _trackers: list[Any] = []  # native code lives as long as its tracker: to the end of the process
+_begun = time.time()
 _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 
@@ -191,14 +193,75 @@ def load(
     (memory). Raises RuntimeError when the IR is not valid. Threads load side by side, the same text
     one after another.
     """
-    key = _key(ir_text)
+
+    def objects() -> list[bytes]:
+        images = _objects(ir_text)
+        _show(ir_text, exports)
+        return images
+
+    return _linked(_key(ir_text), objects, exports, imports or {})
+
+
+def load_made(
+    exports: Sequence[str], make: Callable[..., str], *args: Any, **more: Any
+) -> dict[str, int]:
+    """`load(make(*args, **more), exports)` of a text that is a matter of these arguments (whose
+    `repr` tells all of them), the host and Weft's code alone. Where the disk knows what it came to
+    it is not written again, which was most of a first step with a warm cache.
+    """
+    code = None if config.wants(5) else _code_state()
+    path = None
+    if code is not None:
+        path = _place(_key(f"{make.__module__}.{make.__qualname__}{args!r}{more!r}{code}"), "made")
+    noted = None if path is None else _read(path)
+    if noted is not None:
+        key, *parts = noted.decode().split()
+        images = [_read(place) for part in parts if (place := _place(part, "o"))]
+        whole = [image for image in images if image is not None]
+        if len(whole) == len(parts):
+            _counts["disk"] += key not in _loaded
+            return _linked(key, lambda: whole, exports, {})
+    ir_text = make(*args, **more)
+    found = load(ir_text, exports)
+    if path is not None:
+        _write(path, " ".join([_key(ir_text), *map(_key, split(ir_text))]).encode())
+    return found
+
+
+@cache
+def _code_state() -> str | None:
+    """What is another as soon as a file is that may have a say in a kernel's text; None where
+    nobody can tell, or one was changed when this process had read it.
+    """
+    above, found, newest = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), [], 0.0
+    folders = [os.path.join(above, name) for name in ("core", "runtime", "kernels")]
+    try:
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        folders += [entry.path] * (entry.name != "__pycache__")
+                        continue
+                    s = entry.stat()  # a wheel's files have any time, but changed at installation
+                    found.append((entry.path, s.st_size, s.st_mtime_ns, s.st_ctime_ns))
+                    newest = max(newest, s.st_mtime, s.st_ctime)
+    except OSError:
+        return None
+    return digest(repr(sorted(found)).encode()).hex() if found and newest < _begun - 5 else None
+
+
+def _linked(
+    key: str,
+    objects: Callable[[], list[bytes]],
+    exports: Sequence[str],
+    imports: Mapping[str, int],
+) -> dict[str, int]:
     with _making.setdefault(key, threading.RLock()):
         found = _loaded.get(key)
         if found is None or any(name not in found for name in exports):
-            images = _objects(ir_text)
+            images = objects()
             with _lock:
-                found = _loaded[key] = _link(key, images, exports, imports or {})
-            _show(ir_text, exports)
+                found = _loaded[key] = _link(key, images, exports, imports)
         else:
             _counts["memory"] += 1
         _making.pop(key, None)  # who waits for it looks into `_loaded` next, as all others will
@@ -264,8 +327,12 @@ def _found(parts: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
 
 def _path(part: str) -> str | None:
     """Where the disk cache has a part's object, if it does."""
-    directory, key = cache_dir(), _key(part)
-    return os.path.join(directory, key[:2], f"{key}.o") if directory else None
+    return _place(_key(part), "o")
+
+
+def _place(key: str, kind: str) -> str | None:
+    directory = cache_dir()
+    return os.path.join(directory, key[:2], f"{key}.{kind}") if directory else None
 
 
 class Uncompiled(BaseException):

@@ -45,6 +45,7 @@ from weft.runtime.machine import (
     emit_object,
     host,
     load,
+    load_made,
     second_cache,
     why_no_tiles,
 )
@@ -52,7 +53,7 @@ from weft.runtime.machine import (
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
     "detail", "double_bits", "emit_assembly", "emit_object", "host", "launch",
-    "layout_calls", "load", "make_table", "second_cache", "why_no_tiles",
+    "layout_calls", "load", "load_made", "make_table", "second_cache", "why_no_tiles",
 ]  # fmt: skip
 
 # The status when scratch memory could not be had; the detail is its size in bytes.

@@ -258,7 +258,7 @@ def _plan_rows(
 @cache
 def kernel(name: str, mask: str) -> int:
     """The address of the forward kernel of one dtype and kind of mask."""
-    return native.load(attention_ir(name, mask), ["attention"])["attention"]
+    return native.load_made(["attention"], attention_ir, name, mask)["attention"]
 
 
 def attention_ir(name: str, mask: str) -> str:

@@ -144,7 +144,7 @@ _TABLE = 2 * ROWS + 2 * BLOCK + 2  # words that `Scores` wants
 @cache
 def kernels(name: str, mask: str) -> int:
     """The address of the gradients' kernel of one dtype and kind of mask."""
-    return native.load(attention_grad_ir(name, mask), ["gradient"])["gradient"]
+    return native.load_made(["gradient"], attention_grad_ir, name, mask)["gradient"]
 
 
 def attention_grad_ir(name: str, mask: str) -> str:

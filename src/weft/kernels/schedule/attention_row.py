@@ -49,7 +49,8 @@ _SCORES, _RIGHT, _QUERY, _SUMS, _WEIGHTS = 0, 1, 2, 3, 7
 @cache
 def kernel(name: str, masks: str, *, joined: bool) -> int:
     """The address of the kernel of one dtype and kind of mask; `joined`: of two pieces."""
-    return native.load(row_ir(name, masks, joined=joined), ["attention_row"])["attention_row"]
+    found = native.load_made(["attention_row"], row_ir, name, masks, joined=joined)
+    return found["attention_row"]
 
 
 def row_ir(name: str, masks: str, *, joined: bool) -> str:

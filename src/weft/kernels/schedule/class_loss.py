@@ -45,7 +45,7 @@ from weft.kernels.target.llvm import (
     zero,
 )
 from weft.kernels.target.vector import Math
-from weft.runtime.native import Launch, Stage, double_bits, host, load
+from weft.runtime.native import Launch, Stage, double_bits, host, load_made
 
 
 def plan_cross_entropy(
@@ -113,6 +113,12 @@ def _soft(arrays: dict[str, Layout]) -> bool:
 def _kernel(
     s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str, logits: bool
 ) -> int:
+    return load_made(["rows"], _source, s, kind, reduction, smooth, part, logits)["rows"]
+
+
+def _source(
+    s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str, logits: bool
+) -> str:
     module = Module(vector_bits=host().vector_bits)
     if isinstance(s, Lines):
         _LineLoss(module, s, kind, reduction, smooth).emit()
@@ -120,7 +126,7 @@ def _kernel(
         made = _ClassLoss(module, s, reduction, smooth)
         made.logits = logits
         made.emit() if part == "rows" else made.groups()
-    return load(module.text(), ["rows"])["rows"]
+    return module.text()
 
 
 class _Classes:

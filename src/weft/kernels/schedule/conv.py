@@ -440,4 +440,4 @@ def _unit(
 
 @cache
 def _kernels(dtype: str, kernel: str, biased: bool) -> dict[str, int]:
-    return native.load(conv_ir(dtype, kernel, biased=biased), (kernel, "gather"))
+    return native.load_made((kernel, "gather"), conv_ir, dtype, kernel, biased=biased)

@@ -69,7 +69,7 @@ def plan_narrow_dw(
 
 @cache
 def _kernel(name: str, width: int, taps: int) -> int:
-    return native.load(narrow_dw_ir(name, width, taps), ["narrow_dw"])["narrow_dw"]
+    return native.load_made(["narrow_dw"], narrow_dw_ir, name, width, taps)["narrow_dw"]
 
 
 def narrow_dw_ir(name: str, width: int, taps: int) -> str:

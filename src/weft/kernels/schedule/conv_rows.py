@@ -101,8 +101,8 @@ def residues(residue: int, size: int, padding: int, stride: int) -> Pair:
 
 @cache
 def _kernel(name: str, kh: int, kw: int, stride: int, biased: bool, back: bool) -> int:
-    text = conv_rows_ir(name, kh, kw, stride, biased=biased, back=back)
-    return native.load(text, ["by_rows"])["by_rows"]
+    sizes, ways = (kh, kw, stride), {"biased": biased, "back": back}
+    return native.load_made(["by_rows"], conv_rows_ir, name, *sizes, **ways)["by_rows"]
 
 
 def conv_rows_ir(name: str, kh: int, kw: int, stride: int, *, biased: bool, back: bool) -> str:

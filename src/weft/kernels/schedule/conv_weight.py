@@ -302,7 +302,7 @@ def _tile(d: D.dtype, vectors: int, *, pairs: bool) -> Tile:
 
 @cache
 def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
-    return native.load(conv_dw_ir(dtype, vectors, pairs=pairs), ("conv_dw", "conv_dw_add"))
+    return native.load_made(("conv_dw", "conv_dw_add"), conv_dw_ir, dtype, vectors, pairs=pairs)
 
 
 def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:

@@ -169,7 +169,7 @@ _NAMES = ("conv_dw_tiles", "conv_dw_tiles_add")
 
 @cache
 def _kernels(dtype: str) -> dict[str, int]:
-    return native.load(conv_dw_tiles_ir(dtype), _NAMES)
+    return native.load_made(_NAMES, conv_dw_tiles_ir, dtype)
 
 
 def conv_dw_tiles_ir(name: str) -> str:

@@ -565,4 +565,4 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
 def _kernels(dtype: str, columns: int, biased: bool, pairs: bool) -> dict[str, int]:
     names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
     names.append("pack1")
-    return native.load(conv_wide_ir(dtype, columns, biased=biased, pairs=pairs), names)
+    return native.load_made(names, conv_wide_ir, dtype, columns, biased=biased, pairs=pairs)

@@ -541,20 +541,27 @@ def _kernels(
     element: str, a_class: str, b_class: str, rest: int, in_scratch: str = ""
 ) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
-    host = native.host()
     tile = replace(tile_for(element), a_class=a_class, rest=rest)
-    module = Module(host.vector_bits)
-    pack = _PACKERS[b_class]
-    names = gemm_code.gemm_kernel(module, "gemm", tile, pack=pack, in_scratch=in_scratch)
-    found = native.load(module.text(), names)
+    names = gemm_code.kernel_names("gemm", tile, in_scratch)
+    found = native.load_made(names, _gemm_ir, tile, b_class, in_scratch)
     return [found[name] for name in names], tile
+
+
+def _gemm_ir(tile: Tile, b_class: str, in_scratch: str) -> str:
+    module, pack = Module(native.host().vector_bits), _PACKERS[b_class]
+    gemm_code.gemm_kernel(module, "gemm", tile, pack=pack, in_scratch=in_scratch)
+    return module.text()
 
 
 @cache
 def _packer(element: str, b_class: str) -> int:
+    return native.load_made(["pack_all"], _pack_ir, tile_for(element), b_class)["pack_all"]
+
+
+def _pack_ir(tile: Tile, b_class: str) -> str:
     module = Module(native.host().vector_bits)
-    name = gemm_code.pack_kernel(module, "pack_all", tile_for(element), pack=_PACKERS[b_class])
-    return native.load(module.text(), [name])[name]
+    gemm_code.pack_kernel(module, "pack_all", tile, pack=_PACKERS[b_class])
+    return module.text()
 
 
 def _matrix_strides(x: Layout) -> tuple[int, int]:

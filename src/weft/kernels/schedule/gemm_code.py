@@ -278,6 +278,12 @@ def head_of(f: Function, head: Operand = "%head") -> dict[str, Value]:
     return f.named(head, _HEAD)
 
 
+def kernel_names(name: str, tile: Tile, in_scratch: str = "") -> list[str]:
+    """What `gemm_kernel` calls those for 2 inputs, 3, ..."""
+    most = 2 if "c" in in_scratch and not tile.pairs else MAX_INPUTS
+    return [f"{name}{n_in}" for n_in in range(2, most + 1)]
+
+
 def gemm_kernel(
     module: Module,
     name: str,
@@ -318,10 +324,9 @@ def gemm_kernel(
         in_scratch=in_scratch,
         b_rows=pack is pack_rows,
     )
-    names = []
-    for n_in in [2] if "c" in in_scratch and not tile.pairs else range(2, MAX_INPUTS + 1):
-        names.append(f"{name}{n_in}")
-        f = module.kernel(names[-1])
+    names = kernel_names(name, tile, in_scratch)
+    for n_in, each in enumerate(names, 2):
+        f = module.kernel(each)
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
         head = f.gep("%args", 4 + n_in, "i64")
         f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))

@@ -17,17 +17,17 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
-from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder
+from weft.core.scalar import Arg, Coord, Expr, Param, Scalar, postorder, spelled
 from weft.kernels.layout import Layout
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, lane_numbers, vector
 from weft.kernels.target.llvm_types import lanes_of
-from weft.runtime.native import Launch, Stage, host, load
+from weft.runtime.native import Launch, Stage, host, load_made
 
 STREAM_BYTES = 16 << 20  # outputs from this size on bypass the caches
 PARALLEL_WORK = 1 << 18  # scalar operations below which threads cost more than they give
@@ -157,6 +157,10 @@ class Structure:
     tiled: bool = False  # the last two dims are walked in tiles of `lanes` rows
     across: tuple[int, ...] = ()  # operands with stride 1 along the last dim but one: transposed
     far: bool = False  # operands come from memory and are asked for
+
+    def __repr__(self) -> str:  # exact, by which the disk knows the kernel
+        rest = [getattr(self, f.name) for f in fields(self)[1:]]
+        return f"{spelled(self.exprs)}{rest}"
 
     @property
     def lanes(self) -> int:
@@ -289,7 +293,7 @@ def plan_nest(
 
 @lru_cache(maxsize=8192)
 def _kernel(s: Structure) -> int:
-    return load(source(s), ["nest"])["nest"]
+    return load_made(["nest"], source, s)["nest"]
 
 
 @lru_cache(maxsize=64)  # asked again when it was compiled

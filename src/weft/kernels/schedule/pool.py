@@ -289,7 +289,7 @@ def _plane(a: Layout) -> Pair:
 
 @cache
 def _kernel(name: str, kernel: str) -> int:
-    return native.load(pool_ir(name, kernel), [kernel])[kernel]
+    return native.load_made([kernel], pool_ir, name, kernel)[kernel]
 
 
 def _tile(d: D.dtype) -> Tile:

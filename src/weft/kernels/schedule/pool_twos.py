@@ -54,7 +54,7 @@ def plan_twos(
 
 @cache
 def _kernels(name: str, size: int) -> dict[str, int]:
-    return native.load(pool_twos_ir(name, size), ("max", "taps", "back"))
+    return native.load_made(("max", "taps", "back"), pool_twos_ir, name, size)
 
 
 def pool_twos_ir(name: str, size: int) -> str:

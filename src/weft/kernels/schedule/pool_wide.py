@@ -107,7 +107,7 @@ def _whole(
 
 @cache
 def _kernel(name: str, kind: str, whole: Pair = (0, 0)) -> int:
-    return native.load(pool_wide_ir(name, kind, whole), [kind])[kind]
+    return native.load_made([kind], pool_wide_ir, name, kind, whole)[kind]
 
 
 def pool_wide_ir(name: str, kind: str, whole: Pair = (0, 0)) -> str:

@@ -273,7 +273,7 @@ def _check(cell: str, layouts: Sequence[Layout]) -> None:
 @cache
 def _kernels(cell: str, tile: Tile) -> dict[str, int]:
     names = ["pack_forward", "forward", "pack_gradient", "gradient"]
-    return native.load(recurrent_ir(cell, tile), names)
+    return native.load_made(names, recurrent_ir, cell, tile)
 
 
 def recurrent_ir(cell: str, tile: Tile) -> str:

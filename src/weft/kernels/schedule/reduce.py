@@ -25,12 +25,12 @@ Long because planning, both loops and the chunks' join read one Structure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
-from weft.core.scalar import Arg, Expr, Param, cast, postorder
+from weft.core.scalar import Arg, Expr, Param, cast, postorder, spelled
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.combine import Acc, Combine, accumulator
 from weft.kernels.schedule.nest import (
@@ -61,7 +61,7 @@ from weft.kernels.target.llvm import (
     vector,
 )
 from weft.kernels.target.llvm_types import lanes_of
-from weft.runtime.native import Launch, Stage, host, load
+from weft.runtime.native import Launch, Stage, host, load_made
 
 LANES = 16
 CHUNK = 8192
@@ -105,6 +105,10 @@ class Structure:
     rows: str | int
     whole: bool  # rows only, in chunks: all outputs' before those of the next outer index
     params: tuple[dtype, ...]
+
+    def __repr__(self) -> str:  # exact, by which the disk knows the kernels
+        rest = [getattr(self, f.name) for f in fields(self) if f.name not in ("pres", "post")]
+        return f"{spelled((*self.pres, self.post))}{rest}"
 
     @property
     def lanes(self) -> int:
@@ -245,7 +249,7 @@ def _choose(
 
 @lru_cache(maxsize=8192)
 def _kernels(s: Structure) -> dict[str, int]:
-    return load(source(s), ["reduce", "finish"] if s.chunked else ["reduce"])
+    return load_made(["reduce", "finish"] if s.chunked else ["reduce"], source, s)
 
 
 @lru_cache(maxsize=64)  # asked again when it was compiled

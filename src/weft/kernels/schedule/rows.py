@@ -51,7 +51,7 @@ from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
 from weft.kernels.target.math import exp_below
-from weft.runtime.native import Launch, double_bits, host, load
+from weft.runtime.native import Launch, double_bits, host, load_made
 
 # ---------------------------------------------------------------------------------- planning
 
@@ -245,7 +245,7 @@ def _same(s: Structure) -> bool:
 
 @lru_cache(maxsize=1024)
 def _kernel(s: Structure) -> int:
-    return load(source(s), ["rows"])["rows"]
+    return load_made(["rows"], source, s)["rows"]
 
 
 @lru_cache(maxsize=64)  # asked again when it was compiled
