@@ -58,7 +58,6 @@ _FEW_ROWS = 192  # of a result that the last cache does not hold
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
 _PART_ROWS = 24  # at least, of the parts in which the last units are done
-_PACKED_PART_ROWS = 96  # where another thread would have to fetch a packed panel, too
 _HALVINGS = 5
 _HELD_FROM = 32  # tiles
 _HEAD = (
@@ -680,10 +679,11 @@ def panels_of(f: Function, tile: Tile, h: dict[str, Value]) -> Operand:
 
 @contextmanager
 def units_of_rows(
-    f: Function, tile: Tile, h: dict[str, Value], *, packing: int = _PACK_ROWS
-) -> Iterator[Unit]:
+    f: Function, tile: Tile, h: dict[str, Value], *, packing: int = _PACK_ROWS,
+    packed_part: int = _PART_ROWS,
+) -> Iterator[Unit]:  # fmt: skip
     """The units that this thread gets. To pack a panel takes as long as the product of `packing`
-    rows.
+    rows. Parts have `packed_part` rows or more where another thread has to fetch a packed panel.
     """
     nth = f.cast("sext", f.arg("nth"), "i64")
     panels = panels_of(f, tile, h)
@@ -694,7 +694,7 @@ def units_of_rows(
     every = f.mul(columns, chunks)
     packed = f.icmp("sgt", h["direct"], 1)
     shared = f.op("and", packed, f.op("xor", own, True))
-    least = f.select(shared, _PACKED_PART_ROWS, _PART_ROWS)
+    least = f.select(shared, packed_part, _PART_ROWS)
     parts: Operand = 1
     for halvings in range(1, _HALVINGS + 1):
         divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))

@@ -45,6 +45,7 @@ _BLOCK = 1536  # words of a panel that stay in the second cache
 COLUMNS = 64
 _LINE = 4 * COLUMNS  # bytes of a row of a panel
 _PACKING = 96  # rows whose product takes as long as to pack a panel
+_PART_ROWS = 96  # of packed panels: products take so little time that to fetch one counts
 
 # The extra words of a product's ints: the word of A's descriptor (0: A lies as it must), where the
 # sums of a long k lie in scratch, and the bytes of scratch before the threads' rooms.
@@ -455,7 +456,7 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
     f.store(f.typed(-1, "i64"), configured)
     ends, pending = f.icmp("ne", h["epilogue"], 0), Pending(f, h, COLUMNS)
     pitch = f.mul(h["a_rs"], 2)
-    with units_of_rows(f, tile, h, packing=_PACKING) as unit:
+    with units_of_rows(f, tile, h, packing=_PACKING, packed_part=_PART_ROWS) as unit:
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], unit.batch)
         a_base, b_base = f.gep(a, a_batch, "i16"), f.gep(b, b_batch, "float" if packed else source)
         c_base = f.gep(out, f.add(c_batch, unit.n0), out_type)
