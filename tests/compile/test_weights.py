@@ -508,6 +508,45 @@ def test_weights_that_always_change_are_seldom_looked_at(monkeypatch):
     assert f._last.program.weights.all[0].copy is not None
 
 
+def test_a_packed_weight_that_lies_as_it_lay_tells_its_mark_itself(monkeypatch):
+    looks = []
+    real = memory.mark
+    x, w, v = weft.randn(ROWS, WIDE), weft.randn(WIDE, OUT), weft.randn(WIDE, OUT)
+    f = weft.compile(lambda: (x @ w, x @ v))
+
+    def agrees():
+        for got, want in zip(f(), (x @ w, x @ v), strict=True):
+            np.testing.assert_array_equal(got.numpy(), want.numpy())
+
+    def settle():
+        for _ in range(200):
+            f()
+        looks.clear()
+        f()
+        agrees()
+        return len(looks)
+
+    monkeypatch.setattr(memory, "mark", lambda a: looks.append(a) or real(a))
+    assert settle() == 0
+    assert all(each.copy is not None for each in f._last.program.weights.all)
+    w.mul_(2)
+    agrees()
+    assert settle() == 0
+    w.numpy()[3] = 5.0  # memory that somebody may write to
+    agrees()
+    v.data = weft.randn(WIDE, OUT)
+    gc.collect()
+    agrees()
+    old = v.data_ptr()
+    v.data = weft.randn(WIDE, OUT)
+    gc.collect()
+    for _ in range(20):  # until one lies where the first did
+        v.data = made = weft.randn(WIDE, OUT)
+        agrees()
+        if made.data_ptr() == old:
+            break
+
+
 def test_memory_counts_the_copies():
     model = nn.Sequential(nn.Linear(300, 400), nn.GELU(), nn.Linear(400, 300))
     x = weft.randn(30, 300)

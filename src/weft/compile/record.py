@@ -435,18 +435,17 @@ class Session:
     def flush(self) -> None:
         """Compute everything promised so far, for Python looks, or moves memories."""
         self.tables()
-        self._compute()
-
-    def _compute(self) -> None:
         self.looked = True
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
-            first = self.start
-            self.program = self._program_of(self)
-            self.program.run(self)
-            self._held += range(first, self.cursor.depth + 1)
+            self._compute()
+            self._held += range(self.start, self.cursor.depth + 1)
             self._drop_unheld()
         self.start = self.cursor.depth + 1
+
+    def _compute(self) -> None:
+        self.program = self._program_of(self)
+        self.program.run(self)
 
     def _drop_unheld(self) -> None:
         """Forget the values that no tensor stands for any more: nothing can ask for them."""
@@ -565,7 +564,9 @@ class Session:
         """The call is over: compute what is still wanted, and let the promises go."""
         self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
+            self.looked = True
             self._compute()
+            self.start = self.cursor.depth + 1
         for g in filter(None, self.ghosts):
             g.session = None
         for p in self._pendings:  # aliases made meanwhile may still have them
@@ -594,8 +595,13 @@ class Session:
         """
         if self._memories is not None:
             return 0, []
-        index = [id(t) for t in self.outside].index
-        return self.serial, [~index(id(t)) for t in self.others]
+        found = []
+        for other in self.others:  # few, and most often the first: what a call is given
+            for j, t in enumerate(self.outside):
+                if t is other:
+                    found.append(~j)
+                    break
+        return self.serial, found
 
     def array(self, ref: int) -> np.ndarray:
         """The value behind an operand reference."""

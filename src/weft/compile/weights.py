@@ -87,6 +87,7 @@ class Weight:
         self.key: tuple = ()  # of the copy
         self.seen: tuple[int, int] | None = None  # mark and address at the last look
         self.patience = self.left = 1  # looks at the same mark before it is packed
+        self.lease: Callable[[], Any] = memory.nobody  # whose mark tells, while it is packed
         out = place if by is None else by.out
         at = out.offset * out.layout.dtype.itemsize
         arena = out.base[0] == "arena"
@@ -123,8 +124,12 @@ class Weights:
             return
         same, ready = False, []
         for w in self.all:
-            mark = memory.mark(inputs[w.name])
             stays = moved is not None and w.copy is not None and w.name not in moved
+            lease = w.lease() if stays else None
+            if lease is not None and w.seen is not None and lease.mark == w.seen[0]:
+                same = True
+                continue
+            mark = memory.mark(inputs[w.name])
             now = (mark, w.seen[1] if stays and w.seen else address(w.name))
             if mark is not None and now == w.seen:
                 same = True
@@ -132,9 +137,11 @@ class Weights:
                     w.left -= 1
                     if not w.left:
                         ready.append(w)
+                else:
+                    w.lease = memory.lease_named(inputs[w.name])
                 continue
             if w.copy is not None:
-                w.copy = None
+                w.copy, w.lease = None, memory.nobody
                 w.patience = min(2 * w.patience, _PATIENCE)
                 self.slots[w.base].append(w.slot)
                 self.table.exchange(w.entry, w.plain)

@@ -400,6 +400,18 @@ def _new_mark(lease: Any) -> int | None:
         return made
 
 
+def lease_named(a: np.ndarray) -> Callable[[], Any]:
+    """Gives the lease that `root` names, while it lives: who knows that the name is still this may
+    ask it for its mark. None where the name is another object's.
+    """
+    lease = lease_of(a)
+    return nobody if lease is None or id(lease) != root(a) else ref(lease)
+
+
+def nobody() -> None:
+    return None
+
+
 def marked(a: np.ndarray) -> tuple[Any, str, Any] | None:
     """(object, attribute, value): the mark is the same while the attribute is this very value."""
     return None if mark(a) is None else (lease := lease_of(a), "mark", lease.mark)
