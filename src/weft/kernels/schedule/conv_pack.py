@@ -340,6 +340,7 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
                         f.call(
                             f"square{apart}", "void", target, f.gep(origin, at, memory(d)), pitch,
                             source_c, f.sub(channels, channel), count,
+                            f.mul(f.mul(step_y, source_h), d.itemsize),
                         )  # fmt: skip
             else:
                 if tile.amx:  # the rest of a pixel's last vector is read
@@ -360,10 +361,11 @@ def emit_slab(m: Module, tile: Tile, d: dtype) -> None:
 
 def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
     """`count` pixels, `apart` elements apart in each channel's plane, of a vector of units: a
-    function, for loops around so many addresses take the compiler long.
+    function, for loops around so many addresses take the compiler long. Of adjacent ones those of
+    the next row, `below` bytes on, are asked for: the hardware does not follow so many planes.
     """
     args = [("ptr noalias", "to"), ("ptr noalias readonly", "from")]
-    ints = [("i64", n) for n in ("pitch", "source_c", "channels", "count")]
+    ints = [("i64", n) for n in ("pitch", "source_c", "channels", "count", "below")]
     f = m.function(f"square{apart}", [*args, *ints], internal=True)
     wide, count, channels = Element(f, tile.lanes), f.arg("count"), f.arg("channels")
     reads = units_of(f, d, tile.lanes, pairs=tile.pairs)
@@ -380,6 +382,8 @@ def _emit_square(m: Module, tile: Tile, d: dtype, apart: int) -> None:
         channel = f.mul(f.min(last, j), reads.per)
         at = f.gep(f.arg("from"), f.mul(channel, f.arg("source_c")), memory(d))
         more = f.icmp("slt", f.add(channel, 1), channels)
+        if apart == 1:
+            f.touch(f.gep(at, f.arg("below")), level=2)
         load = lambda at: load_step(f, wide, at, d, count, apart)
         return reads.unit(load, at, f.arg("source_c"), more)
 

@@ -283,7 +283,8 @@ def plan_wide(
         head["pixel_w"] = source.strides[3] * step_x // 2
     row, source_bytes = source.shape[3] * channels, source.size * source.dtype.itemsize
     follows = source.strides[1:] == (1, row, channels) or (bands == 1 and source.is_contiguous)
-    if groups == 1 and follows and source_bytes > _FAR:
+    every = tile.amx or (step_x, step_y) == (1, 1)  # else most lines would be asked for in vain
+    if groups == 1 and follows and every and source_bytes > _FAR:
         tiles = sum(-(-p // tile.rows) * -(-k // KC) for p, k in zip(places, depths, strict=True))
         if tile.amx:
             tiles = sum(-(-p // (2 * amx.ROWS)) for p in places)
