@@ -22,7 +22,7 @@ from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
 from weft.kernels.schedule.conv_spans import SPANS, TAPS, emit_spans, span_of
-from weft.kernels.schedule.conv_wide_ends import emit_planes, emit_rows, store_planes
+from weft.kernels.schedule.conv_wide_ends import ask_along, emit_planes, emit_rows, store_planes
 from weft.kernels.schedule.conv_wide_pieces import (
     PART,
     Piece,
@@ -56,6 +56,9 @@ HEAD: tuple[str, ...] = (
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
+_SAME_SETS = (
+    16384  # bytes: planes a multiple apart have their lines in few sets of the second cache
+)
 _BESIDE = 8  # lines of a pixel's results from which asking for them gains, in tile registers
 
 
@@ -134,6 +137,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
         f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at")
     )
     lines = -(-tile.columns * d.itemsize // 64)
+    plane = f.mul(h["out_c"], d.itemsize)
+    apart = f.icmp("ne", f.op("and", plane, _SAME_SETS - 1), 0)
     next_words = NEXT if is_brief(tile) else 0
     longest = SPANS[0] if is_brief(tile) else tile.rows
     soon = f.alloca("ptr", next_words + longest * lines)  # the lines of a tile's results
@@ -342,6 +347,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     at = f.mul(number_of(f, part, first_number, low_k), tile.columns)
                     panel = f.gep(b, at, el)
                     asks = f.op("and", ends, f.icmp("eq", planes, "false"))
+                    along = f.op("and", f.op("and", ends, planes), apart)
+                    along = f.op("and", along, f.icmp("eq", part["out_w"], 1))
                     ends = f.op("and", ends, piece.linear)
                     by_spans = f.icmp("ne", part["spans"], 0)
                     step_k = f.select(by_spans, TAPS * longest, UNROLL * tile.rows)
@@ -374,6 +381,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 for j in range(lines):
                                     at = f.add(f.mul(L.i, lines), j + next_words)
                                     f.store(f.gep(line, 64 * j), f.gep(soon, at, "ptr"))
+                        with f.iff(along):
+                            ask_along(f, tile, d, piece, row, f.mul(count, lines), h["out_c"])
                         ask()
                         if next_words:  # the tiles ask for the next block, all at one pace
                             so_far = f.load("i64", wanted)

@@ -5,6 +5,7 @@ As they lie there: rows of channels, or squares transposed.
 
 from weft.core.dtype import dtype
 from weft.kernels.schedule.conv_pack import step_masks, store_step
+from weft.kernels.schedule.conv_wide_pieces import Piece
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.schedule.words import sums_to
 from weft.kernels.target.element import Element, memory
@@ -29,6 +30,26 @@ def store_planes(
             f.gep(c, f.mul(at, tile.columns), tile.element), shift, length, columns,
             h["out_c"], part["out_w"],
         )  # fmt: skip
+
+
+def ask_along(
+    f: Function, tile: Tile, d: dtype, piece: Piece, row: Operand, count: Operand, out_c: Operand
+) -> None:
+    """For `count` lines of planes, while sums of a tile from `row` on are made: as many as they
+    fill, but channel by channel, each of which is the line of several pixels.
+    """
+    pixels, per = 64 // d.itemsize, -(-tile.columns * d.itemsize // 64)
+    number = f.mul(row, per)
+    first, channel = f.mul(f.div(number, tile.columns), pixels), f.rem(number, tile.columns)
+    here, there = (
+        f.load("i64", f.gep(piece.outs, f.min(at, f.sub(piece.pixels, 1)), "i64"))
+        for at in (first, f.add(first, pixels))
+    )
+    there = f.sub(there, f.mul(out_c, tile.columns))
+    with f.loop(channel, f.add(channel, count)) as L:
+        start = f.select(f.icmp("slt", L.i, tile.columns), here, there)
+        place = f.gep(piece.start, f.add(start, f.mul(L.i, out_c)), memory(d))
+        f.touch(place, level=2)  # read: to be written they would come to few sets of the first one
 
 
 def emit_rows(m: Module, tile: Tile, d: dtype) -> None:
