@@ -781,6 +781,15 @@ ODD = {  # arguments that random calls passed
         "torch.take_along_dim(torch.ones(()), torch.zeros(7).long(), dim=0)",
         "take_along_dim 0 1",
     ),
+    "rot90_int": ("torch.ones(2, 3).rot90(1, 4)", "rot90 dims int"),
+    "cross_scalars": (
+        "torch.linalg.cross(torch.ones(()), torch.ones(()))",
+        "cross -1 no dimensions",
+    ),
+    "index_put_in_place": (
+        "torch.ones(3).index_put_(torch.ones(2).long(), torch.tensor(2.0))",
+        "index_put_ indices Tensor",
+    ),
 }
 
 

@@ -99,3 +99,9 @@ def test_a_good_matrix_of_a_batch_keeps_its_gradient():
     a = weft.stack([2 * weft.eye(2), weft.zeros(2, 2)]).requires_grad_()
     L.inv_ex(a).inverse[0].sum().backward()
     assert a.grad[0].tolist() == [[-0.25, -0.25], [-0.25, -0.25]]
+
+
+def test_pivots_of_another_matrix():
+    """They would be read as rows that are not there."""
+    with pytest.raises(RuntimeError, match=r"shape \[7, 3\], got \[7, 7, 1\]"):
+        weft.lu_unpack(weft.ones(7, 4, 3), weft.ones(7, 7, 1).int())

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from weft.core.handle import Handle, state
-from weft.core.types import broadcast_shapes, numel, real_number, whole, wrap_dim
+from weft.core.types import broadcast_shapes, numel, real_number, some_dim, whole, wrap_dim
 from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
@@ -292,7 +292,7 @@ def cross(input: Any, other: Any, dim: int | None = None, *, out: Any = None) ->
     rank = len(shape_of(input))
     if rank != len(shape_of(other)):
         raise RuntimeError("linalg.cross: inputs must have the same number of dimensions.")
-    d = wrap_dim(dim, rank, "cross")
+    d = some_dim(dim, shape_of(input), "cross")
     if shape_of(input)[d] != 3 or shape_of(other)[d] != 3:
         raise RuntimeError(
             "linalg.cross: inputs dimension "

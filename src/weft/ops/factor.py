@@ -264,6 +264,11 @@ def lu_unpack(
         )
     m, n = shape_of(LU_data)[-2:]
     k, kind = min(m, n), dtype_of(LU_data)
+    if unpack_pivots and shape_of(LU_pivots) != (*shape_of(LU_data)[:-2], k):
+        raise RuntimeError(
+            f"torch.lu_unpack: expected LU_pivots of shape {[*shape_of(LU_data)[:-2], k]}, got "
+            f"{list(shape_of(LU_pivots))}"
+        )
     p = low = up = zeros((0,), dtype=kind)
     if unpack_data:
         low = tril(narrow(LU_data, -1, 0, k), -1) + eye(m, k, dtype=kind)

@@ -97,8 +97,17 @@ def setitem(x: Any, index: Any, value: Any) -> None:
     write(y, value)
 
 
+def _need_some(op: str, indices: Any) -> None:
+    if isinstance(indices, Handle) or not hasattr(indices, "__iter__"):
+        kind = type(indices).__name__
+        raise TypeError(
+            f"{op}(): argument 'indices' (position 2) must be tuple of Tensors, not {kind}"
+        )
+
+
 def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """x[indices] = values, or += in order of the values when `accumulate`.  Returns x."""
+    _need_some("index_put_", indices)
     y, found, _ = _basic(x, tuple(slice(None) if i is None else i for i in indices))
     if dtype_of(values) is not dtype_of(x):
         raise RuntimeError(
@@ -111,11 +120,7 @@ def index_put_(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = F
 
 def index_put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -> Any:
     """A copy of x with values written (or added) at the indices."""
-    if isinstance(indices, Handle) or not hasattr(indices, "__iter__"):
-        kind = type(indices).__name__
-        raise TypeError(
-            f"index_put(): argument 'indices' (position 2) must be tuple of Tensors, not {kind}"
-        )
+    _need_some("index_put", indices)
     y, found, _ = _basic(x, tuple(slice(None) if i is None else i for i in indices))
     dims, at = _placement(found)
     op = IndexPut(dims, at, True, "add" if accumulate else "set")

@@ -253,6 +253,7 @@ def _rolled(x: Any, shift: int, d: int) -> Any:
 
 def rot90(input: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
     """input turned k times by 90 degrees from dims[0] towards dims[1]."""
+    dims = wholes(dims, "rot90", "dims")
     if len(dims) != 2:
         raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
     rank = len(shape_of(input))
