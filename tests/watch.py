@@ -458,7 +458,9 @@ def watched(text: str) -> str:
 # ------------------------------------------------------------------------------ running
 
 _load = machine.load
+_load_made = machine.load_made
 _checks: dict[str, int] = {}
+_known: set[int] = set()  # addresses of functions with checks, and of those that shall have none
 _sizes: dict[int, tuple[int, Any]] = {}  # packed bytes that a launch (by id; kept) reads at input 1
 launches = 0  # so far: a test of nothing would pass
 
@@ -467,12 +469,22 @@ def load_watched(text: str, exports: Sequence[str], imports: Any = None) -> dict
     """As `native.load`, with the checks."""
     if not _checks:
         _checks.update(_load(_CHECKS, list(_NAMES)))
-    return _load(watched(text), exports, {**(imports or {}), **_checks})
+    found = _load(watched(text), exports, {**(imports or {}), **_checks})
+    _known.update(found.values())
+    return found
 
 
 def _watching_load(text: str, exports: Sequence[str], imports: Any = None) -> dict[str, int]:
     kernel = sys._getframe(1).f_globals["__name__"].startswith("weft.kernels.")
-    return (load_watched if kernel else _load)(text, exports, imports)
+    found = (load_watched if kernel else _load)(text, exports, imports)
+    _known.update(found.values())
+    return found
+
+
+def _watching_load_made(
+    exports: Sequence[str], make: Callable[..., str], *args: Any, **more: Any
+) -> dict[str, int]:
+    return load_watched(make(*args, **more), exports)
 
 
 def _extent(shape: Sequence[int], steps: Sequence[int], size: int) -> tuple[int, int]:
@@ -499,6 +511,8 @@ def _run(launch: native.Launch, block: Any, extents: Sequence[tuple[int, int]]) 
         _state[6 + 2 * k], _state[7 + 2 * k] = pair
     block[0] = block[1] = 0
     for stage in launch.stages:
+        if stage.function not in _known:
+            raise OutsideRoom(f"a kernel without checks; ints {launch.ints}")
         call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)(
             stage.function
         )
@@ -584,10 +598,11 @@ def _noted(init: Callable[..., None]) -> Callable[..., None]:
 def install() -> None:
     """From now on kernels are watched: to be called before the first one runs."""
     os.environ["WEFT_NO_BUILTIN"] = "1"  # every launch goes through Python then
-    machine.load = _watching_load
+    exchanged = {"load": (_load, _watching_load), "load_made": (_load_made, _watching_load_made)}
     for module in list(sys.modules.values()):
-        if getattr(module, "load", None) is _load:
-            module.load = _watching_load  # type: ignore[attr-defined]
+        for name, (plain, watching) in exchanged.items():
+            if getattr(module, name, None) is plain:
+                setattr(module, name, watching)
     threads.set_num_threads(THREADS)
     native.launch = _launch
     native.Table.run = _run_table  # type: ignore[method-assign]
