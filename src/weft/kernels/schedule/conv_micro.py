@@ -142,7 +142,10 @@ def pixels_kernel(
     type, element = tile.type, tile.element
     base = [f.gep(a, f.load("i64", f.gep(rows, i, "i64")), element) for i in range(height)]
     pointers = 1 + (brief and writes)  # the panel's, the next block's
-    types = ["ptr"] * pointers + [type] * (height * vectors)
+    # where the next k lies is looked up a k before: no broadcast waits for its address then
+    early = ["i64"] * brief
+    types = ["ptr"] * pointers + early + [type] * (height * vectors)
+    lead = pointers + len(early)
     next_step: Operand = f.load("i64", f.gep(soon[0], 1, "i64")) if pointers > 1 else 0
 
     row: Operand = tile.columns
@@ -155,7 +158,8 @@ def pixels_kernel(
         low: Operand, high: Operand, unroll: int, state: list[Value], *, asks: bool = False
     ) -> list[Value]:
         with f.loop(low, high, unroll, carry=list(zip(types, state, strict=True))) as L:
-            (panel, *near), sums = L.carry[:pointers], L.carry[pointers:]
+            (panel, *near), sums = L.carry[:pointers], L.carry[lead:]
+            places = L.carry[pointers:lead]
             pairs = f.gep(offsets, f.mul(L.i, 2), "i64")
             if asks:
                 _ask(f, tile, soon[0], f.div(L.i, unroll))
@@ -177,6 +181,8 @@ def pixels_kernel(
                     f.touch(place, level=2)
             for u in range(unroll):
                 at, step = f.words(pairs, 2 * u, ["i64", "i64"])
+                if early:
+                    at, places = places[0], f.words(pairs, 2 * u + 2, early)
                 step = f.typed(tile.columns * tile.itemsize, "i64") if even else step
                 right = [
                     f.load(type, f.gep(panel, j * tile.lanes, element), align)
@@ -188,18 +194,18 @@ def pixels_kernel(
                     for j in range(vectors):
                         total = sums[i * vectors + j]
                         sums[i * vectors + j] = multiply_units(f, tile, left, right[j], total)
-            L.next = [panel, *near, *sums]
+            L.next = [panel, *near, *places, *sums]
         return L.carry
 
     middle = f.op("and", kc, -most)
     near = [f.load("ptr", soon[0])] if pointers > 1 else []
-    state: list[Value] = [b, *near, *[zero(type)] * (height * vectors)]
+    state: list[Value] = [b, *near, *f.words(offsets, 0, early), *[zero(type)] * (height * vectors)]
     start: Operand = 0
     if soon and whole:
         start = f.min(f.mul(soon[1], most), middle)
         state = steps(0, start, most, state, asks=True)
     state = steps(start, middle, most, state)
-    sums = steps(middle, kc, 1, state)[pointers:]
+    sums = steps(middle, kc, 1, state)[lead:]
     places = [
         f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)
         for k in range(len(sums))

@@ -114,15 +114,15 @@ def _emit_span(m: Module, tile: Tile, length: int) -> None:
     back = f.sub(0, step)
     # two pointers, that no address is made from another's
     bases = [f.frozen(f.gep(a, f.mul(step, n))) for n in (4, 9)]
-    types = ["ptr", "ptr"] + [type] * (length * _VECTORS)
+    types = ["ptr", "ptr", "i64"] + [type] * (length * _VECTORS)
     next_step = f.load("i64", f.gep(soon, 1, "i64"))
     lag = int(length <= _SLACK)
 
     def steps(low: Operand, high: Operand, state: list[Value], *, asks: bool) -> list[Value]:
         with f.loop(low, high, carry=list(zip(types, state, strict=True))) as L:
-            (panel, near), sums = L.carry[:2], L.carry[2:]
+            (panel, near, at), sums = L.carry[:3], L.carry[3:]
             words = f.gep(offsets, f.mul(L.i, 2 * TAPS), "i64")
-            at = f.load("i64", words)
+            over, later = f.words(words, 2 * TAPS - 1, ["i64"] * 2)
             if asks:
                 line = f.load("ptr", f.gep(soon, f.add(L.i, NEXT), "ptr"))
                 f.touch(line, level=2, write=True)
@@ -154,15 +154,16 @@ def _emit_span(m: Module, tile: Tile, length: int) -> None:
                         for j in range(_VECTORS):
                             n = row * _VECTORS + j
                             sums[n] = multiply_units(f, tile, left[pixel], right[tap][j], sums[n])
-            over = f.load("i64", f.gep(words, 2 * TAPS - 1, "i64"))
             panel = f.gep(f.gep(panel, (TAPS - 1) * tile.columns, element), over)
-            L.next = [panel, f.gep(near, next_step), *sums]
+            L.next = [panel, f.gep(near, next_step), later, *sums]
         return L.carry
 
-    state: list[Value] = [b, f.load("ptr", soon), *[zero(type)] * (length * _VECTORS)]
+    # as in `conv_micro` the next k are looked up before their time
+    state: list[Value] = [b, f.load("ptr", soon), f.load("i64", offsets)]
+    state += [zero(type)] * (length * _VECTORS)
     start = f.min(soons, groups)
     state = steps(0, start, state, asks=True)
-    sums = steps(start, groups, state, asks=False)[2:]
+    sums = steps(start, groups, state, asks=False)[3:]
     with f.if_else(f.icmp("ne", first, 0)) as way:
         for n, value in enumerate(sums):
             f.store(value, _place(f, tile, c, c_step, n), tile.align)
