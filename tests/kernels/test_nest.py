@@ -169,6 +169,22 @@ def test_streaming_stores_and_unaligned_outputs() -> None:
         room[:] = 0
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 60])
+def test_in_place_and_beside(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """One of two results lies where an operand does, the other elsewhere."""
+    monkeypatch.setattr(nest, "STREAM_BYTES", limit)
+    base = np.random.default_rng(8).standard_normal((2, 4096 + 37)).astype(np.float32)
+    nest.plan_nest.cache_clear()
+    x = memory.empty(base.shape, np.dtype(np.float32))
+    x[...] = base
+    y = memory.empty(base.shape, np.dtype(np.float32))
+    plan = eager.plan_fused([X * X + 1, X - Y], [of(x), of(base)], [of(x), of(y)])
+    native.launch(plan.launch, x, [y, x, base])
+    nest.plan_nest.cache_clear()
+    assert (x == base * base + 1).all()
+    assert (y == 0).all()
+
+
 def test_operands_of_many_bytes_are_asked_for_and_no_bit_changes() -> None:
     """Up to the end of an array, behind which nothing is; the pieces ask for nothing."""
     size = nest._FAR_BYTES // 8 + 35

@@ -191,9 +191,14 @@ def work(exprs: tuple[Expr, ...]) -> int:
 
 def _straight(exprs: tuple[Expr, ...]) -> bool:
     """Whether a loop has one long formula a vector, of float32, without branches."""
-    hard = [n for n in postorder(exprs) if isinstance(n, Scalar) and n.name not in _CHEAP]
-    few = 1 <= len(hard) <= 2 and work(exprs) <= 10 * len(hard) + 8
-    return few and all(n.name in _STRAIGHT and n.dtype is D.float32 for n in hard)
+    scalars = [n for n in postorder(exprs) if isinstance(n, Scalar)]
+    hard = [n for n in scalars if n.name not in _CHEAP]
+    return (
+        len(hard) <= 2
+        and len(scalars) <= 24
+        and all(n.name in _STRAIGHT for n in hard)
+        and all(n.dtype in (D.float32, D.bool) for n in scalars)
+    )
 
 
 _STRAIGHT = frozenset({"exp", "log", "tanh", "erf", "area", "lift"})
@@ -313,7 +318,7 @@ class _Nest:
         self.lanes = s.lanes
         heavy = work(s.exprs)
         dense = all(c in (0, 1) for c in s.classes)
-        self.woven = host().multiplies_twice and dense and _straight(s.exprs)
+        self.woven = host().multiplies_twice and dense and heavy > 6 and _straight(s.exprs)
         self.unroll = 4 if heavy <= 6 or self.woven else 2 if heavy <= 12 else 1
         n = len(self.dtypes)
         slots = s.slots or tuple(range(2, 2 + n))
@@ -430,6 +435,11 @@ class _Nest:
                 vec = lanes * self.dtypes[k].itemsize
                 address = f.cast("ptrtoint", rows[k], "i64")
                 low = f.op("or", low, f.op("and", address, vec - 1))
+                # lines of an operand's own memory were just read: past the caches they go slower
+                for j in range(self.n_out, len(rows)):
+                    if self.s.classes[j] == 1:
+                        same = f.icmp("eq", rows[k], rows[j])
+                        low = f.op("or", low, f.cast("zext", same, "i64"))
             with f.if_else(f.icmp("eq", low, 0)) as sides:
                 row.loop(lo, whole, self.unroll, stream=True)
                 sides.otherwise()

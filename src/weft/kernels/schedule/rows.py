@@ -311,6 +311,9 @@ class Rows:
         if s.stream:
             address = f.cast("ptrtoint", pointers[0], "i64")
             self.lined = f.icmp("eq", f.op("and", address, LINE - 1), 0)
+            # what lies where x does was just read: past the caches it goes slower
+            apart = f.icmp("ne", pointers[0], self.operands["x"][0])
+            self.lined = f.op("and", self.lined, apart)
 
     def emit(self) -> None:
         f = self.f
