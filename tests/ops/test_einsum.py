@@ -83,3 +83,38 @@ def test_relatives(rng):
         weft.tensordot(ta, ta, 1)
     with pytest.raises(RuntimeError, match="must have length 3"):
         weft.cross(ta, ta, 2)
+
+
+@pytest.mark.parametrize("mode", ["if_necessary", "always", "never"])
+@pytest.mark.parametrize("width", [3, 40])
+def test_distances(rng, mode, width):
+    """By products or by differences: values, gradients, none at the same place, NaN."""
+    modes = {
+        "if_necessary": "use_mm_for_euclid_dist_if_necessary",
+        "always": "use_mm_for_euclid_dist",
+        "never": "donot_use_mm_for_euclid_dist",
+    }
+    a, b = rng.normal(size=(2, 5, width)), rng.normal(size=(4, width))
+
+    def distance(x, y):
+        return weft.cdist(x, y, compute_mode=modes[mode])
+
+    got = distance(weft.from_numpy(a), weft.from_numpy(b))
+    want = np.linalg.norm(a[:, :, None] - b, axis=-1)
+    np.testing.assert_allclose(got.numpy(), want, 1e-12)
+    if width == 3:
+        gradients(distance, [a, b], order=1)
+    x = weft.tensor([[3.0] * width, [1.0] * width], requires_grad=True)
+    y = distance(x, x)
+    y.sum().backward()
+    assert y.detach().diagonal().tolist() == [0, 0]
+    far = 2 / width**0.5
+    np.testing.assert_allclose(x.grad.numpy(), [[far] * width, [-far] * width], rtol=1e-6)
+    wide = weft.randn(33, width)
+    assert (distance(wide, wide)[4:5] == distance(wide[4:5], wide)).all()
+    assert distance(weft.full((1, width), float("nan")), wide).isnan().all()
+
+
+def test_a_mode_of_distances_that_is_none():
+    with pytest.raises(ValueError, match="ways is not a valid value for compute_mode"):
+        weft.cdist(weft.ones(2, 3), weft.ones(2, 3), compute_mode="ways")

@@ -14,6 +14,7 @@ from typing import Any
 
 from weft.core.handle import Handle, state
 from weft.core.types import broadcast_shapes, numel, real_number, some_dim, whole, wrap_dim
+from weft.ops.compare import where
 from weft.ops.complex_parts import conj
 from weft.ops.contract import matmul
 from weft.ops.creation import arange
@@ -408,9 +409,30 @@ def cdist(
     p: float = 2.0,
     compute_mode: str = "use_mm_for_euclid_dist_if_necessary",
 ) -> Any:
-    """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :], whatever the `compute_mode`."""
+    """y[..., i, j] = the p-norm of x1[..., i, :] - x2[..., j, :].
+
+    Of 32 and more numbers, or where `compute_mode` is "use_mm_for_euclid_dist", p = 2 goes through
+    |a|^2 + |b|^2 - 2 <a, b>, which loses digits where a and b are near one another. What torch
+    asks, how many rows there are, would let a distance depend on the other rows.
+    """
+    if compute_mode not in _MODES:
+        raise ValueError(f"{compute_mode} is not a valid value for compute_mode")
+    shapes = shape_of(x1), shape_of(x2)
+    least = _MODES[compute_mode]
+    if p == 2 and all(len(s) > 1 for s in shapes) and shapes[0][-1] == shapes[1][-1] >= least:
+        lengths = sum(x1 * x1, -1, True), sum(x2 * x2, -1, True)
+        squared = lengths[0] + lengths[1].mT - 2 * matmul(x1, x2.mT)
+        near = squared <= 0  # their gradient is 0, not 0 / 0
+        return where(near, 0.0, sqrt(where(near, 1.0, squared)))
     apart = unsqueeze(x1, -2) - unsqueeze(x2, -3)
     return apart.norm(p, -1)
+
+
+_MODES = {  # the least length of rows whose squared distances are made of products
+    "use_mm_for_euclid_dist_if_necessary": 32,
+    "use_mm_for_euclid_dist": 1,
+    "donot_use_mm_for_euclid_dist": math.inf,
+}
 
 
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
