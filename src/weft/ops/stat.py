@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -296,6 +297,24 @@ class VectorNorm(Op):
     )
 
 
+@lru_cache(1024, typed=True)
+def _norm(shape: tuple[int, ...], d: dt.dtype, ord: Any, dim: Any, keepdim: bool) -> VectorNorm:
+    """The op, for operands that it takes."""
+    if d.category != dt.FLOAT:
+        raise RuntimeError(
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+            f"{d.name}"
+        )
+    dims = wrap_dims(dim, len(shape), "linalg.vector_norm")
+    ord = real_number(ord, "linalg.vector_norm", "ord")
+    if math.isinf(ord) and 0 in (shape[d] for d in dims):
+        raise RuntimeError(
+            "linalg.vector_norm cannot compute the infinity norm on an empty dimension because the "
+            "operation does not have an identity"
+        )
+    return VectorNorm(float(ord), dims, keepdim)
+
+
 def vector_norm(
     x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Any = None,
@@ -303,22 +322,13 @@ def vector_norm(
     """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
     if dtype is not None:
         x = cast(x, dtype)
-    if dtype_of(x).is_complex:
+    d = dtype_of(x)
+    if d.is_complex:
         x = x.abs()
-    if dtype_of(x).category != dt.FLOAT:
-        raise RuntimeError(
-            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
-            f"{dtype_of(x).name}"
-        )
-    shape = shape_of(x)
-    dims = _dims(x, dim, "linalg.vector_norm")
-    ord = real_number(ord, "linalg.vector_norm", "ord")
-    if math.isinf(ord) and 0 in (shape[d] for d in dims):
-        raise RuntimeError(
-            "linalg.vector_norm cannot compute the infinity norm on an empty dimension because the "
-            "operation does not have an identity"
-        )
-    op, d = VectorNorm(float(ord), dims, keepdim), dtype_of(x)
+        d = dtype_of(x)
+    plain = type(ord) in (int, float) and (dim is None or type(dim) is int)
+    make = _norm if plain and state.recorder is None else _norm.__wrapped__
+    op = make(shape_of(x), d, ord, dim, keepdim)
     if d.itemsize == 2:  # rounded once, at the end
         y = cast(apply(op, cast(x, dt.float32)), d)
     else:

@@ -10,6 +10,8 @@ under a mask, so a result depends neither on its position nor on the thread.
 
 Pointer order: out is the first output; the launch's inputs are the further outputs, then the
 operands.  An output may be an operand's own memory when both lie the same way.
+
+Long because every way through a row (whole, in tiles, past the caches) reads and writes alike.
 """
 
 from __future__ import annotations
