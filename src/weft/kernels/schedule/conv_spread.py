@@ -58,10 +58,14 @@ def _is_even(g: Layout, first: int) -> bool:
 
 @cache
 def _kernel(name: str, by_pixels: bool) -> int:
+    return native.load_made(["spread"], _spread_ir, name, by_pixels)["spread"]
+
+
+def _spread_ir(name: str, by_pixels: bool) -> str:
     m = Module(native.host().vector_bits)
     emit = _emit_pixels if by_pixels else _emit_planes
     emit(m.kernel("spread"), tile_for(register(D.BY_NAME[name])))
-    return native.load(m.text(), ["spread"])["spread"]
+    return m.text()
 
 
 def _given(f: Function, tile: Tile) -> tuple[Value, Value, dict[str, Value]]:

@@ -56,9 +56,7 @@ HEAD: tuple[str, ...] = (
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
-_SAME_SETS = (
-    16384  # bytes: planes a multiple apart have their lines in few sets of the second cache
-)
+_SAME_SETS = 16384  # bytes: planes a multiple of them apart lie in few sets of the second cache
 _BESIDE = 8  # lines of a pixel's results from which asking for them gains, in tile registers
 
 
