@@ -83,6 +83,11 @@ def real_number(value: Any, op: str, name: str) -> float:
     return float(value)
 
 
+def real_numbers(op: str, **values: Any) -> tuple[float, ...]:
+    """Float arguments, by their names; TypeError for one that is none."""
+    return tuple([real_number(v, op, name) for name, v in values.items()])
+
+
 def some_dim(dim: int, shape: Sequence[int], op: str) -> int:
     """`dim` counted from 0, of a tensor that has dims; IndexError for one that has none."""
     d = wrap_dim(dim, len(shape), op)

@@ -19,7 +19,7 @@ from weft.core import scalar as S
 from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import real_number, unknown, wrap_dim
+from weft.core.types import real_number, real_numbers, unknown, wrap_dim
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.trig import tanh
@@ -357,13 +357,8 @@ def silu(input: Any, inplace: bool = False) -> Any:
 
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """y = log(1 + e**(beta x)) / beta; x itself where beta x > threshold."""
-    return _run(
-        "softplus",
-        Softplus(
-            real_number(beta, "softplus", "beta"), real_number(threshold, "softplus", "threshold")
-        ),
-        input,
-    )
+    numbers = real_numbers("softplus", beta=beta, threshold=threshold)
+    return _run("softplus", Softplus(*numbers), input)
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -395,19 +390,13 @@ def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) 
 
 def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     """y = min(max(x, min_val), max_val)."""
+    limits = real_numbers("hardtanh", min_val=min_val, max_val=max_val)
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
     if dtype_of(input).category == dt.INT:
         y = input.clamp(int(min_val), int(max_val))
         return write(input, y) if inplace else y
-    return _run(
-        "hardtanh",
-        Hardtanh(
-            real_number(min_val, "hardtanh", "min_val"), real_number(max_val, "hardtanh", "max_val")
-        ),
-        input,
-        inplace,
-    )
+    return _run("hardtanh", Hardtanh(*limits), input, inplace)
 
 
 def relu6(input: Any, inplace: bool = False) -> Any:
@@ -463,22 +452,15 @@ def logsigmoid(input: Any) -> Any:
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """y = value where x <= threshold, else x."""
+    numbers = real_numbers("threshold", threshold=threshold, value=value)
     if dtype_of(input).category == dt.INT:
-        for name, v in (("threshold", threshold), ("value", value)):
-            if not math.isfinite(real_number(v, "threshold", name)):
+        for name, v in (("threshold", numbers[0]), ("value", numbers[1])):
+            if not math.isfinite(v):
                 d = dtype_of(input).name
                 raise RuntimeError(f"threshold: {name} {v} cannot be converted to {d}")
         y = input.where(input > int(threshold), int(value))
         return write(input, y) if inplace else y
-    return _run(
-        "threshold",
-        Threshold(
-            real_number(threshold, "threshold", "threshold"),
-            real_number(value, "threshold", "value"),
-        ),
-        input,
-        inplace,
-    )
+    return _run("threshold", Threshold(*numbers), input, inplace)
 
 
 def prelu(input: Any, weight: Any) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import Handle, state
 from weft.core.op import Op, sample
-from weft.core.types import Type, broadcast_shapes, real_number, whole
+from weft.core.types import Type, broadcast_shapes, real_numbers, whole
 from weft.ops import dispatch
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
@@ -295,10 +295,6 @@ def randperm(
     return _made(wish, "randperm", "permutation", ((n,),), ()) if y is None else y
 
 
-def _normal(op: str, mean: Any, std: Any) -> tuple[float, float]:
-    return real_number(mean, op, "mean"), real_number(std, op, "std")
-
-
 def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any = None, out: Any = None,
     dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False,
@@ -313,7 +309,7 @@ def normal(
         wish = _NORMAL, mean, std, size, generator, out, d, device, requires_grad
         if (y := dispatch.made(*wish)) is not None:
             return y
-        return _made(wish, "normal", "normal", (size,), _normal("normal", mean, std))
+        return _made(wish, "normal", "normal", (size,), real_numbers("normal", mean=mean, std=std))
     if isinstance(std, Handle):
         if bool((std < 0).any()):  # type: ignore[attr-defined]
             raise RuntimeError("normal expects all elements of std >= 0.0")
@@ -480,37 +476,22 @@ def _no_more(name: str, kw: dict) -> None:
 
 def normal_(self: Any, mean: float = 0, std: float = 1, *, generator: Any = None) -> Any:
     """self's elements become normal numbers."""
-    return _fill(
-        self,
-        "normal",
-        (real_number(mean, "normal_", "mean"), real_number(std, "normal_", "std")),
-        generator,
-    )
+    return _fill(self, "normal", real_numbers("normal_", mean=mean, std=std), generator)
 
 
 def log_normal_(self: Any, mean: float = 1, std: float = 2, *, generator: Any = None) -> Any:
     """self's elements become e**z, z normal."""
-    return _fill(
-        self,
-        "log_normal",
-        (real_number(mean, "log_normal_", "mean"), real_number(std, "log_normal_", "std")),
-        generator,
-    )
+    return _fill(self, "log_normal", real_numbers("log_normal_", mean=mean, std=std), generator)
 
 
 def exponential_(self: Any, lambd: float = 1, *, generator: Any = None) -> Any:
     """self's elements become exponential numbers of rate lambd."""
-    return _fill(self, "exponential", (real_number(lambd, "exponential_", "lambd"),), generator)
+    return _fill(self, "exponential", real_numbers("exponential_", lambd=lambd), generator)
 
 
 def cauchy_(self: Any, median: float = 0, sigma: float = 1, *, generator: Any = None) -> Any:
     """self's elements become Cauchy numbers."""
-    return _fill(
-        self,
-        "cauchy",
-        (real_number(median, "cauchy_", "median"), real_number(sigma, "cauchy_", "sigma")),
-        generator,
-    )
+    return _fill(self, "cauchy", real_numbers("cauchy_", median=median, sigma=sigma), generator)
 
 
 def geometric_(self: Any, p: float, *, generator: Any = None) -> Any:
@@ -524,7 +505,8 @@ def random_(self: Any, *bounds: Any, generator: Any = None, **kw: Any) -> Any:
         bounds = (kw.pop("from", 0), kw.pop("to", None))
     _no_more("random_", kw)
     low, high = {0: (None, None), 1: (0, *bounds[:1])}.get(len(bounds), bounds[:2])
-    low, high = (None if v is None else whole(v, "random_", "to") for v in (low, high))
+    named = (("from", low), ("to", high))
+    low, high = (None if v is None else whole(v, "random_", name) for name, v in named)
     return _fill(self, "whole", (low, high), generator)
 
 
