@@ -38,9 +38,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_stays_small(wheel):
     """It was under a megabyte until 0.1's kernels for bytes, packed weights, native guards, and
     under 1.15 until gains in matching and copies were left out for want of some hundred bytes,
-    under 1.2 until the kernels for tile registers were measured. All of it is source, of which
+    under 1.2 until the kernels for tile registers were measured, under 1.23 until those for cores
+    that others share (pieces of k, spans of pixels, level tiles). All of it is source, of which
     comments are 1 %. To raise this again needs a reason."""
-    assert wheel.stat().st_size < 1_230_000
+    assert wheel.stat().st_size < 1_250_000
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
