@@ -78,7 +78,8 @@ from weft.ops.linalg import (
     slogdet as slogdet,
 )  # fmt: skip
 from weft.ops.factor import (
-    geqrf as geqrf, lu_unpack as lu_unpack, ormqr as ormqr, pinverse as pinverse, qr as qr,
+    geqrf as geqrf, lu_unpack as lu_unpack, orgqr as orgqr, ormqr as ormqr, pinverse as pinverse,
+    qr as qr,
     svd as svd, torch_lu as _lu, torch_lu_solve as _lu_solve, triangular_solve as triangular_solve,
 )  # fmt: skip
 from weft.ops.conv import *
@@ -156,8 +157,8 @@ _HOMES = {
     "ops.native_names": "alias_copy as_strided_copy constant_pad_nd diagonal_copy empty_permuted "
     "empty_strided expand_copy grid_sampler_2d grid_sampler_3d native_batch_norm native_group_norm "
     "native_layer_norm permute_copy split_with_sizes split_with_sizes_copy squeeze_copy t_copy "
-    "transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy "
-    "_chunk_cat _native_batch_norm_legit _unsafe_masked_index _unsafe_masked_index_put_accumulate",
+    "transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsafe_split_with_sizes "
+    "unsqueeze_copy view_copy _chunk_cat _native_batch_norm_legit _unsafe_masked_index _unsafe_masked_index_put_accumulate",
     "ops.fractional": "segment_reduce _segment_reduce",
     "ops.random": "_dirichlet_grad _sample_dirichlet _standard_gamma _standard_gamma_grad",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",

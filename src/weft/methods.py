@@ -17,7 +17,7 @@ from weft import autograd
 from weft.core import dtype as dt
 from weft.core import layouts, overrides
 from weft.core.handle import state
-from weft.core.types import broadcast_shapes, wholes
+from weft.core.types import broadcast_shapes
 from weft.ops import (
     activation,
     arithmetic,
@@ -73,8 +73,8 @@ METHODS: dict[ModuleType, str] = {
     "crow_indices col_indices sparse_dim dense_dim _nnz _indices _values "
     "to_padded_tensor "
     "pin_memory is_pinned new resize_as_ resize resize_as record_stream symeig eig lstsq solve",
-    arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 neg "
-    "multiply subtract divide true_divide negative addcmul addcdiv lerp",
+    arithmetic: "add sub mul div pow fmod remainder floor_divide minimum maximum atan2 arctan2 "
+    "neg multiply subtract divide true_divide negative addcmul addcdiv lerp",
     compare: "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift "
     "bitwise_right_shift logical_and logical_or logical_xor logical_not not_equal less "
     "less_equal greater greater_equal",
@@ -88,9 +88,10 @@ METHODS: dict[ModuleType, str] = {
     strided: "as_strided",
     subclass: "as_subclass",
     join: "chunk unbind",
+    native_names: "split_with_sizes unsafe_chunk unsafe_split unsafe_split_with_sizes",
     query: "is_same_size is_nonzero get_device",
     reduce: "sum mean amax amin argmax argmin any all prod",
-    contract: "matmul mm bmm mv dot outer addmm",
+    contract: "matmul mm bmm mv dot outer ger addmm",
     creation: "clone",
     getitem: "index_put index_put_",
     index: "index_select index_add index_copy index_fill take",
@@ -109,9 +110,9 @@ METHODS: dict[ModuleType, str] = {
     "diag_embed trace unfold",
     arrange: "broadcast_to swapaxes swapdims moveaxis ravel tensor_split hsplit vsplit dsplit",
     einsum: "inner kron cross baddbmm addbmm addmv addr vdot",
-    factor: "geqrf ormqr pinverse qr svd triangular_solve",
+    factor: "geqrf orgqr ormqr pinverse qr svd triangular_solve",
     special: "i0 igamma igammac mvlgamma",
-    histogram: "frexp isreal",
+    histogram: "frexp histogram isreal nonzero_static",
     linalg: "det slogdet logdet matrix_power matrix_exp cholesky_solve cholesky_inverse",
     replace: "select_scatter slice_scatter diagonal_scatter as_strided_scatter put index_reduce "
     "diagflat narrow_copy",
@@ -133,7 +134,8 @@ INPLACE = (
     "addbmm addmv addr put index_reduce ldexp float_power gcd lcm bitwise_not bitwise_left_shift "
     "bitwise_right_shift logical_xor subtract multiply divide true_divide negative absolute fix "
     "sgn conj_physical greater greater_equal less less_equal not_equal arcsin arccos arctan "
-    "arcsinh arccosh arctanh asinh acosh atanh erfc digamma lgamma"
+    "arcsinh arccosh arctanh asinh acosh atanh erfc digamma lgamma arctan2 i0 igamma igammac "
+    "mvlgamma"
 )
 _DIRECT = {
     "add_": arithmetic.Add(), "sub_": arithmetic.Sub(), "mul_": arithmetic.Mul(),
@@ -358,12 +360,6 @@ def split(self: Tensor, split_size: Any, dim: int = 0) -> tuple:
 
 
 @_method
-def split_with_sizes(self: Tensor, split_sizes: Any, dim: int = 0) -> tuple:
-    """Views of parts of the sizes given along dim."""
-    return join.split(self, wholes(split_sizes, "split_with_sizes", "split_sizes"), dim)
-
-
-@_method
 def __reversed__(self: Tensor) -> Tensor:
     """The rows from the last to the first."""
     return shape.flip(self, 0) if self.ndim else self
@@ -459,9 +455,24 @@ def new_empty_strided(
 
 
 @_method
+def lu(self: Tensor, pivot: bool = True, get_infos: bool = False) -> tuple:
+    """(LU, pivots), and info with get_infos."""
+    return factor.torch_lu(self, pivot, get_infos)
+
+
+@_method
+def lu_solve(self: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
+    """X with A X = self, from A's LU factors."""
+    return factor.torch_lu_solve(self, LU_data, LU_pivots)
+
+
+@_method
 def polygamma(self: Tensor, n: int) -> Tensor:
     """The n-th derivative of digamma."""
     return special.polygamma(n, self)
+
+
+bind_inplace("polygamma")
 
 
 @_method
@@ -512,7 +523,13 @@ Tensor.imag = property(complex_parts.imag)  # type: ignore[attr-defined]
 Tensor.H = property(complex_parts.hermitian)  # type: ignore[attr-defined]
 Tensor.mH = property(complex_parts.adjoint)  # type: ignore[attr-defined]
 Tensor.layout = property(lambda self: layouts.strided)  # type: ignore[attr-defined]
-_KINDS = ("is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan")
+Tensor.is_cpu = True  # type: ignore[attr-defined]
+Tensor.retains_grad = property(lambda self: self._retain)  # type: ignore[attr-defined]
+Tensor.output_nr = 0  # type: ignore[attr-defined]
+_KINDS = (
+    "is_mps", "is_xpu", "is_meta", "is_mkldnn", "is_nested", "is_sparse_csr", "is_vulkan", "is_xla",
+    "is_ipu", "is_mtia", "is_maia",
+)  # fmt: skip
 for _name in _KINDS:
     if not hasattr(Tensor, _name):
         setattr(Tensor, _name, False)  # kinds of tensors that Weft has none of

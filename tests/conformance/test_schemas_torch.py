@@ -22,6 +22,7 @@ DIFFERENT = {
     "split": "torch.functional's own signature: split_size_or_sections",
     "unsafe_split": "as split: sections too",
     "cholesky_solve": "the documented (B, L); the schema's are (self, input2)",
+    "orgqr": "the documented (input, tau)",
     "ormqr": "the documented (input, tau, other)",
     "constant_pad_nd": "`pad` is a function in its room",
     "dsplit": "two overloads in one: indices_or_sections, as documented",

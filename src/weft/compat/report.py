@@ -17,7 +17,7 @@ import weft
 from weft.compat import alias
 
 # torch.Tensor's methods that Weft's lacks, which a reader of source may take for those of others
-_LACKED = {"histogram", "index", "int_repr", "names", "q_scale", "q_zero_point"}
+_LACKED = {"index", "int_repr", "names", "q_scale", "q_zero_point"}
 
 
 @dataclass

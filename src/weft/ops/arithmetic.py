@@ -31,8 +31,8 @@ from weft.ops.promote import (
 )
 
 __all__ = [
-    "add", "addcdiv", "addcmul", "atan2", "div", "divide", "floor_divide", "fmod", "lerp",
-    "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "remainder", "sub",
+    "add", "addcdiv", "addcmul", "arctan2", "atan2", "div", "divide", "floor_divide", "fmod",
+    "lerp", "maximum", "minimum", "mul", "multiply", "neg", "negative", "pow", "remainder", "sub",
     "subtract", "true_divide",
 ]  # fmt: skip
 
@@ -491,6 +491,7 @@ _ADD, _SUB, _MUL, _DIV, _NEG, _POW = Add(), Sub(), Mul(), Div(), Neg(), Pow()
 _MIN, _MAX, _REM, _FMOD = Minimum(), Maximum(), Remainder(), Fmod()
 _FLOORDIV, _ATAN2, _ADD_SCALED = FloorDivide(), Atan2(), AddScaled()
 multiply, subtract, divide, true_divide, negative = mul, sub, div, div, neg
+arctan2 = atan2
 
 
 class Addcmul(Elementwise):

@@ -27,7 +27,9 @@ from weft.ops.reduce import Sum, sum_to
 from weft.ops.view import Permute, Reshape, reshape, transpose, unsqueeze
 from weft.runtime.native import Launch
 
-__all__ = ["addmm", "bmm", "dot", "is_fast_math", "matmul", "mm", "mv", "outer", "set_fast_math"]
+__all__ = [
+    "addmm", "bmm", "dot", "ger", "is_fast_math", "matmul", "mm", "mv", "outer", "set_fast_math",
+]  # fmt: skip
 
 
 class Product(Summing, abstract=True):
@@ -368,6 +370,9 @@ def outer(input: Any, vec2: Any, *, out: Any = None) -> Any:
     _need_rank("outer", 1, input=input, vec2=vec2)
     y = unsqueeze(input, 1) * vec2
     return y if out is None else out.copy_result(y)
+
+
+ger = outer
 
 
 def addmm(

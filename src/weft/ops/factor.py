@@ -388,6 +388,9 @@ def householder_product(A: Any, tau: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+orgqr = householder_product
+
+
 def ormqr(
     input: Any, tau: Any, other: Any, left: bool = True, transpose: bool = False, *,
     out: Any = None,

@@ -254,4 +254,5 @@ permute_copy, squeeze_copy, t_copy = map(_copied, (permute, squeeze, t))
 transpose_copy, unbind_copy, unfold_copy = map(_copied, (transpose, unbind, unfold))
 unsqueeze_copy, view_copy = map(_copied, (unsqueeze, _view))
 split_with_sizes_copy = _copied(split_with_sizes)
-unsafe_split, unsafe_chunk = split, chunk  # safe here
+# safe here
+unsafe_split, unsafe_chunk, unsafe_split_with_sizes = split, chunk, split_with_sizes
