@@ -503,7 +503,7 @@ def _conversion(name: str, d: dt.dtype) -> None:
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
         if memory_format is None and self.dtype is d:
             return self
-        y = cast.told(self, d)
+        y = creation.converted(self, d)
         return y if memory_format is None else creation.in_format(y, memory_format)
 
     convert.__name__ = convert.__qualname__ = name

@@ -276,7 +276,7 @@ class Tensor(Handle):
             return creation.in_format(self, memory_format)
         g = self._ghost
         whole = self._a.flags.c_contiguous if g is None else is_contiguous(g.shape, g.strides)
-        return self if whole else creation.clone(self)
+        return self if whole else creation.clone(self, memory_format=layouts.contiguous_format)
 
     @property
     def _version(self) -> int:
@@ -549,7 +549,7 @@ class Tensor(Handle):
                 device = a
         if device is not None:
             require_cpu(device, "to")
-        y = self if dtype is None else cast.told(self, dtype)
+        y = self if dtype is None else creation.converted(self, dtype)
         if memory_format is not None:
             y = creation.in_format(y, memory_format)
         return creation.clone(y) if copy and y is self else y
@@ -560,10 +560,10 @@ class Tensor(Handle):
             return f"torch.{_TYPE_NAMES[self.dtype.name]}"
         if isinstance(dtype, str):
             dtype = _BY_TYPE_NAME[dtype.rpartition(".")[2]]
-        return cast.told(self, dtype)
+        return creation.converted(self, dtype)
 
     def type_as(self, other: Tensor) -> Tensor:
-        return cast.told(self, other.dtype)
+        return creation.converted(self, other.dtype)
 
     def cpu(self) -> Tensor:
         return self

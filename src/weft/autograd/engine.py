@@ -18,7 +18,7 @@ from weft.autograd import anomaly, hooks
 from weft.autograd.batching import vmap
 from weft.autograd.cotangents import Cotangents, CustomOp, Parts
 from weft.autograd.graph import saved_values
-from weft.core import overrides
+from weft.core import layouts, overrides
 from weft.core.handle import Handle, TapeNode, state
 from weft.core.op import Meta
 from weft.ops.arithmetic import add
@@ -445,7 +445,7 @@ def _accumulate(t: Any, g: Any) -> None:
     """t.grad += g.  Without a recorded graph the sum goes into the old memory, as torch's does."""
     old = t._grad
     if old is None:
-        t._grad = clone(g) if g._held else g
+        t._grad = clone(g, memory_format=layouts.contiguous_format) if g._held else g
     elif state.grad or old.__class__ in overrides.layouts:
         t._grad = add(old, g) if g.__class__ in overrides.layouts else add(g, old)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -98,18 +97,6 @@ def cast(x: Handle, dtype: dt.dtype) -> Any:
     if dtype_of(x) is dtype or dtype_of(x) is (dtype := dt.asked(dtype)):
         return x
     return apply(Cast(dtype), x)
-
-
-def told(x: Handle, dtype: dt.dtype) -> Any:
-    """`cast` as a user asks for it: a warning where imaginary parts are dropped."""
-    dtype = dt.asked(dtype)
-    if dtype_of(x) is dtype:
-        return x
-    if dtype_of(x).is_complex and not dtype.is_complex and dtype is not dt.bool:
-        warnings.warn(
-            "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3
-        )
-    return cast(x, dtype)
 
 
 def lowered(*xs: Any) -> tuple:

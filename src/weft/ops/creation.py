@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from weft.core.handle import state
 from weft.core.op import Onnx, sample
 from weft.core.types import Type, numel, whole
 from weft.ops import dispatch
+from weft.ops.cast import Cast
 from weft.ops.dispatch import apply, dtype_of, fill, shape_of, tell_made, wrap
 from weft.ops.kinds import Create, Elementwise
 from weft.ops.view import permute, shape_args
@@ -155,11 +157,28 @@ class Clone(Elementwise):
 
 
 def clone(input: Any, *, memory_format: Any = None) -> Tensor:
-    """The same values in memory of their own: in C order, or in the order of `memory_format`."""
-    order = None if memory_format is None else format_order(input, memory_format)
-    if order is None:
-        return apply(Clone(), input)
-    return permute(apply(Clone(), permute(input, order)), undo(order))
+    """The same values in memory of their own, in the order of input's dims or `memory_format`'s."""
+    wish = layouts.preserve_format if memory_format is None else memory_format
+    return _laid(Clone(), input, format_order(input, wish))
+
+
+def converted(input: Any, dtype: dt.dtype) -> Any:
+    """`cast` as a user asks for it: the order of dims in memory stays, and a warning says where
+    imaginary parts are dropped.
+    """
+    dtype, old = dt.asked(dtype), dtype_of(input)
+    if old is dtype:
+        return input
+    if old.is_complex and not dtype.is_complex and dtype is not dt.bool:
+        warnings.warn(
+            "Casting complex values to real discards the imaginary part", UserWarning, stacklevel=3
+        )
+    return _laid(Cast(dtype), input, format_order(input, layouts.preserve_format))
+
+
+def _laid(op: Elementwise, x: Any, order: tuple[int, ...] | None) -> Any:
+    """op(x) with its dims in this order in memory."""
+    return apply(op, x) if order is None else permute(apply(op, permute(x, order)), undo(order))
 
 
 _CHANNELS_LAST = {layouts.channels_last: (0, 2, 3, 1), layouts.channels_last_3d: (0, 2, 3, 4, 1)}
@@ -175,6 +194,8 @@ def format_order(t: Any, memory_format: Any) -> tuple[int, ...] | None:
         kind = type(memory_format).__name__
         raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {kind}")
     if memory_format is layouts.preserve_format:
+        if t.is_contiguous():
+            return None
         order = tuple(memory_order(t))
         return None if order == tuple(range(rank)) else order
     if memory_format not in _CHANNELS_LAST:
@@ -210,12 +231,23 @@ def in_format(t: Any, memory_format: Any) -> Any:
 
 
 def memory_order(t: Any) -> list[int]:
-    """t's dims, the one with the largest stride first."""
-    shape_of(t)  # a tensor has one
-    strides = t.stride()
-    return list(range(len(strides))) if t.is_contiguous() else sorted(
-        range(len(strides)), key=lambda k: -strides[k]
-    )  # fmt: skip
+    """t's dims, the one with the largest stride first; an expanded dim, whose stride is 0, stays.
+
+    Source: ATen/ExpandUtils.cpp, infer_dense_strides (a sort by insertion, as ties decide).
+    """
+    shape = shape_of(t)  # a tensor has one
+    order, strides = list(reversed(range(len(shape)))), t.stride()
+    for i in range(1, 0 if t.is_contiguous() else len(order)):
+        at = i
+        for j in reversed(range(i)):
+            a, b = order[j], order[at]
+            if strides[a] == 0 or strides[b] == 0:
+                continue
+            if strides[a] < strides[b]:
+                break
+            if strides[a] > strides[b] or shape[a] > shape[b]:
+                order[j], order[at], at = b, a, j
+    return order[::-1]
 
 
 def undo(order: Sequence[int]) -> list[int]:
