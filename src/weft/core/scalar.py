@@ -188,10 +188,8 @@ class Scalar(Expr):
         if any(a.dtype is not d for a in self.operands):
             names = ", ".join(a.dtype.name for a in self.operands)
             raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
-        if d.category == D.COMPLEX and "c" not in r.kinds:
-            raise NotImplementedError(f"\"{self.name}_cpu\" not implemented for '{d.spelled}'")
         if "bifc"[d.category] not in r.kinds:
-            raise TypeError(f"{self.name}: no meaning for {d.name}")
+            raise NotImplementedError(f"\"{self.name}_cpu\" not implemented for '{d.spelled}'")
 
     @property
     def args(self) -> tuple[Expr, ...]:

@@ -394,6 +394,8 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
     if dtype_of(input).category == dt.INT:
+        if dtype_of(input) is dt.uint8 and (min_val < 0 or max_val < 0):
+            raise RuntimeError("cannot do hardtanh on an unsigned type with negative limits")
         y = input.clamp(int(min_val), int(max_val))
         return write(input, y) if inplace else y
     return _run("hardtanh", Hardtanh(*limits), input, inplace)

@@ -21,7 +21,14 @@ from weft.ops.complex_parts import complex, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise, by_loop
-from weft.ops.promote import as_number, number_of, only_tensors, operands, result_type
+from weft.ops.promote import (
+    HALVES,
+    as_number,
+    number_of,
+    only_tensors,
+    operands,
+    result_type,
+)
 from weft.ops.unary import trunc
 
 __all__ = [
@@ -380,6 +387,8 @@ def nan_to_num(
 
 def frac(input: Any, *, out: Any = None) -> Any:
     """y = input without its whole part; the sign is input's."""
+    if dtype_of(input).category < dt.FLOAT:
+        raise NotImplementedError(f"\"frac_cpu\" not implemented for '{dtype_of(input).spelled}'")
     y = input - trunc(input)
     return y if out is None else out.copy_result(y)
 
@@ -466,6 +475,11 @@ def in_float(input: Any) -> Any:
     return input if dtype_of(input).category >= dt.FLOAT else cast(input, dt.get_default_dtype())
 
 
+def _wide(input: Any) -> Any:
+    """input itself; 16-bit floats in float32, where several steps shall be rounded once."""
+    return cast(input, dt.float32) if dtype_of(input) in HALVES else input
+
+
 def positive(input: Any) -> Any:
     """y = input; RuntimeError on bool."""
     if dtype_of(input) is dt.bool:
@@ -475,9 +489,11 @@ def positive(input: Any) -> Any:
 
 def sinc(input: Any, *, out: Any = None) -> Any:
     """y = sin(pi input) / (pi input), 1 at 0"""
-    z = in_float(input) * math.pi
+    x = in_float(input)
+    z = _wide(x) * math.pi
     one = full((), 1.0, dtype=dtype_of(z))
     y = where(z == 0, one, where(z == 0, one, z).sin() / where(z == 0, one, z))
+    y = cast(y, dtype_of(x))
     return y if out is None else out.copy_result(y)
 
 
@@ -486,7 +502,9 @@ clip = clamp
 
 def logaddexp2(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = log2(2**input + 2**other)"""
-    y = logaddexp(in_float(input) * _LN2, in_float(other) * _LN2) / _LN2
+    only_tensors("logaddexp2", input, other)
+    a, b = operands("logaddexp2", input, other, floating=True)
+    y = cast(logaddexp(_wide(a) * _LN2, _wide(b) * _LN2) / _LN2, dtype_of(a))
     return y if out is None else out.copy_result(y)
 
 
@@ -494,18 +512,22 @@ def ldexp(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = input * 2**other"""
     only_tensors("ldexp", input, other)
     y = input * in_float(other).exp2()
+    if dtype_of(other).category < dt.FLOAT == dtype_of(input).category:
+        y = cast(y, dtype_of(input))
     return y if out is None else out.copy_result(y)
 
 
 def float_power(input: Any, exponent: Any, *, out: Any = None) -> Any:
-    """y = input ** exponent in float64"""
+    """y = input ** exponent in float64, or in complex128"""
     if not isinstance(exponent, Handle):
         only_tensors("float_power", input)
         exponent = number_of(exponent, "float_power", "exponent")
     elif not isinstance(input, Handle):
         input = number_of(input, "float_power", "input")
-    a, b = (cast(x, dt.float64) if isinstance(x, Handle) else x for x in (input, exponent))
-    a = a if isinstance(a, Handle) else full((), float(a), dtype=dt.float64)
+    kinds = [dtype_of(x) if isinstance(x, Handle) else dt.of_number(x) for x in (input, exponent)]
+    d = dt.complex128 if any(k.is_complex for k in kinds) else dt.float64
+    a, b = (cast(x, d) if isinstance(x, Handle) else x for x in (input, exponent))
+    a = a if isinstance(a, Handle) else full((), a, dtype=d)
     y = a**b
     return y if out is None else out.copy_result(y)
 

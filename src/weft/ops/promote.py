@@ -11,7 +11,7 @@ from weft.core.handle import Handle
 from weft.core.op import Op
 from weft.ops.cast import cast
 from weft.ops.creation import Full
-from weft.ops.dispatch import NUMBERS, apply, dtype_of
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, type_of
 
 __all__ = ["result_type"]
 
@@ -135,6 +135,9 @@ def unary(op: Op, x: Any, name: str, *, floating: bool = True) -> Any:
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
     plain = x._ghost is None and x._a.dtype.kind == "f"  # the short way to ask for the category
-    if floating and not plain and dtype_of(x).category < dt.FLOAT:
-        x = cast(x, dt.get_default_dtype())
+    if not plain and dtype_of(x).category < dt.FLOAT:
+        if floating:
+            x = cast(x, dt.get_default_dtype())
+        else:  # NumPy, which may compute it, has a meaning for more dtypes
+            op.type(type_of(x))
     return apply(op, x)

@@ -332,21 +332,28 @@ def sign(input: Any, *, out: Any = None) -> Any:
     return y if out is None else out.copy_result(y)
 
 
+def _whole(op: Any, input: Any, name: str) -> Any:
+    """op, which leaves whole numbers as they are."""
+    if dtype_of(input).category == dt.INT:
+        return input.clone()
+    return unary(op, input, name, floating=False)
+
+
 def floor(input: Any, *, out: Any = None) -> Any:
     """y = the largest integer <= x; elementwise."""
-    y = unary(_FLOOR, input, "floor", floating=False)
+    y = _whole(_FLOOR, input, "floor")
     return y if out is None else out.copy_result(y)
 
 
 def ceil(input: Any, *, out: Any = None) -> Any:
     """y = the smallest integer >= x; elementwise."""
-    y = unary(_CEIL, input, "ceil", floating=False)
+    y = _whole(_CEIL, input, "ceil")
     return y if out is None else out.copy_result(y)
 
 
 def trunc(input: Any, *, out: Any = None) -> Any:
     """y = x without its fraction; elementwise."""
-    y = unary(_TRUNC, input, "trunc", floating=False)
+    y = _whole(_TRUNC, input, "trunc")
     return y if out is None else out.copy_result(y)
 
 
