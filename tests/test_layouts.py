@@ -1,4 +1,4 @@
-"""How copies, casts and `*_like` tensors lie in memory: torch's strides (tests/fixtures/layouts.json),
+"""How copies, casts and `*_like` tensors lie in memory: as torch's (tests/fixtures/layouts.json),
 in eager and in compiled functions, with the same bits.
 """
 

@@ -158,7 +158,8 @@ _HOMES = {
     "empty_strided expand_copy grid_sampler_2d grid_sampler_3d native_batch_norm native_group_norm "
     "native_layer_norm permute_copy split_with_sizes split_with_sizes_copy squeeze_copy t_copy "
     "transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsafe_split_with_sizes "
-    "unsqueeze_copy view_copy _chunk_cat _native_batch_norm_legit _unsafe_masked_index _unsafe_masked_index_put_accumulate",
+    "unsqueeze_copy view_copy _chunk_cat _native_batch_norm_legit _unsafe_masked_index "
+    "_unsafe_masked_index_put_accumulate",
     "ops.fractional": "segment_reduce _segment_reduce",
     "ops.random": "_dirichlet_grad _sample_dirichlet _standard_gamma _standard_gamma_grad",
     "ops.special": "i0 igamma igammac mvlgamma polygamma",

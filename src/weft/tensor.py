@@ -23,7 +23,6 @@ from weft.core.op import Op
 from weft.core.types import is_contiguous, numel, some_dim
 from weft.ops import (
     arithmetic,
-    cast,
     compare,
     construct,
     contract,

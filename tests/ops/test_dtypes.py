@@ -1,5 +1,5 @@
-"""What a function makes of a dtype does not depend on who computes it: NumPy (small), a kernel, or a
-compiled program; and integers, 16-bit floats and complex numbers come out as torch's do.
+"""What a function makes of a dtype does not depend on who computes it: NumPy (small), a kernel, or
+a compiled program; and integers, 16-bit floats and complex numbers come out as torch's do.
 """
 
 import numpy as np
@@ -9,16 +9,21 @@ import weft
 import weft.nn.functional as F
 from tests.compile.agree import bits
 
-KINDS = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64".split()
-ONE = (
-    "abs neg sign sgn floor ceil trunc round frac sqrt rsqrt reciprocal square exp exp2 expm1 log "
-    "log1p log2 log10 sigmoid relu sin cos tan tanh asinh erf logical_not bitwise_not isnan isinf "
-    "isfinite signbit deg2rad sinc positive nan_to_num"
-).split()
-TWO = (
-    "add sub mul div floor_divide remainder fmod pow maximum minimum atan2 eq lt logical_and "
-    "bitwise_and bitwise_left_shift copysign hypot xlogy heaviside ldexp logaddexp2 gcd float_power"
-).split()
+KINDS = [
+    "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8",
+    "bool", "complex64",
+]  # fmt: skip
+ONE = [
+    "abs", "neg", "sign", "sgn", "floor", "ceil", "trunc", "round", "frac", "sqrt", "rsqrt",
+    "reciprocal", "square", "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "sigmoid",
+    "relu", "sin", "cos", "tan", "tanh", "asinh", "erf", "logical_not", "bitwise_not", "isnan",
+    "isinf", "isfinite", "signbit", "deg2rad", "sinc", "positive", "nan_to_num",
+]  # fmt: skip
+TWO = [
+    "add", "sub", "mul", "div", "floor_divide", "remainder", "fmod", "pow", "maximum",
+    "minimum", "atan2", "eq", "lt", "logical_and", "bitwise_and", "bitwise_left_shift",
+    "copysign", "hypot", "xlogy", "heaviside", "ldexp", "logaddexp2", "gcd", "float_power",
+]  # fmt: skip
 
 
 def outcome(fn, *args):
@@ -40,6 +45,26 @@ def test_small_large_and_compiled_are_one(name):
         assert outcome(fn, *[a.repeat(4096) for a in args]) == want, kind
         run = weft.compile(fn)
         assert [outcome(run, *args) for _ in range(3)] == [want] * 3, kind
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "float16", "bfloat16"])
+def test_odd_values_small_large_and_compiled_are_one(kind):
+    d = getattr(weft, kind)
+    last, tiny = weft.finfo(d).max, weft.finfo(d).smallest_normal
+    odd = [np.nan, -0.0, 0.0, -2.5, 3.5, np.inf, -np.inf, tiny, -tiny / 4, last, -last, 0.5, -1.5]
+    x = weft.tensor(odd, dtype=weft.float64).to(d)
+    a, b = x.repeat_interleave(len(odd)), x.repeat(len(odd))
+    for name in ONE + TWO:
+        fn = getattr(weft, name)
+        args = [a, b][: 1 + (name in TWO)]
+        try:
+            y = fn(*args)
+        except (RuntimeError, TypeError):
+            continue
+        whole, want = len(a), bits(y)
+        run = weft.compile(fn)
+        assert bits(fn(*[v.repeat(200) for v in args])[:whole]) == want, name
+        assert [bits(run(*args)) for _ in range(3)] == [want] * 3, name
 
 
 def test_whole_numbers_are_rounded_already():

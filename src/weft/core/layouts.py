@@ -1,8 +1,8 @@
 """Markers for how a tensor lies in memory: layouts, and orders of dims.
 
-Weft's tensors are all `strided`.  `contiguous`, `clone`, `to` and its kin (`float`, `bfloat16`, ...)
-and the `*_like` functions give the memory format that is asked for, or keep their operand's order of
-dims, as torch's do.  Other operations give C-contiguous results, whatever they read: what comes
+Weft's tensors are all `strided`.  `contiguous`, `clone`, `to` and its kin (`float`, `half`, ...)
+and the `*_like` functions give the memory format that is asked for, or keep their operand's order
+of dims, as torch's do.  Other operations give C-contiguous results, whatever they read: what comes
 next has one layout to be fast for, and a compiled program chooses freely what lies between.
 """
 
