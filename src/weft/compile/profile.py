@@ -49,14 +49,16 @@ class Event:
         return max(self.flops / limits.peak_flops(of=self.of) if self.flops else 0.0, moved)
 
 
-def cost(op: Op, ins: Sequence[Layout], out: Layout) -> tuple[float, float, str]:
-    """(bytes that are read or written, arithmetic of products, of which numbers) of one call."""
+def cost(op: Op | None, ins: Sequence[Layout], out: Layout) -> tuple[float, float, str]:
+    """(bytes that are read or written, arithmetic of products, of which numbers) of one call; None
+    makes no products.
+    """
     moved = sum(_distinct(x) * x.dtype.itemsize for x in (out, *ins))
-    types = [Type(x.shape, dt.from_np(x.dtype)) for x in ins]
-    try:
-        return moved, op.flops(*types), op.multiplies(*types)
-    except (TypeError, RuntimeError, IndexError):  # a fused loop of which this op is the first
+    if op is None:
         return moved, 0.0, "float32"
+    types = [Type(x.shape, dt.from_np(x.dtype)) for x in ins]
+    flops = op.flops(*types)
+    return moved, flops, op.multiplies(*types) if flops else "float32"
 
 
 def _distinct(x: Layout) -> int:
@@ -94,12 +96,9 @@ class Collector:
         Collector._on.release()
         ops = {id(found[0]): key[0] for key, found in dispatch._launches.items()}
         for event, launch, out, ins in self._launched:
-            op = ops.get(id(launch))
-            if op is None:
-                event.nbytes = sum(_distinct(x) * x.dtype.itemsize for x in (out, *ins))
-            else:
+            if (op := ops.get(id(launch))) is not None:
                 event.name = str(op)
-                event.nbytes, event.flops, event.of = cost(op, ins, out)
+            event.nbytes, event.flops, event.of = cost(op, ins, out)
         self._launched = []
 
     def _launch(self, launch: native.Launch, out: np.ndarray, ins: Sequence[np.ndarray]) -> int:
@@ -142,7 +141,8 @@ class Collector:
 def event_of(step: Entry | HostCall, start: float, seconds: float) -> Event:
     """A step of a program that took this long."""
     ins = [p.layout for p in step.ins]
-    nbytes, flops, of = cost(step.op, ins, step.out.layout)
+    aside = isinstance(step, Entry) and step.aside
+    nbytes, flops, of = cost(None if aside else step.op, ins, step.out.layout)
     shapes = tuple(x.shape for x in (step.out.layout, *ins))
     kind, name = ("kernel", step.label) if isinstance(step, Entry) else ("host", str(step.op))
     return Event(name, start, seconds, kind, step.line, shapes, nbytes, flops, of)

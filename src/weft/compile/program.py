@@ -110,7 +110,8 @@ class Program:
                 n = self.graph.outputs[name]
                 at = Place(("in", source), 0, self.layouts[source])
                 plan = partial(plan_copy, self.places[id(n)].layout, at.layout)
-                self._step(plan, at, [self.places[id(n)]], n.op, f"write {name}")  # type: ignore[arg-type]
+                copy = self._step(plan, at, [self.places[id(n)]], n.op, f"write {name}")  # type: ignore[arg-type]
+                copy.aside = True
         with machine.compiled_ahead(text for _, _, text in self._later):
             for entry, plan, _ in self._later:
                 entry.launch = plan()
@@ -476,7 +477,8 @@ class Program:
             made = self._step(best, outs[0], ab, op, str(op))
             made.packed = partial(op.packed, factors, sums)
             follow = partial(_fused, exprs, [over[0], *ins], over)
-            self._step(follow, outs[0], [*outs[1:], outs[0], *more], op, label_of(group))
+            ins = [*outs[1:], outs[0], *more]
+            self._step(follow, outs[0], ins, op, label_of(group)).aside = True
 
     def _emit_pieces(self, n: Node, out: Place, i: int, slots: Slots) -> None:
         """An attention whose keys and values lie in pieces."""
@@ -524,7 +526,8 @@ class Program:
         flat = Layout.contiguous(p.layout.shape, p.layout.dtype)
         slot = slots.take(flat.size * flat.dtype.itemsize, i)
         to = Place(("arena", slot), 0, flat)
-        self._step(partial(plan_copy, p.layout, flat), to, [p], op, f"{op.name} operand")
+        copy = partial(plan_copy, p.layout, flat)
+        self._step(copy, to, [p], op, f"{op.name} operand").aside = True
         return to
 
     def _fill(self, to: Place, value: Any, op: Op) -> None:

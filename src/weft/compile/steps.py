@@ -47,6 +47,7 @@ class Entry:
     label: str
     loops: tuple[str, ...] = ()  # what the loop computes, for people
     line: str | None = None  # the user's, as file.py:41
+    aside: bool = False  # it makes none of the op's products: a copy before it, a loop after it
     packed: Callable[[], Packed | None] | None = None  # how input 1 could come packed
 
 
