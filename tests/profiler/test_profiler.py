@@ -52,6 +52,16 @@ def test_steps_of_a_compiled_program_are_seen_one_by_one():
     assert sum(a.count for a in p.key_averages()) == len(p.events()) < 4  # fused: not 4 ops
 
 
+def test_a_loop_after_a_product_is_no_product():
+    """Its operands are square, as the product's: they would fit."""
+    x, w, b = weft.rand(40, 40), weft.rand(40, 40), weft.rand(40, 40)
+    step = weft.compile(lambda x, w, b: ((x @ w) + b.T).exp())
+    step(x, w, b)
+    with weft.profile() as p:
+        step(x, w, b)
+    assert [e.flops for e in p.events()] == [2 * 40**3, 0]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_nothing_stays_behind(fails):
     x, w = operands()

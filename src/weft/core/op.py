@@ -260,8 +260,9 @@ class Op(metaclass=OpMeta):
 
     @property
     def rounds(self) -> bool:
-        """Whether its products' float32 operands may be rounded to bfloat16 first."""
-        return False
+        """Whether its products' float32 operands may be rounded to bfloat16 first: `fast`, of ops
+        that have it."""
+        return getattr(self, "fast", False)
 
     def multiplies(self, *types: Type) -> str:
         """The kind of numbers (of `limits.PRODUCTS`) whose peak bounds these products."""

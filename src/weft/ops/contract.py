@@ -40,10 +40,6 @@ class Product(Summing, abstract=True):
 
     fast: bool = False
 
-    @property
-    def rounds(self) -> bool:
-        return self.fast
-
     def __str__(self) -> str:
         return f"{self.name}({'fast=True' if self.fast else ''})"
 

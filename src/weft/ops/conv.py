@@ -108,10 +108,6 @@ class Conv2d(ConvOp, Summing):
 
     fast: bool = False
 
-    @property
-    def rounds(self) -> bool:
-        return self.fast
-
     def by_sample(self, y: Type, *types: Type) -> tuple[int, ...]:
         return (0,)
 
@@ -196,10 +192,6 @@ class Conv2dInput(ConvOp):
     size: Pair = (0, 0)
     fast: bool = False
 
-    @property
-    def rounds(self) -> bool:
-        return self.fast
-
     def type(self, g: Type, w: Type, *bias: Type) -> Type:
         if g.ndim != 4 or w.ndim != 4:
             raise RuntimeError(f"{self}: {g} and {w}: wanted 4 dims")
@@ -259,10 +251,6 @@ class Conv2dWeight(ConvOp):
 
     kernel: Pair = (1, 1)
     fast: bool = False
-
-    @property
-    def rounds(self) -> bool:
-        return self.fast
 
     def type(self, g: Type, x: Type) -> Type:
         if g.ndim != 4 or x.ndim != 4:
