@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+# Each process begins with its run of neighbours, whose kernels it makes once, and takes over tests of
+# others when it is done. ARGS=-n0 runs all in one, as --pdb asks.
+PARALLEL = -n auto --maxprocesses=4 --dist=worksteal
 
 # One stamp an extra: made anew when pyproject.toml changes, otherwise nothing is run.
 STAMP = $(VENV)/.weft-$(1)-installed
@@ -20,7 +23,7 @@ demo: $(call STAMP,demo) ## train, save, export, verify and serve a digit classi
 	$(VENV)/bin/weft demo $(ARGS)
 
 test: $(call STAMP,test) ## run the tests (ARGS='-k conv' and the like are passed to pytest)
-	$(PY) -m pytest -q --durations=15 --durations-min=0.5 $(ARGS)
+	$(PY) -m pytest -q $(PARALLEL) --durations=15 --durations-min=0.5 $(ARGS)
 
 check: $(call STAMP,dev) ## format, lint, types, import law, size table
 	@bad=; run() { echo "-- $$*"; "$$@" || bad=1; }; \
