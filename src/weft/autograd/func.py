@@ -152,6 +152,16 @@ def linearize(func: Callable, *primals: Any) -> tuple:
     return outside, tangents_of
 
 
+def _units(xs: list, sizes: list[int]) -> list:
+    """A row for each element of the xs: its 1 is in one of them, the others are zero."""
+    rows = sum(sizes)
+    basis = split(eye(rows, dtype=dtype_of(xs[0])), sizes, 1)
+    return [
+        reshape(part, (rows, *shape_of(x))).to(dtype_of(x))
+        for part, x in zip(basis, xs, strict=True)
+    ]
+
+
 def jacrev(
     func: Callable, argnums: Any = 0, *, has_aux: bool = False, chunk_size: int | None = None
 ) -> Callable:
@@ -177,13 +187,7 @@ def jacrev(
         def one(*gs: Any) -> list:
             return flatten(pull(rebuild_out(list(gs))))[0]
 
-        # the unit cotangents of all results: row r has its 1 in result k, others are zero
-        basis = eye(sum(sizes), dtype=dtype_of(ys[0]))
-        given = [
-            reshape(part, (sum(sizes), *shape_of(y))).to(dtype_of(y))
-            for part, y in zip(split(basis, sizes, 1), ys, strict=True)
-        ]
-        columns = vmap(one, chunk_size=chunk_size)(*given) if sum(sizes) else [
+        columns = vmap(one, chunk_size=chunk_size)(*_units(ys, sizes)) if sum(sizes) else [
             zeros((0, *shape_of(x)), dtype=dtype_of(x)) for x in xs
         ]  # fmt: skip
         parts = [split(c, sizes, 0) for c in columns]
@@ -210,11 +214,6 @@ def jacfwd(
         multi = isinstance(argnums, tuple)
         xs, rebuild = flatten(picked if multi else (picked,))
         sizes = [_count(shape_of(x)) for x in xs]
-        basis = eye(sum(sizes), dtype=dtype_of(xs[0]))
-        given = [
-            reshape(part, (sum(sizes), *shape_of(x))).to(dtype_of(x))
-            for part, x in zip(split(basis, sizes, 1), xs, strict=True)
-        ]
 
         def of_picked(*values: Any) -> Any:
             new = rebuild(list(values))
@@ -230,7 +229,7 @@ def jacfwd(
             form[:] = [back]
             return leaves
 
-        columns = vmap(one, randomness=randomness)(*given)
+        columns = vmap(one, randomness=randomness)(*_units(xs, sizes))
         per_output = []
         for column in columns:
             shape = shape_of(column)[1:]

@@ -63,10 +63,8 @@ class _Conv(Module):
         ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         shape = (ends[0], ends[1] // groups, *self.kernel_size)
         self.weight = Parameter(weft.empty(shape, device=device, dtype=dtype))
-        if bias:
-            self.bias = Parameter(weft.empty(out_channels, device=device, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
+        made = Parameter(weft.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.register_parameter("bias", made)
         self.reset_parameters()
 
     def _check_padding(self) -> None:

@@ -16,7 +16,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _WithStatistics(Module):
+class _Affine(Module):
+    """A weight that begins as ones and a bias of zeros, where there are any."""
+
+    def _affine(self, shape: Any, weight: bool, bias: bool, **made: Any) -> None:
+        for name, on in (("weight", weight), ("bias", weight and bias)):
+            self.register_parameter(name, Parameter(weft.empty(shape, **made)) if on else None)
+
+    def reset_parameters(self) -> None:
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class _WithStatistics(_Affine):
     """Affine parameters and, when tracked, running statistics of `num_features` channels."""
 
     _version = 2
@@ -37,9 +51,7 @@ class _WithStatistics(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         made = {"device": device, "dtype": dtype}
-        for name, has in (("weight", affine), ("bias", affine and bias)):
-            value = Parameter(weft.empty(num_features, **made)) if has else None
-            self.register_parameter(name, value)
+        self._affine(num_features, affine, bias, **made)
         on = track_running_stats
         self.register_buffer("running_mean", weft.zeros(num_features, **made) if on else None)
         self.register_buffer("running_var", weft.ones(num_features, **made) if on else None)
@@ -55,10 +67,7 @@ class _WithStatistics(Module):
 
     def reset_parameters(self) -> None:
         self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        super().reset_parameters()
 
     _repr_names = "num_features, eps momentum affine bias track_running_stats"
 
@@ -215,7 +224,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
-class LayerNorm(Module):
+class LayerNorm(_Affine):
     """y = (x - E[x]) / sqrt(Var[x] + eps) * weight + bias over the last dims, `normalized_shape`"""
 
     def __init__(
@@ -230,16 +239,8 @@ class LayerNorm(Module):
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        for name, on in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
-            made = weft.empty(self.normalized_shape, device=device, dtype=dtype) if on else None
-            self.register_parameter(name, None if made is None else Parameter(made))
+        self._affine(self.normalized_shape, elementwise_affine, bias, device=device, dtype=dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         own = self._parameters  # asked first: `self.weight` would look in two other places before
@@ -286,7 +287,7 @@ class RMSNorm(Module):
     _repr_names = "normalized_shape, eps elementwise_affine"
 
 
-class GroupNorm(Module):
+class GroupNorm(_Affine):
     """y = (x - E[x]) / sqrt(Var[x] + eps) * weight + bias over each group of channels of a sample.
 
     x (N, C, *); `num_groups` must divide C.
@@ -310,16 +311,8 @@ class GroupNorm(Module):
             )
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
-        for name, on in (("weight", affine), ("bias", affine and bias)):
-            made = weft.empty(num_channels, device=device, dtype=dtype) if on else None
-            self.register_parameter(name, None if made is None else Parameter(made))
+        self._affine(num_channels, affine, bias, device=device, dtype=dtype)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

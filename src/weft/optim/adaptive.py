@@ -24,6 +24,23 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _moments(
+    p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any], lr: Any, beta1: Any,
+    beta2: Any,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """(g, m, v) of one more step of Adam or its kin; the weights have decayed."""
+    state["step"] += 1
+    if (decay := group["weight_decay"]) != 0:
+        if group["decoupled_weight_decay"]:
+            p.mul_(1 - lr * decay)
+        else:
+            grad = grad.add(p, alpha=decay)
+    mean, square = state["exp_avg"], state["exp_avg_sq"]
+    mean.lerp_(grad, 1 - beta1)
+    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    return grad, mean, square
+
+
 class Adam(ByParameter):
     """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
     p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps).
@@ -77,17 +94,8 @@ class Adam(ByParameter):
         self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
         lr, (beta1, beta2) = number(group["lr"]), map(number, group["betas"])
-        decay = group["weight_decay"]
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        state["step"] += 1
+        _, mean, square = _moments(p, grad, state, group, lr, beta1, beta2)
         step = state["step"]
-        if decay != 0:
-            if group["decoupled_weight_decay"]:
-                p.mul_(1 - lr * decay)
-            else:
-                grad = grad.add(p, alpha=decay)
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         if group["amsgrad"]:
             square = state["max_exp_avg_sq"].copy_(weft.maximum(state["max_exp_avg_sq"], square))
         denominator = (square.sqrt() / (1 - beta2**step) ** 0.5).add_(group["eps"])
@@ -202,21 +210,12 @@ class NAdam(ByParameter):
     def _update(
         self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
-        lr, (beta1, beta2), decay = number(group["lr"]), group["betas"], group["weight_decay"]
-        psi = group["momentum_decay"]
-        state["step"] += 1
+        lr, (beta1, beta2), psi = number(group["lr"]), group["betas"], group["momentum_decay"]
+        grad, mean, square = _moments(p, grad, state, group, lr, beta1, beta2)
         step = state["step"]
-        if decay != 0:
-            if group["decoupled_weight_decay"]:
-                p.mul_(1 - lr * decay)
-            else:
-                grad = grad.add(p, alpha=decay)
         mu = beta1 * (1.0 - 0.5 * 0.96 ** (step * psi))
         mu_next = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * psi))
         product = state["mu_product"] = state["mu_product"] * mu
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         root = square.div(1 - beta2**step).sqrt().add_(group["eps"])
         p.addcdiv_(grad, root, value=-lr * (1.0 - mu) / (1.0 - product))
         p.addcdiv_(mean, root, value=-lr * mu_next / (1.0 - product * mu_next))
@@ -258,17 +257,9 @@ class RAdam(ByParameter):
     def _update(
         self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
-        lr, (beta1, beta2), decay = number(group["lr"]), group["betas"], group["weight_decay"]
-        state["step"] += 1
+        lr, (beta1, beta2) = number(group["lr"]), group["betas"]
+        _, mean, square = _moments(p, grad, state, group, lr, beta1, beta2)
         step = state["step"]
-        if decay != 0:
-            if group["decoupled_weight_decay"]:
-                p.mul_(1 - lr * decay)
-            else:
-                grad = grad.add(p, alpha=decay)
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         correction = 1 - beta2**step
         unbiased = mean / (1 - beta1**step)
         rho_inf = 2 / (1 - beta2) - 1
