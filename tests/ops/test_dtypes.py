@@ -112,3 +112,90 @@ def test_limits_that_a_byte_has_not():
     with pytest.raises(RuntimeError, match="unsigned type with negative limits"):
         F.hardtanh(weft.tensor([0, 3], dtype=weft.uint8))
     assert F.relu6(weft.tensor([0, 9], dtype=weft.uint8)).tolist() == [0, 6]
+
+
+def test_the_sign_of_nan_is_zero():
+    x = weft.tensor([np.nan, -np.nan, -0.0, -2.0])
+    for y in (weft.sign(x), weft.sgn(x), weft.sign(x.repeat(9999))[:4], weft.compile(weft.sign)(x)):
+        assert y.tolist() == [0, 0, 0, -1] and not y.signbit()[:3].any()
+    x.requires_grad_()
+    x.abs().sum().backward()
+    assert x.grad.tolist() == [0, 0, 0, -1]
+
+
+def test_numbers_as_elements_wrap_or_are_refused():
+    byte = weft.ones(3, dtype=weft.uint8)
+    first = weft.tensor([True, False, False])
+    at = weft.tensor([0])
+    ways = {
+        "full": lambda v: weft.full((1,), v, dtype=weft.uint8),
+        "full_like": lambda v: weft.full_like(byte, v),
+        "masked_fill": lambda v: byte.masked_fill(first, v),
+        "index_fill": lambda v: byte.index_fill(0, at, v),
+        "pad": lambda v: F.pad(byte, (1, 1), "constant", v),
+        "fill_": lambda v: byte.clone().fill_(v),
+    }
+    for name, way in ways.items():
+        for value, want in ((-1, 255), (-255, 1), (255, 255), (2.9, 2)):
+            assert way(value)[0] == want, (name, value)
+        for value in (256, -257, 1e10) + ((-1.5, np.nan, np.inf) if name != "fill_" else ()):
+            with pytest.raises(RuntimeError, match="without overflow"):
+                way(value)
+    with pytest.raises(RuntimeError, match="without overflow"):
+        weft.full((2,), 3e9, dtype=weft.int32)
+    assert weft.full((1,), 2**63 - 1, dtype=weft.int64).tolist() == [2**63 - 1]
+
+
+def test_numbers_are_sought_as_they_are():
+    x = weft.tensor([1, -1, 2], dtype=weft.int32)
+    for number, want in (
+        (-1.5, [0, 0, 0]),
+        (1e10, [0, 0, 0]),
+        (np.nan, [0, 0, 0]),
+        (-1, [0, 1, 0]),
+    ):
+        assert weft.isin(x, number).int().tolist() == want
+        assert weft.isin(x, number, invert=True).int().tolist() == [1 - v for v in want]
+
+
+def test_complex_scalars_and_derivatives():
+    z = weft.tensor(3 + 4j)
+    assert weft.norm(z).item() == 5 and weft.norm(weft.tensor(3j), 1).item() == 3
+    line = weft.tensor([1j, 2, 3 + 1j])
+    assert weft.gradient(line)[0].tolist() == np.gradient(np.array([1j, 2, 3 + 1j])).tolist()
+
+
+def test_trapezoids_at_places_of_another_rank(rng):
+    y, x = rng.normal(size=(2, 3, 4)), np.sort(rng.normal(size=(3, 4)))
+    for places, dim, axis in ((x, -1, -1), (x, 1, 1), (x[0], 2, 2)):
+        wide = places if places.ndim > 1 or dim != 1 else places[:, None]
+        n = y.shape[axis]
+        pairs = np.take(y, range(1, n), axis) + np.take(y, range(n - 1), axis)
+        want = (pairs * np.diff(np.broadcast_to(wide, y.shape), axis=axis) / 2).sum(axis)
+        got = weft.trapezoid(weft.from_numpy(y), weft.from_numpy(places), dim=dim)
+        np.testing.assert_allclose(got.numpy(), want, 1e-12)
+    got = weft.trapezoid(weft.tensor([1.0, 2, 4]), weft.tensor([[0.0, 1], [1, 3], [2, 9]]))
+    assert got.tolist() == [3, 24]  # the dim is counted in y: 0
+
+
+def test_no_dim_is_no_reduction_of_any_and_all():
+    x = weft.tensor([[0, 2], [3, 4]])
+    for fn in (weft.any, weft.all):
+        for y in (fn(x, ()), fn(x, dim=[]), fn(x.bool(), dim=(), keepdim=True)):
+            assert y.tolist() == x.bool().tolist()
+        assert fn(x, None).shape == ()
+
+
+def test_refusals_are_of_torchs_classes():
+    with pytest.raises(RuntimeError, match="more than one value is ambiguous"):
+        weft.is_nonzero(weft.ones(2))
+    with pytest.raises(RuntimeError, match="no values is ambiguous"):
+        weft.is_nonzero(weft.ones(0))
+    with pytest.raises(RuntimeError, match="step must be nonzero"):
+        weft.arange(0, 5, float("nan"))
+    whole = weft.ones(1, 2, 4, dtype=weft.int64)
+    for call in (F.instance_norm, lambda x: F.adaptive_avg_pool1d(x, 2)):
+        with pytest.raises(NotImplementedError, match="not implemented for 'Long'"):
+            call(whole)
+    with pytest.raises(RuntimeError, match="not finite"):
+        F.interpolate(weft.ones(1, 1, 3), scale_factor=float("inf"))

@@ -109,7 +109,7 @@ def _lift(x: float) -> float:
 
 
 def _np_sign(x: Any) -> Any:
-    return np.sign(x)
+    return np.subtract(x > 0, x < 0, dtype=np.int8).astype(np.asarray(x).dtype)  # NaN: 0
 
 
 def _np_rsqrt(x: Any) -> Any:

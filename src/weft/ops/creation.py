@@ -324,13 +324,21 @@ def _constant(
 
 
 def _as(value: Any, d: dt.dtype) -> Any:
-    if d.category == dt.INT and isinstance(value, float) and not math.isfinite(value):
-        raise RuntimeError(
-            f"full: value {value} cannot be converted to type {d.name} without overflow"
-        )
-    if d.category == dt.FLOAT:
-        return float(value)
-    return int(value) if d.category == dt.INT else bool(value)
+    return float(value) if d.category == dt.FLOAT else discrete(value, d)
+
+
+def discrete(value: Any, d: dt.dtype) -> int | bool:
+    """A number as an integer (or a bool) of `d`.  A negative int wraps where there is no sign.
+
+    RuntimeError: the dtype does not reach so far.
+    """
+    if d.category != dt.INT:
+        return bool(value)
+    ends = np.iinfo(d.np)
+    first = -int(ends.max) - 1 if isinstance(value, int) else ends.min
+    if not first <= value <= ends.max:
+        raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
+    return int(value) % (int(ends.max) + 1) if not d.is_signed else int(value)
 
 
 def zeros(*size: Any, dtype: dt.dtype | None = None, device: Any = None, **kw: Any) -> Tensor:
@@ -433,7 +441,7 @@ def arange(
     dtype = dt.asked(dtype)
     if dtype is not None and dtype.is_complex:
         raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
-    if step == 0:
+    if step == 0 or step != step:
         raise RuntimeError("step must be nonzero")
     if out is not None and dtype_of(out).category == dt.INT:
         dtype = dtype_of(out)

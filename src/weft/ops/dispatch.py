@@ -636,7 +636,7 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     if found is None:
         t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
         if t.dtype.category == dt.COMPLEX or any(a.dtype.kind == "c" for a in arrays):
-            return quietly(complex_host(op), arrays)
+            return np.asarray(quietly(complex_host(op), arrays))
         out_layout = Layout.contiguous(t.shape, t.dtype.np)
         need_memory(t.shape, t.dtype)  # no plan for what it cannot hold
         try:

@@ -171,7 +171,7 @@ def gradient(input: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int =
             raise RuntimeError(
                 "torch.gradient expected each spacing tensor to have as many elements as its dim"
             )
-    x = input if dtype_of(input).category == dt.FLOAT else input.to(dt.float32)
+    x = input if dtype_of(input).category >= dt.FLOAT else input.to(dt.float32)
     return tuple(_slope(x, s, d, edge_order) for s, d in zip(steps, dims, strict=True))
 
 

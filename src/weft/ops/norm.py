@@ -607,6 +607,7 @@ def instance_norm(
     ValueError: one element a channel.   Source: Ulyanov et al. 2016.
     """
     shape = shape_of(input)
+    _need_floats("batch_norm", input)
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if numel(shape[2:]) == 1:

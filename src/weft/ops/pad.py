@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, wholes
+from weft.ops.creation import discrete
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
@@ -97,7 +99,11 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
         if cut_a or cut_b:
             input = narrow(input, d, cut_a, shape[d] - cut_a - cut_b)
     grown = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
-    fill = as_number(0 if value is None else value, dtype_of(input))
+    d = dtype_of(input)
+    if d.category == dt.INT and isinstance(value, (int, float)):
+        fill = discrete(value, d)
+    else:
+        fill = as_number(0 if value is None else value, d)
     op = Pad(((0, 0),) * first + grown, fill)
     if key is not None and min(widths) >= 0 and value == value:
         if len(_known) > _KNOWN_CAP:

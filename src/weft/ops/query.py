@@ -42,7 +42,11 @@ def is_signed(input: Any) -> bool:
 
 def is_nonzero(input: Any) -> bool:
     """Whether the one element is not zero; RuntimeError when there are more or none."""
-    return bool(_tensor(input, "is_nonzero"))
+    n = _tensor(input, "is_nonzero").numel()
+    if n != 1:
+        many = "more than one value" if n else "no values"
+        raise RuntimeError(f"Boolean value of Tensor with {many} is ambiguous")
+    return bool(input)
 
 
 def is_same_size(input: Any, other: Any) -> bool:

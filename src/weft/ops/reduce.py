@@ -356,8 +356,12 @@ def any(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) 
     """y = whether any element along dim is nonzero."""
     if out is None and (y := dispatch.known(input, _ANY, dim, keepdim)) is not None:
         return y
-    dims = wrap_dims(dim, len(shape_of(input)), "any")
-    y = _found(Any_(dims, keepdim), cast(input, dt.bool), input, _ANY, dim, keepdim)
+    truth = cast(input, dt.bool)
+    if dim.__class__ in (tuple, list) and not dim:  # no dim at all, as torch
+        y = truth.clone() if truth is input else truth
+    else:
+        dims = wrap_dims(dim, len(shape_of(input)), "any")
+        y = _found(Any_(dims, keepdim), truth, input, _ANY, dim, keepdim)
     y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
     return y if out is None else out.copy_result(y)
 
@@ -367,8 +371,12 @@ def all(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) 
     """y = whether all elements along dim are nonzero."""
     if out is None and (y := dispatch.known(input, _ALL, dim, keepdim)) is not None:
         return y
-    dims = wrap_dims(dim, len(shape_of(input)), "all")
-    y = _found(All_(dims, keepdim), cast(input, dt.bool), input, _ALL, dim, keepdim)
+    truth = cast(input, dt.bool)
+    if dim.__class__ in (tuple, list) and not dim:  # no dim at all, as torch
+        y = truth.clone() if truth is input else truth
+    else:
+        dims = wrap_dims(dim, len(shape_of(input)), "all")
+        y = _found(All_(dims, keepdim), truth, input, _ALL, dim, keepdim)
     y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
     return y if out is None else out.copy_result(y)
 

@@ -128,10 +128,11 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False,
     """y = whether each element occurs among the test elements (or does not), as bool."""
     if not isinstance(elements, Handle):
         elements = full((), elements)
-    if not isinstance(test_elements, Handle):
-        test_elements = full((), test_elements, dtype=dtype_of(elements))
-    tests = reshape(test_elements, (numel(shape_of(test_elements)),))
-    y = (unsqueeze(elements, -1) == tests).any(-1)
+    if isinstance(test_elements, Handle):
+        tests = reshape(test_elements, (numel(shape_of(test_elements)),))
+        y = (unsqueeze(elements, -1) == tests).any(-1)
+    else:
+        y = elements == test_elements
     return ~y if invert else y
 
 

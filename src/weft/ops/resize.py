@@ -301,6 +301,8 @@ def _sizes(
         factors = [float(s) for s in scale_factor]
     else:
         factors = [float(scale_factor)] * n
+    if not all(map(math.isfinite, factors)):
+        raise RuntimeError(f"interpolate: scale_factor {scale_factor} is not finite")
     sizes = tuple(math.floor(m * f) for m, f in zip(shape[2:], factors, strict=True))
     return sizes, [None] * n if recompute or area else list(factors)
 

@@ -292,12 +292,12 @@ def diff(
 
 def trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
     """The integral along dim by trapezoids, at the places x or dx apart."""
-    return _trapezoids(y, x, dx, dim).sum(dim)
+    return _trapezoids(y, x, dx, dim).sum(some_dim(dim, shape_of(y), "trapezoid"))
 
 
 def cumulative_trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
     """The running integral along dim by trapezoids, at the places x or dx apart."""
-    return cumsum(_trapezoids(y, x, dx, dim), dim)
+    return cumsum(_trapezoids(y, x, dx, dim), some_dim(dim, shape_of(y), "trapezoid"))
 
 
 def _trapezoids(y: Any, x: Any, dx: float, dim: int) -> Any:
@@ -311,10 +311,11 @@ def _trapezoids(y: Any, x: Any, dx: float, dim: int) -> Any:
     sums = narrow(y, d, min(1, n), max(n - 1, 0)) + narrow(y, d, 0, max(n - 1, 0))
     if x is None:
         return sums * (dx / 2)
+    rank = len(shape_of(y))
     if len(shape_of(x)) == 1:
-        widths = diff(x)
-        shape = tuple(-1 if k == d else 1 for k in range(len(shape_of(y))))
-        return sums * reshape(widths, shape) / 2
+        x = reshape(x, tuple(-1 if k == d else 1 for k in range(rank)))
+    elif len(shape_of(x)) < rank:  # before dim counts, as torch's do
+        x = reshape(x, (1,) * (rank - len(shape_of(x))) + tuple(shape_of(x)))
     return sums * diff(x, dim=d) / 2
 
 

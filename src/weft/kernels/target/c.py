@@ -293,7 +293,7 @@ WEFT_INLINE int64_t weft_ipow(int64_t x, int64_t n) {
 #define weft_shl(a, n) ((uint64_t)(n) < 8 * sizeof(a) ? (int64_t)((uint64_t)(a) << (n)) : 0)
 #define weft_shr(a, n) ((uint64_t)(n) < 8 * sizeof(a) ? (int64_t)(a) >> (n) : (a) < 0 ? -1 : 0)
 """ + _per_float("""\
-WEFT_INLINE REAL weft_signSUF(REAL x) { return x != x ? x : (REAL)((x > 0) - (x < 0)); }
+WEFT_INLINE REAL weft_signSUF(REAL x) { return (REAL)((x > 0) - (x < 0)); }
 WEFT_INLINE REAL weft_minSUF(REAL a, REAL b) { return a != a ? a : a < b ? a : b; }
 WEFT_INLINE REAL weft_maxSUF(REAL a, REAL b) { return a != a ? a : a > b ? a : b; }
 WEFT_INLINE REAL weft_remSUF(REAL a, REAL b) {

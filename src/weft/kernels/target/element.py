@@ -239,8 +239,7 @@ class Element:
         if name == "neg":
             return f.neg(x)
         if name == "sign":
-            up = m.sel(m.cmp("ogt", x, 0.0), 1.0, m.sel(m.cmp("olt", x, 0.0), m.k(x, -1.0), 0.0))
-            return m.sel(m.isnan(x), x, up)
+            return m.sel(m.cmp("ogt", x, 0.0), 1.0, m.sel(m.cmp("olt", x, 0.0), m.k(x, -1.0), 0.0))
         if name == "rsqrt":
             return m.div(1.0, f.intrinsic("sqrt", x.type, x))
         if name in ("min", "max"):
