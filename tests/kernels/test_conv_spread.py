@@ -1,4 +1,4 @@
-"""Input gradients of one tap and a step: values, other kernels' bits, nothing else written."""
+"""One tap and a step, both ways: values, other kernels' bits, nothing else written."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 from tests.kernels.run import thread_count
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import conv, conv_spread
-from weft.kernels.schedule.conv import plan_conv2d_dx
+from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
 from weft.runtime import native
 from weft.runtime.native import Launch
 
@@ -92,3 +92,55 @@ def test_weights_that_lie_across_and_uneven_images(monkeypatch):
             found.append(out)
     for out in found[1:]:
         np.testing.assert_array_equal(out, found[0])
+
+
+# images, channels of x and of out, height, width, step; the usual way goes what has few pixels, or
+# columns more than two apart
+FORWARD = [
+    (1, 40, 32, 16, 16, (2, 2)),
+    (3, 17, 48, 23, 37, (2, 2)),  # a vector of a row in two panels; a last one not full
+    (2, 400, 33, 24, 8, (3, 1)),  # two blocks of k; rows apart only
+    (2, 5, 20, 9, 71, (1, 2)),
+    (1, 70, 200, 33, 32, (2, 2)),  # many tiles of rows
+    (2, 9, 24, 25, 26, (3, 3)),
+    (2, 12, 20, 8, 14, (2, 2)),
+    (1, 1, 32, 40, 40, (2, 2)),
+]
+
+
+@pytest.mark.parametrize("room", [0, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", FORWARD, ids=str)
+def test_pixels_that_count_are_gathered(case, dtype, room, monkeypatch):
+    n, ci, co, height, width, step = case
+    rng = np.random.default_rng(5)
+    x = lies((n, ci, height, width), dtype, "planes", room)[0]
+    x[...] = rng.standard_normal(x.shape)
+    x[0, 0, 0, 0], x[-1, -1, step[0], step[1]] = np.inf, np.nan
+    w = rng.standard_normal((co, ci, 1, 1)).astype(dtype)
+    few = x[:, :, :: step[0], :: step[1]].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        want = np.einsum("ncyx,oc->noyx", few, w[..., 0, 0].astype(np.float64))
+    used = []
+    plan = conv_spread.plan_gathered
+    found: dict[tuple[str, int], np.ndarray] = {}
+    serves = {"gathered": lambda *a: used.append(plan(*a)) or used[-1], "slab": lambda *a: None}
+    of = Layout.of
+    for way, count in itertools.product(serves, (1, 3)):
+        monkeypatch.setattr(conv, "plan_gathered", serves[way])
+        whole = np.full((n, co + 1, *want.shape[2:]), -7, dtype)
+        out = whole[:, :co]
+        with thread_count(count):
+            sizes = (of(x), of(w), of(out), step, (0, 0), (1, 1), 1)
+            assert native.launch(plan_conv2d(*sizes), out, (x, w)) == 0
+            packed = plan_conv2d_packed(*sizes)
+        assert packed is None or way == "slab" or used[-1] is None
+        assert (whole[:, co:] == -7).all()
+        found[way, count] = out.copy()
+    if native.host().has_fma and native.host().vector_bits == 512 and dtype == np.float32:
+        many = want.shape[2] * want.shape[3] >= 64
+        assert (used[0] is not None) == (many and step[1] < 3 and ci > 1)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(found["gathered", 1], want, tolerance, tolerance * 20)
+    for other in found.values():
+        np.testing.assert_array_equal(other, found["gathered", 1])

@@ -35,7 +35,7 @@ from weft.kernels.packed import Packed
 from weft.kernels.schedule.conv_code import HEAD, PART, conv_ir
 from weft.kernels.schedule.conv_pack import THIN
 from weft.kernels.schedule.conv_rows import by_rows, plan_by_rows, residues
-from weft.kernels.schedule.conv_spread import plan_spread
+from weft.kernels.schedule.conv_spread import plan_gathered, plan_spread
 from weft.kernels.schedule.conv_wide import (
     Pair,
     Part,
@@ -104,6 +104,10 @@ def plan_conv2d(
             found = plan_one_tap(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
             if found is not None:
                 return found
+        if bias is None and epilogue is None and not pairs and _is_one_pixel(w, padding, groups):
+            found = plan_gathered(x, _one_tap(w), out, stride)
+            if found is not None:
+                return found
         return _wide(
             x, w, out, stride, padding, dilation, groups, biased=bias is not None,
             epilogue=epilogue, pairs=pairs,
@@ -140,6 +144,9 @@ def plan_conv2d_packed(
         found = plan_one_tap_packed(x, _one_tap(w), out, bias=bias, epilogue=epilogue)
         if found is not None:
             return found
+    plain = bias is None and epilogue is None and not pairs
+    if plain and _is_one_pixel(w, padding, groups) and plan_gathered(x, _one_tap(w), out, stride):
+        return None  # w is read as it lies
     launch = plan_conv2d(
         x, w, out, stride, padding, dilation, groups, bias=bias, epilogue=epilogue, fast=fast
     )  # fmt: skip
@@ -198,8 +205,7 @@ def plan_conv2d_dx(
             found = plan_one_tap(g, across, out, bias=bias)
             if found is not None:
                 return found
-        plain = bias is None and not pairs and out.dtype.itemsize >= 4
-        if plain and (*w.shape[2:], *padding, groups) == (1, 1, 0, 0, 1) and native.host().has_fma:
+        if bias is None and not pairs and _is_one_pixel(w, padding, groups):
             found = plan_spread(g, _one_tap(w), out, stride)
             if found is not None:
                 return found
@@ -229,6 +235,12 @@ def _has_one_tap(
     return (
         native.host().has_fma and geometry == (1, 1, 1, 1, 0, 0, 1) and x.shape[2:] == out.shape[2:]
     )
+
+
+def _is_one_pixel(w: Layout, padding: Pair, groups: int) -> bool:
+    """Whether each output is a sum over the channels of a pixel, one a step."""
+    plain = (*w.shape[2:], *padding, groups) == (1, 1, 0, 0, 1)
+    return plain and w.dtype.itemsize >= 4 and native.host().has_fma
 
 
 def _one_tap(w: Layout) -> Layout:

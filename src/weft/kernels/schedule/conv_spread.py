@@ -1,21 +1,30 @@
-"""The input's gradient of a kernel of one tap and a step: a product, and zeros between its sums.
+"""A kernel of one tap and a step: a product of the pixels that count.
+
+    out[n, co, y, x] = sum over ci of w[co, ci] x[n, ci, y sh, x sw]
+
+Of planes a stage before gathers these pixels, in panels as the product packs them: in a slab
+(`conv_wide`) they would be transposed, and results once more. By pixels that gains nothing.
+
+The input's gradient has zeros between its sums:
 
     out[n, ci, y, x] = sum over co of g[n, co, y/sh, x/sw] w[co, ci]  where the steps divide, else 0
 
 The product lies in scratch as out does, by pixels or by planes; a second stage reads it from a near
-cache and writes each line of out once. As parts of a convolution (`conv_wide`) the zeros would be
-tiles without terms, and lines of planes written for each column's residue.
+cache and writes each line of out once. As parts of a convolution the zeros would be tiles without
+terms, and lines of planes written for each column's residue.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
+from weft.kernels.schedule.conv_pack import load_step
 from weft.kernels.schedule.conv_wide import wastes
-from weft.kernels.schedule.gemm import plan_before
+from weft.kernels.schedule.gemm import plan_before, plan_behind
 from weft.kernels.schedule.gemm_code import extra_word
 from weft.kernels.schedule.tile import Tile, tile_for
-from weft.kernels.target.element import register
+from weft.kernels.target.element import Element, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
 from weft.runtime.native import Launch
@@ -25,6 +34,28 @@ _TABLE = (
     "product_at", "images", "channels", "height", "width", "grid_h", "grid_w", "step_h", "step_w",
     "out_n", "out_c", "out_h", "out_w",
 )  # fmt: skip
+_GATHERED = (
+    "images", "channels", "grid_h", "grid_w", "step_h", "step_w", "x_n", "x_c", "x_h", "image",
+)  # fmt: skip
+_ROWS_AHEAD = 16  # the image comes from the last cache
+_MOST_APART = 2  # columns: two loads and a shuffle take them
+
+
+def plan_gathered(x: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | None:
+    """The forward one; ins (x, w), w (Co, Ci). None where images lie otherwise than by planes of
+    some pixels."""
+    images, channels = x.shape[:2]
+    grid, d = out.shape[2:], D.from_np(out.dtype)
+    pixels, tile = grid[0] * grid[1], tile_for(register(d))
+    by_planes = out.strides[3] == 1 == x.strides[3] and _is_even(out, 0) and channels > 1
+    if not by_planes or stride[1] > _MOST_APART or pixels < tile.columns or wastes(pixels, out):
+        return None
+    image = -(-pixels // tile.columns) * tile.columns * channels
+    a = Layout((images, *w.shape), (0, *w.strides), w.dtype)
+    b = Layout((images, channels, pixels), (image, pixels, 1), x.dtype)
+    to = Layout((images, w.shape[0], pixels), (*out.strides[:2], 1), out.dtype)
+    table = (images, channels, *grid, *stride, *x.strides[:3], image)
+    return plan_behind(_kernel(d.name, "gather"), table, a, b, to)
 
 
 def plan_spread(g: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | None:
@@ -38,7 +69,7 @@ def plan_spread(g: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | Non
     few = pixels < tile_for(register(D.from_np(out.dtype))).columns  # w is read for each image
     by_planes = by_planes and not few and not wastes(pixels, out)
     table = (images, channels, *size, *grid, *stride, *out.strides)
-    code = _kernel(D.from_np(out.dtype).name, by_pixels)
+    code = _kernel(D.from_np(out.dtype).name, "pixels" if by_pixels else "planes")
     if by_pixels:
         a = Layout((images * pixels, terms), (g.strides[3], 1), g.dtype)
         return plan_before(a, w, code, table)
@@ -57,23 +88,71 @@ def _is_even(g: Layout, first: int) -> bool:
 
 
 @cache
-def _kernel(name: str, by_pixels: bool) -> int:
-    return native.load_made(["spread"], _spread_ir, name, by_pixels)["spread"]
+def _kernel(name: str, what: str) -> int:
+    return native.load_made([what], _ir, name, what)[what]
 
 
-def _spread_ir(name: str, by_pixels: bool) -> str:
+def _ir(name: str, what: str) -> str:
     m = Module(native.host().vector_bits)
-    emit = _emit_pixels if by_pixels else _emit_planes
-    emit(m.kernel("spread"), tile_for(register(D.BY_NAME[name])))
+    emit = {"gather": _emit_gather, "pixels": _emit_pixels, "planes": _emit_planes}[what]
+    emit(m.kernel(what), tile_for(register(D.BY_NAME[name])))
     return m.text()
+
+
+def _table(f: Function, number: int, names: Sequence[str]) -> tuple[Value, dict[str, Value]]:
+    """Scratch, and the ints where the word of such a number of the extra ones says."""
+    scratch = f.load("ptr", f.gep("%args", 5, "i64"))
+    word = f.load("i64", f.gep("%args", extra_word(2) + number, "i64"))
+    return scratch, f.named(f.gep("%args", word, "i64"), names)
 
 
 def _given(f: Function, tile: Tile) -> tuple[Value, Value, dict[str, Value]]:
     out = f.load("ptr", f.gep("%args", 2, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 5, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(2) + 2, "i64"))
-    h = f.named(f.gep("%args", word, "i64"), _TABLE)
+    scratch, h = _table(f, 2, _TABLE)
     return out, f.gep(scratch, h["product_at"]), h
+
+
+def _emit_gather(f: Function, tile: Tile) -> None:
+    """Panels [image][panel][channel][pixel] of every step's pixels. A vector of a row may belong to
+    two panels."""
+    el, lanes, columns, size = tile.element, tile.lanes, tile.columns, tile.itemsize
+    wide, d = Element(f, lanes), D.float32 if size == 4 else D.float64
+    x = f.load("ptr", f.gep("%args", 3, "i64"))
+    scratch, h = _table(f, 0, _GATHERED)
+    channels, grid_w = h["channels"], h["grid_w"]
+    panel = f.mul(channels, columns)
+    last = f.op("and", f.sub(f.mul(h["grid_h"], grid_w), 1), -lanes)
+    low, high = f.split(f.mul(h["images"], channels))
+
+    def place(to: Value, pixel: Operand) -> Value:
+        at = f.add(f.mul(f.div(pixel, columns), panel), f.rem(pixel, columns))
+        return f.gep(to, at, el)
+
+    with f.loop(low, high) as P:
+        image, channel = f.div(P.i, channels), f.rem(P.i, channels)
+        plane = f.gep(x, f.add(f.mul(image, h["x_n"]), f.mul(channel, h["x_c"])), el)
+        to = f.gep(scratch, f.add(f.mul(image, h["image"]), f.mul(channel, columns)), el)
+        f.store(zero(tile.type), place(to, last))  # columns behind the last pixel are multiplied
+        with f.loop(0, h["grid_h"]) as Y:
+            row = f.gep(plane, f.mul(f.mul(Y.i, h["step_h"]), h["x_h"]), el)
+            first = f.mul(Y.i, grid_w)
+            ahead = f.mul(f.mul(h["step_h"], h["x_h"]), _ROWS_AHEAD * size)
+            for step in f.switch(h["step_w"], (1,), _MOST_APART):
+                with f.loop(0, grid_w, lanes) as X:
+                    count = f.min(f.sub(grid_w, X.i), lanes)
+                    at = f.gep(row, f.mul(X.i, step), el)
+                    for line in range(0, step * lanes * size, 64):
+                        f.touch(f.gep(f.gep(at, ahead), line))
+                    v = load_step(f, wide, at, d, count, step)
+                    pixel = f.add(first, X.i)
+                    room = f.sub(columns, f.rem(pixel, columns))
+                    here = place(to, pixel)
+                    f.masked_store(v, here, f.lane_mask(f.min(count, room), lanes))
+                    with f.iff(f.icmp("sgt", count, room)):
+                        some, before = f.lane_mask(count, lanes), f.lane_mask(room, lanes)
+                        rest = f.op("xor", some, before)
+                        f.masked_store(v, f.gep(here, f.sub(panel, columns), el), rest)
+    f.ret()
 
 
 def _row_of(f: Function, h: dict[str, Value], y: Operand) -> tuple[Operand, Operand]:

@@ -169,6 +169,23 @@ def plan_before(
     return Launch(stages, (*ints, 0, *table), shared, problem.scratch_per_thread(tile))
 
 
+def plan_behind(code: int, table: Sequence[int], a: Layout, b: Layout, out: Layout) -> Launch:
+    """out = a b of float32 or float64, ins (b, a), behind a stage that writes all matrices of b to
+    where scratch begins, as packed panels (`gemm_code.pack_kernel`); `table` are its ints, where
+    word 0 of the `extra` ones says.
+    """
+    problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
+    a_class = problem.slices or problem.a_class
+    (kernel,), tile = _kernels(element, a_class, "rows", _rest(out.shape[-1], element), "b")
+    problem = problem.packed(tile)
+    shared = up(prod(b.shape[:-1]) * up(b.shape[-1], tile.columns) * tile.itemsize)
+    word = 4 + 2 + len(problem.ints(tile, (0, 0, 0, 0)))
+    ints = problem.ints(tile, (word + 1, word, 0, shared), swapped=True)
+    parallel = _shared(out.size * a.shape[-1], PARALLEL_FROM)
+    stages = (Stage(code, parallel), Stage(kernel, parallel))
+    return Launch(stages, (*ints, 0, *table), shared, problem.scratch_per_thread(tile))
+
+
 def _packed_row(
     problem: "_Problem", element: str, own: tuple[int, ...], more: int, form: str = "panels"
 ) -> Packed:

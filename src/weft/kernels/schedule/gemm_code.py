@@ -279,7 +279,7 @@ def head_of(f: Function, head: Operand = "%head") -> dict[str, Value]:
 
 def kernel_names(name: str, tile: Tile, in_scratch: str = "") -> list[str]:
     """What `gemm_kernel` calls those for 2 inputs, 3, ..."""
-    most = 2 if "c" in in_scratch and not tile.pairs else MAX_INPUTS
+    most = 2 if in_scratch and not tile.pairs else MAX_INPUTS
     return [f"{name}{n_in}" for n_in in range(2, most + 1)]
 
 
