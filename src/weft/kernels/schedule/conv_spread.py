@@ -21,7 +21,7 @@ from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_pack import load_step
 from weft.kernels.schedule.conv_wide import wastes
-from weft.kernels.schedule.gemm import plan_before, plan_behind
+from weft.kernels.schedule.gemm import plan_beside
 from weft.kernels.schedule.gemm_code import extra_word
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.element import Element, register
@@ -35,7 +35,8 @@ _TABLE = (
     "out_n", "out_c", "out_h", "out_w",
 )  # fmt: skip
 _GATHERED = (
-    "images", "channels", "grid_h", "grid_w", "step_h", "step_w", "x_n", "x_c", "x_h", "image",
+    "panels_at", "images", "channels", "grid_h", "grid_w", "step_h", "step_w", "x_n", "x_c", "x_h",
+    "image",
 )  # fmt: skip
 _ROWS_AHEAD = 16  # the image comes from the last cache
 _MOST_APART = 2  # columns: two loads and a shuffle take them
@@ -55,7 +56,7 @@ def plan_gathered(x: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | N
     b = Layout((images, channels, pixels), (image, pixels, 1), x.dtype)
     to = Layout((images, w.shape[0], pixels), (*out.strides[:2], 1), out.dtype)
     table = (images, channels, *grid, *stride, *x.strides[:3], image)
-    return plan_behind(_kernel(d.name, "gather"), table, a, b, to)
+    return plan_beside(a, b, to, _kernel(d.name, "gather"), table, swapped=True)
 
 
 def plan_spread(g: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | None:
@@ -72,11 +73,11 @@ def plan_spread(g: Layout, w: Layout, out: Layout, stride: Pair) -> Launch | Non
     code = _kernel(D.from_np(out.dtype).name, "pixels" if by_pixels else "planes")
     if by_pixels:
         a = Layout((images * pixels, terms), (g.strides[3], 1), g.dtype)
-        return plan_before(a, w, code, table)
+        return plan_beside(a, w, None, code, table, swapped=False)
     if by_planes:
         a = Layout((images, channels, terms), (0, *w.strides[::-1]), w.dtype)
         b = Layout((images, terms, pixels), (*g.strides[:2], 1), g.dtype)
-        return plan_before(a, b, code, table, swapped=True)
+        return plan_beside(a, b, None, code, table, swapped=True)
     return None
 
 
@@ -118,8 +119,8 @@ def _emit_gather(f: Function, tile: Tile) -> None:
     el, lanes, columns, size = tile.element, tile.lanes, tile.columns, tile.itemsize
     wide, d = Element(f, lanes), D.float32 if size == 4 else D.float64
     x = f.load("ptr", f.gep("%args", 3, "i64"))
-    scratch, h = _table(f, 0, _GATHERED)
-    channels, grid_w = h["channels"], h["grid_w"]
+    scratch, h = _table(f, 1, _GATHERED)
+    channels, grid_w, panels = h["channels"], h["grid_w"], f.gep(scratch, h["panels_at"])
     panel = f.mul(channels, columns)
     last = f.op("and", f.sub(f.mul(h["grid_h"], grid_w), 1), -lanes)
     low, high = f.split(f.mul(h["images"], channels))
@@ -131,7 +132,7 @@ def _emit_gather(f: Function, tile: Tile) -> None:
     with f.loop(low, high) as P:
         image, channel = f.div(P.i, channels), f.rem(P.i, channels)
         plane = f.gep(x, f.add(f.mul(image, h["x_n"]), f.mul(channel, h["x_c"])), el)
-        to = f.gep(scratch, f.add(f.mul(image, h["image"]), f.mul(channel, columns)), el)
+        to = f.gep(panels, f.add(f.mul(image, h["image"]), f.mul(channel, columns)), el)
         f.store(zero(tile.type), place(to, last))  # columns behind the last pixel are multiplied
         with f.loop(0, h["grid_h"]) as Y:
             row = f.gep(plane, f.mul(f.mul(Y.i, h["step_h"]), h["x_h"]), el)

@@ -150,40 +150,28 @@ def plan_matmul_packed(
     return Packed(pack, size, launch, ("gemm", element))
 
 
-def plan_before(
-    a: Layout, b: Layout, code: int, table: Sequence[int], *, swapped: bool = False
+def plan_beside(
+    a: Layout, b: Layout, out: Layout | None, code: int, table: Sequence[int], *, swapped: bool
 ) -> Launch:
     """a b of float32 or float64 in scratch, rows and matrices one after another, and a stage that
-    goes on with it: its table, where word 2 of the `extra` ones says, begins with the product's
-    offset in scratch.
+    goes on with it; or to `out`, behind a stage that makes b's matrices, as packed panels. Its
+    table, where word 2 (1) of the `extra` ones says, begins with their offset in scratch.
     """
-    out = Layout.contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
-    problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
+    what = "c" if out is None else "b"
+    out = out or Layout.contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
+    problem, element, numbers = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name], out.size
     rest, a_class = _rest(out.shape[-1], element), problem.slices or problem.a_class
-    (kernel,), tile = _kernels(element, a_class, problem.b_class, rest, "c")
-    shared = up(out.size * tile.itemsize)
+    b_class = "rows" if what == "b" else problem.b_class
+    (kernel,), tile = _kernels(element, a_class, b_class, rest, what)
+    stages = [Stage(c, _shared(out.size * a.shape[-1], PARALLEL_FROM)) for c in (kernel, code)]
+    if what == "b":
+        problem, stages = problem.packed(tile), stages[::-1]
+        numbers = prod(b.shape[:-1]) * up(b.shape[-1], tile.columns)
+    shared = up(numbers * tile.itemsize)
     word = 4 + 2 + len(problem.ints(tile, (0, 0, 0, 0)))
-    ints = problem.ints(tile, (0, 0, word, shared), swapped=swapped)
-    parallel = _shared(out.size * a.shape[-1], PARALLEL_FROM)
-    stages = (Stage(kernel, parallel), Stage(code, parallel))
-    return Launch(stages, (*ints, 0, *table), shared, problem.scratch_per_thread(tile))
-
-
-def plan_behind(code: int, table: Sequence[int], a: Layout, b: Layout, out: Layout) -> Launch:
-    """out = a b of float32 or float64, ins (b, a), behind a stage that writes all matrices of b to
-    where scratch begins, as packed panels (`gemm_code.pack_kernel`); `table` are its ints, where
-    word 0 of the `extra` ones says.
-    """
-    problem, element = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name]
-    a_class = problem.slices or problem.a_class
-    (kernel,), tile = _kernels(element, a_class, "rows", _rest(out.shape[-1], element), "b")
-    problem = problem.packed(tile)
-    shared = up(prod(b.shape[:-1]) * up(b.shape[-1], tile.columns) * tile.itemsize)
-    word = 4 + 2 + len(problem.ints(tile, (0, 0, 0, 0)))
-    ints = problem.ints(tile, (word + 1, word, 0, shared), swapped=True)
-    parallel = _shared(out.size * a.shape[-1], PARALLEL_FROM)
-    stages = (Stage(code, parallel), Stage(kernel, parallel))
-    return Launch(stages, (*ints, 0, *table), shared, problem.scratch_per_thread(tile))
+    extra = [word if n == what else 0 for n in "abc"]
+    ints = (*problem.ints(tile, (*extra, shared), swapped=swapped), 0, *table)
+    return Launch(tuple(stages), ints, shared, problem.scratch_per_thread(tile))
 
 
 def _packed_row(
