@@ -2,7 +2,7 @@
 
 Inside autocast `linear`, `matmul` and its kin, and the convolutions cast floating operands (float64
 aside) to the context's dtype; everything else follows its operands' dtype.  torch's list of
-functions that go back to float32 (losses, norms) acts in `float32_inputs`.
+functions that go back to float32 (losses, norms) acts in `in_float32`.
 Source: https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior
 """
 

@@ -19,7 +19,8 @@ from weft.core.scalar import Arg
 from weft.kernels.eager import plan_reduce
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.conv_int8 import FOUR, dot
+from weft.kernels.schedule.conv_int8 import dot
+from weft.kernels.schedule.ending_int8 import FOUR
 from weft.kernels.schedule.gemm_micro import multiply_add
 from weft.kernels.schedule.tile import tile_for
 from weft.kernels.target.llvm import Module

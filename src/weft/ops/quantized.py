@@ -16,7 +16,8 @@ from weft.core import scalar as S
 from weft.core.op import Op, sample
 from weft.core.types import Type
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.conv_int8 import COLUMNS, FOUR, LONGEST
+from weft.kernels.schedule.conv_int8 import LONGEST
+from weft.kernels.schedule.ending_int8 import COLUMNS, FOUR
 from weft.kernels.schedule.image_int8 import MOST_TAPS
 from weft.ops.cast import cast
 from weft.ops.dispatch import apply, shape_of, wrap
@@ -375,7 +376,7 @@ def bytes_max_pool(x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any
 
 
 def pack_weight(weight: Any, groups: int = 1) -> Any:
-    """int8 (N, ..., C) in the panels that `quantized_conv` reads, C filled up to whole fours."""
+    """int8 (N, ..., C) in the panels that `QuantizedConv` reads, C filled up to whole fours."""
     if len(shape_of(weight)) < 2 or weight.dtype is not dt.int8:
         raise TypeError(
             f"pack_weight: expected int8 rows, got {weight.dtype} of shape {list(shape_of(weight))}"

@@ -26,7 +26,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule import conv_int8_tiles as in_tiles
 from weft.kernels.schedule.conv_int8_tiles import Panel
-from weft.kernels.schedule.ending_int8 import SIZES, Ending, finished
+from weft.kernels.schedule.ending_int8 import COLUMNS, FOUR, SIZES, Ending, finished
 from weft.kernels.schedule.nest import QUICK_WORK
 from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.schedule.tile import up
@@ -43,8 +43,6 @@ from weft.runtime import memory, native, threads
 from weft.runtime.native import Launch, Stage, double_bits
 
 Pair = tuple[int, int]
-COLUMNS = 64  # of a panel: part of the packed weights' format
-FOUR = 4  # bytes that are multiplied and added at once
 LONGEST = 65_535  # k: beyond it (255 * 128 a product) a sum may not fit in int32
 _PARALLEL_FROM = 1 << 19
 _SLAB = 384 << 10  # bytes that a unit of work reads, to stay below: half of L2

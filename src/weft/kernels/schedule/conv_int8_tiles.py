@@ -19,13 +19,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.ending_int8 import SIZES, byte_limits, bytes_of_calm, calm, finished
+from weft.kernels.schedule.ending_int8 import (
+    COLUMNS,
+    FOUR,
+    SIZES,
+    byte_limits,
+    bytes_of_calm,
+    calm,
+    finished,
+)
 from weft.kernels.target.llvm import Function, Module, Operand, Value
 
 _SHORTEST = 4  # cells of a step, from which tiles are faster than vectors
-_COLUMNS = 64  # of a panel
 _NEAR = 24 << 10  # bytes of a panel that stays in the first cache
-_LINE = 64 * 4  # bytes from a step's cells of a panel to the next one's, of sums in the room
+_LINE = (
+    COLUMNS * FOUR
+)  # bytes from a step's cells of a panel to the next one's, of sums in the room
 _HALF = amx.ROWS * _LINE
 _TILE = ("at", "segments")  # where its first pixel lies, how many segments come before
 _SEGMENT = ("room", "pixel", "count")  # bytes to its first sums; its first pixel; pixels
@@ -145,7 +154,7 @@ def multiply(
     """The unit's blocks [low, high) of two tiles each, by a panel."""
     every = f.div(f.add(found, 1), 2)
     lines_each = f.div(f.mul(h["fours"], 4), f.max(f.min(every, 4), 1))
-    halves = f.select(f.icmp("sgt", given.width, _COLUMNS // 2), f.typed(2, "i64"), 1)
+    halves = f.select(f.icmp("sgt", given.width, COLUMNS // 2), f.typed(2, "i64"), 1)
     ask = f.add(f.div(lines_each, f.max(f.mul(h["steps"], 2), 1)), 1)
     with f.loop(*blocks) as T:
         number = f.mul(T.i, 2)
@@ -232,7 +241,7 @@ def _emit_rows(f: Function, room: Value, kind: str, *, with_other: bool) -> None
     """The room's sums to results, a pixel at a time."""
     floats, words, whole = "<16 x float>", "<16 x i32>", "<64 x i8>"
     size, total, width = SIZES[kind], f.arg("total"), f.arg("width")
-    bits = f.op("lshr", f.typed(-1, "i64"), f.sub(_COLUMNS, width))
+    bits = f.op("lshr", f.typed(-1, "i64"), f.sub(COLUMNS, width))
     every = f.cast("bitcast", bits, "<64 x i1>")
     masks = [
         f.cast("bitcast", f.cast("trunc", f.op("lshr", bits, 16 * v), "i16"), "<16 x i1>")
@@ -272,8 +281,8 @@ def _emit_rows(f: Function, room: Value, kind: str, *, with_other: bool) -> None
     if kind != "uint8":
         rows(None)
         return
-    most = f.mul(f.mul(f.arg("steps"), f.arg("b_step")), 255 * 128 // _COLUMNS)
-    quick = f.op("and", calm(f, scale, shift, limits, most), f.icmp("eq", width, _COLUMNS))
+    most = f.mul(f.mul(f.arg("steps"), f.arg("b_step")), 255 * 128 // COLUMNS)
+    quick = f.op("and", calm(f, scale, shift, limits, most), f.icmp("eq", width, COLUMNS))
     with f.if_else(quick) as way:
         bytes_, beside = byte_limits(f, limits), f.splat(limits[2], floats)
         rows(lambda v, more: bytes_of_calm(f, v, (scale, shift, more), beside, bytes_))

@@ -1,4 +1,7 @@
-"""Sums of products of bytes to results: scaled, shifted, clamped floats, or bytes of them."""
+"""Sums of products of bytes to results: scaled, shifted, clamped floats, or bytes of them.
+
+Panels of packed weights, which make the sums, have `COLUMNS` columns, `FOUR` bytes of each a step.
+"""
 
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -7,6 +10,8 @@ from weft.kernels.target.llvm import Function, Operand, Value, const, with_eleme
 from weft.kernels.target.vector import Math
 from weft.runtime import native
 
+COLUMNS = 64
+FOUR = 4  # bytes that are multiplied and added at once
 _MAGIC = 1.5 * 2**23  # added to a number of [0, 255] it leaves the rounded number in the last bits
 SIZES = {"int32": 4, "float32": 4, "uint8": 1}  # bytes of a result
 

@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from weft.kernels.layout import Layout
-from weft.kernels.schedule.ending_int8 import Ending, finished
+from weft.kernels.schedule.ending_int8 import FOUR, Ending, finished
 from weft.kernels.schedule.nest import PARALLEL_WORK, QUICK_WORK, one_stage
 from weft.kernels.schedule.pool_wide import taps
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
@@ -22,7 +22,6 @@ from weft.runtime import native
 from weft.runtime.native import Launch, Stage, double_bits
 
 Pair = tuple[int, int]
-_FOUR = 4
 _TO_HEAD = (
     "images", "channels", "height", "width", "x_n", "x_c", "x_h", "x_w", "pitch", "scale", "zero",
 )  # fmt: skip
@@ -38,7 +37,7 @@ def plan_to_bytes(x: Layout, out: Layout, scale: float, zero_byte: int) -> Launc
     P is C up to a whole four; channels that x lacks are anything.  ValueError: other operands.
     """
     n, c, h, w = x.shape
-    pitch = -(-c // _FOUR) * _FOUR
+    pitch = -(-c // FOUR) * FOUR
     if out.shape != (n, h, w, pitch) or (x.dtype.name, out.dtype.name) != ("float32", "uint8"):
         raise ValueError(f"to_bytes: {x.dtype} {x.shape} does not give {out.dtype} {out.shape}")
     if not out.is_contiguous:
@@ -79,11 +78,11 @@ def _to_bytes(dense: bool) -> int:
         image, row = f.div(R.i, h["height"]), f.rem(R.i, h["height"])
         start = f.add(f.mul(image, h["x_n"]), f.mul(row, h["x_h"]))
         to = f.gep(out, f.mul(f.mul(R.i, h["width"]), h["pitch"]))
-        with f.loop(0, h["channels"], _FOUR) as C, f.loop(0, h["width"], lanes) as X:
+        with f.loop(0, h["channels"], FOUR) as C, f.loop(0, h["width"], lanes) as X:
             left = f.min(f.sub(h["width"], X.i), lanes)
             at = f.add(start, f.add(f.mul(C.i, h["x_c"]), f.mul(X.i, h["x_w"])))
             whole: Value = zero(words)
-            for i in range(_FOUR):
+            for i in range(FOUR):
                 # a channel that is not there repeats the last one: its weights are 0
                 more = f.min(f.sub(f.sub(h["channels"], 1), C.i), i)
                 source = f.gep(x, f.add(at, f.mul(more, h["x_c"])), "float")
@@ -98,7 +97,7 @@ def _to_bytes(dense: bool) -> int:
                 whole = f.op("or", whole, f.op("shl", byte, 8 * i))
             place = f.gep(to, f.add(f.mul(X.i, h["pitch"]), C.i))
             together = f.op(
-                "and", f.icmp("eq", h["pitch"], _FOUR), f.icmp("eq", left, f.typed(lanes, "i64"))
+                "and", f.icmp("eq", h["pitch"], FOUR), f.icmp("eq", left, f.typed(lanes, "i64"))
             )
             with f.if_else(together) as way:
                 f.store(whole, place, 1)
