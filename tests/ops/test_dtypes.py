@@ -199,3 +199,12 @@ def test_refusals_are_of_torchs_classes():
             call(whole)
     with pytest.raises(RuntimeError, match="not finite"):
         F.interpolate(weft.ones(1, 1, 3), scale_factor=float("inf"))
+
+
+def test_losses_of_nan_have_gradients_of_nan():
+    x = weft.tensor([np.nan, 3.0, -0.25], requires_grad=True)
+    F.smooth_l1_loss(x, weft.zeros(3), reduction="sum").backward()
+    assert bool(x.grad[0].isnan()) and x.grad[1:].tolist() == [1, -0.25]
+    w = weft.tensor([0.25], requires_grad=True)
+    F.prelu(x.detach(), w).sum().backward()
+    assert bool(w.grad.isnan())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import weft
+import weft.nn.functional as F
 from tests.ops.rules import gradients
 
 EQUATIONS = {
@@ -118,3 +119,26 @@ def test_distances(rng, mode, width):
 def test_a_mode_of_distances_that_is_none():
     with pytest.raises(ValueError, match="ways is not a valid value for compute_mode"):
         weft.cdist(weft.ones(2, 3), weft.ones(2, 3), compute_mode="ways")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, weft.compile], ids=["eager", "compiled"])
+def test_vectors_of_length_zero_have_finite_gradients(wrap):
+    """The length's gradient at 0 is 0, as torch's: what is left divides by eps."""
+    lengths = {
+        "normalize": (lambda x: F.normalize(x, dim=-1), [[1e12, 1e12], [2 / 5**1.5, -1 / 5**1.5]]),
+        "cosine": (lambda x: F.cosine_similarity(x, weft.ones(2, 2), -1), None),
+        "distance": (lambda x: F.pairwise_distance(x, x.detach() + 1e-6), None),
+    }
+    for name, (fn, want) in lengths.items():
+
+        def grad(x, fn=fn):
+            x = x.detach().requires_grad_()
+            fn(x).sum().backward()
+            return x.grad
+
+        run, x = wrap(grad), weft.tensor([[0.0, 0.0], [1.0, 2.0]])
+        for _ in range(3):
+            got = run(x)
+            assert bool(got.isfinite().all()), name
+            if want is not None:
+                np.testing.assert_allclose(got.numpy(), np.array(want), 1e-5)

@@ -144,3 +144,19 @@ def test_matrix_exp_of_one_matrix_does_not_depend_on_its_batch(dtype, closeness)
     off = np.abs(together.numpy() - wanted).max((1, 2))
     assert (off <= closeness * np.maximum(angles, 1)).all()
     assert L.matrix_exp(weft.full((2, 2), math.inf)).isnan().all()
+
+
+def test_a_matrix_of_nan_leaves_its_batch_alone():
+    good = weft.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=weft.float64)
+    both = weft.stack([good * float("nan"), good]).requires_grad_()
+    weft.det(both).sum().backward()
+    alone = good.clone().requires_grad_()
+    weft.det(alone).backward()
+    assert weft.equal(both.grad[1], alone.grad) and bool(both.grad[0].isnan().all())
+
+
+def test_the_gradient_of_qr_at_a_matrix_of_lesser_rank_is_no_error():
+    x = weft.tensor([[[0.0], [0.0]], [[1.0], [2.0]]], dtype=weft.float64, requires_grad=True)
+    weft.linalg.qr(x).Q.sum().backward()
+    assert not x.grad[0].isfinite().any()
+    np.testing.assert_allclose(x.grad[1].flatten().numpy(), [-2 / 5**1.5, 1 / 5**1.5], 1e-12)

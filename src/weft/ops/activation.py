@@ -278,7 +278,7 @@ class Prelu(Elementwise):
         return S.where(S.gt(x, 0), x, S.mul(w, x))
 
     def vjp(self, g: Any, y: Any, x: Any, w: Any) -> tuple:
-        return lambda: g.where(x > 0, g * w), lambda: (g * x).where(x <= 0, 0.0)
+        return lambda: g.where(x > 0, g * w), lambda: (g * x).where(~(x > 0), 0.0)
 
     samples = (sample((2, 3, 4), (3, 1)), sample((5,), (1,)))
 

@@ -100,16 +100,15 @@ class Cofactor(_Matrix):
     """y = det(x) x^-T, also where x is singular: U cof(S) V^T times det U det V"""
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        if not np.isfinite(x).all():  # LAPACK may never converge
-            return np.full(x.shape, np.nan, x.dtype)
-        u, s, vh = np.linalg.svd(x)
+        sound = np.isfinite(x).all((-2, -1), keepdims=True)  # else LAPACK may never converge
+        u, s, vh = np.linalg.svd(np.where(sound, x, 0))
         n = x.shape[-1]
         others = np.empty_like(s)
         for i in range(n):
             others[..., i] = np.prod(np.delete(s, i, -1), -1)
         sign = np.linalg.det(u) * np.linalg.det(vh)
         product = (np.conj(u) * others[..., None, :]) @ np.conj(vh)
-        return np.ascontiguousarray(product * sign[..., None, None])
+        return np.ascontiguousarray(np.where(sound, product * sign[..., None, None], np.nan))
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         y = np.empty_like(x)
@@ -258,7 +257,7 @@ def _qr_vjp(gq: Any, gr: Any, q: Any, r: Any) -> Any:
     z = tril(r @ _h(gr) - _h(gq) @ q)
     z = z + _h(z)
     z = z - diag_embed(_diagonal(z, 0, -2, -1)) * 0.5
-    return _h(apply(Solve(), r, _h(gq + q @ z)))
+    return _h(apply(Solve(lenient=True), r, _h(gq + q @ z)))
 
 
 def _need_finite(x: np.ndarray, op: str) -> None:

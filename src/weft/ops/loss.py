@@ -133,7 +133,7 @@ class SmoothL1(Activation):
     def slope(self, x: S.Expr) -> S.Expr:
         if self.beta == 0:
             return S.sign(x)
-        return S.where(S.lt(S.abs(x), self.beta), S.div(x, self.beta), S.sign(x))
+        return S.where(S.ge(S.abs(x), self.beta), S.sign(x), S.div(x, self.beta))
 
 
 class Huber(Activation):
