@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,6 +231,20 @@ def test_unknown_models_paths_and_methods(url: str) -> None:
     refused = httpx.get(f"{url}/v3")
     assert refused.status_code == 404 and "/v3" in refused.json()["error"]
     assert httpx.get(f"{url}/v2/models/digits/infer").status_code == 405
+
+
+def test_a_client_that_leaves_is_no_failure_of_the_server(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), 5) as client:
+            head = "POST /v2/models/words/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+            client.sendall(head.encode())
+            time.sleep(0.05)
+    time.sleep(0.2)
+    assert httpx.get(f"{url}/v2/health/live").status_code == 200
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
 def test_requests_that_are_too_large(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

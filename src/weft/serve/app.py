@@ -24,13 +24,14 @@ def _starlette() -> Any:
         import starlette.applications as applications
         import starlette.concurrency as concurrency
         import starlette.exceptions as exceptions
+        import starlette.requests as requests
         import starlette.responses as responses
         import starlette.routing as routing
     except ImportError:
         raise ImportError(
             'the server needs starlette and uvicorn: pip install "weft[serve]"'
         ) from None
-    return applications, concurrency, exceptions, responses, routing
+    return applications, concurrency, exceptions, requests, responses, routing
 
 
 def make_app(models: Sequence[ServedModel]) -> Any:
@@ -43,7 +44,7 @@ def make_app(models: Sequence[ServedModel]) -> Any:
     Errors are {"error": "..."}: 400 the request does not fit, 404 no such model or path, 405, 413
     larger than MAX_BODY, 503 the model failed its verification.
     """
-    applications, concurrency, exceptions, responses, routing = _starlette()
+    applications, concurrency, exceptions, requests, responses, routing = _starlette()
     by_name = {m.name: m for m in models}
 
     def error(status: int, text: str) -> Any:
@@ -79,6 +80,8 @@ def make_app(models: Sequence[ServedModel]) -> Any:
                 return error(413, str(e))
             except BadRequest as e:
                 return error(400, str(e))
+            except requests.ClientDisconnect:  # nobody reads it; the server's log stays clean
+                return error(400, "the client left before its request ended")
 
         return run
 
