@@ -173,8 +173,9 @@ def _inplace_form(name: str, fn: Callable) -> Callable:
             return write.inplace(direct, self, args[0])
         if scaled is not None and not state.modes and _into(self, args, kw, *scaled):
             return self
-        write.check_writable(self)
-        return write.assign(self, fn(self, *args, **kw))
+        if self.__class__ not in dispatch.plain_classes or self._rg:
+            write.check_writable(self)
+        return write.write(self, fn(self, *args, **kw))
 
     form.__name__ = form.__qualname__ = name + "_"
     form.__doc__ = f"`{name}`, written into the tensor's own memory.  Returns the tensor."
@@ -201,6 +202,8 @@ def _into(t: Any, args: tuple, kw: dict, op: Any, word: str, count: int, sign: f
 def _same(t: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
         return other.dtype is t.dtype
+    if t.dtype is dt.int64:
+        return other.__class__ is int and abs(other) < 2**31
     return other.__class__ in (int, float, bool) and t.dtype in (dt.float32, dt.float64)
 
 
@@ -257,8 +260,9 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """self's memory gets src's values, cast and broadcast."""
     if dispatch.overwrite(self, src):
         return self
-    write.check_writable(self)
-    return write.assign(self, cast.cast(src, self.dtype))
+    if self.__class__ not in dispatch.plain_classes or self._rg:
+        write.check_writable(self)
+    return write.write(self, cast.cast(src, self.dtype))
 
 
 @_method
@@ -267,7 +271,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     write.check_writable(self)
     kind, d = value.__class__, self.dtype
     exact = kind is int and (value == 0 or (abs(value) < 2**53 and d in (dt.float32, dt.float64)))
-    exact = exact or (kind is float and d is dt.float64)
+    exact = exact or (
+        kind is float and (d is dt.float64 or (d is dt.float32 and abs(value) < 1e38))
+    )
     if exact and state.recorder is None and not (self._rg and state.grad):
         dispatch.fill(self._a, value)
         dispatch.wrote(self)

@@ -28,6 +28,7 @@ from weft.ops import (
     contract,
     creation,
     dispatch,
+    formula,
     subclass,
     unary,
     view,
@@ -657,6 +658,7 @@ _TYPE_NAMES = {
 _BY_TYPE_NAME = {v: dt.BY_NAME[k] for k, v in _TYPE_NAMES.items()}
 
 dispatch.install(Tensor, Parameter)
+dispatch.install_bodies(formula.plan_body)
 overrides.plain.update((Tensor, dt.dtype, device, Size, np.ndarray))
 # these give what is stored: a subclass gets it as it is
 _AS_THEY_ARE: set[Any] = {Tensor.grad.__get__}

@@ -17,6 +17,7 @@ vmap(size, dims, *xs)         (result, dim of the batch in it); derived by the k
                               or written as `vmap = by_loop`
 plan_in_place(layouts, out)   as `plan`, where out is the first operand's memory, of which some
                               places get new values and nothing else is written
+copies(layouts, out)          launches that move elements, beside `host`: for small operands
 complex_host(*arrays)         NumPy for complex operands of an op that has a plan: kernels have none
 onnx, samples                 the ONNX node; inputs that drive laws, goldens, benchmarks, docs
 
@@ -40,6 +41,8 @@ from weft.core.dtype import dtype, from_np
 from weft.core.types import Dim, Type
 
 REGISTRY: dict[str, type[Op]] = {}
+# a launch from an operand (None: from none) to the result; bytes behind their first elements
+Copy = tuple[Any, int, int | None, int]
 _INTERNED_CAP = 100_000  # an unbounded stream of attributes (slice positions) must not leak
 
 
@@ -205,6 +208,8 @@ class Op(metaclass=OpMeta):
     plan_in_place: ClassVar[Any] = None
     host: ClassVar[Any] = None
     complex_host: ClassVar[Any] = None
+    # copies(layouts, layout) -> [Copy], of small operands; `host` is for all others
+    copies: ClassVar[Any] = None
     # the vjp rule is torch's (the conjugate of the Jacobian) as it stands, on complex operands too
     conjugates: ClassVar[bool] = False
     body: ClassVar[Any] = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weft.kernels.eager import (
+        plan_copy,
         plan_elementwise,
         plan_gather,
         plan_index,
@@ -72,7 +73,8 @@ if TYPE_CHECKING:
     from weft.kernels.schedule.words import in_pairs
 
 _HOMES = {
-    "eager": "plan_elementwise plan_gather plan_index plan_index_put plan_reduce plan_scatter",
+    "eager": "plan_copy plan_elementwise plan_gather plan_index plan_index_put plan_reduce "
+    "plan_scatter",
     "packed": "Packed",
     "schedule.attention": "FEW_QUERIES plan_attention run_size",
     "schedule.attention_grad": "plan_attention_grad",

@@ -99,15 +99,16 @@ class _BatchNorm(_WithStatistics):
         try:
             seen, learned = (self._buffers, self._parameters) if own else ({}, {})
             mean, var = seen["running_mean"], seen["running_var"]
-            weight, bias = learned["weight"], learned["bias"]
+            weight, bias, count = learned["weight"], learned["bias"], seen["num_batches_tracked"]
         except KeyError:
             mean, var, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
+            count = self.num_batches_tracked
         factor = 0.0 if self.momentum is None else self.momentum
         training = self.training
-        if training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        if training and self.track_running_stats and count is not None:
+            count.add_(1)
             if self.momentum is None:
-                factor = 1.0 / float(self.num_batches_tracked)
+                factor = 1.0 / float(count)
         from_batch = training or (mean is None and var is None)
         if training and not self.track_running_stats:
             mean = var = None

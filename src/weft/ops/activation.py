@@ -20,6 +20,7 @@ from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
 from weft.core.types import real_number, real_numbers, unknown, wrap_dim
+from weft.ops import dispatch
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
 from weft.ops.trig import tanh
@@ -357,8 +358,15 @@ def silu(input: Any, inplace: bool = False) -> Any:
 
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """y = log(1 + e**(beta x)) / beta; x itself where beta x > threshold."""
+    if (y := dispatch.known(input, _SOFTPLUS, beta, threshold)) is not None:
+        return y
     numbers = real_numbers("softplus", beta=beta, threshold=threshold)
-    return _run("softplus", Softplus(*numbers), input)
+    y = _run("softplus", Softplus(*numbers), input)
+    dispatch.tell(Softplus(*numbers), input, _SOFTPLUS, beta, threshold)
+    return y
+
+
+_SOFTPLUS = dispatch.wish()
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:

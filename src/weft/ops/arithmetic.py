@@ -553,12 +553,16 @@ class Lerp(Elementwise):
 
 def addcmul(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 * tensor2, broadcast and promoted."""
+    if out is None and (y := _ADDCMUL.quick(input, tensor1, tensor2, value)) is not None:
+        return y
     y = apply_widened(_ADDCMUL, operands("addcmul", input, tensor1, tensor2, value))
     return y if out is None else out.copy_result(y)
 
 
 def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any = None) -> Any:
     """y = input + value * tensor1 / tensor2, broadcast; RuntimeError on integers."""
+    if out is None and (y := _ADDCDIV.quick(input, tensor1, tensor2, value)) is not None:
+        return y
     if dtype_of(tensor1).category < dt.FLOAT and dtype_of(tensor2).category < dt.FLOAT:
         raise RuntimeError(
             "Integer division with addcdiv is no longer supported, and in a future release "
@@ -570,6 +574,8 @@ def addcdiv(input: Any, tensor1: Any, tensor2: Any, *, value: Any = 1, out: Any 
 
 def lerp(input: Any, end: Any, weight: Any, *, out: Any = None) -> Any:
     """y = input + weight * (end - input); the weight is a number or a tensor."""
+    if out is None and (y := _LERP.quick(input, end, weight)) is not None:
+        return y
     if dtype_of(input).is_complex:
         y = input + weight * (end - input)
         return y if out is None else out.copy_result(y)

@@ -243,14 +243,25 @@ def _truth(x: Any) -> Any:
     return cast(x, dt.bool) if isinstance(x, Handle) else bool(x)
 
 
+def _both_bool(a: Any, b: Any) -> bool:
+    return all(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (a, b))
+
+
+_AND, _OR = BitwiseAnd(), BitwiseOr()
+
+
 def logical_and(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = (input != 0) and (other != 0)."""
+    if out is None and _both_bool(input, other) and (y := _AND.quick(input, other)) is not None:
+        return y
     only_tensors("logical_and", input, other)
     return bitwise_and(_truth(input), _truth(other), out=out)
 
 
 def logical_or(input: Any, other: Any, *, out: Any = None) -> Any:
     """y = (input != 0) or (other != 0)."""
+    if out is None and _both_bool(input, other) and (y := _OR.quick(input, other)) is not None:
+        return y
     only_tensors("logical_or", input, other)
     return bitwise_or(_truth(input), _truth(other), out=out)
 

@@ -14,14 +14,14 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
-from weft.core.op import Onnx, sample
+from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, dtype_of, run, shape_of
 from weft.ops.join import cat, stack
-from weft.ops.kinds import Summing, by_parts
+from weft.ops.kinds import Summing, by_loop, by_parts
 from weft.ops.promote import number_of
 from weft.ops.reduce import Sum, sum_to
 from weft.ops.view import Permute, Reshape, reshape, transpose, unsqueeze
@@ -139,6 +139,48 @@ class MatMul(Product):
     )
 
 
+class VectorProduct(Op):
+    """y = a @ b, one of them a vector, the other a vector or a matrix"""
+
+    def type(self, a: Type, b: Type) -> Type:
+        if a.ndim + b.ndim not in (2, 3) or not a.ndim or not b.ndim or a.shape[-1] != b.shape[0]:
+            rows = a if a.ndim == 2 else Type((1, *a.shape), a.dtype)
+            columns = b if b.ndim == 2 else Type((*b.shape, 1), b.dtype)
+            raise RuntimeError(
+                f"matmul: mat1 and mat2 shapes cannot be multiplied ({_matrix(rows)} and "
+                f"{_matrix(columns)})"
+            )
+        if a.dtype is not b.dtype:
+            raise RuntimeError(
+                f"expected m1 and m2 to have the same dtype, but got: {_in_c(a.dtype)} != "
+                f"{_in_c(b.dtype)}"
+            )
+        return Type((*a.shape[:-1], *b.shape[1:]), a.dtype)
+
+    def body(self, a: Any, b: Any) -> Any:
+        rows = a if len(shape_of(a)) == 2 else unsqueeze(a, 0)
+        columns = b if len(shape_of(b)) == 2 else unsqueeze(b, 1)
+        return reshape(apply(_MATMUL, rows, columns), (*shape_of(a)[:-1], *shape_of(b)[1:]))
+
+    saved_for = ((1,), (0,))
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        if a.ndim == b.ndim:
+            return lambda: g * b, lambda: g * a
+        if a.ndim == 2:
+            return lambda: unsqueeze(g, 1) * b, lambda: apply(self, transpose(a, 0, 1), g)
+        return lambda: apply(self, b, g), lambda: unsqueeze(a, 1) * g
+
+    vmap = by_loop
+    samples = (
+        sample((4,), (4,)),
+        sample((3, 4), (4,)),
+        sample((4,), (4, 5)),
+        sample((0,), (0,)),
+        sample((3, 4), (4,), of="complex64"),
+    )
+
+
 class Linear(Product):
     """y[m, n] = sum over k of x[m, k] * w[n, k] (+ bias[n]): a layer's product
 
@@ -236,7 +278,13 @@ def _spread(x: Layout, batch: tuple[int, ...]) -> Layout:
     return Layout(shape, strides, x.dtype)
 
 
-_MATMUL, _LINEAR, _TURN, _ROWS = MatMul(), Linear(), Permute((1, 0)), Sum((0,), False)
+_MATMUL, _VECTORS, _LINEAR, _TURN, _ROWS = (
+    MatMul(),
+    VectorProduct(),
+    Linear(),
+    Permute((1, 0)),
+    Sum((0,), False),
+)
 
 
 class FastMath:
@@ -288,8 +336,11 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
     """
     if state.autocast is not None:
         input, other = lowered(input, other)
-    elif out is None and (y := _MATMUL.quick(input, other)) is not None:
-        return y  # as the layouts of its operands, matrices, were met before
+    elif out is None and (
+        (y := _MATMUL.quick(input, other)) is not None
+        or (y := _VECTORS.quick(input, other)) is not None
+    ):
+        return y  # as the layouts of its operands were met before
     a, b = shape_of(input), shape_of(other)
     if not a or not b:
         raise RuntimeError(
@@ -303,7 +354,9 @@ def matmul(input: Any, other: Any, *, out: Any = None) -> Any:
                 f"inconsistent tensor size, expected tensor [{a[0]}] and src [{b[0]}] to have the "
                 f"same number of elements, but got {a[0]} and {b[0]} elements respectively"
             )
-        y = reshape(apply(_MATMUL, unsqueeze(input, 0), unsqueeze(other, 1)), ())
+        y = apply(_VECTORS, input, other)
+    elif len(a) + len(b) == 3:
+        y = apply(_VECTORS, input, other)
     elif len(a) == 1:
         y = apply(_MATMUL, unsqueeze(input, 0), other).squeeze(-2)
     elif len(b) == 1:
@@ -348,15 +401,17 @@ def bmm(input: Any, mat2: Any, *, out: Any = None) -> Any:
 
 def mv(input: Any, vec: Any, *, out: Any = None) -> Any:
     """A matrix times a vector."""
-    _need_rank("mv", 2, input=input)
-    _need_rank("mv", 1, vec=vec)
+    if (len(shape_of(input)), len(shape_of(vec))) != (2, 1):
+        _need_rank("mv", 2, input=input)
+        _need_rank("mv", 1, vec=vec)
     y = matmul(input, vec)
     return y if out is None else out.copy_result(y)
 
 
 def dot(input: Any, tensor: Any, *, out: Any = None) -> Any:
     """The inner product of two vectors."""
-    _need_rank("dot", 1, input=input, tensor=tensor)
+    if not len(shape_of(input)) == len(shape_of(tensor)) == 1:
+        _need_rank("dot", 1, input=input, tensor=tensor)
     y = matmul(input, tensor)
     return y if out is None else out.copy_result(y)
 

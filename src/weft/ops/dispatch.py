@@ -9,6 +9,7 @@ Long because what every operation pays for is written out here for one, two and 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import sys
@@ -462,12 +463,12 @@ _kept: dict[str, list[tuple[bool, ...]]] = {}
 
 
 def kept_of(op: Op) -> list[tuple[bool, ...]]:
-    """Of up to three operands, whose values the tape keeps: by which want a gradient (bits)."""
+    """Whose values the tape keeps of the operands: by which of three want a gradient (bits)."""
     found = _kept.get(op.name)
     if found is None:
         if op.saved_for is None:
             kept = op.saved_args
-            found = [tuple(kept is None or i in kept for i in range(3))] * 8
+            found = [tuple(kept is None or i in kept for i in range(8))] * 8
         else:
             reads = [set[int]()]
             for first in (op.saved_for + ((),) * 3)[:3]:
@@ -516,7 +517,7 @@ def execute(op: Op, args: tuple) -> np.ndarray:
     """The value of `op` on the operands' values."""
     host = op.host
     if host is None:
-        return _run_body(op, args)._a if op.plan is None else _run_native(op, args)
+        return _run_body(op, args) if op.plan is None else _run_native(op, args)
     arrays = [a._a if a.__class__ not in NUMBERS else a for a in args]
     if len(args) == 2:
         a, b = arrays
@@ -542,6 +543,8 @@ def execute(op: Op, args: tuple) -> np.ndarray:
         raise
     if y.__class__ is not np.ndarray:
         return np.asarray(y)  # ufuncs give scalars for 0-dim operands
+    if op.copies is not None:
+        _learn(op, arrays, y)
     # ufuncs keep the operands' order of dims; ours are C-contiguous, compiled and eager
     return y if y.ndim < 2 or y.flags.c_contiguous or op.is_view else np.array(y, order="C")
 
@@ -610,12 +613,127 @@ def type_of(a: Any) -> Type:
     return Type(shape_of(a), dtype_of(a))
 
 
-def _run_body(op: Op, args: tuple) -> Any:
+def _run_body(op: Op, args: tuple) -> np.ndarray:
+    arrays = [a if a.__class__ in NUMBERS else a._a for a in args]
+    call = op.call
+    if call is not None and (out := call(*arrays)) is not None:
+        return out
     grad, state.grad = state.grad, False
     try:
-        return op.body(*args)
+        out = op.body(*args)._a
     finally:
         state.grad = grad
+    _learn(op, arrays, out)
+    return out
+
+
+def _learn(op: Op, arrays: list, out: np.ndarray) -> None:
+    """Every so often, the native form of an op without a plan is told of small ones."""
+    if op._uses < 0:  # in vain
+        return
+    vars(op)["_uses"] = uses = op._uses + 1
+    if uses % _OFTEN == 0 and out.nbytes < memory.SMALL and _worth_remembering(op, arrays):
+        launch = _plan_body[0](op, arrays)
+        if launch is not None:
+            _remember(op, launch, arrays, out)
+        else:
+            vars(op)["_uses"] = -1
+
+
+class Chained(Op, abstract=True):
+    """A function of one tensor as an op off the tape: see `chained`."""
+
+    function: Any = None
+    given: tuple = ()
+    named: tuple = ()
+    nondiff = "only what is off the tape is chained"
+
+    def body(self, x: Any) -> Any:
+        return self.function(x, *self.given, **dict(self.named))
+
+
+def chained(fn: Callable) -> Callable:
+    """`fn`, a composition of ops on its first argument that gives a new tensor: off the tape, and
+    asked often for small ones, one launch of their kernels.  Not where modes have a say in it.
+    """
+    number = wish()
+
+    @functools.wraps(fn)
+    def _call(*args: Any, **kw: Any) -> Any:
+        if not args or args[0].__class__ not in plain_classes or (args[0]._rg and state.grad):
+            return fn(*args, **kw)
+        x, *given = args
+        asks = (number, len(given), *given, *kw, *kw.values())
+        if (y := known(x, *asks)) is not None:
+            return y
+        y = fn(*args, **kw)
+        fits = y.__class__ is _tensor_class and all(v.__class__ in _WISHED for v in asks)
+        if fits and state.recorder is None and not state.modes:
+            _tell_chain(fn, tuple(given), tuple(kw.items()), y, x, asks)
+        return y
+
+    return _call
+
+
+def told_chain(fn: Callable, given: tuple, x: Any, *wish: Any) -> Any:
+    """fn(x, *given), a composition that is not differentiable, which `known(x, *wish)` gives from
+    now on by one launch if it is asked often.
+    """
+    y = fn(x, *given)
+    if state.recorder is None and not state.modes and y.__class__ is _tensor_class:
+        _tell_chain(fn, given, (), y, x, wish)
+    return y
+
+
+_WISHED = {int, float, bool, str, tuple, type(None)}
+
+
+def tell_chains(several: list[tuple[Callable, tuple, Any]], x: Any, *wish: Any) -> None:
+    """`parts(x, *wish)` gives from now on what these functions (and arguments) make of x, which
+    they have made now, off the tape, if that is asked often.
+    """
+    if state.recorder is None and not state.modes and x._ghost is None:
+        ops = [Chained(fn, given) for fn, given, _ in several]
+        if (uses := ops[0]._uses) < 0:
+            return
+        vars(ops[0])["_uses"] = uses + 1
+        if (uses + 1) % _OFTEN == 0:
+            if all(_chain(op, x, y) for op, (_, _, y) in zip(ops, several, strict=True)):
+                native.tell_parts([op._calls for op in ops], x._a.shape, *wish)
+            else:
+                vars(ops[0])["_uses"] = -1
+
+
+def _chain(op: Op, x: Any, y: Any) -> bool:
+    """Whether the op's native form knows tensors like x, for which it gives ones like y."""
+    if y._ghost is not None or x._ghost is not None or y._a.nbytes >= memory.SMALL:
+        return False
+    calls = _calls_of(op)
+    launch = None if calls is None else _plan_body[0](op, [x._a])
+    if calls is None or launch is None:
+        return False
+    calls.add(launch, [x._a], y._a)
+    return True
+
+
+def _tell_chain(fn: Callable, given: tuple, named: tuple, y: Any, x: Any, asks: tuple) -> None:
+    op = Chained(fn, given, named)
+    if (uses := op._uses) < 0:
+        return
+    vars(op)["_uses"] = uses + 1
+    if (uses + 1) % _OFTEN == 0:
+        if _chain(op, x, y):
+            op._calls.tell(x._a.shape, *asks)
+        else:
+            vars(op)["_uses"] = -1
+
+
+_plan_body: list[Callable[[Op, list], native.Launch | None]] = [lambda op, arrays: None]
+
+
+def install_bodies(plan: Callable[[Op, list], native.Launch | None]) -> None:
+    """formula.py, which is built on this room, plans the launch of a composite op."""
+    _plan_body[:] = [plan]
 
 
 def _keep_launch(key: tuple, found: tuple) -> tuple:
@@ -697,7 +815,7 @@ _OFTEN = 100  # calls on small arrays, before NumPy gives way to a kernel (to lo
 def _worth_remembering(op: Op, arrays: list) -> bool:
     """Whether the native form could serve such arrays from now on: NumPy takes longer."""
     calls = op._calls
-    kinds = "fiub" if op.pointwise else "f"
+    kinds = "fiub" if op.pointwise or op.copies is not None else "f"
     if any(a.__class__ is not np.ndarray or a.dtype.kind not in kinds for a in arrays):
         return False
     if calls is None:

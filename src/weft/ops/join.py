@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
-from weft.core.op import Onnx, Op, sample
+from weft.core.op import Copy, Onnx, Op, sample
 from weft.core.types import Type, numpy_words, some_dim, whole, wholes, wrap_dim
+from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.dispatch import MUCH, apply, dtype_of, put, shape_of
@@ -44,6 +46,14 @@ class Concat(Op):
                     )
         total = sum(x.shape[self.dim] for x in xs)
         return Type((*first.shape[: self.dim], total, *first.shape[self.dim + 1 :]), first.dtype)
+
+    def copies(self, ins: list[Layout], out: Layout) -> list[Copy]:
+        made, at = [], 0
+        for i, x in enumerate(ins):
+            part = Layout(x.shape, out.strides, x.dtype)
+            made.append((kernels.plan_copy(x, part), at, i, 0))
+            at += x.shape[self.dim] * out.strides[self.dim] * x.dtype.itemsize
+        return made
 
     def keeps_channels_last(self, *types: Type) -> bool:
         return self.dim == 0

@@ -16,7 +16,7 @@ from weft.core.types import broadcast_shapes, numel, numpy_words
 from weft.ops.cast import cast
 from weft.ops.compare import where
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, read, shape_of, wrap
+from weft.ops.dispatch import apply, chained, dtype_of, read, shape_of, wrap
 from weft.ops.index import Index, IndexPut
 from weft.ops.view import expand, reshape, unsqueeze
 
@@ -105,6 +105,7 @@ def argwhere(input: Any) -> Any:
     return nonzero(input)
 
 
+@chained
 @numpy_words
 def count_nonzero(input: Any, dim: Any = None) -> Any:
     """y = how many elements along dim (all dims when None) are not 0."""
@@ -131,7 +132,12 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
             raise RuntimeError("Class values must be smaller than num_classes.")
     elif num_classes <= 0:
         raise RuntimeError("Can not infer total number of classes from empty tensor.")
-    return cast(unsqueeze(tensor, -1) == arange(num_classes), dt.int64)
+    return _hot(tensor, num_classes)
+
+
+@chained
+def _hot(x: Any, count: int) -> Any:
+    return cast(unsqueeze(x, -1) == arange(count), dt.int64)
 
 
 def bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:

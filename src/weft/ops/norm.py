@@ -26,9 +26,11 @@ from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, whole
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, shape_of
+from weft.ops.dispatch import apply, chained, dtype_of, shape_of
+from weft.ops.join import cat, split
 from weft.ops.kinds import Elementwise, by_batch, by_loop
 from weft.ops.reduce import Sum, sum, sum_to
 from weft.ops.unary import rsqrt
@@ -135,6 +137,18 @@ class Affine(Elementwise):
         return lambda: g * s, lambda: g * x, g
 
     samples = (sample((2, 3, 4), (3, 1), (3, 1)),)
+
+
+class Toward(Elementwise):
+    """y = b t + a (1 - t)"""
+
+    def scalar(self, a: S.Expr, b: S.Expr, t: S.Expr) -> S.Expr:
+        return S.add(S.mul(b, t), S.mul(a, S.sub(S.const(1.0, t.dtype), t)))
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any, t: Any) -> tuple:
+        return lambda: g * (1 - t), lambda: g * t, lambda: g * (b - a)
+
+    samples = (sample((3, 4), (3, 4), 0.1),)
 
 
 class NormInput(Elementwise):
@@ -337,6 +351,53 @@ class Norm(Op):
     )
 
 
+class GroupNorm(Op):
+    """y = (x - m) r w + b over each of `groups` of channels (dim 1); w and b a number a channel"""
+
+    groups: int = 1
+    eps: float = 1e-5
+
+    def type(self, x: Type, *rest: Type) -> Type:
+        if x.ndim < 2 or x.shape[1] % self.groups or any(r.shape != x.shape[1:2] for r in rest):
+            raise RuntimeError(
+                f"{self}: parameters {[r.shape for r in rest]} for an input {x.shape}"
+            )
+        return x
+
+    def split(self, x: Any, *params: Any) -> tuple:
+        """The operands with a dim for groups, one for a group's channels and one for the rest."""
+        shape = shape_of(x)
+        inner = (self.groups, shape[1] // self.groups)
+        x = reshape(x, (shape[0], *inner, numel(shape[2:])))
+        return (x, *(reshape(p, (*inner, 1)) for p in params))
+
+    def body(self, x: Any, w: Any, b: Any) -> Any:
+        return reshape(apply(Norm((2, 3), self.eps), *self.split(x, w, b)), shape_of(x))
+
+    def oracle(self, x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+        inner = (self.groups, x.shape[1] // self.groups)
+        parts = x.reshape(x.shape[0], *inner, numel(x.shape[2:]))
+        y = Norm((2, 3), self.eps).oracle(parts, w.reshape(*inner, 1), b.reshape(*inner, 1))
+        return y.reshape(x.shape)
+
+    def vjp(self, g: Any, y: Any, x: Any, w: Any, b: Any) -> tuple:
+        (gs,), (xs, ws) = self.split(g), self.split(x, w)
+        found = _norm_vjp(gs, xs, ws, (2, 3), self.eps)
+        shapes = (x.shape, w.shape, w.shape)
+        return tuple(partial(_shaped, c, tuple(s)) for c, s in zip(found, shapes, strict=True))
+
+    vmap = by_loop
+    samples = (
+        sample((2, 6, 4), (6,), (6,), groups=3),
+        sample((2, 4), (4,), (4,), groups=2),
+        sample((2, 4, 3, 5), (4,), (4,), groups=1),
+    )
+
+
+def _shaped(c: Any, shape: tuple) -> Any:
+    return reshape(c() if callable(c) else c, shape)
+
+
 def _row_type(op: Any, x: Type, *params: Type) -> Type:
     """x's type; RuntimeError unless the parameters have the shape of its last dims."""
     for p in params:
@@ -483,6 +544,7 @@ def _per_channel(a: Any, ndim: int) -> Any:
 # ops by eps: floats among an op's attributes make it dear to find
 _rows_of = lru_cache(256)(partial(LayerNorm, 1))
 _eval_of = lru_cache(256)(BatchNormEval)
+_groups_of = lru_cache(256)(GroupNorm)
 
 
 @lru_cache(256)
@@ -494,6 +556,8 @@ def _no_affine(shape: tuple, d: dt.dtype) -> tuple[Any, Any]:
 def _affine(x: Any, shape: tuple, weight: Any, bias: Any) -> tuple[Any, Any]:
     """Weight and bias, ones and zeros where there are none."""
     d = dtype_of(x)
+    if weight is bias is state.recorder is None:
+        return _no_affine(shape, d)
     w = full(shape, 1.0, dtype=d) if weight is None else weight
     return w, full(shape, 0.0, dtype=d) if bias is None else bias
 
@@ -514,15 +578,16 @@ def _check_batch(shape: tuple) -> None:
         )
 
 
-def _move_statistics(
-    running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float, count: int
-) -> None:
-    """running = (1 - momentum) running + momentum batch; the variance is the unbiased one."""
-    var = var * (count / (count - 1)) if count > 1 else var
-    for running, batch in ((running_mean, mean), (running_var, var)):
-        if running is not None:
-            batch = cast(reshape(batch, shape_of(running)), dtype_of(running))
-            write(running, batch * momentum + running * (1 - momentum))
+def _move(running: Any, batch: Any, momentum: float) -> None:
+    """running = (1 - momentum) running + momentum batch"""
+    batch = cast(reshape(batch, shape_of(running)), dtype_of(running))
+    if _TOWARD.into(running, batch, momentum):
+        dispatch.wrote(running)
+    else:
+        write(running, apply(_TOWARD, running, batch, momentum))
+
+
+_TOWARD = Toward()
 
 
 def batch_norm(
@@ -575,6 +640,18 @@ def batch_norm(
     )
 
 
+def _batch_statistics(x: Any, dims: tuple, eps: float, count: int) -> tuple[Any, Any, Any]:
+    """Mean, 1 / sqrt(biased variance + eps) and unbiased variance over dims."""
+    m, v = _statistics(x, dims, count)
+    return m, rsqrt(v + eps), v * (count / (count - 1)) if count > 1 else v
+
+
+@chained
+def _joined_statistics(x: Any, dims: tuple, eps: float, count: int) -> Any:
+    """These, one behind another along dim 0."""
+    return cat(_batch_statistics(x, dims, eps, count))
+
+
 def _from_batch(
     x: Any, dims: tuple, running_mean: Any, running_var: Any, weight: Any, bias: Any,
     momentum: float, eps: float,
@@ -583,11 +660,13 @@ def _from_batch(
     shape = shape_of(x)
     count = _count(shape, dims)
     with _off_tape():
-        m, v = _statistics(x, dims, count)
-        r = rsqrt(v + eps)
-        if count and (running_mean is not None or running_var is not None):
-            batch = [a if 0 in dims else _mean(a, (0,), shape[0]) for a in (m, v)]
-            _move_statistics(running_mean, running_var, *batch, momentum, count)  # pyright: ignore[reportCallIssue]
+        if state.recorder is None:
+            m, r, v = split(_joined_statistics(x, dims, eps, count), 1 if 0 in dims else shape[0])
+        else:
+            m, r, v = _batch_statistics(x, dims, eps, count)
+        for running, batch in ((running_mean, m), (running_var, v)):
+            if running is not None and count:
+                _move(running, batch if 0 in dims else _mean(batch, (0,), shape[0]), momentum)
     w, b = (_per_channel(a, len(shape)) for a in _affine(x, (shape[1],), weight, bias))
     return apply(Norm(dims, eps), x, w, b, m, r)
 
@@ -715,6 +794,12 @@ def group_norm(
 
     RuntimeError: groups do not divide C.   Source: Wu & He 2018.
     """
+    if num_groups.__class__ is int and eps.__class__ is float and num_groups > 0:
+        w, b = weight, bias
+        if w is b is state.recorder is None and len(shape_of(input)) > 1:
+            w, b = _no_affine(shape_of(input)[1:2], dtype_of(input))
+        if (y := _groups_of(num_groups, eps).quick(input, w, b)) is not None:
+            return y
     shape = shape_of(input)
     if len(shape) < 2:
         raise RuntimeError(
@@ -735,7 +820,6 @@ def group_norm(
     if dtype_of(input) in (dt.float16, dt.bfloat16):
         wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
         return cast(group_norm(wide[0], num_groups, *wide[1:], eps), dtype_of(input))  # pyright: ignore[reportCallIssue]
-    inner = (num_groups, shape[1] // num_groups)
-    x = reshape(input, (shape[0], *inner, numel(shape[2:])))
-    w, b = (reshape(a, (*inner, 1)) for a in _affine(input, (shape[1],), weight, bias))
-    return reshape(apply(Norm((2, 3), float(eps)), x, w, b), shape)
+    return apply(
+        _groups_of(num_groups, float(eps)), input, *_affine(input, (shape[1],), weight, bias)
+    )

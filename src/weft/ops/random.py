@@ -406,8 +406,13 @@ def binomial(count: Any, prob: Any, generator: Any = None) -> Tensor:
 
 def _like(kind: str, input: Any, params: tuple, dtype: Any, device: Any, grad: bool) -> Any:
     """A draw in input's shape and memory order."""
+    plain = dtype is device is None and not grad
+    if plain and (y := dispatch.made_like(input, _LIKE, kind, *params)) is not None:
+        return y
     d = dt.asked(dtype) or dtype_of(input)
     order = memory_order(input)  # empty_like keeps it, but closes gaps
+    if plain and order == sorted(order) and input.is_contiguous():
+        return _drawn_like(kind, input, *params)
     y = _in_memory_order(kind, input, params, d, None, contiguous=order == sorted(order))
     return finish(y, grad, device, "rand_like")
 
@@ -454,8 +459,18 @@ def _in_memory_order(
 
 def _fill(t: Any, kind: str, params: tuple, generator: Any) -> Any:
     shape_of(t)  # a tensor has one
+    alike = generator is None and kind in ("uniform", "normal")
+    if (
+        alike
+        and t.__class__ in dispatch.plain_classes
+        and not t._rg
+        and (y := dispatch.made_like(t, _LIKE, kind, *params)) is not None
+    ):
+        return write(t, y)
     check_writable(t)
     whole = t.is_contiguous()
+    if alike and whole:
+        return write(t, _drawn_like(kind, t, *params))
     y = _in_memory_order(kind, t, params, dtype_of(t), generator, contiguous=whole)
     return write(t, y.detach())
 
@@ -469,6 +484,9 @@ def uniform_(
     return _fill(self, "uniform", (float(low), float(to)), generator)
 
 
+_NUMBERS = (int, float)
+
+
 def _no_more(name: str, kw: dict) -> None:
     if kw:
         raise TypeError(f"{name}() got an unexpected keyword argument '{next(iter(kw))}'")
@@ -476,6 +494,8 @@ def _no_more(name: str, kw: dict) -> None:
 
 def normal_(self: Any, mean: float = 0, std: float = 1, *, generator: Any = None) -> Any:
     """self's elements become normal numbers."""
+    if generator is None and mean.__class__ in _NUMBERS and std.__class__ in _NUMBERS and std >= 0:
+        return _fill(self, "normal", (float(mean), float(std)), None)
     return _fill(self, "normal", real_numbers("normal_", mean=mean, std=std), generator)
 
 

@@ -247,10 +247,16 @@ def sum(
 
 def _found(op: Reduce, x: Any, input: Any, *wish: Any) -> Any:
     """op(x), which is what `input` wishes from now on where it was not cast."""
-    return dispatch.told(op, x, *wish) if x is input else apply(op, x)
+    if x is input:
+        return dispatch.told(op, x, *wish)
+    return dispatch.told_chain(_of_cast, (op, dtype_of(x)), input, *wish)
 
 
-_SUM, _ARGMAX, _ARGMIN, _ANY, _ALL = [dispatch.wish() for _ in range(5)]
+def _of_cast(x: Any, op: Reduce, d: dt.dtype) -> Any:
+    return apply(op, cast(x, d))
+
+
+_SUM, _ARGMAX, _ARGMIN, _ANY, _ALL, _AMAX, _AMIN = [dispatch.wish() for _ in range(7)]
 
 
 def sum_to(x: Any, shape: Any) -> Any:
@@ -304,14 +310,20 @@ _MOST_MEANS = 10_000
 @numpy_words
 def amax(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
     """y = the largest along dim; ties share the gradient."""
-    y = apply(AMax(_extreme_dims(input, dim, "amax"), keepdim), input)
-    return y if out is None else out.copy_result(y)
+    return _extreme(_AMAX, AMax, input, dim, keepdim, out)
 
 
 @numpy_words
 def amin(input: Any, dim: Any = (), keepdim: bool = False, *, out: Any = None) -> Any:
     """y = the smallest along dim; ties share the gradient."""
-    y = apply(AMin(_extreme_dims(input, dim, "amin"), keepdim), input)
+    return _extreme(_AMIN, AMin, input, dim, keepdim, out)
+
+
+def _extreme(wish: int, kind: Any, x: Any, dim: Any, keepdim: bool, out: Any) -> Any:
+    if out is None and (y := dispatch.known(x, wish, dim, keepdim)) is not None:
+        return y
+    op = kind(_extreme_dims(x, dim, kind.__name__.lower()), keepdim)
+    y = dispatch.told(op, x, wish, dim, keepdim)
     return y if out is None else out.copy_result(y)
 
 

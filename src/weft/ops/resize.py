@@ -16,12 +16,13 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import zeros
-from weft.ops.dispatch import apply, dtype_of, need_memory, shape_of
+from weft.ops.dispatch import apply, chained, dtype_of, need_memory, shape_of
 from weft.ops.index import index_add, index_select
 from weft.ops.kinds import Create
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
@@ -225,6 +226,16 @@ def interpolate(
     nearest, nearest-exact, area (averages), linear, bilinear, bicubic, trilinear.
     """
     shape = shape_of(input)
+    key = None
+    if state.recorder is None and size.__class__ in _PLAIN and scale_factor.__class__ in _PLAIN:
+        key = (
+            shape, dtype_of(input), size, scale_factor, mode, align_corners,
+            recompute_scale_factor, antialias,
+        )  # fmt: skip
+        if (ops := _steps.get(key)) is not None:
+            for op in ops:
+                input = apply(op, input)
+            return input
     n = len(shape) - 2
     if mode in ("nearest", "area", "nearest-exact") and align_corners is not None:
         raise ValueError(
@@ -263,10 +274,21 @@ def interpolate(
     d = dtype_of(input)
     half = d in (dt.float16, dt.bfloat16) and rank is not None
     y = cast(input, dt.float32) if half else input
+    steps: list[Resize] = []
     for k in reversed(range(n)):  # columns first, then rows, as torch nests them
         if wanted[k] != shape[2 + k] or (scales[k] is not None and scales[k] != 1.0):
-            y = apply(Resize(2 + k, wanted[k], kind, corners, scales[k]), y)
+            steps.append(Resize(2 + k, wanted[k], kind, corners, scales[k]))
+            y = apply(steps[-1], y)
+    if key is not None and steps and not half:
+        if len(_steps) > _STEPS_CAP:
+            _steps.clear()
+        _steps[key] = tuple(steps)
     return cast(y, d) if half else y
+
+
+_steps: dict[tuple, tuple[Resize, ...]] = {}  # what checks of shapes found, by what was asked
+_STEPS_CAP = 1000
+_PLAIN = (int, float, type(None))
 
 
 def _sizes(
@@ -325,6 +347,7 @@ def upsample_bilinear(input: Any, size: Any = None, scale_factor: Any = None) ->
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
 
 
+@chained
 def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     """(..., C r r, H, W) to (..., C, H r, W r).   Source: Shi et al. 2016."""
     shape, r = shape_of(input), int(upscale_factor)
@@ -350,6 +373,7 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
     return y.clone() if r == 1 else y
 
 
+@chained
 def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     """(..., C, H r, W r) to (..., C r r, H, W): the inverse of pixel_shuffle."""
     shape, r = shape_of(input), int(downscale_factor)
@@ -376,6 +400,7 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
     return y.clone() if r == 1 else y
 
 
+@chained
 def channel_shuffle(input: Any, groups: int) -> Any:
     """Channel g n + i becomes channel i groups + g.   Source: Zhang et al. 2017."""
     shape = shape_of(input)

@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
-from weft.core.op import Onnx, Op, sample
+from weft.core.op import Copy, Onnx, Op, sample
 from weft.core.types import Type, numel, whole, wholes, wrap_dim, wrap_dims
+from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.creation import arange, full
-from weft.ops.dispatch import apply, dtype_of, put, read, shape_of, wrap
+from weft.ops.dispatch import apply, chained, dtype_of, put, read, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.join import cat
 from weft.ops.kinds import View, by_batch
@@ -36,6 +39,12 @@ class Flip(Op):
         y = memory.empty(x.shape, x.dtype)
         put(y, self.oracle(x))
         return y
+
+    def copies(self, ins: list[Layout], out: Layout) -> list[Copy]:
+        (x,) = ins
+        strides = tuple(-s if d in self.dims else s for d, s in enumerate(x.strides))
+        first = sum((x.shape[d] - 1) * x.strides[d] for d in self.dims) * x.dtype.itemsize
+        return [(kernels.plan_copy(Layout(x.shape, strides, x.dtype), out), 0, 0, first)]
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.flip(x, self.dims)
@@ -205,9 +214,17 @@ class UnfoldBack(Op):
 
 def flip(input: Any, *args: Any, dims: Any = None) -> Any:
     """input reversed along dims, as a copy."""
+    if dims is None and (y := dispatch.known(input, _FLIP, *args)) is not None:
+        return y
     given = shape_args(args, "flip", dims)
     wanted = wrap_dims(given, len(shape_of(input)), "flip") if given else ()
-    return apply(Flip(wanted), input) if wanted else input.clone()
+    if not wanted:
+        return input.clone()
+    op = Flip(wanted)
+    return apply(op, input) if dims is not None else dispatch.told(op, input, _FLIP, *args)
+
+
+_FLIP = dispatch.wish()
 
 
 def fliplr(input: Any) -> Any:
@@ -343,12 +360,14 @@ def _triangle(op: str, x: Any, diagonal: int, *, lower: bool) -> Any:
     return x.where(mask, full((), 0, dtype=dtype_of(x)))
 
 
+@chained
 def tril(input: Any, diagonal: int = 0, *, out: Any = None) -> Any:
     """input with zeros above the diagonal."""
     y = _triangle("tril", input, diagonal, lower=True)
     return y if out is None else out.copy_result(y)
 
 
+@chained
 def triu(input: Any, diagonal: int = 0, *, out: Any = None) -> Any:
     """input with zeros below the diagonal."""
     y = _triangle("triu", input, diagonal, lower=False)
@@ -389,6 +408,7 @@ def diag_embed(input: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> A
     return apply(DiagonalBack(offset, a, b, wanted), input)
 
 
+@chained
 def trace(input: Any) -> Any:
     """The sum of a matrix's diagonal."""
     if len(shape_of(input)) != 2:

@@ -14,7 +14,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, numel, numpy_words, real_number, unknown, wrap_dim
 from weft.ops import dispatch
@@ -462,6 +462,10 @@ def _extreme(
     y = dispatch.known(x, _WHOLE[op]) if dim is out is None else None
     if y is not None:
         return y
+    wish = _WHOLE[op], dim, keepdim
+    off_tape = out is None and not (state.grad and getattr(x, "_rg", True))
+    if off_tape and (both := dispatch.parts(x, *wish)) is not None:
+        return kind(*both)
     shape = shape_of(x)
     if dim is None:
         if numel(shape) == 0:
@@ -477,13 +481,27 @@ def _extreme(
         return kind(x.clone(), at)
     if shape[d] == 0:
         raise IndexError(f"{op}(): Expected reduction dim {d} to have non-zero size.")
-    at = place(cast(x, dt.uint8) if dtype_of(x) is dt.bool else x, d, True)
+    at = _place_of(x, place, d, True)
     values = gather(x, d, at)
     if not keepdim:
         values, at = squeeze(values, d), squeeze(at, d)
+    if off_tape:
+        dispatch.tell_chains(
+            [(_extreme_of, (place, d, keepdim), values), (_place_of, (place, d, keepdim), at)],
+            x, *wish,
+        )  # fmt: skip
     if out is not None:
         return kind(out[0].copy_result(values), out[1].copy_result(at))
     return kind(values, at)
+
+
+def _place_of(x: Any, place: Any, d: int, keepdim: bool) -> Any:
+    return place(cast(x, dt.uint8) if dtype_of(x) is dt.bool else x, d, keepdim)
+
+
+def _extreme_of(x: Any, place: Any, d: int, keepdim: bool) -> Any:
+    values = gather(x, d, _place_of(x, place, d, True))
+    return values if keepdim else squeeze(values, d)
 
 
 @numpy_words

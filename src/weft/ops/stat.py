@@ -13,10 +13,11 @@ from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
 from weft.core.types import Type, numel, numpy_words, real_number, whole, wrap_dims
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
-from weft.ops.dispatch import apply, dtype_of, read, shape_of
+from weft.ops.dispatch import apply, chained, dtype_of, read, shape_of
 from weft.ops.norm import Moment
 from weft.ops.pointwise import in_float, isfinite, isnan
 from weft.ops.promote import need_real
@@ -37,6 +38,7 @@ def _without(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for d, n in enumerate(shape) if d not in dims)
 
 
+@chained
 @numpy_words
 def logsumexp(input: Any, dim: Any, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = log sum exp input along dim, with the largest taken out first; -inf of nothing."""
@@ -111,6 +113,7 @@ def _root(v: Any) -> Any:
     return v.where(v != 0, one).sqrt().where(v != 0, zero)
 
 
+@chained
 @numpy_words
 def var(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
@@ -121,6 +124,7 @@ def var(
     return y if out is None else out.copy_result(y)
 
 
+@chained
 @numpy_words
 def std(
     input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *,
@@ -315,6 +319,12 @@ def _norm(shape: tuple[int, ...], d: dt.dtype, ord: Any, dim: Any, keepdim: bool
     return VectorNorm(float(ord), dims, keepdim)
 
 
+def _op_of(x: Any, ord: Any, dim: Any, keepdim: bool) -> VectorNorm:
+    plain = type(ord) in (int, float) and (dim is None or type(dim) is int)
+    make = _norm if plain and state.recorder is None else _norm.__wrapped__
+    return make(shape_of(x), dtype_of(x), ord, dim, keepdim)
+
+
 def vector_norm(
     x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None,
     out: Any = None,
@@ -326,9 +336,7 @@ def vector_norm(
     if d.is_complex:
         x = x.abs()
         d = dtype_of(x)
-    plain = type(ord) in (int, float) and (dim is None or type(dim) is int)
-    make = _norm if plain and state.recorder is None else _norm.__wrapped__
-    op = make(shape_of(x), d, ord, dim, keepdim)
+    op = _op_of(x, ord, dim, keepdim)
     if d.itemsize == 2:  # rounded once, at the end
         y = cast(apply(op, cast(x, dt.float32)), d)
     else:
@@ -342,6 +350,10 @@ def norm(
     dtype: Any = None,
 ) -> Any:  # fmt: skip
     """The vector norm of the elements along dim; p a number or "fro" (which is 2)."""
+    plain = out is dtype is None
+    if plain and (y := dispatch.known(input, _NORM, p, dim, keepdim)) is not None:
+        return y
+    wish = _NORM, p, dim, keepdim
     if p == "fro" or p is None:
         p = 2
     if p == "nuc":  # the sum of the singular values of matrices
@@ -354,7 +366,14 @@ def norm(
         return y if out is None else out.copy_result(y)
     if isinstance(p, str):
         raise RuntimeError(f"norm: order {p!r} is not supported")
-    return vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
+    y = vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
+    if plain and state.recorder is None and type(p) in (int, float) and dtype_of(input) in _WIDE:
+        dispatch.tell(_op_of(input, p, dim, keepdim), input, *wish)
+    return y
+
+
+_NORM = dispatch.wish()
+_WIDE = (dt.float32, dt.float64)
 
 
 def dist(input: Any, other: Any, p: float = 2) -> Any:
@@ -379,6 +398,7 @@ def renorm(input: Any, p: float, dim: int, maxnorm: float, *, out: Any = None) -
 # ---------------------------------------------------------------------------------- without NaN
 
 
+@chained
 @numpy_words
 def nansum(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None
@@ -390,6 +410,7 @@ def nansum(
     return input.sum(dim, keepdim, dtype=dtype, out=out)
 
 
+@chained
 @numpy_words
 def nanmean(
     input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Any = None

@@ -16,6 +16,7 @@ from weft.core import dtype as dt
 from weft.core.handle import Handle, state, storage_of
 from weft.core.op import Op
 from weft.kernels.layout import Layout
+from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.creation import Clone
 from weft.ops.dispatch import (
@@ -115,6 +116,8 @@ def _fits(t: Handle, r: Handle) -> bool:
 
 def write(t: Any, value: Any) -> Any:
     """t's memory gets `value`, cast to t's dtype and broadcast to t's shape.  Returns t."""
+    if dispatch.overwrite(t, value):
+        return t
     check_writable(t)
     return assign(t, value)
 

@@ -366,9 +366,9 @@ entry:
   %is_pointwise = icmp ne i64 %pointwise, 0
   %planned = icmp ne i64 %plan, 0
   %kind = item i64 %e 11
-  %floats = icmp eq i64 %kind, 1
+  %real = icmp ne i64 %kind, 2
   %able = and i1 %is_pointwise, %planned
-  %able_too = and i1 %able, %floats
+  %able_too = and i1 %able, %real
   %x = load ptr, ptr %arrays
   %is_array = icmp ne ptr %x, null
   %ready = and i1 %able_too, %is_array
@@ -795,9 +795,10 @@ untaped:
   %bits = shl i32 %grad32, 1
   ret i32 %bits
 able:
-  %three = icmp sle i64 %n, 3
+  %most = item i64 %table 13
+  %few = icmp sle i64 %n, %most
   %simple = icmp eq i64 %kind, 1
-  %fine = and i1 %three, %simple
+  %fine = and i1 %few, %simple
   if %fine watch python
 watch:
   %nodes = word node
@@ -898,7 +899,8 @@ set_edge:
   %i1 = add i64 %i, 1
   goto next_edge
 save:
-  %keep_word = add i64 %wants, 4
+  %first_wants = and i64 %wants, 7
+  %keep_word = add i64 %first_wants, 4
   %may_keep = item i64 %table %keep_word
   %above = shl i64 -1, %n
   %others = or i64 %above, %numbers
@@ -3351,6 +3353,53 @@ define void @weft_made_copy(ptr %args, i32 %thread, i32 %threads) nounwind {
   %from = item ptr %args 4
   %bytes = item i64 %args 5
   call void @llvm.memcpy.p0.p0.i64(ptr %out, ptr %from, i64 %bytes, i1 false)
+  ret void
+}
+
+; launches one after another, as random_code.chain spells them: 0 a stage (0: the end), 1 words of its
+; block (none: the last one's), 2 how many of them are pointers, the words; of each pointer its place,
+; the word of our block that it is counted from, and the bytes
+define internal void @chain(ptr %args, i64 %own) nounwind {
+entry:
+  %block = alloca [<CHAINED> x i64], align 64
+  %steps = item ptr %args %own
+  goto next
+next:
+  %at = phi ptr [ %steps, %entry ], [ %p, %run ]
+  %stage = load ptr, ptr %at
+  if %stage is null done step
+step:
+  %n = item i64 %at 1
+  %pointers = item i64 %at 2
+  %words = getelementptr i64, ptr %at, i64 3
+  %bytes = shl i64 %n, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %block, ptr %words, i64 %bytes, i1 false)
+  %first = getelementptr i64, ptr %words, i64 %n
+  goto pointing
+pointing:
+  %p = phi ptr [ %first, %step ], [ %p1, %point ]
+  %left = phi i64 [ %pointers, %step ], [ %left1, %point ]
+  if %left ne 0 point run
+point:
+  %place = load i64, ptr %p
+  %from = item i64 %p 1
+  %behind = item i64 %p 2
+  %base = item i64 %args %from
+  %pointer = add i64 %base, %behind
+  put i64 %pointer %block [%place]
+  %p1 = getelementptr i64, ptr %p, i64 3
+  %left1 = sub i64 %left, 1
+  goto pointing
+run:
+  call void %stage(ptr %block, i32 0, i32 1)
+  %status = load i64, ptr %block
+  if %status eq 0 next failed
+failed:
+  %detail = item i64 %block 1
+  store i64 %status, ptr %args
+  put i64 %detail %args [1]
+  goto done
+done:
   ret void
 }
 

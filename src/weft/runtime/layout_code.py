@@ -22,7 +22,8 @@ compares them with the Python.
 A builtin's `self` is an int, the address of a table, i64 words: 0 the
 first entry, 1 the op (0: none, tensors are left alone), 2 whether it has a gradient, 3 whether its
 result is kept, from 4 on the operands kept (bits), by which of three want a gradient (bits), 12
-whether it works element by element.
+whether it works element by element, 13 most operands where one wants a gradient (more than three
+are kept whichever want one).
 Entry, i64 words: 0 next, 1 operands, 2 plan (0: a view), 3 the result's descr, 4 its rank, 5 its
 dims, 6 what the operands must be: for each its descr, its rank, its dims, its strides; of a view
 7 its strides, 8 its first byte's place in the operand; 9 a callable that makes the result, or 0;

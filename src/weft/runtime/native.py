@@ -232,10 +232,11 @@ class LayoutCalls:
         `pointwise`: an element of the result depends on that of the operands there alone.
         """
         if op is None:
-            self._table = words([0] * 13)
+            self._table = words([0] * 14)
         else:
             facts = (op.nondiff is None, op.saves_result)
-            self._table = words([0, id(op), *map(int, facts), *keeps, int(pointwise)])
+            most = 8 if op.saved_for is None else 3  # operands, of a call with a gradient
+            self._table = words([0, id(op), *map(int, facts), *keeps, int(pointwise), most])
         self._kept: list[Any] = [op]
         at = Bound(ctypes.addressof(self._table), self._table, self._kept)
         made = _layout_functions()

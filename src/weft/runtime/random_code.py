@@ -14,7 +14,7 @@ a thread draws from another stream, it gives status 1 and has drawn nothing.
 import ctypes
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -174,9 +174,12 @@ def function() -> Callable[[int, int, float, float], None] | None:
 
 MOST_SORTED = 32  # numbers of a row
 MOST_BYTES = 16_384  # larger results lie in memory's own blocks
+OUT, INS = 2, 3  # words of a launch's block: its result, the first operand
+MOST_OPERANDS = 6  # of a chain
+MOST_WORDS = 256  # of a launch's block in one
 _WORDS = ("acquire", "release", "true", "false", "lock")
 _PYTHON = ("PyObject_CallMethodObjArgs", "PyErr_Clear", "Py_DecRef")
-_MADE = ("copy", "order")
+_MADE = ("copy", "order", *(f"chain{n}" for n in range(MOST_OPERANDS + 1)))
 _DRAWN = (
     "uniform", "normal", "normal_serial", "whole", "permutation", "bernoulli", "bernoulli_of",
     "multinomial",
@@ -188,9 +191,19 @@ def _small_text() -> str:
     text = ir_text.section(
         "small", ASIDE=4 * twister.ASIDE, WAITING=4 * twister.WAITING, WAITS=4 * twister.WAITS,
         SORTED=MOST_SORTED, BUFFER=MOST_BYTES + 256,
+        CHAINED=MOST_WORDS,
     )  # fmt: skip
     declared = ir_text.declare(_PYTHON) + ir_text.words("weft_draw", _WORDS)
-    return declared + ir_text.expand(text, _WORDS)
+    chains = "".join(_CHAIN.format(n=n, own=n + 4) for n in range(MOST_OPERANDS + 1))
+    return declared + ir_text.expand(text + chains, _WORDS)
+
+
+_CHAIN = """
+define void @weft_made_chain{n}(ptr %args, i32 %thread, i32 %threads) nounwind {{
+  call void @chain(ptr %args, i64 {own})
+  ret void
+}}
+"""
 
 
 @cache
@@ -224,6 +237,35 @@ def install(generator: type) -> None:
 def constant(a: np.ndarray) -> native.Launch:
     """What makes a copy of a small contiguous array, which the caller keeps."""
     return _launch("copy", native.address(a), a.nbytes)
+
+
+def chain(
+    steps: Sequence[tuple[native.Launch, Sequence[tuple[int, int]]]], own: int, scratch: int,
+    keep: Any,
+) -> native.Launch | None:  # fmt: skip
+    """What runs launches one after another, alone.  Their places are (word, bytes): so far behind
+    the pointer in that word of this launch's block, or an address where the word is 0.  Word `own`
+    has its scratch memory, whose first bytes, so many, are places.  Not of too many operands.
+    """
+    if own - 3 > MOST_OPERANDS:
+        return None
+    form: list[int] = []
+    for launch, places in steps:
+        places = [*places, (own, scratch)]
+        block = [0, 0, *[0] * len(places), *launch.ints]
+        if len(block) > MOST_WORDS:
+            return None
+        patches = [w for i, (word, at) in enumerate(places) for w in (2 + i, word, at)]
+        for i, stage in enumerate(launch.stages):
+            rest = [len(block), len(places), *block, *patches] if i == 0 else [0, 0]
+            form += [stage.function, *rest]
+    held = native.words([*form, 0])
+    room = max((m.scratch + m.scratch_per_thread for m, _ in steps), default=0)
+    quick = all(launch.quick for launch, _ in steps)
+    stage = _stages()[f"chain{own - 3}"]
+    made = native.Launch((stage,), (native.address_of(held),), scratch + room, quick=quick)
+    object.__setattr__(made, "_chained", (held, steps, keep))
+    return made
 
 
 def order(rows: int, width: int, k: int, *, descending: bool) -> native.Launch:
