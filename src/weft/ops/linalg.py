@@ -28,7 +28,6 @@ from weft.ops.returns import QR, SVD, SlogDet
 from weft.ops.scan import cumprod
 from weft.ops.shape import diag_embed, tril, triu
 from weft.ops.shape import diagonal as _diagonal
-from weft.ops.stat import norm as _norm_of_all
 from weft.ops.stat import vector_norm
 from weft.ops.view import expand, narrow, reshape, select, squeeze, unsqueeze
 
@@ -522,8 +521,6 @@ def norm(
     dtype: Any = None,
 ) -> Any:  # fmt: skip
     """vector_norm, or matrix_norm where `ord` is given and `dim` names two dims (or A has two)."""
-    if ord is None and dim is None:
-        return _norm_of_all(A, 2, None, keepdim, out, dtype)
     rank = len(shape_of(A))
     pair = dim is not None and not isinstance(dim, int) and len(dim) == 2
     if ord is not None and (pair or (dim is None and rank == 2)):

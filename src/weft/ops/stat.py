@@ -330,6 +330,8 @@ def vector_norm(
     out: Any = None,
 ) -> Any:  # fmt: skip
     """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
+    if dtype is out is None and (y := dispatch.known(x, _NORM, ord, dim, keepdim)) is not None:
+        return y
     if dtype is not None:
         x = cast(x, dtype)
     d = dtype_of(x)
