@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from weft.kernels.schedule.gemm_micro import ENDING, Finish, multiply_units
+from weft.kernels.schedule.micro import store_sums
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 from weft.runtime import native
@@ -206,22 +207,5 @@ def pixels_kernel(
         state = steps(0, start, most, state, asks=True)
     state = steps(start, middle, most, state)
     sums = steps(middle, kc, 1, state)[lead:]
-    places = [
-        f.gep(c, k // vectors * tile.columns + k % vectors * tile.lanes, element)
-        for k in range(len(sums))
-    ]
-    if ending is not None:
-        finish = ending(f)
-        with f.if_else(f.icmp("ne", first, 0)) as way:
-            way.otherwise()
-            total = [f.op("fadd", f.load(type, p, tile.align), v) for v, p in zip(sums, places)]
-        finish([way.merge(type, a, b) for a, b in zip(sums, total, strict=True)])
-        f.ret()
-        return
-    with f.if_else(f.icmp("ne", first, 0)) as way:
-        for value, place in zip(sums, places, strict=True):
-            f.store(value, place, tile.align)
-        way.otherwise()
-        for value, place in zip(sums, places, strict=True):
-            f.store(f.op("fadd", f.load(type, place, tile.align), value), place, tile.align)
+    store_sums(f, tile, c, sums, vectors, first, ending)
     f.ret()

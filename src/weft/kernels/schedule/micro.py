@@ -7,7 +7,9 @@ the image is made. Each element of C has one accumulator, fma in increasing k; a
 the first is added to what C holds. So bits depend on the blocks of k alone.
 """
 
-from weft.kernels.schedule.gemm_micro import multiply_units
+from collections.abc import Callable
+
+from weft.kernels.schedule.gemm_micro import Finish, multiply_units
 from weft.kernels.schedule.tile import Tile
 from weft.kernels.target.llvm import Function, Module, Operand, Value, zero
 
@@ -109,18 +111,31 @@ def _emit_micro(m: Module, tile: Tile, rows: int, vectors: int, across: bool) ->
                 L.next = [f.gep(L.carry[0], unroll * tile.columns, element), *state[1:]]
             state = L.carry
         S.next = list(state)
-    _store(f, tile, c, S.carry[1:], vectors, first)
+    store_sums(f, tile, c, S.carry[1:], vectors, first)
     f.ret()
 
 
-def _store(f: Function, tile: Tile, c: Value, acc: list[Value], vectors: int, first: Value) -> None:
+def store_sums(
+    f: Function, tile: Tile, c: Value, acc: list[Value], vectors: int, first: Value,
+    ending: Callable[[Function], Finish] | None = None,
+) -> None:  # fmt: skip
+    """A tile's sums, so many vectors a row, to c, or with `ending` to what that gives; added to
+    c's if not `first`.
+    """
     places = [
         f.gep(c, (k // vectors) * tile.columns + (k % vectors) * tile.lanes, tile.element)
         for k in range(len(acc))
     ]
-    with f.if_else(f.icmp("ne", first, 0)) as branches:
+    if ending is not None:
+        finish = ending(f)
+        with f.if_else(f.icmp("ne", first, 0)) as way:
+            way.otherwise()
+            total = [f.op("fadd", f.load(tile.type, p, tile.align), v) for v, p in zip(acc, places)]
+        finish([way.merge(tile.type, a, b) for a, b in zip(acc, total, strict=True)])
+        return
+    with f.if_else(f.icmp("ne", first, 0)) as way:
         for value, place in zip(acc, places, strict=True):
             f.store(value, place, tile.align)
-        branches.otherwise()
+        way.otherwise()
         for value, place in zip(acc, places, strict=True):
             f.store(f.op("fadd", f.load(tile.type, place, tile.align), value), place, tile.align)
