@@ -68,9 +68,7 @@ class EigParts(_Matrix):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         _need_finite(x, "linalg.eig")
-        values, vectors = np.linalg.eig(x)
-        y = np.concatenate([values[..., None, :], vectors], -2)
-        return y.astype(dt.from_np(x.dtype).to_complex().np)
+        return self.oracle(x).astype(dt.from_np(x.dtype).to_complex().np)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         values, vectors = np.linalg.eig(x)

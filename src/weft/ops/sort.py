@@ -7,6 +7,7 @@ chosen elements.  Sorting is stable and NaN counts as the largest.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -299,10 +300,7 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: An
     """
     need_real(input, '"median_cpu" not implemented for complex numbers')
     if dim is None:
-        n = numel(shape_of(input))
-        if not n:
-            return full((), _nothing(dtype_of(input)), dtype=dtype_of(input))
-        return median(reshape(input, (n,)), 0).values
+        return _of_all(median, input)
     x, d, scalar = _line(input, dim, "median")
     n = _nonempty(x, d, "median")
     at = apply(KthIndex((n - 1) // 2 + 1, d), x)
@@ -317,10 +315,7 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out:
     """median of the elements that are not NaN."""
     need_real(input, f"\"nanmedian_cpu\" not implemented for '{dtype_of(input).spelled}'")
     if dim is None:
-        n = numel(shape_of(input))
-        if not n:
-            return full((), _nothing(dtype_of(input)), dtype=dtype_of(input))
-        return nanmedian(reshape(input, (n,)), 0).values
+        return _of_all(nanmedian, input)
     x, d, scalar = _line(input, dim, "nanmedian")
     _nonempty(x, d, "nanmedian")
     count = (x == x).sum(d, keepdim=True)
@@ -329,9 +324,11 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out:
     return _given(_picked(NanMedian, x, d, at, keepdim, scalar), out)
 
 
-def _nothing(d: dt.dtype) -> Any:
-    """The median of no elements."""
-    return math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min)
+def _of_all(median: Callable, x: Any) -> Any:
+    n, d = numel(shape_of(x)), dtype_of(x)
+    if n:
+        return median(reshape(x, (n,)), 0).values
+    return full((), math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min), dtype=d)
 
 
 def _nonempty(x: Any, d: int, op: str) -> int:

@@ -210,10 +210,16 @@ def _of(op: Op) -> Callable[..., Any]:
     return function
 
 
-def _pair(op: Op, name: str, a: Any, b: Any, out: Any) -> Any:
+def _tensors(name: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """Two operands, one of which may be a number, as tensors of one floating dtype."""
     a, b = operands(name, a, b, floating=True)
     kind = dtype_of(a if isinstance(a, Handle) else b)
     a, b = (x if isinstance(x, Handle) else full((), float(x), dtype=kind) for x in (a, b))
+    return a, b
+
+
+def _pair(op: Op, name: str, a: Any, b: Any, out: Any) -> Any:
+    a, b = _tensors(name, a, b)
     shape = broadcast_shapes(shape_of(a), shape_of(b), op=name)
     y = apply(op, expand(a, shape), expand(b, shape))
     return y if out is None else out.copy_result(y)
@@ -296,10 +302,8 @@ def multigammaln(input: Any, p: int, *, out: Any = None) -> Any:
 
 def xlog1py(input: Any, other: Any, *, out: Any = None) -> Any:
     """input log(1 + other); 0 where input is 0, NaN where other is."""
-    a, b = operands("xlog1py", input, other, floating=True)
-    kind = dtype_of(a if isinstance(a, Handle) else b)
-    a, b = (x if isinstance(x, Handle) else full((), float(x), dtype=kind) for x in (a, b))
-    zero = full((), 0.0, dtype=kind)
+    a, b = _tensors("xlog1py", input, other)
+    zero = full((), 0.0, dtype=dtype_of(a))
     nothing = (a == 0) & ~b.isnan()
     y = (a * b.log1p()).where(~nothing, zero * a)
     return y if out is None else out.copy_result(y)
