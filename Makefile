@@ -39,7 +39,7 @@ format: $(call STAMP,dev) ## let ruff format the code and mend what it can
 	$(PY) -m ruff check --fix .
 
 laws: $(call STAMP,test) ## every law on every op of the registry
-	$(PY) -m pytest -q tests/laws $(ARGS)
+	$(PY) -m pytest -q $(PARALLEL) tests/laws $(ARGS)
 
 golden: $(call STAMP,test) ## rewrite the golden texts; review them as a diff
 	$(PY) -m pytest -q tests/golden --update-golden $(ARGS)
