@@ -680,10 +680,11 @@ def panels_of(f: Function, tile: Tile, h: dict[str, Value]) -> Operand:
 @contextmanager
 def units_of_rows(
     f: Function, tile: Tile, h: dict[str, Value], *, packing: int = _PACK_ROWS,
-    packed_part: int = _PART_ROWS,
+    packed_part: int = 0,
 ) -> Iterator[Unit]:  # fmt: skip
     """The units that this thread gets. To pack a panel takes as long as the product of `packing`
-    rows. Parts have `packed_part` rows or more where another thread has to fetch a packed panel.
+    rows. Parts have `packed_part` rows or more where another thread has to fetch a packed panel; 0:
+    as many as others, or a quarter of a unit of few rows, of which a thread has but two or four.
     """
     nth = f.cast("sext", f.arg("nth"), "i64")
     panels = panels_of(f, tile, h)
@@ -694,7 +695,8 @@ def units_of_rows(
     every = f.mul(columns, chunks)
     packed = f.icmp("sgt", h["direct"], 1)
     shared = f.op("and", packed, f.op("xor", own, True))
-    least = f.select(shared, packed_part, _PART_ROWS)
+    quarter = f.max(f.min(f.div(chunk, 4), _PART_ROWS), tile.rows)
+    least = f.select(shared, packed_part or quarter, _PART_ROWS)
     parts: Operand = 1
     for halvings in range(1, _HALVINGS + 1):
         divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
