@@ -129,6 +129,27 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("rows", [7, 11, 12, 13, 18, 32, 37, 48, 64, 127])
+def test_threads_share_packed_panels_in_parts_of_all_rows(rng, rows):
+    """Each part of the last units is done once: no row is left out, whatever the threads."""
+    a, b = rng.standard_normal((rows, 400)), rng.standard_normal((400, 450))
+    a, b, out = a.astype("float32"), b.astype("float32"), np.empty((rows, 450), "float32")
+    expected = matmul(a, b)
+    p = plan_matmul_packed(Layout.of(a), Layout.of(b), Layout.of(out))
+    room = np.empty(p.size + 64, np.uint8)
+    packed = room[-room.ctypes.data % 64 :][: p.size]
+    assert native.launch(p.pack, packed, (b,)) == 0
+    before = threads.get_num_threads()
+    try:
+        for count in (1, 2, 3, 8):
+            threads.set_num_threads(count)
+            out[:] = np.nan
+            assert native.launch(p.launch, out, (a, packed)) == 0
+            assert out.tobytes() == expected.tobytes()
+    finally:
+        threads.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "m,k,n",
