@@ -46,6 +46,7 @@ from weft.kernels.schedule.gemm_micro import (
 )
 from weft.kernels.schedule.tile import HELD, KC, KEPT, Tile, up
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
+from weft.runtime import native
 
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
@@ -54,6 +55,7 @@ _LIGHT = 256 << 10  # bytes of A and the result that a second cache holds beside
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
+_TALL_TWICE = 64  # where a core multiplies twice a cycle, beside any packed B
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
@@ -755,8 +757,11 @@ def _row_chunks(
     far = f.op("and", f.icmp("sgt", size, 2 * NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
     # each thread its own rows, of which it wrote what the operands hold: where B is small
-    least = f.select(f.icmp("sgt", h["direct"], 1), _TALL, _TALL_PACKING)
+    packed, twice = f.icmp("sgt", h["direct"], 1), native.host().multiplies_twice
+    twice = twice and not tile.pairs
+    least = f.select(packed, _TALL_TWICE if twice else _TALL, _TALL_PACKING)
     own = f.icmp("sle", f.mul(f.mul(k, h["N"]), tile.itemsize), _OWN)
+    own = f.op("or", own, packed) if twice else own
     own = f.op("and", own, f.icmp("sge", m, f.mul(nth, least)))
     own = f.op("and", own, f.icmp("eq", h["batches"], 1))
     tiles = f.div(f.add(m, tile.rows - 1), tile.rows)
