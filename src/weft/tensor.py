@@ -245,7 +245,7 @@ class Tensor(Handle):
         g = self._ghost
         if g is None:
             size = self._a.itemsize
-            strides = tuple(s // size for s in self._a.strides)
+            strides = tuple([s // size for s in self._a.strides])
         else:
             strides = g.strides
         return strides if dim is None else strides[some_dim(dim, strides, "stride")]

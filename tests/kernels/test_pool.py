@@ -340,6 +340,15 @@ def test_channels_last_gives_the_same_bits(window, dtype):
                 wide[:] = 77
                 assert native.launch(plan(of(wide), [of(a) for a in ins]), wide, ins) == 0
                 same(y, wide)
+        ways = ({}, {"count_include_pad": False}, {"divisor_override": 5})
+        for way in ways if window.dilation == (1, 1) else ():
+            averages = [np.full_like(out, 77) for _ in range(3)]
+            averages[1] = channels_last(averages[1])
+            for y, image in zip(averages, (x, channels_last(x), channels_last(x))):
+                plan = pool.plan_avg_pool2d(Layout.of(image), Layout.of(y), window, **way)
+                assert native.launch(plan, y, (image,)) == 0
+            same(*averages[:2])
+            same(*averages[::2])
         for grid in ((1, 1), (4, 5)):
             averages = [np.full((3, channels, *grid), 77, dtype) for _ in range(2)]
             averages[1] = channels_last(averages[1])

@@ -543,6 +543,8 @@ def conv2d(
     """  # noqa: E501
     given = (stride, padding, dilation, groups)
     key = (*map(id, given), FastMath.on)
+    if groups != 1 and state.recorder is None:
+        input = _in_planes(input, weight)
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
     elif (known := _KNOWN.get(key)) is not None:
@@ -564,6 +566,14 @@ def conv2d(
         return _run(op, input, weight, bias)
     y = _run(op, unsqueeze(input, 0), weight, bias)
     return reshape(y, shape_of(y)[1:])
+
+
+def _in_planes(x: Any, w: Any) -> Any:
+    """Images channels last as planes, for depthwise kernels: they would pick each element."""
+    shape, channels = shape_of(x), shape_of(w)[1:2]
+    if len(shape) != 4 or channels != (1,) or x._ghost is not None or x._a.flags.c_contiguous:
+        return x
+    return x.contiguous() if x._a.strides[1] == x._a.itemsize else x
 
 
 # by what conv2d was given, the very objects: the op, whatever the images' size; and the objects

@@ -299,7 +299,7 @@ def full(
     return _constant("full", wish, (size,), value, dtype or kind, device, **kw)
 
 
-_FULL, _ZEROS, _ONES, _EMPTY, _ARANGE, _LIKE = (dispatch.wish() for _ in range(6))
+_FULL, _ZEROS, _ONES, _EMPTY, _ARANGE, _LIKE, _LINSPACE, _EYE = (dispatch.wish() for _ in range(8))
 
 
 def _constant(
@@ -501,10 +501,15 @@ def linspace(
     out: Any = None,
 ) -> Tensor:
     """`steps` values from start to end, both included, counted from the nearer end (as torch)."""
+    wish = _LINSPACE, start, end, steps, dtype or dt.get_default_dtype(), device
+    if out is None and requires_grad is False and (y := dispatch.made(*wish)) is not None:
+        return y
     steps = need_steps("linspace", steps, start, end)
     d = dt.asked(dtype) or dt.get_default_dtype()
     wide = between(start, end, steps, d)
     y = wrap(wide.astype(d.np))
+    if out is None and state.recorder is None:
+        tell_made(y, None, None, *wish)
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "linspace")
 
 
@@ -518,8 +523,13 @@ def eye(
     out: Any = None,
 ) -> Tensor:
     """The identity matrix, n by m."""
+    wish = _EYE, n, m, dtype or dt.get_default_dtype(), device
+    if out is None and requires_grad is False and (y := dispatch.made(*wish)) is not None:
+        return y
     for name, k in (("n", n), ("m", m)):
         if k is not None and k < 0:
             raise RuntimeError(f"{name} must be greater or equal to 0, got {k}")
     y = apply(Eye(n, n if m is None else m, dt.asked(dtype) or dt.get_default_dtype()))
+    if out is None and state.recorder is None:
+        tell_made(y, None, None, *wish)
     return out.copy_result(y) if out is not None else finish(y, requires_grad, device, "eye")

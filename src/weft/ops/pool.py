@@ -331,6 +331,8 @@ class AvgPool2d(PoolOp):
             count_include_pad=self.count_include_pad, divisor_override=self.divisor,
         )  # fmt: skip
 
+    takes_channels_last = keeps_channels_last = turns_channels_last = is_wide
+
     def oracle(self, x: np.ndarray) -> np.ndarray:
         y = _reference(self, x, lambda w, at: np.sum(w))
         for i, j in np.ndindex(y.shape[2:]):

@@ -319,6 +319,9 @@ def _norm(shape: tuple[int, ...], d: dt.dtype, ord: Any, dim: Any, keepdim: bool
     return VectorNorm(float(ord), dims, keepdim)
 
 
+_NORM = dispatch.wish()
+
+
 def _op_of(x: Any, ord: Any, dim: Any, keepdim: bool) -> VectorNorm:
     plain = type(ord) in (int, float) and (dim is None or type(dim) is int)
     make = _norm if plain and state.recorder is None else _norm.__wrapped__
@@ -332,6 +335,7 @@ def vector_norm(
     """y = (sum |x|^ord)^(1/ord) along dim (all elements when None); inf, -inf and 0 as limits."""
     if dtype is out is None and (y := dispatch.known(x, _NORM, ord, dim, keepdim)) is not None:
         return y
+    given = x
     if dtype is not None:
         x = cast(x, dtype)
     d = dtype_of(x)
@@ -341,6 +345,8 @@ def vector_norm(
     op = _op_of(x, ord, dim, keepdim)
     if d.itemsize == 2:  # rounded once, at the end
         y = cast(apply(op, cast(x, dt.float32)), d)
+    elif type(ord) in (int, float) and x is given:
+        y = dispatch.told(op, x, _NORM, ord, dim, keepdim)
     else:
         y = apply(op, x)
     return y if out is None else out.copy_result(y)
@@ -352,10 +358,6 @@ def norm(
     dtype: Any = None,
 ) -> Any:  # fmt: skip
     """The vector norm of the elements along dim; p a number or "fro" (which is 2)."""
-    plain = out is dtype is None
-    if plain and (y := dispatch.known(input, _NORM, p, dim, keepdim)) is not None:
-        return y
-    wish = _NORM, p, dim, keepdim
     if p == "fro" or p is None:
         p = 2
     if p == "nuc":  # the sum of the singular values of matrices
@@ -368,14 +370,7 @@ def norm(
         return y if out is None else out.copy_result(y)
     if isinstance(p, str):
         raise RuntimeError(f"norm: order {p!r} is not supported")
-    y = vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
-    if plain and state.recorder is None and type(p) in (int, float) and dtype_of(input) in _WIDE:
-        dispatch.tell(_op_of(input, p, dim, keepdim), input, *wish)
-    return y
-
-
-_NORM = dispatch.wish()
-_WIDE = (dt.float32, dt.float64)
+    return vector_norm(input, p, dim, keepdim, dtype=dtype, out=out)
 
 
 def dist(input: Any, other: Any, p: float = 2) -> Any:

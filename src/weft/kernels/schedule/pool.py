@@ -32,8 +32,8 @@ from weft.kernels.schedule.pool_wide import (
     lies_wide,
     plan_wide_average,
     plan_wide_back,
-    plan_wide_max,
     plan_wide_put,
+    plan_wide_windows,
     turns,
 )
 from weft.kernels.schedule.tile import Tile, up
@@ -197,7 +197,7 @@ def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
         raise NotImplementedError(
             f"\"{name}\" not implemented for '{D.from_np(read.dtype).spelled}'"
         )
-    wide = kernel in ("max", "argmax", "taps", "adaptive_avg") and lies_wide(out, read)
+    wide = kernel in ("max", "argmax", "taps", "avg", "adaptive_avg") and lies_wide(out, read)
     if not (out.is_contiguous or wide or (kernel == "max_dx" and lies_wide(out))):
         raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")
 
@@ -225,10 +225,10 @@ def _plan_windows(
     _check(name, x, out, kernel)
     if out.size == 0:
         return Launch(())
-    w, wide = window, kernel != "avg" and (taps is None or taps.strides[1] == 1)
+    w, wide = window, taps is None or taps.strides[1] == 1
     geometry = w.kernel, w.stride, w.padding, w.dilation
     if wide and (lies_wide(out, x) or (kernel != "argmax" and turns(x, out))):
-        return plan_wide_max(kernel, x, out, *geometry, taps)
+        return plan_wide_windows(kernel, x, out, *geometry, taps, flags)
     if not (out.is_contiguous and (taps is None or taps.is_contiguous)):
         raise ValueError(f"{name}: {taps} and {out} do not lie alike")
     if kernel in ("max", "taps") and are_twos(x, _plane(out), *geometry):

@@ -25,7 +25,7 @@ _HEAD = (
     "images", "channels", "height", "width", "out_h", "out_w", "kernel_h", "kernel_w",
     "step_h", "step_w", "pad_h", "pad_w", "gap_h", "gap_w",
     "x_n", "x_c", "x_h", "x_w", "out_n", "out_h_step", "out_w_step",
-    "at_n", "at_c", "at_h", "at_w", "exact",
+    "at_n", "at_c", "at_h", "at_w", "exact", "divisor", "with_pad",
 )  # fmt: skip
 
 
@@ -42,17 +42,18 @@ def turns(x: Layout, out: Layout) -> bool:
     return wide and out.is_contiguous
 
 
-def plan_wide_max(
+def plan_wide_windows(
     kind: str, x: Layout, out: Layout, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair,
-    taps: Layout | None = None,
+    taps: Layout | None = None, flags: Pair = (0, 0),
 ) -> Launch:  # fmt: skip
     """out = the maximum of each window (`max`; `taps`, and taps = the numbers of their taps), or
-    where it lies in its plane (`argmax`). Maxima may go to planes."""
+    where it lies in its plane (`argmax`), or the average (`avg`; flags: what it is divided by, or
+    0, and whether padding counts). All but places may go to planes."""
     kind = f"turned_{kind}" if turns(x, out) else kind
     n, _, h, w = (0,) * 4 if taps is None else taps.strides
     values = (
         x.shape[0], *x.shape[1:], *out.shape[2:], *kernel, *stride, *padding, *dilation,
-        *x.strides, out.strides[0], *out.strides[2:], n, out.strides[1], h, w, 0,
+        *x.strides, out.strides[0], *out.strides[2:], n, out.strides[1], h, w, 0, *flags,
     )  # fmt: skip
     work = out.size * kernel[0] * kernel[1]
     whole = _whole(x, out, kernel, stride, padding, dilation)
@@ -67,7 +68,7 @@ def plan_wide_back(
     exact = kernel == stride and grid == out.shape[2:] and (padding, dilation) == ((0, 0), (1, 1))
     values = (
         out.shape[0], *out.shape[1:], *g.shape[2:], *kernel, *stride, *padding, *dilation,
-        *taps.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact),
+        *taps.strides, out.strides[0], *out.strides[2:], *g.strides, int(exact), 0, 0,
     )  # fmt: skip
     work = g.size * kernel[0] * kernel[1] + out.size
     whole = _whole(out, g, kernel, stride, padding, dilation)
@@ -78,7 +79,7 @@ def plan_wide_average(x: Layout, out: Layout) -> Launch:
     """out = the average of each adaptive window."""
     values = (
         x.shape[0], *x.shape[1:], *out.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
-        *x.strides, out.strides[0], *out.strides[2:], *(0,) * 5,
+        *x.strides, out.strides[0], *out.strides[2:], *(0,) * 7,
     )  # fmt: skip
     return one_stage(_kernel(D.from_np(x.dtype).name, "average"), values, x.size)
 
@@ -87,7 +88,7 @@ def plan_wide_put(g: Layout, places: Layout, out: Layout) -> Launch:
     """out = zeros with g added at its flat places, in order; a place outside gives status 1."""
     values = (
         out.shape[0], *out.shape[1:], *g.shape[2:], 0, 0, 0, 0, 0, 0, 0, 0,
-        *g.strides, out.strides[0], *out.strides[2:], *places.strides, 0,
+        *g.strides, out.strides[0], *out.strides[2:], *places.strides, 0, 0, 0,
     )  # fmt: skip
     work = 4 * g.size + out.size
     return one_stage(_kernel(D.from_np(g.dtype).name, "put"), values, work)
@@ -122,7 +123,7 @@ def pool_wide_ir(name: str, kind: str, whole: Pair = (0, 0)) -> str:
     elif kind == "back":
         _emit_back(m, d, whole)
     else:
-        _emit_max(m, d, kind, whole)
+        _emit_windows(m, d, kind, whole)
     return m.text()
 
 
@@ -192,6 +193,27 @@ class _Window:
         flat = f.add(f.mul(p, width), q)
         return f.splat(f.cast("trunc", f.typed(flat, "i64"), type.split()[-1][:-1]), type)
 
+    def average(self, read: Callable[[Operand], Value], type: str) -> Value:
+        """The sum of the taps / how many they are; read(offset in x)."""
+        f, h = self.f, self.h
+        state: list[tuple[str, Operand]] = [(type, const(type, 0.0))]
+        for tap in self.each(state):
+            y, x = self.place(tap.p, tap.q)
+            v = read(f.add(f.mul(y, h["x_h"]), f.mul(x, h["x_w"])))
+            tap.next = [f.op("fadd", f.typed(tap.state[0], type), v)]
+        bare = f.icmp("eq", h["with_pad"], 0)
+        counts: list[Value] = []
+        for low, size, n in ((self.y, "height", "h"), (self.x, "width", "w")):
+            high = f.add(low, h[f"kernel_{n}"])
+            whole = f.sub(f.min(high, f.add(h[size], h[f"pad_{n}"])), low)
+            inside = f.sub(f.min(high, h[size]), f.max(low, 0))
+            count = f.select(bare, f.typed(inside, "i64"), f.typed(whole, "i64"))
+            counts.append(f.cast("sitofp", count, type.split()[-1][:-1]))
+        given = f.cast("sitofp", h["divisor"], type.split()[-1][:-1])
+        own = f.op("fmul", *counts)
+        divisor = f.select(f.icmp("ne", h["divisor"], 0), given, own)
+        return f.op("fdiv", f.typed(state[0][1], type), f.splat(divisor, type))
+
     def best(
         self, read: Callable[[Operand], Value], type: str, index_type: str | None, *, taps: bool
     ) -> list[Value]:
@@ -229,9 +251,10 @@ def _put(f: Function, v: Value, pointer: Value, mask: Value | None) -> None:
     f.store(v, pointer) if mask is None else f.masked_store(v, pointer, mask)
 
 
-def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
+def _emit_windows(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
     f = m.kernel(name)
     places, taps, turned = name == "argmax", name.endswith("taps"), name.startswith("turned")
+    average = name.endswith("avg")
     (out, *marks, x), _, h, _ = f.given(2 if taps else 1, _HEAD)
     lanes = native.host().lanes(4 if register(d) == "float" else 8)
     element = Element(f, lanes)
@@ -264,7 +287,10 @@ def _emit_max(m: Module, d: D.dtype, name: str, whole: Pair) -> None:
                         return element.from_memory(_get(f, element.memory_type(d), pixel, mask), d)
 
                     wanted = index_type if places or taps else None
-                    best = window.best(read, type, wanted, taps=taps)
+                    if average:
+                        best = [element.rounded(window.average(read, type), d)]
+                    else:
+                        best = window.best(read, type, wanted, taps=taps)
                     if taps:
                         number = f.cast("trunc", best[1], vector(lanes, "i8"))
                         _put(f, number, f.gep(marks[0], f.add(at, channel), "i8"), mask)
