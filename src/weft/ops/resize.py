@@ -9,13 +9,14 @@ Coordinates are computed in float32 for float32 and halves, as torch's are.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
 
 from weft.core import dtype as dt
 from weft.core import onnx_rules
+from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
@@ -24,7 +25,7 @@ from weft.ops.cast import cast
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, chained, dtype_of, need_memory, shape_of
 from weft.ops.index import index_add, index_select
-from weft.ops.kinds import Create
+from weft.ops.kinds import Create, Elementwise
 from weft.ops.pool import adaptive_avg_pool1d, adaptive_avg_pool2d
 from weft.ops.pool_more import adaptive_avg_pool3d
 from weft.ops.view import permute, reshape
@@ -102,6 +103,18 @@ class ResizeTap(Create):
     )
 
 
+class Mix(Elementwise):
+    """y = a v + b w + ..., from left to right: taps and their weights"""
+
+    nondiff = "Resize has the gradient"
+
+    def scalar(self, *xs: S.Expr) -> S.Expr:
+        products = [S.mul(x, w) for x, w in zip(xs[::2], xs[1::2], strict=True)]
+        return reduce(S.add, products)
+
+    samples = (sample((2, 3), (3,), (2, 3), (3,)),)
+
+
 class Resize(Op):
     """y = x with dim `dim` interpolated to `size` places"""
 
@@ -123,12 +136,13 @@ class Resize(Op):
         d = dtype_of(x)
         if d in (dt.float16, dt.bfloat16) and self.mode in ("linear", "cubic"):
             return cast(self.body(cast(x, dt.float32)), d)
-        y: Any = None
+        operands: list = []
         for at, w in self.parts(shape_of(x)[self.dim], d, len(shape_of(x))):
             part = index_select(x, self.dim, at)
-            part = part if w is None else part * w
-            y = part if y is None else y + part
-        return y
+            if w is None:
+                return part
+            operands += part, w
+        return apply(Mix(), *operands)
 
     def parts(self, n: int, d: dt.dtype, ndim: int) -> Any:
         """The places and weights of each tap, as tensors; weights None where all are 1."""
