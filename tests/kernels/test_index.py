@@ -124,6 +124,29 @@ def test_out_of_range_is_a_status(bad: int) -> None:
     assert (room[[0, 2]] == 7).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+def test_eight_indices_at_a_time(dtype: str, kind: str) -> None:
+    rng = np.random.default_rng(2)
+    for count in (1, 7, 8, 9, 16, 37):
+        for x in (np.arange(60).reshape(3, 20).astype(dtype), np.ones((3, 60), dtype)[:, ::3]):
+            index = rng.integers(-20, 20, count).astype(kind)
+            out = np.empty((3, count), dtype)
+            launched(plan_index(of(x), (1,), 1, (of(index),), of(out)), out, x, index)
+            assert (out == x[:, index]).all()
+            rows = rng.integers(-20, 20, (3, count)).astype(kind)
+            launched(plan_gather(of(x), 1, of(rows), of(out)), out, x, rows)
+            assert (out == np.take_along_axis(x, rows.astype(np.int64), 1)).all()
+            for at in {0, count // 2, count - 1}:  # the others are read, that one is not written
+                bad = index.copy()
+                bad[at] = 20
+                out[:] = 99
+                launch = plan_index(of(x), (1,), 1, (of(bad),), of(out))
+                assert native.launch(launch, out, (x, bad)) != 0
+                assert native.detail() == 20
+                assert (out[:, at] == 99).all()
+
+
 def test_nothing_to_do() -> None:
     x, index = np.empty((0, 3), np.float32), np.empty(0, np.int64)
     out = np.empty((0, 3), np.float32)

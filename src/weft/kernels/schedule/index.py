@@ -34,7 +34,7 @@ from weft.kernels.schedule.nest import (
     stride_class,
 )
 from weft.kernels.target.element import Element, memory
-from weft.kernels.target.llvm import Module, Operand, Reader, Value, const
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
 from weft.runtime.native import Launch, Stage, host, load
 
 MODES = ("set", "add", "mul", "min", "max")
@@ -325,13 +325,8 @@ class _Index:
         with f.loop(lo, hi) as lines:
             rows = self.moved(self.pointers, f.coordinates(lines.i, self.sizes[:-1]), 0)
             if any(s.classes[2:]):
-                with f.loop(first, last) as loop:
-                    ok, address, skipped = self.place(rows, loop.i)
-                    to = f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0])
-                    with f.iff(ok):
-                        at = f.gep(address, f.mul(loop.i, self.strides[1][-1]), self.types[1])
-                        f.store(f.load(self.types[0], at), to)
-                    self._clear(skipped, to)
+                start = self._take_vectors(rows, first, last) if self._is_wide() else first
+                self._take_each(rows, start, last)
             else:
                 ok, address, skipped = self.place(rows, 0)
                 with f.iff(ok):
@@ -343,6 +338,53 @@ class _Index:
                             f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0]),
                         )
         f.ret()
+
+    def _take_each(self, rows: list[Value], first: Operand, last: Operand) -> None:
+        f = self.f
+        with f.loop(first, last) as loop:
+            ok, address, skipped = self.place(rows, loop.i)
+            to = f.gep(rows[0], f.mul(loop.i, self.strides[0][-1]), self.types[0])
+            with f.iff(ok):
+                at = f.gep(address, f.mul(loop.i, self.strides[1][-1]), self.types[1])
+                f.store(f.load(self.types[0], at), to)
+            self._clear(skipped, to)
+
+    def _is_wide(self) -> bool:
+        """Whether indices are taken eight at a time: they and the results are adjacent, and what
+        they pick lies in one line.
+        """
+        s = self.s
+        plain = s.skip is None and s.classes == (1, 0, 1)
+        return plain and s.index_dtypes[0] in (D.int32, D.int64) and s.dtype.itemsize in (4, 8)
+
+    def _take_vectors(self, rows: list[Value], first: Operand, last: Operand) -> Operand:
+        """Whole vectors; behind which places the rest begins. One with an index outside is taken
+        index by index.
+        """
+        f, s = self.f, self.s
+        d, type, lanes = s.index_dtypes[0], f"<8 x {self.types[0]}>", vector(8, "i64")
+        whole = f.add(first, f.mul(f.div(f.sub(last, first), 8), 8))
+        limit, step = f.splat(self.limits[0], lanes), f.splat(self.steps[0], lanes)
+        with f.loop(first, whole, 8) as loop:
+            index = f.load(vector(8, memory(d)), f.gep(rows[2], loop.i, memory(d)))
+            at = index = Element(f, 8).cast(index, d, D.int64)
+            if s.wrap:
+                at = f.select(f.icmp("slt", index, 0), f.op("add", index, limit), index)
+            inside = f.icmp("ult", at, limit)
+            every = f.intrinsic("vector.reduce.and", "i1", inside, overload=["<8 x i1>"])
+            with f.if_else(every) as way:
+                offsets = f.op("mul", at, step)
+                text = f"getelementptr {self.types[0]}, ptr {rows[1]}, {lanes} {offsets}"
+                places = f.emit("<8 x ptr>", text)
+                align = Value(str(s.dtype.itemsize), "i32")
+                v = f.intrinsic(
+                    "masked.gather", type, places, align, inside, zero(type),
+                    overload=[type, "<8 x ptr>"],
+                )  # fmt: skip
+                f.store(v, f.gep(rows[0], loop.i, self.types[0]))
+                way.otherwise()
+                self._take_each(rows, loop.i, f.add(loop.i, 8))
+        return whole
 
     def _clear(self, skipped: Value, to: Value) -> None:
         if self.s.skip is not None:
