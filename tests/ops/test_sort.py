@@ -165,3 +165,23 @@ def test_searchsorted_and_bucketize(rng):
         weft.searchsorted(T([1.0]), T([1]))
     with pytest.raises(RuntimeError, match="must match"):
         weft.searchsorted(weft.zeros(2, 3), weft.zeros(3, 1))
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "k"), [((3, 40), 3), ((5, 1000), 64), ((2, 2, 77), 19), ((1, 65), 1), ((4, 300), 17)]
+)
+def test_topk_of_rows(shape, k, largest):
+    """The kernel of a few places: ties, zeros of both signs, NaN, infinities, sorted rows."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    odd = x.copy()
+    odd[..., ::7], odd[..., 1::9], odd[..., 2::9] = np.nan, -np.inf, np.inf
+    odd[..., 3::5], odd[..., 4::5] = -0.0, 0.0
+    op = TopKIndex(k, len(shape) - 1, largest)
+    for a in (x, np.round(x), odd, np.sort(x), -np.sort(x), np.full_like(x, np.nan)):
+        want = op.oracle(a)
+        assert (op.host(a) == want).all()
+        values, places = weft.topk(weft.tensor(a), k, largest=largest)
+        assert (places.numpy() == want).all()
+        assert values.numpy().tobytes() == np.take_along_axis(a, want, -1).tobytes()

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     )
     from weft.kernels.schedule.scan import plan_cumulative
     from weft.kernels.schedule.tile import multiplies_pairs
+    from weft.kernels.schedule.topk import MOST_PLACES, plan_topk
     from weft.kernels.schedule.words import in_pairs
 
 _HOMES = {
@@ -94,6 +95,7 @@ _HOMES = {
     "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",
     "schedule.tile": "multiplies_pairs",
+    "schedule.topk": "MOST_PLACES plan_topk",
     "schedule.words": "in_pairs",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

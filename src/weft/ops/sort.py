@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
@@ -29,7 +30,7 @@ from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
 from weft.ops.returns import AMinMax, KthValue, Max, Median, Min, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
-from weft.runtime import random_code
+from weft.runtime import memory, native, random_code
 from weft.runtime.native import Launch
 from weft.runtime.random_code import MOST_SORTED
 
@@ -114,6 +115,13 @@ class TopKIndex(Op):
     def host(self, x: np.ndarray) -> np.ndarray:
         self.type(Type(x.shape, dt.int64))
         n, k = x.shape[self.dim], self.k
+        last = self.dim == x.ndim - 1 and x.flags.c_contiguous and x.dtype == np.float32
+        if last and 0 < 4 * k <= n < 2**31 and k <= kernels.MOST_PLACES and x.size:
+            y = memory.empty((*x.shape[:-1], k), np.dtype(np.int64))
+            plan = kernels.plan_topk(x.size // n, n, k, largest=self.descending)
+            if native.launch(plan, y, [x]):
+                raise memory.OutOfMemory(native.detail(), f"{self}: scratch: ")
+            return y
         if n <= _FEW:
             order = ArgSort(self.dim, self.descending).host(x)
             return np.ascontiguousarray(order[(slice(None),) * self.dim + (slice(k),)])
