@@ -12,7 +12,7 @@ from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.eager import plan_elementwise
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import gemv
+from weft.kernels.schedule import gemm, gemv
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
 from weft.runtime import native, threads
@@ -167,6 +167,31 @@ def test_an_a_that_lies_across_gives_the_bits_of_one_that_does_not(rng, dtype, m
     assert np.isfinite(expected).all()
     for other in (b, np.asfortranarray(b)):
         assert matmul(across, other).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    "m,k,n", [(1537, 401, 650), (200, 1601, 513), (463, 384, 200), (48, 1, 1100), (60, 0, 90)]
+)
+def test_groups_of_tiles_that_meet_several_panels_give_the_same_bits(
+    rng, monkeypatch, count, m, k, n
+):
+    """An A that lies across, sliced a group at a time, whole units and parts of a few panels."""
+    whole, b = strided(rng, k, m + 5, "C", "float32"), strided(rng, k, n, "C", "float32")
+    whole[:, :3], whole[:, m + 3 :] = np.nan, np.nan
+    across, bias = whole[:, 3 : m + 3].T, strided(rng, 1, n, "C", "float32")[0]
+    expected = matmul(np.ascontiguousarray(across), b)
+    assert np.isfinite(expected).all()
+    monkeypatch.setattr(gemm, "_SLICES_FAR", -1)
+    before = threads.get_num_threads()
+    try:
+        threads.set_num_threads(count)
+        for other in (b, np.asfortranarray(b)):
+            assert matmul(across, other).tobytes() == expected.tobytes()
+        (ended,) = _ended(across, b, (S.Scalar("add", (_arg(0), _arg(1))),), (bias,))
+    finally:
+        threads.set_num_threads(before)
+    assert (ended == expected + bias).all()
 
 
 def test_batches_and_broadcasts(rng):

@@ -45,6 +45,7 @@ _IN_PLACE = 22  # tiles of rows: up to then packing b costs more than its rows, 
 # where a core that multiplies twice a cycle has them from the last cache, or more bytes apart than
 _IN_PLACE_FAR, _FAR_APART = 4, 8192
 _SLICED_FROM, _SLICED_TO = 1, 2048  # panels; terms
+_SLICES_FAR, _PANELS = 4 << 20, 8  # bytes of an A; panels of B that its slices then meet
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
 _FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
@@ -280,9 +281,14 @@ class _Problem:
         return "sliced" if fits and native.host().multiplies_twice else ""
 
     def scratch_per_thread(self, tile: Tile) -> int:
-        m, _, k = self.sizes
-        more = gemm_code.slices_bytes(tile, m, k) if tile.a_class == "sliced" else 0
-        return tile.scratch_per_thread + int(more)
+        return tile.scratch_per_thread + self._room(tile)[-1]
+
+    def _room(self, tile: Tile) -> tuple[int, int, int, int]:
+        """A group of tiles meets several panels of B where an A that is sliced is large."""
+        m, n, k = self.sizes
+        far = m * k * tile.itemsize > _SLICES_FAR or n <= tile.columns
+        most = _PANELS if tile.a_class == "sliced" and far else 1
+        return gemm_code.rooms(tile, self.sizes, most)
 
     def packed(self, tile: Tile) -> "_Problem":
         """The same, where B lies in packed panels."""
@@ -313,7 +319,7 @@ class _Problem:
             direct |= int(self.b_strides[0] == n <= tile.columns)
         return gemm_code.gemm_ints(
             self.sizes, self.a_strides, self.b_strides, self.ldc, self.batch, extra, direct=direct,
-            epilogue=epilogue, near=near, finish=finish, swapped=swapped,
+            epilogue=epilogue, near=near, finish=finish, swapped=swapped, room=self._room(tile),
         )  # fmt: skip
 
 
@@ -380,7 +386,9 @@ def _plan_words(
         codes += [gemm_bf16.stage(2, 2, source, woven=False)] if epilogue is None else []
         shared += up(out.size * 4)
     ints = _with_tables(problem, tile, 2 + more, tables, shared, own)
-    return Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
+    return Launch(
+        tuple(Stage(c, parallel) for c in codes), ints, shared, problem.scratch_per_thread(tile)
+    )
 
 
 def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) -> Packed | None:
@@ -407,7 +415,9 @@ def _pack_words(a: Layout, b: Layout, out: Layout, epilogue: Epilogue | None) ->
         shared += up(out.size * 4)
     ints = _with_tables(problem.packed(tile), tile, 2 + more, tables, shared, own)
     parallel = out.size * a.shape[-1] >= PARALLEL_FROM
-    launch = Launch(tuple(Stage(c, parallel) for c in codes), ints, shared, tile.scratch_per_thread)
+    launch = Launch(
+        tuple(Stage(c, parallel) for c in codes), ints, shared, problem.scratch_per_thread(tile)
+    )
     table = [gemm_bf16.descriptor(b, -2, wide_b, 0)]
     pack_codes = gemm_bf16.stage(0, 1, source, woven=weave_b), gemm_bf16.packer(problem.b_class)
     pack = Launch(
@@ -506,7 +516,7 @@ def _plan_halves(a: Layout, b: Layout, out: Layout, parallel: bool) -> Launch:
         shared += up(tables[-1][1] * tables[-1][2] * 4)
     stages = tuple(Stage(found[n], parallel) for n in ("widen_a", "widen_b", "gemm2", "narrow"))
     ints = _with_tables(problem, tile, 2, tables, shared)
-    return Launch(stages, ints, shared, tile.scratch_per_thread)
+    return Launch(stages, ints, shared, problem.scratch_per_thread(tile))
 
 
 def _pack_halves(a: Layout, b: Layout, out: Layout) -> Packed | None:
@@ -529,7 +539,7 @@ def _pack_halves(a: Layout, b: Layout, out: Layout) -> Packed | None:
     return Packed(
         Launch(tuple(Stage(c, parallel=True) for c in codes), table, size),
         up(n, tile.columns) * k * tile.itemsize,
-        Launch(stages, ints, shared, tile.scratch_per_thread),
+        Launch(stages, ints, shared, problem.scratch_per_thread(tile)),
         ("gemm", a.dtype.name),
     )
 

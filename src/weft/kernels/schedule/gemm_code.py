@@ -19,8 +19,9 @@ It stores B[k0 + i, n0 + j] at panel[i * NR + j] for i < kc, j < n, and zeros fo
 up to whole vectors. `panel` is 64-byte aligned and so is each of its vectors.
 
 An A that lies across is copied to slices first where `Tile.a_class` is "sliced": those of a chunk
-of rows, in the second cache, which serve all panels that a thread multiplies with. Where there is
-one panel, they are of a block of k each: chunks have more rows then, whose elements are adjacent.
+of rows, in the second cache, which serve all panels that a thread multiplies with. Where A is large
+a unit has several panels of B, and slices are of a group of tiles and a block of k each: all of the
+panels lie packed in the second cache, and each group meets them before the next one is copied.
 
 Threads take units (a panel, or some rows of one where panels are few) from a counter, the block's
 word 1: a thread that other programs slow down takes fewer. A launch may carry the address of an
@@ -43,6 +44,7 @@ from weft.kernels.schedule.gemm_micro import (
     merge_kernel,
     micro_kernel,
     piece_kernel,
+    slice_kernel,
 )
 from weft.kernels.schedule.tile import HELD, KC, KEPT, Tile, up
 from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, vector, zero
@@ -50,7 +52,6 @@ from weft.runtime import native
 
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
-_SLICE_AHEAD = 8  # steps of k at which they are asked for
 _LIGHT = 256 << 10  # bytes of A and the result that a second cache holds beside panels of B
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
@@ -61,10 +62,12 @@ _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
 _PART_ROWS = 24  # at least, of the parts in which the last units are done
 _HALVINGS = 5
+_PART_PANELS = 3  # of a part that has not all panels of its unit
 _HELD_FROM = 32  # tiles
 _HEAD = (
     "M", "N", "K", "a_rs", "a_cs", "b_rs", "b_cs", "ldc", "direct", "epilogue", "epilogue_at",
-    "batches", "dims", "swapped", "finish", "near", "near_writes",
+    "batches", "dims", "swapped", "finish", "near", "near_writes", "most",
+    "kept", "slices", "room",
 )  # fmt: skip
 MAX_INPUTS = 16  # operands of a launch, those of its epilogue included
 
@@ -90,6 +93,7 @@ def gemm_ints(
     finish: int = 0,
     near: Near = ((), 0),
     swapped: bool = False,
+    room: tuple[int, int, int, int] = (1, 0, 0, 0),
 ) -> tuple[int, ...]:
     """The ints of a launch of `gemm_kernel`, strides in elements.
 
@@ -98,7 +102,7 @@ def gemm_ints(
     packed panels (`pack_kernel`), which begin K elements a column apart; `epilogue` is its address
     and its own ints; `finish` the address of a micro-kernel of a whole tile that ends with the
     epilogue, or 0; `near` says where the epilogue's arrays lie (`near_arrays`); `swapped`: inputs
-    are (b, a).
+    are (b, a); `room`: what `rooms` gives.
     """
     batches = 1
     for size, *_ in batch:
@@ -108,7 +112,7 @@ def gemm_ints(
     own_at = len(_HEAD) + len(extra) + 4 * len(batch) + 2 * len(arrays)
     head = (
         *sizes, *a_strides, *b_strides, ldc, direct, address, own_at, batches, len(batch),
-        int(swapped), finish, len(arrays), writes,
+        int(swapped), finish, len(arrays), writes, *room,
     )  # fmt: skip
     tables = (word for row in (*batch, *arrays) for word in row)
     return (*head, *extra, *tables, *own)
@@ -227,49 +231,22 @@ def pack_any(f: Function, tile: Tile) -> None:
     f.ret()
 
 
-# -- slices of an A that lies across
+# -- scratch memory of a thread
 
 
-def slices_bytes(tile: Tile, m: Operand, k: Operand, f: Function | None = None) -> Operand:
-    """Room for the slices of a chunk of rows (`_row_chunks`), some of whose last are no rows."""
-    size, spare = tile.itemsize, SLICE + 2 * tile.rows + 4
-    if isinstance(m, int) and isinstance(k, int):
-        return up(min(m * k * size, _SLICES) + spare * k * size)
-    assert f is not None
-    bytes_ = f.add(f.min(f.mul(f.mul(m, k), size), _SLICES), f.mul(k, spare * size))
-    return f.mul(f.div(f.add(bytes_, 63), 64), 64)
-
-
-def _slice(module: Module, tile: Tile) -> None:
-    """Copy `rows` rows of an A whose columns' elements are adjacent to slices, one after the other:
-    [k][SLICE] each. Read as it lies, each step of k of a tile is a line of another page.
+def rooms(tile: Tile, sizes: tuple[int, int, int], most: int) -> tuple[int, int, int, int]:
+    """The last ints of a head: `most` panels of B lie packed beside one another, how many rows each
+    has, and the bytes of slices and of all: slices of a group of tiles, or of a chunk of rows
+    (`_row_chunks`), some of whose last are no rows.
     """
-    element, lanes, wide = tile.element, tile.lanes, SLICE // tile.lanes
-    f = module.function(
-        "slice", [("ptr", "to"), ("ptr", "a"), ("i64", "cs"), ("i64", "k"), ("i64", "rows")],
-        internal=True,
-    )  # fmt: skip
-    whole = f.mul(f.div(f.arg("rows"), SLICE), SLICE)
-    left = f.sub(f.arg("rows"), whole)
-    masks = [f.lane_mask(f.sub(left, v * lanes), lanes) for v in range(wide)]
-    with f.loop(0, f.arg("k"), 1, [("ptr", "%a"), ("ptr", "%to")]) as step:
-        source, target = step.carry
-        with f.loop(0, whole, SLICE, [("ptr", target)]) as L:
-            at, to = f.gep(source, L.i, element), L.carry[0]
-            for v in range(wide):
-                place = f.gep(at, v * lanes, element)
-                f.touch(f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element), level=2)
-                f.store(
-                    f.load(tile.type, place, align=tile.itemsize), f.gep(to, v * lanes, element)
-                )
-            L.next = [f.gep(to, f.mul(f.arg("k"), SLICE), element)]
-        with f.iff(f.icmp("sgt", left, 0)):
-            at, to = f.gep(source, whole, element), L.carry[0]
-            for v, mask in enumerate(masks):
-                value = f.masked_load(tile.type, f.gep(at, v * lanes, element), mask)
-                f.store(value, f.gep(to, v * lanes, element))
-        step.next = [f.gep(source, f.arg("cs"), element), f.gep(target, SLICE, element)]
-    f.ret()
+    m, n, k = sizes
+    size, slices = tile.itemsize, 0
+    if tile.a_class == "sliced":
+        chunk = min(m * k * size, _SLICES) + k * (SLICE + 2 * tile.rows + 4) * size
+        slices = up(chunk if most == 1 else KC * (HELD * tile.rows + SLICE) * size)
+    kept = k if most > 1 or k <= KEPT else KC
+    panels = min(-(-n // tile.columns), most) * kept * tile.columns * size
+    return most, kept, slices, up(slices + panels)
 
 
 # -- the loops
@@ -313,7 +290,7 @@ def gemm_kernel(
     if tile.piece:
         piece_kernel(module, tile)
     if tile.a_class == "sliced":
-        _slice(module, tile)
+        slice_kernel(module, tile)
     pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
     places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
     pack(module.function("pack", [*pointers, *places], internal=True), tile)
@@ -390,15 +367,16 @@ def _products(
     f.store(f.typed(-1, "i64"), met)
     near_table = f.gep("%head", f.sub(h["epilogue_at"], f.mul(h["near"], 2)), "i64")
     sliced = tile.a_class == "sliced"
-    room = slices_bytes(tile, h["M"], h["K"], f) if sliced else 0
-    panel = f.gep(own, f.mul(tid, f.add(room, tile.scratch_per_thread)))
-    slices = f.gep(panel, tile.scratch_per_thread)
-    corner = f.gep(panel, KEPT * tile.columns * size)
+    slices = f.gep(own, f.mul(tid, f.add(h["room"], tile.scratch_per_thread)))
+    panel = f.gep(slices, h["slices"])
+    corner = f.gep(slices, h["room"])
+    grouped = f.icmp("sgt", h["most"], 1)  # slices are of a group of tiles
     starts = f.alloca("ptr", HELD + 1)
     holds = f.gep(corner, tile.rows * tile.columns * size)
-    keeps = f.icmp("sle", h["K"], KEPT)
-    kept = f.alloca("i64", 1)  # the panel of B that lies packed
+    keeps = f.icmp("sle", h["K"], h["kept"])
+    kept = f.alloca("i64", 2)  # the unit's panels of B, and which of them lie packed: bits
     f.store(f.typed(-1, "i64"), kept)
+    kept_panels = f.gep(kept, 1, "i64")
     dims = f.gep("%head", extra, "i64")
     epilogue_ints = f.gep("%head", h["epilogue_at"], "i64")
     ends = f.icmp("ne", h["epilogue"], 0)
@@ -413,15 +391,16 @@ def _products(
     a_inner, inner_step = f.words(inner, -3, ["i64"] * 2)
 
     others = _Soon.of_a(f, tile, h, a)
-    panels, packed = panels_of(f, tile, h), f.icmp("sgt", h["direct"], 1)
-    columns = f.mul(h["batches"], panels)
-    with units_of_rows(f, tile, h) as unit:
-        column, batch, n0, n = unit.column, unit.batch, unit.n0, unit.n
+    packed = f.icmp("sgt", h["direct"], 1)
+    with units_of_rows(f, tile, h, several=sliced) as unit:
+        panels, wide = unit.panels, unit.wide
+        columns = f.mul(h["batches"], panels)
+        column, batch = unit.column, unit.batch
         m_start, m_from, m_to = unit.m_start, unit.m_from, unit.m_to
         a_batch, b_batch, c_batch = batch_offsets(f, dims, h["dims"], batch)
         a_base = f.gep(a, a_batch, element)
         b_base = f.gep(b, b_batch, element)
-        c_base = f.gep(out, f.add(c_batch, n0), element)
+        c_batch = f.gep(out, c_batch, element)
         # the unit that this thread probably takes next, along the innermost dim: to ask for a wrong
         # line does no harm
         next_column = f.add(column, 1)
@@ -429,168 +408,200 @@ def _products(
         next_batch, next_panel = f.div(next_column, panels), f.rem(next_column, panels)
         further = f.mul(f.sub(next_batch, batch), inner_step)
         next_base = f.gep(b_base, further, element)
-        full = f.icmp("eq", n, tile.columns)
-        width = _width_index(f, tile, n)
-        exact = _is_width(f, tile, n)
-        usable = f.op("or", exact, f.icmp("sgt", h["direct"], 1))
-        direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
-        at_once = f.op("and", exact, f.op("xor", apart, True))
         # K = 0 stores zeros; a part may have no rows
         deep = f.select(f.icmp("slt", m_from, m_to), f.max(h["K"], 1), 0)
-        new = f.icmp("ne", f.load("i64", kept), column)
+        same = f.icmp("eq", f.load("i64", kept), column)
+        lie = f.select(same, f.load("i64", kept_panels), 0)
+        f.store(f.typed(column, "i64"), kept)
         # all of them the first time: they come from memory, or from another core
         pieces = f.div(f.add(f.min(h["K"], KC), tile.columns - 1), tile.columns)
         before = f.load("i64", met)
         unmet = f.op("and", f.icmp("ne", before, m_start), f.icmp("slt", m_from, m_to))
         ahead = f.select(unmet, pieces, 1)
         f.store(f.select(unmet, m_start, before), met)
-        alone = f.icmp("eq", panels, 1)
-        slices_from = f.select(alone, m_from, m_start)
-        sliced_rows = f.sub(f.select(alone, m_to, unit.m_stop), slices_from)
+        span_rows: Operand = f.max(f.sub(m_to, m_from), 1)
+        if sliced:
+            span_rows = f.select(grouped, HELD * tile.rows, span_rows)
+        last_panel = f.add(unit.panel, unit.count)
         with f.loop(0, deep, KC) as block:
             kc = f.min(f.sub(h["K"], block.i), KC)
             first = f.cast("zext", f.icmp("eq", block.i, 0), "i64")
             more = f.icmp("slt", f.add(block.i, KC), h["K"])
             ending = f.op("and", ends, f.op("xor", more, True))
-            with f.if_else(direct) as way:
-                column_at = f.mul(n0, h["direct"])
-                in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
-                way.otherwise()
-                at = f.select(keeps, f.mul(block.i, tile.columns), 0)
-                to = f.gep(panel, at, element)
-                with f.iff(new):
-                    f.call("pack", "void", to, b_base, f.arg("head"), block.i, kc, n0, n)
-                    f.store(f.select(keeps, column, -1), kept)
-            b_panel = way.merge("ptr", in_place, to)
-            b_step = f.select(direct, h["b_rs"], tile.columns)
             a_block = f.gep(a_base, f.mul(block.i, h["a_cs"]), element)
-            slices_k = f.select(alone, kc, h["K"])
-            if sliced:
-                with f.iff(f.op("or", alone, f.op("and", unmet, f.icmp("eq", block.i, 0)))):
-                    source = f.gep(a_block, slices_from, element)
-                    f.call("slice", "void", slices, source, h["a_cs"], slices_k, sliced_rows)
-            # packed panels follow on one another: as many rows as the block has, so far ahead as a
-            # block has, or a panel that the second cache holds; others: the next block, if long
-            small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
-            lead = f.add(block.i, f.select(small, h["K"], KC))
-            long = f.icmp("sle", f.add(block.i, KC + KC // 4), h["K"])
-            inside = f.op("or", long, packed)
-            soon_k = f.select(packed, lead, f.select(long, f.add(block.i, KC), 0))
-            soon_n = f.select(inside, n0, f.mul(next_panel, tile.columns))
-            soon_kc = f.select(packed, kc, f.min(f.sub(h["K"], soon_k), KC))
-            corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
-            soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
-            fits = f.op("and", full, f.icmp("eq", b_step, tile.columns))
-            held = _Held.of(f, tile, (m_from, m_to), kc, fits)
-            step = (held.length, held.exists)
-            asks = _Soon.of(f, tile, h, step, soon_kc, soon_panel, b_rows=b_rows)
-            a_tiles = f.select(f.icmp("ne", next_batch, batch), others.tiles, 0)
-            next_a = f.gep(a_base, f.mul(f.sub(next_batch, batch), a_inner), element)
-            then = replace(others, start=next_a, tiles=a_tiles)
+            slices_k = f.select(grouped, kc, h["K"])
+            loops = f.loop(m_from, m_to, span_rows), f.loop(unit.panel, last_panel)
+            with loops[0] as span, loops[1] as at_panel:
+                span_to = f.min(f.add(span.i, span_rows), m_to)
+                n0 = f.mul(f.add(unit.panel0, at_panel.i), tile.columns)
+                n = f.min(f.sub(h["N"], n0), tile.columns)
+                c_base = f.gep(c_batch, n0, element)
+                full = f.icmp("eq", n, tile.columns)
+                width = _width_index(f, tile, n)
+                exact = _is_width(f, tile, n)
+                usable = f.op("or", exact, f.icmp("sgt", h["direct"], 1))
+                direct = f.op("and", usable, f.icmp("ne", h["direct"], 0))
+                at_once = f.op("and", exact, f.op("xor", apart, True))
+                bit = f.op("and", f.op("lshr", lie, at_panel.i), 1)
+                new = f.icmp("eq", f.typed(bit, "i64"), 0)
+                with f.if_else(direct) as way:
+                    column_at = f.mul(n0, h["direct"])
+                    in_place = f.gep(b_base, f.add(f.mul(block.i, h["b_rs"]), column_at), element)
+                    way.otherwise()
+                    at = f.mul(at_panel.i, h["kept"])
+                    at = f.add(at, f.select(keeps, block.i, 0))
+                    to = f.gep(panel, f.mul(at, tile.columns), element)
+                    with f.iff(f.op("and", new, f.icmp("eq", span.i, m_from))):
+                        f.call("pack", "void", to, b_base, f.arg("head"), block.i, kc, n0, n)
+                b_panel = way.merge("ptr", in_place, to)
+                b_step = f.select(direct, h["b_rs"], tile.columns)
+                slices_from = f.select(grouped, span.i, m_start)
+                if sliced:
+                    begins = f.op("and", unmet, f.icmp("eq", block.i, 0))
+                    group_begins = f.icmp("eq", at_panel.i, unit.panel)
+                    with f.iff(f.select(grouped, group_begins, begins)):
+                        source = f.gep(a_block, slices_from, element)
+                        rows_ = f.sub(f.select(grouped, span_to, unit.m_stop), slices_from)
+                        f.call("slice", "void", slices, source, h["a_cs"], slices_k, rows_)
+                # packed panels follow on one another: as many rows as the block has, so far ahead
+                # as a block has, or a panel that the second cache holds; others: the next block, if
+                # long; where that lies packed, in its panel
+                small = f.icmp("slt", f.mul(h["K"], tile.columns * size), _SMALL)
+                lead = f.add(block.i, f.select(small, h["K"], KC))
+                long = f.icmp("sle", f.add(block.i, KC + KC // 4), h["K"])
+                inside = f.op("or", long, packed)
+                soon_k = f.select(packed, lead, f.select(long, f.add(block.i, KC), 0))
+                soon_n = f.mul(f.add(f.mul(next_panel, wide), at_panel.i), tile.columns)
+                soon_n = f.select(inside, n0, soon_n)
+                soon_kc = f.select(packed, kc, f.min(f.sub(h["K"], soon_k), KC))
+                corner_of_b = f.add(f.mul(soon_k, h["b_rs"]), f.mul(soon_n, h["b_cs"]))
+                soon_panel = f.gep(f.select(inside, b_base, next_base), corner_of_b, element)
+                line_after_line = packed
+                if b_rows:
+                    again = f.op("and", keeps, f.op("xor", f.op("or", new, direct), True))
+                    next_k = f.select(more, f.add(block.i, KC), 0)
+                    ahead_k = f.mul(f.sub(next_k, block.i), tile.columns)
+                    soon_panel = f.select(again, f.gep(b_panel, ahead_k, element), soon_panel)
+                    soon_kc = f.select(again, f.min(f.sub(h["K"], next_k), KC), soon_kc)
+                    line_after_line = f.op("or", packed, again)
+                fits = f.op("and", full, f.icmp("eq", b_step, tile.columns))
+                held = _Held.of(f, tile, (m_from, m_to), (span.i, span_to), kc, fits)
+                before = f.div(f.sub(span.i, m_from), tile.rows)
+                step = (held.length, held.exists)
+                asks = _Soon.of(
+                    f, tile, h, step, soon_kc, soon_panel, line_after_line, b_rows=b_rows
+                )
+                a_tiles = f.select(f.icmp("ne", next_batch, batch), others.tiles, 0)
+                next_a = f.gep(a_base, f.mul(f.sub(next_batch, batch), a_inner), element)
+                then = replace(others, start=next_a, tiles=a_tiles)
 
-            def a_at(row: Operand) -> Value:
-                if not sliced:
-                    return f.gep(a_block, f.mul(row, h["a_rs"]), element)
-                nth_row = f.sub(row, slices_from)
-                steps_before = f.select(alone, 0, f.mul(block.i, SLICE))
-                in_slice = f.add(f.rem(nth_row, SLICE), steps_before)
-                slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), slices_k)
-                return f.gep(slices, f.add(slice_at, in_slice), element)
+                def a_at(row: Operand) -> Value:
+                    if not sliced:
+                        return f.gep(a_block, f.mul(row, h["a_rs"]), element)
+                    nth_row = f.sub(row, slices_from)
+                    steps_before = f.select(grouped, 0, f.mul(block.i, SLICE))
+                    in_slice = f.add(f.rem(nth_row, SLICE), steps_before)
+                    slice_at = f.mul(f.mul(f.div(nth_row, SLICE), SLICE), slices_k)
+                    return f.gep(slices, f.add(slice_at, in_slice), element)
 
-            def end(row: Operand, rows: Operand, c_rows: Value) -> None:
-                with f.iff(ending):
-                    product = f.select(apart, corner, c_rows)
-                    pitch = f.select(apart, tile.columns, h["ldc"])
-                    place = (row, rows, n0, n)
-                    f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
+                def end(row: Operand, rows: Operand, c_rows: Value) -> None:
+                    with f.iff(ending):
+                        product = f.select(apart, corner, c_rows)
+                        pitch = f.select(apart, tile.columns, h["ldc"])
+                        place = (row, rows, n0, n)
+                        f.call_at(epilogue, f.arg("args"), epilogue_ints, product, pitch, *place)
 
-            if tile.piece:
-                a_step = SLICE if sliced else 1
-                last_k = f.mul(f.sub(held.count, 1), held.length)
-                b_last = f.gep(b_panel, f.mul(last_k, tile.columns), element)
-                with f.loop(0, held.tiles, HELD) as group:
-                    tiles = f.min(f.sub(held.tiles, group.i), HELD)
-                    row0 = f.add(m_from, f.mul(group.i, tile.rows))
-                    with f.loop(0, tiles) as nth:
-                        start = a_at(f.add(row0, f.mul(nth.i, tile.rows)))
-                        f.store(start, f.gep(starts, nth.i, "ptr"))
-                    start = f.gep(f.load("ptr", starts), f.mul(held.length, a_step), element)
-                    f.store(start, f.gep(starts, tiles, "ptr"))
-                    with f.loop(0, last_k, held.length) as part:
-                        b_part = f.gep(b_panel, f.mul(part.i, tile.columns), element)
-                        asked = f.min(f.mul(f.div(part.i, held.length), 2), tile.rows - 2)
-                        c_rows = f.gep(c_base, f.mul(f.add(row0, asked), h["ldc"]), element)
-                        begins = f.cast("zext", f.icmp("eq", part.i, 0), "i64")
-                        sizes = (tiles, held.length, f.mul(part.i, a_step), h["a_rs"], begins)
-                        f.call("piece", "void", starts, b_part, holds, c_rows, *sizes, h["ldc"])
-                    with f.loop(0, tiles) as nth:
-                        row = f.add(row0, f.mul(nth.i, tile.rows))
-                        start = f.load("ptr", f.gep(starts, nth.i, "ptr"))
-                        a_rows = f.gep(start, f.mul(last_k, a_step), element)
-                        c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
-                        soon = asks.tile(f, element, f.add(group.i, nth.i), then)
-                        hold = f.gep(holds, f.mul(nth.i, tile.rows * tile.columns), element)
-                        next_rows = f.gep(a_rows, f.mul(h["a_rs"], tile.rows), element)
-                        places = (next_rows, None, 2)
+                if tile.piece:
+                    a_step = SLICE if sliced else 1
+                    last_k = f.mul(f.sub(held.count, 1), held.length)
+                    b_last = f.gep(b_panel, f.mul(last_k, tile.columns), element)
+                    with f.loop(0, held.tiles, HELD) as group:
+                        tiles = f.min(f.sub(held.tiles, group.i), HELD)
+                        row0 = f.add(span.i, f.mul(group.i, tile.rows))
+                        with f.loop(0, tiles) as nth:
+                            start = a_at(f.add(row0, f.mul(nth.i, tile.rows)))
+                            f.store(start, f.gep(starts, nth.i, "ptr"))
+                        start = f.gep(f.load("ptr", starts), f.mul(held.length, a_step), element)
+                        f.store(start, f.gep(starts, tiles, "ptr"))
+                        with f.loop(0, last_k, held.length) as part:
+                            b_part = f.gep(b_panel, f.mul(part.i, tile.columns), element)
+                            asked = f.min(f.mul(f.div(part.i, held.length), 2), tile.rows - 2)
+                            c_rows = f.gep(c_base, f.mul(f.add(row0, asked), h["ldc"]), element)
+                            begins = f.cast("zext", f.icmp("eq", part.i, 0), "i64")
+                            sizes = (tiles, held.length, f.mul(part.i, a_step), h["a_rs"], begins)
+                            f.call("piece", "void", starts, b_part, holds, c_rows, *sizes, h["ldc"])
+                        with f.loop(0, tiles) as nth:
+                            row = f.add(row0, f.mul(nth.i, tile.rows))
+                            start = f.load("ptr", f.gep(starts, nth.i, "ptr"))
+                            a_rows = f.gep(start, f.mul(last_k, a_step), element)
+                            c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
+                            soon = asks.tile(f, element, f.add(before, f.add(group.i, nth.i)), then)
+                            hold = f.gep(holds, f.mul(nth.i, tile.rows * tile.columns), element)
+                            next_rows = f.gep(a_rows, f.mul(h["a_rs"], tile.rows), element)
+                            places = (next_rows, None, 2)
+                            near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
+                            left, strides = f.sub(kc, last_k), (h["a_rs"], h["a_cs"])
+                            operands = (left, a_rows, *strides, b_last, tile.columns, hold)
+                            with f.if_else(f.op("and", finishes, ending)) as way:
+                                product = (c_rows, h["ldc"], first)
+                                ends_at = (f.arg("args"), epilogue_ints, row, n0)
+                                f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
+                                way.otherwise()
+                                product = (
+                                    f.select(apart, corner, c_rows),
+                                    f.select(apart, tile.columns, h["ldc"]),
+                                    f.select(apart, 1, first),
+                                )
+                                micro = kernels[tile.rows, tile.vectors]
+                                f.call(micro, "void", *operands, *product, *soon, *near)
+                                end(row, tile.rows, c_rows)
+                done = f.add(span.i, f.mul(held.tiles, tile.rows))
+                length = f.sub(span_to, done)  # in tiles of `short` rows, or one more
+                count = f.div(f.add(length, tile.rows - 1), tile.rows)
+                short, tall = (op(length, f.max(count, 1)) for op in (f.div, f.rem))
+                with f.loop(0, count, 1, [("i64", done)]) as L:
+                    row = L.carry[0]
+                    soon = asks.tile(f, element, f.add(before, f.add(held.tiles, L.i)), then)
+                    rows: Operand = f.min(f.sub(span_to, row), tile.rows)
+                    if _is_level(tile):
+                        rows = f.add(short, f.cast("zext", f.icmp("slt", L.i, tall), "i64"))
+                    L.next = [f.add(row, rows)]
+                    a_rows = a_at(row)
+                    c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
+                    next_rows = f.gep(a_rows, f.mul(rows, h["a_rs"]), element)
+                    places = (next_rows, c_rows, ahead)
+                    with f.if_else(light) as way:  # to list them takes longer than they do
+                        way.otherwise()
                         near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
-                        left, strides = f.sub(kc, last_k), (h["a_rs"], h["a_cs"])
-                        operands = (left, a_rows, *strides, b_last, tile.columns, hold)
-                        with f.if_else(f.op("and", finishes, ending)) as way:
-                            product = (c_rows, h["ldc"], first)
-                            ends_at = (f.arg("args"), epilogue_ints, row, n0)
-                            f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
-                            way.otherwise()
-                            product = (
-                                f.select(apart, corner, c_rows),
-                                f.select(apart, tile.columns, h["ldc"]),
-                                f.select(apart, 1, first),
-                            )
-                            micro = kernels[tile.rows, tile.vectors]
+                    near = (lines, *(way.merge("i64", 0, count) for count in near[1:]))
+                    operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
+                    from_zero = (NONE,) if tile.piece else ()
+                    whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
+                    with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
+                        product = (*from_zero, c_rows, h["ldc"], first)
+                        ends_at = (f.arg("args"), epilogue_ints, row, n0)
+                        f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
+                        way.otherwise()
+                        target = f.select(at_once, c_rows, corner)
+                        step = f.select(at_once, h["ldc"], tile.columns)
+                        fresh = f.select(at_once, first, 1)
+                        ragged = f.icmp("slt", rows, tile.rows)
+                        with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as each:
+                            line = f.gep(c_rows, f.mul(each.i, h["ldc"]), element)
+                            for byte in range(0, tile.columns * size, 64):
+                                f.touch(f.gep(line, byte), write=True)
+                        for rows_, vectors in _cases(f, tile, width, rows):
+                            micro = kernels[rows_, vectors]
+                            start = from_zero if tile.is_held(rows_, vectors) else ()
+                            product = (*start, target, step, fresh)
                             f.call(micro, "void", *operands, *product, *soon, *near)
-                            end(row, tile.rows, c_rows)
-            done = f.add(m_from, f.mul(held.tiles, tile.rows))
-            length = f.sub(m_to, done)  # in tiles of `short` rows, or one more
-            count = f.div(f.add(length, tile.rows - 1), tile.rows)
-            short, tall = (op(length, f.max(count, 1)) for op in (f.div, f.rem))
-            with f.loop(0, count, 1, [("i64", done)]) as L:
-                row = L.carry[0]
-                soon = asks.tile(f, element, f.add(held.tiles, L.i), then)
-                rows: Operand = f.min(f.sub(m_to, row), tile.rows)
-                if _is_level(tile):
-                    rows = f.add(short, f.cast("zext", f.icmp("slt", L.i, tall), "i64"))
-                L.next = [f.add(row, rows)]
-                a_rows = a_at(row)
-                c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
-                next_rows = f.gep(a_rows, f.mul(rows, h["a_rs"]), element)
-                places = (next_rows, c_rows, ahead)
-                with f.if_else(light) as way:  # to list them takes longer than they do
-                    way.otherwise()
-                    near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
-                near = (lines, *(way.merge("i64", 0, count) for count in near[1:]))
-                operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
-                from_zero = (NONE,) if tile.piece else ()
-                whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
-                with f.if_else(f.op("and", whole, f.op("and", finishes, ending))) as way:
-                    product = (*from_zero, c_rows, h["ldc"], first)
-                    ends_at = (f.arg("args"), epilogue_ints, row, n0)
-                    f.call_at(finish, *operands, *product, *soon, *near, *ends_at)
-                    way.otherwise()
-                    target = f.select(at_once, c_rows, corner)
-                    step = f.select(at_once, h["ldc"], tile.columns)
-                    fresh = f.select(at_once, first, 1)
-                    ragged = f.icmp("slt", rows, tile.rows)
-                    with f.iff(f.op("and", apart, ragged)), f.loop(0, rows) as each:
-                        line = f.gep(c_rows, f.mul(each.i, h["ldc"]), element)
-                        for byte in range(0, tile.columns * size, 64):
-                            f.touch(f.gep(line, byte), write=True)
-                    for rows_, vectors in _cases(f, tile, width, rows):
-                        micro = kernels[rows_, vectors]
-                        start = from_zero if tile.is_held(rows_, vectors) else ()
-                        product = (*start, target, step, fresh)
-                        f.call(micro, "void", *operands, *product, *soon, *near)
-                    with f.iff(f.op("xor", f.op("or", exact, apart), True)):
-                        f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
-                    end(row, rows, c_rows)
+                        with f.iff(f.op("xor", f.op("or", exact, apart), True)):
+                            f.call("merge", "void", corner, c_rows, h["ldc"], rows, n, first)
+                        end(row, rows, c_rows)
+        there = f.sub(f.typed(f.op("shl", 1, unit.count), "i64"), 1)
+        there = f.typed(f.op("shl", there, unit.panel), "i64")
+        there = f.select(f.op("and", keeps, f.icmp("sgt", deep, 0)), there, 0)
+        f.store(f.typed(f.op("or", lie, there), "i64"), kept_panels)
     f.ret()
 
 
@@ -607,13 +618,16 @@ class _Held:
 
     @staticmethod
     def of(
-        f: Function, tile: Tile, rows: tuple[Operand, Operand], kc: Operand, fits: Value
-    ) -> "_Held":
+        f: Function, tile: Tile, rows: tuple[Operand, Operand], span: tuple[Operand, Operand],
+        kc: Operand, fits: Value,
+    ) -> "_Held":  # fmt: skip
+        """Of a unit's rows those in the span."""
         if not tile.piece:
             return _Held(0, 1, kc, Value("false", "i1"))
-        tiles = f.div(f.sub(rows[1], rows[0]), tile.rows)
         fits = f.op("and", fits, f.icmp("sge", kc, 2 * tile.piece))
-        fits = f.op("and", fits, f.icmp("sge", tiles, _HELD_FROM))
+        least = HELD if tile.a_class == "sliced" else _HELD_FROM
+        fits = f.op("and", fits, f.icmp("sge", f.sub(rows[1], rows[0]), least * tile.rows))
+        tiles = f.div(f.sub(span[1], span[0]), tile.rows)
         count = f.select(fits, f.div(f.add(kc, tile.piece - 1), tile.piece), 1)
         # equal pieces of whole unrolled steps, but for the last
         length = f.div(f.add(kc, f.sub(count, 1)), count)
@@ -663,12 +677,19 @@ def _is_level(tile: Tile) -> bool:
 
 @dataclass(frozen=True)
 class Unit:
-    """Rows of one panel: those from `m_from` to `m_to`, of the share from `m_start` to `m_stop`."""
+    """Rows of one panel or several: those from `m_from` to `m_to`, of the share from `m_start` to
+    `m_stop`.
+    """
 
-    column: Operand  # number of the panel, over all matrices
+    column: Operand  # number of the panels, over all matrices
+    panels: Operand  # how many such a matrix has
+    wide: Operand  # panels of each, but that the last may have fewer
+    panel0: Operand
+    panel: Operand  # where the unit begins, and how many panels it has, behind `panel0`
+    count: Operand
     batch: Operand
     n0: Operand
-    n: Operand
+    n: Operand  # of the panel that it begins with
     m_start: Operand
     m_stop: Operand
     m_from: Operand
@@ -682,14 +703,20 @@ def panels_of(f: Function, tile: Tile, h: dict[str, Value]) -> Operand:
 @contextmanager
 def units_of_rows(
     f: Function, tile: Tile, h: dict[str, Value], *, packing: int = _PACK_ROWS,
-    packed_part: int = 0,
+    packed_part: int = 0, several: bool = False,
 ) -> Iterator[Unit]:  # fmt: skip
-    """The units that this thread gets. To pack a panel takes as long as the product of `packing`
-    rows. Parts have `packed_part` rows or more where another thread has to fetch a packed panel; 0:
-    as many as others, or a quarter of a unit of few rows, of which a thread has but two or four.
+    """The units that this thread gets, of one panel, or of `several`, up to what the head says. To
+    pack a panel takes as long as the product of `packing` rows. Parts have `packed_part` rows or
+    more where another thread has to fetch a packed panel; 0: as many as others, or a quarter of a
+    unit of few rows, of which a thread has but two or four.
     """
     nth = f.cast("sext", f.arg("nth"), "i64")
-    panels = panels_of(f, tile, h)
+    each = panels = panels_of(f, tile, h)
+    wide: Operand = 1
+    if several:
+        panels = f.div(f.add(each, f.sub(h["most"], 1)), h["most"])
+        wide = f.div(f.add(each, f.sub(panels, 1)), panels)
+        panels = f.div(f.add(each, f.sub(wide, 1)), wide)
     columns = f.mul(h["batches"], panels)
     chunk, chunks, own = _row_chunks(f, tile, h, columns, nth, packing)
     # the last unit of each thread in parts, each half of what is left, so that none waits long for
@@ -699,18 +726,25 @@ def units_of_rows(
     shared = f.op("and", packed, f.op("xor", own, True))
     quarter = f.max(f.min(f.div(chunk, 4), _PART_ROWS), tile.rows)
     least = f.select(shared, packed_part or quarter, _PART_ROWS)
+    if several:  # each reads all of their panels
+        least = f.select(f.icmp("sgt", wide, 1), HELD * tile.rows, least)
     parts: Operand = 1
     for halvings in range(1, _HALVINGS + 1):
         divisible = f.icmp("sge", chunk, f.mul(least, 1 << halvings))
         parts = f.select(f.op("and", divisible, f.icmp("sgt", nth, 1)), halvings + 1, parts)
     early = f.max(f.sub(every, nth), 0)
     last_units = f.sub(every, early)
+    # the last part of several panels, some at a time
+    pieces: Operand = 1
+    if several:
+        pieces = f.div(f.add(wide, _PART_PANELS - 1), _PART_PANELS)
+        pieces = f.select(f.icmp("sgt", parts, 1), pieces, 1)
 
     def part_from(part: Operand) -> Operand:
         rows = f.sub(chunk, f.typed(f.op("lshr", chunk, part), "i64"))
         return f.select(f.icmp("slt", part, parts), f.mul(f.div(rows, tile.rows), tile.rows), chunk)
 
-    in_parts = f.mul(last_units, parts)
+    in_parts = f.mul(last_units, f.add(parts, f.sub(pieces, 1)))
     counts = f.alloca("i64", 2)  # units that this thread took, and parts
     f.store(zero(vector(2, "i64")), counts, 8)
     with f.units(f.add(early, in_parts)) as drawn:
@@ -721,7 +755,10 @@ def units_of_rows(
         f.store(f.typed(f.add(mine, 1), "i64"), count)
         number, total = f.select(entire, drawn, late), f.select(entire, early, in_parts)
         number = f.own_first(number, mine, total)
-        part = f.div(number, last_units)
+        part, piece = f.div(number, last_units), 0
+        if several:
+            piece = f.max(f.sub(part, f.sub(parts, 1)), 0)
+            part = f.sub(part, piece)
         unit = f.select(entire, number, f.add(early, f.rem(number, last_units)))
         unit = f.apart(unit, every)
         column = f.rem(unit, columns)
@@ -729,10 +766,22 @@ def units_of_rows(
         m_from = f.add(m_start, f.select(entire, 0, part_from(part)))
         m_end = f.select(entire, chunk, part_from(f.add(part, 1)))
         m_to = f.min(f.add(m_start, m_end), h["M"])
-        batch, n0 = f.div(column, panels), f.mul(f.rem(column, panels), tile.columns)
+        batch, panel0 = f.div(column, panels), f.mul(f.rem(column, panels), wide)
+        panel: Operand = 0
+        count_: Operand = 1
+        if several:
+            there = f.min(f.sub(each, panel0), wide)
+            split = f.op("and", f.icmp("eq", part, f.sub(parts, 1)), f.icmp("sgt", pieces, 1))
+            split = f.op("and", split, f.op("xor", entire, True))
+            panel = f.min(f.select(split, f.mul(piece, _PART_PANELS), 0), there)
+            count_ = f.sub(there, panel)
+            count_ = f.select(split, f.min(count_, _PART_PANELS), count_)
+        n0 = f.mul(f.add(panel0, panel), tile.columns)
         n = f.min(f.sub(h["N"], n0), tile.columns)
         m_stop = f.min(f.add(m_start, chunk), h["M"])
-        yield Unit(column, batch, n0, n, m_start, m_stop, m_from, m_to)
+        yield Unit(
+            column, panels, wide, panel0, panel, count_, batch, n0, n, m_start, m_stop, m_from, m_to
+        )
 
 
 def _row_chunks(
@@ -748,11 +797,10 @@ def _row_chunks(
     even = f.icmp("eq", f.rem(columns, nth), 0)
     many = f.icmp("sge", columns, f.mul(nth, 6))
     whole = f.op("or", even, many)
-    sliced = tile.a_class == "sliced"
-    near, deep = _SLICES if sliced else NEAR, k
-    if sliced:
-        deep = f.select(f.icmp("eq", panels_of(f, tile, h), 1), f.min(k, KC), k)
-    fewest = f.div(f.add(f.mul(f.mul(m, deep), tile.itemsize), near - 1), near)
+    near: Operand = NEAR
+    if tile.a_class == "sliced":
+        near = f.select(f.icmp("eq", h["most"], 1), _SLICES, NEAR)
+    fewest = f.div(f.add(f.mul(f.mul(m, k), tile.itemsize), f.sub(near, 1)), near)
     size = f.mul(f.mul(m, h["N"]), tile.itemsize)
     far = f.op("and", f.icmp("sgt", size, 2 * NEAR), f.icmp("sle", k, KC))
     fewest = f.max(fewest, f.select(far, f.div(m, _FEW_ROWS), 1))
@@ -803,15 +851,14 @@ class _Soon:
     @staticmethod
     def of(
         f: Function, tile: Tile, h: dict[str, Value], step_k: tuple[Operand, Value],
-        soon_kc: Operand, start: Value, *, b_rows: bool,
+        soon_kc: Operand, start: Value, packed: Value, *, b_rows: bool,
     ) -> "_Soon":  # fmt: skip
-        """Of B, where `soon_kc` rows of it come next. Tiles ask in so many steps of k, and whether
-        that is a piece.
+        """Of B, where `soon_kc` rows of it come next, perhaps packed. Tiles ask in so many steps of
+        k, and whether that is a piece.
         """
         line = 64 // tile.itemsize
         kc, pieces = step_k
         asked = f.max(f.div(kc, UNROLL), 1)
-        packed = f.icmp("sgt", h["direct"], 1)  # line after line
         # two runs of lines where few rows have few tiles, or where A's lines are asked for too
         two = f.op("or", f.op("or", packed, pieces), f.icmp("sgt", h["batches"], 1))
         far = f.select(two, asked, 0)
@@ -822,7 +869,7 @@ class _Soon:
             step = h["b_cs"]
             return _Soon(start, across, line, f.mul(twice, step), step, f.mul(far, step), tiles)
         lines = -(-tile.columns // line)
-        across = f.select(packed, 1, lines)
+        across = f.select(packed, 1, lines)  # packed: line after line
         step = f.select(packed, line, h["b_rs"])
         wanted = f.mul(soon_kc, f.select(packed, lines, 1))
         runs = f.div(f.add(wanted, f.sub(twice, 1)), twice)
@@ -919,5 +966,5 @@ def batch_offsets(
 __all__ = [
     "MAX_INPUTS", "NEAR", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
     "gemm_kernel", "head_of", "pack_any", "pack_columns", "pack_kernel",
-    "pack_rows", "slices_bytes", "units_of_rows",
+    "pack_rows", "rooms", "units_of_rows",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from weft.kernels.target.llvm import BYTES, Function, Module, Operand, Value, ve
 UNROLL = 4
 PACKED_UNROLL = 8  # steps of k where B's rows lie side by side
 SLICE = 48  # rows of an A that lies across, in a slice: whole tiles, and whole vectors
+_SLICE_AHEAD = 8  # steps of k at which they are asked for
 NONE = Value("null", "ptr")
 _A_AHEAD = 12  # steps of k at which an A that lies across is prefetched: each is in another page
 
@@ -282,6 +283,38 @@ def piece_kernel(module: Module, tile: Tile) -> None:
         for value, place in zip(sums, places, strict=True):
             f.store(value, place)
         L.next = [f.gep(holds, size, element), f.gep(c_rows, f.mul(f.arg("ldc"), rows), element)]
+    f.ret()
+
+
+def slice_kernel(module: Module, tile: Tile) -> None:
+    """Copy `rows` rows of an A whose columns' elements are adjacent to slices, one after the other:
+    [k][SLICE] each. Read as it lies, each step of k of a tile is a line of another page.
+    """
+    element, lanes, wide = tile.element, tile.lanes, SLICE // tile.lanes
+    f = module.function(
+        "slice", [("ptr", "to"), ("ptr", "a"), ("i64", "cs"), ("i64", "k"), ("i64", "rows")],
+        internal=True,
+    )  # fmt: skip
+    whole = f.mul(f.div(f.arg("rows"), SLICE), SLICE)
+    left = f.sub(f.arg("rows"), whole)
+    masks = [f.lane_mask(f.sub(left, v * lanes), lanes) for v in range(wide)]
+    with f.loop(0, f.arg("k"), 1, [("ptr", "%a"), ("ptr", "%to")]) as step:
+        source, target = step.carry
+        with f.loop(0, whole, SLICE, [("ptr", target)]) as L:
+            at, to = f.gep(source, L.i, element), L.carry[0]
+            for v in range(wide):
+                place = f.gep(at, v * lanes, element)
+                f.touch(f.gep(place, f.mul(f.arg("cs"), _SLICE_AHEAD), element), level=2)
+                f.store(
+                    f.load(tile.type, place, align=tile.itemsize), f.gep(to, v * lanes, element)
+                )
+            L.next = [f.gep(to, f.mul(f.arg("k"), SLICE), element)]
+        with f.iff(f.icmp("sgt", left, 0)):
+            at, to = f.gep(source, whole, element), L.carry[0]
+            for v, mask in enumerate(masks):
+                value = f.masked_load(tile.type, f.gep(at, v * lanes, element), mask)
+                f.store(value, f.gep(to, v * lanes, element))
+        step.next = [f.gep(source, f.arg("cs"), element), f.gep(target, SLICE, element)]
     f.ret()
 
 

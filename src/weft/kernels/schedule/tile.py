@@ -70,9 +70,9 @@ class Tile:
 
     @property
     def scratch_per_thread(self) -> int:
-        """Bytes of a packed panel, of one tile for the ragged last panel, and of sums held."""
-        held = HELD * self.rows if self.piece else 0
-        return (KEPT + self.rows + held) * self.columns * self.itemsize
+        """Bytes of one tile for the ragged last panel, and of sums held."""
+        tiles = HELD + 1 if self.piece else 1
+        return up(tiles * self.rows * self.columns * self.itemsize)
 
 
 def tile_for(element: str) -> Tile:
