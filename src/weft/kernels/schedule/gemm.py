@@ -1,4 +1,7 @@
-"""Plans of matrix products; `gemm_code` makes the code and says what the numbers are."""
+"""Plans of matrix products; `gemm_code` makes the code and says what the numbers are.
+
+Long because products of floats, pairs and halves share one form of a problem.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
