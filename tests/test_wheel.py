@@ -40,7 +40,7 @@ def test_wheel_stays_small(wheel):
     under 1.15 until gains in matching and copies were left out for want of some hundred bytes,
     under 1.2 until the kernels for tile registers were measured, under 1.23 until those for cores
     that others share (pieces of k, spans of pixels, level tiles). All of it is source, of which
-    comments are 1 %. To raise this again needs a reason."""
+    docstrings are 18 %, comments 3 %. To raise this again needs a reason."""
     assert wheel.stat().st_size < 1_250_000
 
 

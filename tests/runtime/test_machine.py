@@ -44,22 +44,41 @@ def test_the_same_text_is_linked_once():
     assert machine.cache_stats()["memory"] == before + 2
 
 
-def test_objects_are_kept_and_damage_is_noticed(tmp_path):
+def test_objects_are_kept(tmp_path):
     place = tmp_path / "cache"
     first = run(place)
     assert first.stdout.startswith("41") and "'compiled': 1" in first.stdout, first.stderr
     assert stat.S_IMODE((place / "objects").stat().st_mode) == 0o700
     second = run(place)
     assert second.stdout.startswith("41") and "'disk': 1, 'compiled': 0" in second.stdout
-    (file,) = place.rglob("*.o")
+    assert not list(place.rglob("*.part"))
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path))
+    machine.cache_dir.cache_clear()
+    yield
+    machine.cache_dir.cache_clear()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_damage_is_noticed(tmp_path, monkeypatch):
+    def compiled() -> int:
+        monkeypatch.setattr(machine, "_loaded", {})  # as in a new process
+        before = machine.cache_stats()["compiled"]
+        assert answer(41) == 41
+        return machine.cache_stats()["compiled"] - before
+
+    assert [compiled(), compiled()] == [1, 0]
+    (file,) = tmp_path.rglob("*.o")
     whole = file.read_bytes()
     damaged = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
     for content in (b"", whole[:10], whole[:-1], damaged, b"x" * len(whole)):
         file.write_bytes(content)
-        again = run(place)
-        assert again.stdout.startswith("41") and "'compiled': 1" in again.stdout, again.stderr
+        assert compiled() == 1
         assert file.read_bytes() == whole
-    assert not list(place.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_another_target_is_another_object(tmp_path):
@@ -72,29 +91,21 @@ def test_another_target_is_another_object(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners here")
+@pytest.mark.usefixtures("own_cache")
 def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 123456)
-    machine.cache_dir.cache_clear()
-    try:
-        with pytest.warns(RuntimeWarning, match="belongs to user"):
-            assert machine.cache_dir() is None
-        assert answer(7654321) == 7654321
-        assert not list(tmp_path.rglob("*.o"))
-    finally:
-        machine.cache_dir.cache_clear()
+    with pytest.warns(RuntimeWarning, match="belongs to user"):
+        assert machine.cache_dir() is None
+    assert answer(7654321) == 7654321
+    assert not list(tmp_path.rglob("*.o"))
 
 
-def test_a_directory_open_to_others_is_closed(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("own_cache")
+def test_a_directory_open_to_others_is_closed(tmp_path):
     (tmp_path / "objects").mkdir(mode=0o755)
     (tmp_path / "objects").chmod(0o777)
-    monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path))
-    machine.cache_dir.cache_clear()
-    try:
-        place = machine.cache_dir()
-        assert place is not None and stat.S_IMODE(os.stat(place).st_mode) == 0o700
-    finally:
-        machine.cache_dir.cache_clear()
+    place = machine.cache_dir()
+    assert place is not None and stat.S_IMODE(os.stat(place).st_mode) == 0o700
 
 
 def test_the_oldest_objects_go(tmp_path):
@@ -230,11 +241,9 @@ def test_processes_that_compile_the_same_and_are_killed(tmp_path):
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(own_cache, monkeypatch):
     """Loads `answer_n` by what made it, as a new process would; the numbers that were asked for."""
-    monkeypatch.setenv("WEFT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(machine, "_code_state", lambda: "this code")
-    machine.cache_dir.cache_clear()
     asked = []
 
     def text(n, *, times=1):
@@ -246,8 +255,7 @@ def made(tmp_path, monkeypatch):
         found = machine.load_made([f"answer_{n}"], text, n, **more)
         return ctypes.CFUNCTYPE(ctypes.c_int)(found[f"answer_{n}"])()
 
-    yield ask, asked
-    machine.cache_dir.cache_clear()
+    return ask, asked
 
 
 def test_what_the_disk_knows_is_not_written_again(made):
