@@ -4,7 +4,8 @@
 
 The numbers are those of `gemm_code`: lanes are columns of out, k runs in order inside blocks of KC.
 A unit of columns that would end beyond the last column starts earlier instead: some columns are
-then computed twice, to the same bits. Where b was packed for products of more rows, its panels are
+then computed twice, to the same bits (an epilogue, which may write where it reads, gets those that
+are its unit's own). Where b was packed for products of more rows, its panels are
 read as they lie, or, of float32 that no cache holds, an eighth shorter: numbers that are zero or at
 least 2**-14 of their group's largest power of two take 28 bits, and seven words hold eight in each
 lane. A group of another number lies as it is. A byte a group, behind the panels, says which: the
@@ -173,7 +174,12 @@ def _emit(f: Function, tile: Tile, b_class: str) -> None:
                 f.store(f.select(first, value, total), place)
         with f.if_else(f.icmp("ne", h["epilogue"], 0)) as way:
             ints = f.gep("%head", h["epilogue_at"], "i64")
-            f.call_at(epilogue, f.arg("args"), ints, totals, 0, 0, 1, n0, width)
+            own = f.mul(f.rem(unit, units), width)
+            before = f.sub(own, n0)
+            f.call_at(
+                epilogue, f.arg("args"), ints, f.gep(totals, before, element), 0, 0, 1, own,
+                f.sub(width, before),
+            )  # fmt: skip
             way.otherwise()
             target = f.gep(out, f.add(out_at, n0), element)
             with f.loop(0, width, lanes) as column:
