@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.kernels.run import thread_count
 from weft.core import dtype as D
 from weft.core import scalar as S
 from weft.kernels.layout import Layout
@@ -707,6 +708,46 @@ def test_channels_last_gives_the_same_bits(case):
         out = channels_last(np.full_like(like, np.nan)) if like is not w else np.empty_like(w)
         assert native.launch(plan(*map(of, wide), of(out), *args), out, wide) == 0
         np.testing.assert_array_equal(out, want)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("images", "size", "kernel", "stride"),
+    [
+        (7, (9, 11), (3, 3), (2, 2)),  # images in a unit, and rows and columns of one residue more
+        (1, (40, 37), (4, 4), (2, 2)),  # bands
+        (2, (70, 35), (3, 3), (1, 1)),  # bands of one part, in pieces
+        (2, (13, 14), (2, 3), (3, 2)),  # residues without taps
+        (1, (64, 6), (3, 1), (2, 3)),
+    ],
+)
+def test_planes_of_all_parts_go_out_together(images, size, kernel, stride, count):
+    """With the bits of those that go out part by part, and of pixels."""
+    rng = np.random.default_rng(9)
+    padding, channels, columns = (kernel[0] // 2, kernel[1] // 2), 24, 70
+    grid = tuple(out_size(*a, 1) for a in zip(size, kernel, stride, padding, strict=True))
+    g = rng.standard_normal((images, channels, *grid), np.float32)
+    w = rng.standard_normal((channels, columns, *kernel), np.float32)
+    x = rng.standard_normal((images, channels, *size), np.float32)
+    wt = np.ascontiguousarray(w.swapaxes(0, 1))
+    of = Layout.of
+    for plan, ins, shape in (
+        (plan_conv2d_dx, (g, w), (images, columns, *size)),
+        (plan_conv2d, (x, wt), (images, columns, *grid)),
+    ):
+        n, c, height, width = shape
+        found = []
+        for room in (0, 3, None):
+            last = (height, width, c) if room is None else (c, height, width + room)
+            whole = np.full((n, *last), -7, np.float32)
+            out = whole.transpose(0, 3, 1, 2) if room is None else whole[..., :width]
+            with thread_count(count):
+                launch = plan(of(ins[0]), of(ins[1]), of(out), stride, padding, (1, 1), 1)
+                assert native.launch(launch, out, ins) == 0
+            assert (whole == -7).sum() == whole.size - out.size
+            found.append(out)
+        np.testing.assert_array_equal(found[0], found[2])
+        np.testing.assert_array_equal(found[1], found[2])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -171,7 +171,11 @@ def plan_wide(
     near = parallel and packed_group * size <= _NEAR
     slab_bytes = _SLAB_ALONE if near else choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
     rows_fit = max((slab_bytes // row_bytes - halo) // grid_step + 1, 1)
-    band = max(min(rows_fit, _PIXELS // max(grid_w, 1), grid_h), 1)
+    planes = out.strides[1] != 1 and epilogue is None
+    # of several parts they go out when all sums are done
+    joined = planes and out.strides[2:] == (out.shape[3], 1) and not tile.amx
+    at_once = _PIXELS // len(parts) if joined else _PIXELS
+    band = max(min(rows_fit, at_once // max(grid_w, 1), grid_h), 1)
     wanted = 2 * threads.get_num_threads() if parallel else 1  # items, so that all have some
     per_image = -(-wanted // (groups * images * (1 if near else panels)))
     least = tile.rows * (_TILES if near else 1)
@@ -185,7 +189,7 @@ def plan_wide(
     unit_images = 1
     if bands == 1:
         image_bytes = max(slab_rows * row_bytes, 1)
-        fit = min(space // image_bytes, _PIXELS // max(grid_h * grid_w, 1))
+        fit = min(space // image_bytes, at_once // max(grid_h * grid_w, 1))
         unit_images = max(min(fit, images, images * groups * panels // wanted), 1)
     band_rows = (band - 1) * grid_step + halo
     image_pitch = band_rows * row_pitch
@@ -202,7 +206,9 @@ def plan_wide(
     runs = len(parts) if by_part else len(shares)
     pixels = unit_images * band * grid_w
     places = [unit_images * min(p.grid[0], band) * p.grid[1] for _, p, _ in shares]
+    joined = joined and by_part and len(shares) > 1
     firsts = [sum(map(len, split[:i])) if by_part else n for n, (i, *_) in enumerate(shares)]
+    firsts = [n * (not joined) for n in firsts]
     sums = [sum(places[first:n]) for n, first in enumerate(firsts)]  # pixels of the run before
     pixels = max(pixels, *(a + b for a, b in zip(sums, places, strict=True)))
     depths = [tap_words * len(p.taps) for _, p, _ in shares]
@@ -228,6 +234,7 @@ def plan_wide(
     if whole and not tile.amx:
         at = [t[0] for t in shares[0][1].taps]
         zeros, strip, lists = strips(tile, depth, at, (band, grid_w), slab_columns)
+    order_at, ordered = up(zeros_at + lists), max(pixels, 2 * room) * planes
     met = sum(-(-n // tile.rows) * len(p.taps) for n, (_, p, _) in zip(places, shares, strict=True))
     met = int(met * _SOONER / max(len(taps), 1)) if by_part else 0  # tiles that meet a block of k
     pace = min(UNROLL * nr * size // max(met, 1), UNROLL * 64)  # bytes in so many k
@@ -247,8 +254,10 @@ def plan_wide(
         "w_group": w_group, "w_column": w_column, "w_channel": w_channel,
         "area": w.shape[2] * w.shape[3], "pack": _pack(w, parts, weights, tile),
         "packed_group": packed_group, "packed": 0, "work": packed,
-        "work_size": zeros_at + lists, "zeros": zeros, "zeros_at": zeros_at, "strip": strip,
-        "c_at": c_at, "rows_at": rows_at, "outs_at": outs_at, "table_at": table_at,
+        "work_size": order_at + up(8 * ordered), "order_at": order_at,
+        "ordered": ordered * (not joined), "joined": out.shape[2] * out.shape[3] * joined,
+        "zeros": zeros, "zeros_at": zeros_at, "strip": strip, "c_at": c_at, "rows_at": rows_at,
+        "outs_at": outs_at, "table_at": table_at,
         "epilogue": 0, "epilogue_at": 0, "finish": 0, "near": 0, "near_at": 0,
         "area_out": out.shape[2] * out.shape[3],
         "ahead": 0,  # lines of the next unit's image that are asked for with each tile

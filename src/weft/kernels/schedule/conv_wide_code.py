@@ -26,9 +26,11 @@ from weft.kernels.schedule.conv_wide_ends import ask_along, emit_planes, emit_ro
 from weft.kernels.schedule.conv_wide_pieces import (
     PART,
     Piece,
+    fill_order,
     fill_rows,
     fill_tables,
     following,
+    joined_pixels,
     number_of,
     place_of,
     rows_of,
@@ -50,7 +52,8 @@ HEAD: tuple[str, ...] = (
     "slab_rows", "slab_columns", "pitch", "row_pitch", "image_pitch", "step_y", "step_x",
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
-    "work", "work_size", "c_at", "rows_at", "outs_at", "table_at", "epilogue", "epilogue_at",
+    "joined", "ordered", "order_at", "work", "work_size", "c_at", "rows_at", "outs_at", "table_at",
+    "epilogue", "epilogue_at",
     "finish", "near", "near_at", "area_out", "ahead", "pace", "even", "zeros", "zeros_at", "strip",
     "pieces", "unit_pieces", "unit_items", "together", "runs", "runs_at", "parts", "wholes", "taps",
     *conv_wide_tiles.HEAD,
@@ -149,6 +152,10 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     shape = conv_wide_tiles.Shape(f, f.alloca("i64", 1))
     f.store(f.typed(0, "i64"), shape.place)
     fill_tables(f, tile, h, ints, (taps, steps), tables_at)
+    order, joined = f.gep(slab, h["order_at"]), f.icmp("ne", h["joined"], 0)
+    with f.loop(0, h["ordered"]) as C:
+        f.store(C.i, f.gep(order, C.i, "i64"))
+    last_run = f.sub(h["runs"], 1)
     taken = f.alloca("i64", 1)  # pieces that this thread took
     f.store(f.typed(0, "i64"), taken)
     with f.units(h["pieces"]) as drawn:
@@ -189,6 +196,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         conv_wide_tiles.fill_tiles(f, found, (rows, outs), first)
                 else:
                     fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
+                    with f.iff(joined):
+                        fill_order(f, h, part, order, images, (first_row, grid_h, y))
         f.store(f.typed(unit, "i64"), filled)
         next_source, next_lines = following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
@@ -427,6 +436,13 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 )  # fmt: skip
                             with f.iff(ends):
                                 ending(first, count, place, to, part["out_w"])
+            with f.iff(f.op("and", joined, f.icmp("eq", f.rem(Item.i, h["runs"]), last_run))):
+                part = read_part(f, runs, 0, PART)
+                to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
+                to = f.gep(out, f.add(to, f.mul(y, part["out_h"])), memory(d))
+                each = joined_pixels(f, h, part, y)
+                store_planes(f, d, h, (to, c, order, shift), (images, 1, each), (0, 1), columns)
+            pieces = f.select(joined, f.typed(0, "i64"), pieces)
             with f.loop(0, pieces) as P:  # what goes out when all sums are done
                 piece = piece_of(parts, P.i)
                 part, grid_h = piece.part, piece.grid_h
@@ -450,9 +466,14 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 f.gep(piece.start, to, memory(d)), part["out_w"],
                             )  # fmt: skip
                     elif case == 2:
+                        # rows of outputs that follow on one another are one row
+                        across, width = part["out_w"], part["grid_w"]
+                        whole = f.icmp("eq", part["out_h"], f.mul(width, across))
+                        lines = f.select(whole, f.typed(1, "i64"), grid_h)
+                        width = f.select(whole, f.mul(grid_h, width), width)
                         store_planes(
-                            f, tile, d, h, part, (piece.start, piece.c, shift), images, grid_h,
-                            columns,
+                            f, d, h, (piece.start, piece.c, order, shift), (images, lines, width),
+                            (part["out_h"], across), columns,
                         )  # fmt: skip
     if tile.amx:
         amx.release(f)
@@ -503,51 +524,59 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
             starts = [f.gep(w, c, size) for c in columns]
             left = f.max(f.sub(f.sub(h["columns"], column), J.i), 0)
             mask = f.lane_mask(left, lanes)
-            with f.loop(0, h["wholes"]) as P:
-                part = read_part(f, wholes, P.i, PART)
+
+            def place_of_part(number: Operand) -> tuple[dict[str, Value], Value]:
+                part = read_part(f, wholes, number, PART)
                 at = f.add(f.mul(group, h["packed_group"]), part["packed_at"])
                 at = f.add(at, f.mul(f.mul(panel, tile.columns), part["k"]))
-                to = f.gep(f.arg("to"), f.add(at, J.i), el)
-                place = f.gep(places, part["first_tap"], "i64")
-                # from one k to the next channel's, and to the next tap's
-                of_channel, of_tap = part["part_taps"], f.typed(1, "i64")
-                if tile.amx:
-                    of_channel, of_tap = of_tap, h["tap_words"]
-                    filled = f.icmp("eq", last, h["depth"])
-                    rest = f.select(filled, of_tap, last)
+                return part, f.gep(f.arg("to"), f.add(at, J.i), el)
+
+            if tile.amx:
+                filled = f.icmp("eq", last, h["depth"])
+                rest = f.select(filled, h["tap_words"], last)
+                with f.loop(0, h["wholes"]) as P:
+                    part, to = place_of_part(P.i)
                     with f.loop(0, part["part_taps"]) as T, f.loop(last, rest) as C:
-                        row = f.add(f.mul(T.i, of_tap), C.i)
+                        row = f.add(f.mul(T.i, h["tap_words"]), C.i)
                         f.store(zero(tile.type), f.gep(to, f.mul(row, tile.columns), el))
-                for case in f.switch(h["pack"], range(PACK_ANY), PACK_ANY):
-                    if case == PACK_DEPTH:  # one part, its k adjacent
-                        stop = f.mul(last, part["part_taps"])
-                        with f.loop(f.mul(channel, part["part_taps"]), stop, lanes) as K:
-                            count = f.min(f.sub(stop, K.i), lanes)
-                            number = f.mul(K.i, reads.per)
-                            numbers = f.mul(h["channels"], part["part_taps"])
-                            some = reads.masks(f.sub(numbers, number))
-                            v = [reads.adjacent(f.gep(s, number, size), some) for s in starts]
-                            square = f.transpose(v)
-                            target = f.gep(to, f.mul(K.i, tile.columns), el)
-                            store_some(f, square, target, tile.columns, count, el)
-                        continue
-                    with f.loop(channel, last) as C:
+            for case in f.switch(h["pack"], range(PACK_ANY), PACK_ANY):
+                if case == PACK_DEPTH:  # one part, its k adjacent
+                    part, to = place_of_part(0)
+                    stop = f.mul(last, part["part_taps"])
+                    with f.loop(f.mul(channel, part["part_taps"]), stop, lanes) as K:
+                        count = f.min(f.sub(stop, K.i), lanes)
+                        number = f.mul(K.i, reads.per)
+                        numbers = f.mul(h["channels"], part["part_taps"])
+                        some = reads.masks(f.sub(numbers, number))
+                        v = [reads.adjacent(f.gep(s, number, size), some) for s in starts]
+                        square = f.transpose(v)
+                        target = f.gep(to, f.mul(K.i, tile.columns), el)
+                        store_some(f, square, target, tile.columns, count, el)
+                    continue
+                with f.loop(channel, last) as C:
+                    number = f.mul(C.i, reads.per)
+                    across = f.mul(number, h["w_channel"])
+                    more = f.icmp("slt", f.add(number, 1), h["channels"])
+                    if case == PACK_TAPS:
+                        ats = [f.gep(s, across, size) for s in starts]
+                        # the next panel's: each of its runs begins in another page
+                        soon = f.gep(ats[0], f.mul(h["w_column"], tile.columns), size)
+                        with f.loop(0, f.mul(h["area"], lanes * d.itemsize), 64) as L:
+                            f.touch(f.gep(soon, L.i))
+                        some = f.lane_mask(h["area"], lanes)
+                        load = partial(f.masked_load, in_memory, mask=some)
+                        v = [reads.unit(load, at, h["w_channel"], more) for at in ats]
+                        for i, x in enumerate(f.transpose(v)):
+                            f.store(x, f.gep(room, i, tile.type), tile.align)
+                    with f.loop(0, h["wholes"]) as P:
+                        part, to = place_of_part(P.i)
+                        place = f.gep(places, part["first_tap"], "i64")
+                        # from one k to the next channel's, and to the next tap's
+                        of_channel, of_tap = part["part_taps"], f.typed(1, "i64")
+                        if tile.amx:
+                            of_channel, of_tap = of_tap, h["tap_words"]
                         target = f.mul(f.mul(C.i, of_channel), tile.columns)
                         target = f.gep(to, target, el)
-                        number = f.mul(C.i, reads.per)
-                        across = f.mul(number, h["w_channel"])
-                        more = f.icmp("slt", f.add(number, 1), h["channels"])
-                        if case == PACK_TAPS:
-                            ats = [f.gep(s, across, size) for s in starts]
-                            # the next panel's: each of its runs begins in another page
-                            soon = f.gep(ats[0], f.mul(h["w_column"], tile.columns), size)
-                            with f.loop(0, f.mul(h["area"], lanes * d.itemsize), 64) as L:
-                                f.touch(f.gep(soon, L.i))
-                            some = f.lane_mask(h["area"], lanes)
-                            load = partial(f.masked_load, in_memory, mask=some)
-                            v = [reads.unit(load, at, h["w_channel"], more) for at in ats]
-                            for i, x in enumerate(f.transpose(v)):
-                                f.store(x, f.gep(room, i, tile.type), tile.align)
                         with f.loop(0, part["part_taps"]) as T:
                             tap = f.load("i64", f.gep(place, T.i, "i64"))
                             to_row = f.gep(target, f.mul(T.i, f.mul(of_tap, tile.columns)), el)

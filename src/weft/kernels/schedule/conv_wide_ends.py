@@ -13,22 +13,19 @@ from weft.kernels.target.llvm import Function, Module, Operand, Value, const
 
 
 def store_planes(
-    f: Function, tile: Tile, d: dtype, h: dict[str, Value], part: dict[str, Value],
-    memories: tuple[Value, Value, Value], images: Operand, grid_h: Operand, columns: Operand,
+    f: Function, d: dtype, h: dict[str, Value], memories: tuple[Value, Value, Value, Value],
+    sizes: tuple[Operand, Operand, Operand], steps: tuple[Operand, Operand], columns: Operand,
 ) -> None:  # fmt: skip
-    """The panel's results to images that lie channel by channel."""
-    start, c, shift = memories
-    # rows of outputs that follow on one another are one row
-    whole = f.icmp("eq", part["out_h"], f.mul(part["grid_w"], part["out_w"]))
-    lines = f.select(whole, f.typed(1, "i64"), grid_h)
-    length = f.select(whole, f.mul(grid_h, part["grid_w"]), part["grid_w"])
-    with f.loop(0, images) as N, f.loop(0, lines) as Y:
-        to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, part["out_h"]))
-        at = f.mul(f.add(f.mul(N.i, lines), Y.i), length)
+    """The panel's results to images that lie channel by channel: `sizes` are images, rows and their
+    pixels, `steps` those of a row and of a pixel.
+    """
+    (start, c, order, shift), (images, rows, length) = memories, sizes
+    with f.loop(0, images) as N, f.loop(0, rows) as Y:
+        to = f.add(f.mul(N.i, h["out_n"]), f.mul(Y.i, steps[0]))
+        at = f.mul(f.add(f.mul(N.i, rows), Y.i), length)
         f.call(
-            "planes", "void", f.gep(start, to, memory(d)),
-            f.gep(c, f.mul(at, tile.columns), tile.element), shift, length, columns,
-            h["out_c"], part["out_w"],
+            "planes", "void", f.gep(start, to, memory(d)), c, f.gep(order, at, "i64"), shift,
+            f.typed(length, "i64"), columns, h["out_c"], f.typed(steps[1], "i64"),
         )  # fmt: skip
 
 
@@ -92,13 +89,15 @@ def _bias(f: Function, tile: Tile, d: dtype, at: Value, bias: Value, mask: Value
 
 
 def emit_planes(m: Module, tile: Tile, d: dtype) -> None:
-    """`planes(out, c, bias, count, columns, out_c, out_w)`: out[channel][pixel] of one row."""
+    """`planes(out, c, order, bias, count, columns, out_c, out_w)`: out[channel][pixel] of one row,
+    whose sums are those rows of c.
+    """
     names = [("i64", n) for n in ("count", "columns", "out_c", "out_w")]
     pointers = [
-        ("ptr noalias", "out"), ("ptr noalias readonly", "c"), ("ptr noalias readonly", "bias")
+        ("ptr noalias", "out"), *(("ptr noalias readonly", n) for n in ("c", "order", "bias"))
     ]  # fmt: skip
     f = m.function("planes", [*pointers, *names], internal=True)
-    out, c, bias, count, columns, out_c, out_w = (f.arg(n) for _, n in [*pointers, *names])
+    out, c, order, bias, count, columns, out_c, out_w = (f.arg(n) for _, n in [*pointers, *names])
     el, lanes = tile.element, tile.lanes
     one, wide = Element(f, 1), Element(f, lanes)
     room = f.alloca(tile.type, lanes)
@@ -111,7 +110,8 @@ def emit_planes(m: Module, tile: Tile, d: dtype) -> None:
             # a missing pixel repeats the last one: it is not stored
             v = []
             for i in range(lanes):
-                at = f.mul(f.min(f.add(P.i, i), f.sub(count, 1)), tile.columns)
+                at = f.gep(order, f.min(f.add(P.i, i), f.sub(count, 1)), "i64")
+                at = f.mul(f.load("i64", at), tile.columns)
                 value = f.load(tile.type, f.gep(f.gep(c, at, el), J.i, el))
                 value = sums_to(f, f.op("fadd", value, shift), d, lanes)
                 v.append(wide.from_memory(value, d))

@@ -154,3 +154,27 @@ def fill_rows(
             with f.loop(0, part["grid_w"]) as X:
                 value = f.typed(f.add(first, f.mul(X.i, step)), "i64")
                 f.store(value, f.gep(table, f.add(at, X.i), "i64"))
+
+
+def fill_order(
+    f: Function, h: dict[str, Value], part: dict[str, Value], order: Value, images: Operand,
+    rows: tuple[Operand, Operand, Operand],
+) -> None:  # fmt: skip
+    """Which row of c has each pixel of the unit's results, of those of a piece: its first row in
+    the unit, how many; the unit's first row of the grid.
+    """
+    first, grid_h, y = rows
+    start = f.add(part["out_at"], f.mul(f.sub(first, y), part["out_h"]))
+    each = joined_pixels(f, h, part, y)
+    with f.loop(0, images) as N, f.loop(0, grid_h) as Y:
+        at = f.add(f.add(start, f.mul(N.i, each)), f.mul(Y.i, part["out_h"]))
+        row = f.mul(f.add(f.mul(N.i, grid_h), Y.i), part["grid_w"])
+        with f.loop(0, part["grid_w"]) as X:
+            place = f.gep(order, f.add(at, f.mul(X.i, part["out_w"])), "i64")
+            f.store(f.typed(f.add(f.add(part["c_at"], row), X.i), "i64"), place)
+
+
+def joined_pixels(f: Function, h: dict[str, Value], part: dict[str, Value], y: Operand) -> Value:
+    """Of a unit's image, whose first row of the grid is y, the results of all parts."""
+    row = part["out_h"]
+    return f.typed(f.min(f.sub(h["joined"], f.mul(y, row)), f.mul(h["band"], row)), "i64")
