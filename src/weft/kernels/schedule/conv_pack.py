@@ -17,6 +17,7 @@ from weft.kernels.schedule.tile import Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import Element, memory
 from weft.kernels.target.llvm import (
+    BYTES,
     Function,
     Module,
     Operand,
@@ -493,13 +494,17 @@ def emit_grid(m: Module, tile: Tile, d: dtype) -> None:
 
 
 def store_some(
-    f: Function, square: list[Value], to: Value, pitch: Operand, count: Operand, element: str
-) -> None:
-    """The first `count` of the vectors, each whole, `pitch` elements apart."""
+    f: Function, square: list[Value], to: Value, pitch: Operand, count: Operand, element: str, *,
+    stream: bool = False,
+) -> None:  # fmt: skip
+    """The first `count` of the vectors, each whole, `pitch` elements apart; those of a whole square
+    may `stream` past the caches, to places of whole vectors.
+    """
     every = f.icmp("sge", count, len(square))
+    align = len(square) * BYTES[element] if stream else None
     with f.if_else(every) as way:
         for i, v in enumerate(square):
-            f.store(v, f.gep(to, f.mul(pitch, i), element))
+            f.store(v, f.gep(to, f.mul(pitch, i), element), align, stream=stream)
         way.otherwise()
         for i, v in enumerate(square[:-1]):
             with f.iff(f.icmp("slt", f.typed(i, "i64"), count)):

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
-from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_tiles
+from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_ends, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
 from weft.kernels.schedule.conv_spans import SPANS, TAPS, emit_spans, span_of
-from weft.kernels.schedule.conv_wide_ends import ask_along, emit_planes, emit_rows, store_planes
 from weft.kernels.schedule.conv_wide_pieces import (
     PART,
     Piece,
@@ -53,13 +52,14 @@ HEAD: tuple[str, ...] = (
     "top", "left", "band_step", "pixel_h", "pixel_w", "out_n", "out_c",
     "w_group", "w_column", "w_channel", "area", "pack", "packed_group", "packed",
     "joined", "ordered", "order_at", "work", "work_size", "c_at", "rows_at", "outs_at", "table_at",
-    "epilogue", "epilogue_at",
-    "finish", "near", "near_at", "area_out", "ahead", "pace", "even", "zeros", "zeros_at", "strip",
-    "pieces", "unit_pieces", "unit_items", "together", "runs", "runs_at", "parts", "wholes", "taps",
+    "epilogue", "epilogue_at", "finish", "near", "near_at", "area_out", "ahead", "pace", "even",
+    "zeros", "zeros_at", "strip", "pieces", "unit_pieces", "unit_items", "together", "runs",
+    "runs_at", "parts", "wholes", "taps",
     *conv_wide_tiles.HEAD,
 )  # fmt: skip
 PACK_DEPTH, PACK_COLUMNS, PACK_TAPS, PACK_ANY = range(4)  # what is adjacent in w
 _SAME_SETS = 16384  # bytes: planes a multiple of them apart lie in few sets of the second cache
+_STREAMED = 4 << 20  # bytes of packed weights
 _BESIDE = 8  # lines of a pixel's results from which asking for them gains, in tile registers
 
 
@@ -89,8 +89,8 @@ def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) 
     if not biased and not tile.amx:
         emit_spread(m, tile)
     _emit_pack(m, tile, d, biased)
-    emit_rows(m, tile, d)
-    emit_planes(m, tile, d)
+    conv_wide_ends.emit_rows(m, tile, d)
+    conv_wide_ends.emit_planes(m, tile, d)
     _emit_wide(m, tile, d, biased)
     return m.text()
 
@@ -151,10 +151,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f.store(f.typed(-1, "i64"), filled)
     shape = conv_wide_tiles.Shape(f, f.alloca("i64", 1))
     f.store(f.typed(0, "i64"), shape.place)
-    fill_tables(f, tile, h, ints, (taps, steps), tables_at)
     order, joined = f.gep(slab, h["order_at"]), f.icmp("ne", h["joined"], 0)
-    with f.loop(0, h["ordered"]) as C:
-        f.store(C.i, f.gep(order, C.i, "i64"))
+    fill_tables(f, tile, h, ints, (taps, steps), (tables_at, order))
     last_run = f.sub(h["runs"], 1)
     taken = f.alloca("i64", 1)  # pieces that this thread took
     f.store(f.typed(0, "i64"), taken)
@@ -389,7 +387,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     at = f.add(f.mul(L.i, lines), j + next_words)
                                     f.store(f.gep(line, 64 * j), f.gep(soon, at, "ptr"))
                         with f.iff(along):
-                            ask_along(f, tile, d, piece, row, f.mul(count, lines), h["out_c"])
+                            conv_wide_ends.ask_along(
+                                f, tile, d, piece, row, f.mul(count, lines), h["out_c"]
+                            )
                         ask()
                         if next_words:  # the tiles ask for the next block, all at one pace
                             so_far = f.load("i64", wanted)
@@ -441,7 +441,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
                 to = f.gep(out, f.add(to, f.mul(y, part["out_h"])), memory(d))
                 each = joined_pixels(f, h, part, y)
-                store_planes(f, d, h, (to, c, order, shift), (images, 1, each), (0, 1), columns)
+                conv_wide_ends.store_planes(
+                    f, d, h, (to, c, order, shift), (images, 1, each), (0, 1), columns
+                )
             pieces = f.select(joined, f.typed(0, "i64"), pieces)
             with f.loop(0, pieces) as P:  # what goes out when all sums are done
                 piece = piece_of(parts, P.i)
@@ -466,14 +468,10 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 f.gep(piece.start, to, memory(d)), part["out_w"],
                             )  # fmt: skip
                     elif case == 2:
-                        # rows of outputs that follow on one another are one row
-                        across, width = part["out_w"], part["grid_w"]
-                        whole = f.icmp("eq", part["out_h"], f.mul(width, across))
-                        lines = f.select(whole, f.typed(1, "i64"), grid_h)
-                        width = f.select(whole, f.mul(grid_h, width), width)
-                        store_planes(
-                            f, d, h, (piece.start, piece.c, order, shift), (images, lines, width),
-                            (part["out_h"], across), columns,
+                        conv_wide_ends.store_planes(
+                            f, d, h, (piece.start, piece.c, order, shift),
+                            (images, *conv_wide_ends.as_one_row(f, part, grid_h)),
+                            (part["out_h"], part["out_w"]), columns,
                         )  # fmt: skip
     if tile.amx:
         amx.release(f)
@@ -499,6 +497,8 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     wholes = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
     places = f.gep(wholes, f.add(f.mul(h["wholes"], len(PART)), f.mul(h["taps"], 3)), "i64")
     room = f.alloca(tile.type, lanes)
+    streams = is_brief(tile)  # what no second cache holds is not read to be overwritten
+    far = f.cast("zext", f.icmp("sgt", h["work"], _STREAMED), "i64")
     blocks = f.div(f.add(h["depth"], lanes - 1), lanes)
     low, high = f.split(f.mul(f.mul(h["groups"], h["panels"]), blocks))
     with f.loop(low, high) as I:
@@ -546,12 +546,12 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     with f.loop(f.mul(channel, part["part_taps"]), stop, lanes) as K:
                         count = f.min(f.sub(stop, K.i), lanes)
                         number = f.mul(K.i, reads.per)
-                        numbers = f.mul(h["channels"], part["part_taps"])
-                        some = reads.masks(f.sub(numbers, number))
+                        left = f.sub(f.mul(h["channels"], part["part_taps"]), number)
+                        some = reads.masks(left)
                         v = [reads.adjacent(f.gep(s, number, size), some) for s in starts]
-                        square = f.transpose(v)
-                        target = f.gep(to, f.mul(K.i, tile.columns), el)
-                        store_some(f, square, target, tile.columns, count, el)
+                        square, target = f.transpose(v), f.gep(to, f.mul(K.i, tile.columns), el)
+                        for way in f.switch(far, (0, 1), 0) if streams else (0,):
+                            store_some(f, square, target, tile.columns, count, el, stream=way == 1)
                     continue
                 with f.loop(channel, last) as C:
                     number = f.mul(C.i, reads.per)
@@ -575,14 +575,14 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                         of_channel, of_tap = part["part_taps"], f.typed(1, "i64")
                         if tile.amx:
                             of_channel, of_tap = of_tap, h["tap_words"]
-                        target = f.mul(f.mul(C.i, of_channel), tile.columns)
-                        target = f.gep(to, target, el)
+                        target = f.gep(to, f.mul(f.mul(C.i, of_channel), tile.columns), el)
                         with f.loop(0, part["part_taps"]) as T:
                             tap = f.load("i64", f.gep(place, T.i, "i64"))
                             to_row = f.gep(target, f.mul(T.i, f.mul(of_tap, tile.columns)), el)
                             if case == PACK_TAPS:
                                 v = f.load(tile.type, f.gep(room, tap, tile.type), tile.align)
-                                f.store(v, to_row)
+                                for way in f.switch(far, (0, 1), 0) if streams else (0,):
+                                    f.store(v, to_row, tile.align, stream=way == 1)
                             elif case == PACK_COLUMNS:
                                 at = f.gep(f.gep(w, across, size), f.add(column, J.i), size)
                                 load = partial(f.masked_load, in_memory, mask=mask)
@@ -594,4 +594,6 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                     at = f.gep(starts[j], f.add(across, tap), size)
                                     v = reads.unit(load, at, h["w_channel"], more, width=1)
                                     f.store(v, f.gep(to_row, j, el))
+    if streams:
+        f.intrinsic("x86.sse.sfence", "void")
     f.ret()

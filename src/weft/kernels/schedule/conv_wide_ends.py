@@ -29,6 +29,13 @@ def store_planes(
         )  # fmt: skip
 
 
+def as_one_row(f: Function, part: dict[str, Value], rows: Operand) -> tuple[Operand, Operand]:
+    """A part's rows and their pixels: rows of outputs that follow on one another are one."""
+    width = part["grid_w"]
+    whole = f.icmp("eq", part["out_h"], f.mul(width, part["out_w"]))
+    return f.select(whole, f.typed(1, "i64"), rows), f.select(whole, f.mul(rows, width), width)
+
+
 def ask_along(
     f: Function, tile: Tile, d: dtype, piece: Piece, row: Operand, count: Operand, out_c: Operand
 ) -> None:

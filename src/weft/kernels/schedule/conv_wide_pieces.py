@@ -121,9 +121,14 @@ def rows_of(
 
 def fill_tables(
     f: Function, tile: Tile, h: dict[str, Value], ints: Value, taps: tuple[Value, Value],
-    tables: Value,
+    memories: tuple[Value, Value],
 ) -> None:  # fmt: skip
-    """Of each part: where each k lies in the slab, and the bytes of B from it to the next."""
+    """Of each part: where each k lies in the slab, and the bytes of B from it to the next; the
+    order of sums that go out as they lie.
+    """
+    tables, order = memories
+    with f.loop(0, h["ordered"]) as C:
+        f.store(C.i, f.gep(order, C.i, "i64"))
     with f.loop(0, h["parts"]) as P:
         part = read_part(f, ints, P.i, PART)
         own = [f.gep(a, part["first_tap"], "i64") for a in taps]
