@@ -152,8 +152,8 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     shape = conv_wide_tiles.Shape(f, f.alloca("i64", 1))
     f.store(f.typed(0, "i64"), shape.place)
     order, joined = f.gep(slab, h["order_at"]), f.icmp("ne", h["joined"], 0)
+    order_of_all = f.gep(order, h["ordered"], "i64")
     fill_tables(f, tile, h, ints, (taps, steps), (tables_at, order))
-    last_run = f.sub(h["runs"], 1)
     taken = f.alloca("i64", 1)  # pieces that this thread took
     f.store(f.typed(0, "i64"), taken)
     with f.units(h["pieces"]) as drawn:
@@ -195,7 +195,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                 else:
                     fill_rows(f, h, part, (rows, outs), skipped, images, grid_h)
                     with f.iff(joined):
-                        fill_order(f, h, part, order, images, (first_row, grid_h, y))
+                        fill_order(f, h, part, order_of_all, images, (first_row, grid_h, y))
         f.store(f.typed(unit, "i64"), filled)
         next_source, next_lines = following(f, h, d, unit, source, f.add(mine, 1))
         f.store(f.typed(0, "i64"), asked)
@@ -436,15 +436,16 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                                 )  # fmt: skip
                             with f.iff(ends):
                                 ending(first, count, place, to, part["out_w"])
-            with f.iff(f.op("and", joined, f.icmp("eq", f.rem(Item.i, h["runs"]), last_run))):
+            all_out = joined if done is None else f.op("and", joined, f.op("xor", done, True))
+            with f.iff(f.op("and", all_out, f.icmp("eq", f.rem(f.add(Item.i, 1), h["runs"]), 0))):
                 part = read_part(f, runs, 0, PART)
                 to = f.add(f.mul(image, h["out_n"]), f.mul(out_column, h["out_c"]))
                 to = f.gep(out, f.add(to, f.mul(y, part["out_h"])), memory(d))
                 each = joined_pixels(f, h, part, y)
                 conv_wide_ends.store_planes(
-                    f, d, h, (to, c, order, shift), (images, 1, each), (0, 1), columns
+                    f, d, h, (to, c, order_of_all, shift), (images, 1, each), (0, 1), columns
                 )
-            pieces = f.select(joined, f.typed(0, "i64"), pieces)
+            pieces = f.select(all_out, f.typed(0, "i64"), pieces)
             with f.loop(0, pieces) as P:  # what goes out when all sums are done
                 piece = piece_of(parts, P.i)
                 part, grid_h = piece.part, piece.grid_h
