@@ -29,7 +29,7 @@ from weft.kernels.schedule.tile import up
 from weft.kernels.target.element import Element, memory, register, width
 from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector
 from weft.kernels.target.math import exp_below
-from weft.runtime.native import Launch, host, load
+from weft.runtime.native import Launch, host, load_made
 
 SIDE = 4  # registers side by side
 _HELD_BYTES = 1 << 15  # what the first cache holds
@@ -91,9 +91,13 @@ def plan_columns(
 
 @lru_cache(maxsize=256)
 def _kernel(s: Lines, *, log: bool) -> int:
+    return load_made(["rows"], _softmax_ir, s, log=log)["rows"]
+
+
+def _softmax_ir(s: Lines, *, log: bool) -> str:
     module = Module(vector_bits=host().vector_bits)
     _Softmax(module, s, log=log).emit()
-    return load(module.text(), ["rows"])["rows"]
+    return module.text()
 
 
 class Columns:

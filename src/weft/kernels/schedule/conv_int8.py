@@ -179,6 +179,10 @@ def _tile() -> Pair:
 
 @cache
 def _kernel(kind: str, inputs: int, tiles: bool) -> int:
+    return native.load_made(["conv_int8"], _conv_int8_ir, kind, inputs, tiles)["conv_int8"]
+
+
+def _conv_int8_ir(kind: str, inputs: int, tiles: bool) -> str:
     module = Module(native.host().vector_bits)
     if tiles:
         for height in (1, 2):
@@ -260,7 +264,7 @@ def _kernel(kind: str, inputs: int, tiles: bool) -> int:
     if tiles:
         amx.release(f)
     f.ret()
-    return native.load(module.text(), ["conv_int8"])["conv_int8"]
+    return module.text()
 
 
 def _multiply(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from weft.core import dtype as D
-from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder
+from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder, spelled
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx, conv_micro_amx, gemm_tiles
 from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
@@ -29,7 +29,7 @@ from weft.kernels.schedule.tile import tile_for
 from weft.kernels.schedule.words import halves_of_two
 from weft.kernels.target.element import Element, memory, register, relu_of_half
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const, vector, zero
-from weft.runtime.native import host, load
+from weft.runtime.native import host, load_made
 
 FIRST = 5  # the block's word of the first pointer that is the epilogue's own
 
@@ -69,7 +69,7 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: str = "") -> 
     classes = tuple(stride_class(c) for _, c in steps)
     if 2 in classes:
         raise ValueError("epilogue: an operand's columns are not adjacent")
-    address = _function(
+    form = _Form(
         e.exprs,
         tuple(D.from_np(o.dtype) for o in e.outs),
         tuple(D.from_np(x.dtype) for x in e.ins),
@@ -77,6 +77,7 @@ def epilogue_ints(e: Epilogue, rows: int, columns: int, *, finish: str = "") -> 
         tuple(r == 0 for r, _ in steps),
         finish,
     )
+    address = _function(form)
     return (address, *[columns] * len(e.outs), *(r for r, _ in steps))
 
 
@@ -130,34 +131,48 @@ def row_step(strides: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int
     return step, strides[-1]
 
 
+@dataclass(frozen=True)
+class _Form:
+    """What an ending's code is made from."""
+
+    exprs: tuple[Expr, ...]
+    out_dtypes: tuple[D.dtype, ...]
+    in_dtypes: tuple[D.dtype, ...]
+    classes: tuple[int, ...]
+    fixed: tuple[bool, ...]
+    finish: str
+
+    def __repr__(self) -> str:  # exact, by which the disk knows the kernel
+        rest = self.out_dtypes, self.in_dtypes, self.classes, self.fixed, self.finish
+        return f"{spelled(self.exprs)}{rest}"
+
+
 @lru_cache(maxsize=4096)
-def _function(
-    exprs: tuple[Expr, ...],
-    out_dtypes: tuple[D.dtype, ...],
-    in_dtypes: tuple[D.dtype, ...],
-    classes: tuple[int, ...],
-    fixed: tuple[bool, ...],
-    finish: str,
-) -> int:
+def _function(form: _Form) -> int:
+    name = "finish" if form.finish else "epilogue"
+    return load_made([name], _ending_ir, form)[name]
+
+
+def _ending_ir(form: _Form) -> str:
     module = Module(vector_bits=host().vector_bits)
     code: _Code = partial(
         _Ending,
-        exprs=exprs,
-        out_dtypes=out_dtypes,
-        in_dtypes=in_dtypes,
-        classes=classes,
-        fixed=fixed,
+        exprs=form.exprs,
+        out_dtypes=form.out_dtypes,
+        in_dtypes=form.in_dtypes,
+        classes=form.classes,
+        fixed=form.fixed,
     )
-    if finish:
-        if finish == "registers":
-            _emit_finish(module, out_dtypes[0], code)
+    if form.finish:
+        if form.finish == "registers":
+            _emit_finish(module, form.out_dtypes[0], code)
         else:
-            _emit_among(module, code, kind=finish)
-        return load(module.text(), ["finish"])["finish"]
+            _emit_among(module, code, kind=form.finish)
+        return module.text()
     args = [("ptr", "args"), ("ptr", "ints"), ("ptr", "product"), ("i64", "ldp"), ("i64", "row")]
     f = module.function("epilogue", [*args, *(("i64", n) for n in ("rows", "n0", "n"))])
     _emit(f, code(f))
-    return load(module.text(), ["epilogue"])["epilogue"]
+    return module.text()
 
 
 def _places(f: Function, count: int) -> tuple[list[Value], list[Value]]:

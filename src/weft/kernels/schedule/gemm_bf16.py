@@ -19,6 +19,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import (
     extra_word,
     gemm_kernel,
+    kernel_names,
     pack_columns,
     pack_kernel,
     pack_rows,
@@ -77,31 +78,44 @@ def size_of(words: Layout) -> int:
 def products(a_class: str, b_class: str, in_scratch: str) -> tuple[list[int], Tile]:
     """The loops over words, for 2, 3, ... inputs."""
     tile = replace(tile_for("float"), pairs=True, a_class=a_class)
-    module = Module(native.host().vector_bits)
-    names = gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], in_scratch=in_scratch)
-    found = native.load(module.text(), names)
+    names = kernel_names("gemm", tile, in_scratch)
+    found = native.load_made(names, _products_ir, tile, b_class, in_scratch)
     return [found[name] for name in names], tile
+
+
+def _products_ir(tile: Tile, b_class: str, in_scratch: str) -> str:
+    module = Module(native.host().vector_bits)
+    gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], in_scratch=in_scratch)
+    return module.text()
 
 
 @cache
 def packer(b_class: str) -> int:
     """Words at the start of scratch to panels."""
+    return native.load_made(["pack_all"], _packer_ir, b_class)["pack_all"]
+
+
+def _packer_ir(b_class: str) -> str:
     module = Module(native.host().vector_bits)
     pack = _PACKERS[b_class]
     pack_kernel(module, "pack_all", tile_for("float"), pack=pack, in_scratch=True)
-    return native.load(module.text(), ["pack_all"])["pack_all"]
+    return module.text()
 
 
 @cache
 def stage(place: int, n_in: int, source: str, *, woven: bool) -> int:
     """Of a launch with so many inputs: one of them to its words, or (place 2) sums to out."""
+    return native.load_made(["stage"], _stage_ir, place, n_in, source, woven=woven)["stage"]
+
+
+def _stage_ir(place: int, n_in: int, source: str, *, woven: bool) -> str:
     module = Module(native.host().vector_bits)
     lanes = tile_for("float").lanes
     if place == 2:
         emit_conversion(module, "stage", HALVES["bfloat16"], 2, lanes)
     else:
         _emit_words(module, place, n_in, lanes, woven=woven, source=source)
-    return native.load(module.text(), ["stage"])["stage"]
+    return module.text()
 
 
 def _emit_words(

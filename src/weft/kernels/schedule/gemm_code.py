@@ -965,6 +965,6 @@ def batch_offsets(
 
 __all__ = [
     "MAX_INPUTS", "NEAR", "Packer", "Unit", "batch_offsets", "extra_word", "gemm_ints",
-    "gemm_kernel", "head_of", "pack_any", "pack_columns", "pack_kernel",
+    "gemm_kernel", "head_of", "kernel_names", "pack_any", "pack_columns", "pack_kernel",
     "pack_rows", "rooms", "units_of_rows",
 ]  # fmt: skip

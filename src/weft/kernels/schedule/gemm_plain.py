@@ -15,6 +15,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import (
     extra_word,
     gemm_kernel,
+    kernel_names,
     pack_columns,
     pack_rows,
 )
@@ -63,9 +64,13 @@ def dense(layout: Layout) -> Layout:
 @cache
 def widener(name: str) -> int:
     """Of a launch with one input of a half dtype: that input to its float32 copy."""
+    return native.load_made(["widen"], _widener_ir, name)["widen"]
+
+
+def _widener_ir(name: str) -> str:
     module = Module(native.host().vector_bits)
     emit_conversion(module, "widen", HALVES[name], 0, tile_for("float").lanes, n_in=1)
-    return native.load(module.text(), ["widen"])["widen"]
+    return module.text()
 
 
 @cache
@@ -73,15 +78,21 @@ def half_kernels(
     name: str, a_class: str, b_class: str, in_scratch: str = "abc"
 ) -> tuple[dict[str, int], Tile]:
     """The stages widen_a, widen_b, gemm2 (it has two inputs), narrow of a half dtype."""
-    host = native.host()
     tile = replace(tile_for("float"), a_class=a_class)
-    module = Module(host.vector_bits)
+    names = [*_STAGES, *kernel_names("gemm", tile, in_scratch)]
+    return native.load_made(names, _half_ir, name, tile, b_class, in_scratch), tile
+
+
+_STAGES = ("widen_a", "widen_b", "narrow")
+
+
+def _half_ir(name: str, tile: Tile, b_class: str, in_scratch: str) -> str:
+    module = Module(native.host().vector_bits)
     packer = pack_rows if b_class == "rows" else pack_columns
-    (gemm,) = gemm_kernel(module, "gemm", tile, pack=packer, in_scratch=in_scratch)
-    names = ("widen_a", "widen_b", "narrow")
-    for place, stage in enumerate(names):
+    gemm_kernel(module, "gemm", tile, pack=packer, in_scratch=in_scratch)
+    for place, stage in enumerate(_STAGES):
         emit_conversion(module, stage, HALVES[name], place, tile.lanes)
-    return native.load(module.text(), [*names, gemm]), tile
+    return module.text()
 
 
 def emit_conversion(
@@ -146,6 +157,10 @@ def plan_integers(a: Layout, b: Layout, out: Layout, *, parallel: bool) -> Launc
 
 @cache
 def _integer_kernel(element: str) -> int:
+    return native.load_made(["integers"], _integers_ir, element)["integers"]
+
+
+def _integers_ir(element: str) -> str:
     """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; in any order, integers wrap."""
     module = Module(native.host().vector_bits)
     f = module.kernel("integers")
@@ -172,4 +187,4 @@ def _integer_kernel(element: str) -> int:
                 inner.next = [f.op("add", inner.carry[0], f.op("mul", x, y))]
             f.store(inner.carry[0], f.gep(out_row, column.i, element))
     f.ret()
-    return native.load(module.text(), ["integers"])["integers"]
+    return module.text()

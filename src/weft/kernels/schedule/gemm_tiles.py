@@ -109,6 +109,12 @@ def size_of(table: list[int]) -> int:
 @cache
 def products(b_class: str, source: str, out: str, *, packed: bool) -> list[int]:
     """The loops for 2, 3, ... inputs; `source` and `out` are how b and the result lie."""
+    names = [f"gemm{n_in}" for n_in in range(2, MAX_INPUTS + 1)]
+    found = native.load_made(names, _products_ir, b_class, source, out, packed=packed)
+    return [found[name] for name in names]
+
+
+def _products_ir(b_class: str, source: str, out: str, *, packed: bool) -> str:
     module = Module(native.host().vector_bits)
     tile = _tile()
     if not packed:
@@ -117,21 +123,22 @@ def products(b_class: str, source: str, out: str, *, packed: bool) -> list[int]:
     _tile_code(module)
     _ending(module, out)
     _emit_products(module.function("products", body, internal=True), tile, source, out, packed)
-    names = []
     for n_in in range(2, MAX_INPUTS + 1):
-        names.append(f"gemm{n_in}")
-        f = module.kernel(names[-1])
+        f = module.kernel(f"gemm{n_in}")
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
         head = f.gep("%args", 4 + n_in, "i64")
         f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))
         f.ret()
-    found = native.load(module.text(), names)
-    return [found[name] for name in names]
+    return module.text()
 
 
 @cache
 def packer(b_class: str, source: str) -> int:
     """All of b to panels."""
+    return native.load_made(["pack_all"], _packer_ir, b_class, source)["pack_all"]
+
+
+def _packer_ir(b_class: str, source: str) -> str:
     module = Module(native.host().vector_bits)
     _emit_pack(module, b_class, source)
     f = module.kernel("pack_all")
@@ -150,7 +157,7 @@ def packer(b_class: str, source: str) -> int:
         kc, n = f.min(f.sub(words, k0), _PIECE * WORDS), f.min(f.sub(h["N"], n0), COLUMNS)
         f.call("pack", "void", place, b, head, k0, kc, n0, n)
     f.ret()
-    return native.load(module.text(), ["pack_all"])["pack_all"]
+    return module.text()
 
 
 _PIECE = 24  # chunks
@@ -159,6 +166,10 @@ _PIECE = 24  # chunks
 @cache
 def stage(n_in: int, a_class: str, source: str) -> int:
     """Of a launch with so many inputs: a to its words."""
+    return native.load_made(["stage"], _stage_ir, n_in, a_class, source)["stage"]
+
+
+def _stage_ir(n_in: int, a_class: str, source: str) -> str:
     module = Module(native.host().vector_bits)
     f = module.kernel("stage")
     u = _units(f, source)
@@ -194,7 +205,7 @@ def stage(n_in: int, a_class: str, source: str) -> int:
             here = f.gep(array, here, source)
             _square(f, u, here, steps, left, a_class, put, across=False)
     f.ret()
-    return native.load(module.text(), ["stage"])["stage"]
+    return module.text()
 
 
 def _tile() -> Tile:

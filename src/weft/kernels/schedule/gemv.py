@@ -100,8 +100,13 @@ def plan_gemv_panels(
 @cache
 def _kernels(element: str, b_class: str) -> list[int]:
     """The kernels for 2, 3, ... inputs."""
-    host = native.host()
-    module = Module(host.vector_bits)
+    names = [f"gemv{n_in}" for n_in in range(2, MAX_INPUTS + 1)]
+    found = native.load_made(names, _gemv_ir, element, b_class)
+    return [found[name] for name in names]
+
+
+def _gemv_ir(element: str, b_class: str) -> str:
+    module = Module(native.host().vector_bits)
     body = module.function(
         "product", [("ptr", "args"), ("ptr", "head"), ("i32", "tid"), ("i32", "nth")], internal=True
     )
@@ -109,15 +114,12 @@ def _kernels(element: str, b_class: str) -> list[int]:
         _emit_panels(body, tile_for(element), is_short=b_class == "short")
     else:
         _emit(body, tile_for(element), b_class)
-    names = []
     for n_in in range(2, MAX_INPUTS + 1):
-        names.append(f"gemv{n_in}")
-        f = module.kernel(names[-1])
+        f = module.kernel(f"gemv{n_in}")
         head = f.gep("%args", 4 + n_in, "i64")
         f.call("product", "void", f.arg("args"), head, f.arg("tid"), f.arg("nth"))
         f.ret()
-    found = native.load(module.text(), names)
-    return [found[name] for name in names]
+    return module.text()
 
 
 def _emit(f: Function, tile: Tile, b_class: str) -> None:
@@ -284,6 +286,10 @@ def _group(f: Function, tile: Tile, at: Operand, code: Value) -> tuple[list[Valu
 @cache
 def shorten() -> int:
     """The address of the kernel that makes panels (out, of a product's ints) short, in place."""
+    return native.load_made(["shorten"], _shorten_ir)["shorten"]
+
+
+def _shorten_ir() -> str:
     tile, module = tile_for("float"), Module(native.host().vector_bits)
     f = module.kernel("shorten")
     lanes, ints = tile.lanes, vector(tile.lanes, "i32")
@@ -327,7 +333,7 @@ def shorten() -> int:
             step = f.select(fits, 7 * lanes, f.typed(_GROUP * lanes, "i64"))
             G.next = [f.gep(to, step, "i32")]
     f.ret()
-    return native.load(module.text(), ["shorten"])["shorten"]
+    return module.text()
 
 
 _Strided = tuple[Operand, Operand]
@@ -434,10 +440,14 @@ def plan_batch(
 
 @cache
 def _batch_kernel(element: str) -> int:
+    return native.load_made(["batch"], _batch_ir, element)["batch"]
+
+
+def _batch_ir(element: str) -> str:
     module = Module(native.host().vector_bits)
     f = module.kernel("batch")
     _emit_batch(f, tile_for(element))
-    return native.load(module.text(), ["batch"])["batch"]
+    return module.text()
 
 
 def _emit_batch(f: Function, tile: Tile) -> None:

@@ -65,6 +65,10 @@ def plan_max_pool_bytes(
 
 @cache
 def _to_bytes(dense: bool) -> int:
+    return native.load_made(["to_bytes"], _to_bytes_ir, dense)["to_bytes"]
+
+
+def _to_bytes_ir(dense: bool) -> str:
     """Vectors hold neighbouring columns: four channels make a whole number of 32 bits."""
     m = Module(native.host().vector_bits)
     f = m.kernel("to_bytes")
@@ -108,7 +112,7 @@ def _to_bytes(dense: bool) -> int:
                     word = f.load("i32", f.gep(room, L.i, "i32"))
                     f.store(word, f.gep(place, f.mul(L.i, h["pitch"])), 1)
     f.ret()
-    return native.load(m.text(), ["to_bytes"])["to_bytes"]
+    return m.text()
 
 
 def _byte(f: Function, v: Value, scale: Value, shift: Value) -> Value:
@@ -152,6 +156,10 @@ def windows(f: Function, h: dict[str, Value], x: Value) -> Iterator[Window]:
 
 @cache
 def _pool() -> int:
+    return native.load_made(["max_pool_bytes"], _pool_ir)["max_pool_bytes"]
+
+
+def _pool_ir() -> str:
     m = Module(native.host().vector_bits)
     f = m.kernel("max_pool_bytes")
     (out, x), _, h, _ = f.given(1, _POOL_HEAD)
@@ -176,7 +184,7 @@ def _pool() -> int:
         with f.loop(whole, h["channels"]) as C:
             largest("i8", C.i)
     f.ret()
-    return native.load(m.text(), ["max_pool_bytes"])["max_pool_bytes"]
+    return m.text()
 
 
 MOST_TAPS = 512  # 255 * 128 a tap, below 2^24
@@ -214,6 +222,10 @@ def plan_depthwise_int8(
 
 @cache
 def _kernel(kind: str, inputs: int) -> int:
+    return native.load_made(["depthwise_int8"], _depthwise_ir, kind, inputs)["depthwise_int8"]
+
+
+def _depthwise_ir(kind: str, inputs: int) -> str:
     m = Module(native.host().vector_bits)
     f = m.kernel("depthwise_int8")
     pointers, _, h, _ = f.given(inputs, _HEAD)
@@ -255,4 +267,4 @@ def _kernel(kind: str, inputs: int) -> int:
             with f.loop(0, h["channels"]) as C:
                 channels("float", C.i)
     f.ret()
-    return native.load(m.text(), ["depthwise_int8"])["depthwise_int8"]
+    return m.text()
