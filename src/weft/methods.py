@@ -279,6 +279,8 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         dispatch.wrote(self)
         return self
     if not isinstance(value, Tensor):
+        if kind is float or kind is int:
+            creation.number_in(value, d)  # says that d does not reach so far
         value = tensor(value, dtype=d)
         value._a.flags.writeable = False  # a number, as `number_tensor`'s are: a replay has it, too
     if value.ndim:

@@ -187,6 +187,8 @@ def array_of(data: Any, dtype: dt.dtype | None) -> np.ndarray:
     if a.dtype.kind == "c" and dtype.category != dt.COMPLEX:
         raise TypeError(f"tensor(): must be real number, not complex (for dtype {dtype.name})")
     if a.dtype.kind == "f" and dtype.category == dt.INT:
+        if not (np.abs(a) <= 2.0**63).all():  # nor is a NaN
+            raise RuntimeError(f"value cannot be converted to type {dtype.name} without overflow")
         a = a.astype(np.int64)
     if a.dtype.kind == "i" and dtype.category == dt.INT and a.size:
         ends = np.iinfo(dtype.np)

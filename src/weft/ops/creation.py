@@ -313,32 +313,37 @@ def _constant(
     if d.category == dt.COMPLEX:
         y = apply(Full(shape, float(value.real), d, float(value.imag)))
     elif state.recorder is not None:
-        y = apply(Full(shape, _as(value, d), d))
+        y = apply(Full(shape, number_in(value, d), d))
     else:  # nobody asks for the op, which would have to be found
         a = memory.empty(shape, d.np)
-        fill(a, _as(value, d))
+        fill(a, number_in(value, d))
         y = wrap(a)
         if size is out is None:
             tell_made(y, None, None, *wish)
     return finish(y, requires_grad, device, op) if out is None else out.copy_result(y)
 
 
-def _as(value: Any, d: dt.dtype) -> Any:
-    return float(value) if d.category == dt.FLOAT else discrete(value, d)
-
-
-def discrete(value: Any, d: dt.dtype) -> int | bool:
-    """A number as an integer (or a bool) of `d`.  A negative int wraps where there is no sign.
+def number_in(value: Any, d: dt.dtype) -> float | int | bool:
+    """A number as one of `d`: infinities are any float's, a negative int wraps where there is no
+    sign.
 
     RuntimeError: the dtype does not reach so far.
     """
-    if d.category != dt.INT:
+    if d.category == dt.FLOAT:
+        number = float(value)
+        within = abs(number) <= _ANY_FLOAT or not math.isfinite(number)
+        if within or abs(number) <= dt.finfo(d).max:
+            return number
+    elif d.category == dt.INT:
+        ends = np.iinfo(d.np)
+        if (-int(ends.max) - 1 if isinstance(value, int) else ends.min) <= value <= ends.max:
+            return int(value) % (int(ends.max) + 1) if not d.is_signed else int(value)
+    else:
         return bool(value)
-    ends = np.iinfo(d.np)
-    first = -int(ends.max) - 1 if isinstance(value, int) else ends.min
-    if not first <= value <= ends.max:
-        raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
-    return int(value) % (int(ends.max) + 1) if not d.is_signed else int(value)
+    raise RuntimeError(f"value {value} cannot be converted to type {d.name} without overflow")
+
+
+_ANY_FLOAT = 65504.0  # the largest half: every float reaches so far
 
 
 def zeros(*size: Any, dtype: dt.dtype | None = None, device: Any = None, **kw: Any) -> Tensor:

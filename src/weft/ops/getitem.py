@@ -20,6 +20,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Op
 from weft.ops import dispatch
 from weft.ops.cast import cast
+from weft.ops.creation import number_in
 from weft.ops.dispatch import (
     NUMBERS,
     apply,
@@ -309,7 +310,7 @@ def _value(x: Any, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value.__class__ in NUMBERS or isinstance(value, (int, float)):
-        return wrap(number_array(value, dtype_of(x).np))
+        return wrap(_number(value, dtype_of(x)))
     if isinstance(value, complex):
         if not dtype_of(x).is_complex:
             raise RuntimeError(
@@ -317,6 +318,12 @@ def _value(x: Any, value: Any) -> Any:
             )
         return wrap(number_array(value, dtype_of(x).np))
     raise TypeError(f"can't assign a {type(value).__name__} to a torch.{dtype_of(x).name} tensor")
+
+
+def _number(value: Any, d: dt.dtype) -> np.ndarray:
+    """RuntimeError: an integer dtype does not reach so far (a float's number may become inf)."""
+    small = value.__class__ is int and -128 <= value < 128  # as any integer dtype, or wraps there
+    return number_array(value if small or d.category != dt.INT else number_in(value, d), d.np)
 
 
 _PLAIN = (int, type(None), type(Ellipsis))
@@ -351,7 +358,7 @@ def _written_now(x: Any, index: Any, value: Any) -> bool:
     elif not _is_plain(index if index.__class__ is tuple else (index,)):
         return False
     a = x._a
-    v = number_array(value, a.dtype) if number else value._a
+    v = _number(value, dtype_of(x)) if number else value._a
     if a.dtype is not v.dtype or not a.flags.writeable or 0 in a.strides:
         return False
     try:

@@ -15,7 +15,7 @@ from weft.core.op import Copy, Onnx, Op, sample
 from weft.core.types import Type, wholes
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
-from weft.ops.creation import discrete
+from weft.ops.creation import number_in
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, fill, put, shape_of, wrap
 from weft.ops.index import index_select
 from weft.ops.promote import as_number
@@ -125,7 +125,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     grown = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
     d = dtype_of(input)
     if d.category == dt.INT and isinstance(value, (int, float)):
-        fill = discrete(value, d)
+        fill = number_in(value, d)
     else:
         fill = as_number(0 if value is None else value, d)
     op = Pad(((0, 0),) * first + grown, fill)
