@@ -629,15 +629,24 @@ def _run_body(op: Op, args: tuple) -> np.ndarray:
 
 def _learn(op: Op, arrays: list, out: np.ndarray) -> None:
     """Every so often, the native form of an op without a plan is told of small ones."""
-    if op._uses < 0:  # in vain
-        return
-    vars(op)["_uses"] = uses = op._uses + 1
-    if uses % _OFTEN == 0 and out.nbytes < memory.SMALL and _worth_remembering(op, arrays):
+    if _is_time(op, arrays) and out.nbytes < memory.SMALL and _worth_remembering(op, arrays):
         launch = _plan_body[0](op, arrays)
         if launch is not None:
             _remember(op, launch, arrays, out)
         else:
-            vars(op)["_uses"] = -1
+            vars(op)["_uses"] = _IN_VAIN
+
+
+def _is_time(op: Op, arrays: list) -> bool:
+    """Whether to chain the op for these arrays, after another call; threads share much work."""
+    if any(a.__class__ is np.ndarray and a.nbytes > _CHAINED for a in arrays):
+        return False
+    vars(op)["_uses"] = uses = op._uses + 1
+    return uses > 0 and uses % _OFTEN == 0
+
+
+_CHAINED = 1 << 18  # bytes of an operand of what is chained
+_IN_VAIN = -2000  # uses behind which a body that is no chain is looked at again: others may be
 
 
 class Chained(Op, abstract=True):
@@ -694,14 +703,11 @@ def tell_chains(several: list[tuple[Callable, tuple, Any]], x: Any, *wish: Any) 
     """
     if state.recorder is None and not state.modes and x._ghost is None:
         ops = [Chained(fn, given) for fn, given, _ in several]
-        if (uses := ops[0]._uses) < 0:
-            return
-        vars(ops[0])["_uses"] = uses + 1
-        if (uses + 1) % _OFTEN == 0:
+        if _is_time(ops[0], [x._a]):
             if all(_chain(op, x, y) for op, (_, _, y) in zip(ops, several, strict=True)):
                 native.tell_parts([op._calls for op in ops], x._a.shape, *wish)
             else:
-                vars(ops[0])["_uses"] = -1
+                vars(ops[0])["_uses"] = _IN_VAIN
 
 
 def _chain(op: Op, x: Any, y: Any) -> bool:
@@ -718,14 +724,11 @@ def _chain(op: Op, x: Any, y: Any) -> bool:
 
 def _tell_chain(fn: Callable, given: tuple, named: tuple, y: Any, x: Any, asks: tuple) -> None:
     op = Chained(fn, given, named)
-    if (uses := op._uses) < 0:
-        return
-    vars(op)["_uses"] = uses + 1
-    if (uses + 1) % _OFTEN == 0:
+    if _is_time(op, [] if x._ghost is not None else [x._a]):
         if _chain(op, x, y):
             op._calls.tell(x._a.shape, *asks)
         else:
-            vars(op)["_uses"] = -1
+            vars(op)["_uses"] = _IN_VAIN
 
 
 _plan_body: list[Callable[[Op, list], native.Launch | None]] = [lambda op, arrays: None]
