@@ -98,12 +98,14 @@ def test_bits_stay(name):
 def test_one_launch():
     x = weft.rand(3, 7)
     norm = VectorNorm(2.0, (0, 1), False)
+    chained = dispatch.Chained(weft.Tensor.std.__wrapped__, (1,))
+    for op in norm, chained:  # other tests have called them in vain, for arrays of no chain
+        vars(op).pop("_uses", None)
     for _ in range(OFTEN):
         x.norm()
         x.std(1)
     assert len(norm._calls)
     assert norm.quick(x).item() == pytest.approx(np.linalg.norm(x.numpy()), rel=1e-6)
-    chained = dispatch.Chained(weft.Tensor.std.__wrapped__, (1,))
     assert np.allclose(chained.quick(x).numpy(), x.numpy().std(1, ddof=1), rtol=1e-6)
 
 

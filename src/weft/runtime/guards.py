@@ -9,12 +9,12 @@ import math
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from weft.runtime import guard_code, memory, native, replay_code, threads
+from weft.runtime.once import once
 
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
 _TYPE, _TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
@@ -165,7 +165,7 @@ def _word(at: int) -> int:
     return ctypes.c_int64.from_address(at).value
 
 
-@cache
+@once
 def _has_tags() -> bool:
     """Whether a dict has a number that each change of it makes anew."""
     d: dict[str, int] = {}
@@ -176,7 +176,7 @@ def _has_tags() -> bool:
     return sys.version_info < (3, 13) and len(set(seen)) == len(seen)
 
 
-@cache
+@once
 def _has_versions() -> bool:
     """Whether a class has a number that each change of it makes anew."""
 
@@ -249,7 +249,7 @@ class GuardedRun:
         )  # fmt: skip
 
 
-@cache
+@once
 def _functions() -> dict[str, int]:
     imports = native.python_functions((*guard_code.FUNCTIONS_USED, *replay_code.FUNCTIONS_USED))
     imports["weft_run_table"] = threads.functions()["weft_run_table"]
@@ -268,7 +268,7 @@ def _functions() -> dict[str, int]:
 _names: list[str] = []  # which native code points to
 
 
-@cache
+@once
 def available() -> bool:
     """Whether the interpreter is one whose structs we know, and they are so."""
     if not native.builtins_fit():

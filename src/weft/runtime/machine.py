@@ -25,6 +25,7 @@ except ImportError:
     from hashlib import blake2b
 
 from weft.core import config
+from weft.runtime.once import once
 from weft.runtime.parts import split
 
 CACHE_VERSION = 3  # raise when objects of an older Weft must not be used again
@@ -141,7 +142,7 @@ def _flat(features: Mapping[str, bool]) -> str:
     return ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
 
 
-@cache
+@once
 def _llvm() -> Any:
     """llvmlite.binding, initialised."""
     llvm = importlib.import_module("llvmlite.binding")
@@ -158,7 +159,7 @@ def _target_machine() -> Any:
     )
 
 
-@cache
+@once
 def _linker() -> Any:
     return _llvm().create_lljit_compiler(_target_machine(), use_jit_link=True)
 

@@ -20,7 +20,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -49,6 +48,7 @@ from weft.runtime.machine import (
     second_cache,
     why_no_tiles,
 )
+from weft.runtime.once import once
 
 __all__ = [
     "OUT_OF_MEMORY", "Host", "Launch", "Stage", "Table", "address", "cache_dir", "cache_stats",
@@ -142,14 +142,14 @@ def address(array: np.ndarray) -> int:
 # that look the name up in this module (`native.launch(...)`) then have no Python frame in between.
 
 
-@cache
+@once
 def _launcher() -> Callable[..., int]:
     function = _builtins()[0] if builtins_fit() else _launch_by_ctypes
     globals()["launch"] = function
     return function
 
 
-@cache
+@once
 def _addresser() -> Callable[[np.ndarray], int]:
     function = _builtins()[1] if builtins_fit() else _address_by_ctypes
     globals()["address"] = function
@@ -194,7 +194,7 @@ METH_FASTCALL, METH_NOARGS, _METH_O = 0x80, 0x04, 0x08
 _kept: list[Any] = []  # names, which the builtins point to
 
 
-@cache
+@once
 def _builtins() -> tuple[Callable[..., int], Callable[..., int]]:
     imports = python_functions(builtin_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
@@ -379,7 +379,7 @@ def install_trie(session: type, node: type, ghost: type, pending: type) -> None:
     _trie[:] = session, node, ghost, pending
 
 
-@cache
+@once
 def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     """`match` and `promise` of match_code.py; None where they cannot be."""
     if not (builtins_fit() and _trie and _places_fit()):
@@ -396,7 +396,7 @@ def match_functions() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     )
 
 
-@cache
+@once
 def tensor_builtins() -> dict[str, Callable[..., Any]]:
     """`fresh` and the builtins of wishes of ops/dispatch.py; empty where they cannot be."""
     if not (builtins_fit() and _places_fit()):
@@ -460,7 +460,7 @@ def _take_over_values() -> None:
         del Handle.__getattr__
 
 
-@cache
+@once
 def _wish_builtin(name: str) -> Callable[..., Any]:
     return builtin(name, _layout_functions()[f"weft_wish_{name}"], METH_FASTCALL)
 
@@ -471,7 +471,7 @@ def _places_fit() -> bool:
     return all(_slots_fit(kind, names) for kind, names in kinds)
 
 
-@cache
+@once
 def _layout_functions() -> dict[str, int]:
     imports = python_functions(layout_code.FUNCTIONS)
     imports["weft_run_block"] = threads.functions()["weft_run_block"]
@@ -519,14 +519,14 @@ def _match_words(names: list[str]) -> list[int]:
 _TP_NEW = 65  # Py_tp_new of CPython's stable ABI
 
 
-@cache
+@once
 def slot_offset(kind: type, name: str) -> int:
     """Where objects of a class have a slot: PyMemberDescrObject.d_member, PyMemberDef.offset."""
     member = ctypes.c_void_p.from_address(id(vars(kind)[name]) + 40).value
     return ctypes.c_ssize_t.from_address((member or 0) + 16).value
 
 
-@cache
+@once
 def _slots_fit(kind: type, names: tuple[str, ...]) -> bool:
     """Whether objects of a class have their slots where we shall look."""
     made = object.__new__(kind)
@@ -585,7 +585,7 @@ def new_array_function() -> int:
     return _numpy_function(_NEW_FROM_DESCR)
 
 
-@cache
+@once
 def _definition(name: str, function: int, flags: int, doc: str | None) -> _MethodDef:
     return _MethodDef(name.encode(), function, flags, (doc or "").encode())
 
@@ -601,7 +601,7 @@ def builtin(
     return make(ctypes.addressof(definition), bound, None)
 
 
-@cache
+@once
 def _runner() -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     return ctypes.CFUNCTYPE(None, pointer, pointer, integer, pointer)(
@@ -705,7 +705,7 @@ class Table:
         return index, status, more
 
 
-@cache
+@once
 def _table_runner() -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     return ctypes.CFUNCTYPE(None, pointer, integer, integer, pointer)(

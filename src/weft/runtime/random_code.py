@@ -15,12 +15,12 @@ import ctypes
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from weft.runtime import ir_text, machine, native, random_dist, twister
+from weft.runtime.once import once
 
 EXPORT = "weft_box_muller"
 
@@ -163,7 +163,7 @@ def box_muller32(data: np.ndarray, mean: float, std: float) -> None:
         native(data.ctypes.data, data.size // 16, mean, std)
 
 
-@cache
+@once
 def function() -> Callable[[int, int, float, float], None] | None:
     """The compiled function; None where the machine cannot fuse multiply and add."""
     if not machine.host().has_fma:
@@ -206,7 +206,7 @@ define void @weft_made_chain{n}(ptr %args, i32 %thread, i32 %threads) nounwind {
 """
 
 
-@cache
+@once
 def _stages() -> dict[str, native.Stage]:
     """The stages by name: `copy`, and of draws those that this machine can run."""
     functions: dict[str, Any] = dict(zip(twister.EXPORTS, twister.functions(), strict=True))

@@ -26,6 +26,7 @@ from functools import cache
 import numpy as np
 
 from weft.runtime import machine, native
+from weft.runtime.once import once
 
 f32 = np.float32
 _CHUNK = 1 << 15  # elements of one Box-Muller pass: keeps the twenty temporaries in the L2 cache
@@ -100,13 +101,13 @@ done:
 NAMES = ("exp", "log", "log1p", "sin", "cos", "tan")
 
 
-@cache
+@once
 def library() -> ctypes.CDLL:
     """The C library of this process."""
     return ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
 
 
-@cache
+@once
 def maps() -> dict[str, Callable[[int, int], None]]:
     """The native functions: `weft_normal_pairs`, and by name the C library's."""
     addresses = {
@@ -357,7 +358,7 @@ class Draws:
         return radius * math.cos(theta)
 
 
-@cache
+@once
 def _library(name: str, number: type) -> Callable[[float], float]:
     """A function of the C library that Python's math rounds otherwise, or lacks."""
     function = getattr(library(), name)

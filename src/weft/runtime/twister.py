@@ -16,12 +16,13 @@ Matsumoto, Nishimura, "Mersenne Twister", 1998.
 import ctypes
 import math
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from weft.runtime import machine, memory, native
+from weft.runtime.once import once
 
 N, M = 624, 397
 USED = 2 * N
@@ -343,7 +344,7 @@ EXPORTS = (
 )
 
 
-@cache
+@once
 def functions() -> tuple[Callable[..., Any], ...]:
     """The compiled functions, in the order of EXPORTS; they take addresses and numbers."""
     found = machine.load(text(), EXPORTS)

@@ -7,7 +7,8 @@ Concat(0)(Select(d, i)(x), one for each i) -> Reshape(Permute(d first)(x)), of p
 Reshape(x.shape)(x) -> x     Permute(0, 1, ..)(x) -> x     Cast(x.dtype)(x) -> x
 ReluBack(MaxPool2dInput(g, t), r) -> MaxPool2dInput(ReluBack(g, MaxPool2dTake(r, t)), t), t of r
 LstmGrad(SliceBack(g), ...) -> LstmGrad(g, ...), where g is the last step's cotangent
-Cast(SliceBack(g)) -> SliceBack(Cast(g))   Select(Cast(x)) -> Cast(Select(x)) of an eighth or less
+Cast(SliceBack(g)) -> SliceBack(Cast(g))   Select(Cast(x)) -> Cast(Select(x)) of an eighth or less,
+    with a Permute between the two as well
 Cast(Concat(x, y)) -> Concat(Cast(x), Cast(y)) of narrower floats, x where Cast widened it before
 """
 
@@ -52,6 +53,8 @@ def _simpler(b: Builder, n: Node, args: tuple) -> Node | None:
         return _view(b, op, x)
     if _takes_back(n, x):
         return x.args[0]  # pyright: ignore[reportReturnType]
+    if _casts_less_across(op, x):
+        return _across(b, op, x.op, x.args[0])
     if _casts_less(op, x):
         assert op is not None and x.op is not None
         return b.node(x.op, *(_cast(b, op, a) for a in x.args))
@@ -120,6 +123,27 @@ def _casts_less(op: Any, x: Node) -> bool:
         return isinstance(x.op, SliceBack)
     steps = x.type.shape[op.dim] if isinstance(op, Select) and isinstance(x.op, Cast) else 0
     return isinstance(steps, int) and steps >= _MUCH
+
+
+def _casts_less_across(op: Any, x: Node) -> bool:
+    """The same where the whole's dims are in another order between the two."""
+    turn, whole = x.op, x.args[0] if x.args else None
+    if not isinstance(turn, Permute) or not isinstance(whole, Node):
+        return False
+    if isinstance(op, Select):
+        op = Select(turn.dims[op.dim], op.index)
+    return not isinstance(whole.op, Concat) and _casts_less(op, whole)
+
+
+def _across(b: Builder, op: Any, turn: Any, whole: Any) -> Node:
+    """op behind the permutation of `whole`, before it."""
+    dims: tuple[int, ...] = turn.dims
+    if isinstance(op, Select):
+        gone = dims[op.dim]
+        dims = tuple(d - (d > gone) for d in dims if d != gone)
+        op = Select(gone, op.index)
+    inner = b.node(op, whole)
+    return _view(b, Permute(dims), _simpler(b, inner, inner.args) or inner)
 
 
 def _masks_a_pool(op: Any, args: tuple) -> bool:
