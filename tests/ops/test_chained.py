@@ -109,6 +109,23 @@ def test_one_launch():
     assert np.allclose(chained.quick(x).numpy(), x.numpy().std(1, ddof=1), rtol=1e-6)
 
 
+def test_arguments_that_are_equal_and_not_the_same_are_told_apart():
+    x = weft.rand(3, 7)
+    want = x.numpy().std(ddof=1), x.numpy().std(1, ddof=1)
+    for _ in range(OFTEN):
+        x.std(True)
+    for _ in range(OFTEN):
+        x.std(1)
+    assert x.std(True).shape == () and np.allclose(x.std(True).item(), want[0], rtol=1e-6)
+    assert np.allclose(x.std(1).numpy(), want[1], rtol=1e-6)
+    low = F.pad(x, (1, 1), value=0.0)
+    for _ in range(OFTEN):
+        F.pad(x, (1, 1), value=-0.0), F.pad(x, (1, 1), value=0.0)
+    assert not np.signbit(low.numpy()[:, 0]).any()
+    assert not np.signbit(F.pad(x, (1, 1), value=0.0).numpy()[:, 0]).any()
+    assert np.signbit(F.pad(x, (1, 1), value=-0.0).numpy()[:, 0]).all()
+
+
 def test_gradients_still_flow():
     x = weft.rand(4, 6)
     for _ in range(OFTEN):

@@ -148,7 +148,7 @@ def may_follow(cursor: TrieNode, key: tuple) -> bool:
 
 def _bases(cursor: TrieNode) -> list[list[tuple[tuple, TrieNode]]]:
     """Sets of recorded children to start from: all of the last four, then pairs."""
-    known = [(k, n) for k, n in cursor.children.items() if not n.derived][-_CASES:]
+    known = [(k, n) for k, n in list(cursor.children.items()) if not n.derived][-_CASES:]
     pairs = [list(p) for p in itertools.combinations(known, 2)]
     triples = [list(p) for p in itertools.combinations(known, 3)]
     return [b for b in (known, *triples, *pairs) if len(b) > 1]

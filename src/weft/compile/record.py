@@ -86,8 +86,8 @@ class TrieNode:
         stack: list[TrieNode] = [self]
         while stack:
             node = stack.pop()
-            node.jumps = {k: j for k, j in node.jumps.items() if not j.end.derived}
-            node.children = {k: c for k, c in node.children.items() if not c.derived}
+            node.jumps = {k: j for k, j in list(node.jumps.items()) if not j.end.derived}
+            node.children = {k: c for k, c in list(node.children.items()) if not c.derived}
             node.next = None
             stack.extend(node.children.values())
 
@@ -297,7 +297,7 @@ class Session:
         children = self.cursor.children
         if not self.matching:
             return None
-        for key in children:
+        for key in tuple(children):  # another thread may record a new one meanwhile
             if key[0] is op:
                 break
         else:

@@ -156,7 +156,7 @@ def _learn(session: Session, key: tuple, leaves: list[Handle], walk: Callable[[]
     walk()
     if not session.matching or session.start != begin or len(session.outside) != known:
         return
-    if sum(j.__class__ is Walk for j in start.jumps.values()) >= _MOST:
+    if sum(j.__class__ is Walk for j in list(start.jumps.values())) >= _MOST:
         return
     path = session.cursor.path(start.depth + 1)
     if not path or any(n.meta is None or n.op.effect for n in path):

@@ -133,7 +133,7 @@ class World:
                 if len(self._seen) > _LARGEST:
                     raise Unseen(f"more than {_LARGEST} objects")
             for cls, walked in self._classes.items():
-                for name, member in vars(cls).items():
+                for name, member in list(vars(cls).items()):
                     if name not in walked and self._may_run(name):
                         walked.add(name)
                         self._todo.append((member, f"{cls.__name__}.{name}"))
@@ -300,7 +300,7 @@ class World:
 
     def _optimizer(self, x: Any) -> None:
         self.optimizers.append(x)
-        for k, v in vars(x).items():
+        for k, v in list(vars(x).items()):
             if k.endswith("_hooks") and v:
                 raise Unseen("an optimizer with hooks")
             if k not in OPTIMIZER_OWN:
@@ -427,7 +427,7 @@ def _settings(o: Any) -> list:
         scalar = bool(v) if v.__class__ is float else v if isinstance(v, _SCALARS) else id(v)
         found.append((key, v.__class__, scalar))
 
-    for k, v in vars(o).items():
+    for k, v in list(vars(o).items()):
         if k not in OPTIMIZER_OWN:
             note(k, v)
     for group in o.param_groups:

@@ -117,9 +117,11 @@ def _of_declared(cls: Any, values: dict[str, Any]) -> bool:
 
 
 def _exactly(values: Iterable) -> tuple:
-    """Values that are equal only where every bit and the class are."""
+    """Values that are equal only where every bit and the class are, within tuples as well."""
     return tuple([
-        float.hex(v) if v.__class__ is float and (v == 0 or v != v) else (v.__class__, v)
+        float.hex(v) if v.__class__ is float and (v == 0 or v != v)
+        else (tuple, _exactly(v)) if v.__class__ is tuple
+        else (v.__class__, v)
         for v in values
     ])  # fmt: skip
 

@@ -75,7 +75,7 @@ class Stream:
         to be so, and are not yet.
         """
         words: list[int] = []
-        for k, v in x.items():
+        for k, v in list(x.items()):
             mode, value = (guard_code.SAME, v) if modes is None else modes(k, v)
             word = int(value) if mode == guard_code.FLOAT_IS else self._id(value)
             words += (self._id(k), mode, word)
