@@ -308,7 +308,7 @@ def spread(ratios: list[float]) -> str:
     """The quartiles, where there are rounds for them."""
     if len(ratios) < 4:
         return f"{min(ratios):.2f}-{max(ratios):.2f} of {len(ratios)} rounds"
-    low, _, high = statistics.quantiles(ratios, n=4)
+    low, high = quartiles(ratios)
     return f"{low:.2f}-{high:.2f}"
 
 
@@ -323,13 +323,19 @@ def summary(row: Row) -> str:
     )
 
 
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The first and the third; of one value the value."""
+    low, _, high = statistics.quantiles(values * 2 if len(values) == 1 else values, n=4)
+    return low, high
+
+
 def details(rows: list[Row]) -> str:
     """Markdown: every variant's median, first call, peak memory."""
     out = ["| work | peer | median, ms | quartiles | first call, s | peak memory, MB |",
            "|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
         for who in sorted(row.times, key=row.median):
-            low, _, high = statistics.quantiles(row.calls(who), n=4)
+            low, high = quartiles(row.calls(who))
             out.append(
                 f"| {row.work.name} | {' '.join(who)} | {1e3 * row.median(who):.3g} | "
                 f"{1e3 * low:.3g}-{1e3 * high:.3g} | {row.first[who]:.1f} | "
