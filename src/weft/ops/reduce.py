@@ -363,19 +363,23 @@ def _arg_extreme(wish: int, kind: Any, x: Any, dim: int | None, keepdim: bool, o
     return dispatch.told(kind(dims, keepdim), x, wish, dim, keepdim)
 
 
+def _of_truth(wish: int, kind: Any, x: Any, dim: Any, keepdim: bool, out: Any, op: str) -> Any:
+    truth = cast(x, dt.bool)
+    if dim.__class__ in (tuple, list) and not dim:  # no dim at all, as torch
+        y = truth.clone() if truth is x else truth
+    else:
+        dims = wrap_dims(dim, len(shape_of(x)), op)
+        y = _found(kind(dims, keepdim), truth, x, wish, dim, keepdim)
+    y = cast(y, dt.uint8) if dtype_of(x) is dt.uint8 else y  # as torch
+    return y if out is None else out.copy_result(y)
+
+
 @numpy_words
 def any(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) -> Any:
     """y = whether any element along dim is nonzero."""
     if out is None and (y := dispatch.known(input, _ANY, dim, keepdim)) is not None:
         return y
-    truth = cast(input, dt.bool)
-    if dim.__class__ in (tuple, list) and not dim:  # no dim at all, as torch
-        y = truth.clone() if truth is input else truth
-    else:
-        dims = wrap_dims(dim, len(shape_of(input)), "any")
-        y = _found(Any_(dims, keepdim), truth, input, _ANY, dim, keepdim)
-    y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
-    return y if out is None else out.copy_result(y)
+    return _of_truth(_ANY, Any_, input, dim, keepdim, out, "any")
 
 
 @numpy_words
@@ -383,14 +387,7 @@ def all(input: Any, dim: Any = None, keepdim: bool = False, *, out: Any = None) 
     """y = whether all elements along dim are nonzero."""
     if out is None and (y := dispatch.known(input, _ALL, dim, keepdim)) is not None:
         return y
-    truth = cast(input, dt.bool)
-    if dim.__class__ in (tuple, list) and not dim:  # no dim at all, as torch
-        y = truth.clone() if truth is input else truth
-    else:
-        dims = wrap_dims(dim, len(shape_of(input)), "all")
-        y = _found(All_(dims, keepdim), truth, input, _ALL, dim, keepdim)
-    y = cast(y, dt.uint8) if dtype_of(input) is dt.uint8 else y  # as torch
-    return y if out is None else out.copy_result(y)
+    return _of_truth(_ALL, All_, input, dim, keepdim, out, "all")
 
 
 @numpy_words
