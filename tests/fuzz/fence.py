@@ -7,6 +7,7 @@ crashes later somewhere else.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import sys
 from typing import Any
@@ -20,11 +21,11 @@ _PRIVATE_ANONYMOUS_NORESERVE = 0x02 | 0x20 | 0x4000  # Linux
 
 
 class _Fenced:
-    """`size` bytes that end where the fence begins."""
+    """`size` bytes that end where the fence begins, or start where it ends."""
 
     libc: Any = None
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, at_start: bool) -> None:
         if _Fenced.libc is None:
             _Fenced.libc = _library()
         self.pages = -(-size // PAGE) * PAGE
@@ -34,7 +35,7 @@ class _Fenced:
         if self.start in (None, ctypes.c_void_p(-1).value):
             raise MemoryError("no address space for a fence")
         self.libc.mprotect(self.start + SIDE, self.pages, _READ_WRITE)
-        self.address = self.start + SIDE + self.pages - size
+        self.address = self.start + SIDE + (0 if at_start else self.pages - size)
 
     def close(self) -> None:
         self.libc.munmap(self.start, self.pages + 2 * SIDE)
@@ -49,13 +50,13 @@ def _library() -> Any:
     return libc
 
 
-def _inside(a: np.ndarray, boxes: list[_Fenced]) -> np.ndarray:
+def _inside(a: np.ndarray, boxes: list[_Fenced], at_start: bool) -> np.ndarray:
     """The same values under the same strides, in fenced memory."""
     if a.size == 0 or a.nbytes > 1 << 22:
         return a
     steps = [(n - 1) * s for n, s in zip(a.shape, a.strides, strict=True)]
     low, high = sum(min(0, s) for s in steps), sum(max(0, s) for s in steps) + a.itemsize
-    box = _Fenced(high - low)
+    box = _Fenced(high - low, at_start)
     boxes.append(box)
     ctypes.memmove(box.address, a.__array_interface__["data"][0] + low, high - low)
     raw = (ctypes.c_char * (high - low)).from_address(box.address)
@@ -66,12 +67,16 @@ def install(native: Any) -> None:
     """Every launch from now on runs on fenced copies."""
     if sys.platform != "linux":
         return
-    plain = native.launch
+    plain = native._launcher()  # before ours: it puts itself in the module's place
+
+    count = itertools.count()
 
     def launch(what: Any, out: np.ndarray, ins: Any) -> int:
         boxes: list[_Fenced] = []
+        at_start = next(count) % 2 == 1  # every other launch
         try:
-            status = plain(what, result := _inside(out, boxes), [_inside(x, boxes) for x in ins])
+            result = _inside(out, boxes, at_start)
+            status = plain(what, result, [_inside(x, boxes, at_start) for x in ins])
             if result is not out:
                 out[...] = result
             return status

@@ -4,9 +4,12 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,3 +38,31 @@ def test_random_calls_return_or_raise(tmp_path):
     assert raised < 0.9 * count, "nearly all calls raise: the calls say nothing"
     # few errors may still come from the inside, of arguments of absurd kinds
     assert unclear < 0.01 * count, f"exceptions that do not name their argument:\n{run.stdout}"
+
+
+_PAST = """
+import numpy as np
+from tests.fuzz import fence
+from weft import kernels
+from weft.kernels.layout import Layout
+from weft.runtime import native
+
+fence.install(native)
+eight = Layout.contiguous((8,), np.dtype("float32"))
+launch = kernels.plan_copy(eight, eight)
+arrays = [np.zeros(n, "float32") for n in {sizes}]
+native.launch(launch, arrays[0], arrays[1:])
+native.launch(launch, arrays[0], arrays[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fences are made by Linux' calls")
+@pytest.mark.parametrize("sizes, fits", [((8, 8), True), ((4, 8), False), ((8, 4), False)])
+def test_between_fences_a_launch_past_its_arrays_ends_the_process(sizes, fits):
+    run = subprocess.run(
+        [sys.executable, "-c", _PAST.format(sizes=sizes)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])},
+        capture_output=True,
+    )
+    assert run.returncode == (0 if fits else -signal.SIGSEGV), run.stderr

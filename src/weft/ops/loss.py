@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft import kernels
+from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.op import Onnx, Op, sample
@@ -38,6 +39,7 @@ class PickClass(Op):
     def type(self, x: Type, target: Type) -> Type:
         if (x.shape[0], *x.shape[2:]) != target.shape or (x.shape[1] == 0 != numel(target.shape)):
             raise RuntimeError(f"{self}: targets {target.shape} for an input {x.shape}")
+        _need_classes(self, target)
         return Type(target.shape, x.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -76,6 +78,9 @@ class PutClass(Op):
     ignore: int = -100
 
     def type(self, g: Type, target: Type) -> Type:
+        if g.shape != target.shape or not g.shape:
+            raise RuntimeError(f"{self}: targets {target.shape} for a gradient {g.shape}")
+        _need_classes(self, target)
         return Type((g.shape[0], self.classes, *g.shape[1:]), g.dtype)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
@@ -110,6 +115,11 @@ class PutClass(Op):
 def _between(x: Layout) -> Layout:
     """The layout with a dim of 1 at place 1, where the classes are."""
     return Layout((x.shape[0], 1, *x.shape[1:]), (x.strides[0], 0, *x.strides[1:]), x.dtype)
+
+
+def _need_classes(op: Op, target: Type) -> None:
+    if target.dtype.category != dt.INT:
+        raise TypeError(f"{op}: targets must be integers, not {target.dtype}")
 
 
 def no_class(target: np.ndarray, classes: int, ignore: int) -> Exception:

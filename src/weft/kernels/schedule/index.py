@@ -49,6 +49,7 @@ def plan_gather(
     x: Layout, dim: int, index: Layout, out: Layout, wrap: bool = True, skip: int | None = None
 ) -> Launch:
     """out[i, j, k] = x[i, index[i, j, k], k] for dim 1 (torch.gather); inputs (x, index)."""
+    _need_within("gather", dim, index.shape, out.shape, x.shape)
     strides = tuple(0 if d == dim else s for d, s in enumerate(x.strides))
     return _plan_take(
         out, strides, (index,), (index.strides,), (x.shape[dim],), (x.strides[dim],), wrap, skip
@@ -78,6 +79,7 @@ def plan_scatter(
     Inputs (x, src, index); without x (None) out starts from zero and the inputs are (src, index).
     `in_place`: as `plan_index_put`.
     """
+    _need_within("scatter", dim, index.shape, src.shape, out.shape)
     strides = tuple(0 if d == dim else s for d, s in enumerate(out.strides))
     shared = tuple(d != dim for d in range(len(index.shape)))
     return _plan_put(
@@ -105,6 +107,13 @@ def plan_index_put(
         mode, x, out, src.dtype, shape, strides, broadcast_strides(src, shape), indices, per_index,
         sizes, steps, shared, wrap, in_place=in_place,
     )  # fmt: skip
+
+
+def _need_within(name: str, dim: int, index: tuple, whole: tuple, picked: tuple) -> None:
+    """A kernel checks what the indices hold; here, that places beside them are there as well."""
+    far = any(n > whole[d] or (d != dim and n > picked[d]) for d, n in enumerate(index))
+    if len({len(index), len(whole), len(picked)}) > 1 or far:
+        raise ValueError(f"{name}: indices {index} along dim {dim} of {picked}, beside {whole}")
 
 
 def _common(indices: tuple[Layout, ...]) -> tuple[int, ...]:
