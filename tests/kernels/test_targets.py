@@ -24,29 +24,20 @@ def lesser() -> list[str]:
     return [name for name, width in _WIDTHS.items() if width < bits]
 
 
-def test_lesser_targets():
-    """All at once: each uses one core most of the time."""
-    if "WEFT_TARGET" in os.environ:
-        pytest.skip("already inside such a run")
-    targets = lesser()
-    if not targets:
-        pytest.skip("this machine has no lesser target")
+@pytest.mark.skipif("WEFT_TARGET" in os.environ, reason="already inside such a run")
+@pytest.mark.parametrize("target", lesser())
+def test_lesser_target(target):
     here = Path(__file__)
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--ignore={here}",
-    ]  # fmt: skip
     some = [here.with_name(f"test_{name}.py") for name in _TILED]
-    runs = [
-        subprocess.Popen(
-            [*command, *(some if target == "avx512" else [here.parent])],
-            cwd=here.parents[2],
-            env={**os.environ, "WEFT_TARGET": target},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for target in targets
-    ]
-    said = [run.communicate()[0] for run in runs]
-    for target, run, text in zip(targets, runs, said, strict=True):
-        assert run.returncode == 0, f"WEFT_TARGET={target}\n{text[-6000:]}"
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
+            f"--ignore={here}", *(some if target == "avx512" else [here.parent]),
+        ],
+        cwd=here.parents[2],
+        env={**os.environ, "WEFT_TARGET": target},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-6000:]
