@@ -64,6 +64,7 @@ from weft.ops import (
 )
 from weft.ops.construct import tensor
 from weft.ops.promote import only_tensors
+from weft.ops.write import need_no_leaf
 from weft.runtime import native
 from weft.tensor import Tensor
 
@@ -307,10 +308,7 @@ def _seen_as(self: Tensor, y: Tensor) -> Tensor:
     """self becomes `y`, a view of all of it: another shape over the same memory."""
     if state.recorder is not None:
         state.recorder.flush()
-    if self._rg and self._fn is None and state.grad:
-        raise RuntimeError(
-            "a leaf Variable that requires grad is being used in an in-place operation."
-        )
+    need_no_leaf(self)
     self._a = y._a
     self._ghost = None
     self._fn = y._fn

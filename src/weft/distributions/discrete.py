@@ -79,7 +79,7 @@ class Bernoulli(_ProbsOrLogits, ExponentialFamily):
     """P(1) = probs = sigmoid(logits)."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.boolean  # type: ignore[assignment]
+    support = constraints.boolean
     has_enumerate_support = True
     _binary = True
 
@@ -194,7 +194,7 @@ class OverCategorical(Distribution):
 class OneHotCategorical(OverCategorical):
     """A Categorical whose draws are one-hot vectors."""
 
-    support = constraints.one_hot  # type: ignore[assignment]
+    support = constraints.one_hot
     has_enumerate_support = True
 
     def __init__(
@@ -237,7 +237,7 @@ class Geometric(_ProbsOrLogits):
     """P(k) = (1 - probs)^k probs, k = 0, 1, ...: failures before the first success."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.nonnegative_integer  # type: ignore[assignment]
+    support = constraints.nonnegative_integer
     _binary = True
 
     def __init__(
@@ -280,7 +280,7 @@ class Poisson(ExponentialFamily):
     """P(k) = rate^k e^-rate / k!"""
 
     arg_constraints = {"rate": constraints.nonnegative}
-    support = constraints.nonnegative_integer  # type: ignore[assignment]
+    support = constraints.nonnegative_integer
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = broadcast_all(rate)
@@ -379,7 +379,7 @@ class NegativeBinomial(_ProbsOrLogits):
         "probs": constraints.half_open_interval(0.0, 1.0),
         "logits": constraints.real,
     }
-    support = constraints.nonnegative_integer  # type: ignore[assignment]
+    support = constraints.nonnegative_integer
     _binary = True
 
     def __init__(

@@ -12,6 +12,10 @@ from weft.distributions.constraints import Constraint, independent, is_dependent
 __all__ = ["Distribution", "ExponentialFamily", "Independent"]
 
 
+def _unknown(self: Any) -> Constraint:
+    raise NotImplementedError
+
+
 class Distribution:
     """`batch_shape`: of independent draws; `event_shape`: of one draw."""
 
@@ -54,9 +58,7 @@ class Distribution:
     def event_shape(self) -> Size:
         return self._event_shape
 
-    @property
-    def support(self) -> Constraint:
-        raise NotImplementedError
+    support: Any = property(_unknown)
 
     @property
     def mean(self) -> Tensor:

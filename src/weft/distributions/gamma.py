@@ -22,7 +22,7 @@ class Gamma(ExponentialFamily):
     """p(x) = rate^a x^(a - 1) e^(-rate x) / Gamma(a), a the concentration"""
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
-    support = constraints.nonnegative  # type: ignore[assignment]
+    support = constraints.nonnegative
     has_rsample = True
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
@@ -80,7 +80,7 @@ class Dirichlet(ExponentialFamily):
     """p(x) in proportion to the product of x_i^(concentration_i - 1), on the simplex"""
 
     arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
-    support = constraints.simplex  # type: ignore[assignment]
+    support = constraints.simplex
     has_rsample = True
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
@@ -130,7 +130,7 @@ class Beta(ExponentialFamily):
         "concentration1": constraints.positive,
         "concentration0": constraints.positive,
     }
-    support = constraints.unit_interval  # type: ignore[assignment]
+    support = constraints.unit_interval
     has_rsample = True
 
     def __init__(
@@ -180,7 +180,7 @@ class StudentT(Distribution):
         "loc": constraints.real,
         "scale": constraints.positive,
     }
-    support = constraints.real  # type: ignore[assignment]
+    support = constraints.real
     has_rsample = True
 
     def __init__(
@@ -229,7 +229,7 @@ class FisherSnedecor(Distribution):
     """The quotient of a Chi2(df1) / df1 and a Chi2(df2) / df2."""
 
     arg_constraints = {"df1": constraints.positive, "df2": constraints.positive}
-    support = constraints.positive  # type: ignore[assignment]
+    support = constraints.positive
     has_rsample = True
 
     def __init__(self, df1: Any, df2: Any, validate_args: bool | None = None) -> None:
@@ -278,7 +278,7 @@ class Wishart(FromCholesky, ExponentialFamily):
         "precision_matrix": constraints.positive_definite,
         "scale_tril": constraints.lower_cholesky,
     }
-    support = constraints.positive_definite  # type: ignore[assignment]
+    support = constraints.positive_definite
     has_rsample = True
 
     def __init__(
@@ -373,7 +373,7 @@ class LKJCholesky(Distribution):
     """
 
     arg_constraints = {"concentration": constraints.positive}
-    support = constraints.corr_cholesky  # type: ignore[assignment]
+    support = constraints.corr_cholesky
 
     def __init__(
         self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None

@@ -111,7 +111,7 @@ class VonMises(Distribution):
     """p(x) = exp(concentration cos(x - loc)) / (2 pi I0(concentration)) on the circle"""
 
     arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}
-    support = constraints.real  # type: ignore[assignment]
+    support = constraints.real
 
     def __init__(self, loc: Any, concentration: Any, validate_args: bool | None = None) -> None:
         self.loc, self.concentration = broadcast_all(loc, concentration)
@@ -165,7 +165,7 @@ class ContinuousBernoulli(_ProbsOrLogits, ExponentialFamily):
     """
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.unit_interval  # type: ignore[assignment]
+    support = constraints.unit_interval
     has_rsample = True
     _binary = True
 

@@ -424,7 +424,7 @@ class LogitRelaxedBernoulli(_ProbsOrLogits):
     """The logit of a RelaxedBernoulli.  (Maddison et al. 2017; Jang et al. 2017)"""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
-    support = constraints.real  # type: ignore[assignment]
+    support = constraints.real
     has_rsample = True
     _binary = True
 
@@ -452,7 +452,7 @@ class LogitRelaxedBernoulli(_ProbsOrLogits):
 class ExpRelaxedCategorical(OverCategorical):
     """The logarithm of a RelaxedOneHotCategorical.  (Maddison et al. 2017; Jang et al. 2017)"""
 
-    support = constraints.real_vector  # type: ignore[assignment]
+    support = constraints.real_vector
     has_rsample = True
 
     def __init__(

@@ -21,14 +21,8 @@ from weft.core import dtype as dt
 from weft.core.handle import FIELDS, Handle, bare
 from weft.ops import subclass
 
-STORAGES: dict[str, dt.dtype] = {
-    "DoubleStorage": dt.float64, "FloatStorage": dt.float32, "HalfStorage": dt.float16,
-    "BFloat16Storage": dt.bfloat16, "LongStorage": dt.int64, "IntStorage": dt.int32,
-    "ShortStorage": dt.int16, "CharStorage": dt.int8, "ByteStorage": dt.uint8,
-    "BoolStorage": dt.bool, "ComplexFloatStorage": dt.complex64,
-    "ComplexDoubleStorage": dt.complex128, "UntypedStorage": dt.uint8,
-}  # fmt: skip
-STORAGE_OF = {d: name for name, d in STORAGES.items() if name != "UntypedStorage"}
+STORAGE_OF = {d: f"{d.spelled}Storage" for d in dt.BY_NAME.values()}
+STORAGES = {**{name: d for d, name in STORAGE_OF.items()}, "UntypedStorage": dt.uint8}
 _KEYS = 100_000  # parts of one dict key or set element that are looked at: more is an attack
 
 

@@ -116,7 +116,7 @@ def _in_vectors(of: str) -> tuple[str, int]:
     total = loop.carry[0]
     for value in loop.carry[1:]:
         total = f.op("xor" if of == "int8" else "fadd", total, value)
-    f.store(total, f.gep(out, f.mul(f.cast("sext", f.arg("tid"), "i64"), _LINE)))
+    f.store(total, f.gep(out, f.mul(f.thread(), _LINE)))
     f.ret()
     lanes = host.lanes(8 if of == "float64" else 4)
     return f.module.text(), ROUNDS * CHAINS * lanes * per * 2
@@ -131,7 +131,7 @@ def _has_tiles(of: str) -> bool:
 def _in_tiles(of: str) -> tuple[str, int]:
     """TILES sums of whole registers in a loop of TILE_ROUNDS, and its operations."""
     multiply = amx.multiply_bytes if of == "int8" else amx.multiply_pairs
-    f = Module(native.host().vector_bits).kernel("peak")
+    f = Module().kernel("peak")
     (one,) = f.words("%args", 2, ["ptr"])
     amx.configure(f, [(amx.ROWS, amx.CELL * amx.DEPTH)] * (TILES + 2))
     for register in range(TILES, TILES + 2):

@@ -314,15 +314,20 @@ def _add_scaled(name: str, a: Any, b: Any, alpha: Any) -> Any:
     return apply(_ADD_SCALED, a, b, alpha)
 
 
-def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
-    """y = input - alpha * other; RuntimeError on two bools (use ^ or logical_xor)."""
-    if bool in (input.__class__, other.__class__) or any(
-        isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)
+def need_numbers(*operands: Any) -> None:
+    """RuntimeError for a bool, which nothing is subtracted from."""
+    if any(
+        x.__class__ is bool or (isinstance(x, Handle) and dtype_of(x) is dt.bool) for x in operands
     ):
         raise RuntimeError(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
             "trying to invert a mask, use the `~` or `logical_not()` operator instead."
         )
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1, out: Any = None) -> Any:
+    """y = input - alpha * other; RuntimeError on two bools (use ^ or logical_xor)."""
+    need_numbers(input, other)
     if alpha.__class__ is int and alpha == 1:
         y = _binary(_SUB, "sub", input, other)
     else:

@@ -14,7 +14,7 @@ from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, real_number
 from weft.ops import dispatch
-from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS
+from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS, need_numbers
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
 from weft.ops.complex_parts import complex, imag, real
@@ -537,11 +537,7 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Any:
     only_tensors("rsub", input)
     if not isinstance(other, Handle):
         other = number_of(other, "rsub")
-    if any(isinstance(x, Handle) and dtype_of(x) is dt.bool for x in (input, other)):
-        raise RuntimeError(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are "
-            "trying to invert a mask, use the `~` or `logical_not()` operator instead."
-        )
+    need_numbers(input, other)
     return other - (input if alpha == 1 else input * alpha)
 
 

@@ -234,7 +234,7 @@ class TypedStorage(UntypedStorage):
     def type(self, dtype: Any = None) -> Any:
         """`torch.FloatStorage`, as torch spells it; or the elements as another dtype."""
         if dtype is not None:
-            return self._as(_DTYPES[str(dtype).rpartition(".")[2]])
+            return self._as(_OF_NAME[str(dtype).rpartition(".")[2]])
         return f"torch.{_NAMES[self.dtype]}"
 
     def _as(self, d: Any) -> TypedStorage:
@@ -282,25 +282,19 @@ class StorageType(type):
         return TypedStorage(np.frombuffer(buffer, cls.dtype.np), dtype=cls.dtype)
 
 
-_DTYPES = {
-    "DoubleStorage": dt.float64, "FloatStorage": dt.float32, "HalfStorage": dt.float16,
-    "BFloat16Storage": dt.bfloat16, "LongStorage": dt.int64, "IntStorage": dt.int32,
-    "ShortStorage": dt.int16, "CharStorage": dt.int8, "ByteStorage": dt.uint8,
-    "BoolStorage": dt.bool, "ComplexFloatStorage": dt.complex64,
-    "ComplexDoubleStorage": dt.complex128,
-}  # fmt: skip
-_NAMES = {d: name for name, d in _DTYPES.items()}
+_NAMES = {d: f"{d.spelled}Storage" for d in dt.BY_NAME.values()}
+_OF_NAME = {name: d for d, name in _NAMES.items()}
 
 
-def _type(name: str) -> Any:
-    return StorageType(name, (), {"dtype": _DTYPES[name], "__module__": "torch"})
+def _type(d: dt.dtype) -> Any:
+    return StorageType(_NAMES[d], (), {"dtype": d, "__module__": "torch"})
 
 
 (
     DoubleStorage, FloatStorage, HalfStorage, BFloat16Storage, LongStorage, IntStorage,
-    ShortStorage, CharStorage, ByteStorage, BoolStorage, ComplexFloatStorage,
-    ComplexDoubleStorage,
-) = map(_type, _DTYPES)  # fmt: skip
+    ShortStorage, CharStorage, ByteStorage, BoolStorage, ComplexDoubleStorage,
+    ComplexFloatStorage,
+) = map(_type, _NAMES)  # fmt: skip
 
 
 def _conversion(name: str, d: Any) -> None:

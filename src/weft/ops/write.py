@@ -39,6 +39,14 @@ from weft.ops.strided import AsStrided, WriteStrided
 from weft.ops.view import Reshape, expand, reshape
 
 
+def need_no_leaf(t: Handle) -> None:
+    """RuntimeError for a write to what the tape collects a gradient of."""
+    if t._rg and t._fn is None and state.grad:
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation."
+        )
+
+
 def check_writable(t: Handle) -> None:
     """Raise as torch does for a write that the tape or the memory forbids."""
     try:
@@ -46,10 +54,7 @@ def check_writable(t: Handle) -> None:
     except AttributeError:
         raise no_tensor(t) from None
     if wanted and state.grad:
-        if t._fn is None:
-            raise RuntimeError(
-                "a leaf Variable that requires grad is being used in an in-place operation."
-            )
+        need_no_leaf(t)
         if t._base is not None and t._base._rg and t._base._fn is None:
             raise RuntimeError(
                 "a view of a leaf Variable that requires grad is being used in an in-place "

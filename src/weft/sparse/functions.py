@@ -13,7 +13,7 @@ from weft.ops import arithmetic, creation, index, join, view
 from weft.ops.cast import cast
 from weft.ops.dispatch import NUMBERS, dtype_of, shape_of, wrap, wrote
 from weft.ops.promote import result_type
-from weft.ops.write import check_writable
+from weft.ops.write import check_writable, need_no_leaf
 from weft.sparse.layout import (
     RULES,
     SparseTensor,
@@ -102,10 +102,7 @@ def add_(input: Any, other: Any, *, alpha: Any = 1) -> Any:
 
 def _become(s: SparseTensor, y: SparseTensor) -> SparseTensor:
     """s gets y's parts."""
-    if s._v._rg and s._v._fn is None and state.grad:
-        raise RuntimeError(
-            "a leaf Variable that requires grad is being used in an in-place operation."
-        )
+    need_no_leaf(s._v)
     take_over(s, y)
     return s
 

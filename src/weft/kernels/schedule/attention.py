@@ -267,7 +267,7 @@ def attention_ir(name: str, mask: str) -> str:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
     tile = tile_of(d)
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_products(m, tile)
     emit_copy(m, tile, d)
     emit_transpose(m, tile, d)

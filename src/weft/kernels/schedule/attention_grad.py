@@ -153,7 +153,7 @@ def attention_grad_ir(name: str, mask: str) -> str:
         raise ValueError(f"attention: mask {mask!r} is none of {MASKS}")
     d = D.BY_NAME[name]
     tile = tile_of(d)
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_products(m, tile)
     if amx.in_tiles(tile):
         _emit_turn(m, tile, d)
@@ -253,7 +253,7 @@ def _emit_gradient(m: Module, tile: Tile, d: D.dtype, masks: str) -> None:
                 inside = f.add(f.mul(R.i, tile.columns), f.rem(C.i, tile.columns))
                 v = f.load(type, f.gep(sums, f.add(panel, inside), el), tile.align)
                 v = v if factor is None else f.op("fmul", v, factor)
-                v = wide.to_memory(wide.rounded(v, d), d)
+                v = wide.stored(v, d)
                 here = f.gep(to, f.add(f.mul(R.i, step), C.i), memory(d))
                 f.masked_store(v, here, f.lane_mask(f.sub(wanted, C.i), lanes))
 
@@ -399,7 +399,7 @@ def _store_turned(
         ]
         for j, v in enumerate(f.transpose(square)):
             v = v if factor is None else f.op("fmul", v, factor)
-            v = wide.to_memory(wide.rounded(v, d), d)
+            v = wide.stored(v, d)
             key = f.add(K.i, j)
             exists = f.select(f.icmp("slt", key, keys), f.sub(width, C.i), 0)
             here = f.gep(to, f.add(f.mul(key, step), C.i), memory(d))

@@ -57,7 +57,7 @@ def row_ir(name: str, masks: str, *, joined: bool) -> str:
     """Its LLVM IR, for the host."""
     d = D.BY_NAME[name]
     tile = tile_of(d)
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_copy(m, tile, d)
     _emit(m, tile, d, masks, joined)
     return m.text()

@@ -106,7 +106,7 @@ def open_kernel(
     scale = f.load("double", more, 8)
     scale = scale if tile.element == "double" else f.cast("fptrunc", scale, "float")
     scale = f.splat(scale, tile.type)
-    work = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    work = f.gep(scratch, f.mul(f.thread(), h["work_size"]))
     if amx.in_tiles(tile):
         amx.configure(f, registers)
     return out, dict(zip(names, operands, strict=True)), h, scale, work
@@ -463,7 +463,7 @@ def store_rows(
             row = f.add(f.mul(f.div(C.i, tile.columns), rows), f.add(first, R.i))
             place = f.add(f.mul(row, tile.columns), f.rem(C.i, tile.columns))
             v = f.op("fmul", f.load(type, f.gep(base, place, el), tile.align), factor)
-            v = wide.to_memory(wide.rounded(v, d), d)
+            v = wide.stored(v, d)
             mask = f.lane_mask(f.sub(width, C.i), lanes)
             f.masked_store(v, f.gep(out, C.i, memory(d)), mask)
 

@@ -45,7 +45,7 @@ from weft.kernels.target.llvm import (
     zero,
 )
 from weft.kernels.target.vector import Math
-from weft.runtime.native import Launch, Stage, double_bits, host, load_made
+from weft.runtime.native import Launch, Stage, double_bits, load_made
 
 
 def plan_cross_entropy(
@@ -119,7 +119,7 @@ def _kernel(
 def _source(
     s: Structure | Lines, kind: str, reduction: str, smooth: bool, part: str, logits: bool
 ) -> str:
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     if isinstance(s, Lines):
         _LineLoss(module, s, kind, reduction, smooth).emit()
     else:

@@ -95,7 +95,7 @@ def _kernel(s: Lines, *, log: bool) -> int:
 
 
 def _softmax_ir(s: Lines, *, log: bool) -> str:
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     _Softmax(module, s, log=log).emit()
     return module.text()
 
@@ -126,7 +126,7 @@ class Columns:
         """The kernel; bytes of scratch `before` the threads' rooms."""
         f, lanes = self.f, self.width
         inner = self.sizes[-1]
-        tid = f.cast("sext", f.arg("tid"), "i64")
+        tid = f.thread()
         self.held = f.gep(self.scratch, f.add(before, f.mul(tid, self.own)))
         blocks = f.div(f.add(inner, lanes - 1), lanes)
         lo, hi = f.split(f.mul(f.div(self.rows, inner), blocks))

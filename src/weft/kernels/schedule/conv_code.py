@@ -9,7 +9,6 @@ from weft.kernels.schedule.micro import emit_multiply
 from weft.kernels.schedule.tile import KC, Tile, tile_for
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, const
-from weft.runtime import native
 
 HEAD = (
     "groups", "rows", "row_chunk", "row_chunks", "channels", "images", "unit_images",
@@ -31,7 +30,7 @@ def conv_ir(name: str, kernel: str, *, biased: bool) -> str:
     """The LLVM IR of `kernel` (conv or depthwise) and of `gather` for one dtype, for the host."""
     d = BY_NAME[name]
     tile = tile_for(register(d))
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_plane(m, tile, d)
     _emit_gather(m, tile, d, biased)
     if kernel == "depthwise":
@@ -65,7 +64,7 @@ def _emit_conv(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     bias = pointers[3] if biased else Value("null", "ptr")
     weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, w)
     taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     panel, c, table = (f.gep(slab, h[n]) for n in ("panel_at", "c_at", "table_at"))
     rows = f.gep(table, 2, "i64")
@@ -147,7 +146,7 @@ def _emit_depthwise(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     pointers, scratch, h, ints = f.given(3 if biased else 2, HEAD)
     weights = f.select(f.icmp("ne", h["gathered"], 0), scratch, pointers[2])
     taps = f.gep(ints, f.mul(h["parts"], len(PART)), "i64")
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     room = f.alloca(type)
     one, wide = Element(f, 1), Element(f, lanes)

@@ -76,7 +76,7 @@ def narrow_dw_ir(name: str, width: int, taps: int) -> str:
     """The LLVM IR of the kernel of one dtype, groups of `width` channels, chunks of `taps`."""
     d = D.BY_NAME[name]
     tile = tile_for(register(d))
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_plane(m, tile, d)
     _emit_turn(m, tile)
     if d.itemsize >= 4:
@@ -135,7 +135,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype, members: int, each: int) -> 
     f, rooms = m.kernel("narrow_dw"), range(each * members)
     el, type, lanes, one = tile.element, tile.type, tile.lanes, Element(f, 1)
     (out, g, x), scratch, h, offsets = f.given(2, _HEAD)
-    planes = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"]))
+    planes = f.gep(scratch, f.mul(f.thread(), h["work_size"]))
     turned, g_planes, g_turned, block_sums = (
         f.gep(planes, h[n]) for n in ("xt_at", "g_at", "gt_at", "sums_at")
     )

@@ -183,7 +183,7 @@ def _kernel(kind: str, inputs: int, tiles: bool) -> int:
 
 
 def _conv_int8_ir(kind: str, inputs: int, tiles: bool) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     if tiles:
         for height in (1, 2):
             in_tiles.emit_block(module, height, kind, with_other=inputs == 5)
@@ -195,7 +195,7 @@ def _conv_int8_ir(kind: str, inputs: int, tiles: bool) -> str:
     pointers, scratch, h, _ = f.given(inputs, _HEAD)
     out, image, panels = pointers[:3]
     scale, shift, other = (*pointers[3:], *[Value("null", "ptr")] * 3)[:3]
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     work = f.gep(scratch, f.mul(tid, h["work_size"]))
     rows_table, offsets, runs = (f.gep(work, h[n]) for n in ("rows_at", "table_at", "runs_at"))
     direct = f.icmp("ne", h["direct"], 0)

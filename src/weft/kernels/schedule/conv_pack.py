@@ -241,7 +241,7 @@ def emit_unpack(m: Module, tile: Tile, d: dtype) -> None:
                         left = f.sub(length, L.i)
                         mask = f.lane_mask(left, lanes)
                         v = f.masked_load(tile.type, f.gep(s, L.i, element), mask)
-                        v = wide.to_memory(wide.rounded(f.op("fadd", v, shifts), d), d)
+                        v = wide.stored(f.op("fadd", v, shifts), d)
                         to = f.gep(t, f.mul(L.i, step), memory(d))
                         store_step(f, v, to, step_masks(f, left, lanes, step), d)
                     continue

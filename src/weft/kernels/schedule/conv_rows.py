@@ -107,7 +107,7 @@ def _kernel(name: str, kh: int, kw: int, stride: int, biased: bool, back: bool) 
 
 def conv_rows_ir(name: str, kh: int, kw: int, stride: int, *, biased: bool, back: bool) -> str:
     """The LLVM IR of the kernel of one dtype and kernel size, for the host."""
-    m = Module(native.host().vector_bits)
+    m = Module()
     every = range(stride)
     if back:
         rows = [(tuple(range(i, kh, stride)),) for i in every]
@@ -128,7 +128,7 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
     type, index = vector(lanes, element), vector(lanes, "i32")
     f = m.kernel("by_rows")
     (out, x, w, *bias), scratch, h, ints = f.given(3 if biased else 2, _HEAD)
-    nothing = f.gep(scratch, f.mul(f.cast("sext", f.arg("tid"), "i64"), h["pitch"]))
+    nothing = f.gep(scratch, f.mul(f.thread(), h["pitch"]))
     with f.loop(0, h["pitch"], lanes * BYTES[element]) as Z:
         f.store(zero(type), f.gep(nothing, Z.i))
 

@@ -94,7 +94,7 @@ def _kernel(name: str, what: str) -> int:
 
 
 def _ir(name: str, what: str) -> str:
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit = {"gather": _emit_gather, "pixels": _emit_pixels, "planes": _emit_planes}[what]
     emit(m.kernel(what), tile_for(register(D.BY_NAME[name])))
     return m.text()

@@ -309,7 +309,7 @@ def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
     """The LLVM IR of the kernel of one dtype and panels of so many vectors, for the host."""
     d = D.BY_NAME[name]
     tile = _tile(d, vectors, pairs=pairs)
-    m = Module(native.host().vector_bits)
+    m = Module()
     emit_tiles(m, tile)
     emit_slab(m, replace(tile, pairs=False), d)
     emit_zeros(m, tile)
@@ -351,7 +351,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     (out, g, x), scratch, h, taps = f.given(2, _HEAD)
     turned = f.icmp("ne", h["turned"], 0)
     g, x = f.select(turned, x, g), f.select(turned, g, x)
-    mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
+    mine = f.mul(f.thread(), h["work_size"])
     slab = f.gep(scratch, f.add(h["work"], mine))
     spans = f.gep(taps, h["taps"], "i64")
     room, c, rows, offsets = (f.gep(slab, h[n]) for n in ("b_at", "c_at", "rows_at", "table_at"))
@@ -672,7 +672,7 @@ def _write(
         to = f.gep(out, at, memory(d))
         for j, value in enumerate(f.transpose(square)):
             with f.iff(f.icmp("slt", f.typed(j, "i64"), f.sub(columns, J.i))):
-                v = wide.to_memory(wide.rounded(value, d), d)
+                v = wide.stored(value, d)
                 f.masked_store(v, f.gep(to, f.mul(row, j), memory(d)), some)
 
 
@@ -685,6 +685,6 @@ def _write_rows(
     with f.loop(0, channels) as C, f.loop(0, columns, lanes) as J:
         at = f.add(f.mul(C.i, tile.columns), J.i)
         sum = f.op("fadd", f.load(tile.type, f.gep(c, at, tile.element)), 0.0)
-        v = wide.to_memory(wide.rounded(sum, d), d)
+        v = wide.stored(sum, d)
         to = f.gep(out, f.add(f.mul(C.i, row), J.i), memory(d))
         f.masked_store(v, to, f.lane_mask(f.sub(columns, J.i), lanes))

@@ -175,7 +175,7 @@ def _kernels(dtype: str) -> dict[str, int]:
 def conv_dw_tiles_ir(name: str) -> str:
     """The LLVM IR of the kernel of one dtype, for the host."""
     d = D.BY_NAME[name]
-    m = Module(native.host().vector_bits)
+    m = Module()
     tile = replace(tile_for(register(d)), vectors=_WIDE // amx.DEPTH)
     emit_slab(m, tile, d)
     emit_grid(m, replace(tile, pairs=True), d)
@@ -223,7 +223,7 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
     el = tile.element
     (out, g, x), scratch, h, tap_at = f.given(2, HEAD)
     plane_at = f.gep(tap_at, h["taps"], "i64")
-    mine = f.mul(f.cast("sext", f.arg("tid"), "i64"), h["work_size"])
+    mine = f.mul(f.thread(), h["work_size"])
     slab = f.gep(scratch, f.add(h["work"], mine))
     planes, room, left, table = (
         f.gep(slab, h[n]) for n in ("planes_at", "room_at", "left_at", "table_at")
@@ -455,7 +455,7 @@ def _emit_finish(m: Module, tile: Tile, d: D.dtype) -> None:
         return f.op("fadd", S.carry[0], 0.0)
 
     def store(v: Value, at: Value, some: Value) -> None:
-        f.masked_store(wide.to_memory(wide.rounded(v, d), d), at, some)
+        f.masked_store(wide.stored(v, d), at, some)
 
     with f.loop(0, f.min(rows, _WIDE)) as I, f.loop(0, f.min(channels, _WIDE), lanes) as J:
         corner = f.add(f.mul(f.div(I.i, lanes), 2 * square), f.mul(f.rem(I.i, lanes), lanes))

@@ -42,7 +42,6 @@ from weft.kernels.schedule.tile import KC, Tile
 from weft.kernels.schedule.words import units_of
 from weft.kernels.target.element import memory, register
 from weft.kernels.target.llvm import Function, Module, Operand, Value, vector, zero
-from weft.runtime import native
 
 HEAD: tuple[str, ...] = (
     "groups", "columns", "panels", "channels", "depth", "direct", "images", "unit_images",
@@ -78,7 +77,7 @@ def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) 
     """
     d = BY_NAME[name]
     tile = wide_tile(register(d), columns, pairs=pairs)
-    m = Module(native.host().vector_bits)
+    m = Module()
     if tile.amx:
         conv_micro_amx.emit_tiles(m, tile)
     else:
@@ -132,7 +131,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     near_table = f.gep(ints, h["near_at"], "i64")
     taps = f.gep(ints, f.mul(f.add(h["parts"], h["wholes"]), len(PART)), "i64")
     numbers, steps = (f.gep(taps, f.mul(h["taps"], i), "i64") for i in (1, 2))
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     slab = f.gep(scratch, f.add(h["work"], f.mul(tid, h["work_size"])))
     c, all_rows, all_outs, tables_at = (
         f.gep(slab, h[n]) for n in ("c_at", "rows_at", "outs_at", "table_at")

@@ -154,7 +154,7 @@ def _function(form: _Form) -> int:
 
 
 def _ending_ir(form: _Form) -> str:
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     code: _Code = partial(
         _Ending,
         exprs=form.exprs,

@@ -566,7 +566,7 @@ def _kernels(
 
 
 def _gemm_ir(tile: Tile, b_class: str, in_scratch: str) -> str:
-    module, pack = Module(native.host().vector_bits), _PACKERS[b_class]
+    module, pack = Module(), _PACKERS[b_class]
     gemm_code.gemm_kernel(module, "gemm", tile, pack=pack, in_scratch=in_scratch)
     return module.text()
 
@@ -577,7 +577,7 @@ def _packer(element: str, b_class: str) -> int:
 
 
 def _pack_ir(tile: Tile, b_class: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     gemm_code.pack_kernel(module, "pack_all", tile, pack=_PACKERS[b_class])
     return module.text()
 

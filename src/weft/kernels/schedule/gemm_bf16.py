@@ -17,14 +17,13 @@ import numpy as np
 from weft.core import dtype as D
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.gemm_code import (
-    extra_word,
     gemm_kernel,
     kernel_names,
     pack_columns,
     pack_kernel,
     pack_rows,
 )
-from weft.kernels.schedule.gemm_plain import HALVES, emit_conversion, outer_offset
+from weft.kernels.schedule.gemm_plain import HALVES, described, emit_conversion, outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import Words
 from weft.kernels.target.element import memory
@@ -84,7 +83,7 @@ def products(a_class: str, b_class: str, in_scratch: str) -> tuple[list[int], Ti
 
 
 def _products_ir(tile: Tile, b_class: str, in_scratch: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     gemm_kernel(module, "gemm", tile, pack=_PACKERS[b_class], in_scratch=in_scratch)
     return module.text()
 
@@ -96,7 +95,7 @@ def packer(b_class: str) -> int:
 
 
 def _packer_ir(b_class: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     pack = _PACKERS[b_class]
     pack_kernel(module, "pack_all", tile_for("float"), pack=pack, in_scratch=True)
     return module.text()
@@ -109,7 +108,7 @@ def stage(place: int, n_in: int, source: str, *, woven: bool) -> int:
 
 
 def _stage_ir(place: int, n_in: int, source: str, *, woven: bool) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     lanes = tile_for("float").lanes
     if place == 2:
         emit_conversion(module, "stage", HALVES["bfloat16"], 2, lanes)
@@ -123,10 +122,7 @@ def _emit_words(
 ) -> None:
     f = module.kernel("stage")
     u = Words(f, D.bfloat16 if source == "i16" else D.float32, lanes)
-    array = f.load("ptr", f.gep("%args", 3 + place, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
-    table = f.gep("%args", word, "i64")
+    array, scratch, table = described(f, place, n_in)
     offset, k, k_step, other, other_step, count, dims = f.words(table, 0, ["i64"] * 7)
     to = f.gep(scratch, offset)
     pairs = f.div(f.add(k, 1), 2)

@@ -291,25 +291,33 @@ def gemm_kernel(
         piece_kernel(module, tile)
     if tile.a_class == "sliced":
         slice_kernel(module, tile)
-    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
-    places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
-    pack(module.function("pack", [*pointers, *places], internal=True), tile)
-    body = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("i32", "nth")]
+    pack(module.function("pack", PACK, internal=True), tile)
     _products(
-        module.function("products", body, internal=True),
+        module.function("products", BODY, internal=True),
         tile,
         kernels,
         in_scratch=in_scratch,
         b_rows=pack is pack_rows,
     )
     names = kernel_names(name, tile, in_scratch)
-    for n_in, each in enumerate(names, 2):
-        f = module.kernel(each)
+    emit_entries(module, names)
+    return names
+
+
+PACK = [
+    *[("ptr", n) for n in ("panel", "b", "head")], *[("i64", n) for n in ("k0", "kc", "n0", "n")]
+]  # fmt: skip
+BODY = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("i32", "nth")]
+
+
+def emit_entries(module: Module, names: list[str]) -> None:
+    """The kernels of launches with 2, 3, ... inputs: `products`, whose arguments are `BODY`."""
+    for n_in, name in enumerate(names, 2):
+        f = module.kernel(name)
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
         head = f.gep("%args", 4 + n_in, "i64")
         f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))
         f.ret()
-    return names
 
 
 def pack_kernel(
@@ -318,9 +326,7 @@ def pack_kernel(
     """Emit the kernel that packs all of a stored B, with the ints of `gemm_ints`: panels of the
     tile's columns, in each the rows one after another. `in_scratch`: B is where scratch begins.
     """
-    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
-    places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
-    pack(module.function("pack", [*pointers, *places], internal=True), tile)
+    pack(module.function("pack", PACK, internal=True), tile)
     f = module.kernel(name)
     out, b, scratch = f.words("%args", 2, ["ptr"] * 3)
     b = scratch if in_scratch else b
@@ -351,7 +357,7 @@ def _products(
     h = head_of(f)
     swapped = f.icmp("ne", h["swapped"], 0)
     a, b = f.select(swapped, given[1], given[0]), f.select(swapped, given[0], given[1])
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     scratch = own = f.arg("scratch")
     extra = len(_HEAD)
     if in_scratch:

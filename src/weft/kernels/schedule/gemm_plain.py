@@ -68,7 +68,7 @@ def widener(name: str) -> int:
 
 
 def _widener_ir(name: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     emit_conversion(module, "widen", HALVES[name], 0, tile_for("float").lanes, n_in=1)
     return module.text()
 
@@ -87,7 +87,7 @@ _STAGES = ("widen_a", "widen_b", "narrow")
 
 
 def _half_ir(name: str, tile: Tile, b_class: str, in_scratch: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     packer = pack_rows if b_class == "rows" else pack_columns
     gemm_kernel(module, "gemm", tile, pack=packer, in_scratch=in_scratch)
     for place, stage in enumerate(_STAGES):
@@ -103,10 +103,7 @@ def emit_conversion(
     """
     f = module.kernel(name)
     narrow = place == 2
-    array = f.load("ptr", f.gep("%args", 2 if narrow else 3 + place, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
-    table = f.gep("%args", word, "i64")
+    array, scratch, table = described(f, place, n_in)
     offset, rows, columns, stride, count = f.words(table, 0, ["i64"] * 5)
     copy = f.gep(scratch, offset)
     dims = f.gep(table, 5, "i64")
@@ -130,6 +127,14 @@ def emit_conversion(
         with f.loop(adjacent, columns) as column:
             convert(start, copy_row, column.i, 1)
     f.ret()
+
+
+def described(f: Function, place: int, n_in: int) -> tuple[Value, Value, Value]:
+    """Input `place` of a launch (2: out), its scratch, the descriptor."""
+    array = f.load("ptr", f.gep("%args", 2 if place == 2 else 3 + place, "i64"))
+    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
+    word = f.load("i64", f.gep("%args", extra_word(n_in) + place, "i64"))
+    return array, scratch, f.gep("%args", word, "i64")
 
 
 def outer_offset(f: Function, dims: Value, count: Value, index: Operand) -> Value:
@@ -162,7 +167,7 @@ def _integer_kernel(element: str) -> int:
 
 def _integers_ir(element: str) -> str:
     """Each row of out: for k, for n: out[n] += a[k] * b[k, n]; in any order, integers wrap."""
-    module = Module(native.host().vector_bits)
+    module = Module()
     f = module.kernel("integers")
     out, a, b = f.words("%args", 2, ["ptr"] * 3)
     rows, m, n, k, a_rs, a_cs, b_rs, b_cs, ldc, count = f.words("%args", 6, ["i64"] * 10)

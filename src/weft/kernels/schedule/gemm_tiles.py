@@ -23,15 +23,18 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import amx
 from weft.kernels.schedule.ending_tiles import Ending, Pending, Shares
 from weft.kernels.schedule.gemm_code import (
+    BODY,
     MAX_INPUTS,
+    PACK,
     Unit,
     batch_offsets,
+    emit_entries,
     extra_word,
     head_of,
     units_of_rows,
 )
 from weft.kernels.schedule.gemm_micro import ENDING
-from weft.kernels.schedule.gemm_plain import outer_offset
+from weft.kernels.schedule.gemm_plain import described, outer_offset
 from weft.kernels.schedule.tile import Tile, tile_for
 from weft.kernels.schedule.words import Words, halves_of_two, sums_to
 from weft.kernels.target.element import memory
@@ -109,26 +112,24 @@ def size_of(table: list[int]) -> int:
 @cache
 def products(b_class: str, source: str, out: str, *, packed: bool) -> list[int]:
     """The loops for 2, 3, ... inputs; `source` and `out` are how b and the result lie."""
-    names = [f"gemm{n_in}" for n_in in range(2, MAX_INPUTS + 1)]
+    names = _names()
     found = native.load_made(names, _products_ir, b_class, source, out, packed=packed)
     return [found[name] for name in names]
 
 
+def _names() -> list[str]:
+    return [f"gemm{n_in}" for n_in in range(2, MAX_INPUTS + 1)]
+
+
 def _products_ir(b_class: str, source: str, out: str, *, packed: bool) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     tile = _tile()
     if not packed:
         _emit_pack(module, b_class, source)
-    body = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("i32", "nth")]
     _tile_code(module)
     _ending(module, out)
-    _emit_products(module.function("products", body, internal=True), tile, source, out, packed)
-    for n_in in range(2, MAX_INPUTS + 1):
-        f = module.kernel(f"gemm{n_in}")
-        scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
-        head = f.gep("%args", 4 + n_in, "i64")
-        f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))
-        f.ret()
+    _emit_products(module.function("products", BODY, internal=True), tile, source, out, packed)
+    emit_entries(module, _names())
     return module.text()
 
 
@@ -139,7 +140,7 @@ def packer(b_class: str, source: str) -> int:
 
 
 def _packer_ir(b_class: str, source: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     _emit_pack(module, b_class, source)
     f = module.kernel("pack_all")
     out, b = f.words("%args", 2, ["ptr"] * 2)
@@ -170,13 +171,10 @@ def stage(n_in: int, a_class: str, source: str) -> int:
 
 
 def _stage_ir(n_in: int, a_class: str, source: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     f = module.kernel("stage")
     u = _units(f, source)
-    array = f.load("ptr", f.gep("%args", 3, "i64"))
-    scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
-    word = f.load("i64", f.gep("%args", extra_word(n_in), "i64"))
-    table = f.gep("%args", word, "i64")
+    array, scratch, table = described(f, 0, n_in)
     offset, m, k, m_step, k_step, count, dims = f.words(table, 0, ["i64"] * 7)
     # where rows of a lie across, a line of memory has the numbers of 32
     step = ROWS if a_class == "columns" else amx.ROWS
@@ -298,9 +296,7 @@ def _apart(
 
 def _emit_pack(module: Module, b_class: str, source: str) -> None:
     """panel[kc words][64] from a b of strides (b_rs, b_cs), columns from n0 on, n of them."""
-    pointers = [("ptr", "panel"), ("ptr", "b"), ("ptr", "head")]
-    places = [("i64", n) for n in ("k0", "kc", "n0", "n")]
-    f = module.function("pack", [*pointers, *places], internal=True)
+    f = module.function("pack", PACK, internal=True)
     u, h = _units(f, source), head_of(f, f.arg("head"))
     along = {"rows": "columns", "columns": "rows", "any": "any"}[b_class]
 
@@ -455,7 +451,7 @@ def _emit_products(f: Function, tile: Tile, source: str, out_type: str, packed: 
     dims = f.gep("%head", extra + N_EXTRA, "i64")
     words = _words(f, h["K"])
     room_words = 0 if packed else f.min(words, _BLOCK)
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     room = f.gep(scratch, f.add(shared, f.mul(tid, f.mul(f.add(room_words, 2 * ROWS), _LINE))))
     corners = [f.gep(room, f.mul(f.add(room_words, i * ROWS), _LINE)) for i in range(2)]
     turn = f.alloca("i64", 1)  # which corner has the next sums: the other's may wait

@@ -106,7 +106,7 @@ def _kernels(element: str, b_class: str) -> list[int]:
 
 
 def _gemv_ir(element: str, b_class: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     body = module.function(
         "product", [("ptr", "args"), ("ptr", "head"), ("i32", "tid"), ("i32", "nth")], internal=True
     )
@@ -290,7 +290,7 @@ def shorten() -> int:
 
 
 def _shorten_ir() -> str:
-    tile, module = tile_for("float"), Module(native.host().vector_bits)
+    tile, module = tile_for("float"), Module()
     f = module.kernel("shorten")
     lanes, ints = tile.lanes, vector(tile.lanes, "i32")
     out = f.load("ptr", f.gep("%args", 2, "i64"), 8)
@@ -444,7 +444,7 @@ def _batch_kernel(element: str) -> int:
 
 
 def _batch_ir(element: str) -> str:
-    module = Module(native.host().vector_bits)
+    module = Module()
     f = module.kernel("batch")
     _emit_batch(f, tile_for(element))
     return module.text()

@@ -70,7 +70,7 @@ def _to_bytes(dense: bool) -> int:
 
 def _to_bytes_ir(dense: bool) -> str:
     """Vectors hold neighbouring columns: four channels make a whole number of 32 bits."""
-    m = Module(native.host().vector_bits)
+    m = Module()
     f = m.kernel("to_bytes")
     (out, x), _, h, _ = f.given(1, _TO_HEAD)
     lanes = native.host().lanes(4)
@@ -160,7 +160,7 @@ def _pool() -> int:
 
 
 def _pool_ir() -> str:
-    m = Module(native.host().vector_bits)
+    m = Module()
     f = m.kernel("max_pool_bytes")
     (out, x), _, h, _ = f.given(1, _POOL_HEAD)
     lanes = native.host().lanes(1)
@@ -226,7 +226,7 @@ def _kernel(kind: str, inputs: int) -> int:
 
 
 def _depthwise_ir(kind: str, inputs: int) -> str:
-    m = Module(native.host().vector_bits)
+    m = Module()
     f = m.kernel("depthwise_int8")
     pointers, _, h, _ = f.given(inputs, _HEAD)
     out, x, w, scale, shift = pointers[:5]

@@ -256,7 +256,7 @@ def _put_kernel(s: Structure, base: int) -> int:
 
 def source(s: Structure, base: int) -> str:
     """The LLVM IR of a structure's kernel; `base` is the block's word of its first int."""
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     made = _Index(module, s, base)
     if s.mode == "take":
         made.take()

@@ -306,7 +306,7 @@ def _kernel(s: Structure) -> int:
 @lru_cache(maxsize=64)  # asked again when it was compiled
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernel."""
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     _Nest(module, s).emit()
     return module.text()
 

@@ -303,7 +303,7 @@ def pool_ir(name: str, kernel: str) -> str:
     """The LLVM IR of one kernel for one dtype, for the host: a program rarely needs a second."""
     d = D.BY_NAME[name]
     tile = _tile(d)
-    m = Module(native.host().vector_bits)
+    m = Module()
     if kernel in ("max_dx", "max_back"):
         _emit_max_dx(m, tile, d, by_tap=kernel == "max_back")
     elif kernel.endswith("avg_dx"):
@@ -325,7 +325,7 @@ class _Kernel:
     def __init__(self, m: Module, name: str, inputs: int) -> None:
         self.f = f = m.kernel(name)
         (self.out, *self.ins), self.scratch, self.h, self.more = f.given(inputs, _HEAD)
-        self.tid = f.cast("sext", f.arg("tid"), "i64")
+        self.tid = f.thread()
         self.area = f.mul(self.h["out_h"], self.h["out_w"])
 
     def source(self, plane: Operand, image: str = "stride_n", channel: str = "stride_c") -> Operand:

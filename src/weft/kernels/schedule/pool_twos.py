@@ -59,7 +59,7 @@ def _kernels(name: str, size: int) -> dict[str, int]:
 
 def pool_twos_ir(name: str, size: int) -> str:
     """The LLVM IR of the kernels of one dtype and size of windows, for the host."""
-    m = Module(native.host().vector_bits)
+    m = Module()
     element = {"float32": "float", "float64": "double"}[name]
     for kind in ("max", "taps", "back"):
         _emit(m, element, size, kind)

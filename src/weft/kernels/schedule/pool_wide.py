@@ -115,7 +115,7 @@ def pool_wide_ir(name: str, kind: str, whole: Pair = (0, 0)) -> str:
     """The LLVM IR of a kernel for one dtype, and one size of windows unless it is (0, 0), for the
     host."""
     d = D.BY_NAME[name]
-    m = Module(native.host().vector_bits)
+    m = Module()
     if kind == "average":
         _emit_average(m, d)
     elif kind == "put":
@@ -418,7 +418,7 @@ def _emit_average(m: Module, d: D.dtype) -> None:
             result = R.carry[0]
             for n in (f.sub(bottom, top), f.sub(right, left)):  # as torch: / rows / columns
                 result = f.op("fdiv", result, f.splat(f.cast("sitofp", n, register(d)), type))
-            result = element.to_memory(element.rounded(result, d), d)
+            result = element.stored(result, d)
             f.masked_store(result, f.gep(to, C.i, memory(d)), mask)
     f.ret()
 

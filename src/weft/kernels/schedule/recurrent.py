@@ -279,7 +279,7 @@ def _kernels(cell: str, tile: Tile) -> dict[str, int]:
 def recurrent_ir(cell: str, tile: Tile) -> str:
     """The LLVM IR of a cell's four kernels, for the host."""
     kind = CELLS[cell]
-    m = Module(native.host().vector_bits)
+    m = Module()
     widths = {tile.vectors, *(width for _, width in _parts(kind, tile))}
     for width in sorted(widths):
         for rows in range(1, tile.rows + 1):

@@ -255,7 +255,7 @@ def _kernels(s: Structure) -> dict[str, int]:
 @lru_cache(maxsize=64)  # asked again when it was compiled
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernels."""
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     _Reduce(module, s, "reduce").emit()
     if s.chunked:
         _Reduce(module, s, "finish").finish()
@@ -506,7 +506,7 @@ class _Reduce:
         parts = f.mul(self.total, self.chunks) if s.chunked else 1
         types = self.op.types(lanes)
         if s.rows == "streams":
-            thread = f.mul(f.cast("sext", f.arg("tid"), "i64"), max(len(s.pres), 2))
+            thread = f.mul(f.thread(), max(len(s.pres), 2))
             at = [f.mul(self.held, f.add(thread, k)) for k in range(len(types))]
             room = [f.gep(self.scratch, f.add(self.shared, k)) for k in at]
         else:

@@ -251,7 +251,7 @@ def _kernel(s: Structure) -> int:
 @lru_cache(maxsize=64)  # asked again when it was compiled
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernel."""
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     Rows(module, s).emit()
     return module.text()
 
@@ -374,7 +374,7 @@ class Rows:
         if self.s.waits:
             at["held"] = at["out"]
         if self.s.held:
-            room = f.mul(f.cast("sext", f.arg("tid"), "i64"), 2)
+            room = f.mul(f.thread(), 2)
             room = f.add(room, f.op("and", f.typed(row, "i64"), 1))
             at["held"] = f.gep(self.scratch, f.mul(room, self.own))
         return at

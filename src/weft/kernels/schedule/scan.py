@@ -80,7 +80,7 @@ def _kernel(s: Structure) -> int:
 
 def source(s: Structure) -> str:
     """The LLVM IR of a structure's kernel."""
-    module = Module(vector_bits=host().vector_bits)
+    module = Module()
     _Scan(module, s).emit()
     return module.text()
 

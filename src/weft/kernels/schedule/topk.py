@@ -34,10 +34,10 @@ def _kernel(largest: bool) -> int:
 
 def topk_ir(largest: bool) -> str:
     """The LLVM IR of the kernel."""
-    m = Module(native.host().vector_bits)
+    m = Module()
     f = m.kernel("topk")
     (out, x), scratch, h, _ = f.given(1, _HEAD)
-    tid = f.cast("sext", f.arg("tid"), "i64")
+    tid = f.thread()
     keys = f.gep(scratch, f.add(f.mul(tid, h["work_size"]), 64))
     places, k = f.gep(keys, h["places_at"]), h["k"]
     worst = f.gep(keys, f.sub(k, 1), "i32")

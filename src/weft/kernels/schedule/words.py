@@ -38,7 +38,7 @@ def halves(f: Function, v: Value, d: D.dtype, width: int) -> Value:
         return v
     if not multiplies_pairs():
         element = Element(f, width)
-        return element.to_memory(element.rounded(v, D.bfloat16), D.bfloat16)
+        return element.stored(v, D.bfloat16)
     lanes = max(width, _ROUNDS)
     v = f.splat(v, vector(lanes, "float")) if width == 1 else v
     rounded = f.intrinsic("x86.avx512bf16.cvtneps2bf16.512", vector(lanes, "bfloat"), v)
@@ -61,7 +61,7 @@ def sums_to(f: Function, v: Value, d: D.dtype, lanes: int) -> Value:
     if d is D.bfloat16:
         return halves(f, v, D.float32, lanes)
     element = Element(f, lanes)
-    return element.to_memory(element.rounded(v, d), d)
+    return element.stored(v, d)
 
 
 def woven(f: Function, low: Value, high: Value, width: int) -> Value:

@@ -108,6 +108,10 @@ class Element:
             return self._float_to_half(v)
         return v
 
+    def stored(self, v: Value, d: dtype) -> Value:
+        """A float register in the form that it has in memory of dtype `d`, which rounds it."""
+        return self.to_memory(self.rounded(v, d), d)
+
     def _half_to_float(self, v: Value) -> Value:
         f = self.f
         if _converts_halves():

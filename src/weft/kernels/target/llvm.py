@@ -42,6 +42,7 @@ from weft.kernels.target.llvm_types import (
     with_element,
     zero,
 )
+from weft.runtime.native import host
 
 __all__ = [
     "BYTES", "FLOAT_TYPES", "INT_TYPES", "Branches", "Function", "Loop", "Module", "Operand",
@@ -529,11 +530,15 @@ class Function:
             type, f"phi {type} " + ", ".join(f"[{self.typed(v, type)}, %{b}]" for v, b in sources)
         )
 
+    def thread(self, name: str = "tid") -> Value:
+        """The number of this thread; with "nth" how many there are."""
+        return self.cast("sext", self.arg(name), "i64")
+
     def split(self, total: Operand, unit: int = 1) -> tuple[Operand, Operand]:
         """This thread's part [from, to) of `range(total)`, cut at multiples of `unit`; reads
         arguments `tid` and `nth`.
         """
-        tid, nth = (self.cast("sext", self.arg(n), "i64") for n in ("tid", "nth"))
+        tid, nth = self.thread(), self.thread("nth")
         units = self.div(self.add(total, unit - 1), unit)
         first = self.mul(self.div(self.mul(units, tid), nth), unit)
         last = self.mul(self.div(self.mul(units, self.add(tid, 1)), nth), unit)
@@ -593,7 +598,7 @@ class Function:
         whatever the other's speed, then the other's from the last on; else `number`, as drawn. With
         `apart` it mostly reads what it wrote itself in the launch before.
         """
-        own = self.add(self.mul(mine, 2), self.cast("sext", self.arg("tid"), "i64"))
+        own = self.add(self.mul(mine, 2), self.thread())
         late = self.sub(self.sub(self.mul(total, 2), 1), own)
         own = self.select(self.icmp("slt", own, total), own, late)
         two = self.icmp("eq", self.arg("nth"), 2)
@@ -661,11 +666,13 @@ class Slice(NamedTuple):
 class Module:
     """Functions, globals and the declarations they need.
 
-    `vector_bits` is the widest vector used (attributes that keep LLVM from cutting it in halves).
+    `vector_bits` is the widest vector used, if it is not the host's (attributes that keep LLVM from
+    cutting it in halves).
     """
 
-    def __init__(self, vector_bits: int = 512):
-        widths = (f'"{rule}-vector-width"="{vector_bits}"' for rule in ("min-legal", "prefer"))
+    def __init__(self, vector_bits: int = 0):
+        bits = vector_bits or host().vector_bits
+        widths = (f'"{rule}-vector-width"="{bits}"' for rule in ("min-legal", "prefer"))
         self.attributes = " ".join(["nounwind", *widths])
         self.functions: list[Function] = []
         self.globals: list[str] = []
