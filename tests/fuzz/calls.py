@@ -1,6 +1,9 @@
 """Random calls of every op and every public function, in a process of its own.
 
-`python -m tests.fuzz.calls SEED COUNT` makes COUNT calls; each returns or raises an Exception.
+`python -m tests.fuzz.calls SEED COUNT [WAY]` makes COUNT calls; each returns or raises.
+WAY is what runs between fences (fence.py): `launch` each launch from Python (default); `native` the
+native forms of ops, which come at once here, each call made some times; `compiled` programs of
+each call.
 Before a call its number and text go to the file named by WEFT_FUZZ_LOG, so that a crash of the
 interpreter is known by its last line; a call that hangs dumps its stack and ends the process.
 """
@@ -28,8 +31,9 @@ from weft import ops
 from weft.core import dtype as dt
 from weft.core import sampling
 from weft.core.op import REGISTRY
+from weft.ops import dispatch
 from weft.ops.dispatch import apply, wrap
-from weft.runtime import native
+from weft.runtime import memory, native
 
 for _room in pkgutil.iter_modules(ops.__path__):
     importlib.import_module(f"weft.ops.{_room.name}")
@@ -42,6 +46,7 @@ SECONDS_A_CALL = 90
 DTYPES = (dt.float32, dt.float32, dt.float64, dt.complex64, dt.float16,
           dt.bfloat16, dt.int64, dt.int64, dt.int32, dt.int8, dt.uint8, dt.bool)  # fmt: skip
 # they act on the process, wait, read files, or make as many results as their argument says
+TIMES = {"launch": 1, "native": 4, "compiled": 3}
 LEFT_OUT = {
     "tensor_split", "hsplit", "vsplit", "dsplit",
     "set_num_threads", "set_num_interop_threads", "set_default_dtype", "set_default_device",
@@ -248,7 +253,11 @@ def call_of_op(rng: np.random.Generator, name: str, number: int) -> tuple[Callab
             args[i] = array(rng)
         elif chance < 0.4:
             args[i] = array(rng, dt.from_np(a.dtype), a.ndim)
-        elif chance < 0.6 and a.dtype.kind in "iu" and a.size:
+        elif chance < 0.5 and a.ndim:  # one dim is another
+            shape, k = [*a.shape], rng.integers(a.ndim)
+            shape[k] = max(0, int(rng.choice([shape[k] - 1, shape[k] + 1, 2 * shape[k], 0, 1, 67])))
+            args[i] = wrap(strided(rng, np.resize(a, shape)))
+        elif chance < 0.7 and a.dtype.kind in "iu" and a.size:
             bad = np.array(a)
             edge = np.iinfo(a.dtype)
             wrong = [-1, -100, 100, edge.max, edge.min]
@@ -295,11 +304,15 @@ def is_unclear(error: Exception) -> bool:
     return not raised or Path(weft.__file__).parent not in Path(last.filename).parents
 
 
-def main(seed: int, count: int) -> int:
+def main(seed: int, count: int, way: str = "launch") -> int:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     _limit_memory()
-    fence.install(native)
+    if way == "launch":
+        fence.install(native)
+    else:
+        fence.install_memory(native, memory)
+        dispatch._OFTEN = 2 if way == "native" else dispatch._OFTEN
     functions = public()
     names = sorted(REGISTRY)
     log = open(os.environ["WEFT_FUZZ_LOG"], "w", encoding="utf-8")  # noqa: SIM115
@@ -318,7 +331,10 @@ def main(seed: int, count: int) -> int:
         log.flush()
         faulthandler.dump_traceback_later(SECONDS_A_CALL, exit=True)
         try:
-            use(call())
+            if way == "compiled":
+                call = weft.compile(call)
+            for _ in range(TIMES[way]):
+                use(call())
         except Exception as error:
             raised += 1
             if at < len(functions) and is_unclear(error):
@@ -340,4 +356,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

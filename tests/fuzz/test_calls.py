@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_random_calls_return_or_raise(tmp_path):
-    count = int(os.environ.get("WEFT_FUZZ", "4000"))
+@pytest.mark.parametrize("way, part", [("launch", 1.0), ("native", 0.2), ("compiled", 0.05)])
+def test_random_calls_return_or_raise(way, part, tmp_path):
+    count = int(int(os.environ.get("WEFT_FUZZ", "4000")) * part)
     seed = int(os.environ.get("WEFT_FUZZ_SEED", "0"))
     log = tmp_path / "last_call.txt"
     run = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.calls", str(seed), str(count)],
+        [sys.executable, "-m", "tests.fuzz.calls", str(seed), str(count), way],
         cwd=ROOT,
         env={
             **os.environ,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, TypeVar
 
-from weft.core.dtype import dtype
+from weft.core.dtype import FLOAT, dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,19 @@ class Dim:
     def __str__(self) -> str:
         head = self.name if self.scale == 1 else f"{self.scale}*{self.name}"
         return head if not self.shift else f"{head}{self.shift:+d}"
+
+
+def need_floats(op: Any, *types: Type) -> None:
+    """NotImplementedError unless all are floating."""
+    if any(t.dtype.category != FLOAT for t in types):
+        raise NotImplementedError(f"{op}: not implemented for {', '.join(map(str, types))}")
+
+
+def one_type(op: Any, first: Type, *others: Type) -> Type:
+    """The type that all have; RuntimeError where they differ."""
+    if any(t != first for t in others):
+        raise RuntimeError(f"{op}: {', '.join(map(str, (first, *others)))}: wanted one type")
+    return first
 
 
 def whole(value: Any, op: str, name: str) -> int:

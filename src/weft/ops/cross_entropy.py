@@ -9,7 +9,7 @@ import numpy as np
 from weft import kernels
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, need_floats
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -53,6 +53,7 @@ class RowLoss(Op, abstract=True):
 
     def fits(self, x: Type, target: Type) -> Type:
         """The type of the loss."""
+        need_floats(self, x)
         rows = x.shape[:-1] if self.classes == -1 else (*x.shape[:-2], x.shape[-1])
         known = (rows, dt.int64), (x.shape, x.dtype)
         soft = target.dtype.category == dt.FLOAT and self.classes != -1

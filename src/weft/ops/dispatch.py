@@ -237,6 +237,10 @@ def apply(op: Op, *args: Any) -> Any:
             if a.__class__ not in NUMBERS and not isinstance(a, Handle):
                 raise no_tensor(a) from None
         raise
+    except (IndexError, TypeError, ValueError) as e:  # it may come from NumPy, or from within
+        if not hasattr(e, "__notes__"):
+            e.add_note(f"in {op} of {', '.join(map(str, types_of(args)))}")
+        raise
 
 
 def apply_both(op: Op, x: Any) -> Any:
@@ -618,6 +622,7 @@ def _run_body(op: Op, args: tuple) -> np.ndarray:
     call = op.call
     if call is not None and (out := call(*arrays)) is not None:
         return out
+    op.type(*types_of(args))
     grad, state.grad = state.grad, False
     try:
         out = op.body(*args)._a

@@ -16,7 +16,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel, wrap_dim
+from weft.core.types import Type, broadcast_shapes, need_floats, numel, one_type, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.compare import where
@@ -37,6 +37,8 @@ TO_ONE = {"of": ("float32", "float32", "int64"), "low": 0, "high": 3}
 def result_shape(x: Sequence[int], dims: Sequence[int], at: int, *indices: Sequence[int]) -> tuple:
     """x's other dims with the indices' common shape at place `at` among them."""
     rest = [n for d, n in enumerate(x) if d not in dims]
+    if len(rest) + len(dims) != len(x):
+        raise IndexError(f"too many indices for tensor of dimension {len(x)}: of dims {dims}")
     try:
         common = broadcast_shapes(*indices)
     except RuntimeError:
@@ -299,7 +301,7 @@ class Embedding(Op):
     sparse: bool = False  # the gradient keeps the rows that occur; dense inside compiled functions
 
     def type(self, weight: Type, index: Type) -> Type:
-        return Type((*index.shape, *weight.shape[1:]), weight.dtype)
+        return Index((0,), 0, False).type(weight, index)
 
     def oracle(self, weight: np.ndarray, index: np.ndarray) -> np.ndarray:
         return weight[index]
@@ -357,6 +359,8 @@ class EmbeddingBack(Op):
     scale_grad_by_freq: bool = False
 
     def type(self, g: Type, index: Type) -> Type:
+        need_floats(self, g)
+        one_type(self, index, Type(g.shape[:-1], index.dtype))
         return Type((self.rows, g.shape[-1]), g.dtype)
 
     def body(self, g: Any, index: Any) -> Any:

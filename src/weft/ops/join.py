@@ -14,7 +14,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Copy, Onnx, Op, sample
-from weft.core.types import Type, numpy_words, some_dim, whole, wholes, wrap_dim
+from weft.core.types import Type, numpy_words, one_type, some_dim, whole, wholes, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
@@ -33,6 +33,7 @@ class Concat(Op):
 
     def type(self, *xs: Type) -> Type:
         first = xs[0]
+        one_type(self, *(Type((), x.dtype) for x in xs))
         for i, x in enumerate(xs):
             if x.ndim != first.ndim:
                 raise RuntimeError(
@@ -59,6 +60,8 @@ class Concat(Op):
         return self.dim == 0
 
     def host(self, *xs: np.ndarray) -> np.ndarray:
+        if any(x.dtype != xs[0].dtype for x in xs):
+            raise TypeError  # `type` says it in words
         if sum(x.nbytes for x in xs) < MUCH:
             return self.oracle(*xs)
         t = self.type(*(Type(x.shape, dt.from_np(x.dtype)) for x in xs))
@@ -97,7 +100,7 @@ class Stack(Op):
     dim: int = 0
 
     def type(self, *xs: Type) -> Type:
-        shape = xs[0].shape
+        shape = one_type(self, *xs).shape
         return Type((*shape[: self.dim], len(xs), *shape[self.dim :]), xs[0].dtype)
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:

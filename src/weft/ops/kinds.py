@@ -86,8 +86,9 @@ class Reduce(Op, abstract=True):
 
     def type(self, x: Type) -> Type:
         dims = self.dims
-        if not dims and x.shape:  # the functions mean all dims by none; the op does not
-            raise RuntimeError(f"{self.name}: no dims to reduce of shape {list(x.shape)}")
+        # the functions mean all dims by none; the op does not
+        if (not dims and x.shape) or any(not 0 <= d < x.ndim for d in dims):
+            raise RuntimeError(f"{self.name}: dims {dims} to reduce of shape {list(x.shape)}")
         if self.keepdim:
             shape = tuple(1 if i in dims else n for i, n in enumerate(x.shape))
         else:

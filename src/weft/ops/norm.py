@@ -24,7 +24,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel, whole
+from weft.core.types import Type, broadcast_shapes, need_floats, numel, whole
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
@@ -358,11 +358,7 @@ class GroupNorm(Op):
     eps: float = 1e-5
 
     def type(self, x: Type, *rest: Type) -> Type:
-        if x.ndim < 2 or x.shape[1] % self.groups or any(r.shape != x.shape[1:2] for r in rest):
-            raise RuntimeError(
-                f"{self}: parameters {[r.shape for r in rest]} for an input {x.shape}"
-            )
-        return x
+        return _channel_type(self, x, *rest, groups=self.groups)
 
     def split(self, x: Any, *params: Any) -> tuple:
         """The operands with a dim for groups, one for a group's channels and one for the rest."""
@@ -398,10 +394,18 @@ def _shaped(c: Any, shape: tuple) -> Any:
     return reshape(c() if callable(c) else c, shape)
 
 
+def _channel_type(op: Any, x: Type, *params: Type, groups: int = 1) -> Type:
+    """x's type; RuntimeError unless the parameters are numbers a channel, in whole groups."""
+    if x.ndim < 2 or x.shape[1] % groups or any(p.shape != x.shape[1:2] for p in params):
+        raise RuntimeError(f"{op}: parameters {[p.shape for p in params]} for an input {x.shape}")
+    return x
+
+
 def _row_type(op: Any, x: Type, *params: Type) -> Type:
     """x's type; RuntimeError unless the parameters have the shape of its last dims."""
+    need_floats(op, x, *params)
     for p in params:
-        if p.shape != x.shape[x.ndim - op.ndims :]:
+        if x.ndim < op.ndims or p.shape != x.shape[x.ndim - op.ndims :]:
             raise RuntimeError(f"{op}: a parameter of shape {p.shape} for an input {x.shape}")
     return x
 
@@ -499,7 +503,7 @@ class BatchNormEval(Op):
     eps: float = 1e-5
 
     def type(self, x: Type, *rest: Type) -> Type:
-        return x
+        return _channel_type(self, x, *rest)
 
     def body(self, x: Any, w: Any, b: Any, mean: Any, var: Any) -> Any:
         s = w * rsqrt(var + self.eps)

@@ -20,7 +20,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel
+from weft.core.types import Type, numel, one_type
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.activation import spelled
@@ -72,7 +72,7 @@ class PoolOp(Op, abstract=True):
         )  # type: ignore[return-value]
 
     def type(self, x: Type) -> Type:
-        out = self.out_size(x.shape[2:])
+        out = self.out_size(x.shape[2:]) if x.ndim == 4 else (0,)
         if min(out) < 1:
             raise RuntimeError(f"{self}: no window fits an image of {x.shape[2:]}")
         return Type((*x.shape[:2], *out), x.dtype)
@@ -370,7 +370,9 @@ class AvgPool2dInput(PoolOp):
     size: Pair = (0, 0)
 
     def type(self, g: Type) -> Type:
-        return Type((*g.shape[:2], *self.size), g.dtype)
+        x = Type((*g.shape[:2], *self.size), g.dtype)
+        one_type(self, g, PoolOp.type(self, x))
+        return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_avg_pool2d_dx(
@@ -403,7 +405,7 @@ class AdaptivePool(Op, abstract=True):
     size: Pair = (1, 1)
 
     def type(self, x: Type) -> Type:
-        if 0 in x.shape[2:]:
+        if x.ndim != 4 or 0 in x.shape[2:]:
             raise RuntimeError(f"{self}: an image of {x.shape[2:]} has no parts")
         return Type((*x.shape[:2], *self.size), x.dtype)
 
@@ -450,7 +452,9 @@ class AdaptiveAvgPool2dInput(AdaptivePool):
     full: Pair = (1, 1)
 
     def type(self, g: Type) -> Type:
-        return Type((*g.shape[:2], *self.full), g.dtype)
+        x = Type((*g.shape[:2], *self.full), g.dtype)
+        one_type(self, g, AdaptivePool.type(self, x))
+        return x
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
         return kernels.plan_adaptive_avg_pool2d_dx(ins[0], out)

@@ -11,7 +11,7 @@ from weft import kernels
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import wrap_dim
+from weft.core.types import Type, need_floats, one_type, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.activation import spelled
@@ -36,6 +36,10 @@ class RowOp(Op, abstract=True):
     """An op on lines along `dim`, each line for itself; halves compute in float32."""
 
     dim: int = -1
+
+    def type(self, x: Type) -> Type:
+        need_floats(self, x)
+        return x
 
     def vmap(self, size: int, dims: tuple, x: Any) -> tuple[Any, int]:
         moved = x.movedim(dims[0], 0)
@@ -108,6 +112,9 @@ class SoftmaxGrad(Op):
     """y = p (g - sum g p) along the last dim, p = softmax x; g - e^p sum g where p is its `log`"""
 
     log: bool = False
+
+    def type(self, g: Type, p: Type) -> Type:
+        return one_type(self, g, p)
 
     def body(self, g: Any, p: Any) -> Any:
         d = dtype_of(p)

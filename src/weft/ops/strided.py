@@ -9,7 +9,7 @@ import numpy as np
 from weft.core import onnx_rules
 from weft.core.handle import owner_of
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, numel, wholes
+from weft.core.types import Type, numel, one_type, wholes
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import apply
 from weft.ops.kinds import View
@@ -113,9 +113,11 @@ class WriteStrided(View):
 
     def type(self, base: Type, src: Type) -> Type:
         AsStrided(src.shape, self.strides, self.offset).type(base)  # refuses what lies outside
-        return base
+        return one_type(self, base, Type(base.shape, src.dtype))
 
     def host(self, base: np.ndarray, src: np.ndarray) -> np.ndarray:
+        if src.dtype != base.dtype:
+            raise TypeError  # `type` says it in words
         y = np.array(base, order="C")
         AsStrided(src.shape, self.strides, self.offset).host(y)[...] = src
         return y
