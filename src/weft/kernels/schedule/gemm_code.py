@@ -662,9 +662,12 @@ def _near(
     with f.loop(0, f.select(ending, h["near"], 0), 1, [("i64", own * rows)]) as array:
         word, step = f.words(f.gep(table, f.mul(array.i, 2), "i64"), 0, ["i64"] * 2)
         start = f.load("ptr", f.gep("%args", word, "i64"))
-        put(array.carry[0], f.gep(start, f.add(f.mul(row, step), f.mul(n0, size))), step, "i8")
-        array.next = [f.add(array.carry[0], rows)]
-    count: Operand = array.carry[0]
+        here = f.gep(start, f.add(f.mul(row, step), f.mul(n0, size)))
+        put(array.carry[0], here, step, "i8")
+        # an operand in whose place the result goes has the lines asked for already
+        count = rows if c_rows is None else f.select(f.icmp("eq", here, c_rows), 0, rows)
+        array.next = [f.add(array.carry[0], count)]
+    count = array.carry[0]
     if tile.a_class == "rows":
         with f.loop(0, ahead) as run:
             start = f.gep(next_rows, f.mul(run.i, tile.columns), element)
