@@ -79,6 +79,18 @@ def test_results_past_the_caches_are_the_same(
         assert found[0] == found[1] == found[2], name
 
 
+@pytest.mark.parametrize("count", [3, 70, 300])
+def test_rows_are_replaced_where_they_lie(count: int) -> None:
+    """A pass has read the row before and looks at the one after while it writes."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((5, count)).astype(np.float32) * np.float32([[1], [9], [1], [40], [3]])
+    for log in (False, True):
+        want, y = softmax(x, 1, log=log), x.copy()
+        launched(plan_softmax(of(y), 1, of(y), log=log), y, y)
+        assert y.tobytes() == want.tobytes()
+        assert [softmax(row, 0, log=log).tobytes() for row in x] == [row.tobytes() for row in want]
+
+
 def test_softmax_edges() -> None:
     big = np.float32([[1000, 1000, -1000], [-np.inf, 0, -np.inf], [np.nan, 1, 2]])
     np.testing.assert_array_equal(softmax(big, 1)[:2], [[0.5, 0.5, 0], [0, 1, 0]])

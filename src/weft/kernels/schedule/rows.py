@@ -13,8 +13,9 @@ Each arrow is one rounding and the sums have the strict order of schedule/reduce
 those of the same formulas composed of elementwise ops and reductions.  float16 and bfloat16 compute
 in float32 and round once, at the store.  Threads share rows.
 
-Softmax's last pass of a row runs inside the exponentials of the next: divisions beside products.
-Exponentials wait in scratch meanwhile (very long rows: in the output).  The other kernels take two
+A pass of softmax has the last of one row, divisions, beside the exponentials of the next and the
+maximum of the one after: memory and the core's units are at work all the time.  Exponentials wait
+in scratch meanwhile, one row of them (very long rows: in the output).  The other kernels take two
 rows at a time: a sum waits for its last addition, two do so together.
 
 Pointer order: out; then inputs: saved statistics (mean, then rstd, float32 for halves) if wanted,
@@ -26,9 +27,10 @@ Long because the kernels share how a row is read, summed, written and asked for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import TypeVar
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
@@ -49,7 +51,7 @@ from weft.kernels.schedule.nest import (
 )
 from weft.kernels.schedule.reduce import CHUNK, LANES
 from weft.kernels.target.element import Element, memory, register
-from weft.kernels.target.llvm import Module, Operand, Reader, Value, const, vector, zero
+from weft.kernels.target.llvm import Module, Operand, Reader, Value, vector, zero
 from weft.kernels.target.math import exp_below
 from weft.runtime.native import Launch, double_bits, host, load_made
 
@@ -60,7 +62,7 @@ HELD_BYTES = 1 << 18  # of a row of exponentials
 LINE = 64  # bytes of a cache line
 WOVEN = 4  # vectors whose instructions come in turns
 _WOVEN_FROM = 256, 1 << 16  # a row's elements, all elements
-_NEAR_BYTES = 32 * 1024  # of the first cache, for rows at work
+_SOON_BYTES = 4096  # from what softmax and its kin read to what they ask for
 PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
 
 
@@ -77,7 +79,6 @@ class Structure:
     stream: bool = False  # the output's rows start and end with a cache line and bypass the caches
     far: bool = False  # rows come from memory: the next ones are asked for
     woven: bool = False  # the sums of softmax and its kin take WOVEN vectors side by side
-    level: int = 1  # the cache to which softmax and its kin ask for the next row
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,7 +212,7 @@ def structure_of(
     )
     width = accumulator("sum", D.from_np(arrays["x"].dtype)).itemsize
     held = s.waits and (count * width <= HELD_BYTES or not _same(s))
-    out, at_work = arrays["out"], (4 if s.waits else 2) * count * width
+    out = arrays["out"]
     lines, size = (count, *space.strides[0]), space.size * count * out.dtype.itemsize
     s = replace(
         s,
@@ -225,13 +226,12 @@ def structure_of(
         and "norm" not in kind
         and count >= _WOVEN_FROM[0]
         and space.size * count >= _WOVEN_FROM[1],
-        level=2 if host().multiplies_twice and s.waits and at_work > _NEAR_BYTES else 1,
     )
     own = -(-count * width // LINE) * LINE if held else 0
     ints = [*space.sizes, space.size, count, double_bits(eps), own, *(along[k] for k in names)]
     for v in space.strides:
         ints.extend(v)
-    return s, ints, 2 * own
+    return s, ints, own
 
 
 def _same(s: Structure) -> bool:
@@ -256,9 +256,6 @@ def source(s: Structure) -> str:
     return module.text()
 
 
-_CHAINS = 4  # maxima side by side
-
-
 def _both(name: str) -> tuple[tuple[str, int], ...]:
     return (name, 0), (name, 1)
 
@@ -279,10 +276,22 @@ _SPREAD: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
     "layer_norm_grad": {"mean": (("x", 0),), "squares": (("g", 0),), "last": (("x", 1), ("g", 1))},
 }
 
+T = TypeVar("T")
 Body = Callable[[Operand, Value | None], Value]
 Pass = Callable[[Operand, Value | None], None]  # of the vector at i, under a mask
 Bodies = Callable[[Operand, Value | None], list[Value]]
 Places = dict[str, Value]  # where the operands' parts of a row start
+
+
+class _Largest(Combine):
+    """A maximum that passes NaN by: the sum of exponentials will be one."""
+
+    def step(self, a: list[Value], b: list[Value], lanes: int) -> list[Value]:
+        return [self.f.select(self.f.fcmp("ogt", w, v), w, v) for v, w in zip(a, b, strict=True)]
+
+
+def _joined(ops: list[Combine], sums: list[Value], terms: list[Value], lanes: int) -> list[Value]:
+    return [op.step([s], [t], lanes)[0] for op, s, t in zip(ops, sums, terms, strict=True)]
 
 
 class Rows:
@@ -308,6 +317,8 @@ class Rows:
         }
         self.element = Element(f, LANES)
         self.one = Element(f, 1)
+        self.results: list[tuple[Value, Value]] = []  # that wait to be stored past the caches
+        self.following: list[Places] = []  # the rows to ask for
         if s.stream:
             address = f.cast("ptrtoint", pointers[0], "i64")
             self.lined = f.icmp("eq", f.op("and", address, LINE - 1), 0)
@@ -374,9 +385,7 @@ class Rows:
         if self.s.waits:
             at["held"] = at["out"]
         if self.s.held:
-            room = f.mul(f.thread(), 2)
-            room = f.add(room, f.op("and", f.typed(row, "i64"), 1))
-            at["held"] = f.gep(self.scratch, f.mul(room, self.own))
+            at["held"] = f.gep(self.scratch, f.mul(f.thread(), self.own))
         return at
 
     # -- a row's elements
@@ -417,62 +426,68 @@ class Rows:
         elif mask is not None:
             store_part(f, v, f.gep(at["out"], i, memory(d)), mask, count)
         elif self.s.stream:
-            p = f.gep(at["out"], i, memory(d))
-            with f.if_else(self.lined) as sides:
-                f.store(v, p, min(LANES * d.itemsize, LINE), stream=True)
-                sides.otherwise()
-                f.store(v, p)
+            self.results.append((v, f.gep(at["out"], i, memory(d))))
         else:
             f.store(v, f.gep(at["out"], i, memory(d)))
+
+    def together(self, bodies: Sequence[Callable[[], T]]) -> list[T]:
+        """What the bodies give, their instructions in turns, then the stores past the caches."""
+        f, align = self.f, min(LANES * self.operands["out"][1].itemsize, LINE)
+        found = f.woven(bodies)
+        if self.results:
+            with f.if_else(self.lined) as sides:
+                for v, p in self.results:
+                    f.store(v, p, align, stream=True)
+                sides.otherwise()
+                for v, p in self.results:
+                    f.store(v, p)
+            self.results.clear()
+        return found
 
     def each(self, body: Pass) -> None:
         """body at every vector of the row, the rest under a mask."""
         f = self.f
         whole = f.mul(f.div(self.count, LANES), LANES)
         with f.loop(0, whole, LANES) as loop:
-            body(loop.i, None)
+            self.together([partial(body, loop.i, None)])
         with f.iff(f.icmp("slt", whole, self.count)):
             body(whole, f.lane_mask(f.sub(self.count, whole), LANES))
 
-    def reduced(self, kind: str, body: Body) -> Value:
-        """The strict reduction of body over the row: a scalar."""
-        return self.reductions(kind, lambda i, mask: [body(i, mask)], 1)[0]
+    def sums(self, bodies: Bodies, count: int) -> list[Value]:
+        """The strict sums of what `bodies` gives for each vector of the row, in one pass."""
+        return self.reductions([Combine(self.f, "sum", self.acc)] * count, bodies)
 
-    def reductions(self, kind: str, bodies: Bodies, count: int) -> list[Value]:
+    def reductions(self, ops: list[Combine], bodies: Bodies) -> list[Value]:
         """The strict reductions of what `bodies` gives for each vector of the row, in one pass."""
         f = self.f
-        op = Combine(f, kind, self.acc)
         if not self.s.chunked:
-            return self._run(op, 0, self.count, bodies, count)
-        first = op.start(1)[0]
-        with f.loop(0, self.count, CHUNK, [(first.type, first)] * count) as chunks:
+            return self._run(ops, 0, self.count, bodies)
+        first = [op.start(1)[0] for op in ops]
+        with f.loop(0, self.count, CHUNK, [(v.type, v) for v in first]) as chunks:
             stop = f.min(f.add(chunks.i, CHUNK), self.count)
-            parts = self._run(op, chunks.i, stop, bodies, count)
-            for k, (c, p) in enumerate(zip(chunks.carry, parts, strict=True)):
-                chunks.next[k] = op.step([c], [p], 1)[0]
+            parts = self._run(ops, chunks.i, stop, bodies)
+            chunks.next[:] = _joined(ops, chunks.carry, parts, 1)
         return list(chunks.carry)
 
     def _run(
-        self, op: Combine, start: Operand, stop: Operand, bodies: Bodies, count: int
+        self, ops: list[Combine], start: Operand, stop: Operand, bodies: Bodies
     ) -> list[Value]:
         f = self.f
 
-        def joined(sums: list[Value], terms: list[Value]) -> list[Value]:
-            return [op.step([s], [t], LANES)[0] for s, t in zip(sums, terms, strict=True)]
-
         def step(sums: list[Value], i: Operand, mask: Value | None) -> list[Value]:
-            return joined(sums, bodies(i, mask))
+            terms = self.together([partial(bodies, i, mask)])[0]
+            return _joined(ops, sums, terms, LANES)
 
         whole = f.add(start, f.mul(f.div(f.sub(stop, start), LANES), LANES))
-        sums = [op.start(LANES)[0]] * count
+        sums = [op.start(LANES)[0] for op in ops]
         if self.s.woven:
             width = WOVEN * LANES
             many = f.add(start, f.mul(f.div(f.sub(stop, start), width), width))
             with f.loop(start, many, width, [(self.type, s) for s in sums]) as loop:
                 points = [f.add(loop.i, k * LANES) for k in range(WOVEN)]
                 sums = list(loop.carry)
-                for terms in f.woven([partial(bodies, i, None) for i in points]):
-                    sums = joined(sums, terms)
+                for terms in self.together([partial(bodies, i, None) for i in points]):
+                    sums = _joined(ops, sums, terms, LANES)
                 loop.next[:] = sums
             start, sums = many, loop.carry
         with f.loop(start, whole, LANES, [(self.type, s) for s in sums]) as loop:
@@ -485,7 +500,7 @@ class Rows:
             ]
             sides.otherwise()
         merged = [sides.merge(self.type, m, s) for m, s in zip(more, sums, strict=True)]
-        return [self._folded(op, acc) for acc in merged]
+        return [self._folded(op, acc) for op, acc in zip(ops, merged, strict=True)]
 
     def _folded(self, op: Combine, acc: Value) -> Value:
         """One scalar of all lanes, by halving."""
@@ -499,39 +514,24 @@ class Rows:
 
     # -- the kernels
 
-    def _largest(self, at: dict[str, Value]) -> Value:
-        """The row's maximum, but for NaN: the sum of exponentials will be one. Four vectors at a
-        time, since a comparison waits for the one before."""
-        f = self.f
-        start = const(self.type, float("-inf"))
-
-        def larger(a: Value, b: Value) -> Value:
-            return f.select(f.fcmp("ogt", a, b), a, b)
-
-        step = _CHAINS * LANES
-        whole = f.mul(f.div(self.count, step), step)
-        with f.loop(0, whole, step, [(self.type, start)] * _CHAINS) as loop:
-            for k, old in enumerate(loop.carry):
-                loop.next[k] = larger(self.read(at, "x", f.add(loop.i, k * LANES), None), old)
-        top = loop.carry[0]
-        for v in loop.carry[1:]:
-            top = larger(v, top)
-        with f.loop(whole, self.count, LANES, [(self.type, top)]) as loop:
-            mask = f.lane_mask(f.sub(self.count, loop.i), LANES)
-            v = f.select(mask, self.read(at, "x", loop.i, mask), start)
-            loop.next[0] = larger(v, loop.carry[0])
-        return self._folded(Combine(f, "max", self.acc), loop.carry[0])
+    def largest(self, row: Operand) -> Value:
+        """The row's maximum, but for NaN."""
+        at = self.places(row)
+        op = _Largest(self.f, "max", self.acc)
+        return self.reductions([op], lambda i, mask: [self.read(at, "x", i, mask)])[0]
 
     def softmaxes(self, lo: Operand, hi: Operand) -> None:
-        """The last pass of a row runs beside the exponentials of the next."""
+        """The last pass of a row runs beside the exponentials of the next, and those beside the
+        maximum of the one after: one pass reads, computes and writes."""
         f = self.f
         with f.iff(f.icmp("slt", lo, hi)):
-            self.following = [self.places(f.add(lo, 1))]
-            first = self.exponentials(self.places(lo), lambda i, mask: None, *self.further())
-            with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in first]) as rows:
+            top = self.largest(lo)
+            first = self.exponentials(lo, hi, top, lambda i, mask: None, *self.further())
+            with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in (top, *first)]) as rows:
                 last = self.last_pass(self.places(f.sub(rows.i, 1)), rows.carry)
-                self.following = [self.places(f.add(rows.i, 1))]
-                rows.next[:] = self.exponentials(self.places(rows.i), last, *self.further())
+                top = rows.carry[1]
+                more = self.exponentials(rows.i, hi, top, last, *self.further())
+                rows.next[:] = [top, *more]
             self.each(self.last_pass(self.places(f.sub(hi, 1)), rows.carry))
 
     def further(self) -> tuple[Callable[..., list[Value]] | None, int]:
@@ -539,30 +539,34 @@ class Rows:
         return None, 0
 
     def exponentials(
-        self, at: Places, also: Pass, more: Callable[..., list[Value]] | None = None, extra: int = 0
-    ) -> list[Value]:
-        """A row's maximum and sum of exponentials of x - maximum, and the `extra` sums of what
-        `more` makes of these differences. `also` runs on the way."""
+        self, row: Operand, hi: Operand, top: Value, also: Pass,
+        more: Callable[..., list[Value]] | None = None, extra: int = 0,
+    ) -> list[Value]:  # fmt: skip
+        """The maximum of the next row before `hi`, this row's sum of exponentials of x - top, and
+        the `extra` sums of what `more` makes of these differences. `also` runs on the way."""
         f, m = self.f, self.element.math
-        top = self._largest(at)
         wide = f.splat(top, self.type)
+        at, after = self.places(row), self.places(f.min(f.add(row, 1), f.sub(hi, 1)))
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
+            also(i, mask)  # before this row's exponentials take the place of those before
             d = m.sub(self.read(at, "x", i, mask), wide)
             e = exp_below(m, d)
             if "held" in at:
                 self._put(at["held"], i, e, mask)
-            also(i, mask)
-            self.touch(i, "x", level=self.s.level, rows=self.following)
-            return [e] if more is None else [e, *more(at, i, mask, d)]
+            coming = self.read(after, "x", i, mask)
+            self.touch(f.add(i, soon), "x", level=1, rows=[after])
+            return [coming, e] if more is None else [coming, e, *more(at, i, mask, d)]
 
-        return [top, *self.reductions("sum", terms, 1 + extra)]
+        soon = _SOON_BYTES // self.operands["x"][1].itemsize
+        total = Combine(f, "sum", self.acc)
+        return self.reductions([_Largest(f, "max", self.acc)] + [total] * (1 + extra), terms)
 
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         """A row's results from what its exponentials gave."""
         f, m = self.f, self.element.math
         log = self.s.kind == "log_softmax"
-        top, total = numbers[:2]
+        top, _, total = numbers[:3]
         total = self.one.scalar("log", self.acc, total) if log else total
         top, total = f.splat(top, self.type), f.splat(total, self.type)
 
@@ -585,7 +589,7 @@ class Rows:
                 return g
             return [m.mul(v, self.read(at, "x", i, mask)) for v, at in zip(g, rows, strict=True)]
 
-        totals = [self.f.splat(v, self.type) for v in self.reductions("sum", terms, len(rows))]
+        totals = [self.f.splat(v, self.type) for v in self.sums(terms, len(rows))]
 
         def finish(i: Operand, mask: Value | None) -> None:
             for at, total in zip(rows, totals, strict=True):
@@ -674,7 +678,7 @@ class Rows:
             return [self.read(at, "x", i, mask) for at in rows]
 
         if self.s.kind.startswith("layer_norm"):
-            means = [one.div(v, n) for v in self.reductions("sum", numbers, len(rows))]
+            means = [one.div(v, n) for v in self.sums(numbers, len(rows))]
         centres = [f.splat(v, self.type) for v in means]
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
@@ -691,7 +695,7 @@ class Rows:
             return found
 
         each = 1 + slopes * (2 if centres else 1)
-        sums = self.reductions("sum", terms, len(rows) * each)
+        sums = self.sums(terms, len(rows) * each)
         out: list[tuple[Value | None, Value, list[Value]]] = []
         for k in range(len(rows)):
             squares, *more = sums[k * each : (k + 1) * each]
