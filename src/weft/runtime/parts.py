@@ -57,7 +57,8 @@ def split(ir_text: str) -> list[str]:
         if i == 0:
             used, known = used.union(variables), {**heads, **variables}
         lines = [known[n] for n in sorted(used) if n in known]
-        parts.append("\n".join([*lines, body, metadata, ""]))
+        # the same text wherever it comes from: not with what only others of its module refer to
+        parts.append("\n".join([*lines, body, metadata if "!" in body else "", ""]))
     return parts
 
 
