@@ -3,6 +3,8 @@ its row and column.
 """
 
 import itertools
+import re
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -15,6 +17,7 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule import gemm, gemv
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.kernels.schedule.gemm import plan_matmul, plan_matmul_packed
+from weft.kernels.schedule.tile import tile_for
 from weft.runtime import native, threads
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -71,6 +74,18 @@ def reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             total = (total.astype(np.float64) + exact).astype(np.float32)
         out = total if start == 0 else out + total
     return out
+
+
+def test_a_module_has_the_tiles_of_its_panels_widths_alone():
+    tile = tile_for("float")
+    for n in range(1, 3 * tile.columns):
+        panels = [min(n - at, tile.columns) for at in range(0, n, tile.columns)]
+        needed = {min(v for v in tile.widths if v * tile.lanes >= p) for p in panels}
+        assert tile.widths_of(n) == tuple(sorted(needed, reverse=True))
+    for n in (5, tile.columns, tile.columns + 1):
+        widths = tile.widths_of(n)
+        text = gemm._gemm_ir(replace(tile, only=widths), "rows", "")
+        assert {int(v) for v in re.findall(r"@tile_\d+x(\d+)\(", text)} == set(widths)
 
 
 def test_so_many_rows_more_or_less_change_no_bit(rng):

@@ -198,7 +198,7 @@ def plan_conv2d_dw(
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
     spans = [n for *y, low, high in (*spans, *every) for n in (*y, low // per, -(-high // per))]
     ints = (*(head[n] for n in _HEAD), *places, *spans)
-    code = _kernels(d.name, tile.vectors, pairs)
+    code = _kernels(d.name, tile.vectors, tile.widths_of(columns), pairs)
     stages = [Stage(code[n], parallel) for n in ("conv_dw", "conv_dw_add")[: min(parts, 2)]]
     return Launch(tuple(stages), ints, shared, head["work_size"], flops < QUICK_WORK)
 
@@ -301,14 +301,17 @@ def _tile(d: D.dtype, vectors: int, *, pairs: bool) -> Tile:
 
 
 @cache
-def _kernels(dtype: str, vectors: int, pairs: bool) -> dict[str, int]:
-    return native.load_made(("conv_dw", "conv_dw_add"), conv_dw_ir, dtype, vectors, pairs=pairs)
+def _kernels(dtype: str, vectors: int, widths: tuple[int, ...], pairs: bool) -> dict[str, int]:
+    names = ("conv_dw", "conv_dw_add")
+    return native.load_made(names, conv_dw_ir, dtype, vectors, widths, pairs=pairs)
 
 
-def conv_dw_ir(name: str, vectors: int, *, pairs: bool = False) -> str:
-    """The LLVM IR of the kernel of one dtype and panels of so many vectors, for the host."""
+def conv_dw_ir(name: str, vectors: int, widths: tuple[int, ...], *, pairs: bool = False) -> str:
+    """The LLVM IR of the kernel of one dtype and panels of so many vectors, of which there are
+    such `widths`, for the host.
+    """
     d = D.BY_NAME[name]
-    tile = _tile(d, vectors, pairs=pairs)
+    tile = replace(_tile(d, vectors, pairs=pairs), only=widths)
     m = Module()
     emit_tiles(m, tile)
     emit_slab(m, replace(tile, pairs=False), d)

@@ -334,7 +334,7 @@ def plan_wide(
         around = (*numbers[1:], *(n + len(parts[i].taps) for n in numbers[:1]))
         ints += [(b - a) * nr * size for a, b in zip(numbers, around, strict=True)]
     ints += [*(t[1] for t in taps), *own]
-    code = _kernels(d.name, nr, biased, pairs)
+    code = _kernels(d.name, nr, tile.widths_of(columns), biased, pairs)
     stages = (Stage(code[f"pack{inputs}"], parallel), Stage(code[f"wide{inputs}"], parallel))
     return Launch(stages, tuple(ints), packed, head["work_size"], work + w.size < QUICK_WORK)
 
@@ -450,11 +450,12 @@ def with_packed(
 ) -> Packed:
     """`plan_wide`'s launch where w was packed before."""
     d = D.from_np(out.dtype)
-    columns = wide_tile(register(d), out.shape[1] // groups, pairs=pairs).columns
+    tile = wide_tile(register(d), out.shape[1] // groups, pairs=pairs)
+    columns, widths = tile.columns, tile.widths_of(out.shape[1] // groups)
     ints = list(launch.ints)
     ints[HEAD.index("packed")], ints[HEAD.index("work")] = 1, 0
     pack, wide = launch.stages
-    alone = Stage(_kernels(w.dtype.name, columns, biased, pairs)["pack1"], pack.parallel)
+    alone = Stage(_kernels(w.dtype.name, columns, widths, biased, pairs)["pack1"], pack.parallel)
     reads = Launch((wide,), tuple(ints), 0, launch.scratch_per_thread, launch.quick)
     form = ("conv", groups, pairs, columns, ints[HEAD.index("tap_words")])
     return Packed(Launch((alone,), launch.ints), launch.scratch, reads, form)
@@ -572,7 +573,9 @@ def _pack(w: Layout, parts: tuple[Part, ...], weights: tuple[int, int, int], til
 
 
 @cache
-def _kernels(dtype: str, columns: int, biased: bool, pairs: bool) -> dict[str, int]:
+def _kernels(
+    dtype: str, columns: int, widths: tuple[int, ...], biased: bool, pairs: bool
+) -> dict[str, int]:
     names = [f"{k}{n}" for k in ("pack", "wide") for n in inputs_of(biased=biased)]
     names.append("pack1")
-    return native.load_made(names, conv_wide_ir, dtype, columns, biased=biased, pairs=pairs)
+    return native.load_made(names, conv_wide_ir, dtype, columns, widths, biased=biased, pairs=pairs)

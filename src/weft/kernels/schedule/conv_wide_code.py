@@ -14,6 +14,7 @@ whole part, the bytes of B from each to the next; the whole ones' offsets in w.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
@@ -63,20 +64,18 @@ _BESIDE = 8  # lines of a pixel's results from which asking for them gains, in t
 
 
 def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
-    """The tile of these convolutions, of so many columns a group; in tile registers two by two of
-    them, by a panel.
-    """
+    """Of so many columns a group; in tile registers two by two of them, by a panel."""
     if pairs and amx.multiplies_pairs_in_tiles():
         return conv_micro_amx.tile()
     return pixel_tile(element, columns, pairs=pairs)
 
 
-def conv_wide_ir(name: str, columns: int, *, biased: bool, pairs: bool = False) -> str:
-    """The LLVM IR of `wide` and its stage before, `pack`, for one dtype and panels of so many
-    columns, for the host.
-    """
+def conv_wide_ir(
+    name: str, columns: int, widths: tuple[int, ...], *, biased: bool, pairs: bool = False
+) -> str:
+    """`wide` and its stage before, `pack`: of panels of so many columns, of `widths`."""
     d = BY_NAME[name]
-    tile = wide_tile(register(d), columns, pairs=pairs)
+    tile = replace(wide_tile(register(d), columns, pairs=pairs), only=widths)
     m = Module()
     if tile.amx:
         conv_micro_amx.emit_tiles(m, tile)

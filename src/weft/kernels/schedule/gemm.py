@@ -100,7 +100,7 @@ def plan_matmul(
             parallel=_shared(work, _ROW_PARALLEL_FROM), quick=quick, epilogue=own, more=more,
         )  # fmt: skip
     a_class = problem.slices or problem.a_class
-    kernels, tile = _kernels(element, a_class, problem.b_class, _rest(n, element))
+    kernels, tile = _kernels(element, a_class, problem.b_class, _widths(n, element))
     awake = _is_light(problem, tile)
     if problem.batch and not swapped and gemv.batch_fits(problem.sizes, problem.b_class, element):
         return gemv.plan_batch(
@@ -140,7 +140,7 @@ def plan_matmul_packed(
     if rows == 1 and not problem.batch:
         return _packed_row(problem, element, own, more)
     a_class = problem.slices or problem.a_class
-    kernels, tile = _kernels(element, a_class, "rows", _rest(n, element))
+    kernels, tile = _kernels(element, a_class, "rows", _widths(n, element))
     work = out.size * k
     finish = _finish(problem, tile, epilogue)
     launch = Launch(
@@ -164,9 +164,9 @@ def plan_beside(
     what = "c" if out is None else "b"
     out = out or Layout.contiguous((*a.shape[:-1], b.shape[-1]), a.dtype)
     problem, element, numbers = _normalise(a, b, out), FLOAT_TYPES[a.dtype.name], out.size
-    rest, a_class = _rest(out.shape[-1], element), problem.slices or problem.a_class
+    widths, a_class = _widths(out.shape[-1], element), problem.slices or problem.a_class
     b_class = "rows" if what == "b" else problem.b_class
-    (kernel,), tile = _kernels(element, a_class, b_class, rest, what)
+    (kernel,), tile = _kernels(element, a_class, b_class, widths, what)
     stages = [Stage(c, _shared(out.size * a.shape[-1], PARALLEL_FROM)) for c in (kernel, code)]
     if what == "b":
         problem, stages = problem.packed(tile), stages[::-1]
@@ -547,19 +547,21 @@ def _pack_halves(a: Layout, b: Layout, out: Layout) -> Packed | None:
     )
 
 
-def _rest(n: int, element: str) -> int:
-    """`Tile.rest` for a product of n columns."""
+def _widths(n: int, element: str) -> tuple[int, ...]:
+    """`Tile.only` for a product of n columns: the last panel of few may have a width of its own."""
     tile = tile_for(element)
     left = up(n % tile.columns, tile.lanes) // tile.lanes
-    return left if left and left not in tile.widths and n < _FEW_PANELS * tile.columns else 0
+    if left and left not in tile.widths and n < _FEW_PANELS * tile.columns:
+        return (*tile.widths_of(n - n % tile.columns), left)
+    return tile.widths_of(n)
 
 
 @cache
 def _kernels(
-    element: str, a_class: str, b_class: str, rest: int, in_scratch: str = ""
+    element: str, a_class: str, b_class: str, widths: tuple[int, ...], in_scratch: str = ""
 ) -> tuple[list[int], Tile]:
     """The kernels for 2, 3, ... inputs."""
-    tile = replace(tile_for(element), a_class=a_class, rest=rest)
+    tile = replace(tile_for(element), a_class=a_class, only=widths)
     names = gemm_code.kernel_names("gemm", tile, in_scratch)
     found = native.load_made(names, _gemm_ir, tile, b_class, in_scratch)
     return [found[name] for name in names], tile

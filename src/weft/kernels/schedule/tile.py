@@ -28,7 +28,7 @@ class Tile:
     # those of columns, copied to slices (`gemm_code`)
     a_class: str = "rows"
 
-    rest: int = 0  # vectors of a last panel of no usual width, of a product that has few panels
+    only: tuple[int, ...] = ()  # the widths that the panels of what is computed have, if known
 
     @property
     def per(self) -> int:
@@ -55,13 +55,19 @@ class Tile:
     @property
     def widths(self) -> list[int]:
         """The numbers of vectors for which there are micro-kernels, widest first."""
-        usual = [self.vectors >> i for i in range(self.vectors.bit_length())]
-        return [self.vectors, self.rest] if self.rest else usual
+        return [*self.only] or [self.vectors >> i for i in range(self.vectors.bit_length())]
+
+    def widths_of(self, columns: int) -> tuple[int, ...]:
+        """Those of the panels of so many columns, for `only`: to compile all takes far longer."""
+        last = up(columns % self.columns, self.lanes) // self.lanes
+        whole = [self.vectors] * (columns >= self.columns)
+        return tuple(dict.fromkeys([*whole, *sorted(v for v in self.widths if v >= last > 0)[:1]]))
 
     @property
     def piece(self) -> int:
         """The k that a tile goes through at a time (`gemm_code`); 0: all of a block."""
         usual = not self.pairs and self.vectors == 4 and self.a_class in ("rows", "sliced")
+        usual = usual and self.vectors in self.widths
         return 96 if usual and native.host().multiplies_twice else 0
 
     def is_held(self, rows: int, vectors: int) -> bool:
