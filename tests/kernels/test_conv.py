@@ -538,6 +538,26 @@ def test_pieces_of_rows_and_bands_have_the_same_bits(shape):
     np.testing.assert_array_equal(alone, found[0][:1])
 
 
+def test_weights_that_no_second_cache_holds_meet_one_band(monkeypatch):
+    """Each band reads all of them; its slab has room for more rows then, and the same bits."""
+    rng = np.random.default_rng(9)
+    x = channels_last(rng.standard_normal((1, 512, 14, 14)).astype(np.float32))
+    w = rng.standard_normal((128, 512, 3, 3)).astype(np.float32)
+    args = ((2, 2), (1, 1), (1, 1), 1)
+    out = Layout.contiguous((1, 128, 7, 7), x.dtype)
+
+    def bands() -> int:
+        ints = plan_conv2d(Layout.of(x), Layout.of(w), out, *args).ints
+        return ints[conv_wide.HEAD.index("bands")]
+
+    with thread_count(1):
+        assert bands() == 1
+        y = conv(x, w, args)
+        monkeypatch.setattr(conv_wide, "_DEAR", 1 << 30)
+        assert bands() == 2
+        assert conv(x, w, args).tobytes() == y.tobytes()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=str)
 @pytest.mark.parametrize(
     "case",

@@ -49,9 +49,10 @@ Pair = tuple[int, int]
 _SLAB = 384 << 10  # bytes of a thread's slab to stay below: with C and a block of B it lies in L2
 _WASTE = 1.2  # times the arithmetic that a product may take, rounded up to its tiles
 _PIXELS = 1024  # of a unit to stay below
-# a band is one thread's where all of B takes up to so many bytes; its slab may be larger then; it
-# has so many tiles
-_NEAR, _SLAB_ALONE, _TILES = 640 << 10, 512 << 10, 7
+# a band is one thread's where all of B takes up to so many bytes; it has so many tiles
+_NEAR, _TILES = 640 << 10, 7
+# the slab may be larger then, or where each band reads anew a B that the second cache does not hold
+_SLAB_MORE, _DEAR = 512 << 10, 1 << 20
 # when taps in the border are left out: numbers of an image, pieces of a part, pixels, from how many
 # on tiles stay tall, and the shares of the work that rows apart must save, and columns too
 _WHOLE, _PIECES, _LEAST, _TALL, _MOST = 300000, 9, 32, 256, 4096
@@ -169,7 +170,9 @@ def plan_wide(
     row_bytes = row_pitch * size
     # where all of B stays in the second cache a band is one thread's, which fills its slab alone
     near = parallel and packed_group * size <= _NEAR
-    slab_bytes = _SLAB_ALONE if near else choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
+    slab_bytes = choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
+    if near or packed_group * size > _DEAR:
+        slab_bytes = _SLAB_MORE
     rows_fit = max((slab_bytes // row_bytes - halo) // grid_step + 1, 1)
     planes = out.strides[1] != 1 and epilogue is None
     # of several parts they go out when all sums are done
