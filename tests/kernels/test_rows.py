@@ -183,6 +183,34 @@ def test_vectors_side_by_side_change_no_bit(count: int) -> None:
             assert grad(g[one], y[one], log=log).tobytes() == dx[one].tobytes()
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("height", [0, 1, 33, 70])
+def test_norm_gradients_take_one_row_or_two(
+    monkeypatch: pytest.MonkeyPatch, height: int, centred: bool
+) -> None:
+    """Parts of odd numbers of rows, of none; rows from memory one at a time: the same bits."""
+    rng = np.random.default_rng(7)
+    g, x, w = (rng.standard_normal(s).astype(np.float32) for s in ((height, 21),) * 2 + ((21,),))
+    found = []
+    for limit, threads in ((rows.STREAM_BYTES, 1), (rows.STREAM_BYTES, 2), (0, 1)):
+        monkeypatch.setattr(rows, "STREAM_BYTES", limit)
+        monkeypatch.setattr(rows, "_LONG_BYTES", limit)
+        out = np.full((height + 2 * rows.PARTS, 21), np.nan, np.float32)
+        plan = rows.plan_norm_grad(of(g), of(x), of(w), 1, of(out), 1e-5, centred=centred)
+        with thread_count(threads):
+            launched(plan, out, g, x, w)
+        found.append(out.tobytes())
+    assert len(set(found)) == 1
+    d, h = x.astype(np.float64), (g * w).astype(np.float64)
+    d = d - d.mean(1, keepdims=True) if centred else d
+    r = 1 / np.sqrt((d * d).mean(1, keepdims=True) + 1e-5)
+    dx = r * (h - d * r * r * (h * d).mean(1, keepdims=True))
+    dx = dx - r * h.mean(1, keepdims=True) if centred else dx
+    np.testing.assert_allclose(out[:height], dx, rtol=1e-4, atol=1e-5)
+    sums = out[height:].reshape(2, rows.PARTS, 21).sum(1)
+    np.testing.assert_allclose(sums, [(g * d * r).sum(0), g.sum(0)], rtol=1e-4, atol=1e-4)
+
+
 def test_normalised_dims_must_be_one_run() -> None:
     x = np.zeros((2, 3, 8), np.float32)[..., ::2]
     out = np.zeros((2, 3, 4), np.float32)

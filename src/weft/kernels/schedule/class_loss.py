@@ -30,7 +30,7 @@ from weft.kernels.schedule.nest import (
     scatter,
 )
 from weft.kernels.schedule.reduce import LANES
-from weft.kernels.schedule.rows import LINE, Pass, Places, Rows, Structure, structure_of
+from weft.kernels.schedule.rows import LINE, Pass, Places, Rows, Structure, Sums, structure_of
 from weft.kernels.target.element import Element, memory, register
 from weft.kernels.target.llvm import (
     Function,
@@ -270,10 +270,11 @@ class _ClassLoss(_Classes, Rows):
         f = self.f
         lo, hi = f.split(self.rows)
         if self.s.kind == "cross_entropy":
-            with f.iff(f.icmp("slt", lo, hi)):
-                top = self.largest(lo) if self.logits else f.typed(0.0, register(self.acc))
-                with f.loop(lo, hi, 1, [(top.type, top)]) as rows:
-                    rows.next[0] = self._loss(rows.i, hi, rows.carry[0])
+            if self.logits:
+                self.passes(lo, hi, [self.largest, self._losses], lambda rows, numbers: None)
+            else:
+                with f.loop(lo, hi) as rows:
+                    self._loss(self.places(rows.i), [])
         else:
             self.softmaxes(lo, hi)
             self.fence()
@@ -345,17 +346,19 @@ class _ClassLoss(_Classes, Rows):
         own, rest = (f.splat(v, self.type) for v in (self.mine, self.spread))
         return m.add(m.mul(p, own), rest)
 
-    def _loss(self, row: Operand, hi: Operand, top: Value) -> Value:
-        """A row's loss, given its maximum; the next one's maximum."""
+    def _losses(self, at: Places, numbers: list[Value]) -> Sums:
+        def then(sums: list[Value]) -> list[Value]:
+            self._loss(at, made := step.then(sums))
+            return made
+
+        step = self.exponentials(at, numbers)
+        return step._replace(then=then)
+
+    def _loss(self, at: Places, numbers: list[Value]) -> None:
+        """A row's loss from (maximum, sum of exponentials, further sums), if it has logits."""
         f, m, acc = self.f, self.one.math, self.acc
-        at = self.places(row)
-        sums: list[Value] = []
-        log = after = f.typed(0.0, register(acc))
-        if self.logits:
-            after, total, *sums = self.exponentials(
-                row, hi, top, lambda i, mask: None, *self.further()
-            )
-            log = self.one.scalar("log", acc, total)
+        top, total, *sums = numbers or [f.typed(0.0, register(acc))] * 2
+        log = self.one.scalar("log", acc, total) if numbers else total
         if self.soft:
             loss = m.sub(m.mul(log, sums[1]), sums[0])
         else:
@@ -373,14 +376,13 @@ class _ClassLoss(_Classes, Rows):
             self.one.store(self.one.cast(loss, acc, d), at["out"], d)
         else:
             f.store(loss, at["loss"])
-        return after
 
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         f, m, one = self.f, self.element.math, self.one.math
         d = self.acc if self.reduction == "mean" else self.operands["g"][1]
         g = self.one.cast(self.one.load(at["g"], d), d, self.acc)
         if self.soft:
-            factor = f.splat(one.div(one.mul(g, numbers[3]), numbers[2]), self.type)
+            factor = f.splat(one.div(one.mul(g, numbers[2]), numbers[1]), self.type)
             each = f.splat(g, self.type)
 
             def distances(i: Operand, mask: Value | None) -> None:
@@ -391,7 +393,7 @@ class _ClassLoss(_Classes, Rows):
             return distances
         t = f.load("i64", at["target"])
         g = f.select(self.checked(t), g, 0.0)
-        factor = f.splat(one.div(g, numbers[2]), self.type)
+        factor = f.splat(one.div(g, numbers[1]), self.type)
         own = f.splat(one.mul(g, self.mine) if self.smooth else g, self.type)
         rest = f.splat(one.mul(g, self.spread), self.type)
         lanes = lane_numbers(vector(LANES, "i32"))

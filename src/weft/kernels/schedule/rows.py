@@ -13,10 +13,9 @@ Each arrow is one rounding and the sums have the strict order of schedule/reduce
 those of the same formulas composed of elementwise ops and reductions.  float16 and bfloat16 compute
 in float32 and round once, at the store.  Threads share rows.
 
-A pass of softmax has the last of one row, divisions, beside the exponentials of the next and the
-maximum of the one after: memory and the core's units are at work all the time.  Exponentials wait
-in scratch meanwhile, one row of them (very long rows: in the output).  The other kernels take two
-rows at a time: a sum waits for its last addition, two do so together.
+A pass has the last of one row, the sums of the next and those before, of the one after: memory and
+the core's units are at work all the time, and the end of a row is waited for by nobody.  Softmax's
+exponentials wait in scratch meanwhile, one row of them (very long rows: in the output).
 
 Pointer order: out; then inputs: saved statistics (mean, then rstd, float32 for halves) if wanted,
 x, weight, bias, those that are given.
@@ -30,7 +29,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from weft.core import dtype as D
 from weft.core.dtype import dtype
@@ -62,7 +61,8 @@ HELD_BYTES = 1 << 18  # of a row of exponentials
 LINE = 64  # bytes of a cache line
 WOVEN = 4  # vectors whose instructions come in turns
 _WOVEN_FROM = 256, 1 << 16  # a row's elements, all elements
-_SOON_BYTES = 4096  # from what softmax and its kin read to what they ask for
+_SOON_BYTES = 4096  # from what is read to what is asked for
+_LONG_BYTES = 4096  # from here on two rows and their next ones share too many sets of the cache
 PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
 
 
@@ -77,7 +77,8 @@ class Structure:
     chunked: bool
     held: bool = False  # softmax: exponentials wait in scratch
     stream: bool = False  # the output's rows start and end with a cache line and bypass the caches
-    far: bool = False  # rows come from memory: the next ones are asked for
+    far: bool = False  # rows come from memory: what follows is asked for
+    pairs: bool = False  # norms' gradients: two rows at a time, for which sums are read once
     woven: bool = False  # the sums of softmax and its kin take WOVEN vectors side by side
 
     @property
@@ -221,7 +222,10 @@ def structure_of(
         and s.classes[0] == 1
         and size >= STREAM_BYTES
         and all(n * out.dtype.itemsize % LINE == 0 for n in lines),
-        far=2 * size >= STREAM_BYTES,
+        far=(far := 2 * size >= STREAM_BYTES),
+        pairs=kind.endswith("norm_grad")
+        and space.size > 2 * PARTS
+        and not (far and count * width >= _LONG_BYTES),
         woven=host().multiplies_twice
         and "norm" not in kind
         and count >= _WOVEN_FROM[0]
@@ -256,31 +260,23 @@ def source(s: Structure) -> str:
     return module.text()
 
 
-def _both(name: str) -> tuple[tuple[str, int], ...]:
-    return (name, 0), (name, 1)
-
-
-# What each pass asks for of the next two rows, found by trial
-_AHEAD: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
-    "layer_norm": {"squares": _both("x")},
-    "rms_norm": {"last": _both("x")},
-    "layer_norm_grad": {"squares": _both("x"), "last": _both("g")},
-    "rms_norm_grad": {"squares": _both("x"), "last": _both("g")},
-    "softmax_grad": {"squares": _both("g"), "last": _both("x")},
-}
-# and where two multiply-adds start in a cycle: a pass is soon over, and both rows' lines at once
-# are more than a core waits for
-_SPREAD: dict[str, dict[str, tuple[tuple[str, int], ...]]] = {
-    "layer_norm": {"squares": (("x", 0),), "last": (("x", 1),)},
-    "rms_norm": {"squares": (("x", 0),), "last": (("x", 1),)},
-    "layer_norm_grad": {"mean": (("x", 0),), "squares": (("g", 0),), "last": (("x", 1), ("g", 1))},
-}
-
 T = TypeVar("T")
 Body = Callable[[Operand, Value | None], Value]
 Pass = Callable[[Operand, Value | None], None]  # of the vector at i, under a mask
 Bodies = Callable[[Operand, Value | None], list[Value]]
 Places = dict[str, Value]  # where the operands' parts of a row start
+
+
+class Sums(NamedTuple):
+    """What a pass sums of a row, and the numbers that these totals give."""
+
+    ops: list[Combine]
+    terms: Bodies
+    then: Callable[[list[Value]], list[Value]]
+
+
+Step = Callable[[Places, list[Value]], Sums]  # of a row, from what the step before gave
+Last = Callable[[list[Places], list[list[Value]]], Pass | None]  # of rows, from their numbers
 
 
 class _Largest(Combine):
@@ -318,7 +314,6 @@ class Rows:
         self.element = Element(f, LANES)
         self.one = Element(f, 1)
         self.results: list[tuple[Value, Value]] = []  # that wait to be stored past the caches
-        self.following: list[Places] = []  # the rows to ask for
         if s.stream:
             address = f.cast("ptrtoint", pointers[0], "i64")
             self.lined = f.icmp("eq", f.op("and", address, LINE - 1), 0)
@@ -328,19 +323,16 @@ class Rows:
 
     def emit(self) -> None:
         f = self.f
-        n = self.one.cast(self.count, D.int64, self.acc)
-        eps = self.one.cast(self.eps, D.float64, self.acc)
         if self.s.kind.endswith("norm_grad"):
-            self._norm_grads(n, eps)
-            f.ret()
-            return
-        lo, hi = f.split(self.rows)
-        if self.s.kind in ("softmax", "log_softmax"):
-            self.softmaxes(lo, hi)
-        elif "grad" in self.s.kind:
-            self._rows(lo, hi, self._softmax_grad)
+            self._norm_grads()
         else:
-            self._rows(lo, hi, partial(self._norm, n=n, eps=eps))
+            lo, hi = f.split(self.rows)
+            if self.s.kind in ("softmax", "log_softmax"):
+                self.softmaxes(lo, hi)
+            elif "grad" in self.s.kind:
+                self.passes(lo, hi, [self._products], self._softmax_grad)
+            else:
+                self.passes(lo, hi, self._statistics(), self._norm)
         self.fence()
         f.ret()
 
@@ -349,23 +341,61 @@ class Rows:
         if self.s.stream and host().arch in ("x86_64", "amd64"):
             self.f.intrinsic("x86.sse.sfence", "void")
 
-    def _rows(self, lo: Operand, hi: Operand, body: Callable[[list[Places]], None]) -> None:
-        """body for each two rows from lo to hi, and for a last one."""
-        f = self.f
+    def passes(
+        self, lo: Operand, hi: Operand, steps: Sequence[Step], last: Last, side: int = 1
+    ) -> None:
+        """`last` of the rows from lo to hi, whose numbers `steps` give, `side` (1 or 2) at a time.
 
-        def together(*rows: Operand) -> None:
-            self.following = [self.places(f.add(r, len(rows))) for r in rows]
-            body([self.places(r) for r in rows])
+        A pass has the last of some rows, the last step of the next ones, the step before of those
+        after, ...: memory is read and written evenly, and what ends a row (folds, roots,
+        quotients) waits for nothing else.
+        """
+        f, depth = self.f, len(steps)
+        final = f.sub(hi, 1)
+        end = f.sub(final, f.op("and", f.sub(final, lo), f.typed(side - 1, "i64")))
 
-        if self.s.kind == "log_softmax_grad":  # exponentials hide the sum; fewer lines of one set
-            with f.loop(lo, hi) as single:
-                together(single.i)
-            return
-        with f.loop(lo, f.sub(hi, 1), 2) as pairs:
-            together(pairs.i, f.add(pairs.i, 1))
-        odd = f.op("and", f.sub(hi, lo), f.typed(1, "i64"))
-        with f.iff(f.icmp("sgt", f.select(f.icmp("slt", lo, hi), odd, f.typed(0, "i64")), 0)):
-            together(f.sub(hi, 1))
+        def some(first: Operand) -> list[Places]:
+            return [self.places(f.min(f.add(first, k), final)) for k in range(side)]
+
+        def advance(
+            first: Operand, state: list[list[list[Value]]], finish: Pass | None, known: int
+        ) -> list[list[list[Value]]]:
+            """Each step's numbers behind a pass, which has the first `known` of them."""
+            taken: list[Sums] = []
+            for j, step in enumerate(steps[:known]):  # beyond the end: once more the last rows
+                rows = some(f.min(f.add(first, side * (depth - j)), end))
+                taken += [step(at, state[j - 1][k] if j else []) for k, at in enumerate(rows)]
+
+            def bodies(i: Operand, mask: Value | None) -> list[Value]:
+                if finish is not None:
+                    finish(i, mask)
+                return [v for one in taken for v in one.terms(i, mask)]
+
+            totals = iter(self.reductions([op for one in taken for op in one.ops], bodies))
+            found = iter([one.then([next(totals) for _ in one.ops]) for one in taken])
+            return [[next(found) for _ in range(side)] for _ in steps[:known]]
+
+        def flat(state: list[list[list[Value]]]) -> list[Value]:
+            return [v for rows in state for row in rows for v in row]
+
+        def shaped(carry: Sequence[Value]) -> list[list[list[Value]]]:
+            old = iter(carry)
+            return [[[next(old) for _ in row] for row in rows] for rows in state]
+
+        with f.iff(f.icmp("slt", lo, hi)):
+            state: list[list[list[Value]]] = []
+            for known in range(1, depth + 1):
+                state = advance(f.add(lo, side * (known - 1 - depth)), state, None, known)
+            with f.loop(lo, end, side, [(v.type, v) for v in flat(state)]) as loop:
+                now = shaped(loop.carry)
+                finish = last(some(loop.i), now[-1])
+                loop.next[:] = flat(advance(loop.i, now, finish, depth))
+            now, count = shaped(loop.carry), f.sub(hi, end)
+            for k in range(1, side + 1):
+                with f.iff(f.icmp("eq", count, k)):
+                    finish = last(some(end)[:k], now[-1][:k])
+                    if finish is not None:
+                        self.each(finish)
 
     def places(self, row: Operand) -> dict[str, Value]:
         """Where the operands' parts of a row start."""
@@ -390,17 +420,11 @@ class Rows:
 
     # -- a row's elements
 
-    def touch(self, i: Operand, name: str, *, level: int, rows: list[Places]) -> None:
-        """Ask for what these rows read at i."""
-        _, d, kind, _, _ = self.operands[name]
-        for at in rows if kind == 1 else ():
-            self.f.touch(self.f.gep(at[name], i, memory(d)), level=level)
-
-    def ahead(self, i: Operand, turn: str) -> None:
-        """`touch`, where rows come from memory: a few lines at a time, in each pass."""
-        plan = _AHEAD | (_SPREAD if host().multiplies_twice else {})
-        for name, row in plan.get(self.s.kind, {}).get(turn, ()) if self.s.far else ():
-            self.touch(i, name, level=2, rows=self.following[row : row + 1])
+    def ask(self, at: Places, name: str, i: Operand) -> None:
+        """Ask for what lies some lines behind an operand's i, where rows come from memory."""
+        f, (_, d, kind, _, _) = self.f, self.operands[name]
+        if kind == 1 and self.s.far:
+            f.touch(f.gep(at[name], f.add(i, _SOON_BYTES // d.itemsize), memory(d)), level=2)
 
     def read(self, at: dict[str, Value], name: str, i: Operand, mask: Value | None) -> Value:
         """Operand `name` at i of its row, in the accumulator's dtype."""
@@ -453,9 +477,8 @@ class Rows:
         with f.iff(f.icmp("slt", whole, self.count)):
             body(whole, f.lane_mask(f.sub(self.count, whole), LANES))
 
-    def sums(self, bodies: Bodies, count: int) -> list[Value]:
-        """The strict sums of what `bodies` gives for each vector of the row, in one pass."""
-        return self.reductions([Combine(self.f, "sum", self.acc)] * count, bodies)
+    def totals(self, count: int) -> list[Combine]:
+        return [Combine(self.f, "sum", self.acc)] * count
 
     def reductions(self, ops: list[Combine], bodies: Bodies) -> list[Value]:
         """The strict reductions of what `bodies` gives for each vector of the row, in one pass."""
@@ -514,59 +537,43 @@ class Rows:
 
     # -- the kernels
 
-    def largest(self, row: Operand) -> Value:
-        """The row's maximum, but for NaN."""
-        at = self.places(row)
-        op = _Largest(self.f, "max", self.acc)
-        return self.reductions([op], lambda i, mask: [self.read(at, "x", i, mask)])[0]
-
     def softmaxes(self, lo: Operand, hi: Operand) -> None:
-        """The last pass of a row runs beside the exponentials of the next, and those beside the
-        maximum of the one after: one pass reads, computes and writes."""
-        f = self.f
-        with f.iff(f.icmp("slt", lo, hi)):
-            top = self.largest(lo)
-            first = self.exponentials(lo, hi, top, lambda i, mask: None, *self.further())
-            with f.loop(f.add(lo, 1), hi, 1, [(v.type, v) for v in (top, *first)]) as rows:
-                last = self.last_pass(self.places(f.sub(rows.i, 1)), rows.carry)
-                top = rows.carry[1]
-                more = self.exponentials(rows.i, hi, top, last, *self.further())
-                rows.next[:] = [top, *more]
-            self.each(self.last_pass(self.places(f.sub(hi, 1)), rows.carry))
+        """Rows whose last pass takes what maximum and exponentials gave."""
+        self.passes(lo, hi, [self.largest, self.exponentials], lambda rows, numbers: (
+            self.last_pass(rows[0], numbers[0])))  # fmt: skip
+
+    def largest(self, at: Places, _: list[Value]) -> Sums:
+        """The row's maximum, but for NaN."""
+
+        def terms(i: Operand, mask: Value | None) -> list[Value]:
+            self.ask(at, "x", i)
+            return [self.read(at, "x", i, mask)]
+
+        return Sums([_Largest(self.f, "max", self.acc)], terms, list)
 
     def further(self) -> tuple[Callable[..., list[Value]] | None, int]:
         """What else is summed beside the exponentials, and how many sums that is."""
         return None, 0
 
-    def exponentials(
-        self, row: Operand, hi: Operand, top: Value, also: Pass,
-        more: Callable[..., list[Value]] | None = None, extra: int = 0,
-    ) -> list[Value]:  # fmt: skip
-        """The maximum of the next row before `hi`, this row's sum of exponentials of x - top, and
-        the `extra` sums of what `more` makes of these differences. `also` runs on the way."""
-        f, m = self.f, self.element.math
-        wide = f.splat(top, self.type)
-        at, after = self.places(row), self.places(f.min(f.add(row, 1), f.sub(hi, 1)))
+    def exponentials(self, at: Places, numbers: list[Value]) -> Sums:
+        """(maximum, the row's sum of exponentials of x - maximum, what `further` sums)."""
+        m, (more, extra) = self.element.math, self.further()
+        wide = self.f.splat(numbers[0], self.type)
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
-            also(i, mask)  # before this row's exponentials take the place of those before
             d = m.sub(self.read(at, "x", i, mask), wide)
             e = exp_below(m, d)
-            if "held" in at:
+            if "held" in at:  # where the last pass has taken those of the row before
                 self._put(at["held"], i, e, mask)
-            coming = self.read(after, "x", i, mask)
-            self.touch(f.add(i, soon), "x", level=1, rows=[after])
-            return [coming, e] if more is None else [coming, e, *more(at, i, mask, d)]
+            return [e] if more is None else [e, *more(at, i, mask, d)]
 
-        soon = _SOON_BYTES // self.operands["x"][1].itemsize
-        total = Combine(f, "sum", self.acc)
-        return self.reductions([_Largest(f, "max", self.acc)] + [total] * (1 + extra), terms)
+        return Sums(self.totals(1 + extra), terms, lambda sums: [*numbers, *sums])
 
     def last_pass(self, at: Places, numbers: list[Value]) -> Pass:
         """A row's results from what its exponentials gave."""
         f, m = self.f, self.element.math
         log = self.s.kind == "log_softmax"
-        top, _, total = numbers[:3]
+        top, total = numbers[:2]
         total = self.one.scalar("log", self.acc, total) if log else total
         top, total = f.splat(top, self.type), f.splat(total, self.type)
 
@@ -579,31 +586,35 @@ class Rows:
 
         return finish
 
-    def _softmax_grad(self, rows: list[Places]) -> None:
-        m, log = self.element.math, self.s.kind == "log_softmax_grad"
+    def _products(self, at: Places, _: list[Value]) -> Sums:
+        """sum g y, or of log_softmax sum g."""
+        log = self.s.kind == "log_softmax_grad"
 
         def terms(i: Operand, mask: Value | None) -> list[Value]:
-            g = [self.read(at, "g", i, mask) for at in rows]
-            self.ahead(i, "squares")  # log's, one row at a time, is asked for by the hardware
+            g = self.read(at, "g", i, mask)
+            self.ask(at, "g", i)
             if log:
-                return g
-            return [m.mul(v, self.read(at, "x", i, mask)) for v, at in zip(g, rows, strict=True)]
+                return [g]
+            self.ask(at, "x", i)
+            return [self.element.math.mul(g, self.read(at, "x", i, mask))]
 
-        totals = [self.f.splat(v, self.type) for v in self.sums(terms, len(rows))]
+        return Sums(self.totals(1), terms, list)
+
+    def _softmax_grad(self, rows: list[Places], numbers: list[list[Value]]) -> Pass:
+        m, log, (at,) = self.element.math, self.s.kind == "log_softmax_grad", rows
+        total = self.f.splat(numbers[0][0], self.type)
 
         def finish(i: Operand, mask: Value | None) -> None:
-            for at, total in zip(rows, totals, strict=True):
-                g, y = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
-                if log:
-                    y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
-                else:
-                    y = m.mul(y, m.sub(g, total))
-                self.write(at, i, y, mask)
-            self.ahead(i, "last")
+            g, y = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
+            if log:
+                y = m.sub(g, m.mul(self.element.scalar("exp", self.acc, y), total))
+            else:
+                y = m.mul(y, m.sub(g, total))
+            self.write(at, i, y, mask)
 
-        self.each(finish)
+        return finish
 
-    def _norm_grads(self, n: Value, eps: Value) -> None:
+    def _norm_grads(self) -> None:
         """The rows' gradients, and what each part of the rows adds to the weight's and bias's."""
         f, d = self.f, self.operands["out"][1]
         block = f.div(f.add(self.rows, PARTS - 1), PARTS)
@@ -615,11 +626,9 @@ class Rows:
             for start in sums:
                 self.each(lambda i, mask, at=start: self._put(at, i, zero(self.type), mask))
             first = f.mul(part, block)
-            self._rows(
-                f.min(first, self.rows),
-                f.min(f.add(first, block), self.rows),
-                partial(self._norm_grad, n=n, eps=eps, sums=sums),
-            )
+            lo, hi = f.min(first, self.rows), f.min(f.add(first, block), self.rows)
+            steps, last = self._statistics(slopes=True), partial(self._norm_grad, sums=sums)
+            self.passes(lo, hi, steps, last, 1 + self.s.pairs)
 
     def _put(self, start: Value, i: Operand, v: Value, mask: Value | None) -> None:
         """A vector of sums, in the accumulator's dtype."""
@@ -641,18 +650,16 @@ class Rows:
             return f.load(self.type, p)
         return load_part(f, self.type, p, mask, f.sub(self.count, i))
 
-    def _norm_grad(self, rows: list[Places], *, n: Value, eps: Value, sums: list[Value]) -> None:
-        f, m, one = self.f, self.element.math, self.one.math
-        numbers: list[list[Value]] = []
-        for mean, rstd, (t, *h) in self._statistics(rows, n, eps, slopes=True):
-            slope = one.div(one.mul(t, one.mul(rstd, rstd)), n)
-            centre = [] if mean is None else [mean, one.div(h[0], n)]
-            numbers.append([f.splat(v, self.type) for v in (rstd, slope, *centre)])
+    def _norm_grad(
+        self, rows: list[Places], numbers: list[list[Value]], *, sums: list[Value]
+    ) -> Pass:
+        f, m = self.f, self.element.math
+        wide = [[f.splat(v, self.type) for v in row] for row in numbers]
 
         def finish(i: Operand, mask: Value | None) -> None:
             weight = self.read(rows[0], "weight", i, mask)
             totals = [self._get(start, i, mask) for start in sums]
-            for at, (scale, slope, *centre) in zip(rows, numbers, strict=True):
+            for at, (scale, slope, *centre) in zip(rows, wide, strict=True):
                 g, d = self.read(at, "g", i, mask), self.read(at, "x", i, mask)
                 inner = m.mul(g, weight)
                 if centre:
@@ -662,70 +669,65 @@ class Rows:
                 totals = [m.add(v, term) for v, term in zip(totals, terms, strict=True)]
             for start, v in zip(sums, totals, strict=True):
                 self._put(start, i, v, mask)
-            self.ahead(i, "last")
 
-        self.each(finish)
+        return finish
 
-    def _statistics(
-        self, rows: list[Places], n: Value, eps: Value, *, slopes: bool = False
-    ) -> list[tuple[Value | None, Value, list[Value]]]:
-        """(mean or None, 1 / deviation, sums of h d and h if wanted) of each row."""
+    def _statistics(self, *, slopes: bool = False) -> list[Step]:
+        """The steps that give (1 / deviation, [mean]) of each row; with `slopes` (1 / deviation,
+        the factor of d, [mean, sum h / n])."""
         f, m, one = self.f, self.element.math, self.one.math
-        means: list[Value] = []
+        n = self.one.cast(self.count, D.int64, self.acc)
+        eps = self.one.cast(self.eps, D.float64, self.acc)
+        centred = self.s.kind.startswith("layer_norm")
 
-        def numbers(i: Operand, mask: Value | None) -> list[Value]:
-            self.ahead(i, "mean")
-            return [self.read(at, "x", i, mask) for at in rows]
+        def mean(at: Places, _: list[Value]) -> Sums:
+            def terms(i: Operand, mask: Value | None) -> list[Value]:
+                self.ask(at, "x", i)
+                return [self.read(at, "x", i, mask)]
 
-        if self.s.kind.startswith("layer_norm"):
-            means = [one.div(v, n) for v in self.sums(numbers, len(rows))]
-        centres = [f.splat(v, self.type) for v in means]
+            return Sums(self.totals(1), terms, lambda sums: [one.div(sums[0], n)])
 
-        def terms(i: Operand, mask: Value | None) -> list[Value]:
-            found: list[Value] = []
-            weight = self.read(rows[0], "weight", i, mask) if slopes else None
-            for k, at in enumerate(rows):
+        def squares(at: Places, means: list[Value]) -> Sums:
+            centres = [f.splat(v, self.type) for v in means]
+
+            def terms(i: Operand, mask: Value | None) -> list[Value]:
                 d = self.read(at, "x", i, mask)
-                d = m.sub(d, centres[k]) if centres else d
-                found.append(m.mul(d, d))
-                if weight is not None:
-                    h = m.mul(self.read(at, "g", i, mask), weight)
-                    found += [m.mul(h, d), h] if centres else [m.mul(h, d)]
-            self.ahead(i, "squares")
-            return found
+                if not centred:
+                    self.ask(at, "x", i)
+                d = m.sub(d, centres[0]) if centred else d
+                if not slopes:
+                    return [m.mul(d, d)]
+                h = m.mul(self.read(at, "g", i, mask), self.read(at, "weight", i, mask))
+                self.ask(at, "g", i)
+                return [m.mul(d, d), m.mul(h, d), *([h] if centred else [])]
 
-        each = 1 + slopes * (2 if centres else 1)
-        sums = self.sums(terms, len(rows) * each)
-        out: list[tuple[Value | None, Value, list[Value]]] = []
-        for k in range(len(rows)):
-            squares, *more = sums[k * each : (k + 1) * each]
-            rstd = self.one.scalar("rsqrt", self.acc, one.add(one.div(squares, n), eps))
-            out.append((means[k] if means else None, rstd, more))
-        return out
+            def then(sums: list[Value]) -> list[Value]:
+                rstd = self.one.scalar("rsqrt", self.acc, one.add(one.div(sums[0], n), eps))
+                if not slopes:
+                    return [rstd, *means]
+                slope = one.div(one.mul(sums[1], one.mul(rstd, rstd)), n)
+                return [rstd, slope, *means, *(one.div(v, n) for v in sums[2:])]
 
-    def _norm(self, rows: list[Places], *, n: Value, eps: Value) -> None:
-        f, m = self.f, self.element.math
-        numbers: list[list[Value]] = []
-        for at, (mean, rstd, _) in zip(rows, self._statistics(rows, n, eps), strict=True):
-            self._stat(at, "rstd", rstd)
-            numbers.append([f.splat(rstd, self.type)])
-            if mean is not None:
-                self._stat(at, "mean", mean)
-                numbers[-1].append(f.splat(mean, self.type))
+            return Sums(self.totals(2 + centred if slopes else 1), terms, then)
+
+        return [mean, squares] if centred else [squares]
+
+    def _norm(self, rows: list[Places], numbers: list[list[Value]]) -> Pass:
+        f, m, (at,), (row,) = self.f, self.element.math, rows, numbers
+        for name, v in zip(("rstd", "mean"), row, strict=False):
+            self._stat(at, name, v)
+        scale, *mean = [f.splat(v, self.type) for v in row]
 
         def finish(i: Operand, mask: Value | None) -> None:
             weight, bias = (
-                self.read(rows[0], name, i, mask) if name in rows[0] else None
-                for name in ("weight", "bias")
+                self.read(at, name, i, mask) if name in at else None for name in ("weight", "bias")
             )
-            for at, (scale, *mean) in zip(rows, numbers, strict=True):
-                y = self.read(at, "x", i, mask)
-                y = m.mul(m.sub(y, mean[0]) if mean else y, scale)
-                y = y if weight is None else m.mul(y, weight)
-                self.write(at, i, y if bias is None else m.add(y, bias), mask)
-            self.ahead(i, "last")
+            y = self.read(at, "x", i, mask)
+            y = m.mul(m.sub(y, mean[0]) if mean else y, scale)
+            y = y if weight is None else m.mul(y, weight)
+            self.write(at, i, y if bias is None else m.add(y, bias), mask)
 
-        self.each(finish)
+        return finish
 
     def _stat(self, at: dict[str, Value], name: str, v: Value) -> None:
         if name in at:
