@@ -14,7 +14,7 @@ from weft.core import scalar as S
 from weft.kernels.layout import Layout
 from weft.kernels.schedule import conv_weight, conv_wide
 from weft.kernels.schedule.conv import plan_conv2d, plan_conv2d_dx, plan_conv2d_packed
-from weft.kernels.schedule.conv_spans import spans_of, way_along
+from weft.kernels.schedule.conv_micro import spans_of, way_along
 from weft.kernels.schedule.conv_weight import plan_conv2d_dw
 from weft.kernels.schedule.epilogue import Epilogue
 from weft.runtime import native, threads
@@ -280,7 +280,8 @@ def test_few_rows_give_the_bits_of_many():
 @pytest.mark.parametrize(
     ("size", "kernel", "padding"),
     [((3, 7), (3, 3), 1), ((4, 20), (1, 3), 0), ((12, 12), (3, 3), 1), ((5, 23), (3, 6), 2),
-     ((17, 19), (3, 3), 1), ((2, 26), (5, 3), 2), ((3, 35), (3, 3), 0), ((2, 24), (3, 4), 1)],
+     ((17, 19), (3, 3), 1), ((2, 26), (5, 3), 2), ((3, 35), (3, 3), 0), ((2, 24), (3, 4), 1),
+     ((6, 6), (3, 3), 1), ((9, 7), (3, 3), 0)],
     ids=str,
 )  # fmt: skip
 def test_spans_of_a_row_have_the_bits_of_few_channels(size, kernel, padding, dtype):
@@ -305,8 +306,46 @@ def test_spans_of_a_row_have_the_bits_of_few_channels(size, kernel, padding, dty
     close(dx, ref_dx(back, wt, (2, 70, *size), *args), w.size // 70)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(
+    ("shape", "columns", "padding"),
+    [
+        ((3, 45, 7, 14), 100, (1, 1)),  # a channel and columns are left over; ends of rows, too
+        ((2, 1, 5, 13), 33, (1, 1)),
+        ((1, 3, 6, 61), 64, (1, 1)),  # borders take part
+        ((5, 18, 3, 15), 129, (0, 0)),
+        ((2, 6, 4, 16), 65, (2, 0)),
+        ((2, 5, 4, 12), 70, (0, 2)),  # two columns of a tap are border
+        ((7, 20, 1, 12), 40, (1, 1)),
+        ((2, 7, 30, 12), 48, (1, 1)),
+        ((7, 10, 8, 8), 64, (1, 1)),
+        ((9, 3, 7, 7), 34, (1, 1)),
+        ((3, 4, 90, 6), 40, (1, 1)),
+    ],
+    ids=str,
+)
+def test_runs_of_a_row_have_the_bits_of_other_tiles(shape, columns, padding, dtype):
+    # a kernel of three taps is part of one of four; rows of 6 pixels or more go by runs
+    rng = np.random.default_rng(12)
+    (n, channels, h, w), (top, left) = shape, padding
+    x = rng.standard_normal(shape).astype(dtype)
+    g = rng.standard_normal((n, columns, h + 2 * top - 2, w + 2 * left - 2)).astype(dtype)
+    form = (columns, channels, 3)
+    args = ((1, 1), (top, left), (1, 1), 1)
+    wide = np.pad(x, ((0, 0), (0, 0), (0, 0), (left, left + 1)))
+    want = conv_dw(g, wide, (*form, 4), ((1, 1), (top, 0), (1, 1), 1))[..., :3]
+    for lies in (lambda a: a, channels_last):
+        np.testing.assert_array_equal(conv_dw(lies(g), lies(x), (*form, 3), args), want)
+    close(want, ref_dw(g, x, (*form, 3), *args), g[:, 0].size)
+    if w == 14:  # there no tap that sees a border multiplies this
+        g[0, 0, 0, 0] = np.inf
+        taps = conv_dw(g, x, (*form, 3), args)[0]
+        assert np.isfinite(taps[:, :, 0]).all()
+        assert not np.isfinite(taps[:, -1, 1:]).any()
+
+
 def test_which_taps_are_met_by_spans():
-    assert [spans_of(n) for n in (0, 6, 7, 12, 13, 14, 24, 25, 64)] == [0, 0, 1, 1, 0, 2, 2, 3, 6]
+    assert [spans_of(n) for n in (0, 4, 5, 12, 13, 14, 24, 25, 64)] == [0, 0, 1, 1, 2, 2, 2, 3, 6]
     three = [0, 1, 2, 30, 31, 32, 60, 61, 62]
     whole = range(9)
     assert way_along(three, whole, 9, 1) == 1

@@ -8,21 +8,20 @@ fma in increasing k = (n, oy, ox) in blocks of 384 (a block may go on in the nex
 added in order. Where outputs go by pairs of channels (`words`), k are words of two pixels of a row
 of g, the second one's product added first; a last odd one is alone.
 
-How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro`: the number of a row
-and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk of channels, some
-panels of columns) and has the whole sum over k: block after block it copies the rows of x that
-the block meets into its slab, packs the block of g a panel at a time (g that lies channels last is
-read in place), and multiplies. Where there are fewer of these than threads they share the blocks,
-whose sums a second stage adds. Where much of what a tap sees is border, each tap has a table of the
-k at which it lies in the image. What the next block needs of images that lie channels last is
-prefetched between the tiles. Words of x are made in the slab, in place: of each number and the one
-a step beside it; those of a last odd pixel, beside zeros, lie behind the row. Where the host has
-tile registers for words, `conv_weight_tiles` has another order of them.
+How: transposed, rows (p, q, ci) times columns co, by the tiles of `conv_micro` or its runs of k:
+the number of a row and a k lies in a slab at the sum of two offsets. A thread takes (group, chunk
+of channels, some panels of columns) and has the whole sum over k: block after block it copies the
+rows of x that the block meets into its slab, packs the block of g a panel at a time (g that lies
+channels last is read in place), and multiplies. Where there are fewer of these than threads they
+share the blocks, whose sums a second stage adds. Where much of what a tap sees is border, each tap
+has a table of the k at which it lies in the image. What the next block needs of images that lie
+channels last is prefetched between the tiles. Words of x are made in the slab, in place: of each
+number and the one a step beside it; those of a last odd pixel, beside zeros, lie behind the row.
+Where the host has tile registers for words, `conv_weight_tiles` has another order of them.
 
 Long because every choice here is about one loop over k: who has it, what lies where meanwhile.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,9 +32,18 @@ from weft.kernels.layout import Layout
 from weft.kernels.schedule.amx import multiplies_pairs_in_tiles
 from weft.kernels.schedule.conv import Pair, check, need
 from weft.kernels.schedule.conv_depth import is_narrow, plan_narrow_dw
-from weft.kernels.schedule.conv_micro import emit_tiles, heights, pixel_tile
+from weft.kernels.schedule.conv_micro import (
+    CHANNELS,
+    RUN,
+    TAPS,
+    emit_runs,
+    emit_tiles,
+    heights,
+    is_brief,
+    pixel_tile,
+)
 from weft.kernels.schedule.conv_pack import FEW, emit_grid, emit_slab
-from weft.kernels.schedule.conv_weight_tiles import plan_tiles_dw
+from weft.kernels.schedule.conv_weight_tiles import met, plan_tiles_dw
 from weft.kernels.schedule.conv_wide import pixel_pitch, window
 from weft.kernels.schedule.conv_zeros import (
     Block,
@@ -69,6 +77,7 @@ _TAP = ("y_low", "y_high", "x_low", "x_high")  # the grid's rows and columns who
 _FEW = 8  # sums that a tile of fewer costs: it waits for them
 _TURNED = 64  # channels that x has at least where it is packed in place of g
 _NEAR = 1 << 10  # bytes from pixel to pixel of an operand that is read where it lies
+_LONG = 6  # pixels of rows of g that go by runs: of shorter ones the ends are most
 _WORTH = 0.03  # the share of products with the border that is worth leaving out
 _WEAVE = ("rows", "columns", "pitch", "row_pitch", "move", "singles", "single_at")
 
@@ -131,10 +140,15 @@ def plan_conv2d_dw(
     spans = _spans(
         kernel, (oh, ow), (x.shape[2], x.shape[3]), stride, padding, dilation, channels, tile
     )
+    # three taps of a row at once: the k are runs of pixels then
+    runs = is_brief(tile) and (kernel[1], stride[1], dilation[1]) == (TAPS, 1, 1)
+    runs = runs and ow >= _LONG and padding[1] <= 1
+    if runs and len(spans) > 1:  # where the first tap begins and the last one ends
+        spans = [(*s[:3], ow - padding[1]) for s in spans[::TAPS]]
     # of the slab: the pieces of images that a block of k meets
     halo = view.rows - (max(oh, 1) - 1) * view.move[0]
-    pieces = min(_met(area), max(images, 1))
-    lines = min(_met(max(grid_w, 1)), pieces * max(oh, 1))
+    pieces = min(met(area, KC), max(images, 1))
+    lines = min(met(max(grid_w, 1), KC), pieces * max(oh, 1))
     singles = (kernel[1] - 1) * dilation[1] + 1 if odd else 0
     row_columns = view.columns + singles
     slab_pixels = (lines * view.move[0] + pieces * (halo - view.move[0])) * row_columns
@@ -169,7 +183,7 @@ def plan_conv2d_dw(
     shared = up(items * blocks * sums * size) if parts > 1 else 0
     table_at = rows_at + up(8 * rows)
     zeros = 0 if read_in_place else zeros_worth(tile, chunk, taps)
-    every = [(0, oh, 0, ow)] if zeros and len(spans) > 1 else []  # what lists of k go by
+    every = [(0, oh, 0, ow)] if zeros and (runs or len(spans) > 1) else []  # what lists of k go by
     filled = len(spans) + len(every)
     zeros_at = up(table_at + 16 * (KC + tile.lanes) * filled)
     head = {
@@ -198,7 +212,7 @@ def plan_conv2d_dw(
     places = (r * row_pitch + c * pitch for r, c in rows_columns)
     spans = [n for *y, low, high in (*spans, *every) for n in (*y, low // per, -(-high // per))]
     ints = (*(head[n] for n in _HEAD), *places, *spans)
-    code = _kernels(d.name, tile.vectors, tile.widths_of(columns), pairs)
+    code = _kernels(d.name, tile.vectors, tile.widths_of(columns), pairs, runs)
     stages = [Stage(code[n], parallel) for n in ("conv_dw", "conv_dw_add")[: min(parts, 2)]]
     return Launch(tuple(stages), ints, shared, head["work_size"], flops < QUICK_WORK)
 
@@ -239,12 +253,6 @@ def _rows(count: int, tile: Tile) -> int:
         cost += max(height, _FEW // max(tile.vectors, 2)) * (rest >= height)
         rest -= height * (rest >= height)
     return cost
-
-
-def _met(size: int) -> int:
-    """How many runs of `size` elements, one behind the other, a block of k meets at most."""
-    step = math.gcd(KC, size)  # blocks begin at multiples of it in a run
-    return 1 + -(-(KC - step) // size)
 
 
 def _share(
@@ -301,25 +309,29 @@ def _tile(d: D.dtype, vectors: int, *, pairs: bool) -> Tile:
 
 
 @cache
-def _kernels(dtype: str, vectors: int, widths: tuple[int, ...], pairs: bool) -> dict[str, int]:
+def _kernels(
+    dtype: str, vectors: int, widths: tuple[int, ...], pairs: bool, runs: bool
+) -> dict[str, int]:
     names = ("conv_dw", "conv_dw_add")
-    return native.load_made(names, conv_dw_ir, dtype, vectors, widths, pairs=pairs)
+    return native.load_made(names, conv_dw_ir, dtype, vectors, widths, pairs=pairs, runs=runs)
 
 
-def conv_dw_ir(name: str, vectors: int, widths: tuple[int, ...], *, pairs: bool = False) -> str:
+def conv_dw_ir(
+    name: str, vectors: int, widths: tuple[int, ...], *, pairs: bool = False, runs: bool = False
+) -> str:
     """The LLVM IR of the kernel of one dtype and panels of so many vectors, of which there are
-    such `widths`, for the host.
+    such `widths`, for the host. With `runs` it goes by those.
     """
     d = D.BY_NAME[name]
     tile = replace(_tile(d, vectors, pairs=pairs), only=widths)
     m = Module()
-    emit_tiles(m, tile)
+    (emit_runs if runs else emit_tiles)(m, tile)
     emit_slab(m, replace(tile, pairs=False), d)
     emit_zeros(m, tile)
     if pairs:
         _emit_weave(m, tile, d)
     emit_grid(m, tile, d)
-    _emit_kernel(m, tile, d)
+    _emit_kernel(m, tile, d, runs=runs)
     _emit_add(m, tile, d)
     return m.text()
 
@@ -348,7 +360,7 @@ def _item(f: Function, tile: Tile, h: dict[str, Value], item: Operand) -> _Item:
     return _Item(group, channel, channels, count, panel, last, f.mul(count, tile.columns))
 
 
-def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
+def _emit_kernel(m: Module, tile: Tile, d: D.dtype, *, runs: bool) -> None:
     f = m.kernel("conv_dw")
     el = tile.element
     (out, g, x), scratch, h, taps = f.given(2, _HEAD)
@@ -383,10 +395,12 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             block = f.gep(scratch, f.mul(block, h["block_sums"]), el)
             into = f.select(apart, block, c)
             used = _meet(f, tile, d, h, K.i, kc, (slab, origin), channels)
-            with f.loop(0, h["filled"]) as T:
-                table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
-                span = f.named(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), _TAP)
-                _fill_table(f, tile, h, (K.i, kc), table, span)
+            singles: Operand = h["tables"] if runs else 0
+            for low, high in [(0, singles)] * runs + [(singles, h["filled"])]:
+                with f.loop(low, high) as T:
+                    table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
+                    span = f.named(f.gep(spans, f.mul(T.i, len(_TAP)), "i64"), _TAP)
+                    _fill_table(f, tile, h, (K.i, kc), table, span, runs=high is singles)
             later = f.select(apart, f.typed(0, "i64"), K.i)
             first = f.cast("zext", f.icmp("eq", later, 0), "i64")
             following = _following(f, tile, d, h, f.add(K.i, KC), (origin, g), channels,
@@ -397,8 +411,11 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
             met = Block(
                 slab, used, h["pitch"], channels, taps, h["taps"], f.gep(table, 2, "i64"), kc
             )
-            turns = f.div(f.add(alike, tile.rows - 1), tile.rows)
-            every = f.mul(f.mul(turns, h["tables"]), f.sub(last_panel, panel))
+            # a row of the kernel has all channels of three taps, a table all rows that go by it
+            sets = f.div(h["taps"], TAPS) if runs else h["tables"]
+            many, height = (channels, CHANNELS) if runs else (alike, tile.rows)
+            turns = f.div(f.add(many, height - 1), height)
+            every = f.mul(f.mul(turns, sets), f.sub(last_panel, panel))
             each = f.mul(f.sub(last_panel, panel), tile.columns)
             with f.loop(panel, last_panel) as P:
                 column = f.mul(P.i, tile.columns)
@@ -425,19 +442,31 @@ def _emit_kernel(m: Module, tile: Tile, d: D.dtype) -> None:
                     f, tile, met, (b, h["b_row"], to, columns), f.gep(slab, h["zeros_at"]),
                     h["zeros"], later, meanwhile,
                 )  # fmt: skip
-                tables = f.select(ready, f.typed(0, "i64"), h["tables"])
-                with f.loop(0, tables) as T, f.loop(0, alike, tile.rows) as I:
-                    table = f.gep(offsets, f.mul(T.i, 2 * (KC + 1)), "i64")
-                    terms, first_k = f.words(table, 0, ["i64", "i64"])
-                    row = f.add(f.mul(T.i, alike), I.i)
-                    f.call(
-                        "tiles", "void", a, f.gep(rows, row, "i64"),
-                        f.min(f.sub(alike, I.i), tile.rows), f.gep(table, 2, "i64"), terms,
-                        f.gep(b, f.mul(first_k, h["b_row"]), el),
-                        f.gep(to, f.mul(row, tile.columns), el), columns, first, h["b_row"],
-                    )  # fmt: skip
-                    turn = f.add(f.mul(done, h["tables"]), T.i)
-                    turn = f.add(f.mul(turn, turns), f.div(I.i, tile.rows))
+                with (
+                    f.loop(0, f.select(ready, f.typed(0, "i64"), sets)) as T,
+                    f.loop(0, many, height) as I,
+                ):
+                    table = f.min(T.i, f.sub(h["tables"], 1))
+                    table = f.gep(offsets, f.mul(table, 2 * (KC + 1)), "i64")
+                    row = f.add(f.mul(f.mul(T.i, TAPS if runs else 1), many), I.i)
+                    own = f.gep(to, f.mul(row, tile.columns), el)
+                    count = f.min(f.sub(many, I.i), height)
+                    if runs:
+                        at = f.add(f.load("i64", f.gep(taps, f.mul(T.i, TAPS), "i64")), I.i)
+                        f.call(
+                            "runs", "void", f.gep(a, at, el), table, b, own, h["pixel_w"],
+                            h["b_row"], f.mul(many, tile.columns), first, count, columns,
+                        )  # fmt: skip
+                    else:
+                        terms, first_k = f.words(table, 0, ["i64", "i64"])
+                        f.call(
+                            "tiles", "void", a, f.gep(rows, row, "i64"), count,
+                            f.gep(table, 2, "i64"), terms,
+                            f.gep(b, f.mul(first_k, h["b_row"]), el), own, columns, first,
+                            h["b_row"],
+                        )  # fmt: skip
+                    turn = f.add(f.mul(done, sets), T.i)
+                    turn = f.add(f.mul(turn, turns), f.div(I.i, height))
                     for memory_of in following:
                         memory_of.fetch(turn, every)
         with f.loop(panel, f.select(apart, panel, last_panel)) as P:
@@ -553,10 +582,11 @@ def _emit_weave(m: Module, tile: Tile, d: D.dtype) -> None:
 
 def _fill_table(
     f: Function, tile: Tile, h: dict[str, Value], block: tuple[Operand, Operand], table: Value,
-    span: dict[str, Value],
+    span: dict[str, Value], *, runs: bool,
 ) -> None:  # fmt: skip
     """The block's k whose pixel lies in the span: their number, the first one, then for each where
-    it lies in the slab and the bytes of B to the next."""
+    it lies in the slab and the bytes of B to the next. Or their `runs`; of a row those begin where
+    the span does, or one before it, without the first tap, and end so."""
     k, kc = block
     first = f.div(k, h["area"])
     end = f.div(f.add(f.add(k, kc), f.sub(h["area"], 1)), h["area"])
@@ -564,8 +594,7 @@ def _fill_table(
     nowhere = f.alloca("i64", 1)
     f.store(f.typed(0, "i64"), f.gep(table, 1, "i64"))
     # how many, the last one's k, where the image's rows lie in the slab
-    carry: list[tuple[str, Operand]] = [("i64", 0)] * 3
-    with f.loop(first, end, 1, carry) as N:
+    with f.loop(first, end, 1, [("i64", 0)] * 3) as N:
         start = f.mul(N.i, h["area"])
         low = f.sub(f.max(k, start), start)
         high = f.min(f.sub(f.add(k, kc), start), h["area"])
@@ -578,25 +607,36 @@ def _fill_table(
         with f.loop(y_low, y_high, 1, [("i64", v) for v in N.carry[:2]]) as Y:
             count, last = Y.carry
             begin = f.mul(Y.i, h["grid_w"])
-            x_low = f.max(f.sub(low, begin), span["x_low"])
-            x_high = f.min(f.sub(high, begin), span["x_high"])
+            left, right = (0, h["grid_w"]) if runs else (span["x_low"], span["x_high"])
+            x_low = f.max(f.sub(low, begin), left)
+            x_high = f.min(f.sub(high, begin), right)
             more = f.max(f.sub(x_high, x_low), 0)
-            some = f.icmp("sgt", more, 0)
             here = f.sub(f.add(f.add(start, begin), x_low), k)
-            to = f.gep(table, f.mul(f.add(count, 1), 2), "i64")
-            # the step from the run before, or where the first run begins
-            none = f.icmp("eq", count, 0)
-            value = f.select(none, here, f.mul(f.sub(here, last), size))
-            f.store(value, f.select(some, f.gep(to, -1, "i64"), nowhere))
             at = f.add(place, f.mul(f.sub(Y.i, y), h["pixel_h"]))
-            with f.loop(0, more) as X:
-                pair, x = f.gep(to, f.mul(X.i, 2), "i64"), f.add(x_low, X.i)
-                ends = f.icmp("eq", f.add(x, 1), h["grid_w"])
-                along = f.select(ends, h["last_at"], f.mul(x, h["pixel_w"]))
-                f.store(f.typed(f.add(at, along), "i64"), pair)
-                f.store(f.typed(size, "i64"), f.gep(pair, 1, "i64"))
-            final = f.sub(f.add(here, more), 1)
-            Y.next = [f.add(count, more), f.select(some, final, last)]
+            if runs:
+                at = f.add(at, f.mul(x_low, h["pixel_w"]))
+                left = f.cast("zext", f.icmp("slt", x_low, span["x_low"]), "i64")
+                right = f.cast("zext", f.icmp("sgt", x_high, span["x_high"]), "i64")
+                more = f.sub(more, f.add(left, right))
+                threes = f.mul(f.div(more, TAPS), TAPS)
+                to = f.gep(table, f.add(f.mul(count, len(RUN)), 1), "i64")
+                for i, n in enumerate((at, f.mul(here, size), left, threes, more, right)):
+                    f.store(f.typed(n, "i64"), f.gep(to, i, "i64"))
+                Y.next = [f.add(count, 1), last]
+            else:
+                some = f.icmp("sgt", more, 0)
+                to = f.gep(table, f.mul(f.add(count, 1), 2), "i64")
+                # the step from the run before, or where the first run begins
+                value = f.select(f.icmp("eq", count, 0), here, f.mul(f.sub(here, last), size))
+                f.store(value, f.select(some, f.gep(to, -1, "i64"), nowhere))
+                with f.loop(0, more) as X:
+                    pair, x = f.gep(to, f.mul(X.i, 2), "i64"), f.add(x_low, X.i)
+                    ends = f.icmp("eq", f.add(x, 1), h["grid_w"])
+                    along = f.select(ends, h["last_at"], f.mul(x, h["pixel_w"]))
+                    f.store(f.typed(f.add(at, along), "i64"), pair)
+                    f.store(f.typed(size, "i64"), f.gep(pair, 1, "i64"))
+                final = f.sub(f.add(here, more), 1)
+                Y.next = [f.add(count, more), f.select(some, final, last)]
         N.next = [*Y.carry, f.add(place, f.mul(slab_rows, h["row_pitch"]))]
     f.store(N.carry[0], table)
 

@@ -84,8 +84,8 @@ def plan_tiles_dw(
     reach = max(r // move for r, _ in taps)
     chunks = images * area // cells
     blocks, most = -(-chunks // _BLOCK), _BLOCK * cells
-    pieces = min(_met(area, most), images)
-    lines = min(_met(grid_w, most), pieces * oh)
+    pieces = min(met(area, most), images)
+    lines = min(met(grid_w, most), pieces * oh)
     plane = (lines + pieces * reach) * grid_w * _WIDE
     row_pitch = view.columns * _WIDE
     slab = up(((min(lines, oh) + reach) * move * row_pitch + amx.DEPTH) * 4)
@@ -137,8 +137,8 @@ def plan_tiles_dw(
     return Launch(tuple(stages), tuple(ints), head["work"], head["work_size"], flops < QUICK_WORK)
 
 
-def _met(size: int, block: int) -> int:
-    """How many runs of `size` words, one behind the other, a block meets at most."""
+def met(size: int, block: int) -> int:
+    """How many runs of `size` k, one behind the other, a block meets at most."""
     return 1 + -(-(block - math.gcd(block, size)) // size)
 
 

@@ -13,9 +13,8 @@ from weft.kernels.choices import choose
 from weft.kernels.layout import Layout
 from weft.kernels.packed import Packed
 from weft.kernels.schedule import amx
-from weft.kernels.schedule.conv_micro import UNROLL, is_brief
+from weft.kernels.schedule.conv_micro import TAPS, UNROLL, is_brief, spans_of, way_along
 from weft.kernels.schedule.conv_pack import FEW
-from weft.kernels.schedule.conv_spans import TAPS, spans_of, way_along
 from weft.kernels.schedule.conv_wide_code import (
     HEAD,
     PACK_ANY,

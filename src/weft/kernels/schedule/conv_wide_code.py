@@ -18,11 +18,10 @@ from dataclasses import replace
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
-from weft.kernels.schedule import amx, conv_micro_amx, conv_wide_ends, conv_wide_tiles
+from weft.kernels.schedule import amx, conv_micro, conv_micro_amx, conv_wide_ends, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
-from weft.kernels.schedule.conv_spans import SPANS, TAPS, emit_spans, span_of
 from weft.kernels.schedule.conv_wide_pieces import (
     PART,
     Piece,
@@ -82,7 +81,7 @@ def conv_wide_ir(
     else:
         emit_tiles(m, tile, writes=True)
     if is_brief(tile):
-        emit_spans(m, tile)
+        conv_micro.emit_spans(m, tile)
     emit_slab(m, tile, d)
     if not biased and not tile.amx:
         emit_spread(m, tile)
@@ -139,7 +138,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     plane = f.mul(h["out_c"], d.itemsize)
     apart = f.icmp("ne", f.op("and", plane, _SAME_SETS - 1), 0)
     next_words = NEXT if is_brief(tile) else 0
-    longest = SPANS[0] if is_brief(tile) else tile.rows
+    longest = conv_micro.SPANS[0] if is_brief(tile) else tile.rows
     soon = f.alloca("ptr", next_words + longest * lines)  # the lines of a tile's results
     filled = f.alloca("i64", 1)  # the unit that lies in the slab
     asked = f.alloca("i64", 1)  # lines of the next one's image that were asked for
@@ -354,7 +353,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     along = f.op("and", along, f.icmp("eq", part["out_w"], 1))
                     ends = f.op("and", ends, piece.linear)
                     by_spans = f.icmp("ne", part["spans"], 0)
-                    step_k = f.select(by_spans, TAPS * longest, UNROLL * tile.rows)
+                    step_k = f.select(by_spans, conv_micro.TAPS * longest, UNROLL * tile.rows)
                     few = f.icmp("slt", kc, f.mul(step_k, lines))
                     few = f.op("or", few, f.icmp("eq", asks, "false"))
                     after = f.mul(f.min(f.add(K.i, KC), part["whole_k"]), tile.columns)
@@ -367,7 +366,9 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                     with f.loop(0, tiles) as T:
                         row, count = rows_of_tile(f, tile, T.i, tiles, piece.pixels)
                         if next_words:
-                            at, length = span_of(f, part["grid_w"], spans, f.rem(T.i, spans))
+                            at, length = conv_micro.span_of(
+                                f, part["grid_w"], spans, f.rem(T.i, spans)
+                            )
                             at = f.add(f.mul(f.div(T.i, spans), part["grid_w"]), at)
                             row, count = (
                                 f.select(by_spans, a, b) for a, b in ((at, row), (length, count))
@@ -399,7 +400,7 @@ def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
                             even = f.select(every, h["even"], f.typed(0, "i64"))
                             step = f.select(f.icmp("eq", even, 1), f.mul(pace, 2), pace)
                             # half of the columns in all k, then the others
-                            of_span = f.div(f.mul(pace, TAPS), 2 * UNROLL)
+                            of_span = f.div(f.mul(pace, conv_micro.TAPS), 2 * UNROLL)
                             step = f.select(by_spans, of_span, step)
                             f.store(step, f.gep(soon, 1, "i64"))
                             f.store(even, f.gep(soon, 2, "i64"))

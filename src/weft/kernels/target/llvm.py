@@ -321,9 +321,9 @@ class Function:
             return self.typed(pointer, "ptr")
         return self.emit("ptr", f"getelementptr inbounds {element}, ptr {pointer}, i64 {index}")
 
-    def frozen(self, pointer: Value) -> Value:
-        """The pointer, of which LLVM no longer knows how far it is from others."""
-        return self.emit("ptr", f"freeze ptr {pointer}")
+    def frozen(self, value: Value) -> Value:
+        """The value, of which LLVM no longer knows how far it is from others."""
+        return self.emit(value.type, f"freeze {value.type} {value}")
 
     def touch(self, place: Value, *, level: int = 1, write: bool = False) -> None:
         """Bring a cache line to the first or second cache before it is wanted."""
