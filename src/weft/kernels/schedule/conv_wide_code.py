@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 
 from weft.core.dtype import BY_NAME, dtype
-from weft.kernels.schedule import amx, conv_micro, conv_micro_amx, conv_wide_ends, conv_wide_tiles
+from weft.kernels.schedule import amx, conv_micro, conv_wide_ends, conv_wide_tiles
 from weft.kernels.schedule.conv_code import read_part, unit_of
 from weft.kernels.schedule.conv_micro import NEXT, UNROLL, emit_tiles, is_brief, pixel_tile
 from weft.kernels.schedule.conv_pack import emit_slab, store_some
@@ -65,7 +65,7 @@ _BESIDE = 8  # lines of a pixel's results from which asking for them gains, in t
 def wide_tile(element: str, columns: int, *, pairs: bool) -> Tile:
     """Of so many columns a group; in tile registers two by two of them, by a panel."""
     if pairs and amx.multiplies_pairs_in_tiles():
-        return conv_micro_amx.tile()
+        return conv_wide_tiles.tile()
     return pixel_tile(element, columns, pairs=pairs)
 
 
@@ -77,7 +77,7 @@ def conv_wide_ir(
     tile = replace(wide_tile(register(d), columns, pairs=pairs), only=widths)
     m = Module()
     if tile.amx:
-        conv_micro_amx.emit_tiles(m, tile)
+        conv_wide_tiles.emit_tiles(m, tile)
     else:
         emit_tiles(m, tile, writes=True)
     if is_brief(tile):

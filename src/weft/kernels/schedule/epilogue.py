@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from weft.core import dtype as D
 from weft.core.scalar import Arg, Cast, Const, Coord, Expr, Param, may_fail, postorder, spelled
 from weft.kernels.layout import Layout
-from weft.kernels.schedule import amx, conv_micro_amx, gemm_tiles
+from weft.kernels.schedule import amx, conv_wide_tiles, gemm_tiles
 from weft.kernels.schedule.conv_micro import pixel_tile, pixels_kernel
 from weft.kernels.schedule.ending_tiles import Rows
 from weft.kernels.schedule.gemm_code import MAX_NEAR, Near
@@ -397,7 +397,7 @@ def _emit_among(module: Module, code: _Code, *, kind: str) -> None:
     among its products.
     """
     emit, pitch = {
-        "images": (conv_micro_amx.emit_finish, conv_micro_amx.tile().columns),
+        "images": (conv_wide_tiles.emit_finish, conv_wide_tiles.tile().columns),
         "panels": (gemm_tiles.emit_finish, gemm_tiles.COLUMNS),
     }[kind]
 
