@@ -425,13 +425,10 @@ def _products(
         unmet = f.op("and", f.icmp("ne", before, m_start), f.icmp("slt", m_from, m_to))
         ahead = f.select(unmet, pieces, 1)
         f.store(f.select(unmet, m_start, before), met)
-        listed = f.op("xor", light, True)  # to list lines takes longer than asking for few brings
         if tile.a_class == "rows":
-            # but what another thread wrote just before: it lies in the caches of its core
+            # what another thread wrote just before lies in the caches of its core
             shared = f.op("and", f.icmp("sgt", f.arg("nth"), 1), f.op("and", light, unmet))
-            listed = f.op("or", listed, shared)
-            tile_end = f.min(f.add(m_from, tile.rows), m_to)
-            with f.iff(shared), f.loop(m_from, tile_end) as row, f.loop(0, h["K"], 64 // size) as k:
+            with f.iff(shared), f.loop(m_from, m_to) as row, f.loop(0, h["K"], 64 // size) as k:
                 f.touch(f.gep(a_base, f.add(f.mul(row.i, h["a_rs"]), k.i), element))
         span_rows: Operand = f.max(f.sub(m_to, m_from), 1)
         if sliced:
@@ -584,10 +581,10 @@ def _products(
                     c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
                     next_rows = f.gep(a_rows, f.mul(rows, h["a_rs"]), element)
                     places = (next_rows, c_rows, ahead)
-                    with f.if_else(listed) as way:
-                        near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
+                    with f.if_else(light) as way:  # to list them takes longer than they do
                         way.otherwise()
-                    near = (lines, *(way.merge("i64", count, 0) for count in near[1:]))
+                        near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
+                    near = (lines, *(way.merge("i64", 0, count) for count in near[1:]))
                     operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                     from_zero = (NONE,) if tile.piece else ()
                     whole = f.op("and", full, f.icmp("eq", rows, tile.rows))
