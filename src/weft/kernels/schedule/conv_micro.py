@@ -346,6 +346,9 @@ def _emit_span(m: Module, tile: Tile, length: int, vectors: int) -> None:
             (panel, near, at), sums = L.carry[:3], L.carry[3:]
             words = f.gep(offsets, f.mul(L.i, 2 * TAPS), "i64")
             over, later = f.words(words, 2 * TAPS - 1, ["i64"] * 2)
+            for _ in range(vectors // 2):
+                f.touch(near, level=2)
+                near = f.gep(near, next_step)
             places = [f.gep(base, at, element) for base in bases]
 
             def number(pixel: int) -> Value:
@@ -380,12 +383,9 @@ def _emit_span(m: Module, tile: Tile, length: int, vectors: int) -> None:
                         if 0 <= i - lag * tap - tap < length:
                             for j in range(vectors):
                                 multiply(i - lag * tap, tap, j, every[tap][j])
-            if asks:
+            if asks:  # before the products LLVM moved all loads in front of it, and sums spilled
                 line = f.load("ptr", f.gep(soon, f.add(L.i, NEXT), "ptr"))
                 f.touch(line, level=2, write=True)
-            for _ in range(vectors // 2):
-                f.touch(near, level=2)
-                near = f.gep(near, next_step)
             panel = f.gep(f.gep(panel, (TAPS - 1) * tile.columns, element), over)
             L.next = [panel, near, later, *sums]
         return L.carry
