@@ -59,6 +59,18 @@ def need_floats(op: Any, *types: Type) -> None:
         raise NotImplementedError(f"{op}: not implemented for {', '.join(map(str, types))}")
 
 
+def need_dims(op: Any, x: Type, dims: Sequence[int]) -> None:
+    """RuntimeError unless x has these dims."""
+    if any(not 0 <= d < x.ndim for d in dims):
+        raise RuntimeError(f"{op}: {x} lacks dims of {tuple(dims)}")
+
+
+def need_windows(op: Any, stride: Sequence[int], *others: Sequence[int]) -> None:
+    """RuntimeError for numbers of windows that kernels cannot count places with."""
+    if min(stride) < 1 or any(abs(n) >= 1 << 31 for v in (stride, *others) for n in v):
+        raise RuntimeError(f"{op}: strides must be positive, and all numbers below 2^31")
+
+
 def one_type(op: Any, first: Type, *others: Type) -> Type:
     """The type that all have; RuntimeError where they differ."""
     if any(t != first for t in others):

@@ -22,7 +22,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, whole
+from weft.core.types import Type, need_windows, numel, whole
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.contract import FastMath
@@ -65,6 +65,7 @@ class ConvOp(Op, abstract=True):
 
     def out_size(self, size: tuple, kernel: tuple) -> tuple[int, int]:
         """Windows that fit: (size + padding - reach) // stride + 1."""
+        need_windows(self, self.stride, self.padding, self.dilation)
         pads = (self.padding[0] + self.padding[2], self.padding[1] + self.padding[3])
         return tuple(
             (n + p - d * (k - 1) - 1) // s + 1

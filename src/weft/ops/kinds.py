@@ -18,7 +18,7 @@ from weft import kernels
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import REGISTRY, Op
-from weft.core.types import Type, broadcast_shapes
+from weft.core.types import Type, broadcast_shapes, need_dims
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import NUMBERS, apply, execute, wrap
 from weft.runtime.native import Launch
@@ -86,9 +86,9 @@ class Reduce(Op, abstract=True):
 
     def type(self, x: Type) -> Type:
         dims = self.dims
-        # the functions mean all dims by none; the op does not
-        if (not dims and x.shape) or any(not 0 <= d < x.ndim for d in dims):
-            raise RuntimeError(f"{self.name}: dims {dims} to reduce of shape {list(x.shape)}")
+        need_dims(self, x, dims)
+        if not dims and x.shape:  # the functions mean all dims by none; the op does not
+            raise RuntimeError(f"{self.name}: no dims to reduce of shape {list(x.shape)}")
         if self.keepdim:
             shape = tuple(1 if i in dims else n for i, n in enumerate(x.shape))
         else:

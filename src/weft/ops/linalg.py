@@ -162,9 +162,13 @@ class Solve(Op):
     lenient: bool = False
 
     def type(self, a: Type, b: Type) -> Type:
-        return Type((*a.shape[:-1], b.shape[-1]), b.dtype)
+        if a.shape != (*b.shape[:-1], *b.shape[-2:-1]) or a.dtype is not b.dtype:
+            raise RuntimeError(f"{self}: {a} and {b} do not fit")
+        return b
 
     def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.ndim != b.ndim:  # NumPy has an answer to that, too
+            raise ValueError
         n = b.shape[-2:]
         return each(np.linalg.solve, (a, b), n, lenient=self.lenient, said=no_solution)
 

@@ -24,7 +24,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, need_floats, numel, whole
+from weft.core.types import Type, broadcast_shapes, need_dims, need_floats, numel, whole
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
@@ -72,6 +72,7 @@ class Moment(Op):
         shape = broadcast_shapes(*(x.shape for x in xs), op="moment")
         if self.total and shape != xs[0].shape:
             raise RuntimeError(f"moment: {xs[0]} is not of the operands' shape {shape}")
+        need_dims(self, Type(shape, xs[0].dtype), self.dims)
         kept = tuple(1 if d in self.dims else n for d, n in enumerate(shape))
         return Type((2, *kept) if self.total else kept, xs[0].dtype)
 

@@ -20,7 +20,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, one_type
+from weft.core.types import Type, need_windows, numel, one_type
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.activation import spelled
@@ -64,6 +64,7 @@ class PoolOp(Op, abstract=True):
         return self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
 
     def out_size(self, size: tuple) -> Pair:
+        need_windows(self, self.stride, self.padding, self.dilation, self.kernel)
         return tuple(
             windows(n, k, s, p, d, self.ceil_mode)
             for n, k, s, p, d in zip(

@@ -14,7 +14,7 @@ from weft import kernels
 from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.op import Op, sample
-from weft.core.types import Type
+from weft.core.types import Type, need_windows
 from weft.kernels.layout import Layout
 from weft.kernels.schedule.conv_int8 import LONGEST
 from weft.kernels.schedule.ending_int8 import COLUMNS, FOUR
@@ -85,7 +85,8 @@ class QuantizedConv(Op):
         return Type(shape, _TO[self.to])
 
     def _shape(self, x: Type) -> tuple[int, ...]:
-        if x.ndim == 2 and (self.kernel, self.padding, self.groups) == ((1, 1), (0, 0), 1):
+        plain = (self.kernel, self.stride, self.dilation) == ((1, 1),) * 3
+        if x.ndim == 2 and plain and (self.padding, self.groups) == ((0, 0), 1):
             return (x.shape[0], self.columns)
         if x.ndim != 4 or x.shape[3] % (self.groups * FOUR) or self.columns % self.groups:
             raise RuntimeError(
@@ -261,6 +262,7 @@ class BytesMaxPool(Op):
 def _windows(op: Any, sizes: tuple[int, ...]) -> list[int]:
     """Rows and columns of an op's result; RuntimeError for numbers that give none."""
     numbers = (*op.kernel, *op.stride, *op.dilation)
+    need_windows(op, op.stride, op.padding, op.dilation, op.kernel)
     if any(len(v) != 2 for v in (op.kernel, op.stride, op.padding, op.dilation)):
         raise RuntimeError(f"{op}: two numbers each")
     size = [

@@ -12,7 +12,16 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core.handle import state
 from weft.core.op import Op, sample
-from weft.core.types import Type, numel, numpy_words, real_number, whole, wrap_dims
+from weft.core.types import (
+    Type,
+    need_dims,
+    need_floats,
+    numel,
+    numpy_words,
+    real_number,
+    whole,
+    wrap_dims,
+)
 from weft.ops import dispatch
 from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
@@ -247,6 +256,8 @@ class VectorNorm(Op):
     keepdim: bool = False
 
     def type(self, x: Type) -> Type:
+        need_floats(self, x)
+        need_dims(self, x, self.dims)
         shape = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
         return Type(shape if self.keepdim else _without(x.shape, self.dims), x.dtype)
 
