@@ -53,10 +53,11 @@ class Dim:
         return head if not self.shift else f"{head}{self.shift:+d}"
 
 
-def need_floats(op: Any, *types: Type) -> None:
-    """NotImplementedError unless all are floating."""
-    if any(t.dtype.category != FLOAT for t in types):
-        raise NotImplementedError(f"{op}: not implemented for {', '.join(map(str, types))}")
+def need_floats(op: Any, *xs: Any) -> None:
+    """NotImplementedError, in torch's words, unless all tensors or types are floating."""
+    for x in xs:
+        if x.dtype.category != FLOAT:
+            raise NotImplementedError(f"\"{op}\" not implemented for '{x.dtype.spelled}'")
 
 
 def need_dims(op: Any, x: Type, dims: Sequence[int]) -> None:

@@ -19,7 +19,7 @@ from weft.core import scalar as S
 from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import real_number, real_numbers, unknown, wrap_dim
+from weft.core.types import need_floats, real_number, real_numbers, unknown, wrap_dim
 from weft.ops import dispatch
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
@@ -329,8 +329,7 @@ def _run(name: str, op: Any, x: Any, inplace: bool = False) -> Any:
     """op(x) for a floating x; written into x's memory when `inplace`."""
     if not isinstance(x, Handle):
         raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(x).__name__}")
-    if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
+    need_floats(name, x)
     if not inplace:
         return apply(op, x)
     check_writable(x)

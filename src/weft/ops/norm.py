@@ -631,7 +631,7 @@ def batch_norm(
     _check_channels(
         shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
-    _need_floats("batch_norm", input)
+    need_floats("batch_norm", input)
     if dtype_of(input) in (dt.float16, dt.bfloat16):
         wide = [None if a is None else cast(a, dt.float32) for a in (input, weight, bias)]
         y = batch_norm(wide[0], running_mean, running_var, *wide[1:], training, momentum, eps)  # pyright: ignore[reportCallIssue]
@@ -691,7 +691,7 @@ def instance_norm(
     ValueError: one element a channel.   Source: Ulyanov et al. 2016.
     """
     shape = shape_of(input)
-    _need_floats("batch_norm", input)
+    need_floats("batch_norm", input)
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if numel(shape[2:]) == 1:
@@ -708,11 +708,6 @@ def instance_norm(
     )
 
 
-def _need_floats(name: str, x: Any) -> None:
-    if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f"\"{name}\" not implemented for '{dtype_of(x).spelled}'")
-
-
 def _normalized(name: str, input: Any, normalized_shape: Any, *params: Any) -> tuple[int, ...]:
     says = f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints, "
     if not isinstance(normalized_shape, (tuple, list)):
@@ -722,7 +717,7 @@ def _normalized(name: str, input: Any, normalized_shape: Any, *params: Any) -> t
             raise TypeError(f"{says}but found element of type {type(n).__name__} at pos {at}")
     wanted = tuple(map(int, normalized_shape))
     shape = shape_of(input)
-    _need_floats(name, input)
+    need_floats(name, input)
     if not wanted:
         raise RuntimeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one "
@@ -810,7 +805,7 @@ def group_norm(
         raise RuntimeError(
             f"Expected at least 2 dimensions for input tensor but received {len(shape)}"
         )
-    _need_floats("group_norm", input)
+    need_floats("group_norm", input)
     if whole(num_groups, "group_norm", "num_groups") <= 0 or shape[1] % num_groups:
         raise RuntimeError(
             "Expected number of channels in input to be divisible by num_groups, but got input of "

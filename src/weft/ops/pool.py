@@ -20,10 +20,9 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, need_windows, numel, one_type
+from weft.core.types import Type, need_floats, need_windows, numel, one_type
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
-from weft.ops.activation import spelled
 from weft.ops.conv import sizes, steps_within
 from weft.ops.dispatch import apply, apply_both, dtype_of, shape_of
 from weft.ops.kinds import by_folding
@@ -710,8 +709,7 @@ def _avg_pool(
     x, single = _images(name, n, input)
     if dtype_of(x) is dt.int64:
         x = x.to(dt.float64)
-    elif dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f"\"{name}_out\" not implemented for '{spelled(x)}'")
+    need_floats(f"{name}_out", x)
     geometry = _geometry(name, n, x, kernel_size, stride, padding, 1, ceil_mode)
     y = apply(op := AvgPool2d(*geometry, bool(count_include_pad), divisor), x)
     if n == 2 and not single:

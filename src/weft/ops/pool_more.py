@@ -7,8 +7,7 @@ from typing import Any
 
 from weft.core import dtype as dt
 from weft.core.op import Op
-from weft.core.types import numel
-from weft.ops.activation import spelled
+from weft.core.types import need_floats, numel
 from weft.ops.arithmetic import floor_divide
 from weft.ops.cast import cast
 from weft.ops.conv import sizes
@@ -41,10 +40,9 @@ def _volumes(name: str, x: Any) -> tuple[Any, bool]:
     shape = shape_of(x)
     if len(shape) not in (4, 5):
         raise RuntimeError(f"{name}: non-empty 4D or 5D (batch mode) tensor expected for input")
-    if dtype_of(x).category != dt.FLOAT and dtype_of(x) is not dt.int64:
-        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
     if dtype_of(x) is dt.int64:  # whole numbers up to 2^53 are exact in float64
         x = x.to(dt.float64)
+    need_floats(name, x)
     return (reshape(x, (1, *shape)), True) if len(shape) == 4 else (x, False)
 
 

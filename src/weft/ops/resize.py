@@ -19,8 +19,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type
-from weft.ops.activation import spelled
+from weft.core.types import Type, need_floats
 from weft.ops.cast import cast
 from weft.ops.creation import zeros
 from weft.ops.dispatch import apply, chained, dtype_of, need_memory, shape_of
@@ -277,8 +276,8 @@ def interpolate(
             f"Input and output sizes should be greater than 0, but got input {list(shape[2:])} "
             f"output {list(wanted)}"
         )
-    if dtype_of(input).category != dt.FLOAT and mode != "nearest":
-        raise NotImplementedError(f"\"interpolate\" not implemented for '{spelled(input)}'")
+    if mode != "nearest":
+        need_floats("interpolate", input)
     if mode == "area":
         pools = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
         return pools[n - 1](input, wanted)

@@ -14,7 +14,6 @@ from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, need_floats, one_type, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
-from weft.ops.activation import spelled
 from weft.ops.cast import cast
 from weft.ops.creation import arange
 from weft.ops.dispatch import apply, dtype_of, shape_of
@@ -169,9 +168,9 @@ def _along(name: str, x: Any, dim: int, dtype: Any) -> tuple[Any, int]:
     """The operand as it is computed on, and the dim."""
     if dtype is not None:
         x = cast(x, dtype)
-    if dtype_of(x).category != dt.FLOAT:
-        raise NotImplementedError(f"\"{name}\" not implemented for '{spelled(x)}'")
-    return x, wrap_dim(dim, len(shape_of(x)), name)
+    rank = len(shape_of(x))
+    need_floats(name, x)
+    return x, wrap_dim(dim, rank, name)
 
 
 _SOFTMAX, _LOG_SOFTMAX = dispatch.wish(), dispatch.wish()
