@@ -706,6 +706,9 @@ class Program:
             for name, a in found:  # most often they lie where they lay
                 base = bases.get(name) or bases.setdefault(name, ("in", name))
                 if known.get(base) != (at := address(a)):
+                    x = self.layouts[name]
+                    if a.shape != x.shape or a.dtype != x.dtype:  # its tensor became another kind
+                        raise RuntimeError(f"{a.dtype}{a.shape} where a program was made for {x}")
                     self._point(base, at)
             for name, a in outs.items():
                 self._point(("out", name), address(a))

@@ -58,8 +58,7 @@ class Inv(_Matrix):
     lenient: bool = False
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        n = x.shape[-2:]
-        return each(np.linalg.inv, (x,), n, lenient=self.lenient, said=no_inverse)
+        return each(np.linalg.inv, (x,), x.shape[-2:], lenient=self.lenient, said=no_inverse)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.linalg.solve(x, np.broadcast_to(np.eye(x.shape[-1]), x.shape))
@@ -167,10 +166,8 @@ class Solve(Op):
         return b
 
     def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        if a.ndim != b.ndim:  # NumPy has an answer to that, too
-            raise ValueError
-        n = b.shape[-2:]
-        return each(np.linalg.solve, (a, b), n, lenient=self.lenient, said=no_solution)
+        self.type(*(Type(x.shape, dt.from_np(x.dtype)) for x in (a, b)))  # NumPy takes more
+        return each(np.linalg.solve, (a, b), b.shape[-2:], lenient=self.lenient, said=no_solution)
 
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.linalg.inv(a) @ b
@@ -198,8 +195,7 @@ class CholeskyOf(_Matrix):
     lenient: bool = False
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        n = x.shape[-2:]
-        return each(np.linalg.cholesky, (x,), n, lenient=self.lenient, said=no_factor)
+        return each(np.linalg.cholesky, (x,), x.shape[-2:], lenient=self.lenient, said=no_factor)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.linalg.cholesky(x)
