@@ -14,7 +14,16 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Copy, Onnx, Op, sample
-from weft.core.types import Type, numpy_words, one_type, some_dim, whole, wholes, wrap_dim
+from weft.core.types import (
+    Type,
+    need_dims,
+    numpy_words,
+    one_type,
+    some_dim,
+    whole,
+    wholes,
+    wrap_dim,
+)
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import cast
@@ -101,6 +110,7 @@ class Stack(Op):
 
     def type(self, *xs: Type) -> Type:
         shape = one_type(self, *xs).shape
+        need_dims(self, Type((*shape, 1), xs[0].dtype), (self.dim,))
         return Type((*shape[: self.dim], len(xs), *shape[self.dim :]), xs[0].dtype)
 
     def oracle(self, *xs: np.ndarray) -> np.ndarray:
