@@ -202,7 +202,7 @@ def _into(t: Any, args: tuple, kw: dict, op: Any, word: str, count: int, sign: f
 
 def _same(t: Any, other: Any) -> bool:
     if isinstance(other, Tensor):
-        return other.dtype is t.dtype
+        return other.dtype is t.dtype is not dt.bool  # of which `sub` says why not
     if t.dtype is dt.int64:
         return other.__class__ is int and abs(other) < 2**31
     return other.__class__ in (int, float, bool) and t.dtype in (dt.float32, dt.float64)

@@ -18,7 +18,7 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import layouts, overrides, printing, types
 from weft.core.device import cpu, device, require_cpu
-from weft.core.handle import Handle, bare, state, storage_of
+from weft.core.handle import Handle, bare, owner_of, state, storage_of
 from weft.core.op import Op
 from weft.core.types import is_contiguous, numel, some_dim
 from weft.ops import (
@@ -311,6 +311,9 @@ class Tensor(Handle):
                 "var_no_grad = var.detach()."
             )
         self._rg = bool(requires_grad)
+        base = self._base if self._rg and self._ghost is None else None
+        if base is not None and base._ghost is None and self._a is base._a:
+            self._base = None  # detached: a leaf, whose views are its own
         return self
 
     @property
@@ -356,9 +359,8 @@ class Tensor(Handle):
 
     def detach(self) -> Tensor:
         """The same memory, off the tape."""
-        y = dispatch.alias(self)
-        if y._base is None:
-            y._base = self
+        y, owner = dispatch.alias(self), dispatch.alias(owner_of(self))
+        owner._base, y._base = None, owner  # no write to a tensor on the tape takes y's views there
         return y
 
     def detach_(self) -> Tensor:

@@ -313,3 +313,67 @@ def test_a_hook_answers_with_a_gradient_of_the_same_shape_and_dtype(leaf):
     x.register_hook(lambda g: weft.full((3,), 7.0))
     (x * 2).sum().backward()
     assert x.grad.tolist() == [7.0] * 3
+
+
+def test_a_write_to_a_detached_tensor_stays_off_the_tape_of_the_other():
+    x = weft.ones(2, requires_grad=True)
+    z, w = x * 2, weft.tensor([3.0, 4.0], requires_grad=True)
+    d = z.detach()
+    d.mul_(w)
+    z.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [2.0, 2.0]
+    assert w.grad is None and z.tolist() == d.tolist() == [6.0, 8.0]
+    d.sum().backward()
+    assert w.grad is not None and w.grad.tolist() == [2.0, 2.0]
+
+
+def test_views_of_a_detached_tensor_stay_off_the_tape():
+    x = weft.ones(2, 2, requires_grad=True) * 2
+    d = x.detach()
+    views = [d.t(), d[0], d.expand(2, 2, 2), d.as_strided((2,), (1,)), x[1:].detach()[0]]
+    x.pow_(2)
+    assert x.requires_grad and not any(v.requires_grad for v in [d, *views])
+    assert all((v == 4).all() for v in views)
+
+
+def test_a_view_of_a_detached_leaf_is_not_written():
+    d = (weft.ones(2, requires_grad=True) * 2).detach().requires_grad_()
+    with pytest.raises(RuntimeError, match="a view of a leaf"):
+        d[0].mul_(2)
+    assert d.tolist() == [2.0, 2.0]
+    (d.as_strided((1,), (1,), 1) * 3).sum().backward()
+    assert d.grad is not None and d.grad.tolist() == [0.0, 3.0]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_as_strided_reads_the_memory_of_a_turned_tensor(wanted):
+    leaf = weft.arange(6.0).reshape(2, 3).requires_grad_(wanted)
+    turned = [leaf.t().clone(), (leaf * 1).t_(), (leaf * 1).swapaxes_(0, 1)]
+    for x in turned:
+        assert x.stride() == (1, 3)
+        y = x.as_strided((2,), (1,), 1)
+        assert y.tolist() == [1.0, 2.0]
+        if wanted:
+            leaf.grad = None
+            (y * weft.tensor([1.0, 10.0])).sum().backward()
+            assert leaf.grad is not None
+            assert leaf.grad.tolist() == [[0.0, 1.0, 10.0], [0.0, 0.0, 0.0]]
+
+
+def test_a_leaf_that_wants_no_gradient_any_more_gets_none():
+    x = weft.ones(3, requires_grad=True)
+    y = (x * x).sum()
+    x.requires_grad_(False)
+    y.backward()
+    assert x.grad is None
+
+
+def test_sub_in_place_says_what_does_not_fit():
+    x = weft.ones(2, 2)
+    for f in (x.sub_, x.add_, x.mul_):
+        with pytest.raises(RuntimeError, match="size of tensor a"):
+            f(weft.ones(3, 1))
+    bools = x > 0
+    with pytest.raises(RuntimeError, match="Subtraction"):
+        bools.sub_(bools)
+    assert bools.add_(bools).all() and (bools.clone().mul_(bools)).all()

@@ -7,7 +7,7 @@ import pytest
 
 import weft
 from weft.nn import functional as F
-from weft.ops import dispatch
+from weft.ops import dispatch, formula
 from weft.ops.cast import cast
 from weft.ops.index import index_select
 from weft.ops.stat import VectorNorm
@@ -312,3 +312,11 @@ def test_fills_say_what_is_wrong():
         with pytest.raises(RuntimeError, match="single memory location"):
             fill(weft.rand(1, 8).expand(4, 8))
         assert name
+
+
+def test_a_chain_writes_what_the_function_gave():
+    op, a = VectorNorm(2.0, (1,), False), Y._a
+    y = Y.norm(dim=1)._a
+    assert formula.plan_body(op, [a], y) is not None
+    for other in (y[:3], y[:, None], y.astype(np.float64)):
+        assert formula.plan_body(op, [a], other) is None

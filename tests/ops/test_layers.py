@@ -276,3 +276,24 @@ def test_windows_step_past_the_end_once(step):
     F.conv2d(leaf, w, stride=step).sum().backward()
     assert weft.equal(leaf.grad[..., :3, :3], w.sum(0).expand(2, 3, 3, 3))
     assert leaf.grad[..., 3].eq(0).all()
+
+
+def test_a_window_that_reaches_past_all_of_the_input():
+    """With ceil_mode one window fits where the kernel is larger than what there is (torch)."""
+    x = weft.arange(7.0).reshape(1, 1, 7, 1)
+    for step in (2, 3, 9):
+        y = F.avg_pool2d(x, 2, (2, step), ceil_mode=True)
+        assert y.flatten().tolist() == [0.5, 2.5, 4.5, 6.0]
+        assert F.max_pool2d(x, 2, (2, step), ceil_mode=True).flatten().tolist() == [1, 3, 5, 6]
+    with pytest.raises(RuntimeError, match="too small"):
+        F.avg_pool2d(x, 2, (2, 1), ceil_mode=True)
+    with pytest.raises(RuntimeError, match="too small"):
+        F.avg_pool2d(x, 2)
+
+
+def test_scatter_into_nothing_is_refused():
+    index = weft.zeros(2, dtype=weft.int64)
+    for f in (lambda x: x.scatter(0, index, 1.0), lambda x: x.scatter_add_(0, index, weft.ones(2))):
+        with pytest.raises(RuntimeError, match="out of bounds for dimension 0 with size 0"):
+            f(weft.zeros(0))
+    assert weft.zeros(3, 0).scatter(0, weft.full((2, 0), 7), 1.0).shape == (3, 0)

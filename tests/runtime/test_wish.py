@@ -456,7 +456,11 @@ def test_detached_tensors():
     for t in (x, x * 2, (x * 2)[0], weft.nn.Parameter(x.detach())):
         y, z = ask("detach", t), native._ways["detach"](t)
         assert type(y) is weft.Tensor and not y.requires_grad and y.is_leaf
-        assert y._a is z._a is t._a and y._base is z._base and y._st is z._st is t._st
+        assert y._a is z._a is t._a and y._st is z._st is t._st
+        whole = t if t._base is None else t._base
+        for owner in (y._base, z._base):  # what owns the memory, off the tape
+            assert owner._a is whole._a and owner._st is t._st and owner._base is None
+            assert owner is not whole and owner.is_leaf and not owner.requires_grad
         version = t._version
         y.zero_()
         assert t._version == y._version == version + 1 and not t.detach().any()

@@ -313,6 +313,8 @@ def _walk(
                 elif isinstance(op, CustomOp):
                     op.free()
         for key, (leaf, g) in leaves.items():
+            if wanted is None and not leaf._rg:  # told so after it was used
+                continue
             if g.__class__ is Parts:
                 g = g.whole()
             if leaf._hooks:

@@ -279,6 +279,8 @@ def _node(
                 raise _Differs
             outside.append(Layout(shape, tuple(s // np_dtype.itemsize for s in strides), np_dtype))
             refs.append(place)
+        elif r.__class__ is int and ~r >= len(outside):  # known there from an op that failed
+            raise _Differs
         else:
             refs.append(r)
     op = key[0]

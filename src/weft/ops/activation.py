@@ -5,7 +5,8 @@ An `Activation` gives its formula and its slope; `Slope` is the one op of all th
     y = f(x)        dx = g * f'(x)        and of that one: g * f''(x), and so on
 
 so a backward step is one kernel, and every order exists.  `curve` is f'' where the one derived
-from `slope` would not be finite everywhere.  Piecewise functions take torch's side at a kink.
+from `slope` would not be finite everywhere.  Piecewise functions take torch's side at a kink and
+at NaN.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Elu(Activation):
     def slope(self, x: S.Expr) -> S.Expr:
         steep = self.alpha * self.scale * self.input_scale
         low = S.mul(S.exp(S.mul(x, self.input_scale)), steep)
-        return S.where(S.gt(x, 0.0), self.scale, low)
+        return S.where(S.le(x, 0.0), low, self.scale)
 
     samples = (*SAMPLES, sample((3, 4), alpha=1.5, scale=0.5, input_scale=2.0))
 
@@ -164,8 +165,8 @@ class Hardtanh(Activation):
         return S.clamp(x, self.min_val, self.max_val)
 
     def slope(self, x: S.Expr) -> S.Expr:
-        inside = S.and_(S.gt(x, self.min_val), S.lt(x, self.max_val))
-        return S.where(inside, S.const(1.0, x.dtype), 0.0)
+        outside = S.or_(S.le(x, self.min_val), S.ge(x, self.max_val))
+        return S.where(outside, S.const(0.0, x.dtype), 1.0)
 
     samples = (*SAMPLES, sample((3, 4), low=-3.0, high=3.0))
 
@@ -178,7 +179,7 @@ class Hardswish(Activation):
 
     def slope(self, x: S.Expr) -> S.Expr:
         inside = S.add(S.div(x, 3.0), 0.5)
-        return S.where(S.le(x, -3.0), 0.0, S.where(S.ge(x, 3.0), 1.0, inside))
+        return S.where(S.le(x, -3.0), 0.0, S.where(S.lt(x, 3.0), inside, 1.0))
 
     onnx = Onnx("HardSwish", 14)
 

@@ -149,7 +149,7 @@ class Pow(Elementwise):
         # d a**b = b a**(b-1) da + a**b log(a) db; where a == 0 the second term is 0 for b >= 0
         def base() -> Any:
             if b.__class__ in NUMBERS:
-                return g * (pow(a, b - 1) * b) if b != 0 else g * 0.0
+                return g * (pow(a, b - 1) * b) if b != 0 else g.new_zeros(g.shape)
             return g * (b * pow(a, b - 1)).where(b != 0, 0.0)
 
         def exponent() -> Any:
@@ -175,7 +175,7 @@ class Minimum(Elementwise):
     scalar = staticmethod(S.min)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        return _picked(g, a < b, a == b)
+        return _picked(g, a > b, a < b, a == b)
 
     onnx = Onnx("Min", 13)
     samples = PAIRS
@@ -187,17 +187,19 @@ class Maximum(Elementwise):
     scalar = staticmethod(S.max)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        return _picked(g, a > b, a == b)
+        return _picked(g, a < b, a > b, a == b)
 
     onnx = Onnx("Max", 13)
     samples = PAIRS
 
 
-def _picked(g: Any, first: Any, tie: Any) -> tuple:
-    """Cotangents of a choice between two: all to the chosen one, halves on a tie (as torch)."""
+def _picked(g: Any, second: Any, first: Any, tie: Any) -> tuple:
+    """Cotangents of a choice between two: none to what is not chosen, halves on a tie, all to both
+    beside NaN (as torch).
+    """
     half = g * 0.5
     return (
-        lambda: half.where(tie, g.where(first, 0.0)),
+        lambda: half.where(tie, g.where(~second, 0.0)),
         lambda: half.where(tie, g.where(~first, 0.0)),
     )
 
@@ -230,7 +232,7 @@ class FloorDivide(Elementwise):
     scalar = staticmethod(S.floordiv)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        return lambda: g * 0.0, lambda: g * 0.0
+        return lambda: g.new_zeros(g.shape), lambda: g.new_zeros(g.shape)
 
     samples = (sample((3, 4), (3, 4), low=0.5), sample((5,), 3, of="int64", low=-9, high=9))
 

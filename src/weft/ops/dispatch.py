@@ -635,7 +635,7 @@ def _run_body(op: Op, args: tuple) -> np.ndarray:
 def _learn(op: Op, arrays: list, out: np.ndarray) -> None:
     """Every so often, the native form of an op without a plan is told of small ones."""
     if _is_time(op, arrays) and out.nbytes < memory.SMALL and _worth_remembering(op, arrays):
-        launch = _plan_body[0](op, arrays)
+        launch = _plan_body[0](op, arrays, out)
         if launch is not None:
             _remember(op, launch, arrays, out)
         else:
@@ -720,7 +720,7 @@ def _chain(op: Op, x: Any, y: Any) -> bool:
     if y._ghost is not None or x._ghost is not None or y._a.nbytes >= memory.SMALL:
         return False
     calls = _calls_of(op)
-    launch = None if calls is None else _plan_body[0](op, [x._a])
+    launch = None if calls is None else _plan_body[0](op, [x._a], y._a)
     if calls is None or launch is None:
         return False
     calls.add(launch, [x._a], y._a)
@@ -736,10 +736,10 @@ def _tell_chain(fn: Callable, given: tuple, named: tuple, y: Any, x: Any, asks: 
             vars(op)["_uses"] = _IN_VAIN
 
 
-_plan_body: list[Callable[[Op, list], native.Launch | None]] = [lambda op, arrays: None]
+_plan_body: list[Callable[[Op, list, Any], native.Launch | None]] = [lambda op, arrays, out: None]
 
 
-def install_bodies(plan: Callable[[Op, list], native.Launch | None]) -> None:
+def install_bodies(plan: Callable[[Op, list, Any], native.Launch | None]) -> None:
     """formula.py, which is built on this room, plans the launch of a composite op."""
     _plan_body[:] = [plan]
 

@@ -127,14 +127,16 @@ class _Unchained(Exception):
     """A body that is no chain: it has random numbers, host code or much work."""
 
 
-def plan_body(op: Op, arrays: Sequence[np.ndarray]) -> native.Launch | None:
-    """The launch of an op of a body, or of copies, on arrays like these; None where its body is
-    no chain.
+def plan_body(op: Op, arrays: Sequence[np.ndarray], out: np.ndarray) -> native.Launch | None:
+    """The launch of an op of a body, or of copies, on arrays like these, which writes an array like
+    `out`, the op's result; None where its body is no chain, or one to something else.
     """
     b = Builder()
     ins = [b.input(f"x{i}", Type(a.shape, dt.from_np(a.dtype))) for i, a in enumerate(arrays)]
     try:
         root = expanded(b, op, tuple(ins), is_composite) if is_composite(op) else b.node(op, *ins)
+        if (root.type.shape, root.type.dtype.np) != (out.shape, out.dtype):
+            return None
         chain = _Chain(len(arrays))
         for i, (n, a) in enumerate(zip(ins, arrays, strict=True)):
             chain.places[id(n)] = INS + i, 0, Layout.of(a)

@@ -45,6 +45,8 @@ def _check(op: Op, dim: int, x: tuple[int, ...], index: Type, src: Type | None =
         )
     if index.dtype.category != dt.INT:
         raise RuntimeError(f"{op.name.lower()}(): Expected dtype int64 for index")
+    if x[dim : dim + 1] == (0,) and 0 not in index.shape:  # no launch would say so
+        raise RuntimeError(f"index is out of bounds for dimension {dim} with size 0")
 
 
 class Gather(Op):

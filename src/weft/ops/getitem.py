@@ -321,8 +321,12 @@ def _value(x: Any, value: Any) -> Any:
 
 
 def _number(value: Any, d: dt.dtype) -> np.ndarray:
-    """RuntimeError: an integer dtype does not reach so far (a float's number may become inf)."""
+    """RuntimeError: an integer dtype does not reach so far (a float's number may become inf);
+    ValueError: nor does int64.
+    """
     small = value.__class__ is int and -128 <= value < 128  # as any integer dtype, or wraps there
+    if not small and value.__class__ is int and not -(2**63) <= value < 2**63:
+        raise ValueError("Overflow when unpacking long long")
     return number_array(value if small or d.category != dt.INT else number_in(value, d), d.np)
 
 

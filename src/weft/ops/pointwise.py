@@ -118,7 +118,7 @@ class CopySign(Elementwise):
         def to_a() -> Any:
             return g.where(apply(SignBit(), y) == apply(SignBit(), a), -g).where(a != 0, 0.0)
 
-        return to_a, lambda: g * 0.0
+        return to_a, lambda: g.new_zeros(g.shape)
 
     samples = BESIDE_NUMBER
 
@@ -160,7 +160,7 @@ class Xlogy(Elementwise):
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
         def to_a() -> Any:
             rest = number_beside(b, a)
-            return (g * rest.log()).where((a != 0) | (rest > 0), 0.0)
+            return (g * rest.log()).where((a != 0) | ~(rest <= 0), 0.0)
 
         return to_a, lambda: g * a / b
 
@@ -242,7 +242,7 @@ class Nextafter(Elementwise):
     scalar = staticmethod(S.nextafter)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        return lambda: g.where(a != b, 0.0), lambda: g * 0.0
+        return lambda: g.where(a != b, 0.0), lambda: g.new_zeros(g.shape)
 
     samples = (sample((3, 4), (3, 4)),)
 

@@ -616,7 +616,10 @@ def windows_of(
     size = size[-n:]
     if numel(kernel) > max(1 << 24, 8 * numel(size)):  # taps, most of which lie outside
         raise memory.OutOfMemory(numel(kernel), f"{name}: ")
-    step = steps_within(step, (m + 2 * p for m, p in zip(size, pad, strict=True)))
+    reach = (
+        max(m + 2 * p, d * (k - 1) + 1) for m, k, p, d in zip(size, kernel, pad, gap, strict=True)
+    )
+    step = steps_within(step, reach)  # a step past x and the kernel is one past both
     out = [windows(m, k, s, p, d, ceil_mode)
            for m, k, s, p, d in zip(size, kernel, step, pad, gap, strict=True)]  # fmt: skip
     if min(out) < 1:

@@ -288,7 +288,7 @@ class VectorNorm(Op):
             shape = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
             g, y = reshape(g, shape), reshape(y, shape)
         if p == 0:
-            return (x * 0.0 * g,)
+            return (g.new_zeros(x.shape),)
         if p == 1:
             return (g * x.sign(),)
         if p == 2:  # x / y, 0 where y is 0

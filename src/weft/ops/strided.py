@@ -13,7 +13,7 @@ from weft.core.types import Type, numel, one_type, wholes
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import apply
 from weft.ops.kinds import View
-from weft.ops.view import expand
+from weft.ops.view import expand, permute
 
 __all__ = ["as_strided"]
 
@@ -163,4 +163,7 @@ def as_strided(input: Any, size: Any, stride: Any, storage_offset: int | None = 
             "as_strided: Negative strides are not supported at the moment, got strides: "
             f"{list(stride)}"
         )
+    if not base.is_contiguous():  # as it lies
+        steps = base.stride()
+        base = permute(base, tuple(sorted(range(len(steps)), key=lambda d: -steps[d])))
     return apply(AsStrided(size, stride, offset), base)

@@ -50,7 +50,7 @@ class Sign(Elementwise):
     host = staticmethod(S.TABLE["sign"].numpy)  # NumPy's own keeps a NaN
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * 0.0,)
+        return (g.new_zeros(g.shape),)
 
     onnx = Onnx("Sign", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -63,7 +63,7 @@ class Floor(Elementwise):
     host = staticmethod(np.floor)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * 0.0,)
+        return (g.new_zeros(g.shape),)
 
     onnx = Onnx("Floor", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -76,7 +76,7 @@ class Ceil(Elementwise):
     host = staticmethod(np.ceil)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * 0.0,)
+        return (g.new_zeros(g.shape),)
 
     onnx = Onnx("Ceil", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -89,7 +89,7 @@ class Trunc(Elementwise):
     host = staticmethod(np.trunc)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * 0.0,)
+        return (g.new_zeros(g.shape),)
 
     samples = (sample((3, 4)), sample((2, 0)))
 
@@ -101,7 +101,7 @@ class Round(Elementwise):
     host = staticmethod(np.rint)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g * 0.0,)
+        return (g.new_zeros(g.shape),)
 
     onnx = Onnx("Round", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -307,10 +307,10 @@ class Relu(Elementwise):
 
 
 class ReluBack(Elementwise):
-    """y = g where r > 0, else 0: relu's cotangent, of its result r"""
+    """y = 0 where r <= 0, else g (at NaN, too): relu's cotangent, of its result r"""
 
     def scalar(self, g: S.Expr, r: S.Expr) -> S.Expr:
-        return S.where(S.lt(S.const(0.0, r.dtype), r), g, S.const(0.0, g.dtype))
+        return S.where(S.le(r, S.const(0.0, r.dtype)), S.const(0.0, g.dtype), g)
 
     def vjp(self, gg: Any, y: Any, g: Any, r: Any) -> tuple:
         return (apply(_RELU_BACK, gg, r), None)

@@ -116,7 +116,10 @@ def _fits(t: Handle, r: Handle) -> bool:
     if r._ghost is not None or r._a.dtype is not t._a.dtype:
         return False
     a, b = t._a.shape, r._a.shape
-    return a == b or np.broadcast_shapes(a, b) == a
+    if a == b:
+        return True
+    fits = all(n in (1, m) for m, n in zip(a[::-1], b[::-1], strict=False))
+    return fits and len(b) <= len(a)
 
 
 def write(t: Any, value: Any) -> Any:

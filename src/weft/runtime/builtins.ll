@@ -2602,12 +2602,35 @@ own:
   give ptr %a %y _a
   %bad = call i32 @link(ptr %y, ptr %x, i1 false)
   %is_bad = icmp ne i32 %bad, 0
-  if %is_bad drop done
+  if %is_bad drop linked
+linked:  ; what owns the memory, off the tape
+  %base = slot %y _base
+  %handle = call i1 @is_handle(ptr %base)
+  if %handle promise strange
+promise:
+  %promised = slot %base _ghost
+  if %promised is %none whole strange
+whole:
+  %memory = slot %base _a
+  if %memory is null strange above
+above:
+  %owner = call ptr @fresh()
+  if %owner is null drop owned
+owned:
+  %st = slot %y _st
+  give ptr %memory %owner _a
+  renew ptr %st %owner _st
+  renew ptr %owner %y _base
+  call void @Py_DecRef(ptr %owner)
+  goto done
+strange:
+  call void @Py_DecRef(ptr %y)
+  goto ask
 drop:
   call void @Py_DecRef(ptr %y)
   goto done
 done:
-  %r = phi ptr [ null, %make ], [ %y, %own ], [ null, %drop ]
+  %r = phi ptr [ null, %make ], [ %y, %owned ], [ null, %drop ]
   ret ptr %r
 ask:
   %python = word detach

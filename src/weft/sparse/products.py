@@ -138,6 +138,8 @@ def addmm(
 @rule("smm")
 def smm(input: Any, mat: Any) -> SparseTensor:
     """input @ mat as a sparse tensor."""
+    if not isinstance(input, SparseTensor):
+        raise RuntimeError("smm() can only be called on sparse tensors")
     return to_sparse(matmul(input, mat))
 
 
