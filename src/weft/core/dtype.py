@@ -64,6 +64,10 @@ class dtype:
     def __deepcopy__(self, memo: dict) -> dtype:
         return self
 
+    def lacks(self, name: str) -> NotImplementedError:
+        """What is said where a function has no form for this dtype, in torch's words."""
+        return NotImplementedError(f"\"{name}\" not implemented for '{self.spelled}'")
+
     def __copy__(self) -> dtype:
         return self
 

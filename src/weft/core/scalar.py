@@ -189,7 +189,7 @@ class Scalar(Expr):
             names = ", ".join(a.dtype.name for a in self.operands)
             raise TypeError(f"{self.name}: operands have dtypes {names}; cast them to one")
         if "bifc"[d.category] not in r.kinds:
-            raise NotImplementedError(f"\"{self.name}_cpu\" not implemented for '{d.spelled}'")
+            raise d.lacks(f"{self.name}_cpu")
 
     @property
     def args(self) -> tuple[Expr, ...]:

@@ -45,6 +45,13 @@ if TYPE_CHECKING:
         plan_max_pool_bytes,
         plan_to_bytes,
     )
+    from weft.kernels.schedule.order import (
+        MOST_COUNTED,
+        MOST_PLACES,
+        plan_choice,
+        plan_search,
+        plan_topk,
+    )
     from weft.kernels.schedule.pool import (
         Window,
         fits_byte,
@@ -70,7 +77,6 @@ if TYPE_CHECKING:
     )
     from weft.kernels.schedule.scan import plan_cumulative
     from weft.kernels.schedule.tile import multiplies_pairs
-    from weft.kernels.schedule.topk import MOST_PLACES, plan_topk
     from weft.kernels.schedule.words import in_pairs
 
 _HOMES = {
@@ -87,6 +93,7 @@ _HOMES = {
     "schedule.gemm": "PAIRS_FROM is_one_block plan_matmul plan_matmul_packed",
     "schedule.conv_int8": "Ending pack_int8 plan_conv_int8",
     "schedule.image_int8": "plan_depthwise_int8 plan_max_pool_bytes plan_to_bytes",
+    "schedule.order": "MOST_COUNTED MOST_PLACES plan_choice plan_search plan_topk",
     "schedule.pool": "Window fits_byte plan_adaptive_avg_pool2d plan_adaptive_avg_pool2d_dx "
     "plan_adaptive_max_pool2d plan_adaptive_max_pool2d_indices plan_avg_pool2d plan_avg_pool2d_dx "
     "plan_max_pool2d plan_max_pool2d_back plan_max_pool2d_dx plan_max_pool2d_indices",
@@ -95,7 +102,6 @@ _HOMES = {
     "plan_softmax_grad",
     "schedule.scan": "plan_cumulative",
     "schedule.tile": "multiplies_pairs",
-    "schedule.topk": "MOST_PLACES plan_topk",
     "schedule.words": "in_pairs",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -194,9 +194,9 @@ def _bits(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
     if d.is_complex:
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{d.spelled}'")
+        raise d.lacks(f"{name}_cpu")
     if d.category == dt.FLOAT:
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{d.spelled}'")
+        raise d.lacks(f"{name}_cpu")
     y = apply(op, a, b)
     return y if out is None else out.copy_result(y)
 
@@ -230,7 +230,7 @@ def bitwise_not(input: Any, *, out: Any = None) -> Any:
     """y = ~input; integers and bool only."""
     d = dtype_of(input)
     if d.is_complex:
-        raise NotImplementedError(f"\"bitwise_not_cpu\" not implemented for '{d.spelled}'")
+        raise d.lacks("bitwise_not_cpu")
     if d.category == dt.FLOAT:
         raise TypeError(
             "~ (operator.invert) is only implemented on integer and Boolean-type tensors"

@@ -445,7 +445,7 @@ def arange(
         start, end, step = (x.item() if hasattr(x, "item") else x for x in (start, end, step))
     dtype = dt.asked(dtype)
     if dtype is not None and dtype.is_complex:
-        raise NotImplementedError(f"\"arange_cpu\" not implemented for '{dtype.spelled}'")
+        raise dtype.lacks("arange_cpu")
     if step == 0 or step != step:
         raise RuntimeError("step must be nonzero")
     if out is not None and dtype_of(out).category == dt.INT:

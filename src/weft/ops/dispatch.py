@@ -634,12 +634,17 @@ def _run_body(op: Op, args: tuple) -> np.ndarray:
 
 def _learn(op: Op, arrays: list, out: np.ndarray) -> None:
     """Every so often, the native form of an op without a plan is told of small ones."""
-    if _is_time(op, arrays) and out.nbytes < memory.SMALL and _worth_remembering(op, arrays):
+    if _is_time(op, arrays) and out.nbytes <= _CHAINED and _worth_remembering(op, arrays):
         launch = _plan_body[0](op, arrays, out)
         if launch is not None:
             _remember(op, launch, arrays, out)
         else:
-            vars(op)["_uses"] = _IN_VAIN
+            _in_vain(op)
+
+
+def _in_vain(op: Op) -> None:
+    """A body that is no chain is looked at again, much later: others may be."""
+    vars(op)["_uses"] = -20 * _OFTEN
 
 
 def _is_time(op: Op, arrays: list) -> bool:
@@ -651,7 +656,6 @@ def _is_time(op: Op, arrays: list) -> bool:
 
 
 _CHAINED = 1 << 18  # bytes of an operand of what is chained
-_IN_VAIN = -2000  # uses behind which a body that is no chain is looked at again: others may be
 
 
 class Chained(Op, abstract=True):
@@ -712,18 +716,18 @@ def tell_chains(several: list[tuple[Callable, tuple, Any]], x: Any, *wish: Any) 
             if all(_chain(op, x, y) for op, (_, _, y) in zip(ops, several, strict=True)):
                 native.tell_parts([op._calls for op in ops], x._a.shape, *wish)
             else:
-                vars(ops[0])["_uses"] = _IN_VAIN
+                _in_vain(ops[0])
 
 
 def _chain(op: Op, x: Any, y: Any) -> bool:
     """Whether the op's native form knows tensors like x, for which it gives ones like y."""
-    if y._ghost is not None or x._ghost is not None or y._a.nbytes >= memory.SMALL:
+    if y._ghost is not None or x._ghost is not None or y._a.nbytes > _CHAINED:
         return False
     calls = _calls_of(op)
     launch = None if calls is None else _plan_body[0](op, [x._a], y._a)
     if calls is None or launch is None:
         return False
-    calls.add(launch, [x._a], y._a)
+    _add(calls, launch, [x._a], y._a)
     return True
 
 
@@ -733,7 +737,7 @@ def _tell_chain(fn: Callable, given: tuple, named: tuple, y: Any, x: Any, asks: 
         if _chain(op, x, y):
             op._calls.tell(x._a.shape, *asks)
         else:
-            vars(op)["_uses"] = _IN_VAIN
+            _in_vain(op)
 
 
 _plan_body: list[Callable[[Op, list, Any], native.Launch | None]] = [lambda op, arrays, out: None]
@@ -842,8 +846,12 @@ def _remember(op: Op, launch: native.Launch, arrays: Any, out: np.ndarray) -> No
     """Let the op's native form know these layouts: they came, and may come again."""
     calls = _calls_of(op)
     if calls is not None and all(a.__class__ is np.ndarray for a in arrays):
-        small = out.nbytes < memory.SMALL
-        calls.add(launch, arrays, out, None if small else memory.maker(out.shape, out.dtype))
+        _add(calls, launch, arrays, out)
+
+
+def _add(calls: native.LayoutCalls, launch: native.Launch, arrays: Any, out: np.ndarray) -> None:
+    small = out.nbytes < memory.SMALL
+    calls.add(launch, arrays, out, None if small else memory.maker(out.shape, out.dtype))
 
 
 def _remember_view(op: Op, a: np.ndarray, view: np.ndarray) -> None:

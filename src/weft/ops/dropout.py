@@ -61,11 +61,6 @@ def _small(mask: Any, p: float) -> native.Launch | None:
 _MASK = dispatch.wish()
 
 
-def _check(p: float) -> None:
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-
-
 def _noise_shape(shape: tuple, whole_channels: bool) -> tuple:
     """The mask's shape: the input's, or one number a channel."""
     if not whole_channels:
@@ -83,7 +78,7 @@ def _drop(input: Any, p: float, training: bool, inplace: bool, whole_channels: b
     ):
         y = input * mask
         return _into(input, y) if inplace else y
-    _check(p)
+    rng.check_probability(p)
     shape = shape_of(input)
     if not training or p == 0 or numel(shape) == 0:
         return input
@@ -123,7 +118,7 @@ def feature_dropout(input: Any, p: float, train: bool) -> Any:
 
 
 def _channels(n: int, input: Any, p: float, training: bool, inplace: bool) -> Any:
-    _check(p)
+    rng.check_probability(p)
     rank = len(shape_of(input))
     if n == 1 and rank not in (2, 3):
         raise RuntimeError(
@@ -157,7 +152,7 @@ _ALPHA = 1.7580993408473766  # selu's limit at minus infinity, negated
 
 def _alpha(input: Any, p: float, training: bool, inplace: bool, whole_channels: bool) -> Any:
     """y = a (x m + b'), which keeps selu's mean and variance."""
-    _check(p)
+    rng.check_probability(p)
     shape = shape_of(input)
     if not training or p == 0 or numel(shape) == 0:
         return input

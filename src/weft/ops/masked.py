@@ -6,6 +6,7 @@ end a segment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,10 +95,29 @@ def masked_scatter(input: Any, mask: Any, source: Any) -> Any:
 def nonzero(input: Any, *, as_tuple: bool = False, out: Any = None) -> Any:
     """The places of the nonzero elements: (n, rank) int64, or with as_tuple one vector a dim."""
     a = read(input)
+    places = _places(a.reshape(a.shape or (1,)))
     if as_tuple:
-        return tuple(wrap(i) for i in np.nonzero(a.reshape(a.shape or (1,))))
-    y = wrap(np.ascontiguousarray(np.argwhere(a).astype(np.int64)))
+        return tuple(map(wrap, places))
+    found = np.empty((len(places[0]), a.ndim), np.int64)
+    for d in range(a.ndim):
+        found[:, d] = places[d]
+    y = wrap(found)
     return y if out is None else out.copy_result(y)
+
+
+def _places(a: np.ndarray) -> Sequence[np.ndarray]:
+    """The coordinates of what is not 0, an array a dim."""
+    if a.size < _FEW or a.ndim < 2:
+        return np.nonzero(a)
+    at, places = np.flatnonzero(a), []
+    for n in a.shape[:0:-1]:
+        rest = at // n
+        places.append(at - rest * n)
+        at = rest
+    return [at, *places[::-1]]
+
+
+_FEW = 1024  # elements, of which NumPy counts dim by dim in less time
 
 
 def argwhere(input: Any) -> Any:

@@ -10,16 +10,16 @@ import numpy as np
 from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core import scalar as S
-from weft.core.handle import Handle
+from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, real_number
+from weft.core.types import Type, broadcast_shapes, numel, real_number
 from weft.ops import dispatch
 from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS, need_numbers
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
 from weft.ops.complex_parts import complex, imag, real
 from weft.ops.creation import full
-from weft.ops.dispatch import NUMBERS, apply, dtype_of, shape_of
+from weft.ops.dispatch import NUMBERS, apply, dtype_of, read, shape_of
 from weft.ops.kinds import Elementwise, by_loop
 from weft.ops.promote import (
     HALVES,
@@ -367,7 +367,17 @@ def allclose(
 
 def equal(input: Any, other: Any) -> bool:
     """Whether shapes and all elements are equal."""
-    return shape_of(input) == shape_of(other) and bool((input == other).all())
+    shape = shape_of(input)
+    if shape != shape_of(other):
+        return False
+    if numel(shape) > _MANY and state.recorder is None and dtype_of(input) is dtype_of(other):
+        a, b = (read(t).flat[:_FIRST] for t in (input, other))  # most that differ do so at once
+        if (a != b).any():
+            return False
+    return bool((input == other).all())
+
+
+_MANY, _FIRST = 2048, 64
 
 
 def nan_to_num(
@@ -388,7 +398,7 @@ def nan_to_num(
 def frac(input: Any, *, out: Any = None) -> Any:
     """y = input without its whole part; the sign is input's."""
     if dtype_of(input).category < dt.FLOAT:
-        raise NotImplementedError(f"\"frac_cpu\" not implemented for '{dtype_of(input).spelled}'")
+        raise dtype_of(input).lacks("frac_cpu")
     y = input - trunc(input)
     return y if out is None else out.copy_result(y)
 

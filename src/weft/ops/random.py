@@ -93,7 +93,7 @@ def _numbers(kind: str, shape: tuple, params: tuple, d: dt.dtype, generator: Any
         return np.asarray(_KINDS[kind](g, shape, d.np, *params))
     # real and imaginary parts in turn, each with half the variance
     if kind not in _OF_PARTS:
-        raise NotImplementedError(f"\"{kind}\" not implemented for '{d.spelled}'")
+        raise d.lacks(kind)
     if kind != "uniform":
         params = (params[0], params[1] / math.sqrt(2))
     y = np.asarray(_KINDS[kind](g, (*shape, 2), d.to_real().np, *params))
@@ -350,9 +350,7 @@ def bernoulli(input: Any, p: Any = None, *, generator: Any = None, out: Any = No
         y = _drawn("bernoulli", shape_of(input), (float(p),), dtype_of(input), generator)
     else:
         if dtype_of(input).category != dt.FLOAT:
-            raise NotImplementedError(
-                f"\"bernoulli_tensor_cpu\" not implemented for '{spelled(input)}'"
-            )
+            raise dtype_of(input).lacks("bernoulli_tensor_cpu")
         op = BernoulliOf(generator, dtype_of(input))
         y = apply(op, input)
         if generator is None:

@@ -324,9 +324,7 @@ def repeat_interleave(
                 f"{counts.ndim} dims"
             )
         if counts.dtype.kind not in "iu":
-            raise NotImplementedError(
-                f"\"repeat_interleave_cpu\" not implemented for '{dtype_of(input).spelled}'"
-            )
+            raise dtype_of(input).lacks("repeat_interleave_cpu")
         if (counts < 0).any():
             raise RuntimeError(f"repeats can not be negative, got {counts.min()}")
         return wrap(np.repeat(np.arange(counts.shape[0]), counts))

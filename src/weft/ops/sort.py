@@ -152,8 +152,30 @@ class TopKIndex(Op):
     )
 
 
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where they are equal; NaN is one value."""
+    return (a == b) | ((a != a) & (b != b))
+
+
+def _choice(kind: str, shape: tuple, d: Any, dim: int, k: int) -> Launch | None:
+    """What finds one place of short rows natively."""
+    n = shape[dim]
+    if d != np.float32 or dim != len(shape) - 1 or not 0 < n <= kernels.MOST_COUNTED:
+        return None
+    return kernels.plan_choice(kind, numel(shape[:-1]), n, k) if numel(shape) else None
+
+
+def _by_counting(kind: str, x: np.ndarray, dim: int, k: int = 0) -> np.ndarray | None:
+    launch = _choice(kind, x.shape, x.dtype, dim, k) if x.flags.c_contiguous else None
+    if launch is None:
+        return None
+    y = memory.empty((*x.shape[:-1], 1), np.dtype(np.int64))
+    native.launch(launch, y, [x])
+    return y
+
+
 class KthIndex(Op):
-    """y = a place of the k-th smallest of x along dim, k counted from 1; dim stays as size 1"""
+    """y = the first place of the k-th smallest of x along dim, k counted from 1; dim stays, of 1"""
 
     k: int = 1
     dim: int = 0
@@ -168,11 +190,15 @@ class KthIndex(Op):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         self.type(Type(x.shape, dt.int64))
-        places = np.argpartition(comparable(x), self.k - 1, self.dim)
-        return np.ascontiguousarray(np.take(places, [self.k - 1], self.dim))
+        if (y := _by_counting("kthvalue", x, self.dim, self.k - 1)) is not None:
+            return y
+        x = comparable(x)
+        value = np.take(np.partition(x, self.k - 1, self.dim), [self.k - 1], self.dim)
+        return _same(x, value).argmax(self.dim, keepdims=True)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
-        return np.take(ArgSort(self.dim).oracle(x), [self.k - 1], self.dim)
+        value = np.take(np.sort(x, self.dim), [self.k - 1], self.dim)
+        return _same(x, value).argmax(self.dim, keepdims=True)
 
     vmap = by_batch
 
@@ -196,16 +222,26 @@ class ModeIndex(Op):
         return Type(shape, dt.int64)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        rows = np.moveaxis(comparable(x), self.dim, -1)
+        if (y := _by_counting("mode", x, self.dim)) is not None:
+            return y[..., 0]
+        if not x.size:
+            return np.zeros(self.type(Type(x.shape, dt.int64)).shape, np.int64)
+        x = np.moveaxis(comparable(x), self.dim, -1)
+        ordered, at = np.sort(x, -1), np.arange(x.shape[-1])
+        first = np.ones(x.shape, bool)
+        first[..., 1:] = ~_same(ordered[..., 1:], ordered[..., :-1])
+        lengths = at - np.maximum.accumulate(np.where(first, at, 0), -1)
+        most = np.take_along_axis(ordered, lengths.argmax(-1)[..., None], -1)
+        return np.asarray(at[-1] - _same(x, most)[..., ::-1].argmax(-1))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        rows = np.moveaxis(x, self.dim, -1)
         out = np.zeros(rows.shape[:-1], np.int64)
         for at in np.ndindex(*out.shape):
             values, counts = np.unique(rows[at], return_counts=True)
-            most = values[counts.argmax()]
-            same = rows[at] == most if most == most else rows[at] != rows[at]
-            out[at] = np.flatnonzero(same)[-1]
+            out[at] = np.flatnonzero(_same(rows[at], values[counts.argmax()]))[-1]
         return out
 
-    oracle = host
     vmap = by_loop
     samples = (sample((3, 5), of="int64", dim=1), sample((4,), dim=0))
 
@@ -288,16 +324,50 @@ def _picked(kind: Any, x: Any, d: int, at: Any, keepdim: bool, scalar: bool) -> 
     return kind(values, at) if keepdim else kind(squeeze(values, d), squeeze(at, d))
 
 
+_CHOSEN = dispatch.wish()
+
+
+def _chosen(
+    kind: str, named: Any, place: Callable, input: Any, dim: int, keepdim: bool, out: Any,
+    k: int = 0,
+) -> Any:  # fmt: skip
+    """(values, indices) of what `place` finds along dim, where it has size 1."""
+    wish = _CHOSEN, kind, dim, k
+    if out is None and (at := dispatch.known(input, *wish)) is not None:
+        return _picked(named, input, dim, at, keepdim, False)
+    x, d, scalar = _line(input, dim, kind)
+    if shape_of(x)[d] == 0:
+        raise IndexError(f"{kind}(): Expected reduction dim {d} to have non-zero size.")
+    at = place(x, d, k)
+    if not scalar:
+        short = kind, shape_of(x), dtype_of(x).np, d
+        below = k - 1 if k else (shape_of(x)[d] - 1) // 2
+        tell_kernel(
+            at, dispatch.Chained(place, (d, k)), lambda: _choice(*short, below), input, *wish
+        )
+    return _given(_picked(named, x, d, at, keepdim, scalar), out)
+
+
+def _kth_place(x: Any, d: int, k: int) -> Any:
+    if not 1 <= k <= shape_of(x)[d]:
+        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
+    return apply(KthIndex(k, d), x)
+
+
 @numpy_words
 def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the k-th smallest along dim, k counted from 1."""
     need_real(input, '"kthvalue_cpu" not implemented for complex numbers')
-    x, d, scalar = _line(input, dim, "kthvalue")
-    _nonempty(x, d, "kthvalue")
-    if not 1 <= k <= shape_of(x)[d]:
-        raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {d}")
-    at = apply(KthIndex(k, d), x)
-    return _given(_picked(KthValue, x, d, at, keepdim, scalar), out)
+    return _chosen("kthvalue", KthValue, _kth_place, input, dim, keepdim, out, k)
+
+
+def _median_place(x: Any, d: int, _: int) -> Any:
+    at = apply(KthIndex((shape_of(x)[d] - 1) // 2 + 1, d), x)
+    if dtype_of(x).category == dt.FLOAT:
+        top = argmax(x, d, True)
+        largest = gather(x, d, top)
+        at = top.where(largest != largest, at)
+    return at
 
 
 @numpy_words
@@ -309,13 +379,13 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: An
     need_real(input, '"median_cpu" not implemented for complex numbers')
     if dim is None:
         return _of_all(median, input)
-    x, d, scalar = _line(input, dim, "median")
-    n = _nonempty(x, d, "median")
-    at = apply(KthIndex((n - 1) // 2 + 1, d), x)
-    if dtype_of(x).category == dt.FLOAT:
-        nan = x != x
-        at = nan.long().argmax(d, keepdim=True).where(nan.any(d, keepdim=True), at)
-    return _given(_picked(Median, x, d, at, keepdim, scalar), out)
+    return _chosen("median", Median, _median_place, input, dim, keepdim, out)
+
+
+def _nanmedian_place(x: Any, d: int, _: int) -> Any:
+    count = (x == x).sum(d, keepdim=True)
+    at = gather(apply(ArgSort(d), x), d, ((count - 1) // 2).clamp(min=0))
+    return argmax(cast(x == gather(x, d, at), dt.uint8), d, True)
 
 
 @numpy_words
@@ -324,12 +394,7 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out:
     need_real(input, f"\"nanmedian_cpu\" not implemented for '{dtype_of(input).spelled}'")
     if dim is None:
         return _of_all(nanmedian, input)
-    x, d, scalar = _line(input, dim, "nanmedian")
-    _nonempty(x, d, "nanmedian")
-    count = (x == x).sum(d, keepdim=True)
-    middle = ((count - 1) // 2).clamp(min=0)
-    at = gather(apply(ArgSort(d), x), d, middle)
-    return _given(_picked(NanMedian, x, d, at, keepdim, scalar), out)
+    return _chosen("nanmedian", NanMedian, _nanmedian_place, input, dim, keepdim, out)
 
 
 def _of_all(median: Callable, x: Any) -> Any:
@@ -339,21 +404,15 @@ def _of_all(median: Callable, x: Any) -> Any:
     return full((), math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min), dtype=d)
 
 
-def _nonempty(x: Any, d: int, op: str) -> int:
-    n = shape_of(x)[d]
-    if n == 0:
-        raise IndexError(f"{op}(): Expected reduction dim {d} to have non-zero size.")
-    return n
+def _mode_place(x: Any, d: int, _: int) -> Any:
+    return unsqueeze(apply(ModeIndex(d), x), d)
 
 
 @numpy_words
 def mode(input: Any, dim: int = -1, keepdim: bool = False, *, out: Any = None) -> Any:
     """(values, indices) of the most frequent value along dim (the smallest of several)."""
     need_real(input, '"mode_cpu" not implemented for complex numbers')
-    x, d, scalar = _line(input, dim, "mode")
-    _nonempty(x, d, "mode")
-    at = unsqueeze(apply(ModeIndex(d), x), d)
-    return _given(_picked(Mode, x, d, at, keepdim, scalar), out)
+    return _chosen("mode", Mode, _mode_place, input, dim, keepdim, out)
 
 
 _BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")

@@ -10,8 +10,10 @@ from weft.core import onnx_rules
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type
 from weft.ops.conv import sizes
-from weft.ops.dispatch import apply, shape_of
+from weft.ops.dispatch import apply, chained, shape_of
 from weft.ops.kinds import by_folding
+from weft.ops.pad import pad
+from weft.ops.shape import unfold as image_windows
 from weft.ops.view import reshape, unsqueeze
 
 Pair = tuple[int, int]
@@ -59,7 +61,16 @@ class ImageToColumns(WindowOp):
         area = self.kernel[0] * self.kernel[1]
         return Type((x.shape[0], x.shape[1] * area, oh * ow), x.dtype)
 
-    def host(self, x: np.ndarray) -> np.ndarray:
+    def body(self, x: Any) -> Any:
+        (top, left), (down, across) = self.padding, self.dilation
+        x = pad(x, (left, left, top, top)) if top or left else x
+        for d, k, apart, step in zip((2, 3), self.kernel, self.dilation, self.stride, strict=True):
+            x = image_windows(x, d, apart * (k - 1) + 1, step)
+        y = x[..., ::down, ::across].permute(0, 1, 4, 5, 2, 3)
+        n, c, kh, kw, oh, ow = shape_of(y)
+        return reshape(y, (n, c * kh * kw, oh * ow))
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
         n, c = x.shape[:2]
         top, left = self.padding
         padded = np.pad(x, ((0, 0), (0, 0), (top, top), (left, left)))
@@ -68,8 +79,6 @@ class ImageToColumns(WindowOp):
             y[:, :, p, q] = padded[at]
         oh, ow = self.grid()
         return y.reshape(n, c * self.kernel[0] * self.kernel[1], oh * ow)
-
-    oracle = host
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
         return (apply(ColumnsToImage(*self.fields), g),)
@@ -120,6 +129,7 @@ def _show(op: WindowOp) -> str:
     return f"kernel_size={op.kernel}, dilation={op.dilation}, padding={op.padding}"
 
 
+@chained
 def unfold(
     input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Any:

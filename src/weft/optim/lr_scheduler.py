@@ -561,6 +561,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             self.T_i = self.T_0 * self.T_mult**n
 
 
+def check_anneal(strategy: str) -> None:
+    """ValueError for another than the two curves."""
+    if strategy not in ("cos", "linear"):
+        raise ValueError(
+            f"anneal_strategy must be one of 'cos' or 'linear', instead got {strategy}"
+        )
+
+
 class OneCycleLR(_WithMomentum):
     """lr goes from max_lr / div_factor up to max_lr, then down to initial lr / final_div_factor.
 
@@ -597,10 +605,7 @@ class OneCycleLR(_WithMomentum):
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         if not (isinstance(pct_start, float) and 0 <= pct_start <= 1):
             raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
-                f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
-            )
+        check_anneal(anneal_strategy)
         self._anneal_func_type = anneal_strategy
         max_lrs = per_group("max_lr", optimizer, max_lr)
         if last_epoch == -1:

@@ -11,7 +11,7 @@ from typing import Any
 import weft
 from weft import Tensor
 from weft.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Module, SyncBatchNorm
-from weft.optim.lr_scheduler import LRScheduler, per_group
+from weft.optim.lr_scheduler import LRScheduler, check_anneal, per_group
 from weft.optim.optimizer import Optimizer
 
 __all__ = [
@@ -166,10 +166,7 @@ class SWALR(LRScheduler):
         values = per_group("swa_lr", optimizer, swa_lr)
         for value, group in zip(values, optimizer.param_groups, strict=True):
             group["swa_lr"] = value
-        if anneal_strategy not in ("cos", "linear"):
-            raise ValueError(
-                f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
-            )
+        check_anneal(anneal_strategy)
         if not isinstance(anneal_epochs, int) or anneal_epochs < 0:
             raise ValueError(f"anneal_epochs must be equal or greater than 0, got {anneal_epochs}")
         self._anneal_strategy, self.anneal_epochs = anneal_strategy, anneal_epochs

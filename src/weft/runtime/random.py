@@ -44,6 +44,12 @@ _STATE = np.dtype(
 Shape = int | Sequence[int]
 
 
+def check_probability(p: float) -> None:
+    """ValueError for another than that of a dropout."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
 class Generator:
     """A stream of random numbers, as `torch.Generator(device="cpu")`."""
 
@@ -372,8 +378,7 @@ class Generator:
         """True where dropout keeps: Bernoulli(1 - p). torch draws nothing for p = 0 and p = 1,
         nor in evaluation mode, and then multiplies by mask / (1 - p).
         """
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        check_probability(p)
         if p in (0, 1):
             return np.full(_shape(shape)[0], p == 0, _numpy_dtype(dtype))
         return self.bernoulli(shape, 1.0 - p, dtype)
@@ -475,7 +480,7 @@ def _numpy_dtype(dtype: Any) -> np.dtype:
 def _floating(dtype: object, kernel: str) -> np.dtype:
     dtype = _numpy_dtype(dtype)
     if dtype.kind in "iub":
-        raise NotImplementedError(f"\"{kernel}\" not implemented for '{dt.from_np(dtype).spelled}'")
+        raise dt.from_np(dtype).lacks(kernel)
     return dtype
 
 

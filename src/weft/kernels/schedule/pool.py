@@ -194,9 +194,7 @@ def _check(name: str, read: Layout, out: Layout, kernel: str) -> None:
         raise ValueError(f"{name}: {read.shape} and {out.shape} do not fit")
     want = D.int64.np if kernel.endswith("argmax") else read.dtype
     if D.from_np(read.dtype) not in D.FLOATS or out.dtype != want:
-        raise NotImplementedError(
-            f"\"{name}\" not implemented for '{D.from_np(read.dtype).spelled}'"
-        )
+        raise D.from_np(read.dtype).lacks(name)
     wide = kernel in ("max", "argmax", "taps", "avg", "adaptive_avg") and lies_wide(out, read)
     if not (out.is_contiguous or wide or (kernel == "max_dx" and lies_wide(out))):
         raise ValueError(f"{name}: the output must be contiguous, has strides {out.strides}")

@@ -192,10 +192,17 @@ _PIO2 = (  # pi/2 in parts of 33 bits: n * part is exact for n < 2**20
 )
 
 
-def _quadrant(m: Math, x: Value) -> tuple[Value, Value]:
-    """float64 x: (r in [-pi/4, pi/4], quadrant as i64)."""
+_PIO2_FUSED = 1.5707963267948966, 6.123233995736766e-17  # pi/2 in parts of 53 bits
+
+
+def _quadrant(m: Math, x: Value, *, brief: bool = False) -> tuple[Value, Value]:
+    """float64 x: (r in [-pi/4, pi/4], quadrant as i64); `brief`: of a float32, r for one."""
     n, q = m.nearest(m.mul(m.sel(m.cmp("olt", m.abs(x), TURN_LIMIT), x, 0.0), 2 / math.pi))
     r = x
+    if brief and m.has_fma:
+        for part in _PIO2_FUSED:
+            r = m.mad(n, -part, r)
+        return r, q
     for part in _PIO2:
         r = m.sub(r, m.mul(n, part))
     return r, q
@@ -203,7 +210,7 @@ def _quadrant(m: Math, x: Value) -> tuple[Value, Value]:
 
 def _turn32(m: Math, x: Value, shift: int, name: str) -> Value:
     f = m.f
-    wide, q = _quadrant(m, m.to64(x))
+    wide, q = _quadrant(m, m.to64(x), brief=True)
     r = m.to32(wide)
     q = f.cast("trunc", q, with_element(q.type, "i32"))
     if shift:
