@@ -39,9 +39,10 @@ def test_wheel_stays_small(wheel):
     """It was under a megabyte until 0.1's kernels for bytes, packed weights, native guards, and
     under 1.15 until gains in matching and copies were left out for want of some hundred bytes,
     under 1.2 until the kernels for tile registers were measured, under 1.23 until those for cores
-    that others share (pieces of k, spans of pixels, level tiles). All of it is source, of which
+    that others share (pieces of k, spans of pixels, level tiles), under 1.25 until every op
+    refused operands that its kernel would have written past. All of it is source, of which
     docstrings are 18 %, comments 3 %. To raise this again needs a reason."""
-    assert wheel.stat().st_size < 1_250_000
+    assert wheel.stat().st_size < 1_270_000
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
