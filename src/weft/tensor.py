@@ -355,7 +355,6 @@ class Tensor(Handle):
         self._ghost = None
         self._st = storage_of(value)
         self._base = value._base
-        self._pin = value._pin
 
     def detach(self) -> Tensor:
         """The same memory, off the tape."""
@@ -633,7 +632,6 @@ class Parameter(Tensor, metaclass=_ParameterMeta):
             return made
         made = bare(cls)
         made._a = data._a
-        made._pin = data._pin
         made._st = storage_of(data)
         made._rg = requires_grad
         return made

@@ -11,7 +11,6 @@ _st     the storage: shared by all views of one memory, made when a second handl
 _base   the tensor this one is a view of (the owner of the memory), with `_view` the op of the view
 _rg     requires_grad;  _fn  the tape node that made it;  _grad, _hooks, _retain  as in torch
 _held   a cotangent whose memory someone else may hold: who wants to keep it makes a copy
-_pin    what keeps an array of NumPy's, which the tensor was made of, from being resized
 """
 
 from __future__ import annotations
@@ -48,11 +47,12 @@ _ROOM = 8
 class Storage:
     """One memory, seen by any number of views; counts its in-place writes."""
 
-    __slots__ = ("room", "version", "views")  # fixed places, as a handle's
+    __slots__ = ("pin", "room", "version", "views")  # fixed places, as a handle's
 
     version: int
     views: list | None  # weak references to tracked views (see `add_view`)
     room: int  # length of `views` at which the dead are dropped
+    pin: ref  # of an array of NumPy's whose memory it is: NumPy does not resize it meanwhile
 
     def __init__(self) -> None:
         self.version = 0
@@ -91,7 +91,6 @@ class Handle:
     _hooks: dict | None = None
     _post_accumulate: dict | None = None
     _retain: bool = False
-    _pin: Any = None
 
     def __getattr__(self, name: str) -> Any:
         """Native code takes this out again, for a class without it is faster (native.py)."""

@@ -231,7 +231,7 @@ def _(op: Any, ts: list[Type], out: Type) -> bool:
     return op.dtype is not dt.bool  # a bool is 0 or 1, which bytes need not be
 
 
-@_rule("Real", "Imag", "AsReal", "AsComplex")
+@_rule("Real", "Imag", "AsReal", "AsComplex", "SearchSorted")
 def _(op: Any, ts: list[Type], out: Type) -> bool:
     return True  # their types refuse dtypes and shapes that do not fit
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.device import require_cpu
-from weft.core.handle import Handle
+from weft.core.handle import Handle, storage_of
 from weft.ops import creation
 from weft.ops.cast import cast
 from weft.ops.dispatch import wrap
@@ -81,7 +81,7 @@ def from_numpy(a: np.ndarray) -> Tensor:
     owner = a
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
-    y._pin = ref(owner)  # NumPy resizes nothing that has a weak reference
+    storage_of(y).pin = ref(owner)  # NumPy resizes nothing that has a weak reference
     if d.tensors is not None:
         y.__class__ = d.tensors
     return y

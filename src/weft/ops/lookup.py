@@ -10,7 +10,7 @@ from weft import kernels
 from weft.core import dtype as dt
 from weft.core.handle import Handle
 from weft.core.op import Op, sample
-from weft.core.types import Type, numel, wrap_dim
+from weft.core.types import Type, numel, one_type, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -30,6 +30,10 @@ class SearchSorted(Op):
     nondiff = "its result is an index"
 
     def type(self, edges: Type, values: Type) -> Type:
+        rows = values.shape[:-1] if edges.ndim > 1 else ()
+        one_type(self, Type(edges.shape[:-1], edges.dtype), Type(rows, values.dtype))
+        if edges.ndim == 0 or edges.dtype.is_complex:
+            raise RuntimeError(f"{self}: {edges} are no edges")
         return Type(values.shape, dt.int64)
 
     def plan(self, ins: list[Layout], out: Layout) -> Launch:
