@@ -14,7 +14,7 @@ from typing import Any
 from weft.compile.record import WRITE, TrieNode
 from weft.core import dtype as dt
 from weft.core.graph import Builder, Graph, Node
-from weft.core.types import Type
+from weft.core.types import Type, array_type
 from weft.kernels.layout import Layout
 from weft.ops.dispatch import NUMBERS
 from weft.ops.strided import AsStrided, WriteStrided
@@ -129,7 +129,7 @@ class _Functionalizer:
         if node is None:
             if ref < 0:
                 x = self.outside[~ref]
-                t, name = Type(x.shape, dt.from_np(x.dtype)), f"x{~ref}"
+                t, name = array_type(x), f"x{~ref}"
             else:
                 meta = self.calls[ref].meta
                 assert meta is not None

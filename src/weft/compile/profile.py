@@ -18,10 +18,9 @@ import numpy as np
 
 from weft.compile.program import Program
 from weft.compile.steps import Entry, HostCall
-from weft.core import dtype as dt
 from weft.core.caller import user_line
 from weft.core.op import Op
-from weft.core.types import Type
+from weft.core.types import array_type
 from weft.kernels import limits
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
@@ -56,7 +55,7 @@ def cost(op: Op | None, ins: Sequence[Layout], out: Layout) -> tuple[float, floa
     moved = sum(_distinct(x) * x.dtype.itemsize for x in (out, *ins))
     if op is None:
         return moved, 0.0, "float32"
-    types = [Type(x.shape, dt.from_np(x.dtype)) for x in ins]
+    types = [array_type(x) for x in ins]
     flops = op.flops(*types)
     return moved, flops, op.multiplies(*types) if flops else "float32"
 

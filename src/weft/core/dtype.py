@@ -64,12 +64,12 @@ class dtype:
     def __deepcopy__(self, memo: dict) -> dtype:
         return self
 
+    def __copy__(self) -> dtype:
+        return self
+
     def lacks(self, name: str) -> NotImplementedError:
         """What is said where a function has no form for this dtype, in torch's words."""
         return NotImplementedError(f"\"{name}\" not implemented for '{self.spelled}'")
-
-    def __copy__(self) -> dtype:
-        return self
 
 
 float64 = double = dtype("float64", np.float64, FLOAT, "f64", "Double")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, TypeVar
 
-from weft.core.dtype import FLOAT, dtype
+from weft.core.dtype import FLOAT, dtype, from_np
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,16 @@ class Dim:
         return head if not self.shift else f"{head}{self.shift:+d}"
 
 
+def array_type(a: Any) -> Type:
+    """The Type of a NumPy array; TypeError for a dtype that no tensor has."""
+    return Type(a.shape, from_np(a.dtype))
+
+
 def need_floats(op: Any, *xs: Any) -> None:
     """NotImplementedError, in torch's words, unless all tensors or types are floating."""
     for x in xs:
         if x.dtype.category != FLOAT:
-            raise NotImplementedError(f"\"{op}\" not implemented for '{x.dtype.spelled}'")
+            raise x.dtype.lacks(op)
 
 
 def need_dims(op: Any, x: Type, dims: Sequence[int]) -> None:

@@ -23,10 +23,10 @@ import weft
 from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
 from weft.io import container, torch_pickle, torch_zip
-from weft.io.torch_makers import STORAGE_OF
 from weft.io.torch_zip import TorchZip
 from weft.ops import subclass
 from weft.ops.dispatch import read
+from weft.ops.storage import STORAGE_NAMES
 
 # ---------------------------------------------------------------------------- writing
 
@@ -73,11 +73,11 @@ class _Pickler(_PythonPickler):
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, _Memory):
             return None
-        if obj.dtype not in STORAGE_OF:
+        if obj.dtype not in STORAGE_NAMES:
             raise TypeError(
                 f"save: .pt files of Weft cannot hold {obj.dtype}; cast the tensor first"
             )
-        kind = _Global("torch", STORAGE_OF[obj.dtype])
+        kind = _Global("torch", STORAGE_NAMES[obj.dtype])
         view = (None,) if self.legacy else ()
         return ("storage", kind, obj.key, "cpu", obj.size, *view)
 

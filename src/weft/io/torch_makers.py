@@ -20,9 +20,9 @@ from weft import Parameter, Size, Tensor
 from weft.core import dtype as dt
 from weft.core.handle import FIELDS, Handle, bare
 from weft.ops import subclass
+from weft.ops.storage import STORAGE_DTYPES
 
-STORAGE_OF = {d: f"{d.spelled}Storage" for d in dt.BY_NAME.values()}
-STORAGES = {**{name: d for d, name in STORAGE_OF.items()}, "UntypedStorage": dt.uint8}
+STORAGES = {**STORAGE_DTYPES, "UntypedStorage": dt.uint8}
 _KEYS = 100_000  # parts of one dict key or set element that are looked at: more is an attack
 
 

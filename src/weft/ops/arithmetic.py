@@ -414,7 +414,7 @@ def fmod(input: Any, other: Any, *, out: Any = None) -> Any:
 
 def _refuse_bool(a: Any, b: Any, name: str) -> None:
     if dtype_of(a if isinstance(a, Handle) else b) is dt.bool:
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool'")
+        raise dt.bool.lacks(f"{name}_cpu")
 
 
 def _refuse_zero(b: Any, name: str) -> None:

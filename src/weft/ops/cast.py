@@ -13,7 +13,7 @@ from weft.core import onnx_rules
 from weft.core import scalar as S
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import Type
+from weft.core.types import Type, array_type
 from weft.ops.dispatch import apply, dtype_of
 from weft.ops.kinds import Elementwise, View, by_batch
 
@@ -69,7 +69,7 @@ class Bitcast(View):
         return Type((*x.shape[:-1], x.shape[-1] * old // new), self.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        t = self.type(Type(x.shape, dt.from_np(x.dtype)))
+        t = self.type(array_type(x))
         if not x.size:  # there are no bytes, and the strides mean nothing
             return np.empty(t.shape, self.dtype.np)
         if x.itemsize != self.dtype.itemsize and x.strides[-1] != x.itemsize:
@@ -80,7 +80,7 @@ class Bitcast(View):
         return x.view(self.dtype.np)
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
-        t = self.type(Type(x.shape, dt.from_np(x.dtype)))
+        t = self.type(array_type(x))
         return np.frombuffer(np.ascontiguousarray(x).tobytes(), self.dtype.np).reshape(t.shape)
 
     vmap = by_batch

@@ -193,9 +193,7 @@ def ge(input: Any, other: Any, *, out: Any = None) -> Any:
 def _bits(op: Any, name: str, a: Any, b: Any, out: Any) -> Any:
     a, b = operands(name, a, b)
     d = dtype_of(a if isinstance(a, Handle) else b)
-    if d.is_complex:
-        raise d.lacks(f"{name}_cpu")
-    if d.category == dt.FLOAT:
+    if d.category >= dt.FLOAT:
         raise d.lacks(f"{name}_cpu")
     y = apply(op, a, b)
     return y if out is None else out.copy_result(y)

@@ -18,7 +18,7 @@ from weft.core import dtype as dt
 from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Op, sample
-from weft.core.types import Type, broadcast_shapes
+from weft.core.types import Type, array_type, broadcast_shapes
 from weft.ops.arithmetic import atan2
 from weft.ops.cast import cast
 from weft.ops.compare import where
@@ -115,7 +115,7 @@ class AsComplex(View):
         return Type(x.shape[:-1], x.dtype.to_complex())
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        t = self.type(Type(x.shape, dt.from_np(x.dtype)))
+        t = self.type(array_type(x))
         if not x.size:
             return np.empty(t.shape, t.dtype.np)
         if x.strides[-1] != x.itemsize:

@@ -33,7 +33,7 @@ from weft.core.handle import (
     storage_of,
 )
 from weft.core.op import REGISTRY, Meta, Op
-from weft.core.types import Type, numel
+from weft.core.types import Type, array_type, numel
 from weft.kernels.layout import Layout
 from weft.runtime import memory, native, random_code
 
@@ -251,7 +251,7 @@ def apply_both(op: Op, x: Any) -> Any:
     key = (op, a.shape, a.strides, a.dtype)
     found = _launches.get(key)
     if found is None:
-        known = Type(a.shape, dt.from_np(a.dtype))
+        known = array_type(a)
         first = op.first.type(known)  # type: ignore[attr-defined]
         t = op.type(known, first)
         layouts = [Layout.contiguous(t.shape, t.dtype.np) for t in (t, first)]
@@ -655,7 +655,7 @@ def _is_time(op: Op, arrays: list) -> bool:
     return uses > 0 and uses % _OFTEN == 0
 
 
-_CHAINED = 1 << 18  # bytes of an operand of what is chained
+_CHAINED = 1 << 18  # bytes of an operand or a result of what is chained
 
 
 class Chained(Op, abstract=True):
@@ -764,7 +764,7 @@ def _run_native(op: Op, args: tuple) -> np.ndarray:
     key = (op, *[(a.shape, a.strides, a.dtype) for a in arrays])
     found = _launches.get(key)
     if found is None:
-        t = op.type(*(Type(a.shape, dt.from_np(a.dtype)) for a in arrays))
+        t = op.type(*map(array_type, arrays))
         if t.dtype.category == dt.COMPLEX or any(a.dtype.kind == "c" for a in arrays):
             return np.asarray(quietly(complex_host(op), arrays))
         out_layout = Layout.contiguous(t.shape, t.dtype.np)

@@ -17,7 +17,7 @@ from weft.core import dtype as dt
 from weft.core.graph import Builder, Node, postorder
 from weft.core.handle import Handle, state
 from weft.core.op import Op
-from weft.core.types import Type, contiguous_strides
+from weft.core.types import Type, array_type, contiguous_strides
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.creation import Literal
@@ -132,7 +132,7 @@ def plan_body(op: Op, arrays: Sequence[np.ndarray], out: np.ndarray) -> native.L
     `out`, the op's result; None where its body is no chain, or one to something else.
     """
     b = Builder()
-    ins = [b.input(f"x{i}", Type(a.shape, dt.from_np(a.dtype))) for i, a in enumerate(arrays)]
+    ins = [b.input(f"x{i}", array_type(a)) for i, a in enumerate(arrays)]
     try:
         root = expanded(b, op, tuple(ins), is_composite) if is_composite(op) else b.node(op, *ins)
         if (root.type.shape, root.type.dtype.np) != (out.shape, out.dtype):

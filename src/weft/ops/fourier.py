@@ -17,7 +17,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type, some_dim, wholes, wrap_dim
+from weft.core.types import Type, array_type, some_dim, wholes, wrap_dim
 from weft.ops.cast import cast
 from weft.ops.complex_parts import conj
 from weft.ops.creation import arange, finish, zeros
@@ -55,7 +55,7 @@ class _Fourier(Op, abstract=True):
     vmap = by_batch
 
     def check(self, x: np.ndarray) -> None:
-        self.type(Type(x.shape, dt.from_np(x.dtype)))
+        self.type(array_type(x))
 
 
 def _direct(x: np.ndarray, dim: int, sign: int) -> np.ndarray:

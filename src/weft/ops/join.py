@@ -16,6 +16,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Copy, Onnx, Op, sample
 from weft.core.types import (
     Type,
+    array_type,
     need_dims,
     numpy_words,
     one_type,
@@ -73,7 +74,7 @@ class Concat(Op):
             raise TypeError  # `type` says it in words
         if sum(x.nbytes for x in xs) < MUCH:
             return self.oracle(*xs)
-        t = self.type(*(Type(x.shape, dt.from_np(x.dtype)) for x in xs))
+        t = self.type(*map(array_type, xs))
         y, at = memory.empty(t.shape, xs[0].dtype), 0
         for x in xs:
             n = x.shape[self.dim]

@@ -13,7 +13,7 @@ import numpy as np
 
 from weft.core import dtype as dt
 from weft.core.op import Op, sample
-from weft.core.types import Type, wrap_dim
+from weft.core.types import Type, array_type, wrap_dim
 from weft.ops.compare import depends, where
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.contract import matmul
@@ -166,7 +166,7 @@ class Solve(Op):
         return b
 
     def host(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        self.type(*(Type(x.shape, dt.from_np(x.dtype)) for x in (a, b)))  # NumPy takes more
+        self.type(array_type(a), array_type(b))  # NumPy takes more
         return each(np.linalg.solve, (a, b), b.shape[-2:], lenient=self.lenient, said=no_solution)
 
     def oracle(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

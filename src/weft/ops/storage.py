@@ -234,8 +234,8 @@ class TypedStorage(UntypedStorage):
     def type(self, dtype: Any = None) -> Any:
         """`torch.FloatStorage`, as torch spells it; or the elements as another dtype."""
         if dtype is not None:
-            return self._as(_OF_NAME[str(dtype).rpartition(".")[2]])
-        return f"torch.{_NAMES[self.dtype]}"
+            return self._as(STORAGE_DTYPES[str(dtype).rpartition(".")[2]])
+        return f"torch.{STORAGE_NAMES[self.dtype]}"
 
     def _as(self, d: Any) -> TypedStorage:
         return self if d is self.dtype else TypedStorage(self._values(), dtype=d)
@@ -282,19 +282,19 @@ class StorageType(type):
         return TypedStorage(np.frombuffer(buffer, cls.dtype.np), dtype=cls.dtype)
 
 
-_NAMES = {d: f"{d.spelled}Storage" for d in dt.BY_NAME.values()}
-_OF_NAME = {name: d for d, name in _NAMES.items()}
+STORAGE_NAMES = {d: f"{d.spelled}Storage" for d in dt.BY_NAME.values()}
+STORAGE_DTYPES = {name: d for d, name in STORAGE_NAMES.items()}
 
 
 def _type(d: dt.dtype) -> Any:
-    return StorageType(_NAMES[d], (), {"dtype": d, "__module__": "torch"})
+    return StorageType(STORAGE_NAMES[d], (), {"dtype": d, "__module__": "torch"})
 
 
 (
     DoubleStorage, FloatStorage, HalfStorage, BFloat16Storage, LongStorage, IntStorage,
     ShortStorage, CharStorage, ByteStorage, BoolStorage, ComplexDoubleStorage,
     ComplexFloatStorage,
-) = map(_type, _NAMES)  # fmt: skip
+) = map(_type, STORAGE_NAMES)  # fmt: skip
 
 
 def _conversion(name: str, d: Any) -> None:

@@ -15,7 +15,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, sample
-from weft.core.types import Type, need_dims, numel, some_dim, whole, wholes, wrap_dim
+from weft.core.types import Type, array_type, need_dims, numel, some_dim, whole, wholes, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops import dispatch
 from weft.ops.cast import Bitcast
@@ -330,7 +330,7 @@ class SliceBack(View):
         return Type((*x.shape[: self.dim], self.size, *x.shape[self.dim + 1 :]), x.dtype)
 
     def host(self, x: np.ndarray) -> np.ndarray:
-        y = memory.empty(self.type(Type(x.shape, dt.from_np(x.dtype))).shape, x.dtype)
+        y = memory.empty(self.type(array_type(x)).shape, x.dtype)
         stop = self.start + self.step * x.shape[self.dim]
         lines = (slice(None),) * self.dim
         for outside in (slice(self.start), slice(stop, None)) if self.step == 1 else (slice(None),):
