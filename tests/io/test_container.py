@@ -155,6 +155,17 @@ def test_bad_headers(tmp_path: Path, header: object, says: str) -> None:
         container.read(path)
 
 
+def test_what_a_killed_write_left_is_dropped_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a[1].weft"
+    left = tmp_path / f".{path.name}.0123456789abcdef"
+    others = [tmp_path / n for n in (".a1.weft.0123456789abcdef", f".{path.name}.bak", path.name)]
+    for p in (left, *others):
+        p.touch()
+    container.drop_unfinished(path)
+    container.drop_unfinished(tmp_path / "nowhere" / "a.weft")
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
 def test_a_header_longer_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "bad.weft"
     path.write_bytes((1 << 63).to_bytes(8, "little") + b"{}")

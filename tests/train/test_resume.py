@@ -57,9 +57,9 @@ def assert_same(folder: Path, whole: Path) -> None:
 def test_sigkill_at_any_moment(workers, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     alone = start(whole, workers)
-    for bomb in (("fsync", "5"), ("replace", "4")):  # while a checkpoint is written
-        assert finish(start(killed, workers, *bomb)) == -signal.SIGKILL
-        assert list(killed.glob(".last.weft.*"))  # it really was
+    for call, count, name in (("fsync", 5, "last"), ("replace", 4, "last"), ("fsync", 1, "best")):
+        assert finish(start(killed, workers, call, str(count))) == -signal.SIGKILL
+        assert list(killed.glob(f".{name}.weft.*"))  # it was while that checkpoint was written
     chance = random.Random(workers)
     deaths = sum(
         kill_within(start(killed, workers), chance.uniform(0.0, 0.25)) == -signal.SIGKILL

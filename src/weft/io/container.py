@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,6 +83,17 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.unlink(temporary)
         raise
     _sync_folder(target.parent)
+
+
+def drop_unfinished(path: str | os.PathLike) -> None:
+    """Delete what runs that were killed while they wrote `path` left beside it."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        return
+    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{16}")
+    for beside in target.parent.iterdir():
+        if name.fullmatch(beside.name):
+            beside.unlink(missing_ok=True)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # without it Windows would change line ends

@@ -15,6 +15,7 @@ import numpy as np
 
 import weft
 from weft import io, nn
+from weft.io.container import drop_unfinished
 from weft.train.callbacks import Callback, Checkpoint
 from weft.train.metrics import Logger, Mean, Metric
 
@@ -234,8 +235,8 @@ class Trainer:
     def load_checkpoint(self, path: str | Path | None = None) -> bool:
         """Go on from a checkpoint; False when there is none yet."""
         source = Path(path or self.folder / Checkpoint.LAST)
-        for unfinished in source.parent.glob(f".{source.name}.*"):  # of a killed run
-            unfinished.unlink(missing_ok=True)
+        for path in {source, self.folder / Checkpoint.LAST, self.folder / Checkpoint.BEST}:
+            drop_unfinished(path)
         if not source.exists():
             return False
         self.load_state_dict(io.load_state(source))
