@@ -240,9 +240,9 @@ class Blocked(data.Dataset):
 
 def test_timeout():
     dataset = Blocked()
-    batches = iter(data.DataLoader(dataset, num_workers=1, timeout=0.2))
+    batches = iter(data.DataLoader(dataset, num_workers=1, timeout=1))
     assert [next(batches).item(), next(batches).item()] == [0, 1]
-    with pytest.raises(RuntimeError, match=r"timed out after 0\.2 seconds"):
+    with pytest.raises(RuntimeError, match=r"timed out after 1 seconds"):
         next(batches)
     dataset.gate.set()
 
@@ -263,7 +263,7 @@ def test_prefetch_is_bounded():
     dataset = Counting()
     batches = iter(data.DataLoader(dataset, 2, num_workers=2, prefetch_factor=3))
     assert next(batches).tolist() == [0, 1]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while len(dataset.seen) < 14 and time.monotonic() < deadline:
         threading.Event().wait(0.001)
     assert len(dataset.seen) == 14  # the one taken, and three batches ahead of each worker
@@ -274,7 +274,7 @@ def workers_alive() -> int:
 
 
 def wait_for_workers(count: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while workers_alive() != count and time.monotonic() < deadline:
         threading.Event().wait(0.001)
     assert workers_alive() == count

@@ -240,6 +240,6 @@ def test_a_large_file_opens_fast(tmp_path: Path) -> None:
 
 
 def _timed(path: Path) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     container.read(path)
-    return time.perf_counter() - start
+    return time.process_time() - start

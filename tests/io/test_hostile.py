@@ -122,10 +122,10 @@ TEXTS = [
 @pytest.mark.parametrize("body", TEXTS, ids=range(len(TEXTS)))
 def test_refused(body: str) -> None:
     end = "y=%1" if "%1: " in body else "y=%0"
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError) as caught:
         _file(body, end=end).run(X)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert len(str(caught.value)) < 500
     honest = _with_inferred_types(body, end)
     if honest is not None:  # the types told are right: the op itself must be what is refused
