@@ -99,11 +99,11 @@ METHODS: dict[ModuleType, str] = {
     gather: "gather scatter scatter_add scatter_reduce take_along_dim",
     placed: "index_add_ index_copy_ index_fill_ scatter_ scatter_add_",
     masked: "masked_fill masked_select masked_scatter nonzero argwhere count_nonzero bincount",
-    sort: "sort argsort msort topk kthvalue median nanmedian mode quantile nanquantile max min "
-    "aminmax",
+    sort: "sort argsort msort topk kthvalue median nanmedian mode max min aminmax",
     lookup: "unique unique_consecutive",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
-    stat: "logsumexp var std norm dist renorm nansum nanmean histc cov corrcoef",
+    stat: "logsumexp var std norm dist renorm nansum nanmean histc cov corrcoef quantile "
+    "nanquantile",
     pointwise: "clamp clip clamp_min clamp_max isnan isinf isfinite isposinf isneginf signbit "
     "isclose allclose equal nan_to_num frac copysign hypot xlogy heaviside logaddexp nextafter "
     "fmax fmin logit deg2rad rad2deg positive sinc logaddexp2 ldexp float_power gcd lcm",

@@ -57,6 +57,29 @@ def test_both_of_two_get_the_gradient_beside_a_nan(f):
     assert b.grad is not None and b.grad.tolist() == [1.0, 1.0, 0.5, of_last[1]]
 
 
+@pytest.mark.parametrize(
+    ("f", "values", "want"),
+    [
+        (weft.median, [1.0, 3.0, 1.0, 3.0], [0.5, 0.0, 0.5, 0.0]),
+        (weft.median, [[2.0, 2.0], [5.0, 2.0]], [[1 / 3, 1 / 3], [0.0, 1 / 3]]),
+        (weft.median, [1.0, NAN, 2.0, NAN], [0.0, 0.5, 0.0, 0.5]),
+        (weft.nanmedian, [1.0, NAN, 1.0, NAN], [0.5, 0.0, 0.5, 0.0]),
+        (weft.nanmedian, [NAN, NAN], [0.5, 0.5]),
+    ],
+)
+def test_equals_of_the_median_of_all_share_its_gradient(f, values, want):
+    assert grad(f, values) == want
+
+
+def test_logit_outside_of_its_domain_has_no_slope():
+    inside = 1 / (0.3 * 0.7)
+    inf = math.inf
+    got = grad(weft.logit, [-0.5, 1.5, 0.0, 1.0, 0.3])
+    assert got == pytest.approx([NAN, NAN, inf, inf, inside], nan_ok=True)
+    got = grad(lambda x: weft.logit(x, 1e-6), [-0.5, 1.5, 0.0, NAN, 0.3])
+    assert got == pytest.approx([0.0, 0.0, 0.0, NAN, inside], nan_ok=True)
+
+
 def test_xlogy_of_nan_has_nan_as_its_slope():
     b = weft.tensor([NAN, 0.0, 2.0], dtype=weft.float64)
     got = grad(lambda a: weft.xlogy(a, b), [0.0, 0.0, 0.0])
@@ -80,8 +103,8 @@ def test_smm_wants_a_sparse_tensor():
 @pytest.mark.parametrize(
     "f",
     [
-        weft.sign, weft.floor, weft.ceil, weft.round, weft.trunc,
-        lambda x: x // 2,
+        weft.sign, weft.floor, weft.ceil, weft.round, weft.trunc, F.relu6, F.hardshrink,
+        lambda x: x // 2, lambda x: F.threshold(x, 9.0, 0.0), lambda x: F.hardtanh(x, -0.1, 0.1),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [weft.float32, weft.bfloat16])

@@ -100,6 +100,16 @@ def test_text_of_an_op_within_an_op_parses():
     assert parse_op(str(op)) is op
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["Slope(fn=Silu(), order=1099511627776)", "Slope(fn=Silu(), order=0)", "Slope(fn=Relu())"],
+)
+def test_slopes_that_nobody_can_make_are_refused(text):
+    x = weft.ones(2)
+    with pytest.raises(ValueError, match="of an activation are made"):
+        apply(parse_op(text), x, x)
+
+
 # ------------------------------------------------------------------------------- losses
 
 

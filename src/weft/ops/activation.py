@@ -20,7 +20,7 @@ from weft.core import scalar as S
 from weft.core.derivative import derivative
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, sample
-from weft.core.types import need_floats, real_number, real_numbers, unknown, wrap_dim
+from weft.core.types import Type, need_floats, real_number, real_numbers, unknown, wrap_dim
 from weft.ops import dispatch
 from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.kinds import Elementwise
@@ -40,6 +40,7 @@ class Activation(Elementwise, abstract=True):
     formula: ClassVar[Callable[..., S.Expr]]
     slope: ClassVar[Callable[..., S.Expr]]
     curve: ClassVar[Callable[..., S.Expr] | None] = None
+    flat: ClassVar[bool] = False  # where the slope is 0 nothing goes through, no infinity either
     samples = SAMPLES
 
     def scalar(self, x: S.Expr) -> S.Expr:
@@ -158,6 +159,7 @@ class LeakyRelu(Activation):
 class Hardtanh(Activation):
     """y = min(max(x, min_val), max_val)"""
 
+    flat = True
     min_val: float = -1.0
     max_val: float = 1.0
 
@@ -174,6 +176,8 @@ class Hardtanh(Activation):
 class Hardswish(Activation):
     """y = x min(max(x + 3, 0), 6) / 6"""
 
+    flat = True
+
     def formula(self, x: S.Expr) -> S.Expr:
         return S.div(S.mul(x, S.clamp(S.add(x, 3.0), 0.0, 6.0)), 6.0)
 
@@ -187,6 +191,8 @@ class Hardswish(Activation):
 class Hardsigmoid(Activation):
     """y = min(max(x + 3, 0), 6) / 6"""
 
+    flat = True
+
     def formula(self, x: S.Expr) -> S.Expr:
         return S.div(S.clamp(S.add(x, 3.0), 0.0, 6.0), 6.0)
 
@@ -198,6 +204,7 @@ class Hardsigmoid(Activation):
 class Hardshrink(Activation):
     """y = 0 where |x| <= lambd, else x"""
 
+    flat = True
     lambd: float = 0.5
 
     def inside(self, x: S.Expr) -> S.Expr:
@@ -213,6 +220,7 @@ class Hardshrink(Activation):
 class Softshrink(Activation):
     """y = x moved toward 0 by lambd, 0 where it would cross"""
 
+    flat = True
     lambd: float = 0.5
 
     def formula(self, x: S.Expr) -> S.Expr:
@@ -261,6 +269,7 @@ class LogSigmoid(Activation):
 class Threshold(Activation):
     """y = value where x <= threshold, else x"""
 
+    flat = True
     threshold: float = 0.0
     value: float = 0.0
 
@@ -285,16 +294,27 @@ class Prelu(Elementwise):
     samples = (sample((2, 3, 4), (3, 1)), sample((5,), (1,)))
 
 
+_MOST_DERIVED = 16  # each derivative's expression is nearly twice the one before
+
+
 class Slope(Elementwise):
     """y = g * (the order-th derivative of fn at x)"""
 
     fn: Any = None
     order: int = 1
 
+    def type(self, *types: Type) -> Type:
+        if not isinstance(self.fn, Activation) or not 1 <= self.order <= _MOST_DERIVED:
+            raise ValueError(f"{self}: derivatives 1 to {_MOST_DERIVED} of an activation are made")
+        return super().type(*types)
+
     def scalar(self, g: S.Expr, x: S.Expr) -> S.Expr:
         half = x.dtype in (dt.float16, dt.bfloat16)
         d = dt.float32 if half else x.dtype
-        y = S.mul(S.cast(g, d), self.slope_of(S.cast(x, d)))
+        slope = self.slope_of(S.cast(x, d))
+        y = S.mul(S.cast(g, d), slope)
+        if self.fn.flat and self.order == 1:
+            y = S.where(S.eq(slope, 0.0), S.const(0.0, d), y)
         return S.cast(y, x.dtype)
 
     def slope_of(self, x: S.Expr) -> S.Expr:

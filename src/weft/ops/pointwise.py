@@ -29,7 +29,7 @@ from weft.ops.promote import (
     operands,
     result_type,
 )
-from weft.ops.unary import trunc
+from weft.ops.unary import Logit, trunc
 
 __all__ = [
     "allclose", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "equal",
@@ -463,8 +463,7 @@ def logit(input: Any, eps: float | None = None, *, out: Any = None) -> Any:
     """y = log(z / (1 - z)), z = input clamped to [eps, 1 - eps]"""
     x = in_float(input)
     eps = None if eps is None else real_number(eps, "logit", "eps")
-    z = x if eps is None else clamp(x, eps, 1 - eps)
-    y = (z / (1 - z)).log()
+    y = apply(Logit(None if eps is None or eps < 0 else eps), x)
     return y if out is None else out.copy_result(y)
 
 

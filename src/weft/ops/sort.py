@@ -1,4 +1,4 @@
-"""Order: sort, topk, kthvalue, median, quantile, mode, max and min.
+"""Order: sort, topk, kthvalue, median, mode, max and min.
 
 The ops give places (ArgSort, ModeIndex); values are gathered from them, so a gradient flows to the
 chosen elements.  Sorting is stable and NaN counts as the largest.
@@ -18,13 +18,13 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, numel, numpy_words, real_number, unknown, wrap_dim
+from weft.core.types import Type, numel, numpy_words, wrap_dim
 from weft.ops import dispatch
 from weft.ops.arithmetic import maximum, minimum
 from weft.ops.cast import cast
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, dtype_of, shape_of, tell_kernel
-from weft.ops.gather import gather
+from weft.ops.gather import WITH_ONE, gather
 from weft.ops.kinds import by_batch, by_loop
 from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
@@ -36,7 +36,7 @@ from weft.runtime.random_code import MOST_SORTED
 
 __all__ = [
     "aminmax", "argsort", "kthvalue", "max", "median", "min", "mode", "msort", "nanmedian",
-    "nanquantile", "quantile", "sort", "topk",
+    "sort", "topk",
 ]  # fmt: skip
 
 
@@ -372,13 +372,12 @@ def _median_place(x: Any, d: int, _: int) -> Any:
 
 @numpy_words
 def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: Any = None) -> Any:
-    """The lower of the middle elements: (values, indices) along dim, or one value of all.
-
-    NaN where there is any.
+    """The lower of the middle elements: (values, indices) along dim, or one value of all, whose
+    gradient its equals share.  NaN where there is any.
     """
     need_real(input, '"median_cpu" not implemented for complex numbers')
     if dim is None:
-        return _of_all(median, input)
+        return _of_all(_median_place, input)
     return _chosen("median", Median, _median_place, input, dim, keepdim, out)
 
 
@@ -393,14 +392,33 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out:
     """median of the elements that are not NaN."""
     need_real(input, f"\"nanmedian_cpu\" not implemented for '{dtype_of(input).spelled}'")
     if dim is None:
-        return _of_all(nanmedian, input)
+        return _of_all(_nanmedian_place, input)
     return _chosen("nanmedian", NanMedian, _nanmedian_place, input, dim, keepdim, out)
 
 
-def _of_all(median: Callable, x: Any) -> Any:
+class OneOfAll(Op):
+    """y = x[at], one place; its equals (NaN is one) share the cotangent, as torch's median"""
+
+    def type(self, x: Type, at: Type) -> Type:
+        if x.shape == (0,) != at.shape:
+            raise IndexError("median: no element is the one in the middle")
+        return Type(at.shape, x.dtype)
+
+    def body(self, x: Any, at: Any) -> Any:
+        return gather(x, 0, at)
+
+    def vjp(self, g: Any, y: Any, x: Any, at: Any) -> tuple:
+        mine = (x == y) | ((x != x) & (y != y))
+        return (g / mine.sum()).where(mine, 0.0), None
+
+    samples = (sample((5,), (1,), **WITH_ONE),)
+
+
+def _of_all(place: Callable, x: Any) -> Any:
     n, d = numel(shape_of(x)), dtype_of(x)
     if n:
-        return median(reshape(x, (n,)), 0).values
+        x = reshape(x, (n,))
+        return reshape(apply(OneOfAll(), x, place(x, 0, 0)), ())
     return full((), math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min), dtype=d)
 
 
@@ -413,83 +431,6 @@ def mode(input: Any, dim: int = -1, keepdim: bool = False, *, out: Any = None) -
     """(values, indices) of the most frequent value along dim (the smallest of several)."""
     need_real(input, '"mode_cpu" not implemented for complex numbers')
     return _chosen("mode", Mode, _mode_place, input, dim, keepdim, out)
-
-
-_BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
-
-
-@numpy_words
-def quantile(
-    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
-    interpolation: str = "linear", out: Any = None,
-) -> Any:  # fmt: skip
-    """y = the q-th quantile along dim (of all elements when None); NaN where there is any.
-
-    q in [0, 1], a number or a vector (whose size comes first in the result).  Between two elements
-    at rank q (n - 1): linear, lower, higher, midpoint or nearest.
-    """
-    y = _quantile("quantile", input, q, dim, keepdim, interpolation)
-    return y if out is None else out.copy_result(y)
-
-
-@numpy_words
-def nanquantile(
-    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
-    interpolation: str = "linear", out: Any = None,
-) -> Any:  # fmt: skip
-    """quantile of the elements that are not NaN."""
-    y = _quantile("nanquantile", input, q, dim, keepdim, interpolation)
-    return y if out is None else out.copy_result(y)
-
-
-def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: str) -> Any:
-    d = dtype_of(x)
-    rank = len(shape_of(x))
-    if d not in (dt.float32, dt.float64):
-        raise RuntimeError(f"{op}() input tensor must be either float or double dtype")
-    if between not in _BETWEEN:
-        words = "linear, lower, higher, midpoint or nearest"
-        said = f"{op}() interpolation must be one of {words}, but got {between}"
-        raise unknown(op, "interpolation", between, said)
-    if not isinstance(q, Handle):
-        if not 0 <= real_number(q, op, "q") <= 1:
-            raise RuntimeError(f"{op}() q must be in the range [0, 1] but got {q}")
-        q = full((), q, dtype=d)
-    elif dtype_of(q) is not d:
-        raise RuntimeError(f"{op}() q tensor must be same dtype as the input tensor")
-    if numel(shape_of(x)) == 0:
-        raise RuntimeError(f"{op}() input tensor must be non-empty")
-    at = rank - 1 if dim is None else wrap_dim(dim, rank, op)
-    rows = reshape(x, (-1,)) if dim is None else (x.movedim(at, -1) if rank else reshape(x, (1,)))
-    places = reshape(q, (-1,))
-    ordered = sort(rows, -1).values
-    n = shape_of(rows)[-1]
-    nan = rows != rows
-    if op == "quantile":  # NaN is the last in order: where there is any, all ranks point there
-        top = full((1,), float(n - 1), dtype=d)
-        ranks = (places * (n - 1)).where(~nan.any(-1, keepdim=True), top)
-    else:
-        count = (~nan).sum(-1, keepdim=True).to(d) - 1
-        ranks = (places * count).clamp(min=0)
-    y = _interpolated(ordered, ranks, between, shape_of(rows)[:-1])
-    y = y.movedim(-1, 0)
-    if keepdim:
-        y = reshape(y, (-1, *(1,) * rank)) if dim is None else (y.unsqueeze(at + 1) if rank else y)
-    return y if len(shape_of(q)) else y.squeeze(0)
-
-
-def _interpolated(ordered: Any, ranks: Any, between: str, lead: tuple[int, ...]) -> Any:
-    if between == "nearest":
-        ranks = ranks.round()
-    below = ranks.floor() if between != "higher" else ranks.ceil()
-    spread = (*lead, shape_of(ranks)[-1])
-    low = gather(ordered, -1, below.long().expand(spread))
-    if between in ("lower", "higher", "nearest"):
-        return low
-    weight = ranks - below if between == "linear" else full((), 0.5, dtype=dtype_of(ranks))
-    high = gather(ordered, -1, ranks.ceil().long().expand(spread))
-    step = high - low
-    return (low + weight * step).where(weight < 0.5, high - step * (1 - weight))
 
 
 @numpy_words

@@ -1,4 +1,4 @@
-"""What is built on sums: logsumexp, variance, norms, sums that skip NaN, covariance."""
+"""What is built on sums: logsumexp, variance, norms, sums that skip NaN, covariance; quantiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weft.core import dtype as dt
-from weft.core.handle import state
+from weft.core.handle import Handle, state
 from weft.core.op import Op, sample
 from weft.core.types import (
     Type,
@@ -19,7 +19,9 @@ from weft.core.types import (
     numel,
     numpy_words,
     real_number,
+    unknown,
     whole,
+    wrap_dim,
     wrap_dims,
 )
 from weft.ops import dispatch
@@ -27,15 +29,17 @@ from weft.ops.cast import cast
 from weft.ops.complex_parts import complex, conj, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import apply, chained, dtype_of, read, shape_of
+from weft.ops.gather import gather
 from weft.ops.norm import Moment
 from weft.ops.pointwise import in_float, isfinite, isnan
 from weft.ops.promote import need_real
 from weft.ops.reduce import AMax, AMin, Sum
+from weft.ops.sort import sort
 from weft.ops.view import reshape
 
 __all__ = [
-    "corrcoef", "cov", "dist", "histc", "logsumexp", "nanmean", "nansum", "norm", "renorm", "std",
-    "std_mean", "var", "var_mean",
+    "corrcoef", "cov", "dist", "histc", "logsumexp", "nanmean", "nanquantile", "nansum", "norm",
+    "quantile", "renorm", "std", "std_mean", "var", "var_mean",
 ]  # fmt: skip
 
 
@@ -451,3 +455,80 @@ def histc(input: Any, bins: int = 100, min: float = 0, max: float = 0, *, out: A
     counts = np.bincount(places, minlength=bins)
     y = full((bins,), 0.0, dtype=dtype_of(input)).new_tensor(counts)
     return y if out is None else out.copy_result(y)
+
+
+_BETWEEN = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+@numpy_words
+def quantile(
+    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
+    interpolation: str = "linear", out: Any = None,
+) -> Any:  # fmt: skip
+    """y = the q-th quantile along dim (of all elements when None); NaN where there is any.
+
+    q in [0, 1], a number or a vector (whose size comes first in the result).  Between two elements
+    at rank q (n - 1): linear, lower, higher, midpoint or nearest.
+    """
+    y = _quantile("quantile", input, q, dim, keepdim, interpolation)
+    return y if out is None else out.copy_result(y)
+
+
+@numpy_words
+def nanquantile(
+    input: Any, q: Any, dim: int | None = None, keepdim: bool = False, *,
+    interpolation: str = "linear", out: Any = None,
+) -> Any:  # fmt: skip
+    """quantile of the elements that are not NaN."""
+    y = _quantile("nanquantile", input, q, dim, keepdim, interpolation)
+    return y if out is None else out.copy_result(y)
+
+
+def _quantile(op: str, x: Any, q: Any, dim: int | None, keepdim: bool, between: str) -> Any:
+    d = dtype_of(x)
+    rank = len(shape_of(x))
+    if d not in (dt.float32, dt.float64):
+        raise RuntimeError(f"{op}() input tensor must be either float or double dtype")
+    if between not in _BETWEEN:
+        words = "linear, lower, higher, midpoint or nearest"
+        said = f"{op}() interpolation must be one of {words}, but got {between}"
+        raise unknown(op, "interpolation", between, said)
+    if not isinstance(q, Handle):
+        if not 0 <= real_number(q, op, "q") <= 1:
+            raise RuntimeError(f"{op}() q must be in the range [0, 1] but got {q}")
+        q = full((), q, dtype=d)
+    elif dtype_of(q) is not d:
+        raise RuntimeError(f"{op}() q tensor must be same dtype as the input tensor")
+    if numel(shape_of(x)) == 0:
+        raise RuntimeError(f"{op}() input tensor must be non-empty")
+    at = rank - 1 if dim is None else wrap_dim(dim, rank, op)
+    rows = reshape(x, (-1,)) if dim is None else (x.movedim(at, -1) if rank else reshape(x, (1,)))
+    places = reshape(q, (-1,))
+    ordered = sort(rows, -1).values
+    n = shape_of(rows)[-1]
+    nan = rows != rows
+    if op == "quantile":  # NaN is the last in order: where there is any, all ranks point there
+        top = full((1,), float(n - 1), dtype=d)
+        ranks = (places * (n - 1)).where(~nan.any(-1, keepdim=True), top)
+    else:
+        count = (~nan).sum(-1, keepdim=True).to(d) - 1
+        ranks = (places * count).clamp(min=0)
+    y = _interpolated(ordered, ranks, between, shape_of(rows)[:-1])
+    y = y.movedim(-1, 0)
+    if keepdim:
+        y = reshape(y, (-1, *(1,) * rank)) if dim is None else (y.unsqueeze(at + 1) if rank else y)
+    return y if len(shape_of(q)) else y.squeeze(0)
+
+
+def _interpolated(ordered: Any, ranks: Any, between: str, lead: tuple[int, ...]) -> Any:
+    if between == "nearest":
+        ranks = ranks.round()
+    below = ranks.floor() if between != "higher" else ranks.ceil()
+    spread = (*lead, shape_of(ranks)[-1])
+    low = gather(ordered, -1, below.long().expand(spread))
+    if between in ("lower", "higher", "nearest"):
+        return low
+    weight = ranks - below if between == "linear" else full((), 0.5, dtype=dtype_of(ranks))
+    high = gather(ordered, -1, ranks.ceil().long().expand(spread))
+    step = high - low
+    return (low + weight * step).where(weight < 0.5, high - step * (1 - weight))

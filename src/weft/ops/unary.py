@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Sign(Elementwise):
     host = staticmethod(S.TABLE["sign"].numpy)  # NumPy's own keeps a NaN
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)
+        return (g.new_zeros(g.shape),)  # of an infinite g, too
 
     onnx = Onnx("Sign", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -63,7 +64,7 @@ class Floor(Elementwise):
     host = staticmethod(np.floor)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)
+        return (g.new_zeros(g.shape),)  # of an infinite g, too
 
     onnx = Onnx("Floor", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -76,7 +77,7 @@ class Ceil(Elementwise):
     host = staticmethod(np.ceil)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)
+        return (g.new_zeros(g.shape),)  # of an infinite g, too
 
     onnx = Onnx("Ceil", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -89,7 +90,7 @@ class Trunc(Elementwise):
     host = staticmethod(np.trunc)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)
+        return (g.new_zeros(g.shape),)  # of an infinite g, too
 
     samples = (sample((3, 4)), sample((2, 0)))
 
@@ -101,7 +102,7 @@ class Round(Elementwise):
     host = staticmethod(np.rint)
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)
+        return (g.new_zeros(g.shape),)  # of an infinite g, too
 
     onnx = Onnx("Round", 13)
     samples = (sample((3, 4)), sample((2, 0)))
@@ -316,6 +317,28 @@ class ReluBack(Elementwise):
         return (apply(_RELU_BACK, gg, r), None)
 
     samples = (sample((3, 4), (3, 4)), sample((2, 0), (2, 0)))
+
+
+class Logit(Elementwise):
+    """y = log(z / (1 - z)), z = x in [eps, 1 - eps]"""
+
+    eps: float | None = None
+
+    def scalar(self, x: S.Expr) -> S.Expr:
+        return S.composite(self._of_number)(x)
+
+    def _of_number(self, x: S.Expr) -> S.Expr:
+        one = S.Const(1.0, x.dtype)
+        if self.eps is not None:
+            x = S.min(S.max(x, S.Const(self.eps, x.dtype)), S.Const(1 - self.eps, x.dtype))
+        return S.log(S.div(x, S.sub(one, x)))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        low = self.eps or 0.0
+        outside = (x < low) | (x > 1 - low)
+        return ((g / (x * (1 - x))).where(~outside, math.nan if self.eps is None else 0.0),)
+
+    samples = (sample((3, 4), low=0.25, high=0.75), sample((2, 0), eps=0.125))
 
 
 def abs(input: Any, *, out: Any = None) -> Any:
