@@ -34,7 +34,7 @@ Pair = tuple[int, int]
 _LARGEST = 8  # rows or columns of a kernel: all are code
 _HEAD = (
     "planes", "channels", "height", "width", "x_n", "x_c", "x_h", "x_at", "out_n", "out_c",
-    "out_row", "w_c", "w_p", "w_q", "pitch",
+    "out_row", "w_c", "w_p", "w_q", "pitch", "room",
 )  # fmt: skip
 
 
@@ -67,12 +67,14 @@ def plan_by_rows(
     channels, height, width = x.shape[1:]
     kernel = (w.shape[2], w.shape[3])
     lanes = native.host().lanes(x.dtype.itemsize)
-    pitch = up((width + 2 * lanes) * x.dtype.itemsize)
+    # masked lanes that reach into a page that is not there cost 1,000 cycles a load: room around
+    room = up(min(max(padding[1], (kernel[1] - 1) * dilation), width) * x.dtype.itemsize)
+    pitch = up((width + 2 * lanes) * x.dtype.itemsize) + 2 * room
     sign, last = (-1, (height - 1) * x.strides[2]) if back else (1, 0)
     ints = [
         x.shape[0] * channels, channels, height, width, *x.strides[:2], sign * x.strides[2], last,
         *out.strides[:2], (sign * stride if back else 1) * out.strides[2],
-        w.strides[0], *w.strides[2:], pitch,
+        w.strides[0], *w.strides[2:], pitch, room,
     ]  # fmt: skip
     if back:
         down, along = (
@@ -131,6 +133,7 @@ def _emit(m: Module, d: D.dtype, parts: list[Part], steps: Pair, *, biased: bool
     nothing = f.gep(scratch, f.mul(f.thread(), h["pitch"]))
     with f.loop(0, h["pitch"], lanes * BYTES[element]) as Z:
         f.store(zero(type), f.gep(nothing, Z.i))
+    nothing = f.gep(nothing, h["room"])
 
     def inside(at: Operand, end: Operand) -> Value:
         """The lanes of a vector at `at` that lie from 0 to `end`."""
