@@ -115,3 +115,57 @@ def test_a_flat_piece_lets_no_infinity_through(f, dtype):
     flat = (f(x + 0.125) == y) | (y == x.trunc())
     assert x.grad is not None and flat.any() and not weft.isnan(x.grad).any()
     assert x.grad[flat].tolist() == [0.0] * int(flat.sum())
+
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    ("f", "values", "want"),
+    [
+        (weft.max, [NAN, 1.0, NAN], [0.5, 0.0, 0.5]),
+        (weft.min, [NAN, 1.0, -INF], [1.0, 0.0, 0.0]),
+        (weft.amax, [NAN, 1.0], [NAN, NAN]),
+        (lambda x: weft.linalg.vector_norm(x, INF), [NAN, 1.0, -2.0], [0.0, 0.0, 0.0]),
+        (lambda x: x.var(0), [INF, 1.0, 0.0], [NAN, -INF, -INF]),
+        (lambda x: x.copysign(-2.0), [NAN, INF, 0.0, 3.0], [NAN, NAN, 0.0, -1.0]),
+        (lambda x: weft.logaddexp(x, x.detach()), [INF, -INF, 1.0], [NAN, NAN, 0.5]),
+        (lambda x: x**0.5, [-INF, -0.0, 4.0], [NAN, -INF, 0.25]),
+        (lambda x: x.clamp(min=weft.zeros_like(x)), [NAN, -1.0, 0.0], [0.0, 0.0, 1.0]),
+        (lambda x: x.clamp(weft.full_like(x, NAN)), [1.0, INF], [0.0, 0.0]),
+        (lambda x: weft.zeros_like(x).clamp(max=x), [NAN, -1.0, 0.0], [0.0, 1.0, 0.0]),
+        (weft.sinc, [1e-200, 0.0, NAN, 1.0], [0.0, 0.0, NAN, -1.0]),
+        (weft.special.entr, [0.0, INF, -1.0, 1.0], [INF, -INF, NAN, -1.0]),
+        (weft.special.i1, [0.0, 1e-300, 1e-9], [0.5, 0.5, 0.5]),
+        (
+            lambda x: weft.special.xlog1py(x, weft.tensor([1.0, -1.0, INF, NAN])),
+            [0.0, 0.0, 0.0, 0.0],
+            [math.log(2), 0.0, INF, NAN],
+        ),
+        (
+            lambda x: weft.special.xlog1py(weft.ones_like(x) * 2, x),
+            [0.0, -1.0, 3.0],
+            [2.0, INF, 0.5],
+        ),
+    ],
+)
+def test_gradients_beside_nan_and_infinity_are_torchs(f, values, want):
+    assert grad(f, values) == pytest.approx(want, nan_ok=True)
+
+
+def test_sinc_keeps_its_slope_near_zero():
+    near = [1e-10, 1e-6, 1e-4]
+    assert grad(weft.sinc, near, weft.float32) == pytest.approx([0, 0, 0], abs=2e-3)
+
+
+def test_the_variance_has_its_second_derivative():
+    x = weft.tensor([1.0, 2.0, 4.0], dtype=weft.float64)
+    got = weft.func.hessian(lambda x: x.var())(x)
+    assert weft.allclose(got, weft.eye(3, dtype=weft.float64) - 1 / 3)
+
+
+def test_values_beside_nan():
+    assert weft.special.i1(weft.tensor(1e-12, dtype=weft.float64)).item() == pytest.approx(5e-13)
+    got = weft.special.zeta(weft.tensor([2.0, NAN]), weft.tensor([1.0, 2.0])).tolist()
+    assert got == pytest.approx([math.pi**2 / 6, NAN], nan_ok=True)
+    assert math.isnan((weft.tensor(-INF) ** 0.5).item())

@@ -439,7 +439,8 @@ def pow(input: Any, exponent: Any, *, out: Any = None) -> Any:
     _refuse_bool(a, b, "pow")
     if b.__class__ is int and b < 0 and dtype_of(a).category < dt.FLOAT:
         raise RuntimeError("Integers to negative integer powers are not allowed.")
-    y = apply(_POW, a, b)
+    root = b.__class__ is float and (b == 0.5 or b == -0.5) and dtype_of(a).category == dt.FLOAT
+    y = (a.sqrt() if b > 0 else a.rsqrt()) if root else apply(_POW, a, b)
     return y if out is None else out.copy_result(y)
 
 

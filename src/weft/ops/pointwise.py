@@ -14,7 +14,7 @@ from weft.core.handle import Handle, state
 from weft.core.op import Onnx, Op, sample
 from weft.core.types import Type, broadcast_shapes, numel, real_number
 from weft.ops import dispatch
-from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS, need_numbers
+from weft.ops.arithmetic import BESIDE_NUMBER, PAIRS, Maximum, Minimum, need_numbers
 from weft.ops.cast import cast
 from weft.ops.compare import Compare, where
 from weft.ops.complex_parts import complex, imag, real
@@ -29,6 +29,7 @@ from weft.ops.promote import (
     operands,
     result_type,
 )
+from weft.ops.trig import Sinc
 from weft.ops.unary import Logit, trunc
 
 __all__ = [
@@ -60,6 +61,20 @@ class Clamp(Elementwise):
 
     onnx = Onnx("Clip", 13, build=onnx_rules.clip)
     samples = (sample((3, 4), min=-1.0, max=0.5), sample((5,), min=0.25), sample((0, 2), max=1.0))
+
+
+class AtLeast(Maximum):
+    """y = max(x, low); on a tie the cotangent is x's, beside NaN nobody's"""
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g.where(a >= b, 0.0), lambda: g.where(a < b, 0.0)
+
+
+class AtMost(Minimum):
+    """y = min(x, high); on a tie the cotangent is x's, beside NaN nobody's"""
+
+    def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
+        return lambda: g.where(a <= b, 0.0), lambda: g.where(a > b, 0.0)
 
 
 class IsNan(Compare):
@@ -115,10 +130,7 @@ class CopySign(Elementwise):
         return S.Select(_minus(b), S.neg(S.abs(a)), S.abs(a))
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        def to_a() -> Any:
-            return g.where(apply(SignBit(), y) == apply(SignBit(), a), -g).where(a != 0, 0.0)
-
-        return to_a, lambda: g.new_zeros(g.shape)
+        return lambda: g * (y / a).where(a != 0, 0.0), lambda: g.new_zeros(g.shape)
 
     samples = BESIDE_NUMBER
 
@@ -148,23 +160,31 @@ class Hypot(Elementwise):
 
 
 class Xlogy(Elementwise):
-    """y = a log b; 0 where a is 0 (unless b is NaN)"""
+    """y = a log(b + one); 0 where a is 0 (unless b is NaN); one is 0, or 1"""
 
-    @staticmethod
-    @S.composite
-    def scalar(a: S.Expr, b: S.Expr) -> S.Expr:
+    one: int = 0
+
+    def scalar(self, a: S.Expr, b: S.Expr) -> S.Expr:
+        return S.composite(self._of_numbers)(a, b)
+
+    def _of_numbers(self, a: S.Expr, b: S.Expr) -> S.Expr:
         zero = S.Const(0.0, a.dtype)
-        y = S.Select(S.eq(a, zero), zero, S.mul(a, S.log(b)))
+        log = S.log1p(b) if self.one else S.log(b)
+        y = S.Select(S.eq(a, zero), zero, S.mul(a, log))
         return S.Select(S.ne(b, b), b, y)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
         def to_a() -> Any:
             rest = number_beside(b, a)
-            return (g * rest.log()).where((a != 0) | ~(rest <= 0), 0.0)
+            log = rest.log1p() if self.one else rest.log()
+            return (g * log).where((a != 0) | ~(rest <= -self.one), 0.0)
 
-        return to_a, lambda: g * a / b
+        return to_a, lambda: g * a / (b + self.one if self.one else b)
 
-    samples = (sample((3, 4), (3, 4), low=0.5), sample((2, 3), (3,), low=0.5))
+    samples = (
+        sample((3, 4), (3, 4), low=0.5), sample((2, 3), (3,), low=0.5),
+        sample((3, 4), (3, 4), low=-0.5, one=1),
+    )  # fmt: skip
 
 
 def number_beside(x: Any, like: Any) -> Any:
@@ -198,12 +218,7 @@ class LogAddExp(Elementwise):
         return np.logaddexp(a, b)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        # d/da = sigmoid(a - b), a half where both are infinite
-        same = (a == b) & (a.abs() == math.inf)
-        return (
-            lambda: g * (a - b).sigmoid().where(~same, 0.5),
-            lambda: g * (b - a).sigmoid().where(~same, 0.5),
-        )
+        return lambda: g * (a - b).sigmoid(), lambda: g * (b - a).sigmoid()
 
     samples = PAIRS
 
@@ -275,10 +290,10 @@ def clamp(input: Any, min: Any = None, max: Any = None, *, out: Any = None) -> A
         y = cast(input, d)
         if min is not None:
             low = cast(min, d) if isinstance(min, Handle) else full((), min, dtype=d)
-            y = where((y < low) | (low != low), low, y)
+            y = apply(AtLeast(), y, low)
         if max is not None:
             high = cast(max, d) if isinstance(max, Handle) else full((), max, dtype=d)
-            y = where((y > high) | (high != high), high, y)
+            y = apply(AtMost(), y, high)
     return y if out is None else out.copy_result(y)
 
 
@@ -499,10 +514,7 @@ def positive(input: Any) -> Any:
 def sinc(input: Any, *, out: Any = None) -> Any:
     """y = sin(pi input) / (pi input), 1 at 0"""
     x = in_float(input)
-    z = _wide(x) * math.pi
-    one = full((), 1.0, dtype=dtype_of(z))
-    y = where(z == 0, one, where(z == 0, one, z).sin() / where(z == 0, one, z))
-    y = cast(y, dtype_of(x))
+    y = cast(apply(Sinc(), _wide(x)), dtype_of(x))
     return y if out is None else out.copy_result(y)
 
 

@@ -54,6 +54,8 @@ def bessel_i_scaled(n: int, x: Array) -> Array:
 
     sized = np.abs(x)
     y = _pieces(x, (sized <= _LARGE, small), (sized > _LARGE, large))
+    if n == 1:  # the integral's terms cancel beside 0
+        y = np.where(sized < 1e-5, (0.5 - sized / 2) * sized, y)
     return y * np.sign(x) if n % 2 else y
 
 
@@ -219,7 +221,7 @@ _BERNOULLI = (
 def zeta(x: Array, q: Array) -> Array:
     """The sum of (k + q)^-x: terms up to q + k > 10, then Euler and Maclaurin's [23.2]"""
     total, a = np.zeros_like(q), q.copy()
-    steps = int(np.clip(np.ceil(10 - np.min(q, initial=10)), 10, 500))
+    steps = int(np.clip(np.ceil(10 - np.fmin.reduce(q, initial=10.0)), 10, 500))
     for k in range(steps):
         more = (a <= 9) | (k < 10)
         total = np.where(more, total + a**-x, total)

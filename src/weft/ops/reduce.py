@@ -120,14 +120,20 @@ def product_of_others(x: Any, dims: tuple[int, ...]) -> Any:
 
 
 class AMax(Reduce):
-    """y = the largest of x along dims; NaN if any is"""
+    """y = the largest of x along dims; NaN if any is
 
+    `even`: NaN's equals share the cotangent, too, as torch.max's of all; amax's gives them NaN.
+    """
+
+    even: bool = False
     combine = "max"
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.max(x, axis=self.dims, keepdims=self.keepdim))
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        if self.even:
+            return (shared_evenly(g, y, x),)
         return (_shared(g, y, x, self.dims, self.keepdim),)
 
     onnx = Onnx("ReduceMax", 13, build=onnx_rules.reduce("ReduceMax"))
@@ -135,14 +141,17 @@ class AMax(Reduce):
 
 
 class AMin(Reduce):
-    """y = the smallest of x along dims; NaN if any is"""
+    """y = the smallest of x along dims; NaN if any is.  `even`: see AMax"""
 
+    even: bool = False
     combine = "min"
 
     def oracle(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.min(x, axis=self.dims, keepdims=self.keepdim))
 
     def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        if self.even:
+            return (shared_evenly(g, y, x),)
         return (_shared(g, y, x, self.dims, self.keepdim),)
 
     onnx = Onnx("ReduceMin", 13, build=onnx_rules.reduce("ReduceMin"))
@@ -153,6 +162,12 @@ def _shared(g: Any, y: Any, x: Any, dims: tuple[int, ...], keepdim: bool) -> Any
     """The cotangent shared evenly by all elements that attain the extreme (as torch.amax)."""
     mine = cast(x == _back(y, x.shape, dims, keepdim), dtype_of(g))
     return mine * (_back(g, x.shape, dims, keepdim) / apply(Sum(dims, True), mine))
+
+
+def shared_evenly(g: Any, y: Any, x: Any) -> Any:
+    """The cotangent shared by all equals of y (NaN is one), where y is one element."""
+    mine = (x == y) | ((x != x) & (y != y))
+    return (g / mine.sum()).where(mine, 0.0)
 
 
 class ArgMax(Reduce):

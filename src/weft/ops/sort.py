@@ -27,7 +27,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of, tell_kernel
 from weft.ops.gather import WITH_ONE, gather
 from weft.ops.kinds import by_batch, by_loop
 from weft.ops.promote import need_real
-from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin
+from weft.ops.reduce import AMax, AMin, amax, amin, argmax, argmin, shared_evenly
 from weft.ops.returns import AMinMax, KthValue, Max, Median, Min, Mode, NanMedian, Sort, TopK
 from weft.ops.view import reshape, squeeze, unsqueeze
 from weft.runtime import memory, native, random_code
@@ -408,8 +408,7 @@ class OneOfAll(Op):
         return gather(x, 0, at)
 
     def vjp(self, g: Any, y: Any, x: Any, at: Any) -> tuple:
-        mine = (x == y) | ((x != x) & (y != y))
-        return (g / mine.sum()).where(mine, 0.0), None
+        return shared_evenly(g, y, x), None
 
     samples = (sample((5,), (1,), **WITH_ONE),)
 
@@ -478,7 +477,7 @@ def _extreme(
                 f"{op}(): Expected reduction dim to be specified for input.numel() == 0. Specify "
                 "the reduction dim with the 'dim' argument."
             )
-        y = dispatch.told(whole(tuple(range(len(shape))), False), x, _WHOLE[op])
+        y = dispatch.told(whole(tuple(range(len(shape))), False, True), x, _WHOLE[op])
         return y if out is None else out.copy_result(y)
     d = wrap_dim(dim, len(shape), op)
     if not shape:

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from weft.core import scalar as S
 from weft.core.handle import Handle
 from weft.core.op import Op, sample
 from weft.core.types import Type, broadcast_shapes
 from weft.ops import quadrature as Q
 from weft.ops.creation import arange, full
 from weft.ops.dispatch import apply, dtype_of, shape_of
-from weft.ops.kinds import by_batch
-from weft.ops.pointwise import in_float, xlogy
+from weft.ops.kinds import Elementwise, by_batch
+from weft.ops.pointwise import Xlogy, in_float
 from weft.ops.promote import only_tensors, operands
 from weft.ops.trig import digamma, erfc, erfinv, lgamma
 from weft.ops.view import expand, unsqueeze
@@ -91,8 +92,7 @@ class BesselI(_Unary):
         if self.order == 0:
             slope = apply(BesselI(1, self.scaled), x)
         else:
-            one = full((), 1.0, dtype=x.dtype)
-            ratio = (y / one.where(x == 0, x)).where(x != 0, one * 0.5)
+            ratio = (y / x).where(x != 0, 0.5)
             slope = apply(BesselI(0, self.scaled), x) - ratio
         return (g * (slope - x.sign() * y if self.scaled else slope),)
 
@@ -111,6 +111,22 @@ class BesselOf(_Unary):
         return Q.FUNCTIONS[self.kind](x)
 
     samples = tuple(sample((3, 4), low=0.5, high=4.0, kind=k) for k in Q.FUNCTIONS)
+
+
+class Entr(Elementwise):
+    """y = -x log x; 0 at 0, -inf below"""
+
+    @staticmethod
+    @S.composite
+    def scalar(x: S.Expr) -> S.Expr:
+        zero, low = S.Const(0.0, x.dtype), S.Const(-math.inf, x.dtype)
+        y = S.Select(S.eq(x, zero), zero, S.mul(S.neg(x), S.log(x)))
+        return S.Select(S.lt(x, zero), low, y)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g * (-1.0 - x.log()),)
+
+    samples = (sample((3, 4), low=0.5), sample((2, 0)))
 
 
 class Erfcx(_Unary):
@@ -302,18 +318,13 @@ def multigammaln(input: Any, p: int, *, out: Any = None) -> Any:
 
 def xlog1py(input: Any, other: Any, *, out: Any = None) -> Any:
     """input log(1 + other); 0 where input is 0, NaN where other is."""
-    a, b = _tensors("xlog1py", input, other)
-    zero = full((), 0.0, dtype=dtype_of(a))
-    nothing = (a == 0) & ~b.isnan()
-    y = (a * b.log1p()).where(~nothing, zero * a)
+    y = apply(Xlogy(1), *_tensors("xlog1py", input, other))
     return y if out is None else out.copy_result(y)
 
 
 def entr(input: Any, *, out: Any = None) -> Any:
     """-input log(input); 0 at 0, -inf below"""
-    x = in_float(input)
-    low = full((), -math.inf, dtype=dtype_of(x))
-    y = (-xlogy(x, x)).where((x >= 0) | x.isnan(), low)
+    y = apply(Entr(), in_float(input))
     return y if out is None else out.copy_result(y)
 
 

@@ -71,6 +71,34 @@ def logsumexp(input: Any, dim: Any, keepdim: bool = False, *, out: Any = None) -
 # ---------------------------------------------------------------------------------- variance
 
 
+class SquaresApart(Op):
+    """y = the sum over dims of |x - their mean|^2; dims stay as size 1"""
+
+    dims: tuple[int, ...] = ()
+
+    def type(self, x: Type) -> Type:
+        need_dims(self, x, self.dims)
+        shape = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
+        return Type(shape, x.dtype.to_real())
+
+    def apart(self, x: Any) -> Any:
+        n = numel(x.shape[d] for d in self.dims)
+        return x - apply(Sum(self.dims, True), x) / (float(n) if n else math.nan)
+
+    def body(self, x: Any) -> Any:
+        apart = self.apart(x)
+        if dtype_of(x).is_complex:
+            square = real(apart) * real(apart) + imag(apart) * imag(apart)
+        else:
+            square = apart * apart
+        return apply(Sum(self.dims, True), square)
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (self.apart(x) * (g * 2.0),)  # the mean's part is 0: what is apart sums to 0
+
+    samples = (sample((3, 4), dims=(1,)), sample((2, 3, 4), dims=(0, 2)))
+
+
 def _spread(
     op: str, input: Any, dim: Any, unbiased: Any, correction: Any, keepdim: bool
 ) -> tuple[Any, Any]:
@@ -103,12 +131,7 @@ def _spread(
     x = cast(input, dt.float32) if half else input
     mean = apply(Sum(dims, True), x) / (float(n) if n else math.nan)
     if x._rg or not dims or dtype_of(x).is_complex or state.recorder is not None:
-        apart = x - mean
-        if dtype_of(x).is_complex:
-            square = real(apart) * real(apart) + imag(apart) * imag(apart)
-        else:
-            square = apart * apart
-        total = apply(Sum(dims, True), square)
+        total = apply(SquaresApart(dims), x)
     else:  # the same sums in one pass
         total = apply(Moment("squares", dims), x, mean)
     variance = total / float(free) if free > 0 else total / 0.0
@@ -298,7 +321,7 @@ class VectorNorm(Op):
         if p == 2:  # x / y, 0 where y is 0
             return ((g * (x / y)).where(y != 0, 0.0),)
         if math.isinf(p):  # those that equal the extreme share the cotangent
-            mine = cast(x.abs() == y, x.dtype)
+            mine = cast((x.abs() == y) | (x != x), x.dtype)
             return (x.sign() * mine * (g / apply(Sum(self.dims, True), mine)),)
         power = x * x.abs() ** (p - 2) if p >= 2 else x.sign() * x.abs() ** (p - 1)
         power = power if p >= 2 else power.where(x != 0, 0.0)

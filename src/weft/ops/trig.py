@@ -33,6 +33,23 @@ class Sin(Elementwise):
     )
 
 
+class Sinc(Elementwise):
+    """y = sin(pi x) / (pi x), 1 at 0"""
+
+    @staticmethod
+    def scalar(x: S.Expr) -> S.Expr:
+        z = S.mul(x, S.Const(math.pi, x.dtype))
+        one, zero = S.Const(1.0, x.dtype), S.Const(0.0, x.dtype)
+        return S.Select(S.eq(z, zero), one, S.div(S.sin(z), z))
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        z = x * math.pi
+        square = z * x  # in this order: terms of 1 / x lose everything beside 0
+        return ((g * ((z.cos() * z - z.sin()) / square)).where(square != 0, 0.0),)
+
+    samples = (sample((3, 4)), sample((2, 0)))
+
+
 class Cos(Elementwise):
     """y = cos x (radians)"""
 
