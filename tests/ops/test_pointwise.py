@@ -130,3 +130,13 @@ def test_every_half_word_rounds_to_bfloat16_as_ieee_says():
     y = weft.from_numpy(x).bfloat16()
     for chosen in (weft.relu(y), -y, y.abs(), weft.maximum(y, -y), y.clamp(-2, 3)):
         assert chosen.float().bfloat16().view(weft.int16).equal(chosen.view(weft.int16))
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_power_notices_that_its_operands_changed(changed):
+    leaf = weft.tensor([1.5, 2.0], requires_grad=True)
+    both = leaf * 1.0, leaf * 2.0
+    y = both[0] ** both[1]
+    both[changed].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

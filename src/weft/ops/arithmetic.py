@@ -149,13 +149,13 @@ class Pow(Elementwise):
         # d a**b = b a**(b-1) da + a**b log(a) db; where a == 0 the second term is 0 for b >= 0
         def base() -> Any:
             if b.__class__ in NUMBERS:
-                return g * (pow(a, b - 1) * b) if b != 0 else g.new_zeros(g.shape)
-            return g * (b * pow(a, b - 1)).where(b != 0, 0.0)
+                return g * (a ** (b - 1) * b) if b != 0 else g.new_zeros(g.shape)
+            return g * (b * a ** (b - 1)).where(b != 0, 0.0)
 
         def exponent() -> Any:
             x = b.new_full((), a) if a.__class__ in NUMBERS else a
             at_zero = (x == 0) & (b.real >= 0)
-            return g * (pow(x, b) * x.log()).where(~at_zero, 0.0)
+            return g * (y * x.log()).where(~at_zero, 0.0)
 
         return base, exponent
 

@@ -21,14 +21,7 @@ from weft.ops.complex_parts import complex, imag, real
 from weft.ops.creation import full
 from weft.ops.dispatch import NUMBERS, apply, dtype_of, read, shape_of
 from weft.ops.kinds import Elementwise, by_loop
-from weft.ops.promote import (
-    HALVES,
-    as_number,
-    number_of,
-    only_tensors,
-    operands,
-    result_type,
-)
+from weft.ops.promote import HALVES, as_number, number_of, only_tensors, operands, result_type
 from weft.ops.trig import Sinc
 from weft.ops.unary import Logit, trunc
 
