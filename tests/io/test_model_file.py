@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,3 +246,42 @@ def test_nested_answers(tmp_path: Path) -> None:
     assert {k: a.tobytes() for k, a in got.items()} == {
         k: t.detach().numpy().tobytes() for k, t in want.items()
     }
+
+
+class Of(nn.Module):
+    """A function of the input, and of a weight."""
+
+    def __init__(self, f: Callable) -> None:
+        super().__init__()
+        self.f = f
+        self.weight = nn.Parameter(weft.tensor([1.0, 2.0, 3.0, 4.0]))
+
+    def forward(self, x: weft.Tensor) -> Any:
+        return self.f(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, w: x.detach() * 2 + x,  # another handle of the input comes first
+        lambda x, w: x.logsumexp(1),
+        lambda x, w: x.data - w.detach() * x,
+        lambda x, w: x,
+        lambda x, w: {"same": x.detach(), "weight": w, "twice": x * 2},
+    ],
+)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_every_handle_of_an_input_is_the_input(f: Callable, dynamic: bool, tmp_path: Path) -> None:
+    model = Of(f)
+    file = io.save(tmp_path / "m.weft", model, weft.rand(3, 4), dynamic_batch=dynamic)
+    assert not [n.name for n in file.graph().inputs if n.name.startswith("const")]
+    x = weft.rand(3, 4) * 9
+    got = file.run({"input": x.numpy()})
+    for key, want in outputs(model, x).items():
+        np.testing.assert_array_equal(got[key], want.detach().numpy())
+
+
+def test_a_result_that_numpy_made_is_refused(tmp_path: Path) -> None:
+    model = Of(lambda x, w: weft.from_numpy(x.numpy() * 2))
+    with pytest.raises(TraceError, match="does not depend"):
+        io.save(tmp_path / "m.weft", model, weft.rand(3, 4))

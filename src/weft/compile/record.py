@@ -376,6 +376,11 @@ class Session:
         place = self.tables()[0].get(id(t))
         return None if place is None else ~place
 
+    def place_of(self, t: Handle) -> int:
+        """The place of an outside tensor, or of another handle of the same view; a new one."""
+        ref = self._ref(t)
+        return ~(ref if ref.__class__ is int else ref[0])
+
     def place(self, t: Handle) -> int | None:
         """The reference of a tensor, as an operand has it."""
         ghost = t._ghost

@@ -29,12 +29,13 @@ class Traced:
 def trace(
     fn: Callable,
     inputs: Mapping[str, Handle],
-    names: Mapping[int, str] | None = None,
+    names: Mapping[str, Handle] | None = None,
 ) -> Traced:
     """Run fn(*inputs.values()) once, without gradients, and return what it did as a graph.
 
-    `names`: id(tensor) -> input name for captured tensors (a state_dict turned round); others are
-    called const0, const1, ...  The result may be a tensor, a tuple or list, or a dict of tensors.
+    `names`: captured tensors by input name (a state_dict), whichever handle of theirs fn reads
+    (x or x.detach()); others are called const0, const1, ...  The result may be a tensor, a tuple or
+    list, or a dict of tensors.
     TraceError: a write to memory that outlives the call, a random draw, a result that is no tensor.
     Only the branches taken with these inputs are in the graph.
     """
@@ -42,20 +43,26 @@ def trace(
     session.matching = False
     before = (state.recorder, state.grad)
     state.recorder, state.grad = session, False
+    given = (*(names or {}).items(), *inputs.items())
     try:
         results = fn(*inputs.values())
+        named = named_results(results)
+        for name, t in named.items():
+            if t._ghost is None and any(
+                session.place_of(t) == session.place_of(g) for _, g in given
+            ):
+                named[name] = t.clone()  # what was given is a result: it comes out of an op
     finally:
         state.recorder, state.grad = before
-    named = named_results(results)
     graph, outside = _graph(session, named)
-    labels = {id(t): k for k, t in inputs.items()}
+    labels = {session.place_of(t): k for k, t in given}
     captured: dict[str, Handle] = {}
     for j, node in outside.items():
-        t = session.outside[j]
-        name = labels.get(id(t))
+        name = labels.get(j)
         if name is None:
-            name = (names or {}).get(id(t)) or f"const{len(captured)}"
-            captured[name] = t
+            name = f"const{len(captured)}"
+        if name not in inputs:
+            captured[name] = session.outside[j]
         node.name = name
     used = {n.name: n for n in graph.inputs}
     graph.inputs = [used[k] for k in (*inputs, *captured) if k in used]

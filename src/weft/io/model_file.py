@@ -123,7 +123,7 @@ def _in_eval(model: Any, run: Callable[[], Any]) -> Any:
 
 def _traced(model: Any, inputs: Mapping[str, weft.Tensor], dynamic: bool) -> tuple[Graph, dict]:
     """The model's graph in eval mode and what it captured; symbolic in the batch when asked."""
-    names = {id(t): k for k, t in model.state_dict(keep_vars=True).items()}
+    names = model.state_dict(keep_vars=True)
 
     def at(size: int | None) -> Any:
         chosen = {k: t if size is None else _resized(t, size) for k, t in inputs.items()}

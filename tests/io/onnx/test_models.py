@@ -136,3 +136,30 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match=r'pip install "weft\[onnx\]"'):
         weft_onnx.export(file, tmp_path / "m.onnx")
+
+
+class Narrow(nn.Module):
+    """What onnxruntime computes in wide integers only."""
+
+    def forward(self, x: weft.Tensor) -> dict[str, weft.Tensor]:
+        odd = x % 2 == 1
+        return {
+            "chosen": weft.where(x > 3, odd, ~odd),
+            "signed": weft.where(odd, x, -x),
+            "product": x @ weft.full((4, 2), 3, dtype=x.dtype),
+            "largest": weft.maximum(x, x * 100),
+        }
+
+
+@pytest.mark.parametrize("dtype", [weft.int8, weft.uint8, weft.int16, weft.int64])
+def test_integers_and_bools_of_every_width(dtype: weft.dtype, tmp_path: Path) -> None:
+    x = weft.arange(12).reshape(3, 4).to(dtype)
+    file = io.save(tmp_path / "m.weft", Narrow(), x)
+    weft_onnx.export(file, tmp_path / "m.onnx")
+    session = ort.InferenceSession((tmp_path / "m.onnx").read_bytes())
+    got = dict(
+        zip((o.name for o in session.get_outputs()), session.run(None, {"input": x.numpy()}))
+    )
+    for key, want in outputs(Narrow(), x).items():
+        assert got[key].dtype == want.numpy().dtype
+        np.testing.assert_array_equal(got[key], want.numpy(), key)

@@ -188,7 +188,7 @@ def emit(e: Emitter, root: S.Expr, ins: Sequence[str]) -> str:
         elif isinstance(n, S.Arg):
             y = ins[n.index]
         elif isinstance(n, S.Select):
-            y = e.node("Where", *xs)
+            y = widened(e, "Where", n.dtype, xs, [a.dtype for a in n.args])
         elif isinstance(n, S.Cast):
             y = e.node("Cast", xs[0], to=n.dtype.np)
         elif isinstance(n, S.Scalar):
@@ -199,10 +199,30 @@ def emit(e: Emitter, root: S.Expr, ins: Sequence[str]) -> str:
     return done[id(root)]
 
 
+_NARROW = (dt.int8, dt.int16, dt.uint8)
+_LACK = {"Where": (*_NARROW, dt.bool), "Equal": (dt.int16,)}  # onnxruntime 1.23; others: _NARROW
+
+
+def widened(
+    e: Emitter, name: str, out: dt.dtype, ins: Sequence[str], types: Sequence[dt.dtype],
+    **attrs: Any,
+) -> str:  # fmt: skip
+    """The node, computed in int32 where it lacks the dtype: the last bits are the same."""
+    lack = _LACK.get(name, _NARROW)
+    if types[-1] not in lack:
+        return e.node(name, *ins, **attrs)
+    wide = np.dtype(np.int32)
+    xs = [
+        e.node("Cast", x, to=wide) if d in lack and (d is not dt.bool or i) else x
+        for i, (x, d) in enumerate(zip(ins, types, strict=True))
+    ]
+    return e.node("Cast", e.node(name, *xs, **attrs), to=out.np)
+
+
 def _row(e: Emitter, n: S.Scalar, xs: list[str]) -> str:
     d = n.operands[0].dtype
     if n.name in _DIRECT:
-        return e.node(_DIRECT[n.name], *xs)
+        return widened(e, _DIRECT[n.name], n.dtype, xs, [a.dtype for a in n.operands])
     if n.name == "ne":
         return e.node("Not", e.node("Equal", *xs))
     if n.name in _ORDER:

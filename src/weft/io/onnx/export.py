@@ -29,7 +29,14 @@ from weft.core.op import Onnx, Op
 from weft.core.types import Dim, Type
 from weft.io import container, report
 from weft.io.container import BadFile
-from weft.io.onnx.emit import Emit, element_type, onnx_package, onnxruntime_or_none, tensor
+from weft.io.onnx.emit import (
+    Emit,
+    element_type,
+    onnx_package,
+    onnxruntime_or_none,
+    tensor,
+    widened,
+)
 from weft.io.report import Report
 from weft.ops.kinds import Elementwise
 
@@ -155,7 +162,7 @@ class _Exporter:
             return rule.build(self.e, op, ins, types, n.type)
         if rule is not None:
             attrs = {onnx_name: _plain(getattr(op, ours)) for ours, onnx_name in rule.rename}
-            return self.e.node(rule.name, *ins, **attrs)
+            return widened(self.e, rule.name, n.type.dtype, ins, [t.dtype for t in types], **attrs)
         if isinstance(op, Elementwise):
             return self.e.scalar(op.expr(*(t.dtype for t in types)), ins)
         raise NoRule("the op has no rule")
