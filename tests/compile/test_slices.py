@@ -134,6 +134,25 @@ def test_the_last_result_is_computed_where_it_lies():
         assert not [s for s in p.steps if "Concat" in s.label]
 
 
+def test_what_others_read_too_lies_in_the_whole():
+    net = network()
+
+    def shared(x):
+        b = net[:4](x)
+        return net[4](b).mean((2, 3)), b[1:].sum()
+
+    p = program(agree(shared, weft.randn(5, 3, 45, 37)))
+    assert batches(p, 5) and Concat(0) in [n.op for n in p.graph.nodes()]
+    assert not [s for s in p.steps if "Concat" in s.label]
+
+    def outlives(x):  # a part that is read when nobody reads the whole any more
+        a, b = x.softmax(1), (x * 2).softmax(1)
+        c = (x + weft.cat([a, b]).sum()).softmax(1)
+        return (c + a).softmax(1)
+
+    agree(outlives, weft.randn(40, 50))
+
+
 def test_samples_share_memory(monkeypatch):
     x, net = weft.randn(8, 3, 90, 90), network()
     sliced = agree(net, x).memory()

@@ -278,11 +278,13 @@ class Program:
         return self._read_order(n, layout) if own else layout
 
     def _part_of_join(self, n: Node, layout: Layout, i: int, slots: Slots) -> Place | None:
-        """Where n lies in its only reader, if that joins samples that lie as n's do."""
-        readers = self._readers_of.get(id(n), [])
-        if len(readers) != 1 or readers[0].op != Concat(0):
+        """Where n lies in the reader that joins samples, if these lie as n's do, and as long."""
+        joins = [r for r in self._readers_of.get(id(n), []) if r.op == Concat(0)]
+        if len(joins) != 1:
             return None
-        join = readers[0]
+        join = joins[0]
+        if self._last.get(id(n), i) > self._last.get(id(join), i):
+            return None
         at = 0
         for a in join.args:
             if a is n:
