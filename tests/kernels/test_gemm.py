@@ -144,11 +144,12 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("columns", [450, 90])  # beside few of which a thread has its own rows
 @pytest.mark.parametrize("rows", [7, 11, 12, 13, 18, 32, 37, 64, 127, 131, 200])
-def test_threads_share_packed_panels_in_parts_of_all_rows(rng, rows):
+def test_threads_share_packed_panels_in_parts_of_all_rows(rng, rows, columns):
     """Each part of the last units is done once: no row is left out, whatever the threads."""
-    a, b = rng.standard_normal((rows, 400)), rng.standard_normal((400, 450))
-    a, b, out = a.astype("float32"), b.astype("float32"), np.empty((rows, 450), "float32")
+    a, b = rng.standard_normal((rows, 400)), rng.standard_normal((400, columns))
+    a, b, out = a.astype("float32"), b.astype("float32"), np.empty((rows, columns), "float32")
     expected = matmul(a, b)
     p = plan_matmul_packed(Layout.of(a), Layout.of(b), Layout.of(out))
     room = np.empty(p.size + 64, np.uint8)

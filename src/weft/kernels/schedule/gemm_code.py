@@ -57,6 +57,7 @@ _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache besi
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
 _TALL_TWICE = 64  # where a core multiplies twice a cycle, beside any packed B
+_TALL_NEAR, _NEAR_B = 16, 600 << 10  # there, beside one that a second cache keeps with others
 _FEW_ROWS = 192  # of a result that the last cache does not hold
 _PACK_ROWS = 8  # of a panel's product take as long as to pack it
 MAX_NEAR = 6  # arrays of an epilogue whose lines a tile asks for
@@ -737,7 +738,8 @@ def units_of_rows(
     # another
     every = f.mul(columns, chunks)
     packed = f.icmp("sgt", h["direct"], 1)
-    shared = f.op("and", packed, f.op("xor", own, True))
+    few = f.icmp("slt", chunk, 2 * _PART_ROWS)
+    shared = f.op("and", packed, f.op("or", few, f.op("xor", own, True)))
     quarter = f.max(f.min(f.div(chunk, 4), _PART_ROWS), tile.rows)
     least = f.select(shared, packed_part or quarter, _PART_ROWS)
     if several:  # each reads all of their panels
@@ -821,8 +823,10 @@ def _row_chunks(
     # each thread its own rows, of which it wrote what the operands hold: where B is small
     packed, twice = f.icmp("sgt", h["direct"], 1), native.host().multiplies_twice
     twice = twice and not tile.pairs
-    least = f.select(packed, _TALL_TWICE if twice else _TALL, _TALL_PACKING)
-    own = f.icmp("sle", f.mul(f.mul(k, h["N"]), tile.itemsize), _OWN)
+    bytes_of_b = f.mul(f.mul(k, h["N"]), tile.itemsize)
+    tall = f.select(f.icmp("sle", bytes_of_b, _NEAR_B), _TALL_NEAR, _TALL_TWICE) if twice else _TALL
+    least = f.select(packed, tall, _TALL_PACKING)
+    own = f.icmp("sle", bytes_of_b, _OWN)
     own = f.op("or", own, packed) if twice else own
     own = f.op("and", own, f.icmp("sge", m, f.mul(nth, least)))
     own = f.op("and", own, f.icmp("eq", h["batches"], 1))
