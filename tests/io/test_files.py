@@ -163,3 +163,15 @@ def test_a_checkpoint_holds_dtypes_that_are_only_stored(tmp_path: Path) -> None:
     container.write(path, {}, {"weft.format": "1", "weft.state": '{"$dtype": "float_power"}'})
     with pytest.raises(io.BadFile, match="unknown tag"):
         weft.load(path)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "weft", "pt"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64"])
+def test_tensors_in_which_nothing_computes(dtype: str, ending: str, tmp_path: Path) -> None:
+    d = getattr(weft, dtype)
+    state = {"a": weft.arange(6.0).to(d).reshape(2, 3), "none": weft.zeros(0, 3).to(d)}
+    weft.save(state, tmp_path / f"a.{ending}")
+    back = weft.load(tmp_path / f"a.{ending}")
+    assert back["a"].dtype is d and back["a"].float().tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert back["none"].dtype is d and back["none"].shape == (0, 3)
+    assert type(back["a"]) is type(state["a"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import weft
+from tests.io.test_torch_attacks import call, g, number, storage, text
 from weft.core import dtype as dt
 from weft.io import torch_file, torch_zip
 
@@ -88,6 +89,27 @@ def test_there_and_back_in_both_formats(tmp_path, zipped):
     assert got["view"][0, 0].item() == 5.0
     with open(path, "rb") as f:
         assert weft.load(f)["base"].tolist() == base.tolist()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_that_are_made_of_the_numbers(tmp_path, zipped):
+    value = weft.tensor([[0.0, 2.0], [3.0, 0.0]])
+    state = {"coo": value.to_sparse(), "csr": value.to_sparse_csr()}
+    weft.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    for got in weft.load(tmp_path / "x.pt").values():
+        assert got.to_dense().tolist() == value.tolist()
+
+
+def test_a_conjugate_in_the_format_of_before_2020():
+    parts = (
+        storage("ComplexFloatStorage", size=b"K\x02N"), number(0), b"(K\x02t", b"(K\x01t", b"\x89",
+        call(g("collections", "OrderedDict")), b"}" + text("conj") + b"\x88s",
+    )  # fmt: skip
+    f = io.BytesIO()
+    pickled = b"\x80\x02" + call(g("torch._utils", "_rebuild_tensor_v2"), *parts) + b"."
+    torch_zip.write(f, pickled, {"0": np.array([1 + 2j, 3 - 1j], np.complex64)})
+    f.seek(0)
+    assert weft.load(f).tolist() == [1 - 2j, 3 + 1j]
 
 
 def resident() -> int:

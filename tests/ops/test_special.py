@@ -103,3 +103,15 @@ def test_a_long_vector_is_worked_on_in_pieces():
     assert weft.equal(y[4_000:5_000], weft.special.i0e(x[4_000:5_000]))
     np.testing.assert_allclose(weft.special.i1(x).numpy(), sp.i1(x.numpy()), rtol=1e-13)
     assert weft.special.i0(weft.ones(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("f", [weft.special.i0, weft.special.erfcx, weft.special.airy_ai])
+def test_complex_numbers_are_refused(f):
+    with pytest.raises(NotImplementedError, match="not implemented for 'ComplexFloat'"):
+        f(weft.tensor([1j]))
+
+
+@pytest.mark.parametrize("f", [weft.special.gammainc, weft.special.zeta, weft.special.xlog1py])
+def test_complex_numbers_beside_others_are_refused(f):
+    with pytest.raises(NotImplementedError, match="not implemented for 'ComplexFloat'"):
+        f(weft.tensor([1j]), weft.tensor([1.0]))

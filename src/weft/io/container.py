@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
+import weft
 from weft.core import dtype as dt
 from weft.runtime import memory
 
@@ -32,6 +33,11 @@ _DTYPES = {
     "F64": dt.float64, "F32": dt.float32, "F16": dt.float16, "BF16": dt.bfloat16, "I64": dt.int64,
     "I32": dt.int32, "I16": dt.int16, "I8": dt.int8, "U8": dt.uint8, "BOOL": dt.bool,
     "C64": dt.complex64,
+}  # fmt: skip
+# dtypes in which nothing computes: public names, loaded when a file holds one
+_STORED = {
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "U16": "uint16", "U32": "uint32",
+    "U64": "uint64",
 }  # fmt: skip
 
 
@@ -55,7 +61,8 @@ def write(
         metadata[DIGEST] = _digest(arrays, metadata)
     ready = {}
     for name, a in arrays.items():
-        if dt.from_np(a.dtype) not in _DTYPES.values():
+        d = dt.from_np(a.dtype)
+        if d not in _DTYPES.values() and d.name not in _STORED.values():
             raise TypeError(f"{name}: safetensors has no {a.dtype} (save its parts, or as .pt)")
         ready[name] = np.asarray(a, order="C")
     replace(path, safetensors.numpy.save(ready, metadata or None))
@@ -224,11 +231,11 @@ _BYTE = np.dtype(np.uint8)
 def _entry(entry: Any, where: str) -> tuple[dt.dtype, tuple[int, ...], int, int]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise BadFile(f"{where}: its entry must have dtype, shape and data_offsets")
-    d = _DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+    name = entry["dtype"] if isinstance(entry["dtype"], str) else None
+    d = getattr(weft, _STORED[name]) if name in _STORED else _DTYPES.get(name or "")
     if d is None:
-        raise BadFile(
-            f"{where}: dtype {str(entry['dtype'])[:40]!r} is none of {', '.join(_DTYPES)}"
-        )
+        known = ", ".join((*_DTYPES, *_STORED))
+        raise BadFile(f"{where}: dtype {str(entry['dtype'])[:40]!r} is none of {known}")
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _is_sizes(shape) or len(shape) > 64 or not _is_sizes(offsets) or len(offsets) != 2:
         raise BadFile(f"{where}: shape and data_offsets must be lists of sizes")

@@ -44,11 +44,12 @@ class _Global:
 class _Memory:
     """A storage on its way into the file."""
 
-    def __init__(self, key: str, dtype: dt.dtype, size: int) -> None:
-        self.key, self.dtype, self.size = key, dtype, size
+    def __init__(self, key: str, dtype: dt.dtype | None, size: int) -> None:
+        self.key, self.dtype, self.size = key, dtype, size  # no dtype: bytes
 
 
 _TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
+_OF_BYTES = _Global("torch._utils", "_rebuild_tensor_v3")
 _PARAMETER = _Global("torch._utils", "_rebuild_parameter")
 _WITH_STATE = _Global("torch._utils", "_rebuild_parameter_with_state")
 _SPARSE = _Global("torch._utils", "_rebuild_sparse_tensor")
@@ -73,11 +74,11 @@ class _Pickler(_PythonPickler):
     def persistent_id(self, obj: Any) -> Any:
         if not isinstance(obj, _Memory):
             return None
-        if obj.dtype not in STORAGE_NAMES:
+        if obj.dtype is None and self.legacy:
             raise TypeError(
-                f"save: .pt files of Weft cannot hold {obj.dtype}; cast the tensor first"
+                "save: files of before torch 1.6 hold no float8 or wide unsigned tensors"
             )
-        kind = _Global("torch", STORAGE_NAMES[obj.dtype])
+        kind = _Global("torch", STORAGE_NAMES[obj.dtype] if obj.dtype else "UntypedStorage")
         view = (None,) if self.legacy else ()
         return ("storage", kind, obj.key, "cpu", obj.size, *view)
 
@@ -98,7 +99,7 @@ class _Pickler(_PythonPickler):
                 parts = (_Reduced(self._tensor(obj, False)), obj.requires_grad, OrderedDict())
                 return (_WITH_STATE, (*parts, state)) if state else (_PARAMETER, parts)
             rebuild, parts = self._tensor(obj, obj.requires_grad)
-            kind = _PLAIN if type(obj) is Tensor else type(obj)
+            kind = type(obj) if obj.dtype in STORAGE_NAMES and type(obj) is not Tensor else _PLAIN
             plain = kind is _PLAIN and not state
             return (rebuild, parts) if plain else (_OF_TYPE, (rebuild, kind, parts, state))
         if isinstance(obj, Size):
@@ -128,11 +129,14 @@ class _Pickler(_PythonPickler):
         key = (whole.ctypes.data, whole.nbytes, t.dtype) if whole.size else (id(t),)
         memory = self.memories.get(key)
         if memory is None:
-            memory = self.memories[key] = _Memory(str(len(self.arrays)), t.dtype, whole.size)
-            self.arrays.append(whole)
+            known = t.dtype in STORAGE_NAMES
+            size = whole.size if known else whole.nbytes
+            memory = _Memory(str(len(self.arrays)), t.dtype if known else None, size)
+            self.memories[key] = memory
+            self.arrays.append(whole if known else whole.reshape(-1).view(np.uint8))
         offset = t.storage_offset() if whole.size else 0
         place = (memory, offset, tuple(t.shape), tuple(t.stride()), requires_grad, OrderedDict())
-        return _TENSOR, place
+        return (_TENSOR, place) if memory.dtype else (_OF_BYTES, (*place, t.dtype))
 
 
 class _Reduced:

@@ -23,6 +23,7 @@ from weft.ops import subclass
 from weft.ops.storage import STORAGE_DTYPES
 
 STORAGES = {**STORAGE_DTYPES, "UntypedStorage": dt.uint8}
+STORED = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")  # loaded when one is met
 _KEYS = 100_000  # parts of one dict key or set element that are looked at: more is an attack
 
 
@@ -113,8 +114,10 @@ def _tensor_of(
     metadata: Any = None,
 ) -> Any:  # fmt: skip
     """A tensor over raw bytes."""
-    if type(storage) is not np.ndarray or not isinstance(dtype, dt.dtype):
+    if type(storage) is not np.ndarray:
         raise refuse(f"a tensor over a {type(storage).__name__}")
+    if not isinstance(dtype, dt.dtype):
+        raise refuse(f"a tensor of {str(dtype)[:60]}")
     whole = storage.view(np.uint8)
     typed = whole[: whole.size - whole.size % dtype.itemsize].view(dtype.np)
     return tensor(typed, offset, size, stride, requires_grad)

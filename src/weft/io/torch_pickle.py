@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 import weft
+from weft.core import dtype as dt
 from weft.core.types import numel
 from weft.io.torch_makers import (
     CALLS,
     MAKERS,
+    STORED,
     Record,
     Revived,
     all_hashable,
@@ -110,6 +112,8 @@ class Unpickler(_PythonUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         found = MAKERS.get((module, name))
         full = f"{module}.{name}"
+        if found is None and module == "torch" and name in STORED:
+            found = getattr(weft, name)
         if found is None:
             found = _allowed.get(full)
         if found is not None:
@@ -245,6 +249,31 @@ class Unpickler(_PythonUnpickler):
     del _code, _step
 
 
+class Scout(Unpickler):
+    """Goes over a pickle for its persistent ids alone: whatever it makes is an inert record."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = MAKERS.get((module, name))
+        return found if isinstance(found, dt.dtype) else Record
+
+    def _put(self, into: Any, items: list) -> None:
+        """Nobody looks at what a container holds."""
+
+    def _extend(self, onto: Any, items: list) -> None:
+        """As _put."""
+
+    def _skip(self) -> None:
+        self.pop_mark()
+
+    def _hold(self) -> None:
+        self._skip()
+        self.append(Record())
+
+    dispatch = {
+        **Unpickler.dispatch, pickle.ADDITEMS[0]: _skip, pickle.FROZENSET[0]: _hold
+    }  # fmt: skip
+
+
 # What the steps raise when the opcodes make no sense.
 _BROKEN = (
     IndexError, KeyError, TypeError, AttributeError, UnicodeError, OverflowError, struct.error,
@@ -252,14 +281,15 @@ _BROKEN = (
 
 
 def read(
-    pickled: Any, persistent: Callable, *, weights_only: bool, encoding: str = "utf-8"
-) -> tuple[Any, set[str]]:
+    pickled: Any, persistent: Callable, *, weights_only: bool, encoding: str = "utf-8",
+    by: type[Unpickler] = Unpickler,
+) -> tuple[Any, set[str]]:  # fmt: skip
     """(the value, names of the classes that became inert records) of a pickle, bytes or a file.
 
     pickle.UnpicklingError for what is no pickle, is cut, or asks for what is refused.
     """
     file = io.BytesIO(pickled) if isinstance(pickled, bytes) else pickled
-    reader = Unpickler(file, persistent, weights_only=weights_only, encoding=encoding)
+    reader = by(file, persistent, weights_only=weights_only, encoding=encoding)
     try:
         value = reader.load()
     except (pickle.UnpicklingError, EOFError, MemoryError):

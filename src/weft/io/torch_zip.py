@@ -255,8 +255,11 @@ def read(
             raise pickle.UnpicklingError(f"unknown view of a storage {str(view)[:80]}")
         return _part(whole, view[1], view[2])
 
-    value, unknown = torch_pickle.read(
-        file, persistent, weights_only=weights_only, encoding=encoding
+    # the numbers lie behind the pickle, and some tensors are made from them (conjugates, sparse
+    # ones): it is gone over for the storages' sizes first
+    here = file.tell()
+    torch_pickle.read(
+        file, persistent, weights_only=False, encoding=encoding, by=torch_pickle.Scout
     )
     keys = _plain(file)
     if not isinstance(keys, list):
@@ -265,7 +268,8 @@ def read(
         if key not in memories:
             raise RuntimeError(f"load: storage {key[:40]} belongs to no tensor: corrupt file?")
         _fill(file, memories[key], f"storage {key[:40]}", swapped)
-    return value, unknown
+    file.seek(here)
+    return torch_pickle.read(file, persistent, weights_only=weights_only, encoding=encoding)
 
 
 class _Room:

@@ -219,6 +219,8 @@ class Polynomial(_Binary):
 
 def _of(op: Op) -> Callable[..., Any]:
     def function(input: Any, *, out: Any = None) -> Any:
+        if dtype_of(input).is_complex:
+            raise dtype_of(input).lacks(str(op))
         y = apply(op, in_float(input))
         return y if out is None else out.copy_result(y)
 
@@ -230,6 +232,8 @@ def _tensors(name: str, a: Any, b: Any) -> tuple[Any, Any]:
     """Two operands, one of which may be a number, as tensors of one floating dtype."""
     a, b = operands(name, a, b, floating=True)
     kind = dtype_of(a if isinstance(a, Handle) else b)
+    if kind.is_complex:
+        raise kind.lacks(f"{name}_cpu")
     a, b = (x if isinstance(x, Handle) else full((), float(x), dtype=kind) for x in (a, b))
     return a, b
 

@@ -42,9 +42,9 @@ class AsStrided(View):
     def host(self, x: np.ndarray) -> np.ndarray:
         self.type(Type(x.shape, None))  # type: ignore[arg-type]  bounds only
         flat = np.ascontiguousarray(x).reshape(-1) if not x.flags.c_contiguous else x.reshape(-1)
-        flat = flat[self.offset :] if flat.size else flat
+        start = self.offset * x.itemsize if numel(self.shape) else 0
         byte_strides = tuple(s * x.itemsize for s in self.strides)
-        return np.lib.stride_tricks.as_strided(flat, self.shape, byte_strides)
+        return np.ndarray(self.shape, flat.dtype, flat, start, byte_strides)
 
     oracle = host
 
