@@ -169,7 +169,7 @@ def test_nothing_on_disk_is_shared_with_a_target_without_tiles(tmp_path: Path):
     for target in ("", "avx512"):
         path = tmp_path / f"names{target}"
         code = "from weft.compile import tune\nfrom weft.runtime import machine\n"
-        code += f"open({str(path)!r}, 'w').write(f'{{machine._path(chr(59))}} {{tune._file()}}')"
+        code += f"open({str(path)!r}, 'w').write(f'{{machine._key(chr(59))}} {{tune._file()}}')"
         run(code, WEFT_TARGET=target, WEFT_CACHE_DIR=str(tmp_path / "cache"))
         names.append(path.read_text().split())
     assert names[0][0] != names[1][0] and names[0][1] != names[1][1]

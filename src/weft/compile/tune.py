@@ -46,6 +46,7 @@ def tuned(key: str, plan: Callable[[], native.Launch], operands: Sequence[Layout
         launch = plan()
     if not any(len(options) > 1 for options in asked.values()):
         return launch
+    machine.improve_now()
     best: dict[str, int] = {}
     arrays = [x.zeros() for x in operands]  # an index of zero is in range
     fastest = _seconds(launch, arrays)

@@ -3,8 +3,16 @@ objects.
 
 llvmlite is imported at the first kernel, not by `import weft`: it costs 0.13 s that many programs
 (a `--help`) never need. Nor are pathlib, tempfile and hashlib, which loads OpenSSL: 20 ms.
+
+Drivers (`kernels/target/llvm.py`) are compiled without optimisation at first, a fifth of the time,
+and again, as all else, by a thread of low priority, when nothing else is to be compiled. Kernels of
+their modules jump to where a slot says, which is then told the better ones. Nothing in a driver
+rounds another way when it is optimised: the bits stay.
+
+Long because the better code shares the compiler, the disk and the locks with the first.
 """
 
+import atexit
 import ctypes
 import importlib
 import os
@@ -16,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 try:
@@ -26,7 +34,7 @@ except ImportError:
 
 from weft.core import config
 from weft.runtime.once import once
-from weft.runtime.parts import split
+from weft.runtime.parts import is_driver, split
 
 CACHE_VERSION = 3  # raise when objects of an older Weft must not be used again
 _DIGEST = 32
@@ -151,12 +159,11 @@ def _llvm() -> Any:
     return llvm
 
 
-def _target_machine() -> Any:
+def _target_machine(opt: int = 1) -> Any:  # 3 takes 16 % longer, its code runs as fast
     llvm, machine = _llvm(), host()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(  # 3 takes 16 % longer, its code runs as fast
-        cpu=machine.cpu, features=machine.features, opt=1, reloc="pic", codemodel="small", jit=True
-    )
+    how = {"reloc": "pic", "codemodel": "small", "jit": True}
+    return target.create_target_machine(cpu=machine.cpu, features=machine.features, opt=opt, **how)
 
 
 @once
@@ -164,7 +171,7 @@ def _linker() -> Any:
     return _llvm().create_lljit_compiler(_target_machine(), use_jit_link=True)
 
 
-_spare: list[Any] = []  # target machines that no thread compiles with now
+_spare: tuple[list[Any], list[Any]] = [], []  # target machines that no thread compiles with now
 _lock = threading.RLock()
 _loaded: dict[str, dict[str, int]] = {}
 _making: dict[str, threading.RLock] = {}  # held by who makes the code of this key now
@@ -175,13 +182,21 @@ _counts = {"memory": 0, "disk": 0, "compiled": 0}
 
 def _after_fork() -> None:
     """The child's only thread does not hold the locks that others of the parent's may have held."""
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _calm, _improver
+    _lock, _calm, _improver = threading.RLock(), threading.Lock(), None
     _making.clear()
 
 
+def _before_fork() -> None:
+    _calm.acquire()  # not while `_improve` is inside LLVM
+
+
+def _forked() -> None:
+    _calm.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_forked, after_in_child=_after_fork)
 
 
 def load(
@@ -200,7 +215,7 @@ def load(
         _show(ir_text, exports)
         return images
 
-    return _linked(_key(ir_text), objects, exports, imports or {})
+    return _linked(_key(ir_text), objects, exports, imports or {}, lambda: ir_text)
 
 
 def load_made(
@@ -217,11 +232,10 @@ def load_made(
     noted = None if path is None else _read(path)
     if noted is not None:
         key, *parts = noted.decode().split()
-        images = [_read(place) for part in parts if (place := _place(part, "o"))]
-        whole = [image for image in images if image is not None]
+        whole = [image for image in map(_kept, parts) if image is not None]
         if len(whole) == len(parts):
             _counts["disk"] += key not in _loaded
-            return _linked(key, lambda: whole, exports, {})
+            return _linked(key, lambda: whole, exports, {}, lambda: make(*args, **more))
     ir_text = make(*args, **more)
     found = load(ir_text, exports)
     if path is not None:
@@ -256,13 +270,17 @@ def _linked(
     objects: Callable[[], list[bytes]],
     exports: Sequence[str],
     imports: Mapping[str, int],
+    text: Callable[[], str],
 ) -> dict[str, int]:
     with _making.setdefault(key, threading.RLock()):
         found = _loaded.get(key)
         if found is None or any(name not in found for name in exports):
             images = objects()
             with _lock:
-                found = _loaded[key] = _link(key, images, exports, imports)
+                found = _link(key, images, exports, imports)
+                if any(isinstance(image, _Rough) for image in images):
+                    found = _improvable(key, found, images, text)
+                _loaded[key] = found
         else:
             _counts["memory"] += 1
         _making.pop(key, None)  # who waits for it looks into `_loaded` next, as all others will
@@ -284,6 +302,7 @@ def cache_stats() -> dict[str, int]:
     return dict(_counts)
 
 
+@lru_cache(32)
 def _key(ir_text: str) -> str:
     machine = host()
     version = ".".join(map(str, _llvm().llvm_version_info))
@@ -319,16 +338,24 @@ def _found(parts: Sequence[str]) -> tuple[dict[str, bytes], list[str]]:
     """The objects of parts that were compiled before, and the other parts."""
     images = {}
     for part in parts:
-        path = _path(part)
-        image = _ahead.get(part) or (_read(path) if path is not None else None)
+        image = _ahead.get(part) or _kept(_key(part))
         if image is not None:
             images[part] = image
     return images, [part for part in parts if part not in images]
 
 
-def _path(part: str) -> str | None:
-    """Where the disk cache has a part's object, if it does."""
-    return _place(_key(part), "o")
+class _Rough(bytes):
+    """An object of a driver's, made in haste: in a fifth of the time, to be improved behind."""
+
+
+def _kept(key: str) -> bytes | None:
+    """A part's object as the disk has it, which may be a rough one."""
+    for kind, made in (("o", bytes), ("rough", _Rough)):
+        path = _place(key, kind)
+        image = None if path is None else _read(path)
+        if image is not None:
+            return made(image)
+    return None
 
 
 def _place(key: str, kind: str) -> str | None:
@@ -373,7 +400,10 @@ def _cores() -> int:
 
 
 def _emit_all(texts: Iterable[str]) -> dict[str, bytes]:
-    """The object of each text, kept on disk; threads share the work, the largest first."""
+    """The object of each text, rough ones of drivers, kept on disk; threads share the work, the
+    largest first.
+    """
+    global _busy
     images: dict[str, bytes] = {}
     left = sorted(set(texts), key=len)
     errors: list[Exception] = []
@@ -385,10 +415,10 @@ def _emit_all(texts: Iterable[str]) -> dict[str, bytes]:
             except IndexError:
                 return
             try:
-                images[text] = image = emit_object(text)
-                path = _path(text)
-                if path is not None:
-                    _write(path, image)
+                rough = is_driver(text)
+                image = emit_object(text, rough=rough)
+                images[text] = _Rough(image) if rough else image
+                _keep(text, image, "rough" if rough else "o")
             except Exception as error:  # raised below
                 errors.append(error)
 
@@ -402,11 +432,18 @@ def _emit_all(texts: Iterable[str]) -> dict[str, bytes]:
         helper.join()
     if errors:
         raise errors[0]
+    _busy = time.monotonic()
     return images
 
 
-def emit_object(ir_text: str) -> bytes:
-    """The relocatable object file of the IR for the host.
+def _keep(part: str, image: bytes, kind: str) -> None:
+    path = _place(_key(part), kind)
+    if path is not None:
+        _write(path, image)
+
+
+def emit_object(ir_text: str, *, rough: bool = False) -> bytes:
+    """The relocatable object file of the IR for the host; `rough`: unoptimised.
 
     It is made in a context of its own. llvmlite allows one call at a time; LLVM allows one a
     context, so its code generator is called past that lock.
@@ -416,12 +453,12 @@ def emit_object(ir_text: str) -> bytes:
     module.verify()
     emit = ffi.lib.LLVMPY_TargetMachineEmitToMemory
     try:
-        target = _spare.pop()
+        target = _spare[rough].pop()
     except IndexError:
-        target = _target_machine()
+        target = _target_machine(0 if rough else 1)
     with ffi.OutputString() as message:
         buffer = getattr(emit, "_cfn", emit)(target, module, 1, message)
-        _spare.append(target)
+        _spare[rough].append(target)
         if not buffer:
             raise RuntimeError(str(message))
     try:
@@ -451,6 +488,112 @@ def _link(
     tracker = builder.link(_linker(), f"weft{len(_trackers)}_{key[:12]}")
     _trackers.append(tracker)
     return {name: tracker[name] for name in exports}
+
+
+# -- drivers, rough at first: optimised behind what runs, and put in their place
+
+_CALM = 1.0  # seconds without compiling until code is improved
+_SLOTS = 32
+_calm = threading.Lock()  # held inside LLVM by who improves: no fork then, no end of the process
+_improver: threading.Thread | None = None
+_rough: list[tuple[str, Sequence[bytes], Callable[[], str], dict[str, int]]] = []
+_slots: list[tuple[int, int]] = []  # free ones: the entry's address, and that of where it jumps to
+_busy = 0.0  # when something was compiled, or a rough kernel made, last
+_hurry = _ending = False
+
+
+def _improvable(
+    key: str, found: Mapping[str, int], images: Sequence[bytes], text: Callable[[], str]
+) -> dict[str, int]:
+    """Kernels that jump to those found, or to better ones when these are there."""
+    global _improver, _busy
+    while len(_slots) < len(found):
+        entries = _link("entries", [_entries()], ["slots", *(f"e{i}" for i in range(_SLOTS))], {})
+        first = entries.pop("slots")
+        _slots.extend((entry, first + 8 * i) for i, entry in enumerate(entries.values()))
+    taken = {name: _slots.pop() for name in found}
+    slots = {name: slot for name, (_, slot) in taken.items()}
+    _fill(slots, found)
+    _busy = time.monotonic()
+    _rough.append((key, images, text, slots))
+    if _improver is None:
+        with suppress(RuntimeError):  # no thread can be had: it stays as it is
+            helper = threading.Thread(target=_improve_all, name="weft-improve", daemon=True)
+            helper.start()
+            _improver = helper
+    return {name: entry for name, (entry, _) in taken.items()}
+
+
+def _fill(slots: Mapping[str, int], found: Mapping[str, int]) -> None:
+    for name, slot in slots.items():
+        ctypes.c_uint64.from_address(slot).value = found[name]  # one store, seen whole
+
+
+@cache
+def _entries() -> bytes:
+    """Kernels that jump to where their slot says."""
+    lines = [f"@slots = global [{_SLOTS} x ptr] zeroinitializer"]
+    for i in range(_SLOTS):
+        lines.append(f"""define void @e{i}(ptr %args, i32 %tid, i32 %nth) "driver" {{
+  %slot = getelementptr ptr, ptr @slots, i64 {i}
+  %to = load atomic ptr, ptr %slot monotonic, align 8
+  musttail call void %to(ptr %args, i32 %tid, i32 %nth)
+  ret void
+}}""")
+    text = "\n".join(lines)
+    return _kept(_key(text)) or _emit_all([text])[text]
+
+
+def _improve_all() -> None:
+    global _improver
+    with suppress(AttributeError, OSError):  # a thread's own on Linux
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    while True:
+        while not _hurry and time.monotonic() < _busy + _CALM:
+            time.sleep(0.1)
+        with _lock:
+            if _ending or not _rough:
+                _improver = None
+                return
+            key, images, text, slots = _rough.pop(0)
+        with suppress(RuntimeError, ValueError):  # what is rough does the same
+            _improve(key, dict(zip(split(text()), images, strict=True)), slots)
+
+
+def _improve(key: str, made: Mapping[str, bytes], slots: Mapping[str, int]) -> None:
+    images = []
+    for part, image in made.items():
+        if isinstance(image, _Rough):
+            image = _kept(_key(part)) or image  # another module's may be it
+        if isinstance(image, _Rough):
+            with _calm:
+                if _ending:
+                    return
+                image = emit_object(part)
+            _keep(part, image, "o")
+        images.append(image)
+    with _lock, _calm:
+        if not _ending:
+            _fill(slots, _link(key, images, list(slots), {}))
+
+
+def improve_now() -> None:
+    """Wait until no code of this process is a rough one any more."""
+    global _hurry
+    _hurry, thread = True, _improver
+    if thread is not None:
+        thread.join()
+    _hurry = False
+
+
+def _end() -> None:
+    global _ending
+    _ending = True
+    with _calm:
+        pass
+
+
+atexit.register(_end)
 
 
 # -- the disk cache: code that we will execute, so only from a directory that nobody else can write

@@ -5,13 +5,16 @@ same functions (a register tile, a packer) then begin with the same parts, compi
 """
 
 import re
+from functools import lru_cache
 
 _ENOUGH = 24_000  # characters of a part: some 20 ms of code generation
 _NAME = re.compile(r"@([\w.]+)")
 _END = "\n}\n"
+_DRIVER, _HEADS = ' "driver"', re.compile("^define .*", re.M)
 _VARIABLE = re.compile(r"(@[\w.]+) = internal global (.+) (?:0|null|zeroinitializer)")
 
 
+@lru_cache(4)
 def split(ir_text: str) -> list[str]:
     """The parts, to link together: functions that were internal are hidden, constants that several
     parts read are in each, variables in the first. The text itself where it is small, or holds
@@ -46,8 +49,10 @@ def split(ir_text: str) -> list[str]:
         functions[i] = text + _END
     groups: list[list[str]] = [[]]
     for text in functions:
-        if groups[-1] and max(sum(map(len, groups[-1])), len(text)) >= _ENOUGH:
-            groups.append([])
+        if groups[-1]:
+            large = max(sum(map(len, groups[-1])), len(text)) >= _ENOUGH
+            if large or is_driver(text) != is_driver(groups[-1][0]):
+                groups.append([])
         groups[-1].append(text)
     parts: list[str] = []
     for i, group in enumerate(groups):
@@ -60,6 +65,14 @@ def split(ir_text: str) -> list[str]:
         # the same text wherever it comes from: not with what only others of its module refer to
         parts.append("\n".join([*lines, body, metadata if "!" in body else "", ""]))
     return parts
+
+
+def is_driver(text: str) -> bool:
+    """Whether all functions of a part are drivers: kernels, or what these call, that do little but
+    call others (`Function.driver`).
+    """
+    heads = _HEADS.findall(text)
+    return bool(heads) and all(_DRIVER in head for head in heads)
 
 
 def _name(text: str) -> str:

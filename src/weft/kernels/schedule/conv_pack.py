@@ -144,7 +144,7 @@ def runs(
 def emit_pack(m: Module, tile: Tile) -> None:
     """`pack(panel, slab, offsets, ...)`: panel[k][j] = slab[place of column j + offsets[k]]."""
     pointers = [("ptr noalias", "panel"), ("ptr noalias readonly", "slab")]
-    f = m.function("pack", [*pointers, *_WINDOW], internal=True)
+    f = m.function("pack", [*pointers, *_WINDOW], internal=True, driver=True)
     panel, element, lanes = f.arg("panel"), tile.element, tile.lanes
     for source, at, length in _sources(f, tile):
         target = f.gep(panel, at, element)

@@ -361,7 +361,7 @@ def _item(f: Function, tile: Tile, h: dict[str, Value], item: Operand) -> _Item:
 
 
 def _emit_kernel(m: Module, tile: Tile, d: D.dtype, *, runs: bool) -> None:
-    f = m.kernel("conv_dw")
+    f = m.kernel("conv_dw", driver=True)
     el = tile.element
     (out, g, x), scratch, h, taps = f.given(2, _HEAD)
     turned = f.icmp("ne", h["turned"], 0)

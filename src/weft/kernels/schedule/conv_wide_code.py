@@ -100,7 +100,7 @@ def _body(m: Module, name: str, *, biased: bool) -> tuple[Function, dict[str, Va
     args = [*((("ptr", n)) for n in ("args", "scratch", "ints")), ("i32", "tid"), ("i32", "nth")]
     f = m.function(f"{name}_body", args, internal=True)
     for inputs in inputs_of(biased=biased):
-        k = m.kernel(f"{name}{inputs}")
+        k = m.kernel(f"{name}{inputs}", driver=True)
         (scratch,) = k.words(k.arg("args"), 3 + inputs, ["ptr"])
         ints = k.gep(k.arg("args"), 4 + inputs, "i64")
         k.call(f"{name}_body", "void", k.arg("args"), scratch, ints, k.arg("tid"), k.arg("nth"))
@@ -120,6 +120,7 @@ def inputs_of(*, biased: bool) -> range:
 
 def _emit_wide(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     f, h, ints = _body(m, "wide", biased=biased)
+    f.driver = not tile.amx
     el, scratch = tile.element, f.arg("scratch")
     out, source, w, *more = f.words(f.arg("args"), 2, ["ptr"] * (4 if biased else 3))
     bias = more[0] if biased else Value("null", "ptr")
@@ -483,9 +484,9 @@ def _emit_pack(m: Module, tile: Tile, d: dtype, biased: bool) -> None:
     before; `pack1`: to out, a launch of its own whose one input is w.
     """
     args = [*((("ptr", n)) for n in ("to", "w", "ints")), ("i32", "tid"), ("i32", "nth")]
-    f = m.function("pack_body", args, internal=True)
+    f = m.function("pack_body", args, internal=True, driver=True)
     for inputs in (1, *inputs_of(biased=biased)):
-        k = m.kernel(f"pack{inputs}")
+        k = m.kernel(f"pack{inputs}", driver=True)
         out, *ins, scratch = k.words(k.arg("args"), 2, ["ptr"] * (2 + inputs))
         ints = k.gep(k.arg("args"), 4 + inputs, "i64")
         to, w = (out, ins[0]) if inputs == 1 else (scratch, ins[1])

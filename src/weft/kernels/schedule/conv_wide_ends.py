@@ -103,7 +103,7 @@ def emit_planes(m: Module, tile: Tile, d: dtype) -> None:
     pointers = [
         ("ptr noalias", "out"), *(("ptr noalias readonly", n) for n in ("c", "order", "bias"))
     ]  # fmt: skip
-    f = m.function("planes", [*pointers, *names], internal=True)
+    f = m.function("planes", [*pointers, *names], internal=True, driver=True)
     out, c, order, bias, count, columns, out_c, out_w = (f.arg(n) for _, n in [*pointers, *names])
     el, lanes = tile.element, tile.lanes
     one, wide = Element(f, 1), Element(f, lanes)

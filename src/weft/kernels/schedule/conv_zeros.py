@@ -178,7 +178,7 @@ def _emit_lists(m: Module, tile: Tile) -> None:
     the numbers that are not zero, and the bytes at which their pixels lie."""
     args = [("ptr", "b"), ("i64", "pitch"), ("ptr noalias", "table"), ("i64", "kc")]
     args += [("ptr noalias", n) for n in ("lists", "places", "counts")]
-    f = m.function("lists", [*args, ("i64", "stride")], internal=True)
+    f = m.function("lists", [*args, ("i64", "stride")], internal=True, driver=True)
     b, pitch, table, kc, lists, places, counts, stride = (
         f.arg(n) for n in ("b", "pitch", "table", "kc", "lists", "places", "counts", "stride")
     )

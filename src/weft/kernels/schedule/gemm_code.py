@@ -292,9 +292,9 @@ def gemm_kernel(
         piece_kernel(module, tile)
     if tile.a_class == "sliced":
         slice_kernel(module, tile)
-    pack(module.function("pack", PACK, internal=True), tile)
+    pack(module.function("pack", PACK, internal=True, driver=True), tile)
     _products(
-        module.function("products", BODY, internal=True),
+        module.function("products", BODY, internal=True, driver=True),
         tile,
         kernels,
         in_scratch=in_scratch,
@@ -314,7 +314,7 @@ BODY = [("ptr", "args"), ("ptr", "head"), ("ptr", "scratch"), ("i32", "tid"), ("
 def emit_entries(module: Module, names: list[str]) -> None:
     """The kernels of launches with 2, 3, ... inputs: `products`, whose arguments are `BODY`."""
     for n_in, name in enumerate(names, 2):
-        f = module.kernel(name)
+        f = module.kernel(name, driver=True)
         scratch = f.load("ptr", f.gep("%args", 3 + n_in, "i64"))
         head = f.gep("%args", 4 + n_in, "i64")
         f.call("products", "void", f.arg("args"), head, scratch, f.arg("tid"), f.arg("nth"))

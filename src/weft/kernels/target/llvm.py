@@ -89,12 +89,14 @@ class Function:
         args: Sequence[tuple[str, str]],
         returns: str,
         internal: bool,
+        driver: bool = False,
     ):
         self.module = module
         self.name = name
         self.signature = list(args)
         self.returns = returns
         self.internal = internal
+        self.driver = driver
         self.lines: list[str] = []
         self.block = "entry"
         self._allocas: list[str] = []
@@ -619,6 +621,7 @@ class Function:
         linkage = "internal " if self.internal else ""
         body = "\n".join([*self._allocas, *self.lines])
         head = f"define {linkage}{self.returns} @{self.name}({args}) {self.module.attributes}"
+        head += ' "driver"' * self.driver
         return f"{head} {{\nentry:\n{body}\n}}\n"
 
 
@@ -686,15 +689,20 @@ class Module:
         returns: str = "void",
         *,
         internal: bool = False,
+        driver: bool = False,
     ) -> Function:
-        """A new function; args are (type and attributes, name): `("ptr noalias", "a")`."""
-        function = Function(self, name, args, returns, internal)
+        """A new function; args are (type and attributes, name): `("ptr noalias", "a")`. A `driver`
+        calls those that compute: its first code is made in haste (`machine`). A module that has
+        drivers exports kernels only.
+        """
+        function = Function(self, name, args, returns, internal, driver)
         self.functions.append(function)
         return function
 
-    def kernel(self, name: str) -> Function:
+    def kernel(self, name: str, *, driver: bool = False) -> Function:
         """A function of the kernel ABI: `void name(ptr args, i32 tid, i32 nth)`."""
-        return self.function(name, [("ptr", "args"), ("i32", "tid"), ("i32", "nth")])
+        args = [("ptr", "args"), ("i32", "tid"), ("i32", "nth")]
+        return self.function(name, args, driver=driver)
 
     def declare(self, name: str, returns: str, args: Sequence[str]) -> None:
         """Declare an outside function (an intrinsic, or a symbol of the process)."""

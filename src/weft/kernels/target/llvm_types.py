@@ -2,6 +2,7 @@
 
 import re
 import struct
+from functools import cache
 
 INT_TYPES = {
     "int8": "i8",
@@ -47,12 +48,14 @@ def vector(lanes: int, element: str) -> str:
     return element if lanes == 1 else f"<{lanes} x {element}>"
 
 
+@cache
 def lanes_of(type: str) -> int:
     """The number of lanes of a type; 1 for a scalar."""
     match = _VECTOR.fullmatch(type)
     return int(match[1]) if match else 1
 
 
+@cache
 def element_of(type: str) -> str:
     """The lane type of a vector type; the type itself for a scalar."""
     match = _VECTOR.fullmatch(type)
@@ -64,6 +67,7 @@ def with_element(type: str, element: str) -> str:
     return vector(lanes_of(type), element)
 
 
+@cache
 def mangle(type: str) -> str:
     """How LLVM spells a type in an intrinsic's name: `<16 x float>` is `v16f32`."""
     element = element_of(type)
