@@ -296,6 +296,47 @@ def test_a_whole_step_sees_what_changed(whole):
     assert whole.count(True) >= 8 and False in whole[6:]
 
 
+@pytest.mark.parametrize("kind", ["adam amsgrad", "sgd nesterov", "rmsprop"])
+def test_a_step_by_itself_is_one_jump(kind, whole):
+    """Its parameters and gradients come from outside, as in an eager program's step."""
+
+    def make():
+        model = model_of(4, 5, 5, 2)
+        o = OPTIMIZERS[kind](model.parameters())
+        ps = list(model.parameters())
+        made = weft.Generator().manual_seed(3)
+
+        def between(i):
+            for p in ps:
+                p.grad = weft.randn(p.shape, generator=made)
+            match i - 5:
+                case 1:  # one gradient, and one memory, of two parameters
+                    ps[3].grad = ps[1].grad
+                case 2:
+                    ps[3].grad = ps[1].grad[:]
+                case 3:
+                    ps[2].grad = weft.randn(5, 5, generator=made).T
+                case 4:
+                    ps[0].grad = None
+                case 5:
+                    kept = o.state[ps[0]].values()
+                    ps[0].grad = next(v for v in kept if isinstance(v, weft.Tensor))
+                case 6:
+                    ps[3].data = ps[1].data
+                case 7:
+                    ps[3].data = ps[1].data.clone()
+
+        def step(x):
+            o.step()
+            return x + 1
+
+        return o, step, between
+
+    runs_alike(make, 18)
+    assert whole[3:6] == [True] * 3 and whole[-4:] == [True] * 4
+    assert whole.count(False) >= 8
+
+
 def test_a_whole_step_keeps_no_optimizer_alive():
     model = model_of(4, 3)
     f = weft.compile(lambda step, x: step(x))

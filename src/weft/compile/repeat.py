@@ -176,8 +176,7 @@ class Part:
     __slots__ = ("count", "grad", "jump", "kind", "p", "places")
 
     def __init__(self, places: tuple, jump: Jump, kind: int, count: int) -> None:
-        self.p, self.grad, *rest = places
-        self.places = rest  # of the state's tensors
+        self.p, self.grad, *_ = self.places = places  # then those of the state's tensors
         self.jump = jump
         self.kind = kind  # which of the step's formulas gives its numbers
         self.count = count  # numbers
@@ -225,9 +224,7 @@ class Watch:
         s.entries(states)
         left, all_parts = iter(todo), iter(parts)
         self.memories: set[int] = set()  # names of those that no call may have met before
-        self.met = Met([
-            (tensors[i], roots[i]) for part, tensors, roots, *_ in todo for i in part.jump.firsts
-        ])  # fmt: skip
+        self.met = Met(todo)
         # part, group, parameter, state's tensors, their roots, state, its counters
         self.each: list[tuple] = []
         for group in groups:
@@ -274,8 +271,11 @@ class Watch:
 class Met:
     """Tensors that calls meet one after the other, each the first in its memory."""
 
-    def __init__(self, found: list[tuple[Handle, int]]) -> None:
-        """`found`: tensors, and the roots of their memories."""
+    def __init__(self, todo: list[tuple]) -> None:
+        """`todo`: as `Repeats._place_all` gives it."""
+        found: list[tuple[Handle, int]] = [
+            (tensors[i], roots[i]) for part, tensors, roots, *_ in todo for i in part.jump.firsts
+        ]
         self.tensors = [t for t, _ in found]
         self.names = [id(storage_of(t)) for t in self.tensors]
         self.memories = {k: n for n, (_, r) in zip(self.names, found, strict=True) for k in (n, r)}
@@ -325,14 +325,10 @@ class Repeats:
                 self._seen = []
             return False
         todo, numbers = found
-        if met is not None:
-            met.meet(session)
+        (Met(todo) if met is None else met).meet(session)
         written = []
         for part, tensors, _, kept, after in todo:
             jump = part.jump
-            if met is None:
-                for i in jump.firsts:
-                    session.first_use(tensors[i])
             for i in jump.written:
                 t = tensors[i]
                 written.append(t)
@@ -402,26 +398,29 @@ class Repeats:
                         counters.append((k, v))
                     else:
                         tensors.append(v)
-                if len(tensors) - 2 != len(part.places):
+                if len(tensors) != len(part.places):
                     return None
-                i = 1
+                i = -1
                 for wanted in part.places:
                     i += 1
                     t = tensors[i]
-                    if t.__class__ is not tensor or wanted.__class__ is not tuple:
-                        if not isinstance(t, Handle) or self._place(t, new) != wanted:
+                    if wanted.__class__ is not tuple:
+                        if i > 1 and (not isinstance(t, Handle) or self._place(t, new) != wanted):
                             return None
-                    elif id(t) in places or ((g := t._ghost) and g.session is session):
+                        continue
+                    if not isinstance(t, Handle) or id(t) in places:
                         return None
-                    else:  # it must be met first here: `_place`, written out
-                        a, st = t._a, t._st
-                        whole = memory.root(a)
-                        if whole in new or whole in memories or id(st) in memories:
-                            return None
-                        if (a.shape, a.strides, a.dtype) != wanted:
-                            return None
-                        new.add(whole)
-                        roots[i] = whole
+                    if (g := t._ghost) and g.session is session:
+                        return None
+                    # it must be met first here: `_place`, written out
+                    a, st = t._a, t._st
+                    whole = memory.root(a)
+                    if whole in new or whole in memories or id(st) in memories:
+                        return None
+                    if (a.shape, a.strides, a.dtype) != wanted:
+                        return None
+                    new.add(whole)
+                    roots[i] = whole
                 name = (id(group), *counters)
                 made = kinds.get(name)
                 if made is None:
@@ -448,8 +447,10 @@ class Repeats:
                 if one is None or one[0] is not p or one[1] is not p._grad or one[3] is None:
                     return
                 _, _, places, jump, kind, count = one
-                ours = [*places[:2]]
-                if any(x.__class__ is not int for x in ours) or places[0] >= 0 or places[1] < 0:
+                p_at, grad_at = places[:2]
+                inside = p_at.__class__ is grad_at.__class__ is int and p_at < 0 <= grad_at
+                alone = p_at.__class__ is grad_at.__class__ is tuple  # an eager step's: met here
+                if not inside and not alone:
                     return
                 parts.append(Part(places, jump, kind, count))
         length = sum(part.jump.length for part in parts if part is not None)
@@ -571,7 +572,9 @@ class Repeats:
 def _stand_there(
     part: Part, p: Any, grad: Handle, session: Session, places: dict[int, int]
 ) -> bool:
-    """Whether a parameter and its gradient are the known step's."""
+    """Whether a parameter and its gradient are the known step's, if they were met before it."""
+    if part.p.__class__ is tuple:
+        return True
     g = grad._ghost
     known = g is not None and g.session is session and g.k == part.grad
     return known and places.get(id(p)) == ~part.p
