@@ -53,6 +53,7 @@ from weft.runtime import native
 NEAR = 6 << 20  # bytes of A that stay in the last cache while panel after panel reads them
 _SLICES = 1 << 20  # bytes of slices that the second cache holds beside panels of B
 _LIGHT = 256 << 10  # bytes of A and the result that a second cache holds beside panels of B
+_CLOSE = 1 << 20  # of a thread's rows of them, where a core multiplies twice a cycle
 _SMALL = 150 << 10  # bytes of a packed panel that lies in the second cache beside its next one
 _OWN = 1 << 20  # bytes of a B of which each thread reads all
 _TALL, _TALL_PACKING = 96, 1024  # rows of a thread for that: beside those packing it is nothing
@@ -390,7 +391,8 @@ def _products(
     epilogue, finish = (f.cast("inttoptr", h[n], "ptr") for n in ("epilogue", "finish"))
     finishes = f.icmp("ne", h["finish"], 0)
     light = f.mul(f.mul(h["M"], f.add(h["K"], h["N"])), size)
-    light = f.op("and", f.icmp("sle", light, _LIGHT), f.icmp("eq", h["batches"], 1))
+    single = f.icmp("eq", h["batches"], 1)
+    light = f.op("and", f.icmp("sle", light, _LIGHT), single)
     apart = f.op("and", ends, f.icmp("sle", h["K"], KC))
 
     # of the innermost dim; or anything
@@ -431,6 +433,10 @@ def _products(
             shared = f.op("and", f.icmp("sgt", f.arg("nth"), 1), f.op("and", light, unmet))
             with f.iff(shared), f.loop(m_from, m_to) as row, f.loop(0, h["K"], 64 // size) as k:
                 f.touch(f.gep(a_base, f.add(f.mul(row.i, h["a_rs"]), k.i), element))
+        close: Operand = Value("false", "i1")
+        if native.host().multiplies_twice:
+            close = f.mul(f.mul(f.sub(unit.m_stop, m_start), f.add(h["K"], h["N"])), size)
+            close = f.op("and", f.icmp("sle", close, _CLOSE), f.op("and", packed, single))
         span_rows: Operand = f.max(f.sub(m_to, m_from), 1)
         if sliced:
             span_rows = f.select(grouped, HELD * tile.rows, span_rows)
@@ -582,10 +588,11 @@ def _products(
                     c_rows = f.gep(c_base, f.mul(row, h["ldc"]), element)
                     next_rows = f.gep(a_rows, f.mul(rows, h["a_rs"]), element)
                     places = (next_rows, c_rows, ahead)
-                    with f.if_else(light) as way:  # to list them takes longer than they do
-                        way.otherwise()
+                    none = f.select(close, -1, 0)
+                    with f.if_else(f.op("or", light, close)) as way:  # a list takes longer than it
+                        way.otherwise()  # brings, and so does asking where rows are as close
                         near = _near(f, tile, h, ending, near_table, lines, places, row, n0)
-                    near = (lines, *(way.merge("i64", 0, count) for count in near[1:]))
+                    near = (lines, *(way.merge("i64", none, count) for count in near[1:]))
                     operands = (kc, a_rows, h["a_rs"], h["a_cs"], b_panel, b_step)
                     from_zero = (NONE,) if tile.piece else ()
                     whole = f.op("and", full, f.icmp("eq", rows, tile.rows))

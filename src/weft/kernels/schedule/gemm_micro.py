@@ -135,7 +135,8 @@ def micro_kernel(
     Meanwhile lines from `soon` on, `soon_step` elements apart, are brought to the second cache, and
     those `soon_far` elements behind each. A whole tile asks, one after the other, for the pieces of
     `near`, addresses of as many bytes as a row of it has; it will write the first `near_writes`.
-    One of fewer rows is as quick, and asks, if it is `usual`.
+    With a `near_count` of 0 it asks for its rows of c at once, with -1 for nothing. One of fewer
+    rows is as quick, and asks, if it is `usual`.
     """
     name = f"tile_{rows}x{vectors}" if ending is None else "finish"
     pointer = "ptr noalias readonly"
