@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 import weft
 from tests.ops.rules import check, gradients
 from weft.ops.lookup import SearchSorted
-from weft.ops.sort import ArgSort, KthIndex, ModeIndex, TopKIndex
+from weft.ops.sort import ArgSort, KthIndex, MiddleIndex, ModeIndex, TopKIndex
 
 T, nan, inf = weft.tensor, math.nan, math.inf
 
 
 @pytest.mark.parametrize(
-    "kind", [ArgSort, ModeIndex, SearchSorted, TopKIndex, KthIndex], ids=lambda k: k.name
+    "kind",
+    [ArgSort, ModeIndex, SearchSorted, TopKIndex, KthIndex, MiddleIndex],
+    ids=lambda k: k.name,
 )
 def test_every_rule(kind):
     check(kind)
@@ -231,3 +233,36 @@ def test_searchsorted_beside_numpy(dtype):
             one = np.ascontiguousarray(edges[0])
             y = weft.searchsorted(weft.from_numpy(one), weft.from_numpy(values).t(), side=side)
             np.testing.assert_array_equal(y.numpy(), np.searchsorted(one, values.T, side))
+
+
+def rows_of_floats(kind, n, rng):
+    """Three rows of n: apart, few values, NaN among them, nothing else, the edges, any bits."""
+    a = rng.standard_normal((3, n)).astype(np.float32)
+    few = np.array([0.0, -0.0, inf, -inf, 1e-40, -1e-40, 3e38], np.float32)
+    return {
+        "apart": a, "few": np.round(a * 3), "nan": np.where(a > 0.5, np.float32(nan), a),
+        "all nan": a * np.float32(nan), "edges": rng.choice(few, a.shape),
+        "bits": rng.integers(0, 2**32, a.shape, dtype=np.uint32).view(np.float32),
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 31, 128, 129, 144, 1003, 4096])
+@pytest.mark.parametrize("kind", ["apart", "few", "nan", "all nan", "edges", "bits"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_one_place_of_long_rows(n, kind, dim, rng):
+    a = rows_of_floats(kind, n, rng)
+    x = T(a if dim else np.ascontiguousarray(a.T))
+    ordered, numbers = np.sort(a, 1), (a == a).sum(1)
+
+    def holds(got, rank):
+        value = ordered[range(3), rank][:, None]
+        first = ((a == value) | ((a != a) & (value != value))).argmax(1)
+        np.testing.assert_array_equal(got.indices.numpy(), first)
+        np.testing.assert_array_equal(got.values.numpy(), a[range(3), first])
+
+    for k in {1, n // 3 + 1, n}:
+        holds(x.kthvalue(k, dim), np.full(3, k - 1))
+    holds(x.nanmedian(dim), np.maximum((numbers - 1) // 2, 0))
+    holds(x.median(dim), np.where(numbers < n, n - 1, (n - 1) // 2))
+    of_all = nan if numbers.sum() < 3 * n else np.sort(a.reshape(-1))[(3 * n - 1) // 2]
+    np.testing.assert_array_equal(x.median().numpy(), np.float32(of_all))

@@ -50,6 +50,10 @@ CASES = [  # each wrote or read past an array, gave another type than the op's, 
     ("Moment", {"kind": "square", "dims": (1,)}, ["f4", (4,)]),
     ("VectorNorm", {"dims": (1,)}, ["f4", (4,)]),
     ("VectorNorm", {"dims": (1,)}, ["i4", (3, 4)]),
+    ("Moment", {"kind": "square", "dims": ()}, ["f4", (4,)]),
+    ("Gather", {"dim": -1}, ["f4", (3, 4)], ["i8", (3, 4)]),
+    ("Scatter", {"dim": -1, "mode": "add"}, ["f4", (3, 4)], ["f4", (3, 4)], ["i8", (3, 4)]),
+    ("GatherBack", {"dim": 2, "shape": (3, 4)}, ["f4", (3, 4)], ["i8", (3, 4)]),
     ("Solve", {}, ["f4", (3, 3)], ["f4", (3,)]),
 ]
 

@@ -66,7 +66,9 @@ def need_floats(op: Any, *xs: Any) -> None:
 
 
 def need_dims(op: Any, x: Type, dims: Sequence[int]) -> None:
-    """RuntimeError unless x has these dims."""
+    """RuntimeError unless x has these dims, and they are some of its."""
+    if not dims and x.shape:  # functions mean all dims by none; kernels would leave sums unmade
+        raise RuntimeError(f"{op}: no dims to reduce of shape {list(x.shape)}")
     if any(not 0 <= d < x.ndim for d in dims):
         raise RuntimeError(f"{op}: {x} lacks dims of {tuple(dims)}")
 

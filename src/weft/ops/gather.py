@@ -14,7 +14,7 @@ from weft.core import dtype as dt
 from weft.core import onnx_rules
 from weft.core.handle import Handle
 from weft.core.op import Onnx, Op, sample
-from weft.core.types import Type, broadcast_shapes, numel, unknown, wrap_dim
+from weft.core.types import Type, broadcast_shapes, need_dims, numel, unknown, wrap_dim
 from weft.kernels.layout import Layout
 from weft.ops.cast import cast
 from weft.ops.creation import full
@@ -35,6 +35,8 @@ def _out_of(index: np.ndarray, size: int, dim: int) -> Exception:
 
 def _check(op: Op, dim: int, x: tuple[int, ...], index: Type, src: Type | None = None) -> None:
     """RuntimeError unless the index (and src, of its shape) lies inside x but for dim."""
+    if x:
+        need_dims(op, Type(x, index.dtype), (dim,))
     inside = len(x) == index.ndim and all(
         m <= n for d, (m, n) in enumerate(zip(index.shape, x, strict=True)) if d != dim
     )

@@ -276,7 +276,7 @@ def interpolate(
             f"Input and output sizes should be greater than 0, but got input {list(shape[2:])} "
             f"output {list(wanted)}"
         )
-    if mode != "nearest":
+    if mode != "nearest" and (mode != "nearest-exact" or dtype_of(input) is not dt.uint8):
         need_floats("interpolate", input)
     if mode == "area":
         pools = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)

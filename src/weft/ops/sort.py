@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -157,21 +157,23 @@ def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a == b) | ((a != a) & (b != b))
 
 
+@lru_cache(1024)
 def _choice(kind: str, shape: tuple, d: Any, dim: int, k: int) -> Launch | None:
-    """What finds one place of short rows natively."""
-    n = shape[dim]
-    if d != np.float32 or dim != len(shape) - 1 or not 0 < n <= kernels.MOST_COUNTED:
+    """What finds one place of rows natively."""
+    n, most = shape[dim], kernels.MOST_COUNTED + 1 if kind == "mode" else 2**31
+    if d != np.float32 or dim != len(shape) - 1 or not 0 < n < most:
         return None
     return kernels.plan_choice(kind, numel(shape[:-1]), n, k) if numel(shape) else None
 
 
 def _by_counting(kind: str, x: np.ndarray, dim: int, k: int = 0) -> np.ndarray | None:
-    launch = _choice(kind, x.shape, x.dtype, dim, k) if x.flags.c_contiguous else None
+    x = x.swapaxes(dim, -1)
+    launch = _choice(kind, x.shape, x.dtype, x.ndim - 1, k)
     if launch is None:
         return None
     y = memory.empty((*x.shape[:-1], 1), np.dtype(np.int64))
-    native.launch(launch, y, [x])
-    return y
+    native.launch(launch, y, [np.ascontiguousarray(x)])
+    return np.ascontiguousarray(y.swapaxes(dim, -1))
 
 
 class KthIndex(Op):
@@ -206,6 +208,47 @@ class KthIndex(Op):
     samples = (sample((3, 6), k=2, dim=1), sample((5, 2), k=5, dim=0), sample((3,), k=1))
 
 
+class MiddleIndex(Op):
+    """y = the first place of the lower of the middle elements of x along dim; dim stays, of size 1
+
+    The first NaN where there is any, unless they are left out.
+    """
+
+    dim: int = 0
+    skip: bool = False
+    nondiff = "its result is an index"
+
+    def type(self, x: Type) -> Type:
+        return KthIndex(1, self.dim).type(x)
+
+    def host(self, x: np.ndarray) -> np.ndarray:
+        kind, n = "nanmedian" if self.skip else "median", x.shape[self.dim]
+        y = _by_counting(kind, x, self.dim, (n - 1) // 2)
+        return self.oracle(comparable(x)) if y is None else y
+
+    def oracle(self, x: np.ndarray) -> np.ndarray:
+        numbers = (x == x).sum(self.dim, keepdims=True)
+        last = np.where(numbers < x.shape[self.dim], x.shape[self.dim] - 1, (numbers - 1) // 2)
+        rank = np.maximum((numbers - 1) // 2, 0) if self.skip else last
+        value = np.take_along_axis(np.sort(x, self.dim), rank, self.dim)
+        return np.asarray(_same(x, value).argmax(self.dim, keepdims=True))
+
+    def body(self, x: Any) -> Any:
+        d = self.dim
+        if self.skip:
+            count = (x == x).sum(d, keepdim=True)
+            at = gather(apply(ArgSort(d), x), d, ((count - 1) // 2).clamp(min=0))
+            return argmax(cast(x == gather(x, d, at), dt.uint8), d, True)
+        at = apply(KthIndex((shape_of(x)[d] - 1) // 2 + 1, d), x)
+        if dtype_of(x).category == dt.FLOAT:
+            top = argmax(x, d, True)
+            largest = gather(x, d, top)
+            at = top.where(largest != largest, at)
+        return at
+
+    samples = (sample((3, 6), dim=1), sample((5, 2), dim=0, skip=True), sample((3,)))
+
+
 class ModeIndex(Op):
     """y = the last place along dim of the most frequent value (the smallest of several)
 
@@ -223,7 +266,7 @@ class ModeIndex(Op):
 
     def host(self, x: np.ndarray) -> np.ndarray:
         if (y := _by_counting("mode", x, self.dim)) is not None:
-            return y[..., 0]
+            return y.squeeze(self.dim)
         if not x.size:
             return np.zeros(self.type(Type(x.shape, dt.int64)).shape, np.int64)
         x = np.moveaxis(comparable(x), self.dim, -1)
@@ -362,12 +405,7 @@ def kthvalue(input: Any, k: int, dim: int = -1, keepdim: bool = False, *, out: A
 
 
 def _median_place(x: Any, d: int, _: int) -> Any:
-    at = apply(KthIndex((shape_of(x)[d] - 1) // 2 + 1, d), x)
-    if dtype_of(x).category == dt.FLOAT:
-        top = argmax(x, d, True)
-        largest = gather(x, d, top)
-        at = top.where(largest != largest, at)
-    return at
+    return apply(MiddleIndex(d), x)
 
 
 @numpy_words
@@ -377,14 +415,12 @@ def median(input: Any, dim: int | None = None, keepdim: bool = False, *, out: An
     """
     need_real(input, '"median_cpu" not implemented for complex numbers')
     if dim is None:
-        return _of_all(_median_place, input)
+        return _of_all(median, _median_place, input)
     return _chosen("median", Median, _median_place, input, dim, keepdim, out)
 
 
 def _nanmedian_place(x: Any, d: int, _: int) -> Any:
-    count = (x == x).sum(d, keepdim=True)
-    at = gather(apply(ArgSort(d), x), d, ((count - 1) // 2).clamp(min=0))
-    return argmax(cast(x == gather(x, d, at), dt.uint8), d, True)
+    return apply(MiddleIndex(d, True), x)
 
 
 @numpy_words
@@ -392,7 +428,7 @@ def nanmedian(input: Any, dim: int | None = None, keepdim: bool = False, *, out:
     """median of the elements that are not NaN."""
     need_real(input, f"\"nanmedian_cpu\" not implemented for '{dtype_of(input).spelled}'")
     if dim is None:
-        return _of_all(_nanmedian_place, input)
+        return _of_all(nanmedian, _nanmedian_place, input)
     return _chosen("nanmedian", NanMedian, _nanmedian_place, input, dim, keepdim, out)
 
 
@@ -413,11 +449,13 @@ class OneOfAll(Op):
     samples = (sample((5,), (1,), **WITH_ONE),)
 
 
-def _of_all(place: Callable, x: Any) -> Any:
+def _of_all(along: Callable, place: Callable, x: Any) -> Any:
     n, d = numel(shape_of(x)), dtype_of(x)
     if n:
-        x = reshape(x, (n,))
-        return reshape(apply(OneOfAll(), x, place(x, 0, 0)), ())
+        rows = reshape(x, (n,))
+        if state.grad and x._rg:
+            return reshape(apply(OneOfAll(), rows, place(rows, 0, 0)), ())
+        return along(rows, 0).values
     return full((), math.nan if d.category == dt.FLOAT else int(np.iinfo(d.np).min), dtype=d)
 
 

@@ -6,11 +6,13 @@ lie sorted in scratch memory. Numbers are compared as ints of their order, sixte
 these at once: few of a row get past that, and are sorted in, vector by vector.
 
 One place of a short row: each number is compared with all, sixteen at once, which counts how many
-are less and how many equal.
+are less and how many equal.  Of a long row: how many begin with each of 2,048 heads (11 bits of
+their order) says which head the k-th has, then the same of its middle and its last bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from weft.core import dtype as D
@@ -111,19 +113,26 @@ def _sort_in(
 
 
 def plan_choice(kind: str, rows: int, size: int, k: int) -> Launch:
-    """out (rows) int64, a place of each row of x (rows, size) float32, both contiguous, 0 < size <=
-    MOST_COUNTED: of the k-th in ascending order (`kthvalue`, from 0), `median` (NaN where there is
-    any), `nanmedian` (of the others), all the first of equal ones; of the `mode` the last.
+    """out (rows) int64, a place of each row of x (rows, size) float32, both contiguous, 0 < size <
+    2**31: of the k-th in ascending order (`kthvalue`, from 0), `median` (NaN where there is any),
+    `nanmedian` (of the others), all the first of equal ones; of the `mode` (size <= MOST_COUNTED)
+    the last.
     """
-    found = native.load_made(["choice"], _choice_ir, kind)["choice"]
-    return one_stage(found, (rows, size, k), rows * size * -(-size // 4))
+    if size > MOST_COUNTED:
+        return one_stage(_choosing("select", kind), (rows, size, k), rows * size * 8)
+    return one_stage(_choosing("choice", kind), (rows, size, k), rows * size * -(-size // 4))
+
+
+@cache
+def _choosing(name: str, kind: str) -> int:
+    return native.load_made([name], _select_ir if name == "select" else _choice_ir, kind)[name]
 
 
 def _choice_ir(kind: str) -> str:
     m = Module()
     f = m.kernel("choice")
     (out, x), _, h, _ = f.given(1, ("rows", "size", "k"))
-    wide, one = vector(_LANES, "i32"), const("i64", 1)
+    wide = vector(_LANES, "i32")
     keys, below, upto = (f.alloca(wide, MOST_COUNTED // _LANES) for _ in range(3))
     size = h["size"]
     low, high = f.split(h["rows"])
@@ -148,11 +157,7 @@ def _choice_ir(kind: str) -> str:
                 ]
             for to, n in zip((below, upto), J.carry, strict=True):
                 f.store(n, f.gep(to, I.i, "i32"))
-        k: Operand = h["k"]
-        if kind == "median":
-            k = f.select(f.icmp("ne", nans, 0), f.sub(size, 1), k)
-        elif kind == "nanmedian":
-            k = f.op("lshr", f.max(f.sub(f.sub(size, nans), 1), 0), one)
+        k = _rank(f, kind, h["k"], size, nans)
         with f.loop(0, size, carry=[("i64", -(2**63)), ("i64", 0)]) as I:
             less, most, key = (
                 f.cast("sext", f.load("i32", f.gep(p, I.i, "i32")), "i64")
@@ -168,6 +173,105 @@ def _choice_ir(kind: str) -> str:
         f.store(I.carry[1], f.gep(out, R.i, "i64"))
     f.ret()
     return m.text()
+
+
+def _rank(f: Function, kind: str, k: Operand, size: Operand, nans: Value) -> Operand:
+    """Which one in ascending order, from 0, is asked for."""
+    if kind == "median":
+        return f.select(f.icmp("ne", nans, 0), f.sub(size, 1), k)
+    if kind == "nanmedian":
+        return f.op("lshr", f.max(f.sub(f.sub(size, nans), 1), 0), const("i64", 1))
+    return k
+
+
+_DIGITS = ((21, 11), (10, 11), (0, 10))  # of the order: the lowest bit and how many bits
+
+
+def _select_ir(kind: str) -> str:
+    m = Module()
+    f = m.kernel("select")
+    (out, x), _, h, _ = f.given(1, ("rows", "size", "k"))
+    wide = vector(_LANES, "i32")
+    room, counts = f.alloca(wide), f.alloca(wide, 2**11 // _LANES + 1)  # and one for no lane's
+    size, lowest = h["size"], const(wide, -(2**31))
+    low, high = f.split(h["rows"])
+
+    def line(row: Value, i: Operand) -> tuple[Value, Value]:
+        """The orders of sixteen, unsigned, and which of them there are."""
+        mask = f.lane_mask(f.sub(size, i), _LANES)
+        found = f.masked_load(vector(_LANES, "float"), f.gep(row, i, "float"), mask)
+        return f.op("xor", _order(f, found, wide, True), lowest), mask
+
+    def bits(mask: Value) -> Value:
+        return f.cast("zext", f.cast("bitcast", mask, "i16"), "i64")
+
+    def count(digit: Value) -> None:
+        at = f.gep(counts, f.cast("zext", digit, "i64"), "i32")
+        f.store(f.op("add", f.load("i32", at), const("i32", 1)), at)
+
+    with f.loop(low, high) as R:
+        row = f.gep(x, f.mul(R.i, size), "float")
+        k: Operand = h["k"]
+        prefix = const("i32", 0)
+        for shift, width in _DIGITS:
+            with f.loop(0, 2**width // _LANES) as B:
+                f.store(zero(wide), f.gep(counts, f.mul(B.i, _LANES), "i32"))
+            with f.loop(0, size, _LANES, carry=[("i64", 0)]) as I:
+                order, mask = line(row, I.i)
+                digit = f.op("lshr", order, const(wide, shift))
+                nan = f.icmp("eq", order, const(wide, _NAN - 2**31))
+                I.next = [
+                    f.add(I.carry[0], f.intrinsic("ctpop", "i64", bits(f.op("and", mask, nan))))
+                ]
+                if shift == _DIGITS[0][0]:
+                    f.store(f.select(mask, digit, const(wide, 2**width)), room)
+                    for lane in range(_LANES):
+                        count(f.load("i32", f.gep(room, lane, "i32")))
+                else:
+                    head = f.op("lshr", order, const(wide, shift + width))
+                    mine = bits(f.op("and", mask, f.icmp("eq", head, f.splat(prefix, wide))))
+                    with f.iff(f.icmp("ne", mine, 0)):
+                        f.store(f.op("and", digit, const(wide, 2**width - 1)), room)
+                        with f.loop(
+                            0, f.intrinsic("ctpop", "i64", mine), carry=[("i64", mine)]
+                        ) as L:
+                            (left,) = L.carry
+                            lane = f.intrinsic("cttz", "i64", left, Value("true", "i1"))
+                            L.next = [f.op("and", left, f.op("sub", left, const("i64", 1)))]
+                            count(f.load("i32", f.gep(room, lane, "i32")))
+            if shift == _DIGITS[0][0]:
+                k = _rank(f, kind, k, size, I.carry[0])
+            block, k = _holds(f, k, 2**width // _LANES, lambda i: f.intrinsic(
+                "vector.reduce.add", "i32", f.load(wide, f.gep(counts, f.mul(i, _LANES), "i32"))
+            ))  # fmt: skip
+            first = f.mul(block, _LANES)
+            lane, k = _holds(
+                f,
+                k,
+                _LANES,
+                lambda i, first=first: f.load("i32", f.gep(counts, f.add(first, i), "i32")),
+            )
+            found = f.cast("trunc", f.typed(f.add(first, lane), "i64"), "i32")
+            prefix = f.op("or", f.op("shl", prefix, const("i32", width)), found)
+        with f.loop(0, size, _LANES, carry=[("i64", -1)]) as I:
+            order, mask = line(row, I.i)
+            mine = bits(f.op("and", mask, f.icmp("eq", order, f.splat(prefix, wide))))
+            place = f.add(I.i, f.intrinsic("cttz", "i64", mine, Value("false", "i1")))
+            new = f.op("and", f.icmp("ne", mine, 0), f.icmp("slt", I.carry[0], 0))
+            I.next = [f.select(new, place, I.carry[0])]
+        f.store(I.carry[0], f.gep(out, R.i, "i64"))
+    f.ret()
+    return m.text()
+
+
+def _holds(f: Function, k: Operand, n: int, count: Callable) -> tuple[Value, Value]:
+    """(which of n parts the k-th lies in, its rank there); count(i) says how many part i holds."""
+    with f.loop(0, n, carry=[("i64", 0), ("i64", 0), ("i64", 0)]) as I:
+        before, part, rank = I.carry
+        after = f.add(before, f.cast("zext", count(I.i), "i64"))
+        here = f.op("and", f.icmp("sle", before, k), f.icmp("sgt", after, k))
+        I.next = [after, f.select(here, I.i, part), f.select(here, f.sub(k, before), rank)]
+    return I.carry[1], I.carry[2]
 
 
 def plan_search(edges: Layout, values: Layout, *, right: bool) -> Launch:
