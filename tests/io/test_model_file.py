@@ -106,6 +106,16 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
             file.run({"input": np.zeros(shape, np.float32)})
 
 
+@pytest.mark.parametrize("dtype", [weft.float32, weft.bfloat16])
+def test_tensors_are_inputs(dtype: weft.dtype, tmp_path: Path) -> None:
+    model, x = mlp()
+    file = io.save(tmp_path / "m.weft", model.to(dtype), x.to(dtype))
+    got = file.run({"input": x.to(dtype)})["output"]
+    np.testing.assert_array_equal(got, outputs(model, x.to(dtype))["output"].numpy())
+    with pytest.raises(ValueError, match=r"float64.*takes"):
+        file.run({"input": x.double()})
+
+
 def test_strided_inputs_and_weights(tmp_path: Path) -> None:
     """A transposed weight and a transposed input are still the numbers they stand for."""
     model = nn.Linear(4, 3)

@@ -327,15 +327,16 @@ class ModelFile:
         return out
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], signature: str = "forward"
+        self, inputs: Mapping[str, np.ndarray | weft.Tensor], signature: str = "forward"
     ) -> dict[str, np.ndarray]:
-        """Run the compiled graph on arrays: no Python of the model is involved.
+        """Run the compiled graph on arrays or tensors: no Python of the model is involved.
 
         Products obey the present `weft.set_fast_math`, whatever it was when the file was written.
         ValueError: a missing or unknown input, a shape or dtype that does not fit, a graph that
         is not safe to run.
         """
-        return self.program(inputs, signature)(inputs)
+        arrays = {k: read(v) if isinstance(v, weft.Tensor) else v for k, v in inputs.items()}
+        return self.program(arrays, signature)(arrays)
 
     def program(self, inputs: Mapping[str, np.ndarray], signature: str = "forward") -> Callable:
         """The function that runs the graph on inputs of these shapes, made once for each set."""

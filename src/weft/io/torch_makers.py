@@ -183,6 +183,7 @@ def _scalar(d: Any, raw: Any = b"") -> Any:
 
 _KEY_TYPES = (
     str, bytes, int, float, complex, np.generic, dt.dtype, weft.device, Tensor, type,
+    Record,
 )  # fmt: skip
 
 

@@ -256,23 +256,6 @@ class Scout(Unpickler):
         found = MAKERS.get((module, name))
         return found if isinstance(found, dt.dtype) else Record
 
-    def _put(self, into: Any, items: list) -> None:
-        """Nobody looks at what a container holds."""
-
-    def _extend(self, onto: Any, items: list) -> None:
-        """As _put."""
-
-    def _skip(self) -> None:
-        self.pop_mark()
-
-    def _hold(self) -> None:
-        self._skip()
-        self.append(Record())
-
-    dispatch = {
-        **Unpickler.dispatch, pickle.ADDITEMS[0]: _skip, pickle.FROZENSET[0]: _hold
-    }  # fmt: skip
-
 
 # What the steps raise when the opcodes make no sense.
 _BROKEN = (

@@ -163,3 +163,15 @@ def test_integers_and_bools_of_every_width(dtype: weft.dtype, tmp_path: Path) ->
     for key, want in outputs(Narrow(), x).items():
         assert got[key].dtype == want.numpy().dtype
         np.testing.assert_array_equal(got[key], want.numpy(), key)
+
+
+class Bits(nn.Module):
+    def forward(self, x: weft.Tensor) -> weft.Tensor:
+        return x & 6
+
+
+def test_bits_of_integers_ask_for_a_later_opset(tmp_path: Path) -> None:
+    file = io.save(tmp_path / "m.weft", Bits(), weft.arange(12).reshape(3, 4))
+    weft_onnx.export(file, tmp_path / "m.onnx", opset=18)
+    with pytest.raises(ValueError, match="need opset 18"):
+        weft_onnx.export(file, tmp_path / "n.onnx", opset=17)

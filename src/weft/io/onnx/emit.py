@@ -230,6 +230,8 @@ def _row(e: Emitter, n: S.Scalar, xs: list[str]) -> str:
             xs = [e.node("Cast", x, to=np.dtype(np.int32)) for x in xs]
         return e.node(_ORDER[n.name], *xs)
     if n.name in _BITS:
+        if d is not dt.bool and e.opset < 18:
+            raise NoRule("bits of integers need opset 18")
         return e.node(("" if d is dt.bool else "Bitwise") + _BITS[n.name], *xs)
     made = _MADE.get(n.name)
     if made is None:
