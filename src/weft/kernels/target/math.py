@@ -64,23 +64,42 @@ def _exp32(m: Math, x: Value) -> Value:
 
 
 def log32(m: Math, x: Value) -> Value:
-    """log of mantissa in [sqrt 1/2, sqrt 2) by polynomial, plus e ln2."""
-    f = m.f
     tiny = m.cmp("olt", x, 2.0**-126)
-    v = m.sel(tiny, m.mul(x, 2.0**23), x)
-    i = f.op("sub", m.bits(v), const(m.bits(v).type, 0x3F3504F3))
+    r, e = _log32_parts(m, m.sel(tiny, m.mul(x, 2.0**23), x))
+    return _log_edges(m, x, _log32_of(m, r, m.sel(tiny, m.sub(e, 23.0), e)))
+
+
+def log1p32(m: Math, x: Value) -> Value:
+    """As log1p64."""
+    u = m.add(x, 1.0)
+    lost = m.sel(m.cmp("ogt", m.abs(x), 1.0), m.sub(1.0, m.sub(u, x)), m.sub(x, m.sub(u, 1.0)))
+    r, e = _log32_parts(m, u)
+    near = m.cmp("olt", m.abs(x), 0.25)
+    low = m.sel(near, 0.0, m.div(lost, u))
+    y = _log32_of(m, m.sel(near, x, r), m.sel(near, 0.0, e), low)
+    return m.sel(m.cmp("oeq", x, 0.0), x, _log_edges(m, u, y))
+
+
+def _log32_parts(m: Math, x: Value) -> tuple[Value, Value]:
+    """(mantissa - 1, exponent as a float) with the mantissa in [sqrt 1/2, sqrt 2); x normal."""
+    f = m.f
+    i = f.op("sub", m.bits(x), const(m.bits(x).type, 0x3F3504F3))
     e = f.cast("sitofp", f.op("ashr", i, const(i.type, 23)), x.type)
-    e = m.sel(tiny, m.sub(e, 23.0), e)
     mantissa = f.op("add", f.op("and", i, const(i.type, 0x7FFFFF)), const(i.type, 0x3F3504F3))
-    r = m.sub(m.floats(mantissa), 1.0)
+    return m.sub(m.floats(mantissa), 1.0), e
+
+
+def _log32_of(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
+    """log(1 + r) by polynomial, plus e ln2, plus low."""
     z = m.mul(r, r)
     p = m.poly(r, (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1,
                    1.4249322787e-1, -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1,
                    3.3333331174e-1))  # fmt: skip
     y = m.mad(e, -2.12194440e-4, m.mul(m.mul(r, z), p))
     y = m.mad(z, -0.5, y)
-    y = m.mad(e, 0.693359375, m.add(r, y))
-    return _log_edges(m, x, y)
+    if low is not None:
+        y = m.add(y, low)
+    return m.mad(e, 0.693359375, m.add(r, y))
 
 
 def _log_edges(m: Math, x: Value, y: Value) -> Value:
@@ -543,15 +562,6 @@ def atanh_wide(m: Math, x: Value) -> Value:
     return m.copysign(m.mul(log1p64(m, m.div(m.add(a, a), m.sub(1.0, a))), 0.5), x)
 
 
-def log1p_wide(m: Math, x: Value) -> Value:
-    """log(1 + x), whose sum rounds away nothing that counts where |x| >= 1/4."""
-    u = m.add(x, 1.0)
-    r, e = _log_parts(m, u)
-    near = m.cmp("olt", m.abs(x), 0.25)
-    y = _log_of(m, m.sel(near, x, r), m.sel(near, 0.0, e), _ATANH[-6:])
-    return m.sel(m.cmp("oeq", x, 0.0), x, _log_edges(m, u, y))
-
-
 def log2_wide(m: Math, x: Value) -> Value:
     return m.mul(log64(m, x), 1 / LN2)
 
@@ -583,8 +593,8 @@ def fmod64(m: Math, x: Value, y: Value) -> Value:
 
 # ------------------------------------------------------------------------------ dispatch
 
-_FLOAT32 = {"exp": exp32, "log": log32, "tanh": tanh32, "erf": erf32, "sin": sin32, "cos": cos32,
-            "area": area, "lift": lift}  # fmt: skip
+_FLOAT32 = {"exp": exp32, "log": log32, "log1p": log1p32, "tanh": tanh32, "erf": erf32,
+            "sin": sin32, "cos": cos32, "area": area, "lift": lift}  # fmt: skip
 _FLOAT64 = {
     "exp": exp64, "expm1": expm164, "log": log64, "log1p": log1p64, "sin": sin64, "cos": cos64,
     "tan": tan64, "tanh": tanh64, "sinh": sinh64, "cosh": cosh64, "digamma": digamma64,
@@ -592,8 +602,8 @@ _FLOAT64 = {
 }  # fmt: skip
 _WIDE = {
     "atan": atan_wide, "atan2": atan2_wide, "asin": asin_wide, "acos": acos_wide,
-    "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log1p": log1p_wide,
-    "log2": log2_wide, "log10": log10_wide, "exp2": exp2_wide, "erfinv": erfinv_wide,
+    "asinh": asinh_wide, "acosh": acosh_wide, "atanh": atanh_wide, "log2": log2_wide,
+    "log10": log10_wide, "exp2": exp2_wide, "erfinv": erfinv_wide,
 }  # fmt: skip
 _LIBM = frozenset({
     "exp2", "log2", "log10", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc",
