@@ -32,6 +32,41 @@ def test_adjoint(kw):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("groups", "channels", "kernel", "kw"),
+    [
+        (1, (4, 6), (2, 3, 2), {"stride": (2, 1, 2), "padding": (1, 0, 2)}),
+        (2, (4, 6), (3, 2, 2), {"dilation": (2, 1, 1), "padding": (2, 1, 0)}),
+        (4, (4, 4), (3, 3, 1), {"padding": 1}),
+        (4, (4, 8), (2, 1, 2), {}),
+        (2, (4, 6), (3, 1, 1), {"stride": (2, 1, 1), "padding": (2, 0, 0)}),
+        (1, (4, 6), (1, 1, 1), {"stride": (1, 2, 1)}),
+    ],
+)
+def test_a_depth_is_one_sum_more(groups, channels, kernel, kw):
+    """conv3d beside a sum over the taps of conv2d's image by image, in float64."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, channels[0], 5, 4, 6))
+    w = rng.standard_normal((channels[1], channels[0] // groups, *kernel))
+    bias = rng.standard_normal(channels[1])
+    got = F.conv3d(*map(weft.from_numpy, (x, w, bias)), groups=groups, **kw)
+    s, p, d = (
+        (v,) * 3 if isinstance(v := kw.get(name, default), int) else v
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+    )
+    x = np.pad(x, ((0, 0), (0, 0), *((n, n) for n in p)))
+    wanted = np.zeros(got.shape) + bias[:, None, None, None]
+    for z in range(got.shape[2]):
+        for at in range(kernel[0]):
+            image = weft.from_numpy(np.ascontiguousarray(x[:, :, z * s[0] + at * d[0]]))
+            tap = weft.from_numpy(np.ascontiguousarray(w[:, :, at]))
+            y = F.conv2d(image, tap, stride=s[1:], dilation=d[1:], groups=groups)
+            wanted[:, :, z] += y.numpy()
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-12, atol=1e-12)
+    with pytest.raises(RuntimeError, match=r"channel: \(1 x 1 x 1\).*: \(1 x 0 x 1\)"):
+        F.conv_transpose3d(weft.ones(1, 1, 1, 1, 1), weft.ones(1, 1, 3, 2, 3), padding=1)
+
+
 def test_the_layer_and_its_sizes():
     layer = nn.ConvTranspose3d(4, 6, 3, stride=2, padding=1, output_padding=1)
     assert layer.weight.shape == (4, 6, 3, 3, 3) and layer.bias.shape == (6,)

@@ -4,7 +4,7 @@
     Conv2dInput   dx from (dy, w); also the transposed convolution
     Conv2dWeight  dw from (dy, x)
 
-1-d convolutions are 2-d ones of height 1; 3-d ones a sum over depth taps.  Weights (out, in/groups,
+1-d convolutions are 2-d ones of height 1; in 3-d ones the depth taps are channels.  Weights (out, in/groups,
 kh, kw); sums in the order of kernels/schedule/conv.py.
 
 Long because the three are each other's gradient, and torch's functions are those of one geometry.
@@ -27,11 +27,11 @@ from weft.kernels.layout import Layout
 from weft.ops.cast import cast, lowered
 from weft.ops.contract import FastMath
 from weft.ops.dispatch import apply, dtype_of, need_memory, shape_of
+from weft.ops.join import stack
 from weft.ops.kinds import Summing, by_loop
 from weft.ops.pad import pad
 from weft.ops.reduce import sum
-from weft.ops.shape import flip
-from weft.ops.view import narrow, permute, reshape, transpose, unsqueeze
+from weft.ops.view import narrow, permute, reshape, unsqueeze
 from weft.runtime.native import Launch
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d"]
@@ -599,7 +599,7 @@ def conv3d(
 ) -> Any:
     """conv2d with a depth: input (N, C, D, H, W) or (C, D, H, W), weight (O, C/groups, kd, kh, kw).
 
-    Computed as a sum over the depth taps, first tap first.
+    Computed as a conv2d of images whose channels are those of all the depth taps.
     """
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
@@ -615,25 +615,33 @@ def conv3d(
         for m, (a, b), k, s, d in zip(size, pads, kernel, stride, dilation, strict=True)
     ]
     need_memory((n, shape_of(weight)[0], *out), dtype_of(x))
-    depth, ((before, after), (top, bottom), (left, right)) = out[0], pads
+    depth, taps, channels, single = out[0], kernel[0], shape_of(weight)[0], x is not input
+    (before, after), (top, bottom), (left, right) = pads
+    if (*kernel[1:], *stride[1:], top, bottom, left, right) == (1,) * 4 + (0,) * 4:  # as it lies
+        op = Conv2d((stride[0], 1), (before, 0, after, 0), (dilation[0], 1), groups, FastMath.on)
+        flat = reshape(x, (n, c, size[0], -1)), reshape(weight, (channels, -1, taps, 1))
+        y = reshape(_run(op, *flat, bias), (n, channels, *out))
+        return reshape(y, shape_of(y)[1:]) if single else y
     x = pad(x, (0, 0, 0, 0, before, after)) if before or after else x
     op = Conv2d(stride[1:], (top, left, bottom, right), dilation[1:], groups, FastMath.on)
+    ends = [p * dilation[0] + (depth - 1) * stride[0] + 1 for p in range(taps)]
+    each = 1 if (groups, groups) == (c, channels) else taps  # depthwise kernels are faster
     y: Any = None
-    for p in range(kernel[0]):
-        at = p * dilation[0]
-        frames = x[:, :, at : at + (depth - 1) * stride[0] + 1 : stride[0]]
-        frames = reshape(frames.permute(0, 2, 1, 3, 4), (n * depth, c, *size[1:]))
-        part = _run(op, frames, weight[:, :, p], bias if p == 0 else None)
-        y = part if y is None else y + part
+    for p in range(0, taps, each):
+        met = [x[:, :, e - ends[0] : e : stride[0]].permute(0, 2, 1, 3, 4) for e in ends[p:][:each]]
+        frames = reshape(met[0] if each == 1 else stack(met, 3), (n * depth, c * each, *size[1:]))
+        w = reshape(weight[:, :, p : p + each], (channels, -1, *kernel[1:]))
+        part = _run(op, frames, w, None if p else bias)
+        y = y + part if p else part
     y = reshape(y, (n, depth, *shape_of(y)[1:])).permute(0, 2, 1, 3, 4).contiguous()
-    return y if len(shape_of(input)) == 5 else reshape(y, shape_of(y)[1:])
+    return reshape(y, shape_of(y)[1:]) if single else y
 
 
 def _transposed(
     n: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any,
     groups: int, dilation: Any,
 ) -> Any:  # fmt: skip
-    """conv_transpose of n = 1 or 2 dims."""
+    """conv_transpose of n = 1, 2 or 3 dims."""
     stride, dilation = sizes("stride", stride, n), sizes("dilation", dilation, n)
     pads, extra = sizes("padding", padding, n), sizes("output_padding", output_padding, n)
     _check(n, input, weight, bias, stride, dilation, groups, transposed=True)
@@ -642,12 +650,15 @@ def _transposed(
     if min(extra) < 0:
         raise RuntimeError("negative output_padding is not supported")
     if any(e >= s and e >= d for e, s, d in zip(extra, stride, dilation, strict=True)):
-        both = [(1, *v) if n == 1 else v for v in ((extra), (stride), (dilation))]
-        (eh, ew), (sh, sw), (dh, dw) = both
+        names = ("depth", "height", "width")[-max(n, 2) :]
+        said = {"output_padding": extra, "stride": stride, "dilation": dilation}
         raise RuntimeError(
             "output padding must be smaller than either stride or dilation, but got "
-            f"output_padding_height: {eh} output_padding_width: {ew} stride_height: {sh} "
-            f"stride_width: {sw} dilation_height: {dh} dilation_width: {dw}"
+            + " ".join(
+                f"{what}_{name}: {v}"
+                for what, given in said.items()
+                for name, v in zip(names, given if n > 1 else (1, *given), strict=True)
+            )
         )
     xs, kernel = shape_of(input), shape_of(weight)[2:]
     size = tuple(
@@ -655,13 +666,17 @@ def _transposed(
         for m, s, p, d, k, e in zip(xs[-n:], stride, pads, dilation, kernel, extra, strict=True)
     )
     if min(size) < 1:
+        had, made = (" x ".join(map(str, (1, *v) if n == 1 else v)) for v in (xs[-n:], size))
         raise RuntimeError(
-            f"Given input size per channel: {list(xs[-n:])}. Calculated output size per channel: "
-            f"{list(size)}. Output size is too small"
+            f"Given input size per channel: ({had}). Calculated output size per channel: ({made}). "
+            "Output size is too small"
         )
     # from one place there is no step, of however many phases
     stride = tuple(e + 1 if m == 1 else s for m, s, e in zip(xs[-n:], stride, extra, strict=True))
     x = unsqueeze(input, 0) if len(xs) == n + 1 else input
+    if n == 3:
+        y = _deep(x, weight, bias, stride, pads, dilation, groups, size)
+        return y if len(xs) == 5 else reshape(y, shape_of(y)[1:])
     if n == 1:
         x, weight = unsqueeze(x, 2), unsqueeze(weight, 2)
         stride, dilation, pads, size = (1, *stride), (1, *dilation), (0, *pads), (1, *size)
@@ -709,15 +724,30 @@ def conv_transpose2d(
     return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def _spread(x: Any, stride: tuple) -> Any:
-    """stride - 1 zeros after each element of the last three dims, but for the last of each."""
-    if stride == (1, 1, 1):
-        return x
-    n, c, *size = shape_of(x)
-    apart = reshape(x, (n, c, *(v for k in size for v in (k, 1))))
-    zeros = [v for s in reversed(stride) for v in (0, s - 1, 0, 0)]
-    wide = reshape(pad(apart, zeros), (n, c, *(k * s for k, s in zip(size, stride))))
-    return pad(wide, [v for s in reversed(stride) for v in (0, 1 - s)])
+def _deep(
+    x: Any, weight: Any, bias: Any, stride: tuple, pads: tuple, dilation: tuple, groups: int,
+    size: tuple,
+) -> Any:  # fmt: skip
+    """conv_transpose3d, its depth taps as channels of results, which are added where they belong;
+    as many side by side as a step has places.
+    """
+    n, c, depth, *grid = shape_of(x)
+    o, channels, taps, *kernel = shape_of(weight)
+    op = Conv2dInput(stride[1:], pads[1:] * 2, dilation[1:], groups, size[1:], FastMath.on)
+    frames = reshape(x.permute(0, 2, 1, 3, 4), (n * depth, c, *grid))
+    met = _run(op, frames, reshape(weight, (o, channels * taps, *kernel)), None)
+    met = reshape(met, (n, depth, channels * groups, taps, *size[1:])).permute(0, 2, 1, 3, 4, 5)
+    step = stride[0]
+    each = step if dilation[0] == 1 else 1
+    y: Any = None
+    for p in range(0, taps, each):
+        beside = met[:, :, :, p : p + each]
+        beside = pad(beside, (0, 0, 0, 0, 0, step - shape_of(beside)[3]))
+        at = p * dilation[0] - pads[0]
+        part = reshape(beside, (n, channels * groups, depth * step, *size[1:]))
+        part = pad(part, (0, 0, 0, 0, at, size[0] - at - depth * step))
+        y = y + part if p else part
+    return y if bias is None else y + reshape(bias, (-1, 1, 1, 1))
 
 
 def conv_transpose3d(
@@ -730,29 +760,12 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Any:
-    """The adjoint of conv3d, as a conv3d of the input spread apart, by the kernel turned around.
-
-    input (N, O, d, h, w), weight (O, C/groups, kd, kh, kw), result (N, C, D, H, W).
+    """The adjoint of conv3d: input (N, O, d, h, w), weight (O, C/groups, kd, kh, kw), result
+    (N, C, D, H, W).
 
     D = (d - 1) stride - 2 padding + dilation (kd - 1) + output_padding + 1, H and W likewise.
     RuntimeError: shapes that do not fit, an output_padding not below stride or dilation.
     """
     if state.autocast is not None:
         input, weight, bias = lowered(input, weight, bias)
-    stride, dilation = sizes("stride", stride, 3), sizes("dilation", dilation, 3)
-    padding, extra = sizes("padding", padding, 3), sizes("output_padding", output_padding, 3)
-    _check(3, input, weight, bias, stride, dilation, groups, transposed=True)
-    xs, ws = shape_of(input), shape_of(weight)
-    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)):
-        raise RuntimeError("output padding must be smaller than either stride or dilation")
-    x = input if len(xs) == 5 else unsqueeze(input, 0)
-    around = [
-        v
-        for k, p, d, e in reversed(list(zip(ws[2:], padding, dilation, extra)))
-        for v in (d * (k - 1) - p, d * (k - 1) - p + e)
-    ]
-    o, c = ws[0] // groups, ws[1]
-    w = reshape(flip(weight, (2, 3, 4)), (groups, o, c, *ws[2:]))
-    w = reshape(transpose(w, 1, 2), (groups * c, o, *ws[2:]))
-    y = conv3d(pad(_spread(x, stride), around), w, bias, 1, 0, dilation, groups)
-    return y if len(xs) == 5 else y.squeeze(0)
+    return _transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
