@@ -769,6 +769,42 @@ def test_channels_last_gives_the_same_bits(case):
         np.testing.assert_array_equal(out, want)
 
 
+@pytest.mark.parametrize(
+    ("size", "form", "stride"),
+    [
+        ((8, 9), (10, 3, 3, 3), 1),
+        ((17, 33), (40, 1, 5, 3), 1),
+        ((21, 20), (12, 3, 4, 4), 3),
+        ((8, 8), (9, 70, 1, 3), 1),
+        ((12, 13), (1, 16, 3, 3), 2),
+    ],
+    ids=str,
+)
+def test_short_sums_meet_the_border_wherever_images_lie(size, form, stride):
+    """Planes go by pixels across the vector, pixels by channels, and neither leaves out zeros."""
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((2, form[1], *size)).astype(np.float32)
+    w = rng.standard_normal(form).astype(np.float32)
+    bias = rng.standard_normal(form[0]).astype(np.float32)
+    args = ((stride, stride), (1, 1), (1, 1), 1)
+    infinite = w.copy()
+    infinite[..., 0, 0] = np.inf
+    for weight in (w, infinite):
+        y, seen = conv(x, weight, args, bias), []
+        np.testing.assert_array_equal(conv(channels_last(x), weight, args, bias), y)
+        g = rng.standard_normal(y.shape).astype(np.float32)
+        for back in (g, channels_last(g)):
+            out = np.empty(x.shape, np.float32) if back is g else channels_last(x.copy())
+            launch = plan_conv2d_dx(*map(Layout.of, (back, weight, out)), *args)
+            assert native.launch(launch, out, (back, weight)) == 0
+            seen.append(out)
+        np.testing.assert_array_equal(*seen)
+        if weight is w:
+            close(y - bias[:, None, None], ref_conv2d(x, w, *args), w[0].size)
+            close(seen[0], ref_dx(g, w, x.shape, *args), w[:, 0].size)
+    assert np.isnan(y[:, :, 0]).all()
+
+
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(
     ("images", "size", "kernel", "stride"),

@@ -57,6 +57,9 @@ from weft.runtime.native import Launch, Stage
 
 _SLAB = 640 << 10  # bytes of a thread's slab to stay below, so that slab and panel lie in L2
 _MOST_PACKED = 4096  # pixels beside which packing w is below 1 %
+# terms times outputs of a pixel up to which vectors of pixels are faster than channels', which are
+# turned before and after; more outputs than `_PAYS` make up for what is packed
+_SHORT, _PAYS = 2048, 32
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,12 @@ def plan_conv2d(
             found = plan_gathered(x, _one_tap(w), out, stride)
             if found is not None:
                 return found
-        return _wide(
-            x, w, out, stride, padding, dilation, groups, biased=bias is not None,
-            epilogue=epilogue, pairs=pairs,
-        )  # fmt: skip
+        short = not pairs and _is_short(w.size // w.shape[0], w.shape[0] // groups)
+        if epilogue is not None or not (short and _in_planes(x, out)):
+            return _wide(
+                x, w, out, stride, padding, dilation, groups, biased=bias is not None,
+                epilogue=epilogue, pairs=pairs, cut=not short,
+            )  # fmt: skip
     if epilogue is not None:
         raise ValueError(f"conv2d: no epilogue on {out.shape} of {groups} groups")
     if by_rows(x, w, out, stride, dilation, groups):
@@ -147,6 +152,9 @@ def plan_conv2d_packed(
     plain = bias is None and epilogue is None and not pairs
     if plain and _is_one_pixel(w, padding, groups) and plan_gathered(x, _one_tap(w), out, stride):
         return None  # w is read as it lies
+    short = not pairs and _is_short(w.size // w.shape[0], w.shape[0] // groups)
+    if epilogue is None and short and _in_planes(x, out):
+        return None
     launch = plan_conv2d(
         x, w, out, stride, padding, dilation, groups, bias=bias, epilogue=epilogue, fast=fast
     )  # fmt: skip
@@ -209,11 +217,14 @@ def plan_conv2d_dx(
             found = plan_spread(g, _one_tap(w), out, stride)
             if found is not None:
                 return found
-        strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
-        return plan_wide(
-            g, w, out, groups, tuple(parts), ((rows, pitch), (top, left), (1, 1)),
-            ((pitch, 1), (1, 1)), strides, biased=bias is not None, pairs=pairs,
-        )  # fmt: skip
+        terms = 2 * len(parts) * g.shape[1] // groups * kh * kw
+        short = not pairs and _is_short(terms, out.shape[1] // groups)
+        if not (short and _in_planes(g, out)):
+            strides = (g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
+            return plan_wide(
+                g, w, out, groups, tuple(parts), ((rows, pitch), (top, left), (1, 1)),
+                ((pitch, 1), (1, 1)), strides, biased=bias is not None, pairs=pairs, cut=not short,
+            )  # fmt: skip
     weights = Weights(True, g.shape[1] // groups * w.strides[0], w.strides[1], w.strides[0])
     return _plan(g, w, out, groups, slab, pitch, 1, top, tuple(parts), weights, bias is not None)
 
@@ -223,6 +234,17 @@ def _is_wide(columns: int, out: Layout, *, fast: bool) -> tuple[bool, bool]:
     d = D.from_np(out.dtype)
     pairs = in_pairs(columns, d, fast=fast)
     return out.size > 0 and (pairs or fills_vectors(columns, d)), pairs
+
+
+def _is_short(terms: int, columns: int) -> bool:
+    """Whether pixels of planes across the vector are faster. Such a convolution is not cut up in
+    either form: an infinite weight meets the border's zeros wherever images lie.
+    """
+    return terms * min(columns, _PAYS) <= _SHORT
+
+
+def _in_planes(source: Layout, out: Layout) -> bool:
+    return source.strides[3] == out.strides[3] == 1 and out.dtype.itemsize >= 4
 
 
 def _has_one_tap(
@@ -249,7 +271,7 @@ def _one_tap(w: Layout) -> Layout:
 
 def _wide(
     x: Layout, w: Layout, out: Layout, stride: Pair, padding: Pair, dilation: Pair, groups: int,
-    *, biased: bool, epilogue: Epilogue | None, pairs: bool,
+    *, biased: bool, epilogue: Epilogue | None, pairs: bool, cut: bool,
 ) -> Launch:  # fmt: skip
     """The forward one with channels across the vector."""
     kernel, grid = (w.shape[2], w.shape[3]), (out.shape[2], out.shape[3])
@@ -263,7 +285,7 @@ def _wide(
     return plan_wide(
         x, w, out, groups, (part,), ((view.rows, view.columns), padding, view.steps),
         ((view.move[0] * view.columns, view.move[1]), view.move), strides, biased=biased,
-        epilogue=epilogue, pairs=pairs,
+        epilogue=epilogue, pairs=pairs, cut=cut,
     )  # fmt: skip
 
 

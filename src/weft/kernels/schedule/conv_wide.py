@@ -131,9 +131,10 @@ def pixel_pitch(channels: int, tile: Tile) -> int:
 def plan_wide(
     source: Layout, w: Layout, out: Layout, groups: int, parts: tuple[Part, ...],
     slab: tuple[Pair, Pair, Pair], moves: tuple[Pair, Pair], weights: tuple[int, int, int],
-    *, biased: bool, epilogue: Epilogue | None = None, pairs: bool = False,
+    *, biased: bool, epilogue: Epilogue | None = None, pairs: bool = False, cut: bool = True,
 ) -> Launch:  # fmt: skip
     """`parts` count places in pixels of the slab; `pairs` of channels are multiplied (`words`).
+    `cut`: parts may be (`_split`).
 
     `slab` is its (rows, columns), (top, left) and the steps of the image from row to row and column
     to column in it; `moves` the steps in the slab, in pixels, from output to output (down, across)
@@ -152,7 +153,7 @@ def plan_wide(
     if tile.amx:
         tap_words, cells, beside = chunks_of(depth, [[t[0] for t in p.taps] for p in parts])
     direct = pairs and tap_words == depth and _in_place(source, parts, channels, slab, moves)
-    split = _split(parts, source, depth, slab, moves[0], apart=not tile.amx)
+    split = _split(parts, source, depth, slab, moves[0], apart=cut and not tile.amx)
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     pitch = FEW if depth <= FEW <= tile.lanes and not tile.amx else pixel_pitch(tap_words, tile)
     if is_brief(tile) and pitch > FEW and moves[0] == (slab_columns, 1):
