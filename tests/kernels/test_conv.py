@@ -770,6 +770,29 @@ def test_channels_last_gives_the_same_bits(case):
 
 
 @pytest.mark.parametrize(
+    ("channels", "size", "kernel", "dilation"),
+    [(40, (14, 15), 3, 7), (70, (33, 9), 3, 12), (300, (21, 90), 3, 6), (20, (19, 18), 14, 1)],
+)
+def test_taps_far_apart_have_the_bits_of_few_channels(channels, size, kernel, dilation):
+    """A slab of whole images, whose pieces leave out most taps; bands of one that is too large."""
+    rng = np.random.default_rng(15)
+    padding = dilation * (kernel // 2)
+    x = rng.standard_normal((2, channels, *size)).astype(np.float32)
+    w = rng.standard_normal((36, channels, kernel, kernel)).astype(np.float32)
+    args = ((1, 1), (padding, padding), (dilation, dilation), 1)
+    for count in (1, 2):
+        with thread_count(count):
+            y = conv(x, w, args)
+            np.testing.assert_array_equal(conv(channels_last(x), w, args), y)
+            dx = conv_dx(y, w[:, :20].copy(), (2, 20, *size), args)
+        few = slice(9, 13)
+        np.testing.assert_array_equal(y[:, few], conv(x, w[few].copy(), args))
+        want = conv_dx(y, w[:, few].copy(), (2, 4, *size), args)
+        np.testing.assert_array_equal(dx[:, few], want)
+    close(y, ref_conv2d(x, w, *args), w[0].size)
+
+
+@pytest.mark.parametrize(
     ("size", "form", "stride"),
     [
         ((8, 9), (10, 3, 3, 3), 1),

@@ -59,6 +59,9 @@ _WORTH, _WORTH_TALL = (0.02, 0.03), (0.005, 0.01)
 _FAR = 1 << 20  # bytes of images beyond which a unit's are asked for while the one before runs
 _SOONER = 0.75  # of the tiles that meet a block of k ask for all of the next one
 _TOGETHER = 640 << 10  # bytes of whole images in a slab then: each piece reads all of B
+# rows of a slab beside its band's from which on (taps far apart) it may be so large: bands of few
+# rows would fill it with each one's neighbours again
+_HALO, _FAR_SLAB = 12, 8 << 20
 
 
 @dataclass(frozen=True)
@@ -153,15 +156,16 @@ def plan_wide(
     if tile.amx:
         tap_words, cells, beside = chunks_of(depth, [[t[0] for t in p.taps] for p in parts])
     direct = pairs and tap_words == depth and _in_place(source, parts, channels, slab, moves)
-    split = _split(parts, source, depth, slab, moves[0], apart=cut and not tile.amx)
+    grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
+    halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
+    whole = _WHOLE if halo < _HALO else _FAR_SLAB // 4
+    split = _split(parts, source, depth, slab, moves[0], whole * (cut and not tile.amx))
     shares = [(i, p, numbers) for i, own in enumerate(split) for p, numbers in own]
     pitch = FEW if depth <= FEW <= tile.lanes and not tile.amx else pixel_pitch(tap_words, tile)
     if is_brief(tile) and pitch > FEW and moves[0] == (slab_columns, 1):
         pitch += tile.lanes // 2  # half of the pixels come to a new line at other k
     pitch = depth if beside else pitch
     row_pitch = slab_columns * pitch
-    grid_h, grid_w = (max(p.grid[i] for p in parts) for i in (0, 1))
-    halo = max(slab_rows - (grid_h - 1) * grid_step, 1)
     panels = -(-columns // nr)
     taps = [t for part in parts for t in part.taps]
     packed_group = panels * nr * tap_words * len(taps)
@@ -173,6 +177,8 @@ def plan_wide(
     slab_bytes = choose("slab", _SLAB, _SLAB // 2, _SLAB * 2)
     if near or packed_group * size > _DEAR:
         slab_bytes = _SLAB_MORE
+    if halo >= _HALO:
+        slab_bytes = _FAR_SLAB
     rows_fit = max((slab_bytes // row_bytes - halo) // grid_step + 1, 1)
     planes = out.strides[1] != 1 and epilogue is None
     # of several parts they go out when all sums are done
@@ -379,15 +385,16 @@ Split = list[tuple[Part, tuple[int, ...]]]
 
 def _split(
     parts: tuple[Part, ...], source: Layout, depth: int, slab: tuple[Pair, Pair, Pair], move: Pair,
-    *, apart: bool,
+    whole: int,
 ) -> list[Split]:  # fmt: skip
-    """The parts, or pieces of each that leave out taps (see `_inside`), with their taps' numbers:
-    rows apart, or columns too, if that saves work enough.
+    """The parts, or (of images up to `whole` numbers) pieces of each that leave out taps (see
+    `_inside`), with their taps' numbers: rows apart, or columns too, if that saves work enough.
     """
     found = [[(p, tuple(range(len(p.taps))))] for p in parts]
     (rows, columns), *_ = slab
     most = max(p.grid[0] * p.grid[1] for p in parts)
-    if not apart or depth * rows * columns > _WHOLE or not _LEAST <= most <= _MOST:
+    area = min(rows * columns, source.shape[2] * source.shape[3])
+    if depth * area > whole or not _LEAST <= most <= _MOST:
         return found
     image = (source.shape[2], source.shape[3])
     worth = _WORTH if most < _TALL else _WORTH_TALL
