@@ -41,6 +41,32 @@ print(gc.isenabled(), *{*sys.modules} - before)
     assert not slow.intersection(loaded)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_an_import_makes_is_not_looked_through(frozen):
+    """And nothing else is kept from the collector: a cycle that was there before goes."""
+    code = f"""
+import gc, numpy, ml_dtypes, weakref
+class Knot: pass
+gc.collect()
+if {frozen}:
+    gc.freeze()
+before, knot, most = gc.get_freeze_count(), Knot(), [0]
+knot.knot, gone = knot, weakref.ref(knot)
+def look(phase, how):
+    if phase == "start":
+        young = (len(gc.get_objects(generation=g)) for g in range(how["generation"] + 1))
+        most.append(sum(young))
+gc.callbacks.append(look)
+import weft
+gc.callbacks.clear()
+del knot
+gc.collect()
+print(max(most) < 10_000, gc.get_freeze_count() == before, gone() is None)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(not frozen), "True", "True"]
+
+
 def test_import_weft_loads_no_optional_dependency():
     code = "import sys, weft; print(*{m.split('.')[0] for m in sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,5 +9,8 @@ gc.disable()
 try:
     from weft import compile, methods, sparse  # noqa: F401
 finally:
+    if not gc.get_freeze_count():  # all at once to the oldest generation: none looks through it now
+        gc.freeze()
+        gc.unfreeze()
     if _collects:
         gc.enable()
