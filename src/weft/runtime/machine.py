@@ -546,8 +546,9 @@ def _entries() -> bytes:
 
 def _improve_all() -> None:
     global _improver
-    with suppress(AttributeError, OSError):  # a thread's own on Linux
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+    if sys.platform.startswith("linux"):  # elsewhere the number may be another process's
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
     while True:
         while not _hurry and time.monotonic() < _busy + _CALM:
             time.sleep(0.1)
@@ -555,14 +556,16 @@ def _improve_all() -> None:
             if _ending or not _rough:
                 _improver = None
                 return
-            key, images, text, slots = _rough.pop(0)
-        with suppress(RuntimeError, ValueError):  # what is rough does the same
-            _improve(key, dict(zip(split(text()), images, strict=True)), slots)
+            key, made, make, slots = _rough.pop(0)
+        text = make()
+        if _key(text) == key:
+            with suppress(RuntimeError):  # what is rough does the same
+                _improve(key, zip(split(text), made, strict=True), slots)
 
 
-def _improve(key: str, made: Mapping[str, bytes], slots: Mapping[str, int]) -> None:
+def _improve(key: str, made: Iterable[tuple[str, bytes]], slots: Mapping[str, int]) -> None:
     images = []
-    for part, image in made.items():
+    for part, image in made:
         if isinstance(image, _Rough):
             image = _kept(_key(part)) or image  # another module's may be it
         if isinstance(image, _Rough):
@@ -570,7 +573,7 @@ def _improve(key: str, made: Mapping[str, bytes], slots: Mapping[str, int]) -> N
                 if _ending:
                     return
                 image = emit_object(part)
-            _keep(part, image, "o")
+                _keep(part, image, "o")
         images.append(image)
     with _lock, _calm:
         if not _ending:
