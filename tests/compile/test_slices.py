@@ -162,6 +162,14 @@ def test_samples_share_memory(monkeypatch):
     assert sliced.total < whole.total
 
 
+def test_slices_are_alike_and_go_by_the_last_cache(monkeypatch):
+    x, net = weft.randn(9, 3, 45, 37), network()
+    monkeypatch.setattr(PASS, "_NEAR", 8 * 36000)
+    assert batches(program(agree(net, x)), 9) == {5, 4}  # eight would fit
+    monkeypatch.setattr(PASS, "last_cache", lambda: 8 * 72000)
+    assert batches(program(agree(net, x)), 9) == {2, 1}
+
+
 def test_what_would_not_gain_stays_whole(monkeypatch):
     x, net = weft.randn(8, 3, 45, 37), network()
     conv = nn.Conv2d(3, 20, 3)

@@ -113,14 +113,23 @@ def host() -> Host:
     return Host("x86_64", "x86-64", _flat(features), 128, 16, has_fma=False, has_avx512=False)
 
 
-@cache
 def second_cache() -> int:
     """Bytes of a core's second cache; 1 MB where the system does not say."""
+    return _cache_bytes(2, 1 << 20)
+
+
+def last_cache() -> int:
+    """Bytes of the cache that cores share; 32 MB where the system does not say."""
+    return _cache_bytes(3, 32 << 20)
+
+
+@cache
+def _cache_bytes(index: int, otherwise: int) -> int:
     try:
-        with open("/sys/devices/system/cpu/cpu0/cache/index2/size", "rb") as file:
+        with open(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size", "rb") as file:
             return int(file.read().strip().removesuffix(b"K")) << 10
     except (OSError, ValueError):
-        return 1 << 20
+        return otherwise
 
 
 @cache

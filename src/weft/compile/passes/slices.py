@@ -7,8 +7,9 @@ Each result of a whole batch would be written to memory and read back by the nex
 stays in the last cache, and the samples' intermediate results share one small place.  The last
 result of each slice is computed straight into its part of y (compile/program.py).
 
-Which runs of ops, and how many samples at a time, depends on sizes alone.  Results do not depend
-on the batch that a sample is in, so no bit changes.
+Which runs of ops depends on sizes alone, how many samples at a time on the last cache too: a
+launch of more samples waits less for its threads.  Results do not depend on the batch that a
+sample is in, so no bit changes.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from weft.core.types import Type, numel
 from weft.ops.join import Concat
 from weft.ops.kinds import Elementwise
 from weft.ops.view import Slice
+from weft.runtime.machine import last_cache
 
 _FAR = 8 << 20  # bytes of a value that the last cache does not hold beside others
-_NEAR = 4 << 20  # bytes of a value that it does
+_NEAR, _SHARE = 16 << 20, 8  # bytes of a value that it does, and of the cache at most a share
 _WEIGHTS = 1 << 20  # bytes that an op may read anew for each slice
 _MOST = 32  # slices: each is planned, and has its own entries in the table
 _GAIN = 2  # bytes that kernels inside hand one another for each byte that others read
@@ -140,7 +142,10 @@ def _worth(run: list[Node], outputs: set[int], users: dict[int, list[Node]]) -> 
         end += 1
     nodes = run[:end]
     samples = nodes[0].type.shape[0]
-    step = max(_NEAR * samples // max(_bytes(n.type) for n in nodes), -(-samples // _MOST))
+    near = min(_NEAR, last_cache() // _SHARE)
+    step = max(near * samples // max(_bytes(n.type) for n in nodes), -(-samples // _MOST))
+    count = max(-(-samples // step), 2)
+    step = -(-samples // count)  # alike: a slice of few is worth less
     inside = {id(n) for n in nodes}
     read = sum(
         _bytes(n.type)
