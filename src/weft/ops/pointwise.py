@@ -198,7 +198,9 @@ class Heaviside(Elementwise):
 
 
 class LogAddExp(Elementwise):
-    """y = log(e^a + e^b)"""
+    """y = log(e^a + e^b); where both are one infinity the slope is NaN, a half if `even`"""
+
+    even: bool = False
 
     @staticmethod
     @S.composite
@@ -211,7 +213,11 @@ class LogAddExp(Elementwise):
         return np.logaddexp(a, b)
 
     def vjp(self, g: Any, y: Any, a: Any, b: Any) -> tuple:
-        return lambda: g * (a - b).sigmoid(), lambda: g * (b - a).sigmoid()
+        def share(a: Any, b: Any) -> Any:
+            slope = (a - b).sigmoid()
+            return g * (slope.where((a != b) | (a.abs() != math.inf), 0.5) if self.even else slope)
+
+        return lambda: share(a, b), lambda: share(b, a)
 
     samples = PAIRS
 

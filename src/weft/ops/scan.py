@@ -28,7 +28,7 @@ from weft.ops.dispatch import apply, dtype_of, shape_of
 from weft.ops.gather import gather
 from weft.ops.join import cat
 from weft.ops.kinds import by_batch, in_parts
-from weft.ops.pointwise import logaddexp
+from weft.ops.pointwise import LogAddExp
 from weft.ops.promote import need_real
 from weft.ops.returns import CumMax, CumMin
 from weft.ops.shape import flip
@@ -262,7 +262,8 @@ def logcumsumexp(input: Any, dim: int, *, out: Any = None) -> Any:
     n = shape_of(y)[d]
     step = 1
     while step < n:
-        later = logaddexp(narrow(y, d, step, n - step), narrow(y, d, 0, n - step))
+        before = narrow(y, d, 0, n - step)
+        later = apply(LogAddExp(even=True), narrow(y, d, step, n - step), before)
         y = cat([narrow(y, d, 0, step), later], d)
         step *= 2
     y = reshape(input.clone() if n == 1 else y, shape)
