@@ -144,7 +144,7 @@ def test_bits_do_not_depend_on_threads(rng, m, k, n):
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("columns", [450, 90])  # beside few of which a thread has its own rows
+@pytest.mark.parametrize("columns", [450, 90, 720])  # few: own rows; many: more lines asked for
 @pytest.mark.parametrize("rows", [7, 11, 12, 13, 18, 32, 37, 64, 127, 131, 200])
 def test_threads_share_packed_panels_in_parts_of_all_rows(rng, rows, columns):
     """Each part of the last units is done once: no row is left out, whatever the threads."""

@@ -51,6 +51,9 @@ _SLICED_FROM, _SLICED_TO = 1, 2048  # panels; terms
 _SLICES_FAR, _PANELS = 4 << 20, 8  # bytes of an A; panels of B that its slices then meet
 _SAME_SETS = 4096  # bytes: rows so far apart share a few sets of each cache
 _MOST_PACKED = 2048  # rows beside which packing b is below 1 %
+_TILES = 8  # of rows, which ask for a panel with two runs of lines
+_MOST_RUNS = 6
+_FAR_WEIGHTS = 1 << 20  # bytes of them that the second cache holds from call to call
 _FEW_COLUMNS = 256  # beside which a copy of a, whose rows' lines share sets of a cache, costs more
 _PACKERS = {
     "rows": gemm_code.pack_rows,
@@ -140,7 +143,8 @@ def plan_matmul_packed(
     if rows == 1 and not problem.batch:
         return _packed_row(problem, element, own, more)
     a_class = problem.slices or problem.a_class
-    kernels, tile = _kernels(element, a_class, "rows", _widths(n, element))
+    runs = _runs(rows, n * k * a.dtype.itemsize, tile_for(element))
+    kernels, tile = _kernels(element, a_class, "rows", _widths(n, element), runs=runs)
     work = out.size * k
     finish = _finish(problem, tile, epilogue)
     launch = Launch(
@@ -232,6 +236,17 @@ def _ending(
     if problem.batch or more > gemm_code.MAX_INPUTS - 2 or rows * n != out.size:
         raise ValueError("matmul: an epilogue over a batch, or with too many operands")
     return epilogue_ints(epilogue, rows, n), more
+
+
+def _runs(rows: int, size: int, tile: Tile) -> int:
+    """The runs in which few tiles of rows ask for all lines of the next packed panel, where weights
+    of so many bytes come from memory.
+    """
+    few = 2 * tile.rows <= rows < _TILES * tile.rows  # tiles of four rows and fewer ask for nothing
+    if not few or size <= _FAR_WEIGHTS or not native.host().multiplies_twice:
+        return 2
+    tiles = -(-rows // tile.rows)
+    return min(max(2, -(-2 * _TILES // tiles)), _MOST_RUNS)
 
 
 def _near(epilogue: Epilogue | None) -> Near:
@@ -558,10 +573,11 @@ def _widths(n: int, element: str) -> tuple[int, ...]:
 
 @cache
 def _kernels(
-    element: str, a_class: str, b_class: str, widths: tuple[int, ...], in_scratch: str = ""
-) -> tuple[list[int], Tile]:
+    element: str, a_class: str, b_class: str, widths: tuple[int, ...], in_scratch: str = "",
+    runs: int = 2,
+) -> tuple[list[int], Tile]:  # fmt: skip
     """The kernels for 2, 3, ... inputs."""
-    tile = replace(tile_for(element), a_class=a_class, only=widths)
+    tile = replace(tile_for(element), a_class=a_class, only=widths, runs=runs)
     names = gemm_code.kernel_names("gemm", tile, in_scratch)
     found = native.load_made(names, _gemm_ir, tile, b_class, in_scratch)
     return [found[name] for name in names], tile

@@ -887,7 +887,7 @@ class _Soon:
         # two runs of lines where few rows have few tiles, or where A's lines are asked for too
         two = f.op("or", f.op("or", packed, pieces), f.icmp("sgt", h["batches"], 1))
         far = f.select(two, asked, 0)
-        twice = f.add(asked, far)
+        twice = f.add(asked, f.mul(far, tile.runs - 1))
         if not b_rows:  # a line of every column, where k is short of some of them
             across = f.div(f.add(tile.columns - 1, twice), twice)
             tiles = f.mul(f.div(f.add(soon_kc, line - 1), line), across)

@@ -178,7 +178,8 @@ def micro_kernel(
         for u in range(count // UNROLL):
             place = f.gep(at[0], f.mul(f.arg("soon_step"), u), element)
             f.touch(place, level=2)
-            f.touch(f.gep(place, f.arg("soon_far"), element), level=2)
+            for run in range(1, tile.runs):
+                f.touch(f.gep(place, f.mul(f.arg("soon_far"), run), element), level=2)
         return [f.gep(at[0], f.mul(f.arg("soon_step"), count // UNROLL), element)]
 
     def steps(

@@ -27,6 +27,7 @@ class Tile:
     # the elements that are adjacent in a: those of "rows", of "columns", or "any"; or "sliced":
     # those of columns, copied to slices (`gemm_code`)
     a_class: str = "rows"
+    runs: int = 2  # of lines of what comes next: one of each that a tile asks for in 4 steps of k
 
     only: tuple[int, ...] = ()  # the widths that the panels of what is computed have, if known
 
