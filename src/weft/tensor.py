@@ -386,7 +386,8 @@ class Tensor(Handle):
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The value as a NumPy array over the same memory."""
-        return memory.lend(self._read(force=force))
+        a = self._read() if self._rg and not force else dispatch.read(self)
+        return memory.lend(a)
 
     def _read(self, *, force: bool = False) -> np.ndarray:
         """The value for who only looks at it: the array must not be handed on."""

@@ -78,7 +78,9 @@ class no_grad(_Mode):
     _value = False
 
     def __new__(cls, fn: Callable | None = None) -> Any:
-        made = super().__new__(cls)
+        made = object.__new__(cls)
+        if fn is None:
+            return made
         return made(fn) if callable(fn) else made  # also a bare decorator, as in torch
 
 
@@ -86,7 +88,7 @@ class enable_grad(_Mode):
     """Results computed inside require gradients again."""
 
     def __new__(cls, fn: Callable | None = None) -> Any:
-        made = super().__new__(cls)
+        made = object.__new__(cls)
         return made(fn) if callable(fn) else made
 
 

@@ -177,7 +177,7 @@ class Direct:
                 lease.mark = None
         return found
 
-    def given(self, arrays: Any, tensors: Sequence[Handle]) -> Any:
+    def given(self, arrays: Any, tensors: Sequence[Any]) -> Any:
         """The function's result, of what `call` gave."""
         found = arrays if arrays.__class__ is tuple else (arrays,)
         call = Call([], [])

@@ -369,10 +369,10 @@ class Replays:
         self.failed = 0
 
     def attempt(self, args: tuple, kw: dict) -> tuple[bool, Any, Any]:
-        """(whether it was a replay, the result, what to hand to `watch` if not)."""
+        """(whether it was a replay, the result, what to hand to `watch` if not), where `direct`
+        gave nothing.
+        """
         tried = self.direct
-        if tried is not None and not kw and (found := tried.run(*args)) is not None:
-            return self._done(tried, found, args)
         tensors: list[Handle] = []
         objects: list[Any] = []
         key = _structure((args, kw), tensors, objects) if kw else _structure(args, tensors, objects)
@@ -381,7 +381,9 @@ class Replays:
             if direct is not None and direct is not tried:
                 self.direct = direct
                 if (found := direct.run(*args)) is not None:
-                    return self._done(direct, found, args)
+                    self.stats["replayed"] += 1
+                    y = dispatch.wrap(found) if direct.single else direct.given(found, args)
+                    return True, y, None
             try:
                 done, result = recording.run(tensors)
             except Broken as e:
@@ -391,11 +393,6 @@ class Replays:
                 self.stats["replayed"] += 1
                 return True, result, None
         return False, None, (key, tensors, objects, None)
-
-    def _done(self, direct: Direct, found: Any, args: tuple) -> tuple[bool, Any, Any]:
-        self.stats["replayed"] += 1
-        y = dispatch.wrap(found) if direct.single else direct.given(found, args)
-        return True, y, None
 
     def watch(self, asked: tuple) -> WatchedCall | None:
         """Before a call that Python runs."""

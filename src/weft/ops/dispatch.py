@@ -305,7 +305,8 @@ def read(t: Any) -> np.ndarray:
     """The value of a tensor, for who only looks at it: `numpy`, whose array may be written to,
     takes the memory's mark away for good.
     """
-    look()
+    if state.recorder is not None:
+        look()
     try:
         return t._a
     except AttributeError:

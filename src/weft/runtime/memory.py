@@ -438,9 +438,11 @@ def lend(a: np.ndarray) -> np.ndarray:
     What is made of it holds it: views by their base, buffers and DLPack capsules too.  Memory that
     is not ours is shown as a view, which cannot be resized.
     """
+    if a.base is None:
+        return a.view()
     lease = lease_of(a)
     if lease is None:
-        return a.view() if a.base is None else a
+        return a
     at = native.address(a) - lease.block.address
     shown = np.ndarray(a.shape, a.dtype, lease, at, a.strides)
     if not a.flags.writeable:
