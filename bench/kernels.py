@@ -273,7 +273,8 @@ def _rows() -> list[Case]:
         row("gelu 4M, backward", 20.0 * (1 << 22), (3, 2), gelu_grad),
         row("x*y+z 16M", 16.0 * big, (3, 1), triad),
         row("sum 16M", 4.0 * big, (1, 0), total),
-        Case("embedding gradient 32000x384", 4.0 * 32000 * 384, (0, 1), embedding),
+        # and the forward pass's rows, read and written, and their cotangents
+        Case("embedding gradient 32000x384", 4.0 * (32000 + 3 * 1024) * 384, (0, 1), embedding),
         row("cross entropy 1024x4096", 4.0 * n, (1, 0), cross, grad=False),
         row("cross entropy 1024x4096, backward", 12.0 * n, (2, 1), cross, grad=True),
         *(

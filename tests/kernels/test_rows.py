@@ -218,3 +218,16 @@ def test_normalised_dims_must_be_one_run() -> None:
     x = np.zeros((2, 6, 8), np.float32)[:, ::2, :3]
     with pytest.raises(ValueError, match="not one run"):
         plan_layer_norm(of(x), 2, of(np.zeros((2, 3, 3), np.float32)), 1e-5)
+
+
+@pytest.mark.parametrize("where", [0, 16, 33, 50, 63, 64, 40_000, 40_031, 40_032, 40_034])
+def test_the_largest_of_one_long_row_is_found_wherever_it_lies(where: int) -> None:
+    """Four running maxima of a row alone: without the right one exp would overflow."""
+    x = np.random.default_rng(where).standard_normal((1, 40_035)).astype(np.float32)
+    x[0, where] = 300
+    made = softmax(x, 1)
+    e = np.exp(x.astype(np.float64) - 300)
+    assert np.abs(made - e / e.sum()).max() < 1e-6
+    assert softmax(np.concatenate([x[:, ::-1], x]), 1)[1].tobytes() == made[0].tobytes()
+    x[0, where] = np.nan
+    assert np.isnan(softmax(x, 1)).all()

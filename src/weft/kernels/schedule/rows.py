@@ -25,6 +25,7 @@ Long because the kernels share how a row is read, summed, written and asked for 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ from weft.runtime.native import Launch, double_bits, host, load_made
 HELD_BYTES = 1 << 18  # of a row of exponentials
 LINE = 64  # bytes of a cache line
 WOVEN = 4  # vectors whose instructions come in turns
-_WOVEN_FROM = 256, 1 << 16  # a row's elements, all elements
+_WOVEN_FROM = 256, 1 << 15  # a row's elements, all elements
 _SOON_BYTES = 4096  # from what is read to what is asked for
 _LONG_BYTES = 4096  # from here on two rows and their next ones share too many sets of the cache
 PARTS = 16  # of the rows, for the gradients of weight and bias: they depend on no thread
@@ -506,13 +507,18 @@ class Rows:
         if self.s.woven:
             width = WOVEN * LANES
             many = f.add(start, f.mul(f.div(f.sub(stop, start), width), width))
-            with f.loop(start, many, width, [(self.type, s) for s in sums]) as loop:
+            # of largest numbers alone, which wait for nothing but one another, four at a time
+            n, chains = len(ops), WOVEN if all(isinstance(op, _Largest) for op in ops) else 1
+            with f.loop(start, many, width, [(self.type, s) for s in sums * chains]) as loop:
                 points = [f.add(loop.i, k * LANES) for k in range(WOVEN)]
-                sums = list(loop.carry)
-                for terms in self.together([partial(bodies, i, None) for i in points]):
-                    sums = _joined(ops, sums, terms, LANES)
-                loop.next[:] = sums
-            start, sums = many, loop.carry
+                parts = [list(loop.carry[k * n : k * n + n]) for k in range(chains)]
+                found = self.together([partial(bodies, i, None) for i in points])
+                for k, terms in enumerate(found):
+                    parts[k % chains] = _joined(ops, parts[k % chains], terms, LANES)
+                loop.next[:] = itertools.chain(*parts)
+            start, sums = many, list(loop.carry[:n])
+            for k in range(1, chains):
+                sums = _joined(ops, sums, loop.carry[k * n : k * n + n], LANES)
         with f.loop(start, whole, LANES, [(self.type, s) for s in sums]) as loop:
             loop.next[:] = step(loop.carry, loop.i, None)
         sums = loop.carry
