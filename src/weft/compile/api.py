@@ -96,11 +96,13 @@ class SegmentProgram:
             inputs = session.inputs(self.names)
         else:
             inputs = Inputs(session, self.refs)
-            elsewhere = {self.named[ref] for ref in others if ref in self.named}
+            named = self.named
+            elsewhere = {named[ref] for ref in others if ref in named}
         before = [(g, g.get_state()) for g in self.generators]
         try:
             with ARENA.lock:  # the numbers' memory is the program's: another thread may call it too
-                self.write_numbers(session.numbers)
+                if self.numbers:
+                    self.write_numbers(session.numbers)
                 outs = self.program.run(inputs, former, elsewhere)
         except Exception:  # an index out of range: go as far as eager would have gone
             for g, drawn in before:
@@ -110,7 +112,8 @@ class SegmentProgram:
         ghosts = session.ghosts
         for k, name in self.segment.results.items():
             ghosts[k].array = outs[name]  # type: ignore[union-attr]
-        self.make_views(session)
+        if self.views:
+            self.make_views(session)
 
     def make_views(self, session: Session | Call) -> None:
         """Of the results, which are there."""
@@ -271,10 +274,10 @@ class CompiledFunction(Generic[P, R]):
                 self._last = (Recorded(session), held)
             if watch is not None:
                 watch.program = session.program
-            self.stats["recorded_ops"] += session.recorded
             self.stats["other_sizes"] += session.synthesized
-            self._recorded += session.recorded
             if session.recorded:
+                self.stats["recorded_ops"] += session.recorded
+                self._recorded += session.recorded
                 self._length = session.cursor.depth + 1
             if session.passing is not None:
                 self.stats["eager_calls"] += 1

@@ -74,6 +74,8 @@ class Program:
         self.direct: set[str] = set()  # outputs computed straight into an input's memory
         self.out_types = {k: v.type for k, v in graph.outputs.items()}
         self._plan()
+        made = [(k, t) for k, t in self.out_types.items() if k not in self.direct]
+        self._made = [(k, t.shape, t.dtype.np) for k, t in made]
         self._assemble()
         if config.wants(4):
             apart = why_apart(graph, self.groups)
@@ -655,9 +657,7 @@ class Program:
             self._set[base] = address
             self.owner = None
             self._former = 0
-            put = self.table.set_pointer
-            for entry, slot, offset in self.slots.get(base, ()):
-                put(entry, slot, address + offset)
+            self.table.set_pointers(self.slots.get(base, ()), address)
 
     def fix_input(self, name: str, array: np.ndarray) -> None:
         """This input is read from `array`'s memory on every run; the caller changes its values."""
@@ -692,11 +692,7 @@ class Program:
 
         Inputs lie where those of the call `former` lay, but those `elsewhere` (compile/former.py).
         """
-        outs = {
-            k: memory.empty(t.shape, t.dtype.np)
-            for k, t in self.out_types.items()
-            if k not in self.direct
-        }
+        outs = {k: memory.empty(shape, np_dtype) for k, shape, np_dtype in self._made}
         with ARENA.lock:
             ARENA.ensure(self.arena_bytes)
             address = native.address
@@ -731,7 +727,9 @@ class Program:
                 self._running = {}, {}
                 for name in self.into.values():
                     memory.wrote(inputs[name])
-        return {k: a for k, a in outs.items() if k not in self.into}
+        for name in self.into:
+            outs.pop(name, None)
+        return outs
 
     def _address_of(self, name: str) -> int:
         return self._set["in", name]

@@ -567,7 +567,8 @@ class Session:
 
     def finish(self) -> None:
         """The call is over: compute what is still wanted, and let the promises go."""
-        self._end_pending()
+        if self.pending:
+            self._end_pending()
         if self.matching and self.cursor.depth >= self.start:
             self.looked = True
             self._compute()

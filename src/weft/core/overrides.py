@@ -348,6 +348,11 @@ def switch_on() -> None:
         cover_again()
 
 
+def on() -> bool:
+    """Whether they look."""
+    return _on
+
+
 def stand_in(kind: type, name: str, native: Any) -> None:
     """Native code in place of a class's method or property, until these have to look."""
     if not _on:

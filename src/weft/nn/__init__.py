@@ -11,6 +11,7 @@ from weft.nn import (
     loss,
     module,
     norm,
+    one_op,
     parameter,
     pooling,
     rnn,

@@ -310,6 +310,11 @@ def set_fast_math(mode: bool) -> None:
         _MATMUL, _LINEAR = MatMul(on), Linear(on)
 
 
+def linear_op() -> Op:
+    """The op of `linear`, as long as the setting stays."""
+    return _LINEAR
+
+
 @contextmanager
 def fast_math(mode: bool) -> Iterator[None]:
     """A block under `set_fast_math(mode)`, in all threads; then as it was."""

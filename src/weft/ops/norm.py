@@ -547,8 +547,8 @@ def _per_channel(a: Any, ndim: int) -> Any:
 
 
 # ops by eps: floats among an op's attributes make it dear to find
-_rows_of = lru_cache(256)(partial(LayerNorm, 1))
-_eval_of = lru_cache(256)(BatchNormEval)
+rows_op = lru_cache(256)(partial(LayerNorm, 1))
+eval_op = lru_cache(256)(BatchNormEval)
 _groups_of = lru_cache(256)(GroupNorm)
 
 
@@ -613,7 +613,7 @@ def batch_norm(
     Source: Ioffe & Szegedy 2015.
     """
     if not training and eps.__class__ is float:
-        y = _eval_of(eps).quick(input, weight, bias, running_mean, running_var)
+        y = eval_op(eps).quick(input, weight, bias, running_mean, running_var)
         if y is not None:
             return y
     shape = shape_of(input)
@@ -638,7 +638,7 @@ def batch_norm(
         return cast(y, dtype_of(input))
     if not training:
         w, b = _affine(input, (shape[1],), weight, bias)
-        return apply(_eval_of(float(eps)), input, w, b, running_mean, running_var)
+        return apply(eval_op(float(eps)), input, w, b, running_mean, running_var)
     dims = tuple(d for d in range(len(shape)) if d != 1)
     return _from_batch(
         input, dims, running_mean, running_var, weight, bias, float(momentum), float(eps)
@@ -762,7 +762,7 @@ def layer_norm(
         else:
             w, b = weight, bias
         if w is not None and b is not None and normalized_shape == shape_of(w):
-            y = _rows_of(eps).quick(input, w, b)
+            y = rows_op(eps).quick(input, w, b)
             if y is not None:
                 return y
     wanted = _normalized("layer_norm", input, normalized_shape, weight, bias)

@@ -1,6 +1,7 @@
 ; The LLVM IR of the builtins, in the short forms of ir_text.py. A section is what a module asks for by
 ; `ir_text.section`: launch and builtin (builtin_code.py), ops on arrays and tensors (layout_code.py), views,
-; joins, facts and made tensors (wish_code.py), matched calls (match_code.py), small draws (random_code.py).
+; joins, facts and made tensors (wish_code.py), matched calls (match_code.py), a module's attributes and call
+; (module_calls.py), small draws (random_code.py).
 
 == launch
 declare void @weft_run_block(ptr, ptr, i64)
@@ -3315,6 +3316,208 @@ done:
 nothing:
   call void @Py_IncRef(ptr %none)
   ret ptr %none
+}
+
+== module
+; what Module's `__getattr__` is in Python, CPython's search of an attribute that may not be there, the
+; slot by which a call goes to Python, what is told of a call that is not known
+@in_python = internal global [4 x ptr] zeroinitializer
+@calls = internal global [4096 x ptr] zeroinitializer
+@misses = internal global i64 0
+
+define void @weft_module_init(ptr %words) nounwind {
+  call void @llvm.memcpy.p0.p0.i64(ptr @in_python, ptr %words, i64 32, i1 false)
+  ret void
+}
+
+; tp_getattro: as object's, then in the three dicts of a Module
+define ptr @weft_module_attribute(ptr %self, ptr %name) nounwind {
+entry:
+  %search = load ptr, ptr getelementptr (ptr, ptr @in_python, i64 1)
+  %usual = call ptr %search(ptr %self, ptr %name, ptr null, i32 1)
+  if %usual is null absent given
+given:
+  ret ptr %usual
+absent:
+  %error = call ptr @PyErr_Occurred()
+  if %error is null begin failed
+failed:
+  ret ptr null
+begin:
+  %names = alloca [3 x ptr], align 8
+  %first = word _parameters
+  %second = word _modules
+  %third = word _buffers
+  put ptr %first %names [0]
+  put ptr %second %names [1]
+  put ptr %third %names [2]
+  goto next
+next:
+  %i = phi i64 [ 0, %begin ], [ %i1, %other ]
+  if %i slt 3 one python
+one:
+  %which = item ptr %names %i
+  %place = call ptr %search(ptr %self, ptr %which, ptr null, i32 1)
+  if %place is null unset placed
+unset:
+  call void @PyErr_Clear()
+  goto python
+placed:
+  %kind = get ptr %place 8
+  %dict = word dict
+  if %kind is %dict ask odd
+odd:
+  call void @Py_DecRef(ptr %place)
+  goto python
+ask:
+  %found = call ptr @PyDict_GetItemWithError(ptr %place, ptr %name)
+  if %found is null other have
+have:
+  call void @Py_IncRef(ptr %found)
+  call void @Py_DecRef(ptr %place)
+  ret ptr %found
+other:
+  call void @Py_DecRef(ptr %place)
+  %i1 = add i64 %i, 1
+  goto next
+python:
+  %getattr = load ptr, ptr @in_python
+  %last = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %getattr, ptr %self, ptr %name, ptr null)
+  ret ptr %last
+}
+
+; dims of a tensor or of a promise of this thread's call, else -1
+define internal i64 @rank_of(ptr %x) nounwind {
+entry:
+  %plain = call i1 @is_plain(ptr %x)
+  if %plain kind unknown
+unknown:
+  ret i64 -1
+kind:
+  %none = word none
+  %ghost = slot %x _ghost
+  if %ghost is %none value promise
+value:
+  %a = slot %x _a
+  %ndarray = word ndarray
+  %is_array = call i1 @is_a(ptr %a, ptr %ndarray)
+  if %is_array array unknown
+array:
+  %rank32 = get i32 %a 24
+  %rank = sext i32 %rank32 to i64
+  ret i64 %rank
+promise:
+  %ghost_class = word ghost_class
+  %is_ghost = call i1 @is_a(ptr %ghost, ptr %ghost_class)
+  if %is_ghost shaped unknown
+shaped:
+  %shape = slot %ghost ghost.shape
+  %dims = get i64 %shape 16
+  ret i64 %dims
+}
+
+; tp_call: module(x) at once where it is one op and all is as it was told
+define ptr @weft_module_call(ptr %self, ptr %args, ptr %kw) nounwind {
+entry:
+  %operands = alloca [8 x ptr], align 8
+  %address = ptrtoint ptr %self to i64
+  %low = lshr i64 %address, 4
+  %high = lshr i64 %address, 14
+  %mixed = xor i64 %low, %high
+  %slot = and i64 %mixed, 4095
+  %at = getelementptr ptr, ptr @calls, i64 %slot
+  %e = load ptr, ptr %at
+  if %e is null missed mine
+mine:
+  %owner = load ptr, ptr %e
+  if %owner is %self given missed
+given:
+  %n_args = get i64 %args 16
+  if %n_args eq 1 positional missed
+positional:
+  if %kw is null begin missed
+begin:
+  %pairs = item i64 %e 5
+  %looked = getelementptr i64, ptr %e, i64 13
+  goto next
+next:
+  %i = phi i64 [ 0, %begin ], [ %i1, %compare ]
+  %pair = phi ptr [ %looked, %begin ], [ %pair1, %compare ]
+  if %i slt %pairs compare same
+compare:
+  %where = load ptr, ptr %pair
+  %is = load i64, ptr %where
+  %was = item i64 %pair 1
+  %pair1 = getelementptr i64, ptr %pair, i64 2
+  %i1 = add i64 %i, 1
+  if %is eq %was next missed
+same:
+  %x = get ptr %args <TUPLE_ITEMS>
+  %wanted = item i64 %e 3
+  %rank = call i64 @rank_of(ptr %x)
+  if %wanted eq %rank fits some
+some:
+  if %wanted eq 0 fits missed
+fits:
+  %none = word none
+  %name = word autocast
+  %narrow = call ptr @mode(ptr %name, ptr %none)
+  if %narrow is %none take lowered
+lowered:
+  if %narrow is null error missed
+error:
+  ret ptr null
+take:
+  %table = item ptr %e 1
+  %n = item i64 %e 2
+  %keep = item ptr %e 4
+  call void @Py_IncRef(ptr %keep)
+  call void @Py_IncRef(ptr %x)
+  store ptr %x, ptr %operands
+  goto fill
+fill:
+  %j = phi i64 [ 1, %take ], [ %j1, %filled ]
+  if %j slt %n filled run
+filled:
+  %from = add i64 %j, 5
+  %operand = item ptr %e %from
+  call void @Py_IncRef(ptr %operand)
+  put ptr %operand %operands [%j]
+  %j1 = add i64 %j, 1
+  goto fill
+run:
+  %y = call ptr @tensor_call(ptr %table, ptr %operands, i64 %n, i1 false)
+  call void @release(ptr %operands, i64 %n)
+  call void @Py_DecRef(ptr %keep)
+  if %y is %none unknown done
+done:
+  ret ptr %y
+unknown:
+  call void @Py_DecRef(ptr %y)
+  goto python
+missed:
+  %old = load i64, ptr @misses
+  %m = add i64 %old, 1
+  store i64 %m, ptr @misses
+  %rest = urem i64 %m, 13
+  if %rest eq 0 tell python
+tell:
+  %told = load ptr, ptr getelementptr (ptr, ptr @in_python, i64 3)
+  %answer = call ptr (ptr, ...) @PyObject_CallFunctionObjArgs(ptr %told, ptr %self, ptr %args, ptr null)
+  if %answer is null error answered
+answered:
+  call void @Py_DecRef(ptr %answer)
+  goto python
+python:
+  %usual = load ptr, ptr getelementptr (ptr, ptr @in_python, i64 2)
+  %r = call ptr %usual(ptr %self, ptr %args, ptr %kw)
+  ret ptr %r
+}
+
+define void @weft_module_know(i64 %slot, ptr %entry) nounwind {
+  %at = getelementptr ptr, ptr @calls, i64 %slot
+  store ptr %entry, ptr %at
+  ret void
 }
 
 == small

@@ -17,9 +17,9 @@ from weft.runtime import guard_code, memory, native, replay_code, threads
 from weft.runtime.once import once
 
 _ITEM, _LENGTH, _USED_OF_SET = 24, 16, 24  # bytes from an object's address
-_TYPE, _TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
-_DIMS, _DTYPE = (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
-_VERSION = 384  # of a class: each change of it or of a base makes this number anew; 0: it has none
+TYPE, TAG, _MANAGED = 8, 24, -24  # a dict's tag; where an object keeps its dict, since 3.11
+RANK, DIMS, _DTYPE = 24, (32, 40), 56  # of an ndarray: pointers to dims and strides; its dtype
+VERSION = 384  # of a class: each change of it or of a base makes this number anew; 0: it has none
 _Slot = types.MemberDescriptorType
 ABSENT = object()  # stands for a dict's entry that is not there
 
@@ -47,7 +47,7 @@ class Stream:
 
     def kind(self, x: Any) -> None:
         """x is of this class."""
-        self._words.append((x, _TYPE))
+        self._words.append((x, TYPE))
         self._kept.append(type(x))
 
     def places(self, x: Any, kind: type, names: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Stream:
 
     def data(self, x: Any) -> None:
         """The ndarray's memory begins here, and is seen in this way: all may be set in place."""
-        self._words += [(x, place) for place in (_LENGTH, *_DIMS, _DTYPE)]
+        self._words += [(x, place) for place in (_LENGTH, *DIMS, _DTYPE)]
         self._arrays.append(x)
 
     def entries(
@@ -91,8 +91,8 @@ class Stream:
 
     def member(self, x: type, name: str, value: Any) -> None:
         """The class keeps this under that name."""
-        if _has_versions() and _word(id(x) + _VERSION) & 0xFFFFFFFF:
-            self._words.append((x, _VERSION))
+        if _has_versions() and word_at(id(x) + VERSION) & 0xFFFFFFFF:
+            self._words.append((x, VERSION))
         else:
             self.attributes([(x, name, value)])
 
@@ -107,9 +107,8 @@ class Stream:
         """Objects and their `__dict__`."""
         hidden = []
         for x, d in pairs:
-            place = type(x).__dictoffset__
-            place = _MANAGED if place < 0 else place
-            if place and _word(id(x) + place) == id(d):
+            place = dict_place(x)
+            if place and word_at(id(x) + place) == id(d):
                 self._words.append((x, place))
                 self._kept.append(d)
             else:
@@ -123,7 +122,7 @@ class Stream:
         for x, name, value in entries:
             slot = vars(type(x)).get(name)
             place = native.slot_offset(type(x), name) if type(slot) is _Slot else 0
-            if place and _word(id(x) + place) == id(value):
+            if place and word_at(id(x) + place) == id(value):
                 self._words.append((x, place))
                 self._kept.append(value)
             else:
@@ -139,9 +138,9 @@ class Stream:
         """No instruction is added any more."""
         places = [self._id(x) + place for x, place in self._words]
         for a in self._arrays:  # where the dims lie will have been compared by then
-            for at in (_word(id(a) + place) for place in _DIMS):
+            for at in (word_at(id(a) + place) for place in DIMS):
                 places += range(at, at + 8 * a.ndim, 8)
-        looked = [w for at in places for w in (at, _word(at))]
+        looked = [w for at in places for w in (at, word_at(at))]
         start = [guard_code.WORDS, len(places), *looked, guard_code.DICTS, len(self._dicts)]
         end = [*self._parts, guard_code.END]
         at = len(start) + 4 * len(self._dicts) + len(end)
@@ -149,7 +148,7 @@ class Stream:
         self._native = (ctypes.c_int64 * (at + len(entries)))()
         self.address = ctypes.addressof(self._native)
         for x, words, so in self._dicts:
-            tag = (_word(id(x) + _TAG) if so else -1) * _has_tags()
+            tag = (word_at(id(x) + TAG) if so else -1) * _has_tags()
             start += (self._id(x), tag, len(words) // 3, self.address + 8 * at)
             at += len(words)
         self._native[:] = [*start, *end, *entries]
@@ -161,7 +160,13 @@ class Stream:
         return self
 
 
-def _word(at: int) -> int:
+def dict_place(x: Any) -> int:
+    """How far from an object's address its dict may be named; 0: nowhere."""
+    place = type(x).__dictoffset__
+    return _MANAGED if place < 0 else place
+
+
+def word_at(at: int) -> int:
     return ctypes.c_int64.from_address(at).value
 
 
@@ -169,10 +174,10 @@ def _word(at: int) -> int:
 def _has_tags() -> bool:
     """Whether a dict has a number that each change of it makes anew."""
     d: dict[str, int] = {}
-    seen = [_word(id(d) + _TAG)]
+    seen = [word_at(id(d) + TAG)]
     for change in (lambda: d.update(a=1), lambda: d.update(a=2), d.clear, lambda: d.update(a=1)):
         change()
-        seen.append(_word(id(d) + _TAG))
+        seen.append(word_at(id(d) + TAG))
     return sys.version_info < (3, 13) and len(set(seen)) == len(seen)
 
 
@@ -190,8 +195,13 @@ def _has_versions() -> bool:
     for kind in (Base, Inner, Base, Inner):
         kind.value = len(seen)
         _ = Inner().value
-        seen.append(_word(id(Inner) + _VERSION) & 0xFFFFFFFF)
+        seen.append(word_at(id(Inner) + VERSION) & 0xFFFFFFFF)
     return all(seen) and len(set(seen)) == len(seen)
+
+
+def has_tags_and_versions() -> bool:
+    """Whether each change of a dict, and of a class, makes a number of it anew."""
+    return _has_tags() and _has_versions()
 
 
 def _is_full(cell: types.CellType) -> bool:
@@ -276,10 +286,10 @@ def available() -> bool:
     item, table, cell = object(), {1: 2, 3: 4, 5: 6}, types.CellType(7)
     some = [item, 8]
     return (
-        [_word(id(x) + _LENGTH) for x in ({}, table, [], some)] == [0, 3, 0, 2]
-        and [_word(id(x) + _USED_OF_SET) for x in (set(), {1, 2})] == [0, 2]
-        and _word(id(item) + _TYPE) == id(object)
-        and _word(_word(id(some) + _ITEM)) == id(item)
-        and _word(id(cell) + _LENGTH) == id(cell.cell_contents)
+        [word_at(id(x) + _LENGTH) for x in ({}, table, [], some)] == [0, 3, 0, 2]
+        and [word_at(id(x) + _USED_OF_SET) for x in (set(), {1, 2})] == [0, 2]
+        and word_at(id(item) + TYPE) == id(object)
+        and word_at(word_at(id(some) + _ITEM)) == id(item)
+        and word_at(id(cell) + _LENGTH) == id(cell.cell_contents)
         and ctypes.c_double.from_address(id(2.5) + _LENGTH).value == 2.5
     )

@@ -46,7 +46,8 @@ FUNCTIONS = tuple(ir_text.SIGNATURES)
 MOST_WORDS = 128  # of a launch's block
 _BLOCK_WORDS = MOST_WORDS + 8  # and a number behind them
 ATTRIBUTES = (  # their names' objects
-    "add_view", "recorder", "grad", "watch", "known", "__dict__", "devices",
+    "add_view", "recorder", "grad", "watch", "known", "__dict__", "devices", "autocast",
+    "_parameters", "_modules", "_buffers",
 )  # fmt: skip
 HANDLE_SLOTS = ("_a", "_rg", "_fn", "_st", "_base", "_ghost", "_held")  # of a tensor
 STORAGE_SLOTS = ("version", "views", "room")
@@ -64,7 +65,8 @@ WORDS = (
 @cache
 def text() -> str:
     own = ir_text.section("layout") + builtin_code.launch() + ir_text.section("tensor")
-    every = ir_text.expand(own + match_code.text() + wish_code.text(), WORDS)
+    module = ir_text.section("module", TUPLE_ITEMS=ir_text.TUPLE_ITEMS)
+    every = ir_text.expand(own + match_code.text() + wish_code.text() + module, WORDS)
     every = every.replace("BLOCK_WORDS", str(_BLOCK_WORDS)).replace("MOST_WORDS", str(MOST_WORDS))
     heads = ir_text.declare(FUNCTIONS) + ir_text.words("weft_layout", WORDS)
     return ir_text.heads_first(heads + every)

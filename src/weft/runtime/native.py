@@ -18,7 +18,7 @@ import os
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -410,7 +410,22 @@ def tensor_builtins() -> dict[str, Callable[..., Any]]:
     if _slots_fit(Meta, wish_code.META_SLOTS) and _element_size(np.dtype(np.int16)) == 2:
         for name, function in ("joined", "weft_joined"), ("overwrite", "weft_tensor_overwrite"):
             made[name] = builtin(name, _layout_functions()[function], METH_FASTCALL)
+    _ready.append(True)
+    for take_over in _waiting:
+        take_over(_layout_functions())
     return made
+
+
+_ready: list[bool] = []
+_waiting: list[Callable[[dict[str, int]], None]] = []
+
+
+def when_ready(take_over: Callable[[dict[str, int]], None]) -> None:
+    """What else native code takes over, with its functions' addresses, then or now."""
+    if _ready:
+        take_over(_layout_functions())
+    else:
+        _waiting.append(take_over)
 
 
 _WISHES = ("known", "parts", "item", "made", "made_like")
@@ -666,11 +681,17 @@ class Table:
 
     def set_pointer(self, entry: int, slot: int, pointer: int) -> None:
         """Give an entry another pointer: slot 0 is out, slot 1 + k is input k."""
-        if not 0 <= slot < self._slots[entry]:
-            raise IndexError(
-                f"set_pointer: entry {entry} has slots 0 to {self._slots[entry] - 1}, not {slot}"
-            )
-        self._blocks[entry][2 + slot] = pointer
+        self.set_pointers(((entry, slot, 0),), pointer)
+
+    def set_pointers(self, places: Iterable[tuple[int, int, int]], base: int) -> None:
+        """`set_pointer` of entries, slots and what to add to the base."""
+        blocks, slots = self._blocks, self._slots
+        for entry, slot, more in places:
+            if not 0 <= slot < slots[entry]:
+                raise IndexError(
+                    f"set_pointer: entry {entry} has slots 0 to {slots[entry] - 1}, not {slot}"
+                )
+            blocks[entry][2 + slot] = base + more
 
     def exchange(self, entry: int, launch: Launch) -> None:
         """Let an entry run another launch, on the same pointers."""
