@@ -321,6 +321,32 @@ def test_attributes_are_those_of_python():
     assert a.xy == "asked xy" and a.child is a._modules["child"] and not hasattr(a, "y")
 
 
+def test_a_class_that_sees_all_its_attributes_goes_on():
+    code = """
+    import weft
+    from weft import nn
+    from weft.ops import module_calls
+    def sees(self, name):
+        return "seen" if name == "training" else object.__getattribute__(self, name)
+    def classes():
+        class Mixin:
+            __getattribute__ = sees
+        class Mixed(Mixin, nn.Linear):
+            pass
+        class Own(nn.Linear):
+            __getattribute__ = sees
+        return Mixed, Own
+    before = classes()
+    x, layer = weft.randn(3, 5), nn.Linear(5, 4)
+    for _ in range(300):
+        layer(x) + 1
+    assert module_calls._functions
+    for kind in (*before, *classes()):
+        assert kind(2, 2).training == "seen", kind
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_what_is_set_on_a_class_later_counts():
     class Later(Odd):
         pass

@@ -12,8 +12,8 @@ where the versions of the module's dicts, of its class and of whatever else may 
 that `know` found; else Python runs, and `tell(module, args)` once in 13 such calls.  A word that a
 call compares is read only where those before it have shown that it is there.
 
-Where a class has its own `__getattr__` or `__call__` its slots stay Python's; who sets one later
-gets Python's slot back by CPython itself.
+Where a class has its own `__getattr__`, `__getattribute__` or `__call__` its slots stay Python's;
+who sets one later gets Python's slot back by CPython itself.
 
 A call that is known, i64 words: 0 the module, 1 the op's table, 2 operands, 3 the input's rank or
 0, 4 what keeps the table, 5 the number of pairs, 6 to 12 the operands behind the input, then pairs:
@@ -80,12 +80,12 @@ def install(module: type, tell: Callable[[Any, tuple], None]) -> None:
 def adopt(kind: type) -> None:
     """The slots of the base class or of one below it, where they are not a class's own."""
     for base in _base:
-        for at, name, function in (
-            (_GETATTRO, "__getattr__", "weft_module_attribute"),
-            (_CALL, "__call__", "weft_module_call"),
+        for at, names, function in (
+            (_GETATTRO, ("__getattr__", "__getattribute__"), "weft_module_attribute"),
+            (_CALL, ("__call__",), "weft_module_call"),
         ):
-            own = getattr(kind, name) is vars(base)[name]
-            if own and guards.word_at(id(kind) + at) == _python[at]:
+            inherited = all(getattr(kind, name) is getattr(base, name) for name in names)
+            if inherited and guards.word_at(id(kind) + at) == _python[at]:
                 ctypes.c_int64.from_address(id(kind) + at).value = _functions[function]
 
 
