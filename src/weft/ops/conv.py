@@ -4,8 +4,8 @@
     Conv2dInput   dx from (dy, w); also the transposed convolution
     Conv2dWeight  dw from (dy, x)
 
-1-d convolutions are 2-d ones of height 1; in 3-d ones the depth taps are channels.  Weights (out, in/groups,
-kh, kw); sums in the order of kernels/schedule/conv.py.
+1-d convolutions are 2-d ones of height 1; in 3-d ones the depth taps are channels.  Weights (out,
+in/groups, kh, kw); sums in the order of kernels/schedule/conv.py.
 
 Long because the three are each other's gradient, and torch's functions are those of one geometry.
 """  # noqa: E501
