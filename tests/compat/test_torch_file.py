@@ -183,6 +183,7 @@ def test_a_link_stays_a_link(tmp_path):
 
 def test_a_dtype_that_files_cannot_hold_is_refused_by_name(tmp_path):
     path = tmp_path / "x.pt"
-    with pytest.raises(TypeError, match=r"cannot hold weft\.uint16"):
-        weft.save({"x": weft.ones(3).to(weft.uint16)}, path)
+    with pytest.raises(TypeError, match=r"hold no float8 or wide unsigned"):
+        x = weft.ones(3).to(weft.uint16)
+        weft.save({"x": x}, path, _use_new_zipfile_serialization=False)
     assert not path.exists()  # nothing half-written

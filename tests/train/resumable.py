@@ -3,7 +3,8 @@
 It holds everything random that a run can hold: shuffling, dropout, augmentation with Weft's,
 Python's and NumPy's generators, and state in the optimizer, the schedule, the callbacks and the
 metrics.  When done it writes all of it to FOLDER/done.  With CALL (`fsync` or `replace` of os) the
-process kills itself at the COUNT-th call, at `fsync` with half of the file's bytes gone.
+process kills itself at the COUNT-th call (of `replace`: for a checkpoint), at `fsync` with half of
+the file's bytes gone.
 """
 
 from __future__ import annotations
@@ -105,11 +106,13 @@ def outcome(trainer) -> dict:
 
 
 def die_at(call: str, count: int) -> None:
-    """SIGKILL at the count-th os.fsync or os.replace."""
+    """SIGKILL at the count-th os.fsync, or os.replace of a checkpoint: logs and the cache of
+    compiled code, whose writes come when they come, are replaced, too.
+    """
     real, left = getattr(os, call), [count]
 
     def last(*args):
-        left[0] -= 1
+        left[0] -= call == "fsync" or str(args[1]).endswith(".weft")
         if left[0] == 0:
             if call == "fsync":
                 os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
