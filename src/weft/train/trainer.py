@@ -235,8 +235,8 @@ class Trainer:
     def load_checkpoint(self, path: str | Path | None = None) -> bool:
         """Go on from a checkpoint; False when there is none yet."""
         source = Path(path or self.folder / Checkpoint.LAST)
-        for path in {source, self.folder / Checkpoint.LAST, self.folder / Checkpoint.BEST}:
-            drop_unfinished(path)
+        for written in {source, self.folder / Checkpoint.LAST, self.folder / Checkpoint.BEST}:
+            drop_unfinished(written)
         if not source.exists():
             return False
         self.load_state_dict(io.load_state(source))
