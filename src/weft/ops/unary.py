@@ -44,66 +44,53 @@ class Abs(Elementwise):
     samples = (sample((3, 4)), sample((2, 0)), sample((3, 4), of="complex64"))
 
 
-class Sign(Elementwise):
+class Steps(Elementwise, abstract=True):
+    """Constant but for its steps: no cotangent goes through, no infinite one either."""
+
+    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
+        return (g.new_zeros(g.shape),)
+
+
+class Sign(Steps):
     """y = -1, 0 (of NaN, too) or 1"""
 
     scalar = staticmethod(S.sign)
     host = staticmethod(S.TABLE["sign"].numpy)  # NumPy's own keeps a NaN
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)  # of an infinite g, too
-
     onnx = Onnx("Sign", 13)
     samples = (sample((3, 4)), sample((2, 0)))
 
 
-class Floor(Elementwise):
+class Floor(Steps):
     """y = the largest integer <= x"""
 
     scalar = staticmethod(S.floor)
     host = staticmethod(np.floor)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)  # of an infinite g, too
-
     onnx = Onnx("Floor", 13)
     samples = (sample((3, 4)), sample((2, 0)))
 
 
-class Ceil(Elementwise):
+class Ceil(Steps):
     """y = the smallest integer >= x"""
 
     scalar = staticmethod(S.ceil)
     host = staticmethod(np.ceil)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)  # of an infinite g, too
-
     onnx = Onnx("Ceil", 13)
     samples = (sample((3, 4)), sample((2, 0)))
 
 
-class Trunc(Elementwise):
+class Trunc(Steps):
     """y = x without its fraction"""
 
     scalar = staticmethod(S.trunc)
     host = staticmethod(np.trunc)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)  # of an infinite g, too
-
     samples = (sample((3, 4)), sample((2, 0)))
 
 
-class Round(Elementwise):
+class Round(Steps):
     """y = the nearest integer, halves to even"""
 
     scalar = staticmethod(S.round)
     host = staticmethod(np.rint)
-
-    def vjp(self, g: Any, y: Any, x: Any) -> tuple:
-        return (g.new_zeros(g.shape),)  # of an infinite g, too
-
     onnx = Onnx("Round", 13)
     samples = (sample((3, 4)), sample((2, 0)))
 

@@ -4,10 +4,10 @@ Every function works lane by lane with the same instructions, so a result depend
 alone, never on the lane, the width or the neighbours.  Errors stay at or below 2 ulp in float32 and
 4 ulp in float64 (tests/kernels/test_math.py measures them); inf, NaN, -0 and denormals are exact.
 
-float32 has polynomials of its own for exp log tanh erf sin cos (erf, area and lift, with AVX-512,
-one for each of 16 places, whose coefficients are looked up in registers); the others go through
-float64, where they are right to the last bit but one.  float64's rarer functions call the C library
-lane by lane.
+float32 has polynomials of its own for exp log log1p tanh erf sin cos (erf, area and lift, with
+AVX-512, one for each of 16 places, whose coefficients are looked up in registers); the others go
+through float64, where they are right to the last bit but one.  float64's rarer functions call the C
+library lane by lane.
 Long because it is a table: a function, its polynomial, the next one.
 Sources: Cody and Waite, "Software Manual for the Elementary Functions" (1980); Moshier, Cephes
 (single precision coefficients; those of erf are fitted here); Giles, "Approximating the erfinv
@@ -63,33 +63,7 @@ def _exp32(m: Math, x: Value) -> Value:
     return m.scale(y, i, n, kept)
 
 
-def log32(m: Math, x: Value) -> Value:
-    tiny = m.cmp("olt", x, 2.0**-126)
-    r, e = _log32_parts(m, m.sel(tiny, m.mul(x, 2.0**23), x))
-    return _log_edges(m, x, _log32_of(m, r, m.sel(tiny, m.sub(e, 23.0), e)))
-
-
-def log1p32(m: Math, x: Value) -> Value:
-    """As log1p64."""
-    u = m.add(x, 1.0)
-    lost = m.sel(m.cmp("ogt", m.abs(x), 1.0), m.sub(1.0, m.sub(u, x)), m.sub(x, m.sub(u, 1.0)))
-    r, e = _log32_parts(m, u)
-    near = m.cmp("olt", m.abs(x), 0.25)
-    low = m.sel(near, 0.0, m.div(lost, u))
-    y = _log32_of(m, m.sel(near, x, r), m.sel(near, 0.0, e), low)
-    return m.sel(m.cmp("oeq", x, 0.0), x, _log_edges(m, u, y))
-
-
-def _log32_parts(m: Math, x: Value) -> tuple[Value, Value]:
-    """(mantissa - 1, exponent as a float) with the mantissa in [sqrt 1/2, sqrt 2); x normal."""
-    f = m.f
-    i = f.op("sub", m.bits(x), const(m.bits(x).type, 0x3F3504F3))
-    e = f.cast("sitofp", f.op("ashr", i, const(i.type, 23)), x.type)
-    mantissa = f.op("add", f.op("and", i, const(i.type, 0x7FFFFF)), const(i.type, 0x3F3504F3))
-    return m.sub(m.floats(mantissa), 1.0), e
-
-
-def _log32_of(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
+def _log_of32(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
     """log(1 + r) by polynomial, plus e ln2, plus low."""
     z = m.mul(r, r)
     p = m.poly(r, (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1,
@@ -298,43 +272,45 @@ _ATANH = tuple(2 / (2 * k + 1) for k in range(12, 0, -1))
 
 def _log_parts(m: Math, x: Value) -> tuple[Value, Value]:
     """(mantissa - 1, exponent as a float) with the mantissa in [sqrt 1/2, sqrt 2); x normal."""
-    f = m.f
-    i = f.op("sub", m.bits(x), const(m.bits(x).type, 0x3FE6A09E667F3BCD))
-    e = f.cast("sitofp", f.op("ashr", i, const(i.type, 52)), x.type)
-    low = f.op("and", i, const(i.type, (1 << 52) - 1))
-    return m.sub(m.floats(f.op("add", low, const(i.type, 0x3FE6A09E667F3BCD))), 1.0), e
+    f, (root, bits) = m.f, (0x3FE6A09E667F3BCD, 52) if is64(x) else (0x3F3504F3, 23)
+    i = f.op("sub", m.bits(x), const(m.bits(x).type, root))
+    e = f.cast("sitofp", f.op("ashr", i, const(i.type, bits)), x.type)
+    low = f.op("and", i, const(i.type, (1 << bits) - 1))
+    return m.sub(m.floats(f.op("add", low, const(i.type, root))), 1.0), e
 
 
-def _log_of(
-    m: Math, r: Value, e: Value, atanh: tuple[float, ...] = _ATANH, low: Value | None = None
-) -> Value:
+def _log_of64(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
     """log(1 + r) + e ln2 + low: r - r^2/2 + s (r^2/2 + R), s = r / (2 + r)."""
     s = m.div(r, m.add(r, 2.0))
     z = m.mul(s, s)
     half = m.mul(m.mul(r, r), 0.5)
-    rest = m.mul(s, m.add(half, m.mul(m.poly(z, atanh), z)))
+    rest = m.mul(s, m.add(half, m.mul(m.poly(z, _ATANH), z)))
     rest = m.add(rest, m.mul(e, _LN2_LO))
     if low is not None:
         rest = m.add(rest, low)
     return m.add(m.sub(r, m.sub(half, rest)), m.mul(e, _LN2_HI))
 
 
-def log64(m: Math, x: Value) -> Value:
-    tiny = m.cmp("olt", x, 2.0**-1022)
-    r, e = _log_parts(m, m.sel(tiny, m.mul(x, 2.0**54), x))
-    return _log_edges(m, x, _log_of(m, r, m.sel(tiny, m.sub(e, 54.0), e)))
+def log(m: Math, x: Value) -> Value:
+    least, up = (2.0**-1022, 54) if is64(x) else (2.0**-126, 23)
+    tiny = m.cmp("olt", x, least)
+    r, e = _log_parts(m, m.sel(tiny, m.mul(x, 2.0**up), x))
+    return _log_edges(m, x, _log_by_type(m, r, m.sel(tiny, m.sub(e, float(up)), e)))
 
 
-def log1p64(m: Math, x: Value) -> Value:
+def log1p(m: Math, x: Value) -> Value:
     """log(u) + c/u, u = 1 + x rounded, c = what the rounding lost."""
     u = m.add(x, 1.0)
     lost = m.sel(m.cmp("ogt", m.abs(x), 1.0), m.sub(1.0, m.sub(u, x)), m.sub(x, m.sub(u, 1.0)))
     r, e = _log_parts(m, u)
     near = m.cmp("olt", m.abs(x), 0.25)  # no reduction: u's rounding would be felt
     r, e = m.sel(near, x, r), m.sel(near, 0.0, e)
-    low = m.sel(near, 0.0, m.div(lost, u))
-    y = _log_edges(m, u, _log_of(m, r, e, low=low))
+    y = _log_edges(m, u, _log_by_type(m, r, e, m.sel(near, 0.0, m.div(lost, u))))
     return m.sel(m.cmp("olt", m.abs(x), 2.0**-54), x, y)
+
+
+def _log_by_type(m: Math, r: Value, e: Value, low: Value | None = None) -> Value:
+    return (_log_of64 if is64(r) else _log_of32)(m, r, e, low)
 
 
 _SIN = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(9, 0, -1))
@@ -409,7 +385,7 @@ def digamma64(m: Math, x: Value) -> Value:
         y = m.sel(small, m.add(y, 1.0), y)
     z = m.div(m.div(1.0, y), y)
     tail = m.poly(z, (1 / 12, -691 / 32760, 1 / 132, -1 / 240, 1 / 252, -1 / 120, 1 / 12, 0.0))
-    value = m.sub(m.add(total, m.sub(log64(m, y), m.div(0.5, y))), tail)
+    value = m.sub(m.add(total, m.sub(log(m, y), m.div(0.5, y))), tail)
     whole = m.f.intrinsic("floor", x.type, x)
     turn = m.div(m.k(x, math.pi), tan64(m, m.mul(m.sub(x, whole), math.pi)))
     value = m.sel(negative, m.sub(value, turn), value)
@@ -421,7 +397,7 @@ def digamma64(m: Math, x: Value) -> Value:
 def erfinv64(m: Math, y: Value) -> Value:
     """Giles' polynomial in w = -log(1 - y^2), then Newton steps on erf (erfc near 1)."""
     a = m.abs(y)
-    w = m.f.neg(log1p64(m, m.f.neg(m.mul(a, a))))
+    w = m.f.neg(log1p(m, m.f.neg(m.mul(a, a))))
     near = m.poly(m.sub(w, 2.5), (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06,
                                   0.00021858087, -0.00125372503, -0.00417768164, 0.246640727,
                                   1.50140941))  # fmt: skip
@@ -443,7 +419,7 @@ def pow32(m: Math, x: Value, y: Value) -> Value:
     """exp(y log |x|) in float64, with IEEE's special cases; correct to half an ulp and a bit."""
     f = m.f
     a, b = m.to64(m.abs(x)), m.to64(y)
-    p = m.mul(b, log64(m, a))
+    p = m.mul(b, log(m, a))
     p = m.sel(m.cmp("oeq", b, 0.0), 0.0, p)
     p = m.sel(m.cmp("oeq", a, 1.0), 0.0, p)
     r = m.to32(exp64(m, p))
@@ -483,7 +459,7 @@ def _atan_unit(m: Math, z: Value) -> Value:
 def erfinv_wide(m: Math, y: Value) -> Value:
     """Polynomials in w = -log(1 - y^2) and its root, as `erfinv64` begins: right to 3e-9."""
     a = m.abs(y)
-    w = m.f.neg(log64(m, m.sub(1.0, m.mul(a, a))))
+    w = m.f.neg(log(m, m.sub(1.0, m.mul(a, a))))
     near = m.poly(m.sub(w, 2.5), (1.336834156e-10, 4.3634435816e-10, -1.1037705235e-08,
                                   1.6467958582e-08, 4.797919425e-07, -3.4260708157e-06,
                                   -4.9990232122e-06, 0.00021826368836, -0.0012527045695,
@@ -544,7 +520,7 @@ def asinh_wide(m: Math, x: Value) -> Value:
     a = m.abs(x)
     s = m.mul(a, a)
     root = m.f.intrinsic("sqrt", x.type, m.add(s, 1.0))
-    y = log1p64(m, m.add(a, m.div(s, m.add(root, 1.0))))
+    y = log1p(m, m.add(a, m.div(s, m.add(root, 1.0))))
     return m.copysign(m.sel(m.cmp("oeq", a, math.inf), a, y), x)
 
 
@@ -552,22 +528,22 @@ def acosh_wide(m: Math, x: Value) -> Value:
     """log1p(t + sqrt(2 t + t^2)), t = x - 1"""
     t = m.sub(x, 1.0)
     root = m.f.intrinsic("sqrt", x.type, m.mul(t, m.add(t, 2.0)))
-    y = log1p64(m, m.add(t, root))
+    y = log1p(m, m.add(t, root))
     return m.sel(m.cmp("olt", x, 1.0), math.nan, y)
 
 
 def atanh_wide(m: Math, x: Value) -> Value:
     """log1p(2 a / (1 - a)) / 2"""
     a = m.abs(x)
-    return m.copysign(m.mul(log1p64(m, m.div(m.add(a, a), m.sub(1.0, a))), 0.5), x)
+    return m.copysign(m.mul(log1p(m, m.div(m.add(a, a), m.sub(1.0, a))), 0.5), x)
 
 
 def log2_wide(m: Math, x: Value) -> Value:
-    return m.mul(log64(m, x), 1 / LN2)
+    return m.mul(log(m, x), 1 / LN2)
 
 
 def log10_wide(m: Math, x: Value) -> Value:
-    return m.mul(log64(m, x), 1 / math.log(10))
+    return m.mul(log(m, x), 1 / math.log(10))
 
 
 def exp2_wide(m: Math, x: Value) -> Value:
@@ -593,10 +569,10 @@ def fmod64(m: Math, x: Value, y: Value) -> Value:
 
 # ------------------------------------------------------------------------------ dispatch
 
-_FLOAT32 = {"exp": exp32, "log": log32, "log1p": log1p32, "tanh": tanh32, "erf": erf32,
+_FLOAT32 = {"exp": exp32, "log": log, "log1p": log1p, "tanh": tanh32, "erf": erf32,
             "sin": sin32, "cos": cos32, "area": area, "lift": lift}  # fmt: skip
 _FLOAT64 = {
-    "exp": exp64, "expm1": expm164, "log": log64, "log1p": log1p64, "sin": sin64, "cos": cos64,
+    "exp": exp64, "expm1": expm164, "log": log, "log1p": log1p, "sin": sin64, "cos": cos64,
     "tan": tan64, "tanh": tanh64, "sinh": sinh64, "cosh": cosh64, "digamma": digamma64,
     "erfinv": erfinv64, "area": area, "lift": lift,
 }  # fmt: skip
